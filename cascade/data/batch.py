@@ -1,0 +1,40 @@
+"""One training batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Images and what belongs to them.
+
+    Attributes:
+        images: (B, C, H, W) in [-1, 1], at the stage's size or a crop of it.
+        seeds: one per image; all randomness of its loss comes from it.
+        labels: (B, F) int64, -1 where unknown; None for a stage without labels.
+        low_res: (B, C, h, w) in [-1, 1], the same crop at low resolution; None for a base stage, or
+            to have the stage make it from `images`.
+    """
+
+    images: Tensor
+    seeds: tuple[int, ...]
+    labels: Tensor | None = None
+    low_res: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def to(self, device) -> Batch:
+        """The same batch with its tensors on another device."""
+        moved = {
+            name: None if tensor is None else tensor.to(device, non_blocking=True)
+            for name, tensor in (
+                ("images", self.images),
+                ("labels", self.labels),
+                ("low_res", self.low_res),
+            )
+        }
+        return replace(self, **moved)

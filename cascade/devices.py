@@ -1,0 +1,38 @@
+"""Which device and which precision to compute with."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def best_device() -> torch.device:
+    """The accelerator that torch finds, or the CPU."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 arithmetic is done by the hardware; elsewhere it would be slower."""
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return False
+
+
+def uses_bf16(device: torch.device, precision: Precision) -> bool:
+    """What `precision` means on this device: `auto` is bf16 where it is fast."""
+    return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
+    """Run networks in bf16 where asked for; weights, schedules and steps stay in float32."""
+    if uses_bf16(device, precision):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

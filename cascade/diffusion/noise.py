@@ -1,0 +1,52 @@
+"""Noise that belongs to an image: the same seed gives the same numbers in any batch, anywhere.
+
+Every image has a generator of its own on the CPU, so that neither the batch, the device nor the
+number of processes changes what it draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class SeededNoise:
+    """One random stream per image.
+
+    Args:
+        seeds: one integer per image of the batch.
+        stream: name of the stream; streams of one seed are independent of each other.
+        device: where the noise is put after it is drawn.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], stream: str = "", *, device: torch.device | str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.generators = [
+            torch.Generator().manual_seed(derive_seed(seed, stream)) for seed in seeds
+        ]
+
+    def __len__(self) -> int:
+        return len(self.generators)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal noise, float32: (B, *shape), the next of each image's stream."""
+        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(
+            self.device
+        )
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), float32: (B, *shape), the next of each image's stream."""
+        return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(
+            self.device
+        )
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed that depends on every part and on nothing else (SHA-256 of their text)."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,168 @@
+"""The noise process of a stage: what the network predicts, at which timesteps, and how it is weighed.
+
+Predictions: eps (DDPM, arXiv 2006.11239), x0, and v = alpha eps - sigma x0 (Salimans & Ho 2022,
+arXiv 2202.00512). Weights: min-SNR-gamma (Hang et al. 2023, arXiv 2303.09556) and the clipped
+velocity loss of Li & He 2025 (arXiv 2511.13720). Learned variances: Nichol & Dhariwal 2021.
+
+Shapes: B batch, C channels, H and W pixels, T training timesteps.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.errors import RecipeError
+
+Prediction = Literal["eps", "x0", "v"]
+Weighting = Literal["uniform", "min_snr", "velocity"]
+TimestepDraw = Literal["uniform", "logit_normal"]
+SMALLEST_VELOCITY_SIGMA = 0.05
+
+
+class NoiseProcess:
+    """Turns images into training pairs, and predictions back into images.
+
+    Args:
+        schedule: the noise schedule.
+        prediction: what the network predicts: `eps`, `x0` or `v`.
+        weighting: of the squared error: `uniform` in the predicted quantity, `min_snr`, or
+            `velocity` (the error of x0 divided by sigma, clipped at sigma = 0.05).
+        min_snr_gamma: gamma of min-SNR.
+        timesteps: `uniform`, or `logit_normal`: log(alpha / sigma) is drawn from a normal
+            distribution and the nearest timestep taken.
+        logit_mean: mean of log(alpha / sigma); below 0 trains more on noisy images.
+        logit_std: standard deviation of log(alpha / sigma).
+        learned_variance: the network has 2 C outputs, the second half interpolating the log
+            variance of the DDPM step.
+
+    Raises:
+        RecipeError: for eps prediction with a schedule whose SNR ends at zero, since x0 cannot be
+            recovered from pure noise and eps.
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        *,
+        prediction: Prediction = "v",
+        weighting: Weighting = "uniform",
+        min_snr_gamma: float = 5.0,
+        timesteps: TimestepDraw = "uniform",
+        logit_mean: float = -0.8,
+        logit_std: float = 0.8,
+        learned_variance: bool = False,
+    ) -> None:
+        for name, value, kind in (
+            ("prediction", prediction, Prediction),
+            ("weighting", weighting, Weighting),
+            ("timesteps", timesteps, TimestepDraw),
+        ):
+            if value not in get_args(kind):
+                raise RecipeError(f"{name} must be one of {get_args(kind)}, got {value!r}.")
+        if prediction == "eps" and schedule.alpha_bar[-1] == 0:
+            raise RecipeError(
+                "eps prediction cannot be used with zero_terminal_snr: the last timestep holds no "
+                "image to recover. Use prediction: v or x0."
+            )
+        self.schedule = schedule
+        self.prediction: Prediction = prediction
+        self.weighting: Weighting = weighting
+        self.min_snr_gamma = min_snr_gamma
+        self.timesteps: TimestepDraw = timesteps
+        self.logit_mean = logit_mean
+        self.logit_std = logit_std
+        self.learned_variance = learned_variance
+
+    def draw_timesteps(self, u: Tensor) -> Tensor:
+        """Map uniform numbers to training timesteps, one per image.
+
+        Args:
+            u: (B,) in [0, 1).
+
+        Returns:
+            (B,) int64 in [0, T).
+        """
+        if self.timesteps == "uniform":
+            return (u.double() * self.schedule.train_steps).long()
+        normal = math.sqrt(2) * torch.erfinv((2 * u.double() - 1).clamp(-1 + 1e-12, 1 - 1e-12))
+        wanted = self.logit_mean + self.logit_std * normal
+        table = self.schedule.log_alpha_sigma.to(u.device)
+        return (table[None] - wanted[:, None]).abs().argmin(dim=1)
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network should predict: (B, C, H, W) from x0 and eps (B, C, H, W) and t (B,)."""
+        if self.prediction == "x0":
+            return x0
+        if self.prediction == "eps":
+            return eps
+        alpha, sigma = self.schedule.alpha_sigma(t)
+        return alpha * eps - sigma * x0
+
+    def x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The clean image that a prediction implies; all (B, C, H, W), t (B,)."""
+        if self.prediction == "x0":
+            return prediction
+        alpha, sigma = self.schedule.alpha_sigma(t)
+        if self.prediction == "eps":
+            return (x_t - sigma * prediction) / alpha
+        return alpha * x_t - sigma * prediction
+
+    def eps(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise that is left when x0 is taken out of x_t; all (B, C, H, W), t (B,)."""
+        alpha, sigma = self.schedule.alpha_sigma(t)
+        return (x_t - alpha * x0) / sigma
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Weight of the squared error in the predicted quantity: (B, 1, 1, 1) from t (B,).
+
+        The error of x0 weighs as much as: eps 1/SNR, v 1/(SNR + 1) of it.
+        """
+        snr = self.schedule.snr(t).double()
+        if self.weighting == "uniform":
+            return torch.ones_like(snr).float()
+        if self.weighting == "velocity":
+            in_x0 = (snr + 1).clamp(max=SMALLEST_VELOCITY_SIGMA**-2)
+        else:
+            in_x0 = snr.clamp(max=self.min_snr_gamma)
+        if self.prediction == "x0":
+            return in_x0.float()
+        if self.prediction == "v":
+            return (in_x0 / (snr + 1)).float()
+        return torch.where(snr > 0, in_x0 / snr.clamp(min=1e-20), 1.0).float()
+
+    def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Separate prediction (B, C, H, W) and variance channels (B, C, H, W), or None without."""
+        if not self.learned_variance:
+            return output, None
+        prediction, variance = output.chunk(2, dim=1)
+        return prediction, variance
+
+    def loss(self, output: Tensor, x0: Tensor, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """The training loss of each image.
+
+        Args:
+            output: (B, C, H, W), or 2 C channels with learned variances.
+            x0: clean images (B, C, H, W) in [-1, 1]; never changed here.
+            x_t: noisy images (B, C, H, W).
+            eps: the noise in them (B, C, H, W).
+            t: (B,) timesteps.
+
+        Returns:
+            (B,) weighted mean squared errors, plus the variational term for learned variances
+            (Nichol & Dhariwal 2021, eq. 16, lambda = 0.001), whose gradient does not reach the mean.
+        """
+        prediction, variance = self.split(output.float())
+        error = (prediction - self.target(x0, eps, t)) ** 2
+        loss = (self.weight(t) * error).mean(dim=(1, 2, 3))
+        if variance is None:
+            return loss
+        from cascade.diffusion.variance import variational_bound
+
+        x0_hat = self.x0(prediction.detach(), x_t, t)
+        bound = variational_bound(self.schedule, x0, x0_hat, x_t, t, variance)
+        return loss + 1e-3 * self.schedule.train_steps * bound

@@ -1,0 +1,155 @@
+"""Noise schedules: how much of the image is left at each training timestep.
+
+Linear betas are those of DDPM (Ho et al. 2020, arXiv 2006.11239), the cosine those of Nichol &
+Dhariwal 2021 (arXiv 2102.09672, eq. 17), the resolution shift that of simple diffusion (Hoogeboom
+et al. 2023, arXiv 2301.11093, eq. 9), the zero terminal SNR that of Lin et al. 2023 (arXiv
+2305.08891, algorithm 1). Tables are float64 and cast when used.
+
+Shapes: T training timesteps, B batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from cascade.errors import ContractError, RecipeError
+
+ScheduleKind = Literal["cosine", "linear"]
+LARGEST_BETA = 0.999
+
+
+class NoiseSchedule:
+    """The table of alpha_bar, where x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps.
+
+    Args:
+        kind: `cosine` or `linear`.
+        train_steps: number T of training timesteps, at least 2.
+        shift: multiplies sqrt(SNR) everywhere; reference size / size, so below 1 for larger images,
+            which need more noise. 1 leaves the schedule as it is.
+        zero_terminal_snr: rescale so that the last timestep is pure noise.
+
+    Raises:
+        RecipeError: if a value is out of range.
+    """
+
+    def __init__(
+        self,
+        kind: ScheduleKind = "cosine",
+        *,
+        train_steps: int = 1000,
+        shift: float = 1.0,
+        zero_terminal_snr: bool = False,
+    ) -> None:
+        if kind not in get_args(ScheduleKind):
+            raise RecipeError(f"schedule must be one of {get_args(ScheduleKind)}, got {kind!r}.")
+        if train_steps < 2 or shift <= 0:
+            raise RecipeError(
+                f"a schedule needs train_steps >= 2 and shift > 0, got {train_steps} and {shift}."
+            )
+        self.kind: ScheduleKind = kind
+        self.train_steps = train_steps
+        self.shift = shift
+        self.zero_terminal_snr = zero_terminal_snr
+        alpha_bar = torch.cumprod(1 - _betas(kind, train_steps), dim=0)
+        if shift != 1:
+            alpha_bar = torch.sigmoid(torch.logit(alpha_bar) + 2 * math.log(shift))
+        if zero_terminal_snr:
+            alpha_bar = _rescale_to_zero_terminal_snr(alpha_bar)
+        self.alpha_bar = alpha_bar  # (T,) float64
+
+    @property
+    def betas(self) -> Tensor:
+        """The forward process's variances: (T,) float64, in (0, 1]."""
+        previous = torch.cat([torch.ones(1, dtype=torch.float64), self.alpha_bar[:-1]])
+        return 1 - self.alpha_bar / previous
+
+    @property
+    def log_alpha_sigma(self) -> Tensor:
+        """log(alpha / sigma), half the log-SNR: (T,) float64, falling; -inf where SNR is 0."""
+        return 0.5 * (self.alpha_bar.log() - torch.log1p(-self.alpha_bar))
+
+    def alpha_bar_at(self, t: int) -> float:
+        """alpha_bar of one timestep; 1 for t = -1, which stands for the clean image."""
+        return 1.0 if t < 0 else float(self.alpha_bar[t])
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Scales of image and noise.
+
+        Args:
+            t: (B,) timesteps in [0, T).
+
+        Returns:
+            alpha and sigma, each (B, 1, 1, 1) float32, alpha^2 + sigma^2 = 1.
+        """
+        alpha_bar = self.alpha_bar.to(t.device)[t].view(-1, 1, 1, 1)
+        return alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
+
+    def snr(self, t: Tensor) -> Tensor:
+        """Signal-to-noise ratio alpha^2 / sigma^2 of timesteps t (B,): (B, 1, 1, 1) float32."""
+        alpha_bar = self.alpha_bar.to(t.device)[t].view(-1, 1, 1, 1)
+        return (alpha_bar / (1 - alpha_bar)).float()
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Draw x_t from q(x_t | x0) with given noise (DDPM, eq. 4). Images (B, C, H, W), t (B,)."""
+        alpha, sigma = self.alpha_sigma(t)
+        return alpha * x0 + sigma * eps
+
+    def sampling_timesteps(self, steps: int) -> list[int]:
+        """Choose the timesteps to visit: evenly spaced, falling, from T - 1 (`trailing` spacing).
+
+        Args:
+            steps: how many, from 1 to T.
+
+        Returns:
+            Exactly `steps` different timesteps, the first T - 1.
+
+        Raises:
+            ContractError: if `steps` is out of range.
+        """
+        if not 1 <= steps <= self.train_steps:
+            raise ContractError(
+                f"steps must be from 1 to {self.train_steps}, the schedule's length; got {steps}."
+            )
+        return [round(self.train_steps * (steps - i) / steps) - 1 for i in range(steps)]
+
+    def diffusers_config(self) -> dict[str, Any]:
+        """The keys with which a diffusers scheduler builds the same table."""
+        config: dict[str, Any] = {"num_train_timesteps": self.train_steps}
+        if self.shift == 1:
+            named = {"cosine": "squaredcos_cap_v2", "linear": "linear"}[self.kind]
+            scale = 1000 / self.train_steps if self.kind == "linear" else 1
+            config |= {"beta_schedule": named, "beta_start": 1e-4 * scale, "beta_end": 0.02 * scale}
+            if self.zero_terminal_snr:
+                config["rescale_betas_zero_snr"] = True
+        else:
+            config["trained_betas"] = self.betas.tolist()
+        return config
+
+    def __repr__(self) -> str:
+        return (
+            f"NoiseSchedule({self.kind!r}, train_steps={self.train_steps}, shift={self.shift}, "
+            f"zero_terminal_snr={self.zero_terminal_snr})"
+        )
+
+
+def _betas(kind: ScheduleKind, train_steps: int) -> Tensor:
+    if kind == "linear":
+        scale = 1000 / train_steps  # keeps the end point of DDPM's 1000 steps for any T
+        return torch.linspace(1e-4 * scale, 0.02 * scale, train_steps, dtype=torch.float64).clamp(
+            max=LARGEST_BETA
+        )
+    time = torch.arange(train_steps + 1, dtype=torch.float64) / train_steps
+    alpha_bar = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=LARGEST_BETA)
+
+
+def _rescale_to_zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
+    root = alpha_bar.sqrt()
+    first, last = root[0].clone(), root[-1].clone()
+    rescaled = ((root - last) * first / (first - last)) ** 2
+    rescaled[-1] = 0.0
+    return rescaled

@@ -1,0 +1,94 @@
+"""DDPM and DDIM steps as pure functions of an explicit pair (t, t_prev).
+
+DDPM: Ho et al. 2020 (arXiv 2006.11239, eqs. 6-7), for any stride as in Nichol & Dhariwal 2021
+(arXiv 2102.09672, eq. 19). DDIM: Song et al. 2021 (arXiv 2010.02502, eqs. 12 and 16).
+`t_prev = -1` is the clean image: there alpha_bar is 1, no noise is added, and x0 is returned.
+
+Shapes: all images (B, C, H, W).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion.variance import interpolate_log_variance
+
+Variance = Literal["small", "large"]
+
+
+def ddpm_step(
+    schedule: NoiseSchedule,
+    x_t: Tensor,
+    x0: Tensor,
+    t: int,
+    t_prev: int,
+    noise: Tensor | None,
+    *,
+    variance: Variance = "small",
+    learned: Tensor | None = None,
+) -> Tensor:
+    """Draw from the posterior q(x_prev | x_t, x0).
+
+    Args:
+        schedule: the noise schedule.
+        x_t: the noisy image at t.
+        x0: the predicted clean image, already thresholded.
+        t: timestep of x_t.
+        t_prev: timestep to go to, below t; -1 for the clean image.
+        noise: standard normal; not used, and may be None, at the last step.
+        variance: the posterior's own (`small`) or beta (`large`).
+        learned: where the network has learned it, between the two, in about [-1, 1].
+
+    Returns:
+        x at t_prev.
+    """
+    if t_prev < 0:
+        return x0
+    alpha_bar, before = schedule.alpha_bar_at(t), schedule.alpha_bar_at(t_prev)
+    beta = 1 - alpha_bar / before
+    from_x0 = math.sqrt(before) * beta / (1 - alpha_bar)
+    from_x_t = math.sqrt(1 - beta) * (1 - before) / (1 - alpha_bar)
+    small = beta * (1 - before) / (1 - alpha_bar)
+    std: Tensor | float = math.sqrt(small if variance == "small" else beta)
+    if learned is not None:
+        bounds = torch.tensor([small, beta], device=x_t.device).log()
+        std = (0.5 * interpolate_log_variance(learned, bounds[0], bounds[1])).exp()
+    return from_x0 * x0 + from_x_t * x_t + std * noise
+
+
+def ddim_step(
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    eps: Tensor,
+    t: int,
+    t_prev: int,
+    noise: Tensor | None,
+    *,
+    eta: float = 0.0,
+) -> Tensor:
+    """Take the implicit step of DDIM.
+
+    Args:
+        schedule: the noise schedule.
+        x0: the predicted clean image, already thresholded.
+        eps: the noise that belongs to this x0, re-derived after thresholding.
+        t: timestep of x_t.
+        t_prev: timestep to go to, below t; -1 for the clean image.
+        noise: standard normal; may be None where eta is 0 and at the last step.
+        eta: 0 is deterministic, 1 has the variance of DDPM's posterior.
+
+    Returns:
+        x at t_prev.
+    """
+    if t_prev < 0:
+        return x0
+    alpha_bar, before = schedule.alpha_bar_at(t), schedule.alpha_bar_at(t_prev)
+    variance = eta**2 * (1 - before) / (1 - alpha_bar) * (1 - alpha_bar / before)
+    along_eps = math.sqrt(max(1 - before - variance, 0.0))
+    x_prev = math.sqrt(before) * x0 + along_eps * eps
+    return x_prev if noise is None or eta == 0 else x_prev + math.sqrt(variance) * noise

@@ -1,0 +1,43 @@
+"""Keeping the predicted image in range: static clipping and Imagen's dynamic thresholding.
+
+Dynamic thresholding is from Saharia et al. 2022 (arXiv 2205.11487, section 2.3).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Threshold = Literal["none", "static", "dynamic"]
+
+
+def apply_threshold(x0: Tensor, kind: Threshold, *, percentile: float = 0.995) -> Tensor:
+    """Bring x0 into [-1, 1].
+
+    Args:
+        x0: (B, C, H, W).
+        kind: `none`; `static`, a clip; `dynamic`, which clips each image at its own percentile of
+            |x0| where that exceeds 1, and divides by it.
+        percentile: for `dynamic`, in (0, 1].
+
+    Returns:
+        (B, C, H, W), in [-1, 1] unless `kind` is `none`.
+    """
+    if kind == "none":
+        return x0
+    if kind == "static":
+        return x0.clamp(-1, 1)
+    scale = _quantile(x0.detach().abs().flatten(1).float(), percentile).clamp(min=1)  # (B,)
+    scale = scale.view(-1, 1, 1, 1).to(x0.dtype)
+    return x0.clamp(-scale, scale) / scale
+
+
+def _quantile(values: Tensor, q: float) -> Tensor:
+    """Quantile of each row by sorting, since torch.quantile refuses more than 16 M elements."""
+    position = q * (values.shape[1] - 1)
+    below = int(position)
+    ordered = values.sort(dim=1).values
+    above = min(below + 1, values.shape[1] - 1)
+    return torch.lerp(ordered[:, below], ordered[:, above], position - below)

@@ -1,0 +1,69 @@
+"""Learned variances of the DDPM step (Nichol & Dhariwal 2021, arXiv 2102.09672, section 3.1).
+
+Shapes: B batch, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cascade.diffusion.schedule import NoiseSchedule
+
+BIN_HALF_WIDTH = 1 / 255  # half an 8-bit step of an image in [-1, 1]
+
+
+def interpolate_log_variance(variance: Tensor, log_small: Tensor, log_large: Tensor) -> Tensor:
+    """Log variance between the posterior's and beta (eq. 15); `variance` in about [-1, 1]."""
+    fraction = (variance + 1) / 2
+    return fraction * log_large + (1 - fraction) * log_small
+
+
+def variational_bound(
+    schedule: NoiseSchedule, x0: Tensor, x0_hat: Tensor, x_t: Tensor, t: Tensor, variance: Tensor
+) -> Tensor:
+    """One term of the variational bound, in nats per dimension.
+
+    Args:
+        schedule: the noise schedule.
+        x0: clean images (B, C, H, W) in [-1, 1].
+        x0_hat: predicted clean images (B, C, H, W); pass it detached, so that only the variance
+            learns from the bound.
+        x_t: noisy images (B, C, H, W).
+        t: (B,) timesteps.
+        variance: (B, C, H, W) interpolation between the two extreme log variances.
+
+    Returns:
+        (B,): the KL divergence of the step, or the discretised negative log-likelihood at t = 0.
+    """
+    alpha_bar = schedule.alpha_bar.to(t.device)[t].view(-1, 1, 1, 1)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bar[:-1]]).to(t.device)
+    before = before[t].view(-1, 1, 1, 1)
+    beta = 1 - alpha_bar / before
+    small = beta * (1 - before) / (1 - alpha_bar)
+    first_small = schedule.betas[1] * (1 - schedule.alpha_bar[0]) / (1 - schedule.alpha_bar[1])
+    log_small = small.clamp(min=float(first_small)).log().float()
+    log_variance = interpolate_log_variance(variance, log_small, beta.log().float())
+    from_x0 = (before.sqrt() * beta / (1 - alpha_bar)).float()
+    from_x_t = ((1 - beta).sqrt() * (1 - before) / (1 - alpha_bar)).float()
+    true_mean = from_x0 * x0 + from_x_t * x_t
+    mean = from_x0 * x0_hat + from_x_t * x_t
+    ratio = log_small - log_variance
+    kl = 0.5 * (ratio.exp() - 1 - ratio + (true_mean - mean) ** 2 * (-log_variance).exp())
+    nll = -_log_probability_of_bin(x0, mean, (0.5 * log_variance).exp())
+    per_pixel = torch.where(t.view(-1, 1, 1, 1) == 0, nll, kl)
+    return per_pixel.mean(dim=(1, 2, 3))
+
+
+def _log_probability_of_bin(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    upper = _normal_cdf((x + BIN_HALF_WIDTH - mean) / std)
+    lower = _normal_cdf((x - BIN_HALF_WIDTH - mean) / std)
+    upper = torch.where(x > 0.999, torch.ones_like(upper), upper)
+    lower = torch.where(x < -0.999, torch.zeros_like(lower), lower)
+    return (upper - lower).clamp(min=1e-12).log()
+
+
+def _normal_cdf(z: Tensor) -> Tensor:
+    return 0.5 * (1 + torch.erf(z / math.sqrt(2)))

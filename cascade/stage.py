@@ -1,0 +1,473 @@
+"""Stage: one independently trained diffusion model with a contract.
+
+Shapes: B batch, C channels, H and W pixels, h and w pixels of the low-resolution image, F label
+fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cascade.conditioning.conditions import Conditions
+from cascade.conditioning.labels import LabelVocabulary
+from cascade.conditioning.low_resolution import augment, blur, quantise, resize
+from cascade.contract import Contract
+from cascade.data.batch import Batch
+from cascade.devices import Precision, autocast
+from cascade.diffusion.guidance import guide
+from cascade.diffusion.noise import SeededNoise
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.samplers import make_sampler
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion.thresholding import Threshold
+from cascade.errors import CascadeError, ContractError, WeightsError, nearest
+from cascade.files import atomic_folder
+from cascade.networks.embedding import ConditionEmbedding
+from cascade.networks.stage_network import NETWORKS, StageNetwork
+from cascade.weights import load_component, read_json, save_component
+
+StepCallback = Callable[[int, int, dict[str, Tensor]], Mapping[str, Tensor] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How a stage samples unless told otherwise.
+
+    Attributes:
+        sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, or a diffusers scheduler.
+        steps: timesteps to visit.
+        guidance: classifier-free guidance scale; 1 is none.
+        augmentation_level: noise on the low-resolution image, in the contract's range.
+        threshold: `static`, `dynamic` or `none`.
+        percentile: of the dynamic threshold.
+        eta: of ddim; 0 is deterministic.
+    """
+
+    sampler: str = "ddim"
+    steps: int = 50
+    guidance: float = 1.0
+    augmentation_level: float = 0.0
+    threshold: Threshold = "static"
+    percentile: float = 0.995
+    eta: float = 0.0
+
+    def changed(self, **values: Any) -> SamplingSettings:
+        """The same settings with some values replaced; None leaves a value as it is.
+
+        Raises:
+            ContractError: for an unknown setting.
+        """
+        known = [field.name for field in fields(self)]
+        for name in values:
+            if name not in known:
+                raise ContractError(f"unknown sampling setting {name!r}: {nearest(name, known)}")
+        return replace(self, **{name: v for name, v in values.items() if v is not None})
+
+    def sampler_options(self) -> dict[str, Any]:
+        """What `make_sampler` takes besides name and steps."""
+        options: dict[str, Any] = {"threshold": self.threshold, "percentile": self.percentile}
+        return options | ({"eta": self.eta} if self.sampler == "ddim" else {})
+
+
+class Stage(nn.Module):
+    """A network, its noise process, its conditions and its contract.
+
+    Args:
+        network: the stage network.
+        process: schedule, prediction, weighting.
+        contract: what goes in and out.
+        labels: names of the classes, or None for a stage without labels.
+        label_drop: probability in training that an image loses its labels, which guidance needs;
+            with several fields, each is also dropped on its own with it.
+        low_res_drop: probability in training that an image loses its low-resolution image.
+        blur_probability: of a low-resolution image to be blurred in training.
+        sampling: how to sample unless told otherwise.
+
+    Raises:
+        ContractError: if a part is missing or not wanted.
+    """
+
+    def __init__(
+        self,
+        network: StageNetwork,
+        process: NoiseProcess,
+        contract: Contract,
+        *,
+        labels: LabelVocabulary | None = None,
+        label_drop: float = 0.1,
+        low_res_drop: float = 0.0,
+        blur_probability: float = 0.0,
+        sampling: SamplingSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.process = process
+        self.contract = contract
+        self.labels = labels
+        self.label_drop = label_drop if labels is not None else 0.0
+        self.low_res_drop = low_res_drop if contract.low_res_px is not None else 0.0
+        self.blur_probability = blur_probability
+        self.sampling = sampling or SamplingSettings()
+        if self.is_upsampler:
+            contract.check_augmentation_level(self.sampling.augmentation_level)
+
+    @classmethod
+    def build(
+        cls,
+        contract: Contract,
+        process: NoiseProcess,
+        *,
+        network: str = "unet",
+        network_options: Mapping[str, Any] | None = None,
+        labels: LabelVocabulary | None = None,
+        embedding_dim: int = 256,
+        **options: Any,
+    ) -> Stage:
+        """Make a stage with a new, untrained network.
+
+        Args:
+            contract: what goes in and out.
+            process: schedule, prediction, weighting.
+            network: `unet` or `transformer`.
+            network_options: arguments of its `build`.
+            labels: names of the classes, or None.
+            embedding_dim: length of the condition vector.
+            options: further arguments of `Stage`.
+        """
+        if network not in NETWORKS:
+            raise ContractError(f"unknown network {network!r}: {nearest(network, NETWORKS)}")
+        is_upsampler = contract.low_res_px is not None
+        embedding = None
+        if labels is not None or is_upsampler:
+            embedding = ConditionEmbedding(
+                label_sizes=labels.sizes if labels is not None else [],
+                level=is_upsampler,
+                dim=embedding_dim,
+            )
+        built = NETWORKS[network].build(
+            embedding,
+            in_channels=contract.channels * (2 if is_upsampler else 1),
+            out_channels=contract.channels * (2 if process.learned_variance else 1),
+            size_px=contract.size_px,
+            **(network_options or {}),
+        )
+        return cls(built, process, contract, labels=labels, **options)
+
+    @property
+    def is_upsampler(self) -> bool:
+        """Whether the stage takes a low-resolution image."""
+        return self.contract.low_res_px is not None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    # ---- training -------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The training loss of each image.
+
+        Timesteps, noise, augmentation levels and drops are drawn per image from the batch's seeds.
+
+        Args:
+            batch: images (B, C, H, W) in [-1, 1], and labels and low-resolution images as the stage
+                needs them.
+
+        Returns:
+            (B,), differentiable.
+
+        Raises:
+            ContractError: if the images do not fit the contract.
+        """
+        x0 = batch.images
+        self._check_images(x0)
+        noise = SeededNoise(batch.seeds, "train", device=x0.device)
+        t = self.process.draw_timesteps(noise.uniform().view(-1))
+        eps = noise.normal(*x0.shape[1:])
+        conditions = self._training_conditions(batch, noise)
+        x_t = self.process.schedule.add_noise(x0, eps, t)
+        output = self.network(x_t, t, conditions)
+        return self.process.loss(output, x0, x_t, eps, t)
+
+    def _training_conditions(self, batch: Batch, noise: SeededNoise) -> Conditions:
+        labels = batch.labels
+        if self.labels is not None and labels is None:
+            raise ContractError("this stage is class-conditional, but the batch has no labels.")
+        image = level = None
+        if self.is_upsampler:
+            low_res = self._training_low_res(batch, noise)
+            low, high = self.contract.augmentation_range
+            level = low + (high - low) * noise.uniform().view(-1)
+            image = self._conditioning_image(low_res, level, noise, batch.images.shape[-2:])
+        fields_count = 0 if self.labels is None else len(self.labels.sizes)
+        drop = noise.uniform(2 + fields_count)  # (B, 2 + F)
+        drop_labels = drop[:, 1:2] < self.label_drop
+        if fields_count > 1:
+            drop_labels = drop_labels | (drop[:, 2:] < self.label_drop)
+        conditions = Conditions(labels if self.labels is not None else None, image, level)
+        return conditions.dropped(labels=drop_labels, image=drop[:, 0] < self.low_res_drop)
+
+    def _training_low_res(self, batch: Batch, noise: SeededNoise) -> Tensor:
+        low_res = batch.low_res
+        if low_res is None:
+            height, width = (side // self.contract.scale for side in batch.images.shape[-2:])
+            low_res = resize(batch.images, (height, width), self.contract.resize_kernel)
+        if self.contract.quantised:
+            low_res = quantise(low_res)
+        if self.blur_probability > 0:
+            low_res = blur(low_res, noise.uniform(2), self.blur_probability)
+        return low_res
+
+    def _conditioning_image(
+        self, low_res: Tensor, level: Tensor, noise: SeededNoise, size_px: Sequence[int]
+    ) -> Tensor:
+        """Augment the small image once and enlarge it; the same in training and sampling."""
+        augmented = augment(low_res, level, noise.normal(*low_res.shape[1:]))
+        height, width = size_px
+        return nn.functional.interpolate(augmented, size=(height, width), mode="bicubic")
+
+    def _check_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != self.contract.channels:
+            raise ContractError(
+                f"images must be (B, {self.contract.channels}, H, W), got {tuple(images.shape)}."
+            )
+
+    # ---- sampling -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        seeds: Sequence[int],
+        *,
+        labels: Tensor | None = None,
+        low_res: Tensor | None = None,
+        settings: SamplingSettings | None = None,
+        stream: str = "sample",
+        precision: Precision = "fp32",
+        callback: StepCallback | None = None,
+    ) -> Tensor:
+        """Draw images, one per seed; the same seed gives the same image at any batch size.
+
+        Args:
+            seeds: one integer per image.
+            labels: (B, F) int64, -1 for "any"; None drops all labels.
+            low_res: (B, C, h, w) in [-1, 1]; needed by an upsampler, of any size whose multiple the
+                network can take.
+            settings: default: the stage's own.
+            stream: name of the random stream; stages of a pipeline have different ones.
+            precision: `fp32`, `bf16`, or `auto`.
+            callback: called after every step with step, timestep and `{"x_t", "x0"}`; may return a
+                new `x_t`.
+
+        Returns:
+            (B, C, H, W) float32 in [-1, 1].
+
+        Raises:
+            ContractError: if conditions or settings do not fit the contract.
+        """
+        settings = settings or self.sampling
+        noise = SeededNoise(seeds, stream, device=self.device)
+        size = self._output_size(low_res)
+        conditions = self._sampling_conditions(len(seeds), labels, low_res, settings, noise, size)
+        unconditional = self._unconditional(conditions, settings.guidance)
+        sampler = make_sampler(
+            settings.sampler, self.process, settings.steps, **settings.sampler_options()
+        )
+        state = sampler.start(noise.normal(self.contract.channels, *size))
+        for index, t in enumerate(sampler.timesteps):
+            x_t = sampler.network_input(state, index)
+            with autocast(self.device, precision):
+                output = self._guided_output(x_t, t, conditions, unconditional, settings.guidance)
+            state, x0 = sampler.step(output.float(), state, index, noise)
+            if callback is not None:
+                state = (callback(index, t, {"x_t": state, "x0": x0}) or {}).get("x_t", state)
+        return state.clamp(-1, 1)
+
+    def _guided_output(
+        self,
+        x_t: Tensor,
+        t: int,
+        conditions: Conditions,
+        unconditional: Conditions | None,
+        scale: float,
+    ) -> Tensor:
+        times = torch.full((x_t.shape[0],), t, dtype=torch.long, device=x_t.device)
+        if unconditional is None:
+            return self.network(x_t, times, conditions)
+        both = self.network(
+            torch.cat([x_t, x_t]), torch.cat([times, times]), conditions.concatenate(unconditional)
+        )
+        conditional, without = both.float().chunk(2)
+        return guide(conditional, without, scale, channels=self.contract.channels)
+
+    def _output_size(self, low_res: Tensor | None) -> tuple[int, int]:
+        if not self.is_upsampler:
+            if low_res is not None:
+                raise ContractError("this stage is a base stage and takes no low-resolution image.")
+            return self.contract.size_px, self.contract.size_px
+        if low_res is None:
+            raise ContractError(
+                f"this stage is an upsampler and needs a low-resolution image of "
+                f"{self.contract.low_res_px} px."
+            )
+        self._check_images(low_res)
+        height, width = low_res.shape[-2:]
+        return height * self.contract.scale, width * self.contract.scale
+
+    def _sampling_conditions(
+        self,
+        count: int,
+        labels: Tensor | None,
+        low_res: Tensor | None,
+        settings: SamplingSettings,
+        noise: SeededNoise,
+        size: tuple[int, int],
+    ) -> Conditions:
+        if self.labels is None and labels is not None:
+            raise ContractError("this stage has no labels, but labels were given.")
+        if self.labels is not None:
+            wanted = (count, len(self.labels.sizes))
+            labels = torch.full(wanted, -1) if labels is None else labels
+            if tuple(labels.shape) != wanted:
+                raise ContractError(f"labels must be {wanted}, got {tuple(labels.shape)}.")
+            labels = labels.to(self.device)
+        image = level = None
+        if low_res is not None:
+            if low_res.shape[0] != count:
+                raise ContractError(
+                    f"got {low_res.shape[0]} low-resolution images for {count} seeds."
+                )
+            self.contract.check_augmentation_level(settings.augmentation_level)
+            level = torch.full((count,), settings.augmentation_level, device=self.device)
+            low_res = low_res.to(self.device, torch.float32)
+            low_res = quantise(low_res) if self.contract.quantised else low_res.clamp(-1, 1)
+            image = self._conditioning_image(low_res, level, noise, size)
+        return Conditions(labels, image, level)
+
+    def _unconditional(self, conditions: Conditions, scale: float) -> Conditions | None:
+        """The other half of guidance: what training dropped is dropped, all else is shared."""
+        if scale == 1:
+            return None
+        if self.label_drop == 0 and self.low_res_drop == 0:
+            raise ContractError(
+                f"guidance {scale} needs a stage that was trained with label_drop or low_res_drop "
+                "above 0; use guidance 1."
+            )
+        return conditions.dropped(labels=self.label_drop > 0, image=self.low_res_drop > 0)
+
+    # ---- saving and loading ---------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """Everything but the weights, as plain values."""
+        schedule, process = self.process.schedule, self.process
+        return {
+            "_class_name": "Stage",
+            "network": self.network.component,
+            "patch_size": self.network.patch_size,
+            "size_multiple_px": self.network.size_multiple_px,
+            "contract": self.contract.to_dict(),
+            "labels": None if self.labels is None else self.labels.fields,
+            "label_drop": self.label_drop,
+            "low_res_drop": self.low_res_drop,
+            "blur_probability": self.blur_probability,
+            "schedule": {
+                "kind": schedule.kind,
+                "train_steps": schedule.train_steps,
+                "shift": schedule.shift,
+                "zero_terminal_snr": schedule.zero_terminal_snr,
+            },
+            "process": {
+                "prediction": process.prediction,
+                "weighting": process.weighting,
+                "min_snr_gamma": process.min_snr_gamma,
+                "timesteps": process.timesteps,
+                "logit_mean": process.logit_mean,
+                "logit_std": process.logit_std,
+                "learned_variance": process.learned_variance,
+            },
+            "sampling": asdict(self.sampling),
+        }
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write the stage in diffusers layout: `stage.json`, network, embedding, scheduler.
+
+        The network's folder can be loaded with plain diffusers, and the scheduler's too.
+
+        Args:
+            folder: where to; a folder that stands there is replaced when the new one is complete.
+            dtype: of the written tensors; default float32.
+        """
+        with atomic_folder(Path(folder)) as temporary:
+            self.write(temporary, dtype=dtype)
+
+    def write(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write into a folder that the caller makes atomic."""
+        save_component(self.network.backbone, folder / self.network.component, dtype=dtype)
+        if self.network.embedding is not None:
+            save_component(self.network.embedding, folder / "embedding", dtype=dtype)
+        (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+        scheduler = {
+            "_class_name": "DDIMScheduler",
+            "prediction_type": {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}[
+                self.process.prediction
+            ],
+            "timestep_spacing": "trailing",
+            "set_alpha_to_one": True,
+            "clip_sample": self.sampling.threshold == "static",
+            "thresholding": self.sampling.threshold == "dynamic",
+            "dynamic_thresholding_ratio": self.sampling.percentile,
+            "sample_max_value": 100.0,  # diffusers' default of 1 would make it a static clip
+            **self.process.schedule.diffusers_config(),
+        }
+        for name, values in (("scheduler/scheduler_config", scheduler), ("stage", self.config())):
+            text = json.dumps(values, indent=2) + "\n"
+            (folder / f"{name}.json").write_text(text, encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Stage:
+        """Load a stage that `save_pretrained` wrote, on the CPU, in float32.
+
+        Raises:
+            WeightsError: if the folder is missing, incomplete, damaged, or not a stage.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise WeightsError(f"no stage at {folder}: the folder does not exist.")
+        config = read_json(folder / "stage.json")
+        try:
+            network_class = NETWORKS[config["network"]]
+            embedding = None
+            if (folder / "embedding").is_dir():
+                embedding = load_component(ConditionEmbedding, folder / "embedding")
+            backbone = load_component(network_class.backbone_class, folder / config["network"])
+            network = network_class(
+                backbone,
+                embedding,
+                patch_size=config["patch_size"],
+                size_multiple_px=config["size_multiple_px"],
+            )
+            stage = cls(
+                network,
+                NoiseProcess(NoiseSchedule(**config["schedule"]), **config["process"]),
+                Contract.from_dict(config["contract"]),
+                labels=LabelVocabulary(config["labels"]) if config["labels"] else None,
+                label_drop=config["label_drop"],
+                low_res_drop=config["low_res_drop"],
+                blur_probability=config["blur_probability"],
+                sampling=SamplingSettings(**config["sampling"]),
+            )
+        except CascadeError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WeightsError(
+                f"{folder / 'stage.json'} does not describe a stage: {error!r}."
+            ) from error
+        return stage.eval()

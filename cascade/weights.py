@@ -1,0 +1,108 @@
+"""Reading and writing the weights of one component in diffusers layout. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from diffusers import ModelMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cascade.errors import WeightsError
+
+Model = TypeVar("Model", bound=ModelMixin)
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def save_component(model: ModelMixin, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write `config.json` and `diffusion_pytorch_model.safetensors`.
+
+    Args:
+        model: a diffusers model.
+        folder: where to, normally inside an `atomic_folder`.
+        dtype: of the file's tensors, such as bfloat16 for publishing; default: as they are.
+    """
+    written = model if dtype is None else copy.deepcopy(model).to(dtype)
+    written.save_pretrained(folder)
+
+
+def load_component(model_class: type[Model], folder: Path) -> Model:
+    """Build a model from its `config.json` and fill it from its safetensors files, in float32.
+
+    Raises:
+        WeightsError: if a file is missing, truncated, pickled, or of another model.
+    """
+    config = read_json(folder / "config.json")
+    try:
+        model = model_class.from_config(config)
+    except (TypeError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"{folder / 'config.json'} does not describe a {model_class.__name__}: {error}."
+        ) from error
+    tensors = load_tensors(folder)
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise WeightsError(
+                f"{folder}: tensor {name!r} is missing; the weights are of another model."
+            )
+        if tensors[name].shape != tensor.shape:
+            raise WeightsError(
+                f"{folder}: tensor {name!r} has shape {tuple(tensors[name].shape)}, the config asks "
+                f"for {tuple(tensor.shape)}."
+            )
+    extra = set(tensors) - set(expected)
+    if extra:
+        raise WeightsError(
+            f"{folder}: unknown tensor {min(extra)!r}; the weights are of another model."
+        )
+    model.load_state_dict(tensors)
+    return model.float().eval()
+
+
+def load_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read all safetensors files of a folder.
+
+    Raises:
+        WeightsError: if there is none, or one is damaged.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLED)
+        if pickled:
+            raise WeightsError(
+                f"{folder} holds pickled weights ({pickled[0]}), which can run code when loaded; "
+                "convert them to safetensors first."
+            )
+        raise WeightsError(f"no .safetensors file in {folder}; the folder is incomplete.")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            tensors |= load_file(file)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise WeightsError(
+                f"{file} is damaged or truncated ({error}); fetch it again."
+            ) from error
+    return tensors
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        WeightsError: if the file is missing or is not a JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(f"{path} is missing or unreadable; is this the right folder?") from error
+    except ValueError as error:
+        raise WeightsError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path} must hold a JSON object.")
+    return values
