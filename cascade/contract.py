@@ -32,6 +32,10 @@ class Contract:
     augmentation_range: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
+        if self.size_px < 1 or (self.low_res_px is not None and self.low_res_px < 1):
+            raise ContractError(
+                f"size_px {self.size_px} and low_res_px {self.low_res_px} must be at least 1."
+            )
         low, high = self.augmentation_range
         if not 0 <= low <= high <= 1:
             raise ContractError(

@@ -73,7 +73,8 @@ class SamplingSettings:
     def sampler_options(self) -> dict[str, Any]:
         """What `make_sampler` takes besides name and steps."""
         options: dict[str, Any] = {"threshold": self.threshold, "percentile": self.percentile}
-        return options | ({"eta": self.eta} if self.sampler == "ddim" else {})
+        # An eta that this sampler would not use is passed on too, so that it is refused.
+        return options | ({"eta": self.eta} if self.sampler == "ddim" or self.eta else {})
 
 
 class Stage(nn.Module):
@@ -189,6 +190,8 @@ class Stage(nn.Module):
         """
         x0 = batch.images
         self._check_images(x0)
+        if len(batch.seeds) != len(batch):
+            raise ContractError(f"got {len(batch.seeds)} seeds for {len(batch)} images.")
         noise = SeededNoise(batch.seeds, "train", device=x0.device)
         t = self.process.draw_timesteps(noise.uniform().view(-1))
         eps = noise.normal(*x0.shape[1:])
@@ -196,6 +199,10 @@ class Stage(nn.Module):
         x_t = self.process.schedule.add_noise(x0, eps, t)
         output = self.network(x_t, t, conditions)
         return self.process.loss(output, x0, x_t, eps, t)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The same as `loss`, so that wrappers of modules (DDP, FSDP, autocast) see training."""
+        return self.loss(batch)
 
     def _training_conditions(self, batch: Batch, noise: SeededNoise) -> Conditions:
         labels = batch.labels
@@ -217,9 +224,14 @@ class Stage(nn.Module):
 
     def _training_low_res(self, batch: Batch, noise: SeededNoise) -> Tensor:
         low_res = batch.low_res
+        height, width = (side // self.contract.scale for side in batch.images.shape[-2:])
         if low_res is None:
-            height, width = (side // self.contract.scale for side in batch.images.shape[-2:])
             low_res = resize(batch.images, (height, width), self.contract.resize_kernel)
+        if tuple(low_res.shape[-2:]) != (height, width):
+            raise ContractError(
+                f"low-resolution images must be {width}x{height} px, got "
+                f"{low_res.shape[-1]}x{low_res.shape[-2]}."
+            )
         if self.contract.quantised:
             low_res = quantise(low_res)
         if self.blur_probability > 0:
@@ -445,7 +457,7 @@ class Stage(nn.Module):
         try:
             network_class = NETWORKS[config["network"]]
             embedding = None
-            if (folder / "embedding").is_dir():
+            if config["labels"] or config["contract"]["low_res_px"] is not None:
                 embedding = load_component(ConditionEmbedding, folder / "embedding")
             backbone = load_component(network_class.backbone_class, folder / config["network"])
             network = network_class(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import LARGEST_BETA
 from cascade.diffusion.steps import Variance, ddim_step, ddpm_step
 from cascade.diffusion.thresholding import Threshold, apply_threshold
 from cascade.errors import ContractError, nearest
@@ -206,15 +207,31 @@ class DiffusersSampler(Sampler):
         super().__init__(process, steps, **options)
         import diffusers
 
-        wanted = process.schedule.diffusers_config() | {
+        # Betas instead of a named schedule: several schedulers know no zero terminal SNR, and at an
+        # SNR of exactly zero their sigmas would be infinite.
+        wanted = {
+            "num_train_timesteps": process.schedule.train_steps,
+            "trained_betas": process.schedule.betas.clamp(max=LARGEST_BETA).tolist(),
             "prediction_type": "v_prediction",
             "timestep_spacing": "trailing",
+            "clip_sample": False,  # the image is thresholded here
             **(config or {}),
         }
         scheduler_class = getattr(diffusers, scheduler)
         known = inspect.signature(scheduler_class.__init__).parameters
+        if not {"trained_betas", "prediction_type"} <= set(known):
+            raise ContractError(
+                f"{scheduler} cannot be given the stage's noise schedule, or a package that it needs "
+                f"is not installed; use one of {', '.join(SAMPLERS)}."
+            )
         self.scheduler = scheduler_class(**{k: v for k, v in wanted.items() if k in known})
         self.scheduler.set_timesteps(steps)
+        if min(self.timesteps) < 0:  # its float arithmetic counts one step too many
+            raise ContractError(
+                f"diffusers' {scheduler} cannot space {steps} of {process.schedule.train_steps} "
+                f"timesteps evenly; use another number of steps, such as one that divides "
+                f"{process.schedule.train_steps}."
+            )
 
     @property
     def timesteps(self) -> list[int]:
@@ -238,7 +255,8 @@ class DiffusersSampler(Sampler):
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         extra = {"generator": noise.generators} if takes_generator else {}
         moved = self.scheduler.step(v, self.scheduler.timesteps[index], state, **extra)
-        return moved.prev_sample, x0
+        is_last = index == len(self.scheduler.timesteps) - 1  # some would stop at timestep 0
+        return x0 if is_last else moved.prev_sample, x0
 
 
 def make_sampler(name: str, process: NoiseProcess, steps: int, **options: Any) -> Sampler:

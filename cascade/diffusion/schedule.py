@@ -119,14 +119,14 @@ class NoiseSchedule:
     def diffusers_config(self) -> dict[str, Any]:
         """The keys with which a diffusers scheduler builds the same table."""
         config: dict[str, Any] = {"num_train_timesteps": self.train_steps}
-        if self.shift == 1:
+        scale = 1000 / self.train_steps if self.kind == "linear" else 1
+        if self.shift == 1 and 0.02 * scale <= LARGEST_BETA:  # diffusers does not clip linear betas
             named = {"cosine": "squaredcos_cap_v2", "linear": "linear"}[self.kind]
-            scale = 1000 / self.train_steps if self.kind == "linear" else 1
             config |= {"beta_schedule": named, "beta_start": 1e-4 * scale, "beta_end": 0.02 * scale}
-            if self.zero_terminal_snr:
-                config["rescale_betas_zero_snr"] = True
         else:
             config["trained_betas"] = self.betas.tolist()
+        if self.zero_terminal_snr:
+            config["rescale_betas_zero_snr"] = True
         return config
 
     def __repr__(self) -> str:

@@ -74,7 +74,8 @@ class StageNetwork(nn.Module, ABC):
                 f"image sides must be multiples of {self.size_multiple_px} px for this network, "
                 f"got {width}x{height}; pad or crop the image."
             )
-        x = x_t if conditions.image is None else torch.cat([x_t, conditions.image.to(x_t)], dim=1)
+        x = x_t if conditions.image is None else torch.cat([x_t, conditions.image], dim=1)
+        x = x.to(self.backbone.dtype)
         vector = None
         if self.embedding is not None:
             vector = self.embedding(conditions.labels, conditions.level)
@@ -149,6 +150,7 @@ class StageUNet(StageNetwork):
             ),
         )
         nn.init.zeros_(unet.conv_out.weight)
+        nn.init.zeros_(unet.conv_out.bias)
         return cls(unet, embedding, patch_size=patch_size, size_multiple_px=multiple)
 
 
@@ -175,10 +177,12 @@ class StageTransformer(StageNetwork):
         """Make a new transformer; see `PixelTransformer` for the arguments.
 
         Raises:
-            RecipeError: if the patches do not divide the image.
+            RecipeError: if the patches do not divide the image, or the heads the width.
         """
         if size_px % patch_size:
             raise RecipeError(f"size {size_px} px must be a multiple of patch_size {patch_size}.")
+        if width % 2 or width % max(width // 64, 1):
+            raise RecipeError(f"network.width must be a multiple of 64, got {width}.")
         transformer = PixelTransformer(
             in_channels=in_channels,
             out_channels=out_channels,

@@ -1,0 +1,75 @@
+"""Cascade: cascaded and super-resolution diffusion in pixel space.
+
+Public names are imported when they are first used, so that `import cascade` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cascade.conditioning.labels import LabelVocabulary
+    from cascade.contract import Contract
+    from cascade.data.batch import Batch
+    from cascade.data.sources import FolderSource, ImageSource, ShardSource, open_source
+    from cascade.data.training_images import TrainingImages
+    from cascade.diffusion.process import NoiseProcess
+    from cascade.diffusion.schedule import NoiseSchedule
+    from cascade.errors import CascadeError
+    from cascade.pipeline import CascadeOutput, CascadePipeline
+    from cascade.stage import SamplingSettings, Stage
+    from cascade.training.settings import TrainingSettings
+    from cascade.training.trainer import Trainer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Batch": "cascade.data.batch",
+    "CascadeError": "cascade.errors",
+    "CascadeOutput": "cascade.pipeline",
+    "CascadePipeline": "cascade.pipeline",
+    "Contract": "cascade.contract",
+    "FolderSource": "cascade.data.sources",
+    "ImageSource": "cascade.data.sources",
+    "LabelVocabulary": "cascade.conditioning.labels",
+    "NoiseProcess": "cascade.diffusion.process",
+    "NoiseSchedule": "cascade.diffusion.schedule",
+    "SamplingSettings": "cascade.stage",
+    "ShardSource": "cascade.data.sources",
+    "Stage": "cascade.stage",
+    "Trainer": "cascade.training.trainer",
+    "TrainingImages": "cascade.data.training_images",
+    "TrainingSettings": "cascade.training.settings",
+    "open_source": "cascade.data.sources",
+}
+
+__all__ = [
+    "Batch",
+    "CascadeError",
+    "CascadeOutput",
+    "CascadePipeline",
+    "Contract",
+    "FolderSource",
+    "ImageSource",
+    "LabelVocabulary",
+    "NoiseProcess",
+    "NoiseSchedule",
+    "SamplingSettings",
+    "ShardSource",
+    "Stage",
+    "Trainer",
+    "TrainingImages",
+    "TrainingSettings",
+    "open_source",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'cascade' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,112 @@
+"""StageChain: the stages of a pipeline in order, checked to join, as one diffusers component."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from torch import nn
+
+from cascade.errors import ContractError, WeightsError, nearest
+from cascade.files import atomic_folder
+from cascade.stage import Stage
+from cascade.weights import read_json
+
+
+class StageChain(ModelMixin):
+    """Named stages, each of which takes what the one before it gives.
+
+    Args:
+        stages: by name, first stage first; only the first may be a base stage.
+
+    Raises:
+        ContractError: if the stages do not join; the message names the number that disagrees.
+    """
+
+    def __init__(self, stages: Mapping[str, Stage]) -> None:
+        super().__init__()
+        if not stages:
+            raise ContractError("a pipeline needs at least one stage.")
+        previous: tuple[str, Stage] | None = None
+        for name, stage in stages.items():
+            if not name.isidentifier():
+                raise ContractError(f"stage name {name!r} must be a word such as 'upsampler'.")
+            if previous is not None:
+                if not stage.is_upsampler:
+                    raise ContractError(
+                        f"stages do not join: {name!r} is a base stage and takes no image, but "
+                        f"follows {previous[0]!r}."
+                    )
+                stage.contract.check_follows(
+                    previous[1].contract, name=name, previous_name=previous[0]
+                )
+            previous = (name, stage)
+        self.members = nn.ModuleDict(dict(stages))
+
+    def items(self) -> Iterator[tuple[str, Stage]]:
+        """Names and stages, first stage first."""
+        for name, stage in self.members.items():
+            assert isinstance(stage, Stage)
+            yield name, stage
+
+    @property
+    def names(self) -> list[str]:
+        """The stages' names, first stage first."""
+        return list(self.members)
+
+    def __getitem__(self, name: str) -> Stage:
+        if name not in self.members:
+            raise ContractError(f"no stage {name!r} in this pipeline: {nearest(name, self.names)}")
+        stage = self.members[name]
+        assert isinstance(stage, Stage)
+        return stage
+
+    def replaced(self, name: str, stage: Stage) -> StageChain:
+        """The same chain with another stage in one place, checked anew."""
+        self[name]
+        return StageChain({**dict(self.items()), name: stage})
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write each stage into a folder of its name, and `chain.json` with their order."""
+        with atomic_folder(Path(folder)) as temporary:
+            self.write(temporary, dtype=dtype)
+
+    def write(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write into a folder that the caller makes atomic."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, stage in self.items():
+            (folder / name).mkdir()
+            stage.write(folder / name, dtype=dtype)
+        text = json.dumps({"stages": self.names}, indent=2) + "\n"
+        (folder / "chain.json").write_text(text, encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, torch_dtype: torch.dtype | None = None, **from_diffusers: Any
+    ) -> StageChain:
+        """Load what `save_pretrained` wrote.
+
+        Args:
+            folder: to read.
+            torch_dtype: of the weights in memory; default float32.
+            from_diffusers: device maps and the like, which `DiffusionPipeline.from_pretrained`
+                hands to every model; a chain loads on the CPU and is moved with `.to`.
+
+        Raises:
+            WeightsError: if a file is missing or damaged.
+            ContractError: if the stages do not join.
+        """
+        folder = Path(folder)
+        names = read_json(folder / "chain.json").get("stages")
+        if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
+            raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")
+        chain = cls({name: Stage.from_pretrained(folder / name) for name in names})
+        return chain if torch_dtype is None else chain.to(torch_dtype)
+
+
+def _is_plain_name(name: Any) -> bool:
+    return isinstance(name, str) and name.isidentifier()

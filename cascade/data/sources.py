@@ -1,0 +1,202 @@
+"""Where training images come from: a folder of files, or webdataset shards.
+
+Both are indexed once and read by index, in the order of their keys, so that they give the same
+batches for the same pictures.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import tarfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from webdataset.shardlists import expand_urls
+
+from cascade.errors import DataError
+from cascade.imaging.reading import IMAGE_SUFFIXES
+
+MAX_MEMBER_BYTES = 256 * 1024 * 1024
+
+
+class ImageSource(ABC):
+    """Encoded images with their labels, read by index."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What to call an image in messages."""
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The bytes of the image file.
+
+        Raises:
+            DataError: if they cannot be read.
+        """
+
+    @abstractmethod
+    def labels(self, index: int) -> dict[str, str]:
+        """The image's labels by field, such as `{"class": "cat-face"}`."""
+
+    def vocabulary(self, fields: Sequence[str]) -> dict[str, list[str]]:
+        """Collect the names of each label field, sorted.
+
+        Raises:
+            DataError: if no image has such a field.
+        """
+        found: dict[str, set[str]] = {field: set() for field in fields}
+        for index in range(len(self)):
+            labels = self.labels(index)
+            for field in fields:
+                if field in labels:
+                    found[field].add(labels[field])
+        for field, names in found.items():
+            if not names:
+                raise DataError(
+                    f"no image has a label {field!r}; put images into one folder per class, or "
+                    "name a field of the shards' JSON."
+                )
+        return {field: sorted(names) for field, names in found.items()}
+
+
+class FolderSource(ImageSource):
+    """A folder of image files, searched recursively; the first folder level is the class.
+
+    Args:
+        folder: where to look.
+
+    Raises:
+        DataError: if the folder is missing or holds no image.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise DataError(f"no data at {folder}: the folder does not exist.")
+        self.folder = folder
+        self.files = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        )
+        if not self.files:
+            raise DataError(
+                f"no images in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, index: int) -> str:
+        return str(self.files[index])
+
+    def read(self, index: int) -> bytes:
+        try:
+            return self.files[index].read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.files[index]}: cannot be read ({error.strerror}).") from error
+
+    def labels(self, index: int) -> dict[str, str]:
+        inside = self.files[index].relative_to(self.folder).parts
+        return {"class": inside[0]} if len(inside) > 1 else {}
+
+
+@dataclass(frozen=True)
+class _ShardImage:
+    shard: Path
+    member: str
+    offset: int
+    size_bytes: int
+    labels: dict[str, str]
+
+
+class ShardSource(ImageSource):
+    """webdataset shards: tar files in which `key.png` and `key.json` belong together.
+
+    Only the headers and the JSON are read at the start; text values of the JSON are labels.
+
+    Args:
+        pattern: a path with wildcards or brace ranges, such as `data/train-{000000..000009}.tar`.
+
+    Raises:
+        DataError: if no shard matches, or one is damaged or holds no image.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        shards = sorted({path for part in expand_urls(pattern) for path in glob.glob(part)})
+        if not shards:
+            raise DataError(f"no data at {pattern}: no shard matches.")
+        images = [image for shard in shards for image in _index_shard(Path(shard))]
+        if not images:
+            raise DataError(f"no images in the {len(shards)} shards of {pattern}.")
+        self.images = sorted(images, key=lambda image: image.member)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        image = self.images[index]
+        return f"{image.shard}:{image.member}"
+
+    def read(self, index: int) -> bytes:
+        image = self.images[index]
+        try:
+            with open(image.shard, "rb") as file:
+                file.seek(image.offset)
+                data = file.read(image.size_bytes)
+        except OSError as error:
+            raise DataError(f"{image.shard}: cannot be read ({error.strerror}).") from error
+        if len(data) < image.size_bytes:
+            raise DataError(f"{self.name(index)}: the shard is truncated.")
+        return data
+
+    def labels(self, index: int) -> dict[str, str]:
+        return self.images[index].labels
+
+
+def open_source(path: str) -> ImageSource:
+    """Open a folder, or shards if the path names tar files.
+
+    Raises:
+        DataError: if there is nothing to read.
+    """
+    return ShardSource(path) if path.endswith(".tar") else FolderSource(Path(path))
+
+
+def _index_shard(shard: Path) -> list[_ShardImage]:
+    images: dict[str, tuple[str, int, int]] = {}
+    labels: dict[str, dict[str, str]] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                if not member.isfile():
+                    continue
+                if member.size > MAX_MEMBER_BYTES:
+                    raise DataError(f"{shard}:{member.name} has {member.size} bytes; refused.")
+                if f".{suffix.lower()}" in IMAGE_SUFFIXES:
+                    images[key] = (member.name, member.offset_data, member.size)
+                elif suffix == "json":
+                    labels[key] = _text_values(tar.extractfile(member), f"{shard}:{member.name}")
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{shard}: not a readable tar file ({error}).") from error
+    return [
+        _ShardImage(shard, name, offset, size, labels.get(key, {}))
+        for key, (name, offset, size) in images.items()
+    ]
+
+
+def _text_values(file, name: str) -> dict[str, str]:
+    try:
+        values = json.load(file)
+    except ValueError as error:
+        raise DataError(f"{name}: not valid JSON ({error}).") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{name}: expected a JSON object.")
+    return {key: value for key, value in values.items() if isinstance(value, str)}

@@ -1,0 +1,75 @@
+"""From tensors to PNG files: single pictures with their settings inside, and contact sheets.
+
+Shapes: B batch, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from cascade.files import atomic_file
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Round images in [-1, 1] to 8 bits: uint8 in [0, 255], of the same shape."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """The inverse of `to_uint8`: float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Turn (B, 3, H, W) in [-1, 1] into PIL images."""
+    pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(each) for each in pixels]
+
+
+def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None = None) -> None:
+    """Write a PNG under its final name only when it is complete.
+
+    Args:
+        image: the picture.
+        path: of the file.
+        settings: written as JSON into the PNG text chunk `cascade`.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    text = PngInfo()
+    if settings is not None:
+        text.add_text("cascade", json.dumps(settings))
+    with atomic_file(path) as temporary:
+        image.save(temporary, format="PNG", pnginfo=text)
+
+
+def contact_sheet(images: Tensor, *, columns: int | None = None, gap_px: int = 2) -> Image.Image:
+    """Lay out images in a grid.
+
+    Args:
+        images: (B, 3, H, W) in [-1, 1], B at least 1.
+        columns: default: as square as it goes.
+        gap_px: light grey lines between the images.
+
+    Returns:
+        One picture.
+    """
+    count, _, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    size = (columns * (width + gap_px) - gap_px, rows * (height + gap_px) - gap_px)
+    sheet = Image.new("RGB", size, (235, 235, 235))
+    for index, image in enumerate(to_pil(images)):
+        row, column = divmod(index, columns)
+        sheet.paste(image, (column * (width + gap_px), row * (height + gap_px)))
+    return sheet

@@ -1,0 +1,57 @@
+"""The model card that goes with a saved pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cascade.stage import Stage
+
+HEAD = """---
+library_name: diffusers
+tags:
+- cascade-diffusion
+- unconditional-image-generation
+- image-generation
+---
+"""
+
+
+def write_model_card(folder: Path, stages: Mapping[str, Stage], text: str | None = None) -> None:
+    """Write `README.md`: the given text, or a card that describes the stages."""
+    (folder / "README.md").write_text(text or describe(stages), encoding="utf-8")
+
+
+def describe(stages: Mapping[str, Stage]) -> str:
+    """A model card that says what can be read off the stages, and how to load them."""
+    rows = [
+        "| stage | takes | gives | network | parameters | prediction | sampling |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(name, stage) for name, stage in stages.items()),
+    ]
+    classes = next((stage.labels for stage in stages.values() if stage.labels is not None), None)
+    names = [
+        f"**{field}**: {', '.join(values)}."
+        for field, values in (classes.fields.items() if classes is not None else ())
+    ]
+    usage = [
+        "```python",
+        "from cascade import CascadePipeline",
+        "",
+        'pipeline = CascadePipeline.from_pretrained("this/folder")',
+        "pipeline(num_images=4, seed=0).images[0].show()",
+        "```",
+    ]
+    title = f"# A cascade of {len(stages)} stage{'s' if len(stages) > 1 else ''}"
+    return HEAD + "\n".join([title, "", *rows, "", *names, "", *usage, ""])
+
+
+def _row(name: str, stage: Stage) -> str:
+    contract, sampling = stage.contract, stage.sampling
+    parameters = sum(parameter.numel() for parameter in stage.parameters())
+    takes = f"{contract.low_res_px} px" if contract.low_res_px else "noise"
+    return (
+        f"| {name} | {takes} | {contract.size_px} px | {stage.network.component} "
+        f"| {parameters / 1e6:.2f} M | {stage.process.prediction} "
+        f"| {sampling.sampler}, {sampling.steps} steps, guidance {sampling.guidance} |"
+    )

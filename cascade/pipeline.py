@@ -1,0 +1,470 @@
+"""CascadePipeline: stages in a chain, from noise or a given image to the last stage's size.
+
+Shapes: B images, C channels, H and W pixels, F label fields.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, __version__ as diffusers_version
+from diffusers.utils import BaseOutput
+from huggingface_hub import snapshot_download
+from PIL import Image
+from torch import Tensor
+
+from cascade.chain import StageChain
+from cascade.conditioning.labels import LabelVocabulary
+from cascade.devices import Precision
+from cascade.diffusion.noise import derive_seed
+from cascade.errors import ContractError, WeightsError
+from cascade.files import atomic_folder
+from cascade.imaging.writing import to_pil
+from cascade.model_card import write_model_card
+from cascade.stage import SamplingSettings, Stage
+
+Labels = Mapping[str, str]
+PerStage = Any  # one value for all stages, a sequence in their order, or a mapping by their names
+OutputType = Literal["pil", "pt", "np"]
+BATCH_PIXELS = 2**18
+PIPELINE_FILE = '''"""Lets `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` find the class."""
+
+from cascade import CascadePipeline
+
+__all__ = ["CascadePipeline"]
+'''
+
+
+@dataclass
+class CascadeOutput(BaseOutput):
+    """What a pipeline gives.
+
+    Attributes:
+        images: the last stage's images: PIL images, or (B, C, H, W) in [-1, 1] for `pt`, or
+            (B, H, W, C) in [0, 1] for `np`, as in diffusers.
+        seeds: of the images, with which each can be made again.
+        labels: of the images, by field.
+        intermediates: each earlier stage's images by name, if they were asked for.
+    """
+
+    images: Any
+    seeds: list[int]
+    labels: list[dict[str, str]]
+    intermediates: dict[str, Any]
+
+
+class CascadePipeline(DiffusionPipeline):
+    """A base stage and its upsamplers, or any part of such a chain.
+
+    Args:
+        stages: the chain; `CascadePipeline.from_stages` makes it from a dictionary.
+    """
+
+    _callback_tensor_inputs = ["x_t", "x0"]
+
+    def __init__(self, stages: StageChain) -> None:
+        super().__init__()
+        self.register_modules(stages=stages)
+        self.stages: StageChain = stages
+        self._current_stage: str | None = None
+        self._num_timesteps = 0
+
+    @classmethod
+    def from_stages(cls, stages: Mapping[str, Stage]) -> CascadePipeline:
+        """Chain stages by name, first stage first.
+
+        Raises:
+            ContractError: if they do not join.
+        """
+        return cls(StageChain(stages))
+
+    @property
+    def current_stage(self) -> str | None:
+        """Name of the stage that is sampling, for callbacks."""
+        return self._current_stage
+
+    @property
+    def num_timesteps(self) -> int:
+        """How many steps the current stage takes, for callbacks."""
+        return self._num_timesteps
+
+    @property
+    def labels(self) -> LabelVocabulary | None:
+        """The first class-conditional stage's class names."""
+        return next((s.labels for _, s in self.stages.items() if s.labels is not None), None)
+
+    def replace_stage(self, name: str, stage: Stage) -> None:
+        """Put another trained stage in one's place.
+
+        Raises:
+            ContractError: if it does not join, or there is no stage of that name.
+        """
+        chain = self.stages.replaced(name, stage.to(self.device))
+        self.register_modules(stages=chain)
+
+    # ---- sampling -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        num_images: int = 1,
+        *,
+        labels: Labels | str | Sequence[Labels | str] | None = None,
+        seed: int | None = None,
+        seeds: Sequence[int] | None = None,
+        image: Image.Image | Sequence[Image.Image] | Tensor | None = None,
+        start_at: str | None = None,
+        sampler: PerStage = None,
+        steps: PerStage = None,
+        guidance: PerStage = None,
+        augmentation_level: PerStage = None,
+        batch_size: int | None = None,
+        precision: Precision = "auto",
+        keep_intermediates: bool = False,
+        output_type: OutputType = "pil",
+        callback_on_step_end: Callable[..., Mapping[str, Any] | None] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("x_t", "x0"),
+        return_dict: bool = True,
+    ) -> CascadeOutput | tuple[Any]:
+        """Make images.
+
+        Settings are given once for all stages, as a sequence in their order, or by stage name;
+        what is not given is as the stage was trained to be sampled.
+
+        Args:
+            num_images: how many; given images decide it themselves.
+            labels: of all images, or one per image: `{"class": "cat-face"}` or `"cat-face,noto"`.
+                Fields that are not given are drawn from each image's seed.
+            seed: of the first image, the others count up from it; default: drawn afresh.
+            seeds: one per image, instead.
+            image: to start from: PIL images, or (B, C, h, w) in [-1, 1].
+            start_at: the stage that takes `image`; default: the one whose size it has.
+            sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, …
+            steps: timesteps to visit.
+            guidance: classifier-free guidance scale.
+            augmentation_level: noise on the low-resolution image.
+            batch_size: images at a time, which changes memory and time but not the images;
+                default: as many as have 2^18 pixels together.
+            precision: `auto`, `fp32` or `bf16`.
+            keep_intermediates: whether to return the earlier stages' images too.
+            output_type: `pil`, `pt` or `np`.
+            callback_on_step_end: called as `callback(pipeline, step, timestep, kwargs)` after every
+                step; may return a dictionary with a new `x_t`. `kwargs["seeds"]` are those of the
+                images at hand, `pipeline.current_stage` the stage.
+            callback_on_step_end_tensor_inputs: which of `x_t` and `x0` are in its `kwargs`.
+            return_dict: whether to return a `CascadeOutput`, or a tuple with the images.
+
+        Raises:
+            ContractError: if an argument does not fit the stages.
+        """
+        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise ContractError(
+                f"callbacks can have {self._callback_tensor_inputs}, not {unknown}."
+            )
+        given = None if image is None else _to_tensor(image)
+        count = num_images if given is None else given.shape[0]
+        seeds = _seeds(count, seed, seeds)
+        first = self._first_stage(given, start_at)
+        settings = self._settings(
+            first,
+            sampler=sampler,
+            steps=steps,
+            guidance=guidance,
+            augmentation_level=augmentation_level,
+        )
+        chosen = self._choose_labels(labels, seeds)
+        current, intermediates = given, {}
+        for name in settings:
+            if current is not None and name != first and keep_intermediates:
+                intermediates[name_before] = _as_output(current, output_type)
+            current = self._run_stage(
+                name,
+                current,
+                seeds,
+                chosen,
+                settings[name],
+                batch_size=batch_size,
+                precision=precision,
+                callback=callback_on_step_end,
+                callback_tensors=callback_on_step_end_tensor_inputs,
+            )
+            name_before = name
+        self._current_stage = None
+        assert current is not None
+        images = _as_output(current, output_type)
+        if not return_dict:
+            return (images,)
+        return CascadeOutput(images=images, seeds=seeds, labels=chosen, intermediates=intermediates)
+
+    def _run_stage(
+        self,
+        name: str,
+        low_res: Tensor | None,
+        seeds: list[int],
+        labels: list[dict[str, str]],
+        settings: SamplingSettings,
+        *,
+        batch_size: int | None,
+        precision: Precision,
+        callback: Callable[..., Mapping[str, Any] | None] | None,
+        callback_tensors: Sequence[str],
+    ) -> Tensor:
+        """One stage over all images, a batch at a time: (B, C, H, W) on the CPU."""
+        stage = self.stages[name]
+        size = batch_size or max(1, BATCH_PIXELS // stage.contract.size_px**2)
+        batches = [slice(i, i + size) for i in range(0, len(seeds), size)]
+        self._current_stage = name
+        results = []
+        with self.progress_bar(total=len(batches) * settings.steps) as bar:
+            bar.set_description(name)
+            for part in batches:
+
+                def on_step(step: int, t: int, tensors: dict[str, Tensor], part: slice = part):
+                    bar.update()
+                    if callback is None:
+                        return None
+                    kwargs = {key: tensors[key] for key in callback_tensors}
+                    return callback(self, step, t, kwargs | {"seeds": seeds[part]})
+
+                self._num_timesteps = settings.steps
+                results.append(
+                    stage.sample(
+                        seeds[part],
+                        labels=_encode(stage.labels, labels[part]),
+                        low_res=None if low_res is None else low_res[part].to(self.device),
+                        settings=settings,
+                        stream=f"stage {name}",
+                        precision=precision,
+                        callback=on_step,
+                    ).cpu()
+                )
+        return torch.cat(results)
+
+    def _first_stage(self, image: Tensor | None, start_at: str | None) -> str:
+        names = self.stages.names
+        if image is None:
+            if start_at is not None and start_at != names[0]:
+                raise ContractError(f"start_at {start_at!r} needs an image to start from.")
+            if self.stages[names[0]].is_upsampler:
+                raise ContractError(
+                    f"the first stage, {names[0]!r}, is an upsampler: give an image of "
+                    f"{self.stages[names[0]].contract.low_res_px} px to start from."
+                )
+            return names[0]
+        takes = {n: s.contract.low_res_px for n, s in self.stages.items() if s.is_upsampler}
+        height, width = image.shape[-2:]
+        if start_at is None:
+            start_at = next((n for n, px in takes.items() if px == height == width), None)
+            if start_at is None:
+                sizes = ", ".join(f"{n} takes {px}x{px}" for n, px in takes.items()) or "none"
+                raise ContractError(
+                    f"no stage takes an image of {width}x{height} px ({sizes}); resize it."
+                )
+        stage = self.stages[start_at]
+        wanted = stage.contract.low_res_px
+        if wanted is None:
+            raise ContractError(f"stage {start_at!r} is a base stage and takes no image.")
+        if height != wanted or width != wanted:
+            raise ContractError(
+                f"stage {start_at!r} takes {wanted}x{wanted} px, the image has {width}x{height} px; "
+                "resize it."
+            )
+        return start_at
+
+    def _settings(self, first: str, **given: PerStage) -> dict[str, SamplingSettings]:
+        """The settings of the stages from `first` on."""
+        names = self.stages.names
+        run = names[names.index(first) :]
+        values: dict[str, dict[str, Any]] = {name: {} for name in run}
+        for setting, value in given.items():
+            for name, each in _per_stage(setting, value, names, run).items():
+                values[name][setting] = each
+        settings = {}
+        for name in run:
+            if not self.stages[name].is_upsampler:
+                values[name].pop("augmentation_level", None)
+            settings[name] = self.stages[name].sampling.changed(**values[name])
+        return settings
+
+    def _choose_labels(
+        self, labels: Labels | str | Sequence[Labels | str] | None, seeds: list[int]
+    ) -> list[dict[str, str]]:
+        """One set of labels per image; what is not given is drawn from the image's seed."""
+        vocabulary = self.labels
+        if vocabulary is None:
+            if labels is not None:
+                raise ContractError("this pipeline has no classes, but labels were given.")
+            return [{} for _ in seeds]
+        if labels is None or isinstance(labels, str | Mapping):
+            labels = [labels or {}] * len(seeds)
+        if len(labels) != len(seeds):
+            raise ContractError(f"got {len(labels)} labels for {len(seeds)} images.")
+        chosen = []
+        for each, seed in zip(labels, seeds, strict=True):
+            asked = vocabulary.parse(each) if isinstance(each, str) else dict(each)
+            vocabulary.encode(asked)
+            drawn = {
+                field: names[derive_seed(seed, "label", field) % len(names)]
+                for field, names in vocabulary.fields.items()
+            }
+            chosen.append(drawn | asked)
+        return chosen
+
+    # ---- saving and loading ---------------------------------------------------------------------
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        card: str | None = None,
+        safe_serialization: bool = True,
+        **hub: Any,
+    ) -> None:
+        """Write the pipeline: `model_index.json`, `stages/`, `pipeline.py` and a model card.
+
+        Args:
+            save_directory: where to; what stood there is replaced when the new one is complete.
+            dtype: of the written tensors, such as bfloat16 for publishing; default float32.
+            card: text of the model card; default: one that describes the stages.
+            safe_serialization: must be true; nothing is pickled here.
+            hub: `push_to_hub=True` and `repo_id=…` upload the folder afterwards.
+
+        Raises:
+            OutputError: if the folder cannot be written.
+        """
+        if not safe_serialization:
+            raise WeightsError("weights are written as safetensors only: safe_serialization=True.")
+        with atomic_folder(Path(save_directory)) as temporary:
+            self.stages.write(temporary / "stages", dtype=dtype)
+            index = {
+                "_class_name": ["pipeline", "CascadePipeline"],
+                "_diffusers_version": diffusers_version,
+                "stages": ["cascade.chain", "StageChain"],
+            }
+            text = json.dumps(index, indent=2) + "\n"
+            (temporary / "model_index.json").write_text(text, encoding="utf-8")
+            (temporary / "pipeline.py").write_text(PIPELINE_FILE, encoding="utf-8")
+            write_model_card(temporary, dict(self.stages.items()), card)
+        if hub.pop("push_to_hub", False):
+            self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), **hub)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> CascadePipeline:
+        """Load a pipeline from a folder, or from the Hugging Face Hub by its id.
+
+        Args:
+            folder: a local folder, or an id such as `user/name`.
+            kwargs: `torch_dtype`; for the Hub `revision`, `token`, `cache_dir`,
+                `local_files_only`.
+
+        Raises:
+            WeightsError: if it is missing, incomplete or damaged.
+            ContractError: if its stages do not join.
+        """
+        torch_dtype = kwargs.pop("torch_dtype", None)
+        local = Path(folder)
+        if not local.is_dir():
+            local = _download(str(folder), **kwargs)
+        index = read_index(local)
+        if index.get("stages") is None:
+            raise WeightsError(f"{local} is a diffusers pipeline, but not a Cascade.")
+        return cls(StageChain.from_pretrained(local / "stages", torch_dtype=torch_dtype))
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The `model_index.json` of a saved pipeline.
+
+    Raises:
+        WeightsError: if it is missing or unreadable.
+    """
+    from cascade.weights import read_json
+
+    return read_json(folder / "model_index.json")
+
+
+def _download(repo_id: str, **kwargs: Any) -> Path:
+    patterns = ["*.json", "*.safetensors", "*.md", "*.yaml", "pipeline.py"]
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=patterns, **kwargs))
+    except Exception as error:  # the hub raises many kinds, from bad names to no network
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise WeightsError(
+            f"{repo_id!r} is neither a folder nor could it be fetched from the Hub ({reason})."
+        ) from error
+
+
+def _per_stage(setting: str, value: PerStage, names: list[str], run: list[str]) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        unknown = set(value) - set(names)
+        if unknown:
+            raise ContractError(f"{setting}: no stage {min(unknown)!r}; there are {names}.")
+        return {name: each for name, each in value.items() if name in run}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        for stages in (run, names):
+            if len(value) == len(stages):
+                pairs = dict(zip(stages, value, strict=True))
+                return {name: each for name, each in pairs.items() if name in run}
+        raise ContractError(
+            f"{setting}: got {len(value)} values for the {len(run)} stages {', '.join(run)}."
+        )
+    return dict.fromkeys(run, value)
+
+
+def _seeds(count: int, seed: int | None, seeds: Sequence[int] | None) -> list[int]:
+    if count < 1:
+        raise ContractError(f"num_images must be at least 1, got {count}.")
+    if seeds is not None:
+        if len(seeds) != count:
+            raise ContractError(f"got {len(seeds)} seeds for {count} images.")
+        return [int(each) for each in seeds]
+    first = secrets.randbelow(2**31) if seed is None else int(seed)
+    return list(range(first, first + count))
+
+
+def _encode(vocabulary: LabelVocabulary | None, labels: list[dict[str, str]]) -> Tensor | None:
+    """Indices in one stage's own vocabulary, which may know fewer fields than the pipeline."""
+    if vocabulary is None:
+        return None
+    known = [
+        {f: name for f, name in each.items() if name in vocabulary.fields.get(f, ())}
+        for each in labels
+    ]
+    return vocabulary.batch(known)
+
+
+def _to_tensor(image: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
+    if isinstance(image, Tensor):
+        if image.ndim == 3:
+            image = image[None]
+        if image.ndim != 4 or image.min() < -1.001 or image.max() > 1.001:
+            raise ContractError(
+                f"image tensors must be (B, C, h, w) in [-1, 1], got {tuple(image.shape)} in "
+                f"[{float(image.min()):.3g}, {float(image.max()):.3g}]."
+            )
+        return image.float()
+    images = [image] if isinstance(image, Image.Image) else list(image)
+    if not images or len({each.size for each in images}) > 1:
+        raise ContractError("images to start from must all have the same size, at least one.")
+    pixels = np.stack([np.asarray(each.convert("RGB")) for each in images])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _as_output(images: Tensor, output_type: OutputType) -> Any:
+    if output_type == "pt":
+        return images
+    if output_type == "np":
+        return ((images + 1) / 2).permute(0, 2, 3, 1).numpy()
+    if output_type == "pil":
+        return to_pil(images)
+    raise ContractError(f"output_type must be 'pil', 'pt' or 'np', got {output_type!r}.")

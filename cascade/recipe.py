@@ -1,0 +1,312 @@
+"""Recipes: the readable YAML files that describe a stage or a pipeline. Config stops here.
+
+YAML is read by OmegaConf, `key=value` overrides are merged, and pydantic checks the result. A
+recipe holds values only: no import paths, nothing that runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from yaml import YAMLError
+
+from cascade.errors import RecipeError, nearest
+
+RecipeKind = Literal["stages", "pipelines"]
+
+
+class Section(BaseModel):
+    """A part of a recipe; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class ContractSection(Section):
+    """What the stage takes and gives."""
+
+    size_px: int = Field(gt=0)
+    channels: int = Field(default=3, gt=0)
+    low_res_px: int | None = Field(default=None, gt=0)
+    resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"
+    quantised: bool = True
+    augmentation_range: tuple[float, float] = (0.0, 0.0)
+
+
+class ConditionSection(Section):
+    """Labels, and how conditions are dropped and disturbed in training."""
+
+    labels: list[str] = []
+    label_drop: float = Field(default=0.1, ge=0, le=1)
+    low_res_drop: float = Field(default=0.0, ge=0, le=1)
+    blur_probability: float = Field(default=0.0, ge=0, le=1)
+
+
+class UNetSection(Section):
+    """diffusers' U-Net."""
+
+    kind: Literal["unet"]
+    patch_size: int = Field(default=1, gt=0)
+    channels: list[int] = [64, 128, 256]
+    blocks: int = Field(default=2, gt=0)
+    attention: list[bool] | None = None
+
+
+class TransformerSection(Section):
+    """Our pixel transformer."""
+
+    kind: Literal["transformer"]
+    patch_size: int = Field(default=8, gt=0)
+    width: int = Field(default=256, gt=0)
+    depth: int = Field(default=9, gt=0)
+    bottleneck: int = Field(default=128, gt=0)
+    head_channels: int = Field(default=24, gt=0)
+
+
+class DiffusionSection(Section):
+    """The noise process."""
+
+    schedule: Literal["cosine", "linear"] = "cosine"
+    train_steps: int = Field(default=1000, ge=2)
+    shift: float = Field(default=1.0, gt=0)
+    zero_terminal_snr: bool = False
+    prediction: Literal["eps", "x0", "v"] = "v"
+    weighting: Literal["uniform", "min_snr", "velocity"] = "uniform"
+    min_snr_gamma: float = Field(default=5.0, gt=0)
+    timesteps: Literal["uniform", "logit_normal"] = "uniform"
+    logit_mean: float = -0.8
+    logit_std: float = Field(default=0.8, gt=0)
+    learned_variance: bool = False
+
+
+class DataSection(Section):
+    """Where the images are and how they are cut."""
+
+    path: str
+    crop_px: int | None = Field(default=None, gt=0)
+    flip: bool = True
+    cache_mib: int = Field(default=1024, ge=0)
+
+
+class TrainSection(Section):
+    """How the stage is trained."""
+
+    images: int = Field(default=1_000_000, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    accumulation_steps: int = Field(default=1, gt=0)
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = Field(default=3e-4, gt=0)
+    muon_learning_rate: float = Field(default=0.02, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup_images: int = Field(default=10_000, ge=0)
+    decay_fraction: float = Field(default=0.3, ge=0, le=1)
+    gradient_clip: float = Field(default=1.0, gt=0)
+    ema_decay: float = Field(default=0.9995, ge=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    checkpoint_every_images: int = Field(default=50_000, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
+    sample_every_images: int = Field(default=50_000, ge=0)
+    sample_count: int = Field(default=16, gt=0)
+    workers: int = Field(default=0, ge=0)
+
+
+class SamplingSection(Section):
+    """How the stage samples; in a pipeline, what is not given stays as the stage has it."""
+
+    sampler: str | None = None
+    steps: int | None = Field(default=None, gt=0)
+    guidance: float | None = None
+    augmentation_level: float | None = Field(default=None, ge=0, le=1)
+    threshold: Literal["none", "static", "dynamic"] | None = None
+    percentile: float | None = Field(default=None, gt=0, le=1)
+    eta: float | None = Field(default=None, ge=0)
+
+
+class StageRecipe(Section):
+    """One trainable stage."""
+
+    kind: Literal["stage"]
+    name: str
+    description: str = ""
+    contract: ContractSection
+    condition: ConditionSection = ConditionSection()
+    network: Annotated[UNetSection | TransformerSection, Field(discriminator="kind")]
+    diffusion: DiffusionSection = DiffusionSection()
+    data: DataSection
+    train: TrainSection = TrainSection()
+    sampling: SamplingSection = SamplingSection()
+
+
+class PipelineStageSection(Section):
+    """One stage of a pipeline: its name there, the recipe it is trained by, how it samples."""
+
+    name: str
+    recipe: str
+    sampling: SamplingSection = SamplingSection()
+
+
+class PipelineRecipe(Section):
+    """A chain of stages."""
+
+    kind: Literal["pipeline"]
+    name: str
+    description: str = ""
+    stages: list[PipelineStageSection] = Field(min_length=1)
+
+
+Recipe = TypeVar("Recipe", StageRecipe, PipelineRecipe)
+
+
+# ---- finding ------------------------------------------------------------------------------------
+
+
+def recipes_root() -> Path:
+    """The folder that holds `stages` and `pipelines`: in the package, or the checkout beside it."""
+    package = Path(__file__).parent
+    if (package / "_recipes").is_dir():
+        return package / "_recipes"
+    if (package.parent / "pyproject.toml").is_file():
+        return package.parent
+    raise RecipeError(f"no recipes found in {package}; reinstall cascade-diffusion.")
+
+
+def list_recipes(kind: RecipeKind) -> list[Path]:
+    """The bundled recipes of a kind, sorted by name."""
+    pattern = {"stages": "*.yaml", "pipelines": "*/pipeline.yaml"}[kind]
+    return sorted((recipes_root() / kind).glob(pattern))
+
+
+def recipe_name(path: Path) -> str:
+    """How a recipe is called on the command line."""
+    return path.parent.name if path.name == "pipeline.yaml" else path.stem
+
+
+def find_recipe(name: str, kind: RecipeKind) -> Path:
+    """Find a recipe by path, or a bundled one by name.
+
+    Args:
+        name: a YAML file, a folder with `pipeline.yaml`, or a bundled name such as `emoji-64`.
+        kind: what it should be.
+
+    Raises:
+        RecipeError: if there is none; the message offers the nearest names.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if kind == "pipelines" and (path / "pipeline.yaml").is_file():
+        return path / "pipeline.yaml"
+    bundled = {recipe_name(each): each for each in list_recipes(kind)}
+    if name in bundled:
+        return bundled[name]
+    word = kind.removesuffix("s")
+    raise RecipeError(
+        f"no {word} recipe {name!r}, neither a file nor bundled: {nearest(name, bundled)}"
+    )
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def load_stage_recipe(path: Path, overrides: Sequence[str] = ()) -> StageRecipe:
+    """Read and check the recipe of a stage.
+
+    Args:
+        path: of the YAML file.
+        overrides: such as `train.batch_size=32`.
+
+    Raises:
+        RecipeError: naming file, key, what was expected and the nearest valid key.
+    """
+    return _load(path, overrides, StageRecipe)
+
+
+def load_pipeline_recipe(path: Path, overrides: Sequence[str] = ()) -> PipelineRecipe:
+    """Read and check the recipe of a pipeline; as `load_stage_recipe`."""
+    return _load(path, overrides, PipelineRecipe)
+
+
+def dump_recipe(recipe: StageRecipe | PipelineRecipe) -> str:
+    """The whole recipe, defaults included, as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump(mode="json")))
+
+
+def _load(path: Path, overrides: Sequence[str], model: type[Recipe]) -> Recipe:
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}).") from error
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise RecipeError(f"{path}: not valid YAML ({_one_line(error)}).") from error
+    for override in overrides:
+        if "=" not in override or override.startswith("="):
+            raise RecipeError(
+                f"override {override!r} must be key=value, such as train.images=1000."
+            )
+    try:
+        merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=True)
+        return model.model_validate(values)
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        if isinstance(error, ValidationError):
+            raise RecipeError(_explain(path, error, model)) from error
+        raise RecipeError(f"{path}: {_one_line(error)}.") from error
+
+
+def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:
+    """One line about the first fault, and how many more there are."""
+    faults = error.errors()
+    first = faults[0]
+    location = [str(part) for part in first["loc"] if part not in ("unet", "transformer")]
+    key = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, first["loc"][:-1])
+        text = f"unknown key {key!r}; {nearest(location[-1], known)}"
+    elif first["type"] == "missing":
+        text = f"key {key!r} is missing"
+    else:
+        text = f"key {key!r}: {first['msg'].lower()}, got {first['input']!r}"
+    more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"{path}: {text}{more}"
+
+
+def _known_keys(model: type[Section], location: Sequence[int | str]) -> list[str]:
+    """Names of the keys of the section at a location of a pydantic error."""
+    current: Any = model
+    for part in location:
+        options = _section_options(current)
+        if isinstance(part, int):
+            continue
+        by_kind = {_kind_of(option): option for option in options}
+        if part in by_kind:
+            current = by_kind[part]
+            continue
+        for option in options:
+            if part in option.model_fields:
+                current = option.model_fields[part].annotation
+    return [name for option in _section_options(current) for name in option.model_fields]
+
+
+def _section_options(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    if get_origin(annotation) in (Annotated, Union, list) or get_args(annotation):
+        return [option for part in get_args(annotation) for option in _section_options(part)]
+    return []
+
+
+def _kind_of(option: type[Section]) -> str | None:
+    field = option.model_fields.get("kind")
+    return get_args(field.annotation)[0] if field is not None else None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

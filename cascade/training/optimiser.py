@@ -1,0 +1,82 @@
+"""Optimisers and learning rates. The rate is a function of the images seen, with no state."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from cascade.errors import ContractError
+from cascade.stage import Stage
+from cascade.training.settings import TrainingSettings
+
+
+def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]:
+    """AdamW for all parameters, or Muon for the blocks' matrices and AdamW for the rest.
+
+    Raises:
+        ContractError: if Muon is asked for and the network has no blocks of matrices.
+    """
+    matrices = muon_parameters(stage) if settings.optimiser == "muon" else []
+    if settings.optimiser == "muon" and not matrices:
+        raise ContractError("optimiser muon needs network.kind transformer; use adamw for a unet.")
+    chosen = {id(parameter) for parameter in matrices}
+    rest = [p for p in stage.parameters() if id(p) not in chosen]
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in rest)
+    optimisers: list[Optimizer] = [
+        AdamW(
+            rest,
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=fused,
+        )
+    ]
+    if matrices:
+        optimisers.append(
+            Muon(matrices, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
+        )
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["full_lr"] = group["lr"]
+    return optimisers
+
+
+def muon_parameters(stage: Stage) -> list[nn.Parameter]:
+    """The weight matrices of a transformer's blocks."""
+    blocks = getattr(stage.network.backbone, "blocks", None)
+    return [] if blocks is None else [p for p in blocks.parameters() if p.ndim == 2]
+
+
+def set_learning_rate(
+    optimisers: list[Optimizer], images_seen: int, settings: TrainingSettings
+) -> float:
+    """Set every group's rate for the next step and return the factor of the full rate."""
+    factor = learning_rate_factor(images_seen, settings)
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["full_lr"] * factor
+    return factor
+
+
+def learning_rate_factor(images_seen: int, settings: TrainingSettings) -> float:
+    """Warm-up, a plateau, and a cosine to zero over the last `decay_fraction` of the run.
+
+    Returns:
+        From 0 to 1; above 0 for the first step.
+    """
+    after_step = images_seen + settings.batch_size
+    warm = min(1.0, after_step / max(settings.warmup_images, 1))
+    decay_images = settings.decay_fraction * settings.images
+    left = settings.images - images_seen
+    if decay_images == 0 or left >= decay_images:
+        return warm
+    return warm * 0.5 * (1 - math.cos(math.pi * max(left, 0) / decay_images))
+
+
+def clip_gradients(parameters: list[nn.Parameter], largest_norm: float) -> float:
+    """Scale gradients down to a norm, and return the norm before."""
+    norm = torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
+    return float(norm)
