@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cascade.conditioning.labels import LabelVocabulary
@@ -11,7 +11,16 @@ from cascade.data.sources import ImageSource, open_source
 from cascade.data.training_images import TrainingImages
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
-from cascade.recipe import SamplingSection, StageRecipe
+from cascade.errors import RecipeError, WeightsError, nearest
+from cascade.pipeline import CascadePipeline
+from cascade.recipe import (
+    PipelineRecipe,
+    SamplingSection,
+    StageRecipe,
+    find_recipe,
+    load_pipeline_recipe,
+    load_stage_recipe,
+)
 from cascade.stage import SamplingSettings, Stage
 from cascade.training.settings import TrainingSettings
 from cascade.training.trainer import Trainer
@@ -78,3 +87,118 @@ def build_trainer(
     )
     settings = TrainingSettings(**recipe.train.model_dump())
     return Trainer(stage, images, out, settings, report=report)
+
+
+def check_recipe(recipe: StageRecipe | PipelineRecipe) -> list[str]:
+    """Build what a recipe describes, without weights in memory, and say what it is.
+
+    Raises:
+        CascadeError: if it cannot be built, or the stages of a pipeline do not join.
+    """
+    if isinstance(recipe, StageRecipe):
+        return [_check_stage(recipe)]
+    lines = []
+    previous: tuple[str, Contract] | None = None
+    for section in recipe.stages:
+        stage = load_stage_recipe(find_recipe(section.recipe, "stages"))
+        lines.append(f"{section.name}: {_check_stage(stage)}")
+        contract = Contract(**stage.contract.model_dump())
+        if previous is not None:
+            contract.check_follows(previous[1], name=section.name, previous_name=previous[0])
+        previous = (section.name, contract)
+    return [*lines, f"{recipe.name}: the stages join"]
+
+
+def _check_stage(recipe: StageRecipe) -> str:
+    import torch
+
+    fields = {field: [f"any {field}"] for field in recipe.condition.labels}
+    with torch.device("meta"):
+        stage = build_stage(recipe, LabelVocabulary(fields) if fields else None)
+    millions = sum(p.numel() for p in stage.parameters()) / 1e6
+    takes = f"{stage.contract.low_res_px} px" if stage.is_upsampler else "noise"
+    return (
+        f"{recipe.name}: {takes} -> {stage.contract.size_px} px, {recipe.network.kind} with "
+        f"{millions:.2f} M parameters"
+    )
+
+
+# ---- pipelines ----------------------------------------------------------------------------------
+
+
+def find_stage(run: Path) -> Path:
+    """The folder of a trained stage, given itself or its run.
+
+    Raises:
+        WeightsError: if there is none.
+    """
+    for folder in (run / "stage", run):
+        if (folder / "stage.json").is_file():
+            return folder
+    raise WeightsError(f"no trained stage in {run}; train it first, or name another run.")
+
+
+def chain_pipeline(
+    recipe_path: Path,
+    runs: Mapping[str, Path],
+    out: Path,
+    *,
+    dtype: str = "fp32",
+    card: Path | None = None,
+) -> CascadePipeline:
+    """Join trained stages as a pipeline recipe says, and save them with it.
+
+    Args:
+        recipe_path: of the pipeline.
+        runs: where stages were trained, by name; the others are looked for in `runs/RECIPE`.
+        out: folder of the saved pipeline.
+        dtype: of its weights: `fp32`, `bf16` or `fp16`.
+        card: file with the text of the model card.
+
+    Raises:
+        CascadeError: if a stage is missing or damaged, or the stages do not join.
+    """
+    import torch
+
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if dtype not in dtypes:
+        raise RecipeError(f"dtype must be one of {', '.join(dtypes)}, got {dtype!r}.")
+    recipe = load_pipeline_recipe(recipe_path)
+    names = [section.name for section in recipe.stages]
+    for name in runs:
+        if name not in names:
+            raise RecipeError(f"{recipe_path}: no stage {name!r}; {nearest(name, names)}")
+    stages = {}
+    for section in recipe.stages:
+        folder = find_stage(runs.get(section.name, Path("runs") / section.recipe))
+        stage = Stage.from_pretrained(folder)
+        stage.sampling = apply_sampling(stage.sampling, section.sampling)
+        stages[section.name] = stage
+    pipeline = CascadePipeline.from_stages(stages)
+    recipe_text = recipe_path.read_text(encoding="utf-8")
+    pipeline.save_pretrained(
+        out,
+        dtype=dtypes[dtype],
+        card=None if card is None else card.read_text(encoding="utf-8"),
+        extra_files={"pipeline.yaml": recipe_text},
+    )
+    return pipeline
+
+
+def load_pipeline(name: str) -> CascadePipeline:
+    """Load a bundled pipeline by name, a saved one by folder, or one from the Hub by its id.
+
+    Raises:
+        RecipeError: for an unknown name; the message offers the nearest.
+        WeightsError: if its weights are missing or damaged.
+    """
+    if (Path(name) / "model_index.json").is_file() or (
+        name.count("/") == 1 and not Path(name).exists()
+    ):
+        return CascadePipeline.from_pretrained(name)
+    folder = find_recipe(name, "pipelines").parent
+    if not (folder / "model_index.json").is_file():
+        raise WeightsError(
+            f"pipeline {name!r} has no weights yet: train its stages, then cascade chain {name}."
+        )
+    return CascadePipeline.from_pretrained(folder)

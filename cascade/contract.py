@@ -78,7 +78,7 @@ class Contract:
         low, high = self.augmentation_range
         if not low <= level <= high:
             raise ContractError(
-                f"augmentation level must be in [{low}, {high}], the range of training; got {level}."
+                f"augmentation level must be in [{low}, {high}], as in training; got {level}."
             )
 
     def to_dict(self) -> dict[str, Any]:

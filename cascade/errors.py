@@ -1,4 +1,4 @@
-"""The errors that a user can cause. The command line prints each as one line, without a traceback."""
+"""The errors that a user can cause; the command line prints each as one line, no traceback."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, __version__ as diffusers_version
+from diffusers import DiffusionPipeline
+from diffusers import __version__ as diffusers_version
 from diffusers.utils import BaseOutput
 from huggingface_hub import snapshot_download
 from PIL import Image
@@ -24,6 +25,7 @@ from cascade.chain import StageChain
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.devices import Precision
 from cascade.diffusion.noise import derive_seed
+from cascade.diffusion.samplers import make_sampler
 from cascade.errors import ContractError, WeightsError
 from cascade.files import atomic_folder
 from cascade.imaging.writing import to_pil
@@ -220,10 +222,15 @@ class CascadePipeline(DiffusionPipeline):
         """One stage over all images, a batch at a time: (B, C, H, W) on the CPU."""
         stage = self.stages[name]
         size = batch_size or max(1, BATCH_PIXELS // stage.contract.size_px**2)
+        calls = len(
+            make_sampler(
+                settings.sampler, stage.process, settings.steps, **settings.sampler_options()
+            ).timesteps
+        )
         batches = [slice(i, i + size) for i in range(0, len(seeds), size)]
         self._current_stage = name
         results = []
-        with self.progress_bar(total=len(batches) * settings.steps) as bar:
+        with self.progress_bar(total=len(batches) * calls) as bar:
             bar.set_description(name)
             for part in batches:
 
@@ -234,7 +241,7 @@ class CascadePipeline(DiffusionPipeline):
                     kwargs = {key: tensors[key] for key in callback_tensors}
                     return callback(self, step, t, kwargs | {"seeds": seeds[part]})
 
-                self._num_timesteps = settings.steps
+                self._num_timesteps = calls
                 results.append(
                     stage.sample(
                         seeds[part],
@@ -326,6 +333,7 @@ class CascadePipeline(DiffusionPipeline):
         *,
         dtype: torch.dtype | None = None,
         card: str | None = None,
+        extra_files: Mapping[str, str] | None = None,
         safe_serialization: bool = True,
         **hub: Any,
     ) -> None:
@@ -335,6 +343,7 @@ class CascadePipeline(DiffusionPipeline):
             save_directory: where to; what stood there is replaced when the new one is complete.
             dtype: of the written tensors, such as bfloat16 for publishing; default float32.
             card: text of the model card; default: one that describes the stages.
+            extra_files: texts by file name to put beside them, such as the recipe.
             safe_serialization: must be true; nothing is pickled here.
             hub: `push_to_hub=True` and `repo_id=…` upload the folder afterwards.
 
@@ -354,6 +363,8 @@ class CascadePipeline(DiffusionPipeline):
             (temporary / "model_index.json").write_text(text, encoding="utf-8")
             (temporary / "pipeline.py").write_text(PIPELINE_FILE, encoding="utf-8")
             write_model_card(temporary, dict(self.stages.items()), card)
+            for name, text in (extra_files or {}).items():
+                (temporary / name).write_text(text, encoding="utf-8")
         if hub.pop("push_to_hub", False):
             self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), **hub)
 

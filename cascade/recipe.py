@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yaml import YAMLError
@@ -213,6 +213,21 @@ def find_recipe(name: str, kind: RecipeKind) -> Path:
     )
 
 
+def find_any_recipe(name: str) -> Path:
+    """Find a recipe of either kind; pipelines first.
+
+    Raises:
+        RecipeError: if there is none.
+    """
+    bundled = [recipe_name(path) for path in [*list_recipes("pipelines"), *list_recipes("stages")]]
+    for kind in get_args(RecipeKind)[::-1]:
+        try:
+            return find_recipe(name, kind)
+        except RecipeError:
+            continue
+    raise RecipeError(f"no recipe {name!r}, neither a file nor bundled: {nearest(name, bundled)}")
+
+
 # ---- reading ------------------------------------------------------------------------------------
 
 
@@ -234,18 +249,26 @@ def load_pipeline_recipe(path: Path, overrides: Sequence[str] = ()) -> PipelineR
     return _load(path, overrides, PipelineRecipe)
 
 
+def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> StageRecipe | PipelineRecipe:
+    """Find, read and check a recipe of either kind.
+
+    Raises:
+        RecipeError: as `find_any_recipe` and `load_stage_recipe`.
+    """
+    path = find_any_recipe(name)
+    kind = _read_yaml(path).get("kind")
+    if kind not in ("stage", "pipeline"):
+        raise RecipeError(f"{path}: key 'kind' must be 'stage' or 'pipeline', got {kind!r}.")
+    return _load(path, overrides, StageRecipe if kind == "stage" else PipelineRecipe)
+
+
 def dump_recipe(recipe: StageRecipe | PipelineRecipe) -> str:
     """The whole recipe, defaults included, as YAML."""
     return OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump(mode="json")))
 
 
 def _load(path: Path, overrides: Sequence[str], model: type[Recipe]) -> Recipe:
-    try:
-        config = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error}).") from error
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise RecipeError(f"{path}: not valid YAML ({_one_line(error)}).") from error
+    config = _read_yaml(path)
     for override in overrides:
         if "=" not in override or override.startswith("="):
             raise RecipeError(
@@ -259,6 +282,18 @@ def _load(path: Path, overrides: Sequence[str], model: type[Recipe]) -> Recipe:
         if isinstance(error, ValidationError):
             raise RecipeError(_explain(path, error, model)) from error
         raise RecipeError(f"{path}: {_one_line(error)}.") from error
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}).") from error
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise RecipeError(f"{path}: not valid YAML ({_one_line(error)}).") from error
+    if not isinstance(config, DictConfig):
+        raise RecipeError(f"{path}: a recipe must be a mapping of keys to values.")
+    return config
 
 
 def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:

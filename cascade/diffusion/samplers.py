@@ -221,7 +221,7 @@ class DiffusersSampler(Sampler):
         known = inspect.signature(scheduler_class.__init__).parameters
         if not {"trained_betas", "prediction_type"} <= set(known):
             raise ContractError(
-                f"{scheduler} cannot be given the stage's noise schedule, or a package that it needs "
+                f"{scheduler} cannot be given the stage's noise schedule, or needs a package that "
                 f"is not installed; use one of {', '.join(SAMPLERS)}."
             )
         self.scheduler = scheduler_class(**{k: v for k, v in wanted.items() if k in known})

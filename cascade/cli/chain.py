@@ -1,0 +1,39 @@
+"""`cascade chain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def chain(
+    pipeline: Annotated[str, typer.Argument(help="A pipeline recipe: name or file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the saved pipeline.")],
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stage", "-s", help="NAME=RUN: where a stage was trained; default: runs/RECIPE."
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of the weights: fp32, bf16 or fp16.")] = "fp32",
+    card: Annotated[
+        Path | None, typer.Option(help="Text of the model card; default: one made for it.")
+    ] = None,
+) -> None:
+    """Join trained stages into one saved pipeline.
+
+    Example: cascade chain emoji-256 --stage base=runs/emoji-64 --out my-pipeline
+    """
+    from cascade.build import chain_pipeline
+    from cascade.recipe import find_recipe
+
+    runs = {}
+    for pair in stage or []:
+        name, separator, run = pair.partition("=")
+        if not separator or not run:
+            raise typer.BadParameter(f"--stage takes NAME=RUN, got {pair!r}.")
+        runs[name] = Path(run)
+    chain_pipeline(find_recipe(pipeline, "pipelines"), runs, out, dtype=dtype, card=card)
+    typer.echo(f"{out} written; try: cascade generate {out} -n 4 -o out")

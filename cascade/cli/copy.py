@@ -1,0 +1,31 @@
+"""`cascade copy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def copy(
+    name: Annotated[str, typer.Argument(help="A stage or pipeline recipe.")],
+    destination: Annotated[Path, typer.Argument(help="The file to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Copy a recipe, as the start of your own.
+
+    Example: cascade copy emoji-64 my-stage.yaml
+    """
+    from cascade.errors import OutputError
+    from cascade.files import atomic_file
+    from cascade.recipe import find_any_recipe
+
+    source = find_any_recipe(name)
+    if destination.is_dir():
+        destination = destination / source.name
+    if destination.exists() and not force:
+        raise OutputError(f"{destination} exists; choose another name or add --force.")
+    with atomic_file(destination) as temporary:
+        temporary.write_bytes(source.read_bytes())
+    typer.echo(f"{destination} written; change it, then: cascade validate {destination}")

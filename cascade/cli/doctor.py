@@ -1,0 +1,19 @@
+"""`cascade doctor`."""
+
+from __future__ import annotations
+
+
+def doctor() -> None:
+    """Say what hardware and which extras were found, and what that means.
+
+    Example: cascade doctor
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from cascade.diagnosis import diagnose
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in diagnose():
+        table.add_row(finding.subject, finding.found, finding.meaning)
+    Console().print(table)

@@ -1,0 +1,30 @@
+"""`cascade ls`."""
+
+from __future__ import annotations
+
+
+def ls() -> None:
+    """List the bundled stages and pipelines.
+
+    Example: cascade ls
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from cascade.recipe import (
+        list_recipes,
+        load_pipeline_recipe,
+        load_stage_recipe,
+        recipe_name,
+    )
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("kind", "name", "weights", "description"):
+        table.add_column(heading)
+    for path in list_recipes("pipelines"):
+        recipe = load_pipeline_recipe(path)
+        bundled = "bundled" if (path.parent / "model_index.json").is_file() else "-"
+        table.add_row("pipeline", recipe_name(path), bundled, recipe.description)
+    for path in list_recipes("stages"):
+        table.add_row("stage", recipe_name(path), "-", load_stage_recipe(path).description)
+    Console().print(table)

@@ -1,0 +1,62 @@
+"""The command `cascade`: its verbs, and how errors leave it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cascade import __version__
+from cascade.cli.chain import chain
+from cascade.cli.copy import copy
+from cascade.cli.doctor import doctor
+from cascade.cli.generate import generate
+from cascade.cli.ls import ls
+from cascade.cli.show import show
+from cascade.cli.train import train
+from cascade.cli.validate import validate
+from cascade.errors import CascadeError, RecipeError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Cascaded and super-resolution diffusion in pixel space.\n\n"
+    "Try [bold]cascade generate emoji-256 -n 16 -o out[/bold].",
+)
+for verb in (generate, train, chain, ls, show, copy, validate, doctor):
+    app.command()(verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version)
+    ] = False,
+) -> None:
+    """Nothing but the options that all verbs share."""
+
+
+def run() -> None:
+    """Entry point: exit code 0 done, 1 failed, 2 wrong usage."""
+    try:
+        app()
+    except RecipeError as error:
+        _fail(str(error), 2)
+    except CascadeError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("stopped.", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"cascade: {' '.join(message.split())}\n")
+    sys.exit(code)

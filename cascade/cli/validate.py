@@ -1,0 +1,22 @@
+"""`cascade validate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def validate(
+    name: Annotated[str, typer.Argument(help="A stage or pipeline recipe: name or file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value changes.")] = None,
+) -> None:
+    """Check a recipe: its keys, its numbers, and that its stages can be built and joined.
+
+    Example: cascade validate my-stage.yaml
+    """
+    from cascade.build import check_recipe
+    from cascade.recipe import load_any_recipe
+
+    for line in check_recipe(load_any_recipe(name, overrides or [])):
+        typer.echo(line)

@@ -1,0 +1,90 @@
+"""What is here to compute with, and what that means for the user."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from cascade.devices import best_device, has_fast_bf16
+from cascade.recipe import list_recipes, recipe_name
+
+EXTRAS = {
+    "cairosvg": ("datasets", "builds the emoji data set"),
+    "tensorboard": ("trackers", "shows training curves"),
+}
+
+
+class Finding(NamedTuple):
+    """One line of the diagnosis."""
+
+    subject: str
+    found: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class _Memory:
+    total_gib: float
+
+    @classmethod
+    def read(cls) -> _Memory:
+        try:
+            total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (ValueError, OSError, AttributeError):
+            total = 0
+        return cls(total / 2**30)
+
+
+def diagnose() -> list[Finding]:
+    """Look at versions, device, precision, memory, extras and bundled weights."""
+    device = best_device()
+    findings = [
+        Finding("python", platform.python_version(), ""),
+        *(
+            Finding(name, importlib.metadata.version(name), "")
+            for name in ("torch", "diffusers", "accelerate")
+        ),
+        _device(device),
+        _precision(device),
+    ]
+    memory = _Memory.read().total_gib
+    if memory:
+        enough = "enough for the bundled pipelines" if memory >= 4 else "tight: use --batch-size 1"
+        findings.append(Finding("memory", f"{memory:.0f} GiB", enough))
+    findings += [_extra(module) for module in EXTRAS]
+    return [*findings, *_weights()]
+
+
+def _device(device: torch.device) -> Finding:
+    if device.type == "cpu":
+        threads = f"cpu, {torch.get_num_threads()} threads"
+        return Finding("device", threads, "generating works; train small stages only")
+    count = torch.accelerator.device_count()
+    return Finding("device", f"{count} x {device.type}", "used by generate and train by itself")
+
+
+def _precision(device: torch.device) -> Finding:
+    if has_fast_bf16(device):
+        return Finding("bf16", "in hardware", "precision auto is bf16")
+    return Finding("bf16", "not in hardware", "precision auto is fp32")
+
+
+def _extra(module: str) -> Finding:
+    extra, purpose = EXTRAS[module]
+    if importlib.util.find_spec(module) is not None:
+        return Finding(module, "installed", purpose)
+    return Finding(module, "missing", f'{purpose}: pip install "cascade-diffusion[{extra}]"')
+
+
+def _weights() -> list[Finding]:
+    return [
+        Finding("weights", recipe_name(path), f"cascade generate {recipe_name(path)} -n 4 -o out")
+        for path in list_recipes("pipelines")
+        if (path.parent / "model_index.json").is_file()
+    ]
