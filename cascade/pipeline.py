@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -33,10 +33,10 @@ from cascade.model_card import write_model_card
 from cascade.stage import SamplingSettings, Stage
 
 Labels = Mapping[str, str]
-PerStage = Any  # one value for all stages, a sequence in their order, or a mapping by their names
+PerStage = Any  # one value for all stages, a sequence in their order, or a mapping by name
 OutputType = Literal["pil", "pt", "np"]
 BATCH_PIXELS = 2**18
-PIPELINE_FILE = '''"""Lets `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` find the class."""
+PIPELINE_FILE = '''"""Where diffusers finds the class when it loads this folder with trust_remote_code=True."""
 
 from cascade import CascadePipeline
 
@@ -69,7 +69,7 @@ class CascadePipeline(DiffusionPipeline):
         stages: the chain; `CascadePipeline.from_stages` makes it from a dictionary.
     """
 
-    _callback_tensor_inputs = ["x_t", "x0"]
+    _callback_tensor_inputs: ClassVar = ["x_t", "x0"]
 
     def __init__(self, stages: StageChain) -> None:
         super().__init__()
@@ -184,9 +184,8 @@ class CascadePipeline(DiffusionPipeline):
         )
         chosen = self._choose_labels(labels, seeds)
         current, intermediates = given, {}
+        *_, last = settings
         for name in settings:
-            if current is not None and name != first and keep_intermediates:
-                intermediates[name_before] = _as_output(current, output_type)
             current = self._run_stage(
                 name,
                 current,
@@ -198,7 +197,8 @@ class CascadePipeline(DiffusionPipeline):
                 callback=callback_on_step_end,
                 callback_tensors=callback_on_step_end_tensor_inputs,
             )
-            name_before = name
+            if keep_intermediates and name != last:
+                intermediates[name] = _as_output(current, output_type)
         self._current_stage = None
         assert current is not None
         images = _as_output(current, output_type)
@@ -281,7 +281,7 @@ class CascadePipeline(DiffusionPipeline):
             raise ContractError(f"stage {start_at!r} is a base stage and takes no image.")
         if height != wanted or width != wanted:
             raise ContractError(
-                f"stage {start_at!r} takes {wanted}x{wanted} px, the image has {width}x{height} px; "
+                f"stage {start_at!r} takes {wanted}x{wanted} px, the image has {width}x{height}; "
                 "resize it."
             )
         return start_at

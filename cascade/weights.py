@@ -53,8 +53,8 @@ def load_component(model_class: type[Model], folder: Path) -> Model:
             )
         if tensors[name].shape != tensor.shape:
             raise WeightsError(
-                f"{folder}: tensor {name!r} has shape {tuple(tensors[name].shape)}, the config asks "
-                f"for {tuple(tensor.shape)}."
+                f"{folder}: tensor {name!r} has shape {tuple(tensors[name].shape)}, "
+                f"the config asks for {tuple(tensor.shape)}."
             )
     extra = set(tensors) - set(expected)
     if extra:

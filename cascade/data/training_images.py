@@ -145,8 +145,8 @@ def fit_square(image: Tensor, contract: Contract, name: str) -> Tensor:
     short = min(height, width)
     if short < size:
         raise DataError(
-            f"{name}: {width}x{height} px is smaller than the stage's {size} px; remove it or train "
-            "a smaller stage."
+            f"{name}: {width}x{height} px is smaller than the stage's {size} px; remove it or "
+            "train a smaller stage."
         )
     top, left = (height - short) // 2, (width - short) // 2
     square = image[None, :, top : top + short, left : left + short]

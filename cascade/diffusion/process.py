@@ -1,4 +1,4 @@
-"""The noise process of a stage: what the network predicts, at which timesteps, and how it is weighed.
+"""The noise process of a stage: what the network predicts, at which timesteps, how weighed.
 
 Predictions: eps (DDPM, arXiv 2006.11239), x0, and v = alpha eps - sigma x0 (Salimans & Ho 2022,
 arXiv 2202.00512). Weights: min-SNR-gamma (Hang et al. 2023, arXiv 2303.09556) and the clipped
@@ -154,7 +154,7 @@ class NoiseProcess:
 
         Returns:
             (B,) weighted mean squared errors, plus the variational term for learned variances
-            (Nichol & Dhariwal 2021, eq. 16, lambda = 0.001), whose gradient does not reach the mean.
+            (Nichol & Dhariwal 2021, eq. 16, lambda 0.001), whose gradient does not reach the mean.
         """
         prediction, variance = self.split(output.float())
         error = (prediction - self.target(x0, eps, t)) ** 2
