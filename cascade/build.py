@@ -8,7 +8,7 @@ from pathlib import Path
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
 from cascade.data.sources import ImageSource, open_source
-from cascade.data.training_images import TrainingImages
+from cascade.data.training_images import TrainingImages, check_crop
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import RecipeError, WeightsError, nearest
@@ -22,6 +22,7 @@ from cascade.recipe import (
     load_stage_recipe,
 )
 from cascade.stage import SamplingSettings, Stage
+from cascade.training.optimiser import make_optimisers
 from cascade.training.settings import TrainingSettings
 from cascade.training.trainer import Trainer
 
@@ -33,21 +34,26 @@ def build_stage(recipe: StageRecipe, labels: LabelVocabulary | None) -> Stage:
         recipe: of the stage.
         labels: names of the classes, or None if the recipe has no label fields.
     """
-    diffusion = recipe.diffusion.model_dump()
-    schedule_keys = ("train_steps", "shift", "zero_terminal_snr")
-    schedule = NoiseSchedule(
-        diffusion.pop("schedule"), **{key: diffusion.pop(key) for key in schedule_keys}
-    )
     condition = recipe.condition.model_dump(exclude={"labels"})
     return Stage.build(
         Contract(**recipe.contract.model_dump()),
-        NoiseProcess(schedule, **diffusion),
+        build_process(recipe),
         network=recipe.network.kind,
         network_options=recipe.network.model_dump(exclude={"kind"}),
         labels=labels,
         sampling=apply_sampling(SamplingSettings(), recipe.sampling),
         **condition,
     )
+
+
+def build_process(recipe: StageRecipe) -> NoiseProcess:
+    """Make the noise process that a recipe describes."""
+    diffusion = recipe.diffusion.model_dump()
+    schedule_keys = ("train_steps", "shift", "zero_terminal_snr")
+    schedule = NoiseSchedule(
+        diffusion.pop("schedule"), **{key: diffusion.pop(key) for key in schedule_keys}
+    )
+    return NoiseProcess(schedule, **diffusion)
 
 
 def apply_sampling(settings: SamplingSettings, section: SamplingSection) -> SamplingSettings:
@@ -96,25 +102,34 @@ def check_recipe(recipe: StageRecipe | PipelineRecipe) -> list[str]:
         CascadeError: if it cannot be built, or the stages of a pipeline do not join.
     """
     if isinstance(recipe, StageRecipe):
-        return [_check_stage(recipe)]
+        return [_describe(recipe, _check_stage(recipe))]
     lines = []
     previous: tuple[str, Contract] | None = None
     for section in recipe.stages:
-        stage = load_stage_recipe(find_recipe(section.recipe, "stages"))
-        lines.append(f"{section.name}: {_check_stage(stage)}")
-        contract = Contract(**stage.contract.model_dump())
+        stage_recipe = load_stage_recipe(find_recipe(section.recipe, "stages"))
+        stage = _check_stage(stage_recipe)
+        stage.check_settings(apply_sampling(stage.sampling, section.sampling))
+        lines.append(f"{section.name}: {_describe(stage_recipe, stage)}")
         if previous is not None:
-            contract.check_follows(previous[1], name=section.name, previous_name=previous[0])
-        previous = (section.name, contract)
+            stage.contract.check_follows(previous[1], name=section.name, previous_name=previous[0])
+        previous = (section.name, stage.contract)
     return [*lines, f"{recipe.name}: the stages join"]
 
 
-def _check_stage(recipe: StageRecipe) -> str:
+def _check_stage(recipe: StageRecipe) -> Stage:
     import torch
 
     fields = {field: [f"any {field}"] for field in recipe.condition.labels}
     with torch.device("meta"):
         stage = build_stage(recipe, LabelVocabulary(fields) if fields else None)
+    stage.process = build_process(recipe)  # with values, which samplers need
+    stage.check_settings(stage.sampling)
+    check_crop(recipe.data.crop_px, stage.contract)
+    make_optimisers(stage, TrainingSettings(**recipe.train.model_dump()))
+    return stage
+
+
+def _describe(recipe: StageRecipe, stage: Stage) -> str:
     millions = sum(p.numel() for p in stage.parameters()) / 1e6
     takes = f"{stage.contract.low_res_px} px" if stage.is_upsampler else "noise"
     return (
@@ -164,6 +179,7 @@ def chain_pipeline(
     if dtype not in dtypes:
         raise RecipeError(f"dtype must be one of {', '.join(dtypes)}, got {dtype!r}.")
     recipe = load_pipeline_recipe(recipe_path)
+    card_text = None if card is None else _read_text(card)
     names = [section.name for section in recipe.stages]
     for name in runs:
         if name not in names:
@@ -175,14 +191,20 @@ def chain_pipeline(
         stage.sampling = apply_sampling(stage.sampling, section.sampling)
         stages[section.name] = stage
     pipeline = CascadePipeline.from_stages(stages)
-    recipe_text = recipe_path.read_text(encoding="utf-8")
     pipeline.save_pretrained(
         out,
         dtype=dtypes[dtype],
-        card=None if card is None else card.read_text(encoding="utf-8"),
-        extra_files={"pipeline.yaml": recipe_text},
+        card=card_text,
+        extra_files={"pipeline.yaml": _read_text(recipe_path)},
     )
     return pipeline
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}).") from error
 
 
 def load_pipeline(name: str) -> CascadePipeline:

@@ -72,7 +72,7 @@ class StageChain(ModelMixin):
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write each stage into a folder of its name, and `chain.json` with their order."""
-        with atomic_folder(Path(folder)) as temporary:
+        with atomic_folder(Path(folder), marks=["chain.json"]) as temporary:
             self.write(temporary, dtype=dtype)
 
     def write(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -105,7 +105,9 @@ class StageChain(ModelMixin):
         if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
             raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")
         chain = cls({name: Stage.from_pretrained(folder / name) for name in names})
-        return chain if torch_dtype is None else chain.to(torch_dtype)
+        if torch_dtype is not None:
+            chain.members.to(torch_dtype)
+        return chain
 
 
 def _is_plain_name(name: Any) -> bool:

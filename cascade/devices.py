@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from cascade.errors import ContractError
+
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -14,6 +16,25 @@ def best_device() -> torch.device:
     """The accelerator that torch finds, or the CPU."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found or torch.device("cpu")
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name, such as `cuda:1`; for None the best one.
+
+    Raises:
+        ContractError: if it is not there or cannot compute.
+    """
+    if name is None:
+        return best_device()
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ContractError(
+            f"device {name!r} cannot be used here ({reason}); see cascade doctor."
+        ) from error
+    return device
 
 
 def has_fast_bf16(device: torch.device) -> bool:

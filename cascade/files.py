@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,16 +32,22 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, marks: Collection[str]) -> Iterator[Path]:
     """Give a temporary folder beside `path` that takes its place when the block ends well.
 
     A folder that stood there before is removed only after the new one is complete.
 
+    Args:
+        path: of the folder.
+        marks: files of which a folder that stands there must hold one, so that only an older
+            version of the same thing is ever replaced, and not somebody's other work.
+
     Raises:
-        OutputError: if the folder cannot be written.
+        OutputError: if the folder cannot be written, or something else stands there.
     """
     temporary = None
     try:
+        _check_replaceable(path, marks)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         temporary.chmod(0o755)
@@ -62,9 +68,28 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-    os.replace(path, aside / "old")
-    os.replace(temporary, path)
-    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        os.replace(path, aside / "old")
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            os.replace(aside / "old", path)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, marks: Collection[str]) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise OutputError(f"{path} is a file; choose another folder.")
+    inside = {each.name for each in path.iterdir()}
+    if inside and inside.isdisjoint(marks):
+        raise OutputError(
+            f"{path} holds other things, such as {min(inside)}, and would be replaced; choose "
+            "another folder or empty it."
+        )
 
 
 def check_writable_folder(path: Path) -> None:

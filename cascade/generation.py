@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from cascade.build import load_pipeline
-from cascade.devices import best_device
+from cascade.devices import find_device
 from cascade.files import check_writable_folder
 from cascade.imaging.writing import contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput
@@ -52,9 +52,10 @@ def generate_files(
     Raises:
         CascadeError: if the pipeline, the settings or the folder do not do.
     """
+    device = find_device(wanted.device)
     pipeline = load_pipeline(name)
     check_writable_folder(out)
-    pipeline.to(wanted.device or best_device())
+    pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     turns = [
         wanted.classes[i % len(wanted.classes)]
@@ -73,6 +74,7 @@ def generate_files(
         callback_on_step_end=callback,
         output_type="pt",
     )
+    assert isinstance(result, CascadeOutput)
     return _write_pictures(result, out, name, wanted)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers import __version__ as diffusers_version
 from diffusers.utils import BaseOutput
-from huggingface_hub import snapshot_download
 from PIL import Image
 from torch import Tensor
 
@@ -28,15 +28,17 @@ from cascade.diffusion.noise import derive_seed
 from cascade.diffusion.samplers import make_sampler
 from cascade.errors import ContractError, WeightsError
 from cascade.files import atomic_folder
+from cascade.hub import download, upload
 from cascade.imaging.writing import to_pil
 from cascade.model_card import write_model_card
 from cascade.stage import SamplingSettings, Stage
+from cascade.weights import read_json
 
 Labels = Mapping[str, str]
 PerStage = Any  # one value for all stages, a sequence in their order, or a mapping by name
 OutputType = Literal["pil", "pt", "np"]
 BATCH_PIXELS = 2**18
-PIPELINE_FILE = '''"""Where diffusers finds the class when it loads this folder with trust_remote_code=True."""
+PIPELINE_FILE = '''"""Where diffusers finds the class when this folder is loaded with trust_remote_code."""
 
 from cascade import CascadePipeline
 
@@ -230,7 +232,9 @@ class CascadePipeline(DiffusionPipeline):
         batches = [slice(i, i + size) for i in range(0, len(seeds), size)]
         self._current_stage = name
         results = []
-        with self.progress_bar(total=len(batches) * calls) as bar:
+        total = len(batches) * calls
+        # torch.compiler.disable hides this method's signature from pyright
+        with self.progress_bar(total=total) as bar:  # pyright: ignore[reportCallIssue]
             bar.set_description(name)
             for part in batches:
 
@@ -299,6 +303,7 @@ class CascadePipeline(DiffusionPipeline):
             if not self.stages[name].is_upsampler:
                 values[name].pop("augmentation_level", None)
             settings[name] = self.stages[name].sampling.changed(**values[name])
+            self.stages[name].check_settings(settings[name])
         return settings
 
     def _choose_labels(
@@ -345,14 +350,18 @@ class CascadePipeline(DiffusionPipeline):
             card: text of the model card; default: one that describes the stages.
             extra_files: texts by file name to put beside them, such as the recipe.
             safe_serialization: must be true; nothing is pickled here.
-            hub: `push_to_hub=True` and `repo_id=…` upload the folder afterwards.
+            hub: `push_to_hub=True` and `repo_id=…` upload the folder afterwards; see `push_to_hub`.
 
         Raises:
-            OutputError: if the folder cannot be written.
+            OutputError: if the folder cannot be written, or the Hub refuses.
         """
+        pushed = hub.pop("push_to_hub", False)
+        if hub and not pushed:
+            raise ContractError(f"save_pretrained has no argument {min(hub)!r}.")
         if not safe_serialization:
             raise WeightsError("weights are written as safetensors only: safe_serialization=True.")
-        with atomic_folder(Path(save_directory)) as temporary:
+        marks = ["model_index.json", "pipeline.yaml"]
+        with atomic_folder(Path(save_directory), marks=marks) as temporary:
             self.stages.write(temporary / "stages", dtype=dtype)
             index = {
                 "_class_name": ["pipeline", "CascadePipeline"],
@@ -365,8 +374,34 @@ class CascadePipeline(DiffusionPipeline):
             write_model_card(temporary, dict(self.stages.items()), card)
             for name, text in (extra_files or {}).items():
                 (temporary / name).write_text(text, encoding="utf-8")
-        if hub.pop("push_to_hub", False):
-            self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), **hub)
+        if pushed:
+            upload(Path(save_directory), hub.pop("repo_id", Path(save_directory).name), **hub)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        dtype: torch.dtype | None = None,
+        card: str | None = None,
+        **hub: Any,
+    ) -> str:
+        """Save the pipeline and upload it, model card included, to the Hugging Face Hub.
+
+        Args:
+            repo_id: such as `user/name`.
+            dtype: as for `save_pretrained`.
+            card: as for `save_pretrained`.
+            hub: `private`, `token`, `commit_message`, `create_pr`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            OutputError: if the Hub cannot be reached or refuses.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "pipeline", dtype=dtype, card=card)
+            return upload(Path(folder) / "pipeline", repo_id, **hub)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> CascadePipeline:
@@ -384,33 +419,11 @@ class CascadePipeline(DiffusionPipeline):
         torch_dtype = kwargs.pop("torch_dtype", None)
         local = Path(folder)
         if not local.is_dir():
-            local = _download(str(folder), **kwargs)
-        index = read_index(local)
+            local = download(str(folder), **kwargs)
+        index = read_json(local / "model_index.json")
         if index.get("stages") is None:
             raise WeightsError(f"{local} is a diffusers pipeline, but not a Cascade.")
         return cls(StageChain.from_pretrained(local / "stages", torch_dtype=torch_dtype))
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """The `model_index.json` of a saved pipeline.
-
-    Raises:
-        WeightsError: if it is missing or unreadable.
-    """
-    from cascade.weights import read_json
-
-    return read_json(folder / "model_index.json")
-
-
-def _download(repo_id: str, **kwargs: Any) -> Path:
-    patterns = ["*.json", "*.safetensors", "*.md", "*.yaml", "pipeline.py"]
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=patterns, **kwargs))
-    except Exception as error:  # the hub raises many kinds, from bad names to no network
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise WeightsError(
-            f"{repo_id!r} is neither a folder nor could it be fetched from the Hub ({reason})."
-        ) from error
 
 
 def _per_stage(setting: str, value: PerStage, names: list[str], run: list[str]) -> dict[str, Any]:

@@ -62,8 +62,9 @@ class TransformerSection(Section):
     kind: Literal["transformer"]
     patch_size: int = Field(default=8, gt=0)
     width: int = Field(default=256, gt=0)
-    depth: int = Field(default=9, gt=0)
-    bottleneck: int = Field(default=128, gt=0)
+    depth: int = Field(default=8, gt=0)
+    fine_width: int = Field(default=128, gt=0)
+    fine_depth: int = Field(default=2, ge=0)
     head_channels: int = Field(default=24, gt=0)
 
 
@@ -162,7 +163,7 @@ class PipelineRecipe(Section):
     stages: list[PipelineStageSection] = Field(min_length=1)
 
 
-Recipe = TypeVar("Recipe", StageRecipe, PipelineRecipe)
+Recipe = TypeVar("Recipe", bound=Section)
 
 
 # ---- finding ------------------------------------------------------------------------------------

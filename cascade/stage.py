@@ -7,6 +7,7 @@ fields.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -286,6 +287,7 @@ class Stage(nn.Module):
             ContractError: if conditions or settings do not fit the contract.
         """
         settings = settings or self.sampling
+        self.check_settings(settings)
         noise = SeededNoise(seeds, stream, device=self.device)
         size = self._output_size(low_res)
         conditions = self._sampling_conditions(len(seeds), labels, low_res, settings, noise, size)
@@ -302,6 +304,23 @@ class Stage(nn.Module):
             if callback is not None:
                 state = (callback(index, t, {"x_t": state, "x0": x0}) or {}).get("x_t", state)
         return state.clamp(-1, 1)
+
+    def check_settings(self, settings: SamplingSettings) -> None:
+        """Check, before any work is done, that the stage can sample like this.
+
+        Raises:
+            ContractError: naming the setting that does not fit.
+        """
+        make_sampler(settings.sampler, self.process, settings.steps, **settings.sampler_options())
+        if self.is_upsampler:
+            self.contract.check_augmentation_level(settings.augmentation_level)
+        if not math.isfinite(settings.guidance):
+            raise ContractError(f"guidance must be a finite number, got {settings.guidance}.")
+        if settings.guidance != 1 and self.label_drop == 0 and self.low_res_drop == 0:
+            raise ContractError(
+                f"guidance {settings.guidance} needs a stage that was trained with label_drop or "
+                "low_res_drop above 0; use guidance 1."
+            )
 
     def _guided_output(
         self,
@@ -357,7 +376,6 @@ class Stage(nn.Module):
                 raise ContractError(
                     f"got {low_res.shape[0]} low-resolution images for {count} seeds."
                 )
-            self.contract.check_augmentation_level(settings.augmentation_level)
             level = torch.full((count,), settings.augmentation_level, device=self.device)
             low_res = low_res.to(self.device, torch.float32)
             low_res = quantise(low_res) if self.contract.quantised else low_res.clamp(-1, 1)
@@ -368,11 +386,6 @@ class Stage(nn.Module):
         """The other half of guidance: what training dropped is dropped, all else is shared."""
         if scale == 1:
             return None
-        if self.label_drop == 0 and self.low_res_drop == 0:
-            raise ContractError(
-                f"guidance {scale} needs a stage that was trained with label_drop or low_res_drop "
-                "above 0; use guidance 1."
-            )
         return conditions.dropped(labels=self.label_drop > 0, image=self.low_res_drop > 0)
 
     # ---- saving and loading ---------------------------------------------------------------------
@@ -417,7 +430,7 @@ class Stage(nn.Module):
             folder: where to; a folder that stands there is replaced when the new one is complete.
             dtype: of the written tensors; default float32.
         """
-        with atomic_folder(Path(folder)) as temporary:
+        with atomic_folder(Path(folder), marks=["stage.json"]) as temporary:
             self.write(temporary, dtype=dtype)
 
     def write(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:

@@ -27,7 +27,10 @@ def save_component(model: ModelMixin, folder: Path, *, dtype: torch.dtype | None
         folder: where to, normally inside an `atomic_folder`.
         dtype: of the file's tensors, such as bfloat16 for publishing; default: as they are.
     """
-    written = model if dtype is None else copy.deepcopy(model).to(dtype)
+    written = model
+    if dtype is not None:
+        # diffusers' @wraps makes a function of this method for pyright
+        written = copy.deepcopy(model).to(dtype)  # pyright: ignore[reportArgumentType]
     written.save_pretrained(folder)
 
 
@@ -38,8 +41,9 @@ def load_component(model_class: type[Model], folder: Path) -> Model:
         WeightsError: if a file is missing, truncated, pickled, or of another model.
     """
     config = read_json(folder / "config.json")
+    buildable: Any = model_class  # diffusers has no type for ModelMixin and ConfigMixin together
     try:
-        model = model_class.from_config(config)
+        model: Model = buildable.from_config(config)
     except (TypeError, ValueError, KeyError) as error:
         raise WeightsError(
             f"{folder / 'config.json'} does not describe a {model_class.__name__}: {error}."

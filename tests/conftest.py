@@ -1,4 +1,4 @@
-"""What tests share: tiny stages with random weights, and a network that records what it is asked."""
+"""What tests share: tiny stages with random weights, and a network that records its calls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RecordingNetwork(nn.Module):
         return self.weight * torch.ones(batch, self.out_channels, height, width)
 
 
-def fill_zeros(module: nn.Module) -> nn.Module:
+def _fill_zeros(module: nn.Module) -> nn.Module:
     """Give parameters that start at zero random values, so that outputs depend on inputs."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def _stages() -> dict[str, Stage]:
         low_res_drop=0.1,
         sampling=SamplingSettings(steps=4, augmentation_level=0.3),
     )
-    return {"base": fill_zeros(base), "upsampler": fill_zeros(upsampler)}
+    return {"base": _fill_zeros(base), "upsampler": _fill_zeros(upsampler)}
 
 
 @pytest.fixture
@@ -82,6 +82,24 @@ def base_stage(_stages) -> Stage:
 def upsampler(_stages) -> Stage:
     """16 -> 32 px, two label fields, all augmentation levels, 100 timesteps, random weights."""
     return copy.deepcopy(_stages["upsampler"])
+
+
+@pytest.fixture
+def labels() -> Tensor:
+    """Labels of five images, two fields each; -1 is not given."""
+    return torch.tensor([[0, 1], [1, 0], [1, 1], [-1, 0], [0, -1]])
+
+
+@pytest.fixture
+def low_res() -> Tensor:
+    """Five images of 16 px, off the 8-bit grid."""
+    return torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 1.9 - 0.95
+
+
+@pytest.fixture
+def fill_zeros():
+    """A function that gives parameters which start at zero random values."""
+    return _fill_zeros
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class TrainingProgress:
 
 
 class SamplingProgress:
-    """One bar per stage, moved by a pipeline's `callback_on_step_end`."""
+    """One bar per stage, moved by a pipeline's `callback_on_step_end`; drawn from the first step."""
 
     def __init__(self, num_images: int) -> None:
         self._num_images = num_images
@@ -64,7 +64,6 @@ class SamplingProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> SamplingProgress:
-        self._progress.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -73,6 +72,7 @@ class SamplingProgress:
     def on_step(self, pipeline: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> None:
         """Advance the current stage's bar by the images of the batch."""
         name = pipeline.current_stage
+        self._progress.start()
         if name not in self._tasks:
             total = self._num_images * pipeline.num_timesteps
             self._tasks[name] = self._progress.add_task(name, total=total)

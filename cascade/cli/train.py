@@ -29,9 +29,10 @@ def train(
 
     recipe = load_stage_recipe(find_recipe(stage, "stages"), overrides or [])
     folder = out or Path("runs") / recipe.name
-    with TrainingProgress(recipe.name, recipe.train.images) as progress:
-        trainer = build_trainer(recipe, folder, report=progress.update)
-        progress.start_at(trainer.state.images_seen)
+    progress = TrainingProgress(recipe.name, recipe.train.images)
+    trainer = build_trainer(recipe, folder, report=progress.update)
+    progress.start_at(trainer.state.images_seen)
+    with progress:
         trainer.run()
     seen = trainer.state.images_seen
     if seen < recipe.train.images:

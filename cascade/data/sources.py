@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from webdataset.shardlists import expand_urls
+from webdataset.tariterators import base_plus_ext
 
 from cascade.errors import DataError
 from cascade.imaging.reading import IMAGE_SUFFIXES
@@ -69,6 +70,9 @@ class ImageSource(ABC):
 class FolderSource(ImageSource):
     """A folder of image files, searched recursively; the first folder level is the class.
 
+    Hidden files and folders are left out. The order is that of the paths as text, which is also
+    the order of the same files in shards.
+
     Args:
         folder: where to look.
 
@@ -81,9 +85,14 @@ class FolderSource(ImageSource):
             raise DataError(f"no data at {folder}: the folder does not exist.")
         self.folder = folder
         self.files = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            (
+                path
+                for path in folder.rglob("*")
+                if path.suffix.lower() in IMAGE_SUFFIXES
+                and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+                and path.is_file()
+            ),
+            key=lambda path: path.relative_to(folder).as_posix(),
         )
         if not self.files:
             raise DataError(
@@ -129,13 +138,16 @@ class ShardSource(ImageSource):
     """
 
     def __init__(self, pattern: str) -> None:
-        shards = sorted({path for part in expand_urls(pattern) for path in glob.glob(part)})
+        try:
+            shards = sorted({path for part in expand_urls(pattern) for path in glob.glob(part)})
+        except ValueError as error:
+            raise DataError(f"{pattern}: not a pattern of shards ({error}).") from error
         if not shards:
             raise DataError(f"no data at {pattern}: no shard matches.")
         images = [image for shard in shards for image in _index_shard(Path(shard))]
         if not images:
             raise DataError(f"no images in the {len(shards)} shards of {pattern}.")
-        self.images = sorted(images, key=lambda image: image.member)
+        self.images = sorted(images, key=lambda image: image.member.removeprefix("./"))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -175,8 +187,8 @@ def _index_shard(shard: Path) -> list[_ShardImage]:
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
-                key, _, suffix = member.name.partition(".")
-                if not member.isfile():
+                key, suffix = base_plus_ext(member.name)  # None for hidden files
+                if not member.isfile() or key is None or suffix is None:
                     continue
                 if member.size > MAX_MEMBER_BYTES:
                     raise DataError(f"{shard}:{member.name} has {member.size} bytes; refused.")
@@ -184,6 +196,7 @@ def _index_shard(shard: Path) -> list[_ShardImage]:
                     images[key] = (member.name, member.offset_data, member.size)
                 elif suffix == "json":
                     labels[key] = _text_values(tar.extractfile(member), f"{shard}:{member.name}")
+            _check_end(tar, shard)
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{shard}: not a readable tar file ({error}).") from error
     return [
@@ -192,10 +205,18 @@ def _index_shard(shard: Path) -> list[_ShardImage]:
     ]
 
 
+def _check_end(tar: tarfile.TarFile, shard: Path) -> None:
+    """Refuse what `tarfile` takes for the end of the file, unless it is marked as the end."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise DataError(f"{shard}: damaged or truncated after byte {tar.offset}; fetch it again.")
+
+
 def _text_values(file, name: str) -> dict[str, str]:
     try:
         values = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not valid JSON ({error}).") from error
     if not isinstance(values, dict):
         raise DataError(f"{name}: expected a JSON object.")

@@ -9,7 +9,7 @@ Shapes: B batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -64,11 +64,7 @@ class TrainingImages(Dataset[TrainingSample]):
         seed: int = 0,
         cache_mib: int = 1024,
     ) -> None:
-        if crop_px is not None and (crop_px > contract.size_px or crop_px % contract.scale):
-            raise DataError(
-                f"crop_px must be at most the stage's {contract.size_px} px and a multiple of its "
-                f"scale {contract.scale}, got {crop_px}."
-            )
+        check_crop(crop_px, contract)
         self.source = source
         self.contract = contract
         self.vocabulary = labels
@@ -124,6 +120,19 @@ class TrainingImages(Dataset[TrainingSample]):
         if low_res is None:
             return cut, None
         return cut, _cut(low_res, top, left, self.crop_px // scale, mirrored)
+
+
+def check_crop(crop_px: int | None, contract: Contract) -> None:
+    """Check that a crop can be cut out of a stage's images and its low-resolution images.
+
+    Raises:
+        DataError: if it is too large or not a multiple of the scale.
+    """
+    if crop_px is not None and (crop_px > contract.size_px or crop_px % contract.scale):
+        raise DataError(
+            f"crop_px must be at most the stage's {contract.size_px} px and a multiple of its "
+            f"scale {contract.scale}, got {crop_px}."
+        )
 
 
 def fit_square(image: Tensor, contract: Contract, name: str) -> Tensor:
@@ -203,7 +212,7 @@ class PositionBatches(Sampler[list[int]]):
 
 def make_loader(
     images: TrainingImages, positions: PositionBatches, *, workers: int = 0
-) -> DataLoader[Batch]:
+) -> Iterable[Batch]:
     """Load batches in order, with any number of worker processes."""
     return DataLoader(
         images,

@@ -49,6 +49,7 @@ def ddpm_step(
     """
     if t_prev < 0:
         return x0
+    assert noise is not None, "only the last step adds no noise"
     alpha_bar, before = schedule.alpha_bar_at(t), schedule.alpha_bar_at(t_prev)
     beta = 1 - alpha_bar / before
     from_x0 = math.sqrt(before) * beta / (1 - alpha_bar)

@@ -31,9 +31,10 @@ class ConditionEmbedding(ModelMixin, ConfigMixin):
         self, *, label_sizes: Sequence[int] = (), level: bool = False, dim: int = 256
     ) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(size + 1, dim) for size in label_sizes)
+        tables = [nn.Embedding(size + 1, dim) for size in label_sizes]
+        self.tables = nn.ModuleList(tables)
         self.level_embedding = TimestepEmbedding(256, dim) if level else None
-        for table in self.tables:
+        for table in tables:
             nn.init.normal_(table.weight, std=0.5)
 
     def forward(self, labels: Tensor | None, level: Tensor | None) -> Tensor:
@@ -48,9 +49,9 @@ class ConditionEmbedding(ModelMixin, ConfigMixin):
         """
         parts = []
         if labels is not None:
-            for field, table in enumerate(self.tables):
+            for field, size in enumerate(self.config["label_sizes"]):
                 index = labels[:, field]
-                parts.append(table(torch.where(index < 0, table.num_embeddings - 1, index)))
+                parts.append(self.tables[field](torch.where(index < 0, size, index)))
         if self.level_embedding is not None and level is not None:
             waves = get_timestep_embedding(level * 1000, 256, flip_sin_to_cos=True)
             parts.append(self.level_embedding(waves.to(self.level_embedding.linear_1.weight.dtype)))

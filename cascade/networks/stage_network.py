@@ -149,8 +149,8 @@ class StageUNet(StageNetwork):
                 embedding.config["dim"] if embedding is not None else None
             ),
         )
-        nn.init.zeros_(unet.conv_out.weight)
-        nn.init.zeros_(unet.conv_out.bias)
+        for parameter in unet.conv_out.parameters():
+            nn.init.zeros_(parameter)
         return cls(unet, embedding, patch_size=patch_size, size_multiple_px=multiple)
 
 
@@ -170,8 +170,9 @@ class StageTransformer(StageNetwork):
         size_px: int,
         patch_size: int = 8,
         width: int = 256,
-        depth: int = 9,
-        bottleneck: int = 128,
+        depth: int = 8,
+        fine_width: int = 128,
+        fine_depth: int = 2,
         head_channels: int = 24,
     ) -> StageTransformer:
         """Make a new transformer; see `PixelTransformer` for the arguments.
@@ -189,7 +190,8 @@ class StageTransformer(StageNetwork):
             patch_size=patch_size,
             width=width,
             depth=depth,
-            bottleneck=bottleneck,
+            fine_width=fine_width,
+            fine_depth=fine_depth,
             head_channels=head_channels,
             projection_class_embeddings_input_dim=(
                 embedding.config["dim"] if embedding is not None else None

@@ -1,10 +1,12 @@
 """A plain pixel transformer that predicts the image itself, after Li & He 2025 (arXiv 2511.13720).
 
-Large patches keep the sequence short; a narrow bottleneck embeds them, adaLN carries the time and
-the conditions (one shared projection, as in PixArt-alpha, arXiv 2310.00426), and a small
-convolutional head joins the patches, so that their borders do not show.
+Large patches keep the sequence short. A few blocks on patches of half the side stand before and
+after the others, as in an hourglass (Crowson et al. 2024, arXiv 2401.11605), and draw edges and
+small features for little more time. adaLN carries the time and the conditions (one projection for
+a stack of blocks, as in PixArt-alpha, arXiv 2310.00426), and a small convolutional head joins the
+patches, so that their borders do not show.
 
-Shapes: B batch, C channels, H and W pixels, N tokens, D width, E embedding.
+Shapes: B batch, C channels, H and W pixels, N patches, D width, E embedding.
 """
 
 from __future__ import annotations
@@ -19,19 +21,27 @@ from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embeddin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
+from cascade.errors import ContractError, RecipeError
+
+HEAD_WIDTH = 64
+
 
 class PixelTransformer(ModelMixin, ConfigMixin):
-    """Vision transformer on pixels, called like diffusers' `UNet2DConditionModel`.
+    """Hourglass of transformer blocks on pixels, called like diffusers' `UNet2DConditionModel`.
 
     Args:
         in_channels: channels of the noisy image and of the images concatenated to it.
         out_channels: channels of the prediction.
-        patch_size: side of a patch, in pixels; height and width must be multiples of it.
-        width: channels of a token; a multiple of 64, the width of a head, unless smaller.
-        depth: number of blocks.
-        bottleneck: channels of the narrow layer that embeds a patch.
+        patch_size: side of a patch, in pixels, even; height and width must be multiples of it.
+        width: channels of a patch's token; a multiple of 64, the width of a head, unless smaller.
+        depth: number of blocks on patches.
+        fine_width: channels of the token of a fine patch, which has half the side.
+        fine_depth: number of blocks on fine patches before, and again after, the others.
         head_channels: channels per pixel that the convolutional head works on.
         projection_class_embeddings_input_dim: length E of the condition vector; None without one.
+
+    Raises:
+        RecipeError: if the sizes do not divide.
     """
 
     _supports_gradient_checkpointing = True
@@ -44,28 +54,29 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         out_channels: int = 3,
         patch_size: int = 8,
         width: int = 256,
-        depth: int = 9,
-        bottleneck: int = 128,
+        depth: int = 8,
+        fine_width: int = 128,
+        fine_depth: int = 2,
         head_channels: int = 24,
         projection_class_embeddings_input_dim: int | None = 256,
     ) -> None:
         super().__init__()
-        self.patch = nn.Conv2d(in_channels, bottleneck, patch_size, stride=patch_size)
-        self.widen = nn.Conv2d(bottleneck, width, 1)
+        if patch_size % 2:
+            raise RecipeError(f"network.patch_size must be even, got {patch_size}.")
+        fine_px = patch_size // 2
+        self.embed = nn.Conv2d(in_channels, fine_width, fine_px, stride=fine_px)
         self.time_embedding = TimestepEmbedding(256, width)
         self.condition_embedding = None
         if projection_class_embeddings_input_dim is not None:
             self.condition_embedding = nn.Linear(projection_class_embeddings_input_dim, width)
-        self.modulation = nn.Linear(width, 6 * width)
-        self.blocks = nn.ModuleList(TransformerBlock(width) for _ in range(depth))
-        self.norm_out = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation_out = nn.Linear(width, 2 * width)
-        self.to_pixels = nn.Linear(width, head_channels * patch_size**2)
+        self.encoder = BlockStack(fine_width, fine_depth, width)
+        self.merge = nn.Linear(4 * fine_width, width)
+        self.blocks = BlockStack(width, depth, width)
+        self.split = ModulatedLinear(width, 4 * fine_width, width)
+        self.decoder = BlockStack(fine_width, fine_depth, width)
+        self.to_pixels = ModulatedLinear(fine_width, head_channels * fine_px**2, width)
         self.head = ConvolutionalHead(in_channels, head_channels, out_channels)
         self.gradient_checkpointing = False
-        for zero_at_start in (self.modulation, self.modulation_out):
-            nn.init.zeros_(zero_at_start.weight)
-            nn.init.zeros_(zero_at_start.bias)
 
     def forward(
         self,
@@ -86,33 +97,70 @@ class PixelTransformer(ModelMixin, ConfigMixin):
             `sample`: (B, out_channels, H, W).
         """
         if encoder_hidden_states is not None:
-            raise ValueError(
-                "PixelTransformer has no cross-attention: encoder_hidden_states must be None."
-            )
+            raise ContractError("PixelTransformer has no cross-attention and takes no text.")
         condition = self._embed_condition(timestep, class_labels, sample.dtype)  # (B, D)
-        tokens = self.widen(self.patch(sample))  # (B, D, H/p, W/p)
-        rows, columns = tokens.shape[-2:]
-        tokens = tokens.flatten(2).transpose(1, 2)  # (B, N, D)
+        embedded = self.embed(sample)
+        rows, columns = embedded.shape[-2:]  # of fine patches
+        fine = self._run(self.encoder, _to_tokens(embedded), rows, columns, condition)
+        coarse = self.merge(_to_tokens(F.pixel_unshuffle(_to_map(fine, rows, columns), 2)))
+        coarse = self._run(self.blocks, coarse, rows // 2, columns // 2, condition)  # (B, N, D)
+        coarse = self.split(coarse, condition)  # (B, N, 4 fine)
+        fine = fine + _to_tokens(F.pixel_shuffle(_to_map(coarse, rows // 2, columns // 2), 2))
+        fine = self._run(self.decoder, fine, rows, columns, condition)  # (B, 4 N, fine)
+        pixels = _to_map(self.to_pixels(fine, condition), rows, columns)
+        pixels = F.pixel_shuffle(pixels, self.config["patch_size"] // 2)
+        return UNet2DConditionOutput(sample=self.head(sample, pixels))  # (B, C, H, W)
+
+    def _embed_condition(
+        self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        waves = get_timestep_embedding(timestep, 256, flip_sin_to_cos=True)
+        condition = self.time_embedding(waves.to(dtype))
+        if self.condition_embedding is not None and class_labels is not None:
+            condition = condition + self.condition_embedding(class_labels.to(dtype))
+        return F.silu(condition)
+
+    def _run(
+        self, stack: BlockStack, tokens: Tensor, rows: int, columns: int, condition: Tensor
+    ) -> Tensor:
         tokens = tokens + position_embedding(rows, columns, tokens.shape[-1]).to(tokens)
-        modulation = self.modulation(condition)[:, None]  # (B, 1, 6 D)
-        for block in self.blocks:
+        modulation = stack.modulation(condition)[:, None]  # (B, 1, 6 width)
+        for block in stack.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 tokens = self._gradient_checkpointing_func(block, tokens, modulation)
             else:
                 tokens = block(tokens, modulation)
-        shift, scale = self.modulation_out(condition)[:, None].chunk(2, dim=-1)
-        pixels = self.to_pixels(self.norm_out(tokens) * (1 + scale) + shift)  # (B, N, p p C)
-        pixels = pixels.transpose(1, 2).unflatten(2, (rows, columns))
-        pixels = F.pixel_shuffle(pixels, self.config["patch_size"])  # (B, head_channels, H, W)
-        return UNet2DConditionOutput(sample=self.head(sample, pixels))
+        return tokens
 
-    def _embed_condition(self, timestep: Tensor, class_labels: Tensor | None, dtype) -> Tensor:
-        time = self.time_embedding(
-            get_timestep_embedding(timestep, 256, flip_sin_to_cos=True).to(dtype)
-        )
-        if self.condition_embedding is not None and class_labels is not None:
-            time = time + self.condition_embedding(class_labels.to(dtype))
-        return F.silu(time)
+
+class BlockStack(nn.Module):
+    """Blocks of one width and the modulation that they share."""
+
+    def __init__(self, width: int, depth: int, condition_width: int) -> None:
+        super().__init__()
+        if width % min(HEAD_WIDTH, width) or width % 4:
+            raise RecipeError(f"network widths must be multiples of {HEAD_WIDTH}, got {width}.")
+        self.modulation = nn.Linear(condition_width, 6 * width)
+        self.blocks = nn.ModuleList(TransformerBlock(width) for _ in range(depth))
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+
+class ModulatedLinear(nn.Module):
+    """RMS norm, scale and shift from the condition, and a linear layer."""
+
+    def __init__(self, width: int, out_width: int, condition_width: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = nn.Linear(condition_width, 2 * width)
+        self.linear = nn.Linear(width, out_width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Args: tokens (B, N, width), condition (B, D). Returns: (B, N, out_width)."""
+        shift, scale = self.modulation(condition)[:, None].chunk(2, dim=-1)
+        return self.linear(self.norm(tokens) * (1 + scale) + shift)
 
 
 class TransformerBlock(nn.Module):
@@ -120,10 +168,10 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = max(width // 64, 1)
+        self.heads = max(width // HEAD_WIDTH, 1)
         hidden = math.ceil(width * 8 / 3 / 32) * 32
         self.norm = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
-        self.norm_head = nn.RMSNorm(width // self.heads, eps=1e-6)
+        self.head_gain = nn.Parameter(torch.ones(width // self.heads))
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.project = nn.Linear(width, width, bias=False)
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
@@ -143,11 +191,12 @@ class TransformerBlock(nn.Module):
 
     def _attend(self, tokens: Tensor) -> Tensor:
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        query, key = self.norm_head(query), self.norm_head(key)  # (B, N, heads, D/heads)
+        query, key = (
+            F.rms_norm(each, each.shape[-1:], eps=1e-6) * self.head_gain.to(each.dtype)
+            for each in (query, key)
+        )  # (B, N, heads, D / heads)
         attended = F.scaled_dot_product_attention(
-            query.transpose(1, 2).to(value.dtype),
-            key.transpose(1, 2).to(value.dtype),
-            value.transpose(1, 2),
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         )
         return self.project(attended.transpose(1, 2).flatten(2))
 
@@ -176,3 +225,11 @@ def position_embedding(rows: int, columns: int, width: int) -> Tensor:
         [row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)], dim=-1
     )
     return grid.reshape(1, rows * columns, width)
+
+
+def _to_tokens(features: Tensor) -> Tensor:
+    return features.flatten(2).transpose(1, 2)  # (B, D, rows, columns) -> (B, N, D)
+
+
+def _to_map(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    return tokens.transpose(1, 2).unflatten(2, (rows, columns))  # (B, N, D) -> (B, D, ...)

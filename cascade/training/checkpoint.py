@@ -53,7 +53,7 @@ def save_checkpoint(state: RunState, folder: Path, *, keep: int, about: dict[str
     optimisers, options = _flatten_optimisers(state.optimisers)
     names = [name for name, _ in state.stage.named_parameters()]
     averaged = dict(zip(names, state.ema.shadow_params, strict=True))
-    with atomic_folder(target) as temporary:
+    with atomic_folder(target, marks=["state.json"]) as temporary:
         save_file(_contiguous(state.stage.state_dict()), temporary / "stage.safetensors")
         save_file(_contiguous(averaged), temporary / "ema.safetensors")
         save_file(_contiguous(optimisers), temporary / "optimisers.safetensors")

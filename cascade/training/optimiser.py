@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from cascade.errors import ContractError
+from cascade.networks.transformer import TransformerBlock
 from cascade.stage import Stage
 from cascade.training.settings import TrainingSettings
 
@@ -46,8 +47,8 @@ def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]
 
 def muon_parameters(stage: Stage) -> list[nn.Parameter]:
     """The weight matrices of a transformer's blocks."""
-    blocks = getattr(stage.network.backbone, "blocks", None)
-    return [] if blocks is None else [p for p in blocks.parameters() if p.ndim == 2]
+    blocks = (m for m in stage.network.backbone.modules() if isinstance(m, TransformerBlock))
+    return [p for block in blocks for p in block.parameters() if p.ndim == 2]
 
 
 def set_learning_rate(

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_every_number_of_steps_gives_that_many_from_the_last_one(train_steps):  
         assert len(timesteps) == steps
         assert timesteps[0] == train_steps - 1
         assert timesteps[-1] >= 0
-        assert all(t > t_prev for t, t_prev in zip(timesteps, timesteps[1:], strict=False))
+        assert all(t > t_prev for t, t_prev in pairwise(timesteps))
 
 
 @pytest.mark.parametrize("steps", [1, 7, 30, 50, 333, 999, 1000])

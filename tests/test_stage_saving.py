@@ -1,0 +1,176 @@
+import json
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from cascade.contract import Contract
+from cascade.diffusion.noise import SeededNoise
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.errors import WeightsError
+from cascade.stage import SamplingSettings, Stage
+
+
+@pytest.mark.parametrize("name", ["base_stage", "upsampler"])
+def test_round_trip_is_exact(name, low_res, tmp_path, request, labels):
+    stage = request.getfixturevalue(name)
+    stage.save_pretrained(tmp_path / "stage")
+    loaded = Stage.from_pretrained(tmp_path / "stage")
+    assert loaded.config() == stage.config()
+    assert not loaded.training
+    values = {"labels": labels, "low_res": low_res if stage.is_upsampler else None}
+    assert loaded.sample(range(5), **values).equal(stage.sample(range(5), **values))
+
+
+def test_a_stage_with_every_option_set_otherwise_round_trips(tmp_path):
+    schedule = NoiseSchedule("linear", train_steps=50, shift=0.5, zero_terminal_snr=True)
+    process = NoiseProcess(
+        schedule,
+        prediction="x0",
+        weighting="velocity",
+        min_snr_gamma=3.0,
+        timesteps="logit_normal",
+        logit_mean=-0.1,
+        logit_std=0.3,
+        learned_variance=True,
+    )
+    contract = Contract(
+        size_px=16,
+        channels=1,
+        low_res_px=4,
+        resize_kernel="area",
+        quantised=False,
+        augmentation_range=(0.1, 0.2),
+    )
+    stage = Stage.build(
+        contract,
+        process,
+        network="transformer",
+        network_options={"width": 16, "depth": 1, "fine_width": 8, "fine_depth": 1, "head_channels": 4},
+        embedding_dim=8,
+        low_res_drop=0.25,
+        blur_probability=0.5,
+        sampling=SamplingSettings(
+            sampler="ddpm",
+            steps=9,
+            guidance=1.5,
+            augmentation_level=0.15,
+            threshold="dynamic",
+            percentile=0.9,
+        ),
+    )
+    stage.save_pretrained(tmp_path / "stage")
+    loaded = Stage.from_pretrained(tmp_path / "stage")
+    assert loaded.config() == stage.config()
+    assert loaded.process.schedule.alpha_bar.equal(schedule.alpha_bar)
+
+
+def test_network_loads_with_plain_diffusers(base_stage, tmp_path, labels):
+    base_stage.save_pretrained(tmp_path / "stage")
+    unet = UNet2DConditionModel.from_pretrained(tmp_path / "stage", subfolder="unet")
+    x_t = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    inputs = {"sample": x_t, "timestep": torch.tensor([5, 80]), "encoder_hidden_states": None}
+    vector = base_stage.network.embedding(labels[:2], None)
+    with torch.no_grad():
+        theirs = unet(**inputs, class_labels=vector).sample
+        ours = base_stage.network.backbone(**inputs, class_labels=vector).sample
+    assert theirs.equal(ours)
+
+
+@pytest.mark.parametrize("threshold", ["static", "dynamic", "none"])
+def test_saved_scheduler_samples_the_same_image_in_plain_diffusers(
+    base_stage, tmp_path, threshold, labels
+):  # trap 23
+    base_stage.sampling = base_stage.sampling.changed(threshold=threshold, percentile=0.9)
+    base_stage.save_pretrained(tmp_path / "stage")
+    scheduler = DDIMScheduler.from_pretrained(tmp_path / "stage", subfolder="scheduler")
+    scheduler.set_timesteps(4)
+    kept = []
+    base_stage.sample(
+        [1], labels=labels[:1], callback=lambda step, t, tensors: kept.append(tensors["x0"])
+    )
+    x_t = SeededNoise([1], "sample").normal(3, 16, 16)
+    vector = base_stage.network.embedding(labels[:1], None)
+    with torch.no_grad():
+        for step, t in enumerate(scheduler.timesteps):
+            output = base_stage.network.backbone(x_t, t, None, class_labels=vector).sample
+            moved = scheduler.step(output, t, x_t, use_clipped_model_output=True)
+            torch.testing.assert_close(kept[step], moved.pred_original_sample, rtol=1e-3, atol=1e-3)
+            x_t = moved.prev_sample
+
+
+def test_saving_in_bfloat16_rounds_the_file_and_not_the_stage(base_stage, tmp_path):
+    before = [parameter.clone() for parameter in base_stage.parameters()]
+    base_stage.save_pretrained(tmp_path / "stage", dtype=torch.bfloat16)
+    loaded = Stage.from_pretrained(tmp_path / "stage")
+    for ours, copied, theirs in zip(
+        base_stage.parameters(), before, loaded.parameters(), strict=True
+    ):
+        assert ours.equal(copied)
+        assert theirs.equal(ours.bfloat16().float())
+
+
+def test_a_save_that_fails_leaves_the_old_stage(base_stage, tmp_path, monkeypatch):
+    base_stage.save_pretrained(tmp_path / "stage")
+    monkeypatch.setattr(base_stage, "config", lambda: {"not": object()})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        base_stage.save_pretrained(tmp_path / "stage")
+    assert [path.name for path in tmp_path.iterdir()] == ["stage"]
+    Stage.from_pretrained(tmp_path / "stage")
+
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def make_pickled(path):
+    path.rename(path.with_suffix(".bin"))
+
+
+def change_shape(path):
+    tensors = load_file(path)
+    tensors["conv_in.weight"] = tensors["conv_in.weight"][:4].clone()
+    save_file(tensors, path)
+
+
+def change_network(path):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"network": "unett"}))
+
+
+def remove_folder(path):
+    for file in path.iterdir():
+        file.unlink()
+    path.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "message"),
+    [
+        (WEIGHTS, lambda path: path.unlink(), "no .safetensors file"),
+        (WEIGHTS, truncate, "damaged or truncated"),
+        (WEIGHTS, make_pickled, "pickled weights"),
+        (WEIGHTS, change_shape, r"'conv_in.weight' has shape \(4, 24, 3, 3\), .*\(8, 24, 3, 3\)"),
+        ("stage.json", lambda path: path.unlink(), "stage.json is missing"),
+        ("stage.json", truncate, "stage.json is not valid JSON"),
+        ("stage.json", lambda path: path.write_text("{}"), "does not describe a stage"),
+        ("stage.json", change_network, "does not describe a stage"),
+        ("unet/config.json", truncate, "config.json is not valid JSON"),
+        ("embedding", remove_folder, "config.json is missing"),
+    ],
+)
+def test_damaged_folders_are_refused_in_one_line(upsampler, tmp_path, file, damage, message):
+    upsampler.save_pretrained(tmp_path / "stage")
+    damage(tmp_path / "stage" / file)
+    with pytest.raises(WeightsError, match=message) as refusal:
+        Stage.from_pretrained(tmp_path / "stage")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match="the folder does not exist"):
+        Stage.from_pretrained(tmp_path / "stage")
