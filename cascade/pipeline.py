@@ -38,7 +38,7 @@ Labels = Mapping[str, str]
 PerStage = Any  # one value for all stages, a sequence in their order, or a mapping by name
 OutputType = Literal["pil", "pt", "np"]
 BATCH_PIXELS = 2**18
-PIPELINE_FILE = '''"""Where diffusers finds the class when this folder is loaded with trust_remote_code."""
+PIPELINE_FILE = '''"""Where diffusers finds the class of this folder: trust_remote_code=True."""
 
 from cascade import CascadePipeline
 

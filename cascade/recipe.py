@@ -23,7 +23,7 @@ RecipeKind = Literal["stages", "pipelines"]
 class Section(BaseModel):
     """A part of a recipe; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 class ContractSection(Section):
@@ -279,6 +279,11 @@ def _load(path: Path, overrides: Sequence[str], model: type[Recipe]) -> Recipe:
         merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
         values = OmegaConf.to_container(merged, resolve=True)
         return model.model_validate(values)
+    except TypeError as error:
+        raise RecipeError(
+            f"{path}: an override names a place inside a list; give the whole list, such as "
+            "network.channels=[64,128]."
+        ) from error
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         if isinstance(error, ValidationError):
             raise RecipeError(_explain(path, error, model)) from error
@@ -298,9 +303,10 @@ def _read_yaml(path: Path) -> DictConfig:
 
 
 def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:
-    """One line about the first fault, and how many more there are."""
+    """One line about the most telling fault, and how many more there are."""
     faults = error.errors()
-    first = faults[0]
+    # A recipe of the other kind lacks keys, and so does one in which a key is misspelt.
+    first = min(faults, key=lambda f: (f["loc"] != ("kind",), f["type"] != "extra_forbidden"))
     location = [str(part) for part in first["loc"] if part not in ("unet", "transformer")]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":

@@ -11,7 +11,7 @@ import torch
 from diffusers import ModelMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cascade.errors import WeightsError
 
@@ -29,8 +29,8 @@ def save_component(model: ModelMixin, folder: Path, *, dtype: torch.dtype | None
     """
     written = model
     if dtype is not None:
-        # diffusers' @wraps makes a function of this method for pyright
-        written = copy.deepcopy(model).to(dtype)  # pyright: ignore[reportArgumentType]
+        written = copy.deepcopy(model)
+        nn.Module.to(written, dtype)  # diffusers' own warns of float32 modules that are not there
     written.save_pretrained(folder)
 
 

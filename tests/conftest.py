@@ -1,12 +1,19 @@
-"""What tests share: tiny stages with random weights, and a network that records its calls."""
+"""What tests share: tiny stages with random weights, tiny trained ones, pictures, the command."""
 
 from __future__ import annotations
 
 import copy
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 from torch import Tensor, nn
 
 from cascade.conditioning.conditions import Conditions
@@ -112,3 +119,85 @@ def record():
         return stage.network.calls
 
     return put_in
+
+
+# ---- pictures, the command, trained stages ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def _run_command(*arguments: object) -> Outcome:
+    from cascade.cli.main import run
+
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cascade", *map(str, arguments)])
+        try:
+            run()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def command():
+    """A function that runs `cascade` in this process and returns its code, output and errors."""
+    return _run_command
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """A folder with six pictures, 36x40 px, of each of the classes blue, red and red-dot."""
+    folder = tmp_path_factory.mktemp("pictures")
+    noise = np.random.default_rng(0)
+    colours = {"blue": (20, 40, 220), "red": (220, 30, 30), "red-dot": (250, 120, 100)}
+    for name, colour in colours.items():
+        (folder / name).mkdir()
+        for number in range(6):
+            pixels = np.full((40, 36, 3), 245)
+            pixels[8:30, 6 + number : 20 + number] = colour
+            pixels = (pixels + noise.integers(-9, 10, pixels.shape)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Folders of runs of tiny-16 and tiny-16-to-32, and of the pipeline chained from them."""
+
+    base: Path
+    upsampler: Path
+    pipeline: Path
+
+
+@pytest.fixture(scope="session")
+def trained(command, pictures, tmp_path_factory) -> Trained:
+    """Both tiny stages trained for 320 images by the commands, and chained."""
+    folder = tmp_path_factory.mktemp("trained")
+    made = Trained(folder / "base", folder / "upsampler", folder / "pipeline")
+    values = [
+        f"data.path={pictures}",
+        "train.images=320",
+        "train.batch_size=16",
+        "train.warmup_images=32",
+        "train.sample_every_images=320",
+        "train.sample_count=4",
+        "train.checkpoint_every_images=160",
+    ]
+    joined = ["--stage", f"base={made.base}", "--stage", f"upsampler={made.upsampler}"]
+    for line in (
+        ["train", "tiny-16", *values, "--out", made.base],
+        ["train", "tiny-16-to-32", *values, "--out", made.upsampler],
+        ["chain", "tiny-32", *joined, "--out", made.pipeline],
+    ):
+        outcome = command(*line)
+        assert outcome.code == 0, outcome.err
+    return made

@@ -73,6 +73,11 @@ def _environment(folder: Path, wheel: Path) -> Environment:
     return environment
 
 
+def _build(source: Path, out: Path, *options: str) -> None:
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, *options, source]
+    _run(*command, cwd=out)
+
+
 def _recipe_files(root: Path) -> set[str]:
     return {
         path.relative_to(root).as_posix()
@@ -109,8 +114,7 @@ def source(files, tmp_path_factory) -> Path:
 def dist(source, tmp_path_factory) -> Path:
     """The folder of the sdist and of the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source]
-    _run(*build, cwd=folder)
+    _build(source, folder)
     return folder
 
 
@@ -157,6 +161,11 @@ def test_ignored_files_are_packed_neither_in_sdist_nor_in_wheel(dist, wheel):
     assert any(name.endswith("stages/tiny-16.yaml") for name in packed)
     leaves = {name.rsplit("/", 1)[-1] for name in IGNORED}
     assert not [name for name in packed if name.rsplit("/", 1)[-1] in leaves]
+
+
+def test_wheel_built_without_an_sdist_is_the_same(source, wheel, tmp_path):
+    _build(source, tmp_path, "--wheel")
+    assert filecmp.cmp(tmp_path / wheel.name, wheel, shallow=False)
 
 
 def test_installed_recipes_and_weights_are_those_of_git(installed, files, source):

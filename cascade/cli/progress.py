@@ -67,7 +67,8 @@ class SamplingProgress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
 
     def on_step(self, pipeline: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> None:
         """Advance the current stage's bar by the images of the batch."""

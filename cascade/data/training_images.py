@@ -23,7 +23,7 @@ from cascade.contract import Contract
 from cascade.data.batch import Batch
 from cascade.data.sources import ImageSource
 from cascade.diffusion.noise import derive_seed
-from cascade.errors import DataError
+from cascade.errors import CascadeError, DataError
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import from_uint8, to_uint8
 
@@ -210,18 +210,34 @@ class PositionBatches(Sampler[list[int]]):
         return max(0, -(-(self.end_images - self.start_images) // self.batch_size))
 
 
-def make_loader(
+class _Batches(Dataset[Batch | CascadeError]):
+    """Batches by their positions; an error is a value, or a worker would put a traceback into it."""
+
+    def __init__(self, images: TrainingImages) -> None:
+        self.images = images
+
+    def __getitem__(self, positions: list[int]) -> Batch | CascadeError:
+        try:
+            return collate([self.images[position] for position in positions])
+        except CascadeError as error:
+            return error
+
+
+def load_batches(
     images: TrainingImages, positions: PositionBatches, *, workers: int = 0
-) -> Iterable[Batch]:
-    """Load batches in order, with any number of worker processes."""
-    return DataLoader(
-        images,
-        batch_sampler=positions,
-        num_workers=workers,
-        collate_fn=collate,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
+) -> Iterator[Batch]:
+    """Load batches in order, with any number of worker processes.
+
+    Raises:
+        DataError: if an image cannot be read or is too small.
+    """
+    loader: Iterable[Batch | CascadeError] = DataLoader(
+        _Batches(images), sampler=positions, batch_size=None, num_workers=workers
     )
+    for batch in loader:
+        if isinstance(batch, CascadeError):
+            raise batch
+        yield batch
 
 
 def collate(samples: list[TrainingSample]) -> Batch:

@@ -178,12 +178,10 @@ class StageTransformer(StageNetwork):
         """Make a new transformer; see `PixelTransformer` for the arguments.
 
         Raises:
-            RecipeError: if the patches do not divide the image, or the heads the width.
+            RecipeError: if the patches do not divide the image, or the widths into heads.
         """
         if size_px % patch_size:
             raise RecipeError(f"size {size_px} px must be a multiple of patch_size {patch_size}.")
-        if width % 2 or width % max(width // 64, 1):
-            raise RecipeError(f"network.width must be a multiple of 64, got {width}.")
         transformer = PixelTransformer(
             in_channels=in_channels,
             out_channels=out_channels,

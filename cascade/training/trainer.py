@@ -22,7 +22,7 @@ from torch import nn
 
 from cascade.conditioning.low_resolution import quantise
 from cascade.data.batch import Batch
-from cascade.data.training_images import PositionBatches, TrainingImages, make_loader
+from cascade.data.training_images import PositionBatches, TrainingImages, load_batches
 from cascade.devices import autocast
 from cascade.errors import CascadeError
 from cascade.files import check_writable_folder
@@ -118,7 +118,7 @@ class Trainer:
             rank=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
-        yield from make_loader(self.images, positions, workers=self.settings.workers)
+        yield from load_batches(self.images, positions, workers=self.settings.workers)
 
     def _step(self, batch: Batch) -> dict[str, float]:
         """One optimiser step: every part of the batch counts by its share, whatever its size."""

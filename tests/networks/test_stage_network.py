@@ -8,7 +8,14 @@ from cascade.networks.stage_network import NETWORKS, StageTransformer, StageUNet
 
 OPTIONS = {
     "unet": {"patch_size": 2, "channels": (8, 16), "blocks": 1, "attention": (False, True)},
-    "transformer": {"patch_size": 4, "width": 32, "depth": 1, "fine_width": 16, "fine_depth": 1, "head_channels": 4},
+    "transformer": {
+        "patch_size": 4,
+        "width": 32,
+        "depth": 1,
+        "fine_width": 16,
+        "fine_depth": 1,
+        "head_channels": 4,
+    },
 }
 
 
@@ -86,7 +93,9 @@ def test_patches_are_folded_and_unfolded_in_place():
         (StageUNet, {"size_px": 32, "channels": (8, 12)}, r"multiples of 8, got \[8, 12\]"),
         (StageUNet, {"size_px": 32, "channels": (8, 8), "attention": (True,)}, r"\(2\), got 1"),
         (StageTransformer, {"size_px": 36, "patch_size": 8}, "36 px.*patch_size 8"),
-        (StageTransformer, {"size_px": 32, "width": 200}, "multiple of 64, got 200"),
+        (StageTransformer, {"size_px": 32, "width": 200}, "multiples of 64, got 200"),
+        (StageTransformer, {"size_px": 32, "fine_width": 100}, "multiples of 64, got 100"),
+        (StageTransformer, {"size_px": 33, "patch_size": 3}, "must be even, got 3"),
     ],
 )
 def test_recipes_that_do_not_divide_are_refused(network_class, options, message):

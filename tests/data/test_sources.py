@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascade.data import sources
+from cascade.data.sources import FolderSource, ShardSource, open_source
+from cascade.errors import DataError
+
+
+def png(value: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def one_line_naming(path: object, error: pytest.ExceptionInfo) -> None:
+    message = str(error.value)
+    assert str(path) in message
+    assert "\n" not in message
+
+
+# ---- what is read -------------------------------------------------------------------------------
+
+TRICKY = ["a.png", "a-1.png", "cat/1.png", "cat-face/1.png", "cat face/2.png", "v1.2/3.png"]
+
+
+@pytest.mark.parametrize("prefix", ["", "./"])
+def test_a_folder_and_a_shard_hold_the_same_images_in_the_same_order(tmp_path, write_shard, prefix):
+    contents = {name: png(number) for number, name in enumerate(TRICKY)}
+    for name, data in contents.items():
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).write_bytes(data)
+    shard = write_shard(tmp_path / "all.tar", {prefix + n: d for n, d in contents.items()})
+    folder, tar = open_source(str(tmp_path / "all")), open_source(str(shard))
+    assert isinstance(folder, FolderSource)
+    assert isinstance(tar, ShardSource)
+    assert len(folder) == len(tar) == len(TRICKY)
+    for index in range(len(TRICKY)):
+        assert folder.read(index) == tar.read(index)
+
+
+def test_shards_are_joined_by_wildcards_and_brace_ranges(tmp_path, write_shard):
+    for number in range(3):
+        write_shard(tmp_path / f"part-{number:03d}.tar", {f"{number}.png": png(number)})
+    for pattern, values in {"part-*.tar": [0, 1, 2], "part-{001..002}.tar": [1, 2]}.items():
+        source = ShardSource(str(tmp_path / pattern))
+        assert [source.read(index) for index in range(len(source))] == [png(v) for v in values]
+
+
+def test_labels_are_the_first_folder_and_the_text_values_of_the_json(tmp_path, write_shard):
+    for name in ("cat/deep/1.png", "2.png"):
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).write_bytes(png())
+    folder = FolderSource(tmp_path / "all")
+    assert [folder.labels(index) for index in range(2)] == [{}, {"class": "cat"}]
+    values = {"class": "cat", "style": "noto", "width": 4, "tags": ["a"], "none": None}
+    members = {"1.png": png(), "1.json": json.dumps(values).encode(), "2.png": png()}
+    tar = ShardSource(str(write_shard(tmp_path / "a.tar", members)))
+    assert [tar.labels(index) for index in range(2)] == [{"class": "cat", "style": "noto"}, {}]
+    assert tar.vocabulary(["style", "class"]) == {"style": ["noto"], "class": ["cat"]}
+
+
+def test_a_label_field_that_no_image_has_is_named(pictures):
+    source = FolderSource(pictures)
+    assert source.vocabulary(["class"]) == {"class": ["blue", "red", "red-dot"]}
+    with pytest.raises(DataError, match="no image has a label 'style'"):
+        source.vocabulary(["class", "style"])
+
+
+def test_hidden_files_and_other_files_are_left_out(tmp_path, write_shard):
+    names = ["1.png", "._1.png", ".ipynb_checkpoints/1.png", "notes.txt", "2.JPG"]
+    for name in names:
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).write_bytes(png())
+    assert [path.name for path in FolderSource(tmp_path / "all").files] == ["1.png", "2.JPG"]
+    tar = ShardSource(str(write_shard(tmp_path / "all.tar", dict.fromkeys(names[:2], png()))))
+    assert [image.member for image in tar.images] == ["1.png"]
+
+
+def test_names_that_leave_the_shard_are_only_names(tmp_path, write_shard, monkeypatch):
+    inside = tmp_path / "work"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    names = ["../../outside.png", "/outside.png", "a/../../b.png"]
+    shard = write_shard(tmp_path / "evil.tar", {n: png(v) for v, n in enumerate(names)})
+    before = sorted(tmp_path.rglob("*"))
+    source = ShardSource(str(shard))
+    assert sorted(source.read(index) for index in range(3)) == sorted(map(png, range(3)))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nowhere-{0..3}.tar", "nowhere-*.tar", "a{b.tar"])
+def test_nothing_at_the_path(tmp_path, path):
+    with pytest.raises(DataError, match=r"no data at|not a pattern") as error:
+        open_source(str(tmp_path / path))
+    one_line_naming(tmp_path / path, error)
+
+
+def test_a_file_instead_of_a_folder(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(DataError) as error:
+        open_source(str(tmp_path / "a.txt"))
+    one_line_naming(tmp_path / "a.txt", error)
+
+
+def test_no_images(tmp_path, write_shard):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.txt").write_text("x")
+    shard = write_shard(tmp_path / "empty.tar", {"a.json": b"{}"})
+    for path in (tmp_path / "empty", shard):
+        with pytest.raises(DataError, match="no images in") as error:
+            open_source(str(path))
+        one_line_naming(path, error)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a tar file" * 100, png()])
+def test_not_a_tar_file(tmp_path, data):
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(DataError, match="not a readable tar file") as error:
+        open_source(str(tmp_path / "a.tar"))
+    one_line_naming(tmp_path / "a.tar", error)
+
+
+def test_a_shard_cut_anywhere_before_its_end_mark_is_refused(tmp_path, write_shard):
+    whole = write_shard(tmp_path / "a.tar", {f"{i}.png": png(i) for i in range(3)}).read_bytes()
+    end = 3 * (512 + 512)  # a header and one block of data each
+    assert whole[end:].count(0) == len(whole) - end
+    for size in [*range(100, end, 97), 512, 1024, 2048, end - 1, end]:
+        (tmp_path / "cut.tar").write_bytes(whole[:size])
+        with pytest.raises(DataError) as error:
+            ShardSource(str(tmp_path / "cut.tar"))
+        one_line_naming(tmp_path / "cut.tar", error)
+
+
+def test_garbage_after_the_first_image_is_not_taken_for_the_end(tmp_path, write_shard):
+    shard = write_shard(tmp_path / "a.tar", {f"{i}.png": png(i) for i in range(3)})
+    data = bytearray(shard.read_bytes())
+    data[1024:1536] = b"\x07" * 512
+    shard.write_bytes(data)
+    with pytest.raises(DataError, match="after byte 1024") as error:
+        ShardSource(str(shard))
+    one_line_naming(shard, error)
+
+
+def test_a_shard_cut_after_it_was_opened(tmp_path, write_shard):
+    shard = write_shard(tmp_path / "a.tar", {"1.png": png()})
+    source = ShardSource(str(shard))
+    shard.write_bytes(shard.read_bytes()[:540])
+    with pytest.raises(DataError, match="truncated") as error:
+        source.read(0)
+    one_line_naming(shard, error)
+    shard.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        source.read(0)
+
+
+def test_an_image_removed_after_the_folder_was_opened(tmp_path, pictures):
+    shutil.copytree(pictures / "red", tmp_path / "red")
+    source = FolderSource(tmp_path)
+    source.files[2].unlink()
+    with pytest.raises(DataError, match="cannot be read") as error:
+        source.read(2)
+    one_line_naming(source.files[2], error)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[1, 2]", b'"cat"', b"null", b"{", b"\xff\xfe", b"", b"[" * 200_000]
+)
+def test_json_that_is_not_an_object(tmp_path, write_shard, text):
+    shard = write_shard(tmp_path / "a.tar", {"1.png": png(), "1.json": text})
+    with pytest.raises(DataError, match="JSON") as error:
+        ShardSource(str(shard))
+    one_line_naming(f"{shard}:1.json", error)
+
+
+def test_a_member_that_is_too_large_is_refused_before_it_is_read(
+    tmp_path, write_shard, monkeypatch
+):
+    monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 1000)
+    shard = write_shard(tmp_path / "a.tar", {"1.png": bytes(1001)})
+    with pytest.raises(DataError, match="1001 bytes") as error:
+        ShardSource(str(shard))
+    one_line_naming(Path(f"{shard}:1.png"), error)

@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cascade.conditioning.labels import LabelVocabulary
+from cascade.conditioning.low_resolution import resize
+from cascade.contract import Contract
+from cascade.data.batch import Batch
+from cascade.data.sources import FolderSource, ShardSource, open_source
+from cascade.data.training_images import (
+    PositionBatches,
+    TrainingImages,
+    epoch_order,
+    fit_square,
+    load_batches,
+)
+from cascade.errors import CascadeError, DataError
+from cascade.imaging.reading import decode_image
+from cascade.imaging.writing import from_uint8, to_uint8
+
+BASE = Contract(size_px=16)
+UPSAMPLER = Contract(size_px=32, low_res_px=8)
+CLASSES = LabelVocabulary({"class": ["blue", "red", "red-dot"]})
+
+
+def batches(images: TrainingImages, *, start=0, end=60, workers=0) -> list[Batch]:
+    return list(load_batches(images, PositionBatches(start, end, 6), workers=workers))
+
+
+def same(first: Batch, second: Batch) -> bool:
+    pairs = [(first.images, second.images), (first.labels, second.labels)]
+    if first.low_res is not None and second.low_res is not None:
+        pairs.append((first.low_res, second.low_res))
+    return first.seeds == second.seeds and all(torch.equal(a, b) for a, b in pairs)
+
+
+def all_same(first: list[Batch], second: list[Batch]) -> bool:
+    return len(first) == len(second) and all(map(same, first, second))
+
+
+def training_images(source, contract=UPSAMPLER, **options) -> TrainingImages:
+    return TrainingImages(source, contract, labels=CLASSES, **({"crop_px": 16} | options))
+
+
+# ---- the same batches, however they are made ----------------------------------------------------
+
+
+def test_a_folder_and_shards_of_the_same_pictures_give_bit_identical_batches(
+    pictures, tmp_path, write_shard
+):
+    members: list[dict[str, bytes]] = [{}, {}]
+    for number, path in enumerate(sorted(pictures.rglob("*.png"))):
+        name = path.relative_to(pictures).with_suffix("").as_posix()
+        label = json.dumps({"class": path.parent.name})
+        members[number % 2] |= {f"{name}.png": path.read_bytes(), f"{name}.json": label.encode()}
+    for number in range(2):
+        write_shard(tmp_path / f"{number}.tar", members[number])
+    shards = open_source(str(tmp_path / "{0..1}.tar"))
+    assert isinstance(shards, ShardSource)
+    assert all_same(
+        batches(training_images(FolderSource(pictures))), batches(training_images(shards))
+    )
+
+
+@pytest.mark.parametrize("cache_mib", [0, 1000])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_depend_neither_on_workers_nor_on_the_cache(pictures, workers, cache_mib):
+    def make(cache: int) -> TrainingImages:
+        return training_images(FolderSource(pictures), cache_mib=cache)
+
+    plain = batches(make(0))
+    assert all_same(batches(make(cache_mib), workers=workers), plain)
+
+
+def test_a_full_cache_holds_what_it_may_and_changes_nothing(pictures, monkeypatch):
+    images = training_images(FolderSource(pictures), cache_mib=1)
+    images._cache_bytes_left = 3 * (32 * 32 + 8 * 8) * 3  # three of eighteen
+    plain = batches(training_images(FolderSource(pictures), cache_mib=0))
+    assert all_same(batches(images), plain)
+    assert len(images._cache) == 3
+
+
+@pytest.mark.parametrize("seen", [6, 18, 42])
+def test_batches_from_the_middle_of_a_run_are_those_of_a_run_without_a_gap(pictures, seen):
+    whole = batches(training_images(FolderSource(pictures)))
+    resumed = batches(training_images(FolderSource(pictures)), start=seen)
+    assert all_same(resumed, whole[seen // 6 :])
+
+
+def test_crops_flips_and_order_come_from_the_run_s_seed(pictures):
+    def make(seed: int) -> list[Batch]:
+        return batches(training_images(FolderSource(pictures), seed=seed))
+
+    first, other = make(0), make(1)
+    assert all_same(make(0), first)
+    assert not any(map(same, first, other))
+    assert not {s for b in first for s in b.seeds} & {s for b in other for s in b.seeds}
+
+
+def test_seeds_of_images_never_repeat_between_epochs(pictures):
+    seeds = [
+        seed for batch in batches(training_images(FolderSource(pictures))) for seed in batch.seeds
+    ]
+    assert len(seeds) == 60
+    assert len(set(seeds)) == 60
+
+
+def test_global_random_state_is_neither_used_nor_moved(pictures):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = training_images(FolderSource(pictures))[7]
+    assert torch.get_rng_state().equal(before)
+    torch.manual_seed(1)
+    assert training_images(FolderSource(pictures))[7].image.equal(first.image)
+
+
+# ---- order --------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**40), st.integers(0, 1000), st.integers(1, 200))
+def test_an_epoch_is_a_permutation(seed, epoch, count):
+    assert epoch_order(seed, epoch, count).sort().values.equal(torch.arange(count))
+
+
+def test_epochs_and_runs_have_different_orders():
+    orders = {tuple(epoch_order(seed, epoch, 50).tolist()) for seed in (0, 1) for epoch in range(9)}
+    assert len(orders) == 18
+
+
+def test_every_epoch_shows_every_image_once(pictures):
+    source = FolderSource(pictures)
+    images = training_images(source, BASE, crop_px=None, flip=False)
+    wanted = sorted(
+        to_uint8(fit_square_of(source, index, BASE)).flatten().tolist()
+        for index in range(len(source))
+    )
+    for epoch in range(2):
+        shown = [images[epoch * 18 + place].image for place in range(18)]
+        assert sorted(to_uint8(image).flatten().tolist() for image in shown) == wanted
+
+
+def fit_square_of(source, index: int, contract: Contract) -> torch.Tensor:
+    image = decode_image(source.read(index), source.name(index))
+    return from_uint8(fit_square(image, contract, source.name(index)))
+
+
+@given(
+    start=st.integers(0, 50).map(lambda steps: steps * 12),
+    end=st.integers(0, 900),
+    processes=st.sampled_from([1, 2, 3, 4, 6]),
+)
+def test_processes_share_the_batches_of_one(start, end, processes):  # trap 30
+    alone = list(PositionBatches(start, end, 12))
+    shares = [
+        list(PositionBatches(start, end, 12, rank=rank, processes=processes))
+        for rank in range(processes)
+    ]
+    joined = [[p for share in step for p in share] for step in zip(*shares, strict=True)]
+    assert joined == alone
+    assert len(PositionBatches(start, end, 12)) == len(alone)
+
+
+def test_positions_go_on_without_gap_or_repeat_up_to_the_end():
+    positions = [position for batch in PositionBatches(24, 100, 12) for position in batch]
+    assert positions == list(range(24, 108))  # the last batch is full
+    assert list(PositionBatches(100, 100, 12)) == []
+    assert list(PositionBatches(108, 100, 12)) == []
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(DataError, match="batch_size 10 must be a multiple of the 4 processes"):
+        PositionBatches(0, 100, 10, processes=4)
+
+
+# ---- crops --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("crop_px", [8, 16, 28, 32])
+def test_low_res_crops_are_crops_of_the_whole_picture_made_small(pictures, crop_px):  # trap 20
+    source = FolderSource(pictures)
+    images = training_images(source, crop_px=crop_px)
+    scale = UPSAMPLER.scale
+    places, flips = set(), set()
+    for position in range(12):
+        sample = images[position]
+        index = int(epoch_order(0, 0, 18)[position])
+        whole = fit_square_of(source, index, UPSAMPLER)
+        small = from_uint8(to_uint8(resize(whole[None], (8, 8), UPSAMPLER.resize_kernel)[0]))
+        found = [
+            (top, left, flip)
+            for top in range(0, 32 - crop_px + 1)
+            for left in range(0, 32 - crop_px + 1)
+            for flip in (False, True)
+            if flipped(whole[:, top : top + crop_px, left : left + crop_px], flip).equal(
+                sample.image
+            )
+        ]
+        assert len(found) == 1  # the pictures have no two equal places
+        top, left, flip = found[0]
+        assert top % scale == left % scale == 0
+        rows, columns = (slice(at // scale, (at + crop_px) // scale) for at in (top, left))
+        assert sample.low_res is not None
+        assert flipped(small[:, rows, columns], flip).equal(sample.low_res)
+        places.add((top, left))
+        flips.add(flip)
+    assert flips == {False, True}
+    assert len(places) > 1 or crop_px == 32
+
+
+def flipped(image: torch.Tensor, flip: bool) -> torch.Tensor:
+    return image.flip(-1) if flip else image
+
+
+def test_without_flip_no_image_is_mirrored(pictures):
+    source = FolderSource(pictures)
+    images = training_images(source, BASE, crop_px=None, flip=False)
+    for position in range(18):
+        index = int(epoch_order(0, 0, 18)[position])
+        assert images[position].image.equal(fit_square_of(source, index, BASE))
+
+
+@pytest.mark.parametrize("crop_px", [33, 36, 10])
+def test_a_crop_that_does_not_fit_is_refused(pictures, crop_px):
+    with pytest.raises(DataError, match=rf"32 px and a multiple of its scale 4, got {crop_px}"):
+        training_images(FolderSource(pictures), crop_px=crop_px)
+
+
+# ---- sizes, ranges, labels ----------------------------------------------------------------------
+
+
+def test_the_middle_square_is_taken_whatever_the_shape():
+    wide = torch.linspace(-1, 1, 48).expand(3, 16, 48)
+    tall = wide.transpose(1, 2)
+    middle = to_uint8(torch.linspace(-1, 1, 48)[16:32])
+    assert fit_square(wide, BASE, "a")[0, 5].equal(middle)
+    assert fit_square(tall, BASE, "a")[0, :, 5].equal(middle)
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "bilinear", "area", "nearest"])
+@pytest.mark.parametrize("side", [16, 17, 33, 50])
+def test_images_shrink_to_the_stage_with_its_own_kernel(kernel, side):
+    image = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    contract = replace(BASE, resize_kernel=kernel)
+    cut = side - side % 16 if kernel == "area" else side  # area is for whole factors
+    wanted = resize(image[None, :, :cut, :cut], (16, 16), kernel)[0]
+    assert fit_square(image, contract, "a").equal(to_uint8(wanted))
+
+
+def test_a_batch_is_in_range_and_has_the_stage_s_shapes(pictures):
+    for batch in batches(training_images(FolderSource(pictures), crop_px=None)):
+        assert batch.images.shape == (6, 3, 32, 32)
+        assert batch.low_res is not None
+        assert batch.low_res.shape == (6, 3, 8, 8)
+        assert batch.labels is not None
+        assert batch.labels.dtype == torch.long
+        for tensor in (batch.images, batch.low_res):
+            assert tensor.dtype == torch.float32
+            assert -1 <= tensor.min() < -0.7
+            assert 0.9 < tensor.max() <= 1
+            assert from_uint8(to_uint8(tensor)).equal(tensor)
+
+
+def test_labels_follow_their_images_and_unknown_ones_are_minus_one(pictures, tmp_path, write_shard):
+    batch = batches(training_images(FolderSource(pictures), BASE, crop_px=None))[0]
+    assert batch.labels is not None
+    for image, label in zip(batch.images, batch.labels.flatten().tolist(), strict=True):
+        red, _, blue = image[:, 7, 7].tolist()
+        assert (blue > red) == (CLASSES.decode([label]) == {"class": "blue"})
+    member = {"1.png": (pictures / "red" / "0.png").read_bytes()}
+    images = training_images(ShardSource(str(write_shard(tmp_path / "a.tar", member))), BASE)
+    assert images[0].labels == [-1]
+
+
+def test_a_class_that_the_stage_does_not_know_is_refused(pictures):
+    few = LabelVocabulary({"class": ["blue", "red"]})
+    images = TrainingImages(FolderSource(pictures), BASE, labels=few)
+    with pytest.raises(CascadeError, match="unknown class 'red-dot': did you mean 'red'"):
+        [images[position] for position in range(18)]
+
+
+# ---- images that do not do ----------------------------------------------------------------------
+
+
+def first_of(path, contract=BASE) -> None:
+    images = TrainingImages(FolderSource(path), contract)
+    next(islice(load_batches(images, PositionBatches(0, 1, 1)), 1))
+
+
+@pytest.mark.parametrize("damage", ["garbage", "empty", "truncated"])
+def test_an_unreadable_image_is_named(tmp_path, pictures, damage):
+    data = (pictures / "red" / "0.png").read_bytes()
+    broken = {"garbage": b"no image", "empty": b"", "truncated": data[: len(data) // 2]}[damage]
+    (tmp_path / "x.png").write_bytes(broken)
+    with pytest.raises(DataError, match=r"x\.png: not a readable image") as error:
+        first_of(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unreadable_image_is_named_from_a_data_worker_too(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no image")
+    images = TrainingImages(FolderSource(tmp_path), BASE)
+    with pytest.raises(DataError, match=r"x\.png: not a readable image") as error:
+        list(load_batches(images, PositionBatches(0, 4, 2), workers=1))
+    assert "Traceback" not in str(error.value)
+
+
+def test_an_image_smaller_than_the_stage_is_named_with_both_sizes(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 15)).save(file, "PNG")
+    (tmp_path / "small.png").write_bytes(file.getvalue())
+    with pytest.raises(DataError, match=r"small\.png: 40x15 px is smaller than the stage's 16 px"):
+        first_of(tmp_path)
+
+
+def test_moving_a_batch_keeps_what_it_holds(pictures):
+    batch = batches(training_images(FolderSource(pictures)))[0]
+    assert same(batch.to("cpu"), batch)
+    moved = batch.to("meta")
+    assert moved.images.device.type == moved.low_res.device.type == "meta"
+    assert len(moved) == 6
+    assert moved.seeds == batch.seeds
+
+
+def test_bytes_of_the_pixels_come_through_unchanged_at_the_stage_s_own_size(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = TrainingImages(FolderSource(tmp_path), BASE, flip=False)[0].image
+    assert np.array_equal(to_uint8(image).permute(1, 2, 0).numpy(), pixels)
