@@ -27,17 +27,20 @@ from cascade.training.settings import TrainingSettings
 from cascade.training.trainer import Trainer
 
 
-def build_stage(recipe: StageRecipe, labels: LabelVocabulary | None) -> Stage:
+def build_stage(
+    recipe: StageRecipe, labels: LabelVocabulary | None, process: NoiseProcess | None = None
+) -> Stage:
     """Make the stage that a recipe describes, with new weights.
 
     Args:
         recipe: of the stage.
         labels: names of the classes, or None if the recipe has no label fields.
+        process: default: made from the recipe too.
     """
     condition = recipe.condition.model_dump(exclude={"labels"})
     return Stage.build(
         Contract(**recipe.contract.model_dump()),
-        build_process(recipe),
+        process or build_process(recipe),
         network=recipe.network.kind,
         network_options=recipe.network.model_dump(exclude={"kind"}),
         labels=labels,
@@ -80,7 +83,7 @@ def build_trainer(
     """
     import torch
 
-    source = open_source(recipe.data.path)
+    source = open_source(recipe.data.path, only=recipe.data.only)
     vocabulary = build_vocabulary(recipe, source)
     torch.manual_seed(recipe.train.seed)
     stage = build_stage(recipe, vocabulary)
@@ -89,7 +92,7 @@ def build_trainer(
         stage.contract,
         labels=vocabulary,
         seed=recipe.train.seed,
-        **recipe.data.model_dump(exclude={"path"}),
+        **recipe.data.model_dump(exclude={"path", "only"}),
     )
     settings = TrainingSettings(**recipe.train.model_dump())
     return Trainer(stage, images, out, settings, report=report)
@@ -120,9 +123,9 @@ def _check_stage(recipe: StageRecipe) -> Stage:
     import torch
 
     fields = {field: [f"any {field}"] for field in recipe.condition.labels}
+    process = build_process(recipe)  # not on the meta device: its numbers are checked
     with torch.device("meta"):
-        stage = build_stage(recipe, LabelVocabulary(fields) if fields else None)
-    stage.process = build_process(recipe)  # with values, which samplers need
+        stage = build_stage(recipe, LabelVocabulary(fields) if fields else None, process)
     stage.check_settings(stage.sampling)
     check_crop(recipe.data.crop_px, stage.contract)
     make_optimisers(stage, TrainingSettings(**recipe.train.model_dump()))

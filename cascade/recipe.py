@@ -88,6 +88,7 @@ class DataSection(Section):
     """Where the images are and how they are cut."""
 
     path: str
+    only: dict[str, list[str]] = {}
     crop_px: int | None = Field(default=None, gt=0)
     flip: bool = True
     cache_mib: int = Field(default=1024, ge=0)

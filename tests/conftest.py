@@ -25,6 +25,7 @@ from cascade.stage import SamplingSettings, Stage
 
 settings.register_profile("cascade", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("cascade")
+torch.set_num_threads(1)  # on tiny tensors, threads mostly wait for each other
 
 
 class RecordingNetwork(nn.Module):

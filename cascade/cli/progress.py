@@ -50,7 +50,7 @@ class TrainingProgress:
 
 
 class SamplingProgress:
-    """One bar per stage, moved by a pipeline's `callback_on_step_end`; drawn from the first step."""
+    """One bar per stage, moved by a pipeline's `callback_on_step_end` and drawn from then on."""
 
     def __init__(self, num_images: int) -> None:
         self._num_images = num_images

@@ -10,14 +10,14 @@ import glob
 import json
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import base_plus_ext
 
-from cascade.errors import DataError
+from cascade.errors import DataError, nearest
 from cascade.imaging.reading import IMAGE_SUFFIXES
 
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
@@ -172,13 +172,57 @@ class ShardSource(ImageSource):
         return self.images[index].labels
 
 
-def open_source(path: str) -> ImageSource:
+class SelectedSource(ImageSource):
+    """The images of a source that have certain labels.
+
+    Args:
+        source: to choose from.
+        only: for each label field the names to keep.
+
+    Raises:
+        DataError: if a name stands on no image.
+    """
+
+    def __init__(self, source: ImageSource, only: Mapping[str, Sequence[str]]) -> None:
+        for field, names in only.items():
+            known = source.vocabulary([field])[field]
+            for name in names:
+                if name not in known:
+                    raise DataError(f"no image has {field} {name!r}: {nearest(name, known)}")
+        self.source = source
+        self.indices = [
+            index
+            for index in range(len(source))
+            if all(source.labels(index).get(field) in names for field, names in only.items())
+        ]
+        if not self.indices:
+            raise DataError(f"no image has all of {dict(only)}.")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        return self.source.name(self.indices[index])
+
+    def read(self, index: int) -> bytes:
+        return self.source.read(self.indices[index])
+
+    def labels(self, index: int) -> dict[str, str]:
+        return self.source.labels(self.indices[index])
+
+
+def open_source(path: str, *, only: Mapping[str, Sequence[str]] | None = None) -> ImageSource:
     """Open a folder, or shards if the path names tar files.
+
+    Args:
+        path: of a folder, or a pattern of shards that ends in `.tar`.
+        only: for each label field the names to keep; default: all images.
 
     Raises:
         DataError: if there is nothing to read.
     """
-    return ShardSource(path) if path.endswith(".tar") else FolderSource(Path(path))
+    source = ShardSource(path) if path.endswith(".tar") else FolderSource(Path(path))
+    return SelectedSource(source, only) if only else source
 
 
 def _index_shard(shard: Path) -> list[_ShardImage]:

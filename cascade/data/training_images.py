@@ -211,7 +211,7 @@ class PositionBatches(Sampler[list[int]]):
 
 
 class _Batches(Dataset[Batch | CascadeError]):
-    """Batches by their positions; an error is a value, or a worker would put a traceback into it."""
+    """Batches by their positions. An error is a value, or a worker would add its traceback."""
 
     def __init__(self, images: TrainingImages) -> None:
         self.images = images

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cascade import files
+from cascade.errors import OutputError
+from cascade.files import atomic_file, atomic_folder, check_writable_folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def replace_folder(path: Path, error: Exception | None = None) -> None:
+    with atomic_folder(path, marks=["mark"]) as temporary:
+        (temporary / "mark").write_text("new")
+        if error is not None:
+            raise error
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def test_a_file_stands_under_its_name_only_when_it_is_complete(tmp_path):
+    target = tmp_path / "deep" / "a.txt"
+    with atomic_file(target) as temporary:
+        temporary.write_text("whole")
+        assert not target.exists()
+        assert temporary.parent == target.parent  # so that the rename is atomic
+    assert content(target.parent) == {"a.txt": "whole"}
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("x"), KeyboardInterrupt(), OSError(28, "disk full")]
+)
+def test_a_failing_write_keeps_the_old_file_and_leaves_no_rubbish(tmp_path, error):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    expected = OutputError if isinstance(error, OSError) else type(error)
+
+    def write() -> None:
+        with atomic_file(target) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(expected):
+        write()
+    assert content(tmp_path) == {"a.txt": "old"}
+
+
+def test_a_file_below_a_file_is_one_clear_error(tmp_path):
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(OutputError, match="cannot write"), atomic_file(tmp_path / "a" / "b"):
+        pass
+
+
+# ---- folders ------------------------------------------------------------------------------------
+
+
+def test_a_folder_stands_under_its_name_only_when_it_is_complete(tmp_path):
+    target = tmp_path / "deep" / "a"
+    with atomic_folder(target, marks=["mark"]) as temporary:
+        (temporary / "mark").write_text("x")
+        assert not target.exists()
+    assert names(tmp_path / "deep") == ["a"]
+    assert content(target) == {"mark": "x"}
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_an_older_version_is_replaced_as_a_whole(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("mark", "only in the old one"):
+        (tmp_path / "a" / name).write_text("old")
+    replace_folder(tmp_path / "a")
+    assert content(tmp_path / "a") == {"mark": "new"}
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("x"), KeyboardInterrupt(), OSError(28, "disk full")]
+)
+def test_a_failing_save_keeps_the_old_folder_and_leaves_no_rubbish(tmp_path, error):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mark").write_text("old")
+    with pytest.raises(OutputError if isinstance(error, OSError) else type(error)):
+        replace_folder(tmp_path / "a", error)
+    assert content(tmp_path / "a") == {"mark": "old"}
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("failing_call", [1, 2])
+def test_a_failing_rename_puts_the_old_folder_back(tmp_path, monkeypatch, failing_call):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mark").write_text("old")
+    calls = []
+
+    def rename(source, target, replace=os.replace):
+        calls.append(source)
+        if len(calls) == failing_call:
+            raise OSError(5, "bad disk")
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", rename)
+    with pytest.raises(OutputError, match=r"cannot write .*: bad disk"):
+        replace_folder(tmp_path / "a")
+    assert content(tmp_path / "a") == {"mark": "old"}
+    assert names(tmp_path) == ["a"]
+
+
+def test_other_people_s_folders_and_files_are_never_replaced(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.jpg").write_text("x")
+    (tmp_path / "letter").write_text("x")
+    with pytest.raises(OutputError, match=r"photos holds other things, such as holiday\.jpg"):
+        replace_folder(tmp_path / "photos")
+    with pytest.raises(OutputError, match="letter is a file; choose another folder"):
+        replace_folder(tmp_path / "letter")
+    assert content(tmp_path / "photos") == {"holiday.jpg": "x"}
+    assert names(tmp_path) == ["letter", "photos"]
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "a").mkdir()
+    replace_folder(tmp_path / "a")
+    assert content(tmp_path / "a") == {"mark": "new"}
+
+
+def test_an_error_of_safetensors_is_an_output_error(tmp_path):
+    with (
+        pytest.raises(OutputError, match="cannot write"),
+        atomic_folder(tmp_path / "a", marks=[]) as temporary,
+    ):
+        save_file({"x": torch.zeros(1)}, temporary / "missing" / "a.safetensors")
+    assert names(tmp_path) == []
+
+
+# ---- output folders -----------------------------------------------------------------------------
+
+
+def test_a_writable_folder_is_made_and_left_empty(tmp_path):
+    check_writable_folder(tmp_path / "a" / "b")
+    assert names(tmp_path / "a" / "b") == []
+
+
+@pytest.mark.parametrize("path", ["file", "file/below", "/proc/below"])
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path, path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot write to folder") as error:
+        check_writable_folder(tmp_path / path)
+    assert str(tmp_path / path) in str(error.value)
+    assert "\n" not in str(error.value)
