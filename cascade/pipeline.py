@@ -294,6 +294,9 @@ class CascadePipeline(DiffusionPipeline):
         """The settings of the stages from `first` on."""
         names = self.stages.names
         run = names[names.index(first) :]
+        takes_level = any(self.stages[name].is_upsampler for name in run)
+        if given.get("augmentation_level") is not None and not takes_level:
+            raise ContractError("augmentation_level: no stage of this run takes an image.")
         values: dict[str, dict[str, Any]] = {name: {} for name in run}
         for setting, value in given.items():
             for name, each in _per_stage(setting, value, names, run).items():
@@ -471,10 +474,12 @@ def _to_tensor(image: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
     if isinstance(image, Tensor):
         if image.ndim == 3:
             image = image[None]
-        if image.ndim != 4 or image.min() < -1.001 or image.max() > 1.001:
+        low, high = (float(end) for end in image.aminmax()) if image.numel() else (0.0, 0.0)
+        in_range = low >= -1.001 and high <= 1.001  # neither holds for NaN
+        if image.ndim != 4 or not image.numel() or not in_range:
             raise ContractError(
                 f"image tensors must be (B, C, h, w) in [-1, 1], got {tuple(image.shape)} in "
-                f"[{float(image.min()):.3g}, {float(image.max()):.3g}]."
+                f"[{low:.3g}, {high:.3g}]."
             )
         return image.float()
     images = [image] if isinstance(image, Image.Image) else list(image)

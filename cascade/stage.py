@@ -489,10 +489,11 @@ class Stage(nn.Module):
                 blur_probability=config["blur_probability"],
                 sampling=SamplingSettings(**config["sampling"]),
             )
-        except CascadeError:
+        except WeightsError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = error if isinstance(error, CascadeError) else repr(error)
             raise WeightsError(
-                f"{folder / 'stage.json'} does not describe a stage: {error!r}."
+                f"{folder / 'stage.json'} does not describe a stage: {reason}"
             ) from error
         return stage.eval()

@@ -29,7 +29,7 @@ def test_stages_keep_their_names_and_order(base_stage, upsampler):
     assert chain.names == ["base", "larger"]
     assert dict(chain.items()) == {"base": base_stage, "larger": upsampler}
     assert chain["larger"] is upsampler
-    with pytest.raises(ContractError, match="no stage 'lager' in this pipeline: .*'larger'"):
+    with pytest.raises(ContractError, match=r"no stage 'lager' in this pipeline: .*'larger'"):
         chain["lager"]
 
 
@@ -71,7 +71,7 @@ def test_replacing_checks_the_joins_anew(base_stage, upsampler):
     other = stage(size_px=64, low_res_px=16)
     assert chain.replaced("larger", other)["larger"] is other
     assert chain["larger"] is upsampler
-    with pytest.raises(ContractError, match="size_px 32.*low_res_px 16"):
+    with pytest.raises(ContractError, match=r"size_px 32.*low_res_px 16"):
         chain.replaced("base", stage(size_px=32))
     with pytest.raises(ContractError, match="no stage 'small'"):
         chain.replaced("small", other)
@@ -110,7 +110,7 @@ def test_a_missing_stage_and_stages_that_do_not_join_are_refused(base_stage, ups
     chain = StageChain({"base": base_stage, "larger": upsampler})
     chain.save_pretrained(tmp_path / "chain")
     shutil.move(tmp_path / "chain" / "larger", tmp_path / "larger")
-    with pytest.raises(WeightsError, match="no stage at .*larger"):
+    with pytest.raises(WeightsError, match=r"no stage at .*larger"):
         StageChain.from_pretrained(tmp_path / "chain")
     shutil.copytree(tmp_path / "chain" / "base", tmp_path / "chain" / "larger")
     with pytest.raises(ContractError, match="do not join"):

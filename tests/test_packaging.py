@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("packaging")  # one worker builds, once
-
 CHECKOUT = Path(__file__).parents[1]
 IGNORED = ("runs/x", "stages/__pycache__/x.pyc", "stages/half.tmp", "pipelines/tiny-32/half.tmp")
 REPORT = """
@@ -65,8 +63,9 @@ def _environment(folder: Path, wheel: Path) -> Environment:
     away = folder / "away"
     away.mkdir(parents=True)
     environment = Environment(folder / "venv", away)
-    _run(sys.executable, "-m", "venv", environment.folder, cwd=away)
-    environment.run("python", "-m", "pip", "install", "--no-deps", "--no-index", str(wheel))
+    _run(sys.executable, "-m", "venv", "--without-pip", environment.folder, cwd=away)
+    pip = [sys.executable, "-m", "pip", "--python", environment.folder]
+    _run(*pip, "install", "--no-deps", "--no-index", wheel, cwd=away)
     site = next(environment.folder.glob("lib/python*/site-packages"))
     outer = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     (site / "dependencies.pth").write_text("\n".join(outer), encoding="utf-8")

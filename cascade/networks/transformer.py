@@ -127,6 +127,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         modulation = stack.modulation(condition)[:, None]  # (B, 1, 6 width)
         for block in stack.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
+                assert self._gradient_checkpointing_func is not None
                 tokens = self._gradient_checkpointing_func(block, tokens, modulation)
             else:
                 tokens = block(tokens, modulation)
@@ -208,8 +209,8 @@ class ConvolutionalHead(nn.Module):
         super().__init__()
         self.mix = nn.Conv2d(in_channels + head_channels, head_channels, 3, padding=1)
         self.out = nn.Conv2d(head_channels, out_channels, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, sample: Tensor, pixels: Tensor) -> Tensor:
         """Args: sample (B, in, H, W), pixels (B, head, H, W). Returns: (B, out, H, W)."""

@@ -98,11 +98,14 @@ def load_checkpoint(state: RunState, folder: Path) -> dict[str, Any]:
             state.optimisers, load_file(folder / "optimisers.safetensors"), values["optimisers"]
         )
         state.images_seen, state.steps = values["images_seen"], values["steps"]
+        about = dict(values["about"])
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"checkpoint {folder} is damaged ({error}).") from error
-    except (KeyError, RuntimeError, ValueError) as error:
+        raise WeightsError(
+            f"checkpoint {folder} is damaged ({error}); remove it to go on from the one before."
+        ) from error
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"checkpoint {folder} is of another stage; use a new --out.") from error
-    return values["about"]
+    return about
 
 
 def _flatten_optimisers(optimisers: list[Optimizer]) -> tuple[dict[str, Tensor], list[Any]]:

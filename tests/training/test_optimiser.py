@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.optim import AdamW, Muon
+
+from cascade.build import build_stage
+from cascade.conditioning.labels import LabelVocabulary
+from cascade.errors import ContractError
+from cascade.recipe import find_recipe, load_stage_recipe
+from cascade.stage import Stage
+from cascade.training.optimiser import (
+    clip_gradients,
+    learning_rate_factor,
+    make_optimisers,
+    set_learning_rate,
+)
+from cascade.training.settings import TrainingSettings
+
+SETTINGS = TrainingSettings(
+    images=1000, batch_size=10, warmup_images=100, decay_fraction=0.3, weight_decay=0.01
+)
+
+
+@pytest.fixture
+def transformer_stage() -> Stage:
+    recipe = load_stage_recipe(find_recipe("tiny-16", "stages"))
+    return build_stage(recipe, LabelVocabulary({"class": ["a", "b"]}))
+
+
+# ---- the learning rate --------------------------------------------------------------------------
+
+
+def test_warm_up_plateau_and_cosine():
+    factors = {seen: learning_rate_factor(seen, SETTINGS) for seen in range(0, 1000, 10)}
+    for seen, factor in factors.items():
+        if seen < 100:
+            assert factor == pytest.approx((seen + 10) / 100)
+        elif seen <= 700:
+            assert factor == 1
+        else:
+            progress = (seen - 700) / 300
+            assert factor == pytest.approx(0.5 * (1 + math.cos(math.pi * progress)))
+
+
+@given(
+    images=st.integers(1, 5000),
+    batch_size=st.integers(1, 300),
+    warmup=st.integers(0, 6000),
+    decay=st.floats(0, 1),
+)
+def test_every_step_of_a_run_learns_and_none_learns_more_than_fully(
+    images, batch_size, warmup, decay
+):
+    settings = TrainingSettings(
+        images=images, batch_size=batch_size, warmup_images=warmup, decay_fraction=decay
+    )
+    factors = [learning_rate_factor(seen, settings) for seen in range(0, images, batch_size)]
+    assert all(0 < factor <= 1 for factor in factors)
+
+
+def test_without_warm_up_and_decay_the_rate_is_full_throughout():
+    flat = replace(SETTINGS, warmup_images=0, decay_fraction=0)
+    assert {learning_rate_factor(seen, flat) for seen in range(0, 1000, 10)} == {1.0}
+
+
+def test_the_rate_is_a_function_of_the_images_seen_alone(transformer_stage):
+    optimisers = make_optimisers(transformer_stage, replace(SETTINGS, optimiser="muon"))
+    for seen in (500, 0, 990, 500):
+        factor = set_learning_rate(optimisers, seen, SETTINGS)
+        assert factor == learning_rate_factor(seen, SETTINGS)
+        assert [group["lr"] for o in optimisers for group in o.param_groups] == [
+            SETTINGS.learning_rate * factor,
+            SETTINGS.muon_learning_rate * factor,
+        ]
+
+
+# ---- which parameters ---------------------------------------------------------------------------
+
+
+def test_adamw_has_every_parameter_and_the_settings(transformer_stage):
+    (adamw,) = make_optimisers(transformer_stage, SETTINGS)
+    assert isinstance(adamw, AdamW)
+    (group,) = adamw.param_groups
+    assert list(map(id, group["params"])) == list(map(id, transformer_stage.parameters()))
+    assert group["betas"] == SETTINGS.betas
+    assert group["weight_decay"] == 0.01
+
+
+def test_muon_has_the_matrices_of_the_blocks_and_adamw_all_else(transformer_stage):
+    adamw, muon = make_optimisers(transformer_stage, replace(SETTINGS, optimiser="muon"))
+    assert isinstance(adamw, AdamW)
+    assert isinstance(muon, Muon)
+    names = {id(parameter): name for name, parameter in transformer_stage.named_parameters()}
+    of_muon = {names[id(p)] for p in muon.param_groups[0]["params"]}
+    of_adamw = {names[id(p)] for p in adamw.param_groups[0]["params"]}
+    assert of_muon.isdisjoint(of_adamw)
+    assert of_muon | of_adamw == set(names.values())
+    assert of_muon == {
+        name
+        for name, parameter in transformer_stage.named_parameters()
+        if re.search(r"\.blocks\.\d+\.", name) and parameter.ndim == 2
+    }
+    assert len(of_muon) >= 8
+
+
+def test_muon_without_blocks_is_refused(base_stage):
+    with pytest.raises(ContractError, match=r"muon needs network\.kind transformer"):
+        make_optimisers(base_stage, replace(SETTINGS, optimiser="muon"))
+
+
+# ---- clipping -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("largest", "after"), [(1.0, 1.0), (100.0, 5.0)])
+def test_gradients_are_scaled_down_to_the_largest_norm_and_never_up(largest, after):
+    parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))]
+    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
+    assert clip_gradients(parameters, largest) == pytest.approx(5.0)
+    norm = torch.cat([parameter.grad for parameter in parameters]).norm().item()
+    assert norm == pytest.approx(after, rel=1e-5)

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cascade.conditioning.low_resolution import quantise
+from cascade.errors import CascadeError, OutputError
+from cascade.imaging.reading import read_image
+from cascade.stage import Stage
+from cascade.training import trainer as trainer_module
+from cascade.training.checkpoint import checkpoints
+from cascade.training.trainer import Trainer
+
+
+def weights(stage: Stage) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in stage.parameters()]
+
+
+def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(a.equal(b) for a, b in zip(first, second, strict=True))
+
+
+def everything(trainer: Trainer) -> list[torch.Tensor]:
+    """Weights, averaged weights and moments."""
+    moments = [
+        moment
+        for optimiser in trainer.state.optimisers
+        for group in optimiser.param_groups
+        for parameter in group["params"]
+        for _, moment in sorted(optimiser.state[parameter].items())
+    ]
+    averaged = [shadow.clone() for shadow in trainer.state.ema.shadow_params]
+    return [*weights(trainer.state.stage), *averaged, *moments]
+
+
+# ---- a whole run --------------------------------------------------------------------------------
+
+
+def test_a_run_learns_and_leaves_its_averaged_weights(make_trainer, tmp_path):
+    lines = []
+    trainer = make_trainer(tmp_path, "train.images=640", report=lines.append)
+    stage = trainer.run()
+    assert [line["images"] for line in lines] == [160, 320, 480, 640]
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert all(line["total"] == 640 for line in lines)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [{**line, "total": 640} for line in log] == lines
+    assert same(weights(stage), trainer.state.ema.shadow_params)
+    saved = Stage.from_pretrained(tmp_path / "stage")
+    assert same(weights(saved), trainer.state.ema.shadow_params)
+    assert not same(weights(saved), weights(trainer.state.stage))
+
+
+def test_the_same_run_gives_the_same_weights_and_another_seed_others(make_trainer, tmp_path):
+    runs = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.manual_seed(len(runs))  # what happened before does not matter
+        runs[name] = make_trainer(tmp_path / name, "train.images=64", f"train.seed={seed}")
+        runs[name].run()
+    assert same(everything(runs["a"]), everything(runs["b"]))
+    assert not same(everything(runs["a"]), everything(runs["c"]))
+
+
+def test_data_workers_do_not_change_a_run(make_trainer, tmp_path):
+    runs = []
+    for workers in (0, 2):
+        runs.append(
+            make_trainer(tmp_path / str(workers), "train.images=64", f"train.workers={workers}")
+        )
+        runs[-1].run()
+    assert same(everything(runs[0]), everything(runs[1]))
+
+
+# ---- going on -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("tiny-16", ["train.optimiser=adamw", "train.weight_decay=0.1"]),
+        ("tiny-16", ["train.optimiser=muon", "train.accumulation_steps=2"]),
+        ("tiny-16-to-32", ["condition.blur_probability=0.5", "condition.low_res_drop=0.2"]),
+    ],
+)
+def test_a_resumed_run_equals_one_without_a_gap_bit_by_bit(  # trap 27
+    make_trainer, tmp_path, recipe, overrides
+):
+    whole = make_trainer(tmp_path / "whole", *overrides, recipe=recipe)
+    whole.run()
+
+    def stop(line: dict[str, float]) -> None:
+        parts[-1].stop_requested = True
+
+    parts = []
+    for end in (160, 320):
+        parts.append(make_trainer(tmp_path / "parts", *overrides, recipe=recipe, report=stop))
+        parts[-1].run()
+        assert parts[-1].state.images_seen == end
+    assert same(everything(parts[-1]), everything(whole))
+    assert parts[-1].state.steps == whole.state.steps == 20
+    assert parts[-1].state.ema.optimization_step == 20
+    for name in ("stage", "ema", "optimisers"):
+        first, second = (
+            load_file(tmp_path / run / "checkpoints" / "000000000320" / f"{name}.safetensors")
+            for run in ("whole", "parts")
+        )
+        assert first.keys() == second.keys()
+        assert all(first[key].equal(second[key]) for key in first)
+
+
+def test_a_finished_run_stays_as_it_is(make_trainer, tmp_path):
+    first = make_trainer(tmp_path, "train.images=64")
+    first.run()
+    again = make_trainer(tmp_path, "train.images=64")
+    again.run()
+    assert again.state.images_seen == 64
+    assert same(everything(again), everything(first))
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(make_trainer, tmp_path):
+    make_trainer(tmp_path, "train.images=64").run()
+    longer = make_trainer(tmp_path, "train.images=96")
+    assert longer.state.images_seen == 64
+    longer.run()
+    assert longer.state.images_seen == 96
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.batch_size=8", "train.batch_size=16, now it is 8"),
+        ("train.seed=1", "train.seed=0, now it is 1"),
+        ("network.width=128", "is of another stage; use a new --out"),
+    ],
+)
+def test_a_run_does_not_go_on_with_what_would_make_it_another(
+    make_trainer, tmp_path, override, words
+):
+    make_trainer(tmp_path, "train.images=32").run()
+    with pytest.raises(CascadeError) as error:
+        make_trainer(tmp_path, override)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(make_trainer, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot write to folder"):
+        make_trainer(tmp_path / "file")
+
+
+# ---- averaged weights ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_the_average_counts_optimiser_steps_and_warms_up(  # trap 25
+    make_trainer, tmp_path, monkeypatch, accumulation
+):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 1)
+    trainer = make_trainer(
+        tmp_path,
+        "train.images=96",
+        "train.ema_decay=0.3",
+        f"train.accumulation_steps={accumulation}",
+        report=lambda _: history.append(weights(trainer.state.stage)),
+    )
+    history: list[list[torch.Tensor]] = []
+    trainer.run()
+    assert len(history) == trainer.state.steps == trainer.state.ema.optimization_step == 6
+    average = history[0]  # the first step replaces what the network started with
+    for n, current in enumerate(history[1:], start=1):
+        decay = min(0.3, (1 + n) / (10 + n))
+        average = [decay * a + (1 - decay) * c for a, c in zip(average, current, strict=True)]
+    for got, wanted in zip(trainer.state.ema.shadow_params, average, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_samples_are_made_with_the_averaged_weights(make_trainer, tmp_path, monkeypatch):  # trap 26
+    used = []
+
+    def sample(stage, seeds, *, plain=Stage.sample, **options):
+        used.append(weights(stage))
+        return plain(stage, seeds, **options)
+
+    monkeypatch.setattr(Stage, "sample", sample)
+    trainer = make_trainer(
+        tmp_path, "train.images=64", "train.sample_every_images=64", "sampling.steps=2"
+    )
+    trainer.run()
+    assert len(used) == 1
+    assert same(used[0], trainer.state.ema.shadow_params)
+    assert not same(used[0], weights(trainer.state.stage))
+
+
+def test_a_grid_of_an_upsampler_shows_input_sample_and_truth(make_trainer, tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        "train.images=32",
+        "train.sample_every_images=32",
+        "train.sample_count=2",
+        "sampling.steps=1",
+        "data.crop_px=null",
+        recipe="tiny-16-to-32",
+    )
+    trainer.run()
+    (grid,) = (tmp_path / "samples").iterdir()
+    assert grid.name == "000000000032.png"
+    image = read_image(grid)
+    assert image.shape == (3, 32, 6 * 34 - 2)
+    for place in range(2):
+        shown = trainer.images[place]
+        left = place * 3 * 34
+        enlarged = quantise(shown.low_res).repeat_interleave(2, 1).repeat_interleave(2, 2)
+        for column, wanted in ((0, enlarged), (2, shown.image)):
+            at = left + column * 34
+            assert (image[:, :, at : at + 32] - wanted).abs().max() < 0.5 / 127.5
+
+
+# ---- steps --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulation", [2, 3, 16])  # of 16 images; 3 leaves a smaller part
+def test_accumulated_gradients_are_those_of_one_batch(  # trap 28
+    make_trainer, tmp_path, monkeypatch, accumulation
+):
+    gradients: list[list[torch.Tensor]] = []
+
+    def keep(parameters, largest_norm):
+        gradients.append([parameter.grad.clone() for parameter in parameters])
+        return 0.0
+
+    monkeypatch.setattr(trainer_module, "clip_gradients", keep)
+    for steps in (1, accumulation):
+        trainer = make_trainer(tmp_path / str(steps), f"train.accumulation_steps={steps}")
+        trainer._step(next(trainer._batches()))
+    for one, many in zip(*gradients, strict=True):
+        torch.testing.assert_close(many, one, rtol=1e-4, atol=1e-6)
+    assert sum(gradient.abs().sum() for gradient in gradients[0]) > 0
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "every", "wanted"),
+    [
+        (16, 32, [32, 64, 80]),
+        (24, 32, [48, 72, 96]),  # no multiple of 32 is ever seen
+        (16, 1000, [80]),
+        (16, 1, [16, 32, 48, 64, 80]),
+    ],
+)
+def test_checkpoints_come_when_a_multiple_is_passed_and_at_the_end(  # trap 29
+    make_trainer, tmp_path, batch_size, every, wanted
+):
+    make_trainer(
+        tmp_path,
+        "train.images=80",
+        f"train.batch_size={batch_size}",
+        f"train.checkpoint_every_images={every}",
+        "train.keep_checkpoints=9",
+    ).run()
+    assert [int(path.name) for path in checkpoints(tmp_path / "checkpoints")] == wanted
+
+
+def test_only_as_many_checkpoints_as_wanted_are_kept(make_trainer, tmp_path):
+    make_trainer(
+        tmp_path, "train.images=80", "train.checkpoint_every_images=16", "train.keep_checkpoints=2"
+    ).run()
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    assert [int(path.name) for path in checkpoints(tmp_path / "checkpoints")] == [64, 80]
+
+
+def test_the_rate_of_every_step_is_that_of_the_images_seen(make_trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 1)
+    lines = []
+    make_trainer(
+        tmp_path, "train.warmup_images=80", "train.decay_fraction=0.5", report=lines.append
+    ).run()
+    factors = [line["learning_rate_factor"] for line in lines]
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert factors[9] == factors[10] == 1
+    assert factors[11:] == sorted(factors[11:], reverse=True)
+    assert factors[-1] == pytest.approx(0.5 * (1 - math.cos(math.pi * 0.1)))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(
+    make_trainer, tmp_path, monkeypatch
+):
+    trainer = make_trainer(tmp_path, "train.checkpoint_every_images=16")
+    batches = iter(range(3))
+    plain = Stage.loss
+
+    def loss(stage, batch):
+        return plain(stage, batch) * (math.nan if next(batches) == 2 else 1)
+
+    monkeypatch.setattr(Stage, "loss", loss)
+    with pytest.raises(CascadeError, match="the loss is not finite after 48 images; lower"):
+        trainer.run()
+    assert [int(path.name) for path in checkpoints(tmp_path / "checkpoints")] == [16, 32]
+    for path in checkpoints(tmp_path / "checkpoints"):
+        for name in ("stage", "ema", "optimisers"):
+            tensors = load_file(path / f"{name}.safetensors").values()
+            assert all(torch.isfinite(tensor).all() for tensor in tensors)
+
+
+@pytest.mark.parametrize("option", ["train.gradient_checkpointing=true", "train.precision=bf16"])
+def test_saving_memory_and_time_barely_change_what_is_learned(make_trainer, tmp_path, option):
+    losses = []
+    for name, overrides in (("plain", []), ("other", [option])):
+        lines = []
+        make_trainer(tmp_path / name, *overrides, "train.images=160", report=lines.append).run()
+        losses.append(lines[-1]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
