@@ -3,6 +3,7 @@ import torch
 
 from cascade.contract import Contract
 from cascade.diffusion.guidance import guide
+from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
 from cascade.stage import SamplingSettings
 
@@ -74,6 +75,18 @@ def seen_at(kept):
         kept[step] = tensors["x0"]
 
     return callback
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "unipc"])
+def test_variance_channels_are_not_part_of_the_image(
+    base_stage, labels, record, sampler
+):  # trap 11
+    base_stage.process = NoiseProcess(base_stage.process.schedule, learned_variance=True)
+    calls = record(base_stage)
+    settings = SamplingSettings(steps=3, guidance=4.0, sampler=sampler)
+    images = base_stage.sample([0, 1], labels=labels[:2], settings=settings)
+    assert images.shape == (2, 3, 16, 16)
+    assert {x_t.shape for x_t, _, _ in calls} == {(4, 3, 16, 16)}
 
 
 def test_guidance_without_dropped_conditions_is_refused(upsampler, low_res):

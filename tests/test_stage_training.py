@@ -186,6 +186,8 @@ def test_level_1_is_normal_noise_that_hides_the_image(conditions_at, low_res):  
     assert small.mean().abs() < 0.05
     correlation = torch.corrcoef(small.flatten(1)) - torch.eye(5)
     assert correlation.abs().max() < 0.2  # each image has noise of its own
+    neighbours = torch.stack([noise[..., ::2].flatten(), noise[..., 1::2].flatten()])
+    assert torch.corrcoef(neighbours)[0, 1] > 0.5  # drawn at 16 px and enlarged with the image
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun"])

@@ -46,15 +46,13 @@ def options(
 
 
 def run() -> None:
-    """Entry point: exit code 0 done, 1 failed, 2 wrong usage."""
+    """Entry point: exit code 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C."""
     try:
         app()
     except RecipeError as error:
         _fail(str(error), 2)
     except CascadeError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("stopped.", 130)
 
 
 def _fail(message: str, code: int) -> None:

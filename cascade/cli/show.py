@@ -20,5 +20,9 @@ def show(
 
     from cascade.recipe import dump_recipe, load_any_recipe
 
-    recipe = load_any_recipe(name, overrides or [])
-    Console().print(Syntax(dump_recipe(recipe), "yaml", background_color="default"))
+    text = dump_recipe(load_any_recipe(name, overrides or []))
+    console = Console()
+    if console.is_terminal:
+        console.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
+    else:  # in a pipe or file it stays YAML: no line is broken
+        typer.echo(text, nl=False)

@@ -191,3 +191,44 @@ def test_a_member_that_is_too_large_is_refused_before_it_is_read(
     with pytest.raises(DataError, match="1001 bytes") as error:
         ShardSource(str(shard))
     one_line_naming(Path(f"{shard}:1.png"), error)
+
+
+# ---- a selection --------------------------------------------------------------------------------
+
+
+def test_only_images_with_the_wanted_labels_are_shown(pictures, tmp_path, write_shard):
+    selected = open_source(str(pictures), only={"class": ["red-dot", "blue"]})
+    whole = FolderSource(pictures)
+    kept = [i for i in range(18) if whole.labels(i)["class"] in ("blue", "red-dot")]
+    assert len(selected) == len(kept) == 12
+    for index, original in enumerate(kept):
+        assert selected.name(index) == whole.name(original)
+        assert selected.read(index) == whole.read(original)
+        assert selected.labels(index) == whole.labels(original)
+    assert selected.vocabulary(["class"]) == {"class": ["blue", "red-dot"]}
+
+
+def test_a_selection_by_two_fields_needs_both(tmp_path, write_shard):
+    labels = [("cat", "noto"), ("cat", "sketch"), ("dog", "noto")]
+    members = {}
+    for number, (animal, style) in enumerate(labels):
+        members[f"{number}.png"] = png(number)
+        members[f"{number}.json"] = json.dumps({"animal": animal, "style": style}).encode()
+    path = str(write_shard(tmp_path / "a.tar", members))
+    selected = open_source(path, only={"animal": ["cat"], "style": ["noto"]})
+    assert [selected.read(index) for index in range(len(selected))] == [png(0)]
+    with pytest.raises(DataError, match=r"no image has all of .*'dog'.*'sketch'"):
+        open_source(path, only={"animal": ["dog"], "style": ["sketch"]})
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [
+        ({"class": ["blue", "redd"]}, "no image has class 'redd': did you mean 'red'"),
+        ({"style": ["noto"]}, "no image has a label 'style'"),
+    ],
+)
+def test_a_selection_of_what_no_image_has_is_refused(pictures, only, words):
+    with pytest.raises(DataError, match=words) as error:
+        open_source(str(pictures), only=only)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,159 @@
+"""Help, exit codes, and how errors leave the command."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from cascade import __version__
+
+VERBS = ("generate", "train", "chain", "ls", "show", "copy", "validate", "doctor")
+RUN = "from cascade.cli.main import run; run()"
+
+
+def separately(*arguments: str, before: str = "", after: str = "") -> subprocess.CompletedProcess:
+    """Run the command in a process of its own, with some code before and after."""
+    code = f"import sys\n{before}\ntry:\n    {RUN}\nfinally:\n    {after or 'pass'}\n"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+# ---- help ---------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_verb(command):
+    for option in ("--help", "-h"):
+        shown = command(option)
+        assert shown.code == 0
+        assert shown.err == ""
+        for verb in VERBS:
+            assert re.search(rf"│ {verb} ", shown.out)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_has_an_example(command, verb):
+    shown = command(verb, "--help")
+    assert shown.code == 0
+    words = " ".join(shown.out.split())
+    assert re.search(rf"Examples?: cascade {verb}", words)
+
+
+def test_version(command):
+    assert command("--version").out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_does_not_import_anything_slow(arguments):
+    slow = "{'torch', 'numpy', 'diffusers', 'PIL', 'omegaconf', 'huggingface_hub'}"
+    done = separately(
+        *arguments, after=f"print(sorted({slow} & set(sys.modules)), file=sys.stderr)"
+    )
+    assert done.returncode == 0
+    assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize("arguments", [["ls"], ["show", "tiny-16"], ["validate", "--help"]])
+def test_verbs_on_recipes_do_not_import_torch(arguments):
+    done = separately(*arguments, after="print('torch' in sys.modules, file=sys.stderr)")
+    assert done.returncode == 0
+    assert done.stderr == "False\n"
+
+
+# ---- usage: 2 -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frobnicate"],
+        ["train"],
+        ["train", "tiny-16", "--no-such-option"],
+        ["chain", "tiny-32"],
+        ["chain", "tiny-32", "--out", "x", "--stage", "base"],
+        ["generate", "tiny-32"],
+        ["generate", "tiny-32", "-o", "x", "-n", "0"],
+        ["generate", "tiny-32", "-o", "x", "-n", "many"],
+        ["generate", "tiny-32", "-o", "x", "--steps", "5,x"],
+        ["generate", "tiny-32", "-o", "x", "--guidance", "much"],
+        ["copy", "tiny-16"],
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_how_to_get_help(
+    command, arguments, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    done = command(*arguments)
+    assert done.code == 2
+    assert "Usage: " in done.err
+    assert "Traceback" not in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_verb_shows_the_help_and_ends_with_2(command):
+    done = command()
+    assert done.code == 2
+    assert "generate" in done.out + done.err
+
+
+# ---- errors: one line ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("show tiny-61", 2, "no recipe 'tiny-61'.* 'tiny-16'"),
+        ("validate tiny-61", 2, "no recipe 'tiny-61'"),
+        ("copy tiny-61 x.yaml", 2, "no recipe 'tiny-61'"),
+        ("train tiny-61", 2, "no stage recipe 'tiny-61'"),
+        ("chain tiny-23 --out x", 2, "no pipeline recipe 'tiny-23'.* 'tiny-32'"),
+        ("generate tiny-23 -o x", 2, "no pipeline recipe 'tiny-23'.* 'tiny-32'"),
+        ("show tiny-16 train.lerning_rate=1", 2, "'train.lerning_rate'; did you mean 'learning_"),
+        ("train tiny-16 train.images=many", 2, "'train.images': .* valid integer"),
+        ("validate tiny-16 contract.size_px=18", 2, "18 px must be a multiple of"),
+        ("validate tiny-16 sampling.sampler=dimm", 1, "unknown sampler 'dimm'"),
+        ("train tiny-16 data.path=nowhere", 1, "no data at nowhere"),
+        ("train tiny-16 data.path=nowhere-{0..3}.tar", 1, "no data at nowhere"),
+        ("chain tiny-32 --out x", 1, "no trained stage in runs/tiny-16; train it first"),
+        ("chain tiny-32 --out x --dtype fp8", 2, "fp32, bf16, fp16, got 'fp8'"),
+        ("chain tiny-32 --out x --card no.md", 2, "no.md: cannot be read"),
+        ("generate tiny-32 -o x", 1, "'tiny-32' has no weights yet: train its stages"),
+        ("generate tiny-32 -o x --device abacus", 1, "device 'abacus' cannot be used"),
+        ("copy tiny-16 file/x.yaml", 1, "cannot write file/x.yaml"),
+    ],
+)
+def test_every_error_is_one_line_and_writes_nothing(
+    command, tmp_path, monkeypatch, arguments, code, words
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    done = command(*arguments.split())
+    assert re.fullmatch(r"cascade: [^\n]+\n", done.err), done.err
+    assert re.search(words, done.err)
+    assert done.code == code
+    assert done.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_installed_command_ends_with_the_code_and_the_line():
+    done = separately("show", "tiny-61")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("cascade: no recipe 'tiny-61'")
+    assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback():
+    interrupted = "import cascade.cli.main as m, cascade.recipe as r\n" + (
+        "def stop(*_): raise KeyboardInterrupt\nr.list_recipes = stop"
+    )
+    done = separately("ls", before=interrupted)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr

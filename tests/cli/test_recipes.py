@@ -1,0 +1,82 @@
+"""`ls`, `show`, `copy`, `validate` and `doctor`."""
+
+from __future__ import annotations
+
+import pytest
+
+from cascade.recipe import (
+    dump_recipe,
+    find_recipe,
+    list_recipes,
+    load_any_recipe,
+    load_stage_recipe,
+    recipe_name,
+)
+
+TINY = find_recipe("tiny-16", "stages")
+
+
+def test_ls_lists_every_recipe(command):
+    listed = command("ls")
+    assert listed.code == 0
+    rows = [line.split() for line in listed.out.splitlines()]
+    for kind, word in (("stages", "stage"), ("pipelines", "pipeline")):
+        for path in list_recipes(kind):
+            assert [row[:2] for row in rows].count([word, recipe_name(path)]) == 1
+
+
+def test_show_prints_the_whole_recipe_so_that_it_can_be_used(command, tmp_path):
+    shown = command("show", "tiny-16", "train.batch_size=7", "train.learning_rate=1e-4")
+    assert shown.code == 0
+    (tmp_path / "shown.yaml").write_text(shown.out)
+    wanted = load_stage_recipe(TINY, ["train.batch_size=7", "train.learning_rate=1e-4"])
+    assert load_any_recipe(str(tmp_path / "shown.yaml")) == wanted
+    assert wanted.train.learning_rate == 1e-4
+    assert shown.out == dump_recipe(wanted)
+
+
+def test_show_prints_long_values_whole(command, tmp_path):
+    path = "/".join(["a long folder name"] * 20)
+    shown = command("show", "tiny-16", f"data.path={path}")
+    (tmp_path / "shown.yaml").write_text(shown.out)
+    assert load_any_recipe(str(tmp_path / "shown.yaml")).data.path == path
+
+
+def test_copy_copies_and_never_overwrites_unless_forced(command, tmp_path):
+    mine = tmp_path / "deep" / "mine.yaml"
+    copied = command("copy", "tiny-16", mine)
+    assert copied.code == 0
+    assert f"cascade validate {mine}" in copied.out
+    assert mine.read_bytes() == TINY.read_bytes()
+    mine.write_text("changed")
+    refused = command("copy", "tiny-16", mine)
+    assert refused.code == 1
+    assert refused.err == f"cascade: {mine} exists; choose another name or add --force.\n"
+    assert mine.read_text() == "changed"
+    assert command("copy", "tiny-16", mine, "--force").code == 0
+    assert mine.read_bytes() == TINY.read_bytes()
+    assert command("copy", "tiny-32", tmp_path).code == 0
+    assert (tmp_path / "pipeline.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", ["tiny-16", "tiny-16-to-32", "tiny-32"])
+def test_validate_says_what_the_recipe_is(command, name):
+    checked = command("validate", name)
+    assert checked.code == 0
+    assert checked.err == ""
+    assert "px" in checked.out.splitlines()[0]
+    assert "M parameters" in checked.out.splitlines()[0]
+
+
+def test_a_copied_recipe_validates_with_overrides(command, tmp_path):
+    command("copy", "tiny-16", tmp_path / "mine.yaml")
+    checked = command("validate", tmp_path / "mine.yaml", "contract.size_px=24")
+    assert checked.code == 0
+    assert "noise -> 24 px" in checked.out
+
+
+def test_doctor_says_what_is_here(command):
+    found = command("doctor")
+    assert found.code == 0
+    for word in ("python", "torch", "device", "bf16"):
+        assert word in found.out

@@ -1,0 +1,221 @@
+"""From pictures to pictures: `train` both stages, `chain` them, `generate`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cascade.pipeline import CascadePipeline
+from cascade.stage import Stage
+
+
+def settings(path: Path) -> dict:
+    with Image.open(path) as picture:
+        return json.loads(picture.text["cascade"])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---- train --------------------------------------------------------------------------------------
+
+
+def test_a_run_holds_stage_checkpoints_samples_and_log(trained):
+    for run, size in ((trained.base, 16), (trained.upsampler, 32)):
+        assert names(run) == ["checkpoints", "log.jsonl", "samples", "stage"]
+        assert names(run / "checkpoints") == ["000000000160", "000000000320"]
+        assert names(run / "samples") == ["000000000320.png"]
+        assert Stage.from_pretrained(run / "stage").contract.size_px == size
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        assert [line["images"] for line in lines] == [160, 320]
+        assert lines[1]["loss"] < lines[0]["loss"]
+
+
+def test_the_default_folder_is_the_recipe_s_name_below_runs(
+    command, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    values = [
+        "train.images=8",
+        "train.batch_size=8",
+        "train.sample_every_images=0",
+        f"data.path={pictures}",
+    ]
+    done = command("train", "tiny-16", *values)
+    assert done.code == 0
+    assert "runs/tiny-16/stage holds the trained stage." in done.out
+    assert (tmp_path / "runs" / "tiny-16" / "stage" / "stage.json").is_file()
+    assert "8/8" in done.err  # the progress goes to stderr
+    again = command("train", "tiny-16", *values)
+    assert again.code == 0
+    assert "holds the trained stage" in again.out
+
+
+@pytest.mark.parametrize("broken", ["corrupt", "too small"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_picture_is_named_in_one_line(command, pictures, tmp_path, broken, workers):
+    shutil.copytree(pictures, tmp_path / "data")
+    bad = tmp_path / "data" / "red" / "bad.png"
+    if broken == "corrupt":
+        bad.write_bytes((pictures / "red" / "0.png").read_bytes()[:200])
+    else:
+        Image.new("RGB", (9, 9)).save(bad)
+    values = [f"data.path={tmp_path / 'data'}", "train.sample_every_images=0"]
+    done = command("train", "tiny-16", *values, f"train.workers={workers}", "--out", tmp_path / "r")
+    assert done.code == 1
+    last = done.err.splitlines()[-1]
+    assert last.startswith(f"cascade: {bad}: ")
+    assert ("not a readable image" in last) == (broken == "corrupt")
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "r" / "stage").exists()
+
+
+def test_training_on_in_another_run_s_folder_is_refused(command, trained, pictures):
+    before = (trained.base / "log.jsonl").read_bytes()
+    done = command("train", "tiny-16-to-32", f"data.path={pictures}", "--out", trained.base)
+    assert done.code == 1
+    assert "is of another stage; use a new --out." in done.err
+    assert done.err.count("\n") == 1
+    assert (trained.base / "log.jsonl").read_bytes() == before
+
+
+# ---- generate -----------------------------------------------------------------------------------
+
+
+def test_generate_writes_numbered_pictures_and_a_grid_and_goes_on(command, trained, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["generate", trained.pipeline, "-n", 3, "--seed", 5, "--steps", "3,2", "-o", out]
+    done = command(*arguments)
+    assert done.code == 0
+    assert done.out == f"3 pictures and grid.png in {out}\n"
+    assert names(out) == ["00000.png", "00001.png", "00002.png", "grid.png"]
+    for number in range(3):
+        written = settings(out / f"{number:05d}.png")
+        assert written["seed"] == 5 + number
+        assert written["steps"] == [3, 2]
+        assert written["pipeline"] == str(trained.pipeline)
+        assert written["labels"]["class"] in ("blue", "red", "red-dot")
+        with Image.open(out / f"{number:05d}.png") as picture:
+            assert picture.size == (32, 32)
+    for bar in ("base", "upsampler"):
+        assert f"{bar} " in done.err
+    first = {name: (out / name).read_bytes() for name in names(out) if name != "grid.png"}
+    assert command(*arguments).code == 0
+    assert names(out)[:6] == [f"{number:05d}.png" for number in range(6)]
+    for number in range(3):
+        assert (out / f"{number:05d}.png").read_bytes() == first[f"{number:05d}.png"]
+        assert (out / f"{number + 3:05d}.png").read_bytes() == first[f"{number:05d}.png"]
+
+
+def test_every_option_of_generate_reaches_the_pipeline(command, trained, tmp_path, monkeypatch):
+    seen = {}
+
+    def spy(self, *arguments, plain=CascadePipeline.__call__, **options):
+        seen.update(options, count=arguments[0])
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr(CascadePipeline, "__call__", spy)
+    options = {
+        "-n": 2,
+        "--seed": 7,
+        "--class": "red",
+        "--steps": "3,2",
+        "--sampler": "ddpm,euler",
+        "--guidance": "2,1",
+        "--augmentation": 0.25,
+        "--batch-size": 1,
+        "--device": "cpu",
+        "-o": tmp_path / "out",
+    }
+    flat = [each for pair in options.items() for each in pair]
+    done = command("generate", trained.pipeline, *flat, "--keep-intermediates")
+    assert done.code == 0, done.err
+    wanted = {
+        "count": 2,
+        "seed": 7,
+        "labels": ["red", "red"],
+        "steps": [3, 2],
+        "sampler": ["ddpm", "euler"],
+        "guidance": [2.0, 1.0],
+        "augmentation_level": 0.25,
+        "batch_size": 1,
+        "keep_intermediates": True,
+    }
+    assert {key: seen[key] for key in wanted} == wanted
+    assert "00001.base.png" in names(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--class", "redd"], "unknown class 'redd': did you mean 'red' or 'red-dot'?"),
+        (["--class", "red,blue"], "'red' and 'blue' are both a class; give one."),
+        (["--steps", "0"], "steps must be from 1 to 1000"),
+        (["--steps", "1,2,3"], "got 3 values for the 2 stages base, upsampler"),
+        (["--sampler", "dimm"], "unknown sampler 'dimm': did you mean 'ddim'"),
+        (["--guidance", "nan"], "guidance must be a finite number"),
+        (["--augmentation", "0.9"], "must be in [0.0, 0.5], as in training; got 0.9"),
+        (["--device", "abacus"], "device 'abacus' cannot be used here"),
+    ],
+)
+def test_what_cannot_be_generated_is_one_line_and_no_picture(
+    command, trained, tmp_path, options, words
+):
+    done = command("generate", trained.pipeline, *options, "-o", tmp_path / "out")
+    assert done.code == 1
+    assert done.err.startswith("cascade: ")
+    assert done.err.count("\n") == 1
+    assert words in done.err
+    assert list(tmp_path.rglob("*.png")) == []
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_line(command, trained, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/below")):
+        done = command("generate", trained.pipeline, "-o", out)
+        assert done.code == 1
+        assert done.err.startswith(f"cascade: cannot write to folder {out}: ")
+        assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("stages/base", "no stage at"),
+        ("stages/base/transformer/diffusion_pytorch_model.safetensors", "no .safetensors file"),
+        ("stages/chain.json", "chain.json is missing"),
+        ("pipeline.yaml", ""),
+    ],
+)
+def test_missing_weights_are_one_line(command, trained, tmp_path, name, words):
+    shutil.copytree(trained.pipeline, tmp_path / "a")
+    missing = tmp_path / "a" / name
+    shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
+    done = command("generate", tmp_path / "a", "--steps", 1, "-o", tmp_path / "out")
+    assert done.code == (1 if words else 0)
+    if words:
+        assert done.err.startswith("cascade: ")
+        assert done.err.count("\n") == 1
+        assert words in done.err
+
+
+def test_a_chained_folder_can_be_chained_again_but_not_over_other_things(
+    command, trained, tmp_path
+):
+    stages = ["--stage", f"base={trained.base}", "--stage", f"upsampler={trained.upsampler}"]
+    for _ in range(2):
+        done = command("chain", "tiny-32", *stages, "--out", tmp_path / "a", "--dtype", "bf16")
+        assert done.code == 0
+        assert f"cascade generate {tmp_path / 'a'}" in done.out
+        assert done.err == ""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_text("x")
+    done = command("chain", "tiny-32", *stages, "--out", tmp_path / "photos")
+    assert done.code == 1
+    assert "holds other things, such as 1.jpg" in done.err
+    assert names(tmp_path / "photos") == ["1.jpg"]

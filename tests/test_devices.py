@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cascade import devices
+from cascade.devices import autocast, best_device, find_device, uses_bf16
+from cascade.diagnosis import diagnose
+from cascade.errors import ContractError
+from cascade.recipe import list_recipes, recipe_name
+
+CPU = torch.device("cpu")
+
+
+def test_a_named_device_is_taken_and_none_means_the_best():
+    assert find_device("cpu") == CPU
+    assert find_device(None) == best_device()
+    if not torch.accelerator.is_available():
+        assert best_device() == CPU
+
+
+@pytest.mark.parametrize("name", ["abacus", "meta", "cuda:99", ""])
+def test_a_device_that_cannot_compute_is_one_clear_line(name):
+    with pytest.raises(ContractError, match=f"device '{name}' cannot be used here") as error:
+        find_device(name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_is_bf16_only_where_it_is_fast(monkeypatch, fast):
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda device: fast)
+    assert uses_bf16(CPU, "auto") == fast
+    assert uses_bf16(CPU, "bf16")
+    assert not uses_bf16(CPU, "fp32")
+    a, b = torch.ones(2, 2), torch.ones(2, 2)
+    with autocast(CPU, "auto"):
+        assert (a @ b).dtype == (torch.bfloat16 if fast else torch.float32)
+    with autocast(CPU, "fp32"):
+        assert (a @ b).dtype == torch.float32
+
+
+def test_the_diagnosis_names_versions_device_precision_extras_and_weights(monkeypatch):
+    monkeypatch.setattr("cascade.diagnosis.EXTRAS", {"not_there": ("web", "shows a page")})
+    found = {finding.subject: finding for finding in diagnose()}
+    assert torch.__version__.startswith(found["torch"].found)
+    assert found["device"].found
+    assert found["bf16"].meaning in ("precision auto is bf16", "precision auto is fp32")
+    assert found["not_there"].found == "missing"
+    assert 'pip install "cascade-diffusion[web]"' in found["not_there"].meaning
+    bundled = [
+        recipe_name(path)
+        for path in list_recipes("pipelines")
+        if (path.parent / "model_index.json").is_file()
+    ]
+    assert [f.found for f in diagnose() if f.subject == "weights"] == bundled
