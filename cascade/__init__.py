@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cascade.diffusion.schedule import NoiseSchedule
     from cascade.errors import CascadeError
     from cascade.pipeline import CascadeOutput, CascadePipeline
-    from cascade.stage import SamplingSettings, Stage
+    from cascade.sampling_settings import SamplingSettings
+    from cascade.stage import Stage
     from cascade.training.settings import TrainingSettings
     from cascade.training.trainer import Trainer
 
@@ -35,7 +36,7 @@ _HOMES = {
     "LabelVocabulary": "cascade.conditioning.labels",
     "NoiseProcess": "cascade.diffusion.process",
     "NoiseSchedule": "cascade.diffusion.schedule",
-    "SamplingSettings": "cascade.stage",
+    "SamplingSettings": "cascade.sampling_settings",
     "ShardSource": "cascade.data.sources",
     "Stage": "cascade.stage",
     "Trainer": "cascade.training.trainer",

@@ -21,7 +21,8 @@ from cascade.recipe import (
     load_pipeline_recipe,
     load_stage_recipe,
 )
-from cascade.stage import SamplingSettings, Stage
+from cascade.sampling_settings import SamplingSettings
+from cascade.stage import Stage
 from cascade.training.optimiser import make_optimisers
 from cascade.training.settings import TrainingSettings
 from cascade.training.trainer import Trainer

@@ -6,14 +6,12 @@ Shapes: B images, C channels, H and W pixels, F label fields.
 from __future__ import annotations
 
 import json
-import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers import __version__ as diffusers_version
@@ -24,19 +22,26 @@ from torch import Tensor
 from cascade.chain import StageChain
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.devices import Precision
-from cascade.diffusion.noise import derive_seed
 from cascade.diffusion.samplers import make_sampler
 from cascade.errors import ContractError, WeightsError
 from cascade.files import atomic_folder
 from cascade.hub import download, upload
-from cascade.imaging.writing import to_pil
 from cascade.model_card import write_model_card
-from cascade.stage import SamplingSettings, Stage
+from cascade.pipeline_inputs import (
+    Labels,
+    OutputType,
+    PerStage,
+    as_output,
+    choose_labels,
+    encode_for,
+    make_seeds,
+    per_stage,
+    to_tensor,
+)
+from cascade.sampling_settings import SamplingSettings
+from cascade.stage import Stage
 from cascade.weights import read_json
 
-Labels = Mapping[str, str]
-PerStage = Any  # one value for all stages, a sequence in their order, or a mapping by name
-OutputType = Literal["pil", "pt", "np"]
 BATCH_PIXELS = 2**18
 PIPELINE_FILE = '''"""Where diffusers finds the class of this folder: trust_remote_code=True."""
 
@@ -173,9 +178,9 @@ class CascadePipeline(DiffusionPipeline):
             raise ContractError(
                 f"callbacks can have {self._callback_tensor_inputs}, not {unknown}."
             )
-        given = None if image is None else _to_tensor(image)
+        given = None if image is None else to_tensor(image)
         count = num_images if given is None else given.shape[0]
-        seeds = _seeds(count, seed, seeds)
+        seeds = make_seeds(count, seed, seeds)
         first = self._first_stage(given, start_at)
         settings = self._settings(
             first,
@@ -184,7 +189,7 @@ class CascadePipeline(DiffusionPipeline):
             guidance=guidance,
             augmentation_level=augmentation_level,
         )
-        chosen = self._choose_labels(labels, seeds)
+        chosen = choose_labels(self.labels, labels, seeds)
         current, intermediates = given, {}
         *_, last = settings
         for name in settings:
@@ -200,10 +205,10 @@ class CascadePipeline(DiffusionPipeline):
                 callback_tensors=callback_on_step_end_tensor_inputs,
             )
             if keep_intermediates and name != last:
-                intermediates[name] = _as_output(current, output_type)
+                intermediates[name] = as_output(current, output_type)
         self._current_stage = None
         assert current is not None
-        images = _as_output(current, output_type)
+        images = as_output(current, output_type)
         if not return_dict:
             return (images,)
         return CascadeOutput(images=images, seeds=seeds, labels=chosen, intermediates=intermediates)
@@ -249,7 +254,7 @@ class CascadePipeline(DiffusionPipeline):
                 results.append(
                     stage.sample(
                         seeds[part],
-                        labels=_encode(stage.labels, labels[part]),
+                        labels=encode_for(stage.labels, labels[part]),
                         low_res=None if low_res is None else low_res[part].to(self.device),
                         settings=settings,
                         stream=f"stage {name}",
@@ -299,7 +304,7 @@ class CascadePipeline(DiffusionPipeline):
             raise ContractError("augmentation_level: no stage of this run takes an image.")
         values: dict[str, dict[str, Any]] = {name: {} for name in run}
         for setting, value in given.items():
-            for name, each in _per_stage(setting, value, names, run).items():
+            for name, each in per_stage(setting, value, names, run).items():
                 values[name][setting] = each
         settings = {}
         for name in run:
@@ -308,30 +313,6 @@ class CascadePipeline(DiffusionPipeline):
             settings[name] = self.stages[name].sampling.changed(**values[name])
             self.stages[name].check_settings(settings[name])
         return settings
-
-    def _choose_labels(
-        self, labels: Labels | str | Sequence[Labels | str] | None, seeds: list[int]
-    ) -> list[dict[str, str]]:
-        """One set of labels per image; what is not given is drawn from the image's seed."""
-        vocabulary = self.labels
-        if vocabulary is None:
-            if labels is not None:
-                raise ContractError("this pipeline has no classes, but labels were given.")
-            return [{} for _ in seeds]
-        if labels is None or isinstance(labels, str | Mapping):
-            labels = [labels or {}] * len(seeds)
-        if len(labels) != len(seeds):
-            raise ContractError(f"got {len(labels)} labels for {len(seeds)} images.")
-        chosen = []
-        for each, seed in zip(labels, seeds, strict=True):
-            asked = vocabulary.parse(each) if isinstance(each, str) else dict(each)
-            vocabulary.encode(asked)
-            drawn = {
-                field: names[derive_seed(seed, "label", field) % len(names)]
-                for field, names in vocabulary.fields.items()
-            }
-            chosen.append(drawn | asked)
-        return chosen
 
     # ---- saving and loading ---------------------------------------------------------------------
 
@@ -427,73 +408,3 @@ class CascadePipeline(DiffusionPipeline):
         if index.get("stages") is None:
             raise WeightsError(f"{local} is a diffusers pipeline, but not a Cascade.")
         return cls(StageChain.from_pretrained(local / "stages", torch_dtype=torch_dtype))
-
-
-def _per_stage(setting: str, value: PerStage, names: list[str], run: list[str]) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if isinstance(value, Mapping):
-        unknown = set(value) - set(names)
-        if unknown:
-            raise ContractError(f"{setting}: no stage {min(unknown)!r}; there are {names}.")
-        return {name: each for name, each in value.items() if name in run}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        for stages in (run, names):
-            if len(value) == len(stages):
-                pairs = dict(zip(stages, value, strict=True))
-                return {name: each for name, each in pairs.items() if name in run}
-        raise ContractError(
-            f"{setting}: got {len(value)} values for the {len(run)} stages {', '.join(run)}."
-        )
-    return dict.fromkeys(run, value)
-
-
-def _seeds(count: int, seed: int | None, seeds: Sequence[int] | None) -> list[int]:
-    if count < 1:
-        raise ContractError(f"num_images must be at least 1, got {count}.")
-    if seeds is not None:
-        if len(seeds) != count:
-            raise ContractError(f"got {len(seeds)} seeds for {count} images.")
-        return [int(each) for each in seeds]
-    first = secrets.randbelow(2**31) if seed is None else int(seed)
-    return list(range(first, first + count))
-
-
-def _encode(vocabulary: LabelVocabulary | None, labels: list[dict[str, str]]) -> Tensor | None:
-    """Indices in one stage's own vocabulary, which may know fewer fields than the pipeline."""
-    if vocabulary is None:
-        return None
-    known = [
-        {f: name for f, name in each.items() if name in vocabulary.fields.get(f, ())}
-        for each in labels
-    ]
-    return vocabulary.batch(known)
-
-
-def _to_tensor(image: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
-    if isinstance(image, Tensor):
-        if image.ndim == 3:
-            image = image[None]
-        low, high = (float(end) for end in image.aminmax()) if image.numel() else (0.0, 0.0)
-        in_range = low >= -1.001 and high <= 1.001  # neither holds for NaN
-        if image.ndim != 4 or not image.numel() or not in_range:
-            raise ContractError(
-                f"image tensors must be (B, C, h, w) in [-1, 1], got {tuple(image.shape)} in "
-                f"[{low:.3g}, {high:.3g}]."
-            )
-        return image.float()
-    images = [image] if isinstance(image, Image.Image) else list(image)
-    if not images or len({each.size for each in images}) > 1:
-        raise ContractError("images to start from must all have the same size, at least one.")
-    pixels = np.stack([np.asarray(each.convert("RGB")) for each in images])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def _as_output(images: Tensor, output_type: OutputType) -> Any:
-    if output_type == "pt":
-        return images
-    if output_type == "np":
-        return ((images + 1) / 2).permute(0, 2, 3, 1).numpy()
-    if output_type == "pil":
-        return to_pil(images)
-    raise ContractError(f"output_type must be 'pil', 'pt' or 'np', got {output_type!r}.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,55 +27,14 @@ from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.samplers import make_sampler
 from cascade.diffusion.schedule import NoiseSchedule
-from cascade.diffusion.thresholding import Threshold
 from cascade.errors import CascadeError, ContractError, WeightsError, nearest
 from cascade.files import atomic_folder
 from cascade.networks.embedding import ConditionEmbedding
 from cascade.networks.stage_network import NETWORKS, StageNetwork
+from cascade.sampling_settings import SamplingSettings
 from cascade.weights import load_component, read_json, save_component
 
 StepCallback = Callable[[int, int, dict[str, Tensor]], Mapping[str, Tensor] | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingSettings:
-    """How a stage samples unless told otherwise.
-
-    Attributes:
-        sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, or a diffusers scheduler.
-        steps: timesteps to visit.
-        guidance: classifier-free guidance scale; 1 is none.
-        augmentation_level: noise on the low-resolution image, in the contract's range.
-        threshold: `static`, `dynamic` or `none`.
-        percentile: of the dynamic threshold.
-        eta: of ddim; 0 is deterministic.
-    """
-
-    sampler: str = "ddim"
-    steps: int = 50
-    guidance: float = 1.0
-    augmentation_level: float = 0.0
-    threshold: Threshold = "static"
-    percentile: float = 0.995
-    eta: float = 0.0
-
-    def changed(self, **values: Any) -> SamplingSettings:
-        """The same settings with some values replaced; None leaves a value as it is.
-
-        Raises:
-            ContractError: for an unknown setting.
-        """
-        known = [field.name for field in fields(self)]
-        for name in values:
-            if name not in known:
-                raise ContractError(f"unknown sampling setting {name!r}: {nearest(name, known)}")
-        return replace(self, **{name: v for name, v in values.items() if v is not None})
-
-    def sampler_options(self) -> dict[str, Any]:
-        """What `make_sampler` takes besides name and steps."""
-        options: dict[str, Any] = {"threshold": self.threshold, "percentile": self.percentile}
-        # An eta that this sampler would not use is passed on too, so that it is refused.
-        return options | ({"eta": self.eta} if self.sampler == "ddim" or self.eta else {})
 
 
 class Stage(nn.Module):

@@ -21,7 +21,8 @@ from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
-from cascade.stage import SamplingSettings, Stage
+from cascade.sampling_settings import SamplingSettings
+from cascade.stage import Stage
 
 settings.register_profile("cascade", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("cascade")

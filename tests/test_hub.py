@@ -14,6 +14,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from cascade.build import load_pipeline
 from cascade.errors import OutputError, WeightsError
 from cascade.hub import download, upload
 from cascade.pipeline import CascadePipeline
@@ -194,3 +195,14 @@ def test_pushing_without_a_hub_is_one_clear_line_and_leaves_nothing(
             push()
         assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands_load_a_pipeline_by_its_id_unless_a_folder_has_that_name(
+    hub, pipeline, tmp_path, monkeypatch
+):
+    pipeline.push_to_hub("me/cascade", token="hf_x")
+    monkeypatch.chdir(tmp_path)
+    assert load_pipeline("me/cascade").stages.names == ["base", "up"]
+    hub.clear()
+    pipeline.save_pretrained("me/cascade")
+    assert load_pipeline("me/cascade").stages.names == ["base", "up"]

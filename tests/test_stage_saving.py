@@ -10,7 +10,8 @@ from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import WeightsError
-from cascade.stage import SamplingSettings, Stage
+from cascade.sampling_settings import SamplingSettings
+from cascade.stage import Stage
 
 
 @pytest.mark.parametrize("name", ["base_stage", "upsampler"])

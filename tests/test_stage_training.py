@@ -12,7 +12,7 @@ from cascade.contract import Contract
 from cascade.data.batch import Batch
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
-from cascade.stage import SamplingSettings
+from cascade.sampling_settings import SamplingSettings
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def decode_image(data: bytes, name: str) -> Tensor:
                         "pixels allowed; make it smaller."
                     )
                 image.load()
-                return _to_tensor(ImageOps.exif_transpose(image))
+                return pil_to_tensor(ImageOps.exif_transpose(image))
     except DataError:
         raise
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
@@ -68,7 +68,8 @@ def read_image(path: Path) -> Tensor:
     return decode_image(data, str(path))
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def pil_to_tensor(image: Image.Image) -> Tensor:
+    """Pixels of a PIL image by the rules above: (3, H, W) float32 in [-1, 1]."""
     if image.mode.startswith("I;16") or image.mode == "I":
         grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
         return (grey.clamp(0, 1) * 2 - 1).expand(3, -1, -1).contiguous()
