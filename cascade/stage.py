@@ -328,6 +328,11 @@ class Stage(nn.Module):
             labels = torch.full(wanted, -1) if labels is None else labels
             if tuple(labels.shape) != wanted:
                 raise ContractError(f"labels must be {wanted}, got {tuple(labels.shape)}.")
+            for field, (name, size) in enumerate(
+                zip(self.labels.fields, self.labels.sizes, strict=True)
+            ):
+                if labels[:, field].amin() < -1 or labels[:, field].amax() >= size:
+                    raise ContractError(f"indices of {name} must be from -1 to {size - 1}.")
             labels = labels.to(self.device)
         image = level = None
         if low_res is not None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
@@ -78,46 +79,55 @@ def test_the_last_stage_s_images_come_out_in_each_form(pipeline):
 
 
 @pytest.mark.parametrize(
-    ("precision", "largest", "mean"),
+    ("precision", "tolerance"),
     [
         # The batch changes only the order in which kernels add up float32: errors of 1e-7, which
-        # grow to 1e-5 in the steps of these random networks. A twentieth of an 8-bit step is above
-        # that, and far below the 1 by which other noise changes an image.
-        ("fp32", STEP / 20, STEP / 200),
+        # grow to 1e-5 in the steps of these random networks.
+        ("fp32", STEP / 20),
         # bfloat16 has 8 bits of mantissa, so another order of adding up may shift a value of 1 by
         # 1/256 in every layer.
-        ("bf16", 16 / 256, 1 / 256),
+        ("bf16", 16 / 256),
     ],
 )
-def test_a_seed_gives_its_image_at_any_batch_size(pipeline, precision, largest, mean):  # trap 30
+def test_a_seed_gives_its_image_at_any_batch_size(pipeline, precision, tolerance):  # trap 30
     options = {
         "precision": precision,
         "keep_intermediates": True,
         "sampler": ["ddpm", "euler-ancestral"],  # both draw noise at every step
         "guidance": 1.5,
     }
+
+    def alike(first: CascadeOutput, second: CascadeOutput) -> bool:
+        base, last = (
+            (a[: len(b)] - b).abs()
+            for a, b in (
+                (first.intermediates["base"], second.intermediates["base"]),
+                (first.images, second.images),
+            )
+        )
+        # Between the stages images are rounded to 8 bits, where any error can move a pixel by a
+        # whole step; the upsampler turns that into as much again, at that place.
+        return bool(base.max() <= tolerance and last.max() <= 2 * STEP + tolerance) and bool(
+            last.mean() <= tolerance / 2
+        )
+
     together = sample(pipeline, 5, seed=7, batch_size=5, **options)
     for size in (1, 2, 3):
         apart = sample(pipeline, 5, seed=7, batch_size=size, **options)
-        for a, b in (
-            (together.images, apart.images),
-            (together.intermediates["base"], apart.intermediates["base"]),
-        ):
-            assert (a - b).abs().max() <= largest
-            assert (a - b).abs().mean() <= mean
+        assert alike(together, apart)
         assert apart.labels == together.labels
         assert apart.seeds == together.seeds
-    alone = sample(pipeline, seeds=[9], batch_size=1, **options)
-    assert (alone.images[0] - together.images[2]).abs().max() <= largest
-    other = sample(pipeline, seeds=[10], batch_size=1, **options)
-    assert (other.images[0] - together.images[2]).abs().mean() > 10 * largest
+    assert alike(together, sample(pipeline, seeds=[7], **options))
+    other = sample(pipeline, seeds=[8], **options)
+    assert (other.images[0] - together.images[0]).abs().mean() > 0.1
+    assert not alike(together, other)
 
 
 def test_the_whole_batch_comes_back_in_the_order_of_the_seeds(pipeline):  # trap 31
     seeds = [4, 0, 2, 9, 4]
     result = sample(pipeline, 5, seeds=seeds, batch_size=2)
     assert result.seeds == seeds
-    assert result.images[0].sub(result.images[4]).abs().max() < STEP / 100
+    assert result.images[0].sub(result.images[4]).abs().max() < 2 * STEP
     assert result.labels[0] == result.labels[4]
     for first in range(4):
         for second in range(first):
@@ -142,11 +152,15 @@ def test_the_global_generator_is_neither_used_nor_moved(pipeline):
     assert sample(pipeline, 1, seed=3, sampler="ddpm").images.equal(first.images)
 
 
-def test_stages_of_one_seed_have_different_noise(pipeline, record):
+def test_no_noise_of_one_stage_is_that_of_another(pipeline, record):
     calls = {name: record(stage) for name, stage in pipeline.stages.items()}
-    sample(pipeline, 1, seed=3, steps=1)
+    sample(pipeline, 1, seed=3, steps=1, augmentation_level=1.0)  # conditioned on pure noise
     base, up = calls["base"][0][0], calls["up"][0][0]
-    assert not base.flatten()[:768].equal(up.flatten()[:768])
+    condition = calls["up"][0][2].image
+    enlarged = interpolate(base, size=condition.shape[-1], mode="bicubic")
+    for a, b in ((condition, enlarged), (up.flatten()[:768], base.flatten())):
+        correlation = torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]
+        assert correlation.abs() < 0.2  # of 768 independent numbers: 0.04
 
 
 @pytest.mark.parametrize(
