@@ -12,11 +12,14 @@ from cascade.data.training_images import TrainingImages, check_crop
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import RecipeError, WeightsError, nearest
+from cascade.files import atomic_file
 from cascade.pipeline import CascadePipeline
 from cascade.recipe import (
     PipelineRecipe,
+    PipelineStageSection,
     SamplingSection,
     StageRecipe,
+    dump_recipe,
     find_recipe,
     load_pipeline_recipe,
     load_stage_recipe,
@@ -81,6 +84,9 @@ def build_trainer(
         recipe: of the stage.
         out: folder of the run.
         report: see `Trainer`.
+
+    Raises:
+        CascadeError: if recipe, data and folder do not go together.
     """
     import torch
 
@@ -96,7 +102,11 @@ def build_trainer(
         **recipe.data.model_dump(exclude={"path", "only"}),
     )
     settings = TrainingSettings(**recipe.train.model_dump())
-    return Trainer(stage, images, out, settings, report=report)
+    _check_crop_suits_network(recipe, stage)
+    trainer = Trainer(stage, images, out, settings, report=report)
+    with atomic_file(out / "recipe.yaml") as temporary:
+        temporary.write_text(dump_recipe(recipe), encoding="utf-8")
+    return trainer
 
 
 def check_recipe(recipe: StageRecipe | PipelineRecipe) -> list[str]:
@@ -129,8 +139,17 @@ def _check_stage(recipe: StageRecipe) -> Stage:
         stage = build_stage(recipe, LabelVocabulary(fields) if fields else None, process)
     stage.check_settings(stage.sampling)
     check_crop(recipe.data.crop_px, stage.contract)
+    _check_crop_suits_network(recipe, stage)
     make_optimisers(stage, TrainingSettings(**recipe.train.model_dump()))
     return stage
+
+
+def _check_crop_suits_network(recipe: StageRecipe, stage: Stage) -> None:
+    crop_px, multiple_px = recipe.data.crop_px, stage.network.size_multiple_px
+    if crop_px is not None and crop_px % multiple_px:
+        raise RecipeError(
+            f"data.crop_px must be a multiple of {multiple_px} for this network, got {crop_px}."
+        )
 
 
 def _describe(recipe: StageRecipe, stage: Stage) -> str:
@@ -190,9 +209,9 @@ def chain_pipeline(
             raise RecipeError(f"{recipe_path}: no stage {name!r}; {nearest(name, names)}")
     stages = {}
     for section in recipe.stages:
-        folder = find_stage(runs.get(section.name, Path("runs") / section.recipe))
-        stage = Stage.from_pretrained(folder)
+        stage = Stage.from_pretrained(find_stage(runs.get(section.name) or _default_run(section)))
         stage.sampling = apply_sampling(stage.sampling, section.sampling)
+        stage.check_settings(stage.sampling)
         stages[section.name] = stage
     pipeline = CascadePipeline.from_stages(stages)
     pipeline.save_pretrained(
@@ -202,6 +221,11 @@ def chain_pipeline(
         extra_files={"pipeline.yaml": _read_text(recipe_path)},
     )
     return pipeline
+
+
+def _default_run(section: PipelineStageSection) -> Path:
+    """Where `cascade train` puts the stage of a recipe unless told otherwise."""
+    return Path("runs") / load_stage_recipe(find_recipe(section.recipe, "stages")).name
 
 
 def _read_text(path: Path) -> str:

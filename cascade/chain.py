@@ -45,23 +45,19 @@ class StageChain(ModelMixin):
                     previous[1].contract, name=name, previous_name=previous[0]
                 )
             previous = (name, stage)
-        self.members = nn.ModuleDict(dict(stages))
+        self.names = list(stages)
+        self.members = nn.ModuleList(stages.values())
 
     def items(self) -> Iterator[tuple[str, Stage]]:
         """Names and stages, first stage first."""
-        for name, stage in self.members.items():
+        for name, stage in zip(self.names, self.members, strict=True):
             assert isinstance(stage, Stage)
             yield name, stage
 
-    @property
-    def names(self) -> list[str]:
-        """The stages' names, first stage first."""
-        return list(self.members)
-
     def __getitem__(self, name: str) -> Stage:
-        if name not in self.members:
+        if name not in self.names:
             raise ContractError(f"no stage {name!r} in this pipeline: {nearest(name, self.names)}")
-        stage = self.members[name]
+        stage = self.members[self.names.index(name)]
         assert isinstance(stage, Stage)
         return stage
 
@@ -72,7 +68,7 @@ class StageChain(ModelMixin):
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write each stage into a folder of its name, and `chain.json` with their order."""
-        with atomic_folder(Path(folder), marks=["chain.json"]) as temporary:
+        with atomic_folder(Path(folder), owned=["chain.json", *self.names]) as temporary:
             self.write(temporary, dtype=dtype)
 
     def write(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:

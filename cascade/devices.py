@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -48,7 +48,13 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def uses_bf16(device: torch.device, precision: Precision) -> bool:
-    """What `precision` means on this device: `auto` is bf16 where it is fast."""
+    """What `precision` means on this device: `auto` is bf16 where it is fast.
+
+    Raises:
+        ContractError: for an unknown precision.
+    """
+    if precision not in get_args(Precision):
+        raise ContractError(f"precision must be one of {get_args(Precision)}, got {precision!r}.")
     return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
 
 

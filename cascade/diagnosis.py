@@ -16,7 +16,6 @@ from cascade.recipe import list_recipes, recipe_name
 
 EXTRAS = {
     "cairosvg": ("datasets", "builds the emoji data set"),
-    "tensorboard": ("trackers", "shows training curves"),
 }
 
 

@@ -35,22 +35,22 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path, *, marks: Collection[str]) -> Iterator[Path]:
+def atomic_folder(path: Path, *, owned: Collection[str]) -> Iterator[Path]:
     """Give a temporary folder beside `path` that takes its place when the block ends well.
 
     A folder that stood there before is removed only after the new one is complete.
 
     Args:
         path: of the folder.
-        marks: files of which a folder that stands there must hold one, so that only an older
-            version of the same thing is ever replaced, and not somebody's other work.
+        owned: names of the files and folders that may stand there already and be replaced; where
+            anything else does, it is somebody's work and nothing is touched.
 
     Raises:
         OutputError: if the folder cannot be written, or something else stands there.
     """
     temporary = None
     try:
-        _check_replaceable(path, marks)
+        _check_replaceable(path, owned)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         temporary.chmod(0o755)
@@ -76,22 +76,22 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         os.replace(path, aside / "old")
         try:
             os.replace(temporary, path)
-        except OSError:
+        except BaseException:
             os.replace(aside / "old", path)
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _check_replaceable(path: Path, marks: Collection[str]) -> None:
+def _check_replaceable(path: Path, owned: Collection[str]) -> None:
     if not path.exists():
         return
     if not path.is_dir():
         raise OutputError(f"{path} is a file; choose another folder.")
-    inside = {each.name for each in path.iterdir()}
-    if inside and inside.isdisjoint(marks):
+    foreign = {each.name for each in path.iterdir()} - set(owned)
+    if foreign:
         raise OutputError(
-            f"{path} holds other things, such as {min(inside)}, and would be replaced; choose "
+            f"{path} holds other things, such as {min(foreign)}, and would be replaced; choose "
             "another folder or empty it."
         )
 

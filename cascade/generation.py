@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cascade.build import load_pipeline
@@ -14,8 +15,10 @@ from cascade.devices import find_device
 from cascade.files import check_writable_folder
 from cascade.imaging.writing import contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput
+from cascade.pipeline_inputs import make_seeds
 
-NUMBERED = "[0-9][0-9][0-9][0-9][0-9].png"
+PICTURES_AT_A_TIME = 16  # written before the next are begun
+MOST_IN_GRID = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,46 +60,51 @@ def generate_files(
     check_writable_folder(out)
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
-    turns = [
-        wanted.classes[i % len(wanted.classes)]
-        for i in range(wanted.num_images if wanted.classes else 0)
-    ]
-    result = pipeline(
-        wanted.num_images,
-        seed=wanted.seed,
-        labels=turns or None,
-        steps=wanted.steps,
-        sampler=wanted.sampler,
-        guidance=wanted.guidance,
-        augmentation_level=wanted.augmentation_level,
-        batch_size=wanted.batch_size,
-        keep_intermediates=wanted.keep_intermediates,
-        callback_on_step_end=callback,
-        output_type="pt",
+    numbers = _free_numbers(out, wanted.num_images)
+    seeds = make_seeds(wanted.num_images, wanted.seed, None)
+    shown: list[Tensor] = []
+    files: list[Path] = []
+    for first in range(0, wanted.num_images, PICTURES_AT_A_TIME):
+        part = range(first, min(first + PICTURES_AT_A_TIME, wanted.num_images))
+        result = pipeline(
+            len(part),
+            seeds=[seeds[i] for i in part],
+            labels=[wanted.classes[i % len(wanted.classes)] for i in part]
+            if wanted.classes
+            else None,
+            steps=wanted.steps,
+            sampler=wanted.sampler,
+            guidance=wanted.guidance,
+            augmentation_level=wanted.augmentation_level,
+            batch_size=wanted.batch_size,
+            keep_intermediates=wanted.keep_intermediates,
+            callback_on_step_end=callback,
+            output_type="pt",
+        )
+        assert isinstance(result, CascadeOutput)
+        files += _write_pictures(result, [out / f"{numbers[i]:05d}.png" for i in part], name)
+        shown += list(result.images[: MOST_IN_GRID - len(shown)])
+    save_png(
+        contact_sheet(torch.stack(shown)), out / "grid.png", {"pipeline": name, "seeds": seeds}
     )
-    assert isinstance(result, CascadeOutput)
-    return _write_pictures(result, out, name, wanted)
+    return files
 
 
-def _write_pictures(result: CascadeOutput, out: Path, name: str, wanted: Generation) -> list[Path]:
-    settings = {
-        "pipeline": name,
-        "steps": wanted.steps,
-        "sampler": wanted.sampler,
-        "guidance": wanted.guidance,
-        "augmentation_level": wanted.augmentation_level,
-    }
-    given = {key: value for key, value in settings.items() if value is not None}
-    first = 1 + max((int(path.stem) for path in out.glob(NUMBERED)), default=-1)
-    files = [out / f"{first + i:05d}.png" for i in range(len(result.seeds))]
+def _free_numbers(out: Path, count: int) -> range:
+    """The numbers after those of the pictures that are there."""
+    taken = [int(path.stem) for path in out.glob("*.png") if path.stem.isdecimal()]
+    first = max(taken, default=-1) + 1
+    return range(first, first + count)
+
+
+def _write_pictures(result: CascadeOutput, files: list[Path], name: str) -> list[Path]:
     described = [
-        given | {"seed": seed, "labels": labels}
+        {"pipeline": name, "seed": seed, "labels": labels, "stages": result.settings}
         for seed, labels in zip(result.seeds, result.labels, strict=True)
     ]
     _write_each(result.images, files, described)
     for stage, images in result.intermediates.items():
         _write_each(images, [file.with_suffix(f".{stage}.png") for file in files], described)
-    save_png(contact_sheet(result.images), out / "grid.png", given | {"seeds": result.seeds})
     return files
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,6 +43,7 @@ from cascade.stage import Stage
 from cascade.weights import read_json
 
 BATCH_PIXELS = 2**18
+PIPELINE_ENTRIES = ("model_index.json", "pipeline.py", "pipeline.yaml", "README.md", "stages")
 PIPELINE_FILE = '''"""Where diffusers finds the class of this folder: trust_remote_code=True."""
 
 from cascade import CascadePipeline
@@ -60,12 +61,14 @@ class CascadeOutput(BaseOutput):
             (B, H, W, C) in [0, 1] for `np`, as in diffusers.
         seeds: of the images, with which each can be made again.
         labels: of the images, by field.
+        settings: how each stage sampled, by name.
         intermediates: each earlier stage's images by name, if they were asked for.
     """
 
     images: Any
     seeds: list[int]
     labels: list[dict[str, str]]
+    settings: dict[str, dict[str, Any]]
     intermediates: dict[str, Any]
 
 
@@ -150,7 +153,8 @@ class CascadePipeline(DiffusionPipeline):
         Args:
             num_images: how many; given images decide it themselves.
             labels: of all images, or one per image: `{"class": "cat-face"}` or `"cat-face,noto"`.
-                Fields that are not given are drawn from each image's seed.
+                Fields that are not given are drawn from each image's seed, or with a given image
+                left unknown, since it is not known what it shows.
             seed: of the first image, the others count up from it; default: drawn afresh.
             seeds: one per image, instead.
             image: to start from: PIL images, or (B, C, h, w) in [-1, 1].
@@ -189,7 +193,7 @@ class CascadePipeline(DiffusionPipeline):
             guidance=guidance,
             augmentation_level=augmentation_level,
         )
-        chosen = choose_labels(self.labels, labels, seeds)
+        chosen = choose_labels(self.labels, labels, seeds, draw=given is None)
         current, intermediates = given, {}
         *_, last = settings
         for name in settings:
@@ -211,7 +215,13 @@ class CascadePipeline(DiffusionPipeline):
         images = as_output(current, output_type)
         if not return_dict:
             return (images,)
-        return CascadeOutput(images=images, seeds=seeds, labels=chosen, intermediates=intermediates)
+        return CascadeOutput(
+            images=images,
+            seeds=seeds,
+            labels=chosen,
+            settings={name: asdict(each) for name, each in settings.items()},
+            intermediates=intermediates,
+        )
 
     def _run_stage(
         self,
@@ -344,8 +354,7 @@ class CascadePipeline(DiffusionPipeline):
             raise ContractError(f"save_pretrained has no argument {min(hub)!r}.")
         if not safe_serialization:
             raise WeightsError("weights are written as safetensors only: safe_serialization=True.")
-        marks = ["model_index.json", "pipeline.yaml"]
-        with atomic_folder(Path(save_directory), marks=marks) as temporary:
+        with atomic_folder(Path(save_directory), owned=PIPELINE_ENTRIES) as temporary:
             self.stages.write(temporary / "stages", dtype=dtype)
             index = {
                 "_class_name": ["pipeline", "CascadePipeline"],

@@ -77,8 +77,16 @@ def choose_labels(
     vocabulary: LabelVocabulary | None,
     labels: Labels | str | Sequence[Labels | str] | None,
     seeds: list[int],
+    *,
+    draw: bool,
 ) -> list[dict[str, str]]:
-    """One set of labels per image; what is not given is drawn from the image's seed.
+    """One set of labels per image.
+
+    Args:
+        vocabulary: of the pipeline, or None without classes.
+        labels: of all images, or one per image.
+        seeds: of the images.
+        draw: whether what is not given is drawn from the image's seed, or left unknown.
 
     Raises:
         ContractError: for unknown names, or another number of labels than of seeds.
@@ -95,10 +103,14 @@ def choose_labels(
     for each, seed in zip(labels, seeds, strict=True):
         asked = vocabulary.parse(each) if isinstance(each, str) else dict(each)
         vocabulary.encode(asked)
-        drawn = {
-            field: names[derive_seed(seed, "label", field) % len(names)]
-            for field, names in vocabulary.fields.items()
-        }
+        drawn = (
+            {}
+            if not draw
+            else {
+                field: names[derive_seed(seed, "label", field) % len(names)]
+                for field, names in vocabulary.fields.items()
+            }
+        )
         chosen.append(drawn | asked)
     return chosen
 

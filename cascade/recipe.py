@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from yaml import YAMLError
 
 from cascade.errors import RecipeError, nearest
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
 RecipeKind = Literal["stages", "pipelines"]
 
 
@@ -30,7 +31,7 @@ class ContractSection(Section):
     """What the stage takes and gives."""
 
     size_px: int = Field(gt=0)
-    channels: int = Field(default=3, gt=0)
+    channels: Literal[3] = 3
     low_res_px: int | None = Field(default=None, gt=0)
     resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"
     quantised: bool = True
@@ -51,8 +52,8 @@ class UNetSection(Section):
 
     kind: Literal["unet"]
     patch_size: int = Field(default=1, gt=0)
-    channels: list[int] = [64, 128, 256]
-    blocks: int = Field(default=2, gt=0)
+    channels: list[Annotated[int, Field(gt=0)]] = Field(default=[64, 128, 256], min_length=1)
+    blocks: int = Field(default=2, gt=0, le=100)
     attention: list[bool] | None = None
 
 
@@ -62,9 +63,9 @@ class TransformerSection(Section):
     kind: Literal["transformer"]
     patch_size: int = Field(default=8, gt=0)
     width: int = Field(default=256, gt=0)
-    depth: int = Field(default=8, gt=0)
+    depth: int = Field(default=8, gt=0, le=1000)
     fine_width: int = Field(default=128, gt=0)
-    fine_depth: int = Field(default=2, ge=0)
+    fine_depth: int = Field(default=2, ge=0, le=1000)
     head_channels: int = Field(default=24, gt=0)
 
 
@@ -72,7 +73,7 @@ class DiffusionSection(Section):
     """The noise process."""
 
     schedule: Literal["cosine", "linear"] = "cosine"
-    train_steps: int = Field(default=1000, ge=2)
+    train_steps: int = Field(default=1000, ge=2, le=100_000)
     shift: float = Field(default=1.0, gt=0)
     zero_terminal_snr: bool = False
     prediction: Literal["eps", "x0", "v"] = "v"
@@ -104,7 +105,7 @@ class TrainSection(Section):
     learning_rate: float = Field(default=3e-4, gt=0)
     muon_learning_rate: float = Field(default=0.02, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
     warmup_images: int = Field(default=10_000, ge=0)
     decay_fraction: float = Field(default=0.3, ge=0, le=1)
     gradient_clip: float = Field(default=1.0, gt=0)
@@ -112,7 +113,7 @@ class TrainSection(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_every_images: int = Field(default=50_000, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
     sample_every_images: int = Field(default=50_000, ge=0)
@@ -150,7 +151,7 @@ class StageRecipe(Section):
 class PipelineStageSection(Section):
     """One stage of a pipeline: its name there, the recipe it is trained by, how it samples."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z_]\w*$")
     recipe: str
     sampling: SamplingSection = SamplingSection()
 
@@ -162,6 +163,14 @@ class PipelineRecipe(Section):
     name: str
     description: str = ""
     stages: list[PipelineStageSection] = Field(min_length=1)
+
+    @field_validator("stages")
+    @classmethod
+    def _names_differ(cls, stages: list[PipelineStageSection]) -> list[PipelineStageSection]:
+        names = [stage.name for stage in stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the names of the stages must differ, got {names}")
+        return stages
 
 
 Recipe = TypeVar("Recipe", bound=Section)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
 from cascade.diffusion.thresholding import Threshold
 from cascade.errors import ContractError, nearest
@@ -30,6 +31,27 @@ class SamplingSettings:
     threshold: Threshold = "static"
     percentile: float = 0.995
     eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.threshold not in get_args(Threshold):
+            raise ContractError(
+                f"threshold must be one of {get_args(Threshold)}, got {self.threshold!r}."
+            )
+        ranges = (
+            ("steps", self.steps, 1, math.inf),
+            ("guidance", self.guidance, -math.inf, math.inf),
+            ("augmentation_level", self.augmentation_level, 0, 1),
+            ("percentile", self.percentile, 0, 1),
+            ("eta", self.eta, 0, math.inf),
+        )
+        for name, value, low, high in ranges:
+            if not isinstance(value, int | float) or not low <= value <= high:
+                raise ContractError(f"{name} must be a number from {low} to {high}, got {value!r}.")
+        if not isinstance(self.steps, int) or not isinstance(self.sampler, str):
+            raise ContractError(
+                f"steps must be a whole number and sampler a name, got {self.steps!r} and "
+                f"{self.sampler!r}."
+            )
 
     def changed(self, **values: Any) -> SamplingSettings:
         """The same settings with some values replaced; None leaves a value as it is.

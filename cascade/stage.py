@@ -34,6 +34,7 @@ from cascade.networks.stage_network import NETWORKS, StageNetwork
 from cascade.sampling_settings import SamplingSettings
 from cascade.weights import load_component, read_json, save_component
 
+STAGE_ENTRIES = ("stage.json", "embedding", "scheduler", *NETWORKS)
 StepCallback = Callable[[int, int, dict[str, Tensor]], Mapping[str, Tensor] | None]
 
 
@@ -68,6 +69,14 @@ class Stage(nn.Module):
         sampling: SamplingSettings | None = None,
     ) -> None:
         super().__init__()
+        sizes = [] if labels is None else labels.sizes
+        embedding = network.embedding
+        embedded = [] if embedding is None else embedding.label_sizes
+        if sizes != embedded:
+            raise ContractError(f"labels have {sizes} names, the network was made for {embedded}.")
+        takes_level = embedding is not None and embedding.level_embedding is not None
+        if takes_level != (contract.low_res_px is not None):
+            raise ContractError("contract and network disagree whether there is a small image.")
         self.network = network
         self.process = process
         self.contract = contract
@@ -130,6 +139,11 @@ class Stage(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
 
     # ---- training -------------------------------------------------------------------------------
 
@@ -254,6 +268,8 @@ class Stage(nn.Module):
         sampler = make_sampler(
             settings.sampler, self.process, settings.steps, **settings.sampler_options()
         )
+        if precision == "auto" and self.dtype != torch.float32:
+            precision = "fp32"  # the weights have a precision of their own
         state = sampler.start(noise.normal(self.contract.channels, *size))
         for index, t in enumerate(sampler.timesteps):
             x_t = sampler.network_input(state, index)
@@ -328,11 +344,11 @@ class Stage(nn.Module):
             labels = torch.full(wanted, -1) if labels is None else labels
             if tuple(labels.shape) != wanted:
                 raise ContractError(f"labels must be {wanted}, got {tuple(labels.shape)}.")
-            for field, (name, size) in enumerate(
+            for field, (name, classes) in enumerate(
                 zip(self.labels.fields, self.labels.sizes, strict=True)
             ):
-                if labels[:, field].amin() < -1 or labels[:, field].amax() >= size:
-                    raise ContractError(f"indices of {name} must be from -1 to {size - 1}.")
+                if labels[:, field].amin() < -1 or labels[:, field].amax() >= classes:
+                    raise ContractError(f"indices of {name} must be from -1 to {classes - 1}.")
             labels = labels.to(self.device)
         image = level = None
         if low_res is not None:
@@ -394,7 +410,7 @@ class Stage(nn.Module):
             folder: where to; a folder that stands there is replaced when the new one is complete.
             dtype: of the written tensors; default float32.
         """
-        with atomic_folder(Path(folder), marks=["stage.json"]) as temporary:
+        with atomic_folder(Path(folder), owned=STAGE_ENTRIES) as temporary:
             self.write(temporary, dtype=dtype)
 
     def write(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -455,7 +471,7 @@ class Stage(nn.Module):
             )
         except WeightsError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             reason = error if isinstance(error, CascadeError) else repr(error)
             raise WeightsError(
                 f"{folder / 'stage.json'} does not describe a stage: {reason}"

@@ -44,7 +44,14 @@ def load_component(model_class: type[Model], folder: Path) -> Model:
     buildable: Any = model_class  # diffusers has no type for ModelMixin and ConfigMixin together
     try:
         model: Model = buildable.from_config(config)
-    except (TypeError, ValueError, KeyError) as error:
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
         raise WeightsError(
             f"{folder / 'config.json'} does not describe a {model_class.__name__}: {error}."
         ) from error
@@ -105,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WeightsError(f"{path} is missing or unreadable; is this the right folder?") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(values, dict):
         raise WeightsError(f"{path} must hold a JSON object.")

@@ -53,6 +53,8 @@ def run() -> None:
         _fail(str(error), 2)
     except CascadeError as error:
         _fail(str(error), 1)
+    except OSError as error:
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}.", 1)
 
 
 def _fail(message: str, code: int) -> None:

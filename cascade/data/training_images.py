@@ -82,7 +82,10 @@ class TrainingImages(Dataset[TrainingSample]):
         image, low_res = self._crop_and_flip(image, low_res, seed)
         labels = [] if self.vocabulary is None else self._labels(index, self.vocabulary)
         return TrainingSample(
-            from_uint8(image), None if low_res is None else from_uint8(low_res), labels, seed
+            from_uint8(image),
+            from_uint8(low_res) if low_res is not None and self.contract.quantised else low_res,
+            labels,
+            seed,
         )
 
     def _labels(self, index: int, vocabulary: LabelVocabulary) -> list[int]:
@@ -90,7 +93,7 @@ class TrainingImages(Dataset[TrainingSample]):
         return vocabulary.encode({f: labels[f] for f in vocabulary.fields if f in labels})
 
     def _sized(self, index: int) -> tuple[Tensor, Tensor | None]:
-        """Image (3, S, S) and low-resolution image (3, s, s), uint8."""
+        """Image (3, S, S) uint8 and low-resolution image (3, s, s), uint8 if it is quantised."""
         if index in self._cache:
             return self._cache[index]
         image = decode_image(self.source.read(index), self.source.name(index))
@@ -98,10 +101,9 @@ class TrainingImages(Dataset[TrainingSample]):
         low_res = None
         if self.contract.low_res_px is not None:
             small = (self.contract.low_res_px, self.contract.low_res_px)
-            low_res = to_uint8(
-                resize(from_uint8(image)[None], small, self.contract.resize_kernel)[0]
-            )
-        size_bytes = image.numel() + (0 if low_res is None else low_res.numel())
+            low_res = resize(from_uint8(image)[None], small, self.contract.resize_kernel)[0]
+            low_res = to_uint8(low_res) if self.contract.quantised else low_res
+        size_bytes = image.nbytes + (0 if low_res is None else low_res.nbytes)
         if size_bytes <= self._cache_bytes_left:
             self._cache_bytes_left -= size_bytes
             self._cache[index] = (image, low_res)

@@ -87,12 +87,13 @@ class NoiseProcess:
         Returns:
             (B,) int64 in [0, T).
         """
+        exact = u.cpu().double()  # not every device has float64
         if self.timesteps == "uniform":
-            return (u.double() * self.schedule.train_steps).long()
-        normal = math.sqrt(2) * torch.erfinv((2 * u.double() - 1).clamp(-1 + 1e-12, 1 - 1e-12))
+            return (exact * self.schedule.train_steps).long().to(u.device)
+        normal = math.sqrt(2) * torch.erfinv((2 * exact - 1).clamp(-1 + 1e-12, 1 - 1e-12))
         wanted = self.logit_mean + self.logit_std * normal
-        table = self.schedule.log_alpha_sigma.to(u.device)
-        return (table[None] - wanted[:, None]).abs().argmin(dim=1)
+        distance = (self.schedule.log_alpha_sigma[None] - wanted[:, None]).abs()
+        return distance.argmin(dim=1).to(u.device)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the network should predict: (B, C, H, W) from x0 and eps (B, C, H, W) and t (B,)."""
@@ -122,7 +123,7 @@ class NoiseProcess:
 
         The error of x0 weighs as much as: eps 1/SNR, v 1/(SNR + 1) of it.
         """
-        snr = self.schedule.snr(t).double()
+        snr = self.schedule.snr(t)
         if self.weighting == "uniform":
             return torch.ones_like(snr).float()
         if self.weighting == "velocity":

@@ -60,6 +60,7 @@ class NoiseSchedule:
         if zero_terminal_snr:
             alpha_bar = _rescale_to_zero_terminal_snr(alpha_bar)
         self.alpha_bar = alpha_bar  # (T,) float64
+        self._tables: dict[tuple[str, torch.device], Tensor] = {}
 
     @property
     def betas(self) -> Tensor:
@@ -85,13 +86,22 @@ class NoiseSchedule:
         Returns:
             alpha and sigma, each (B, 1, 1, 1) float32, alpha^2 + sigma^2 = 1.
         """
-        alpha_bar = self.alpha_bar.to(t.device)[t].view(-1, 1, 1, 1)
-        return alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
+        return self._at("alpha", t), self._at("sigma", t)
 
     def snr(self, t: Tensor) -> Tensor:
         """Signal-to-noise ratio alpha^2 / sigma^2 of timesteps t (B,): (B, 1, 1, 1) float32."""
-        alpha_bar = self.alpha_bar.to(t.device)[t].view(-1, 1, 1, 1)
-        return (alpha_bar / (1 - alpha_bar)).float()
+        return self._at("snr", t)
+
+    def _at(self, name: str, t: Tensor) -> Tensor:
+        """A float32 table, computed in float64 on the CPU and kept on each device, at t (B,)."""
+        if (name, t.device) not in self._tables:
+            table = {
+                "alpha": self.alpha_bar.sqrt(),
+                "sigma": (1 - self.alpha_bar).sqrt(),
+                "snr": self.alpha_bar / (1 - self.alpha_bar),
+            }[name]
+            self._tables[name, t.device] = table.float().to(t.device)
+        return self._tables[name, t.device][t].view(-1, 1, 1, 1)
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Draw x_t from q(x_t | x0) with given noise (DDPM, eq. 4). Images (B, C, H, W), t (B,)."""

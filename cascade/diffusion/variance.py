@@ -38,16 +38,23 @@ def variational_bound(
     Returns:
         (B,): the KL divergence of the step, or the discretised negative log-likelihood at t = 0.
     """
-    alpha_bar = schedule.alpha_bar.to(t.device)[t].view(-1, 1, 1, 1)
-    before = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bar[:-1]]).to(t.device)
-    before = before[t].view(-1, 1, 1, 1)
+    steps = t.cpu()  # not every device has float64
+    alpha_bar = schedule.alpha_bar[steps].view(-1, 1, 1, 1)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bar[:-1]])[steps]
+    before = before.view(-1, 1, 1, 1)
     beta = 1 - alpha_bar / before
     small = beta * (1 - before) / (1 - alpha_bar)
     first_small = schedule.betas[1] * (1 - schedule.alpha_bar[0]) / (1 - schedule.alpha_bar[1])
-    log_small = small.clamp(min=float(first_small)).log().float()
-    log_variance = interpolate_log_variance(variance, log_small, beta.log().float())
-    from_x0 = (before.sqrt() * beta / (1 - alpha_bar)).float()
-    from_x_t = ((1 - beta).sqrt() * (1 - before) / (1 - alpha_bar)).float()
+    log_small, log_large, from_x0, from_x_t = (
+        each.float().to(t.device)
+        for each in (
+            small.clamp(min=float(first_small)).log(),
+            beta.log(),
+            before.sqrt() * beta / (1 - alpha_bar),
+            (1 - beta).sqrt() * (1 - before) / (1 - alpha_bar),
+        )
+    )
+    log_variance = interpolate_log_variance(variance, log_small, log_large)
     true_mean = from_x0 * x0 + from_x_t * x_t
     mean = from_x0 * x0_hat + from_x_t * x_t
     ratio = log_small - log_variance

@@ -22,6 +22,7 @@ from torch import Tensor
 from cascade.errors import DataError
 
 MAX_PIXELS = 256 * 1024 * 1024
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # none that runs a program
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
@@ -41,7 +42,7 @@ def decode_image(data: bytes, name: str) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(
                         f"{name}: {image.width}x{image.height} px is more than the {MAX_PIXELS} "

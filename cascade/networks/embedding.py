@@ -37,6 +37,11 @@ class ConditionEmbedding(ModelMixin, ConfigMixin):
         for table in tables:
             nn.init.normal_(table.weight, std=0.5)
 
+    @property
+    def label_sizes(self) -> list[int]:
+        """Number of classes of each label field."""
+        return list(self.config["label_sizes"])
+
     def forward(self, labels: Tensor | None, level: Tensor | None) -> Tensor:
         """Embed conditions.
 

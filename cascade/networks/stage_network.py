@@ -142,8 +142,8 @@ class StageUNet(StageNetwork):
             ),
             block_out_channels=tuple(channels),
             layers_per_block=blocks,
-            attention_head_dim=min(HEAD_CHANNELS, math.gcd(*channels)),
-            norm_num_groups=min(32, math.gcd(*channels)),
+            attention_head_dim=math.gcd(HEAD_CHANNELS, *channels),
+            norm_num_groups=math.gcd(32, *channels),
             class_embed_type="projection" if embedding is not None else None,
             projection_class_embeddings_input_dim=(
                 embedding.config["dim"] if embedding is not None else None

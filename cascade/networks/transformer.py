@@ -124,6 +124,8 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         self, stack: BlockStack, tokens: Tensor, rows: int, columns: int, condition: Tensor
     ) -> Tensor:
         tokens = tokens + position_embedding(rows, columns, tokens.shape[-1]).to(tokens)
+        if stack.modulation is None:
+            return tokens
         modulation = stack.modulation(condition)[:, None]  # (B, 1, 6 width)
         for block in stack.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -141,10 +143,10 @@ class BlockStack(nn.Module):
         super().__init__()
         if width % min(HEAD_WIDTH, width) or width % 4:
             raise RecipeError(f"network widths must be multiples of {HEAD_WIDTH}, got {width}.")
-        self.modulation = nn.Linear(condition_width, 6 * width)
         self.blocks = nn.ModuleList(TransformerBlock(width) for _ in range(depth))
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        self.modulation = nn.Linear(condition_width, 6 * width) if depth else None
+        for parameter in self.modulation.parameters() if self.modulation is not None else ():
+            nn.init.zeros_(parameter)
 
 
 class ModulatedLinear(nn.Module):

@@ -20,6 +20,8 @@ from cascade.files import atomic_folder
 from cascade.stage import Stage
 from cascade.weights import read_json
 
+CHECKPOINT_FILES = ("stage.safetensors", "ema.safetensors", "optimisers.safetensors", "state.json")
+
 
 @dataclass
 class RunState:
@@ -53,7 +55,7 @@ def save_checkpoint(state: RunState, folder: Path, *, keep: int, about: dict[str
     optimisers, options = _flatten_optimisers(state.optimisers)
     names = [name for name, _ in state.stage.named_parameters()]
     averaged = dict(zip(names, state.ema.shadow_params, strict=True))
-    with atomic_folder(target, marks=["state.json"]) as temporary:
+    with atomic_folder(target, owned=CHECKPOINT_FILES) as temporary:
         save_file(_contiguous(state.stage.state_dict()), temporary / "stage.safetensors")
         save_file(_contiguous(averaged), temporary / "ema.safetensors")
         save_file(_contiguous(optimisers), temporary / "optimisers.safetensors")
@@ -72,15 +74,16 @@ def save_checkpoint(state: RunState, folder: Path, *, keep: int, about: dict[str
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    found = [path for path in folder.glob("[0-9]*") if (path / "state.json").is_file()]
+    found = [
+        path
+        for path in folder.glob("[0-9]*")
+        if path.name.isdecimal() and (path / "state.json").is_file()
+    ]
     return sorted(found, key=lambda path: int(path.name))
 
 
-def load_checkpoint(state: RunState, folder: Path) -> dict[str, Any]:
+def load_checkpoint(state: RunState, folder: Path) -> None:
     """Put a checkpoint's values into the state.
-
-    Returns:
-        What `save_checkpoint` was given as `about`.
 
     Raises:
         WeightsError: if it is damaged or of another stage.
@@ -98,14 +101,12 @@ def load_checkpoint(state: RunState, folder: Path) -> dict[str, Any]:
             state.optimisers, load_file(folder / "optimisers.safetensors"), values["optimisers"]
         )
         state.images_seen, state.steps = values["images_seen"], values["steps"]
-        about = dict(values["about"])
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"checkpoint {folder} is damaged ({error}); remove it to go on from the one before."
         ) from error
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"checkpoint {folder} is of another stage; use a new --out.") from error
-    return about
 
 
 def _flatten_optimisers(optimisers: list[Optimizer]) -> tuple[dict[str, Tensor], list[Any]]:

@@ -10,13 +10,13 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from diffusers.training_utils import EMAModel
 from torch import nn
 
@@ -24,13 +24,14 @@ from cascade.conditioning.low_resolution import quantise
 from cascade.data.batch import Batch
 from cascade.data.training_images import PositionBatches, TrainingImages, load_batches
 from cascade.devices import autocast
-from cascade.errors import CascadeError
+from cascade.errors import CascadeError, DataError
 from cascade.files import check_writable_folder
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.stage import Stage
 from cascade.training.checkpoint import RunState, checkpoints, load_checkpoint, save_checkpoint
 from cascade.training.optimiser import clip_gradients, make_optimisers, set_learning_rate
 from cascade.training.settings import TrainingSettings
+from cascade.weights import read_json
 
 LOG_EVERY_STEPS = 10
 
@@ -60,12 +61,13 @@ class Trainer:
         report: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
         check_writable_folder(out)
+        stage.check_settings(stage.sampling)
         self.out = out
         self.settings = settings
         self.images = images
         self.report = report
         self.stop_requested = False
-        self.accelerator = Accelerator()
+        self.accelerator = _make_accelerator()
         torch.manual_seed(settings.seed)
         stage = stage.to(self.accelerator.device)
         self.averaged = copy.deepcopy(stage).eval().requires_grad_(False)
@@ -92,7 +94,7 @@ class Trainer:
         state, settings = self.state, self.settings
         last_log = time.monotonic()
         losses: list[float] = []
-        with self._stop_on_signal():
+        with self._stop_on_signal(), self._saved_on_bad_data():
             for batch in self._batches():
                 values = self._step(batch)
                 losses.append(values["loss"])
@@ -102,12 +104,13 @@ class Trainer:
                     values["images_per_s"] = len(losses) * settings.batch_size / (now - last_log)
                     self._log(values)
                     losses, last_log = [], now
+                stopping = self._stop_agreed()
+                if self._crossed(settings.checkpoint_every_images) or stopping:
+                    self._save()
+                if stopping:
+                    break
                 if self._crossed(settings.sample_every_images):
                     self._sample_grid()
-                if self._crossed(settings.checkpoint_every_images) or self.stop_requested:
-                    self._save()
-                if self.stop_requested:
-                    break
         return self._finish()
 
     def _batches(self) -> Iterator[Batch]:
@@ -131,18 +134,27 @@ class Trainer:
             self.accelerator.backward(loss)
             total += float(loss.detach())
         norm = clip_gradients(list(state.stage.parameters()), self.settings.gradient_clip)
+        if not math.isfinite(total) or not math.isfinite(norm):
+            raise CascadeError(
+                f"loss or gradient is not finite after {state.images_seen} images; lower the "
+                "learning rate or use train.precision=fp32, and run again to go on from the last "
+                "checkpoint."
+            )
         for optimiser in state.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         state.ema.step(state.stage.parameters())
         state.steps += 1
         state.images_seen += self.settings.batch_size
-        if not math.isfinite(total):
-            raise CascadeError(
-                f"the loss is not finite after {state.images_seen} images; lower the learning rate "
-                "or use train.precision=fp32, and run again to go on from the last checkpoint."
-            )
         return {"loss": total, "gradient_norm": norm, "learning_rate_factor": factor}
+
+    def _stop_agreed(self) -> bool:
+        """Whether any process was asked to stop; all of them end after the same step."""
+        if self.accelerator.num_processes == 1:
+            return self.stop_requested
+        flag = torch.tensor([float(self.stop_requested)], device=self.accelerator.device)
+        torch.distributed.all_reduce(flag)
+        return bool(flag.item() > 0)
 
     def _crossed(self, every_images: int) -> bool:
         """Whether the last step passed a multiple of `every_images`, or the end."""
@@ -193,7 +205,19 @@ class Trainer:
         save_png(sheet, self.out / "samples" / f"{self.state.images_seen:012d}.png")
 
     def _about(self) -> dict[str, Any]:
-        return {"batch_size": self.settings.batch_size, "seed": self.settings.seed}
+        """What a resumed run must agree with: it would not be the same run otherwise."""
+        stage = self.state.stage.config()
+        stage.pop("sampling")
+        return {
+            "batch_size": self.settings.batch_size,
+            "seed": self.settings.seed,
+            "stage": stage,
+            "data": {
+                "images": len(self.images.source),
+                "crop_px": self.images.crop_px,
+                "flip": self.images.flip,
+            },
+        }
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
@@ -209,13 +233,15 @@ class Trainer:
         found = checkpoints(self.out / "checkpoints")
         if not found:
             return
-        about = load_checkpoint(self.state, found[-1])
-        for key, now in self._about().items():
-            if about.get(key) != now:
+        before = _flat(read_json(found[-1] / "state.json").get("about", {}))
+        now = _flat(json.loads(json.dumps(self._about())))
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
                 raise CascadeError(
-                    f"{self.out} was trained with train.{key}={about.get(key)}, now it is {now}; "
-                    "set it back or use a new --out."
+                    f"{self.out} was trained with {key} {before.get(key)}, now it is "
+                    f"{now.get(key)}; set it back or use a new --out."
                 )
+        load_checkpoint(self.state, found[-1])
 
     def _finish(self) -> Stage:
         stage = self._averaged_stage()
@@ -223,6 +249,16 @@ class Trainer:
             stage.save_pretrained(self.out / "stage")
         self.accelerator.wait_for_everyone()
         return stage
+
+    @contextmanager
+    def _saved_on_bad_data(self) -> Iterator[None]:
+        """An image that cannot be read ends the run, but what was trained until then is kept."""
+        try:
+            yield
+        except DataError:
+            if self.accelerator.num_processes == 1 and self.state.steps:
+                self._save()
+            raise
 
     @contextmanager
     def _stop_on_signal(self) -> Iterator[None]:
@@ -246,6 +282,26 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _make_accelerator() -> Accelerator:
+    """Precision and accumulation are the recipe's, whatever accelerate's own settings say."""
+    accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1)
+    kind = accelerator.distributed_type
+    if kind != DistributedType.NO and not kind.value.startswith("MULTI_"):
+        raise CascadeError(f"distributed training by {kind.value} is not supported; use DDP.")
+    return accelerator
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _parts(batch: Batch, count: int) -> Iterator[Batch]:
