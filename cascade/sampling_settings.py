@@ -37,20 +37,19 @@ class SamplingSettings:
             raise ContractError(
                 f"threshold must be one of {get_args(Threshold)}, got {self.threshold!r}."
             )
-        ranges = (
-            ("steps", self.steps, 1, math.inf),
-            ("guidance", self.guidance, -math.inf, math.inf),
-            ("augmentation_level", self.augmentation_level, 0, 1),
-            ("percentile", self.percentile, 0, 1),
-            ("eta", self.eta, 0, math.inf),
-        )
-        for name, value, low, high in ranges:
-            if not isinstance(value, int | float) or not low <= value <= high:
-                raise ContractError(f"{name} must be a number from {low} to {high}, got {value!r}.")
         if not isinstance(self.steps, int) or not isinstance(self.sampler, str):
             raise ContractError(
                 f"steps must be a whole number and sampler a name, got {self.steps!r} and "
                 f"{self.sampler!r}."
+            )
+        for name in ("guidance", "augmentation_level", "percentile", "eta"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float):
+                raise ContractError(f"{name} must be a number, got {value!r}.")
+        if not 0 < self.percentile <= 1 or not 0 <= self.eta < math.inf:
+            raise ContractError(
+                f"percentile must be in (0, 1] and eta at least 0, got {self.percentile} and "
+                f"{self.eta}."
             )
 
     def changed(self, **values: Any) -> SamplingSettings:

@@ -21,7 +21,7 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def replace_folder(path: Path, error: Exception | None = None) -> None:
-    with atomic_folder(path, marks=["mark"]) as temporary:
+    with atomic_folder(path, owned=["mark", "only in the old one"]) as temporary:
         (temporary / "mark").write_text("new")
         if error is not None:
             raise error
@@ -68,7 +68,7 @@ def test_a_file_below_a_file_is_one_clear_error(tmp_path):
 
 def test_a_folder_stands_under_its_name_only_when_it_is_complete(tmp_path):
     target = tmp_path / "deep" / "a"
-    with atomic_folder(target, marks=["mark"]) as temporary:
+    with atomic_folder(target, owned=["mark", "only in the old one"]) as temporary:
         (temporary / "mark").write_text("x")
         assert not target.exists()
     assert names(tmp_path / "deep") == ["a"]
@@ -137,7 +137,7 @@ def test_an_empty_folder_is_filled(tmp_path):
 def test_an_error_of_safetensors_is_an_output_error(tmp_path):
     with (
         pytest.raises(OutputError, match="cannot write"),
-        atomic_folder(tmp_path / "a", marks=[]) as temporary,
+        atomic_folder(tmp_path / "a", owned=[]) as temporary,
     ):
         save_file({"x": torch.zeros(1)}, temporary / "missing" / "a.safetensors")
     assert names(tmp_path) == []

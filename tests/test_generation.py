@@ -52,12 +52,12 @@ def test_seed_labels_and_settings_stand_in_the_pngs_and_make_the_picture_again(t
     for number, path in enumerate(files):
         written = text(path)
         assert set(written.pop("labels")) == {"class"}
-        assert written == {
-            "pipeline": str(trained.pipeline),
-            "steps": 2,
-            "seed": 5 + number,
-            **wanted,
-        }
+        stages = written.pop("stages")
+        assert written == {"pipeline": str(trained.pipeline), "seed": 5 + number}
+        assert [stage["sampler"] for stage in stages.values()] == ["ddpm", "ddpm"]
+        assert [stage["steps"] for stage in stages.values()] == [2, 2]
+        assert [stage["guidance"] for stage in stages.values()] == [1.5, 1.0]
+        assert stages["upsampler"]["augmentation_level"] == 0.2
     assert text(tmp_path / "grid.png")["seeds"] == [5, 6]
     second = text(files[1])
     (again,) = generate(

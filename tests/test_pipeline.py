@@ -320,11 +320,16 @@ def test_an_augmentation_level_without_an_upsampler_is_refused():  # no flag wit
 # ---- starting from an image ---------------------------------------------------------------------
 
 
+def test_a_given_image_is_not_given_a_class_that_it_may_not_have(pipeline):
+    small = sample(pipeline, 1, seed=5, keep_intermediates=True).intermediates["base"]
+    assert sample(pipeline, image=small, seed=5).labels == [{}]
+
+
 def test_a_later_stage_continues_exactly_where_the_earlier_ended(pipeline):
     whole = sample(pipeline, 3, seed=5, keep_intermediates=True)
     small = whole.intermediates["base"]
     for start_at in (None, "up"):
-        again = sample(pipeline, image=small, seed=5, start_at=start_at)
+        again = sample(pipeline, image=small, seed=5, start_at=start_at, labels=whole.labels)
         assert again.images.equal(whole.images)
         assert again.intermediates == {}
 

@@ -82,8 +82,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def load_checkpoint(state: RunState, folder: Path) -> None:
+def load_checkpoint(state: RunState, folder: Path) -> dict[str, Any]:
     """Put a checkpoint's values into the state.
+
+    Returns:
+        What `save_checkpoint` was given as `about`.
 
     Raises:
         WeightsError: if it is damaged or of another stage.
@@ -101,12 +104,14 @@ def load_checkpoint(state: RunState, folder: Path) -> None:
             state.optimisers, load_file(folder / "optimisers.safetensors"), values["optimisers"]
         )
         state.images_seen, state.steps = values["images_seen"], values["steps"]
+        about = dict(values["about"])
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"checkpoint {folder} is damaged ({error}); remove it to go on from the one before."
         ) from error
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"checkpoint {folder} is of another stage; use a new --out.") from error
+    return about
 
 
 def _flatten_optimisers(optimisers: list[Optimizer]) -> tuple[dict[str, Tensor], list[Any]]:

@@ -31,7 +31,6 @@ from cascade.stage import Stage
 from cascade.training.checkpoint import RunState, checkpoints, load_checkpoint, save_checkpoint
 from cascade.training.optimiser import clip_gradients, make_optimisers, set_learning_rate
 from cascade.training.settings import TrainingSettings
-from cascade.weights import read_json
 
 LOG_EVERY_STEPS = 10
 
@@ -209,8 +208,7 @@ class Trainer:
         stage = self.state.stage.config()
         stage.pop("sampling")
         return {
-            "batch_size": self.settings.batch_size,
-            "seed": self.settings.seed,
+            "train": {"batch_size": self.settings.batch_size, "seed": self.settings.seed},
             "stage": stage,
             "data": {
                 "images": len(self.images.source),
@@ -233,15 +231,14 @@ class Trainer:
         found = checkpoints(self.out / "checkpoints")
         if not found:
             return
-        before = _flat(read_json(found[-1] / "state.json").get("about", {}))
+        before = _flat(load_checkpoint(self.state, found[-1]))
         now = _flat(json.loads(json.dumps(self._about())))
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key):
                 raise CascadeError(
-                    f"{self.out} was trained with {key} {before.get(key)}, now it is "
+                    f"{self.out} was trained with {key}={before.get(key)}, now it is "
                     f"{now.get(key)}; set it back or use a new --out."
                 )
-        load_checkpoint(self.state, found[-1])
 
     def _finish(self) -> Stage:
         stage = self._averaged_stage()

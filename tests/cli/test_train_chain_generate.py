@@ -27,7 +27,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_run_holds_stage_checkpoints_samples_and_log(trained):
     for run, size in ((trained.base, 16), (trained.upsampler, 32)):
-        assert names(run) == ["checkpoints", "log.jsonl", "samples", "stage"]
+        assert names(run) == ["checkpoints", "log.jsonl", "recipe.yaml", "samples", "stage"]
         assert names(run / "checkpoints") == ["000000000160", "000000000320"]
         assert names(run / "samples") == ["000000000320.png"]
         assert Stage.from_pretrained(run / "stage").contract.size_px == size
@@ -97,7 +97,7 @@ def test_generate_writes_numbered_pictures_and_a_grid_and_goes_on(command, train
     for number in range(3):
         written = settings(out / f"{number:05d}.png")
         assert written["seed"] == 5 + number
-        assert written["steps"] == [3, 2]
+        assert [stage["steps"] for stage in written["stages"].values()] == [3, 2]
         assert written["pipeline"] == str(trained.pipeline)
         assert written["labels"]["class"] in ("blue", "red", "red-dot")
         with Image.open(out / f"{number:05d}.png") as picture:
@@ -137,7 +137,7 @@ def test_every_option_of_generate_reaches_the_pipeline(command, trained, tmp_pat
     assert done.code == 0, done.err
     wanted = {
         "count": 2,
-        "seed": 7,
+        "seeds": [7, 8],
         "labels": ["red", "red"],
         "steps": [3, 2],
         "sampler": ["ddpm", "euler"],
