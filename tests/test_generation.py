@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cascade import generation
 from cascade.errors import ContractError, OutputError, RecipeError
 from cascade.generation import Generation, generate_files
 from cascade.imaging.writing import contact_sheet, to_uint8
@@ -75,6 +76,7 @@ def test_numbers_go_on_and_nothing_is_overwritten(trained, tmp_path):
     generate(trained, tmp_path, num_images=2, seed=1)
     before = {name: (tmp_path / name).read_bytes() for name in ("00000.png", "00001.png")}
     (tmp_path / "00007.png").write_bytes(b"mine")
+    (tmp_path / "photo-99.png").write_bytes(b"mine")
     (tmp_path / "cat.png").write_bytes(b"mine")
     (new,) = generate(trained, tmp_path, seed=9)
     assert new.name == "00008.png"
@@ -123,6 +125,26 @@ def test_the_callback_sees_every_step_of_every_stage(trained, tmp_path):
         ("upsampler", 0, 2),
         ("upsampler", 0, 1),
     ]
+
+
+def test_many_pictures_are_written_while_others_are_made(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "PICTURES_AT_A_TIME", 2)
+    monkeypatch.setattr(generation, "MOST_IN_GRID", 3)
+    there = []
+
+    def look(pipe, step, t, kwargs) -> None:
+        there.append((kwargs["seeds"][0], pipe.current_stage, len(list(tmp_path.glob("0*.png")))))
+
+    wanted = Generation(num_images=5, seed=0, steps=1, classes=["red", "blue"], device="cpu")
+    files = generate_files(str(trained.pipeline), tmp_path, wanted, callback=look)
+    assert there == [(seed, stage, seed) for seed in (0, 2, 4) for stage in ("base", "upsampler")]
+    assert [text(path)["seed"] for path in files] == [0, 1, 2, 3, 4]
+    assert [text(path)["labels"]["class"] for path in files] == ["red", "blue"] * 2 + ["red"]
+    grid = np.concatenate([pixels(path) for path in files[:2]], axis=1)
+    shown = pixels(tmp_path / "grid.png")
+    assert np.array_equal(shown[:32, [*range(32), *range(34, 66)]], grid)
+    assert shown.shape == (66, 66, 3)  # three pictures
+    assert text(tmp_path / "grid.png")["seeds"] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,10 @@ def test_a_checked_recipe_cannot_be_changed():
         ("network.kind=resnet", ["'network'", "'resnet'", "'unet', 'transformer'"]),
         ("contract.resize_kernel=lanczos", ["'contract.resize_kernel'", "'bicubic'", "'lanczos'"]),
         ("contract.size_px.x=1", ["'contract.size_px'", "valid integer"]),
+        ("contract.channels=4", ["'contract.channels'", "3", "4"]),
+        ("train.betas=[0.9,1.0]", ["'train.betas.1'", "less than 1", "1.0"]),
+        ("train.seed=-1", ["'train.seed'", "greater than or equal to 0", "-1"]),
+        ("data.only=red", ["'data.only'", "valid dictionary", "'red'"]),
         ("data.path=null", ["'data.path'", "valid string", "None"]),
         ("kind=pipeline", ["'kind'", "'stage'", "'pipeline'"]),
         ("condition.labels[0]=x", ["inside a list"]),
@@ -198,6 +202,9 @@ def test_faults_in_a_pipeline_s_stages_are_named_by_their_place(tmp_path):
         load_pipeline_recipe(tmp_path / "pipeline.yaml")
     with pytest.raises(RecipeError, match="at least 1 item"):
         load_pipeline_recipe(CHAIN, ["stages=[]"])
+    twice = "stages=[{name: a, recipe: tiny-16}, {name: a, recipe: tiny-16-to-32}]"
+    with pytest.raises(RecipeError, match=r"names of the stages must differ, got \['a', 'a'\]"):
+        load_pipeline_recipe(CHAIN, [twice])
 
 
 @pytest.mark.parametrize(
@@ -257,6 +264,7 @@ def test_either_kind_is_read_by_what_it_says(tmp_path):
         ("tiny-16-to-32", "sampling.augmentation_level=0.9", ["[0.0, 0.5]", "0.9"]),
         ("tiny-16-to-32", "data.crop_px=15", ["crop_px", "32", "15"]),
         ("tiny-16-to-32", "data.crop_px=64", ["crop_px", "32", "64"]),
+        ("tiny-16-to-32", "data.crop_px=18", ["crop_px", "multiple of 4", "18"]),
         ("tiny-16-to-32", "train.optimiser=muon", ["muon", "transformer"]),
     ],
 )

@@ -142,6 +142,16 @@ def test_every_error_is_one_line_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_disk_that_fails_is_one_line(command, monkeypatch):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device", "log.jsonl")
+
+    monkeypatch.setattr("cascade.recipe.list_recipes", fail)
+    done = command("ls")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "cascade: log.jsonl: No space left on device.\n"
+
+
 def test_the_installed_command_ends_with_the_code_and_the_line():
     done = separately("show", "tiny-61")
     assert done.returncode == 2

@@ -232,18 +232,3 @@ def test_a_selection_of_what_no_image_has_is_refused(pictures, only, words):
     with pytest.raises(DataError, match=words) as error:
         open_source(str(pictures), only=only)
     assert "\n" not in str(error.value)
-
-
-# ---- selection ----------------------------------------------------------------------------------
-
-
-def test_only_keeps_the_images_with_the_labels_asked_for(tmp_path):
-    for name in ("cat/a.png", "cat/b.png", "dog/c.png", "bird/d.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
-    chosen = open_source(str(tmp_path), only={"class": ["cat", "bird"]})
-    assert [Path(chosen.name(i)).name for i in range(len(chosen))] == ["d.png", "a.png", "b.png"]
-    assert [chosen.labels(i)["class"] for i in range(len(chosen))] == ["bird", "cat", "cat"]
-    assert chosen.read(0) == (tmp_path / "bird" / "d.png").read_bytes()
-    with pytest.raises(DataError, match="no image has class 'cart': did you mean 'cat'"):
-        open_source(str(tmp_path), only={"class": ["cart"]})

@@ -221,6 +221,19 @@ def flipped(image: torch.Tensor, flip: bool) -> torch.Tensor:
     return image.flip(-1) if flip else image
 
 
+def test_low_res_images_are_rounded_only_if_the_contract_says_so(pictures):  # trap 19
+    for quantised in (True, False):
+        contract = replace(UPSAMPLER, quantised=quantised)
+        source = FolderSource(pictures)
+        sample = training_images(source, contract, crop_px=None, flip=False)[0]
+        index = int(epoch_order(0, 0, 18)[0])
+        small = resize(fit_square_of(source, index, contract)[None], (8, 8), "bicubic")[0]
+        assert sample.low_res is not None
+        rounded = from_uint8(to_uint8(small))
+        assert sample.low_res.equal(rounded if quantised else small)
+        assert not rounded.equal(small)
+
+
 def test_without_flip_no_image_is_mirrored(pictures):
     source = FolderSource(pictures)
     images = training_images(source, BASE, crop_px=None, flip=False)

@@ -144,6 +144,12 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
         decode_image(small, "a.png")
 
 
+def test_formats_that_run_programs_are_not_read():
+    data = encoded(Image.fromarray(RGB), "EPS")
+    with pytest.raises(DataError, match=r"a\.png: not a readable image \(cannot identify"):
+        decode_image(data, "a.png")
+
+
 def test_the_largest_allowed_picture_is_read(monkeypatch):
     monkeypatch.setattr(reading, "MAX_PIXELS", 35)
     assert is_close(pixels(encoded(Image.fromarray(RGB))), RGB)

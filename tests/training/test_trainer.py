@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from cascade.conditioning.low_resolution import quantise
-from cascade.errors import CascadeError, OutputError
+from cascade.errors import CascadeError, DataError, OutputError
 from cascade.imaging.reading import read_image
+from cascade.recipe import load_stage_recipe
 from cascade.stage import Stage
 from cascade.training import trainer as trainer_module
 from cascade.training.checkpoint import checkpoints
@@ -134,6 +136,9 @@ def test_a_longer_run_goes_on_from_a_finished_one(make_trainer, tmp_path):
     [
         ("train.batch_size=8", "train.batch_size=16, now it is 8"),
         ("train.seed=1", "train.seed=0, now it is 1"),
+        ("diffusion.prediction=v", "stage.process.prediction=x0, now it is v"),
+        ("condition.label_drop=0.2", "stage.label_drop=0.1, now it is 0.2"),
+        ("data.flip=false", "data.flip=True, now it is False"),
         ("network.width=128", "is of another stage; use a new --out"),
     ],
 )
@@ -145,6 +150,60 @@ def test_a_run_does_not_go_on_with_what_would_make_it_another(
         make_trainer(tmp_path, override)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_classes_of_the_same_number_but_other_names_make_another_run(
+    make_trainer, tmp_path, pictures
+):
+    make_trainer(tmp_path / "run", "train.images=32").run()
+    shutil.copytree(pictures, tmp_path / "data")
+    (tmp_path / "data" / "blue").rename(tmp_path / "data" / "azure")
+    with pytest.raises(CascadeError, match=r"stage\.labels\.class=\['blue', .*now it is \['azure'"):
+        make_trainer(tmp_path / "run", f"data.path={tmp_path / 'data'}")
+
+
+def test_another_number_of_images_makes_another_run(make_trainer, tmp_path, pictures):
+    make_trainer(tmp_path / "run", "train.images=32").run()
+    shutil.copytree(pictures, tmp_path / "data")
+    shutil.copy(pictures / "red" / "0.png", tmp_path / "data" / "red" / "more.png")
+    with pytest.raises(CascadeError, match=r"data\.images=18, now it is 19"):
+        make_trainer(tmp_path / "run", f"data.path={tmp_path / 'data'}")
+
+
+def test_how_it_samples_and_how_often_it_saves_may_change_between_parts(make_trainer, tmp_path):
+    make_trainer(tmp_path, "train.images=32").run()
+    changed = ["sampling.steps=3", "train.checkpoint_every_images=16", "train.workers=1"]
+    again = make_trainer(tmp_path, "train.images=64", *changed)
+    again.run()
+    assert again.state.images_seen == 64
+
+
+def test_a_picture_that_breaks_during_a_run_ends_it_but_loses_nothing(
+    make_trainer, tmp_path, pictures
+):
+    shutil.copytree(pictures, tmp_path / "data")
+    values = [f"data.path={tmp_path / 'data'}", "data.cache_mib=0"]
+
+    def break_one(line: dict[str, float]) -> None:
+        (tmp_path / "data" / "red" / "3.png").write_bytes(b"no image")
+
+    trainer = make_trainer(tmp_path / "run", *values, report=break_one)
+    with pytest.raises(DataError, match=r"3\.png: not a readable image"):
+        trainer.run()
+    (kept,) = checkpoints(tmp_path / "run" / "checkpoints")
+    assert int(kept.name) == trainer.state.images_seen >= 160
+    shutil.copy(pictures / "red" / "3.png", tmp_path / "data" / "red" / "3.png")
+    again = make_trainer(tmp_path / "run", *values)
+    again.run()
+    whole = make_trainer(tmp_path / "whole")
+    whole.run()
+    assert same(everything(again), everything(whole))
+
+
+def test_the_folder_of_a_run_holds_its_whole_recipe(make_trainer, tmp_path):
+    make_trainer(tmp_path, "train.images=48", "train.learning_rate=1e-4")
+    recipe = load_stage_recipe(tmp_path / "recipe.yaml")
+    assert (recipe.name, recipe.train.images, recipe.train.learning_rate) == ("tiny-16", 48, 1e-4)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(make_trainer, tmp_path):
