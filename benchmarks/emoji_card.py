@@ -29,14 +29,19 @@ def main() -> None:
     """Make the pictures and print the figures."""
     arguments = parse_arguments()
     pipeline = load_pipeline(arguments.pipeline)
+    pipeline.set_progress_bar_config(disable=True)
     result = pipeline(
         arguments.count, seed=arguments.seed, keep_intermediates=True, output_type="pt"
     )
     large = result.images
     small = next(iter(result.intermediates.values()))
-    train = read_all(open_source(arguments.data), small.shape[-1])
-    heldout = read_all(open_source(arguments.heldout), small.shape[-1])
-    real = read_all(open_source(arguments.heldout), large.shape[-1])
+    assert pipeline.labels is not None
+    only = {"class": pipeline.labels.fields["class"]}
+    train = read_all(open_source(arguments.data, only=only), small.shape[-1])
+    known = set(open_source(arguments.heldout).vocabulary(["class"])["class"])
+    held_out_only = {"class": [name for name in only["class"] if name in known]}
+    heldout = read_all(open_source(arguments.heldout, only=held_out_only), small.shape[-1])
+    real = read_all(open_source(arguments.heldout, only=held_out_only), large.shape[-1])
 
     save_png(contact_sheet(large[:16]), arguments.out / "samples.png")
     save_png(nearest_sheet(small[:12], train), arguments.out / "nearest.png")
@@ -124,8 +129,9 @@ def print_figures(small: Tensor, large: Tensor, train: Tensor, heldout: Tensor, 
             f"{name:8} edge width {edge_width_px(images):5.2f} px, "
             f"noise in flat areas {noise_in_flat_areas(images):5.2f} of 255"
         )
-    white = (corners(large).mean(dim=1) > 0.97).float().mean()
-    print(f"corners white (mean above 0.97): {100 * white:.0f} % of samples")
+    for name, images in (("samples", large), ("training", train)):
+        white = (corners(images).mean(dim=1) > 0.97).float().mean()
+        print(f"{name:8} with white corners (mean above 0.97): {100 * white:.0f} %")
     cast = (small.mean(dim=(0, 2, 3)) - train.mean(dim=(0, 2, 3))) * 127.5
     print("mean colour minus the training mean, R G B: " + " ".join(f"{c:+.1f}" for c in cast))
     for name, images in (("samples", small), ("held-out", heldout)):
