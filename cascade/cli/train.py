@@ -32,6 +32,9 @@ def train(
     progress = TrainingProgress(recipe.name, recipe.train.images)
     trainer = build_trainer(recipe, folder, report=progress.update)
     progress.start_at(trainer.state.images_seen)
+    if not trainer.accelerator.is_main_process:
+        trainer.run()
+        return
     with progress:
         trainer.run()
     seen = trainer.state.images_seen

@@ -52,18 +52,16 @@ def save_checkpoint(state: RunState, folder: Path, *, keep: int, about: dict[str
         about: plain values that a resumed run must agree with.
     """
     target = folder / f"{state.images_seen:012d}"
-    optimisers, options = _flatten_optimisers(state.optimisers)
     names = [name for name, _ in state.stage.named_parameters()]
     averaged = dict(zip(names, state.ema.shadow_params, strict=True))
     with atomic_folder(target, owned=CHECKPOINT_FILES) as temporary:
         save_file(_contiguous(state.stage.state_dict()), temporary / "stage.safetensors")
         save_file(_contiguous(averaged), temporary / "ema.safetensors")
-        save_file(_contiguous(optimisers), temporary / "optimisers.safetensors")
+        save_file(_contiguous(_optimiser_tensors(state)), temporary / "optimisers.safetensors")
         values = {
             "images_seen": state.images_seen,
             "steps": state.steps,
             "ema_steps": state.ema.optimization_step,
-            "optimisers": options,
             "about": about,
         }
         (temporary / "state.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
@@ -100,9 +98,7 @@ def load_checkpoint(state: RunState, folder: Path) -> dict[str, Any]:
         ):
             shadow.copy_(averaged[name])
         state.ema.optimization_step = values["ema_steps"]
-        _restore_optimisers(
-            state.optimisers, load_file(folder / "optimisers.safetensors"), values["optimisers"]
-        )
+        _restore_optimisers(state, load_file(folder / "optimisers.safetensors"))
         state.images_seen, state.steps = values["images_seen"], values["steps"]
         about = dict(values["about"])
     except (SafetensorError, OSError) as error:
@@ -114,31 +110,32 @@ def load_checkpoint(state: RunState, folder: Path) -> dict[str, Any]:
     return about
 
 
-def _flatten_optimisers(optimisers: list[Optimizer]) -> tuple[dict[str, Tensor], list[Any]]:
-    tensors: dict[str, Tensor] = {}
-    groups = []
-    for number, optimiser in enumerate(optimisers):
-        saved = optimiser.state_dict()
-        for index, moments in saved["state"].items():
-            for name, tensor in moments.items():
-                tensors[f"{number}.{index}.{name}"] = torch.as_tensor(tensor)
-        groups.append([len(group["params"]) for group in saved["param_groups"]])
-    return tensors, groups
+def _optimiser_tensors(state: RunState) -> dict[str, Tensor]:
+    """The moments of all optimisers, by the parameters' names and not by their order."""
+    names = {id(parameter): name for name, parameter in state.stage.named_parameters()}
+    return {
+        f"{names[id(parameter)]}:{moment}": torch.as_tensor(value)
+        for optimiser in state.optimisers
+        for parameter, moments in optimiser.state.items()
+        for moment, value in moments.items()
+    }
 
 
-def _restore_optimisers(
-    optimisers: list[Optimizer], tensors: dict[str, Tensor], sizes: list[Any]
-) -> None:
-    for number, optimiser in enumerate(optimisers):
-        fresh = optimiser.state_dict()
-        if [len(group["params"]) for group in fresh["param_groups"]] != sizes[number]:
-            raise ValueError("the optimiser has other parameters")
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            owner, index, name = key.split(".")
-            if int(owner) == number:
-                moments.setdefault(int(index), {})[name] = tensor
-        optimiser.load_state_dict({"state": moments, "param_groups": fresh["param_groups"]})
+def _restore_optimisers(state: RunState, tensors: dict[str, Tensor]) -> None:
+    names = {id(parameter): name for name, parameter in state.stage.named_parameters()}
+    moments: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, moment = key.rpartition(":")
+        moments.setdefault(name, {})[moment] = tensor
+    for optimiser in state.optimisers:
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        restored = {
+            index: moments.pop(names[id(parameter)]) for index, parameter in enumerate(parameters)
+        }
+        groups = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": restored, "param_groups": groups})
+    if moments:
+        raise ValueError(f"moments of an unknown parameter {min(moments)}")
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from torch import nn
 from cascade.conditioning.low_resolution import quantise
 from cascade.data.batch import Batch
 from cascade.data.training_images import PositionBatches, TrainingImages, load_batches
-from cascade.devices import autocast
+from cascade.devices import autocast, best_device
 from cascade.errors import CascadeError, DataError
 from cascade.files import check_writable_folder
 from cascade.imaging.writing import contact_sheet, save_png
@@ -208,7 +208,11 @@ class Trainer:
         stage = self.state.stage.config()
         stage.pop("sampling")
         return {
-            "train": {"batch_size": self.settings.batch_size, "seed": self.settings.seed},
+            "train": {
+                "batch_size": self.settings.batch_size,
+                "seed": self.settings.seed,
+                "optimiser": self.settings.optimiser,
+            },
             "stage": stage,
             "data": {
                 "images": len(self.images.source),
@@ -283,7 +287,11 @@ class Trainer:
 
 def _make_accelerator() -> Accelerator:
     """Precision and accumulation are the recipe's, whatever accelerate's own settings say."""
-    accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1)
+    accelerator = Accelerator(
+        mixed_precision="no",
+        gradient_accumulation_steps=1,
+        cpu=best_device().type == "cpu",  # or processes on the CPU would not find each other
+    )
     kind = accelerator.distributed_type
     if kind != DistributedType.NO and not kind.value.startswith("MULTI_"):
         raise CascadeError(f"distributed training by {kind.value} is not supported; use DDP.")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
 
 from cascade.errors import WeightsError
 from cascade.stage import Stage
@@ -117,8 +118,6 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(state, tmp_path, name, da
         lambda path: path.write_text("{"),
         lambda path: path.write_text("[]"),
         lambda path: path.write_text("{}"),
-        lambda path: rewrite(path, optimisers=None),
-        lambda path: rewrite(path, optimisers=[]),
         lambda path: rewrite(path, about=None),
     ],
 )
@@ -135,3 +134,16 @@ def test_a_checkpoint_of_another_stage_is_refused(state, upsampler, tmp_path):
     target = save_checkpoint(state, tmp_path, keep=2, about={})
     with pytest.raises(WeightsError, match="is of another stage; use a new --out"):
         load_checkpoint(fresh_state(upsampler), target)
+
+
+def test_moments_are_found_by_the_parameter_s_name_and_not_by_its_place(state, tmp_path):
+    target = save_checkpoint(state, tmp_path, keep=2, about={})
+    file = target / "optimisers.safetensors"
+    moments = load_file(file)
+    names = {name for name, _ in state.stage.named_parameters()}
+    assert {key.rpartition(":")[0] for key in moments} == names
+    first = min(moments)
+    moments[f"other.{first}"] = moments.pop(first)
+    save_file(moments, file)
+    with pytest.raises(WeightsError, match="is of another stage; use a new --out"):
+        load_checkpoint(fresh_state(state.stage), target)
