@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from diffusers import DiffusionPipeline
@@ -181,6 +181,10 @@ class CascadePipeline(DiffusionPipeline):
         if unknown:
             raise ContractError(
                 f"callbacks can have {self._callback_tensor_inputs}, not {unknown}."
+            )
+        if output_type not in get_args(OutputType):
+            raise ContractError(
+                f"output_type must be one of {get_args(OutputType)}, got {output_type!r}."
             )
         given = None if image is None else to_tensor(image)
         count = num_images if given is None else given.shape[0]

@@ -66,6 +66,8 @@ def make_seeds(count: int, seed: int | None, seeds: Sequence[int] | None) -> lis
     if count < 1:
         raise ContractError(f"num_images must be at least 1, got {count}.")
     if seeds is not None:
+        if seed is not None:
+            raise ContractError("give seed or seeds, not both.")
         if len(seeds) != count:
             raise ContractError(f"got {len(seeds)} seeds for {count} images.")
         return [int(each) for each in seeds]
@@ -150,15 +152,9 @@ def to_tensor(image: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
 
 
 def as_output(images: Tensor, output_type: OutputType) -> Any:
-    """Images (B, C, H, W) in [-1, 1] as the caller wants them; see `CascadeOutput`.
-
-    Raises:
-        ContractError: for an unknown type.
-    """
+    """Images (B, C, H, W) in [-1, 1] as the caller wants them; see `CascadeOutput`."""
     if output_type == "pt":
         return images
     if output_type == "np":
         return ((images + 1) / 2).permute(0, 2, 3, 1).numpy()
-    if output_type == "pil":
-        return to_pil(images)
-    raise ContractError(f"output_type must be 'pil', 'pt' or 'np', got {output_type!r}.")
+    return to_pil(images)

@@ -74,7 +74,7 @@ def test_the_last_stage_s_images_come_out_in_each_form(pipeline):
     assert np.array_equal(pixels, to_uint8(tensors).permute(0, 2, 3, 1).numpy())
     (in_tuple,) = pipeline(3, seed=1, output_type="pt", precision="fp32", return_dict=False)
     assert in_tuple.equal(tensors)
-    with pytest.raises(ContractError, match="output_type must be 'pil', 'pt' or 'np', got 'jpg'"):
+    with pytest.raises(ContractError, match="output_type must be one of"):
         sample(pipeline, steps=1, output_type="jpg")
 
 

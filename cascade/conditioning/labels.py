@@ -17,7 +17,8 @@ class LabelVocabulary:
         fields: for each field its class names, in the order of their indices.
 
     Raises:
-        ContractError: if a name stands twice, so that it would not say what is meant.
+        ContractError: if a name stands twice or holds a comma, so that it would not say what is
+            meant.
     """
 
     def __init__(self, fields: Mapping[str, Sequence[str]]) -> None:
@@ -25,6 +26,8 @@ class LabelVocabulary:
         seen: dict[str, str] = {}
         for field, names in self.fields.items():
             for name in names:
+                if "," in name:
+                    raise ContractError(f"class name {name!r} must not hold a comma.")
                 if name in seen:
                     raise ContractError(
                         f"class name {name!r} stands in both {seen[name]!r} and {field!r}; "
