@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -27,19 +26,6 @@ class Finding(NamedTuple):
     meaning: str
 
 
-@dataclass(frozen=True)
-class _Memory:
-    total_gib: float
-
-    @classmethod
-    def read(cls) -> _Memory:
-        try:
-            total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        except (ValueError, OSError, AttributeError):
-            total = 0
-        return cls(total / 2**30)
-
-
 def diagnose() -> list[Finding]:
     """Look at versions, device, precision, memory, extras and bundled weights."""
     device = best_device()
@@ -52,12 +38,20 @@ def diagnose() -> list[Finding]:
         _device(device),
         _precision(device),
     ]
-    memory = _Memory.read().total_gib
+    memory = _memory_gib()
     if memory:
         enough = "enough for the bundled pipelines" if memory >= 4 else "tight: use --batch-size 1"
         findings.append(Finding("memory", f"{memory:.0f} GiB", enough))
     findings += [_extra(module) for module in EXTRAS]
     return [*findings, *_weights()]
+
+
+def _memory_gib() -> float:
+    """All memory of the machine; 0 where it cannot be told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (ValueError, OSError, AttributeError):
+        return 0.0
 
 
 def _device(device: torch.device) -> Finding:

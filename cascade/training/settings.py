@@ -17,7 +17,7 @@ class TrainingSettings:
     Attributes:
         images: how many images to show the network in all.
         batch_size: images per optimiser step, over all processes and accumulation.
-        accumulation_steps: forward passes per optimiser step; must divide the batch.
+        accumulation_steps: forward passes per optimiser step, which share the batch.
         optimiser: `adamw`, or `muon` for the matrices of a transformer's blocks and AdamW for all
             else.
         learning_rate: of AdamW.
