@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,9 +27,14 @@ from cascade.recipe import (
 )
 from cascade.sampling_settings import SamplingSettings
 from cascade.stage import Stage
+from cascade.training.checkpoint import checkpoints
 from cascade.training.optimiser import make_optimisers
+from cascade.training.run_folder import flat
 from cascade.training.settings import TrainingSettings
+from cascade.training.starting_point import start_from
 from cascade.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 def build_stage(
@@ -101,12 +107,28 @@ def build_trainer(
         seed=recipe.train.seed,
         **recipe.data.model_dump(exclude={"path", "only"}),
     )
-    settings = TrainingSettings(**recipe.train.model_dump())
+    settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from"}))
     _check_crop_suits_network(recipe, stage)
+    if recipe.train.init_from is not None and not checkpoints(out / "checkpoints"):
+        start_from(stage, Stage.from_pretrained(find_stage(Path(recipe.train.init_from))))
     trainer = Trainer(stage, images, out, settings, report=report)
+    if trainer.state.images_seen > 0:
+        _tell_changes(out / "recipe.yaml", recipe)
     with atomic_file(out / "recipe.yaml") as temporary:
         temporary.write_text(dump_recipe(recipe), encoding="utf-8")
     return trainer
+
+
+def _tell_changes(before: Path, recipe: StageRecipe) -> None:
+    """Log what a resumed run does otherwise than its last part; all of it may change."""
+    try:
+        old = flat(load_stage_recipe(before).model_dump(mode="json"))
+    except RecipeError:  # of another version
+        return
+    new = flat(recipe.model_dump(mode="json"))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            logger.info("going on with %s=%s, which was %s.", key, new.get(key), old.get(key))
 
 
 def check_recipe(recipe: StageRecipe | PipelineRecipe) -> list[str]:
@@ -140,7 +162,7 @@ def _check_stage(recipe: StageRecipe) -> Stage:
     stage.check_settings(stage.sampling)
     check_crop(recipe.data.crop_px, stage.contract)
     _check_crop_suits_network(recipe, stage)
-    make_optimisers(stage, TrainingSettings(**recipe.train.model_dump()))
+    make_optimisers(stage, TrainingSettings(**recipe.train.model_dump(exclude={"init_from"})))
     return stage
 
 

@@ -107,9 +107,13 @@ class TrainSection(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     warmup_images: int = Field(default=10_000, ge=0)
+    schedule: Literal["warmup_stable_decay", "constant", "linear", "cosine"] = "warmup_stable_decay"
     decay_fraction: float = Field(default=0.3, ge=0, le=1)
     gradient_clip: float = Field(default=1.0, gt=0)
     ema_decay: float = Field(default=0.9995, ge=0, lt=1)
+    snapshot_every_images: int = Field(default=0, ge=0)
+    max_bad_steps: int = Field(default=10, ge=0)
+    init_from: str | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from cascade import __version__
 from cascade.cli.chain import chain
 from cascade.cli.copy import copy
 from cascade.cli.doctor import doctor
+from cascade.cli.ema import ema
 from cascade.cli.generate import generate
 from cascade.cli.ls import ls
 from cascade.cli.show import show
@@ -26,7 +28,7 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try [bold]cascade generate emoji-256 -n 16 -o out[/bold].",
 )
-for verb in (generate, train, chain, ls, show, copy, validate, doctor):
+for verb in (generate, train, ema, chain, ls, show, copy, validate, doctor):
     app.command()(verb)
 
 
@@ -47,6 +49,8 @@ def options(
 
 def run() -> None:
     """Entry point: exit code 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C."""
+    logging.basicConfig(format="cascade: %(message)s")
+    logging.getLogger("cascade").setLevel(logging.INFO)
     try:
         app()
     except RecipeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -38,3 +39,16 @@ class Batch:
             )
         }
         return replace(self, **moved)
+
+    def parts(self, count: int) -> list[Batch]:
+        """Cut the batch into at most `count` parts of the same size; the last may be smaller."""
+        size = math.ceil(len(self) / count)
+        return [self._cut(slice(first, first + size)) for first in range(0, len(self), size)]
+
+    def _cut(self, chosen: slice) -> Batch:
+        return Batch(
+            images=self.images[chosen],
+            seeds=self.seeds[chosen],
+            labels=None if self.labels is None else self.labels[chosen],
+            low_res=None if self.low_res is None else self.low_res[chosen],
+        )

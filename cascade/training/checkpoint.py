@@ -1,10 +1,12 @@
-"""Checkpoints of a run: weights, averaged weights, optimisers, position. Nothing is pickled."""
+"""Checkpoints of a run: weights, averages, optimisers, position. Nothing is pickled."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,13 @@ from torch.optim import Optimizer
 from cascade.errors import WeightsError
 from cascade.files import atomic_folder
 from cascade.stage import Stage
+from cascade.training.averaging import PowerAverage
 from cascade.weights import read_json
 
-CHECKPOINT_FILES = ("stage.safetensors", "ema.safetensors", "optimisers.safetensors", "state.json")
+TENSOR_FILES = ("stage.safetensors", "ema.safetensors", "optimisers.safetensors")
+CHECKPOINT_FILES = (*TENSOR_FILES, "state.json")
+COUNTERS = ("images_seen", "steps", "bad_steps", "bad_steps_in_a_row")
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -31,15 +37,32 @@ class RunState:
         stage: the trained stage.
         ema: its averaged weights.
         optimisers: with their moments.
+        power_averages: those that snapshots are made of; may be none.
         images_seen: the position in the data.
         steps: optimiser steps made.
+        bad_steps: steps that were skipped because loss or gradient was not finite.
+        bad_steps_in_a_row: how many of them were the last ones.
+        broken: images that could not be used, by name, with the reason.
     """
 
     stage: Stage
     ema: EMAModel
     optimisers: list[Optimizer]
+    power_averages: list[PowerAverage] = field(default_factory=list)
     images_seen: int = 0
     steps: int = 0
+    bad_steps: int = 0
+    bad_steps_in_a_row: int = 0
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read from a folder, whole and undamaged, but not yet put to use."""
+
+    folder: Path
+    values: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
 
 
 def save_checkpoint(state: RunState, folder: Path, *, keep: int, about: dict[str, Any]) -> Path:
@@ -50,18 +73,24 @@ def save_checkpoint(state: RunState, folder: Path, *, keep: int, about: dict[str
         folder: of the run's checkpoints.
         keep: how many to leave.
         about: plain values that a resumed run must agree with.
+
+    Raises:
+        OutputError: if it cannot be written, as on a full disk; older checkpoints stay.
     """
     target = folder / f"{state.images_seen:012d}"
-    names = [name for name, _ in state.stage.named_parameters()]
-    averaged = dict(zip(names, state.ema.shadow_params, strict=True))
+    tensors = (
+        state.stage.state_dict(),
+        {**_averages(state)},
+        _optimiser_tensors(state),
+    )
     with atomic_folder(target, owned=CHECKPOINT_FILES) as temporary:
-        save_file(_contiguous(state.stage.state_dict()), temporary / "stage.safetensors")
-        save_file(_contiguous(averaged), temporary / "ema.safetensors")
-        save_file(_contiguous(_optimiser_tensors(state)), temporary / "optimisers.safetensors")
+        for name, values in zip(TENSOR_FILES, tensors, strict=True):
+            save_file(_contiguous(values), temporary / name)
         values = {
-            "images_seen": state.images_seen,
-            "steps": state.steps,
+            **{name: getattr(state, name) for name in COUNTERS},
             "ema_steps": state.ema.optimization_step,
+            "broken": state.broken,
+            "sha256": {name: _sha256(temporary / name) for name in TENSOR_FILES},
             "about": about,
         }
         (temporary / "state.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
@@ -80,34 +109,77 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def load_checkpoint(state: RunState, folder: Path) -> dict[str, Any]:
-    """Put a checkpoint's values into the state.
-
-    Returns:
-        What `save_checkpoint` was given as `about`.
+def read_newest(folder: Path) -> Checkpoint | None:
+    """Read the newest checkpoint that is not damaged; None if there is none at all.
 
     Raises:
-        WeightsError: if it is damaged or of another stage.
+        WeightsError: if there are checkpoints and every one is damaged.
     """
-    values = read_json(folder / "state.json")
+    error = None
+    for path in reversed(checkpoints(folder)):
+        try:
+            return read_checkpoint(path)
+        except WeightsError as damage:
+            logger.warning("%s Trying the one before.", damage)
+            error = damage
+    if error is not None:
+        raise WeightsError(f"no good checkpoint in {folder}; remove the folder to start anew.")
+    return None
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint and compare its files with their hashes.
+
+    Raises:
+        WeightsError: if it is damaged.
+    """
     try:
-        state.stage.load_state_dict(load_file(folder / "stage.safetensors"))
-        averaged = load_file(folder / "ema.safetensors")
-        for (name, _), shadow in zip(
-            state.stage.named_parameters(), state.ema.shadow_params, strict=True
-        ):
-            shadow.copy_(averaged[name])
+        values = read_json(folder / "state.json")
+        for name in TENSOR_FILES:
+            if _sha256(folder / name) != values["sha256"][name]:
+                raise WeightsError(f"{name} is not what was written")
+        tensors = {name: load_file(folder / name) for name in TENSOR_FILES}
+        missing = {*COUNTERS, "ema_steps", "about"} - set(values)
+        if missing:
+            raise WeightsError(f"state.json has no {min(missing)}")
+    except (SafetensorError, OSError, WeightsError, LookupError, TypeError) as error:
+        raise WeightsError(f"checkpoint {folder} is damaged ({error}).") from error
+    return Checkpoint(folder, values, tensors)
+
+
+def restore(state: RunState, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's values into the state.
+
+    Raises:
+        WeightsError: if it is of another stage.
+    """
+    values, tensors = checkpoint.values, checkpoint.tensors
+    try:
+        state.stage.load_state_dict(tensors["stage.safetensors"])
+        averages = _averages(state)
+        for name, value in tensors["ema.safetensors"].items():
+            averages.pop(name).copy_(value)
+        if averages:
+            raise ValueError(f"no average {min(averages)}")
         state.ema.optimization_step = values["ema_steps"]
-        _restore_optimisers(state, load_file(folder / "optimisers.safetensors"))
-        state.images_seen, state.steps = values["images_seen"], values["steps"]
-        about = dict(values["about"])
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"checkpoint {folder} is damaged ({error}); remove it to go on from the one before."
-        ) from error
+        _restore_optimisers(state, tensors["optimisers.safetensors"])
+        for name in COUNTERS:
+            setattr(state, name, int(values[name]))
+        state.broken = dict(values["broken"])
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"checkpoint {folder} is of another stage; use a new --out.") from error
-    return about
+        raise WeightsError(
+            f"checkpoint {checkpoint.folder} is of another stage; use a new --out."
+        ) from error
+
+
+def _averages(state: RunState) -> dict[str, Tensor]:
+    """All averaged weights by name; those for snapshots carry their width in front."""
+    names = [name for name, _ in state.stage.named_parameters()]
+    averages = dict(zip(names, state.ema.shadow_params, strict=True))
+    for average in state.power_averages:
+        for name, value in zip(names, average.values, strict=True):
+            averages[f"{average.width}:{name}"] = value
+    return averages
 
 
 def _optimiser_tensors(state: RunState) -> dict[str, Tensor]:
@@ -140,3 +212,8 @@ def _restore_optimisers(state: RunState, tensors: dict[str, Tensor]) -> None:
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

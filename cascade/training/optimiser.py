@@ -1,8 +1,6 @@
-"""Optimisers and learning rates. The rate is a function of the images seen, with no state."""
+"""Optimisers of a stage, and clipping of its gradients."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import nn
@@ -49,32 +47,6 @@ def muon_parameters(stage: Stage) -> list[nn.Parameter]:
     """The weight matrices of a transformer's blocks."""
     blocks = (m for m in stage.network.backbone.modules() if isinstance(m, TransformerBlock))
     return [p for block in blocks for p in block.parameters() if p.ndim == 2]
-
-
-def set_learning_rate(
-    optimisers: list[Optimizer], images_seen: int, settings: TrainingSettings
-) -> float:
-    """Set every group's rate for the next step and return the factor of the full rate."""
-    factor = learning_rate_factor(images_seen, settings)
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = group["full_lr"] * factor
-    return factor
-
-
-def learning_rate_factor(images_seen: int, settings: TrainingSettings) -> float:
-    """Warm-up, a plateau, and a cosine to zero over the last `decay_fraction` of the run.
-
-    Returns:
-        From 0 to 1; above 0 for the first step.
-    """
-    after_step = images_seen + settings.batch_size
-    warm = min(1.0, after_step / max(settings.warmup_images, 1))
-    decay_images = settings.decay_fraction * settings.images
-    left = settings.images - images_seen
-    if decay_images == 0 or left >= decay_images:
-        return warm
-    return warm * 0.5 * (1 - math.cos(math.pi * max(left, 0) / decay_images))
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest_norm: float) -> float:

@@ -8,6 +8,7 @@ from typing import Literal
 from cascade.devices import Precision
 
 OptimiserKind = Literal["adamw", "muon"]
+LearningRateSchedule = Literal["warmup_stable_decay", "constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,16 @@ class TrainingSettings:
         weight_decay: of both.
         betas: of AdamW.
         warmup_images: over which the learning rate rises from 0.
-        decay_fraction: the last part of the run, over which it falls to 0 as a cosine.
+        schedule: of the learning rate after that: `warmup_stable_decay`, or `constant`, `linear` or
+            `cosine` as in diffusers.
+        decay_fraction: of `warmup_stable_decay`: the last part of the run, over which the rate
+            falls to 0 as a cosine.
         gradient_clip: largest norm of the gradient.
         ema_decay: of the averaged weights; warm-up is (1 + n) / (10 + n) in steps.
+        snapshot_every_images: between snapshots of two power-function averages, from which
+            `cascade ema` makes an average of any width afterwards; 0 for none.
+        max_bad_steps: how many steps in a row may have a loss or gradient that is not finite; they
+            are skipped, and one more ends the run.
         precision: `auto` is bf16 where the hardware has it.
         compile: whether to compile the network, which pays on long runs.
         gradient_checkpointing: trade time for memory.
@@ -48,9 +56,12 @@ class TrainingSettings:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
     warmup_images: int = 10_000
+    schedule: LearningRateSchedule = "warmup_stable_decay"
     decay_fraction: float = 0.3
     gradient_clip: float = 1.0
     ema_decay: float = 0.9995
+    snapshot_every_images: int = 0
+    max_bad_steps: int = 10
     precision: Precision = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False

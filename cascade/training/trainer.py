@@ -6,30 +6,32 @@ Running it again in the same folder goes on from the newest checkpoint.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType
 from diffusers.training_utils import EMAModel
-from torch import nn
+from torch import Tensor, nn
 
-from cascade.conditioning.low_resolution import quantise
 from cascade.data.batch import Batch
 from cascade.data.training_images import PositionBatches, TrainingImages, load_batches
-from cascade.devices import autocast, best_device
+from cascade.devices import autocast
 from cascade.errors import CascadeError, DataError
 from cascade.files import check_writable_folder
-from cascade.imaging.writing import contact_sheet, save_png
+from cascade.imaging.writing import save_png
 from cascade.stage import Stage
-from cascade.training.checkpoint import RunState, checkpoints, load_checkpoint, save_checkpoint
-from cascade.training.optimiser import clip_gradients, make_optimisers, set_learning_rate
+from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_folder
+from cascade.training.checkpoint import RunState, read_newest, restore, save_checkpoint
+from cascade.training.grids import sample_grid
+from cascade.training.learning_rate import set_learning_rate
+from cascade.training.optimiser import clip_gradients, make_optimisers
+from cascade.training.processes import StepVote, agree, make_accelerator
+from cascade.training.run_folder import RunLog, check_same_run
 from cascade.training.settings import TrainingSettings
 
 LOG_EVERY_STEPS = 10
@@ -47,7 +49,8 @@ class Trainer:
 
     Raises:
         OutputError: if the folder cannot be written.
-        WeightsError: if it holds checkpoints of another stage.
+        WeightsError: if it holds checkpoints of another stage, or none that is whole.
+        CascadeError: if the run in it began with other settings.
     """
 
     def __init__(
@@ -66,16 +69,16 @@ class Trainer:
         self.images = images
         self.report = report
         self.stop_requested = False
-        self.accelerator = _make_accelerator()
+        self.log = RunLog(out / "log.jsonl")
+        self.accelerator = make_accelerator()
         torch.manual_seed(settings.seed)
         stage = stage.to(self.accelerator.device)
-        self.averaged = copy.deepcopy(stage).eval().requires_grad_(False)
         self._prepare_network(stage)
-        optimisers = make_optimisers(stage, settings)
-        ema = EMAModel(stage.parameters(), decay=settings.ema_decay, foreach=True)
-        self.state = RunState(stage, ema, optimisers)
-        self._resume()
+        self.state = self._begin_or_resume(stage)
+        self.averaged = copy.deepcopy(stage).eval().requires_grad_(False)
         self.model: nn.Module = self.accelerator.prepare_model(stage)
+        self._last_log_s = time.monotonic()
+        self._losses: list[float] = []
 
     def _prepare_network(self, stage: Stage) -> None:
         stage.train()
@@ -84,32 +87,43 @@ class Trainer:
         if self.settings.compile:
             stage.network.backbone.compile()
 
+    def _begin_or_resume(self, stage: Stage) -> RunState:
+        checkpoint = read_newest(self.out / "checkpoints")
+        state = RunState(
+            stage,
+            EMAModel(stage.parameters(), decay=self.settings.ema_decay, foreach=True),
+            make_optimisers(stage, self.settings),
+            [PowerAverage(list(stage.parameters()), width) for width in self._stored_widths()],
+        )
+        if checkpoint is not None:
+            restore(state, checkpoint)
+            check_same_run(self.out, checkpoint.values["about"], self._about(stage))
+            if self.accelerator.is_main_process:
+                self.log.rewind(state.images_seen)
+        return state
+
     def run(self) -> Stage:
         """Train to the end, or until SIGTERM or Ctrl-C, after which a checkpoint is written.
 
         Returns:
             The stage with averaged weights.
+
+        Raises:
+            CascadeError: if too many steps in a row are not finite, or images cannot be read.
+            OutputError: if something cannot be written; what was saved before stays.
         """
-        state, settings = self.state, self.settings
-        last_log = time.monotonic()
-        losses: list[float] = []
+        self._last_log_s = time.monotonic()
         with self._stop_on_signal(), self._saved_on_bad_data():
             for batch in self._batches():
-                values = self._step(batch)
-                losses.append(values["loss"])
-                if state.steps % LOG_EVERY_STEPS == 0 or state.images_seen >= settings.images:
-                    now = time.monotonic()
-                    values["loss"] = sum(losses) / len(losses)
-                    values["images_per_s"] = len(losses) * settings.batch_size / (now - last_log)
-                    self._log(values)
-                    losses, last_log = [], now
-                stopping = self._stop_agreed()
-                if self._crossed(settings.checkpoint_every_images) or stopping:
+                stopping = self._step(batch)
+                if self._crossed(self.settings.checkpoint_every_images) or stopping:
                     self._save()
                 if stopping:
                     break
-                if self._crossed(settings.sample_every_images):
-                    self._sample_grid()
+                if self._crossed(self.settings.snapshot_every_images):
+                    self._save_snapshots()
+                if self._crossed(self.settings.sample_every_images):
+                    self._save_grid()
         return self._finish()
 
     def _batches(self) -> Iterator[Batch]:
@@ -122,41 +136,103 @@ class Trainer:
         )
         yield from load_batches(self.images, positions, workers=self.settings.workers)
 
-    def _step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step: every part of the batch counts by its share, whatever its size."""
+    # ---- one step -------------------------------------------------------------------------------
+
+    def _step(self, batch: Batch) -> bool:
+        """Learn from one batch; returns whether the run should end."""
+        factor = set_learning_rate(self.state.optimisers, self.state.images_seen, self.settings)
+        loss = self._accumulate_gradients(batch)
+        norm = clip_gradients(list(self.state.stage.parameters()), self.settings.gradient_clip)
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        share = loss / self.accelerator.num_processes
+        all_say = agree(self.accelerator, StepVote(share, not finite, self.stop_requested))
+        self.state.images_seen += self.settings.batch_size
+        if all_say.bad:
+            self._skip_step()
+        else:
+            self._take_step()
+        self._log_now_and_then(all_say.loss, norm, factor)
+        alone = self.accelerator.num_processes == 1
+        return self.stop_requested if alone else all_say.stop > 0
+
+    def _accumulate_gradients(self, batch: Batch) -> float:
+        """Every part of the batch counts by its share, whatever its size (trap 28)."""
+        total = torch.zeros((), device=self.accelerator.device)
+        parts = batch.parts(self.settings.accumulation_steps)
+        for number, part in enumerate(parts, start=1):
+            with self._synchronised(last=number == len(parts)):
+                with autocast(self.accelerator.device, self.settings.precision):
+                    loss = self.model(part.to(self.accelerator.device)).sum() / len(batch)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return float(total)
+
+    @contextmanager
+    def _synchronised(self, *, last: bool) -> Iterator[None]:
+        """Processes exchange gradients once a step, after the last part."""
+        if last:
+            yield
+        else:
+            with self.accelerator.no_sync(self.model):
+                yield
+
+    def _take_step(self) -> None:
         state = self.state
-        factor = set_learning_rate(state.optimisers, state.images_seen, self.settings)
-        total = 0.0
-        for part in _parts(batch, self.settings.accumulation_steps):
-            with autocast(self.accelerator.device, self.settings.precision):
-                loss = self.model(part.to(self.accelerator.device)).sum() / len(batch)
-            self.accelerator.backward(loss)
-            total += float(loss.detach())
-        norm = clip_gradients(list(state.stage.parameters()), self.settings.gradient_clip)
-        if not math.isfinite(total) or not math.isfinite(norm):
-            raise CascadeError(
-                f"loss or gradient is not finite after {state.images_seen} images; lower the "
-                "learning rate or use train.precision=fp32, and run again to go on from the last "
-                "checkpoint."
-            )
         for optimiser in state.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         state.ema.step(state.stage.parameters())
+        for average in state.power_averages:
+            average.step(
+                list(state.stage.parameters()),
+                images_seen=state.images_seen,
+                batch_size=self.settings.batch_size,
+            )
         state.steps += 1
-        state.images_seen += self.settings.batch_size
-        return {"loss": total, "gradient_norm": norm, "learning_rate_factor": factor}
+        state.bad_steps_in_a_row = 0
 
-    def _stop_agreed(self) -> bool:
-        """Whether any process was asked to stop; all of them end after the same step."""
-        if self.accelerator.num_processes == 1:
-            return self.stop_requested
-        flag = torch.tensor([float(self.stop_requested)], device=self.accelerator.device)
-        torch.distributed.all_reduce(flag)
-        return bool(flag.item() > 0)
+    def _skip_step(self) -> None:
+        """Leave out a step that is not finite (trap 36); too many in a row end the run."""
+        state = self.state
+        for optimiser in state.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        state.bad_steps += 1
+        state.bad_steps_in_a_row += 1
+        if state.bad_steps_in_a_row > self.settings.max_bad_steps:
+            raise CascadeError(
+                f"loss or gradient was not finite in {state.bad_steps_in_a_row} steps in a row, up "
+                f"to {state.images_seen} images; lower the learning rate or use "
+                "train.precision=fp32, and run again to go on from the last checkpoint."
+            )
+
+    def _log_now_and_then(self, loss: float, norm: float, factor: float) -> None:
+        self._losses.append(loss)
+        step = self.state.steps + self.state.bad_steps
+        if step % LOG_EVERY_STEPS and self.state.images_seen < self.settings.images:
+            return
+        now, finite = time.monotonic(), [loss for loss in self._losses if math.isfinite(loss)]
+        images = len(self._losses) * self.settings.batch_size
+        values = {
+            "loss": sum(finite) / max(len(finite), 1),
+            "gradient_norm": norm,
+            "learning_rate_factor": factor,
+            "images_per_s": images / (now - self._last_log_s),
+        }
+        if self.state.bad_steps:
+            values["bad_steps"] = self.state.bad_steps
+        self._losses, self._last_log_s = [], now
+        self._write_log(values)
+
+    def _write_log(self, values: dict[str, float]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        line = {"images": self.state.images_seen, **values}
+        self.log.append(line)
+        if self.report is not None:
+            self.report({**line, "total": self.settings.images})
 
     def _crossed(self, every_images: int) -> bool:
-        """Whether the last step passed a multiple of `every_images`, or the end."""
+        """Whether the last step passed a multiple of `every_images`, or the end (trap 29)."""
         if every_images <= 0:
             return False
         before = self.state.images_seen - self.settings.batch_size
@@ -165,53 +241,46 @@ class Trainer:
             or self.state.images_seen >= self.settings.images
         )
 
-    def _log(self, values: dict[str, float]) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        line = {"images": self.state.images_seen, **values}
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if self.report is not None:
-            self.report({**line, "total": self.settings.images})
-
     # ---- samples, checkpoints, end --------------------------------------------------------------
 
-    def _averaged_stage(self) -> Stage:
-        self.state.ema.copy_to(self.averaged.parameters())
+    def _with_weights(self, values: list[Tensor]) -> Stage:
+        """The stage for sampling and saving, with other weights than those in training."""
+        with torch.no_grad():
+            for parameter, value in zip(self.averaged.parameters(), values, strict=True):
+                parameter.copy_(value)
         return self.averaged
 
-    def _sample_grid(self) -> None:
-        """Sample with fixed seeds and the labels of the first images; upsamplers see real ones."""
+    def _save_grid(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        shown = [self.images[position] for position in range(self.settings.sample_count)]
-        stage, device = self._averaged_stage(), self.accelerator.device
-        labels = torch.tensor([sample.labels for sample in shown]) if shown[0].labels else None
-        low_res = None
-        if stage.is_upsampler:
-            low_res = torch.stack([s.low_res for s in shown if s.low_res is not None]).to(device)
-        images = stage.sample(
-            list(range(len(shown))),
-            labels=labels,
-            low_res=low_res,
+        grid = sample_grid(
+            self._with_weights(self.state.ema.shadow_params),
+            self.images,
+            self.settings.sample_count,
             precision=self.settings.precision,
         )
-        if low_res is not None:
-            truth = torch.stack([sample.image for sample in shown]).to(device)
-            enlarged = nn.functional.interpolate(quantise(low_res), size=truth.shape[-1])
-            images = torch.stack([enlarged, images, truth], dim=1).flatten(0, 1)
-        sheet = contact_sheet(images, columns=6 if low_res is not None else None)
-        save_png(sheet, self.out / "samples" / f"{self.state.images_seen:012d}.png")
+        save_png(grid, self.out / "samples" / f"{self.state.images_seen:012d}.png")
 
-    def _about(self) -> dict[str, Any]:
+    def _save_snapshots(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        for average in self.state.power_averages:
+            folder = snapshot_folder(self.out / "averages", self.state.images_seen, average.width)
+            self._with_weights(average.values).save_pretrained(folder, dtype=torch.float16)
+
+    def _stored_widths(self) -> tuple[float, ...]:
+        return STORED_WIDTHS if self.settings.snapshot_every_images > 0 else ()
+
+    def _about(self, of: Stage) -> dict[str, Any]:
         """What a resumed run must agree with: it would not be the same run otherwise."""
-        stage = self.state.stage.config()
+        stage = of.config()
         stage.pop("sampling")
         return {
             "train": {
                 "batch_size": self.settings.batch_size,
                 "seed": self.settings.seed,
                 "optimiser": self.settings.optimiser,
+                "snapshots": bool(self._stored_widths()),
             },
             "stage": stage,
             "data": {
@@ -227,25 +296,12 @@ class Trainer:
                 self.state,
                 self.out / "checkpoints",
                 keep=self.settings.keep_checkpoints,
-                about=self._about(),
+                about=self._about(self.state.stage),
             )
         self.accelerator.wait_for_everyone()
 
-    def _resume(self) -> None:
-        found = checkpoints(self.out / "checkpoints")
-        if not found:
-            return
-        before = _flat(load_checkpoint(self.state, found[-1]))
-        now = _flat(json.loads(json.dumps(self._about())))
-        for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key):
-                raise CascadeError(
-                    f"{self.out} was trained with {key}={before.get(key)}, now it is "
-                    f"{now.get(key)}; set it back or use a new --out."
-                )
-
     def _finish(self) -> Stage:
-        stage = self._averaged_stage()
+        stage = self._with_weights(self.state.ema.shadow_params)
         if self.accelerator.is_main_process:
             stage.save_pretrained(self.out / "stage")
         self.accelerator.wait_for_everyone()
@@ -283,39 +339,3 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-def _make_accelerator() -> Accelerator:
-    """Precision and accumulation are the recipe's, whatever accelerate's own settings say."""
-    accelerator = Accelerator(
-        mixed_precision="no",
-        gradient_accumulation_steps=1,
-        cpu=best_device().type == "cpu",  # or processes on the CPU would not find each other
-    )
-    kind = accelerator.distributed_type
-    if kind != DistributedType.NO and not kind.value.startswith("MULTI_"):
-        raise CascadeError(f"distributed training by {kind.value} is not supported; use DDP.")
-    return accelerator
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _parts(batch: Batch, count: int) -> Iterator[Batch]:
-    size = math.ceil(len(batch) / count)
-    for first in range(0, len(batch), size):
-        chosen = slice(first, first + size)
-        yield Batch(
-            images=batch.images[chosen],
-            seeds=batch.seeds[chosen],
-            labels=None if batch.labels is None else batch.labels[chosen],
-            low_res=None if batch.low_res is None else batch.low_res[chosen],
-        )

@@ -10,7 +10,7 @@ import pytest
 
 from cascade import __version__
 
-VERBS = ("generate", "train", "chain", "ls", "show", "copy", "validate", "doctor")
+VERBS = ("generate", "train", "ema", "chain", "ls", "show", "copy", "validate", "doctor")
 RUN = "from cascade.cli.main import run; run()"
 
 

@@ -219,3 +219,27 @@ def test_a_chained_folder_can_be_chained_again_but_not_over_other_things(
     assert done.code == 1
     assert "holds other things, such as 1.jpg" in done.err
     assert names(tmp_path / "photos") == ["1.jpg"]
+
+
+# ---- ema ----------------------------------------------------------------------------------------
+
+
+def test_an_average_of_another_width_is_a_stage_that_chains(command, pictures, trained, tmp_path):
+    run = tmp_path / "run"
+    values = ["train.images=64", "train.batch_size=16", "train.snapshot_every_images=16"]
+    made = command(
+        "train", "tiny-16", f"data.path={pictures}", *values, "-o", run, "train.warmup_images=32"
+    )
+    assert made.code == 0, made.err
+    done = command("ema", run, "--width", 0.2)
+    assert done.code == 0
+    assert done.out == f"{run / 'stage-0.200'} holds the stage.\n"
+    stages = ["-s", f"base={run / 'stage-0.200'}", "-s", f"upsampler={trained.upsampler}"]
+    assert command("chain", "tiny-32", *stages, "-o", tmp_path / "chained").code == 0
+
+
+def test_averages_that_were_not_stored_or_cannot_be_are_clear_errors(command, trained):
+    none = command("ema", trained.base, "--width", 0.1)
+    assert none.code == 1
+    assert "no snapshots in" in none.err
+    assert "train.snapshot_every_images above 0" in none.err

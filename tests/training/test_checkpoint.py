@@ -3,24 +3,34 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
-from safetensors.torch import load_file, save_file
 
 from cascade.errors import WeightsError
 from cascade.stage import Stage
-from cascade.training.checkpoint import RunState, checkpoints, load_checkpoint, save_checkpoint
+from cascade.training.averaging import PowerAverage
+from cascade.training.checkpoint import (
+    RunState,
+    checkpoints,
+    read_checkpoint,
+    read_newest,
+    restore,
+    save_checkpoint,
+)
 from cascade.training.optimiser import make_optimisers
 from cascade.training.settings import TrainingSettings
 
 
 def fresh_state(stage: Stage) -> RunState:
     ema = EMAModel(stage.parameters(), decay=0.9)
-    return RunState(stage, ema, make_optimisers(stage, TrainingSettings()))
+    averages = [PowerAverage(list(stage.parameters()), width) for width in (0.05, 0.1)]
+    return RunState(stage, ema, make_optimisers(stage, TrainingSettings()), averages)
 
 
 @pytest.fixture
@@ -36,6 +46,11 @@ def state(base_stage) -> RunState:
         state.ema.step(base_stage.parameters())
         state.steps += 1
         state.images_seen += 16
+        for average in state.power_averages:
+            average.step(
+                list(base_stage.parameters()), images_seen=state.images_seen, batch_size=16
+            )
+    state.bad_steps, state.broken = 2, {"a.png": "not a readable image"}
     return state
 
 
@@ -48,9 +63,14 @@ def same_state(first: RunState, second: RunState) -> bool:
             for parameter in group["params"]
             for _, moment in sorted(optimiser.state[parameter].items())
         ]
-        return [*state.stage.state_dict().values(), *state.ema.shadow_params, *moments]
+        averages = [value for average in state.power_averages for value in average.values]
+        weights = state.stage.state_dict().values()
+        return [*weights, *state.ema.shadow_params, *averages, *moments]
 
-    numbers = [(s.images_seen, s.steps, s.ema.optimization_step) for s in (first, second)]
+    numbers = [
+        (s.images_seen, s.steps, s.bad_steps, s.broken, s.ema.optimization_step)
+        for s in (first, second)
+    ]
     pairs = zip(tensors(first), tensors(second), strict=True)
     return numbers[0] == numbers[1] and all(a.equal(b) for a, b in pairs)
 
@@ -66,7 +86,9 @@ def test_a_checkpoint_brings_everything_back_exactly(state, tmp_path):
     for parameter in untrained.parameters():
         parameter.data.zero_()
     other = fresh_state(untrained)
-    assert load_checkpoint(other, target) == {"seed": 3}
+    checkpoint = read_checkpoint(target)
+    restore(other, checkpoint)
+    assert checkpoint.values["about"] == {"seed": 3}
     assert same_state(other, state)
     assert other.images_seen == 48
     assert other.steps == other.ema.optimization_step == 3
@@ -97,19 +119,40 @@ def test_a_half_written_checkpoint_is_not_taken_for_one(state, tmp_path):
     assert checkpoints(tmp_path / "nothing here") == []
 
 
-@pytest.mark.parametrize("name", ["stage", "ema", "optimisers"])
-@pytest.mark.parametrize("damage", ["truncated", "empty", "missing"])
-def test_a_damaged_checkpoint_is_named_with_what_to_do(state, tmp_path, name, damage):
-    target = save_checkpoint(state, tmp_path, keep=2, about={})
+def damage_file(target: Path, name: str, damage: str) -> None:
     file = target / f"{name}.safetensors"
     data = file.read_bytes()
     file.unlink()
-    if damage != "missing":
+    if damage == "flipped bit":
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif damage != "missing":
         file.write_bytes(data[:-50] if damage == "truncated" else b"")
-    with pytest.raises(WeightsError, match=r"is damaged .*; remove it to go on from") as error:
-        load_checkpoint(state, target)
+
+
+@pytest.mark.parametrize("name", ["stage", "ema", "optimisers"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "flipped bit"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    state, tmp_path, name, damage, caplog
+):
+    before = save_checkpoint(state, tmp_path, keep=2, about={})
+    state.images_seen += 16
+    target = save_checkpoint(state, tmp_path, keep=2, about={})
+    damage_file(target, name, damage)
+    with pytest.raises(WeightsError, match=r"is damaged") as error:
+        read_checkpoint(target)
     assert str(target) in str(error.value)
     assert "\n" not in str(error.value)
+    newest = read_newest(tmp_path)
+    assert newest is not None
+    assert newest.folder == before
+    assert f"checkpoint {target} is damaged" in caplog.text
+
+
+def test_when_all_are_damaged_the_run_does_not_silently_start_anew(state, tmp_path):
+    assert read_newest(tmp_path) is None
+    damage_file(save_checkpoint(state, tmp_path, keep=2, about={}), "ema", "truncated")
+    with pytest.raises(WeightsError, match=r"no good checkpoint in .*; remove the folder"):
+        read_newest(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -118,14 +161,15 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(state, tmp_path, name, da
         lambda path: path.write_text("{"),
         lambda path: path.write_text("[]"),
         lambda path: path.write_text("{}"),
-        lambda path: rewrite(path, about=None),
+        lambda path: rewrite(path, sha256=None),
+        lambda path: rewrite(path, sha256={}),
     ],
 )
 def test_a_damaged_state_is_a_clear_error(state, tmp_path, damage: Callable[[Path], None]):
     target = save_checkpoint(state, tmp_path, keep=2, about={})
     damage(target / "state.json")
     with pytest.raises(WeightsError) as error:
-        load_checkpoint(state, target)
+        read_checkpoint(target)
     assert str(target) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -133,17 +177,39 @@ def test_a_damaged_state_is_a_clear_error(state, tmp_path, damage: Callable[[Pat
 def test_a_checkpoint_of_another_stage_is_refused(state, upsampler, tmp_path):
     target = save_checkpoint(state, tmp_path, keep=2, about={})
     with pytest.raises(WeightsError, match="is of another stage; use a new --out"):
-        load_checkpoint(fresh_state(upsampler), target)
+        restore(fresh_state(upsampler), read_checkpoint(target))
 
 
 def test_moments_are_found_by_the_parameter_s_name_and_not_by_its_place(state, tmp_path):
     target = save_checkpoint(state, tmp_path, keep=2, about={})
-    file = target / "optimisers.safetensors"
-    moments = load_file(file)
+    checkpoint = read_checkpoint(target)
+    moments = checkpoint.tensors["optimisers.safetensors"]
     names = {name for name, _ in state.stage.named_parameters()}
     assert {key.rpartition(":")[0] for key in moments} == names
     first = min(moments)
     moments[f"other.{first}"] = moments.pop(first)
-    save_file(moments, file)
     with pytest.raises(WeightsError, match="is of another stage; use a new --out"):
-        load_checkpoint(fresh_state(state.stage), target)
+        restore(fresh_state(state.stage), checkpoint)
+
+
+def test_a_full_disk_is_a_clear_error_and_takes_nothing_away(state, tmp_path):
+    before = save_checkpoint(state, tmp_path, keep=1, about={})
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "from pathlib import Path\nfrom cascade.errors import OutputError\n"
+        "from cascade.files import atomic_folder\n"
+        "try:\n"
+        "    with atomic_folder(Path(sys.argv[1]), owned=()) as folder:\n"
+        "        (folder / 'a').write_bytes(bytes(100_000))\n"
+        "except OutputError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "000000000064")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(f"cannot write {tmp_path / '000000000064'}: File too large")
+    assert list(tmp_path.iterdir()) == [before]
+    assert read_newest(tmp_path) is not None

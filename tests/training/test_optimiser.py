@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.optim import AdamW, Muon
 
 from cascade.build import build_stage
@@ -17,9 +14,7 @@ from cascade.recipe import find_recipe, load_stage_recipe
 from cascade.stage import Stage
 from cascade.training.optimiser import (
     clip_gradients,
-    learning_rate_factor,
     make_optimisers,
-    set_learning_rate,
 )
 from cascade.training.settings import TrainingSettings
 
@@ -32,53 +27,6 @@ SETTINGS = TrainingSettings(
 def transformer_stage() -> Stage:
     recipe = load_stage_recipe(find_recipe("tiny-16", "stages"))
     return build_stage(recipe, LabelVocabulary({"class": ["a", "b"]}))
-
-
-# ---- the learning rate --------------------------------------------------------------------------
-
-
-def test_warm_up_plateau_and_cosine():
-    factors = {seen: learning_rate_factor(seen, SETTINGS) for seen in range(0, 1000, 10)}
-    for seen, factor in factors.items():
-        if seen < 100:
-            assert factor == pytest.approx((seen + 10) / 100)
-        elif seen <= 700:
-            assert factor == 1
-        else:
-            progress = (seen - 700) / 300
-            assert factor == pytest.approx(0.5 * (1 + math.cos(math.pi * progress)))
-
-
-@given(
-    images=st.integers(1, 5000),
-    batch_size=st.integers(1, 300),
-    warmup=st.integers(0, 6000),
-    decay=st.floats(0, 1),
-)
-def test_every_step_of_a_run_learns_and_none_learns_more_than_fully(
-    images, batch_size, warmup, decay
-):
-    settings = TrainingSettings(
-        images=images, batch_size=batch_size, warmup_images=warmup, decay_fraction=decay
-    )
-    factors = [learning_rate_factor(seen, settings) for seen in range(0, images, batch_size)]
-    assert all(0 < factor <= 1 for factor in factors)
-
-
-def test_without_warm_up_and_decay_the_rate_is_full_throughout():
-    flat = replace(SETTINGS, warmup_images=0, decay_fraction=0)
-    assert {learning_rate_factor(seen, flat) for seen in range(0, 1000, 10)} == {1.0}
-
-
-def test_the_rate_is_a_function_of_the_images_seen_alone(transformer_stage):
-    optimisers = make_optimisers(transformer_stage, replace(SETTINGS, optimiser="muon"))
-    for seen in (500, 0, 990, 500):
-        factor = set_learning_rate(optimisers, seen, SETTINGS)
-        assert factor == learning_rate_factor(seen, SETTINGS)
-        assert [group["lr"] for o in optimisers for group in o.param_groups] == [
-            SETTINGS.learning_rate * factor,
-            SETTINGS.muon_learning_rate * factor,
-        ]
 
 
 # ---- which parameters ---------------------------------------------------------------------------

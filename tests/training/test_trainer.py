@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -134,11 +135,11 @@ def test_a_longer_run_goes_on_from_a_finished_one(make_trainer, tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.batch_size=8", "train.batch_size=16, now it is 8"),
-        ("train.seed=1", "train.seed=0, now it is 1"),
-        ("diffusion.prediction=v", "stage.process.prediction=x0, now it is v"),
-        ("condition.label_drop=0.2", "stage.label_drop=0.1, now it is 0.2"),
-        ("data.flip=false", "data.flip=True, now it is False"),
+        ("train.batch_size=8", "train.batch_size=16 (now 8)"),
+        ("train.seed=1", "train.seed=0 (now 1); set this back or use a new --out"),
+        ("diffusion.prediction=v", "stage.process.prediction=x0 (now v)"),
+        ("condition.label_drop=0.2", "stage.label_drop=0.1 (now 0.2)"),
+        ("data.flip=false", "data.flip=True (now False)"),
         ("network.width=128", "is of another stage; use a new --out"),
     ],
 )
@@ -158,7 +159,7 @@ def test_classes_of_the_same_number_but_other_names_make_another_run(
     make_trainer(tmp_path / "run", "train.images=32").run()
     shutil.copytree(pictures, tmp_path / "data")
     (tmp_path / "data" / "blue").rename(tmp_path / "data" / "azure")
-    with pytest.raises(CascadeError, match=r"stage\.labels\.class=\['blue', .*now it is \['azure'"):
+    with pytest.raises(CascadeError, match=r"stage\.labels\.class=\['blue', .*\(now \['azure'"):
         make_trainer(tmp_path / "run", f"data.path={tmp_path / 'data'}")
 
 
@@ -166,7 +167,7 @@ def test_another_number_of_images_makes_another_run(make_trainer, tmp_path, pict
     make_trainer(tmp_path / "run", "train.images=32").run()
     shutil.copytree(pictures, tmp_path / "data")
     shutil.copy(pictures / "red" / "0.png", tmp_path / "data" / "red" / "more.png")
-    with pytest.raises(CascadeError, match=r"data\.images=18, now it is 19"):
+    with pytest.raises(CascadeError, match=r"data\.images=18 \(now 19\)"):
         make_trainer(tmp_path / "run", f"data.path={tmp_path / 'data'}")
 
 
@@ -176,6 +177,16 @@ def test_how_it_samples_and_how_often_it_saves_may_change_between_parts(make_tra
     again = make_trainer(tmp_path, "train.images=64", *changed)
     again.run()
     assert again.state.images_seen == 64
+
+
+def test_what_a_resumed_run_does_otherwise_is_told(make_trainer, tmp_path, caplog):
+    caplog.set_level("INFO")
+    make_trainer(tmp_path, "train.images=32").run()
+    make_trainer(tmp_path, "train.images=64", "sampling.steps=3")
+    told = [record.getMessage() for record in caplog.records if "going on" in record.message]
+    assert told[0].startswith("going on with sampling.steps=3, which was ")
+    assert told[1] == "going on with train.images=64, which was 32."
+    assert len(told) == 2
 
 
 def test_a_picture_that_breaks_during_a_run_ends_it_but_loses_nothing(
@@ -344,24 +355,61 @@ def test_the_rate_of_every_step_is_that_of_the_images_seen(make_trainer, tmp_pat
     assert factors[-1] == pytest.approx(0.5 * (1 - math.cos(math.pi * 0.1)))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(
-    make_trainer, tmp_path, monkeypatch
+@pytest.fixture
+def not_finite(monkeypatch):
+    """A function that makes the losses of certain batches, counted from 0, not finite."""
+
+    def make(*numbers: int) -> None:
+        counter = itertools.count()
+        plain = Stage.loss
+
+        def loss(stage, batch):
+            return plain(stage, batch) * (math.nan if next(counter) in numbers else 1)
+
+        monkeypatch.setattr(Stage, "loss", loss)
+
+    return make
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(  # trap 36
+    make_trainer, tmp_path, not_finite
 ):
-    trainer = make_trainer(tmp_path, "train.checkpoint_every_images=16")
-    batches = iter(range(3))
-    plain = Stage.loss
+    not_finite(2, 3, 7)
+    lines = []
+    trainer = make_trainer(
+        tmp_path, "train.max_bad_steps=2", "train.images=160", report=lines.append
+    )
+    trainer.run()
+    assert (trainer.state.bad_steps, trainer.state.steps) == (3, 7)
+    assert trainer.state.ema.optimization_step == 7
+    assert lines[-1]["bad_steps"] == 3
+    assert math.isfinite(lines[-1]["loss"])
+    assert all(torch.isfinite(tensor).all() for tensor in everything(trainer))
 
-    def loss(stage, batch):
-        return plain(stage, batch) * (math.nan if next(batches) == 2 else 1)
 
-    monkeypatch.setattr(Stage, "loss", loss)
-    with pytest.raises(CascadeError, match="not finite after 32 images; lower"):
+def test_too_many_steps_in_a_row_end_the_run_and_are_never_saved(
+    make_trainer, tmp_path, not_finite
+):
+    trainer = make_trainer(tmp_path, "train.checkpoint_every_images=16", "train.max_bad_steps=1")
+    not_finite(*range(3, 20))
+    with pytest.raises(CascadeError, match="not finite in 2 steps in a row, up to 80 images; low"):
         trainer.run()
-    assert [int(path.name) for path in checkpoints(tmp_path / "checkpoints")] == [16, 32]
+    assert [int(path.name) for path in checkpoints(tmp_path / "checkpoints")] == [48, 64]
     for path in checkpoints(tmp_path / "checkpoints"):
         for name in ("stage", "ema", "optimisers"):
             tensors = load_file(path / f"{name}.safetensors").values()
             assert all(torch.isfinite(tensor).all() for tensor in tensors)
+
+
+def test_the_log_of_a_resumed_run_has_no_line_twice(make_trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 1)
+    make_trainer(tmp_path, "train.images=96", "train.checkpoint_every_images=64").run()
+    shutil.rmtree(tmp_path / "checkpoints" / "000000000096")  # as if killed before it was written
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"images": 1')
+    make_trainer(tmp_path, "train.images=96", "train.checkpoint_every_images=64").run()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == [16, 32, 48, 64, 80, 96]
 
 
 @pytest.mark.parametrize("option", ["train.gradient_checkpointing=true", "train.precision=bf16"])

@@ -1,0 +1,46 @@
+"""`cascade ema`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def ema(
+    run: Annotated[Path, typer.Argument(help="A run with train.snapshot_every_images above 0.")],
+    width: Annotated[
+        float,
+        typer.Option(
+            "--width", help="What part of the run the average looks back over, such as 0.1."
+        ),
+    ],
+    at: Annotated[
+        int | None, typer.Option("--at", help="After how many images; default: the last snapshot.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the stage; default: RUN/stage-WIDTH."),
+    ] = None,
+) -> None:
+    """Make a stage whose weights are averaged over any width, after training (post-hoc EMA).
+
+    Examples:
+
+    cascade ema runs/emoji-64 --width 0.08
+
+    cascade chain emoji-256 --stage base=runs/emoji-64/stage-0.080 --out mine
+    """
+    from cascade.errors import WeightsError
+    from cascade.training.averaging import reconstruct, snapshots
+
+    stored = snapshots(run / "averages")
+    if not stored:
+        raise WeightsError(
+            f"no snapshots in {run / 'averages'}; train with train.snapshot_every_images above 0."
+        )
+    stage = reconstruct(stored, width, images_seen=at or stored[-1].images_seen)
+    folder = out or run / f"stage-{width:.3f}"
+    stage.save_pretrained(folder)
+    typer.echo(f"{folder} holds the stage.")

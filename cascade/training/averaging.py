@@ -1,0 +1,155 @@
+"""Averages of the weights over a run, and averages of any width made afterwards.
+
+Post-hoc EMA after Karras et al. 2024 (EDM2, arXiv 2312.02696, section 3 and appendix C): two
+averages with power-function profiles are kept in training and stored now and then; a linear
+combination of the stored ones comes close to the average that any other width would have had.
+
+The width of an average is its relative standard deviation sigma_rel: 0.1 means that it looks back
+over about a tenth of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cascade.errors import WeightsError
+from cascade.stage import Stage
+
+STORED_WIDTHS = (0.05, 0.10)
+LARGEST_WIDTH = 0.28  # that of a flat average is 12 ** -0.5
+
+
+class PowerAverage:
+    """A running average whose weights grow as a power of the images seen (EDM2, eq. 127).
+
+    Args:
+        parameters: what is averaged.
+        width: sigma_rel, above 0 and below 0.28.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], width: float) -> None:
+        self.width = width
+        self.exponent = width_to_exponent(width)
+        self.values = [parameter.detach().clone() for parameter in parameters]
+
+    @torch.no_grad()
+    def step(self, parameters: Sequence[Tensor], *, images_seen: int, batch_size: int) -> None:
+        """Take in the weights after a step.
+
+        Args:
+            parameters: the new weights.
+            images_seen: after the step.
+            batch_size: images of the step.
+        """
+        keep = (1 - batch_size / images_seen) ** (self.exponent + 1)
+        torch._foreach_lerp_(self.values, [p.detach() for p in parameters], 1 - keep)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A stored average.
+
+    Attributes:
+        folder: with the stage that has these weights.
+        images_seen: when it was stored.
+        width: its sigma_rel.
+    """
+
+    folder: Path
+    images_seen: int
+    width: float
+
+
+def snapshot_folder(folder: Path, images_seen: int, width: float) -> Path:
+    """Where the average of a width after so many images is stored."""
+    return folder / f"{images_seen:012d}-{width:.3f}"
+
+
+def snapshots(folder: Path) -> list[Snapshot]:
+    """The stored averages of a run, oldest first."""
+    found = []
+    for path in folder.glob("[0-9]*-[0-9]*"):
+        images, _, width = path.name.partition("-")
+        if images.isdecimal() and (path / "stage.json").is_file():
+            found.append(Snapshot(path, int(images), float(width)))
+    return sorted(found, key=lambda each: (each.images_seen, each.width))
+
+
+def reconstruct(stored: Sequence[Snapshot], width: float, *, images_seen: int) -> Stage:
+    """Make the stage whose weights are averaged over another width (EDM2, algorithm 3).
+
+    Args:
+        stored: snapshots of one run.
+        width: the sigma_rel that is wanted, above 0 and below 0.28.
+        images_seen: at which point of the run; snapshots after it are not used.
+
+    Returns:
+        The stage, in float32 on the CPU.
+
+    Raises:
+        WeightsError: if no snapshot can be used, or one is damaged.
+    """
+    usable = [each for each in stored if each.images_seen <= images_seen]
+    if not usable:
+        raise WeightsError(
+            f"no snapshot up to {images_seen} images; train with train.snapshot_every_images above "
+            "0, or name a later point."
+        )
+    weights = combination([(each.images_seen, each.width) for each in usable], (images_seen, width))
+    total: dict[str, Tensor] = {}
+    for snapshot, weight in zip(usable, weights, strict=True):
+        stage = Stage.from_pretrained(snapshot.folder)
+        for name, value in stage.state_dict().items():
+            part = value.double() * weight
+            total[name] = total[name] + part if name in total else part
+    stage.load_state_dict({name: value.float() for name, value in total.items()})
+    return stage
+
+
+def combination(stored: Sequence[tuple[int, float]], wanted: tuple[int, float]) -> list[float]:
+    """How much of each stored average the wanted one is made of, by least squares.
+
+    Args:
+        stored: images seen and width of each.
+        wanted: images seen and width.
+
+    Returns:
+        One factor for each stored average.
+    """
+    times, exponents = _profiles(stored)
+    time, exponent = _profiles([wanted])
+    products = _inner_product(times[:, None], exponents[:, None], times, exponents)
+    return np.linalg.lstsq(products, _inner_product(times, exponents, time, exponent), rcond=None)[
+        0
+    ].tolist()
+
+
+def width_to_exponent(width: float) -> float:
+    """The exponent gamma of the profile t^gamma that has a relative width (EDM2, algorithm 2)."""
+    if not 0 < width <= LARGEST_WIDTH:
+        raise WeightsError(
+            f"the width of an average must be above 0 and at most {LARGEST_WIDTH}, got {width}."
+        )
+    inverse = width**-2
+    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+
+
+def _profiles(points: Sequence[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
+    times = np.array([float(images) for images, _ in points])
+    return times, np.array([width_to_exponent(width) for _, width in points])
+
+
+def _inner_product(
+    time_a: np.ndarray, exponent_a: np.ndarray, time_b: np.ndarray, exponent_b: np.ndarray
+) -> np.ndarray:
+    """Of two power-function profiles that end at different times (EDM2, eq. 151)."""
+    ratio = time_a / time_b
+    power = np.where(time_a < time_b, exponent_b, -exponent_a)
+    numerator = (exponent_a + 1) * (exponent_b + 1) * ratio**power
+    return numerator / ((exponent_a + exponent_b + 1) * np.maximum(time_a, time_b))

@@ -1,0 +1,63 @@
+"""The learning rate as a function of the images seen: no state, so nothing to resume."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch.optim import Optimizer
+
+from cascade.training.settings import TrainingSettings
+
+
+def set_learning_rate(
+    optimisers: list[Optimizer], images_seen: int, settings: TrainingSettings
+) -> float:
+    """Set every group's rate for the next step and return the factor of the full rate."""
+    factor = learning_rate_factor(images_seen, settings)
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["full_lr"] * factor
+    return factor
+
+
+def learning_rate_factor(images_seen: int, settings: TrainingSettings) -> float:
+    """What the full learning rate is multiplied with: a linear warm-up times the schedule.
+
+    Args:
+        images_seen: before the step.
+        settings: of the run.
+
+    Returns:
+        From 0 to 1; above 0 for the first step.
+    """
+    after_step = images_seen + settings.batch_size
+    warm = min(1.0, after_step / max(settings.warmup_images, 1))
+    if settings.schedule == "warmup_stable_decay":
+        return warm * _final_cosine(images_seen, settings)
+    total_steps = math.ceil(settings.images / settings.batch_size)
+    return warm * _diffusers_factor(settings.schedule, total_steps)(
+        images_seen // settings.batch_size
+    )
+
+
+def _final_cosine(images_seen: int, settings: TrainingSettings) -> float:
+    """A plateau, and a cosine to zero over the last `decay_fraction` of the run."""
+    decay_images = settings.decay_fraction * settings.images
+    left = settings.images - images_seen
+    if decay_images == 0 or left >= decay_images:
+        return 1.0
+    return 0.5 * (1 - math.cos(math.pi * max(left, 0) / decay_images))
+
+
+@lru_cache(maxsize=4)
+def _diffusers_factor(name: str, total_steps: int):
+    """diffusers' schedule of that name as a function of the step."""
+    from diffusers.optimization import get_scheduler
+
+    any_optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = get_scheduler(
+        name, any_optimiser, num_warmup_steps=0, num_training_steps=total_steps
+    )
+    return scheduler.lr_lambdas[0]

@@ -1,0 +1,82 @@
+"""What a run writes down besides weights: its log, and what it must stay the same in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cascade.errors import CascadeError
+from cascade.files import atomic_file
+
+MAY_CHANGE = "train.images, learning rates, sampling.*, data.path and how often it saves"
+
+
+class RunLog:
+    """`log.jsonl`: one line of values every few steps.
+
+    Args:
+        file: where it is.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def append(self, line: Mapping[str, float]) -> None:
+        """Add a line."""
+        with open(self.file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(line)) + "\n")
+
+    def rewind(self, images_seen: int) -> None:
+        """Take out what a killed run wrote after the checkpoint that it goes on from."""
+        if not self.file.is_file():
+            return
+        lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if _images(line) <= images_seen]
+        if kept != lines:
+            with atomic_file(self.file) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def check_same_run(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that a run goes on with what it began with.
+
+    Args:
+        out: folder of the run, for the message.
+        before: plain values of the checkpoint.
+        now: of the run that wants to go on from it.
+
+    Raises:
+        CascadeError: naming every key that differs, and what may.
+    """
+    old, new = flat(before), flat(json.loads(json.dumps(now)))
+    changed = [
+        f"{key}={old.get(key)} (now {new.get(key)})"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise CascadeError(
+            f"{out} was trained with {', '.join(changed)}; set this back or use a new --out. "
+            f"What may change: {MAY_CHANGE}."
+        )
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def _images(line: str) -> float:
+    """Images seen at a line of the log; infinite for one that was cut off."""
+    try:
+        return float(json.loads(line)["images"])
+    except (ValueError, LookupError, TypeError):
+        return float("inf")

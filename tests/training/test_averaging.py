@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade.errors import WeightsError
+from cascade.training.averaging import (
+    PowerAverage,
+    combination,
+    reconstruct,
+    snapshot_folder,
+    snapshots,
+    width_to_exponent,
+)
+
+BATCH = 16
+IMAGES = 16_000
+
+
+def running(width: float, values: list[float], store_every: int = 0) -> tuple[float, list[float]]:
+    """The running average of a series of weights, and what it was every so many steps."""
+    weight = torch.tensor([0.0], dtype=torch.float64)
+    average = PowerAverage([weight], width)
+    stored = []
+    for step, value in enumerate(values, start=1):
+        weight.fill_(value)
+        average.step([weight], images_seen=step * BATCH, batch_size=BATCH)
+        if store_every and step % store_every == 0:
+            stored.append(float(average.values[0]))
+    return float(average.values[0]), stored
+
+
+@given(width=st.floats(0.01, 0.28))
+def test_a_profile_has_the_width_that_was_asked_for(width):
+    gamma = width_to_exponent(width)
+    t = (np.arange(400_000) + 0.5) / 400_000
+    profile = t**gamma / np.sum(t**gamma)
+    mean = np.sum(profile * t)
+    deviation = np.sqrt(np.sum(profile * (t - mean) ** 2))
+    assert deviation == pytest.approx(width, rel=2e-3)
+
+
+@pytest.mark.parametrize("width", [0.0, -0.1, 0.3, float("nan")])
+def test_a_width_that_no_average_has_is_refused(width):
+    with pytest.raises(WeightsError, match=r"must be above 0 and at most 0\.28"):
+        width_to_exponent(width)
+
+
+def test_the_running_average_is_the_power_of_the_images_seen():
+    values = np.random.default_rng(0).normal(size=1000)
+    average, _ = running(0.1, values.tolist())
+    gamma = width_to_exponent(0.1)
+    ends = np.arange(0, 1001) / 1000
+    weights = np.diff(ends ** (gamma + 1))  # the integral of the profile over each step
+    assert average == pytest.approx(float(np.sum(weights * values)), abs=1e-9)
+
+
+def test_the_first_step_forgets_what_the_network_started_with():
+    assert running(0.05, [3.0])[0] == pytest.approx(3.0)
+
+
+def test_a_stored_width_is_made_of_its_own_snapshot_alone():
+    stored = [(time, width) for time in (4000, 8000) for width in (0.05, 0.1)]
+    assert combination(stored, (8000, 0.1)) == pytest.approx([0, 0, 0, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [0.03, 0.07, 0.15, 0.2])
+def test_other_widths_come_close_to_the_average_kept_in_training(width):
+    steps = np.random.default_rng(1).normal(size=IMAGES // BATCH)
+    values = np.cumsum(steps) * 0.05 + np.linspace(0, 10, len(steps))
+    series = {w: running(w, values.tolist(), store_every=25)[1] for w in (0.05, 0.1)}
+    times = [(number + 1) * 25 * BATCH for number in range(len(series[0.05]))]
+    stored = [(time, w) for w in series for time in times]
+    weights = combination(stored, (IMAGES, width))
+    made = sum(w * v for w, v in zip(weights, [*series[0.05], *series[0.1]], strict=True))
+    wanted, _ = running(width, values.tolist())
+    assert sum(weights) == pytest.approx(1, abs=0.02)
+    assert made == pytest.approx(wanted, abs=0.02 * np.std(values))
+    assert abs(made - series[0.05][-1]) > 0.02 * np.std(values)  # no width is taken for another
+
+
+def test_a_run_stores_averages_from_which_others_are_made(make_trainer, tmp_path):
+    trainer = make_trainer(tmp_path, "train.snapshot_every_images=32", "train.images=160")
+    trainer.run()
+    stored = snapshots(tmp_path / "averages")
+    assert [(s.images_seen, s.width) for s in stored] == [
+        (images, width) for images in (32, 64, 96, 128, 160) for width in (0.05, 0.1)
+    ]
+    same = reconstruct(stored, 0.1, images_seen=160)
+    kept = trainer.state.power_averages[1].values
+    for made, value in zip(same.parameters(), kept, strict=True):
+        torch.testing.assert_close(made, value, rtol=2e-3, atol=1e-4)  # stored in 16 bits
+    wider = reconstruct(stored, 0.2, images_seen=160)
+    pairs = zip(same.parameters(), wider.parameters(), strict=True)
+    assert any((a - b).abs().max() > 1e-3 for a, b in pairs)
+
+
+def test_snapshots_of_another_point_are_refused(tmp_path, base_stage):
+    base_stage.save_pretrained(snapshot_folder(tmp_path, 64, 0.05))
+    with pytest.raises(WeightsError, match=r"no snapshot up to 32 images; train with"):
+        reconstruct(snapshots(tmp_path), 0.1, images_seen=32)
+
+
+def test_averages_go_on_exactly_after_a_gap(make_trainer, tmp_path):
+    values = ("train.snapshot_every_images=320", "train.checkpoint_every_images=160")
+    whole = make_trainer(tmp_path / "whole", *values)
+    whole.run()
+
+    def stop(line: dict[str, float]) -> None:
+        first.stop_requested = True
+
+    first = make_trainer(tmp_path / "parts", *values, report=stop)
+    first.run()
+    second = make_trainer(tmp_path / "parts", *values)
+    assert second.state.images_seen == 160
+    second.run()
+    for one, other in zip(whole.state.power_averages, second.state.power_averages, strict=True):
+        assert all(a.equal(b) for a, b in zip(one.values, other.values, strict=True))

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cascade.build import build_stage
+from cascade.conditioning.labels import LabelVocabulary
+from cascade.errors import WeightsError
+from cascade.recipe import find_recipe, load_stage_recipe
+from cascade.stage import Stage
+from cascade.training.starting_point import start_from
+
+
+def make_stage(*names: str, overrides: tuple[str, ...] = (), seed: int = 0) -> Stage:
+    torch.manual_seed(seed)
+    recipe = load_stage_recipe(find_recipe("tiny-16", "stages"), list(overrides))
+    return build_stage(recipe, LabelVocabulary({"class": list(names)}) if names else None)
+
+
+def test_all_weights_are_taken_over_and_classes_by_their_names():
+    trained = make_stage("cat", "dog", "owl", seed=1)
+    stage = make_stage("bee", "owl", "cat", overrides=("contract.size_px=32",))
+    new = stage.state_dict()["network.embedding.tables.0.weight"].clone()
+    start_from(stage, trained)
+    given = trained.state_dict()
+    for name, tensor in stage.state_dict().items():
+        if "tables" not in name:
+            assert tensor.equal(given[name]), name
+    table = stage.state_dict()["network.embedding.tables.0.weight"]
+    source = given["network.embedding.tables.0.weight"]
+    assert table[0].equal(new[0])  # bee
+    assert table[1].equal(source[2])  # owl
+    assert table[2].equal(source[0])  # cat
+    assert table[3].equal(source[3])  # any
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("diffusion.prediction=v",), "that stage predicts x0, this one v"),
+        (("network.width=128",), "has shape .* the networks must be the same"),
+        (("network.depth=3",), "no weights 'network.backbone.blocks.blocks.2"),
+    ],
+)
+def test_what_does_not_fit_is_named(overrides, words):
+    with pytest.raises(WeightsError, match=words):
+        start_from(make_stage("cat", overrides=overrides), make_stage("cat"))
+
+
+def test_a_run_starts_from_a_trained_stage_and_resumes_from_its_own_checkpoint(
+    make_trainer, tmp_path, trained
+):
+    start = f"train.init_from={trained.base}"
+    trainer = make_trainer(tmp_path / "run", start, "train.images=32")
+    wanted = Stage.from_pretrained(trained.base / "stage").state_dict()
+    for name, tensor in trainer.state.stage.state_dict().items():
+        assert tensor.equal(wanted[name]), name
+    for name, tensor in zip(wanted, trainer.state.ema.shadow_params, strict=True):
+        assert tensor.equal(wanted[name]), name
+    trainer.run()
+    again = make_trainer(tmp_path / "run", "train.init_from=moved/away", "train.images=32")
+    pairs = zip(again.state.ema.shadow_params, trainer.state.ema.shadow_params, strict=True)
+    assert all(a.equal(b) for a, b in pairs)
+
+
+def test_a_start_that_is_not_there_is_a_clear_error(make_trainer, tmp_path):
+    with pytest.raises(WeightsError, match="no trained stage in nowhere; train it first"):
+        make_trainer(tmp_path, "train.init_from=nowhere")
