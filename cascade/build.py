@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
+from cascade.data.generated_low_res import GeneratedLowRes
 from cascade.data.sources import ImageSource, open_source
 from cascade.data.training_images import TrainingImages, check_crop
 from cascade.diffusion.process import NoiseProcess
@@ -28,12 +29,19 @@ from cascade.recipe import (
 from cascade.sampling_settings import SamplingSettings
 from cascade.stage import Stage
 from cascade.training.checkpoint import checkpoints
+from cascade.training.generated_pool import generated_pool
 from cascade.training.optimiser import make_optimisers
 from cascade.training.run_folder import flat
 from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
 from cascade.training.trainer import Trainer
 
+GENERATED_KEYS = (
+    "generated_fraction",
+    "generated_by",
+    "generated_images",
+    "generated_strength",
+)
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +55,7 @@ def build_stage(
         labels: names of the classes, or None if the recipe has no label fields.
         process: default: made from the recipe too.
     """
-    condition = recipe.condition.model_dump(exclude={"labels"})
+    condition = recipe.condition.model_dump(exclude={"labels", *GENERATED_KEYS})
     return Stage.build(
         Contract(**recipe.contract.model_dump()),
         process or build_process(recipe),
@@ -107,6 +115,8 @@ def build_trainer(
         seed=recipe.train.seed,
         **recipe.data.model_dump(exclude={"path", "only"}),
     )
+    if recipe.condition.generated_fraction > 0:
+        images.generated = build_pool(recipe, images, out / "generated")
     settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from"}))
     _check_crop_suits_network(recipe, stage)
     if recipe.train.init_from is not None and not checkpoints(out / "checkpoints"):
@@ -117,6 +127,24 @@ def build_trainer(
     with atomic_file(out / "recipe.yaml") as temporary:
         temporary.write_text(dump_recipe(recipe), encoding="utf-8")
     return trainer
+
+
+def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> GeneratedLowRes:
+    """Have the previous stage make small images, as the recipe's `condition.generated_*` say."""
+    condition = recipe.condition
+    if condition.generated_by is None:
+        raise RecipeError(
+            "condition.generated_fraction needs condition.generated_by: the run or stage that "
+            "makes the small images."
+        )
+    return generated_pool(
+        Stage.from_pretrained(find_stage(Path(condition.generated_by))),
+        images,
+        folder,
+        count=condition.generated_images,
+        fraction=condition.generated_fraction,
+        strength=condition.generated_strength,
+    )
 
 
 def _tell_changes(before: Path, recipe: StageRecipe) -> None:

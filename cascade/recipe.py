@@ -18,6 +18,7 @@ from yaml import YAMLError
 from cascade.errors import RecipeError, nearest
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 RecipeKind = Literal["stages", "pipelines"]
 
 
@@ -45,6 +46,10 @@ class ConditionSection(Section):
     label_drop: float = Field(default=0.1, ge=0, le=1)
     low_res_drop: float = Field(default=0.0, ge=0, le=1)
     blur_probability: float = Field(default=0.0, ge=0, le=1)
+    generated_fraction: float = Field(default=0.0, ge=0, le=1)
+    generated_by: str | None = None
+    generated_images: int = Field(default=10_000, gt=0)
+    generated_strength: tuple[Share, Share] = (0.1, 0.5)
 
 
 class UNetSection(Section):

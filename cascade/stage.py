@@ -25,7 +25,7 @@ from cascade.devices import Precision, autocast
 from cascade.diffusion.guidance import guide
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
-from cascade.diffusion.samplers import make_sampler
+from cascade.diffusion.samplers import PairSampler, Sampler, make_sampler
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import CascadeError, ContractError, WeightsError, nearest
 from cascade.files import atomic_folder
@@ -236,6 +236,8 @@ class Stage(nn.Module):
         labels: Tensor | None = None,
         low_res: Tensor | None = None,
         settings: SamplingSettings | None = None,
+        start_from: Tensor | None = None,
+        strength: float = 1.0,
         stream: str = "sample",
         precision: Precision = "fp32",
         callback: StepCallback | None = None,
@@ -248,6 +250,9 @@ class Stage(nn.Module):
             low_res: (B, C, h, w) in [-1, 1]; needed by an upsampler, of any size whose multiple the
                 network can take.
             settings: default: the stage's own.
+            start_from: (B, C, H, W) in [-1, 1], images to change instead of drawing new ones
+                (SDEdit); for the samplers ddim and ddpm.
+            strength: of that change, in (0, 1]: the part of the steps that are taken.
             stream: name of the random stream; stages of a pipeline have different ones.
             precision: `fp32`, `bf16`, or `auto`.
             callback: called after every step with step, timestep and `{"x_t", "x0"}`; may return a
@@ -270,8 +275,12 @@ class Stage(nn.Module):
         )
         if precision == "auto" and self.dtype != torch.float32:
             precision = "fp32"  # the weights have a precision of their own
-        state = sampler.start(noise.normal(self.contract.channels, *size))
-        for index, t in enumerate(sampler.timesteps):
+        fresh, first = noise.normal(self.contract.channels, *size), 0
+        if start_from is None:
+            state = sampler.start(fresh)
+        else:
+            state, first = self._started(sampler, start_from, fresh, strength)
+        for index, t in list(enumerate(sampler.timesteps))[first:]:
             x_t = sampler.network_input(state, index)
             with autocast(self.device, precision):
                 output = self._guided_output(x_t, t, conditions, unconditional, settings.guidance)
@@ -279,6 +288,19 @@ class Stage(nn.Module):
             if callback is not None:
                 state = (callback(index, t, {"x_t": state, "x0": x0}) or {}).get("x_t", state)
         return state.clamp(-1, 1)
+
+    def _started(
+        self, sampler: Sampler, images: Tensor, noise: Tensor, strength: float
+    ) -> tuple[Tensor, int]:
+        if not isinstance(sampler, PairSampler):
+            raise ContractError("only the samplers ddim and ddpm can start from an image.")
+        if images.shape != noise.shape:
+            raise ContractError(
+                f"start_from must be {tuple(noise.shape)}, got {tuple(images.shape)}."
+            )
+        if not 0 < strength <= 1:
+            raise ContractError(f"strength must be above 0 and at most 1, got {strength}.")
+        return sampler.start_from(images.to(noise), noise, strength)
 
     def check_settings(self, settings: SamplingSettings) -> None:
         """Check, before any work is done, that the stage can sample like this.

@@ -3,6 +3,7 @@ import torch
 
 from cascade.contract import Contract
 from cascade.diffusion.guidance import guide
+from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
 from cascade.sampling_settings import SamplingSettings
@@ -157,3 +158,33 @@ def test_settings_change_by_name_and_none_leaves_them():
         ContractError, match="unknown sampling setting 'step': did you mean 'steps'"
     ):
         settings.changed(step=3)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize(("strength", "calls"), [(1.0, 4), (0.5, 2), (0.25, 1), (0.01, 1)])
+def test_a_given_image_is_noised_to_the_step_that_its_strength_says(
+    base_stage, record, sampler, strength, calls
+):
+    seen = record(base_stage)
+    images = torch.rand(2, 3, 16, 16) * 1.6 - 0.8
+    settings = base_stage.sampling.changed(sampler=sampler, guidance=1.0)
+    base_stage.sample([5, 6], settings=settings, start_from=images, strength=strength)
+    assert len(seen) == calls
+    x_t, t, _ = seen[0]
+    assert set(t.tolist()) == {100 * calls // 4 - 1}
+    noise = SeededNoise([5, 6], "sample").normal(3, 16, 16)
+    assert x_t.equal(base_stage.process.schedule.add_noise(images, noise, t))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"strength": 0.0}, r"strength must be above 0 and at most 1, got 0\.0"),
+        ({"strength": 1.1}, "strength must be above 0"),
+        ({"start_from": torch.zeros(1, 3, 16, 16)}, r"start_from must be \(2, 3, 16, 16\), got"),
+        ({"settings": SamplingSettings(steps=4, sampler="euler")}, "only the samplers ddim and"),
+    ],
+)
+def test_starts_that_cannot_be_made_are_refused(base_stage, values, message):
+    with pytest.raises(ContractError, match=message):
+        base_stage.sample([1, 2], **{"start_from": torch.zeros(2, 3, 16, 16), **values})

@@ -21,6 +21,7 @@ from cascade.conditioning.labels import LabelVocabulary
 from cascade.conditioning.low_resolution import resize
 from cascade.contract import Contract
 from cascade.data.batch import Batch
+from cascade.data.generated_low_res import GeneratedLowRes
 from cascade.data.sources import ImageSource
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import CascadeError, DataError
@@ -48,6 +49,7 @@ class TrainingImages(Dataset[TrainingSample]):
         flip: whether to mirror half of the images.
         seed: of the run.
         cache_mib: memory for decoded images, in each data worker.
+        generated: small images by the previous stage, which a part of the samples take.
 
     Raises:
         DataError: if the crop does not fit.
@@ -63,6 +65,7 @@ class TrainingImages(Dataset[TrainingSample]):
         flip: bool = True,
         seed: int = 0,
         cache_mib: int = 1024,
+        generated: GeneratedLowRes | None = None,
     ) -> None:
         check_crop(crop_px, contract)
         self.source = source
@@ -71,6 +74,7 @@ class TrainingImages(Dataset[TrainingSample]):
         self.crop_px = crop_px or contract.size_px
         self.flip = flip
         self.seed = seed
+        self.generated = generated
         self._cache: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._cache_bytes_left = cache_mib * 2**20
 
@@ -78,12 +82,19 @@ class TrainingImages(Dataset[TrainingSample]):
         epoch, place = divmod(position, len(self.source))
         index = int(epoch_order(self.seed, epoch, len(self.source))[place])
         seed = derive_seed(self.seed, "sample", index, epoch)
-        image, low_res = self._sized(index)
+        drawn = None if self.generated is None else self.generated.draw(seed)
+        if drawn is None:
+            image, low_res = self.sized(index)
+        else:
+            index, low_res = drawn
+            image, _ = self.sized(index)
         image, low_res = self._crop_and_flip(image, low_res, seed)
         labels = [] if self.vocabulary is None else self._labels(index, self.vocabulary)
         return TrainingSample(
             from_uint8(image),
-            from_uint8(low_res) if low_res is not None and self.contract.quantised else low_res,
+            from_uint8(low_res)
+            if low_res is not None and low_res.dtype == torch.uint8
+            else low_res,
             labels,
             seed,
         )
@@ -92,7 +103,7 @@ class TrainingImages(Dataset[TrainingSample]):
         labels = self.source.labels(index)
         return vocabulary.encode({f: labels[f] for f in vocabulary.fields if f in labels})
 
-    def _sized(self, index: int) -> tuple[Tensor, Tensor | None]:
+    def sized(self, index: int) -> tuple[Tensor, Tensor | None]:
         """Image (3, S, S) uint8 and low-resolution image (3, s, s), uint8 if it is quantised."""
         if index in self._cache:
             return self._cache[index]
@@ -252,6 +263,11 @@ def collate(samples: list[TrainingSample]) -> Batch:
         labels=torch.tensor(labels, dtype=torch.long) if labels[0] else None,
         low_res=torch.stack(low_res) if low_res else None,
     )
+
+
+def as_float(image: Tensor) -> Tensor:
+    """An image in [-1, 1], float32, from one that may be kept as uint8."""
+    return from_uint8(image) if image.dtype == torch.uint8 else image
 
 
 def _cut(image: Tensor, top: int, left: int, size_px: int, mirrored: bool) -> Tensor:

@@ -106,6 +106,21 @@ class PairSampler(Sampler):
     def start(self, noise: Tensor) -> Tensor:
         return noise
 
+    def start_from(self, x0: Tensor, noise: Tensor, strength: float) -> tuple[Tensor, int]:
+        """Noise a given image and go on from there (SDEdit, Meng et al. 2021, arXiv 2108.01073).
+
+        Args:
+            x0: (B, C, H, W) in [-1, 1].
+            noise: standard normal, of the same shape.
+            strength: the part of the steps that are taken, in (0, 1]; at 1 little is left of x0.
+
+        Returns:
+            The first state and the index of the first call.
+        """
+        index = min(round((1 - strength) * self.steps), self.steps - 1)
+        t = _batch_of(self.timesteps[index], x0)
+        return self.process.schedule.add_noise(x0, noise, t), index
+
     def network_input(self, state: Tensor, index: int) -> Tensor:
         return state
 

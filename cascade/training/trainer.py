@@ -273,7 +273,7 @@ class Trainer:
 
     def _about(self, of: Stage) -> dict[str, Any]:
         """What a resumed run must agree with: it would not be the same run otherwise."""
-        stage = of.config()
+        stage, pool = of.config(), self.images.generated
         stage.pop("sampling")
         return {
             "train": {
@@ -287,6 +287,8 @@ class Trainer:
                 "images": len(self.images.source),
                 "crop_px": self.images.crop_px,
                 "flip": self.images.flip,
+                "generated_fraction": 0.0 if pool is None else pool.fraction,
+                "generated_images": 0 if pool is None else len(pool.indices),
             },
         }
 

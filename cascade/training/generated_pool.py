@@ -1,0 +1,128 @@
+"""Has the previous stage of a chain make the small images that an upsampler trains on.
+
+Each is made from a training image, so that the large image is known: a base stage changes the real
+small image a little (SDEdit, Meng et al. 2021, arXiv 2108.01073), and an upsampler enlarges a
+smaller one. The pool is written once, into the run's folder, in parts that several processes share
+and an interrupted run goes on with.
+
+Shapes: B images of a part, s pixels of their side.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cascade.conditioning.low_resolution import resize
+from cascade.data.generated_low_res import GeneratedLowRes
+from cascade.data.training_images import TrainingImages, as_float, epoch_order
+from cascade.diffusion.noise import SeededNoise, derive_seed
+from cascade.errors import ContractError
+from cascade.files import atomic_file
+from cascade.imaging.writing import to_uint8
+from cascade.stage import Stage
+from cascade.training.processes import make_accelerator
+
+PART_IMAGES = 64
+logger = logging.getLogger(__name__)
+
+
+def generated_pool(
+    previous: Stage,
+    images: TrainingImages,
+    folder: Path,
+    *,
+    count: int,
+    fraction: float,
+    strength: tuple[float, float] = (0.1, 0.5),
+) -> GeneratedLowRes:
+    """Make the pool, or what is missing of it, and read it.
+
+    Args:
+        previous: the stage that makes what this upsampler takes.
+        images: of the upsampler.
+        folder: of the pool.
+        count: how many to make; rounded up to whole parts.
+        fraction: of the samples that shall take one.
+        strength: the least and the most that a base stage changes a real image, in (0, 1].
+
+    Raises:
+        ContractError: if the stages do not join.
+    """
+    images.contract.check_follows(previous.contract, name="this", previous_name="generated_by")
+    accelerator = make_accelerator()
+    previous = previous.to(accelerator.device).eval()
+    parts = range(-(-count // PART_IMAGES))
+    for part in parts[accelerator.process_index :: accelerator.num_processes]:
+        file = folder / f"{part:06d}.safetensors"
+        if _read(file) is None:
+            logger.info("small images by the previous stage: part %s of %s.", part + 1, len(parts))
+            made = _make_part(previous, images, part, strength)
+            with atomic_file(file) as temporary:
+                save_file(made, temporary)
+    accelerator.wait_for_everyone()
+    read = [_read(folder / f"{part:06d}.safetensors") for part in parts]
+    whole = [tensors for tensors in read if tensors is not None]
+    return GeneratedLowRes(
+        torch.cat([tensors["indices"] for tensors in whole]),
+        torch.cat([tensors["low_res"] for tensors in whole]),
+        fraction,
+    )
+
+
+def _make_part(
+    previous: Stage, images: TrainingImages, part: int, strength: tuple[float, float]
+) -> dict[str, Tensor]:
+    """Indices (B,) and small images (B, 3, s, s) uint8 of one part."""
+    total = len(images.source)
+    places = range(part * PART_IMAGES, (part + 1) * PART_IMAGES)
+    order = [divmod(place, total) for place in places]
+    indices = [int(epoch_order(images.seed, epoch, total)[place]) for epoch, place in order]
+    seeds = [derive_seed(images.seed, "generated", place) for place in places]
+    real = torch.stack([_small(images, index) for index in indices]).to(previous.device)
+    labels = _labels(previous, images, indices)
+    if previous.contract.low_res_px is not None:
+        side = previous.contract.low_res_px
+        smaller = resize(real, (side, side), previous.contract.resize_kernel)
+        made = previous.sample(seeds, labels=labels, low_res=smaller, precision="auto")
+    else:
+        low, high = strength
+        share = SeededNoise([seeds[0]], "strength").uniform().item()
+        made = previous.sample(
+            seeds,
+            labels=labels,
+            start_from=real,
+            strength=low + (high - low) * share,
+            precision="auto",
+        )
+    return {"indices": torch.tensor(indices), "low_res": to_uint8(made).cpu()}
+
+
+def _small(images: TrainingImages, index: int) -> Tensor:
+    _, low_res = images.sized(index)
+    if low_res is None:
+        raise ContractError("generated_fraction is for upsamplers; a base stage takes no image.")
+    return as_float(low_res)
+
+
+def _labels(previous: Stage, images: TrainingImages, indices: list[int]) -> Tensor | None:
+    """The images' labels as the previous stage knows them; "any" where it does not."""
+    if previous.labels is None:
+        return None
+    known = previous.labels.fields
+    named = [images.source.labels(index) for index in indices]
+    return previous.labels.batch(
+        [{f: name for f, name in each.items() if name in known.get(f, ())} for each in named]
+    )
+
+
+def _read(file: Path) -> dict[str, Tensor] | None:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError):
+        return None
