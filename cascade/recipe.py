@@ -98,6 +98,7 @@ class DataSection(Section):
     crop_px: int | None = Field(default=None, gt=0)
     flip: bool = True
     cache_mib: int = Field(default=1024, ge=0)
+    max_broken_share: float = Field(default=0.01, ge=0, le=1)
 
 
 class TrainSection(Section):

@@ -18,12 +18,14 @@ class Batch:
         labels: (B, F) int64, -1 where unknown; None for a stage without labels.
         low_res: (B, C, h, w) in [-1, 1], the same crop at low resolution; None for a base stage, or
             to have the stage make it from `images`.
+        broken: images that could not be used, as `name: reason`; others stand in their place.
     """
 
     images: Tensor
     seeds: tuple[int, ...]
     labels: Tensor | None = None
     low_res: Tensor | None = None
+    broken: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -41,7 +43,10 @@ class Batch:
         return replace(self, **moved)
 
     def parts(self, count: int) -> list[Batch]:
-        """Cut the batch into at most `count` parts of the same size; the last may be smaller."""
+        """Cut the batch into at most `count` parts of the same size; the last may be smaller.
+
+        What is broken is told by the whole batch only.
+        """
         size = math.ceil(len(self) / count)
         return [self._cut(slice(first, first + size)) for first in range(0, len(self), size)]
 

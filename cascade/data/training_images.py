@@ -2,13 +2,15 @@
 
 Position p of a run is image p mod N of epoch p div N, in an order drawn from the run's seed and the
 epoch. Its crop, flip, noise and timestep come from a seed of its own, so that neither workers,
-processes nor an interruption change what the network sees.
+processes nor an interruption change what the network sees. Where an image is broken, or smaller
+than the stage, the next readable one of that epoch takes its place and the place's seed.
 
 Shapes: B batch, C channels, H and W pixels.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -21,6 +23,7 @@ from cascade.conditioning.labels import LabelVocabulary
 from cascade.conditioning.low_resolution import resize
 from cascade.contract import Contract
 from cascade.data.batch import Batch
+from cascade.data.broken import BrokenImages
 from cascade.data.generated_low_res import GeneratedLowRes
 from cascade.data.sources import ImageSource
 from cascade.diffusion.noise import derive_seed
@@ -30,12 +33,13 @@ from cascade.imaging.writing import from_uint8, to_uint8
 
 
 class TrainingSample(NamedTuple):
-    """One image, its low-resolution version, label indices and seed."""
+    """One image, its low-resolution version, label indices, seed, and what it stands in for."""
 
     image: Tensor
     low_res: Tensor | None
     labels: list[int]
     seed: int
+    broken: tuple[str, ...] = ()
 
 
 class TrainingImages(Dataset[TrainingSample]):
@@ -50,6 +54,7 @@ class TrainingImages(Dataset[TrainingSample]):
         seed: of the run.
         cache_mib: memory for decoded images, in each data worker.
         generated: small images by the previous stage, which a part of the samples take.
+        max_broken_share: of the images that may be broken; see `BrokenImages`.
 
     Raises:
         DataError: if the crop does not fit.
@@ -66,6 +71,7 @@ class TrainingImages(Dataset[TrainingSample]):
         seed: int = 0,
         cache_mib: int = 1024,
         generated: GeneratedLowRes | None = None,
+        max_broken_share: float = 0.01,
     ) -> None:
         check_crop(crop_px, contract)
         self.source = source
@@ -75,18 +81,19 @@ class TrainingImages(Dataset[TrainingSample]):
         self.flip = flip
         self.seed = seed
         self.generated = generated
+        self.max_broken_share = max_broken_share
         self._cache: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._cache_bytes_left = cache_mib * 2**20
 
     def __getitem__(self, position: int) -> TrainingSample:
         epoch, place = divmod(position, len(self.source))
-        index = int(epoch_order(self.seed, epoch, len(self.source))[place])
-        seed = derive_seed(self.seed, "sample", index, epoch)
+        order = epoch_order(self.seed, epoch, len(self.source))
+        seed = derive_seed(self.seed, "sample", int(order[place]), epoch)
         drawn = None if self.generated is None else self.generated.draw(seed)
         if drawn is None:
-            image, low_res = self.sized(index)
+            index, (image, low_res), broken = self._first_readable(order, place)
         else:
-            index, low_res = drawn
+            (index, low_res), broken = drawn, ()
             image, _ = self.sized(index)
         image, low_res = self._crop_and_flip(image, low_res, seed)
         labels = [] if self.vocabulary is None else self._labels(index, self.vocabulary)
@@ -97,7 +104,21 @@ class TrainingImages(Dataset[TrainingSample]):
             else low_res,
             labels,
             seed,
+            broken,
         )
+
+    def _first_readable(
+        self, order: Tensor, place: int
+    ) -> tuple[int, tuple[Tensor, Tensor | None], tuple[str, ...]]:
+        """The first image from a place on that can be used, and why those before it cannot."""
+        broken = BrokenImages(len(self.source), self.max_broken_share)
+        for ahead in range(len(order)):
+            index = int(order[(place + ahead) % len(order)])
+            try:
+                return index, self.sized(index), tuple(broken.names)
+            except DataError as error:
+                broken.add([str(error)])
+        raise DataError(f"none of the {len(order)} images can be used: {broken.names[0]}")
 
     def _labels(self, index: int, vocabulary: LabelVocabulary) -> list[int]:
         labels = self.source.labels(index)
@@ -234,6 +255,9 @@ class _Batches(Dataset[Batch | CascadeError]):
             return collate([self.images[position] for position in positions])
         except CascadeError as error:
             return error
+        except (OSError, MemoryError) as error:
+            reason = getattr(error, "strerror", None) or error or "out of memory"
+            return DataError(f"the data cannot be loaded: {reason}.")
 
 
 def load_batches(
@@ -242,15 +266,38 @@ def load_batches(
     """Load batches in order, with any number of worker processes.
 
     Raises:
-        DataError: if an image cannot be read or is too small.
+        DataError: if there are fewer images than a batch takes, or too many in a row are broken.
     """
+    if len(images.source) < positions.batch_size:
+        raise DataError(
+            f"{len(images.source)} images are too few for a batch of {positions.batch_size}; add "
+            "images or lower train.batch_size."
+        )
     loader: Iterable[Batch | CascadeError] = DataLoader(
-        _Batches(images), sampler=positions, batch_size=None, num_workers=workers
+        _Batches(images),
+        sampler=positions,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=_leave_signals_to_the_run,
     )
-    for batch in loader:
-        if isinstance(batch, CascadeError):
-            raise batch
-        yield batch
+    try:
+        for batch in loader:
+            if isinstance(batch, CascadeError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "a data worker was killed, often for lack of memory; lower train.workers or "
+            "data.cache_mib."
+        ) from error
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach the workers too, which must live until the save."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def collate(samples: list[TrainingSample]) -> Batch:
@@ -262,6 +309,7 @@ def collate(samples: list[TrainingSample]) -> Batch:
         seeds=tuple(sample.seed for sample in samples),
         labels=torch.tensor(labels, dtype=torch.long) if labels[0] else None,
         low_res=torch.stack(low_res) if low_res else None,
+        broken=tuple(dict.fromkeys(name for sample in samples for name in sample.broken)),
     )
 
 

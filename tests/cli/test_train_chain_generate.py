@@ -65,11 +65,13 @@ def test_a_bad_picture_is_named_in_one_line(command, pictures, tmp_path, broken,
         bad.write_bytes((pictures / "red" / "0.png").read_bytes()[:200])
     else:
         Image.new("RGB", (9, 9)).save(bad)
-    values = [f"data.path={tmp_path / 'data'}", "train.sample_every_images=0"]
+    values = [f"data.path={tmp_path / 'data'}", "train.batch_size=16", "data.max_broken_share=0"]
+    values.append("train.sample_every_images=0")
     done = command("train", "tiny-16", *values, f"train.workers={workers}", "--out", tmp_path / "r")
     assert done.code == 1
     last = done.err.splitlines()[-1]
-    assert last.startswith(f"cascade: {bad}: ")
+    assert last.startswith("cascade: 1 of 19 images are broken")
+    assert f" {bad}: " in last
     assert ("not a readable image" in last) == (broken == "corrupt")
     assert "Traceback" not in done.err
     assert not (tmp_path / "r" / "stage").exists()

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
+import signal
 from dataclasses import replace
 from itertools import islice
 
@@ -20,6 +23,7 @@ from cascade.data.sources import FolderSource, ShardSource, open_source
 from cascade.data.training_images import (
     PositionBatches,
     TrainingImages,
+    collate,
     epoch_order,
     fit_square,
     load_batches,
@@ -323,7 +327,7 @@ def test_an_unreadable_image_is_named_from_a_data_worker_too(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
     images = TrainingImages(FolderSource(tmp_path), BASE)
     with pytest.raises(DataError, match=r"x\.png: not a readable image") as error:
-        list(load_batches(images, PositionBatches(0, 4, 2), workers=1))
+        list(load_batches(images, PositionBatches(0, 2, 1), workers=1))
     assert "Traceback" not in str(error.value)
 
 
@@ -333,6 +337,121 @@ def test_an_image_smaller_than_the_stage_is_named_with_both_sizes(tmp_path):
     (tmp_path / "small.png").write_bytes(file.getvalue())
     with pytest.raises(DataError, match=r"small\.png: 40x15 px is smaller than the stage's 16 px"):
         first_of(tmp_path)
+
+
+@pytest.fixture
+def partly_broken(pictures, tmp_path):
+    """The pictures, of which two are damaged and one is too small; the order is that of names."""
+    shutil.copytree(pictures, tmp_path / "pictures")
+    for name in ("blue/1.png", "red/4.png"):
+        path = tmp_path / "pictures" / name
+        path.write_bytes(path.read_bytes()[:90])
+    Image.new("RGB", (15, 40)).save(tmp_path / "pictures" / "red-dot" / "0.png")
+    return tmp_path / "pictures"
+
+
+BROKEN = ("blue/1.png", "red/4.png", "red-dot/0.png")
+
+
+def test_the_next_readable_image_of_the_epoch_stands_in_for_a_broken_one(pictures, partly_broken):
+    whole, damaged = FolderSource(pictures), FolderSource(partly_broken)
+    names = [whole.name(index).removeprefix(f"{pictures}/") for index in range(18)]
+    plain = training_images(whole, BASE, crop_px=None, flip=False)
+    replaced = training_images(damaged, BASE, crop_px=None, flip=False)
+    for position in range(36):
+        epoch, place = divmod(position, 18)
+        order = [names[index] for index in epoch_order(0, epoch, 18).tolist()]
+        ahead = next(n for n in range(18) if order[(place + n) % 18] not in BROKEN)
+        sample, stand_in = replaced[position], plain[epoch * 18 + (place + ahead) % 18]
+        assert sample.image.equal(stand_in.image)
+        assert sample.labels == stand_in.labels
+        assert sample.seed == plain[position].seed  # or one step would see one seed twice
+        reasons = [reason.removeprefix(f"{partly_broken}/") for reason in sample.broken]
+        wanted = [order[(place + n) % 18] for n in range(ahead)]
+        assert [reason.partition(":")[0] for reason in reasons] == wanted
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_stand_ins_depend_on_the_position_alone(partly_broken, workers, processes):
+    plain = batches(training_images(FolderSource(partly_broken)))
+    shares = [
+        list(
+            load_batches(
+                training_images(FolderSource(partly_broken)),
+                PositionBatches(18, 60, 6, rank=rank, processes=processes),
+                workers=workers,
+            )
+        )
+        for rank in range(processes)
+    ]
+    for number, parts in enumerate(zip(*shares, strict=True), start=3):
+        assert torch.cat([part.images for part in parts]).equal(plain[number].images)
+        assert sum((part.seeds for part in parts), ()) == plain[number].seeds
+        assert {name for part in parts for name in part.broken} == set(plain[number].broken)
+
+
+def test_a_batch_names_each_broken_image_once_with_its_reason(partly_broken):
+    images = training_images(FolderSource(partly_broken), BASE, crop_px=None)
+    batch = collate([images[position] for position in range(18)])
+    assert len(batch.broken) == len(set(batch.broken)) == 3
+    small = [reason for reason in batch.broken if "red-dot" in reason]
+    assert "15x40 px is smaller than the stage's 16 px" in small[0]
+    assert batch.to("cpu").broken == batch.broken
+    assert collate([images[0]]).broken == images[0].broken
+
+
+def test_more_broken_images_in_a_row_than_allowed_end_it(partly_broken):
+    for path in partly_broken.rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="4 of 18 images are broken") as error:
+        batches(training_images(FolderSource(partly_broken)))
+    assert str(error.value).count("not a readable image") == 3
+    with pytest.raises(DataError, match=r"none of the 18 images .*: .*not a readable image"):
+        _ = training_images(FolderSource(partly_broken), max_broken_share=1.0)[0]
+    with pytest.raises(DataError, match="1 of 18 images are broken"):
+        _ = training_images(FolderSource(partly_broken), max_broken_share=0.0)[0]
+
+
+def test_fewer_images_than_a_batch_takes_are_refused(pictures):
+    images = training_images(FolderSource(pictures))
+    assert len(next(load_batches(images, PositionBatches(0, 18, 18)))) == 18
+    with pytest.raises(DataError, match="18 images are too few for a batch of 19"):
+        next(load_batches(images, PositionBatches(0, 19, 19)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_the_system_refuses_is_one_line_too(pictures, workers, monkeypatch):
+    images = training_images(FolderSource(pictures))
+
+    def fail(index):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(images.source, "read", fail)
+    with pytest.raises(DataError, match="cannot be loaded: Too many open files") as error:
+        batches(images, workers=workers)
+    assert "\n" not in str(error.value)
+
+
+def test_a_worker_that_is_killed_is_told_in_one_line(pictures, monkeypatch):
+    images = training_images(FolderSource(pictures))
+    monkeypatch.setattr(images.source, "read", lambda index: os.kill(os.getpid(), 9))
+    with pytest.raises(DataError, match="a data worker was killed") as error:
+        batches(images, workers=1)
+    assert "\n" not in str(error.value)
+
+
+def test_workers_outlive_the_signals_that_end_a_run(pictures, monkeypatch):
+    images = training_images(FolderSource(pictures), cache_mib=0)
+    plain, read = batches(images), images.source.read
+
+    def read_after_signals(index):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        return read(index)
+
+    monkeypatch.setattr(images.source, "read", read_after_signals)
+    assert all_same(batches(images, workers=1), plain)
 
 
 def test_moving_a_batch_keeps_what_it_holds(pictures):

@@ -193,7 +193,7 @@ def test_a_picture_that_breaks_during_a_run_ends_it_but_loses_nothing(
     make_trainer, tmp_path, pictures
 ):
     shutil.copytree(pictures, tmp_path / "data")
-    values = [f"data.path={tmp_path / 'data'}", "data.cache_mib=0"]
+    values = [f"data.path={tmp_path / 'data'}", "data.cache_mib=0", "data.max_broken_share=0"]
 
     def break_one(line: dict[str, float]) -> None:
         (tmp_path / "data" / "red" / "3.png").write_bytes(b"no image")
