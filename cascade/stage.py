@@ -269,7 +269,6 @@ class Stage(nn.Module):
         noise = SeededNoise(seeds, stream, device=self.device)
         size = self._output_size(low_res)
         conditions = self._sampling_conditions(len(seeds), labels, low_res, settings, noise, size)
-        unconditional = self._unconditional(conditions, settings.guidance)
         sampler = make_sampler(
             settings.sampler, self.process, settings.steps, **settings.sampler_options()
         )
@@ -283,7 +282,7 @@ class Stage(nn.Module):
         for index, t in list(enumerate(sampler.timesteps))[first:]:
             x_t = sampler.network_input(state, index)
             with autocast(self.device, precision):
-                output = self._guided_output(x_t, t, conditions, unconditional, settings.guidance)
+                output = self.guided_output(x_t, t, conditions, settings.guidance)
             state, x0 = sampler.step(output.float(), state, index, noise)
             if callback is not None:
                 state = (callback(index, t, {"x_t": state, "x0": x0}) or {}).get("x_t", state)
@@ -319,22 +318,28 @@ class Stage(nn.Module):
                 "low_res_drop above 0; use guidance 1."
             )
 
-    def _guided_output(
-        self,
-        x_t: Tensor,
-        t: int,
-        conditions: Conditions,
-        unconditional: Conditions | None,
-        scale: float,
-    ) -> Tensor:
+    def guided_output(self, x_t: Tensor, t: int, conditions: Conditions, scale: float) -> Tensor:
+        """The network's output with classifier-free guidance, as one batched forward.
+
+        Args:
+            x_t: (B, C, H, W).
+            t: timestep of all images.
+            conditions: of the batch.
+            scale: of the guidance; 1 is none.
+
+        Returns:
+            (B, C, H, W), or 2 C channels with learned variances.
+        """
         times = torch.full((x_t.shape[0],), t, dtype=torch.long, device=x_t.device)
-        if unconditional is None:
+        if scale == 1:
             return self.network(x_t, times, conditions)
+        # What training dropped is dropped, all else is shared (trap 14).
+        without = conditions.dropped(labels=self.label_drop > 0, image=self.low_res_drop > 0)
         both = self.network(
-            torch.cat([x_t, x_t]), torch.cat([times, times]), conditions.concatenate(unconditional)
+            torch.cat([x_t, x_t]), torch.cat([times, times]), conditions.concatenate(without)
         )
-        conditional, without = both.float().chunk(2)
-        return guide(conditional, without, scale, channels=self.contract.channels)
+        conditional, unconditional = both.float().chunk(2)
+        return guide(conditional, unconditional, scale, channels=self.contract.channels)
 
     def _output_size(self, low_res: Tensor | None) -> tuple[int, int]:
         if not self.is_upsampler:
@@ -359,19 +364,7 @@ class Stage(nn.Module):
         noise: SeededNoise,
         size: tuple[int, int],
     ) -> Conditions:
-        if self.labels is None and labels is not None:
-            raise ContractError("this stage has no labels, but labels were given.")
-        if self.labels is not None:
-            wanted = (count, len(self.labels.sizes))
-            labels = torch.full(wanted, -1) if labels is None else labels
-            if tuple(labels.shape) != wanted:
-                raise ContractError(f"labels must be {wanted}, got {tuple(labels.shape)}.")
-            for field, (name, classes) in enumerate(
-                zip(self.labels.fields, self.labels.sizes, strict=True)
-            ):
-                if labels[:, field].amin() < -1 or labels[:, field].amax() >= classes:
-                    raise ContractError(f"indices of {name} must be from -1 to {classes - 1}.")
-            labels = labels.to(self.device)
+        labels = self.checked_labels(labels, count)
         image = level = None
         if low_res is not None:
             if low_res.shape[0] != count:
@@ -384,11 +377,30 @@ class Stage(nn.Module):
             image = self._conditioning_image(low_res, level, noise, size)
         return Conditions(labels, image, level)
 
-    def _unconditional(self, conditions: Conditions, scale: float) -> Conditions | None:
-        """The other half of guidance: what training dropped is dropped, all else is shared."""
-        if scale == 1:
+    def checked_labels(self, labels: Tensor | None, count: int) -> Tensor | None:
+        """Labels as the network takes them, on the stage's device.
+
+        Args:
+            labels: (B, F) int64, -1 for "any"; None for that throughout.
+            count: B.
+
+        Raises:
+            ContractError: if they do not fit the stage.
+        """
+        if self.labels is None:
+            if labels is not None:
+                raise ContractError("this stage has no labels, but labels were given.")
             return None
-        return conditions.dropped(labels=self.label_drop > 0, image=self.low_res_drop > 0)
+        wanted = (count, len(self.labels.sizes))
+        labels = torch.full(wanted, -1) if labels is None else labels
+        if tuple(labels.shape) != wanted:
+            raise ContractError(f"labels must be {wanted}, got {tuple(labels.shape)}.")
+        for field, (name, classes) in enumerate(
+            zip(self.labels.fields, self.labels.sizes, strict=True)
+        ):
+            if labels[:, field].amin() < -1 or labels[:, field].amax() >= classes:
+                raise ContractError(f"indices of {name} must be from -1 to {classes - 1}.")
+        return labels.to(self.device)
 
     # ---- saving and loading ---------------------------------------------------------------------
 

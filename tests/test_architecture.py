@@ -20,7 +20,7 @@ FLOORS = (
     ("generation", "diagnosis"),
     ("build",),
     ("training", "pipeline"),
-    ("chain", "model_card", "pipeline_inputs"),
+    ("chain", "model_card", "pipeline_inputs", "tiled_sampling"),
     ("stage",),
     ("networks", "data"),
     ("contract", "imaging"),

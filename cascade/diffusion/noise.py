@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class NoiseSource(Protocol):
+    """Whatever gives standard normal noise."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal noise, float32: (B, *shape)."""
+        ...
 
 
 class SeededNoise:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cascade.diffusion.noise import SeededNoise
+from cascade.diffusion.noise import NoiseSource, SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import LARGEST_BETA
 from cascade.diffusion.steps import Variance, ddim_step, ddpm_step
@@ -125,7 +125,7 @@ class PairSampler(Sampler):
         return state
 
     def step(
-        self, output: Tensor, state: Tensor, index: int, noise: SeededNoise
+        self, output: Tensor, state: Tensor, index: int, noise: NoiseSource
     ) -> tuple[Tensor, Tensor]:
         t, t_prev = self.pairs[index]
         prediction, variance = self.process.split(output)
@@ -139,7 +139,7 @@ class PairSampler(Sampler):
         x_t: Tensor,
         t: int,
         t_prev: int,
-        noise: SeededNoise,
+        noise: NoiseSource,
         variance: Tensor | None,
     ) -> Tensor:
         """Go from x_t at t to t_prev."""
