@@ -91,7 +91,7 @@ class TrainingImages(Dataset[TrainingSample]):
         seed = derive_seed(self.seed, "sample", int(order[place]), epoch)
         drawn = None if self.generated is None else self.generated.draw(seed)
         if drawn is None:
-            index, (image, low_res), broken = self._first_readable(order, place)
+            index, (image, low_res), broken = self.first_readable(order, place)
         else:
             (index, low_res), broken = drawn, ()
             image, _ = self.sized(index)
@@ -99,18 +99,27 @@ class TrainingImages(Dataset[TrainingSample]):
         labels = [] if self.vocabulary is None else self._labels(index, self.vocabulary)
         return TrainingSample(
             from_uint8(image),
-            from_uint8(low_res)
-            if low_res is not None and low_res.dtype == torch.uint8
-            else low_res,
+            None if low_res is None else as_float(low_res),
             labels,
             seed,
             broken,
         )
 
-    def _first_readable(
+    def first_readable(
         self, order: Tensor, place: int
     ) -> tuple[int, tuple[Tensor, Tensor | None], tuple[str, ...]]:
-        """The first image from a place on that can be used, and why those before it cannot."""
+        """The first image from a place on that can be used, and why those before it cannot.
+
+        Args:
+            order: of the images in an epoch.
+            place: in it.
+
+        Returns:
+            The index of the image, what `sized` gives for it, and the reasons.
+
+        Raises:
+            DataError: if none can be used, or too many in a row cannot.
+        """
         broken = BrokenImages(len(self.source), self.max_broken_share)
         for ahead in range(len(order)):
             index = int(order[(place + ahead) % len(order)])

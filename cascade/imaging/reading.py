@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from cascade.errors import DataError
@@ -52,6 +52,10 @@ def decode_image(data: bytes, name: str) -> Tensor:
                 return pil_to_tensor(ImageOps.exif_transpose(image))
     except DataError:
         raise
+    except UnidentifiedImageError as error:  # its own words hold an address in memory
+        raise DataError(
+            f"{name}: not a readable image (none of {', '.join(IMAGE_FORMATS)})."
+        ) from error
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
         raise DataError(f"{name}: not a readable image ({error}).") from error
 

@@ -42,7 +42,7 @@ class RunState:
         steps: optimiser steps made.
         bad_steps: steps that were skipped because loss or gradient was not finite.
         bad_steps_in_a_row: how many of them were the last ones.
-        broken: images that could not be used, by name, with the reason.
+        broken: images that could not be used, each as `name: reason`.
     """
 
     stage: Stage
@@ -53,7 +53,7 @@ class RunState:
     steps: int = 0
     bad_steps: int = 0
     bad_steps_in_a_row: int = 0
-    broken: dict[str, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             if _sha256(folder / name) != values["sha256"][name]:
                 raise WeightsError(f"{name} is not what was written")
         tensors = {name: load_file(folder / name) for name in TENSOR_FILES}
-        missing = {*COUNTERS, "ema_steps", "about"} - set(values)
+        missing = {*COUNTERS, "ema_steps", "broken", "about"} - set(values)
         if missing:
             raise WeightsError(f"state.json has no {min(missing)}")
     except (SafetensorError, OSError, WeightsError, LookupError, TypeError) as error:
@@ -165,7 +165,7 @@ def restore(state: RunState, checkpoint: Checkpoint) -> None:
         _restore_optimisers(state, tensors["optimisers.safetensors"])
         for name in COUNTERS:
             setattr(state, name, int(values[name]))
-        state.broken = dict(values["broken"])
+        state.broken = list(values["broken"])
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(
             f"checkpoint {checkpoint.folder} is of another stage; use a new --out."

@@ -52,8 +52,10 @@ def generated_pool(
         strength: the least and the most that a base stage changes a real image, in (0, 1].
 
     Raises:
-        ContractError: if the stages do not join.
+        ContractError: if the stages do not join, or this one is a base stage.
     """
+    if images.contract.low_res_px is None:
+        raise ContractError("generated_fraction is for upsamplers; a base stage takes no image.")
     images.contract.check_follows(previous.contract, name="this", previous_name="generated_by")
     accelerator = make_accelerator()
     previous = previous.to(accelerator.device).eval()
@@ -81,10 +83,14 @@ def _make_part(
     """Indices (B,) and small images (B, 3, s, s) uint8 of one part."""
     total = len(images.source)
     places = range(part * PART_IMAGES, (part + 1) * PART_IMAGES)
-    order = [divmod(place, total) for place in places]
-    indices = [int(epoch_order(images.seed, epoch, total)[place]) for epoch, place in order]
+    chosen = [
+        images.first_readable(epoch_order(images.seed, place // total, total), place % total)
+        for place in places
+    ]
+    indices = [index for index, _, _ in chosen]
     seeds = [derive_seed(images.seed, "generated", place) for place in places]
-    real = torch.stack([_small(images, index) for index in indices]).to(previous.device)
+    small = [low_res for _, (_, low_res), _ in chosen if low_res is not None]
+    real = torch.stack([as_float(each) for each in small]).to(previous.device)
     labels = _labels(previous, images, indices)
     if previous.contract.low_res_px is not None:
         side = previous.contract.low_res_px
@@ -101,13 +107,6 @@ def _make_part(
             precision="auto",
         )
     return {"indices": torch.tensor(indices), "low_res": to_uint8(made).cpu()}
-
-
-def _small(images: TrainingImages, index: int) -> Tensor:
-    _, low_res = images.sized(index)
-    if low_res is None:
-        raise ContractError("generated_fraction is for upsamplers; a base stage takes no image.")
-    return as_float(low_res)
 
 
 def _labels(previous: Stage, images: TrainingImages, indices: list[int]) -> Tensor | None:

@@ -6,6 +6,7 @@ Running it again in the same folder goes on from the newest checkpoint.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import signal
 import time
@@ -19,6 +20,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from cascade.data.batch import Batch
+from cascade.data.broken import BrokenImages
 from cascade.data.training_images import PositionBatches, TrainingImages, load_batches
 from cascade.devices import autocast
 from cascade.errors import CascadeError, DataError
@@ -35,6 +37,7 @@ from cascade.training.run_folder import RunLog, check_same_run
 from cascade.training.settings import TrainingSettings
 
 LOG_EVERY_STEPS = 10
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -75,6 +78,8 @@ class Trainer:
         stage = stage.to(self.accelerator.device)
         self._prepare_network(stage)
         self.state = self._begin_or_resume(stage)
+        self.broken = BrokenImages(len(images.source), images.max_broken_share)
+        self.broken.add(self.state.broken)
         self.averaged = copy.deepcopy(stage).eval().requires_grad_(False)
         self.model: nn.Module = self.accelerator.prepare_model(stage)
         self._last_log_s = time.monotonic()
@@ -134,7 +139,17 @@ class Trainer:
             rank=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
-        yield from load_batches(self.images, positions, workers=self.settings.workers)
+        for batch in load_batches(self.images, positions, workers=self.settings.workers):
+            self._count_broken(batch)
+            yield batch
+
+    def _count_broken(self, batch: Batch) -> None:
+        """Name images that are broken once each; too many of them end the run."""
+        for reason in batch.broken:
+            if reason not in self.broken.names:
+                logger.warning("left out a broken image: %s", reason)
+        self.broken.add(batch.broken)
+        self.state.broken = self.broken.names
 
     # ---- one step -------------------------------------------------------------------------------
 
@@ -311,7 +326,7 @@ class Trainer:
 
     @contextmanager
     def _saved_on_bad_data(self) -> Iterator[None]:
-        """An image that cannot be read ends the run, but what was trained until then is kept."""
+        """Too many broken images end the run, but what was trained until then is kept."""
         try:
             yield
         except DataError:

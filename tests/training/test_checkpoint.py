@@ -50,7 +50,7 @@ def state(base_stage) -> RunState:
             average.step(
                 list(base_stage.parameters()), images_seen=state.images_seen, batch_size=16
             )
-    state.bad_steps, state.broken = 2, {"a.png": "not a readable image"}
+    state.bad_steps, state.broken = 2, ["a.png: not a readable image"]
     return state
 
 

@@ -211,6 +211,26 @@ def test_a_picture_that_breaks_during_a_run_ends_it_but_loses_nothing(
     assert same(everything(again), everything(whole))
 
 
+def test_a_broken_picture_is_left_out_named_and_remembered(
+    make_trainer, tmp_path, pictures, caplog
+):
+    shutil.copytree(pictures, tmp_path / "data")
+    (tmp_path / "data" / "red" / "3.png").write_bytes(b"no image")
+    values = [f"data.path={tmp_path / 'data'}", "train.images=64"]
+    trainer = make_trainer(tmp_path / "run", *values)
+    trainer.run()
+    (told,) = [r.getMessage() for r in caplog.records if "broken" in r.getMessage()]
+    assert told.startswith("left out a broken image: ")
+    assert "3.png: not a readable image" in told
+    again = make_trainer(tmp_path / "run", *values, "train.images=96")
+    assert again.broken.names == trainer.broken.names == again.state.broken
+    assert len(again.broken.names) == 1
+    again.run()
+    whole = make_trainer(tmp_path / "whole", *values, "train.images=96", "train.workers=2")
+    whole.run()
+    assert same(everything(again), everything(whole))
+
+
 def test_the_folder_of_a_run_holds_its_whole_recipe(make_trainer, tmp_path):
     make_trainer(tmp_path, "train.images=48", "train.learning_rate=1e-4")
     recipe = load_stage_recipe(tmp_path / "recipe.yaml")
