@@ -216,17 +216,22 @@ def test_a_broken_picture_is_left_out_named_and_remembered(
 ):
     shutil.copytree(pictures, tmp_path / "data")
     (tmp_path / "data" / "red" / "3.png").write_bytes(b"no image")
-    values = [f"data.path={tmp_path / 'data'}", "train.images=64"]
-    trainer = make_trainer(tmp_path / "run", *values)
+    path = f"data.path={tmp_path / 'data'}"
+
+    def stop(line: dict[str, float]) -> None:
+        trainer.stop_requested = True
+
+    trainer = make_trainer(tmp_path / "run", path, report=stop)
     trainer.run()
     (told,) = [r.getMessage() for r in caplog.records if "broken" in r.getMessage()]
     assert told.startswith("left out a broken image: ")
     assert "3.png: not a readable image" in told
-    again = make_trainer(tmp_path / "run", *values, "train.images=96")
+    again = make_trainer(tmp_path / "run", path)
+    assert again.state.images_seen == 160
     assert again.broken.names == trainer.broken.names == again.state.broken
     assert len(again.broken.names) == 1
     again.run()
-    whole = make_trainer(tmp_path / "whole", *values, "train.images=96", "train.workers=2")
+    whole = make_trainer(tmp_path / "whole", path, "train.workers=2")
     whole.run()
     assert same(everything(again), everything(whole))
 
