@@ -1,9 +1,17 @@
 """From the bytes of an image file to a tensor, by stated rules.
 
+- Formats are PNG, JPEG, WebP, BMP, TIFF and GIF, told by their content and not by their name.
+- Grey, one-bit and palette pictures become RGB.
+- An embedded ICC profile is applied, so that all pictures are sRGB; one that is damaged or for
+  another kind of picture is ignored, and CMYK without a profile is converted by its plain formula.
 - EXIF orientation is applied.
-- Transparent pictures are laid on white.
-- Grey, palette and CMYK pictures become RGB; 16-bit grey keeps its range.
-- Files that decode to more than `MAX_PIXELS` are refused before they are decoded.
+- Transparent pictures are laid on white, after the conversion to sRGB.
+- Grey of 16 bits keeps all its steps and has no profile applied. Colour of 16 bits is read in its
+  upper 8 bits, since Pillow has no more and training images are held in 8 bits.
+- Integers and floats of 32 bits have no range of their own and are refused.
+- Of an animation or a file of many pages, the first picture is read.
+- A truncated or otherwise damaged file is refused, never half read. So is one that decodes to more
+  than `MAX_PIXELS`, before it is decoded, and a PNG whose packed texts or profile grow too large.
 
 Shapes: C channels, H and W pixels.
 """
@@ -20,6 +28,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from cascade.errors import DataError
+from cascade.imaging.colour_profiles import to_srgb
 
 MAX_PIXELS = 256 * 1024 * 1024
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # none that runs a program
@@ -48,8 +57,9 @@ def decode_image(data: bytes, name: str) -> Tensor:
                         f"{name}: {image.width}x{image.height} px is more than the {MAX_PIXELS} "
                         "pixels allowed; make it smaller."
                     )
+                _check_range(image, name)
                 image.load()
-                return pil_to_tensor(ImageOps.exif_transpose(image))
+                return pil_to_tensor(ImageOps.exif_transpose(image), name)
     except DataError:
         raise
     except UnidentifiedImageError as error:  # its own words hold an address in memory
@@ -73,14 +83,40 @@ def read_image(path: Path) -> Tensor:
     return decode_image(data, str(path))
 
 
-def pil_to_tensor(image: Image.Image) -> Tensor:
-    """Pixels of a PIL image by the rules above: (3, H, W) float32 in [-1, 1]."""
-    if image.mode.startswith("I;16") or image.mode == "I":
+def pil_to_tensor(image: Image.Image, name: str = "the image") -> Tensor:
+    """Pixels of a PIL image by the rules above: (3, H, W) float32 in [-1, 1].
+
+    Raises:
+        DataError: if its numbers have no range of their own.
+    """
+    _check_range(image, name)
+    if image.mode.startswith("I"):  # 16-bit grey
         grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
         return (grey.clamp(0, 1) * 2 - 1).expand(3, -1, -1).contiguous()
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    pixels = torch.from_numpy(np.array(image.convert("RGB")))  # (H, W, 3)
+    pixels = torch.from_numpy(np.array(_to_rgb(image)))  # (H, W, 3)
     return pixels.permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _check_range(image: Image.Image, name: str) -> None:
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise DataError(
+            f"{name}: has 32 bits per pixel, whose range is unknown; save it with 8 or 16 bits."
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit sRGB, laid on white where it is transparent."""
+    alpha = None
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        grey = image.mode in ("L", "LA")
+        image = image.convert("LA" if grey else "RGBA")
+        alpha = image.getchannel("A")
+    if image.mode in ("LA", "1"):
+        image = image.convert("L")
+    elif image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("RGB")
+    colours = to_srgb(image).convert("RGB")
+    if alpha is None:
+        return colours
+    white = Image.new("RGB", image.size, "white")
+    return Image.composite(colours, white, alpha)

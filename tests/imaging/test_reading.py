@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 
 from cascade.errors import DataError
 from cascade.imaging import reading
@@ -111,6 +111,198 @@ def test_cmyk_becomes_rgb():
     assert is_close(pixels(data)[0], [[255] * 3, [0, 255, 255], [255, 0, 255], [0] * 3])
 
 
+def png_of(pixels: np.ndarray, *extra: tuple[bytes, bytes]) -> bytes:
+    """A PNG of any bit depth, which Pillow cannot write; (H, W, 3 or 4), extra chunks."""
+    height, width, channels = pixels.shape
+    big_endian = pixels.astype(pixels.dtype.newbyteorder(">"))
+    colour = {3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in big_endian)
+    return png_chunks((b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+
+
+def png_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
+def rgb_tiff_of(pixels: np.ndarray) -> bytes:
+    """An uncompressed RGB TIFF of 16 or 32 bits per channel, which Pillow cannot write."""
+    height, width, channels = pixels.shape
+    kind = 3 if pixels.dtype.kind == "f" else 1
+    lists = struct.pack("<6H", *[8 * pixels.itemsize] * 3, *[kind] * 3)
+    start = 8 + 2 + 9 * 12 + 4
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, start), (259, 4, 1, 1)]
+    tags += [(262, 4, 1, 2), (273, 4, 1, start + 12), (277, 4, 1, channels), (278, 4, 1, height)]
+    tags += [(339, 3, 3, start + 6)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head + lists + pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+
+
+DEEP = np.array([[[0, 255, 256], [65535, 65280, 32767]]], np.uint16)
+
+
+@pytest.mark.parametrize("encode", [png_of, rgb_tiff_of])
+def test_16_bit_colour_is_read_in_its_upper_8_bits(encode):
+    assert is_close(pixels(encode(DEEP)), DEEP >> 8)
+
+
+def test_16_bit_colour_with_transparency_is_laid_on_white():
+    alpha = np.array([[[65535], [0]]], np.uint16)
+    got = pixels(png_of(np.concatenate([DEEP, alpha], axis=2)))
+    assert is_close(got[0], [DEEP[0, 0] >> 8, [255] * 3])
+
+
+@pytest.mark.parametrize("mode", [np.float32, np.int32])
+def test_32_bits_have_no_range_and_are_refused(mode):
+    data = encoded(Image.fromarray(np.ones((2, 2), mode)), "TIFF")
+    with pytest.raises(DataError, match=r"a\.tif: has 32 bits per pixel, whose range is unknown"):
+        decode_image(data, "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: "):
+        decode_image(rgb_tiff_of(np.ones((2, 2, 3), np.float32)), "a.tif")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_first_picture_of_an_animation_is_read(kind):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 3
+    assert is_close(pixels(data), [255, 0, 0])
+
+
+# ---- colour profiles ----------------------------------------------------------------------------
+
+
+def s15(*values: float) -> bytes:
+    return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+
+
+def icc(space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """A profile of version 2 with the tags that Little CMS needs."""
+    tags = {b"wtpt": b"XYZ \0\0\0\0" + s15(0.9642, 1, 0.8249)} | tags
+    offset = 128 + 4 + 12 * len(tags)
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        data += bytes(-len(data) % 4)
+        table += name + struct.pack(">II", offset + len(body), len(data))
+        body += data
+    kind = b"prtr" if space == b"CMYK" else b"mntr"
+    head = struct.pack(
+        ">I4sI4s4s4s", offset + len(body), b"lcms", 0x02100000, kind, space, connection
+    )
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
+    return head + s15(0.9642, 1, 0.8249) + bytes(48) + table + body
+
+
+LINEAR = b"curv" + bytes(8)  # no entry: out = in
+SRGB_PRIMARIES = {
+    b"rXYZ": (0.43607, 0.22249, 0.01392),
+    b"gXYZ": (0.38515, 0.71687, 0.09708),
+    b"bXYZ": (0.14307, 0.06061, 0.71410),
+}
+LINEAR_RGB = icc(
+    b"RGB ",
+    b"XYZ ",
+    {name: b"XYZ \0\0\0\0" + s15(*value) for name, value in SRGB_PRIMARIES.items()}
+    | {name: LINEAR for name in (b"rTRC", b"gTRC", b"bTRC")},
+)
+GREY_OF_GAMMA_1_8 = icc(
+    b"GRAY", b"XYZ ", {b"kTRC": b"curv" + struct.pack(">IIH", 0, 1, round(1.8 * 256))}
+)
+
+
+def print_profile() -> bytes:
+    """CMYK in which black alone makes lightness: L* = 100 (1 - K), whatever C, M and Y."""
+    lightness = [0 if ink & 1 else 255 for ink in range(16)]  # K is the fastest axis
+    grid = b"".join(bytes([value, 128, 128]) for value in lightness)
+    ramp = bytes(range(256))
+    head = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + s15(1, 0, 0, 0, 1, 0, 0, 0, 1)
+    return icc(b"CMYK", b"Lab ", {b"A2B0": head + ramp * 4 + grid + ramp * 3})
+
+
+def srgb_encoded(linear: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1, from [0, 1] to [0, 255]."""
+    curve = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return 255 * curve
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_colours_of_a_profile_become_srgb(kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(Image.fromarray(RGB), kind, icc_profile=LINEAR_RGB, **options)
+    assert is_close(pixels(data), srgb_encoded(RGB / 255), within=1.5)
+    assert not is_close(pixels(data), RGB, within=20)
+
+
+def test_grey_of_a_profile_becomes_srgb():
+    grey = RGB[..., 0]
+    data = encoded(Image.fromarray(grey), icc_profile=GREY_OF_GAMMA_1_8)
+    wanted = srgb_encoded((grey / 255) ** 1.8)[..., None].repeat(3, axis=2)
+    assert is_close(pixels(data), wanted, within=1.5)
+
+
+def test_transparency_is_laid_on_white_after_the_conversion():
+    rgba = np.array([[[100, 100, 100, 128], [100, 100, 100, 0]]], np.uint8)
+    data = encoded(Image.fromarray(rgba), icc_profile=LINEAR_RGB)
+    colour = srgb_encoded(np.array(100 / 255))
+    wanted = [[255 + (colour - 255) * 128 / 255] * 3, [255] * 3]
+    assert is_close(pixels(data)[0], wanted, within=2)
+
+
+def test_cmyk_is_converted_by_its_profile():
+    black = np.array([0, 64, 128, 255], np.uint8)
+    cmyk = np.zeros((1, 4, 4), np.uint8)
+    cmyk[0, :, 3] = black
+    image = Image.frombytes("CMYK", (4, 1), cmyk.tobytes())
+    star = 100 * (1 - black / 255.0)
+    luminance = np.where(star > 8, ((star + 16) / 116) ** 3, star / 903.3)  # CIE 1976
+    wanted = srgb_encoded(luminance)[:, None].repeat(3, axis=1)
+    got = pixels(encoded(image, "TIFF", icc_profile=print_profile()))
+    assert is_close(got[0], wanted, within=2.5)
+    plain = pixels(encoded(image, "TIFF"))
+    assert is_close(plain[0, :, 0], 255 - black)
+    assert not is_close(got, plain, within=5)
+
+
+@pytest.mark.parametrize(
+    "profile", [b"no profile", LINEAR_RGB[:200], b"\0" * 500, print_profile(), GREY_OF_GAMMA_1_8]
+)
+def test_a_profile_that_is_broken_or_of_another_kind_is_ignored(profile):
+    assert is_close(pixels(encoded(Image.fromarray(RGB), icc_profile=profile)), RGB)
+
+
+def test_an_srgb_profile_changes_nothing():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert is_close(pixels(encoded(Image.fromarray(RGB), icc_profile=profile)), RGB)
+
+
+# ---- damaged and hostile files ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_a_file_cut_in_its_pixels_is_refused(kind):
+    noise = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), kind)
+    for part in (0.3, 0.6, 0.9):
+        with pytest.raises(DataError, match=r"x\.img: not a readable image"):
+            decode_image(data[: int(part * len(data))], "x.img")
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [(b"zTXt", b"note\0\0"), (b"iTXt", b"note\0\1\0\0\0"), (b"iCCP", b"p\0\0")]
+)
+def test_a_packed_text_or_profile_that_grows_too_large_is_refused(name, head):
+    bomb = zlib.compress(bytes(8 * 2**20))
+    assert len(bomb) < 10_000
+    with pytest.raises(DataError, match=r"bomb\.png: not a readable image .*too large"):
+        decode_image(png_of(RGB, (name, head + bomb)), "bomb.png")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_damaged_files_are_refused_in_one_line_or_read_but_never_crash(kind):
     data = encoded(Image.fromarray(RGB.repeat(4, 0).repeat(4, 1)), kind)
@@ -130,11 +322,7 @@ def test_damaged_files_are_refused_in_one_line_or_read_but_never_crash(kind):
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in chunks
-    )
+    data = png_chunks((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
     with pytest.raises(DataError, match=r"bomb\.png: .*pixels"):
         decode_image(data, "bomb.png")
     monkeypatch.setattr(reading, "MAX_PIXELS", 34)
