@@ -104,7 +104,9 @@ def build_trainer(
     """
     import torch
 
-    source = open_source(recipe.data.path, only=recipe.data.only)
+    data = recipe.data.model_dump()
+    opening = {key: data.pop(key) for key in ("path", "only", "name_pattern", "cache_dir")}
+    source = open_source(**opening)
     vocabulary = build_vocabulary(recipe, source)
     torch.manual_seed(recipe.train.seed)
     stage = build_stage(recipe, vocabulary)
@@ -113,7 +115,7 @@ def build_trainer(
         stage.contract,
         labels=vocabulary,
         seed=recipe.train.seed,
-        **recipe.data.model_dump(exclude={"path", "only"}),
+        **data,
     )
     if recipe.condition.generated_fraction > 0:
         images.generated = build_pool(recipe, images, out / "generated")

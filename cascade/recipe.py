@@ -99,6 +99,8 @@ class DataSection(Section):
     flip: bool = True
     cache_mib: int = Field(default=1024, ge=0)
     max_broken_share: float = Field(default=0.01, ge=0, le=1)
+    name_pattern: str | None = None
+    cache_dir: str | None = None
 
 
 class TrainSection(Section):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.data import sources
+from cascade.data import shards
 from cascade.data.sources import FolderSource, ShardSource, open_source
 from cascade.errors import DataError
 
@@ -186,7 +186,7 @@ def test_json_that_is_not_an_object(tmp_path, write_shard, text):
 def test_a_member_that_is_too_large_is_refused_before_it_is_read(
     tmp_path, write_shard, monkeypatch
 ):
-    monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr(shards, "MAX_MEMBER_BYTES", 1000)
     shard = write_shard(tmp_path / "a.tar", {"1.png": bytes(1001)})
     with pytest.raises(DataError, match="1001 bytes") as error:
         ShardSource(str(shard))

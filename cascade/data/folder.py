@@ -1,0 +1,91 @@
+"""A folder of image files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cascade.data.annotations import NamePattern, caption, json_labels, read_metadata
+from cascade.data.source import MAX_MEMBER_BYTES, ImageSource
+from cascade.errors import DataError
+from cascade.imaging.reading import IMAGE_SUFFIXES
+
+SIDECAR_SUFFIXES = (".json", ".txt")
+
+
+class FolderSource(ImageSource):
+    """A folder of image files, searched recursively.
+
+    Labels come from files beside the images, a table, the first folder level or the files' names:
+    see `cascade.data.annotations`. Hidden files and folders are left out. The order is that of the
+    paths as text, which is also the order of the same files in shards.
+
+    Args:
+        folder: where to look.
+        name_pattern: a regular expression whose named groups are labels.
+
+    Raises:
+        DataError: if the folder is missing or holds no image, or its metadata cannot be read.
+    """
+
+    def __init__(self, folder: Path, *, name_pattern: str | None = None) -> None:
+        if not folder.is_dir():
+            raise DataError(_why_no_folder(folder))
+        self.folder = folder
+        self._pattern = NamePattern(name_pattern)
+        found = {
+            path.relative_to(folder).as_posix(): path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in (*IMAGE_SUFFIXES, *SIDECAR_SUFFIXES)
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+            and path.is_file()
+        }
+        self._sidecars = {name for name in found if name.endswith(SIDECAR_SUFFIXES)}
+        paths = sorted(name for name in found if Path(name).suffix.lower() in IMAGE_SUFFIXES)
+        self.files = [found[path] for path in paths]
+        if not self.files:
+            raise DataError(
+                f"no images in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}."
+            )
+        self._metadata = read_metadata(folder, paths)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def key(self, index: int) -> str:
+        return self.files[index].relative_to(self.folder).with_suffix("").as_posix()
+
+    def name(self, index: int) -> str:
+        return str(self.files[index])
+
+    def read(self, index: int) -> bytes:
+        return _read(self.files[index])
+
+    def labels(self, index: int) -> dict[str, str]:
+        path = self.files[index].relative_to(self.folder)
+        key = self.key(index)
+        labels = self._pattern.fields(key)
+        if len(path.parts) > 1:
+            labels["class"] = path.parts[0]
+        labels |= self._metadata.get(path.as_posix(), {})
+        for suffix, parse in ((".txt", caption), (".json", json_labels)):
+            if key + suffix in self._sidecars:
+                labels |= parse(
+                    _read(self.folder / (key + suffix)), str(self.folder / key) + suffix
+                )
+        return labels
+
+
+def _why_no_folder(path: Path) -> str:
+    if path.is_file():
+        return f"{path} is a file; data must be a folder of images or shards that end in .tar."
+    return f"no data at {path}: the folder does not exist."
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > MAX_MEMBER_BYTES:
+            raise DataError(f"{path}: has {size_bytes} bytes; refused.")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -1,0 +1,114 @@
+"""Data sets of the Hugging Face library `datasets`, an extra.
+
+Version 4 of it is needed: earlier ones can run Python code that comes with a data set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cascade.data.source import ImageSource
+from cascade.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+INSTALL_HINT = 'hf: needs the library datasets; pip install "cascade-diffusion[hf]".'
+
+
+class HuggingFaceSource(ImageSource):
+    """A data set of the Hub, a folder made by `save_to_disk`, or a parquet file.
+
+    The image is the first column of type `Image`; its bytes are decoded by Cascade's own rules.
+    The labels are the columns of text, and those of type `ClassLabel` by their classes' names.
+
+    Args:
+        name: `NAME` or `NAME:SPLIT`; NAME is of the Hub, or a path. Without a split, `train` is
+            taken, or the only one there is.
+
+    Raises:
+        DataError: if the library is missing, or the data cannot be loaded or hold no image.
+    """
+
+    def __init__(self, name: str) -> None:
+        place, _, split = name.partition(":")
+        self.place = place
+        dataset = _choose_split(_load(place), split or None, place)
+        self._images, self._column = _image_column(dataset, place)
+        self._class_names = {
+            column: feature.names
+            for column, feature in dataset.features.items()
+            if type(feature).__name__ == "ClassLabel"
+        }
+        texts = [
+            column
+            for column, feature in dataset.features.items()
+            if getattr(feature, "dtype", None) in ("string", "large_string")
+        ]
+        self._labels = dataset.select_columns([*self._class_names, *texts])
+        if not len(self):
+            raise DataError(f"no images in hf:{name}.")
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def key(self, index: int) -> str:
+        return f"{index:09d}"
+
+    def name(self, index: int) -> str:
+        return f"hf:{self.place}[{index}]"
+
+    def read(self, index: int) -> bytes:
+        file = self._images[index][self._column]
+        if file is None or (file["bytes"] is None and file["path"] is None):
+            raise DataError(f"{self.name(index)}: has no image.")
+        try:
+            return file["bytes"] if file["bytes"] is not None else Path(file["path"]).read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.name(index)}: cannot be read ({error.strerror}).") from error
+
+    def labels(self, index: int) -> dict[str, str]:
+        named = {column: self._named(column, v) for column, v in self._labels[index].items()}
+        return {column: value for column, value in named.items() if value}
+
+    def _named(self, column: str, value: Any) -> str | None:
+        if column not in self._class_names:
+            return value
+        return None if value is None or value < 0 else self._class_names[column][value]
+
+
+def _load(place: str) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(INSTALL_HINT) from error
+    try:
+        if Path(place).is_dir() and list(Path(place).glob("dataset*.json")):  # of save_to_disk
+            return datasets.load_from_disk(place)
+        if place.endswith(".parquet"):
+            return datasets.load_dataset("parquet", data_files=place)
+        return datasets.load_dataset(place)
+    except Exception as error:  # the library raises those of the network, of arrow and its own
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"hf:{place}: cannot be loaded ({reason}).") from error
+
+
+def _choose_split(loaded: Any, split: str | None, place: str) -> Dataset:
+    if not isinstance(loaded, dict):  # saved without splits
+        loaded = {"train": loaded}
+    if split is None:
+        split = "train" if len(loaded) > 1 else next(iter(loaded))
+    if split not in loaded:
+        raise DataError(f"hf:{place}: no split {split!r}; {nearest(split, loaded)}")
+    return loaded[split]
+
+
+def _image_column(dataset: Dataset, place: str) -> tuple[Dataset, str]:
+    from datasets import Image
+
+    for column, feature in dataset.features.items():
+        if isinstance(feature, Image):
+            undecoded = dataset.select_columns([column]).cast_column(column, Image(decode=False))
+            return undecoded, column
+    raise DataError(f"hf:{place}: no column of type Image; it has {', '.join(dataset.features)}.")

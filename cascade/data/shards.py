@@ -1,0 +1,145 @@
+"""webdataset shards, local and remote, read by index."""
+
+from __future__ import annotations
+
+import glob
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from webdataset.shardlists import expand_urls
+from webdataset.tariterators import base_plus_ext
+
+from cascade.data.annotations import NamePattern, caption, json_labels
+from cascade.data.remote import default_cache, fetch, is_remote, shown
+from cascade.data.source import MAX_MEMBER_BYTES, ImageSource
+from cascade.errors import DataError
+from cascade.imaging.reading import IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class _ShardImage:
+    shard: Path
+    shard_name: str
+    member: str
+    key: str
+    offset: int
+    size_bytes: int
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class ShardSource(ImageSource):
+    """webdataset shards: tar files in which `key.png`, `key.json` and `key.txt` belong together.
+
+    Only the headers and the labels are read at the start: see `cascade.data.annotations`. A remote
+    shard is copied once to a cache folder: see `cascade.data.remote`.
+
+    Args:
+        pattern: paths with wildcards or brace ranges, such as `data/train-{000000..000009}.tar`,
+            or URLs with brace ranges; several are joined by `::`.
+        name_pattern: a regular expression whose named groups are labels.
+        cache_dir: where copies of remote shards are kept; default: the user's cache folder.
+
+    Raises:
+        DataError: if no shard matches, or one is damaged, holds no image or cannot be fetched.
+    """
+
+    def __init__(
+        self, pattern: str, *, name_pattern: str | None = None, cache_dir: Path | None = None
+    ) -> None:
+        shards = _find_shards(pattern, cache_dir or default_cache())
+        if not shards:
+            raise DataError(f"no data at {pattern}: no shard matches.")
+        images = [image for path, name in shards for image in index_shard(path, name)]
+        if not images:
+            raise DataError(f"no images in the {len(shards)} shards of {shown(pattern)}.")
+        self.images = sorted(images, key=lambda image: image.member.removeprefix("./"))
+        self._pattern = NamePattern(name_pattern)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def key(self, index: int) -> str:
+        return self.images[index].key
+
+    def name(self, index: int) -> str:
+        image = self.images[index]
+        return f"{image.shard_name}:{image.member}"
+
+    def read(self, index: int) -> bytes:
+        image = self.images[index]
+        try:
+            with open(image.shard, "rb") as file:
+                file.seek(image.offset)
+                data = file.read(image.size_bytes)
+        except OSError as error:
+            raise DataError(f"{self.name(index)}: cannot be read ({error.strerror}).") from error
+        if len(data) < image.size_bytes:
+            raise DataError(f"{self.name(index)}: the shard is truncated.")
+        return data
+
+    def labels(self, index: int) -> dict[str, str]:
+        image = self.images[index]
+        return self._pattern.fields(image.key) | image.labels
+
+
+def _find_shards(pattern: str, cache: Path) -> list[tuple[Path, str]]:
+    """Each shard's file and what to call it."""
+    try:
+        parts = expand_urls(pattern)
+    except (ValueError, AssertionError) as error:
+        raise DataError(f"{shown(pattern)}: not a pattern of shards ({error}).") from error
+    local = sorted({path for part in parts if not is_remote(part) for path in glob.glob(part)})
+    urls = sorted({part for part in parts if is_remote(part)})
+    copies = [(fetch(url, cache, check=index_shard), shown(url)) for url in urls]
+    return [(Path(path), path) for path in local] + copies
+
+
+def index_shard(shard: Path, name: str) -> list[_ShardImage]:
+    """Find the images of a shard and their labels.
+
+    Args:
+        shard: the tar file.
+        name: of it, for messages.
+
+    Raises:
+        DataError: if it is damaged, truncated, or holds a member that is too large.
+    """
+    images: dict[str, _ShardImage] = {}
+    labels: dict[tuple[str, str], dict[str, str]] = {}
+    parsers = {"txt": caption, "json": json_labels}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                key, suffix = base_plus_ext(member.name)  # None for hidden files
+                if not member.isfile() or key is None or suffix is None:
+                    continue
+                if member.size > MAX_MEMBER_BYTES:
+                    raise DataError(f"{name}:{member.name} has {member.size} bytes; refused.")
+                place = (member.offset_data, member.size)
+                if f".{suffix.lower()}" in IMAGE_SUFFIXES:
+                    images[member.name] = _ShardImage(shard, name, member.name, key, *place)
+                elif suffix in parsers:
+                    data = _member_bytes(tar, member)
+                    labels[key, suffix] = parsers[suffix](data, f"{name}:{member.name}")
+            _check_end(tar, name)
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{name}: not a readable tar file ({error}).") from error
+    for image in images.values():
+        for suffix in parsers:
+            image.labels.update(labels.get((image.key, suffix), {}))
+    return list(images.values())
+
+
+def _member_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None  # it is a regular file
+    return file.read()
+
+
+def _check_end(tar: tarfile.TarFile, name: str) -> None:
+    """Refuse what `tarfile` takes for the end of the file, unless it is marked as the end."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise DataError(f"{name}: damaged or truncated after byte {tar.offset}; fetch it again.")

@@ -1,0 +1,147 @@
+"""Labels and captions: where they come from, and which of two wins."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascade.data.folder import FolderSource
+from cascade.data.shards import ShardSource
+from cascade.errors import DataError
+
+
+def png(value: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def make_folder(folder: Path, files: dict[str, bytes | str]) -> Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return folder
+
+
+def labels_of(folder: Path, **options) -> dict[str, dict[str, str]]:
+    source = FolderSource(folder, **options)
+    return {source.key(index): source.labels(index) for index in range(len(source))}
+
+
+BESIDE = {
+    "1.png": png(1),
+    "1.json": json.dumps({"class": "cat", "caption": "of JSON", "width": 4}),
+    "1.txt": "of text",
+    "2.PNG": png(2),
+    "2.txt": "\ufeff a cat,\nasleep \n",
+    "red_3.png": png(3),
+}
+PATTERN = r"(?P<class>[a-z]+)_\d"
+
+
+def test_a_folder_and_a_shard_give_the_same_labels_from_files_beside_the_images(
+    tmp_path, write_shard
+):
+    wanted = {
+        "1": {"class": "cat", "caption": "of JSON"},
+        "2": {"caption": "a cat,\nasleep"},
+        "red_3": {"class": "red"},
+    }
+    assert labels_of(make_folder(tmp_path / "f", BESIDE), name_pattern=PATTERN) == wanted
+    members = {n: d.encode() if isinstance(d, str) else d for n, d in BESIDE.items()}
+    shard = ShardSource(str(write_shard(tmp_path / "a.tar", members)), name_pattern=PATTERN)
+    assert {shard.key(i): shard.labels(i) for i in range(3)} == wanted
+
+
+def test_of_two_images_with_one_key_both_are_read_and_share_their_labels(tmp_path, write_shard):
+    members = {"1.png": png(1), "1.bmp": png(2), "1.txt": b"two"}
+    folder = FolderSource(make_folder(tmp_path / "f", dict(members)))
+    shard = ShardSource(str(write_shard(tmp_path / "a.tar", members)))
+    for source in (folder, shard):
+        assert [source.read(index) for index in range(2)] == [png(2), png(1)]
+        assert [source.labels(index) for index in range(2)] == [{"caption": "two"}] * 2
+
+
+def test_what_is_nearest_to_the_image_wins(tmp_path):
+    sources = {  # the lower one is nearer
+        "metadata": {"metadata.csv": "file_name,class\nfolder/name_1.png,metadata\n"},
+        "json": {"folder/name_1.json": '{"class": "json"}'},
+    }
+    files: dict[str, bytes | str] = {"name_1.png": png(), "folder/name_1.png": png()}
+    folder = make_folder(tmp_path, files)
+    assert labels_of(folder, name_pattern=PATTERN) == {
+        "name_1": {"class": "name"},
+        "folder/name_1": {"class": "folder"},
+    }
+    for winner, more in sources.items():
+        make_folder(tmp_path, dict(more))
+        assert labels_of(folder, name_pattern=PATTERN)["folder/name_1"] == {"class": winner}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "metadata.csv",
+            '\ufefffile_name,style,text,empty\na/1.png,"ink, wash",x,\nno.png,oil,,\n',
+        ),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a/1.png", "style": "ink, wash", "text": "x", "n": 1}\n\n'
+            '{"file_name": "no.png", "style": "oil"}\n',
+        ),
+    ],
+)
+def test_a_table_at_the_root_gives_fields_by_file_name(tmp_path, name, text):
+    folder = make_folder(tmp_path, {"a/1.png": png(), "a/2.png": png(), name: text})
+    wanted = {"class": "a", "style": "ink, wash", "text": "x"}
+    assert labels_of(folder) == {"a/1": wanted, "a/2": {"class": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("metadata.csv", "file,class\n1.png,cat\n", "row 1 has no file_name"),
+        ("metadata.csv", "file_name,class\nother.png,cat\n", "names none of the images"),
+        ("metadata.csv", "file_name,class\n", "names none of the images"),
+        ("metadata.csv", b"file_name\n\xff\n", "cannot be read"),
+        ("metadata.csv", 'file_name\n"1.png\n', "cannot be read"),
+        ("metadata.jsonl", "{\n", "not valid JSON"),
+        ("metadata.jsonl", "[1]\n", "expected a JSON object"),
+    ],
+)
+def test_a_table_that_is_not_one_is_named_in_one_line(tmp_path, name, text, words):
+    folder = make_folder(tmp_path, {"1.png": png(), name: text})
+    with pytest.raises(DataError, match=words) as error:
+        FolderSource(folder)
+    assert str(folder / name) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [("1.json", b"{", "not valid JSON"), ("1.txt", b"\xff\xfe", "not UTF-8 text")],
+)
+def test_a_damaged_file_beside_an_image_is_named(tmp_path, write_shard, name, data, words):
+    folder = FolderSource(make_folder(tmp_path / "f", {"1.png": png(), name: data}))
+    with pytest.raises(DataError, match=words) as error:
+        folder.labels(0)
+    assert str(tmp_path / "f" / name) in str(error.value)
+    shard = write_shard(tmp_path / "a.tar", {"1.png": png(), name: data})
+    with pytest.raises(DataError, match=words) as error:
+        ShardSource(str(shard))
+    assert f"{shard}:{name}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"), [("(", "not valid"), (r"[a-z]+_\d", "no named group")]
+)
+def test_a_wrong_name_pattern_is_refused(tmp_path, pattern, words):
+    with pytest.raises(DataError, match=rf"data\.name_pattern .*{words}"):
+        FolderSource(make_folder(tmp_path, {"1.png": png()}), name_pattern=pattern)
