@@ -193,10 +193,11 @@ def train_imagen(work: Work, clock: StepClock, out: Path) -> tuple[nn.Module, st
         imagen, precision=precision, max_grad_norm=1.0, verbose=False, accelerate_cpu=True
     )
     trainer.add_train_dataset(Pictures(work), batch_size=work.batch_size, shuffle=True)
-    clock.watch(trainer.imagen.unets[0])
+    unet = trainer.imagen.unets[0]  # Imagen makes its own copy
+    clock.watch(unet.init_conv)  # Imagen calls `unet.forward`, which passes hooks by
     for _ in range(_calls(work)):
         trainer.train_step(unet_number=1)
-    return trainer.imagen.unets[0], "bf16" if work.bf16 else "fp32"
+    return unet, "bf16" if work.bf16 else "fp32"
 
 
 def train_denoising(work: Work, clock: StepClock, out: Path) -> tuple[nn.Module, str]:
@@ -288,7 +289,8 @@ def forward_gflop(network: nn.Module, size_px: int) -> float:
 
     x, t = torch.zeros(1, 3, size_px, size_px), torch.zeros(1)
     arguments = (x, t, None) if "UNet2DCondition" in type(network).__name__ else (x, t)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    as_products = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    with as_products, torch.no_grad(), FlopCounterMode(display=False) as counter:  # or it counts 0
         network(*arguments)
     return counter.get_total_flops() / 1e9
 
