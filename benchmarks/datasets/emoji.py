@@ -37,6 +37,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cascade.data.shard_writing import sha256_of, write_tar
+from cascade.errors import OutputError
+
 IMAGE_PX = 256
 SHARD_SAMPLES = 512
 SHUFFLE_SEED = 0
@@ -169,12 +172,6 @@ class Picture:
 
 
 # Fetching
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify(path: Path, package: Package) -> None:
@@ -398,20 +395,6 @@ def plan_shards(pictures: Sequence[Picture]) -> dict[str, list[Picture]]:
     return shards
 
 
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write a tar that depends on the members alone; `path` appears only when it is complete."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive:
-            for name, data in members:
-                info = tarfile.TarInfo(name)  # its defaults: time 0, user and group 0, mode 644
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def sample_members(
     pictures: Iterable[Picture], pngs: Iterable[bytes]
 ) -> Iterator[tuple[str, bytes]]:
@@ -627,7 +610,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 args.groups or DEFAULT_GROUPS,
                 args.styles or tuple(STYLES),
             )
-    except (DatasetError, OSError) as error:
+    except (DatasetError, OutputError, OSError) as error:
         sys.exit(f"emoji.py: error: {error}")
 
 

@@ -11,6 +11,7 @@ import typer
 from cascade import __version__
 from cascade.cli.chain import chain
 from cascade.cli.copy import copy
+from cascade.cli.data import data
 from cascade.cli.doctor import doctor
 from cascade.cli.ema import ema
 from cascade.cli.generate import generate
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for verb in (generate, train, ema, chain, ls, show, copy, validate, doctor):
     app.command()(verb)
+app.add_typer(data, name="data")
 
 
 def _print_version(wanted: bool) -> None:

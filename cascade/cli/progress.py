@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -47,6 +48,31 @@ class TrainingProgress:
             f"{values['images_per_s']:.1f} images/s"
         )
         self._progress.update(self._task, completed=values["images"], values=text)
+
+
+class ReadingProgress:
+    """Images read so far, of all of a source."""
+
+    def __init__(self, name: str) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task(escape(name), total=None)
+
+    def __enter__(self) -> ReadingProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def update(self, images: int, total: int) -> None:
+        """Tell how many were read."""
+        self._progress.update(self._task, completed=images, total=total)
 
 
 class SamplingProgress:

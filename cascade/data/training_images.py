@@ -10,14 +10,13 @@ Shapes: B batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.conditioning.low_resolution import resize
@@ -25,6 +24,7 @@ from cascade.contract import Contract
 from cascade.data.batch import Batch
 from cascade.data.broken import BrokenImages
 from cascade.data.generated_low_res import GeneratedLowRes
+from cascade.data.loading import load_in_order
 from cascade.data.sources import ImageSource
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import CascadeError, DataError
@@ -282,31 +282,10 @@ def load_batches(
             f"{len(images.source)} images are too few for a batch of {positions.batch_size}; add "
             "images or lower train.batch_size."
         )
-    loader: Iterable[Batch | CascadeError] = DataLoader(
-        _Batches(images),
-        sampler=positions,
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=_leave_signals_to_the_run,
-    )
-    try:
-        for batch in loader:
-            if isinstance(batch, CascadeError):
-                raise batch
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            "a data worker was killed, often for lack of memory; lower train.workers or "
-            "data.cache_mib."
-        ) from error
-
-
-def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach the workers too, which must live until the save."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for batch in load_in_order(_Batches(images), positions, workers=workers):
+        if isinstance(batch, CascadeError):
+            raise batch
+        yield batch
 
 
 def collate(samples: list[TrainingSample]) -> Batch:

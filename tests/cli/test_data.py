@@ -1,0 +1,79 @@
+"""`cascade data build` and `cascade data check`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+
+from cascade.data.sources import open_source
+
+
+@pytest.mark.parametrize("verb", ["build", "check"])
+def test_help_has_an_example(command, verb):
+    shown = command("data", verb, "--help")
+    assert shown.code == 0
+    assert f"Example: cascade data {verb}" in " ".join(shown.out.split())
+
+
+def test_help_lists_the_verbs(command):
+    assert re.search(r"│ data ", command("--help").out)
+    for verb in ("build", "check"):
+        assert re.search(rf"│ {verb} ", command("data", "--help").out)
+
+
+def test_shards_that_were_built_can_be_checked_and_trained_on(command, pictures, tmp_path):
+    options = ["--size", 16, "--square", "--format", "webp", "--holdout", 0.3]
+    built = command("data", "build", pictures, "--out", tmp_path / "shards", *options)
+    assert built.code == 0, built.err
+    assert "holds 2 shards: " in built.out
+    assert "18/18" in built.err
+    shards = f"{tmp_path}/shards/*.tar"
+    assert len(open_source(shards)) == 18
+    checked = command("data", "check", shards, "--size", 16)
+    assert checked.code == 0
+    assert "class: blue 6, red-dot 6, red 6" in checked.out
+    assert "18 images, 0 broken, 0 too small, 0 twice" in checked.out
+
+
+def test_a_broken_image_is_named_and_ends_both_with_1(command, pictures, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(pictures, folder)
+    (folder / "bad.png").write_bytes(b"no image")
+    checked = command("data", "check", folder)
+    assert checked.code == 1
+    assert f"broken: {folder / 'bad.png'}: not a readable image" in checked.out
+    built = command("data", "build", folder, "-o", tmp_path / "shards")
+    assert built.code == 1
+    assert f"left out: {folder / 'bad.png'}: not a readable image" in built.err
+    assert "18 train, 0 heldout, 1 broken" in built.out
+    assert len(open_source(f"{tmp_path}/shards/train-*.tar")) == 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check", "nowhere"], "no data at nowhere"),
+        (["build", "nowhere", "-o", "x"], "no data at nowhere"),
+        (["build", "{pictures}", "-o", "file"], "file is a file; choose another folder"),
+        (["build", "{pictures}", "-o", "x", "--split-by", "photo"], "no image has a label 'photo'"),
+        (
+            ["build", "{pictures}", "-o", "x", "--size", "99"],
+            "none of the 18 images .* can be",
+        ),
+    ],
+)
+def test_errors_are_one_line(command, pictures, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    done = command("data", *(argument.format(pictures=pictures) for argument in arguments))
+    assert done.code == 1
+    assert re.search(words, done.err.splitlines()[-1])
+    assert "Traceback" not in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_wrong_usage_ends_with_2(command):
+    for arguments in (["build", "x"], ["build", "x", "-o", "y", "--format", "tiff"], ["chek"]):
+        assert command("data", *arguments).code == 2

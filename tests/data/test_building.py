@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascade.conditioning.low_resolution import resize
+from cascade.data.building import SPLITS, Encoding, build_shards
+from cascade.data.folder import FolderSource
+from cascade.data.shard_writing import sha256_of
+from cascade.data.shards import ShardSource
+from cascade.data.sources import open_source
+from cascade.errors import DataError, OutputError
+from cascade.imaging.reading import decode_image
+from cascade.imaging.writing import to_uint8
+
+AS_THEY_ARE = Encoding()
+
+
+def build(source, out: Path, encoding: Encoding = AS_THEY_ARE, **options) -> dict:
+    return build_shards(source, out, origin="photos", encoding=encoding, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def by_key(source) -> dict[str, tuple[bytes, dict[str, str]]]:
+    return {source.key(i): (source.read(i), source.labels(i)) for i in range(len(source))}
+
+
+def test_shards_hold_the_files_and_labels_of_the_folder(pictures, tmp_path):
+    build(FolderSource(pictures), tmp_path / "out")
+    shards = open_source(str(tmp_path / "out" / "train-*.tar"))
+    assert by_key(shards) == by_key(FolderSource(pictures))
+    with tarfile.open(tmp_path / "out" / "train-000000.tar") as tar:
+        names = tar.getnames()
+    assert [name.rpartition(".")[0] for name in names[::2]] != sorted(
+        name.rpartition(".")[0] for name in names[::2]
+    )  # classes are mixed, for readers that stream
+
+
+def test_the_manifest_counts_and_hashes_what_is_there(pictures, tmp_path):
+    manifest = build(FolderSource(pictures), tmp_path / "out", holdout=0.4)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
+    for split in SPLITS:
+        source = ShardSource(str(tmp_path / "out" / f"{split}-*.tar"))
+        assert manifest["counts"][split] == len(source) > 0
+        classes = [source.labels(index)["class"] for index in range(len(source))]
+        wanted = {name: classes.count(name) for name in sorted(set(classes))}
+        assert manifest["labels"][split] == {"class": wanted}
+    for name, shard in manifest["shards"].items():
+        assert shard["sha256"] == sha256_of(tmp_path / "out" / name)
+    assert set(contents(tmp_path / "out")) == {"manifest.json", *manifest["shards"]}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_input_gives_the_same_bytes(pictures, tmp_path, workers):
+    options = {"encoding": Encoding(16, True, "webp"), "holdout": 0.3}
+    build(FolderSource(pictures), tmp_path / "a", **options)
+    shutil.copytree(pictures, tmp_path / "elsewhere")
+    build(FolderSource(tmp_path / "elsewhere"), tmp_path / "b", **options, workers=workers)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize("square", [False, True])
+@pytest.mark.parametrize("image_format", [None, "png", "webp"])
+def test_images_are_shrunk_with_the_antialiased_kernel(tmp_path, square, image_format):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 61, 3), dtype=np.uint8)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "in" / "a.bmp")
+    build(FolderSource(tmp_path / "in"), tmp_path / "out", Encoding(20, square, image_format))
+    shards = ShardSource(str(tmp_path / "out" / "train-000000.tar"))
+    suffix = image_format or "png"
+    assert shards.name(0).endswith(f":a.{suffix}")
+    got = to_uint8(decode_image(shards.read(0), "a"))
+    whole = decode_image((tmp_path / "in" / "a.bmp").read_bytes(), "a")
+    cut = whole[:, :, 10:50] if square else whole
+    size = (20, 20) if square else (20, 30)  # 61 * 20 / 40 = 30.5, rounded to even
+    assert got.equal(to_uint8(resize(cut[None], size, "bicubic")[0]))
+
+
+def test_jpegs_are_near_the_picture(tmp_path):
+    (tmp_path / "in").mkdir()
+    ramp = np.linspace(0, 255, 32 * 32 * 3).reshape(32, 32, 3).astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "in" / "a.png")
+    build(FolderSource(tmp_path / "in"), tmp_path / "out", Encoding(image_format="jpg"))
+    shards = ShardSource(str(tmp_path / "out" / "train-000000.tar"))
+    got = to_uint8(decode_image(shards.read(0), "a")).permute(1, 2, 0).numpy()
+    assert shards.name(0).endswith(".jpg")
+    assert np.abs(got.astype(int) - ramp).max() < 8
+
+
+def test_what_is_left_out_is_named_with_its_reason(pictures, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(pictures, folder)
+    (folder / "red" / "bad.png").write_bytes(b"no image")
+    Image.new("RGB", (50, 12)).save(folder / "flat.png")
+    with Image.open(folder / "blue" / "0.png") as image:
+        image.save(folder / "again.bmp")  # other bytes, the same pixels
+    manifest = build(FolderSource(folder), tmp_path / "out", Encoding(16))
+    assert manifest["counts"] == {
+        "train": 18,
+        "heldout": 0,
+        "broken": 1,
+        "too_small": 1,
+        "duplicates": 1,
+    }
+    reasons = {each["name"]: each["reason"] for each in manifest["skipped"]}
+    assert reasons[str(folder / "red" / "bad.png")].startswith("not a readable image")
+    assert reasons[str(folder / "flat.png")] == "50x12 px is too small"
+    pair = {str(folder / "again.bmp"), str(folder / "blue" / "0.png")}
+    (twice,) = pair & set(reasons)
+    assert reasons[twice] == f"has the pixels of {(pair - {twice}).pop()}"
+
+
+def test_no_group_is_on_both_sides_and_the_split_stays_when_the_set_grows(tmp_path):
+    def make(photos: int) -> FolderSource:
+        for photo in range(photos):
+            for crop in range(2):
+                path = tmp_path / "in" / f"{photo:02d}-{crop}.png"
+                path.parent.mkdir(exist_ok=True)
+                Image.new("RGB", (4, 4), (photo, crop, 0)).save(path)
+        return FolderSource(tmp_path / "in", name_pattern=r"(?P<photo>\d+)-")
+
+    def sides(out: Path, photos: int, **options) -> dict[str, set[str]]:
+        build(make(photos), out, holdout=0.3, **options)
+        return {
+            split: {
+                labels["photo"]
+                for _, labels in by_key(open_source(f"{out}/{split}-*.tar")).values()
+            }
+            for split in SPLITS
+        }
+
+    small = sides(tmp_path / "a", 20, split_by="photo")
+    assert small["train"] & small["heldout"] == set()
+    assert len(small["train"] | small["heldout"]) == 20
+    assert len(small["heldout"]) >= 2
+    large = sides(tmp_path / "b", 40, split_by="photo")
+    assert all(small[split] <= large[split] for split in SPLITS)
+    apart = sides(tmp_path / "c", 40)
+    assert apart["train"] & apart["heldout"]  # without it, groups are torn
+    with pytest.raises(DataError, match="no image has a label 'foto'"):
+        build(make(40), tmp_path / "d", split_by="foto")
+
+
+def test_keys_without_dots_and_without_repeats_are_all_read_back(tmp_path):
+    (tmp_path / "in").mkdir()
+    names = ["a.b.png", "a_b.png", "a.png", "a.bmp", "grün.png", "long-" + "x" * 200 + ".png"]
+    for number, name in enumerate(names):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / "in" / name)
+    build(FolderSource(tmp_path / "in"), tmp_path / "out")
+    shards = ShardSource(str(tmp_path / "out" / "train-000000.tar"))
+    found = {int(to_uint8(decode_image(shards.read(i), "x"))[0, 0, 0]) for i in range(len(shards))}
+    assert found == set(range(len(names)))
+    assert len({shards.key(index) for index in range(len(shards))}) == len(names)
+
+
+def test_shards_end_at_the_size_given(tmp_path):
+    (tmp_path / "in").mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(5):
+        pixels = noise.integers(0, 256, (400, 400, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{number}.bmp")  # 0.46 MiB each
+    manifest = build(FolderSource(tmp_path / "in"), tmp_path / "out", shard_mib=1)
+    assert [shard["images"] for shard in manifest["shards"].values()] == [3, 2]
+
+
+def test_other_people_s_files_stay_and_an_earlier_build_is_replaced(pictures, tmp_path):
+    out = tmp_path / "out"
+    build(FolderSource(pictures), out, holdout=0.4)
+    build(FolderSource(pictures), out)
+    assert not list(out.glob("heldout-*"))
+    before = contents(out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"holds other things, such as notes\.txt"):
+        build(FolderSource(pictures), out, Encoding(16))
+    assert contents(out) == before | {"notes.txt": b"mine"}
+    (out / "manifest.json").write_text("[]")
+    with pytest.raises(OutputError, match="choose another folder"):
+        build(FolderSource(pictures), out)
+
+
+def test_an_interrupted_build_leaves_what_was_there(pictures, tmp_path):
+    build(FolderSource(pictures), tmp_path / "out")
+    before = contents(tmp_path / "out")
+
+    def stop(images: int, total: int) -> None:
+        if images == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(FolderSource(pictures), tmp_path / "out", Encoding(16), report=stop)
+    assert contents(tmp_path / "out") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_too_many_broken_images_or_none_that_can_be_used_write_nothing(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        (tmp_path / "in" / f"{number}.png").write_bytes(b"no image")
+    source = FolderSource(tmp_path / "in")
+    with pytest.raises(DataError, match="4 of 4 images are broken"):
+        build(source, tmp_path / "out")
+    with pytest.raises(DataError, match="none of the 4 images of photos can be used"):
+        build(source, tmp_path / "out", max_broken_share=1.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_as_they_are_keep_their_bytes_whatever_they_are_called(tmp_path):
+    (tmp_path / "in").mkdir()
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "JPEG")
+    (tmp_path / "in" / "a.png").write_bytes(file.getvalue())
+    build(FolderSource(tmp_path / "in"), tmp_path / "out")
+    shards = ShardSource(str(tmp_path / "out" / "train-000000.tar"))
+    assert shards.read(0) == file.getvalue()
+    assert shards.name(0).endswith(":a.jpg")
