@@ -130,6 +130,7 @@ class TrainSection(Section):
     keep_checkpoints: int = Field(default=2, gt=0)
     sample_every_images: int = Field(default=50_000, ge=0)
     sample_count: int = Field(default=16, gt=0)
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     workers: int = Field(default=0, ge=0)
 
 

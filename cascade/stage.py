@@ -147,7 +147,7 @@ class Stage(nn.Module):
 
     # ---- training -------------------------------------------------------------------------------
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch, *, timesteps: Tensor | None = None) -> Tensor:
         """The training loss of each image.
 
         Timesteps, noise, augmentation levels and drops are drawn per image from the batch's seeds.
@@ -155,6 +155,7 @@ class Stage(nn.Module):
         Args:
             batch: images (B, C, H, W) in [-1, 1], and labels and low-resolution images as the stage
                 needs them.
+            timesteps: (B,) int64 in [0, T), instead of drawn ones; all else is drawn as without.
 
         Returns:
             (B,), differentiable.
@@ -167,7 +168,8 @@ class Stage(nn.Module):
         if len(batch.seeds) != len(batch):
             raise ContractError(f"got {len(batch.seeds)} seeds for {len(batch)} images.")
         noise = SeededNoise(batch.seeds, "train", device=x0.device)
-        t = self.process.draw_timesteps(noise.uniform().view(-1))
+        drawn = self.process.draw_timesteps(noise.uniform().view(-1))
+        t = drawn if timesteps is None else timesteps.to(x0.device)
         eps = noise.normal(*x0.shape[1:])
         conditions = self._training_conditions(batch, noise)
         x_t = self.process.schedule.add_noise(x0, eps, t)

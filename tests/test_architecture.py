@@ -27,7 +27,7 @@ FLOORS = (
     ("conditioning", "weights"),
     ("sampling_settings",),
     ("diffusion",),
-    ("recipe", "files", "hub", "devices"),
+    ("recipe", "files", "hub", "devices", "reporting"),
     ("errors",),
 )
 LEVEL = {name: len(FLOORS) - number for number, floor in enumerate(FLOORS) for name in floor}

@@ -52,6 +52,24 @@ def test_loss_of_an_image_depends_on_its_seed_alone(name, batch, request):  # tr
     torch.testing.assert_close(together[[3, 0, 2, 1]], reordered, rtol=1e-4, atol=1e-6)
 
 
+def test_given_timesteps_replace_the_drawn_ones_and_nothing_else(upsampler, batch, record):
+    calls = record(upsampler)
+    upsampler.loss(batch)
+    drawn = calls[0][1]
+    upsampler.loss(batch, timesteps=drawn)
+    upsampler.loss(batch, timesteps=torch.tensor([0, 5, 50, 99]))
+    (first, _, conditions), (again, _, _), (x_t, t, same_conditions) = calls
+    assert again.equal(first)
+    assert t.tolist() == [0, 5, 50, 99]
+    alpha, sigma = upsampler.process.schedule.alpha_sigma(drawn)
+    eps = (first[:, :3] - alpha * batch.images) / sigma
+    torch.testing.assert_close(
+        x_t[:, :3], upsampler.process.schedule.add_noise(batch.images, eps, t), rtol=1e-3, atol=1e-4
+    )
+    assert same_conditions.level.equal(conditions.level)
+    assert same_conditions.image.equal(conditions.image)
+
+
 def test_each_image_has_its_own_timestep_and_level(upsampler, batch, record):  # trap 13
     calls = record(upsampler)
     upsampler.loss(batch)

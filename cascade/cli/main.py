@@ -16,6 +16,7 @@ from cascade.cli.doctor import doctor
 from cascade.cli.ema import ema
 from cascade.cli.generate import generate
 from cascade.cli.ls import ls
+from cascade.cli.report import report
 from cascade.cli.show import show
 from cascade.cli.train import train
 from cascade.cli.validate import validate
@@ -29,7 +30,7 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try [bold]cascade generate emoji-256 -n 16 -o out[/bold].",
 )
-for verb in (generate, train, ema, chain, ls, show, copy, validate, doctor):
+for verb in (generate, train, report, ema, chain, ls, show, copy, validate, doctor):
     app.command()(verb)
 app.add_typer(data, name="data")
 

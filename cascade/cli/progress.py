@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -14,40 +17,99 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+
+LINE_S = 30
 
 
 class TrainingProgress:
-    """Images seen, loss, rate and time left of a training run."""
+    """Images seen, loss, gradient norm, rate and time left of a training run.
 
-    def __init__(self, name: str, total_images: int) -> None:
+    A terminal gets one line that is redrawn; a file or pipe gets a plain line every so often.
+
+    Args:
+        name: of the run.
+        total_images: where it ends.
+        console: default: the error output.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total_images: int,
+        *,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._total = total_images
+        self._clock = clock
+        self._console = console or Console(stderr=True)
+        self._first: tuple[float, float] | None = None  # images and time of the first values
+        self._last_line_s = -math.inf
+        ellipsis = Column(no_wrap=True, overflow="ellipsis", max_width=18)
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[values]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
+            TextColumn("{task.description}", table_column=ellipsis, markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[values]}", markup=False),
+            console=self._console,
+            expand=True,
         )
         self._task = self._progress.add_task(name, total=total_images, values="starting")
 
     def __enter__(self) -> TrainingProgress:
-        self._progress.start()
+        if self._console.is_terminal:
+            self._progress.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
 
     def start_at(self, images: int) -> None:
         """Tell where a resumed run stands."""
         self._progress.update(self._task, completed=images)
 
-    def update(self, values: dict[str, float]) -> None:
+    def update(self, values: Mapping[str, float]) -> None:
         """Show the values of one line of the log."""
-        text = (
-            f"loss {values['loss']:.4f}  grad {values['gradient_norm']:.2f}  "
-            f"{values['images_per_s']:.1f} images/s"
-        )
+        text = self._text(values)
         self._progress.update(self._task, completed=values["images"], values=text)
+        done = values["images"] >= self._total
+        if not self._console.is_terminal and (done or self._clock() - self._last_line_s >= LINE_S):
+            self._last_line_s = self._clock()
+            self._console.file.write(f"{self._name}: {text}\n")
+            self._console.file.flush()
+
+    def _text(self, values: Mapping[str, float]) -> str:
+        images = int(values["images"])
+        return (
+            f"{images:,}/{self._total:,}  loss {values['loss']:.3g}  "
+            f"grad {values['gradient_norm']:.2g}  {values['images_per_s']:.3g}/s  "
+            f"{short_duration(self._left_s(values))}"
+        )
+
+    def _left_s(self, values: Mapping[str, float]) -> float:
+        """By the mean rate of this part of the run, in which checkpoints and samples count too."""
+        now, images = self._clock(), values["images"]
+        if self._first is None:
+            self._first = (images, now)
+        first_images, first_s = self._first
+        rate = values["images_per_s"]
+        if images > first_images and now > first_s:
+            rate = (images - first_images) / (now - first_s)
+        return (self._total - images) / rate if rate > 0 else math.inf
+
+
+def short_duration(seconds: float) -> str:
+    """Seconds as 1:05, 2:03:09 or 3 d 04 h."""
+    if not math.isfinite(seconds):
+        return "-:--"
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24:02d} h"
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 class ReadingProgress:

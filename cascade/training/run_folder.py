@@ -14,7 +14,9 @@ MAY_CHANGE = "train.images, learning rates, sampling.*, data.path and how often 
 
 
 class RunLog:
-    """`log.jsonl`: one line of values every few steps.
+    """`log.jsonl`: one JSON object in each line, with the `images` seen and the `seconds` trained.
+
+    Most lines hold the values of the last steps. Those with `"kind": "meters"` hold the meters.
 
     Args:
         file: where it is.
@@ -23,20 +25,29 @@ class RunLog:
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def append(self, line: Mapping[str, float]) -> None:
+    def append(self, line: Mapping[str, float | str]) -> None:
         """Add a line."""
         with open(self.file, "a", encoding="utf-8") as file:
             file.write(json.dumps(dict(line)) + "\n")
 
+    def read(self) -> list[dict[str, Any]]:
+        """All lines that are whole, in their order."""
+        return [line for _, line in self._lines() if line is not None]
+
     def rewind(self, images_seen: int) -> None:
         """Take out what a killed run wrote after the checkpoint that it goes on from."""
-        if not self.file.is_file():
-            return
-        lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if _images(line) <= images_seen]
-        if kept != lines:
+        lines = self._lines()
+        kept = [text for text, line in lines if line and line["images"] <= images_seen]
+        if len(kept) < len(lines):
             with atomic_file(self.file) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
+
+    def _lines(self) -> list[tuple[str, dict[str, Any] | None]]:
+        """Each line with what it holds; None for one that was cut off."""
+        if not self.file.is_file():
+            return []
+        text = self.file.read_text(encoding="utf-8", errors="replace")
+        return [(line, _parse(line)) for line in text.splitlines(keepends=True)]
 
 
 def check_same_run(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -74,9 +85,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def _images(line: str) -> float:
-    """Images seen at a line of the log; infinite for one that was cut off."""
+def _parse(line: str) -> dict[str, Any] | None:
     try:
-        return float(json.loads(line)["images"])
+        values = json.loads(line)
+        return values if isinstance(values["images"], (int, float)) else None
     except (ValueError, LookupError, TypeError):
-        return float("inf")
+        return None

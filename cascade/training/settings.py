@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cascade.devices import Precision
+from cascade.training.trackers import TrackerName
 
 OptimiserKind = Literal["adamw", "muon"]
 LearningRateSchedule = Literal["warmup_stable_decay", "constant", "linear", "cosine"]
@@ -42,8 +43,10 @@ class TrainingSettings:
         seed: of everything that is drawn.
         checkpoint_every_images: between checkpoints.
         keep_checkpoints: how many to keep.
-        sample_every_images: between grids of samples; 0 for none.
+        sample_every_images: between grids of samples, with which the meters are read too; 0 for
+            none.
         sample_count: images in a grid.
+        trackers: of experiments: `tensorboard`, `wandb`, `trackio`; may be none.
         workers: data worker processes.
     """
 
@@ -70,4 +73,5 @@ class TrainingSettings:
     keep_checkpoints: int = 2
     sample_every_images: int = 50_000
     sample_count: int = 16
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
     workers: int = 0

@@ -25,16 +25,15 @@ from cascade.data.training_images import PositionBatches, TrainingImages, load_b
 from cascade.devices import autocast
 from cascade.errors import CascadeError, DataError
 from cascade.files import check_writable_folder
-from cascade.imaging.writing import save_png
 from cascade.stage import Stage
 from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_folder
 from cascade.training.checkpoint import RunState, read_newest, restore, save_checkpoint
-from cascade.training.grids import sample_grid
 from cascade.training.learning_rate import set_learning_rate
 from cascade.training.optimiser import clip_gradients, make_optimisers
 from cascade.training.processes import StepVote, agree, make_accelerator
-from cascade.training.run_folder import RunLog, check_same_run
+from cascade.training.run_folder import check_same_run
 from cascade.training.settings import TrainingSettings
+from cascade.training.watch import Watch
 
 LOG_EVERY_STEPS = 10
 logger = logging.getLogger(__name__)
@@ -48,12 +47,12 @@ class Trainer:
         images: the training images.
         out: folder of the run: checkpoints, samples, log and the finished stage.
         settings: of the run.
-        report: called with the values of each line of the log, and with `images` and `total`.
+        report: called with each line of the log of training, and the `total` of images.
 
     Raises:
         OutputError: if the folder cannot be written.
         WeightsError: if it holds checkpoints of another stage, or none that is whole.
-        CascadeError: if the run in it began with other settings.
+        CascadeError: if the run in it began with other settings, or a tracker is not installed.
     """
 
     def __init__(
@@ -70,10 +69,9 @@ class Trainer:
         self.out = out
         self.settings = settings
         self.images = images
-        self.report = report
         self.stop_requested = False
-        self.log = RunLog(out / "log.jsonl")
         self.accelerator = make_accelerator()
+        self.watch = Watch(out, settings, self.accelerator, report)
         torch.manual_seed(settings.seed)
         stage = stage.to(self.accelerator.device)
         self._prepare_network(stage)
@@ -103,8 +101,7 @@ class Trainer:
         if checkpoint is not None:
             restore(state, checkpoint)
             check_same_run(self.out, checkpoint.values["about"], self._about(stage))
-            if self.accelerator.is_main_process:
-                self.log.rewind(state.images_seen)
+            self.watch.rewind(state.images_seen)
         return state
 
     def run(self) -> Stage:
@@ -118,18 +115,21 @@ class Trainer:
             OutputError: if something cannot be written; what was saved before stays.
         """
         self._last_log_s = time.monotonic()
-        with self._stop_on_signal(), self._saved_on_bad_data():
+        watching = self.watch.watching(self.state, self.images)
+        with watching, self._stop_on_signal(), self._saved_on_bad_data():
             for batch in self._batches():
                 stopping = self._step(batch)
-                if self._crossed(self.settings.checkpoint_every_images) or stopping:
+                if stopping:  # saved first: who asked for it may not wait
                     self._save()
-                if stopping:
-                    break
                 if self._crossed(self.settings.snapshot_every_images):
                     self._save_snapshots()
                 if self._crossed(self.settings.sample_every_images):
-                    self._save_grid()
-        return self._finish()
+                    self._draw_samples()
+                if stopping:
+                    break
+                if self._crossed(self.settings.checkpoint_every_images):
+                    self._save()  # last, so that a run that is killed before does it all again
+            return self._finish()
 
     def _batches(self) -> Iterator[Batch]:
         positions = PositionBatches(
@@ -236,15 +236,7 @@ class Trainer:
         if self.state.bad_steps:
             values["bad_steps"] = self.state.bad_steps
         self._losses, self._last_log_s = [], now
-        self._write_log(values)
-
-    def _write_log(self, values: dict[str, float]) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        line = {"images": self.state.images_seen, **values}
-        self.log.append(line)
-        if self.report is not None:
-            self.report({**line, "total": self.settings.images})
+        self.watch.values(values, images=self.state.images_seen)
 
     def _crossed(self, every_images: int) -> bool:
         """Whether the last step passed a multiple of `every_images`, or the end (trap 29)."""
@@ -265,16 +257,9 @@ class Trainer:
                 parameter.copy_(value)
         return self.averaged
 
-    def _save_grid(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        grid = sample_grid(
-            self._with_weights(self.state.ema.shadow_params),
-            self.images,
-            self.settings.sample_count,
-            precision=self.settings.precision,
-        )
-        save_png(grid, self.out / "samples" / f"{self.state.images_seen:012d}.png")
+    def _draw_samples(self) -> None:
+        stage = self._with_weights(self.state.ema.shadow_params)
+        self.watch.samples(stage, self.images, images=self.state.images_seen)
 
     def _save_snapshots(self) -> None:
         if not self.accelerator.is_main_process:

@@ -27,12 +27,14 @@ def names(folder: Path) -> list[str]:
 
 def test_a_run_holds_stage_checkpoints_samples_and_log(trained):
     for run, size in ((trained.base, 16), (trained.upsampler, 32)):
-        assert names(run) == ["checkpoints", "log.jsonl", "recipe.yaml", "samples", "stage"]
+        files = ["about.json", "log.jsonl", "recipe.yaml", "report.html"]
+        assert names(run) == sorted([*files, "checkpoints", "samples", "stage", "tensorboard"])
         assert names(run / "checkpoints") == ["000000000160", "000000000320"]
         assert names(run / "samples") == ["000000000320.png"]
         assert Stage.from_pretrained(run / "stage").contract.size_px == size
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        assert [line["images"] for line in lines] == [160, 320]
+        assert [line["images"] for line in lines] == [160, 320, 320]
+        assert ["kind" in line for line in lines] == [False, False, True]
         assert lines[1]["loss"] < lines[0]["loss"]
 
 
