@@ -90,7 +90,7 @@ def check(
 ) -> None:
     """Read every image once: what is broken, too small or there twice; classes and sizes.
 
-    Ends with 1 if any image is broken.
+    Ends with 1 if any image or shard is broken.
 
     Example: cascade data check photos --size 64
     """
@@ -98,10 +98,11 @@ def check(
     from cascade.data.checking import check_images
     from cascade.data.sources import open_source
 
-    images = open_source(source, name_pattern=name_pattern)
+    damaged: list[str] = []
+    images = open_source(source, name_pattern=name_pattern, damaged=damaged)
     with ReadingProgress(source) as progress:
         found = check_images(images, size_px=size, workers=workers, report=progress.update)
-    for line in found.lines():
+    for line in [*(f"damaged shard: {each}" for each in damaged), *found.lines()]:
         typer.echo(line)
-    if found.broken:
+    if found.broken or damaged:
         raise typer.Exit(1)

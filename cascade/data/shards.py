@@ -39,19 +39,33 @@ class ShardSource(ImageSource):
             or URLs with brace ranges; several are joined by `::`.
         name_pattern: a regular expression whose named groups are labels.
         cache_dir: where copies of remote shards are kept; default: the user's cache folder.
+        damaged: a list to put what is wrong with damaged shards into, which are then left out;
+            default: the first one is an error.
 
     Raises:
         DataError: if no shard matches, or one is damaged, holds no image or cannot be fetched.
     """
 
     def __init__(
-        self, pattern: str, *, name_pattern: str | None = None, cache_dir: Path | None = None
+        self,
+        pattern: str,
+        *,
+        name_pattern: str | None = None,
+        cache_dir: Path | None = None,
+        damaged: list[str] | None = None,
     ) -> None:
         shards = _find_shards(pattern, cache_dir or default_cache())
         if not shards:
             raise DataError(f"no data at {pattern}: no shard matches.")
-        images = [image for path, name in shards for image in index_shard(path, name)]
-        if not images:
+        images = []
+        for path, name in shards:
+            try:
+                images += index_shard(path, name)
+            except DataError as error:
+                if damaged is None:
+                    raise
+                damaged.append(str(error))
+        if not images and not damaged:
             raise DataError(f"no images in the {len(shards)} shards of {shown(pattern)}.")
         self.images = sorted(images, key=lambda image: image.member.removeprefix("./"))
         self._pattern = NamePattern(name_pattern)

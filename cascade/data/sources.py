@@ -23,6 +23,7 @@ def open_source(
     only: Mapping[str, Sequence[str]] | None = None,
     name_pattern: str | None = None,
     cache_dir: str | None = None,
+    damaged: list[str] | None = None,
 ) -> ImageSource:
     """Open a folder, shards or a Hugging Face data set.
 
@@ -32,19 +33,23 @@ def open_source(
         only: for each label field the names to keep; default: all images.
         name_pattern: a regular expression on file names whose named groups are labels.
         cache_dir: where copies of remote shards are kept; default: the user's cache folder.
+        damaged: a list for what is wrong with damaged shards; default: the first one is an error.
 
     Raises:
         DataError: if there is nothing to read.
     """
-    source = _open(path, name_pattern, None if cache_dir is None else Path(cache_dir))
+    cache = None if cache_dir is None else Path(cache_dir)
+    source = _open(path, name_pattern, cache, damaged)
     return SelectedSource(source, only) if only else source
 
 
-def _open(path: str, name_pattern: str | None, cache_dir: Path | None) -> ImageSource:
+def _open(
+    path: str, name_pattern: str | None, cache_dir: Path | None, damaged: list[str] | None
+) -> ImageSource:
     if path.startswith(HUGGING_FACE) and not is_remote(path):
         from cascade.data.hugging_face import HuggingFaceSource
 
         return HuggingFaceSource(path.removeprefix(HUGGING_FACE))
     if path.endswith(".tar") or is_remote(path):
-        return ShardSource(path, name_pattern=name_pattern, cache_dir=cache_dir)
+        return ShardSource(path, name_pattern=name_pattern, cache_dir=cache_dir, damaged=damaged)
     return FolderSource(Path(path), name_pattern=name_pattern)

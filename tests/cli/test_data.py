@@ -77,3 +77,17 @@ def test_errors_are_one_line(command, pictures, tmp_path, monkeypatch, arguments
 def test_wrong_usage_ends_with_2(command):
     for arguments in (["build", "x"], ["build", "x", "-o", "y", "--format", "tiff"], ["chek"]):
         assert command("data", *arguments).code == 2
+
+
+def test_every_damaged_shard_is_named_and_the_others_are_read(command, pictures, tmp_path):
+    assert command("data", "build", pictures, "--out", tmp_path / "a").code == 0
+    (shard,) = (tmp_path / "a").glob("*.tar")
+    for name in ("b", "c"):
+        (tmp_path / f"{name}.tar").write_bytes(shard.read_bytes()[:3000])
+    shard.rename(tmp_path / "d.tar")
+    checked = command("data", "check", tmp_path / "*.tar")
+    assert checked.code == 1
+    damaged = [line for line in checked.out.splitlines() if line.startswith("damaged shard: ")]
+    assert [line.split(": ")[1] for line in damaged] == [f"{tmp_path}/{n}.tar" for n in "bc"]
+    assert "18 images, 0 broken" in checked.out
+    assert command("data", "check", tmp_path / "[bc].tar").code == 1
