@@ -206,10 +206,9 @@ def _check_crop_suits_network(recipe: StageRecipe, stage: Stage) -> None:
 
 def _describe(recipe: StageRecipe, stage: Stage) -> str:
     millions = sum(p.numel() for p in stage.parameters()) / 1e6
-    takes = f"{stage.contract.low_res_px} px" if stage.is_upsampler else "noise"
     return (
-        f"{recipe.name}: {takes} -> {stage.contract.size_px} px, {recipe.network.kind} with "
-        f"{millions:.2f} M parameters"
+        f"{recipe.name}: {stage.contract.taken} -> {stage.contract.size_px} px, "
+        f"{recipe.network.kind} with {millions:.2f} M parameters"
     )
 
 

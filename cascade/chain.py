@@ -36,7 +36,7 @@ class StageChain(ModelMixin):
             if not name.isidentifier():
                 raise ContractError(f"stage name {name!r} must be a word such as 'upsampler'.")
             if previous is not None:
-                if not stage.is_upsampler:
+                if not stage.contract.takes_image:
                     raise ContractError(
                         f"stages do not join: {name!r} is a base stage and takes no image, but "
                         f"follows {previous[0]!r}."

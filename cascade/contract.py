@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from cascade.conditioning.low_resolution import ResizeKernel
-from cascade.errors import ContractError
+from cascade.errors import ContractError, nearest
+
+Takes = Literal["noise", "low_res", "grey"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +18,10 @@ class Contract:
     Attributes:
         size_px: side of the image that the stage gives.
         channels: of that image.
-        low_res_px: side of the image that it takes; None for a base stage.
+        takes: what it is made from: `noise` alone (a base stage), `low_res`, a small image (an
+            upsampler), or `grey`, the luminance of an image of its own size (colourisation);
+            default: `low_res` if there is a `low_res_px`, else `noise`.
+        low_res_px: side of the small image that an upsampler takes; None for other stages.
         resize_kernel: with which training images were made small, both the images of this stage
             and, for an upsampler, its conditioning images.
         quantised: whether conditioning images are rounded to 8 bits, in training and between
@@ -26,12 +31,16 @@ class Contract:
 
     size_px: int
     channels: int = 3
+    takes: Takes | None = None
     low_res_px: int | None = None
     resize_kernel: ResizeKernel = "bicubic"
     quantised: bool = True
     augmentation_range: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
+        if self.takes is None:
+            object.__setattr__(self, "takes", "noise" if self.low_res_px is None else "low_res")
+        self._check_takes()
         if self.size_px < 1 or (self.low_res_px is not None and self.low_res_px < 1):
             raise ContractError(
                 f"size_px {self.size_px} and low_res_px {self.low_res_px} must be at least 1."
@@ -46,9 +55,39 @@ class Contract:
                 f"size_px {self.size_px} must be a whole multiple of low_res_px {self.low_res_px}."
             )
 
+    def _check_takes(self) -> None:
+        if self.takes not in get_args(Takes):
+            raise ContractError(
+                f"unknown takes {self.takes!r}: {nearest(str(self.takes), get_args(Takes))}"
+            )
+        if (self.takes == "low_res") != (self.low_res_px is not None):
+            raise ContractError(
+                f"takes {self.takes!r} and low_res_px {self.low_res_px} do not go together: only a "
+                "stage that takes low_res has a low_res_px."
+            )
+        if self.takes == "grey" and self.channels != 3:
+            raise ContractError(f"a stage that takes grey gives 3 channels, not {self.channels}.")
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether the stage is made from an image, and not from noise alone."""
+        return self.takes != "noise"
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the image that it takes; 0 for a base stage."""
+        return {"noise": 0, "grey": 1}.get(str(self.takes), self.channels)
+
+    @property
+    def taken(self) -> str:
+        """What it takes, in words: `noise`, `64 px` or `grey 256 px`."""
+        if self.takes == "grey":
+            return f"grey {self.size_px} px"
+        return "noise" if self.low_res_px is None else f"{self.low_res_px} px"
+
     @property
     def scale(self) -> int:
-        """How many times larger the given image is than the taken one; 1 for a base stage."""
+        """How many times larger the given image is than the taken one; 1 without a small image."""
         return 1 if self.low_res_px is None else self.size_px // self.low_res_px
 
     def check_follows(self, previous: Contract, *, name: str, previous_name: str) -> None:
@@ -57,9 +96,11 @@ class Contract:
         Raises:
             ContractError: naming both stages and the number that disagrees.
         """
+        grey = self.takes == "grey"
+        size = ("size_px", self.size_px) if grey else ("low_res_px", self.low_res_px)
         pairs = (
-            ("size_px", previous.size_px, "low_res_px", self.low_res_px),
-            ("channels", previous.channels, "channels", self.channels),
+            ("size_px", previous.size_px, *size),
+            ("channels", previous.channels, "channels", self.image_channels),
             ("resize_kernel", previous.resize_kernel, "resize_kernel", self.resize_kernel),
         )
         for theirs, given, ours, taken in pairs:

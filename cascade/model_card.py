@@ -49,9 +49,8 @@ def describe(stages: Mapping[str, Stage]) -> str:
 def _row(name: str, stage: Stage) -> str:
     contract, sampling = stage.contract, stage.sampling
     parameters = sum(parameter.numel() for parameter in stage.parameters())
-    takes = f"{contract.low_res_px} px" if contract.low_res_px else "noise"
     return (
-        f"| {name} | {takes} | {contract.size_px} px | {stage.network.component} "
+        f"| {name} | {contract.taken} | {contract.size_px} px | {stage.network.component} "
         f"| {parameters / 1e6:.2f} M | {stage.process.prediction} "
         f"| {sampling.sampler}, {sampling.steps} steps, guidance {sampling.guidance} |"
     )

@@ -6,6 +6,7 @@ Shapes: B images, C channels, H and W pixels, F label fields.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -73,7 +74,7 @@ class CascadeOutput(BaseOutput):
 
 
 class CascadePipeline(DiffusionPipeline):
-    """A base stage and its upsamplers, or any part of such a chain.
+    """A base or a colourising stage and its upsamplers, or any part of such a chain.
 
     Args:
         stages: the chain; `CascadePipeline.from_stages` makes it from a dictionary.
@@ -157,12 +158,15 @@ class CascadePipeline(DiffusionPipeline):
                 left unknown, since it is not known what it shows.
             seed: of the first image, the others count up from it; default: drawn afresh.
             seeds: one per image, instead.
-            image: to start from: PIL images, or (B, C, h, w) in [-1, 1].
-            start_at: the stage that takes `image`; default: the one whose size it has.
+            image: to start from: PIL images, or (B, C, h, w) in [-1, 1]; of a colour image, a
+                colourising stage takes the luminance.
+            start_at: the stage that takes `image`; default: the first that takes its size. An
+                upsampler takes the size of its contract, a colourising stage all that its network
+                can take.
             sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, …
             steps: timesteps to visit.
             guidance: classifier-free guidance scale.
-            augmentation_level: noise on the low-resolution image.
+            augmentation_level: noise on the image that a stage takes.
             batch_size: images at a time, which changes memory and time but not the images;
                 default: as many as have 2^18 pixels together.
             precision: `auto`, `fp32` or `bf16`.
@@ -230,7 +234,7 @@ class CascadePipeline(DiffusionPipeline):
     def _run_stage(
         self,
         name: str,
-        low_res: Tensor | None,
+        image: Tensor | None,
         seeds: list[int],
         labels: list[dict[str, str]],
         settings: SamplingSettings,
@@ -242,7 +246,7 @@ class CascadePipeline(DiffusionPipeline):
     ) -> Tensor:
         """One stage over all images, a batch at a time: (B, C, H, W) on the CPU."""
         stage = self.stages[name]
-        size = batch_size or max(1, BATCH_PIXELS // stage.contract.size_px**2)
+        size = batch_size or max(1, BATCH_PIXELS // math.prod(stage.output_size(image)))
         calls = len(
             make_sampler(
                 settings.sampler, stage.process, settings.steps, **settings.sampler_options()
@@ -269,7 +273,7 @@ class CascadePipeline(DiffusionPipeline):
                     stage.sample(
                         seeds[part],
                         labels=encode_for(stage.labels, labels[part]),
-                        low_res=None if low_res is None else low_res[part].to(self.device),
+                        image=None if image is None else image[part].to(self.device),
                         settings=settings,
                         stream=f"stage {name}",
                         precision=precision,
@@ -283,28 +287,33 @@ class CascadePipeline(DiffusionPipeline):
         if image is None:
             if start_at is not None and start_at != names[0]:
                 raise ContractError(f"start_at {start_at!r} needs an image to start from.")
-            if self.stages[names[0]].is_upsampler:
+            contract = self.stages[names[0]].contract
+            if contract.takes_image:
                 raise ContractError(
-                    f"the first stage, {names[0]!r}, is an upsampler: give an image of "
-                    f"{self.stages[names[0]].contract.low_res_px} px to start from."
+                    f"the first stage, {names[0]!r}, needs an image to start from: "
+                    f"{contract.taken}."
                 )
             return names[0]
-        takes = {n: s.contract.low_res_px for n, s in self.stages.items() if s.is_upsampler}
         height, width = image.shape[-2:]
         if start_at is None:
-            start_at = next((n for n, px in takes.items() if px == height == width), None)
+            fitting = (n for n, s in self.stages.items() if s.takes_size(height, width))
+            start_at = next(fitting, None)
             if start_at is None:
-                sizes = ", ".join(f"{n} takes {px}x{px}" for n, px in takes.items()) or "none"
+                sizes = [
+                    f"{n} takes {s.size_taken}"
+                    for n, s in self.stages.items()
+                    if s.contract.takes_image
+                ]
                 raise ContractError(
-                    f"no stage takes an image of {width}x{height} px ({sizes}); resize it."
+                    f"no stage takes an image of {width}x{height} px "
+                    f"({', '.join(sizes) or 'none'}); resize it."
                 )
         stage = self.stages[start_at]
-        wanted = stage.contract.low_res_px
-        if wanted is None:
+        if not stage.contract.takes_image:
             raise ContractError(f"stage {start_at!r} is a base stage and takes no image.")
-        if height != wanted or width != wanted:
+        if not stage.takes_size(height, width):
             raise ContractError(
-                f"stage {start_at!r} takes {wanted}x{wanted} px, the image has {width}x{height}; "
+                f"stage {start_at!r} takes {stage.size_taken} px, the image has {width}x{height}; "
                 "resize it."
             )
         return start_at
@@ -313,7 +322,7 @@ class CascadePipeline(DiffusionPipeline):
         """The settings of the stages from `first` on."""
         names = self.stages.names
         run = names[names.index(first) :]
-        takes_level = any(self.stages[name].is_upsampler for name in run)
+        takes_level = any(self.stages[name].contract.takes_image for name in run)
         if given.get("augmentation_level") is not None and not takes_level:
             raise ContractError("augmentation_level: no stage of this run takes an image.")
         values: dict[str, dict[str, Any]] = {name: {} for name in run}
@@ -322,7 +331,7 @@ class CascadePipeline(DiffusionPipeline):
                 values[name][setting] = each
         settings = {}
         for name in run:
-            if not self.stages[name].is_upsampler:
+            if not self.stages[name].contract.takes_image:
                 values[name].pop("augmentation_level", None)
             settings[name] = self.stages[name].sampling.changed(**values[name])
             self.stages[name].check_settings(settings[name])

@@ -33,6 +33,7 @@ class ContractSection(Section):
 
     size_px: int = Field(gt=0)
     channels: Literal[3] = 3
+    takes: Literal["noise", "low_res", "grey"] | None = None
     low_res_px: int | None = Field(default=None, gt=0)
     resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"
     quantised: bool = True
@@ -44,7 +45,7 @@ class ConditionSection(Section):
 
     labels: list[str] = []
     label_drop: float = Field(default=0.1, ge=0, le=1)
-    low_res_drop: float = Field(default=0.0, ge=0, le=1)
+    image_drop: float = Field(default=0.0, ge=0, le=1)
     blur_probability: float = Field(default=0.0, ge=0, le=1)
     generated_fraction: float = Field(default=0.0, ge=0, le=1)
     generated_by: str | None = None

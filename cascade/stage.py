@@ -1,7 +1,7 @@
 """Stage: one independently trained diffusion model with a contract.
 
-Shapes: B batch, C channels, H and W pixels, h and w pixels of the low-resolution image, F label
-fields.
+Shapes: B batch, C channels, H and W pixels, h and w pixels of the image that the stage takes, F
+label fields.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cascade.conditioning.conditions import Conditions
+from cascade.conditioning.grey import luminance
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.conditioning.low_resolution import augment, blur, quantise, resize
 from cascade.contract import Contract
@@ -48,7 +49,7 @@ class Stage(nn.Module):
         labels: names of the classes, or None for a stage without labels.
         label_drop: probability in training that an image loses its labels, which guidance needs;
             with several fields, each is also dropped on its own with it.
-        low_res_drop: probability in training that an image loses its low-resolution image.
+        image_drop: probability in training that the image that the stage takes is left out.
         blur_probability: of a low-resolution image to be blurred in training.
         sampling: how to sample unless told otherwise.
 
@@ -64,7 +65,7 @@ class Stage(nn.Module):
         *,
         labels: LabelVocabulary | None = None,
         label_drop: float = 0.1,
-        low_res_drop: float = 0.0,
+        image_drop: float = 0.0,
         blur_probability: float = 0.0,
         sampling: SamplingSettings | None = None,
     ) -> None:
@@ -75,17 +76,19 @@ class Stage(nn.Module):
         if sizes != embedded:
             raise ContractError(f"labels have {sizes} names, the network was made for {embedded}.")
         takes_level = embedding is not None and embedding.level_embedding is not None
-        if takes_level != (contract.low_res_px is not None):
-            raise ContractError("contract and network disagree whether there is a small image.")
+        if takes_level != contract.takes_image:
+            raise ContractError("contract and network disagree whether the stage takes an image.")
+        if blur_probability > 0 and contract.takes != "low_res":
+            raise ContractError("blur_probability is for stages that take a low-resolution image.")
         self.network = network
         self.process = process
         self.contract = contract
         self.labels = labels
         self.label_drop = label_drop if labels is not None else 0.0
-        self.low_res_drop = low_res_drop if contract.low_res_px is not None else 0.0
+        self.image_drop = image_drop if contract.takes_image else 0.0
         self.blur_probability = blur_probability
         self.sampling = sampling or SamplingSettings()
-        if self.is_upsampler:
+        if contract.takes_image:
             contract.check_augmentation_level(self.sampling.augmentation_level)
 
     @classmethod
@@ -113,17 +116,16 @@ class Stage(nn.Module):
         """
         if network not in NETWORKS:
             raise ContractError(f"unknown network {network!r}: {nearest(network, NETWORKS)}")
-        is_upsampler = contract.low_res_px is not None
         embedding = None
-        if labels is not None or is_upsampler:
+        if labels is not None or contract.takes_image:
             embedding = ConditionEmbedding(
                 label_sizes=labels.sizes if labels is not None else [],
-                level=is_upsampler,
+                level=contract.takes_image,
                 dim=embedding_dim,
             )
         built = NETWORKS[network].build(
             embedding,
-            in_channels=contract.channels * (2 if is_upsampler else 1),
+            in_channels=contract.channels + contract.image_channels,
             out_channels=contract.channels * (2 if process.learned_variance else 1),
             size_px=contract.size_px,
             **(network_options or {}),
@@ -133,7 +135,21 @@ class Stage(nn.Module):
     @property
     def is_upsampler(self) -> bool:
         """Whether the stage takes a low-resolution image."""
-        return self.contract.low_res_px is not None
+        return self.contract.takes == "low_res"
+
+    @property
+    def size_taken(self) -> str:
+        """The size of the images that the stage takes in a pipeline, in words."""
+        if self.contract.takes == "grey":
+            return f"sides that are multiples of {self.network.size_multiple_px}"
+        return f"{self.contract.low_res_px}x{self.contract.low_res_px}"
+
+    def takes_size(self, height: int, width: int) -> bool:
+        """Whether the stage takes images of that size in a pipeline; a base stage takes none."""
+        if self.contract.takes == "grey":
+            multiple = self.network.size_multiple_px
+            return height % multiple == 0 and width % multiple == 0
+        return height == width == self.contract.low_res_px
 
     @property
     def device(self) -> torch.device:
@@ -185,20 +201,39 @@ class Stage(nn.Module):
         if self.labels is not None and labels is None:
             raise ContractError("this stage is class-conditional, but the batch has no labels.")
         image = level = None
-        if self.is_upsampler:
-            low_res = self._training_low_res(batch, noise)
+        taken = self.image_of(batch)
+        if taken is not None:
+            if self.blur_probability > 0:
+                taken = blur(taken, noise.uniform(2), self.blur_probability)
             low, high = self.contract.augmentation_range
             level = low + (high - low) * noise.uniform().view(-1)
-            image = self._conditioning_image(low_res, level, noise, batch.images.shape[-2:])
+            image = self._conditioning_image(taken, level, noise, batch.images.shape[-2:])
         fields_count = 0 if self.labels is None else len(self.labels.sizes)
         drop = noise.uniform(2 + fields_count)  # (B, 2 + F)
         drop_labels = drop[:, 1:2] < self.label_drop
         if fields_count > 1:
             drop_labels = drop_labels | (drop[:, 2:] < self.label_drop)
         conditions = Conditions(labels if self.labels is not None else None, image, level)
-        return conditions.dropped(labels=drop_labels, image=drop[:, 0] < self.low_res_drop)
+        return conditions.dropped(labels=drop_labels, image=drop[:, 0] < self.image_drop)
 
-    def _training_low_res(self, batch: Batch, noise: SeededNoise) -> Tensor:
+    def image_of(self, batch: Batch) -> Tensor | None:
+        """The image that the stage takes, of each image of a training batch.
+
+        Args:
+            batch: of the stage.
+
+        Returns:
+            The luminance (B, 1, H, W) or the low-resolution image (B, C, h, w), undisturbed, as it
+            is given when sampling; None for a base stage.
+
+        Raises:
+            ContractError: if the batch's low-resolution images have another size.
+        """
+        if self.contract.takes == "grey":
+            return self.as_taken(batch.images)
+        return self.as_taken(self._low_res_of(batch)) if self.is_upsampler else None
+
+    def _low_res_of(self, batch: Batch) -> Tensor:
         low_res = batch.low_res
         height, width = (side // self.contract.scale for side in batch.images.shape[-2:])
         if low_res is None:
@@ -208,19 +243,41 @@ class Stage(nn.Module):
                 f"low-resolution images must be {width}x{height} px, got "
                 f"{low_res.shape[-1]}x{low_res.shape[-2]}."
             )
-        if self.contract.quantised:
-            low_res = quantise(low_res)
-        if self.blur_probability > 0:
-            low_res = blur(low_res, noise.uniform(2), self.blur_probability)
         return low_res
 
+    def as_taken(self, image: Tensor) -> Tensor:
+        """Colour and range of an image as the stage takes it, in training and sampling alike.
+
+        Args:
+            image: (B, C, h, w) in [-1, 1].
+
+        Returns:
+            (B, C, h, w), or its luminance (B, 1, h, w) for a stage that takes grey, rounded if the
+            contract says so.
+        """
+        if self.contract.takes == "grey":
+            image = luminance(image)
+        return quantise(image) if self.contract.quantised else image.clamp(-1, 1)
+
     def _conditioning_image(
-        self, low_res: Tensor, level: Tensor, noise: SeededNoise, size_px: Sequence[int]
+        self, taken: Tensor, level: Tensor, noise: SeededNoise, size_px: Sequence[int]
     ) -> Tensor:
-        """Augment the small image once and enlarge it; the same in training and sampling."""
-        augmented = augment(low_res, level, noise.normal(*low_res.shape[1:]))
+        """Augment the taken image once and enlarge it; the same in training and sampling."""
+        augmented = augment(taken, level, noise.normal(*taken.shape[1:]))
+        if tuple(augmented.shape[-2:]) == tuple(size_px):
+            return augmented
         height, width = size_px
         return nn.functional.interpolate(augmented, size=(height, width), mode="bicubic")
+
+    def _check_taken(self, image: Tensor) -> None:
+        """Check the channels of an image to start from."""
+        if self.contract.takes != "grey":
+            self._check_images(image)
+        elif image.ndim != 4 or image.shape[1] not in (1, 3):
+            raise ContractError(
+                "images to colour must be (B, 1, H, W), or (B, 3, H, W) of which the luminance is "
+                f"taken, got {tuple(image.shape)}."
+            )
 
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != self.contract.channels:
@@ -236,7 +293,7 @@ class Stage(nn.Module):
         seeds: Sequence[int],
         *,
         labels: Tensor | None = None,
-        low_res: Tensor | None = None,
+        image: Tensor | None = None,
         settings: SamplingSettings | None = None,
         start_from: Tensor | None = None,
         strength: float = 1.0,
@@ -249,8 +306,9 @@ class Stage(nn.Module):
         Args:
             seeds: one integer per image.
             labels: (B, F) int64, -1 for "any"; None drops all labels.
-            low_res: (B, C, h, w) in [-1, 1]; needed by an upsampler, of any size whose multiple the
-                network can take.
+            image: (B, C, h, w) in [-1, 1], what an upsampler enlarges or a colourising stage
+                colours, of any size that the network can take; of a colour image, a colourising
+                stage takes the luminance.
             settings: default: the stage's own.
             start_from: (B, C, H, W) in [-1, 1], images to change instead of drawing new ones
                 (SDEdit); for the samplers ddim and ddpm.
@@ -269,8 +327,8 @@ class Stage(nn.Module):
         settings = settings or self.sampling
         self.check_settings(settings)
         noise = SeededNoise(seeds, stream, device=self.device)
-        size = self._output_size(low_res)
-        conditions = self._sampling_conditions(len(seeds), labels, low_res, settings, noise, size)
+        size = self.output_size(image)
+        conditions = self._sampling_conditions(len(seeds), labels, image, settings, noise, size)
         sampler = make_sampler(
             settings.sampler, self.process, settings.steps, **settings.sampler_options()
         )
@@ -310,14 +368,14 @@ class Stage(nn.Module):
             ContractError: naming the setting that does not fit.
         """
         make_sampler(settings.sampler, self.process, settings.steps, **settings.sampler_options())
-        if self.is_upsampler:
+        if self.contract.takes_image:
             self.contract.check_augmentation_level(settings.augmentation_level)
         if not math.isfinite(settings.guidance):
             raise ContractError(f"guidance must be a finite number, got {settings.guidance}.")
-        if settings.guidance != 1 and self.label_drop == 0 and self.low_res_drop == 0:
+        if settings.guidance != 1 and self.label_drop == 0 and self.image_drop == 0:
             raise ContractError(
                 f"guidance {settings.guidance} needs a stage that was trained with label_drop or "
-                "low_res_drop above 0; use guidance 1."
+                "image_drop above 0; use guidance 1."
             )
 
     def guided_output(self, x_t: Tensor, t: int, conditions: Conditions, scale: float) -> Tensor:
@@ -336,47 +394,46 @@ class Stage(nn.Module):
         if scale == 1:
             return self.network(x_t, times, conditions)
         # What training dropped is dropped, all else is shared (trap 14).
-        without = conditions.dropped(labels=self.label_drop > 0, image=self.low_res_drop > 0)
+        without = conditions.dropped(labels=self.label_drop > 0, image=self.image_drop > 0)
         both = self.network(
             torch.cat([x_t, x_t]), torch.cat([times, times]), conditions.concatenate(without)
         )
         conditional, unconditional = both.float().chunk(2)
         return guide(conditional, unconditional, scale, channels=self.contract.channels)
 
-    def _output_size(self, low_res: Tensor | None) -> tuple[int, int]:
-        if not self.is_upsampler:
-            if low_res is not None:
-                raise ContractError("this stage is a base stage and takes no low-resolution image.")
+    def output_size(self, image: Tensor | None) -> tuple[int, int]:
+        """Height and width of what the stage gives, of an image that it takes or of none.
+
+        Raises:
+            ContractError: if it needs an image, takes none, or not one of those channels.
+        """
+        if not self.contract.takes_image:
+            if image is not None:
+                raise ContractError("this stage is a base stage and takes no image.")
             return self.contract.size_px, self.contract.size_px
-        if low_res is None:
-            raise ContractError(
-                f"this stage is an upsampler and needs a low-resolution image of "
-                f"{self.contract.low_res_px} px."
-            )
-        self._check_images(low_res)
-        height, width = low_res.shape[-2:]
+        if image is None:
+            raise ContractError(f"this stage needs an image to start from: {self.contract.taken}.")
+        self._check_taken(image)
+        height, width = image.shape[-2:]
         return height * self.contract.scale, width * self.contract.scale
 
     def _sampling_conditions(
         self,
         count: int,
         labels: Tensor | None,
-        low_res: Tensor | None,
+        given: Tensor | None,
         settings: SamplingSettings,
         noise: SeededNoise,
         size: tuple[int, int],
     ) -> Conditions:
         labels = self.checked_labels(labels, count)
         image = level = None
-        if low_res is not None:
-            if low_res.shape[0] != count:
-                raise ContractError(
-                    f"got {low_res.shape[0]} low-resolution images for {count} seeds."
-                )
+        if given is not None:
+            if given.shape[0] != count:
+                raise ContractError(f"got {given.shape[0]} images to start from for {count} seeds.")
             level = torch.full((count,), settings.augmentation_level, device=self.device)
-            low_res = low_res.to(self.device, torch.float32)
-            low_res = quantise(low_res) if self.contract.quantised else low_res.clamp(-1, 1)
-            image = self._conditioning_image(low_res, level, noise, size)
+            taken = self.as_taken(given.to(self.device, torch.float32))
+            image = self._conditioning_image(taken, level, noise, size)
         return Conditions(labels, image, level)
 
     def checked_labels(self, labels: Tensor | None, count: int) -> Tensor | None:
@@ -417,7 +474,7 @@ class Stage(nn.Module):
             "contract": self.contract.to_dict(),
             "labels": None if self.labels is None else self.labels.fields,
             "label_drop": self.label_drop,
-            "low_res_drop": self.low_res_drop,
+            "image_drop": self.image_drop,
             "blur_probability": self.blur_probability,
             "schedule": {
                 "kind": schedule.kind,
@@ -486,7 +543,8 @@ class Stage(nn.Module):
         try:
             network_class = NETWORKS[config["network"]]
             embedding = None
-            if config["labels"] or config["contract"]["low_res_px"] is not None:
+            contract = Contract.from_dict(config["contract"])
+            if config["labels"] or contract.takes_image:
                 embedding = load_component(ConditionEmbedding, folder / "embedding")
             backbone = load_component(network_class.backbone_class, folder / config["network"])
             network = network_class(
@@ -498,10 +556,12 @@ class Stage(nn.Module):
             stage = cls(
                 network,
                 NoiseProcess(NoiseSchedule(**config["schedule"]), **config["process"]),
-                Contract.from_dict(config["contract"]),
+                contract,
                 labels=LabelVocabulary(config["labels"]) if config["labels"] else None,
                 label_drop=config["label_drop"],
-                low_res_drop=config["low_res_drop"],
+                image_drop=config[
+                    "image_drop" if "image_drop" in config else "low_res_drop"  # its name before
+                ],
                 blur_probability=config["blur_probability"],
                 sampling=SamplingSettings(**config["sampling"]),
             )

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.conditioning.conditions import Conditions
-from cascade.conditioning.low_resolution import augment, quantise
+from cascade.conditioning.low_resolution import augment
 from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.samplers import PairSampler, make_sampler
@@ -136,7 +136,8 @@ def sample_tiled(
     Args:
         stage: one that takes an image.
         seed: of the image.
-        image: (C, h, w) in [-1, 1], what the stage takes, of any size.
+        image: (C, h, w) in [-1, 1], what the stage takes, of any size; of a colour image, a
+            colourising stage takes the luminance.
         labels: (1, F) int64, -1 for "any"; None drops all labels.
         settings: default: the stage's own; samplers ddim and ddpm, without dynamic thresholding.
         tile_px: side of a tile of the result; default: the stage's own size.
@@ -240,7 +241,7 @@ class _Plan:
         overlap_px = tile_px // 4 if overlap_px is None else overlap_px
         if not 0 <= overlap_px < tile_px:
             raise ContractError(f"overlap_px must be from 0 to {tile_px - 1}, got {overlap_px}.")
-        height, width = (side * scale for side in image.shape[-2:])
+        height, width = stage.output_size(image[None])
         self.stage = stage
         self.wanted = (height, width)
         self.size = (math.ceil(height / grid) * grid, math.ceil(width / grid) * grid)
@@ -259,8 +260,7 @@ class _Plan:
         self, labels: Tensor | None, level: float, noise: SeededNoise
     ) -> _TileConditions:
         """What the tiles are told; the image is augmented once, as a whole."""
-        image = self.image.float()
-        image = quantise(image) if self.stage.contract.quantised else image.clamp(-1, 1)
+        image = self.stage.as_taken(self.image.float())
         levels = torch.tensor([level])
         augmented = augment(image, levels, noise.normal(*image.shape[1:]))
         return _TileConditions(self.stage, augmented, levels, self.stage.checked_labels(labels, 1))

@@ -75,10 +75,17 @@ def _stages() -> dict[str, Stage]:
     upsampler = _tiny_stage(
         Contract(size_px=32, low_res_px=16, augmentation_range=(0.0, 1.0)),
         network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
-        low_res_drop=0.1,
+        image_drop=0.1,
         sampling=SamplingSettings(steps=4, augmentation_level=0.3),
     )
-    return {"base": _fill_zeros(base), "upsampler": _fill_zeros(upsampler)}
+    colouriser = _tiny_stage(
+        Contract(size_px=16, takes="grey", augmentation_range=(0.0, 0.5)),
+        network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
+        image_drop=0.1,
+        sampling=SamplingSettings(steps=4),
+    )
+    stages = {"base": base, "upsampler": upsampler, "colouriser": colouriser}
+    return {name: _fill_zeros(stage) for name, stage in stages.items()}
 
 
 @pytest.fixture
@@ -91,6 +98,12 @@ def base_stage(_stages) -> Stage:
 def upsampler(_stages) -> Stage:
     """16 -> 32 px, two label fields, all augmentation levels, 100 timesteps, random weights."""
     return copy.deepcopy(_stages["upsampler"])
+
+
+@pytest.fixture
+def colouriser(_stages) -> Stage:
+    """Grey to colour at 16 px, two label fields, 100 timesteps, random weights."""
+    return copy.deepcopy(_stages["colouriser"])
 
 
 @pytest.fixture

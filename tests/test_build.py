@@ -49,7 +49,7 @@ def test_every_value_of_a_recipe_reaches_the_stage():
         stage_recipe(
             "contract.resize_kernel=area",
             "contract.augmentation_range=[0.1,0.4]",
-            "condition.low_res_drop=0.25",
+            "condition.image_drop=0.25",
             "condition.label_drop=0.15",
             "condition.blur_probability=0.5",
             "network.channels=[8,16]",
@@ -68,7 +68,7 @@ def test_every_value_of_a_recipe_reaches_the_stage():
     contract, process, schedule = stage.contract, stage.process, stage.process.schedule
     assert (contract.size_px, contract.low_res_px, contract.resize_kernel) == (32, 16, "area")
     assert contract.augmentation_range == (0.1, 0.4)
-    assert (stage.low_res_drop, stage.label_drop, stage.blur_probability) == (0.25, 0.15, 0.5)
+    assert (stage.image_drop, stage.label_drop, stage.blur_probability) == (0.25, 0.15, 0.5)
     assert tuple(stage.network.backbone.config["block_out_channels"]) == (8, 16)
     assert (schedule.kind, schedule.train_steps, schedule.shift) == ("linear", 77, 2.0)
     assert (process.prediction, process.weighting, process.min_snr_gamma) == ("x0", "min_snr", 3)

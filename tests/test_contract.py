@@ -13,6 +13,28 @@ def check(previous, contract=UPSAMPLER):
     contract.check_follows(previous, name="up", previous_name="base")
 
 
+GREY = Contract(size_px=64, takes="grey")
+
+
+def test_what_is_taken_follows_from_low_res_px_unless_it_is_said():
+    assert [each.takes for each in (BASE, UPSAMPLER, GREY)] == ["noise", "low_res", "grey"]
+    assert [each.image_channels for each in (BASE, UPSAMPLER, GREY)] == [0, 3, 1]
+    assert [each.takes_image for each in (BASE, UPSAMPLER, GREY)] == [False, True, True]
+    assert [each.taken for each in (BASE, UPSAMPLER, GREY)] == ["noise", "16 px", "grey 64 px"]
+    assert Contract(size_px=16, takes="noise") == BASE
+
+
+def test_a_grey_stage_gives_its_size_to_an_upsampler_and_follows_a_grey_base_only():
+    check(GREY, Contract(size_px=128, low_res_px=64))
+    check(Contract(size_px=64, channels=1), GREY)
+    with pytest.raises(ContractError, match="'base' gives channels 3, 'up' takes channels 1"):
+        check(Contract(size_px=64), GREY)
+    with pytest.raises(ContractError, match="'base' gives size_px 32, 'up' takes size_px 64"):
+        check(Contract(size_px=32, channels=1), GREY)
+    with pytest.raises(ContractError, match="gives size_px 64, 'up' takes low_res_px 16"):
+        check(GREY)
+
+
 def test_stages_that_agree_join():
     check(BASE)
     assert UPSAMPLER.scale == 4
@@ -57,6 +79,11 @@ def test_levels_at_the_ends_of_the_range_are_taken():
         ({"low_res_px": 24}, "64 must be a whole multiple of low_res_px 24"),
         ({"low_res_px": 128}, "64 must be a whole multiple of low_res_px 128"),
         ({"low_res_px": 0}, "low_res_px 0 must be at least 1"),
+        ({"takes": "gray"}, "unknown takes 'gray': did you mean 'grey'"),
+        ({"takes": "grey", "low_res_px": 16}, "takes 'grey' and low_res_px 16 do not go together"),
+        ({"takes": "low_res"}, "takes 'low_res' and low_res_px None do not go"),
+        ({"takes": "noise", "low_res_px": 16}, "takes 'noise' and low_res_px 16 do not go"),
+        ({"takes": "grey", "channels": 1}, "takes grey gives 3 channels, not 1"),
         ({"augmentation_range": (0.5, 0.1)}, r"got \(0.5, 0.1\)"),
         ({"augmentation_range": (0.0, 1.1)}, r"got \(0.0, 1.1\)"),
         ({"augmentation_range": (-0.1, 0.1)}, r"got \(-0.1, 0.1\)"),
@@ -67,7 +94,7 @@ def test_impossible_numbers_are_refused(values, message):
         Contract(size_px=64, **values)
 
 
-@pytest.mark.parametrize("contract", [BASE, UPSAMPLER])
+@pytest.mark.parametrize("contract", [BASE, UPSAMPLER, GREY])
 def test_json_round_trip(contract):
     assert Contract.from_dict(json.loads(json.dumps(contract.to_dict()))) == contract
 

@@ -408,7 +408,7 @@ def test_starting_at_a_stage_without_an_image_is_refused(pipeline, upsampler):
     with pytest.raises(ContractError, match="start_at 'up' needs an image"):
         sample(pipeline, start_at="up")
     alone = quiet(CascadePipeline.from_stages({"up": upsampler}))
-    with pytest.raises(ContractError, match="'up', is an upsampler: give an image of 16 px"):
+    with pytest.raises(ContractError, match="'up', needs an image to start from: 16 px"):
         sample(alone)
 
 
@@ -498,3 +498,50 @@ def test_a_stage_that_does_not_join_is_not_swapped_in(pipeline):
     with pytest.raises(ContractError, match=r"no stage 'upp' .* 'up'"):
         pipeline.replace_stage("upp", unlabelled(size_px=32, low_res_px=16))
     assert sample(pipeline, 1, steps=1).images.shape == (1, 3, 32, 32)
+
+
+# ---- colouring ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def colouring(colouriser, upsampler) -> CascadePipeline:
+    return quiet(CascadePipeline.from_stages({"colour": colouriser, "up": upsampler}))
+
+
+def test_a_grey_picture_is_coloured_and_then_enlarged(colouring, colouriser, upsampler):
+    grey = Image.radial_gradient("L").resize((16, 16))
+    calls = Calls()
+    result = sample(
+        colouring, image=grey, seed=1, keep_intermediates=True, callback_on_step_end=calls
+    )
+    assert calls.stages == ["colour"] * 4 + ["up"] * 4
+    assert result.intermediates["colour"].shape == (1, 3, 16, 16)
+    assert result.images.shape == (1, 3, 32, 32)
+    coloured = colouriser.sample(
+        [1], image=from_uint8(torch.from_numpy(np.array(grey)))[None, None], stream="stage colour"
+    )
+    assert result.intermediates["colour"].equal(coloured)
+    assert result.images.equal(upsampler.sample([1], image=coloured, stream="stage up"))
+
+
+def test_a_grey_picture_of_another_size_is_coloured_and_enlarged(colouring):
+    assert sample(colouring, image=torch.zeros(1, 1, 8, 20), seed=1).images.shape[2:] == (16, 40)
+    calls = Calls()
+    colour = torch.zeros(1, 3, 16, 16)
+    sample(colouring, image=colour, start_at="up", callback_on_step_end=calls)
+    assert calls.stages == ["up"] * 4
+
+
+def test_pictures_that_cannot_be_coloured_are_refused(colouring):
+    with pytest.raises(ContractError, match=r"the first stage, 'colour', needs .*: grey 16 px"):
+        sample(colouring)
+    with pytest.raises(
+        ContractError,
+        match=r"18x16 px \(colour takes sides that are multiples of 4, up takes 16x16\); resize",
+    ):
+        sample(colouring, image=torch.zeros(1, 1, 16, 18))
+
+
+def test_a_colouring_stage_follows_no_stage_that_gives_colours(base_stage, colouriser):
+    with pytest.raises(ContractError, match="'base' gives channels 3, 'colour' takes channels 1"):
+        CascadePipeline.from_stages({"base": base_stage, "colour": colouriser})

@@ -26,7 +26,7 @@ def test_a_seed_gives_the_same_image_in_any_batch(
     def sample(chosen):
         image = low_res[chosen] if stage.is_upsampler else None
         seeds = [100 + i for i in chosen]
-        return stage.sample(seeds, labels=labels[chosen], low_res=image, settings=settings)
+        return stage.sample(seeds, labels=labels[chosen], image=image, settings=settings)
 
     five = sample([0, 1, 2, 3, 4])
     assert five.shape == (5, 3, stage.contract.size_px, stage.contract.size_px)
@@ -91,27 +91,27 @@ def test_variance_channels_are_not_part_of_the_image(
 
 
 def test_guidance_without_dropped_conditions_is_refused(upsampler, low_res):
-    upsampler.label_drop = upsampler.low_res_drop = 0.0
+    upsampler.label_drop = upsampler.image_drop = 0.0
     settings = SamplingSettings(steps=2, guidance=2.0)
     with pytest.raises(ContractError, match=r"guidance 2\.0 needs"):
-        upsampler.sample(range(5), low_res=low_res, settings=settings)
+        upsampler.sample(range(5), image=low_res, settings=settings)
 
 
-@pytest.mark.parametrize("low_res_drop", [0.0, 0.1])
-def test_guidance_drops_what_training_dropped(upsampler, low_res, record, low_res_drop):
-    upsampler.low_res_drop = low_res_drop
+@pytest.mark.parametrize("image_drop", [0.0, 0.1])
+def test_guidance_drops_what_training_dropped(upsampler, low_res, record, image_drop):
+    upsampler.image_drop = image_drop
     calls = record(upsampler)
-    upsampler.sample(range(5), low_res=low_res, settings=SamplingSettings(steps=1, guidance=2.0))
+    upsampler.sample(range(5), image=low_res, settings=SamplingSettings(steps=1, guidance=2.0))
     kept, other = calls[0][2].image.chunk(2)
-    assert other.equal(torch.zeros_like(kept) if low_res_drop else kept)
-    assert calls[0][2].level[5:].tolist() == [1.0 if low_res_drop else 0.0] * 5
+    assert other.equal(torch.zeros_like(kept) if image_drop else kept)
+    assert calls[0][2].level[5:].tolist() == [1.0 if image_drop else 0.0] * 5
 
 
 def test_sizes_follow_the_low_resolution_image_or_are_refused(upsampler, low_res):  # trap 37
     wide = low_res[:1, :, :, :12]
-    assert upsampler.sample([0], low_res=wide).shape == (1, 3, 32, 24)
+    assert upsampler.sample([0], image=wide).shape == (1, 3, 32, 24)
     with pytest.raises(ContractError, match=r"multiples of 4 px .* got 22x32"):
-        upsampler.sample([0], low_res=wide[..., :11])
+        upsampler.sample([0], image=wide[..., :11])
 
 
 def test_callback_sees_every_step_and_may_change_the_image(base_stage):
@@ -128,9 +128,9 @@ def test_callback_sees_every_step_and_may_change_the_image(base_stage):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"low_res": None}, "needs a low-resolution image of 16 px"),
-        ({"low_res": torch.zeros(2, 3, 16, 16)}, "got 2 low-resolution images for 1 seeds"),
-        ({"low_res": torch.zeros(1, 1, 16, 16)}, r"must be \(B, 3, H, W\)"),
+        ({"image": None}, "needs an image to start from: 16 px"),
+        ({"image": torch.zeros(2, 3, 16, 16)}, "got 2 images to start from for 1 seeds"),
+        ({"image": torch.zeros(1, 1, 16, 16)}, r"must be \(B, 3, H, W\)"),
         ({"labels": torch.zeros(1, 1).long()}, r"labels must be \(1, 2\), got \(1, 1\)"),
         ({"settings": SamplingSettings(augmentation_level=0.6)}, "got 0.6"),
         ({"settings": SamplingSettings(sampler="ddpm", eta=0.5)}, "has no option 'eta'"),
@@ -140,12 +140,12 @@ def test_callback_sees_every_step_and_may_change_the_image(base_stage):
 def test_conditions_and_settings_that_do_not_fit_are_refused(upsampler, values, message):  # trap 7
     upsampler.contract = Contract(size_px=32, low_res_px=16, augmentation_range=(0.0, 0.5))
     with pytest.raises(ContractError, match=message):
-        upsampler.sample([0], **{"low_res": torch.zeros(1, 3, 16, 16)} | values)
+        upsampler.sample([0], **{"image": torch.zeros(1, 3, 16, 16)} | values)
 
 
 def test_a_base_stage_takes_no_image_and_a_stage_without_labels_none(base_stage, labels):
     with pytest.raises(ContractError, match="base stage and takes no"):
-        base_stage.sample([0], low_res=torch.zeros(1, 3, 16, 16))
+        base_stage.sample([0], image=torch.zeros(1, 3, 16, 16))
     base_stage.labels = None
     with pytest.raises(ContractError, match="has no labels"):
         base_stage.sample([0], labels=labels[:1])

@@ -14,15 +14,24 @@ from cascade.sampling_settings import SamplingSettings
 from cascade.stage import Stage
 
 
-@pytest.mark.parametrize("name", ["base_stage", "upsampler"])
+@pytest.mark.parametrize("name", ["base_stage", "upsampler", "colouriser"])
 def test_round_trip_is_exact(name, low_res, tmp_path, request, labels):
     stage = request.getfixturevalue(name)
     stage.save_pretrained(tmp_path / "stage")
     loaded = Stage.from_pretrained(tmp_path / "stage")
     assert loaded.config() == stage.config()
     assert not loaded.training
-    values = {"labels": labels, "low_res": low_res if stage.is_upsampler else None}
+    values = {"labels": labels, "image": low_res if stage.contract.takes_image else None}
     assert loaded.sample(range(5), **values).equal(stage.sample(range(5), **values))
+
+
+def test_a_stage_that_was_saved_before_grey_images_were_known_loads(upsampler, tmp_path):
+    upsampler.save_pretrained(tmp_path / "stage")
+    config = json.loads((tmp_path / "stage" / "stage.json").read_text())
+    del config["contract"]["takes"]
+    config["low_res_drop"] = config.pop("image_drop")
+    (tmp_path / "stage" / "stage.json").write_text(json.dumps(config))
+    assert Stage.from_pretrained(tmp_path / "stage").config() == upsampler.config()
 
 
 def test_a_stage_with_every_option_set_otherwise_round_trips(tmp_path):
@@ -57,7 +66,7 @@ def test_a_stage_with_every_option_set_otherwise_round_trips(tmp_path):
             "head_channels": 4,
         },
         embedding_dim=8,
-        low_res_drop=0.25,
+        image_drop=0.25,
         blur_probability=0.5,
         sampling=SamplingSettings(
             sampler="ddpm",

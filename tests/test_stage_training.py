@@ -113,13 +113,13 @@ def test_an_oracle_has_no_loss_and_the_batch_stays_as_it_was(
 
 
 @pytest.mark.parametrize(
-    ("label_drop", "low_res_drop", "field", "both", "image"),
+    ("label_drop", "image_drop", "field", "both", "image"),
     [(0.0, 0.0, 0, 0, 0), (1.0, 1.0, 1, 1, 1), (0.2, 0.3, 0.36, 0.2 + 0.8 * 0.04, 0.3)],
 )
 def test_conditions_are_dropped_as_often_as_asked(
-    upsampler, record, label_drop, low_res_drop, field, both, image
+    upsampler, record, label_drop, image_drop, field, both, image
 ):
-    upsampler.label_drop, upsampler.low_res_drop = label_drop, low_res_drop
+    upsampler.label_drop, upsampler.image_drop = label_drop, image_drop
     calls = record(upsampler)
     images = torch.ones(1000, 3, 4, 4)
     labels = torch.zeros(1000, 2, dtype=torch.long)
@@ -154,7 +154,7 @@ def test_batches_that_do_not_fit_are_refused(upsampler, batch, values, message):
 
 def test_low_resolution_images_are_made_with_the_kernel_of_the_contract(upsampler, batch, record):
     calls = record(with_range(upsampler, 0.0, 0.0))
-    upsampler.low_res_drop = 0.0
+    upsampler.image_drop = 0.0
     upsampler.loss(batch)
     expected = enlarged(quantise(resize(batch.images, (16, 16), "bicubic")))
     torch.testing.assert_close(calls[0][2].image, expected)
@@ -164,7 +164,7 @@ def test_low_resolution_images_are_made_with_the_kernel_of_the_contract(upsample
 def conditions_at(request, upsampler, record, labels):
     """A function (level, low_res) -> conditions that the network saw; always the same seeds."""
     calls = record(upsampler)
-    upsampler.low_res_drop = 0.0
+    upsampler.image_drop = 0.0
     seeds = tuple(range(5))
 
     def conditions(level, low_res):
@@ -175,7 +175,7 @@ def conditions_at(request, upsampler, record, labels):
             upsampler.loss(Batch(images=images, seeds=seeds, labels=labels, low_res=low_res))
         else:
             settings = SamplingSettings(steps=2, augmentation_level=level)
-            upsampler.sample(seeds, labels=labels, low_res=low_res, settings=settings)
+            upsampler.sample(seeds, labels=labels, image=low_res, settings=settings)
         return calls[0][2]
 
     return conditions
@@ -212,10 +212,10 @@ def test_level_1_is_normal_noise_that_hides_the_image(conditions_at, low_res):  
 def test_image_is_noised_once_and_shared_by_all_steps_and_both_halves(
     upsampler, low_res, record, sampler, labels
 ):  # trap 14
-    upsampler.low_res_drop = 0.0
+    upsampler.image_drop = 0.0
     calls = record(upsampler)
     settings = SamplingSettings(steps=5, guidance=3.0, augmentation_level=0.5, sampler=sampler)
-    upsampler.sample(range(5), labels=labels, low_res=low_res, settings=settings)
+    upsampler.sample(range(5), labels=labels, image=low_res, settings=settings)
     first = calls[0][2].image[:5]
     for _, _, conditions in calls:
         assert conditions.image.equal(torch.cat([first, first]))
@@ -223,11 +223,11 @@ def test_image_is_noised_once_and_shared_by_all_steps_and_both_halves(
 
 
 def test_blur_is_for_training_only(upsampler, batch, low_res, record, labels):  # trap 21
-    sampled = upsampler.sample([0] * 5, labels=labels, low_res=low_res)
+    sampled = upsampler.sample([0] * 5, labels=labels, image=low_res)
     upsampler.blur_probability = 1.0
-    assert upsampler.sample([0] * 5, labels=labels, low_res=low_res).equal(sampled)
+    assert upsampler.sample([0] * 5, labels=labels, image=low_res).equal(sampled)
     calls = record(with_range(upsampler, 0.0, 0.0))
-    upsampler.low_res_drop = 0.0
+    upsampler.image_drop = 0.0
     upsampler.loss(batch)
     upsampler.blur_probability = 0.0
     upsampler.loss(batch)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cascade.conditioning.conditions import Conditions
+from cascade.conditioning.grey import luminance
 from cascade.conditioning.low_resolution import resize
 from cascade.errors import ContractError
 from cascade.imaging.reading import read_image
@@ -83,9 +84,24 @@ def test_weights_rise_and_fall_smoothly_where_tiles_overlap_and_nowhere_else():
 @pytest.mark.parametrize("labels", [None, torch.tensor([[1, 0]])])
 def test_an_image_of_one_tile_is_what_the_stage_samples(upsampler, low_res, labels):
     settings = upsampler.sampling.changed(guidance=2.0, eta=0.5)
-    wanted = upsampler.sample([7], low_res=low_res[:1], labels=labels, settings=settings)
+    wanted = upsampler.sample([7], image=low_res[:1], labels=labels, settings=settings)
     made = sample_tiled(upsampler, 7, low_res[0], labels=labels, settings=settings)
     torch.testing.assert_close(made, wanted[0], rtol=0, atol=1e-5)
+
+
+def test_a_grey_image_of_one_tile_is_coloured_as_the_stage_does(colouriser, low_res):
+    wanted = colouriser.sample([7], image=low_res[:1])
+    for image in (low_res[0], luminance(low_res[:1])[0]):
+        made = sample_tiled(colouriser, 7, image)
+        torch.testing.assert_close(made, wanted[0], rtol=0, atol=1e-5)
+    assert sample_tiled(colouriser, 7, torch.zeros(1, 18, 37)).shape == (3, 18, 37)
+
+
+def test_images_that_the_stage_does_not_take_are_refused(base_stage, upsampler, image):
+    with pytest.raises(ContractError, match="base stage and takes no image"):
+        sample_tiled(base_stage, 0, image)
+    with pytest.raises(ContractError, match=r"must be \(B, 3, H, W\)"):
+        sample_tiled(upsampler, 0, image[:1])
 
 
 @pytest.mark.parametrize("values", [{}, {"eta": 1.0}, {"sampler": "ddpm"}, {"guidance": 1.5}])

@@ -1,9 +1,9 @@
 """Has the previous stage of a chain make the small images that an upsampler trains on.
 
 Each is made from a training image, so that the large image is known: a base stage changes the real
-small image a little (SDEdit, Meng et al. 2021, arXiv 2108.01073), and an upsampler enlarges a
-smaller one. The pool is written once, into the run's folder, in parts that several processes share
-and an interrupted run goes on with.
+small image a little (SDEdit, Meng et al. 2021, arXiv 2108.01073), an upsampler enlarges a smaller
+one, and a colourising stage colours its luminance. The pool is written once, into the run's folder,
+in parts that several processes share and an interrupted run goes on with.
 
 Shapes: B images of a part, s pixels of their side.
 """
@@ -92,10 +92,10 @@ def _make_part(
     small = [low_res for _, (_, low_res), _ in chosen if low_res is not None]
     real = torch.stack([as_float(each) for each in small]).to(previous.device)
     labels = _labels(previous, images, indices)
-    if previous.contract.low_res_px is not None:
-        side = previous.contract.low_res_px
-        smaller = resize(real, (side, side), previous.contract.resize_kernel)
-        made = previous.sample(seeds, labels=labels, low_res=smaller, precision="auto")
+    if previous.contract.takes_image:
+        side = previous.contract.low_res_px or previous.contract.size_px
+        taken = resize(real, (side, side), previous.contract.resize_kernel)
+        made = previous.sample(seeds, labels=labels, image=taken, precision="auto")
     else:
         low, high = strength
         share = SeededNoise([seeds[0]], "strength").uniform().item()

@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cascade.conditioning.low_resolution import quantise
 from cascade.data.batch import Batch
 from cascade.data.training_images import TrainingImages, collate
 from cascade.devices import Precision
@@ -20,7 +19,7 @@ def shown_batch(images: TrainingImages, count: int) -> Batch:
 
 
 def draw_samples(stage: Stage, batch: Batch, *, precision: Precision) -> Tensor:
-    """Sample with the seeds 0, 1, … and with the labels and low-resolution images of a batch.
+    """Sample with the seeds 0, 1, … and with the labels and taken images of a batch.
 
     Args:
         stage: with averaged weights.
@@ -30,23 +29,25 @@ def draw_samples(stage: Stage, batch: Batch, *, precision: Precision) -> Tensor:
     Returns:
         (B, C, H, W) in [-1, 1].
     """
-    return stage.sample(
-        range(len(batch)), labels=batch.labels, low_res=batch.low_res, precision=precision
-    )
+    taken = stage.image_of(batch)
+    return stage.sample(range(len(batch)), labels=batch.labels, image=taken, precision=precision)
 
 
-def sample_grid(batch: Batch, samples: Tensor) -> Image.Image:
+def sample_grid(stage: Stage, batch: Batch, samples: Tensor) -> Image.Image:
     """Lay out samples.
 
     Args:
+        stage: that made them.
         batch: what they were made for.
         samples: (B, 3, H, W) in [-1, 1].
 
     Returns:
-        One picture; an upsampler's shows the small image, the sample and the truth side by side.
+        One picture; of a stage that takes an image, it shows what it takes, the sample and the
+        truth side by side.
     """
-    if batch.low_res is None:
+    taken = stage.image_of(batch)
+    if taken is None:
         return contact_sheet(samples)
-    enlarged = nn.functional.interpolate(quantise(batch.low_res), size=batch.images.shape[-1])
-    beside = torch.stack([enlarged, samples, batch.images], dim=1)
-    return contact_sheet(beside.flatten(0, 1), columns=6)
+    truth = batch.images
+    shown = nn.functional.interpolate(taken, size=truth.shape[-1]).expand_as(truth)
+    return contact_sheet(torch.stack([shown, samples, truth], dim=1).flatten(0, 1), columns=6)

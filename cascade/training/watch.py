@@ -140,7 +140,7 @@ class Watch:
         precision = self.settings.precision
         batch = shown_batch(shown, self.settings.sample_count).to(stage.device)
         samples = draw_samples(stage, batch, precision=precision)
-        grid = sample_grid(batch, samples)
+        grid = sample_grid(stage, batch, samples)
         save_png(grid, self.out / "samples" / f"{images:012d}.png")
         meters = measure(stage, batch, samples, precision=precision)
         self.log.append({"images": images, "seconds": self._seconds(), "kind": "meters", **meters})

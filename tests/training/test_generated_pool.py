@@ -77,7 +77,7 @@ def test_an_upsampler_enlarges_a_smaller_real_image(
     small = TrainingImages(FolderSource(pictures), Contract(size_px=32, low_res_px=16))
     for place, index in enumerate(pool.indices.tolist()):
         wanted = as_float(small.sized(index)[1])
-        assert (asked[0]["low_res"][place] - wanted).abs().max() < 1.01 / 127.5  # one rounding less
+        assert (asked[0]["image"][place] - wanted).abs().max() < 1.01 / 127.5  # one rounding less
 
 
 def test_stages_that_do_not_join_are_refused(base, pictures, tmp_path):
