@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
 from cascade.data.generated_low_res import GeneratedLowRes
@@ -55,13 +56,15 @@ def build_stage(
         labels: names of the classes, or None if the recipe has no label fields.
         process: default: made from the recipe too.
     """
-    condition = recipe.condition.model_dump(exclude={"labels", *GENERATED_KEYS})
+    condition = recipe.condition.model_dump(exclude={"labels", "degradation", *GENERATED_KEYS})
+    damage = recipe.condition.degradation
     return Stage.build(
         Contract(**recipe.contract.model_dump()),
         process or build_process(recipe),
         network=recipe.network.kind,
         network_options=recipe.network.model_dump(exclude={"kind"}),
         labels=labels,
+        degradation=None if damage is None else Degradation(**damage.model_dump()),
         sampling=apply_sampling(SamplingSettings(), recipe.sampling),
         **condition,
     )

@@ -40,6 +40,18 @@ class ContractSection(Section):
     augmentation_range: tuple[float, float] = (0.0, 0.0)
 
 
+class DegradationSection(Section):
+    """How small images are damaged in training."""
+
+    probability: float = 1.0
+    orders: int = 2
+    blur_sigma: tuple[float, float] = (0.2, 3.0)
+    sinc_probability: float = 0.1
+    resize: tuple[float, float] = (0.3, 1.5)
+    noise: tuple[float, float] = (1.0, 25.0)
+    jpeg_quality: tuple[float, float] | None = (30.0, 95.0)
+
+
 class ConditionSection(Section):
     """Labels, and how conditions are dropped and disturbed in training."""
 
@@ -47,6 +59,7 @@ class ConditionSection(Section):
     label_drop: float = Field(default=0.1, ge=0, le=1)
     image_drop: float = Field(default=0.0, ge=0, le=1)
     blur_probability: float = Field(default=0.0, ge=0, le=1)
+    degradation: DegradationSection | None = None
     generated_fraction: float = Field(default=0.0, ge=0, le=1)
     generated_by: str | None = None
     generated_images: int = Field(default=10_000, gt=0)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cascade.conditioning.conditions import Conditions
+from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.grey import luminance
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.conditioning.low_resolution import augment, blur, quantise, resize
@@ -51,6 +52,7 @@ class Stage(nn.Module):
             with several fields, each is also dropped on its own with it.
         image_drop: probability in training that the image that the stage takes is left out.
         blur_probability: of a low-resolution image to be blurred in training.
+        degradation: of low-resolution images in training; None for none.
         sampling: how to sample unless told otherwise.
 
     Raises:
@@ -67,6 +69,7 @@ class Stage(nn.Module):
         label_drop: float = 0.1,
         image_drop: float = 0.0,
         blur_probability: float = 0.0,
+        degradation: Degradation | None = None,
         sampling: SamplingSettings | None = None,
     ) -> None:
         super().__init__()
@@ -78,8 +81,11 @@ class Stage(nn.Module):
         takes_level = embedding is not None and embedding.level_embedding is not None
         if takes_level != contract.takes_image:
             raise ContractError("contract and network disagree whether the stage takes an image.")
-        if blur_probability > 0 and contract.takes != "low_res":
-            raise ContractError("blur_probability is for stages that take a low-resolution image.")
+        disturbs = blur_probability > 0 or degradation is not None
+        if disturbs and contract.takes != "low_res":
+            raise ContractError(
+                "blur_probability and degradation are for stages that take a low-resolution image."
+            )
         self.network = network
         self.process = process
         self.contract = contract
@@ -87,6 +93,7 @@ class Stage(nn.Module):
         self.label_drop = label_drop if labels is not None else 0.0
         self.image_drop = image_drop if contract.takes_image else 0.0
         self.blur_probability = blur_probability
+        self.degradation = degradation
         self.sampling = sampling or SamplingSettings()
         if contract.takes_image:
             contract.check_augmentation_level(self.sampling.augmentation_level)
@@ -203,6 +210,10 @@ class Stage(nn.Module):
         image = level = None
         taken = self.image_of(batch)
         if taken is not None:
+            if self.degradation is not None:
+                kernel = self.contract.resize_kernel
+                taken = self.degradation.apply(batch.images, taken, kernel, batch.seeds)
+                taken = self.as_taken(taken)
             if self.blur_probability > 0:
                 taken = blur(taken, noise.uniform(2), self.blur_probability)
             low, high = self.contract.augmentation_range
@@ -476,6 +487,7 @@ class Stage(nn.Module):
             "label_drop": self.label_drop,
             "image_drop": self.image_drop,
             "blur_probability": self.blur_probability,
+            "degradation": None if self.degradation is None else asdict(self.degradation),
             "schedule": {
                 "kind": schedule.kind,
                 "train_steps": schedule.train_steps,
@@ -544,6 +556,7 @@ class Stage(nn.Module):
             network_class = NETWORKS[config["network"]]
             embedding = None
             contract = Contract.from_dict(config["contract"])
+            damage = config.get("degradation")  # not known to the first stages that were saved
             if config["labels"] or contract.takes_image:
                 embedding = load_component(ConditionEmbedding, folder / "embedding")
             backbone = load_component(network_class.backbone_class, folder / config["network"])
@@ -563,6 +576,7 @@ class Stage(nn.Module):
                     "image_drop" if "image_drop" in config else "low_res_drop"  # its name before
                 ],
                 blur_probability=config["blur_probability"],
+                degradation=Degradation(**damage) if damage else None,
                 sampling=SamplingSettings(**config["sampling"]),
             )
         except WeightsError:

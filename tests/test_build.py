@@ -14,6 +14,7 @@ from cascade.build import (
     find_stage,
     load_pipeline,
 )
+from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.data.sources import FolderSource
 from cascade.errors import CascadeError, DataError, OutputError, RecipeError, WeightsError
@@ -52,6 +53,8 @@ def test_every_value_of_a_recipe_reaches_the_stage():
             "condition.image_drop=0.25",
             "condition.label_drop=0.15",
             "condition.blur_probability=0.5",
+            "condition.degradation.probability=0.75",
+            "condition.degradation.resize=[0.5,0.9]",
             "network.channels=[8,16]",
             "diffusion.schedule=linear",
             "diffusion.train_steps=77",
@@ -69,6 +72,7 @@ def test_every_value_of_a_recipe_reaches_the_stage():
     assert (contract.size_px, contract.low_res_px, contract.resize_kernel) == (32, 16, "area")
     assert contract.augmentation_range == (0.1, 0.4)
     assert (stage.image_drop, stage.label_drop, stage.blur_probability) == (0.25, 0.15, 0.5)
+    assert stage.degradation == Degradation(probability=0.75, resize=(0.5, 0.9))
     assert tuple(stage.network.backbone.config["block_out_channels"]) == (8, 16)
     assert (schedule.kind, schedule.train_steps, schedule.shift) == ("linear", 77, 2.0)
     assert (process.prediction, process.weighting, process.min_snr_gamma) == ("x0", "min_snr", 3)

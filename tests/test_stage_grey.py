@@ -83,7 +83,7 @@ def test_images_that_cannot_be_coloured_are_refused(colouriser, image, message):
 
 
 def test_blur_is_for_low_resolution_images_only():
-    with pytest.raises(ContractError, match="blur_probability is for stages that take a low-res"):
+    with pytest.raises(ContractError, match="blur_probability and degradation are for stages that"):
         Stage.build(
             Contract(size_px=16, takes="grey"),
             NoiseProcess(NoiseSchedule(train_steps=10)),

@@ -5,6 +5,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from cascade.conditioning.degradation import Degradation
 from cascade.contract import Contract
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
@@ -29,6 +30,7 @@ def test_a_stage_that_was_saved_before_grey_images_were_known_loads(upsampler, t
     upsampler.save_pretrained(tmp_path / "stage")
     config = json.loads((tmp_path / "stage" / "stage.json").read_text())
     del config["contract"]["takes"]
+    del config["degradation"]
     config["low_res_drop"] = config.pop("image_drop")
     (tmp_path / "stage" / "stage.json").write_text(json.dumps(config))
     assert Stage.from_pretrained(tmp_path / "stage").config() == upsampler.config()
@@ -68,6 +70,7 @@ def test_a_stage_with_every_option_set_otherwise_round_trips(tmp_path):
         embedding_dim=8,
         image_drop=0.25,
         blur_probability=0.5,
+        degradation=Degradation(probability=0.3, resize=(0.5, 0.9), jpeg_quality=None),
         sampling=SamplingSettings(
             sampler="ddpm",
             steps=9,

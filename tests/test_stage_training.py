@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.contract import Contract
 from cascade.data.batch import Batch
@@ -233,3 +234,36 @@ def test_blur_is_for_training_only(upsampler, batch, low_res, record, labels):  
     upsampler.loss(batch)
     blurred, sharp = calls[0][2].image, calls[1][2].image
     assert blurred.var() < 0.95 * sharp.var()
+
+
+def test_degraded_images_are_for_training_only_and_rounded_as_the_contract_says(
+    upsampler, batch, low_res, record, labels
+):  # trap 21
+    sampled = upsampler.sample([0] * 5, labels=labels, image=low_res)
+    upsampler.degradation = Degradation()
+    assert upsampler.sample([0] * 5, labels=labels, image=low_res).equal(sampled)
+    upsampler.image_drop = 0.0
+    seen = []
+    for quantised in (True, False):
+        upsampler.contract = Contract(size_px=32, low_res_px=16, quantised=quantised)
+        seen.append(upsampler.image_of(batch))
+        calls = record(upsampler)
+        upsampler.loss(batch)
+        seen.append(calls[0][2].image)
+    clean, rounded, _, raw = seen
+    damage = upsampler.degradation.apply(batch.images, clean, "bicubic", batch.seeds)
+    torch.testing.assert_close(raw, enlarged(damage), rtol=0, atol=1e-5)
+    torch.testing.assert_close(rounded, enlarged(quantise(damage)), rtol=0, atol=1e-5)
+    assert (damage - clean).abs().mean() > 0.02
+
+
+def test_degradation_changes_no_other_draw(upsampler, batch, record):
+    calls = record(upsampler)
+    upsampler.loss(batch)
+    upsampler.degradation = Degradation()
+    upsampler.loss(batch)
+    (x_t, t, clean), (x_t_too, t_too, damaged) = calls
+    assert x_t.equal(x_t_too)
+    assert t.equal(t_too)
+    assert clean.level.equal(damaged.level)
+    assert not clean.image.equal(damaged.image)
