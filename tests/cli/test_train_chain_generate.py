@@ -247,3 +247,66 @@ def test_averages_that_were_not_stored_or_cannot_be_are_clear_errors(command, tr
     assert none.code == 1
     assert "no snapshots in" in none.err
     assert "train.snapshot_every_images above 0" in none.err
+
+
+# ---- colouring and damaged pictures -------------------------------------------------------------
+
+
+def test_a_colouring_stage_is_trained_chained_and_colours_a_grey_picture(
+    command, pictures, tmp_path
+):
+    (tmp_path / "pipeline.yaml").write_text(
+        "kind: pipeline\nname: colour\nstages: [{name: colour, recipe: colourise-256}]\n"
+    )
+    values = [
+        "contract.size_px=32",
+        "network.channels=[32,32]",
+        "network.blocks=1",
+        "network.attention=[false,true]",
+        "data.crop_px=16",
+        "train.images=320",
+        "train.batch_size=16",
+        "train.warmup_images=32",
+        "train.learning_rate=2e-3",
+        "train.sample_every_images=320",
+        "train.sample_count=2",
+        "sampling.steps=3",
+    ]
+    run, out = tmp_path / "run", tmp_path / "colour"
+    done = command("train", "colourise-256", f"data.path={pictures}", *values, "--out", run)
+    assert done.code == 0, done.err
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    with Image.open(run / "samples" / "000000000320.png") as sheet:
+        grey, coloured = (sheet.convert("RGB").crop((x, 0, x + 16, 16)) for x in (0, 16))
+    assert all(len(set(colour)) == 1 for _, colour in grey.getcolors())
+    assert any(len(set(colour)) > 1 for _, colour in coloured.getcolors())
+    done = command("chain", tmp_path, "--stage", f"colour={run}", "--out", out)
+    assert done.code == 0, done.err
+    pipeline = CascadePipeline.from_pretrained(out)
+    pipeline.set_progress_bar_config(disable=True)
+    given = Image.linear_gradient("L").resize((40, 24))
+    result = pipeline(image=given, seed=1).images[0]
+    assert result.size == (40, 24)
+    assert result.tobytes() == pipeline(image=given.convert("RGB"), seed=1).images[0].tobytes()
+    refused = command("generate", out, "-o", tmp_path / "out")
+    assert refused.code == 1
+    assert "the first stage, 'colour', needs an image to start from: grey 32 px." in refused.err
+
+
+def test_an_upsampler_is_trained_on_damaged_pictures(command, pictures, tmp_path):
+    values = [
+        "train.images=32",
+        "train.batch_size=16",
+        "train.sample_every_images=0",
+        "condition.degradation.probability=0.5",
+        "condition.degradation.jpeg_quality=null",
+    ]
+    line = ["train", "tiny-16-to-32", f"data.path={pictures}", *values, "--out", tmp_path / "run"]
+    assert command(*line).code == 0
+    degradation = Stage.from_pretrained(tmp_path / "run" / "stage").degradation
+    assert degradation is not None
+    assert (degradation.probability, degradation.jpeg_quality) == (0.5, None)
+    refused = command(*line, "condition.degradation.probability=2")
+    assert refused.code == 1
+    assert "degradation.probability must be within 0 and 1" in refused.err
