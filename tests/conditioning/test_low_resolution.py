@@ -1,10 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from cascade.conditioning.low_resolution import augment, blur, quantise, resize
 
@@ -19,6 +21,15 @@ def test_downsizing_does_not_alias(kernel):  # trap 18
     """A fourth of the side averages 16 pixels of noise; a kernel that aliases would pick a few."""
     noise = 0.3 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert resize(noise, (16, 16), kernel).std() < 0.4 * noise.std()
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (24, 40)])
+def test_resizing_is_pillow_s(images, kernel, size):  # trap 18
+    channel = Image.fromarray(0.5 * images[0, 0].numpy())  # half the range: bicubic overshoots
+    theirs = np.array(channel.resize(size[::-1], Image.Resampling[kernel.upper()]))
+    ours = resize(0.5 * images[:1, :1], size, kernel)[0, 0]
+    torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=0, atol=1e-5)
 
 
 def test_area_is_the_mean_of_whole_blocks(images):
