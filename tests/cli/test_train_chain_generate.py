@@ -32,7 +32,8 @@ def test_a_run_holds_stage_checkpoints_samples_and_log(trained):
         assert names(run / "checkpoints") == ["000000000160", "000000000320"]
         assert names(run / "samples") == ["000000000320.png"]
         assert Stage.from_pretrained(run / "stage").contract.size_px == size
-        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    lines = [line for line in log if "loss" in line]
         assert [line["images"] for line in lines] == [160, 320, 320]
         assert ["kind" in line for line in lines] == [False, False, True]
         assert lines[1]["loss"] < lines[0]["loss"]
@@ -275,7 +276,8 @@ def test_a_colouring_stage_is_trained_chained_and_colours_a_grey_picture(
     run, out = tmp_path / "run", tmp_path / "colour"
     done = command("train", "colourise-256", f"data.path={pictures}", *values, "--out", run)
     assert done.code == 0, done.err
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    lines = [line for line in log if "loss" in line]
     assert lines[-1]["loss"] < lines[0]["loss"]
     with Image.open(run / "samples" / "000000000320.png") as sheet:
         grey, coloured = (sheet.convert("RGB").crop((x, 0, x + 16, 16)) for x in (0, 16))
