@@ -27,6 +27,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
@@ -55,10 +56,10 @@ def atomic_folder(path: Path, *, owned: Collection[str]) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         temporary.chmod(0o755)
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync(file)
+        for entry in (*temporary.rglob("*"), temporary):
+            _sync(entry)
         _put_in_place(temporary, path)
+        _sync(path.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"cannot write {path}: {reason}.") from error
@@ -81,6 +82,36 @@ def _put_in_place(temporary: Path, path: Path) -> None:
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that no half of it stands under its name at any moment."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    with suppress(OSError):
+        os.replace(path, aside / path.name)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove what killed writers left beside the files and folders that they wrote.
+
+    A folder that was to be replaced, and whose writer was killed before the new one had its name,
+    gets its name back.
+
+    Args:
+        folder: where to look; nobody else may be writing these names there at the time.
+        names: of the files and folders that were written; default: any.
+    """
+    for path in folder.glob(".?*"):
+        name, _, _ = path.name[1:].rpartition(".")[0].rpartition(".")
+        if path.suffix not in (".tmp", ".old") or (names is not None and name not in names):
+            continue
+        if path.suffix == ".old" and (path / "old").is_dir() and not (folder / name).exists():
+            os.replace(path / "old", folder / name)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _check_replaceable(path: Path, owned: Collection[str]) -> None:
@@ -111,5 +142,11 @@ def check_writable_folder(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    """Have a file, or the names in a folder, outlive a failure of power."""
+    if path.is_dir() and os.name == "nt":
+        return  # folders cannot be opened there
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

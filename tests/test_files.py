@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from cascade import files
 from cascade.errors import OutputError
-from cascade.files import atomic_file, atomic_folder, check_writable_folder
+from cascade.files import atomic_file, atomic_folder, check_writable_folder, remove_leftovers
 
 
 def names(folder: Path) -> list[str]:
@@ -158,3 +158,30 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path, path):
         check_writable_folder(tmp_path / path)
     assert str(tmp_path / path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+# ---- killed writers -----------------------------------------------------------------------------
+
+
+def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
+    for name in (".a.png.12.tmp", "b.tmp", ".hidden"):
+        (tmp_path / name).touch()
+    (tmp_path / ".c.xyz.tmp").mkdir()
+    (tmp_path / ".c.xyz.tmp" / "half").touch()
+    remove_leftovers(tmp_path, ["a.png"])
+    assert names(tmp_path) == [".c.xyz.tmp", ".hidden", "b.tmp"]
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", "b.tmp"]
+
+
+@pytest.mark.parametrize("died_before_rename", [True, False])
+def test_a_folder_whose_replacement_was_killed_gets_its_name_back(tmp_path, died_before_rename):
+    aside = tmp_path / ".stage.xyz.old"
+    (aside / "old").mkdir(parents=True)
+    (aside / "old" / "mark").write_text("old")
+    if not died_before_rename:
+        (tmp_path / "stage").mkdir()
+        (tmp_path / "stage" / "mark").write_text("new")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["stage"]
+    assert content(tmp_path / "stage") == {"mark": "old" if died_before_rename else "new"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cascade.errors import WeightsError
-from cascade.files import atomic_folder
+from cascade.files import atomic_folder, remove_folder
 from cascade.stage import Stage
 from cascade.training.averaging import PowerAverage
 from cascade.weights import read_json
 
 TENSOR_FILES = ("stage.safetensors", "ema.safetensors", "optimisers.safetensors")
+FORMAT = 2
 CHECKPOINT_FILES = (*TENSOR_FILES, "state.json")
 COUNTERS = ("images_seen", "steps", "bad_steps", "bad_steps_in_a_row")
 logger = logging.getLogger(__name__)
+
+
+class CheckpointFormatError(WeightsError):
+    """A checkpoint that another version of Cascade wrote."""
 
 
 @dataclass
@@ -43,6 +47,7 @@ class RunState:
         bad_steps: steps that were skipped because loss or gradient was not finite.
         bad_steps_in_a_row: how many of them were the last ones.
         broken: images that could not be used, each as `name: reason`.
+        recent_losses: of the steps since the last line of the log.
     """
 
     stage: Stage
@@ -54,6 +59,7 @@ class RunState:
     bad_steps: int = 0
     bad_steps_in_a_row: int = 0
     broken: list[str] = field(default_factory=list)
+    recent_losses: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -87,15 +93,18 @@ def save_checkpoint(state: RunState, folder: Path, *, keep: int, about: dict[str
         for name, values in zip(TENSOR_FILES, tensors, strict=True):
             save_file(_contiguous(values), temporary / name)
         values = {
+            "format": FORMAT,
             **{name: getattr(state, name) for name in COUNTERS},
             "ema_steps": state.ema.optimization_step,
             "broken": state.broken,
+            "recent_losses": state.recent_losses,
             "sha256": {name: _sha256(temporary / name) for name in TENSOR_FILES},
             "about": about,
         }
         (temporary / "state.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    passed = [path for path in checkpoints(folder) if int(path.name) <= state.images_seen]
+    for old in passed[:-keep]:  # a damaged one that is ahead must not push out a good one
+        remove_folder(old)
     return target
 
 
@@ -113,12 +122,15 @@ def read_newest(folder: Path) -> Checkpoint | None:
     """Read the newest checkpoint that is not damaged; None if there is none at all.
 
     Raises:
-        WeightsError: if there are checkpoints and every one is damaged.
+        WeightsError: if there are checkpoints and every one is damaged, or the newest is of
+            another version of Cascade.
     """
     error = None
     for path in reversed(checkpoints(folder)):
         try:
             return read_checkpoint(path)
+        except CheckpointFormatError:
+            raise
         except WeightsError as damage:
             logger.warning("%s Trying the one before.", damage)
             error = damage
@@ -131,10 +143,17 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint and compare its files with their hashes.
 
     Raises:
+        CheckpointFormatError: if another version of Cascade wrote it.
         WeightsError: if it is damaged.
     """
     try:
         values = read_json(folder / "state.json")
+        if "images_seen" in values and values.get("format", 1) != FORMAT:
+            raise CheckpointFormatError(
+                f"checkpoint {folder} has format {values.get('format', 1)}, and this version of "
+                f"Cascade goes on from format {FORMAT}; use the version that wrote it, or a new "
+                "--out with train.init_from."
+            )
         for name in TENSOR_FILES:
             if _sha256(folder / name) != values["sha256"][name]:
                 raise WeightsError(f"{name} is not what was written")
@@ -142,6 +161,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         missing = {*COUNTERS, "ema_steps", "broken", "about"} - set(values)
         if missing:
             raise WeightsError(f"state.json has no {min(missing)}")
+    except CheckpointFormatError:
+        raise
     except (SafetensorError, OSError, WeightsError, LookupError, TypeError) as error:
         raise WeightsError(f"checkpoint {folder} is damaged ({error}).") from error
     return Checkpoint(folder, values, tensors)
@@ -166,6 +187,7 @@ def restore(state: RunState, checkpoint: Checkpoint) -> None:
         for name in COUNTERS:
             setattr(state, name, int(values[name]))
         state.broken = list(values["broken"])
+        state.recent_losses = list(values["recent_losses"])
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(
             f"checkpoint {checkpoint.folder} is of another stage; use a new --out."

@@ -1,16 +1,70 @@
-"""What a run writes down besides weights: its log, and what it must stay the same in."""
+"""The folder of a run: who may write there, its log, and what it must stay the same in."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cascade.errors import CascadeError
-from cascade.files import atomic_file
+from cascade.errors import CascadeError, OutputError
+from cascade.files import atomic_file, remove_leftovers
 
 MAY_CHANGE = "train.images, learning rates, sampling.*, data.path and how often it saves"
+
+WRITTEN = ("stage", "recipe.yaml", "about.json", "log.jsonl", "report.html")
+WRITTEN_INTO = ("checkpoints", "averages", "samples", "generated")
+
+
+class RunLock:
+    """Keeps a second process from writing into a run's folder, and cleans up after killed ones.
+
+    The system ends the lock together with the process, however that ends; a data worker that
+    outlives it for a moment does not hold it (POSIX record locks are not inherited).
+
+    Args:
+        out: folder of the run.
+
+    Raises:
+        OutputError: if another process trains there.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._file = open(out / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        if self._acquire():
+            remove_leftovers(out, WRITTEN)
+            for name in WRITTEN_INTO:
+                remove_leftovers(out / name)
+
+    def release(self) -> None:
+        """Let others write there."""
+        self._file.close()
+
+    def _acquire(self) -> bool:
+        """Whether it is certain that nobody else writes there."""
+        try:
+            import fcntl
+
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # not a POSIX system
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return False  # a file system without locks
+            self._file.seek(0)
+            owner = self._file.read().strip() or "unknown"
+            self.release()
+            raise OutputError(
+                f"another process trains in {self.out} ({owner}); end it first, or use a new --out."
+            ) from error
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._file.flush()
+        return True
 
 
 class RunLog:

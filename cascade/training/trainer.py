@@ -31,7 +31,7 @@ from cascade.training.checkpoint import RunState, read_newest, restore, save_che
 from cascade.training.learning_rate import set_learning_rate
 from cascade.training.optimiser import clip_gradients, make_optimisers
 from cascade.training.processes import StepVote, agree, make_accelerator
-from cascade.training.run_folder import check_same_run
+from cascade.training.run_folder import RunLock, check_same_run
 from cascade.training.settings import TrainingSettings
 from cascade.training.watch import Watch
 
@@ -72,6 +72,7 @@ class Trainer:
         self.stop_requested = False
         self.accelerator = make_accelerator()
         self.watch = Watch(out, settings, self.accelerator, report)
+        self.lock = RunLock(out) if self.accelerator.is_main_process else None
         torch.manual_seed(settings.seed)
         stage = stage.to(self.accelerator.device)
         self._prepare_network(stage)
@@ -80,8 +81,7 @@ class Trainer:
         self.broken.add(self.state.broken)
         self.averaged = copy.deepcopy(stage).eval().requires_grad_(False)
         self.model: nn.Module = self.accelerator.prepare_model(stage)
-        self._last_log_s = time.monotonic()
-        self._losses: list[float] = []
+        self._last_log_s, self._last_log_images = time.monotonic(), self.state.images_seen
 
     def _prepare_network(self, stage: Stage) -> None:
         stage.train()
@@ -101,7 +101,7 @@ class Trainer:
         if checkpoint is not None:
             restore(state, checkpoint)
             check_same_run(self.out, checkpoint.values["about"], self._about(stage))
-            self.watch.rewind(state.images_seen)
+        self.watch.rewind(state.images_seen)
         return state
 
     def run(self) -> Stage:
@@ -129,7 +129,10 @@ class Trainer:
                     break
                 if self._crossed(self.settings.checkpoint_every_images):
                     self._save()  # last, so that a run that is killed before does it all again
-            return self._finish()
+            stage = self._finish()
+        if self.lock is not None:
+            self.lock.release()
+        return stage
 
     def _batches(self) -> Iterator[Batch]:
         positions = PositionBatches(
@@ -221,12 +224,13 @@ class Trainer:
             )
 
     def _log_now_and_then(self, loss: float, norm: float, factor: float) -> None:
-        self._losses.append(loss)
+        losses = self.state.recent_losses
+        losses.append(loss)
         step = self.state.steps + self.state.bad_steps
         if step % LOG_EVERY_STEPS and self.state.images_seen < self.settings.images:
             return
-        now, finite = time.monotonic(), [loss for loss in self._losses if math.isfinite(loss)]
-        images = len(self._losses) * self.settings.batch_size
+        now, finite = time.monotonic(), [loss for loss in losses if math.isfinite(loss)]
+        images = self.state.images_seen - self._last_log_images
         values = {
             "loss": sum(finite) / max(len(finite), 1),
             "gradient_norm": norm,
@@ -235,7 +239,8 @@ class Trainer:
         }
         if self.state.bad_steps:
             values["bad_steps"] = self.state.bad_steps
-        self._losses, self._last_log_s = [], now
+        losses.clear()
+        self._last_log_s, self._last_log_images = now, self.state.images_seen
         self.watch.values(values, images=self.state.images_seen)
 
     def _crossed(self, every_images: int) -> bool:

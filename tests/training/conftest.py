@@ -1,10 +1,17 @@
-"""What the tests of training share: trainers of the tiny recipes."""
+"""What the tests of training share: trainers of the tiny recipes, and commands as processes."""
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from webdataset import TarWriter
 
 from cascade.build import build_trainer
 from cascade.recipe import find_recipe, load_stage_recipe
@@ -31,3 +38,89 @@ def make_trainer(pictures):
         )
 
     return make
+
+
+# ---- commands as processes ----------------------------------------------------------------------
+
+
+class RunServer:
+    """Starts `cascade` as processes that can be killed, without the time that imports take."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("run_server.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+        )
+
+    def start(
+        self,
+        arguments: Sequence[object],
+        log: Path,
+        processes: int = 1,
+        *,
+        file_size_limit: int | None = None,
+    ) -> list[int]:
+        """Start a command, as one process or as `torchrun` starts several; answers their ids."""
+        shared = {} if processes == 1 else _meeting_point(processes)
+        ids = []
+        for rank in range(processes):
+            env = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if shared else {}
+            command = {"argv": [str(argument) for argument in arguments], "env": env}
+            ids.append(self._ask({**command, "log": str(log), "limit": file_size_limit}))
+        return ids
+
+    def wait(self, process: int) -> int:
+        """The exit code of a process when it has ended; negative for a signal."""
+        return self._ask(process)
+
+    def run(self, arguments: Sequence[object], log: Path, processes: int = 1) -> list[int]:
+        """Start a command and wait for the exit codes."""
+        return [self.wait(each) for each in self.start(arguments, log, processes)]
+
+    def close(self) -> None:
+        self._server.communicate()
+
+    def _ask(self, value: object) -> int:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(value) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+
+def _meeting_point(processes: int) -> dict[str, str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A `RunServer`."""
+    started = RunServer()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def shards(pictures, tmp_path_factory) -> str:
+    """The pictures as two webdataset shards, with their classes in JSON."""
+    folder = tmp_path_factory.mktemp("shards")
+    files = sorted(pictures.rglob("*.png"), key=lambda file: file.relative_to(pictures).as_posix())
+    for number in range(2):
+        with TarWriter(str(folder / f"{number}.tar")) as tar:
+            for file in files[number * 9 : number * 9 + 9]:
+                key = file.relative_to(pictures).with_suffix("").as_posix()
+                tar.write(
+                    {"__key__": key, "png": file.read_bytes(), "json": {"class": file.parent.name}}
+                )
+    return str(folder / "{0..1}.tar")

@@ -51,6 +51,7 @@ def state(base_stage) -> RunState:
                 list(base_stage.parameters()), images_seen=state.images_seen, batch_size=16
             )
     state.bad_steps, state.broken = 2, ["a.png: not a readable image"]
+    state.recent_losses = [0.1, float("inf")]
     return state
 
 
@@ -68,7 +69,7 @@ def same_state(first: RunState, second: RunState) -> bool:
         return [*weights, *state.ema.shadow_params, *averages, *moments]
 
     numbers = [
-        (s.images_seen, s.steps, s.bad_steps, s.broken, s.ema.optimization_step)
+        (s.images_seen, s.steps, s.bad_steps, s.broken, s.recent_losses, s.ema.optimization_step)
         for s in (first, second)
     ]
     pairs = zip(tensors(first), tensors(second), strict=True)
@@ -109,6 +110,16 @@ def test_the_newest_are_kept_and_listed_oldest_first(state, tmp_path, keep):
     assert len(list(tmp_path.iterdir())) == len(kept)
 
 
+def test_a_damaged_checkpoint_that_is_ahead_does_not_push_out_a_good_one(state, tmp_path):
+    state.images_seen = 64
+    damage_file(save_checkpoint(state, tmp_path, keep=1, about={}), "ema", "truncated")
+    state.images_seen = 32
+    good = save_checkpoint(state, tmp_path, keep=1, about={})
+    newest = read_newest(tmp_path)
+    assert newest is not None
+    assert newest.folder == good
+
+
 def test_a_half_written_checkpoint_is_not_taken_for_one(state, tmp_path):
     whole = save_checkpoint(state, tmp_path, keep=5, about={})
     half = tmp_path / "000000000064"
@@ -146,6 +157,15 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert newest is not None
     assert newest.folder == before
     assert f"checkpoint {target} is damaged" in caplog.text
+
+
+def test_a_checkpoint_of_another_format_is_said_to_be_one(state, tmp_path):
+    target = save_checkpoint(state, tmp_path, keep=2, about={})
+    for number in (1, 3):
+        rewrite(target / "state.json", format=number)
+        with pytest.raises(WeightsError, match=f"has format {number}, and this version") as error:
+            read_newest(tmp_path)
+        assert "damaged" not in str(error.value)
 
 
 def test_when_all_are_damaged_the_run_does_not_silently_start_anew(state, tmp_path):
