@@ -32,6 +32,7 @@ from cascade.stage import Stage
 from cascade.training.checkpoint import checkpoints
 from cascade.training.generated_pool import generated_pool
 from cascade.training.optimiser import make_optimisers
+from cascade.training.processes import make_accelerator, together
 from cascade.training.run_folder import flat
 from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
@@ -107,30 +108,30 @@ def build_trainer(
     """
     import torch
 
+    make_accelerator()
     data = recipe.data.model_dump()
     opening = {key: data.pop(key) for key in ("path", "only", "name_pattern", "cache_dir")}
-    source = open_source(**opening)
-    vocabulary = build_vocabulary(recipe, source)
-    torch.manual_seed(recipe.train.seed)
-    stage = build_stage(recipe, vocabulary)
-    images = TrainingImages(
-        source,
-        stage.contract,
-        labels=vocabulary,
-        seed=recipe.train.seed,
-        **data,
-    )
+    with together():
+        source = open_source(**opening)
+        vocabulary = build_vocabulary(recipe, source)
+        torch.manual_seed(recipe.train.seed)
+        stage = build_stage(recipe, vocabulary)
+        _check_crop_suits_network(recipe, stage)
+        images = TrainingImages(
+            source, stage.contract, labels=vocabulary, seed=recipe.train.seed, **data
+        )
+        if recipe.train.init_from is not None and not checkpoints(out / "checkpoints"):
+            start_from(stage, Stage.from_pretrained(find_stage(Path(recipe.train.init_from))))
     if recipe.condition.generated_fraction > 0:
         images.generated = build_pool(recipe, images, out / "generated")
     settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from"}))
-    _check_crop_suits_network(recipe, stage)
-    if recipe.train.init_from is not None and not checkpoints(out / "checkpoints"):
-        start_from(stage, Stage.from_pretrained(find_stage(Path(recipe.train.init_from))))
     trainer = Trainer(stage, images, out, settings, report=report)
-    if trainer.state.images_seen > 0:
-        _tell_changes(out / "recipe.yaml", recipe)
-    with atomic_file(out / "recipe.yaml") as temporary:
-        temporary.write_text(dump_recipe(recipe), encoding="utf-8")
+    with together():
+        if trainer.accelerator.is_main_process:
+            if trainer.state.images_seen > 0:
+                _tell_changes(out / "recipe.yaml", recipe)
+            with atomic_file(out / "recipe.yaml") as temporary:
+                temporary.write_text(dump_recipe(recipe), encoding="utf-8")
     return trainer
 
 

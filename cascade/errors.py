@@ -30,6 +30,10 @@ class OutputError(CascadeError):
     """A file or folder cannot be written."""
 
 
+class OtherProcessError(CascadeError):
+    """Another process of the same run failed, and says why."""
+
+
 def nearest(name: str, known: Iterable[str], *, most: int = 3) -> str:
     """Say which known names come nearest to a wrong one, ready to end an error message.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -20,8 +21,9 @@ from cascade.cli.report import report
 from cascade.cli.show import show
 from cascade.cli.train import train
 from cascade.cli.validate import validate
-from cascade.errors import CascadeError, RecipeError
+from cascade.errors import CascadeError, OtherProcessError, RecipeError
 
+OTHERS_WORD_S = 2.0
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -56,6 +58,9 @@ def run() -> None:
     logging.getLogger("cascade").setLevel(logging.INFO)
     try:
         app()
+    except OtherProcessError:
+        time.sleep(OTHERS_WORD_S)  # torchrun would end it when this one ends first
+        sys.exit(1)
     except RecipeError as error:
         _fail(str(error), 2)
     except CascadeError as error:

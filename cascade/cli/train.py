@@ -26,8 +26,11 @@ def train(
     from cascade.build import build_trainer
     from cascade.cli.progress import TrainingProgress
     from cascade.recipe import find_recipe, load_stage_recipe
+    from cascade.training.processes import make_accelerator, together
 
-    recipe = load_stage_recipe(find_recipe(stage, "stages"), overrides or [])
+    make_accelerator()
+    with together():
+        recipe = load_stage_recipe(find_recipe(stage, "stages"), overrides or [])
     folder = out or Path("runs") / recipe.name
     progress = TrainingProgress(recipe.name, recipe.train.images)
     trainer = build_trainer(recipe, folder, report=progress.update)

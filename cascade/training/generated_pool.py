@@ -26,7 +26,7 @@ from cascade.errors import ContractError
 from cascade.files import atomic_file
 from cascade.imaging.writing import to_uint8
 from cascade.stage import Stage
-from cascade.training.processes import make_accelerator
+from cascade.training.processes import make_accelerator, together
 
 PART_IMAGES = 64
 logger = logging.getLogger(__name__)
@@ -54,20 +54,24 @@ def generated_pool(
     Raises:
         ContractError: if the stages do not join, or this one is a base stage.
     """
-    if images.contract.low_res_px is None:
-        raise ContractError("generated_fraction is for upsamplers; a base stage takes no image.")
-    images.contract.check_follows(previous.contract, name="this", previous_name="generated_by")
     accelerator = make_accelerator()
-    previous = previous.to(accelerator.device).eval()
     parts = range(-(-count // PART_IMAGES))
-    for part in parts[accelerator.process_index :: accelerator.num_processes]:
-        file = folder / f"{part:06d}.safetensors"
-        if _read(file) is None:
-            logger.info("small images by the previous stage: part %s of %s.", part + 1, len(parts))
-            made = _make_part(previous, images, part, strength)
-            with atomic_file(file) as temporary:
-                save_file(made, temporary)
-    accelerator.wait_for_everyone()
+    with together():
+        if images.contract.low_res_px is None:
+            raise ContractError(
+                "generated_fraction is for upsamplers; a base stage takes no image."
+            )
+        images.contract.check_follows(previous.contract, name="this", previous_name="generated_by")
+        previous = previous.to(accelerator.device).eval()
+        for part in parts[accelerator.process_index :: accelerator.num_processes]:
+            file = folder / f"{part:06d}.safetensors"
+            if _read(file) is None:
+                logger.info(
+                    "small images by the previous stage: part %s of %s.", part + 1, len(parts)
+                )
+                made = _make_part(previous, images, part, strength)
+                with atomic_file(file) as temporary:
+                    save_file(made, temporary)
     read = [_read(folder / f"{part:06d}.safetensors") for part in parts]
     whole = [tensors for tensors in read if tensors is not None]
     return GeneratedLowRes(

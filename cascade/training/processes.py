@@ -1,14 +1,24 @@
-"""The processes of a run and what they agree on after every step."""
+"""The processes of a run: what they agree on, and how an error in one of them ends all."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from cascade.devices import best_device
-from cascade.errors import CascadeError
+from cascade.errors import CascadeError, OtherProcessError
+
+Item = TypeVar("Item")
+UNSUPPORTED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+LONGEST_WAIT = timedelta(hours=1)  # while the main process samples and writes
 
 
 @dataclass(frozen=True)
@@ -27,20 +37,79 @@ class StepVote:
 
 
 def make_accelerator() -> Accelerator:
-    """Precision and accumulation are the recipe's, whatever accelerate's own settings say.
+    """Join the other processes, if accelerate or torchrun started some.
+
+    Precision, accumulation and compilation are the recipe's, whatever accelerate's own settings
+    say. Every parameter has a gradient in every step and buffers never change, so that DDP need not
+    look for unused ones nor send buffers around.
 
     Raises:
         CascadeError: for a way of distributing that is not supported.
     """
+    for key, name in UNSUPPORTED.items():
+        if os.environ.get(key, "false").lower() == "true":
+            raise CascadeError(f"training with {name} is not supported; use DDP.")
     accelerator = Accelerator(
         mixed_precision="no",
-        gradient_accumulation_steps=1,
+        dynamo_backend="no",
         cpu=best_device().type == "cpu",  # or processes on the CPU would not find each other
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+        ],
     )
     kind = accelerator.distributed_type
     if kind != DistributedType.NO and not kind.value.startswith("MULTI_"):
         raise CascadeError(f"distributed training by {kind.value} is not supported; use DDP.")
     return accelerator
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Wait for all processes at the end of a block, and end them all if it failed in one.
+
+    All of them must come here, and inside the block they must not wait for each other.
+
+    Raises:
+        Exception: that of the block, in the first process in which it failed.
+        OtherProcessError: in all others, so that one process speaks.
+    """
+    error = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    first, own = _first_that_failed(error is not None)
+    if error is not None and first == own:
+        raise error
+    if first is not None:
+        raise OtherProcessError("another process of this run failed.") from error
+
+
+def in_step(items: Iterable[Item]) -> Iterator[Item]:
+    """Go through items as the other processes do, until one of them fails to get its next.
+
+    Raises:
+        OtherProcessError: if it was not this one.
+    """
+    waiting = iter(items)
+    while True:
+        with together():
+            item = next(waiting, None)
+        if item is None:
+            return
+        yield item
+
+
+def _first_that_failed(failed: bool) -> tuple[int | None, int | None]:
+    """Rank of the first process that says so, None if none does; and that of this one."""
+    if not torch.distributed.is_initialized():
+        return (0 if failed else None), 0
+    state = PartialState()
+    count, own = state.num_processes, state.process_index
+    first = torch.tensor(own if failed else count, device=state.device)
+    torch.distributed.all_reduce(first, torch.distributed.ReduceOp.MIN)
+    return (None if first == count else int(first)), own
 
 
 def agree(accelerator: Accelerator, vote: StepVote) -> StepVote:

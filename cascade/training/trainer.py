@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ from cascade.data.batch import Batch
 from cascade.data.broken import BrokenImages
 from cascade.data.training_images import PositionBatches, TrainingImages, load_batches
 from cascade.devices import autocast
-from cascade.errors import CascadeError, DataError
+from cascade.errors import CascadeError, DataError, OtherProcessError
 from cascade.files import check_writable_folder
 from cascade.stage import Stage
 from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_folder
 from cascade.training.checkpoint import RunState, read_newest, restore, save_checkpoint
 from cascade.training.learning_rate import set_learning_rate
 from cascade.training.optimiser import clip_gradients, make_optimisers
-from cascade.training.processes import StepVote, agree, make_accelerator
+from cascade.training.processes import StepVote, agree, in_step, make_accelerator, together
 from cascade.training.run_folder import RunLock, check_same_run
 from cascade.training.settings import TrainingSettings
 from cascade.training.watch import Watch
@@ -64,24 +64,34 @@ class Trainer:
         *,
         report: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
-        check_writable_folder(out)
-        stage.check_settings(stage.sampling)
         self.out = out
         self.settings = settings
         self.images = images
         self.stop_requested = False
         self.accelerator = make_accelerator()
-        self.watch = Watch(out, settings, self.accelerator, report)
-        self.lock = RunLock(out) if self.accelerator.is_main_process else None
         torch.manual_seed(settings.seed)
-        stage = stage.to(self.accelerator.device)
-        self._prepare_network(stage)
-        self.state = self._begin_or_resume(stage)
-        self.broken = BrokenImages(len(images.source), images.max_broken_share)
-        self.broken.add(self.state.broken)
+        with together():
+            stage.check_settings(stage.sampling)
+            self._check_share()
+            check_writable_folder(out)
+            self.watch = Watch(out, settings, self.accelerator, report)
+            self.lock = RunLock(out) if self.accelerator.is_main_process else None
+            stage = stage.to(self.accelerator.device)
+            self._prepare_network(stage)
+            self.state = self._begin_or_resume(stage)
+            self.broken = BrokenImages(len(images.source), images.max_broken_share)
+            self.broken.add(self.state.broken)
         self.averaged = copy.deepcopy(stage).eval().requires_grad_(False)
         self.model: nn.Module = self.accelerator.prepare_model(stage)
         self._last_log_s, self._last_log_images = time.monotonic(), self.state.images_seen
+
+    def _check_share(self) -> None:
+        processes = self.accelerator.num_processes
+        if self.settings.batch_size % processes:
+            raise CascadeError(
+                f"train.batch_size={self.settings.batch_size} must be a multiple of the "
+                f"{processes} processes."
+            )
 
     def _prepare_network(self, stage: Stage) -> None:
         stage.train()
@@ -115,16 +125,19 @@ class Trainer:
             OutputError: if something cannot be written; what was saved before stays.
         """
         self._last_log_s = time.monotonic()
-        watching = self.watch.watching(self.state, self.images)
-        with watching, self._stop_on_signal(), self._saved_on_bad_data():
+        with ExitStack() as stack, self._stop_on_signal():
+            with together():
+                stack.enter_context(self.watch.watching(self.state, self.images))
             for batch in self._batches():
                 stopping = self._step(batch)
                 if stopping:  # saved first: who asked for it may not wait
                     self._save()
                 if self._crossed(self.settings.snapshot_every_images):
-                    self._save_snapshots()
+                    with together():
+                        self._save_snapshots()
                 if self._crossed(self.settings.sample_every_images):
-                    self._draw_samples()
+                    with together():
+                        self._draw_samples()
                 if stopping:
                     break
                 if self._crossed(self.settings.checkpoint_every_images):
@@ -142,17 +155,22 @@ class Trainer:
             rank=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
-        for batch in load_batches(self.images, positions, workers=self.settings.workers):
-            self._count_broken(batch)
-            yield batch
+        try:
+            batches = load_batches(self.images, positions, workers=self.settings.workers)
+            yield from in_step(self._count_broken(batch) for batch in batches)
+        except (DataError, OtherProcessError):  # what was trained until then is kept
+            if self.state.steps:
+                self._save()
+            raise
 
-    def _count_broken(self, batch: Batch) -> None:
+    def _count_broken(self, batch: Batch) -> Batch:
         """Name images that are broken once each; too many of them end the run."""
         for reason in batch.broken:
             if reason not in self.broken.names:
                 logger.warning("left out a broken image: %s", reason)
         self.broken.add(batch.broken)
         self.state.broken = self.broken.names
+        return batch
 
     # ---- one step -------------------------------------------------------------------------------
 
@@ -166,7 +184,8 @@ class Trainer:
         all_say = agree(self.accelerator, StepVote(share, not finite, self.stop_requested))
         self.state.images_seen += self.settings.batch_size
         if all_say.bad:
-            self._skip_step()
+            with together():
+                self._skip_step()
         else:
             self._take_step()
         self._log_now_and_then(all_say.loss, norm, factor)
@@ -181,7 +200,7 @@ class Trainer:
             with self._synchronised(last=number == len(parts)):
                 with autocast(self.accelerator.device, self.settings.precision):
                     loss = self.model(part.to(self.accelerator.device)).sum() / len(batch)
-                self.accelerator.backward(loss)
+                loss.backward()  # accelerate's own would divide by its own setting
             total += loss.detach()
         return float(total)
 
@@ -241,7 +260,8 @@ class Trainer:
             values["bad_steps"] = self.state.bad_steps
         losses.clear()
         self._last_log_s, self._last_log_images = now, self.state.images_seen
-        self.watch.values(values, images=self.state.images_seen)
+        with together():
+            self.watch.values(values, images=self.state.images_seen)
 
     def _crossed(self, every_images: int) -> bool:
         """Whether the last step passed a multiple of `every_images`, or the end (trap 29)."""
@@ -298,31 +318,21 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
-            save_checkpoint(
-                self.state,
-                self.out / "checkpoints",
-                keep=self.settings.keep_checkpoints,
-                about=self._about(self.state.stage),
-            )
-        self.accelerator.wait_for_everyone()
+        with together():
+            if self.accelerator.is_main_process:
+                save_checkpoint(
+                    self.state,
+                    self.out / "checkpoints",
+                    keep=self.settings.keep_checkpoints,
+                    about=self._about(self.state.stage),
+                )
 
     def _finish(self) -> Stage:
         stage = self._with_weights(self.state.ema.shadow_params)
-        if self.accelerator.is_main_process:
-            stage.save_pretrained(self.out / "stage")
-        self.accelerator.wait_for_everyone()
+        with together():
+            if self.accelerator.is_main_process:
+                stage.save_pretrained(self.out / "stage")
         return stage
-
-    @contextmanager
-    def _saved_on_bad_data(self) -> Iterator[None]:
-        """Too many broken images end the run, but what was trained until then is kept."""
-        try:
-            yield
-        except DataError:
-            if self.accelerator.num_processes == 1 and self.state.steps:
-                self._save()
-            raise
 
     @contextmanager
     def _stop_on_signal(self) -> Iterator[None]:

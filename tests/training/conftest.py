@@ -62,14 +62,19 @@ class RunServer:
         processes: int = 1,
         *,
         file_size_limit: int | None = None,
+        other_arguments: Sequence[object] = (),
     ) -> list[int]:
-        """Start a command, as one process or as `torchrun` starts several; answers their ids."""
+        """Start a command, as one process or as `torchrun` starts several; answers their ids.
+
+        The limit is for the first process, and the other arguments are added to those of the rest.
+        """
         shared = {} if processes == 1 else _meeting_point(processes)
         ids = []
         for rank in range(processes):
             env = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if shared else {}
-            command = {"argv": [str(argument) for argument in arguments], "env": env}
-            ids.append(self._ask({**command, "log": str(log), "limit": file_size_limit}))
+            argv = [str(each) for each in (*arguments, *(other_arguments if rank else ()))]
+            limit = file_size_limit if rank == 0 else None
+            ids.append(self._ask({"argv": argv, "env": env, "log": str(log), "limit": limit}))
         return ids
 
     def wait(self, process: int) -> int:

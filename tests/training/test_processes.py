@@ -1,56 +1,199 @@
-"""Runs of `cascade train` on two processes over gloo."""
+"""Runs of `cascade train` on several processes over gloo."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
 
+from cascade.errors import CascadeError
+from cascade.training.processes import make_accelerator
+
 IMAGES = 128
+TIMEOUT_S = 240
 
 
-@pytest.fixture
-def arguments(pictures) -> list[str]:
+def command_line(data: Path, *overrides: str, images: int = IMAGES) -> list[str]:
     """All but the folder of the run."""
     return [
         "train",
         "tiny-16",
-        f"data.path={pictures}",
-        f"train.images={IMAGES}",
+        f"data.path={data}",
+        f"train.images={images}",
         "train.batch_size=16",
         "train.precision=fp32",
         "train.sample_every_images=0",
+        "train.checkpoint_every_images=64",
+        *overrides,
         "--out",
     ]
 
 
-def test_two_processes_train_as_one(arguments, command, tmp_path):
-    assert command(*arguments, tmp_path / "one").code == 0
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-    ]
+@pytest.fixture(scope="module")
+def one(server, pictures, tmp_path_factory) -> Path:
+    """The folder of a run on one process."""
+    out = tmp_path_factory.mktemp("one")
+    assert server.run([*command_line(pictures), out], out / "said") == [0]
+    return out
+
+
+def log(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_training(run: Path, other: Path) -> None:
+    """Sums in another order differ in the last digits only."""
+    for name in ("stage", "ema", "optimisers"):
+        file = f"checkpoints/{IMAGES:012d}/{name}.safetensors"
+        tensors, others = load_file(run / file), load_file(other / file)
+        assert tensors.keys() == others.keys()
+        for key, tensor in tensors.items():
+            assert torch.allclose(tensor, others[key], atol=1e-5), key
+    for line, other_line in zip(log(run), log(other), strict=True):
+        assert line["images"] == other_line["images"]
+        for key in ("loss", "gradient_norm"):
+            assert line[key] == pytest.approx(other_line[key], rel=1e-4)
+
+
+def errors(said: Path) -> list[str]:
+    """What the processes say of their failure, each once."""
+    text = said.read_text()
+    assert "Traceback" not in text, text
+    return [line for line in text.splitlines() if line.startswith("cascade: ")]
+
+
+# ---- the same training --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 3])
+def test_two_processes_train_as_one(server, pictures, one, tmp_path, accumulation_steps):
+    changes = [f"train.accumulation_steps={accumulation_steps}", "train.workers=1"]
+    arguments = [*command_line(pictures, *changes), tmp_path / "two"]
+    assert server.run(arguments, tmp_path / "said", processes=2) == [0, 0]
+    assert (tmp_path / "said").read_text().count("holds the trained stage") == 1
+    assert_same_training(tmp_path / "two", one)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(server, pictures, one, tmp_path):
+    half = [*command_line(pictures, images=64), tmp_path / "run"]
+    assert server.run(half, tmp_path / "said", processes=2) == [0, 0]
+    assert server.run([*command_line(pictures), tmp_path / "run"], tmp_path / "said") == [0]
+    file = f"checkpoints/{64:012d}/stage.safetensors"
+    assert torch.allclose(
+        torch.cat([tensor.flatten() for tensor in load_file(tmp_path / "run" / file).values()]),
+        torch.cat([tensor.flatten() for tensor in load_file(one / file).values()]),
+        atol=1e-5,
+    )
+
+
+def test_accelerate_launches_the_same_command_and_its_settings_change_nothing(
+    pictures, one, tmp_path
+):
+    launch = [*["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]]
+    settings = [*["--mixed_precision", "bf16", "--gradient_accumulation_steps", "4"]]
     done = subprocess.run(
-        [*launch, "-m", "cascade.cli", *arguments, str(tmp_path / "two")],
+        [
+            sys.executable,
+            *launch,
+            *settings,
+            *["-m", "cascade.cli", *command_line(pictures), str(tmp_path / "two")],
+        ],
         capture_output=True,
         text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=TIMEOUT_S,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_DYNAMO_BACKEND": "eager"},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("holds the trained stage") == 1  # one process speaks
-    one, two = (
-        load_file(tmp_path / run / "checkpoints" / f"{IMAGES:012d}" / "stage.safetensors")
-        for run in ("one", "two")
+    assert done.stdout.count("holds the trained stage") == 1
+    assert_same_training(tmp_path / "two", one)
+
+
+# ---- errors -------------------------------------------------------------------------------------
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused_by_one_of_them(
+    server, pictures, tmp_path
+):
+    codes = server.run([*command_line(pictures), tmp_path / "run"], tmp_path / "said", processes=3)
+    assert codes == [1, 1, 1]
+    assert errors(tmp_path / "said") == [
+        "cascade: train.batch_size=16 must be a multiple of the 3 processes."
+    ]
+
+
+def test_a_wrong_recipe_is_said_once(server, pictures, tmp_path):
+    arguments = [*command_line(pictures, "train.imges=3"), tmp_path / "run"]
+    assert server.run(arguments, tmp_path / "said", processes=2) == [2, 1]
+    assert len(errors(tmp_path / "said")) == 1
+
+
+def test_data_that_one_process_cannot_find_ends_all(server, pictures, tmp_path):
+    ids = server.start(
+        [*command_line(pictures), tmp_path / "run"],
+        tmp_path / "said",
+        processes=2,
+        other_arguments=["data.path=missing"],
     )
-    assert one.keys() == two.keys()
-    for name, tensor in one.items():  # sums in another order differ in the last digits
-        assert torch.allclose(tensor, two[name], atol=1e-5), name
+    assert [server.wait(process) for process in ids] == [1, 1]
+    assert errors(tmp_path / "said") == ["cascade: no data at missing: the folder does not exist."]
+
+
+def test_images_that_one_process_cannot_read_end_all(server, pictures, tmp_path):
+    broken = shutil.copytree(pictures, tmp_path / "broken")
+    for file in broken.rglob("*.png"):
+        file.write_bytes(b"no picture")
+    ids = server.start(
+        [*command_line(pictures), tmp_path / "run"],
+        tmp_path / "said",
+        processes=2,
+        other_arguments=[f"data.path={broken}"],
+    )
+    assert [server.wait(process) for process in ids] == [1, 1]
+    assert str(broken) in errors(tmp_path / "said")[-1]
+
+
+def test_a_full_disk_of_the_main_process_ends_all(server, pictures, tmp_path):
+    ids = server.start(
+        [*command_line(pictures), tmp_path / "run"],
+        tmp_path / "said",
+        processes=2,
+        file_size_limit=20_000,
+    )
+    assert [server.wait(process) for process in ids] == [1, 1]
+    [line] = errors(tmp_path / "said")
+    assert "cannot write" in line
+    assert "File too large" in line
+
+
+def test_sigterm_to_all_saves_once_and_ends_all_with_0(server, pictures, tmp_path):
+    run = tmp_path / "run"
+    ids = server.start(
+        [*command_line(pictures, images=1_000_000), run], tmp_path / "said", processes=2
+    )
+    give_up = time.monotonic() + TIMEOUT_S
+    while not any((run / "checkpoints").glob("0*")) and time.monotonic() < give_up:
+        time.sleep(0.01)
+    for process in ids:
+        os.kill(process, signal.SIGTERM)
+    assert [server.wait(process) for process in ids] == [0, 0]
+    assert errors(tmp_path / "said") == []
+    saved = max(int(path.name) for path in (run / "checkpoints").iterdir())
+    assert (tmp_path / "said").read_text().count(f"stopped after {saved} images") == 1
+
+
+@pytest.mark.parametrize("key", ["ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"])
+def test_other_ways_of_distributing_are_refused(monkeypatch, key):
+    monkeypatch.setenv(key, "true")
+    with pytest.raises(CascadeError, match=r"training with .* is not supported"):
+        make_accelerator()
+    assert PartialState().num_processes == 1
