@@ -138,13 +138,15 @@ def build_trainer(
 def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> GeneratedLowRes:
     """Have the previous stage make small images, as the recipe's `condition.generated_*` say."""
     condition = recipe.condition
-    if condition.generated_by is None:
-        raise RecipeError(
-            "condition.generated_fraction needs condition.generated_by: the run or stage that "
-            "makes the small images."
-        )
+    with together():
+        if condition.generated_by is None:
+            raise RecipeError(
+                "condition.generated_fraction needs condition.generated_by: the run or stage that "
+                "makes the small images."
+            )
+        previous = Stage.from_pretrained(find_stage(Path(condition.generated_by)))
     return generated_pool(
-        Stage.from_pretrained(find_stage(Path(condition.generated_by))),
+        previous,
         images,
         folder,
         count=condition.generated_images,
