@@ -21,11 +21,12 @@ from cascade.cli.progress import TrainingProgress
 from cascade.training.checkpoint import checkpoints
 from cascade.training.run_folder import RunLock
 
-IMAGES = 640
+IMAGES = 448
 BATCH_SIZE = 16
 EVERY, SAMPLE_EVERY = 64, 96
 KILLS = 5
 MANY_KILLS = 50
+TIMES = ("images_per_s", "seconds")
 
 
 def command_line(data: object, *overrides: str, images: int = IMAGES) -> list[str]:
@@ -58,7 +59,7 @@ def everything(run: Path) -> dict[str, object]:
     ]
     found: dict[str, object] = {str(file.relative_to(run)): file.read_bytes() for file in files}
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    found["log"] = [{k: v for k, v in line.items() if k != "images_per_s"} for line in lines]
+    found["log"] = [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
     return found
 
 
