@@ -27,7 +27,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_run_holds_stage_checkpoints_samples_and_log(trained):
     for run, size in ((trained.base, 16), (trained.upsampler, 32)):
-        files = ["about.json", "log.jsonl", "recipe.yaml", "report.html"]
+        files = [".lock", "about.json", "log.jsonl", "recipe.yaml", "report.html"]
         assert names(run) == sorted([*files, "checkpoints", "samples", "stage", "tensorboard"])
         assert names(run / "checkpoints") == ["000000000160", "000000000320"]
         assert names(run / "samples") == ["000000000320.png"]
