@@ -37,6 +37,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shards import (
+    SPLITS,
+    DatasetError,
+    check,
+    content_sha256,
+    shard_names,
+    write_manifest,
+)
+
 from cascade.data.shard_writing import sha256_of, write_tar
 from cascade.errors import OutputError
 
@@ -45,17 +54,12 @@ SHARD_SAMPLES = 512
 SHUFFLE_SEED = 0
 HELDOUT_FRACTION = 0.05
 DEFAULT_GROUPS = ("smileys-emotion", "animals-nature", "food-drink")
-SPLITS = ("train", "heldout")
 SUMS_PATH = Path(__file__).with_suffix(".sha256")
 
 MEMBER_LIMIT_MIB = 128  # the largest member read is fluent-emoji's icons.json, 99 MiB
 FETCH_LIMIT_S = 600
 PRESENTATION_MARK = "fe0f"
 SKIN_TONES = frozenset({"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"})
-
-
-class DatasetError(Exception):
-    """A failure that one line explains to the user."""
 
 
 @dataclass(frozen=True)
@@ -414,29 +418,6 @@ def write_shards(shards: Mapping[str, Sequence[Picture]], out: Path) -> None:
             print(f"{name}: {len(pictures)} samples", flush=True)
 
 
-def content_sha256(path: Path) -> str:
-    """The sha256 of a shard's names, decoded pixels and JSON, in the order of the tar."""
-    from PIL import Image
-
-    digest = hashlib.sha256()
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                data = archive.extractfile(member).read()
-                if member.name.endswith(".png"):
-                    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-                        data = f"{image.mode} {image.size} ".encode() + image.tobytes()
-                digest.update(f"{member.name} {len(data)} ".encode() + data)
-    except (tarfile.TarError, OSError) as error:
-        raise DatasetError(f"{path}: cannot read: {error}; build it again") from error
-    return digest.hexdigest()
-
-
-def shard_names(out: Path) -> set[str]:
-    """The names of the shards in a folder."""
-    return {path.name for split in SPLITS for path in out.glob(f"{split}-*.tar")}
-
-
 # Manifest and check
 
 
@@ -498,13 +479,6 @@ def describe(
     }
 
 
-def write_manifest(manifest: Mapping, path: Path) -> None:
-    """Write the manifest as sorted JSON; `path` appears only when it is complete."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
 def record(out: Path, sums: Path) -> None:
     """Write the content sha256 of every shard of a default build in `out`."""
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
@@ -513,27 +487,6 @@ def record(out: Path, sums: Path) -> None:
     lines = [f"{content_sha256(out / name)}  {name}\n" for name in sorted(shard_names(out))]
     header = "# sha256 of decoded pixels and JSON (not of the tar); see emoji.py --check\n"
     sums.write_text(header + "".join(lines), encoding="utf-8")
-
-
-def read_sums(sums: Path) -> dict[str, str]:
-    """Shard names and content sha256 from the file that `record` wrote."""
-    lines = sums.read_text(encoding="utf-8").splitlines()
-    pairs = (line.split() for line in lines if line and not line.startswith("#"))
-    return {name: digest for digest, name in pairs}
-
-
-def check(out: Path, sums: Path) -> None:
-    """Raise DatasetError unless the shards in `out` are exactly those recorded in `sums`."""
-    expected, found = read_sums(sums), shard_names(out)
-    wrong = [f"{name} is missing" for name in sorted(expected.keys() - found)]
-    wrong += [f"{name} is not in {sums.name}" for name in sorted(found - expected.keys())]
-    wrong += [
-        f"{name} differs"
-        for name in sorted(found & expected.keys())
-        if content_sha256(out / name) != expected[name]
-    ]
-    if wrong:
-        raise DatasetError(f"{out} is not the default data set: {'; '.join(wrong)}")
 
 
 # Command line

@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "datasets" / "emoji.py"
+sys.path.insert(0, str(SCRIPT.parent))
 COLUMNS = "hexcode,group,subgroups,annotation,skintone,skintone_base_hexcode"
 
 
