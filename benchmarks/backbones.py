@@ -19,12 +19,13 @@ from tempfile import TemporaryDirectory
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from efficientnet import extract_features, frechet_distance, load_network
 from emoji_card import read_all
 
 from cascade.build import build_trainer
 from cascade.data.sources import open_source
 from cascade.diffusion.noise import derive_seed
+from cascade.evaluation.extractors import extract_features, load_extractor
+from cascade.evaluation.metrics import frechet_distance
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.recipe import (
     StageRecipe,
@@ -34,6 +35,8 @@ from cascade.recipe import (
     load_stage_recipe,
 )
 from cascade.stage import Stage
+
+INPUT_PX = 128  # of the extractor
 
 
 def networks() -> dict[str, dict]:
@@ -63,9 +66,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/backbones"))
     arguments = parser.parse_args()
 
-    extractor = load_network()
+    extractor = load_extractor("lite2")
     real = read_all(open_source(arguments.data), 64)
-    features = extract_features(extractor, real)
+    features = extract_features(extractor, real, resized_px=INPUT_PX)
     chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
     floor = frechet_distance(features[chosen[: arguments.samples]], features)
     print(f"real pictures, n {arguments.samples}: FD-EffLite2 {floor:.0f}", flush=True)
@@ -76,7 +79,8 @@ def main() -> None:
         stage, seen, loss = train(recipe, arguments.cpu_s)
         images = sample(stage, arguments.samples)
         save_png(contact_sheet(images[:64]), arguments.out / f"{name}.png")
-        distance = frechet_distance(extract_features(extractor, images), features)
+        found = extract_features(extractor, images, resized_px=INPUT_PX)
+        distance = frechet_distance(found, features)
         millions = sum(p.numel() for p in stage.parameters()) / 1e6
         print(
             f"{name}: {millions:.2f} M parameters, {seen} images in {arguments.cpu_s:.0f} CPU s, "

@@ -19,7 +19,7 @@ FLOORS = (
     ("cli",),
     ("generation", "diagnosis"),
     ("build",),
-    ("training", "pipeline"),
+    ("training", "pipeline", "evaluation"),
     ("chain", "model_card", "pipeline_inputs", "tiled_sampling"),
     ("stage",),
     ("networks", "data"),
