@@ -98,7 +98,7 @@ class DiffusionSection(Section):
     prediction: Literal["eps", "x0", "v"] = "v"
     weighting: Literal["uniform", "min_snr", "velocity"] = "uniform"
     min_snr_gamma: float = Field(default=5.0, gt=0)
-    timesteps: Literal["uniform", "logit_normal"] = "uniform"
+    timesteps: Literal["uniform", "logit_normal", "last"] = "uniform"
     logit_mean: float = -0.8
     logit_std: float = Field(default=0.8, gt=0)
     learned_variance: bool = False

@@ -20,7 +20,7 @@ from cascade.errors import RecipeError
 
 Prediction = Literal["eps", "x0", "v"]
 Weighting = Literal["uniform", "min_snr", "velocity"]
-TimestepDraw = Literal["uniform", "logit_normal"]
+TimestepDraw = Literal["uniform", "logit_normal", "last"]
 SMALLEST_VELOCITY_SIGMA = 0.05
 
 
@@ -33,8 +33,10 @@ class NoiseProcess:
         weighting: of the squared error: `uniform` in the predicted quantity, `min_snr`, or
             `velocity` (the error of x0 divided by sigma, clipped at sigma = 0.05).
         min_snr_gamma: gamma of min-SNR.
-        timesteps: `uniform`, or `logit_normal`: log(alpha / sigma) is drawn from a normal
-            distribution and the nearest timestep taken.
+        timesteps: `uniform`; `logit_normal`: log(alpha / sigma) is drawn from a normal
+            distribution and the nearest timestep taken; or `last`: always T - 1, which holds
+            nothing of the image, so that x0 prediction becomes a regression from the conditions
+            (sampled with one step; the baseline of SR3, arXiv 2104.07636, and of Palette).
         logit_mean: mean of log(alpha / sigma); below 0 trains more on noisy images.
         logit_std: standard deviation of log(alpha / sigma).
         learned_variance: the network has 2 C outputs, the second half interpolating the log
@@ -90,6 +92,8 @@ class NoiseProcess:
         exact = u.cpu().double()  # not every device has float64
         if self.timesteps == "uniform":
             return (exact * self.schedule.train_steps).long().to(u.device)
+        if self.timesteps == "last":
+            return torch.full_like(u, self.schedule.train_steps - 1, dtype=torch.long)
         normal = math.sqrt(2) * torch.erfinv((2 * exact - 1).clamp(-1 + 1e-12, 1 - 1e-12))
         wanted = self.logit_mean + self.logit_std * normal
         distance = (self.schedule.log_alpha_sigma[None] - wanted[:, None]).abs()

