@@ -144,7 +144,8 @@ class BlockStack(nn.Module):
         if width % min(HEAD_WIDTH, width) or width % 4:
             raise RecipeError(f"network widths must be multiples of {HEAD_WIDTH}, got {width}.")
         self.blocks = nn.ModuleList(TransformerBlock(width) for _ in range(depth))
-        self.modulation = nn.Linear(condition_width, 6 * width) if depth else None
+        # Without a bias, since every block has an offset of its own.
+        self.modulation = nn.Linear(condition_width, 6 * width, bias=False) if depth else None
         for parameter in self.modulation.parameters() if self.modulation is not None else ():
             nn.init.zeros_(parameter)
 
