@@ -66,16 +66,17 @@ def main() -> None:
     low_res = quantise(resize(truth, small_size(truth), "bicubic"))
     features = extract_features(extractor, truth)
     scores, shown = {}, []
+    on_sheet = torch.linspace(0, len(truth) - 1, min(arguments.shown, len(truth))).long()
     print(f"n = {len(truth)} crops of {truth.shape[-1]} px; PD and KID on {extractor.name}")
     print(f"{'':20}" + "".join(f"{name:>14}" for name in COLUMNS))
     for name, upscale in methods.items():
         results, seconds = run(upscale, low_res, arguments.batch)
         scores[name] = measure(extractor, results, truth, low_res, features) | {"s/image": seconds}
-        shown.append(results[: arguments.shown])
+        shown.append(results[on_sheet])
         print(f"{name:20}" + table_cells(scores[name]), flush=True)
         write_scores(scores, len(truth), arguments.out)
-    enlarged = F.interpolate(low_res[: arguments.shown], scale_factor=SCALE)
-    rows = torch.stack([enlarged, *shown, truth[: arguments.shown]], dim=1)  # (B, K, 3, H, W)
+    enlarged = F.interpolate(low_res[on_sheet], scale_factor=SCALE)
+    rows = torch.stack([enlarged, *shown, truth[on_sheet]], dim=1)  # (B, K, 3, H, W)
     save_png(contact_sheet(rows.flatten(0, 1), columns=rows.shape[1]), arguments.out / "sheet.png")
     print(f"{arguments.out / 'sheet.png'}: input, {', '.join(scores)}, truth")
 
@@ -92,7 +93,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--steps", type=int, help="of ours; default: the stage's own")
     add("--count", type=int, help="the first so many crops; default: all")
     add("--batch", type=int, default=8, help="images at a time, for ours")
-    add("--shown", type=int, default=12, help="crops on the sheet")
+    add("--shown", type=int, default=12, help="crops on the sheet, spread over all")
     add("--no-peers", action="store_true", help="only bicubic and ours")
     add("--out", type=Path, default=Path("out/photos"))
     return parser.parse_args()
@@ -166,8 +167,9 @@ def realesrgan() -> Upscaler:
 
     def one(image: Tensor) -> Tensor:
         extractor = network.create_extractor()
-        # The copies matter: ncnn's views do not keep alive what they look at.
-        extractor.input("data", ncnn.Mat(((image + 1) / 2).numpy()).clone())
+        # ncnn's matrices do not keep alive what they look at: name it, and copy the output.
+        values = ((image + 1) / 2).contiguous().numpy()
+        extractor.input("data", ncnn.Mat(values).clone())
         _, output = extractor.extract("output")
         return torch.tensor(output.numpy().copy()) * 2 - 1
 
