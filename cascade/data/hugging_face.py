@@ -12,7 +12,7 @@ from cascade.data.source import ImageSource
 from cascade.errors import DataError, nearest
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset  # pyright: ignore[reportMissingImports]
 
 INSTALL_HINT = 'hf: needs the library datasets; pip install "cascade-diffusion[hf]".'
 
@@ -80,7 +80,7 @@ class HuggingFaceSource(ImageSource):
 
 def _load(place: str) -> Any:
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise DataError(INSTALL_HINT) from error
     try:
@@ -105,7 +105,7 @@ def _choose_split(loaded: Any, split: str | None, place: str) -> Dataset:
 
 
 def _image_column(dataset: Dataset, place: str) -> tuple[Dataset, str]:
-    from datasets import Image
+    from datasets import Image  # pyright: ignore[reportMissingImports]
 
     for column, feature in dataset.features.items():
         if isinstance(feature, Image):
