@@ -32,6 +32,23 @@ def to_srgb(image: Image.Image) -> Image.Image:
         return image
 
 
+def profile_space(data: bytes | None) -> str | None:
+    """The kind of colours that a profile is for, such as "RGB" or "GRAY"; None if it is damaged."""
+    if not data:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        return getattr(profile.profile, "xcolor_space", "").strip()
+    except (ImageCms.PyCMSError, ValueError, OSError):
+        return None
+
+
+def lab_to_srgb(image: Image.Image) -> Image.Image:
+    """Convert a picture of mode LAB to RGB in sRGB."""
+    transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
+    return transform.apply(image)
+
+
 @lru_cache(maxsize=16)  # the photographs of one camera share theirs
 def _transform(profile_data: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """None where there is nothing to do."""

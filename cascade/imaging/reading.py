@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,18 +50,29 @@ def decode_image(data: bytes, name: str) -> Tensor:
     Raises:
         DataError: if it is not an image, is damaged, or is too large.
     """
+    with opened_image(data, name) as image:
+        image.load()
+        return pil_to_tensor(ImageOps.exif_transpose(image), name)
+
+
+@contextmanager
+def opened_image(data: bytes, name: str) -> Iterator[Image.Image]:
+    """Open an image file that is no bomb, and give all that goes wrong with it in one line.
+
+    Args:
+        data: the file's bytes.
+        name: of the file, for error messages.
+
+    Raises:
+        DataError: if it is not an image, is too large, or what is done with it in the block fails.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"{name}: {image.width}x{image.height} px is more than the {MAX_PIXELS} "
-                        "pixels allowed; make it smaller."
-                    )
-                _check_range(image, name)
-                image.load()
-                return pil_to_tensor(ImageOps.exif_transpose(image), name)
+                check_size(image.width, image.height, name)
+                check_range(image, name)
+                yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:  # its own words hold an address in memory
@@ -70,17 +83,38 @@ def decode_image(data: bytes, name: str) -> Tensor:
         raise DataError(f"{name}: not a readable image ({error}).") from error
 
 
+def check_size(width_px: int, height_px: int, name: str) -> None:
+    """Refuse a picture that decodes to more than `MAX_PIXELS`.
+
+    Raises:
+        DataError: if it does.
+    """
+    if width_px * height_px > MAX_PIXELS:
+        raise DataError(
+            f"{name}: {width_px}x{height_px} px is more than the {MAX_PIXELS} pixels allowed; make "
+            "it smaller."
+        )
+
+
+def read_bytes(path: Path) -> bytes:
+    """The contents of a file.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
 def read_image(path: Path) -> Tensor:
     """Read an image file: (3, H, W) float32 in [-1, 1]; see `decode_image`.
 
     Raises:
         DataError: if the file cannot be read or is not an image.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    return decode_image(data, str(path))
+    return decode_image(read_bytes(path), str(path))
 
 
 def pil_to_tensor(image: Image.Image, name: str = "the image") -> Tensor:
@@ -89,7 +123,7 @@ def pil_to_tensor(image: Image.Image, name: str = "the image") -> Tensor:
     Raises:
         DataError: if its numbers have no range of their own.
     """
-    _check_range(image, name)
+    check_range(image, name)
     if image.mode.startswith("I"):  # 16-bit grey
         grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
         return (grey.clamp(0, 1) * 2 - 1).expand(3, -1, -1).contiguous()
@@ -97,7 +131,12 @@ def pil_to_tensor(image: Image.Image, name: str = "the image") -> Tensor:
     return pixels.permute(2, 0, 1).float() / 127.5 - 1
 
 
-def _check_range(image: Image.Image, name: str) -> None:
+def check_range(image: Image.Image, name: str) -> None:
+    """Refuse numbers of 32 bits.
+
+    Raises:
+        DataError: if the picture has them.
+    """
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
         raise DataError(
             f"{name}: has 32 bits per pixel, whose range is unknown; save it with 8 or 16 bits."

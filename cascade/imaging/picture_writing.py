@@ -1,0 +1,177 @@
+"""From a `Picture` to a file, by stated rules.
+
+- The format is that of the name's ending: PNG, JPEG, WebP or TIFF.
+- PNG and TIFF (deflate) hold 8 and 16 bits and transparency, without loss. JPEG has quality 95 and
+  all its colour (4:4:4), WebP quality 95; what they cannot hold is refused, never reduced silently.
+- The ICC profile is always written, since without it the colours would be wrong. EXIF, resolution
+  (DPI) and settings are metadata, which can be left out.
+- Settings are JSON: in PNG as the text chunk `cascade`, elsewhere in the EXIF field ImageHistory.
+- A file stands under its name only when it is complete.
+- PNG, JPEG and TIFF are written band by band, without a copy of the pixels; libwebp makes its own.
+
+Shapes: C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from cascade.errors import OutputError
+from cascade.files import atomic_file
+from cascade.imaging import exif, picture_files
+from cascade.imaging.picture import Picture
+from cascade.imaging.reading import opened_image, read_bytes
+from cascade.imaging.vips import first_line, libvips
+
+FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+FORMAT_OF_SUFFIX |= {".tif": "tiff", ".tiff": "tiff"}
+NAMES = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "tiff": "TIFF"}
+MAX_SIDE_PX = {"jpeg": 65_535, "webp": 16_383}
+MAX_TIFF_BYTES = 2**32 - 2**24  # its offsets have 32 bits
+OPTIONS = {
+    "png": {"compression": 6, "filter": "all"},
+    "jpeg": {"Q": 95, "subsample_mode": "off"},
+    "webp": {"Q": 95, "smart_subsample": True},
+    "tiff": {"compression": "deflate", "predictor": "horizontal"},
+}
+ADD = {
+    "png": picture_files.add_to_png,
+    "jpeg": picture_files.add_to_jpeg,
+    "webp": picture_files.add_to_webp,
+    "tiff": picture_files.add_to_tiff,
+}
+
+
+def write_picture(
+    picture: Picture,
+    path: Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    metadata: bool = True,
+) -> None:
+    """Write a picture with what belongs to it.
+
+    Args:
+        picture: the picture.
+        path: of the file; its ending names the format.
+        settings: how the picture was made, anything that JSON can hold; see `recorded_settings`.
+        metadata: whether to write EXIF, resolution and settings; the ICC profile is always written.
+
+    Raises:
+        OutputError: if the format cannot hold the picture, or the file cannot be written.
+    """
+    has_alpha = picture.alpha is not None
+    kind = check_format(path, size=picture.size, bits=picture.bits, has_alpha=has_alpha)
+    extras = _extras(picture, kind, settings, metadata)
+    if kind == "jpeg" and len(extras.exif or b"") > picture_files.MAX_JPEG_EXIF_BYTES:
+        raise OutputError(
+            f"cannot write {path}: its EXIF is more than the 64 KiB that JPEG can hold; write PNG "
+            "or TIFF, or leave the metadata out."
+        )
+    with atomic_file(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as pixels:
+        _write_pixels(picture, kind, pixels, path)
+        with temporary.open("wb") as file:
+            ADD[kind](pixels, file, extras)
+
+
+def check_format(path: Path, *, size: tuple[int, int], bits: int, has_alpha: bool) -> str:
+    """Check, before the work is done, that a file of this name can hold a picture.
+
+    Args:
+        path: of the file; its ending names the format.
+        size: (H, W) in pixels.
+        bits: per channel.
+        has_alpha: whether it has transparency.
+
+    Returns:
+        The format, of FORMATS.
+
+    Raises:
+        OutputError: if it cannot.
+    """
+    kind = FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    if kind is None:
+        raise OutputError(
+            f"cannot write {path}: the ending {path.suffix!r} names no format; use "
+            f"{', '.join(FORMAT_OF_SUFFIX)}."
+        )
+    lacking = None
+    if kind == "jpeg" and has_alpha:
+        lacking = "JPEG has no transparency; write PNG, WebP or TIFF"
+    if kind in ("jpeg", "webp") and bits == 16:
+        lacking = f"{NAMES[kind]} has no 16 bits; write PNG or TIFF"
+    if max(size) > MAX_SIDE_PX.get(kind, max(size)):
+        lacking = f"{NAMES[kind]} holds {MAX_SIDE_PX[kind]} px a side at most; write PNG or TIFF"
+    if kind == "tiff" and size[0] * size[1] * bits // 8 * (4 if has_alpha else 3) > MAX_TIFF_BYTES:
+        lacking = "TIFF holds 4 GiB at most; write PNG"
+    if lacking is not None:
+        raise OutputError(f"cannot write {path}: {lacking}.")
+    return kind
+
+
+def recorded_settings(path: Path) -> dict[str, Any] | None:
+    """Read back the settings that `write_picture` or `save_png` recorded in a file.
+
+    Returns:
+        None where there are none.
+
+    Raises:
+        DataError: if the file cannot be read or is not an image.
+    """
+    data = read_bytes(path)
+    with opened_image(data, str(path)) as image:
+        text = image.info.get("cascade") if image.format == "PNG" else None
+        block = data if image.format == "TIFF" else image.info.get("exif")
+    if isinstance(text, str):
+        return exif.parsed_settings(text)
+    return exif.settings_in_exif(block) if block else None
+
+
+def _extras(
+    picture: Picture, kind: str, settings: Mapping[str, Any] | None, metadata: bool
+) -> picture_files.Extras:
+    text, block = None, None
+    if metadata and kind == "png":
+        text = None if settings is None else json.dumps(settings)
+        block = picture.exif
+    elif metadata:
+        block = exif.written_exif(picture.exif, picture.dpi, settings)
+    return picture_files.Extras(
+        exif=block,
+        dpi=picture.dpi if metadata else None,
+        text=text,
+        size=picture.size,
+        has_alpha=picture.alpha is not None,
+    )
+
+
+def _write_pixels(picture: Picture, kind: str, file: BinaryIO, path: Path) -> None:
+    """Write the pixels, which libvips reads where they are and joins by itself, and the profile."""
+    vips = libvips()
+    planes = list(picture.colour) + ([] if picture.alpha is None else [picture.alpha[0]])
+    bands = [_plane(plane, picture.bits) for plane in planes]
+    image = bands[0].bandjoin(bands[1:]) if len(bands) > 1 else bands[0]
+    space = ("b-w", "srgb") if picture.bits == 8 else ("grey16", "rgb16")
+    image = image.copy(interpretation=space[len(picture.colour) > 1])
+    if picture.profile is not None:
+        image.set_type(vips.GValue.blob_type, "icc-profile-data", picture.profile)
+    try:
+        target = vips.Target.new_to_descriptor(file.fileno())
+        getattr(image, f"{kind}save_target")(target, keep="icc", **OPTIONS[kind])
+    except vips.Error as error:
+        raise OutputError(f"cannot write {path}: {first_line(error)}.") from error
+    file.seek(0)
+
+
+def _plane(plane: Tensor, bits: int) -> Any:
+    """(H, W) as an image of one band that uses the same memory."""
+    values = plane.cpu().contiguous().numpy()
+    height, width = values.shape
+    kind = "uchar" if bits == 8 else "ushort"
+    return libvips().Image.new_from_memory(values.data, width, height, 1, kind)
