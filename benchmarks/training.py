@@ -1,9 +1,10 @@
 """Training speed and memory: our loop beside a plain diffusers loop and two published trainers.
 
 Every loop runs in a fresh interpreter on the same pictures, with the same batch size; the loops
-take turns, so that a busy machine slows all. `plain` trains the very network that ours does; the
-networks of the others are of like size, and their parameters and work are printed. Steps are timed
-from one call of the network to the next, so data, optimiser and averaging are all inside.
+take turns, so that a busy machine slows all. `compiled` is ours with `train.compile=true`; `plain`
+trains the very network that ours does; the networks of the others are of like size, and their
+parameters and work are printed. Steps are timed from one call of the network to the next, so data,
+optimiser and averaging are all inside.
 
 Shapes: B batch, S side in pixels.
 """
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import cycle, pairwise
 from pathlib import Path
 
@@ -105,7 +107,7 @@ def make_stage(size_px: int):
     )
 
 
-def make_trainer(work: Work, out: Path, steps: int):
+def make_trainer(work: Work, out: Path, steps: int, *, compiled: bool = False):
     """Our trainer for so many steps, with nothing saved in between."""
     from cascade.data.sources import FolderSource
     from cascade.data.training_images import TrainingImages
@@ -117,6 +119,7 @@ def make_trainer(work: Work, out: Path, steps: int):
         images=work.batch_size * steps,
         batch_size=work.batch_size,
         precision="bf16" if work.bf16 else "fp32",
+        compile=compiled,
         sample_every_images=0,
         checkpoint_every_images=work.batch_size * steps,
     )
@@ -124,13 +127,16 @@ def make_trainer(work: Work, out: Path, steps: int):
     return Trainer(stage, images, out, settings)
 
 
-def train_ours(work: Work, clock: StepClock, out: Path) -> tuple[nn.Module, str]:
+def train_ours(
+    work: Work, clock: StepClock, out: Path, *, compiled: bool = False
+) -> tuple[nn.Module, str]:
     """Our loop; a checkpoint is written at the end, after the last step that is timed."""
-    trainer = make_trainer(work, out, _calls(work))
-    unet = trainer.state.stage.network.backbone
-    clock.watch(unet)
+    trainer = make_trainer(work, out, _calls(work), compiled=compiled)
+    network = trainer.state.stage.network
+    clock.watch(network)
     trainer.run()
-    return unet, "bf16" if work.bf16 else "fp32"
+    network.backbone._compiled_call_impl = None  # or its work would not be counted
+    return network.backbone, "bf16" if work.bf16 else "fp32"
 
 
 def train_plain(work: Work, clock: StepClock, out: Path) -> tuple[nn.Module, str]:
@@ -224,6 +230,7 @@ def train_denoising(work: Work, clock: StepClock, out: Path) -> tuple[nn.Module,
 
 LOOPS: dict[str, Callable[[Work, StepClock, Path], tuple[nn.Module, str]]] = {
     "ours": train_ours,
+    "compiled": partial(train_ours, compiled=True),
     "plain": train_plain,
     "imagen": train_imagen,
     "denoising": train_denoising,

@@ -27,18 +27,25 @@ from cascade.diffusion.samplers import make_sampler
 from cascade.errors import ContractError, WeightsError
 from cascade.files import atomic_folder
 from cascade.hub import download, upload
+from cascade.imaging.picture import Picture
 from cascade.model_card import write_model_card
 from cascade.pipeline_inputs import (
     Labels,
     OutputType,
     PerStage,
+    PictureLike,
     as_output,
     choose_labels,
     encode_for,
+    made_of,
     make_seeds,
+    of_each,
     per_stage,
     to_tensor,
 )
+from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
+from cascade.restoration.tiled_sampling import Progress
+from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling_settings import SamplingSettings
 from cascade.stage import Stage
 from cascade.weights import read_json
@@ -229,6 +236,68 @@ class CascadePipeline(DiffusionPipeline):
             labels=chosen,
             settings={name: asdict(each) for name, each in settings.items()},
             intermediates=intermediates,
+        )
+
+    # ---- pictures of any size -------------------------------------------------------------------
+
+    def upscale(
+        self,
+        image: PictureLike,
+        scale: float | None = None,
+        *,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Enlarge pictures of any size by the upsamplers, in tiles without seams.
+
+        Args:
+            image: a PIL image or a list of them, which keep transparency and metadata; a `Picture`,
+                which also keeps 16 bits; or a tensor (C, h, w) or (B, C, h, w) in [-1, 1].
+            scale: factor of both sides, also a fraction; default: that of the upsamplers.
+            progress: called as it goes on with how much is done and how much there is.
+            settings: `seed`, `steps`, `sampler`, `guidance`, `augmentation_level`, `tile_px`,
+                `consistent`, `precision`; see `cascade.restoration.upscaling.Upscaling`.
+
+        Returns:
+            The same kind of thing as was given.
+
+        Raises:
+            ContractError: if an argument does not fit the stages.
+        """
+        wanted = made_of(Upscaling, settings | {"scale": scale})
+        stages = [stage for _, stage in self.stages.items()]
+        return of_each(
+            image,
+            lambda picture: upscale_picture(stages, picture, wanted, progress=progress),
+            lambda tensor: upscale_image(stages, tensor, wanted, progress=progress),
+        )
+
+    def colourise(
+        self, image: PictureLike, *, progress: Progress | None = None, **settings: Any
+    ) -> Any:
+        """Colour pictures of any size by the stage that takes grey, keeping their luminance.
+
+        Args:
+            image: as for `upscale`, grey or in colour.
+            progress: as for `upscale`.
+            settings: `seed`, `steps`, `sampler`, `guidance`, `hints` (a PIL image or a `Picture`),
+                `precision`; see `cascade.restoration.colouring.Colouring`.
+
+        Returns:
+            The same kind of thing as was given.
+
+        Raises:
+            ContractError: if an argument does not fit the stages.
+        """
+        hints = settings.get("hints")
+        if isinstance(hints, Image.Image):
+            settings["hints"] = Picture.from_pil(hints)
+        wanted = made_of(Colouring, settings)
+        stages = [stage for _, stage in self.stages.items()]
+        return of_each(
+            image,
+            lambda picture: colourise_picture(stages, picture, wanted, progress=progress),
+            lambda tensor: colourise_image(stages, tensor, wanted, progress=progress),
         )
 
     def _run_stage(

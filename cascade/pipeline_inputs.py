@@ -6,8 +6,9 @@ Shapes: B images, C channels, h and w pixels.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal, TypeVar
 
 import torch
 from PIL import Image
@@ -15,13 +16,16 @@ from torch import Tensor
 
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.diffusion.noise import derive_seed
-from cascade.errors import ContractError
+from cascade.errors import ContractError, nearest
+from cascade.imaging.picture import Picture
 from cascade.imaging.reading import pil_to_tensor
 from cascade.imaging.writing import to_pil
 
 Labels = Mapping[str, str]
 PerStage = Any  # one value for all stages, a sequence in their order, or a mapping by name
 OutputType = Literal["pil", "pt", "np"]
+PictureLike = Image.Image | Sequence[Image.Image] | Picture | Tensor
+Settings = TypeVar("Settings")
 
 
 def per_stage(setting: str, value: PerStage, names: list[str], run: list[str]) -> dict[str, Any]:
@@ -158,3 +162,46 @@ def as_output(images: Tensor, output_type: OutputType) -> Any:
     if output_type == "np":
         return ((images + 1) / 2).permute(0, 2, 3, 1).numpy()
     return to_pil(images)
+
+
+def made_of(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """An object of settings from keyword arguments.
+
+    Raises:
+        ContractError: for an unknown name.
+    """
+    known = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
+    for name in values:
+        if name not in known:
+            raise ContractError(f"unknown setting {name!r}: {nearest(name, known)}")
+    return kind(**values)
+
+
+def of_each(
+    image: PictureLike,
+    picture_to: Callable[[Picture], Picture],
+    tensor_to: Callable[[Tensor], Tensor],
+) -> Any:
+    """Work on pictures in whatever form they came, and give the results in the same form.
+
+    Args:
+        image: a PIL image, a sequence of them, a `Picture`, or a tensor (C, h, w) or (B, C, h, w)
+            in [-1, 1].
+        picture_to: what is done to a picture.
+        tensor_to: what is done to a tensor (C, h, w).
+
+    Raises:
+        ContractError: for anything else.
+    """
+    if isinstance(image, Picture):
+        return picture_to(image)
+    if isinstance(image, Image.Image):
+        return picture_to(Picture.from_pil(image)).to_pil()
+    if isinstance(image, Tensor):
+        results = torch.stack([tensor_to(each) for each in to_tensor(image)])
+        return results if image.ndim == 4 else results[0]
+    if isinstance(image, Sequence) and all(isinstance(each, Image.Image) for each in image):
+        return [picture_to(Picture.from_pil(each)).to_pil() for each in image]
+    raise ContractError(
+        f"pictures must be PIL images, Pictures or tensors, got {type(image).__name__}."
+    )

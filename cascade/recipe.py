@@ -96,12 +96,13 @@ class DiffusionSection(Section):
     shift: float = Field(default=1.0, gt=0)
     zero_terminal_snr: bool = False
     prediction: Literal["eps", "x0", "v"] = "v"
-    weighting: Literal["uniform", "min_snr", "velocity"] = "uniform"
+    weighting: Literal["uniform", "min_snr", "velocity", "residual"] = "uniform"
     min_snr_gamma: float = Field(default=5.0, gt=0)
     timesteps: Literal["uniform", "logit_normal", "last"] = "uniform"
     logit_mean: float = -0.8
     logit_std: float = Field(default=0.8, gt=0)
     learned_variance: bool = False
+    residual_std: float | None = Field(default=None, gt=0)
 
 
 class DataSection(Section):

@@ -86,6 +86,10 @@ class Stage(nn.Module):
             raise ContractError(
                 "blur_probability and degradation are for stages that take a low-resolution image."
             )
+        if process.residual is not None and (not contract.takes_image or image_drop > 0):
+            raise ContractError(
+                "residual_std is for stages that take an image, and with image_drop 0."
+            )
         self.network = network
         self.process = process
         self.contract = contract
@@ -196,12 +200,29 @@ class Stage(nn.Module):
         eps = noise.normal(*x0.shape[1:])
         conditions = self._training_conditions(batch, noise)
         x_t = self.process.schedule.add_noise(x0, eps, t)
-        output = self.network(x_t, t, conditions)
+        output = self.predict(x_t, t, conditions)
         return self.process.loss(output, x0, x_t, eps, t)
 
     def forward(self, batch: Batch) -> Tensor:
         """The same as `loss`, so that wrappers of modules (DDP, FSDP, autocast) see training."""
         return self.loss(batch)
+
+    def predict(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """What the stage says of noisy images, in the quantity that its process predicts.
+
+        Args:
+            x_t: (B, C, H, W).
+            t: (B,) timesteps.
+            conditions: of the batch.
+
+        Returns:
+            (B, C, H, W), or 2 C channels with learned variances.
+        """
+        residual, base = self.process.residual, conditions.image
+        if residual is None or base is None:
+            return self.network(x_t, t, conditions)
+        output = self.network(residual.network_input(x_t, base, t), t, conditions)
+        return residual.x0(output.float(), x_t, base, t)
 
     def _training_conditions(self, batch: Batch, noise: SeededNoise) -> Conditions:
         labels = batch.labels
@@ -403,10 +424,10 @@ class Stage(nn.Module):
         """
         times = torch.full((x_t.shape[0],), t, dtype=torch.long, device=x_t.device)
         if scale == 1:
-            return self.network(x_t, times, conditions)
+            return self.predict(x_t, times, conditions)
         # What training dropped is dropped, all else is shared (trap 14).
         without = conditions.dropped(labels=self.label_drop > 0, image=self.image_drop > 0)
-        both = self.network(
+        both = self.predict(
             torch.cat([x_t, x_t]), torch.cat([times, times]), conditions.concatenate(without)
         )
         conditional, unconditional = both.float().chunk(2)
@@ -502,6 +523,7 @@ class Stage(nn.Module):
                 "logit_mean": process.logit_mean,
                 "logit_std": process.logit_std,
                 "learned_variance": process.learned_variance,
+                "residual_std": None if process.residual is None else process.residual.std,
             },
             "sampling": asdict(self.sampling),
         }

@@ -20,7 +20,7 @@ FLOORS = (
     ("generation", "diagnosis"),
     ("build",),
     ("training", "pipeline", "evaluation"),
-    ("chain", "model_card", "pipeline_inputs", "tiled_sampling"),
+    ("chain", "model_card", "pipeline_inputs", "restoration"),
     ("stage",),
     ("networks", "data"),
     ("contract", "imaging"),

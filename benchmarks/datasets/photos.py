@@ -10,11 +10,15 @@ hand, with the sha256 of each file. The packages are fetched with `apt-get downl
     photos/train/*, photos/heldout/*   the files as the packages have them, each once
     train-NNNNNN.tar                   256 px tiles for training, webdataset shards
     heldout-NNNNNN.tar                 256 px crops for evaluation, the same for everyone
+    views/train-NNNNNN.tar             256 px views of most of a photo, for colourisation
+    views/heldout-NNNNNN.tar           the same of held-out photos
     manifest.json                      packages with versions and licences, photos, counts
 
 Train and held-out are split by scene, never by tile: photos of one place or of one panorama have
 the same scene in the list. Tiles are cut from antialiased reductions of the photo, where enough of
-the tile is sharp; smooth sky and blurred backgrounds teach nothing. A sample is `<photo>-x<scale>-
+the tile is sharp; smooth sky and blurred backgrounds teach nothing. Views are squares of colour
+photos made small, whatever is in them: what a thing is, and so its colour, is seen in its
+surroundings. A sample is `<photo>-x<scale>-
 <top>-<left>.png` and a `.json` that names photo, scene, package, scale and whether it has colour.
 
 Licences are mixed, so the pictures are fetched and not handed on. As with the emoji, `--check` and
@@ -70,6 +74,8 @@ TILE_PX = 256
 SHARD_SAMPLES = 512
 SCALES = (1, 1.4, 2, 2.8, 4, 5.6)
 TRAIN_STRIDE_PX = 192
+VIEW_SIDES_PX = (256, 384)  # of the photo's shorter side
+VIEW_STRIDE_PX = 128
 CROPS_PER_PHOTO = 8
 BLOCK_PX = 32
 SHARP_LEVELS = 4.0  # root mean square of what halving loses, of 255
@@ -348,6 +354,30 @@ def cut(job: tuple[Photo, Path]) -> list[Tile]:
     return tiles
 
 
+def cut_views(job: tuple[Photo, Path]) -> list[Tile]:
+    """Squares of a photo that has been made small; none of a grey or partly transparent one."""
+    from PIL.Image import Resampling
+
+    photo, path = job
+    image = open_photo(path)
+    if image.mode == "RGBA" or not has_colour(image):
+        return []
+    views = []
+    for side in VIEW_SIDES_PX:
+        scale = min(image.size) / side
+        reduced = image.resize(
+            (round(image.width / scale), round(image.height / scale)), Resampling.BICUBIC
+        )
+        for top in starts(reduced.height, VIEW_STRIDE_PX):
+            for left in starts(reduced.width, VIEW_STRIDE_PX):
+                view = reduced.crop((left, top, left + TILE_PX, top + TILE_PX))
+                place = {"scale": round(scale, 3), "top": top, "left": left}
+                views.append(
+                    Tile(photo=photo, colour=True, sharp=sharp_part(view), png=_png(view), **place)
+                )
+    return views
+
+
 def _png(tile: Image) -> bytes:
     buffer = io.BytesIO()
     tile.convert("RGB").save(buffer, "PNG")
@@ -364,13 +394,13 @@ def choose(tiles: Sequence[Tile]) -> list[Tile]:
     return chosen
 
 
-def plan_shards(tiles: Sequence[Tile]) -> dict[str, list[Tile]]:
-    """Shard file names and the tiles of each."""
+def plan_shards(tiles: Sequence[Tile], folder: str = "") -> dict[str, list[Tile]]:
+    """Shard file names, below a folder, and the tiles of each."""
     shards = {}
     for split in SPLITS:
         members = [tile for tile in tiles if tile.photo.split == split]
         for index, start in enumerate(range(0, len(members), SHARD_SAMPLES)):
-            shards[f"{split}-{index:06d}.tar"] = members[start : start + SHARD_SAMPLES]
+            shards[f"{folder}{split}-{index:06d}.tar"] = members[start : start + SHARD_SAMPLES]
     return shards
 
 
@@ -420,8 +450,12 @@ def build(out: Path, cache: Path) -> None:
     manifest_path = out / "manifest.json"
     manifest_path.unlink(missing_ok=True)  # it would describe shards that are being replaced
     with multiprocessing.Pool() as pool:
-        parts = pool.imap(cut, [(photo, photo.file(out)) for photo in photos])
-        shards = plan_shards(choose([tile for part in parts for tile in part]))
+        jobs = [(photo, photo.file(out)) for photo in photos]
+        tiles = choose([tile for part in pool.imap(cut, jobs) for tile in part])
+        views = [view for part in pool.imap(cut_views, jobs) for view in part]
+    views.sort(key=lambda view: view.place)
+    shards = plan_shards(tiles) | plan_shards(views, "views/")
+    (out / "views").mkdir(exist_ok=True)
     for name in shard_names(out) - shards.keys():
         (out / name).unlink()
     for name, tiles in shards.items():

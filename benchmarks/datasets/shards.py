@@ -39,8 +39,9 @@ def content_sha256(path: Path) -> str:
 
 
 def shard_names(out: Path) -> set[str]:
-    """The names of the shards in a folder."""
-    return {path.name for split in SPLITS for path in out.glob(f"{split}-*.tar")}
+    """The names of the shards in a folder and in those directly inside."""
+    found = (path for split in SPLITS for path in out.glob(f"**/{split}-*.tar"))
+    return {path.relative_to(out).as_posix() for path in found}
 
 
 def write_manifest(manifest: Mapping, path: Path) -> None:

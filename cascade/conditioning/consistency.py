@@ -9,6 +9,9 @@ Shapes: B batch, C channels, H and W pixels, h and w pixels of the small image.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,33 +46,59 @@ def make_consistent(
     Raises:
         ContractError: if the sizes do not fit.
     """
+    result = torch.empty_like(images)
+    for rows, band in consistent_bands(images, low_res, kernel, rounds=rounds, band_px=band_px):
+        result[..., rows, :] = band
+    return result
+
+
+def consistent_bands(
+    images: Tensor,
+    low_res: Tensor,
+    kernel: ResizeKernel,
+    *,
+    rounds: int = 6,
+    band_px: int = 1024,
+) -> Iterator[tuple[slice, Tensor]]:
+    """The same, a band of rows at a time, for images that are too large to have twice.
+
+    Args:
+        images: as for `make_consistent`; rows that were given out may be overwritten at once.
+        low_res: as there.
+        kernel: as there.
+        rounds: as there.
+        band_px: rows of a band.
+
+    Yields:
+        The rows and their images (B, C, rows, W), from the top.
+
+    Raises:
+        ContractError: if the sizes do not fit.
+    """
     scale = images.shape[-2] // low_res.shape[-2]
-    if tuple(images.shape[-2:]) != tuple(side * scale for side in low_res.shape[-2:]):
+    if scale < 1 or tuple(images.shape[-2:]) != tuple(n * scale for n in low_res.shape[-2:]):
         raise ContractError(
             f"images of {tuple(images.shape[-2:])} px are not {tuple(low_res.shape[-2:])} px "
             "enlarged by a whole number."
         )
-    if scale == 1:
-        return low_res.clone()
-    result = images.clone()
     small_rows, margin = low_res.shape[-2], REACH_PX * rounds
-    band = max(1, band_px // scale)
-    for first in range(0, small_rows, band):
-        last = min(small_rows, first + band)
-        top, bottom = max(0, first - margin), min(small_rows, last + margin)
-        corrected = _back_project(
-            images[..., top * scale : bottom * scale, :],
-            low_res[..., top:bottom, :],
-            kernel,
-            rounds,
-        )
-        inner = corrected[..., (first - top) * scale : (last - top) * scale, :]
-        result[..., first * scale : last * scale, :] = inner
-    return result
+    above, top = images[..., :0, :], 0  # rows as they were, from `top` to where the band begins
+    for first in range(0, small_rows, max(1, band_px // scale)):
+        last = min(small_rows, first + max(1, band_px // scale))
+        bottom = min(small_rows, last + margin)
+        region = torch.cat([above, images[..., first * scale : bottom * scale, :]], dim=-2)
+        band = _back_project(region, low_res[..., top:bottom, :], kernel, rounds)
+        inner = band[..., (first - top) * scale : (last - top) * scale, :]
+        start = max(0, last - margin)
+        above = region[..., (start - top) * scale : (last - top) * scale, :].clone()
+        top = start
+        yield slice(first * scale, last * scale), inner
 
 
 def _back_project(images: Tensor, low_res: Tensor, kernel: ResizeKernel, rounds: int) -> Tensor:
     size = (images.shape[-2], images.shape[-1])
+    if tuple(low_res.shape[-2:]) == size:
+        return low_res
     for _ in range(rounds):
         small = resize(images, (low_res.shape[-2], low_res.shape[-1]), kernel)
         missing = F.interpolate(low_res - small, size=size, mode="bicubic")

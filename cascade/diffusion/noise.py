@@ -44,9 +44,14 @@ class SeededNoise:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal noise, float32: (B, *shape), the next of each image's stream."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(
-            self.device
-        )
+        drawn = torch.empty(len(self), *shape)
+        self.fill_normal(drawn)
+        return drawn.to(self.device)
+
+    def fill_normal(self, canvas: Tensor) -> None:
+        """Fill a tensor (B, ...) on the CPU in place with what `normal` would give."""
+        for each, generator in zip(canvas, self.generators, strict=True):
+            each.normal_(generator=generator)
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1), float32: (B, *shape), the next of each image's stream."""

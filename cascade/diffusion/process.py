@@ -15,11 +15,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from cascade.diffusion.residual import Residual
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import RecipeError
 
 Prediction = Literal["eps", "x0", "v"]
-Weighting = Literal["uniform", "min_snr", "velocity"]
+Weighting = Literal["uniform", "min_snr", "velocity", "residual"]
 TimestepDraw = Literal["uniform", "logit_normal", "last"]
 SMALLEST_VELOCITY_SIGMA = 0.05
 
@@ -31,7 +32,8 @@ class NoiseProcess:
         schedule: the noise schedule.
         prediction: what the network predicts: `eps`, `x0` or `v`.
         weighting: of the squared error: `uniform` in the predicted quantity, `min_snr`, or
-            `velocity` (the error of x0 divided by sigma, clipped at sigma = 0.05).
+            `velocity` (the error of x0 divided by sigma, clipped at sigma = 0.05), or `residual`
+            (that of the network's own output, where `residual_std` is given).
         min_snr_gamma: gamma of min-SNR.
         timesteps: `uniform`; `logit_normal`: log(alpha / sigma) is drawn from a normal
             distribution and the nearest timestep taken; or `last`: always T - 1, which holds
@@ -41,10 +43,12 @@ class NoiseProcess:
         logit_std: standard deviation of log(alpha / sigma).
         learned_variance: the network has 2 C outputs, the second half interpolating the log
             variance of the DDPM step.
+        residual_std: for x0 prediction by a stage that takes an image: the network predicts only
+            what that image leaves open, whose spread this is; see `Residual`.
 
     Raises:
         RecipeError: for eps prediction with a schedule whose SNR ends at zero, since x0 cannot be
-            recovered from pure noise and eps.
+            recovered from pure noise and eps; or if `residual_std` does not go with the rest.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class NoiseProcess:
         logit_mean: float = -0.8,
         logit_std: float = 0.8,
         learned_variance: bool = False,
+        residual_std: float | None = None,
     ) -> None:
         for name, value, kind in (
             ("prediction", prediction, Prediction),
@@ -71,6 +76,14 @@ class NoiseProcess:
                 "eps prediction cannot be used with zero_terminal_snr: the last timestep holds no "
                 "image to recover. Use prediction: v or x0."
             )
+        if residual_std is not None and (prediction != "x0" or learned_variance):
+            raise RecipeError(
+                "residual_std needs prediction: x0 and no learned_variance, got "
+                f"{prediction} and learned_variance: {str(learned_variance).lower()}."
+            )
+        if weighting == "residual" and residual_std is None:
+            raise RecipeError("weighting: residual needs residual_std.")
+        self.residual = None if residual_std is None else Residual(schedule, residual_std)
         self.schedule = schedule
         self.prediction: Prediction = prediction
         self.weighting: Weighting = weighting
@@ -130,6 +143,9 @@ class NoiseProcess:
         snr = self.schedule.snr(t)
         if self.weighting == "uniform":
             return torch.ones_like(snr).float()
+        if self.weighting == "residual":
+            assert self.residual is not None
+            return self.residual.weight(t).float()
         if self.weighting == "velocity":
             in_x0 = (snr + 1).clamp(max=SMALLEST_VELOCITY_SIGMA**-2)
         else:

@@ -54,6 +54,18 @@ class StageNetwork(nn.Module, ABC):
         self.patch_size = patch_size
         self.size_multiple_px = size_multiple_px
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether what it says of a place depends on all others, however far away."""
+        return any("Attention" in type(module).__name__ for module in self.backbone.modules())
+
+    def finest_map_numbers(self, side_px: int) -> int:
+        """How many numbers one feature map of the finest resolution has, for a square image."""
+        config = self.backbone.config
+        channels = config.get("block_out_channels", [config.get("width")])[0]
+        patch_px = config.get("patch_size", self.patch_size)
+        return channels * (side_px // patch_px) ** 2
+
     def forward(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """Predict.
 

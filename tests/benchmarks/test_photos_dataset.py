@@ -208,6 +208,23 @@ def test_transparent_tiles_are_left_out_and_reductions_are_cut_too(tmp_path):
     assert scales == {1, 1.4, 2}
 
 
+def test_views_show_the_whole_shorter_side_and_leave_grey_photos_out(tmp_path):
+    path = tmp_path / "lake.png"
+    listed = photo("lake", "train-scene-0", width_px=1024, height_px=512)
+    gradient = np.zeros((512, 1024, 3), np.uint8)
+    gradient[..., 0] = np.arange(1024) // 4
+    Image.fromarray(gradient).save(path)
+    views = photos.cut_views((listed, path))
+    assert [(v.scale, v.top, v.left) for v in views if v.scale == 2] == [
+        (2, 0, left) for left in (0, 128, 256)
+    ]
+    assert {v.scale for v in views} == {2, 1.333}
+    middle = np.asarray(Image.open(io.BytesIO(views[1].png)))
+    assert abs(int(middle[100, 0, 0]) - 64) <= 1  # a quarter from the left, 128 of 512 px
+    Image.fromarray(gradient).convert("L").save(path)
+    assert photos.cut_views((listed, path)) == []
+
+
 def tile(name: str, index: int, scene: str):
     image = Image.new("RGB", (8, 8), (index % 256, 0, 0))
     where = {"scale": 1.4, "top": index, "left": 0, "colour": True, "sharp": 1.0}
@@ -234,6 +251,7 @@ def test_shards_are_read_by_the_framework_with_labels(tmp_path):
     photos.write_tar(tmp_path / "train-000000.tar", photos.tile_members(shards["train-000000.tar"]))
     source = open_source(str(tmp_path / "train-*.tar"))
     assert len(source) == 3
+    assert list(photos.plan_shards(tiles, "views/")) == ["views/train-000000.tar"]
     assert source.labels(0)["photo"] == "a"
     assert source.labels(0)["colour"] == "colour"
     assert json.loads(tiles[0].label())["scale"] == 1.4

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cascade.conditioning.consistency import make_consistent
+from cascade.conditioning.consistency import consistent_bands, make_consistent
 from cascade.conditioning.low_resolution import resize
 from cascade.errors import ContractError
 
@@ -48,6 +48,15 @@ def test_bands_do_not_change_the_result(truth, band_px):
     banded = make_consistent(truth, low_res, "bicubic", rounds=2, band_px=band_px)
     torch.testing.assert_close(banded, whole, rtol=0, atol=1e-6)
     assert (whole - truth).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("band_px", [4, 20, 64])
+def test_rows_that_were_given_out_may_be_overwritten(truth, band_px):
+    low_res = resize(truth, (24, 16), "bicubic").flip(0)
+    whole = make_consistent(truth, low_res, "bicubic", rounds=2)
+    for rows, band in consistent_bands(truth, low_res, "bicubic", rounds=2, band_px=band_px):
+        truth[..., rows, :] = band
+    torch.testing.assert_close(truth, whole, rtol=0, atol=1e-6)
 
 
 def test_the_range_is_kept(truth):

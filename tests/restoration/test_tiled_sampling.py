@@ -14,10 +14,11 @@ from cascade.conditioning.grey import luminance
 from cascade.conditioning.low_resolution import resize
 from cascade.errors import ContractError
 from cascade.imaging.reading import read_image
+from cascade.restoration.spans import spans
+from cascade.restoration.tiled_sampling import sample_tiled
 from cascade.stage import Stage
-from cascade.tiled_sampling import sample_tiled, spans
 
-BUNDLED = Path(__file__).parents[1] / "pipelines" / "emoji-256" / "stages" / "upsampler"
+BUNDLED = Path(__file__).parents[2] / "pipelines" / "emoji-256" / "stages" / "upsampler"
 
 
 class PointwiseNetwork(nn.Module):

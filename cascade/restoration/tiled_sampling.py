@@ -25,7 +25,10 @@ from cascade.conditioning.low_resolution import augment
 from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.samplers import PairSampler, make_sampler
+from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
+from cascade.restoration.canvas import NoiseRows, new_canvas
+from cascade.restoration.spans import Span, spans
 from cascade.sampling_settings import SamplingSettings
 from cascade.stage import Stage
 
@@ -35,86 +38,16 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Span:
-    """One tile's extent along an axis, with its blending weights there.
+class Known:
+    """Places of the result that are given.
 
     Attributes:
-        start: first pixel.
-        stop: the pixel after the last.
-        weight: (stop - start,) in (0, 1]; those of all spans sum to 1 at every pixel.
+        image: (C, H, W) in [-1, 1].
+        mask: (H, W) bool, where it holds.
     """
 
-    start: int
-    stop: int
-    weight: Tensor
-
-    @property
-    def pixels(self) -> slice:
-        """The extent as a slice."""
-        return slice(self.start, self.stop)
-
-
-def spans(length_px: int, tile_px: int, overlap_px: int, multiple_px: int) -> list[Span]:
-    """Cover a length with tiles of one size, evenly, on a grid.
-
-    Args:
-        length_px: of the axis, a multiple of the grid.
-        tile_px: of a tile, a multiple of the grid.
-        overlap_px: the least by which neighbours overlap; less than a tile.
-        multiple_px: of the grid.
-
-    Returns:
-        The tiles in order; one that covers all if the length is no more than a tile.
-    """
-    if length_px <= tile_px:
-        return [Span(0, length_px, torch.ones(length_px))]
-    count = math.ceil((length_px - overlap_px) / (tile_px - overlap_px))
-    free = (length_px - tile_px) // multiple_px
-    starts = [multiple_px * round(free * number / (count - 1)) for number in range(count)]
-    raw = [_ramps(start, tile_px, starts) for start in starts]
-    total = torch.zeros(length_px)
-    for start, weight in zip(starts, raw, strict=True):
-        total[start : start + tile_px] += weight
-    return [
-        Span(start, start + tile_px, weight / total[start : start + tile_px])
-        for start, weight in zip(starts, raw, strict=True)
-    ]
-
-
-def _ramps(start: int, tile_px: int, starts: Sequence[int]) -> Tensor:
-    """A tile's weight before it is made to sum to one: raised cosines where neighbours overlap."""
-    place = starts.index(start)
-    weight = torch.ones(tile_px)
-    if place > 0:
-        weight *= _rise(starts[place - 1] + tile_px - start, tile_px)
-    if place < len(starts) - 1:
-        weight *= _rise(start + tile_px - starts[place + 1], tile_px).flip(0)
-    return weight
-
-
-def _rise(overlap_px: int, tile_px: int) -> Tensor:
-    ramp = 0.5 - 0.5 * torch.cos(math.pi * (torch.arange(overlap_px) + 0.5) / overlap_px)
-    return torch.cat([ramp, torch.ones(tile_px - overlap_px)])
-
-
-class _NoiseRows:
-    """Rows of a noise field that is drawn for the whole canvas."""
-
-    def __init__(self, noise: SeededNoise, shape: Sequence[int]) -> None:
-        self.noise = noise
-        self.shape = shape
-        self.rows = slice(None)
-        self._field: Tensor | None = None
-
-    def new_step(self) -> None:
-        """Forget the last step's field."""
-        self._field = None
-
-    def normal(self, *shape: int) -> Tensor:
-        """The rows at hand of this step's field, drawn when first asked for."""
-        if self._field is None:
-            self._field = self.noise.normal(*self.shape)
-        return self._field[..., self.rows, :]
+    image: Tensor
+    mask: Tensor
 
 
 @torch.no_grad()
@@ -127,6 +60,7 @@ def sample_tiled(
     settings: SamplingSettings | None = None,
     tile_px: int | None = None,
     overlap_px: int | None = None,
+    known: Known | None = None,
     stream: str = "sample",
     precision: Precision = "fp32",
     progress: Progress | None = None,
@@ -142,6 +76,8 @@ def sample_tiled(
         settings: default: the stage's own; samplers ddim and ddpm, without dynamic thresholding.
         tile_px: side of a tile of the result; default: the stage's own size.
         overlap_px: the least by which tiles overlap; default: a quarter of a tile.
+        known: what is given of the result; noised as the canvas is, it stands there at every step,
+            so that the rest is drawn to go with it (Lugmayr et al. 2022, arXiv 2201.09865).
         stream: name of the random stream.
         precision: `fp32`, `bf16`, or `auto`.
         progress: called after every row of tiles with how many are done and how many there are.
@@ -151,6 +87,7 @@ def sample_tiled(
 
     Raises:
         ContractError: if image or settings do not fit the stage.
+        OutputError: if the disk has no room for a very large canvas.
     """
     settings = settings or stage.sampling
     plan = _Plan(stage, image, tile_px=tile_px, overlap_px=overlap_px)
@@ -168,18 +105,40 @@ def sample_tiled(
     if precision == "auto" and stage.dtype != torch.float32:
         precision = "fp32"  # the weights have a precision of their own
     network = _TiledNetwork(stage, plan, conditions, settings.guidance, precision)
-    canvas = noise.normal(stage.contract.channels, *plan.size)  # (1, C, H, W)
-    fresh = _NoiseRows(noise, canvas.shape[1:])
+    canvas = new_canvas((1, stage.contract.channels, *plan.size))  # (1, C, H, W)
+    noise.fill_normal(canvas)
+    held = None if known is None else _Held(known, canvas)
+    fresh = NoiseRows(noise, canvas.shape)
     total = len(sampler.timesteps) * len(plan.rows)
     for index, t in enumerate(sampler.timesteps):
         fresh.new_step()
+        if held is not None:
+            held.put_into(canvas, stage.process.schedule, t)
         for number, (rows, output) in enumerate(network.strips(canvas, t), start=1):
             fresh.rows = rows
             canvas[..., rows, :], _ = sampler.step(output, canvas[..., rows, :], index, fresh)
             if progress is not None:
                 progress(index * len(plan.rows) + number, total)
+    if held is not None:
+        held.put_into(canvas, stage.process.schedule, None)
     height, width = plan.wanted
     return canvas[0, :, :height, :width].clamp_(-1, 1)
+
+
+class _Held:
+    """What is known of a canvas, with the canvas's own noise there."""
+
+    def __init__(self, known: Known, canvas: Tensor) -> None:
+        self.places = known.mask.nonzero(as_tuple=True)
+        self.x0 = known.image[:, *self.places][None, ..., None]  # (1, C, N, 1)
+        self.eps = canvas[:, :, *self.places][..., None]
+
+    def put_into(self, canvas: Tensor, schedule: NoiseSchedule, t: int | None) -> None:
+        """Put it where it belongs, as noisy as timestep t is, or clean."""
+        value = self.x0
+        if t is not None:
+            value = schedule.add_noise(self.x0, self.eps, torch.tensor([t]))
+        canvas[:, :, *self.places] = value[..., 0].to(canvas)
 
 
 @dataclass(frozen=True)

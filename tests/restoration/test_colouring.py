@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cascade.conditioning.grey import luminance
+from cascade.conditioning.low_resolution import resize
+from cascade.errors import ContractError
+from cascade.imaging.picture import Picture, quantised
+from cascade.restoration.colouring import (
+    Colouring,
+    colourise_image,
+    colourise_picture,
+    guided_coefficients,
+)
+
+
+@pytest.fixture
+def image() -> Tensor:
+    """A picture in colour of 150 x 90 px with an edge."""
+    noise = torch.randn(1, 3, 9, 6, generator=torch.Generator().manual_seed(3))
+    smooth = resize(noise.tanh() * 0.5, (150, 90), "bicubic")[0]
+    smooth[:, :, 45:] += 0.3
+    return smooth
+
+
+def picture_of(image: Tensor, bits: Literal[8, 16] = 8, **values) -> Picture:
+    return Picture(colour=quantised(image, bits), bits=bits, **values)
+
+
+def luma_levels(picture: Picture) -> Tensor:
+    """In levels of the picture's own bits."""
+    return luminance(picture.image()[None]) * (2**picture.bits - 1) / 2
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_luminance_is_kept_to_a_level_and_the_rest_too(colouriser, image, bits, channels):
+    given = image if channels == 3 else luminance(image[None])[0]
+    picture = picture_of(given, bits, dpi=(72.0, 72.0), format="tiff")
+    made = colourise_picture([colouriser], picture, Colouring(steps=2))
+    assert (made.size, made.bits, made.dpi, made.format) == ((150, 90), bits, (72.0, 72.0), "tiff")
+    assert len(made.colour) == 3
+    assert (luma_levels(made) - luma_levels(picture)).abs().max() <= 1
+    chroma = made.image() - luminance(made.image()[None])[0]
+    assert chroma.abs().mean() > 0.05  # and it is in colour
+
+
+def test_of_a_colour_picture_only_the_luminance_is_used(colouriser, image):
+    grey = luminance(image[None])[0]
+    wanted = Colouring(steps=2, precision="fp32")
+    first, second = (colourise_image([colouriser], each, wanted) for each in (image, grey))
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
+    other = colourise_image([colouriser], grey, Colouring(steps=2, seed=1, precision="fp32"))
+    assert (other - first).abs().mean() > 0.01
+
+
+@pytest.mark.parametrize("size", [(3, 5), (16, 16), (17, 300)])
+def test_any_shape_is_coloured(colouriser, size):
+    made = colourise_image([colouriser], torch.zeros(1, *size), Colouring(steps=1))
+    assert made.shape == (3, *size)
+
+
+def test_a_pipeline_without_such_a_stage_says_so(upsampler):
+    with pytest.raises(ContractError, match="no stage that takes grey"):
+        colourise_image([upsampler], torch.zeros(1, 8, 8), Colouring())
+
+
+# ---- the guided filter --------------------------------------------------------------------------
+
+
+def test_straight_lines_of_the_guide_are_found_again():
+    guide = torch.rand(1, 1, 20, 30, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    slope, offset = guided_coefficients(guide, torch.cat([0.5 * guide - 0.2, -guide], dim=1))
+    torch.testing.assert_close(slope[:, 0], torch.full_like(slope[:, 0], 0.5), rtol=0, atol=0.01)
+    torch.testing.assert_close(offset[:, 0], torch.full_like(offset[:, 0], -0.2), rtol=0, atol=0.01)
+    torch.testing.assert_close(slope[:, 1], torch.full_like(slope[:, 1], -1.0), rtol=0, atol=0.01)
+
+
+def test_it_is_kornia_s_guided_filter_where_nothing_is_enlarged():
+    from kornia.filters import guided_blur
+
+    generator = torch.Generator().manual_seed(0)
+    guide, values = (torch.rand(1, n, 24, 24, generator=generator) for n in (1, 3))
+    slope, offset = guided_coefficients(guide, values)
+    wanted = guided_blur(guide, values, 5, 0.01**2 * 4, border_type="reflect")
+    inner = (..., slice(5, -5), slice(5, -5))
+    torch.testing.assert_close((slope * guide + offset)[inner], wanted[inner], rtol=0, atol=1e-4)
+
+
+def test_colours_end_at_the_edges_of_the_grey_picture():
+    small = torch.full((1, 1, 16, 16), -0.5)
+    small[..., 8:] = 0.5
+    red = torch.zeros(1, 1, 16, 16)
+    red[..., 8:] = 0.4
+    slope, offset = (
+        F.interpolate(each, scale_factor=8, mode="bilinear")
+        for each in guided_coefficients(small, red)
+    )
+    large = torch.full((1, 1, 128, 128), -0.5)
+    large[..., 64:] = 0.5
+    made = slope * large + offset
+    assert made[..., :64].abs().max() < 0.05  # half of 0.4 without the filter
+    assert (made[..., 64:] - 0.4).abs().max() < 0.05
+
+
+# ---- hints --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_alpha", [True, False])
+def test_strokes_have_the_colour_that_was_wanted(colouriser, image, with_alpha):
+    grey = luminance(image[None])[0]
+    painted = grey.expand(3, -1, -1).clone()
+    painted[:, 30:90, 20:60] += torch.tensor([0.2, -0.1, -0.05])[:, None, None]
+    hints = picture_of(painted)
+    if with_alpha:
+        alpha = torch.zeros(1, 150, 90, dtype=torch.uint8)
+        alpha[:, 30:90, 20:60] = 255
+        hints = picture_of(painted.where(alpha > 0, torch.tensor(0.0)), alpha=alpha)
+    made = colourise_image([colouriser], grey, Colouring(steps=3, hints=hints))
+    wanted = torch.tensor([0.2, -0.1, -0.05])
+    wanted = wanted - (0.299 * wanted[0] + 0.587 * wanted[1] + 0.114 * wanted[2])
+    inside = (made - grey)[:, 42:78, 32:48].mean((1, 2))
+    torch.testing.assert_close(inside, wanted, rtol=0, atol=0.1)
+    without = colourise_image([colouriser], grey, Colouring(steps=3))
+    assert ((without - grey)[:, 42:78, 32:48].mean((1, 2)) - wanted).abs().max() > 0.15
+
+
+def test_hints_of_another_shape_or_without_a_stroke_are_refused(colouriser, image):
+    grey = luminance(image[None])[0]
+    for hints, message in (
+        (picture_of(image[:, :60]), "hints of 90x60 px have another shape"),
+        (picture_of(grey.expand(3, -1, -1)), "the hints hold no coloured stroke"),
+    ):
+        with pytest.raises(ContractError, match=message):
+            colourise_image([colouriser], grey, Colouring(steps=1, hints=hints))
