@@ -36,9 +36,9 @@ def test_a_new_network_draws_what_is_known_of_the_residual(contract, low_res):
     if stage.is_upsampler:
         base = nn.functional.interpolate(base, size=(32, 32), mode="bicubic")
     drawn = made - base
-    assert drawn.std() == pytest.approx(0.1, rel=0.05)
+    assert drawn.std() == pytest.approx(0.1, rel=0.1)
     assert drawn.mean() == pytest.approx(0, abs=0.01)
-    assert drawn.diff(dim=-1).std() == pytest.approx(0.1 * 2**0.5, rel=0.05)  # pixels by themselves
+    assert drawn.diff(dim=-1).std() == pytest.approx(0.1 * 2**0.5, rel=0.1)
 
 
 def test_the_loss_of_the_best_possible_network_is_nothing(low_res):
