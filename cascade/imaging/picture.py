@@ -122,8 +122,7 @@ class Picture:
             DataError: if its numbers have no range of their own.
         """
         image.load()
-        block = image.info.get("exif") or image.getexif().tobytes()
-        return picture_of_pil(image, block, name)
+        return picture_of_pil(image, exif_block(image), name)
 
     def to_pil(self) -> Image.Image:
         """A PIL image of mode L, LA, RGB or RGBA, or I;16 for opaque grey of 16 bits.
@@ -163,12 +162,27 @@ def picture_of_pil(
     return assembled(
         colour,
         alpha,
-        orientation=image.getexif().get(exif.ORIENTATION, 1),
+        orientation=_orientation(image),
         profile=image.info.get("icc_profile") if image.mode not in ("CMYK", "LAB") else None,
         block=block,
         dpi=_resolution(image) or exif.resolution_in_block(block),
         file_format=image.format,
     )
+
+
+def exif_block(image: Image.Image) -> bytes:
+    """EXIF of a loaded PIL image, wherever its file had it; empty where that is damaged."""
+    try:
+        return image.info.get("exif") or image.getexif().tobytes()
+    except Exception:  # Pillow raises many kinds on damaged blocks
+        return b""
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(exif.ORIENTATION, 1)
+    except Exception:  # as above
+        return 1
 
 
 def assembled(

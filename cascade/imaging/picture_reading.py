@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cascade.errors import DataError
 from cascade.imaging import exif
-from cascade.imaging.picture import Picture, assembled, picture_of_pil, turned_dpi
+from cascade.imaging.picture import Picture, assembled, exif_block, picture_of_pil, turned_dpi
 from cascade.imaging.reading import check_size, opened_image, read_bytes
 from cascade.imaging.tiff_fields import DamagedFieldsError, Directory, read_fields
 from cascade.imaging.vips import first_line, libvips
@@ -61,7 +61,7 @@ def decode_picture(data: bytes, name: str) -> Picture:
         return _deep_tiff(data, fields, name)
     with opened_image(data, name) as image:
         image.load()
-        block = data if fields else image.info.get("exif") or image.getexif().tobytes()
+        block = data if fields else exif_block(image)
         deep = None
         if data.startswith(PNG_HEAD) and data[PNG_BITS_AT] == 16:
             deep = _channels(_opened_by_vips(data, "pngload_buffer", name), name)

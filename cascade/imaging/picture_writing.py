@@ -2,12 +2,13 @@
 
 - The format is that of the name's ending: PNG, JPEG, WebP or TIFF.
 - PNG and TIFF (deflate) hold 8 and 16 bits and transparency, without loss. JPEG has quality 95 and
-  all its colour (4:4:4), WebP quality 95; what they cannot hold is refused, never reduced silently.
+  all its colour (4:4:4), WebP quality 95 and a quarter of it (4:2:0, all that it can). What a
+  format cannot hold is refused, never reduced silently.
 - The ICC profile is always written, since without it the colours would be wrong. EXIF, resolution
   (DPI) and settings are metadata, which can be left out.
 - Settings are JSON: in PNG as the text chunk `cascade`, elsewhere in the EXIF field ImageHistory.
 - A file stands under its name only when it is complete.
-- PNG, JPEG and TIFF are written band by band, without a copy of the pixels; libwebp makes its own.
+- PNG, JPEG and TIFF are written band by band, without a copy of the pixels; WebP needs about two.
 
 Shapes: C channels, H and W pixels.
 """
@@ -37,7 +38,7 @@ MAX_TIFF_BYTES = 2**32 - 2**24  # its offsets have 32 bits
 OPTIONS = {
     "png": {"compression": 6, "filter": "all"},
     "jpeg": {"Q": 95, "subsample_mode": "off"},
-    "webp": {"Q": 95, "smart_subsample": True},
+    "webp": {"Q": 95},
     "tiff": {"compression": "deflate", "predictor": "horizontal"},
 }
 ADD = {

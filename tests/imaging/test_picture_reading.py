@@ -153,9 +153,14 @@ def test_a_thumbnail_is_dropped(camera_exif):
     assert b"thumbnail" not in kept
 
 
-def test_damaged_exif_is_left_out():
-    image = encoded(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0II*\0\x99\0\0\0")
-    assert decode_picture(image, "a").exif is None
+@pytest.mark.parametrize("block", [b"II*\0\x99\0\0\0", b"garbage", b"II*\0\x08\0\0\0\xff\xff", b""])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_damaged_exif_is_left_out(kind, block):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(Image.fromarray(RGB), kind, exif=b"Exif\0\0" + block, **options)
+    picture = decode_picture(data, "a")
+    assert picture.exif is None
+    assert kind == "JPEG" or np.array_equal(hwc(picture), RGB)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
