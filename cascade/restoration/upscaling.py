@@ -47,7 +47,8 @@ class Upscaling:
         augmentation_level: noise on what the network is given; hides small faults of it.
         tile_px: side of a tile of the result; default: 512, or the stage's own size where it has
             attention, and less where memory is short.
-        consistent: whether the result, made small again, shall be the picture that was given.
+        consistent: whether the result, made small again, shall be the picture that was given;
+            default: yes, unless a stage was trained to mend damaged pictures.
         precision: `auto`, `fp32` or `bf16`.
     """
 
@@ -58,7 +59,7 @@ class Upscaling:
     guidance: float | None = None
     augmentation_level: float | None = None
     tile_px: int | None = None
-    consistent: bool = True
+    consistent: bool | None = None
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
@@ -66,6 +67,12 @@ class Upscaling:
             raise ContractError(
                 f"scale must be above 1 and at most {LARGEST_SCALE}, got {self.scale:g}."
             )
+
+    def is_consistent(self, stages: Sequence[Stage]) -> bool:
+        """Whether the result of these stages is made to agree with what was given."""
+        if self.consistent is not None:
+            return self.consistent
+        return all(stage.degradation is None for stage in stages)
 
     def settings_of(self, stage: Stage) -> SamplingSettings:
         """How one stage samples."""
@@ -201,21 +208,21 @@ def upscaled_bands(
     channels = passes[0].stage.contract.channels
     given = image[None].float().cpu().expand(-1, channels, -1, -1)  # grey is three equal channels
     kernel = passes[0].stage.contract.resize_kernel
-    current = given
+    current, consistent = given, wanted.is_consistent([step.stage for step in passes])
     for number, step in enumerate(passes):
         if number:
             current = resample(current, step.size_px, kernel)
         told = None if progress is None else _part_of(progress, number, len(passes))
         drawn = _draw(step.stage, current[0], wanted, told)[None]
         on_the_way = number + 1 < len(passes) or tuple(drawn.shape[-2:]) != size
-        if wanted.consistent and on_the_way:
+        if consistent and on_the_way:
             for rows, band in consistent_bands(drawn, current, kernel, band_px=BAND_PX):
                 drawn[..., rows, :] = band
         current = drawn
     current = resample(current, size, kernel)
     is_whole = all(side % small == 0 for side, small in zip(size, given.shape[-2:], strict=True))
     same = size[0] * given.shape[-1] == size[1] * given.shape[-2]
-    if wanted.consistent and is_whole and same:
+    if consistent and is_whole and same:
         return size, consistent_bands(current, given, kernel, band_px=BAND_PX)
     return size, _bands(current)
 

@@ -27,6 +27,11 @@ def start_from(stage: Stage, trained: Stage) -> None:
             f"init_from: that stage predicts {trained.process.prediction}, this one "
             f"{stage.process.prediction}; set diffusion.prediction to match."
         )
+    if (stage.process.residual is None) != (trained.process.residual is None):
+        raise WeightsError(
+            "init_from: one of the stages predicts what its image leaves open, the other whole "
+            "images; set diffusion.residual_std in both or in neither."
+        )
     given = trained.state_dict()
     wanted = stage.state_dict()
     tables = _label_tables(stage, trained, wanted)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.grey import luminance
 from cascade.conditioning.low_resolution import resize
 from cascade.contract import Contract
@@ -119,6 +121,15 @@ def error_made_small(result: Tensor, image: Tensor) -> float:
     """In 8-bit units squared."""
     small = resize(result[None], (22, 17), "bicubic")[0]
     return float(((small - image) * 127.5).pow(2).mean())
+
+
+def test_a_stage_that_mends_damage_need_not_agree_with_what_was_damaged(upsampler, image):
+    wanted = Upscaling(steps=2, seed=3, precision="fp32")
+    upsampler.degradation = Degradation()
+    free = upscale_image([upsampler], image, wanted)
+    assert error_made_small(free, image) > 200
+    agreeing = upscale_image([upsampler], image, replace(wanted, consistent=True))
+    assert error_made_small(agreeing, image) < 3
 
 
 def test_fractions_are_resampled_and_keep_the_mean(upsampler, image):

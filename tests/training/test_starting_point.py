@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from cascade.build import build_stage
 from cascade.conditioning.labels import LabelVocabulary
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import WeightsError
 from cascade.recipe import find_recipe, load_stage_recipe
 from cascade.stage import Stage
@@ -45,6 +49,15 @@ def test_all_weights_are_taken_over_and_classes_by_their_names():
 def test_what_does_not_fit_is_named(overrides, words):
     with pytest.raises(WeightsError, match=words):
         start_from(make_stage("cat", overrides=overrides), make_stage("cat"))
+
+
+def test_what_is_predicted_must_be_the_same_with_residuals_too(colouriser):
+    whole, residual = copy.deepcopy(colouriser), copy.deepcopy(colouriser)
+    for stage, std in ((whole, None), (residual, 0.1)):
+        stage.process = NoiseProcess(NoiseSchedule(), prediction="x0", residual_std=std)
+    start_from(residual, copy.deepcopy(residual))
+    with pytest.raises(WeightsError, match=r"set diffusion.residual_std in both or in neither"):
+        start_from(residual, whole)
 
 
 def test_a_run_starts_from_a_trained_stage_and_resumes_from_its_own_checkpoint(
