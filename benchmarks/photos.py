@@ -1,7 +1,7 @@
 """Super-resolution x4 of held-out photographs: ours beside bicubic, DAT-light and RealESRGAN.
 
     python benchmarks/photos.py --data "data/photos/heldout-*.tar" \\
-        --ours runs/photo-x4 --regression runs/photo-x4-regression --out out/photos
+        --regression runs/photo-x4-regression --out out/photos
 
 Every crop of 256 px is made small by antialiased bicubic, rounded to 8 bits, and enlarged again by
 each method, in turn and one at a time. Prints a table and writes `scores.json` and `sheet.png`:
@@ -27,14 +27,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade import CascadePipeline, Stage, open_source
+from cascade import Stage, open_source
 from cascade.build import find_stage, load_pipeline
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.errors import CascadeError, WeightsError
@@ -48,10 +48,11 @@ from cascade.evaluation.metrics import (
 )
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, save_png
+from cascade.restoration.upscaling import Upscaling, upscale_image
 
 SCALE = 4
 COLUMNS = ("PSNR dB", "SSIM", "PD", "KID x1000", "LR", "s/image")
-Upscaler = Callable[[Tensor, Sequence[int]], Tensor]  # small images and seeds to large images
+Method = Callable[[Tensor, Sequence[int]], Tensor]  # images and seeds to images
 
 
 def main() -> None:
@@ -70,7 +71,7 @@ def main() -> None:
     print(f"n = {len(truth)} crops of {truth.shape[-1]} px; PD and KID on {extractor.name}")
     print(f"{'':20}" + "".join(f"{name:>14}" for name in COLUMNS))
     for name, upscale in methods.items():
-        results, seconds = run(upscale, low_res, arguments.batch)
+        results, seconds = run(upscale, low_res)
         scores[name] = measure(extractor, results, truth, low_res, features) | {"s/image": seconds}
         shown.append(results[on_sheet])
         print(f"{name:20}" + table_cells(scores[name]), flush=True)
@@ -88,11 +89,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data", default="data/photos/heldout-*.tar", help="shards or a folder of crops")
-    add("--ours", help="a run, a stage's folder, or a pipeline")
+    add("--ours", default="photo-x4", help="a pipeline, a run, or a stage's folder")
     add("--regression", help="the same for the regression baseline")
     add("--steps", type=int, help="of ours; default: the stage's own")
+    add("--also-free", action="store_true", help="ours also without low-resolution consistency")
     add("--count", type=int, help="the first so many crops; default: all")
-    add("--batch", type=int, default=8, help="images at a time, for ours")
     add("--shown", type=int, default=12, help="crops on the sheet, spread over all")
     add("--no-peers", action="store_true", help="only bicubic and ours")
     add("--out", type=Path, default=Path("out/photos"))
@@ -114,9 +115,9 @@ def small_size(images: Tensor) -> tuple[int, int]:
 # Methods
 
 
-def all_methods(arguments: argparse.Namespace) -> dict[str, Upscaler]:
+def all_methods(arguments: argparse.Namespace) -> dict[str, Method]:
     """The methods that can run here, in the order of the table."""
-    methods: dict[str, Upscaler] = {"bicubic": bicubic}
+    methods: dict[str, Method] = {"bicubic": bicubic}
     peers = {} if arguments.no_peers else {"DAT-light": dat_light, "RealESRGAN-x4plus": realesrgan}
     for name, load in peers.items():
         try:
@@ -124,9 +125,12 @@ def all_methods(arguments: argparse.Namespace) -> dict[str, Upscaler]:
         except ImportError as error:
             print(f'{name} is left out ({error}); pip install "cascade-diffusion[peers]"')
     if arguments.regression:
-        methods["regression"] = load_ours(arguments.regression, None)
-    if arguments.ours:
-        methods["ours"] = load_ours(arguments.ours, arguments.steps)
+        methods["regression"] = load_ours(arguments.regression)
+    methods["ours"] = load_ours(arguments.ours, steps=arguments.steps)
+    if arguments.also_free:
+        methods["ours, not corrected"] = load_ours(
+            arguments.ours, steps=arguments.steps, consistent=False
+        )
     return methods
 
 
@@ -135,7 +139,7 @@ def bicubic(low_res: Tensor, seeds: Sequence[int]) -> Tensor:
     return resize(low_res, (low_res.shape[-2] * SCALE, low_res.shape[-1] * SCALE), "bicubic")
 
 
-def dat_light() -> Upscaler:
+def dat_light() -> Method:
     """DAT-light x4 (Chen et al. 2023, arXiv 2308.03364), through its network, in fp32.
 
     The package's own `upscale` cuts values instead of rounding them, and blurs the border as the
@@ -151,7 +155,7 @@ def dat_light() -> Upscaler:
     return upscale
 
 
-def realesrgan() -> Upscaler:
+def realesrgan() -> Method:
     """RealESRGAN-x4plus (Wang et al. 2021, arXiv 2107.10833) by ncnn, without Vulkan."""
     import ncnn  # pyright: ignore[reportMissingImports]
 
@@ -176,41 +180,40 @@ def realesrgan() -> Upscaler:
     return lambda low_res, seeds: torch.stack([one(image) for image in low_res])
 
 
-def load_ours(path: str, steps: int | None) -> Upscaler:
-    """A trained stage, or a pipeline whose stage takes such small images."""
+def load_ours(path: str, **options: Any) -> Method:
+    """A run, a stage's folder or a pipeline, used as `cascade upscale` does."""
+    stages = load_stages(path)
+
+    def upscale(low_res: Tensor, seeds: Sequence[int]) -> Tensor:
+        return torch.stack(
+            [
+                upscale_image(stages, image, Upscaling(scale=SCALE, seed=seed, **options))
+                for image, seed in zip(low_res, seeds, strict=True)
+            ]
+        )
+
+    return upscale
+
+
+def load_stages(path: str) -> list[Stage]:
+    """The stages of a pipeline, or the one of a run or a stage's folder."""
     try:
-        stage = Stage.from_pretrained(find_stage(Path(path))).eval()
+        return [Stage.from_pretrained(find_stage(Path(path))).eval()]
     except WeightsError:
-        return partial(_by_pipeline, load_pipeline(path), steps)
-    return partial(_by_stage, stage, steps)
-
-
-def _by_stage(stage: Stage, steps: int | None, low_res: Tensor, seeds: Sequence[int]) -> Tensor:
-    settings = stage.sampling.changed(steps=steps)
-    return stage.sample(seeds, low_res=low_res, settings=settings, precision="auto")
-
-
-def _by_pipeline(
-    pipeline: CascadePipeline, steps: int | None, low_res: Tensor, seeds: Sequence[int]
-) -> Tensor:
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline(image=low_res, seeds=seeds, steps=steps, output_type="pt").images
+        return [stage for _, stage in load_pipeline(path).stages.items()]
 
 
 # Figures
 
 
 @torch.no_grad()
-def run(upscale: Upscaler, low_res: Tensor, batch: int) -> tuple[Tensor, float]:
+def run(method: Method, given: Tensor) -> tuple[Tensor, float]:
     """Results (B, 3, H, W) rounded to 8 bits, and seconds per image after a first one aside."""
-    upscale(low_res[:1], [0])
+    method(given[:1], [0])
     begun = time.perf_counter()
-    parts = [
-        upscale(part, range(batch * index, batch * index + len(part)))
-        for index, part in enumerate(low_res.split(batch))
-    ]
-    seconds = (time.perf_counter() - begun) / len(low_res)
-    return quantise(torch.cat(parts)), seconds
+    results = method(given, range(len(given)))
+    seconds = (time.perf_counter() - begun) / len(given)
+    return quantise(results), seconds
 
 
 def measure(
