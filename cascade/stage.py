@@ -6,7 +6,6 @@ label fields.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -28,15 +27,13 @@ from cascade.diffusion.guidance import guide
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.samplers import PairSampler, Sampler, make_sampler
-from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import CascadeError, ContractError, WeightsError, nearest
 from cascade.files import atomic_folder
 from cascade.networks.embedding import ConditionEmbedding
 from cascade.networks.stage_network import NETWORKS, StageNetwork
 from cascade.sampling_settings import SamplingSettings
-from cascade.weights import load_component, read_json, save_component
+from cascade.stage_files import STAGE_ENTRIES, read_stage, write_stage
 
-STAGE_ENTRIES = ("stage.json", "embedding", "scheduler", *NETWORKS)
 StepCallback = Callable[[int, int, dict[str, Tensor]], Mapping[str, Tensor] | None]
 
 
@@ -542,26 +539,7 @@ class Stage(nn.Module):
 
     def write(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
         """Write into a folder that the caller makes atomic."""
-        save_component(self.network.backbone, folder / self.network.component, dtype=dtype)
-        if self.network.embedding is not None:
-            save_component(self.network.embedding, folder / "embedding", dtype=dtype)
-        (folder / "scheduler").mkdir(parents=True, exist_ok=True)
-        scheduler = {
-            "_class_name": "DDIMScheduler",
-            "prediction_type": {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}[
-                self.process.prediction
-            ],
-            "timestep_spacing": "trailing",
-            "set_alpha_to_one": True,
-            "clip_sample": self.sampling.threshold == "static",
-            "thresholding": self.sampling.threshold == "dynamic",
-            "dynamic_thresholding_ratio": self.sampling.percentile,
-            "sample_max_value": 100.0,  # diffusers' default of 1 would make it a static clip
-            **self.process.schedule.diffusers_config(),
-        }
-        for name, values in (("scheduler/scheduler_config", scheduler), ("stage", self.config())):
-            text = json.dumps(values, indent=2) + "\n"
-            (folder / f"{name}.json").write_text(text, encoding="utf-8")
+        write_stage(folder, self.network, self.process, self.sampling, self.config(), dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Stage:
@@ -570,42 +548,10 @@ class Stage(nn.Module):
         Raises:
             WeightsError: if the folder is missing, incomplete, damaged, or not a stage.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise WeightsError(f"no stage at {folder}: the folder does not exist.")
-        config = read_json(folder / "stage.json")
+        arguments = read_stage(Path(folder))
         try:
-            network_class = NETWORKS[config["network"]]
-            embedding = None
-            contract = Contract.from_dict(config["contract"])
-            damage = config.get("degradation")  # not known to the first stages that were saved
-            if config["labels"] or contract.takes_image:
-                embedding = load_component(ConditionEmbedding, folder / "embedding")
-            backbone = load_component(network_class.backbone_class, folder / config["network"])
-            network = network_class(
-                backbone,
-                embedding,
-                patch_size=config["patch_size"],
-                size_multiple_px=config["size_multiple_px"],
-            )
-            stage = cls(
-                network,
-                NoiseProcess(NoiseSchedule(**config["schedule"]), **config["process"]),
-                contract,
-                labels=LabelVocabulary(config["labels"]) if config["labels"] else None,
-                label_drop=config["label_drop"],
-                image_drop=config[
-                    "image_drop" if "image_drop" in config else "low_res_drop"  # its name before
-                ],
-                blur_probability=config["blur_probability"],
-                degradation=Degradation(**damage) if damage else None,
-                sampling=SamplingSettings(**config["sampling"]),
-            )
-        except WeightsError:
-            raise
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            reason = error if isinstance(error, CascadeError) else repr(error)
+            return cls(**arguments).eval()
+        except CascadeError as error:  # its parts are right, but do not go together
             raise WeightsError(
-                f"{folder / 'stage.json'} does not describe a stage: {reason}"
+                f"{Path(folder) / 'stage.json'} does not describe a stage: {error}"
             ) from error
-        return stage.eval()

@@ -22,6 +22,7 @@ FLOORS = (
     ("training", "pipeline", "evaluation"),
     ("chain", "model_card", "pipeline_inputs", "restoration"),
     ("stage",),
+    ("stage_files",),
     ("networks", "data"),
     ("contract", "imaging"),
     ("conditioning", "weights"),
