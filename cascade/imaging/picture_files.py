@@ -36,14 +36,12 @@ class Extras:
         dpi: pixels per inch across and down.
         text: ASCII, for the PNG text chunk `cascade`.
         size: (H, W) in pixels.
-        has_alpha: whether the picture has transparency.
     """
 
     exif: bytes | None
     dpi: tuple[float, float] | None
     text: str | None
     size: tuple[int, int]
-    has_alpha: bool
 
 
 def add_to_png(source: BinaryIO, target: BinaryIO, extras: Extras) -> None:
@@ -102,14 +100,13 @@ def add_to_webp(source: BinaryIO, target: BinaryIO, extras: Extras) -> None:
         source.seek(0)
         shutil.copyfileobj(source, target)
         return
-    exif_flag, alpha_flag = 0x08, 0x10
+    exif_flag = 0x08
     if name == b"VP8X":
         first = bytearray(source.read(18))
         first[8] |= exif_flag
-    else:
-        flags = exif_flag | (alpha_flag if extras.has_alpha else 0)
+    else:  # neither transparency nor a profile
         height, width = extras.size
-        first = b"VP8X" + struct.pack("<LL", 10, flags)
+        first = b"VP8X" + struct.pack("<LL", 10, exif_flag)
         first += (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     last = b"EXIF" + struct.pack("<L", len(extras.exif)) + extras.exif
     last += bytes(len(last) % 2)

@@ -148,7 +148,6 @@ def _extras(
         dpi=picture.dpi if metadata else None,
         text=text,
         size=picture.size,
-        has_alpha=picture.alpha is not None,
     )
 
 

@@ -256,6 +256,7 @@ FILES = {
     kind: encoded(Image.fromarray(RGB.repeat(12, 0).repeat(9, 1)), kind)
     for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 }
+FILES |= {"head-first TIFF": rgb_tiff_of(DEEP[..., :3])}
 FILES |= {"deep PNG": png_of(DEEP), "deep TIFF": deep_file("tiff", 3), "grey": deep_file("tiff", 2)}
 
 
