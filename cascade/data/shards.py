@@ -18,7 +18,19 @@ from cascade.imaging.reading import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
-class _ShardImage:
+class ShardImage:
+    """Where an image lies in a shard.
+
+    Attributes:
+        shard: the tar file.
+        shard_name: what to call it in messages.
+        member: name of the image's file in it.
+        key: the same without suffix, by webdataset's rules.
+        offset: of its first byte.
+        size_bytes: of the image file.
+        labels: that stand beside it.
+    """
+
     shard: Path
     shard_name: str
     member: str
@@ -26,6 +38,27 @@ class _ShardImage:
     offset: int
     size_bytes: int
     labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What to call the image in messages."""
+        return f"{self.shard_name}:{self.member}"
+
+    def read(self) -> bytes:
+        """The bytes of the image file.
+
+        Raises:
+            DataError: if they cannot be read.
+        """
+        try:
+            with open(self.shard, "rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size_bytes)
+        except OSError as error:
+            raise DataError(f"{self.name}: cannot be read ({error.strerror}).") from error
+        if len(data) < self.size_bytes:
+            raise DataError(f"{self.name}: the shard is truncated.")
+        return data
 
 
 class ShardSource(ImageSource):
@@ -54,7 +87,7 @@ class ShardSource(ImageSource):
         cache_dir: Path | None = None,
         damaged: list[str] | None = None,
     ) -> None:
-        shards = _find_shards(pattern, cache_dir or default_cache())
+        shards = find_shards(pattern, cache_dir or default_cache())
         if not shards:
             raise DataError(f"no data at {pattern}: no shard matches.")
         images = []
@@ -77,28 +110,26 @@ class ShardSource(ImageSource):
         return self.images[index].key
 
     def name(self, index: int) -> str:
-        image = self.images[index]
-        return f"{image.shard_name}:{image.member}"
+        return self.images[index].name
 
     def read(self, index: int) -> bytes:
-        image = self.images[index]
-        try:
-            with open(image.shard, "rb") as file:
-                file.seek(image.offset)
-                data = file.read(image.size_bytes)
-        except OSError as error:
-            raise DataError(f"{self.name(index)}: cannot be read ({error.strerror}).") from error
-        if len(data) < image.size_bytes:
-            raise DataError(f"{self.name(index)}: the shard is truncated.")
-        return data
+        return self.images[index].read()
 
     def labels(self, index: int) -> dict[str, str]:
         image = self.images[index]
         return self._pattern.fields(image.key) | image.labels
 
 
-def _find_shards(pattern: str, cache: Path) -> list[tuple[Path, str]]:
-    """Each shard's file and what to call it."""
+def find_shards(pattern: str, cache: Path) -> list[tuple[Path, str]]:
+    """Find shards, and copy remote ones to the cache: each one's file and what to call it.
+
+    Args:
+        pattern: as for `ShardSource`.
+        cache: folder of the copies.
+
+    Raises:
+        DataError: if it is no pattern, or a shard cannot be fetched.
+    """
     try:
         parts = expand_urls(pattern)
     except (ValueError, AssertionError) as error:
@@ -109,7 +140,7 @@ def _find_shards(pattern: str, cache: Path) -> list[tuple[Path, str]]:
     return [(Path(path), path) for path in local] + copies
 
 
-def index_shard(shard: Path, name: str) -> list[_ShardImage]:
+def index_shard(shard: Path, name: str) -> list[ShardImage]:
     """Find the images of a shard and their labels.
 
     Args:
@@ -119,7 +150,7 @@ def index_shard(shard: Path, name: str) -> list[_ShardImage]:
     Raises:
         DataError: if it is damaged, truncated, or holds a member that is too large.
     """
-    images: dict[str, _ShardImage] = {}
+    images: dict[str, ShardImage] = {}
     labels: dict[tuple[str, str], dict[str, str]] = {}
     parsers = {"txt": caption, "json": json_labels}
     try:
@@ -132,7 +163,7 @@ def index_shard(shard: Path, name: str) -> list[_ShardImage]:
                     raise DataError(f"{name}:{member.name} has {member.size} bytes; refused.")
                 place = (member.offset_data, member.size)
                 if f".{suffix.lower()}" in IMAGE_SUFFIXES:
-                    images[member.name] = _ShardImage(shard, name, member.name, key, *place)
+                    images[member.name] = ShardImage(shard, name, member.name, key, *place)
                 elif suffix in parsers:
                     data = _member_bytes(tar, member)
                     labels[key, suffix] = parsers[suffix](data, f"{name}:{member.name}")
