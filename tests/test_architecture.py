@@ -17,7 +17,7 @@ CHECKOUT = PACKAGE.parent
 # A floor imports only from the floors below it; two modules of one floor do not know each other.
 FLOORS = (
     ("cli",),
-    ("generation", "diagnosis"),
+    ("generation", "diagnosis", "bulk"),
     ("build",),
     ("training", "pipeline", "evaluation"),
     ("chain", "model_card", "pipeline_inputs", "restoration"),

@@ -11,6 +11,7 @@ import typer
 
 from cascade import __version__
 from cascade.cli.chain import chain
+from cascade.cli.colourise import colourise
 from cascade.cli.copy import copy
 from cascade.cli.data import data
 from cascade.cli.doctor import doctor
@@ -20,6 +21,7 @@ from cascade.cli.ls import ls
 from cascade.cli.report import report
 from cascade.cli.show import show
 from cascade.cli.train import train
+from cascade.cli.upscale import upscale
 from cascade.cli.validate import validate
 from cascade.errors import CascadeError, OtherProcessError, RecipeError
 
@@ -32,8 +34,10 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try [bold]cascade generate emoji-256 -n 16 -o out[/bold].",
 )
-for verb in (generate, train, report, ema, chain, ls, show, copy, validate, doctor):
+for verb in (generate, upscale, colourise, train, report, ema, chain, ls, show, copy, validate):
     app.command()(verb)
+app.command()(doctor)
+app.command("colorize", hidden=True)(colourise)
 app.add_typer(data, name="data")
 
 

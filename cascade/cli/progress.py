@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,6 +18,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column
+
+if TYPE_CHECKING:
+    from cascade.bulk.work import Moment
 
 LINE_S = 30
 
@@ -166,3 +169,63 @@ class SamplingProgress:
             total = self._num_images * pipeline.num_timesteps
             self._tasks[name] = self._progress.add_task(name, total=total)
         self._progress.advance(self._tasks[name], len(kwargs["seeds"]))
+
+
+class BulkProgress:
+    """All pictures with the time left, and the one at hand with its own part.
+
+    A terminal gets two bars; a file or pipe gets a line for every picture.
+
+    Args:
+        quiet: whether to show nothing.
+        console: default: the error output.
+    """
+
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        self._quiet = quiet
+        self._console = console or Console(stderr=True)
+        ellipsis = Column(no_wrap=True, overflow="ellipsis", min_width=20, max_width=40)
+        self._progress = Progress(
+            TextColumn("{task.description}", table_column=ellipsis, markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._all: TaskID | None = None
+        self._current: TaskID | None = None
+        self._name = ""
+
+    def __enter__(self) -> BulkProgress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def update(self, moment: Moment) -> None:
+        """Show how far the work is."""
+        if self._quiet:
+            return
+        if not self._console.is_terminal:
+            if moment.said:
+                self._console.file.write(f"{moment.said}\n")
+                self._console.file.flush()
+            return
+        if self._all is None or self._current is None:
+            self._all = self._progress.add_task("all pictures", total=moment.total, count="")
+            self._current = self._progress.add_task("", total=1.0, count="")
+            self._progress.start()
+        if moment.name != self._name:
+            self._name = moment.name
+            self._progress.reset(self._current, description=moment.name)
+        self._progress.update(self._current, completed=moment.part)
+        self._progress.update(
+            self._all,
+            completed=moment.finished + moment.part * (not moment.said),
+            count=f"{moment.finished}/{moment.total}",
+        )
+
+    def stop(self) -> None:
+        """Take the bars off."""
+        if self._all is not None:
+            self._progress.stop()

@@ -127,7 +127,7 @@ def pil_to_tensor(image: Image.Image, name: str = "the image") -> Tensor:
     if image.mode.startswith("I"):  # 16-bit grey
         grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
         return (grey.clamp(0, 1) * 2 - 1).expand(3, -1, -1).contiguous()
-    pixels = torch.from_numpy(np.array(_to_rgb(image)))  # (H, W, 3)
+    pixels = torch.from_numpy(np.array(to_rgb(image)))  # (H, W, 3)
     return pixels.permute(2, 0, 1).float() / 127.5 - 1
 
 
@@ -143,8 +143,8 @@ def check_range(image: Image.Image, name: str) -> None:
         )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit sRGB, laid on white where it is transparent."""
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture of 8 bits in sRGB, laid on white where it is transparent."""
     alpha = None
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         grey = image.mode in ("L", "LA")

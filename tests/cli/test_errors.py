@@ -10,7 +10,8 @@ import pytest
 
 from cascade import __version__
 
-VERBS = ("generate", "train", "ema", "chain", "ls", "show", "copy", "validate", "doctor")
+VERBS = ("generate", "upscale", "colourise", "train", "ema", "chain", "ls", "show", "copy")
+VERBS += ("validate", "doctor")
 RUN = "from cascade.cli.main import run; run()"
 
 

@@ -16,6 +16,7 @@ import sys
 import torch
 
 import cascade.build
+import cascade.bulk.commands
 import cascade.cli.main
 import cascade.cli.progress
 import cascade.training.trainer

@@ -1,0 +1,143 @@
+"""Sheets to look at: before and after side by side, and one picture with several seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from cascade.errors import OutputError
+from cascade.files import atomic_file
+from cascade.imaging.picture import Picture
+from cascade.imaging.reading import to_rgb
+
+MAX_PX = 1600
+GAP_PX = 6
+CAPTION_PX = 22
+MARK = "made by cascade"  # in each sheet, so that nobody else's picture is taken for one
+Before = Literal["bicubic", "grey"]
+Size = tuple[int, int]
+
+
+class Cell(NamedTuple):
+    """A picture on a sheet, with the words above it."""
+
+    caption: str
+    image: Image.Image
+
+
+def write_comparison(
+    source: Picture, result: Picture, path: Path, *, before: Before, caption: str
+) -> None:
+    """Write a sheet with the input on the left and the result on the right.
+
+    Where they must be shrunk to fit, a second row shows their middle at full size.
+
+    Args:
+        source: the input.
+        result: what was made of it.
+        path: of the sheet, a JPEG.
+        before: whether the input is shown enlarged by bicubic, or as grey.
+        caption: of the result.
+
+    Raises:
+        OutputError: if it cannot be written, or somebody else's file stands there.
+    """
+    left, right = _flat(source), _flat(result)
+    if before == "grey":
+        left = left.convert("L").convert("RGB")
+    size = _fitting(right.size, columns=2)
+    cells = [
+        Cell("before, enlarged by bicubic" if before == "bicubic" else "before", _part(left, size)),
+        Cell(caption, _part(right, size)),
+    ]
+    if size != right.size:
+        middle = (min(size[0], right.width), min(size[0], right.height))
+        share = (middle[0] / right.width, middle[1] / right.height)
+        cells += [
+            Cell("the middle of it", _part(left, middle, share)),
+            Cell("", _part(right, middle, share)),
+        ]
+    _save(_sheet(cells, columns=2), path)
+
+
+def write_variants(variants: Sequence[tuple[str, Picture]], path: Path) -> None:
+    """Write a sheet of one picture made several times.
+
+    Args:
+        variants: words and pictures, all of one size.
+        path: of the sheet, a PNG.
+
+    Raises:
+        OutputError: if it cannot be written, or somebody else's file stands there.
+    """
+    columns = len(variants) if len(variants) < 4 else math.ceil(math.sqrt(len(variants)))
+    cells = []
+    for caption, picture in variants:
+        image = _flat(picture)
+        cells.append(Cell(caption, _part(image, _fitting(image.size, columns))))
+    _save(_sheet(cells, columns), path)
+
+
+def _flat(picture: Picture) -> Image.Image:
+    """8-bit sRGB on white."""
+    image = picture.to_pil()
+    if image.mode == "I;16":
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    return to_rgb(image)
+
+
+def _fitting(size: Size, columns: int) -> Size:
+    """The size at which pictures side by side are no wider, and none is higher, than `MAX_PX`."""
+    width = (MAX_PX - (columns - 1) * GAP_PX) // columns
+    factor = min(1.0, width / size[0], MAX_PX / size[1])
+    return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
+
+
+def _part(image: Image.Image, size: Size, share: tuple[float, float] = (1, 1)) -> Image.Image:
+    """The middle of a picture, as a share of its width and height, at some size."""
+    margins = [side * (1 - part) / 2 for side, part in zip(image.size, share, strict=True)]
+    box = (margins[0], margins[1], image.width - margins[0], image.height - margins[1])
+    return image.resize(size, Image.Resampling.BICUBIC, box=box)
+
+
+def _sheet(cells: Sequence[Cell], columns: int) -> Image.Image:
+    width = max(cell.image.width for cell in cells)
+    rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
+    heights = [CAPTION_PX + max(cell.image.height for cell in row) for row in rows]
+    size = (columns * (width + GAP_PX) - GAP_PX, sum(heights) + GAP_PX * (len(rows) - 1))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=CAPTION_PX * 0.6)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            left = column * (width + GAP_PX)
+            draw.text((left + 2, top + 3), cell.caption, fill="black", font=font)
+            sheet.paste(cell.image, (left, top + CAPTION_PX))
+        top += height + GAP_PX
+    return sheet
+
+
+def _save(sheet: Image.Image, path: Path) -> None:
+    if path.exists() and not _is_ours(path):
+        raise OutputError(f"{path} is no sheet of this command; move it away.")
+    text = PngInfo()
+    text.add_text("comment", MARK)
+    with atomic_file(path) as temporary:
+        if path.suffix == ".png":
+            sheet.save(temporary, format="PNG", pnginfo=text)
+        else:
+            sheet.save(temporary, format="JPEG", quality=92, subsampling=0, comment=MARK)
+
+
+def _is_ours(path: Path) -> bool:
+    with suppress(OSError, ValueError, SyntaxError), Image.open(path) as image:
+        return image.info.get("comment") in (MARK, MARK.encode())
+    return False

@@ -1,0 +1,76 @@
+"""`cascade upscale`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cascade.cli import bulk
+
+
+def upscale(
+    inputs: bulk.Inputs,
+    out: bulk.Out,
+    model: Annotated[
+        str, typer.Option(help="A bundled pipeline, a saved one's folder, or a Hub id.")
+    ] = "photo-x4",
+    scale: Annotated[
+        float | None,
+        typer.Option(min=1, max=64, help="Such as 2, 3.5 or 8; default: the model's own."),
+    ] = None,
+    steps: bulk.Steps = None,
+    sampler: bulk.Sampler = None,
+    guidance: bulk.Guidance = None,
+    seed: bulk.Seed = 0,
+    tile: bulk.Tile = None,
+    augmentation: Annotated[
+        float | None, typer.Option(help="Noise on the input, which hides small faults of it.")
+    ] = None,
+    no_consistency: Annotated[
+        bool,
+        typer.Option("--no-consistency", help="The result, made small, may differ from the input."),
+    ] = False,
+    device: bulk.Device = None,
+    image_format: bulk.Format = None,
+    compare: bulk.Compare = False,
+    no_metadata: bulk.NoMetadata = False,
+    overwrite: bulk.Overwrite = False,
+) -> None:
+    """Enlarge pictures of any size: one, a folder, or many, shared between processes.
+
+    The same command again goes on where it stopped. A bad picture is left behind and listed at the
+    end, which is then 1.
+
+    Examples:
+
+    cascade upscale photo.jpg -o large.jpg
+
+    cascade upscale photos 'scans/**/*.tif' -o large --scale 2 --compare
+
+    accelerate launch --num_processes 8 -m cascade.cli upscale 'shards/*.tar' -o large
+    """
+    from cascade.bulk.commands import Request, prepare_upscaling
+    from cascade.restoration.upscaling import Upscaling
+
+    request = Request(
+        inputs=inputs,
+        out=out,
+        model=model,
+        device=device,
+        image_format=None if image_format is None else image_format.value,
+        compare=compare,
+        metadata=not no_metadata,
+        overwrite=overwrite,
+    )
+    wanted = Upscaling(
+        scale=scale,
+        seed=seed,
+        steps=steps,
+        sampler=None if sampler is None else sampler.value,
+        guidance=guidance,
+        augmentation_level=augmentation,
+        tile_px=tile,
+        consistent=not no_consistency,
+    )
+    bulk.work_through(lambda report: prepare_upscaling(request, wanted, report=report))

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cascade.bulk.inputs import find_inputs
+from cascade.data.shard_writing import write_tar
+from cascade.errors import DataError, OutputError
+
+
+def png(size: tuple[int, int] = (4, 4)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, "red").save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch) -> Path:
+    """Pictures, hidden files and others, in folders; the folder around them is the current one."""
+    for name in ("b.png", "a.JPG", "notes.txt", ".hidden.png", "sub/c.webp", "sub/deep/d.tiff"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png())
+    (tmp_path / "photos" / ".trash").mkdir()
+    (tmp_path / "photos" / ".trash" / "e.png").write_bytes(png())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "photos"
+
+
+def places(*inputs: str, **options) -> list[str]:
+    return [str(picture.place) for picture in find_inputs(inputs, **options).pictures]
+
+
+def test_folders_keep_their_structure_and_hidden_and_other_files_are_passed_over(photos):
+    assert places("photos") == ["a.JPG", "b.png", "sub/c.webp", "sub/deep/d.tiff"]
+    found = find_inputs(["photos"])
+    assert {path.name for path in found.passed_over} == {"notes.txt", ".hidden.png"}
+    assert found.unreadable == []
+    assert [picture.name for picture in found.pictures][2] == "photos/sub/c.webp"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos/*.png", ["b.png"]),
+        ("photos/**/*.tiff", ["sub/deep/d.tiff"]),
+        ("photos/**", ["a.JPG", "b.png", "sub/c.webp", "sub/deep/d.tiff"]),
+        ("photos/s*", ["sub/c.webp", "sub/deep/d.tiff"]),  # folders, as a shell would give them
+        ("*/sub/*", ["photos/sub/c.webp", "photos/sub/deep/d.tiff"]),
+        ("photos/[ab].*", ["a.JPG", "b.png"]),
+    ],
+)
+def test_globs_keep_the_structure_from_their_first_wildcard_on(photos, pattern, expected):
+    assert places(pattern) == expected
+
+
+def test_a_file_that_is_named_is_always_tried_and_goes_by_its_name_alone(photos):
+    assert places("photos/notes.txt", "photos/.hidden.png", "photos/sub/deep/d.tiff") == [
+        "notes.txt",
+        ".hidden.png",
+        "d.tiff",
+    ]
+    (photos / "odd[1].png").write_bytes(png())
+    assert places("photos/odd[1].png") == ["odd[1].png"]  # no glob, because it is there
+
+
+def test_a_picture_that_is_named_twice_is_taken_once(photos):
+    (photos / "link.png").symlink_to(photos / "b.png")
+    assert places("photos/b.png", "photos", "./photos/../photos/b.png") == [
+        "b.png",
+        "a.JPG",
+        "sub/c.webp",
+        "sub/deep/d.tiff",
+    ]
+
+
+@pytest.mark.parametrize("given", ["photos", "photos/**", "photos/sub/*"])
+def test_results_are_not_taken_for_inputs(photos, given):
+    before = places(given)
+    out = photos / "sub" / "large"
+    out.mkdir()
+    (out / "b.png").write_bytes(png())
+    assert places(given, results=Path("photos/sub/large")) == before
+    (photos.parent / "link").symlink_to(out)
+    assert places(given, results=Path("link")) == before
+    assert places(given) != before
+
+
+def test_the_folder_of_the_results_cannot_be_an_input(photos):
+    with pytest.raises(OutputError, match="photos is an input, so the results cannot go there"):
+        find_inputs(["photos"], results=photos.parent / "photos" / "sub" / "..")
+
+
+def test_shards_give_their_pictures_into_a_folder_of_their_name(photos):
+    members = [("cat/1.png", png((3, 2))), ("cat/1.json", b"{}"), ("2.jpg", png((5, 5)))]
+    write_tar(Path("set-0.tar"), members)
+    write_tar(Path("set-1.tar"), [("3.png", png())])
+    both = ["set-0/2.jpg", "set-0/cat/1.png", "set-1/3.png"]
+    assert places("set-0.tar", "set-1.tar") == both
+    assert places("*.tar") == both
+    assert places("set-{0..1}.tar") == both
+    (picture,) = (each for each in find_inputs(["set-0.tar"]).pictures if each.place.stem == "1")
+    assert picture.name == "set-0.tar:cat/1.png"
+    assert picture.read().size == (2, 3)
+    assert picture.stamp() == (len(png((3, 2))), os.stat("set-0.tar").st_mtime_ns)
+    Path("alone.png").write_bytes(png((3, 2)))
+    assert picture.sha256() == find_inputs(["alone.png"]).pictures[0].sha256()
+
+
+def test_a_damaged_shard_is_noted_and_the_others_are_taken(photos):
+    write_tar(Path("good.tar"), [("3.png", png())])
+    Path("bad.tar").write_bytes(b"x" * 5000)
+    found = find_inputs(["bad.tar", "good.tar"])
+    assert [str(picture.place) for picture in found.pictures] == ["good/3.png"]
+    ((name, reason),) = found.unreadable
+    assert name == "bad.tar"
+    assert reason.startswith("not a readable tar file")
+
+
+@pytest.mark.parametrize("member", ["../../out.png", "/etc/out.png", "a/../../out.png"])
+def test_no_member_of_a_shard_leads_out_of_the_results(photos, member):
+    with tarfile.open("evil.tar", "w") as tar:
+        info = tarfile.TarInfo(member)
+        info.size = len(png())
+        tar.addfile(info, io.BytesIO(png()))
+    found = find_inputs(["evil.tar"])
+    assert found.pictures == []
+    assert found.unreadable == [
+        (f"evil.tar:{member}", "its name leads out of the folder of the results.")
+    ]
+
+
+def test_a_folder_that_cannot_be_read_is_noted_and_the_others_are_taken(photos, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = find_inputs(["photos"])
+    assert [str(picture.place) for picture in found.pictures] == ["a.JPG", "b.png"]
+    assert found.unreadable == [("photos/sub", "cannot be read (Permission denied).")]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("nowhere", "nowhere: no such file or folder"),
+        ("photos/*.gif", r"no pictures in photos/\*.gif \(0 other files\); looked for .bmp, .gif"),
+        ("empty", r"no pictures in empty \(1 other files\).*Shards are named by themselves"),
+        ("nowhere-{0..3}.tar", "no such shard"),
+    ],
+)
+def test_nothing_to_do_is_an_error(photos, given, message):
+    (photos.parent / "empty").mkdir()
+    (photos.parent / "empty" / "a.tar").write_bytes(b"")
+    with pytest.raises(DataError, match=message):
+        find_inputs([given])
+
+
+def test_what_is_gone_or_no_file_is_one_clear_line(photos):
+    (picture,) = find_inputs(["photos/b.png"]).pictures
+    (photos / "b.png").unlink()
+    for look in (picture.stamp, picture.sha256, picture.read):
+        with pytest.raises(DataError, match=r"^photos/b.png: cannot be read \(No such file"):
+            look()
+    os.mkfifo("pipe.png")
+    with pytest.raises(DataError, match=r"^pipe.png: not a file"):
+        find_inputs(["pipe.png"]).pictures[0].stamp()

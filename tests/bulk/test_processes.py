@@ -1,0 +1,119 @@
+"""Several processes that share a folder of results, and ends from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cascade.imaging.picture_reading import read_picture
+
+COUNT = 12
+SERVER = Path(__file__).parents[1] / "training" / "run_server.py"
+
+
+class Server:
+    """Starts commands as processes that can be killed, without the time that imports take."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+        )
+
+    def ask(self, value: object) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(value) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def server():
+    started = Server()
+    yield started
+    started.process.communicate()
+
+
+@pytest.fixture
+def start(server, upscaler, draw, tmp_path, monkeypatch) -> Callable[[], int]:
+    """A function that starts a process which enlarges pictures, always the same ones."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(COUNT):
+        draw(tmp_path / "photos" / f"{number}.png", size=(24, 20), seed=number)
+
+    def start_one() -> int:
+        given = [tmp_path / "photos", "-o", tmp_path / "out", "--model", upscaler]
+        options = ["--device", "cpu", "--steps", 12, "--compare"]
+        argv = [str(each) for each in ("upscale", *given, *options)]
+        log = str(tmp_path / "log")
+        return server.ask({"argv": argv, "env": {}, "log": log, "limit": None})
+
+    return start_one
+
+
+def made() -> list[tuple[int, str]]:
+    """Process and result of each picture that was made."""
+    try:
+        lines = Path("out/.cascade-upscale.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    events = [json.loads(line) for line in lines]
+    return [(line["process"], line["output"]) for line in events if line["event"] == "made"]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def assert_whole() -> None:
+    """Every result is there, opens, and was made once; nothing half-written is left."""
+    names = sorted(f"{number}.png" for number in range(COUNT))
+    assert sorted(result for _, result in made()) == names
+    for name in names:
+        assert read_picture(Path("out", name)).size == (80, 96)
+        assert read_picture(Path("out", "compare", f"{name}.jpg")).colour.shape[0] == 3
+    hidden = [".cascade-upscale.jsonl", ".cascade-upscale.lock"]
+    left = sorted(path.name for path in Path("out").rglob("*") if path.is_file())
+    assert left == sorted([*names, *(f"{name}.jpg" for name in names), *hidden])
+
+
+def test_two_processes_share_the_work_and_the_file_of_a_killed_one_is_taken_up(server, start):
+    first, second = start(), start()
+    wait_for(lambda: {process for process, _ in made()} == {first, second})
+    os.kill(first, signal.SIGKILL)
+    assert len(made()) < COUNT
+    assert server.ask(first) == -signal.SIGKILL
+    assert server.ask(second) == 0
+    assert_whole()
+    assert f"{COUNT} upscaled\n" in Path("log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_process_that_was_ended_is_gone_on_from(server, start, number, code):
+    process = start()
+    wait_for(lambda: len(made()) >= 2)
+    os.kill(process, number)
+    assert server.ask(process) == code
+    half = [path.name for path in Path("out").rglob(".*.tmp")]
+    assert half == [] or number == signal.SIGKILL
+    assert 2 <= len(made()) < COUNT
+    assert server.ask(start()) == 0
+    assert_whole()
+    assert "Traceback" not in Path("log").read_text()

@@ -1,0 +1,384 @@
+"""Work in bulk by the commands: what is made, skipped, refused and left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascade import files
+from cascade.build import load_pipeline
+from cascade.bulk import commands
+from cascade.data.shard_writing import write_tar
+from cascade.errors import CascadeError
+from cascade.imaging.picture_reading import read_picture
+from cascade.imaging.picture_writing import recorded_settings
+from cascade.restoration.upscaling import Upscaling, upscale_picture
+
+RESULTS = ["a.jpg", "b.png", "sub/c.png", "sub/d.webp", "sub/e.png"]
+
+
+@pytest.fixture
+def upscale(command, upscaler) -> Callable:
+    """A function that runs `cascade upscale … -o out` with the tiny model."""
+
+    def run(*arguments: object, out: object = "out"):
+        given = ["upscale", *arguments, "-o", out, "--model", upscaler, "--device", "cpu"]
+        return command(*given)
+
+    return run
+
+
+def tree(folder: Path | str = "out") -> list[str]:
+    """All files but the ledger and the locks."""
+    found = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
+    return sorted(str(path) for path in found if not path.name.startswith(".cascade-"))
+
+
+def state(folder: str = "out") -> dict[str, tuple[int, bytes]]:
+    """When each result was written, and its bytes."""
+    paths = {name: Path(folder, name) for name in tree(folder)}
+    return {name: (path.stat().st_mtime_ns, path.read_bytes()) for name, path in paths.items()}
+
+
+def failures(outcome) -> dict[str, str]:
+    """What the last words say of each bad picture."""
+    lines = [line for line in outcome.err.splitlines() if line.startswith("failed: ")]
+    return dict(line.removeprefix("failed: ").split(": ", 1) for line in lines)
+
+
+# ---- what is made -------------------------------------------------------------------------------
+
+
+def test_every_picture_becomes_what_the_python_api_makes_of_it(upscale, upscaler, photos):
+    (photos / "notes.txt").write_text("no picture")
+    done = upscale(photos, "--seed", 3, "--steps", 1)
+    assert done.code == 0, done.err
+    assert done.out == "5 upscaled, 1 passed over (hidden or no pictures)\n"
+    assert tree() == RESULTS
+    stages = [stage for _, stage in load_pipeline(upscaler).stages.items()]
+    for result in RESULTS:
+        source = next(photos.glob(f"{result.rpartition('.')[0]}.*"))
+        wanted = upscale_picture(stages, read_picture(source), Upscaling(seed=3, steps=1))
+        made = read_picture(Path("out", result))
+        assert made.size == wanted.size == tuple(4 * side for side in read_picture(source).size)
+        if result.endswith(".png"):
+            assert made.colour.equal(wanted.colour)
+            assert (made.alpha is None) == (wanted.alpha is None)
+        assert made.format == {"jpg": "jpeg"}.get(result[-3:], result.rpartition(".")[2])
+
+
+def test_settings_are_recorded_in_results_and_ledger_unless_unwanted(upscale, photos):
+    upscale(photos, "--seed", 3)
+    text = Path("out/.cascade-upscale.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    made = {line["output"]: line for line in lines if line["event"] == "made"}
+    assert sorted(made) == RESULTS
+    for result, line in made.items():
+        recorded = recorded_settings(Path("out", result))
+        assert recorded is not None
+        assert recorded.pop("input_sha256") == line["sha256"]
+        assert recorded == line["settings"]
+        assert recorded["command"] == "upscale"
+        assert recorded["model"] == "tiny-x4"
+        assert (recorded["seed"], recorded["scale"]) == (3, 4.0)
+        assert recorded["stages"]["upsampler"]["steps"] == 2
+        assert (line["size_bytes"], line["mtime_ns"]) == (
+            os.stat(line["input"]).st_size,
+            os.stat(line["input"]).st_mtime_ns,
+        )
+    upscale(photos, "--no-metadata", out="bare")
+    assert [recorded_settings(Path("bare", result)) for result in RESULTS] == [None] * 5
+
+
+def test_shards_and_a_chosen_format(upscale, photos):
+    write_tar(Path("set-1.tar"), [("k/x.jpg", (photos / "a.jpg").read_bytes())])
+    done = upscale("set-1.tar", photos / "sub" / "c.png", "--format", "tiff")
+    assert done.code == 0, done.err
+    assert tree() == ["c.tif", "set-1/k/x.tif"]
+    assert read_picture(Path("out/set-1/k/x.tif")).format == "tiff"
+
+
+def test_one_picture_may_be_given_a_name_and_nothing_else_is_left(upscale, photos):
+    for words in ("1 upscaled", "0 upscaled, 1 were done before"):
+        done = upscale(photos / "a.jpg", out="new/large.webp")
+        assert (done.code, done.out) == (0, f"{words}\n")
+        assert os.listdir("new") == ["large.webp"]
+    assert read_picture(Path("new/large.webp")).format == "webp"
+    done = upscale(photos / "a.jpg", "--seed", 1, out="new/large.webp")
+    assert done.code == 1
+    assert "was made with seed=0 (now 1); --overwrite replaces it" in done.err
+
+
+# ---- going on -----------------------------------------------------------------------------------
+
+
+def test_the_same_command_again_makes_only_what_is_missing(upscale, photos, draw):
+    upscale(photos)
+    before = state()
+    again = upscale(photos)
+    assert (again.code, again.out) == (0, "0 upscaled, 5 were done before\n")
+    assert state() == before
+    Path("out/sub/c.png").unlink()
+    draw(photos / "new.png", seed=9)
+    again = upscale(photos)
+    assert again.out == "2 upscaled, 4 were done before\n"
+    after = state()
+    assert after.pop("new.png")
+    assert after["sub/c.png"][1] == before["sub/c.png"][1]
+    kept = set(RESULTS) - {"sub/c.png"}
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+
+
+@pytest.mark.parametrize("lost", ["ledger", "records", "times"])
+def test_what_was_done_is_known_by_ledger_records_or_contents(upscale, photos, lost):
+    upscale(photos, *(["--no-metadata"] if lost == "records" else []))
+    before = state()
+    if lost == "ledger":
+        Path("out/.cascade-upscale.jsonl").unlink()
+    if lost == "times":
+        for path in photos.rglob("*.*"):
+            os.utime(path, ns=(1, 1))
+    again = upscale(photos, *(["--no-metadata"] if lost == "records" else []))
+    assert again.out == "0 upscaled, 5 were done before\n"
+    assert state() == before
+
+
+def test_what_was_made_otherwise_is_only_replaced_when_asked_to(upscale, photos, draw):
+    upscale(photos / "a.jpg", photos / "b.png")
+    Path("out/c.png").write_bytes(b"mine")
+    Path("out/sub").mkdir()
+    draw(photos / "b.png", seed=8)
+    before = state()
+    given = [photos / "a.jpg", photos / "b.png", photos / "sub" / "c.png", "--seed", 1]
+    again = upscale(*given)
+    assert again.code == 1
+    assert again.out == "0 upscaled, 3 failed\n"
+    assert state() == before
+    advice = "is there already, and was made {}; --overwrite replaces it."
+    assert failures(again) == {
+        "photos/a.jpg": "out/a.jpg " + advice.format("with seed=0 (now 1)"),
+        "photos/b.png": "out/b.png " + advice.format("with seed=0 (now 1)"),
+        "photos/sub/c.png": "out/c.png " + advice.format("by something else"),
+    }
+    same_seed = upscale(photos / "b.png")
+    assert "was made from another picture of that name" in same_seed.err
+    replaced = upscale(*given, "--overwrite")
+    assert (replaced.code, replaced.out) == (0, "3 upscaled\n")
+    assert all(state()[name] != before[name] for name in before)
+    assert upscale(*given, "--overwrite").out == "0 upscaled, 3 were done before\n"
+
+
+def test_results_inside_the_inputs_are_not_worked_on_again(upscale, photos):
+    for words in ("5 upscaled", "0 upscaled, 5 were done before"):
+        done = upscale(photos, "--compare", out=photos / "large")
+        assert (done.code, done.out) == (0, f"{words}\n")
+    assert len(tree(photos / "large")) == 10
+
+
+@pytest.mark.parametrize("out", ["photos", "photos/a.jpg", "link", "photos/sub/../a.jpg"])
+def test_inputs_are_never_overwritten(upscale, photos, out):
+    Path("link").symlink_to("photos")
+    before = state("photos")
+    done = upscale(photos / "a.jpg", "--overwrite", out=out)
+    assert done.code == 1
+    assert re.fullmatch(r"cascade: \S+ is the input photos/a.jpg itself; .*\n", done.err)
+    assert state("photos") == before
+    assert not list(photos.glob(".*"))
+
+
+# ---- bad pictures -------------------------------------------------------------------------------
+
+
+def empty(path: Path, draw) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path, draw) -> None:
+    path.write_text("hello")
+
+
+def truncated(path: Path, draw) -> None:
+    data = draw(path, size=(64, 64)).read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def bomb(path: Path, draw) -> None:
+    Image.new("1", (20_000, 20_000)).save(path)
+
+
+def floats(path: Path, draw) -> None:
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(path, "TIFF")
+
+
+def transparent(path: Path, draw) -> None:
+    draw(path, mode="RGBA")
+
+
+def deep(path: Path, draw) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(path)
+
+
+def pipe(path: Path, draw) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "arguments", "reason"),
+    [
+        ("bad.png", empty, [], "not a readable image"),
+        ("bad.jpg", text, [], "not a readable image"),
+        ("bad.txt", text, [], "not a readable image"),
+        ("bad.jpg", truncated, [], "not a readable image .*[Tt]runcated"),
+        ("bad.png", truncated, [], "not a readable image"),
+        ("bad.png", bomb, [], "exceeds limit|more than the .* pixels allowed"),
+        ("bad.tiff", floats, [], "range"),
+        ("bad.png", transparent, ["--format", "jpeg"], "no transparency"),
+        ("bad.png", deep, ["--format", "jpeg"], "no 16 bits"),
+        ("bad.png", pipe, [], "not a file"),
+    ],
+)
+def test_a_bad_picture_is_left_behind_and_listed(
+    upscale, photos, draw, name, make, arguments, reason
+):
+    make(photos / name, draw)
+    done = upscale(photos / name, photos / "a.jpg", *arguments)
+    assert (done.code, done.out) == (1, "1 upscaled, 1 failed\n")
+    assert list(failures(done)) == [f"photos/{name}"]
+    assert re.search(reason, failures(done)[f"photos/{name}"])
+    assert tree() == ["a.jpg"]
+
+
+def test_files_and_folders_that_cannot_be_read_are_listed(upscale, photos, monkeypatch):
+    (photos / "loop.png").symlink_to("loop.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path) == photos / "sub":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    done = upscale(photos)
+    assert (done.code, done.out) == (1, "2 upscaled, 2 failed\n")
+    assert failures(done) == {
+        "photos/sub": "cannot be read (Permission denied).",
+        "photos/loop.png": "cannot be read (Too many levels of symbolic links).",
+    }
+
+
+def test_a_picture_that_needs_too_much_memory_is_left_behind(upscale, photos, monkeypatch):
+    def make(stages, picture, wanted, *, progress):
+        if picture.size == (31, 9):
+            raise errors.pop()
+        return upscale_picture(stages, picture, wanted, progress=progress)
+
+    errors = [ZeroDivisionError("odd"), MemoryError(), CascadeError("needs 9 GiB.\nUse --tile.")]
+    monkeypatch.setattr(commands, "upscale_picture", make)
+    for reason, words in (
+        ("needs 9 GiB. Use --tile.", "4 upscaled"),
+        ("not enough memory.", "0 upscaled, 4 were done before"),
+        ("unexpected ZeroDivisionError: odd", "0 upscaled, 4 were done before"),
+    ):
+        done = upscale(photos)
+        assert (done.code, done.out) == (1, f"{words}, 1 failed\n")
+        assert failures(done) == {"photos/sub/d.webp": reason}
+
+
+def test_a_full_disk_ends_the_work_at_once_and_keeps_what_is_done(upscale, photos, monkeypatch):
+    sync, written = files._sync, []
+
+    def fill(path: Path) -> None:
+        if path.suffix == ".tmp":
+            written.append(path)
+            if len(written) > 2:
+                raise OSError(28, "No space left on device")
+        sync(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_sync", fill)
+        done = upscale(photos)
+    assert done.code == 1
+    assert done.out == "2 upscaled, 3 left; the same command goes on from there\n"
+    assert (
+        done.err.splitlines()[-1] == "cascade: cannot write out/sub/c.png: No space left on device."
+    )
+    assert len(written) == 3
+    assert tree() == ["a.jpg", "b.png"]
+    assert upscale(photos).out == "3 upscaled, 2 were done before\n"
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_stopped_in_the_middle_nothing_is_half_written(upscale, photos, monkeypatch, stop, code):
+    def make(stages, picture, wanted, *, progress):
+        if picture.size == (31, 9):
+            raise stop
+        return upscale_picture(stages, picture, wanted, progress=progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "upscale_picture", make)
+        done = upscale(photos)
+    assert done.code == code
+    assert done.out.startswith("3 upscaled, 2 left; the same command goes on from there\n")
+    assert tree() == ["a.jpg", "b.png", "sub/c.png"]
+    assert upscale(photos).out == "2 upscaled, 3 were done before\n"
+
+
+def test_what_a_killed_process_left_half_written_is_removed(upscale, photos):
+    Path("out/compare").mkdir(parents=True)
+    leftovers = ["out/.a.jpg.123.tmp", "out/compare/.a.jpg.jpg.9.tmp"]
+    for name in (*leftovers, "out/.mine.png.123.tmp"):
+        Path(name).write_bytes(b"half")
+    assert upscale(photos, "--compare").code == 0
+    assert [name for name in tree() if ".tmp" in name] == [".mine.png.123.tmp"]
+
+
+# ---- several processes --------------------------------------------------------------------------
+
+
+def test_of_processes_of_one_launcher_the_first_speaks(upscale, photos, monkeypatch):
+    (photos / "bad.png").write_bytes(b"")
+    monkeypatch.setenv("RANK", "1")
+    done = upscale(photos)
+    assert (done.code, done.out, done.err) == (0, "", "")
+    monkeypatch.setenv("RANK", "0")
+    done = upscale(photos)
+    assert (done.code, done.out) == (1, "0 upscaled, 5 were done before, 1 failed\n")
+
+
+# ---- usage --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere", "-o", "out"], 1, "nowhere: no such file or folder"),
+        (["photos"], 2, "Missing option '--out'"),
+        (["photos", "-o", "out", "--steps", "0"], 2, "greater than or equal to 1"),
+        (["photos", "-o", "out", "--format", "jp2"], 2, "'jp2' is not one of"),
+        (["photos", "-o", "photos"], 1, "photos is an input, so the results cannot go there"),
+        (["photos", "-o", "out.png"], 1, "names one picture, but the inputs may be many"),
+        (["photos", "-o", "file"], 1, "cannot write to folder file"),
+        (["photos", "-o", "out", "--sampler", "dimm"], 2, "'dimm' is not one of"),
+        (["photos", "-o", "out", "--scale", "0.5"], 2, "greater than or equal to 1"),
+        (["photos", "-o", "out", "--steps", "101"], 1, "101"),
+        (["photos", "-o", "out", "--guidance", "2"], 1, "guidance 2.0 needs a stage"),
+        (["photos", "-o", "out", "--augmentation", "0.9"], 1, "0.9"),
+        (["photos", "-o", "out", "--model", "photo-x5"], 2, "no pipeline recipe 'photo-x5'"),
+    ],
+)
+def test_wrong_usage_is_said_before_any_work(command, photos, upscaler, arguments, code, message):
+    Path("file").write_text("x")
+    model = [] if "--model" in arguments else ["--model", upscaler]
+    done = command("upscale", *arguments, *model)
+    assert done.code == code
+    assert message in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+    assert not Path("out").exists() or os.listdir("out") == []
+    assert sorted(os.listdir(".")) in (["file", "photos"], ["file", "out", "photos"])
