@@ -13,7 +13,7 @@ from cascade.stage import Stage
 
 TILE_PX = 512
 SMALLEST_TILE_PX = 64
-MAPS_AT_ONCE = 16  # feature maps of the finest level that are in memory together, measured
+MAPS_AT_ONCE = 28  # feature maps of the finest level that are in memory together; 12 to 26 measured
 MOST_OF_MEMORY = 0.5
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
