@@ -57,7 +57,8 @@ class ImageSource(ABC):
             if not names:
                 raise DataError(
                     f"no image has a label {field!r}; put images into one folder per class, or "
-                    "name a field of the shards' JSON, of metadata.csv or of data.name_pattern."
+                    "name a field of the shards' JSON, of metadata.csv or of data.name_pattern; "
+                    "without classes, set condition.labels=[] and sampling.guidance=1."
                 )
         return {field: sorted(names) for field, names in found.items()}
 
