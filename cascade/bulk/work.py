@@ -161,7 +161,10 @@ class Bulk:
         )
 
     def _is_settled(self, task: Task) -> bool:
-        return task.key in self._before or self._wanted(task) in self.ledger.now
+        if task.key in self._before:
+            return True
+        end = self.ledger.now.get(self._wanted(task))
+        return end is not None and (end["event"] == "failed" or not _lacks_sheet(task))
 
     def _hidden(self, suffix: str) -> Path | None:
         name = f".cascade-{self.method.command}.{suffix}"
@@ -303,7 +306,8 @@ class Bulk:
         if line is not None:
             how = difference(line, settings, task.source)
             if not how:
-                self._before.add(task.key)
+                if self._wanted(task) not in self.ledger.now:  # made now, but for its sheet
+                    self._before.add(task.key)
                 return True
         line = recorded(task.output)
         if line is not None:
@@ -330,6 +334,11 @@ def _fits_nothing_more(error: OutputError, picture: Picture, folder: Path) -> bo
     copies = 2  # of pixels and of the whole file, while it is written
     size_bytes = copies * picture.colour.nbytes
     return folder.is_dir() and shutil.disk_usage(folder).free < size_bytes
+
+
+def _lacks_sheet(task: Task) -> bool:
+    """Whether a before/after sheet is wanted and missing, or of an earlier result."""
+    return task.sheet is not None and _is_older(task.sheet, task.output)
 
 
 def _is_older(path: Path, than: Path) -> bool:

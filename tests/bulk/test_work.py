@@ -14,7 +14,9 @@ from PIL import Image
 
 from cascade import files
 from cascade.build import load_pipeline
-from cascade.bulk import commands
+from cascade.bulk import commands, work
+from cascade.bulk.ledger import Ledger
+from cascade.bulk.sheets import write_comparison
 from cascade.data.shard_writing import write_tar
 from cascade.errors import CascadeError
 from cascade.imaging.picture_reading import read_picture
@@ -134,6 +136,22 @@ def test_the_same_command_again_makes_only_what_is_missing(upscale, photos, draw
     assert after["sub/c.png"][1] == before["sub/c.png"][1]
     kept = set(RESULTS) - {"sub/c.png"}
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+
+
+def test_a_sheet_that_a_killed_process_did_not_come_to_is_made_by_the_others(
+    upscale, photos, monkeypatch
+):
+    def stop(*arguments, **options):
+        raise SystemExit(143)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "write_comparison", stop)
+        upscale(photos / "a.jpg", "--compare")
+        patch.setattr(Ledger, "start", lambda self: None)  # as for one that was there meanwhile
+        assert tree() == ["a.jpg"]
+        patch.setattr(work, "write_comparison", write_comparison)
+        assert upscale(photos / "a.jpg", "--compare").out == "1 upscaled\n"
+    assert tree() == ["a.jpg", "compare/a.jpg.jpg"]
 
 
 @pytest.mark.parametrize("lost", ["ledger", "records", "times"])
