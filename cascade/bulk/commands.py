@@ -83,7 +83,7 @@ def prepare_upscaling(
             **planned.settings("upscale", stages, enlarging, wanted),
             "scale": scale,
             "tile_px": wanted.tile_px,
-            "consistent": wanted.consistent,
+            "consistent": wanted.is_consistent(enlarging),
         },
         metadata=request.metadata,
         overwrite=request.overwrite,

@@ -71,6 +71,6 @@ def upscale(
         guidance=guidance,
         augmentation_level=augmentation,
         tile_px=tile,
-        consistent=not no_consistency,
+        consistent=False if no_consistency else None,
     )
     bulk.work_through(lambda report: prepare_upscaling(request, wanted, report=report))
