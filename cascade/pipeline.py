@@ -255,8 +255,8 @@ class CascadePipeline(DiffusionPipeline):
                 which also keeps 16 bits; or a tensor (C, h, w) or (B, C, h, w) in [-1, 1].
             scale: factor of both sides, also a fraction; default: that of the upsamplers.
             progress: called as it goes on with how much is done and how much there is.
-            settings: `seed`, `steps`, `sampler`, `guidance`, `augmentation_level`, `tile_px`,
-                `consistent`, `precision`; see `cascade.restoration.upscaling.Upscaling`.
+            settings: `seed`, `steps`, `sampler`, `guidance`, `augmentation_level`, `temperature`,
+                `tile_px`, `consistent`, `precision`; see `cascade.restoration.upscaling.Upscaling`.
 
         Returns:
             The same kind of thing as was given.

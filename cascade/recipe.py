@@ -159,6 +159,7 @@ class SamplingSection(Section):
     threshold: Literal["none", "static", "dynamic"] | None = None
     percentile: float | None = Field(default=None, gt=0, le=1)
     eta: float | None = Field(default=None, ge=0)
+    temperature: float | None = Field(default=None, ge=0, le=1)
 
 
 class StageRecipe(Section):

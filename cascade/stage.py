@@ -363,6 +363,7 @@ class Stage(nn.Module):
         )
         if precision == "auto" and self.dtype != torch.float32:
             precision = "fp32"  # the weights have a precision of their own
+        noise.temperature = settings.temperature
         fresh, first = noise.normal(self.contract.channels, *size), 0
         if start_from is None:
             state = sampler.start(fresh)
@@ -399,6 +400,11 @@ class Stage(nn.Module):
         make_sampler(settings.sampler, self.process, settings.steps, **settings.sampler_options())
         if self.contract.takes_image:
             self.contract.check_augmentation_level(settings.augmentation_level)
+        if settings.temperature != 1 and not self.contract.takes_image:
+            raise ContractError(
+                f"temperature {settings.temperature} is for stages that take an image; without one "
+                "only noise of 1 is what the stage was trained on."
+            )
         if not math.isfinite(settings.guidance):
             raise ContractError(f"guidance must be a finite number, got {settings.guidance}.")
         if settings.guidance != 1 and self.label_drop == 0 and self.image_drop == 0:

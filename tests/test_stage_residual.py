@@ -41,6 +41,30 @@ def test_a_new_network_draws_what_is_known_of_the_residual(contract, low_res):
     assert drawn.diff(dim=-1).std() == pytest.approx(0.1 * 2**0.5, rel=0.1)
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_a_lower_temperature_draws_nearer_to_the_image(low_res, sampler):
+    """The network adds nothing, so that samples are linear in the noise."""
+    stage = make_stage(Contract(size_px=16, takes="grey"))
+    half, base = low_res / 2, stage.as_taken(low_res / 2)
+    warm, cool = (
+        stage.sample(
+            range(5),
+            image=half,
+            settings=stage.sampling.changed(sampler=sampler, temperature=temperature),
+        )
+        - base
+        for temperature in (1.0, 0.5)
+    )
+    torch.testing.assert_close(cool, warm / 2, rtol=0, atol=2e-3)
+
+
+def test_temperature_is_refused_for_base_stages(base_stage):
+    with pytest.raises(ContractError, match=r"temperature 0.5 is for stages that take an image"):
+        base_stage.sample([0], settings=base_stage.sampling.changed(temperature=0.5))
+    with pytest.raises(ContractError, match="temperature must be from 0 to 1, got 1.5"):
+        base_stage.sampling.changed(temperature=1.5)
+
+
 def test_the_loss_of_the_best_possible_network_is_nothing(low_res):
     """The network is replaced by one that knows x0, in the units that training wants."""
     stage = make_stage(Contract(size_px=16, takes="grey"))

@@ -27,6 +27,12 @@ def upscale(
     augmentation: Annotated[
         float | None, typer.Option(help="Noise on the input, which hides small faults of it.")
     ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Lower is smoother and more faithful. Default: the model's own."
+        ),
+    ] = None,
     no_consistency: Annotated[
         bool,
         typer.Option("--no-consistency", help="The result, made small, may differ from the input."),
@@ -70,6 +76,7 @@ def upscale(
         sampler=None if sampler is None else sampler.value,
         guidance=guidance,
         augmentation_level=augmentation,
+        temperature=temperature,
         tile_px=tile,
         consistent=False if no_consistency else None,
     )

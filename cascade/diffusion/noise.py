@@ -29,12 +29,16 @@ class SeededNoise:
         seeds: one integer per image of the batch.
         stream: name of the stream; streams of one seed are independent of each other.
         device: where the noise is put after it is drawn.
+
+    Attributes:
+        temperature: standard deviation of what `normal` gives from now on; 1 at first.
     """
 
     def __init__(
         self, seeds: Sequence[int], stream: str = "", *, device: torch.device | str = "cpu"
     ) -> None:
         self.device = torch.device(device)
+        self.temperature = 1.0
         self.generators = [
             torch.Generator().manual_seed(derive_seed(seed, stream)) for seed in seeds
         ]
@@ -43,7 +47,7 @@ class SeededNoise:
         return len(self.generators)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal noise, float32: (B, *shape), the next of each image's stream."""
+        """Normal noise, float32: (B, *shape), the next of each image's stream."""
         drawn = torch.empty(len(self), *shape)
         self.fill_normal(drawn)
         return drawn.to(self.device)
@@ -52,6 +56,8 @@ class SeededNoise:
         """Fill a tensor (B, ...) on the CPU in place with what `normal` would give."""
         for each, generator in zip(canvas, self.generators, strict=True):
             each.normal_(generator=generator)
+        if self.temperature != 1:
+            canvas *= self.temperature
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1), float32: (B, *shape), the next of each image's stream."""

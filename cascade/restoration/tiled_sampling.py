@@ -106,6 +106,7 @@ def sample_tiled(
         precision = "fp32"  # the weights have a precision of their own
     network = _TiledNetwork(stage, plan, conditions, settings.guidance, precision)
     canvas = new_canvas((1, stage.contract.channels, *plan.size))  # (1, C, H, W)
+    noise.temperature = settings.temperature
     noise.fill_normal(canvas)
     held = None if known is None else _Held(known, canvas)
     fresh = NoiseRows(noise, canvas.shape)

@@ -45,6 +45,7 @@ class Upscaling:
         sampler: `ddim` or `ddpm`.
         guidance: classifier-free guidance scale.
         augmentation_level: noise on what the network is given; hides small faults of it.
+        temperature: from 0 to 1; lower is smoother and more faithful, higher has more detail.
         tile_px: side of a tile of the result; default: 512, or the stage's own size where it has
             attention, and less where memory is short.
         consistent: whether the result, made small again, shall be the picture that was given;
@@ -58,6 +59,7 @@ class Upscaling:
     sampler: str | None = None
     guidance: float | None = None
     augmentation_level: float | None = None
+    temperature: float | None = None
     tile_px: int | None = None
     consistent: bool | None = None
     precision: Precision = "auto"
@@ -81,6 +83,7 @@ class Upscaling:
             sampler=self.sampler,
             guidance=self.guidance,
             augmentation_level=self.augmentation_level,
+            temperature=self.temperature,
         )
 
 

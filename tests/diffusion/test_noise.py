@@ -49,3 +49,10 @@ def test_derived_seeds_depend_on_every_part_and_stay_the_same_forever():
     assert len(seeds) == 5
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(1, "sample") == 1083446710209409505
+
+
+def test_temperature_scales_normal_noise_and_nothing_else():
+    plain, cool = SeededNoise([1, 2]), SeededNoise([1, 2])
+    cool.temperature = 0.5
+    assert torch.equal(cool.normal(3, 4), 0.5 * plain.normal(3, 4))
+    assert torch.equal(cool.uniform(5), plain.uniform(5))
