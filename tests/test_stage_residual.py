@@ -61,7 +61,7 @@ def test_a_lower_temperature_draws_nearer_to_the_image(low_res, sampler):
 def test_temperature_is_refused_for_base_stages(base_stage):
     with pytest.raises(ContractError, match=r"temperature 0.5 is for stages that take an image"):
         base_stage.sample([0], settings=base_stage.sampling.changed(temperature=0.5))
-    with pytest.raises(ContractError, match="temperature must be from 0 to 1, got 1.5"):
+    with pytest.raises(ContractError, match=r"temperature must be from 0 to 1, got 1.5"):
         base_stage.sampling.changed(temperature=1.5)
 
 
