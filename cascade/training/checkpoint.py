@@ -20,6 +20,8 @@ from cascade.errors import WeightsError
 from cascade.files import atomic_folder, remove_folder
 from cascade.stage import Stage
 from cascade.training.averaging import PowerAverage
+from cascade.training.processes import together
+from cascade.training.sharding import cut_like, gather
 from cascade.weights import read_json
 
 TENSOR_FILES = ("stage.safetensors", "ema.safetensors", "optimisers.safetensors")
@@ -71,24 +73,37 @@ class Checkpoint:
     tensors: dict[str, dict[str, Tensor]]
 
 
-def save_checkpoint(state: RunState, folder: Path, *, keep: int, about: dict[str, Any]) -> Path:
+def save_checkpoint(
+    state: RunState, folder: Path, *, keep: int, about: dict[str, Any], main: bool = True
+) -> Path:
     """Write `folder/<images seen>` atomically and remove all but the newest `keep`.
+
+    All processes must come here, since each may have a part of the weights only; what the main one
+    writes does not tell how many there were.
 
     Args:
         state: of the run.
         folder: of the run's checkpoints.
         keep: how many to leave.
         about: plain values that a resumed run must agree with.
+        main: whether this process writes.
 
     Raises:
         OutputError: if it cannot be written, as on a full disk; older checkpoints stay.
     """
     target = folder / f"{state.images_seen:012d}"
-    tensors = (
-        state.stage.state_dict(),
-        {**_averages(state)},
-        _optimiser_tensors(state),
-    )
+    in_parts = (state.stage.state_dict(), _averages(state), _optimiser_tensors(state))
+    tensors = [gather(values, keep=main) for values in in_parts]
+    with together():
+        if main:
+            _write(state, target, tensors, about)
+            _remove_old(state, folder, keep)
+    return target
+
+
+def _write(
+    state: RunState, target: Path, tensors: list[dict[str, Tensor]], about: dict[str, Any]
+) -> None:
     with atomic_folder(target, owned=CHECKPOINT_FILES) as temporary:
         for name, values in zip(TENSOR_FILES, tensors, strict=True):
             save_file(_contiguous(values), temporary / name)
@@ -102,10 +117,12 @@ def save_checkpoint(state: RunState, folder: Path, *, keep: int, about: dict[str
             "about": about,
         }
         (temporary / "state.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
+
+
+def _remove_old(state: RunState, folder: Path, keep: int) -> None:
     passed = [path for path in checkpoints(folder) if int(path.name) <= state.images_seen]
     for old in passed[:-keep]:  # a damaged one that is ahead must not push out a good one
         remove_folder(old)
-    return target
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -176,10 +193,14 @@ def restore(state: RunState, checkpoint: Checkpoint) -> None:
     """
     values, tensors = checkpoint.values, checkpoint.tensors
     try:
-        state.stage.load_state_dict(tensors["stage.safetensors"])
+        weights = state.stage.state_dict()
+        state.stage.load_state_dict(
+            {k: cut_like(v, weights[k]) for k, v in tensors["stage.safetensors"].items()}
+        )
         averages = _averages(state)
         for name, value in tensors["ema.safetensors"].items():
-            averages.pop(name).copy_(value)
+            average = averages.pop(name)
+            average.copy_(cut_like(value, average))
         if averages:
             raise ValueError(f"no average {min(averages)}")
         state.ema.optimization_step = values["ema_steps"]
@@ -224,7 +245,11 @@ def _restore_optimisers(state: RunState, tensors: dict[str, Tensor]) -> None:
     for optimiser in state.optimisers:
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         restored = {
-            index: moments.pop(names[id(parameter)]) for index, parameter in enumerate(parameters)
+            index: {
+                moment: cut_like(value, parameter) if value.shape == parameter.shape else value
+                for moment, value in moments.pop(names[id(parameter)]).items()
+            }
+            for index, parameter in enumerate(parameters)
         }
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": restored, "param_groups": groups})

@@ -10,6 +10,7 @@ from cascade.errors import ContractError
 from cascade.networks.transformer import TransformerBlock
 from cascade.stage import Stage
 from cascade.training.settings import TrainingSettings
+from cascade.training.sharding import full
 
 
 def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]:
@@ -50,6 +51,6 @@ def muon_parameters(stage: Stage) -> list[nn.Parameter]:
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest_norm: float) -> float:
-    """Scale gradients down to a norm, and return the norm before."""
+    """Scale gradients down to a norm, and return the norm before; of sharded ones, that of all."""
     norm = torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
-    return float(norm)
+    return float(full(norm))

@@ -15,9 +15,16 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from cascade.devices import best_device
 from cascade.errors import CascadeError, OtherProcessError
+from cascade.training.sharding import asks_for_sharding
 
 Item = TypeVar("Item")
-UNSUPPORTED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+UNSUPPORTED = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
+}
+SUPPORTED = (DistributedType.NO, DistributedType.FSDP)  # and DDP on any kind of device
+OTHER_FAILED = "another process of this run failed."
 LONGEST_WAIT = timedelta(hours=1)  # while the main process samples and writes
 
 
@@ -45,22 +52,40 @@ def make_accelerator() -> Accelerator:
 
     Raises:
         CascadeError: for a way of distributing that is not supported.
+        OtherProcessError: the same, in other processes than the first.
     """
+    try:
+        return _join()
+    except CascadeError as error:
+        if os.environ.get("RANK", "0") != "0":  # all of them come here, and one speaks
+            raise OtherProcessError(OTHER_FAILED) from error
+        raise
+
+
+def _join() -> Accelerator:
     for key, name in UNSUPPORTED.items():
         if os.environ.get(key, "false").lower() == "true":
-            raise CascadeError(f"training with {name} is not supported; use DDP.")
-    accelerator = Accelerator(
-        mixed_precision="no",
-        dynamo_backend="no",
-        cpu=best_device().type == "cpu",  # or processes on the CPU would not find each other
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False),
-            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
-        ],
-    )
+            raise CascadeError(f"training with {name} is not supported; use DDP or FSDP.")
+    asks_for_sharding()  # accelerate would stumble over what is not supported
+    try:
+        accelerator = Accelerator(
+            mixed_precision="no",
+            dynamo_backend="no",
+            cpu=best_device().type == "cpu",  # or processes on the CPU would not find each other
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(
+                    gradient_as_bucket_view=True, broadcast_buffers=False
+                ),
+                InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+            ],
+        )
+    except ValueError as error:
+        raise CascadeError(f"accelerate's settings do not fit: {error}") from error
     kind = accelerator.distributed_type
-    if kind != DistributedType.NO and not kind.value.startswith("MULTI_"):
-        raise CascadeError(f"distributed training by {kind.value} is not supported; use DDP.")
+    if kind not in SUPPORTED and not kind.value.startswith("MULTI_"):
+        raise CascadeError(
+            f"distributed training by {kind.value} is not supported; use DDP or FSDP."
+        )
     return accelerator
 
 
@@ -83,7 +108,7 @@ def together() -> Iterator[None]:
     if error is not None and first == own:
         raise error
     if first is not None:
-        raise OtherProcessError("another process of this run failed.") from error
+        raise OtherProcessError(OTHER_FAILED) from error
 
 
 def in_step(items: Iterable[Item]) -> Iterator[Item]:

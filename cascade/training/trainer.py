@@ -33,6 +33,7 @@ from cascade.training.optimiser import clip_gradients, make_optimisers
 from cascade.training.processes import StepVote, agree, in_step, make_accelerator, together
 from cascade.training.run_folder import RunLock, check_same_run
 from cascade.training.settings import TrainingSettings
+from cascade.training.sharding import asks_for_sharding, full, shard
 from cascade.training.watch import Watch
 
 LOG_EVERY_STEPS = 10
@@ -73,16 +74,17 @@ class Trainer:
         with together():
             stage.check_settings(stage.sampling)
             self._check_share()
+            self.sharded = asks_for_sharding() and self.accelerator.num_processes > 1
             check_writable_folder(out)
             self.watch = Watch(out, settings, self.accelerator, report)
             self.lock = RunLock(out) if self.accelerator.is_main_process else None
-            stage = stage.to(self.accelerator.device)
+            self.averaged = self._make_averaged(stage)
             self._prepare_network(stage)
             self.state = self._begin_or_resume(stage)
             self.broken = BrokenImages(len(images.source), images.max_broken_share)
             self.broken.add(self.state.broken)
-        self.averaged = copy.deepcopy(stage).eval().requires_grad_(False)
-        self.model: nn.Module = self.accelerator.prepare_model(stage)
+        copied = self.accelerator.num_processes > 1 and not self.sharded
+        self.model: nn.Module = self.accelerator.prepare_model(stage) if copied else stage
         self._last_log_s, self._last_log_images = time.monotonic(), self.state.images_seen
 
     def _check_share(self) -> None:
@@ -93,7 +95,19 @@ class Trainer:
                 f"{processes} processes."
             )
 
+    def _make_averaged(self, stage: Stage) -> Stage:
+        """A whole stage that takes averaged weights; where it is sharded, devices have no room."""
+        device = self.accelerator.device
+        if self.sharded:
+            device = "cpu" if self.accelerator.is_main_process else "meta"
+        return copy.deepcopy(stage).to(device).eval().requires_grad_(False)
+
     def _prepare_network(self, stage: Stage) -> None:
+        device, processes = self.accelerator.device, self.accelerator.num_processes
+        if self.sharded:
+            shard(stage, self.settings, device=device, processes=processes)
+        else:
+            stage.to(device)
         stage.train()
         if self.settings.gradient_checkpointing:
             stage.network.backbone.enable_gradient_checkpointing()
@@ -118,7 +132,8 @@ class Trainer:
         """Train to the end, or until SIGTERM or Ctrl-C, after which a checkpoint is written.
 
         Returns:
-            The stage with averaged weights.
+            The stage with averaged weights; of a sharded one, other processes than the main one get
+            it without weights, on the device `meta`.
 
         Raises:
             CascadeError: if too many steps in a row are not finite, or images cannot be read.
@@ -133,11 +148,9 @@ class Trainer:
                 if stopping:  # saved first: who asked for it may not wait
                     self._save()
                 if self._crossed(self.settings.snapshot_every_images):
-                    with together():
-                        self._save_snapshots()
+                    self._save_snapshots()
                 if self._crossed(self.settings.sample_every_images):
-                    with together():
-                        self._draw_samples()
+                    self._draw_samples()
                 if stopping:
                     break
                 if self._crossed(self.settings.checkpoint_every_images):
@@ -206,8 +219,8 @@ class Trainer:
 
     @contextmanager
     def _synchronised(self, *, last: bool) -> Iterator[None]:
-        """Processes exchange gradients once a step, after the last part."""
-        if last:
+        """Processes exchange gradients once a step, sharded ones at once: they have no room."""
+        if last or self.sharded:
             yield
         else:
             with self.accelerator.no_sync(self.model):
@@ -276,22 +289,31 @@ class Trainer:
     # ---- samples, checkpoints, end --------------------------------------------------------------
 
     def _with_weights(self, values: list[Tensor]) -> Stage:
-        """The stage for sampling and saving, with other weights than those in training."""
+        """The stage for sampling and saving, with other weights than those in training.
+
+        All processes must come here; if sharded, it is the main one that has the weights.
+        """
         with torch.no_grad():
             for parameter, value in zip(self.averaged.parameters(), values, strict=True):
-                parameter.copy_(value)
+                parameter.copy_(full(value))
         return self.averaged
 
     def _draw_samples(self) -> None:
         stage = self._with_weights(self.state.ema.shadow_params)
-        self.watch.samples(stage, self.images, images=self.state.images_seen)
+        with together():
+            if self.accelerator.is_main_process:
+                stage = stage.to(self.accelerator.device)
+                self.watch.samples(stage, self.images, images=self.state.images_seen)
+                if self.sharded:
+                    stage.to("cpu")  # the next step needs the room
 
     def _save_snapshots(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
         for average in self.state.power_averages:
             folder = snapshot_folder(self.out / "averages", self.state.images_seen, average.width)
-            self._with_weights(average.values).save_pretrained(folder, dtype=torch.float16)
+            stage = self._with_weights(average.values)
+            with together():
+                if self.accelerator.is_main_process:
+                    stage.save_pretrained(folder, dtype=torch.float16)
 
     def _stored_widths(self) -> tuple[float, ...]:
         return STORED_WIDTHS if self.settings.snapshot_every_images > 0 else ()
@@ -318,14 +340,13 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        with together():
-            if self.accelerator.is_main_process:
-                save_checkpoint(
-                    self.state,
-                    self.out / "checkpoints",
-                    keep=self.settings.keep_checkpoints,
-                    about=self._about(self.state.stage),
-                )
+        save_checkpoint(
+            self.state,
+            self.out / "checkpoints",
+            keep=self.settings.keep_checkpoints,
+            about=self._about(self.state.stage),
+            main=self.accelerator.is_main_process,
+        )
 
     def _finish(self) -> Stage:
         stage = self._with_weights(self.state.ema.shadow_params)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from webdataset import TarWriter
@@ -25,6 +26,9 @@ SHORT = [
     "train.sample_every_images=0",
     "train.checkpoint_every_images=320",
 ]
+
+
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # as `accelerate launch` says it
 
 
 @pytest.fixture
@@ -63,27 +67,34 @@ class RunServer:
         *,
         file_size_limit: int | None = None,
         other_arguments: Sequence[object] = (),
+        sharded: bool = False,
+        script: Path | None = None,
     ) -> list[int]:
         """Start a command, as one process or as `torchrun` starts several; answers their ids.
 
         The limit is for the first process, and the other arguments are added to those of the rest.
+        A script takes the place of the command.
         """
         shared = {} if processes == 1 else _meeting_point(processes)
         ids = []
         for rank in range(processes):
             env = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if shared else {}
+            env |= FSDP if sharded else {}
             argv = [str(each) for each in (*arguments, *(other_arguments if rank else ()))]
             limit = file_size_limit if rank == 0 else None
-            ids.append(self._ask({"argv": argv, "env": env, "log": str(log), "limit": limit}))
+            asked = {"argv": argv, "env": env, "log": str(log), "limit": limit}
+            ids.append(self._ask({**asked, "script": script and str(script)}))
         return ids
 
     def wait(self, process: int) -> int:
         """The exit code of a process when it has ended; negative for a signal."""
         return self._ask(process)
 
-    def run(self, arguments: Sequence[object], log: Path, processes: int = 1) -> list[int]:
+    def run(
+        self, arguments: Sequence[object], log: Path, processes: int = 1, **options: Any
+    ) -> list[int]:
         """Start a command and wait for the exit codes."""
-        return [self.wait(each) for each in self.start(arguments, log, processes)]
+        return [self.wait(each) for each in self.start(arguments, log, processes, **options)]
 
     def close(self) -> None:
         self._server.communicate()

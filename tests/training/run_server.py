@@ -1,9 +1,9 @@
 """Starts commands quickly: imports everything once, then forks a process for each command.
 
 Every command is a real process of its own that can be really killed. Reads one JSON value a line:
-`{"argv": …, "env": …, "log": file, "limit": bytes}` starts `cascade ARGV`, which can write files up
-to a size, and answers its id; a number waits for the process of that id and answers its exit code,
-negative for the signal that ended it.
+`{"argv": …, "env": …, "log": file, "limit": bytes, "script": file}` starts `cascade ARGV`, or the
+script, which can write files up to a size, and answers its id; a number waits for the process of
+that id and answers its exit code, negative for the signal that ended it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import runpy
 import sys
 
 import torch
@@ -46,7 +47,10 @@ def _be(asked: dict) -> int:
     sys.argv = ["cascade", *asked["argv"]]
     code = 0
     try:
-        cascade.cli.main.run()
+        if asked["script"] is None:
+            cascade.cli.main.run()
+        else:
+            runpy.run_path(asked["script"], run_name="__main__")
     except SystemExit as end:
         code = int(end.code or 0)
     except BaseException:

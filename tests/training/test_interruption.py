@@ -75,17 +75,18 @@ def assert_same(run: Path, whole: dict[str, object]) -> None:
 
 @pytest.fixture(scope="module")
 def whole(server, pictures, shards, tmp_path_factory) -> Callable[..., dict[str, object]]:
-    """A function that makes a run without a gap, once for each number of processes."""
-    made: dict[int, dict[str, object]] = {}
+    """A function that makes a run without a gap, once for each way to use processes."""
+    made: dict[tuple[int, bool], dict[str, object]] = {}
 
-    def make(processes: int = 1) -> dict[str, object]:
-        if processes not in made:
-            out = tmp_path_factory.mktemp("whole")
-            codes = server.run([*command_line(pictures), out], out / "said", processes)
+    def make(processes: int = 1, *, sharded: bool = False) -> dict[str, object]:
+        way = (processes, sharded)
+        if way not in made:
+            out, arguments = tmp_path_factory.mktemp("whole"), command_line(pictures)
+            codes = server.run([*arguments, out], out / "said", processes, sharded=sharded)
             assert codes == [0] * processes, (out / "said").read_text()
-            made[processes] = everything(out)
-            assert len(made[processes]) > 20
-        return made[processes]
+            made[way] = everything(out)
+            assert len(made[way]) > 20
+        return made[way]
 
     return make
 
@@ -124,14 +125,16 @@ def reached(run: Path) -> int:
     return max((int(path.name) for path in checkpoints(run / "checkpoints")), default=0)
 
 
-def kill_and_go_on(server, arguments: list[object], *, processes: int, kills: int) -> int:
+def kill_and_go_on(
+    server, arguments: list[object], *, processes: int, kills: int, sharded: bool = False
+) -> int:
     """Kill a run at random moments, further on each time, and let it end; tells how often."""
     out = Path(str(arguments[-1]))
     said = out.with_suffix(".said")
     draw = random.Random(kills + processes)
     killed = 0
     for number in range(kills):
-        ids = server.start(arguments, said, processes)
+        ids = server.start(arguments, said, processes, sharded=sharded)
         wait_for_moment(draw, out, draw.uniform(0, 0.8 * IMAGES * (number + 1) / kills))
         draw.shuffle(ids)
         for process in ids:  # one first, and its peers when they may have noticed
@@ -139,7 +142,8 @@ def kill_and_go_on(server, arguments: list[object], *, processes: int, kills: in
             time.sleep(draw.uniform(0, 0.05))
         codes = [server.wait(process) for process in ids]
         killed += codes[0] == -signal.SIGKILL
-    assert server.run(arguments, said, processes) == [0] * processes, said.read_text()
+    codes = server.run(arguments, said, processes, sharded=sharded)
+    assert codes == [0] * processes, said.read_text()
     return killed
 
 
@@ -169,6 +173,16 @@ def test_a_run_that_is_killed_fifty_times_leaves_what_one_without_a_gap_does(
     killed = kill_and_go_on(server, arguments, processes=processes, kills=MANY_KILLS)
     assert killed > MANY_KILLS / 2
     assert_same(tmp_path / "run", whole(processes))
+
+
+@pytest.mark.slow
+def test_a_sharded_run_that_is_killed_leaves_what_one_without_a_gap_does(
+    server, pictures, whole, tmp_path
+):
+    arguments = [*command_line(pictures), tmp_path / "run"]
+    killed = kill_and_go_on(server, arguments, processes=2, kills=2 * KILLS, sharded=True)
+    assert killed > KILLS
+    assert_same(tmp_path / "run", whole(2, sharded=True))
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ def command_line(data: Path, *overrides: str, images: int = IMAGES) -> list[str]
         "train.precision=fp32",
         "train.sample_every_images=0",
         "train.checkpoint_every_images=64",
+        "train.snapshot_every_images=128",
         *overrides,
         "--out",
     ]
@@ -60,9 +61,37 @@ def assert_same_training(run: Path, other: Path) -> None:
         for key, tensor in tensors.items():
             assert torch.allclose(tensor, others[key], atol=1e-5), key
     for line, other_line in zip(log(run), log(other), strict=True):
-        assert line["images"] == other_line["images"]
-        for key in ("loss", "gradient_norm"):
-            assert line[key] == pytest.approx(other_line[key], rel=1e-4)
+        assert line.keys() == other_line.keys()
+        for key in line.keys() - {"seconds", "images_per_s", "kind"}:
+            assert line[key] == pytest.approx(other_line[key], rel=1e-4, abs=1e-3), key
+
+
+def launch(settings: list[str], arguments: list[object]) -> subprocess.CompletedProcess[str]:
+    """The command on two processes, by `accelerate launch`.
+
+    With `--cpu` it would start one only.
+    """
+    return subprocess.run(
+        [
+            *[sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"],
+            *settings,
+            *["-m", "cascade.cli", *map(str, arguments)],
+        ],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "ACCELERATE_DYNAMO_BACKEND": "eager",
+        },
+    )
+
+
+def on_two_processes(run: Path) -> bool:
+    [part] = json.loads((run / "about.json").read_text())["parts"]
+    return part["hardware"].startswith("2 processes on CPU")
 
 
 def errors(said: Path) -> list[str]:
@@ -99,23 +128,83 @@ def test_a_run_goes_on_with_another_number_of_processes(server, pictures, one, t
 def test_accelerate_launches_the_same_command_and_its_settings_change_nothing(
     pictures, one, tmp_path
 ):
-    launch = [*["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]]
-    settings = [*["--mixed_precision", "bf16", "--gradient_accumulation_steps", "4"]]
-    done = subprocess.run(
-        [
-            sys.executable,
-            *launch,
-            *settings,
-            *["-m", "cascade.cli", *command_line(pictures), str(tmp_path / "two")],
-        ],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_DYNAMO_BACKEND": "eager"},
-    )
+    settings = ["--mixed_precision", "bf16", "--gradient_accumulation_steps", "4"]
+    done = launch([*settings, "--multi_gpu"], [*command_line(pictures), tmp_path / "two"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("holds the trained stage") == 1
+    assert on_two_processes(tmp_path / "two")
     assert_same_training(tmp_path / "two", one)
+
+
+# ---- sharded ------------------------------------------------------------------------------------
+
+
+def test_sharded_processes_hold_half_each_and_train_as_one_and_go_on_exactly(
+    server, pictures, one, tmp_path
+):
+    run, said = tmp_path / "run", tmp_path / "said"
+    _, *recipe, _ = command_line(pictures)
+    script = Path(__file__).with_name("run_and_count.py")
+    codes = server.run([run, *recipe], said, processes=2, sharded=True, script=script)
+    assert codes == [0, 0], said.read_text()
+    assert_same_training(run, one)
+    held = [json.loads((tmp_path / f"run.{rank}.json").read_text()) for rank in range(2)]
+    for name, times in {"weights": 1, "ema": 1, "averages": 2, "moments": 2}.items():
+        (first, whole), (second, _) = (each[name] for each in held)
+        assert whole == times * held[0]["weights"][1]
+        assert first + second == whole
+        assert 0.48 < first / whole < 0.52
+    newest = run / "checkpoints" / f"{IMAGES:012d}"
+    newest.rename(tmp_path / "newest")
+    assert server.run([*command_line(pictures), run], said, processes=2, sharded=True) == [0, 0]
+    for file in newest.glob("*.safetensors"):
+        assert file.read_bytes() == (tmp_path / "newest" / file.name).read_bytes(), file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "change"),
+    [("tiny-16", "accumulation_steps=3"), ("tiny-16-to-32", "gradient_checkpointing=true")],
+)
+def test_sharding_through_accelerate_changes_nothing(server, pictures, tmp_path, recipe, change):
+    arguments = [
+        *["train", recipe, f"data.path={pictures}", f"train.images={IMAGES}"],
+        *["train.batch_size=16", "train.precision=fp32", "train.sample_count=4"],
+        f"train.{change}",
+        *["train.sample_every_images=64", "train.snapshot_every_images=64", "sampling.steps=4"],
+        "--out",
+    ]
+    assert server.run([*arguments, tmp_path / "one"], tmp_path / "said") == [0]
+    settings = ["--use_fsdp", "--fsdp_version", "2", "--mixed_precision", "bf16"]
+    done = launch(settings, [*arguments, tmp_path / "two"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("holds the trained stage") == 1
+    assert on_two_processes(tmp_path / "two")
+    assert_same_training(tmp_path / "two", tmp_path / "one")
+    sheets = [sorted((tmp_path / run / "samples").iterdir()) for run in ("one", "two")]
+    assert [sheet.name for sheet in sheets[0]] == [sheet.name for sheet in sheets[1]]
+
+
+@pytest.mark.slow
+def test_bf16_of_sharded_processes_is_that_of_one(server, pictures, tmp_path):
+    for run, options in (("one", {}), ("two", {"processes": 2, "sharded": True})):
+        arguments = [*command_line(pictures, "train.precision=bf16"), tmp_path / run]
+        assert set(server.run(arguments, tmp_path / "said", **options)) == {0}
+    for line, other in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+        for key in ("loss", "gradient_norm"):
+            assert line[key] == pytest.approx(other[key], rel=5e-3), key
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_sharded_or_not(server, pictures, one, tmp_path):
+    alone, in_parts = shutil.copytree(one, tmp_path / "one"), tmp_path / "parts"
+    sharded = {"processes": 2, "sharded": True}
+    assert server.run([*command_line(pictures), in_parts], tmp_path / "said", **sharded) == [0, 0]
+    for run, other_way in ((alone, sharded), (in_parts, {})):
+        shutil.rmtree(run / f"checkpoints/{IMAGES:012d}")
+        codes = server.run([*command_line(pictures), run], tmp_path / "said", **other_way)
+        assert set(codes) == {0}
+        assert_same_training(run, one)
 
 
 # ---- errors -------------------------------------------------------------------------------------
