@@ -280,8 +280,8 @@ class CascadePipeline(DiffusionPipeline):
         Args:
             image: as for `upscale`, grey or in colour.
             progress: as for `upscale`.
-            settings: `seed`, `steps`, `sampler`, `guidance`, `hints` (a PIL image or a `Picture`),
-                `precision`; see `cascade.restoration.colouring.Colouring`.
+            settings: `seed`, `steps`, `sampler`, `guidance`, `temperature`, `hints` (a PIL image
+                or a `Picture`), `precision`; see `cascade.restoration.colouring.Colouring`.
 
         Returns:
             The same kind of thing as was given.

@@ -245,8 +245,9 @@ def find_recipe(name: str, kind: RecipeKind) -> Path:
     if kind == "pipelines" and (path / "pipeline.yaml").is_file():
         return path / "pipeline.yaml"
     bundled = {recipe_name(each): each for each in list_recipes(kind)}
-    if name in bundled:
-        return bundled[name]
+    short = name.removeprefix(f"{kind}/")
+    if short in bundled:
+        return bundled[short]
     word = kind.removesuffix("s")
     raise RecipeError(
         f"no {word} recipe {name!r}, neither a file nor bundled: {nearest(name, bundled)}"
@@ -254,18 +255,24 @@ def find_recipe(name: str, kind: RecipeKind) -> Path:
 
 
 def find_any_recipe(name: str) -> Path:
-    """Find a recipe of either kind; pipelines first.
+    """Find a recipe of either kind.
+
+    Args:
+        name: as for `find_recipe`; where a stage and a pipeline are called the same, the stage is
+            meant, and `pipelines/NAME` is the pipeline.
 
     Raises:
         RecipeError: if there is none.
     """
-    bundled = [recipe_name(path) for path in [*list_recipes("pipelines"), *list_recipes("stages")]]
-    for kind in get_args(RecipeKind)[::-1]:
+    for kind in get_args(RecipeKind):
         try:
             return find_recipe(name, kind)
         except RecipeError:
             continue
-    raise RecipeError(f"no recipe {name!r}, neither a file nor bundled: {nearest(name, bundled)}")
+    bundled = {recipe_name(path) for kind in get_args(RecipeKind) for path in list_recipes(kind)}
+    raise RecipeError(
+        f"no recipe {name!r}, neither a file nor bundled: {nearest(name, sorted(bundled))}"
+    )
 
 
 # ---- reading ------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from cascade.recipe import (
     recipes_root,
 )
 
-BUNDLED = [*list_recipes("stages"), *list_recipes("pipelines")]
+KINDS = ("stages", "pipelines")
+BUNDLED = [path for kind in KINDS for path in list_recipes(kind)]
 TINY = find_recipe("tiny-16", "stages")
 CHAIN = find_recipe("tiny-32", "pipelines")
 
@@ -65,10 +66,13 @@ def test_a_dumped_recipe_loads_as_the_same(path, tmp_path):
     assert load_any_recipe(str(tmp_path / "dumped.yaml")) == recipe
 
 
-def test_the_issue_s_recipes_are_bundled():
-    names = [recipe_name(path) for path in BUNDLED]
-    assert {"tiny-16", "tiny-16-to-32", "tiny-32", "emoji-64", "emoji-64-to-256"} <= set(names)
-    assert len(names) == len(set(names))
+def test_the_recipes_of_first_steps_and_of_bundled_weights_are_there():
+    names = {kind: [recipe_name(path) for path in list_recipes(kind)] for kind in KINDS}
+    photos = {"photo-x4", "photo-x4-blind", "photo-colour"}
+    wanted = {"tiny-16", "tiny-16-to-32", "emoji-64", "emoji-64-to-256"}
+    assert wanted | photos <= set(names["stages"])
+    assert {"tiny-32", "emoji-256"} | photos <= set(names["pipelines"])
+    assert all(len(each) == len(set(each)) for each in names.values())
 
 
 # ---- finding ------------------------------------------------------------------------------------
@@ -83,6 +87,9 @@ def test_recipes_are_found_by_name_file_and_folder(tmp_path, monkeypatch):
     assert find_recipe(str(TINY), "stages") == TINY
     assert find_any_recipe("tiny-32") == CHAIN
     assert find_any_recipe("tiny-16") == TINY
+    assert find_any_recipe("photo-x4") == recipes_root() / "stages" / "photo-x4.yaml"
+    both = recipes_root() / "pipelines" / "photo-x4" / "pipeline.yaml"
+    assert find_any_recipe("pipelines/photo-x4") == both
 
 
 def test_a_missing_recipe_offers_the_nearest():

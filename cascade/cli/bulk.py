@@ -40,6 +40,10 @@ Inputs = Annotated[
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder of the results; for one picture, its name.")
 ]
+Temperature = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Lower is calmer, higher bolder. Default: the model's own."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Default: the model's own.")]
 Sampler = Annotated[SamplerName | None, typer.Option(help="Default: the model's own.")]

@@ -26,6 +26,7 @@ def colourise(
     steps: bulk.Steps = None,
     sampler: bulk.Sampler = None,
     guidance: bulk.Guidance = None,
+    temperature: bulk.Temperature = None,
     seed: bulk.Seed = 0,
     device: bulk.Device = None,
     image_format: bulk.Format = None,
@@ -64,6 +65,7 @@ def colourise(
         steps=steps,
         sampler=None if sampler is None else sampler.value,
         guidance=guidance,
+        temperature=temperature,
     )
     bulk.work_through(
         lambda report: prepare_colouring(

@@ -22,16 +22,11 @@ def upscale(
     steps: bulk.Steps = None,
     sampler: bulk.Sampler = None,
     guidance: bulk.Guidance = None,
+    temperature: bulk.Temperature = None,
     seed: bulk.Seed = 0,
     tile: bulk.Tile = None,
     augmentation: Annotated[
         float | None, typer.Option(help="Noise on the input, which hides small faults of it.")
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Lower is smoother and more faithful. Default: the model's own."
-        ),
     ] = None,
     no_consistency: Annotated[
         bool,

@@ -45,6 +45,7 @@ class Colouring:
         steps: timesteps to visit.
         sampler: `ddim` or `ddpm`.
         guidance: classifier-free guidance scale.
+        temperature: from 0 to 1; lower is calmer and duller, higher more colourful.
         hints: a picture of the same shape with strokes in the colours that are wanted there: what
             is opaque in it, or in a picture without transparency what is not grey.
         precision: `auto`, `fp32` or `bf16`.
@@ -54,13 +55,17 @@ class Colouring:
     steps: int | None = None
     sampler: str | None = None
     guidance: float | None = None
+    temperature: float | None = None
     hints: Picture | None = None
     precision: Precision = "auto"
 
     def settings_of(self, stage: Stage) -> SamplingSettings:
         """How the stage samples."""
         return stage.sampling.changed(
-            steps=self.steps, sampler=self.sampler, guidance=self.guidance
+            steps=self.steps,
+            sampler=self.sampler,
+            guidance=self.guidance,
+            temperature=self.temperature,
         )
 
 

@@ -32,7 +32,7 @@ def smaller_tiles_if_needed(
     Raises:
         ContractError: if not even the smallest tiles fit.
     """
-    side = tile_px or default_tile_px(stage)
+    side = default_tile_px(stage) if tile_px is None else tile_px
     while True:
         try:
             return sample(side)

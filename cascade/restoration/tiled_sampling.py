@@ -196,7 +196,9 @@ class _Plan:
     ) -> None:
         scale = stage.contract.scale
         grid = math.lcm(scale, stage.network.size_multiple_px)
-        tile_px = tile_px or stage.contract.size_px
+        tile_px = stage.contract.size_px if tile_px is None else tile_px
+        if tile_px < 1:
+            raise ContractError(f"tile_px must be at least 1, got {tile_px}.")
         tile_px = math.ceil(tile_px / grid) * grid
         overlap_px = tile_px // 4 if overlap_px is None else overlap_px
         if not 0 <= overlap_px < tile_px:

@@ -209,6 +209,10 @@ def upscaled_bands(
     """The size of the result, and the result a band of rows at a time: (1, C, rows, W)."""
     passes, size = plan_passes(stages, (image.shape[-2], image.shape[-1]), wanted.scale)
     channels = passes[0].stage.contract.channels
+    if image.ndim != 3 or image.shape[0] not in (1, channels):
+        raise ContractError(
+            f"images to enlarge must be (1, h, w) or ({channels}, h, w), got {tuple(image.shape)}."
+        )
     given = image[None].float().cpu().expand(-1, channels, -1, -1)  # grey is three equal channels
     kernel = passes[0].stage.contract.resize_kernel
     current, consistent = given, wanted.is_consistent([step.stage for step in passes])

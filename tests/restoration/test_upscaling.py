@@ -95,6 +95,13 @@ def test_a_pipeline_without_an_upsampler_says_so(base_stage):
         upscale_image([base_stage], torch.zeros(3, 8, 8), Upscaling())
 
 
+def test_images_of_other_channels_and_tiles_without_extent_are_refused(upsampler, image):
+    with pytest.raises(ContractError, match=r"must be \(1, h, w\) or \(3, h, w\), got \(4, 8, 8\)"):
+        upscale_image([upsampler], torch.zeros(4, 8, 8), Upscaling())
+    with pytest.raises(ContractError, match="tile_px must be at least 1, got -1"):
+        upscale_image([upsampler], image, Upscaling(tile_px=-1))
+
+
 # ---- what comes out -----------------------------------------------------------------------------
 
 

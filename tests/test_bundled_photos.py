@@ -1,0 +1,91 @@
+"""The bundled models for photographs, on the pictures of their own cards, which they never saw."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from cascade.build import load_pipeline
+from cascade.conditioning.grey import luminance
+from cascade.conditioning.low_resolution import quantise, resize
+from cascade.evaluation.metrics import colourfulness, low_res_error, psnr
+from cascade.imaging.reading import read_image
+from cascade.pipeline import CascadePipeline
+from cascade.recipe import find_recipe, load_stage_recipe, recipes_root
+from cascade.restoration.spans import spans
+
+PIPELINES = recipes_root() / "pipelines"
+MODELS = {"photo-x4": "upsampler", "photo-x4-blind": "upsampler", "photo-colour": "colours"}
+CELL_PX = 258  # of the cards' sheets
+
+
+def cell(sheet: str, row: int, column: int) -> Tensor:
+    """(1, 3, 256, 256) of a card's sheet."""
+    top, left = row * CELL_PX, column * CELL_PX
+    return read_image(PIPELINES / sheet)[None, :, top : top + 256, left : left + 256]
+
+
+@pytest.fixture(scope="module")
+def upscaler() -> CascadePipeline:
+    return load_pipeline("photo-x4")
+
+
+@pytest.fixture(scope="module")
+def truth() -> Tensor:
+    return cell("photo-x4/enlarged.png", row=1, column=3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_are_small_and_of_the_recipe(name):
+    weights = sum(file.stat().st_size for file in (PIPELINES / name).rglob("*.safetensors"))
+    assert weights <= 8_000_000
+    stage = load_pipeline(name).stages[MODELS[name]]
+    recipe = load_stage_recipe(find_recipe(name, "stages"))
+    assert stage.contract.takes == ("grey" if name == "photo-colour" else "low_res")
+    assert stage.process.residual is not None
+    assert stage.process.residual.std == recipe.diffusion.residual_std
+    assert (stage.degradation is not None) == (name == "photo-x4-blind")
+
+
+def test_an_enlarged_photograph_has_the_detail_that_bicubic_lacks(upscaler, truth):
+    small = quantise(resize(truth, (64, 64), "bicubic"))
+    made = upscaler.upscale(small, seed=0)
+    smooth = resize(small, (256, 256), "bicubic")
+    detail = {
+        name: float(image.diff(dim=-1).abs().mean())
+        for name, image in (("made", made), ("smooth", smooth), ("truth", truth))
+    }
+    assert 1.2 * detail["smooth"] < detail["made"] < detail["truth"]
+    assert float(psnr(made, truth)) > float(psnr(smooth, truth)) + 1
+    assert float(low_res_error(quantise(made), small)) < 1
+    assert (made.mean((2, 3)) - truth.mean((2, 3))).abs().max() * 127.5 < 1
+
+
+def test_borders_of_tiles_do_not_show_in_a_photograph(upscaler, truth):
+    small = quantise(resize(truth, (64, 64), "bicubic"))
+    options = {"seed": 0, "steps": 6, "consistent": False, "precision": "fp32"}
+    whole = upscaler.upscale(small, **options)
+    tiled = upscaler.upscale(small, tile_px=96, **options)
+    edges = {e for span in spans(256, 96, 24, 8) for e in (span.start, span.stop)} - {0, 256}
+    at = torch.tensor(sorted(edges)) - 1
+    step = tiled.diff(dim=-1).abs()
+    ratio = float(step[..., at].mean() / whole.diff(dim=-1).abs()[..., at].mean())
+    assert 0.8 < ratio < 1.1
+    assert ((tiled - whole) * 127.5).pow(2).mean().sqrt() < 8  # of 255
+
+
+def test_the_blind_model_takes_away_noise_that_the_other_keeps(upscaler):
+    truth = cell("photo-x4/enlarged.png", row=0, column=3)  # most of it a smooth sky
+    small = resize(truth, (64, 64), "bicubic")
+    noise = torch.randn(small.shape, generator=torch.Generator().manual_seed(0))
+    noisy = quantise(small + 0.08 * noise)
+    blind = load_pipeline("photo-x4-blind").upscale(noisy, seed=0)
+    assert float(psnr(blind, truth)) > float(psnr(upscaler.upscale(noisy, seed=0), truth)) + 1
+
+
+def test_a_coloured_photograph_is_in_colour_and_keeps_its_luminance():
+    grey = luminance(cell("photo-colour/coloured.png", row=0, column=0))
+    made = load_pipeline("photo-colour").colourise(grey, seed=0)
+    assert ((luminance(made) - grey) * 127.5).abs().max() <= 1
+    assert float(colourfulness(quantise(made))) > 5
