@@ -54,6 +54,8 @@ def upscale(
     from cascade.bulk.commands import Request, prepare_upscaling
     from cascade.restoration.upscaling import Upscaling
 
+    if scale == 1:  # typer's own range includes its end
+        raise typer.BadParameter("--scale must be above 1.")
     request = Request(
         inputs=inputs,
         out=out,

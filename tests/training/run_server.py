@@ -47,7 +47,7 @@ def _be(asked: dict) -> int:
     sys.argv = ["cascade", *asked["argv"]]
     code = 0
     try:
-        if asked["script"] is None:
+        if asked.get("script") is None:
             cascade.cli.main.run()
         else:
             runpy.run_path(asked["script"], run_name="__main__")
