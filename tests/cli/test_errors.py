@@ -85,6 +85,10 @@ def test_verbs_on_recipes_do_not_import_torch(arguments):
         ["generate", "tiny-32", "-o", "x", "--steps", "5,x"],
         ["generate", "tiny-32", "-o", "x", "--guidance", "much"],
         ["copy", "tiny-16"],
+        ["upscale", "a.png"],
+        ["upscale", "a.png", "-o", "x", "--scale", "1"],
+        ["upscale", "a.png", "-o", "x", "--temperature", "2"],
+        ["colourise", "a.png", "-o", "x", "-n", "0"],
     ],
 )
 def test_wrong_usage_ends_with_2_and_says_how_to_get_help(
