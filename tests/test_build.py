@@ -24,6 +24,7 @@ from cascade.recipe import (
     find_recipe,
     list_recipes,
     load_any_recipe,
+    load_pipeline_recipe,
     load_stage_recipe,
     recipe_name,
 )
@@ -197,7 +198,7 @@ def test_a_pipeline_is_loaded_by_its_folder(trained):
 def test_a_bundled_pipeline_is_loaded_by_name_or_says_that_it_has_no_weights(path):
     name = recipe_name(path)
     if (path.parent / "model_index.json").is_file():
-        recipe = load_any_recipe(name)
+        recipe = load_pipeline_recipe(path)
         assert load_pipeline(name).stages.names == [stage.name for stage in recipe.stages]
     else:
         with pytest.raises(WeightsError, match=f"'{name}' has no weights yet: train its stages"):

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import runpy
+import signal
 import sys
 
 import torch
@@ -43,6 +44,7 @@ def _be(asked: dict) -> int:
         os.dup2(opened, place)
     if asked["limit"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (asked["limit"], asked["limit"]))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     os.environ.update(asked["env"])
     sys.argv = ["cascade", *asked["argv"]]
     code = 0
