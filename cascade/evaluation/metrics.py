@@ -125,9 +125,8 @@ def kernel_distance(
         CascadeError: if torchmetrics is not installed.
         ContractError: if a set has fewer than 2 images.
     """
+    _check_two("KID", features, truth)
     size = min(subset_images, len(features), len(truth))
-    if size < 2:
-        raise ContractError(f"KID needs at least 2 images in each set, got {size}.")
     with warnings.catch_warnings():  # that the features are kept, which is known here
         warnings.simplefilter("ignore")
         distance = _torchmetrics().image.kid.KernelInceptionDistance(
@@ -151,12 +150,22 @@ def frechet_distance(features: Tensor, truth: Tensor) -> float:
     Args:
         features: (N, F), N at least 2.
         truth: (M, F).
+
+    Raises:
+        ContractError: if a set has fewer than 2 images.
     """
-    centred = [(f - f.mean(dim=0)) / math.sqrt(len(f) - 1) for f in (features, truth)]
-    cross = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
-    traces = torch.stack([c.square().sum() for c in centred]).sum()
+    _check_two("the Fréchet distance", features, truth)
+    roots = [_covariance_root(each) for each in (features, truth)]
+    cross = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
+    traces = torch.stack([root.square().sum() for root in roots]).sum()
     means = (features.mean(dim=0) - truth.mean(dim=0)).square().sum()
     return float(means + traces - 2 * cross)
+
+
+def _covariance_root(features: Tensor) -> Tensor:
+    """A (N or F, F) with A^T A the covariance of features (N, F): never more than F rows."""
+    root = (features - features.mean(dim=0)) / math.sqrt(len(features) - 1)
+    return torch.linalg.qr(root, mode="r").R if len(root) > root.shape[1] else root
 
 
 def low_res_error(images: Tensor, low_res: Tensor, kernel: ResizeKernel = "bicubic") -> Tensor:
@@ -189,6 +198,12 @@ def colourfulness(images: Tensor) -> Tensor:
     opponents = torch.stack([red - green, (red + green) / 2 - blue])
     spread = opponents.var(dim=2, unbiased=False).sum(dim=0).sqrt()
     return spread + 0.3 * opponents.mean(dim=2).square().sum(dim=0).sqrt()
+
+
+def _check_two(what: str, features: Tensor, truth: Tensor) -> None:
+    size = min(len(features), len(truth))
+    if size < 2:
+        raise ContractError(f"{what} needs at least 2 images in each set, got {size}; add images.")
 
 
 def _levels(images: Tensor) -> Tensor:

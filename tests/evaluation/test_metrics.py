@@ -196,6 +196,13 @@ def test_frechet_distance_equals_torchmetrics_on_the_same_features():
     assert frechet_distance(first, second) == pytest.approx(float(metric.compute()), rel=1e-5)
 
 
+def test_frechet_distance_is_the_same_with_more_images_than_features_and_with_fewer():
+    # Features padded with zeros change nothing, but which of N and F is larger.
+    first, second = gaussian(30, 0, 1, 0), gaussian(25, 0.5, 2, 1)
+    padded = [torch.cat([f, torch.zeros(len(f), 60).double()], dim=1) for f in (first, second)]
+    assert frechet_distance(first, second) == pytest.approx(frechet_distance(*padded))
+
+
 # True to the input
 
 

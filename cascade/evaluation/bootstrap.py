@@ -1,0 +1,143 @@
+"""How much the distances of two sets would move with other images: bootstrap intervals.
+
+Both sets are drawn anew, with replacement, as often as images are in them (Efron 1979). Drawing an
+image twice makes sets look less varied than they are and so raises the Fréchet distance; therefore
+the spread of the drawn values is kept, and laid around the value itself. An interval says nothing
+of the bias of that value: the Fréchet distance of few images is too high.
+
+Shapes: N samples, M real images, F features, R drawings.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cascade.errors import ContractError
+from cascade.evaluation.metrics import frechet_distance
+
+FRECHET_DRAWINGS = 40
+KERNEL_DRAWINGS = 1000
+SHARE = 0.95
+FEWEST_FOR_KERNEL = 100
+
+
+class Estimate(NamedTuple):
+    """A value, and between what it would lie in 95 of 100 cases with other images."""
+
+    value: float
+    low: float
+    high: float
+
+
+def frechet_estimate(
+    features: Tensor, truth: Tensor, *, drawings: int = FRECHET_DRAWINGS, seed: int = 0
+) -> Estimate:
+    """The Fréchet distance with its interval.
+
+    Args:
+        features: (N, F) of samples.
+        truth: (M, F) of real images.
+        drawings: R.
+        seed: of the drawing.
+
+    Raises:
+        ContractError: if a set has fewer than 2 images.
+    """
+    value = frechet_distance(features, truth)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for _ in range(drawings):
+        chosen = [
+            each[torch.randint(len(each), (len(each),), generator=generator).to(each.device)]
+            for each in (features, truth)
+        ]
+        drawn.append(frechet_distance(*chosen))
+    return _around(value, torch.tensor(drawn, dtype=torch.float64))
+
+
+def kernel_estimate(
+    features: Tensor, truth: Tensor, *, drawings: int = KERNEL_DRAWINGS, seed: int = 0
+) -> Estimate:
+    """KID times 1000, over all pairs of images and not over subsets, with its interval.
+
+    In a drawing, an image counts as often as it was drawn, but never as a pair with itself, so
+    that the drawn values are without bias too.
+
+    Args:
+        features: (N, F) of samples.
+        truth: (M, F) of real images.
+        drawings: R.
+        seed: of the drawing.
+
+    Raises:
+        ContractError: if a set has fewer than 2 images.
+    """
+    if min(len(features), len(truth)) < 2:
+        raise ContractError(
+            f"KID needs at least 2 images in each set, got {min(len(features), len(truth))}; add "
+            "images."
+        )
+    own, real, cross = (
+        _kernel(a, b) for a, b in ((features, features), (truth, truth), (features, truth))
+    )
+    generator = torch.Generator().manual_seed(seed)
+    once = [own.new_ones(1, len(each)) for each in (features, truth)]
+    often = [_drawn_counts(len(each), drawings, generator).to(own) for each in (features, truth)]
+    value, drawn = (1000 * _mmd(own, real, cross, *counts) for counts in (once, often))
+    return _around(float(value), drawn.cpu())
+
+
+def _kernel(features: Tensor, others: Tensor) -> Tensor:
+    """(x . y / F + 1)^3 of all pairs."""
+    return (features.double() @ others.double().T / features.shape[1] + 1) ** 3
+
+
+def _drawn_counts(count: int, drawings: int, generator: torch.Generator) -> Tensor:
+    """How often each of `count` images is drawn: (R, count)."""
+    drawn = torch.randint(count, (drawings, count), generator=generator)
+    return torch.zeros(drawings, count).scatter_add_(1, drawn, torch.ones(drawings, count))
+
+
+def _mmd(own: Tensor, real: Tensor, cross: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Squared MMD without bias, of images that count a (R, N) and b (R, M) times: (R,)."""
+    between = ((a @ cross) * b).sum(dim=1) / (a.sum(dim=1) * b.sum(dim=1))
+    return _mean_of_pairs(own, a) + _mean_of_pairs(real, b) - 2 * between
+
+
+def _mean_of_pairs(kernel: Tensor, counts: Tensor) -> Tensor:
+    """Mean kernel of two different images: (R,)."""
+    with_itself = counts.square()
+    total = ((counts @ kernel) * counts).sum(dim=1) - with_itself @ kernel.diagonal()
+    return total / (counts.sum(dim=1).square() - with_itself.sum(dim=1)).clamp(min=1)
+
+
+def _around(value: float, drawn: Tensor) -> Estimate:
+    ends = torch.tensor([(1 - SHARE) / 2, (1 + SHARE) / 2], dtype=torch.float64)
+    low, high = (drawn - drawn.mean()).quantile(ends).tolist()
+    return Estimate(value, value + low, value + high)
+
+
+def warn_of_few(count: int, features: int) -> list[str]:
+    """What to say of distances between sets of which the smaller has `count` images.
+
+    Args:
+        count: of images.
+        features: F.
+
+    Returns:
+        Sentences; none if there are enough.
+    """
+    said = []
+    if count <= features:
+        said.append(
+            f"{count} images are no more than the {features} features: the Fréchet distance is too "
+            "high, and can only be compared with ones of as many images."
+        )
+    if count < FEWEST_FOR_KERNEL:
+        said.append(
+            f"{count} images are few: look at the intervals, and use {FEWEST_FOR_KERNEL} or more."
+        )
+    return said

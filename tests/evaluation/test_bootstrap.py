@@ -1,0 +1,77 @@
+"""Intervals of distances: what they hold, and how often."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from cascade.errors import ContractError
+from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate, warn_of_few
+from cascade.evaluation.metrics import frechet_distance
+
+
+def gaussian(count: int, mean: float, seed: int, features: int = 4) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return mean + torch.randn(count, features, generator=generator, dtype=torch.float64)
+
+
+def test_kid_over_all_pairs_equals_torchmetrics_with_one_subset_of_all():
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    samples, truth = gaussian(30, 0, 0), gaussian(30, 0.5, 1)
+    metric = kid.KernelInceptionDistance(feature=nn.Identity(), subsets=1, subset_size=30)
+    metric.update(truth, real=True)
+    metric.update(samples, real=False)
+    expected = 1000 * float(metric.compute()[0])
+    found = kernel_estimate(samples, truth)
+    assert found.value == pytest.approx(expected, rel=1e-5)
+    assert found.low < found.value < found.high
+
+
+def test_kid_of_two_points_is_the_closed_form_and_certain():
+    x, y = torch.full((6, 1), 1.0), torch.full((9, 1), 2.0)
+    expected = 1000 * ((1 + 1) ** 3 + (4 + 1) ** 3 - 2 * (2 + 1) ** 3)
+    assert kernel_estimate(x, y) == pytest.approx((expected,) * 3)
+
+
+def test_the_interval_of_kid_holds_the_truth_about_as_often_as_it_says():
+    # KID of equal distributions is 0; where they differ it is what many more images give.
+    true = kernel_estimate(gaussian(1500, 0, 0), gaussian(1500, 1, 1), drawings=2).value
+    held = []
+    for seed in range(60):
+        found = kernel_estimate(
+            gaussian(40, 0, 2 * seed + 10), gaussian(40, 1, 2 * seed + 11), drawings=200
+        )
+        held.append(found.low <= true <= found.high)
+    assert 0.85 <= sum(held) / len(held) <= 1.0
+
+
+def test_the_spread_of_the_frechet_distance_is_that_of_other_images():
+    others = [
+        frechet_distance(gaussian(60, 0, 2 * s + 10), gaussian(60, 1, 2 * s + 11))
+        for s in range(60)
+    ]
+    spread = torch.tensor(others).std().item()
+    found = frechet_estimate(gaussian(60, 0, 0), gaussian(60, 1, 1), drawings=100)
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(spread, rel=0.5)
+    assert found.value == frechet_distance(gaussian(60, 0, 0), gaussian(60, 1, 1))
+
+
+def test_the_same_seed_gives_the_same_interval():
+    sets = gaussian(20, 0, 0), gaussian(20, 1, 1)
+    assert frechet_estimate(*sets, drawings=5) == frechet_estimate(*sets, drawings=5)
+    assert kernel_estimate(*sets, seed=1) != kernel_estimate(*sets, seed=2)
+
+
+def test_few_images_are_warned_of():
+    assert warn_of_few(2000, 1280) == []
+    (high,) = warn_of_few(500, 1280)
+    assert "500 images are no more than the 1280 features" in high
+    assert len(warn_of_few(40, 1280)) == 2
+
+
+def test_one_image_is_refused():
+    with pytest.raises(ContractError, match="at least 2 images in each set, got 1"):
+        kernel_estimate(torch.zeros(1, 4), torch.zeros(5, 4))
+    with pytest.raises(ContractError, match="at least 2 images in each set, got 1"):
+        frechet_estimate(torch.zeros(1, 4), torch.zeros(5, 4))
