@@ -17,9 +17,9 @@ CHECKOUT = PACKAGE.parent
 # A floor imports only from the floors below it; two modules of one floor do not know each other.
 FLOORS = (
     ("cli",),
-    ("generation", "diagnosis", "bulk"),
+    ("generation", "diagnosis", "bulk", "evaluation"),
     ("build",),
-    ("training", "pipeline", "evaluation"),
+    ("training", "pipeline"),
     ("chain", "model_card", "pipeline_inputs", "restoration"),
     ("stage",),
     ("stage_files",),

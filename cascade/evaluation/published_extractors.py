@@ -1,0 +1,217 @@
+"""Inception, CLIP and DINOv2, the extractors of published figures, and LPIPS.
+
+Their networks come with torch-fidelity, transformers and lpips, their weights are downloads: of the
+first use, or of a file or folder that the user names. Nothing is unpickled.
+
+Shapes: B images, H and W pixels, F features, K classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from cascade.conditioning.low_resolution import quantise, resize
+from cascade.errors import CascadeError, WeightsError
+from cascade.evaluation.features import FeatureExtractor
+from cascade.imaging.writing import to_uint8
+
+INCEPTION_OUTPUTS = ["2048", "logits"]
+ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+MOST_OF_REASON = 200
+
+
+@final
+class InceptionFeatures(FeatureExtractor):
+    """The Inception-v3 of FID and of the Inception score, as torch-fidelity has it.
+
+    Args:
+        weights: the file of its weights, `weights-inception-2015-12-05-6726825d.pth`; default:
+            torch-fidelity's download.
+
+    Raises:
+        CascadeError: if torch-fidelity is not installed.
+        WeightsError: if the weights cannot be had.
+    """
+
+    def __init__(self, weights: Path | None = None) -> None:
+        module = _import("torch_fidelity.feature_extractor_inceptionv3", "extractors")
+        state = _state("Inception", module.URL_INCEPTION_V3, weights, "--extractor-path")
+        self.network = _inception(module, state, weights)
+        self.name = "Inception"
+        self.resizing = "bilinear of TensorFlow 1 to 299 px"
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.network(to_uint8(images))[0]
+
+    def classify(self, images: Tensor) -> Tensor:
+        return self.network(to_uint8(images))[1].softmax(dim=1)
+
+
+def _inception(module: Any, state: dict[str, Tensor], weights: Path | None) -> nn.Module:
+    # torch-fidelity unpickles whatever file it is given, so it is given one that we have written.
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "weights.pth"
+        torch.save(state, file)
+        try:
+            network = module.FeatureExtractorInceptionV3(
+                "inception-v3-compat", INCEPTION_OUTPUTS, feature_extractor_weights_path=str(file)
+            )
+        except RuntimeError as error:
+            raise WeightsError(f"{weights}: not the weights of Inception-v3.") from error
+    return network.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A vision transformer that others measure with.
+
+    Attributes:
+        name: after which metrics are called.
+        kind: its class in transformers.
+        output: what of its output the features are.
+        hub_id: where its weights are.
+        mean: of its input, for images in [0, 1].
+        std: the same.
+        most_px: side of its input, if it could take a larger one.
+    """
+
+    name: str
+    kind: str
+    output: str
+    hub_id: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    most_px: int = 10_000
+
+
+CLIP = Published(
+    name="CLIP",
+    kind="CLIPVisionModelWithProjection",
+    output="image_embeds",
+    hub_id="openai/clip-vit-base-patch32",
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+)
+DINOV2 = Published(
+    name="DINOv2",
+    kind="Dinov2Model",
+    output="pooler_output",
+    hub_id="facebook/dinov2-base",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    most_px=224,
+)
+
+
+@final
+class TransformerFeatures(FeatureExtractor):
+    """A vision transformer of the library transformers.
+
+    Args:
+        published: which.
+        folder: with its `config.json` and `model.safetensors`; default: from the Hub.
+
+    Raises:
+        CascadeError: if transformers is not installed.
+        WeightsError: if the weights cannot be had.
+    """
+
+    def __init__(self, published: Published, folder: Path | None = None) -> None:
+        module = _import("transformers", "extractors")
+        if folder is not None and not (folder / "config.json").is_file():
+            raise WeightsError(
+                f"no {published.name} in {folder}; name a folder with config.json and "
+                f"model.safetensors, such as a copy of {published.hub_id}."
+            )
+        try:
+            network = getattr(module, published.kind).from_pretrained(
+                folder or published.hub_id,
+                local_files_only=folder is not None,
+                use_safetensors=True,
+            )
+        except Exception as error:  # of the network, of the Hub, of damaged files: many kinds
+            where = published.hub_id if folder is None else str(folder)
+            raise _not_had(published.name, where, "a folder by --extractor-path", error) from error
+        self.network = network.eval().requires_grad_(False)
+        self.name = published.name
+        self._published = published
+        self._side_px = min(int(network.config.image_size), published.most_px)
+        self.resizing = f"antialiased bicubic to {self._side_px} px"
+
+    def features(self, images: Tensor) -> Tensor:
+        images = (resize(quantise(images), (self._side_px, self._side_px), "bicubic") + 1) / 2
+        mean, std = (
+            torch.tensor(each, device=images.device).view(1, 3, 1, 1)
+            for each in (self._published.mean, self._published.std)
+        )
+        return getattr(self.network((images - mean) / std), self._published.output)
+
+    def classify(self, images: Tensor) -> None:
+        return None
+
+
+@final
+class LearnedDistance:
+    """LPIPS, version 0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924).
+
+    Args:
+        weights: the file of AlexNet's weights, `alexnet-owt-7be5be79.pth`; default: the download.
+
+    Raises:
+        CascadeError: if the package lpips is not installed.
+        WeightsError: if the weights cannot be had.
+    """
+
+    def __init__(self, weights: Path | None = None) -> None:
+        module = _import("lpips", "extractors")
+        state = _state("AlexNet", ALEXNET_URL, weights, "--lpips-path")
+        with redirect_stdout(None):  # it tells what it loads
+            self.network = module.LPIPS(net="alex", pnet_rand=True).eval().requires_grad_(False)
+        try:
+            for name, parameter in self.network.net.named_parameters():
+                parameter.copy_(state[f"features.{name.partition('.')[2]}"])
+        except (KeyError, RuntimeError) as error:
+            raise WeightsError(f"{weights or ALEXNET_URL}: not the weights of AlexNet.") from error
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, truth: Tensor) -> Tensor:
+        """Distances (B,) of images (B, 3, H, W) in [-1, 1] from others, as they are."""
+        return self.network(quantise(images), quantise(truth)).view(-1)
+
+
+def _state(name: str, url: str, file: Path | None, option: str) -> dict[str, Tensor]:
+    """Weights of a file, or of a download that torch keeps, without unpickling code."""
+    try:
+        if file is not None:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        return torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except Exception as error:  # of the network, of the disk, of damaged files: many kinds
+        raise _not_had(name, str(file or url), f"the file by {option}", error) from error
+
+
+def _not_had(name: str, where: str, instead: str, error: Exception) -> WeightsError:
+    reason = str(error).strip().splitlines()[0].rstrip(".")[:MOST_OF_REASON]
+    return WeightsError(
+        f"the weights of {name} cannot be had from {where} ({reason}); get them elsewhere and name "
+        f"{instead}, or use --extractor lite0, which needs no download."
+    )
+
+
+def _import(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise CascadeError(
+            f"{name.partition('.')[0]} cannot be imported ({error}); install it with: "
+            f'pip install "cascade-diffusion[{extra}]"'
+        ) from error
