@@ -16,6 +16,7 @@ from cascade.cli.copy import copy
 from cascade.cli.data import data
 from cascade.cli.doctor import doctor
 from cascade.cli.ema import ema
+from cascade.cli.evaluate import evaluate
 from cascade.cli.generate import generate
 from cascade.cli.ls import ls
 from cascade.cli.report import report
@@ -34,9 +35,10 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try [bold]cascade generate emoji-256 -n 16 -o out[/bold].",
 )
-for verb in (generate, upscale, colourise, train, report, ema, chain, ls, show, copy, validate):
+for verb in (generate, upscale, colourise, evaluate, train, report, ema, chain, ls, show, copy):
     app.command()(verb)
-app.command()(doctor)
+for verb in (validate, doctor):
+    app.command()(verb)
 app.command("colorize", hidden=True)(colourise)
 app.add_typer(data, name="data")
 

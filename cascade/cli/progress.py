@@ -140,6 +140,35 @@ class ReadingProgress:
         self._progress.update(self._task, completed=images, total=total)
 
 
+class TaskProgress:
+    """One bar for each thing that is done; nothing where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> TaskProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def update(self, what: str, done: int, total: int) -> None:
+        """Tell what is being done, how much of it is done, and of how much."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done)
+
+
 class SamplingProgress:
     """One bar per stage, moved by a pipeline's `callback_on_step_end` and drawn from then on."""
 

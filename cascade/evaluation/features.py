@@ -30,11 +30,13 @@ class FeatureExtractor(ABC):
     Attributes:
         name: after which metrics are called, as in `FD-EffLite0`.
         resizing: of the images, in words.
+        dim: number F of features.
         network: that holds the weights.
     """
 
     name: str
     resizing: str
+    dim: int
     network: nn.Module
 
     @abstractmethod
@@ -70,6 +72,7 @@ class LiteFeatures(FeatureExtractor):
     def __init__(self, size: Size = "lite0") -> None:
         self.network = load_extractor(size)
         self.name = self.network.name
+        self.dim = self.network._fc.in_features
         self.resizing = f"antialiased bicubic to {LITE_PX} px"
 
     def features(self, images: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ class InceptionFeatures(FeatureExtractor):
         state = _state("Inception", module.URL_INCEPTION_V3, weights, "--extractor-path")
         self.network = _inception(module, state, weights)
         self.name = "Inception"
+        self.dim = int(INCEPTION_OUTPUTS[0])
         self.resizing = "bilinear of TensorFlow 1 to 299 px"
 
     def features(self, images: Tensor) -> Tensor:
@@ -77,6 +78,7 @@ class Published:
         name: after which metrics are called.
         kind: its class in transformers.
         output: what of its output the features are.
+        dim: what of its configuration says how many they are.
         hub_id: where its weights are.
         mean: of its input, for images in [0, 1].
         std: the same.
@@ -86,6 +88,7 @@ class Published:
     name: str
     kind: str
     output: str
+    dim: str
     hub_id: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -96,6 +99,7 @@ CLIP = Published(
     name="CLIP",
     kind="CLIPVisionModelWithProjection",
     output="image_embeds",
+    dim="projection_dim",
     hub_id="openai/clip-vit-base-patch32",
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
@@ -104,6 +108,7 @@ DINOV2 = Published(
     name="DINOv2",
     kind="Dinov2Model",
     output="pooler_output",
+    dim="hidden_size",
     hub_id="facebook/dinov2-base",
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
@@ -142,6 +147,7 @@ class TransformerFeatures(FeatureExtractor):
             raise _not_had(published.name, where, "a folder by --extractor-path", error) from error
         self.network = network.eval().requires_grad_(False)
         self.name = published.name
+        self.dim = int(getattr(network.config, published.dim))
         self._published = published
         self._side_px = min(int(network.config.image_size), published.most_px)
         self.resizing = f"antialiased bicubic to {self._side_px} px"

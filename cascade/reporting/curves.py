@@ -86,11 +86,11 @@ def line_chart(
     all_y = [y for points in lines for _, y in points] + [float(value) for value in include]
     if not all_x:
         return Html("")
-    across = _Axis(0.0, max(*all_x, x_end), LEFT, WIDTH - RIGHT)
-    up = _Axis(*_limits(all_y, log), HEIGHT - BOTTOM, TOP, log=log)
+    across = Axis(0.0, max(*all_x, x_end), LEFT, WIDTH - RIGHT)
+    up = Axis(*_limits(all_y, log), HEIGHT - BOTTOM, TOP, log=log)
     drawn = [
-        *(_y_tick(value, up) for value in up.ticks()),
-        *(_x_tick(value, across) for value in across.ticks()),
+        *(y_tick(value, up) for value in up.ticks()),
+        *(x_tick(value, across) for value in across.ticks()),
         *(_path(each, points, across, up) for each, points in zip(series, lines, strict=True)),
         f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" '
         f'text-anchor="middle">{escape(x_label)}</text>',
@@ -111,8 +111,16 @@ def short_number(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Maps values to pixels."""
+class Axis:
+    """Maps values to pixels.
+
+    Attributes:
+        low: value at the start.
+        high: value at the end.
+        start_px: where that is.
+        end_px: the same.
+        log: whether values are laid out by their logarithm.
+    """
 
     low: float
     high: float
@@ -121,6 +129,7 @@ class _Axis:
     log: bool = False
 
     def place(self, value: float) -> float:
+        """Pixels of a value."""
         low, high, value = (self._scaled(v) for v in (self.low, self.high, value))
         share = (value - low) / (high - low) if high > low else 0.5
         return self.start_px + share * (self.end_px - self.start_px)
@@ -175,7 +184,7 @@ def _visible(series: Series, log: bool) -> list[tuple[float, float]]:
     return [(fmean(x for x, _ in group), fmean(y for _, y in group)) for group in groups]
 
 
-def _path(series: Series, points: list[tuple[float, float]], across: _Axis, up: _Axis) -> str:
+def _path(series: Series, points: list[tuple[float, float]], across: Axis, up: Axis) -> str:
     places = [(across.place(x), up.place(y)) for x, y in points]
     style = f'style="stroke:{series.colour}"'
     if len(places) == 1:
@@ -186,7 +195,8 @@ def _path(series: Series, points: list[tuple[float, float]], across: _Axis, up: 
     return f'<polyline class="{kind}" {style} points="{drawn}"/>' if places else ""
 
 
-def _y_tick(value: float, axis: _Axis) -> str:
+def y_tick(value: float, axis: Axis) -> str:
+    """Number and rule of a value of the vertical axis, as SVG."""
     y = axis.place(value)
     return (
         f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -195,7 +205,8 @@ def _y_tick(value: float, axis: _Axis) -> str:
     )
 
 
-def _x_tick(value: float, axis: _Axis) -> str:
+def x_tick(value: float, axis: Axis) -> str:
+    """Number below a value of the horizontal axis, as SVG."""
     return (
         f'<text class="axis" x="{axis.place(value):.1f}" y="{HEIGHT - BOTTOM + 17}" '
         f'text-anchor="middle">{short_number(value)}</text>'

@@ -52,6 +52,9 @@ img.small{image-rendering:pixelated}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;font-weight:400;padding:.2rem 1.6rem .2rem 0;
 border-bottom:1px solid var(--rule);overflow-wrap:anywhere}
+.wide{overflow-x:auto}
+.wide td,.wide th{min-width:5.5rem;overflow-wrap:normal;vertical-align:top;padding-right:.9rem}
+.chart{max-width:36rem}
 .columns{columns:14rem;column-gap:2rem}
 .columns div{display:flex;justify-content:space-between;gap:1rem;break-inside:avoid;font-size:.9rem;
 border-bottom:1px solid var(--rule);padding:.12rem 0;overflow-wrap:anywhere}
@@ -128,6 +131,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
         f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in rows
     )
     return Html(f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def wide(part: Html) -> Html:
+    """What may be wider than the screen, and is then moved by itself."""
+    return Html(f'<div class="wide">{part}</div>')
 
 
 def picture(image: Image.Image, caption: str) -> Html:

