@@ -56,7 +56,7 @@ def render(evaluation: Evaluation) -> str:
         ("Settings of the stages", _settings(evaluation.settings)),
         ("How it was run", _about(evaluation)),
     ]
-    lead = f"{TASKS[evaluation.task]}; measured on pictures that it was not trained on"
+    lead = f"{TASKS[evaluation.task]}; measured on held-out pictures"
     return page(f"Evaluation of {evaluation.pipeline}", lead, sections)
 
 
