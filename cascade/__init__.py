@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from cascade.diffusion.process import NoiseProcess
     from cascade.diffusion.schedule import NoiseSchedule
     from cascade.errors import CascadeError
+    from cascade.evaluation.evaluate import evaluate
+    from cascade.evaluation.likelihood import bits_per_dimension
+    from cascade.evaluation.scores import Evaluation
     from cascade.pipeline import CascadeOutput, CascadePipeline
     from cascade.sampling_settings import SamplingSettings
     from cascade.stage import Stage
@@ -31,6 +34,7 @@ _HOMES = {
     "CascadeOutput": "cascade.pipeline",
     "CascadePipeline": "cascade.pipeline",
     "Contract": "cascade.contract",
+    "Evaluation": "cascade.evaluation.scores",
     "FolderSource": "cascade.data.sources",
     "ImageSource": "cascade.data.sources",
     "LabelVocabulary": "cascade.conditioning.labels",
@@ -42,6 +46,8 @@ _HOMES = {
     "Trainer": "cascade.training.trainer",
     "TrainingImages": "cascade.data.training_images",
     "TrainingSettings": "cascade.training.settings",
+    "bits_per_dimension": "cascade.evaluation.likelihood",
+    "evaluate": "cascade.evaluation.evaluate",
     "open_source": "cascade.data.sources",
 }
 
@@ -51,6 +57,7 @@ __all__ = [
     "CascadeOutput",
     "CascadePipeline",
     "Contract",
+    "Evaluation",
     "FolderSource",
     "ImageSource",
     "LabelVocabulary",
@@ -62,6 +69,8 @@ __all__ = [
     "Trainer",
     "TrainingImages",
     "TrainingSettings",
+    "bits_per_dimension",
+    "evaluate",
     "open_source",
 ]
 

@@ -357,7 +357,7 @@ class Stage(nn.Module):
         self.check_settings(settings)
         noise = SeededNoise(seeds, stream, device=self.device)
         size = self.output_size(image)
-        conditions = self._sampling_conditions(len(seeds), labels, image, settings, noise, size)
+        conditions = self.sampling_conditions(len(seeds), labels, image, settings, noise, size)
         sampler = make_sampler(
             settings.sampler, self.process, settings.steps, **settings.sampler_options()
         )
@@ -452,7 +452,7 @@ class Stage(nn.Module):
         height, width = image.shape[-2:]
         return height * self.contract.scale, width * self.contract.scale
 
-    def _sampling_conditions(
+    def sampling_conditions(
         self,
         count: int,
         labels: Tensor | None,
@@ -461,6 +461,19 @@ class Stage(nn.Module):
         noise: SeededNoise,
         size: tuple[int, int],
     ) -> Conditions:
+        """What the network is told when it samples.
+
+        Args:
+            count: B.
+            labels: (B, F) int64, -1 for "any"; None drops all labels.
+            given: (B, C, h, w) in [-1, 1], what the stage takes; None for a base stage.
+            settings: whose augmentation level counts.
+            noise: of the augmentation.
+            size: height and width of the result.
+
+        Raises:
+            ContractError: if they do not fit the stage.
+        """
         labels = self.checked_labels(labels, count)
         image = level = None
         if given is not None:

@@ -55,7 +55,8 @@ def frechet_estimate(
             for each in (features, truth)
         ]
         drawn.append(frechet_distance(*chosen))
-    return _around(value, torch.tensor(drawn, dtype=torch.float64))
+    around = _around(value, torch.tensor(drawn, dtype=torch.float64))
+    return around._replace(low=max(around.low, 0.0))
 
 
 def kernel_estimate(

@@ -57,6 +57,11 @@ def test_the_spread_of_the_frechet_distance_is_that_of_other_images():
     assert found.value == frechet_distance(gaussian(60, 0, 0), gaussian(60, 1, 1))
 
 
+def test_a_frechet_distance_is_never_below_zero():
+    found = frechet_estimate(gaussian(3, 0, 0), gaussian(3, 0, 1))
+    assert 0 == found.low < found.value < found.high
+
+
 def test_the_same_seed_gives_the_same_interval():
     sets = gaussian(20, 0, 0), gaussian(20, 1, 1)
     assert frechet_estimate(*sets, drawings=5) == frechet_estimate(*sets, drawings=5)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,6 +132,29 @@ def test_a_stage_alone_is_given_held_out_pictures_made_small_by_its_contract(
     made = cascade(image=given, seed=0, labels=labels, output_type="pt").images
     expected = frechet_distance(*(extractor.features(quantise(x)).double() for x in (made, truth)))
     assert found.measured[1].score("FD").value == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_stage_between_is_measured_alone_and_in_the_chain(
+    base_stage, upsampler, held_out, measure, extractor
+):
+    # Two upsamplers of the same kind, the first from 8 px, so that a stage stands in the middle.
+    base, middle = base_stage, copy.deepcopy(upsampler)
+    base.contract = replace(base.contract, size_px=8)
+    middle.contract = replace(middle.contract, size_px=16, low_res_px=8)
+    stages = {"base": base, "middle": middle, "upsampler": upsampler}
+    for stage in stages.values():
+        stage.labels = LabelVocabulary({"class": ["cat", "dog"], "style": ["noto", "twemoji"]})
+    found = measure(CascadePipeline.from_stages(stages), held_out, num_images=6)
+    assert [(each.subject, each.size_px) for each in found.measured] == [
+        ("base", 8),
+        ("middle, alone", 16),
+        ("up to middle", 16),
+        ("upsampler, alone", 32),
+        ("real, half against half", 32),
+        ("whole pipeline", 32),
+    ]
+    seconds = [each.seconds_per_image for each in found.measured]
+    assert seconds[0] < seconds[2] < seconds[5]
 
 
 def test_a_copy_is_found(cascade, held_out, measure, tmp_path):

@@ -1,0 +1,129 @@
+"""Bits per dimension: how many a stage would need to store images, by the variational bound.
+
+Ho et al. 2020 (arXiv 2006.11239, eqs. 5 and 13), Nichol & Dhariwal 2021 (arXiv 2102.09672, eqs.
+4-7): prior + the sum over timesteps of the divergence of the stage's step from the true one + the
+8-bit values themselves at the first. It is a bound for sampling with ddpm in all T steps, without
+guidance and thresholding, and for 8-bit images: other images have values between those.
+
+Shapes: B batch, C channels, H and W pixels, F label fields, T training timesteps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cascade.conditioning.conditions import Conditions
+from cascade.conditioning.low_resolution import quantise
+from cascade.data.batch import Batch
+from cascade.devices import Precision, autocast
+from cascade.diffusion.noise import SeededNoise
+from cascade.diffusion.steps import Variance
+from cascade.diffusion.variance import variational_bound
+from cascade.errors import ContractError
+from cascade.stage import Stage
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Bits per dimension of each image, (B,) float64, in three parts.
+
+    Attributes:
+        prior: of what is left of the image at the last timestep.
+        steps: of the steps between.
+        values: of the 8-bit values, given the image at the first timestep.
+    """
+
+    prior: Tensor
+    steps: Tensor
+    values: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Of the image: (B,)."""
+        return self.prior + self.steps + self.values
+
+
+@torch.no_grad()
+def bits_per_dimension(
+    stage: Stage,
+    batch: Batch,
+    *,
+    timesteps: int | None = None,
+    variance: Variance = "large",
+    precision: Precision = "fp32",
+) -> Bound:
+    """Bound the bits that a stage needs for images, given what it is conditioned on.
+
+    Args:
+        stage: to measure; a stage that takes an image is given it as in sampling, at its own
+            augmentation level.
+        batch: images (B, C, H, W) in [-1, 1], which are rounded to 8 bits, labels and, if at hand,
+            low-resolution images; all noise comes from its seeds.
+        timesteps: how many of the T - 1 to visit for each image, spread evenly and drawn from its
+            seed, so that the mean over images is without bias; default: all, which is exact but
+            for the noise.
+        variance: of the steps, unless the stage has learned it; `large` is mostly the tighter.
+        precision: of the network.
+
+    Raises:
+        ContractError: if the images do not fit the stage, or `timesteps` is out of range.
+    """
+    images = quantise(batch.images.to(stage.device))
+    noise = SeededNoise(batch.seeds, "likelihood", device=stage.device)
+    conditions = _conditions(stage, batch, noise)
+    last = stage.process.schedule.train_steps - 1
+    count = last if timesteps is None else timesteps
+    if not 1 <= count <= last:
+        raise ContractError(f"timesteps must be from 1 to {last}, got {count}.")
+
+    def term(t: Tensor) -> Tensor:
+        return _term(stage, images, t, conditions, noise, variance, precision)
+
+    steps = torch.zeros(len(batch), dtype=torch.float64)
+    for number in range(count):
+        low, high = 1 + last * number / count, 1 + last * (number + 1) / count
+        place = noise.uniform().view(-1).double().cpu()
+        t = (low + (high - low) * place).long().clamp(max=last).to(stage.device)
+        steps += term(t) * (last / count)
+    values = term(torch.zeros(len(batch), dtype=torch.long, device=stage.device))
+    bits = 1 / math.log(2)
+    return Bound(_prior(stage, images) * bits, steps * bits, values * bits)
+
+
+def _conditions(stage: Stage, batch: Batch, noise: SeededNoise) -> Conditions:
+    size = (batch.images.shape[-2], batch.images.shape[-1])
+    given = stage.image_of(batch)
+    settings = stage.sampling
+    return stage.sampling_conditions(len(batch), batch.labels, given, settings, noise, size)
+
+
+def _term(
+    stage: Stage,
+    x0: Tensor,
+    t: Tensor,
+    conditions: Conditions,
+    noise: SeededNoise,
+    variance: Variance,
+    precision: Precision,
+) -> Tensor:
+    """One term of the bound in nats per dimension: (B,) float64 on the CPU."""
+    process = stage.process
+    x_t = process.schedule.add_noise(x0, noise.normal(*x0.shape[1:]), t)
+    with autocast(stage.device, precision):
+        output = stage.predict(x_t, t, conditions)
+    prediction, learned = process.split(output.float())
+    x0_hat = process.x0(prediction, x_t, t)
+    if learned is None:
+        learned = torch.full_like(x0, -1.0 if variance == "small" else 1.0)
+    return variational_bound(process.schedule, x0, x0_hat, x_t, t, learned).double().cpu()
+
+
+def _prior(stage: Stage, x0: Tensor) -> Tensor:
+    """Divergence of q(x_T | x0) from the standard normal, in nats per dimension: (B,)."""
+    alpha_bar = float(stage.process.schedule.alpha_bar[-1])
+    mean_square = alpha_bar * x0.double().square().mean(dim=(1, 2, 3)).cpu()
+    return 0.5 * (mean_square + (1 - alpha_bar) - 1 - math.log1p(-alpha_bar))

@@ -1,0 +1,122 @@
+"""Bits per dimension against the entropy of Gaussian images, for which everything is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cascade.conditioning.low_resolution import quantise
+from cascade.data.batch import Batch
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.errors import ContractError
+from cascade.evaluation.likelihood import bits_per_dimension
+from cascade.stage import Stage
+
+STD = 0.3  # of a pixel; 0.1 % of such pixels are out of the range of images
+ENTROPY_BITS = math.log2(STD * math.sqrt(2 * math.pi * math.e) * 127.5)  # of its 8-bit value
+
+
+class ExactGaussian(nn.Module):
+    """Answers E[x0 | x_t], and if wanted the exact variance of the step, of independent pixels."""
+
+    def __init__(self, schedule: NoiseSchedule, *, learned: bool, std: float = STD) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        alpha_bar = schedule.alpha_bar
+        before = torch.cat([torch.ones(1).double(), alpha_bar[:-1]])
+        total = alpha_bar * std**2 + 1 - alpha_bar
+        self.gain = (alpha_bar.sqrt() * std**2 / total).float()
+        beta = 1 - alpha_bar / before
+        small = beta * (1 - before) / (1 - alpha_bar)
+        from_x0 = before.sqrt() * beta / (1 - alpha_bar)
+        exact = small + from_x0**2 * std**2 * (1 - alpha_bar) / total
+        small = small.clamp(min=float(small[1]))
+        fraction = (exact / small).log() / (beta / small).log()
+        self.fraction = (2 * fraction - 1).float()
+        self.learned = learned
+
+    def forward(self, x_t, t, conditions):
+        mean = self.gain[t].view(-1, 1, 1, 1) * x_t
+        if not self.learned:
+            return mean
+        return torch.cat([mean, self.fraction[t].view(-1, 1, 1, 1).expand_as(x_t)], dim=1)
+
+
+def stage_of(base: Stage, schedule: NoiseSchedule, *, learned: bool, std: float = STD) -> Stage:
+    process = NoiseProcess(schedule, prediction="x0", learned_variance=learned)
+    stage = Stage(base.network, process, base.contract, labels=base.labels)
+    stage.network = ExactGaussian(schedule, learned=learned, std=std)
+    return stage.eval()
+
+
+@pytest.fixture
+def batch() -> Batch:
+    draw = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return Batch(images=quantise(STD * draw), seeds=tuple(range(24)))
+
+
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_with_exact_mean_and_variance_the_bound_is_the_entropy(base_stage, batch, zero_snr):
+    schedule = NoiseSchedule(train_steps=400, zero_terminal_snr=zero_snr)
+    bound = bits_per_dimension(stage_of(base_stage, schedule, learned=True), batch)
+    assert float(bound.total.mean()) == pytest.approx(ENTROPY_BITS, abs=0.03)
+
+
+def test_with_a_fixed_variance_it_is_above(base_stage, batch):
+    stage = stage_of(base_stage, NoiseSchedule(train_steps=400), learned=False)
+    large, small = (
+        float(bits_per_dimension(stage, batch, variance=variance).total.mean())
+        for variance in ("large", "small")
+    )
+    assert ENTROPY_BITS < large < ENTROPY_BITS + 0.25
+    assert small > large
+
+
+def test_a_wrong_stage_needs_more_by_its_divergence(base_stage, batch):
+    # A Gaussian of twice the spread costs KL = ln 2 + 1/8 - 1/2 nats more.
+    stage = stage_of(base_stage, NoiseSchedule(train_steps=400), learned=True, std=2 * STD)
+    bits = float(bits_per_dimension(stage, batch).total.mean())
+    expected = ENTROPY_BITS + (math.log(2) + 1 / 8 - 1 / 2) / math.log(2)
+    assert bits == pytest.approx(expected, abs=0.03)
+
+
+def test_some_timesteps_give_the_same_without_bias(base_stage, batch):
+    stage = stage_of(base_stage, NoiseSchedule(train_steps=400), learned=True)
+    whole = bits_per_dimension(stage, batch)
+    many = Batch(images=batch.images.repeat(20, 1, 1, 1), seeds=tuple(range(480)))
+    part = bits_per_dimension(stage, many, timesteps=40)
+    error = float(part.steps.std()) / math.sqrt(len(many))
+    assert float(part.steps.mean()) == pytest.approx(float(whole.steps.mean()), abs=4 * error)
+    assert error < 0.1
+    torch.testing.assert_close(part.prior[:24], whole.prior)
+
+
+def test_an_image_has_the_same_bits_in_any_batch(upsampler, low_res):
+    images = torch.nn.functional.interpolate(low_res, size=32)
+    whole = Batch(images=images, seeds=(3, 4, 5, 6, 7), low_res=low_res)
+    one = Batch(images=images[2:3], seeds=(5,), low_res=low_res[2:3])
+    bits = [bits_per_dimension(upsampler, each, timesteps=3).total for each in (whole, one)]
+    torch.testing.assert_close(bits[0][2:3], bits[1], rtol=1e-4, atol=1e-4)
+    assert (bits[0] > 0).all()
+
+
+def test_an_upsampler_is_told_the_image_that_it_takes(upsampler, low_res, record):
+    calls = record(upsampler)
+    images = torch.nn.functional.interpolate(low_res, size=32)
+    batch = Batch(images=images, seeds=(1, 2, 3, 4, 5), low_res=low_res)
+    bits_per_dimension(upsampler, batch, timesteps=2)
+    _, _, conditions = calls[0]
+    assert conditions.level.tolist() == pytest.approx([0.3] * 5)  # its own, of sampling
+    assert conditions.image.shape == (5, 3, 32, 32)
+    assert calls[-1][1].tolist() == [0] * 5
+
+
+def test_timesteps_that_are_not_there_are_refused(base_stage, batch):
+    stage = stage_of(base_stage, NoiseSchedule(train_steps=10), learned=False)
+    for count in (0, 10):
+        with pytest.raises(ContractError, match=f"from 1 to 9, got {count}"):
+            bits_per_dimension(stage, batch, timesteps=count)
