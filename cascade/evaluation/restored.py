@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.conditioning.grey import luminance
@@ -39,6 +40,7 @@ SECOND_SEEDS = 8  # pictures that are restored again with another seed
 SECOND_SEED_AFTER = 1_000_003
 SHOWN = 6
 TRUTH = "originals"
+GREY_COPY = "grey copy"
 FEWEST_FOR_DISTANCES = 2
 CONSISTENCY, LUMINANCE = "LR-consistency, 8-bit squared", "luminance error, 8-bit"
 BETWEEN = "between two seeds"
@@ -101,13 +103,17 @@ def evaluate_restored(
         device=pipeline.device,
         report=report,
     )
-    for way in _ways(stages):
-        measured, found.pictures[way.subject] = measuring.of(way)
-        found.measured.append(measured)
     given, truth = _pairs(held_out, range(min(SHOWN, count)), list(stages.values()))
+    shown = {"given": to_uint8(given)}
+    for way in _ways(stages):
+        measured, results = measuring.of(way)
+        found.measured.append(measured)
+        if way.subject != GREY_COPY:  # which is what is given
+            shown[way.subject] = results
+    shown["original"] = to_uint8(truth)
     size = (truth.shape[-2], truth.shape[-1])
-    enlarged = torch.nn.functional.interpolate(given, size=size).expand_as(truth)
-    found.pictures = {"given": to_uint8(enlarged), **found.pictures, "original": to_uint8(truth)}
+    for name, images in shown.items():  # of one size, and in colour, to stand beside each other
+        found.pictures[name] = F.interpolate(images, size=size).expand(-1, 3, -1, -1)
     if count < FEWEST_FOR_DISTANCES:
         found.notes.append("distances of sets need at least 2 pictures, and are left out.")
     return found
@@ -116,7 +122,7 @@ def evaluate_restored(
 def _ways(stages: dict[str, Stage]) -> list[Way]:
     members = list(stages.values())
     if members[0].contract.takes == "grey":
-        simple = Way("grey copy", members[:1], lambda given, seed: given.expand(3, -1, -1), False)
+        simple = Way(GREY_COPY, members[:1], lambda given, seed: given.expand(3, -1, -1), False)
     else:
         simple = Way("bicubic", members, _bicubic(members), False)
     alone = [

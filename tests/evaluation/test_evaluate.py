@@ -245,6 +245,24 @@ def test_enlarging_is_measured_as_a_user_gets_it(
     assert found.measured[0].score("PD-EffLite0 between two seeds") is None
 
 
+def test_upsamplers_are_measured_alone_at_their_own_sizes(
+    upsampler, held_out, measure, lite_of_random_weights
+):
+    first = copy.deepcopy(upsampler)
+    first.contract = replace(first.contract, size_px=16, low_res_px=8)
+    pipeline = CascadePipeline.from_stages({"first": first, "second": upsampler})
+    found = measure(pipeline, held_out, num_images=2)
+    assert [(each.subject, each.size_px, each.given) for each in found.measured] == [
+        ("bicubic", 32, "held-out pictures, 8 px"),
+        ("first, alone", 16, "held-out pictures, 8 px"),
+        ("second, alone", 32, "held-out pictures, 16 px"),
+        ("whole pipeline", 32, "held-out pictures, 8 px"),
+    ]
+    (sheet,) = found.sheets
+    assert sheet.caption == "given, bicubic, first, alone, second, alone, whole pipeline, original"
+    assert sheet.image.size == (6 * 34 - 2, 2 * 34 - 2)
+
+
 def test_colouring_keeps_the_luminance_and_is_measured(
     colouriser, held_out, measure, lite_of_random_weights
 ):

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Normal, kl_divergence
 
 from cascade.conditioning.low_resolution import quantise
 from cascade.data.batch import Batch
@@ -93,6 +94,32 @@ def test_some_timesteps_give_the_same_without_bias(base_stage, batch):
     assert float(part.steps.mean()) == pytest.approx(float(whole.steps.mean()), abs=4 * error)
     assert error < 0.1
     torch.testing.assert_close(part.prior[:24], whole.prior)
+
+
+def test_the_prior_is_the_divergence_of_the_last_noisy_image_from_noise(base_stage, batch):
+    schedule = NoiseSchedule("linear", train_steps=1000, shift=20.0)  # ends before all is noise
+    bound = bits_per_dimension(stage_of(base_stage, schedule, learned=False), batch, timesteps=1)
+    alpha_bar = float(schedule.alpha_bar[-1])
+    assert alpha_bar > 0.001
+    last = Normal(math.sqrt(alpha_bar) * batch.images.double(), math.sqrt(1 - alpha_bar))
+    nats = kl_divergence(last, Normal(0.0, 1.0)).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(bound.prior, nats / math.log(2))
+
+
+def test_timesteps_are_drawn_evenly_one_from_each_part(base_stage, record):
+    stage = Stage(
+        base_stage.network, NoiseProcess(NoiseSchedule(train_steps=10)), base_stage.contract,
+        labels=base_stage.labels,
+    )  # fmt: skip
+    calls = record(stage)
+    images = torch.zeros(300, 3, 1, 1)
+    bits_per_dimension(stage, Batch(images=images, seeds=tuple(range(300))), timesteps=3)
+    for number, (_, t, _) in enumerate(calls[:3]):
+        counts = torch.bincount(t, minlength=10)
+        part = counts[1 + 3 * number : 4 + 3 * number]
+        assert part.sum() == 300
+        assert (part > 70).all()  # a hundred each
+    assert calls[3][1].tolist() == [0] * 300
 
 
 def test_an_image_has_the_same_bits_in_any_batch(upsampler, low_res):
