@@ -74,6 +74,7 @@ def launch(settings: list[str], arguments: list[object]) -> subprocess.Completed
     return subprocess.run(
         [
             *[sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"],
+            *["--main_process_port", "0"],  # any that is free
             *settings,
             *["-m", "cascade.cli", *map(str, arguments)],
         ],
