@@ -58,8 +58,9 @@ def evaluate(
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
     from cascade.evaluation.evaluate import evaluate as measure
-    from cascade.evaluation.report import write_report
+    from cascade.evaluation.report import check_outputs, write_report
 
+    check_outputs(json, report)
     loaded = load_pipeline(pipeline).to(find_device(device))
     with TaskProgress() as progress:
         found = measure(

@@ -78,6 +78,8 @@ def evaluate(
         training = Pictures(train, name="training pictures", cache_dir=cache_dir)
     if isinstance(extractor, str):
         extractor = find_extractor(extractor, extractor_path)
+    elif extractor_path is not None:
+        raise ContractError("extractor_path is for extractors by name; leave it out.")
     count = min(len(held_out), MOST_IMAGES) if num_images is None else num_images
     quiet = CascadePipeline.from_stages(dict(pipeline.stages.items()))
     quiet.set_progress_bar_config(disable=True)

@@ -20,7 +20,7 @@ from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.findings import REAL, Findings
 from cascade.evaluation.observation import Observation, Observer
 from cascade.evaluation.pictures import Pictures, Report
-from cascade.evaluation.scores import Measured, Score
+from cascade.evaluation.scores import Measured
 from cascade.evaluation.set_scores import (
     FEWEST_FOR_COVERAGE,
     colour_scores,
@@ -93,6 +93,9 @@ def evaluate_generated(
         for name, contract in contracts.items()
     }
     found = Findings()
+    *_, last = contracts
+    if training is not None:
+        found.training = training.observe(contracts[last], extractor, **looking)
     made = _make_chained(pipeline, held_out, extractor, num_images, seed, report, found)
     first, *later = contracts
     measure = _Measuring(extractor, contracts, real)
@@ -104,14 +107,11 @@ def evaluate_generated(
         found.measured.append(measure.of(name, f"{name}, alone", text, alone))
         if name != later[-1]:
             found.measured.append(measure.of(name, f"up to {name}", "the chain", made[name]))
-    *_, last = contracts
     found.measured += _real_halves(extractor, real[last], contracts[last])
     whole = measure.of(last, "whole pipeline", "noise", made[last])
-    if training is not None:
-        seen = training.observe(contracts[last], extractor, **looking)
-        found.training = seen
-        copies = copy_scores(extractor, made[last].seen, real[last], seen)
-        whole = _with_scores(whole, copies)
+    if found.training is not None:
+        copies = copy_scores(extractor, made[last].seen, real[last], found.training)
+        whole = replace(whole, scores=(*whole.scores, *copies))
     found.measured.append(whole)
     found.samples = made[last].seen
     found.pictures = {f"Samples of {name}": each.seen.shown for name, each in made.items()}
@@ -259,7 +259,3 @@ def _real_halves(
             scores=tuple(scores),
         )
     ]
-
-
-def _with_scores(measured: Measured, scores: Sequence[Score]) -> Measured:
-    return replace(measured, scores=(*measured.scores, *scores))

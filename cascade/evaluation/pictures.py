@@ -98,6 +98,20 @@ class Pictures:
                 smaller.append(from_uint8(low_res) if low_res.dtype == torch.uint8 else low_res)
         return torch.stack(images), torch.stack(smaller) if smaller else None
 
+    def check(self, count: int, contract: Contract, report: Report) -> None:
+        """Read the first pictures once, before work that takes long.
+
+        Raises:
+            DataError: if there are fewer, or naming one that is damaged or too small.
+        """
+        if count > len(self):
+            raise DataError(
+                f"{count} pictures were asked for, but there are {len(self)} {self.name}."
+            )
+        for place in range(count):
+            self.read([place], contract)
+            report(f"{self.name}, read", place + 1, count)
+
     def labels(self, place: int) -> dict[str, str]:
         """Labels of the picture at a place, of the fields that the pipeline knows."""
         return self._known_labels(self.order[place])

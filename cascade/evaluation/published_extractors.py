@@ -100,7 +100,7 @@ CLIP = Published(
     kind="CLIPVisionModelWithProjection",
     output="image_embeds",
     dim="projection_dim",
-    hub_id="openai/clip-vit-base-patch32",
+    hub_id="openai/clip-vit-large-patch14",
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
 )
@@ -137,16 +137,24 @@ class TransformerFeatures(FeatureExtractor):
                 f"model.safetensors, such as a copy of {published.hub_id}."
             )
         try:
-            network = getattr(module, published.kind).from_pretrained(
+            network, loaded = getattr(module, published.kind).from_pretrained(
                 folder or published.hub_id,
                 local_files_only=folder is not None,
                 use_safetensors=True,
+                output_loading_info=True,
             )
         except Exception as error:  # of the network, of the Hub, of damaged files: many kinds
             where = published.hub_id if folder is None else str(folder)
             raise _not_had(published.name, where, "a folder by --extractor-path", error) from error
+        missing = sorted(loaded["missing_keys"])
+        if missing:  # transformers would fill them with random numbers
+            raise WeightsError(
+                f"{folder or published.hub_id}: not the weights of {published.name}; "
+                f"{len(missing)} of them are missing, such as {missing[0]}."
+            )
         self.network = network.eval().requires_grad_(False)
-        self.name = published.name
+        width, patch_px = network.config.hidden_size, network.config.patch_size
+        self.name = f"{published.name}-{width}/{patch_px}"  # which of its sizes
         self.dim = int(getattr(network.config, published.dim))
         self._published = published
         self._side_px = min(int(network.config.image_size), published.most_px)
@@ -206,7 +214,8 @@ def _state(name: str, url: str, file: Path | None, option: str) -> dict[str, Ten
 
 
 def _not_had(name: str, where: str, instead: str, error: Exception) -> WeightsError:
-    reason = str(error).strip().splitlines()[0].rstrip(".")[:MOST_OF_REASON]
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = reason[:MOST_OF_REASON].rstrip(".")
     return WeightsError(
         f"the weights of {name} cannot be had from {where} ({reason}); get them elsewhere and name "
         f"{instead}, or use --extractor lite0, which needs no download."

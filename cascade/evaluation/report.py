@@ -7,8 +7,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from cascade.errors import OutputError
 from cascade.evaluation.scores import Evaluation, Measured, Score, short
-from cascade.files import atomic_file
+from cascade.files import atomic_file, check_writable_folder
 from cascade.reporting.page import (
     Html,
     code,
@@ -29,6 +30,19 @@ TASKS = {
     "colourise": "colours grey pictures",
 }
 PLOTTED = ("FD", "PD")  # the first of them that was measured stands for quality
+
+
+def check_outputs(*files: Path | None) -> None:
+    """Check that files can be written, before work that takes long; None is left out.
+
+    Raises:
+        OutputError: if one cannot.
+    """
+    for file in files:
+        if file is not None:
+            if file.is_dir():
+                raise OutputError(f"{file} is a folder; name a file.")
+            check_writable_folder(file.parent)
 
 
 def write_report(evaluation: Evaluation, file: Path) -> None:

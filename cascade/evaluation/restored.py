@@ -83,27 +83,28 @@ def evaluate_restored(
         held_out: pictures that it was not trained on.
         extractor: of the features of sets.
         distances: of results (B, 3, H, W) from originals, such as LPIPS, by name.
-        num_images: how many pictures to restore; at most all.
+        num_images: how many pictures to restore.
         seed: of the first picture.
         report: called with what is being done, how much of it is done, and of how much.
 
     Raises:
-        DataError: if a picture is damaged or too small.
+        DataError: if there are too few pictures, or one is damaged or too small.
     """
     found = Findings()
     stages = dict(pipeline.stages.items())
     found.settings = {name: asdict(stage.sampling) for name, stage in stages.items()}
-    count = min(num_images, len(held_out))
+    last = pipeline.stages[pipeline.stages.names[-1]].contract
+    held_out.check(num_images, last, report)
     measuring = _Measuring(
         held_out=held_out,
         extractor=extractor,
         distances=distances,
-        count=count,
+        count=num_images,
         seed=seed,
         device=pipeline.device,
         report=report,
     )
-    given, truth = _pairs(held_out, range(min(SHOWN, count)), list(stages.values()))
+    given, truth = _pairs(held_out, range(min(SHOWN, num_images)), list(stages.values()))
     shown = {"given": to_uint8(given)}
     for way in _ways(stages):
         measured, results = measuring.of(way)
@@ -114,7 +115,7 @@ def evaluate_restored(
     size = (truth.shape[-2], truth.shape[-1])
     for name, images in shown.items():  # of one size, and in colour, to stand beside each other
         found.pictures[name] = F.interpolate(images, size=size).expand(-1, 3, -1, -1)
-    if count < FEWEST_FOR_DISTANCES:
+    if num_images < FEWEST_FOR_DISTANCES:
         found.notes.append("distances of sets need at least 2 pictures, and are left out.")
     return found
 

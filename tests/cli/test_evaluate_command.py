@@ -44,6 +44,7 @@ def test_table_json_and_report_are_written(command, trained, pictures, tmp_path)
         (["-n", 3], "at least 6 held-out pictures"),
         (["--extractor", "lite"], "did you mean"),
         (["--lpips-path", "alexnet.pth"], "leave --lpips-path out"),
+        (["--report", "."], "is a folder; name a file"),
     ],
 )
 def test_a_mistake_is_one_line(command, trained, pictures, arguments, said):

@@ -357,6 +357,19 @@ def test_pictures_of_other_classes_alone_are_one_line(cascade, held_out, measure
         measure(cascade, held_out)
 
 
+def test_a_damaged_picture_is_found_before_anything_is_restored(
+    upsampler, held_out, measure, lite_of_random_weights, record
+):
+    calls = record(upsampler)
+    pipeline = CascadePipeline.from_stages({"up": upsampler})
+    with pytest.raises(DataError, match="17 pictures were asked for, but there are 16 held-out"):
+        measure(pipeline, held_out, num_images=17)
+    (held_out / "cat" / "0.png").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"0\.png: not a readable image"):
+        measure(pipeline, held_out)
+    assert calls == []
+
+
 def test_options_for_another_kind_of_pipeline_are_refused(
     cascade, upsampler, held_out, measure, tmp_path
 ):

@@ -8,6 +8,7 @@ import urllib.request
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.errors import CascadeError, ContractError, WeightsError
@@ -80,6 +81,7 @@ def test_clip_is_that_of_transformers_with_its_own_preprocessing(tmp_path, image
     torch.testing.assert_close(found.features(images), network(pixels).image_embeds)
     assert found.classify(images) is None
     assert found.dim == 12
+    assert found.name == "CLIP-16/8"  # width and side of a patch
     assert found.resizing == "antialiased bicubic to 32 px"
 
 
@@ -105,6 +107,15 @@ def test_a_folder_without_weights_or_with_damaged_ones_is_one_line(tmp_path):
     tiny_clip(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(WeightsError, match="use --extractor lite0"):
+        find_extractor("clip", tmp_path)
+
+
+def test_weights_that_lack_a_part_are_not_filled_with_random_numbers(tmp_path):
+    tiny_clip(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["visual_projection.weight"]
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=r"not the weights of CLIP; 1 .*visual_projection"):
         find_extractor("clip", tmp_path)
 
 
