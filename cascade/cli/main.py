@@ -21,6 +21,7 @@ from cascade.cli.generate import generate
 from cascade.cli.ls import ls
 from cascade.cli.report import report
 from cascade.cli.show import show
+from cascade.cli.sweep import sweep
 from cascade.cli.train import train
 from cascade.cli.upscale import upscale
 from cascade.cli.validate import validate
@@ -35,9 +36,9 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try [bold]cascade generate emoji-256 -n 16 -o out[/bold].",
 )
-for verb in (generate, upscale, colourise, evaluate, train, report, ema, chain, ls, show, copy):
+for verb in (generate, upscale, colourise, evaluate, sweep, train, report, ema, chain):
     app.command()(verb)
-for verb in (validate, doctor):
+for verb in (ls, show, copy, validate, doctor):
     app.command()(verb)
 app.command("colorize", hidden=True)(colourise)
 app.add_typer(data, name="data")

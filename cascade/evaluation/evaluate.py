@@ -89,7 +89,7 @@ def evaluate(
         found = evaluate_generated(quiet, held_out, training, extractor, **options)
     else:
         _check_without_training(training)
-        distances = _distances(pipeline.device, lpips_path)
+        distances = distances_on(pipeline.device, lpips_path)
         found = evaluate_restored(quiet, held_out, extractor, distances, **options)
     last = pipeline.stages[pipeline.stages.names[-1]].contract
     return Evaluation(
@@ -130,7 +130,13 @@ def _check_without_training(training: Pictures | None) -> None:
         )
 
 
-def _distances(device: torch.device, lpips_path: Path | None) -> dict[str, Distance]:
+def distances_on(device: torch.device, lpips_path: Path | None = None) -> dict[str, Distance]:
+    """Distances of results from originals, by name: PD-EffLite0, and LPIPS given its weights.
+
+    Raises:
+        CascadeError: if a package is missing.
+        WeightsError: if weights cannot be had.
+    """
     lite = load_extractor("lite0").to(device)
     distances = {f"PD-{lite.name}": _on(device, lambda a, b: perceptual_distance(lite, a, b))}
     if lpips_path is not None:

@@ -13,12 +13,12 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import final, get_args
 
-import torch
 from torch import Tensor, nn
 
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.errors import ContractError, nearest
 from cascade.evaluation.extractors import EfficientNetLite, Size, load_extractor
+from cascade.weights import weights_digest
 
 EXTRACTORS = (*get_args(Size), "inception", "clip", "dinov2")
 LITE_PX = 224  # as its weights were trained
@@ -49,11 +49,8 @@ class FeatureExtractor(ABC):
 
     def fingerprint(self) -> str:
         """Different for different weights and ways of resizing."""
-        digest = hashlib.sha256(f"{self.name}, {self.resizing}".encode())
-        for key, value in sorted(self.network.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        basis = f"{self.name}, {self.resizing}, {weights_digest(self.network)}"
+        return hashlib.sha256(basis.encode()).hexdigest()
 
 
 @final

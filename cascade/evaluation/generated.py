@@ -42,7 +42,7 @@ class Made:
     seconds_per_image: float
 
 
-class _Clock:
+class Clock:
     """Seconds that each stage takes, by a pipeline's callback after every step."""
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ def _make_chained(
     found: Findings,
 ) -> dict[str, Made]:
     """Every stage's images when the whole pipeline runs, with the labels of held-out pictures."""
-    clock = _Clock()
+    clock = Clock()
     observers = {name: Observer(extractor, pipeline.device) for name in pipeline.stages.names}
     *_, last = observers
     for part in _parts(num_images):
@@ -151,7 +151,7 @@ def _make_chained(
         result = pipeline(
             seeds=[seed + i for i in part],
             num_images=len(part),
-            labels=_labels(pipeline, held_out, part),
+            labels=labels_of(pipeline, held_out, part),
             keep_intermediates=True,
             output_type="pt",
             callback_on_step_end=clock.on_step,
@@ -181,7 +181,7 @@ def _make_alone(
     stage = pipeline.stages[name]
     alone = CascadePipeline.from_stages({name: stage})
     alone.set_progress_bar_config(disable=True)
-    observer, clock = Observer(extractor, pipeline.device), _Clock()
+    observer, clock = Observer(extractor, pipeline.device), Clock()
     for part in _parts(num_images):
         report(f"{name}, alone", part[0], num_images)
         _, given = held_out.read([i % len(held_out) for i in part], stage.contract)
@@ -189,7 +189,7 @@ def _make_alone(
         result = alone(
             seeds=[seed + i for i in part],
             image=given,
-            labels=_labels(alone, held_out, part),
+            labels=labels_of(alone, held_out, part),
             output_type="pt",
             callback_on_step_end=clock.on_step,
         )
@@ -204,10 +204,19 @@ def _parts(num_images: int) -> list[range]:
     return [range(first, min(first + MADE_AT_A_TIME, num_images)) for first in firsts]
 
 
-def _labels(
+def labels_of(
     pipeline: CascadePipeline, held_out: Pictures, part: Sequence[int]
 ) -> list[Mapping[str, str]] | None:
-    """The labels of held-out pictures, so that both sets show the same classes."""
+    """The labels of held-out pictures, so that both sets show the same classes.
+
+    Args:
+        pipeline: that will make pictures.
+        held_out: each of which comes again once all were used.
+        part: places of the pictures to make.
+
+    Returns:
+        For each, the labels that the pipeline knows; None if it knows none.
+    """
     if pipeline.labels is None:
         return None
     found = [held_out.labels(i % len(held_out)) for i in part]

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from cascade.conditioning.grey import luminance
 from cascade.conditioning.low_resolution import quantise, resize
+from cascade.contract import Contract
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.findings import REAL, Findings
 from cascade.evaluation.metrics import low_res_error, psnr, ssim
@@ -104,7 +105,7 @@ def evaluate_restored(
         device=pipeline.device,
         report=report,
     )
-    given, truth = _pairs(held_out, range(min(SHOWN, num_images)), list(stages.values()))
+    given, truth = pairs(held_out, range(min(SHOWN, num_images)), list(stages.values()))
     shown = {"given": to_uint8(given)}
     for way in _ways(stages):
         measured, results = measuring.of(way)
@@ -127,11 +128,11 @@ def _ways(stages: dict[str, Stage]) -> list[Way]:
     else:
         simple = Way("bicubic", members, _bicubic(members), False)
     alone = [
-        Way(f"{name}, alone", [stage], _restoring([stage]))
+        Way(f"{name}, alone", [stage], restoring([stage]))
         for name, stage in stages.items()
         if len(stages) > 1
     ]
-    return [simple, *alone, Way("whole pipeline", members, _restoring(members))]
+    return [simple, *alone, Way("whole pipeline", members, restoring(members))]
 
 
 def _bicubic(stages: Sequence[Stage]) -> Restore:
@@ -139,8 +140,8 @@ def _bicubic(stages: Sequence[Stage]) -> Restore:
     return lambda given, seed: resize(given[None], (side, side), "bicubic")[0]
 
 
-def _restoring(stages: Sequence[Stage]) -> Restore:
-    """What a user gets of these stages."""
+def restoring(stages: Sequence[Stage]) -> Restore:
+    """What a user gets of stages, the first of which takes an image."""
     colours = stages[0].contract.takes == "grey"
     upsamplers = stages[1:] if colours else stages
 
@@ -152,15 +153,50 @@ def _restoring(stages: Sequence[Stage]) -> Restore:
     return restore
 
 
-def _pairs(
+def pairs(
     held_out: Pictures, places: Sequence[int], stages: Sequence[Stage]
 ) -> tuple[Tensor, Tensor]:
-    """What the first stage is given (B, C, h, w), and what the last should make of it."""
+    """What the first stage is given, and what the last should make of it.
+
+    Args:
+        held_out: the originals.
+        places: in their mixed order.
+        stages: a chain, the first of which takes an image.
+
+    Returns:
+        (B, C, h, w) and (B, 3, H, W), both in [-1, 1].
+    """
     truth, _ = held_out.read(places, stages[-1].contract)
     first = stages[0].contract
     side = first.low_res_px or first.size_px
     given = resize(truth, (side, side), first.resize_kernel)
     return quantise(luminance(given) if first.takes == "grey" else given), truth
+
+
+def pair_values(
+    first: Contract,
+    given: Tensor,
+    result: Tensor,
+    truth: Tensor,
+    distances: Mapping[str, Distance],
+) -> dict[str, float]:
+    """The figures of one result.
+
+    Args:
+        first: contract of the stage that was given something.
+        given: (1, C, h, w), what it was.
+        result: (1, 3, H, W), rounded to 8 bits.
+        truth: (1, 3, H, W).
+        distances: of a result from the truth, by name.
+    """
+    values = {"PSNR, dB": float(psnr(result, truth)), "SSIM": float(ssim(result, truth))}
+    values |= {name: float(far(result, truth)) for name, far in distances.items()}
+    if first.takes == "grey":
+        small = resize(result, (given.shape[-2], given.shape[-1]), first.resize_kernel)
+        values[LUMINANCE] = float((luminance(small) - given).abs().mean()) * UNITS_8_BIT
+    else:
+        values[CONSISTENCY] = float(low_res_error(result, given, first.resize_kernel))
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +218,7 @@ class _Measuring:
         seconds, shown = 0.0, []
         for place in range(self.count):
             self.report(way.subject, place, self.count)
-            given, truth = _pairs(self.held_out, [place], way.stages)
+            given, truth = pairs(self.held_out, [place], way.stages)
             begun = time.perf_counter()
             result = quantise(way.restore(given[0], self.seed + place)[None])
             seconds += time.perf_counter() - begun
@@ -204,14 +240,7 @@ class _Measuring:
     def _pair_values(
         self, way: Way, place: int, given: Tensor, result: Tensor, truth: Tensor
     ) -> dict[str, float]:
-        values = {"PSNR, dB": float(psnr(result, truth)), "SSIM": float(ssim(result, truth))}
-        values |= {name: float(far(result, truth)) for name, far in self.distances.items()}
-        first = way.stages[0].contract
-        if first.takes == "grey":
-            small = resize(result, (given.shape[-2], given.shape[-1]), first.resize_kernel)
-            values[LUMINANCE] = float((luminance(small) - given).abs().mean()) * UNITS_8_BIT
-        else:
-            values[CONSISTENCY] = float(low_res_error(result, given, first.resize_kernel))
+        values = pair_values(way.stages[0].contract, given, result, truth, self.distances)
         if way.repeated and place < SECOND_SEEDS:
             again = quantise(way.restore(given[0], self.seed + place + SECOND_SEED_AFTER)[None])
             between = {name: float(far(again, result)) for name, far in self.distances.items()}

@@ -1,0 +1,83 @@
+"""What is swept: axes as they are typed, the usual ones, and their combinations."""
+
+from __future__ import annotations
+
+import pytest
+
+from cascade.errors import ContractError
+from cascade.pipeline import CascadePipeline
+from cascade.sweeping.axes import combine, read_axes, usual_axes
+
+
+def test_an_axis_without_a_stage_is_of_all_stages_that_have_a_use_for_it(cascade):
+    steps, level = read_axes(["augmentation_level=0,0.5", "steps=2,4"], cascade)[::-1]
+    assert {steps.stages, level.stages} == {("base", "upsampler"), ("upsampler",)}
+    found = {axis.setting: axis.values for axis in (steps, level)}
+    assert found == {"steps": (2, 4), "augmentation_level": (0.0, 0.5)}
+
+
+def test_every_combination_is_there_once_and_that_of_today_too(cascade):
+    axes = read_axes(["base.steps=2,3", "upsampler.guidance=1,2,2"], cascade)
+    found = combine(axes, cascade)
+    values = [(c.values["base.steps"], c.values["upsampler.guidance"]) for c in found]
+    assert values == [(4, 1.0), (2, 1.0), (2, 2.0), (3, 1.0), (3, 2.0)]
+    assert found[0].settings == {n: s.sampling for n, s in cascade.stages.items()}
+    assert found[2].settings["base"].steps == 2
+    assert found[2].settings["upsampler"].guidance == 2
+    assert found[2].settings["upsampler"].steps == cascade.stages["upsampler"].sampling.steps
+    assert found[2].text() == "base.steps 2, upsampler.guidance 2"
+
+
+def test_today_is_not_there_twice(cascade):
+    assert len(combine(read_axes(["base.steps=2,4"], cascade), cascade)) == 2
+
+
+def test_combinations_of_one_first_stage_are_together(cascade):
+    axes = read_axes(["upsampler.steps=2,3", "base.steps=5,6"], cascade)
+    assert [c.values["base.steps"] for c in combine(axes, cascade)] == [4, 5, 5, 6, 6]
+
+
+def test_the_usual_axes_are_what_the_stages_have_a_use_for(cascade, colouriser):
+    names = {axis.name for axis in usual_axes(cascade)}
+    assert names == {
+        "base.steps",
+        "base.guidance",
+        "upsampler.steps",
+        "upsampler.guidance",
+        "upsampler.augmentation_level",
+    }
+    level = next(a for a in usual_axes(cascade) if a.setting == "augmentation_level")
+    assert level.values == (0.0, 0.25, 0.5, 1.0)
+    colouriser.labels = None
+    alone = CascadePipeline.from_stages({"colours": colouriser})
+    assert {a.setting for a in usual_axes(alone)} == {"steps", "augmentation_level"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps", "must be a setting and its values, such as steps=10,20,50"),
+        ("steps=", "must be a setting and its values"),
+        ("stepps=2", "did you mean"),
+        ("upsampla.steps=2", "no stage 'upsampla' in this pipeline"),
+        ("steps=2.5", "steps takes whole numbers, got '2.5'"),
+        ("guidance=much", "guidance takes numbers, got 'much'"),
+        ("steps=0", "0"),
+        ("sampler=dddim", "ddim"),
+        ("base.temperature=0.5", "temperature 0.5 is for stages that take an image"),
+    ],
+)
+def test_a_wrong_axis_is_refused(cascade, text, said):
+    with pytest.raises(ContractError, match=said.replace("(", r"\(")):
+        combine(read_axes([text], cascade), cascade)
+
+
+def test_a_setting_is_swept_once(cascade):
+    with pytest.raises(ContractError, match="steps of stage 'base' is swept twice"):
+        read_axes(["steps=2", "base.steps=3"], cascade)
+
+
+def test_too_many_combinations_are_refused(cascade):
+    values = ",".join(str(n) for n in range(1, 60))
+    with pytest.raises(ContractError, match="3481 combinations are more than 2000"):
+        combine(read_axes([f"base.steps={values}", f"upsampler.steps={values}"], cascade), cascade)

@@ -1,0 +1,242 @@
+"""A sweep: what it makes, what it keeps, what it chooses, what it writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from cascade.conditioning.low_resolution import quantise
+from cascade.errors import ContractError, DataError
+from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
+from cascade.evaluation.evaluate import evaluate
+from cascade.evaluation.pictures import Pictures
+from cascade.pipeline import CascadePipeline
+from cascade.sweeping import making as making_module
+from cascade.sweeping.making import GeneratedMaking
+from cascade.sweeping.report import render, write_strips
+from cascade.sweeping.results import Sweep, choose
+from cascade.sweeping.sweep import sweep
+
+
+@pytest.fixture
+def run(extractor, tmp_path):
+    def run(pipeline, data, *axes, **options) -> Sweep:
+        usual = {"extractor": extractor, "cache_dir": tmp_path / "cache", "out": tmp_path / "out"}
+        return sweep(pipeline, data, axes, **usual | options)
+
+    return run
+
+
+def values_of(found: Sweep, axis: str) -> list:
+    return [each.candidate.values[axis] for each in found.outcomes]
+
+
+# ---- from noise ---------------------------------------------------------------------------------
+
+
+def test_figures_are_those_of_the_whole_pipeline_with_these_settings(
+    cascade, held_out, run, extractor
+):
+    found = run(
+        cascade, held_out, "base.steps=2", "upsampler.augmentation_level=0,0.9", num_images=9
+    )
+    pictures = Pictures(held_out, name="", vocabulary=cascade.labels)
+    truth, _ = pictures.read(range(16), cascade.stages["upsampler"].contract)
+    labels = [pictures.labels(i % 16) for i in range(9)]
+    assert len(found.outcomes) == 3
+    for each in found.outcomes:
+        values = each.candidate.values
+        made = cascade(
+            9,
+            seed=0,
+            labels=labels,
+            steps={"base": values["base.steps"]},
+            augmentation_level={"upsampler": values["upsampler.augmentation_level"]},
+            output_type="pt",
+        )
+        sets = [extractor.features(quantise(x)).double() for x in (made.images, truth)]
+        kid, fd = each.scores
+        assert kid.value == pytest.approx(kernel_estimate(*sets).value, rel=1e-3, abs=1e-3)
+        assert fd.value == pytest.approx(frechet_estimate(*sets).value, rel=1e-3)
+        assert kid.basis() == "n = 9, against 16 held-out pictures, Pooled, area to 4 px"
+
+
+def test_labels_that_no_held_out_picture_has_are_those_that_the_chain_draws(
+    cascade, held_out, run, extractor
+):
+    """The style is known of no picture: all stages must see the same drawn one."""
+    held = Pictures(held_out, name="", vocabulary=cascade.labels)
+    settings = {name: stage.sampling for name, stage in cascade.stages.items()}
+    seen = GeneratedMaking(cascade, held, extractor, seed=3).make(settings, range(6))
+    labels = [held.labels(place) for place in range(6)]
+    assert all("style" not in each for each in labels)
+    made = cascade(6, seed=3, labels=labels, output_type="pt").images
+    assert torch.allclose(seen.features, extractor.features(quantise(made)), atol=1e-4)
+
+
+def test_first_stages_run_once_for_all_settings_of_later_ones(cascade, held_out, run, record):
+    calls = record(cascade.stages["base"])
+    run(cascade, held_out, "upsampler.steps=2,3,4,5", num_images=16)
+    assert len(calls) == cascade.stages["base"].sampling.steps
+    run(cascade, held_out, "base.steps=1,2", "upsampler.steps=2,3", num_images=16, seed=50)
+    assert len(calls) == 4 + 4 + 1 + 2  # as it is, then each once
+
+
+def test_the_pipeline_s_own_settings_are_as_they_were(cascade, held_out, run):
+    before = {name: asdict(stage.sampling) for name, stage in cascade.stages.items()}
+    run(cascade, held_out, "steps=1,2", num_images=6)
+    assert {name: asdict(stage.sampling) for name, stage in cascade.stages.items()} == before
+
+
+def test_what_was_measured_is_not_made_again_and_more_images_go_on(
+    cascade, held_out, run, monkeypatch
+):
+    first = run(cascade, held_out, "base.steps=1,2", num_images=18)
+    made = []
+    original = GeneratedMaking.make
+    monkeypatch.setattr(
+        making_module.GeneratedMaking,
+        "make",
+        lambda self, s, places: made.append(list(places)) or original(self, s, places),
+    )
+    again = run(cascade, held_out, "base.steps=1,2", num_images=18)
+    assert made == []
+    plain = [[asdict(s) for s in each.scores] for each in first.outcomes]
+    assert plain == [[asdict(s) for s in each.scores] for each in again.outcomes]
+    run(cascade, held_out, "base.steps=2,3", num_images=20)
+    new, old = list(range(16)), [18, 19]
+    assert sorted(made) == sorted([old, old, new, [16, 17, 18, 19]])
+
+
+def test_an_interrupted_sweep_ends_as_one_without_a_gap(
+    cascade, held_out, run, monkeypatch, tmp_path
+):
+    whole = run(cascade, held_out, "base.steps=1,2", num_images=20, out=tmp_path / "whole")
+    original, calls = GeneratedMaking.make, []
+
+    def interrupted(self, settings, places):
+        calls.append(places)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(self, settings, places)
+
+    monkeypatch.setattr(making_module.GeneratedMaking, "make", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(cascade, held_out, "base.steps=1,2", num_images=20)
+    resumed = run(cascade, held_out, "base.steps=1,2", num_images=20)
+    for a, b in zip(whole.outcomes, resumed.outcomes, strict=True):
+        assert a.candidate == b.candidate
+        for x, y in zip(a.scores, b.scores, strict=True):
+            assert x.value == pytest.approx(y.value, rel=1e-5)
+
+
+def test_other_weights_are_not_mistaken_for_these(cascade, held_out, run):
+    first = run(cascade, held_out, "base.steps=2", num_images=6)
+    with torch.no_grad():
+        next(iter(cascade.stages["upsampler"].parameters())).add_(1)
+    second = run(cascade, held_out, "base.steps=2", num_images=6)
+    assert first.outcomes[0].scores[1].value != second.outcomes[0].scores[1].value
+
+
+def test_halving_keeps_the_best_third(cascade, held_out, run):
+    steps = ",".join(str(number) for number in range(1, 12))
+    found = run(cascade, held_out, f"base.steps={steps}", budget_images=250, num_images=90)
+    assert [r.candidates for r in found.rounds] == [11, 4, 2]
+    counts = [each.scores[0].n for each in found.outcomes]
+    assert counts == sorted(counts, reverse=True)
+    assert [counts.count(r.images) for r in found.rounds] == [7, 2, 2]
+    ranked = sorted(found.outcomes, key=lambda each: each.first_scores[0].value)
+    second_round = {each.candidate.text() for each in found.outcomes[:4]}
+    assert {each.candidate.text() for each in ranked[:4]} == second_round
+
+
+# ---- from pictures ------------------------------------------------------------------------------
+
+
+def test_restored_pictures_are_measured_as_an_evaluation_does(
+    upsampler, held_out, run, extractor, tmp_path, lite_of_random_weights
+):
+    pytest.importorskip("torchmetrics")
+    upsampler.labels = None
+    pipeline = CascadePipeline.from_stages({"up": upsampler})
+    found = run(pipeline, held_out, "steps=2,3", num_images=5, by="psnr")
+    measured = evaluate(
+        pipeline, held_out, num_images=5, extractor=extractor, cache_dir=tmp_path / "cache"
+    ).whole
+    own = found.outcomes[found.today]
+    for name in ("PSNR", "SSIM", "PD", "LR-consistency", "FD", "KID"):
+        ours = next(s for s in own.scores if s.name.startswith(name))
+        theirs = measured.score(name)
+        assert ours.name == theirs.name
+        assert ours.value == pytest.approx(theirs.value, rel=1e-4)
+    psnr = [each.scores[2].value for each in found.outcomes]
+    assert psnr == sorted(psnr, reverse=True)
+
+
+def test_colouring_says_how_colourful_it_is(colouriser, held_out, run, lite_of_random_weights):
+    pytest.importorskip("torchmetrics")
+    colouriser.labels = None
+    pipeline = CascadePipeline.from_stages({"colours": colouriser})
+    found = run(pipeline, held_out, "steps=2,3", num_images=4, by="colourfulness")
+    shares = [each.scores[-1].value for each in found.outcomes]
+    assert found.outcomes[0].scores[-1].name == "colourfulness, share of real"
+    assert [abs(s - 1) for s in shares] == sorted(abs(s - 1) for s in shares)
+
+
+# ---- choosing and writing -----------------------------------------------------------------------
+
+
+def test_speed_takes_the_fastest_of_those_that_are_as_good(cascade, held_out, run):
+    found = run(cascade, held_out, "base.steps=1,2,3,8", num_images=8)
+    place = choose(found.outcomes, "KID", "speed")
+    best, chosen = found.outcomes[0].scores[0], found.outcomes[place]
+    limit = best.value + (best.high - best.low) / 2
+    near = [each for each in found.outcomes if each.scores[0].value <= limit]
+    assert chosen.seconds_per_image == min(each.seconds_per_image for each in near)
+    assert choose(found.outcomes, "KID", "quality") == 0
+
+
+def test_table_report_and_json_say_the_same(cascade, held_out, run, tmp_path):
+    found = run(cascade, held_out, "base.steps=1,2", "sampler=ddim,ddpm", num_images=6)
+    head, rows = found.table()
+    assert len(rows) == len(found.outcomes) == 5
+    assert head[1:4] == ["base.steps", "sampler", "n"]
+    html = render(found)
+    assert 'src="http' not in html
+    assert all(cell in html for row in rows for cell in row if cell)
+    assert html.count("data:image/png") == 5
+    found.save(tmp_path / "sweep.json")
+    values = json.loads((tmp_path / "sweep.json").read_text())
+    assert values["outcomes"][values["best"]]["scores"][0]["value"] == min(
+        each["scores"][0]["value"] for each in values["outcomes"]
+    )
+    write_strips(found, tmp_path / "strips.png")
+    from PIL import Image
+
+    assert Image.open(tmp_path / "strips.png").size == (6 * 34 - 2, 5 * 34 - 2)
+
+
+# ---- wrong input --------------------------------------------------------------------------------
+
+
+def test_wrong_input_is_told_before_anything_is_made(cascade, held_out, run, upsampler, record):
+    calls = record(cascade.stages["base"])
+    with pytest.raises(ContractError, match="no figure 'PSNR' of this pipeline; there are: KID"):
+        run(cascade, held_out, "steps=1", by="PSNR")
+    with pytest.raises(DataError, match="at least 6 held-out pictures and as many samples"):
+        run(cascade, held_out, "steps=1", num_images=4)
+    with pytest.raises(ContractError, match="a budget of 9 images is too small for 3 settings"):
+        run(cascade, held_out, "steps=1,2", budget_images=9)
+    assert calls == []
+
+
+def test_more_pictures_than_are_held_out_cannot_be_restored(
+    upsampler, held_out, run, lite_of_random_weights
+):
+    upsampler.labels = None
+    pipeline = CascadePipeline.from_stages({"up": upsampler})
+    with pytest.raises(DataError, match="17 pictures were asked for, but there are 16"):
+        run(pipeline, held_out, "steps=1", num_images=17)
