@@ -167,8 +167,13 @@ def _tell_changes(before: Path, recipe: StageRecipe) -> None:
             logger.info("going on with %s=%s, which was %s.", key, new.get(key), old.get(key))
 
 
-def check_recipe(recipe: StageRecipe | PipelineRecipe) -> list[str]:
+def check_recipe(recipe: StageRecipe | PipelineRecipe, path: Path | None = None) -> list[str]:
     """Build what a recipe describes, without weights in memory, and say what it is.
+
+    Args:
+        recipe: of a stage or a pipeline.
+        path: where it was read, whose folder relative paths of a pipeline's stages lead from;
+            default: the working folder.
 
     Raises:
         CascadeError: if it cannot be built, or the stages of a pipeline do not join.
@@ -178,7 +183,7 @@ def check_recipe(recipe: StageRecipe | PipelineRecipe) -> list[str]:
     lines = []
     previous: tuple[str, Contract] | None = None
     for section in recipe.stages:
-        stage_recipe = load_stage_recipe(find_recipe(section.recipe, "stages"))
+        stage_recipe = load_stage_recipe(find_recipe(section.recipe, "stages", beside=path))
         stage = _check_stage(stage_recipe)
         stage.check_settings(apply_sampling(stage.sampling, section.sampling))
         lines.append(f"{section.name}: {_describe(stage_recipe, stage)}")
@@ -266,7 +271,9 @@ def chain_pipeline(
             raise RecipeError(f"{recipe_path}: no stage {name!r}; {nearest(name, names)}")
     stages = {}
     for section in recipe.stages:
-        stage = Stage.from_pretrained(find_stage(runs.get(section.name) or _default_run(section)))
+        stage = Stage.from_pretrained(
+            find_stage(runs.get(section.name) or _default_run(section, recipe_path))
+        )
         stage.sampling = apply_sampling(stage.sampling, section.sampling)
         stage.check_settings(stage.sampling)
         stages[section.name] = stage
@@ -280,9 +287,10 @@ def chain_pipeline(
     return pipeline
 
 
-def _default_run(section: PipelineStageSection) -> Path:
+def _default_run(section: PipelineStageSection, recipe_path: Path) -> Path:
     """Where `cascade train` puts the stage of a recipe unless told otherwise."""
-    return Path("runs") / load_stage_recipe(find_recipe(section.recipe, "stages")).name
+    found = find_recipe(section.recipe, "stages", beside=recipe_path)
+    return Path("runs") / load_stage_recipe(found).name
 
 
 def _read_text(path: Path) -> str:

@@ -12,13 +12,24 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from yaml import YAMLError
 
 from cascade.errors import RecipeError, nearest
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(gt=0, le=1)]
+
+def _no_boolean(value: Any) -> Any:
+    """Python counts with booleans, and pydantic lets it: true would be 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "input should be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+Beta = Annotated[Number, Field(ge=0, lt=1)]
+Share = Annotated[Number, Field(gt=0, le=1)]
 RecipeKind = Literal["stages", "pipelines"]
 
 
@@ -31,38 +42,38 @@ class Section(BaseModel):
 class ContractSection(Section):
     """What the stage takes and gives."""
 
-    size_px: int = Field(gt=0)
+    size_px: Whole = Field(gt=0)
     channels: Literal[3] = 3
     takes: Literal["noise", "low_res", "grey"] | None = None
-    low_res_px: int | None = Field(default=None, gt=0)
+    low_res_px: Whole | None = Field(default=None, gt=0)
     resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"
     quantised: bool = True
-    augmentation_range: tuple[float, float] = (0.0, 0.0)
+    augmentation_range: tuple[Number, Number] = (0.0, 0.0)
 
 
 class DegradationSection(Section):
     """How small images are damaged in training."""
 
-    probability: float = 1.0
-    orders: int = 2
-    blur_sigma: tuple[float, float] = (0.2, 3.0)
-    sinc_probability: float = 0.1
-    resize: tuple[float, float] = (0.3, 1.5)
-    noise: tuple[float, float] = (1.0, 25.0)
-    jpeg_quality: tuple[float, float] | None = (30.0, 95.0)
+    probability: Number = 1.0
+    orders: Whole = 2
+    blur_sigma: tuple[Number, Number] = (0.2, 3.0)
+    sinc_probability: Number = 0.1
+    resize: tuple[Number, Number] = (0.3, 1.5)
+    noise: tuple[Number, Number] = (1.0, 25.0)
+    jpeg_quality: tuple[Number, Number] | None = (30.0, 95.0)
 
 
 class ConditionSection(Section):
     """Labels, and how conditions are dropped and disturbed in training."""
 
     labels: list[str] = []
-    label_drop: float = Field(default=0.1, ge=0, le=1)
-    image_drop: float = Field(default=0.0, ge=0, le=1)
-    blur_probability: float = Field(default=0.0, ge=0, le=1)
+    label_drop: Number = Field(default=0.1, ge=0, le=1)
+    image_drop: Number = Field(default=0.0, ge=0, le=1)
+    blur_probability: Number = Field(default=0.0, ge=0, le=1)
     degradation: DegradationSection | None = None
-    generated_fraction: float = Field(default=0.0, ge=0, le=1)
+    generated_fraction: Number = Field(default=0.0, ge=0, le=1)
     generated_by: str | None = None
-    generated_images: int = Field(default=10_000, gt=0)
+    generated_images: Whole = Field(default=10_000, gt=0)
     generated_strength: tuple[Share, Share] = (0.1, 0.5)
 
 
@@ -70,9 +81,9 @@ class UNetSection(Section):
     """diffusers' U-Net."""
 
     kind: Literal["unet"]
-    patch_size: int = Field(default=1, gt=0)
-    channels: list[Annotated[int, Field(gt=0)]] = Field(default=[64, 128, 256], min_length=1)
-    blocks: int = Field(default=2, gt=0, le=100)
+    patch_size: Whole = Field(default=1, gt=0)
+    channels: list[Annotated[Whole, Field(gt=0)]] = Field(default=[64, 128, 256], min_length=1)
+    blocks: Whole = Field(default=2, gt=0, le=100)
     attention: list[bool] | None = None
 
 
@@ -80,29 +91,29 @@ class TransformerSection(Section):
     """Our pixel transformer."""
 
     kind: Literal["transformer"]
-    patch_size: int = Field(default=8, gt=0)
-    width: int = Field(default=256, gt=0)
-    depth: int = Field(default=8, gt=0, le=1000)
-    fine_width: int = Field(default=128, gt=0)
-    fine_depth: int = Field(default=2, ge=0, le=1000)
-    head_channels: int = Field(default=24, gt=0)
+    patch_size: Whole = Field(default=8, gt=0)
+    width: Whole = Field(default=256, gt=0)
+    depth: Whole = Field(default=8, gt=0, le=1000)
+    fine_width: Whole = Field(default=128, gt=0)
+    fine_depth: Whole = Field(default=2, ge=0, le=1000)
+    head_channels: Whole = Field(default=24, gt=0)
 
 
 class DiffusionSection(Section):
     """The noise process."""
 
     schedule: Literal["cosine", "linear"] = "cosine"
-    train_steps: int = Field(default=1000, ge=2, le=100_000)
-    shift: float = Field(default=1.0, gt=0)
+    train_steps: Whole = Field(default=1000, ge=2, le=100_000)
+    shift: Number = Field(default=1.0, gt=0)
     zero_terminal_snr: bool = False
     prediction: Literal["eps", "x0", "v"] = "v"
     weighting: Literal["uniform", "min_snr", "velocity", "residual"] = "uniform"
-    min_snr_gamma: float = Field(default=5.0, gt=0)
+    min_snr_gamma: Number = Field(default=5.0, gt=0)
     timesteps: Literal["uniform", "logit_normal", "last"] = "uniform"
-    logit_mean: float = -0.8
-    logit_std: float = Field(default=0.8, gt=0)
+    logit_mean: Number = -0.8
+    logit_std: Number = Field(default=0.8, gt=0)
     learned_variance: bool = False
-    residual_std: float | None = Field(default=None, gt=0)
+    residual_std: Number | None = Field(default=None, gt=0)
 
 
 class DataSection(Section):
@@ -110,10 +121,10 @@ class DataSection(Section):
 
     path: str
     only: dict[str, list[str]] = {}
-    crop_px: int | None = Field(default=None, gt=0)
+    crop_px: Whole | None = Field(default=None, gt=0)
     flip: bool = True
-    cache_mib: int = Field(default=1024, ge=0)
-    max_broken_share: float = Field(default=0.01, ge=0, le=1)
+    cache_mib: Whole = Field(default=1024, ge=0)
+    max_broken_share: Number = Field(default=0.01, ge=0, le=1)
     name_pattern: str | None = None
     cache_dir: str | None = None
 
@@ -121,45 +132,45 @@ class DataSection(Section):
 class TrainSection(Section):
     """How the stage is trained."""
 
-    images: int = Field(default=1_000_000, gt=0)
-    batch_size: int = Field(default=64, gt=0)
-    accumulation_steps: int = Field(default=1, gt=0)
+    images: Whole = Field(default=1_000_000, gt=0)
+    batch_size: Whole = Field(default=64, gt=0)
+    accumulation_steps: Whole = Field(default=1, gt=0)
     optimiser: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = Field(default=3e-4, gt=0)
-    muon_learning_rate: float = Field(default=0.02, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
+    learning_rate: Number = Field(default=3e-4, gt=0)
+    muon_learning_rate: Number = Field(default=0.02, gt=0)
+    weight_decay: Number = Field(default=0.0, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.99)
-    warmup_images: int = Field(default=10_000, ge=0)
+    warmup_images: Whole = Field(default=10_000, ge=0)
     schedule: Literal["warmup_stable_decay", "constant", "linear", "cosine"] = "warmup_stable_decay"
-    decay_fraction: float = Field(default=0.3, ge=0, le=1)
-    gradient_clip: float = Field(default=1.0, gt=0)
-    ema_decay: float = Field(default=0.9995, ge=0, lt=1)
-    snapshot_every_images: int = Field(default=0, ge=0)
-    max_bad_steps: int = Field(default=10, ge=0)
+    decay_fraction: Number = Field(default=0.3, ge=0, le=1)
+    gradient_clip: Number = Field(default=1.0, gt=0)
+    ema_decay: Number = Field(default=0.9995, ge=0, lt=1)
+    snapshot_every_images: Whole = Field(default=0, ge=0)
+    max_bad_steps: Whole = Field(default=10, ge=0)
     init_from: str | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    checkpoint_every_images: int = Field(default=50_000, gt=0)
-    keep_checkpoints: int = Field(default=2, gt=0)
-    sample_every_images: int = Field(default=50_000, ge=0)
-    sample_count: int = Field(default=16, gt=0)
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
+    checkpoint_every_images: Whole = Field(default=50_000, gt=0)
+    keep_checkpoints: Whole = Field(default=2, gt=0)
+    sample_every_images: Whole = Field(default=50_000, ge=0)
+    sample_count: Whole = Field(default=16, gt=0)
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    workers: int = Field(default=0, ge=0)
+    workers: Whole = Field(default=0, ge=0)
 
 
 class SamplingSection(Section):
     """How the stage samples; in a pipeline, what is not given stays as the stage has it."""
 
     sampler: str | None = None
-    steps: int | None = Field(default=None, gt=0)
-    guidance: float | None = None
-    augmentation_level: float | None = Field(default=None, ge=0, le=1)
+    steps: Whole | None = Field(default=None, gt=0)
+    guidance: Number | None = None
+    augmentation_level: Number | None = Field(default=None, ge=0, le=1)
     threshold: Literal["none", "static", "dynamic"] | None = None
-    percentile: float | None = Field(default=None, gt=0, le=1)
-    eta: float | None = Field(default=None, ge=0)
-    temperature: float | None = Field(default=None, ge=0, le=1)
+    percentile: Number | None = Field(default=None, gt=0, le=1)
+    eta: Number | None = Field(default=None, ge=0)
+    temperature: Number | None = Field(default=None, ge=0, le=1)
 
 
 class StageRecipe(Section):
@@ -229,17 +240,19 @@ def recipe_name(path: Path) -> str:
     return path.parent.name if path.name == "pipeline.yaml" else path.stem
 
 
-def find_recipe(name: str, kind: RecipeKind) -> Path:
+def find_recipe(name: str, kind: RecipeKind, *, beside: Path | None = None) -> Path:
     """Find a recipe by path, or a bundled one by name.
 
     Args:
         name: a YAML file, a folder with `pipeline.yaml`, or a bundled name such as `emoji-64`.
         kind: what it should be.
+        beside: the recipe that names it, from whose folder a relative path leads there; default:
+            it leads there from the working folder.
 
     Raises:
         RecipeError: if there is none; the message offers the nearest names.
     """
-    path = Path(name)
+    path = Path(name) if beside is None else beside.parent / name
     if path.is_file():
         return path
     if kind == "pipelines" and (path / "pipeline.yaml").is_file():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.build import check_recipe
+from cascade.build import chain_pipeline, check_recipe
 from cascade.errors import CascadeError, RecipeError
 from cascade.recipe import (
     PipelineRecipe,
@@ -236,6 +236,42 @@ def test_a_file_that_is_no_recipe_is_refused_and_nothing_runs(tmp_path, monkeypa
     with pytest.raises(RecipeError, match=r"bad\.yaml: "):
         load_any_recipe(str(tmp_path / "bad.yaml"))
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.images=true",
+        "train.learning_rate=True",
+        "train.betas=[0.9,false]",
+        "data.crop_px=false",
+        "network.depth=true",
+        "contract.augmentation_range=[0,true]",
+    ],
+)
+def test_a_boolean_is_no_number(override):
+    key = override.partition("=")[0]
+    assert f": key '{key}" in (said := refused(TINY, override))
+    assert "input should be a number, got " in said
+
+
+def test_a_whole_number_may_be_written_as_a_float():
+    assert load_stage_recipe(TINY, ["train.images=1e6"]).train.images == 1_000_000
+
+
+def test_a_pipeline_s_stages_are_found_from_its_own_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (tmp_path / "base.yaml").write_text(TINY.read_text().replace("name: tiny-16", "name: mine-16"))
+    text = CHAIN.read_text().replace("recipe: tiny-16\n", "recipe: ../base.yaml\n")
+    (folder / "pipeline.yaml").write_text(text)
+    recipe = load_pipeline_recipe(folder / "pipeline.yaml")
+    for working_folder in (tmp_path, folder):
+        monkeypatch.chdir(working_folder)
+        lines = check_recipe(recipe, folder / "pipeline.yaml")
+        assert lines[0].startswith("base: mine-16: ")
+        with pytest.raises(CascadeError, match="no trained stage in runs/mine-16"):
+            chain_pipeline(folder / "pipeline.yaml", {}, tmp_path / "out")
 
 
 def test_a_missing_file_is_named(tmp_path):
