@@ -63,3 +63,11 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if uses_bf16(device, precision):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is short: PyTorch's own kind on GPUs; on the CPU only the words tell."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return "not enough memory" in text or "can't allocate memory" in text

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from cascade.devices import is_out_of_memory
 from cascade.errors import ContractError
 from cascade.stage import Stage
 
@@ -37,7 +38,7 @@ def smaller_tiles_if_needed(
         try:
             return sample(side)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         if side // 2 < SMALLEST_TILE_PX:
             raise ContractError(
@@ -74,11 +75,3 @@ def free_bytes(device: torch.device) -> int:
     import psutil
 
     return psutil.virtual_memory().available
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch's own kind on GPUs; on the CPU only the words tell."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return "not enough memory" in text or "can't allocate memory" in text

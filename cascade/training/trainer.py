@@ -28,6 +28,7 @@ from cascade.files import check_writable_folder
 from cascade.stage import Stage
 from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_folder
 from cascade.training.checkpoint import RunState, read_newest, restore, save_checkpoint
+from cascade.training.failures import told_in_one_line
 from cascade.training.learning_rate import set_learning_rate
 from cascade.training.optimiser import clip_gradients, make_optimisers
 from cascade.training.processes import StepVote, agree, in_step, make_accelerator, together
@@ -71,7 +72,7 @@ class Trainer:
         self.stop_requested = False
         self.accelerator = make_accelerator()
         torch.manual_seed(settings.seed)
-        with together():
+        with told_in_one_line(settings), together():
             stage.check_settings(stage.sampling)
             self._check_share()
             self.sharded = asks_for_sharding() and self.accelerator.num_processes > 1
@@ -136,11 +137,12 @@ class Trainer:
             it without weights, on the device `meta`.
 
         Raises:
-            CascadeError: if too many steps in a row are not finite, or images cannot be read.
+            CascadeError: if too many steps in a row are not finite, images cannot be read, or
+                memory is short.
             OutputError: if something cannot be written; what was saved before stays.
         """
         self._last_log_s = time.monotonic()
-        with ExitStack() as stack, self._stop_on_signal():
+        with told_in_one_line(self.settings), ExitStack() as stack, self._stop_on_signal():
             with together():
                 stack.enter_context(self.watch.watching(self.state, self.images))
             for batch in self._batches():

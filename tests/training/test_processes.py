@@ -281,6 +281,18 @@ def test_sigterm_to_all_saves_once_and_ends_all_with_0(server, pictures, tmp_pat
     assert (tmp_path / "said").read_text().count(f"stopped after {saved} images") == 1
 
 
+def test_a_process_that_is_killed_ends_the_other_without_a_traceback(server, pictures, tmp_path):
+    run = tmp_path / "run"
+    arguments = [*command_line(pictures, images=1_000_000), run]
+    left, killed = server.start(arguments, tmp_path / "said", processes=2)
+    give_up = time.monotonic() + TIMEOUT_S
+    while not any((run / "checkpoints").glob("0*")) and time.monotonic() < give_up:
+        time.sleep(0.01)
+    os.kill(killed, signal.SIGKILL)
+    assert [server.wait(killed), server.wait(left)] == [-signal.SIGKILL, 1]
+    assert errors(tmp_path / "said") == []
+
+
 @pytest.mark.parametrize("key", ["ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"])
 def test_other_ways_of_distributing_are_refused(monkeypatch, key):
     monkeypatch.setenv(key, "true")
