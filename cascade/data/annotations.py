@@ -14,6 +14,7 @@ An image has the fields of all of these; where two give the same field, the firs
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable
@@ -107,9 +108,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".jsonl":
-            lines = [line for line in text.splitlines() if line.strip()]
+            lines = [line for line in text.split("\n") if line.strip()]
             return [json_labels(line.encode(), str(path)) for line in lines]
-        rows = list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}).") from error
     return [{k: v for k, v in row.items() if k and isinstance(v, str)} for row in rows]

@@ -54,7 +54,11 @@ class Encoding(NamedTuple):
     image_format: ImageFormat | None = None
 
     def __call__(self, image: Tensor, data: bytes) -> EncodedImage:
-        """Encode an image (3, H, W) in [-1, 1] that was decoded from a file."""
+        """Encode an image (3, H, W) in [-1, 1] that was decoded from a file.
+
+        Raises:
+            DataError: if it is too large for the format.
+        """
         if self == Encoding():
             with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as file:
                 suffix = str(file.format).lower().replace("jpeg", "jpg")
@@ -68,7 +72,13 @@ class Encoding(NamedTuple):
             image = resize(image[None], size, "bicubic")[0]
         file = io.BytesIO()
         suffix = self.image_format or "png"
-        to_pil(image[None])[0].save(file, **SAVE_OPTIONS[suffix])
+        try:
+            to_pil(image[None])[0].save(file, **SAVE_OPTIONS[suffix])
+        except (OSError, ValueError) as error:  # JPEG and WebP have a largest side
+            height, width = image.shape[-2:]
+            raise DataError(
+                f"{width}x{height} px cannot be saved as {suffix} ({error})."
+            ) from error
         return EncodedImage(suffix, file.getvalue())
 
 

@@ -88,7 +88,10 @@ class _Examination(Dataset[Examined]):
         except (DataError, MemoryError) as error:
             return Examined(name, key, broken=str(error) or f"{name}: needs too much memory.")
         height_px, width_px = image.shape[-2:]
-        encoded = None if self.encode is None else self.encode(image, data)
+        try:
+            encoded = None if self.encode is None else self.encode(image, data)
+        except DataError as error:
+            return Examined(name, key, broken=f"{name}: {error}")
         return Examined(name, key, None, width_px, height_px, _content(image), labels, encoded)
 
 

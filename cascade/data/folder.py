@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cascade.data.annotations import NamePattern, caption, json_labels, read_metadata
-from cascade.data.source import MAX_MEMBER_BYTES, ImageSource
+from cascade.data.source import MAX_MEMBER_BYTES, ImageSource, check_text
 from cascade.errors import DataError
 from cascade.imaging.reading import IMAGE_SUFFIXES
 
@@ -24,7 +24,8 @@ class FolderSource(ImageSource):
         name_pattern: a regular expression whose named groups are labels.
 
     Raises:
-        DataError: if the folder is missing or holds no image, or its metadata cannot be read.
+        DataError: if the folder is missing or holds no image, a name is not UTF-8, or its metadata
+            cannot be read.
     """
 
     def __init__(self, folder: Path, *, name_pattern: str | None = None) -> None:
@@ -39,6 +40,8 @@ class FolderSource(ImageSource):
             and not any(part.startswith(".") for part in path.relative_to(folder).parts)
             and path.is_file()
         }
+        for name, path in found.items():
+            check_text(name, str(path))
         self._sidecars = {name for name in found if name.endswith(SIDECAR_SUFFIXES)}
         paths = sorted(name for name in found if Path(name).suffix.lower() in IMAGE_SUFFIXES)
         self.files = [found[path] for path in paths]

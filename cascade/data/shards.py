@@ -12,7 +12,7 @@ from webdataset.tariterators import base_plus_ext
 
 from cascade.data.annotations import NamePattern, caption, json_labels
 from cascade.data.remote import default_cache, fetch, is_remote, shown
-from cascade.data.source import MAX_MEMBER_BYTES, ImageSource
+from cascade.data.source import MAX_LABELS_BYTES, MAX_MEMBER_BYTES, ImageSource, check_text
 from cascade.errors import DataError
 from cascade.imaging.reading import IMAGE_SUFFIXES
 
@@ -76,7 +76,8 @@ class ShardSource(ImageSource):
             default: the first one is an error.
 
     Raises:
-        DataError: if no shard matches, or one is damaged, holds no image or cannot be fetched.
+        DataError: if no shard matches, or one is damaged, holds no image, has a member whose name
+            leads out of it, or cannot be fetched.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class ShardSource(ImageSource):
         images = []
         for path, name in shards:
             try:
-                images += index_shard(path, name)
+                images += _all_inside(index_shard(path, name))
             except DataError as error:
                 if damaged is None:
                     raise
@@ -148,7 +149,8 @@ def index_shard(shard: Path, name: str) -> list[ShardImage]:
         name: of it, for messages.
 
     Raises:
-        DataError: if it is damaged, truncated, or holds a member that is too large.
+        DataError: if it is damaged, truncated, or holds a member that is too large or sparse, or
+            whose name is not UTF-8.
     """
     images: dict[str, ShardImage] = {}
     labels: dict[tuple[str, str], dict[str, str]] = {}
@@ -159,8 +161,12 @@ def index_shard(shard: Path, name: str) -> list[ShardImage]:
                 key, suffix = base_plus_ext(member.name)  # None for hidden files
                 if not member.isfile() or key is None or suffix is None:
                     continue
-                if member.size > MAX_MEMBER_BYTES:
+                check_text(member.name, f"{name}:{member.name}")
+                most = MAX_LABELS_BYTES if suffix in parsers else MAX_MEMBER_BYTES
+                if member.size > most:
                     raise DataError(f"{name}:{member.name} has {member.size} bytes; refused.")
+                if member.issparse():  # its bytes are not where they seem to be
+                    raise DataError(f"{name}:{member.name} is a sparse file; refused.")
                 place = (member.offset_data, member.size)
                 if f".{suffix.lower()}" in IMAGE_SUFFIXES:
                     images[member.name] = ShardImage(shard, name, member.name, key, *place)
@@ -168,12 +174,23 @@ def index_shard(shard: Path, name: str) -> list[ShardImage]:
                     data = _member_bytes(tar, member)
                     labels[key, suffix] = parsers[suffix](data, f"{name}:{member.name}")
             _check_end(tar, name)
-    except (tarfile.TarError, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # tarfile raises many kinds on damaged headers
         raise DataError(f"{name}: not a readable tar file ({error}).") from error
     for image in images.values():
         for suffix in parsers:
             image.labels.update(labels.get((image.key, suffix), {}))
     return list(images.values())
+
+
+def _all_inside(images: list[ShardImage]) -> list[ShardImage]:
+    """Refuse names that lead out of the folder into which somebody unpacks a shard."""
+    for image in images:
+        parts = image.member.split("/")
+        if not parts[0] or ".." in parts:
+            raise DataError(f"{image.name}: its name leads out of the shard; refused.")
+    return images
 
 
 def _member_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

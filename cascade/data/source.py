@@ -8,6 +8,20 @@ from collections.abc import Mapping, Sequence
 from cascade.errors import DataError, nearest
 
 MAX_MEMBER_BYTES = 256 * 1024 * 1024  # of one file in a source
+MAX_LABELS_BYTES = 1024 * 1024  # of the labels beside an image in a shard
+
+
+def check_text(name: str, shown: str) -> None:
+    """Check that a file's name is text, which keys, labels and messages are made of.
+
+    Raises:
+        DataError: if it is not UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        readable = shown.encode(errors="replace").decode()
+        raise DataError(f"{readable}: its name is not UTF-8; rename it.") from error
 
 
 class ImageSource(ABC):

@@ -104,6 +104,22 @@ def test_a_table_at_the_root_gives_fields_by_file_name(tmp_path, name, text):
     assert labels_of(folder) == {"a/1": wanted, "a/2": {"class": "a"}}
 
 
+@pytest.mark.parametrize("text", ["a\u2028b", "a\x85b", "a\x0bb\x0cc"])
+def test_only_line_ends_end_a_row_of_a_table(tmp_path, text):
+    rows = {
+        "metadata.csv": f"file_name,text\r\n1.png,{text}\r\n2.png,x\r\n",
+        "metadata.jsonl": "".join(
+            json.dumps({"file_name": name, "text": words}, ensure_ascii=False) + "\r\n"
+            for name, words in (("1.png", text), ("2.png", "x"))
+        ),
+    }
+    for name, table in rows.items():
+        folder = make_folder(
+            tmp_path / name, {"1.png": png(), "2.png": png(), name: table.encode()}
+        )
+        assert labels_of(folder) == {"1": {"text": text}, "2": {"text": "x"}}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [

@@ -60,6 +60,18 @@ def test_the_manifest_counts_and_hashes_what_is_there(pictures, tmp_path):
     assert set(contents(tmp_path / "out")) == {"manifest.json", *manifest["shards"]}
 
 
+@pytest.mark.parametrize(("image_format", "side"), [("jpg", 65501), ("webp", 16384)])
+def test_a_picture_too_long_for_the_format_is_left_out(tmp_path, image_format, side):
+    Image.new("RGB", (side, 8)).save(tmp_path / "long.png")
+    Image.new("RGB", (9, 8)).save(tmp_path / "short.png")
+    encoding = Encoding(None, False, image_format)
+    manifest = build(FolderSource(tmp_path), tmp_path / "out", encoding)
+    assert (manifest["counts"]["train"], manifest["counts"]["broken"]) == (1, 1)
+    (left_out,) = manifest["skipped"]
+    assert left_out["name"] == str(tmp_path / "long.png")
+    assert left_out["reason"].startswith(f"{side}x8 px cannot be saved as {image_format} (")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_same_input_gives_the_same_bytes(pictures, tmp_path, workers):
     options = {"encoding": Encoding(16, True, "webp"), "holdout": 0.3}

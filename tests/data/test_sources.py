@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -84,19 +86,64 @@ def test_hidden_files_and_other_files_are_left_out(tmp_path, write_shard):
     assert [image.member for image in tar.images] == ["1.png"]
 
 
-def test_names_that_leave_the_shard_are_only_names(tmp_path, write_shard, monkeypatch):
-    inside = tmp_path / "work"
-    inside.mkdir()
-    monkeypatch.chdir(inside)
-    names = ["../../outside.png", "/outside.png", "a/../../b.png"]
-    shard = write_shard(tmp_path / "evil.tar", {n: png(v) for v, n in enumerate(names)})
-    before = sorted(tmp_path.rglob("*"))
-    source = ShardSource(str(shard))
-    assert sorted(source.read(index) for index in range(3)) == sorted(map(png, range(3)))
-    assert sorted(tmp_path.rglob("*")) == before
-
-
 # ---- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["../../out.png", "/out.png", "a/../../b.png", "./../b.png"])
+def test_a_name_that_leads_out_of_the_shard_is_refused(tmp_path, write_shard, name):
+    good = write_shard(tmp_path / "0.tar", {"./a/1..png": png(), "a../..b/2.png": png()})
+    evil = write_shard(tmp_path / "1.tar", {"1.png": png(), name: png()})
+    with pytest.raises(DataError, match="leads out of the shard; refused") as error:
+        open_source(str(tmp_path / "*.tar"))
+    one_line_naming(f"{evil}:{name}", error)
+    damaged = []
+    assert len(open_source(str(tmp_path / "*.tar"), damaged=damaged)) == len(ShardSource(str(good)))
+    assert len(damaged) == 1
+
+
+def test_a_name_that_is_not_text_is_refused(tmp_path, write_shard):
+    name = os.fsdecode(b"caf\xe9")
+    shard = write_shard(tmp_path / "a.tar", {f"{name}.png": png()})
+    (tmp_path / "all" / name).mkdir(parents=True)
+    (tmp_path / "all" / name / "1.png").write_bytes(png())
+    for path in (shard, tmp_path / "all"):
+        with pytest.raises(DataError, match=r"caf\?.*: its name is not UTF-8") as error:
+            open_source(str(path))
+        one_line_naming(path, error)
+
+
+def test_a_sparse_member_and_huge_labels_are_refused(tmp_path, write_shard):
+    shard = tmp_path / "a.tar"
+    with tarfile.open(shard, "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("1.png")
+        member.size = len(png())
+        member.pax_headers = {"GNU.sparse.size": "9000", "GNU.sparse.map": f"8000,{len(png())}"}
+        tar.addfile(member, io.BytesIO(png()))
+    with pytest.raises(DataError, match="is a sparse file; refused") as error:
+        ShardSource(str(shard))
+    one_line_naming(f"{shard}:1.png", error)
+    shard = write_shard(tmp_path / "b.tar", {"1.png": png(), "1.txt": bytes(2**20 + 1)})
+    with pytest.raises(DataError, match="has 1048577 bytes; refused") as error:
+        ShardSource(str(shard))
+    one_line_naming(f"{shard}:1.txt", error)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_that_tarfile_stumbles_over_are_refused(tmp_path, write_shard, kind):
+    """A sparse map that is none, and a name that never ends."""
+    shard = tmp_path / "a.tar"
+    record = b"22 GNU.sparse.major=1\n" + b"22 GNU.sparse.minor=0\n"
+    with tarfile.open(shard, "w", format=tarfile.GNU_FORMAT) as tar:
+        for _ in range(1 if kind == tarfile.XHDTYPE else 2000):
+            header = tarfile.TarInfo("x")
+            header.type, header.size = kind, len(record)
+            tar.addfile(header, io.BytesIO(record))
+        member = tarfile.TarInfo("1.png")
+        member.size = 512
+        tar.addfile(member, io.BytesIO(b"x" * 512))
+    with pytest.raises(DataError, match="not a readable tar file") as error:
+        ShardSource(str(shard))
+    one_line_naming(shard, error)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere-{0..3}.tar", "nowhere-*.tar", "a{b.tar"])
