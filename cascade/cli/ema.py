@@ -17,7 +17,8 @@ def ema(
         ),
     ],
     at: Annotated[
-        int | None, typer.Option("--at", help="After how many images; default: the last snapshot.")
+        int | None,
+        typer.Option("--at", help="After how many images; default: at the last snapshot."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -40,7 +41,7 @@ def ema(
         raise WeightsError(
             f"no snapshots in {run / 'averages'}; train with train.snapshot_every_images above 0."
         )
-    stage = reconstruct(stored, width, images_seen=at or stored[-1].images_seen)
+    stage = reconstruct(stored, width, images_seen=stored[-1].images_seen if at is None else at)
     folder = out or run / f"stage-{width:.3f}"
     stage.save_pretrained(folder)
     typer.echo(f"{folder} holds the stage.")

@@ -10,6 +10,7 @@ over about a tenth of the run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from cascade.stage import Stage
 
 STORED_WIDTHS = (0.05, 0.10)
 LARGEST_WIDTH = 0.28  # that of a flat average is 12 ** -0.5
+MOST_MISFIT = 0.25  # beyond, the factors do not come near 1 in sum, and the weights shrink
 
 
 class PowerAverage:
@@ -75,9 +77,9 @@ def snapshots(folder: Path) -> list[Snapshot]:
     """The stored averages of a run, oldest first."""
     found = []
     for path in folder.glob("[0-9]*-[0-9]*"):
-        images, _, width = path.name.partition("-")
-        if images.isdecimal() and (path / "stage.json").is_file():
-            found.append(Snapshot(path, int(images), float(width)))
+        name = re.fullmatch(r"(\d+)-(\d\.\d+)", path.name, re.ASCII)
+        if name and (path / "stage.json").is_file():
+            found.append(Snapshot(path, int(name[1]), float(name[2])))
     return sorted(found, key=lambda each: (each.images_seen, each.width))
 
 
@@ -87,21 +89,32 @@ def reconstruct(stored: Sequence[Snapshot], width: float, *, images_seen: int) -
     Args:
         stored: snapshots of one run.
         width: the sigma_rel that is wanted, above 0 and below 0.28.
-        images_seen: at which point of the run; snapshots after it are not used.
+        images_seen: at which point of the run, one of those that were stored; snapshots after it
+            are not used.
 
     Returns:
         The stage, in float32 on the CPU.
 
     Raises:
-        WeightsError: if no snapshot can be used, or one is damaged.
+        WeightsError: if there is no snapshot of that point, too few for that width, or one that is
+            damaged.
     """
-    usable = [each for each in stored if each.images_seen <= images_seen]
-    if not usable:
+    points = sorted({each.images_seen for each in stored})
+    if images_seen not in points:
+        near = sorted(points, key=lambda point: abs(point - images_seen))[:5]
         raise WeightsError(
-            f"no snapshot up to {images_seen} images; train with train.snapshot_every_images above "
-            "0, or name a later point."
+            f"no snapshot after {images_seen} images; the nearest are after "
+            f"{', '.join(map(str, sorted(near)))}."
         )
-    weights = combination([(each.images_seen, each.width) for each in usable], (images_seen, width))
+    usable = [each for each in stored if each.images_seen <= images_seen]
+    profiles = [(each.images_seen, each.width) for each in usable]
+    weights = combination(profiles, (images_seen, width))
+    if misfit(profiles, weights, (images_seen, width)) > MOST_MISFIT:
+        raise WeightsError(
+            f"too few snapshots for an average of width {width} ({len(usable)}); take a width "
+            f"nearer to {' or '.join(map(str, STORED_WIDTHS))}, or train with a smaller "
+            "train.snapshot_every_images."
+        )
     total: dict[str, Tensor] = {}
     for snapshot, weight in zip(usable, weights, strict=True):
         stage = Stage.from_pretrained(snapshot.folder)
@@ -128,6 +141,26 @@ def combination(stored: Sequence[tuple[int, float]], wanted: tuple[int, float]) 
     return np.linalg.lstsq(products, _inner_product(times, exponents, time, exponent), rcond=None)[
         0
     ].tolist()
+
+
+def misfit(
+    stored: Sequence[tuple[int, float]], factors: Sequence[float], wanted: tuple[int, float]
+) -> float:
+    """How far a combination of stored averages is from the wanted one.
+
+    Args:
+        stored: images seen and width of each.
+        factors: of each.
+        wanted: images seen and width.
+
+    Returns:
+        The norm of the difference of the two profiles over that of the wanted one: 0 is perfect.
+    """
+    every = [*stored, wanted]
+    times, exponents = _profiles(every)
+    products = _inner_product(times[:, None], exponents[:, None], times, exponents)
+    difference = np.array([*factors, -1.0])
+    return float(np.sqrt(max(0.0, difference @ products @ difference) / products[-1, -1]))
 
 
 def width_to_exponent(width: float) -> float:

@@ -10,11 +10,13 @@ Shapes: B images of a part, s pixels of their side.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,13 +24,14 @@ from cascade.conditioning.low_resolution import resize
 from cascade.data.generated_low_res import GeneratedLowRes
 from cascade.data.training_images import TrainingImages, as_float, epoch_order
 from cascade.diffusion.noise import SeededNoise, derive_seed
-from cascade.errors import ContractError
+from cascade.errors import CascadeError, ContractError
 from cascade.files import atomic_file
 from cascade.imaging.writing import to_uint8
 from cascade.stage import Stage
 from cascade.training.processes import make_accelerator, together
 
 PART_IMAGES = 64
+MADE_FROM = "made_from"
 logger = logging.getLogger(__name__)
 
 
@@ -53,6 +56,7 @@ def generated_pool(
 
     Raises:
         ContractError: if the stages do not join, or this one is a base stage.
+        CascadeError: if the pool in the folder was made by or from something else.
     """
     accelerator = make_accelerator()
     parts = range(-(-count // PART_IMAGES))
@@ -62,6 +66,9 @@ def generated_pool(
                 "generated_fraction is for upsamplers; a base stage takes no image."
             )
         images.contract.check_follows(previous.contract, name="this", previous_name="generated_by")
+        made_from = _fingerprint(previous, images, strength)
+        for file in folder.glob("*.safetensors"):
+            _check_made_from(file, made_from)
         previous = previous.to(accelerator.device).eval()
         for part in parts[accelerator.process_index :: accelerator.num_processes]:
             file = folder / f"{part:06d}.safetensors"
@@ -71,7 +78,7 @@ def generated_pool(
                 )
                 made = _make_part(previous, images, part, strength)
                 with atomic_file(file) as temporary:
-                    save_file(made, temporary)
+                    save_file(made, temporary, metadata={MADE_FROM: made_from})
     read = [_read(folder / f"{part:06d}.safetensors") for part in parts]
     whole = [tensors for tensors in read if tensors is not None]
     return GeneratedLowRes(
@@ -122,6 +129,33 @@ def _labels(previous: Stage, images: TrainingImages, indices: list[int]) -> Tens
     return previous.labels.batch(
         [{f: name for f, name in each.items() if name in known.get(f, ())} for each in named]
     )
+
+
+def _fingerprint(previous: Stage, images: TrainingImages, strength: tuple[float, float]) -> str:
+    """A hash of all that the small images depend on, but for the pixels of the training images."""
+    contract, source = images.contract, images.source
+    settings = [previous.config(), contract.to_dict(), images.seed, strength, PART_IMAGES]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in sorted(previous.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    for index in range(len(source)):
+        digest.update(f"{source.key(index)}\n".encode())
+    return digest.hexdigest()
+
+
+def _check_made_from(file: Path, made_from: str) -> None:
+    """Refuse a part that was made from something else; what cannot be read is made anew."""
+    try:
+        with safe_open(file, "pt") as opened:
+            recorded = (opened.metadata() or {}).get(MADE_FROM, made_from)  # older ones have none
+    except (SafetensorError, OSError):
+        return
+    if recorded != made_from:
+        raise CascadeError(
+            f"the small images in {file.parent} were made by another stage, from other images or "
+            "with other condition.generated_strength; set this back or use a new --out."
+        )
 
 
 def _read(file: Path) -> dict[str, Tensor] | None:

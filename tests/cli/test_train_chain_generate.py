@@ -242,6 +242,18 @@ def test_an_average_of_another_width_is_a_stage_that_chains(command, pictures, t
     assert command("chain", "tiny-32", *stages, "-o", tmp_path / "chained").code == 0
 
 
+def test_an_average_of_any_point_but_those_stored_is_refused(command, pictures, tmp_path):
+    values = ["train.images=32", "train.batch_size=16", "train.snapshot_every_images=16"]
+    made = command("train", "tiny-16", f"data.path={pictures}", *values, "-o", tmp_path)
+    assert made.code == 0, made.err
+    assert command("ema", tmp_path, "--width", 0.1, "--at", 16).code == 0
+    for point in (0, 24):
+        done = command("ema", tmp_path, "--width", 0.1, "--at", point, "-o", tmp_path / "no")
+        assert done.code == 1
+        assert f"no snapshot after {point} images; the nearest are after 16, 32." in done.err
+    assert not (tmp_path / "no").exists()
+
+
 def test_averages_that_were_not_stored_or_cannot_be_are_clear_errors(command, trained):
     none = command("ema", trained.base, "--width", 0.1)
     assert none.code == 1

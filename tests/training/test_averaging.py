@@ -10,6 +10,7 @@ from cascade.errors import WeightsError
 from cascade.training.averaging import (
     PowerAverage,
     combination,
+    misfit,
     reconstruct,
     snapshot_folder,
     snapshots,
@@ -100,8 +101,41 @@ def test_a_run_stores_averages_from_which_others_are_made(make_trainer, tmp_path
 
 def test_snapshots_of_another_point_are_refused(tmp_path, base_stage):
     base_stage.save_pretrained(snapshot_folder(tmp_path, 64, 0.05))
-    with pytest.raises(WeightsError, match=r"no snapshot up to 32 images; train with"):
-        reconstruct(snapshots(tmp_path), 0.1, images_seen=32)
+    for point in (0, 32, 63, 65, 10**9):
+        with pytest.raises(
+            WeightsError, match=rf"no snapshot after {point} .*nearest are after 64"
+        ):
+            reconstruct(snapshots(tmp_path), 0.05, images_seen=point)
+
+
+def test_a_width_that_too_few_snapshots_cannot_give_is_refused(tmp_path, base_stage):
+    for width in (0.05, 0.1):
+        base_stage.save_pretrained(snapshot_folder(tmp_path, 64, width))
+    reconstruct(snapshots(tmp_path), 0.08, images_seen=64)
+    for width in (0.01, 0.28):
+        with pytest.raises(WeightsError, match=rf"too few snapshots for .* width {width} \(2\)"):
+            reconstruct(snapshots(tmp_path), width, images_seen=64)
+
+
+def test_the_misfit_is_the_distance_of_the_profiles():
+    stored, wanted, factors = [(4000, 0.05), (8000, 0.1)], (8000, 0.2), [0.3, 0.6]
+    t = np.linspace(0, 8000, 400_001)
+
+    def profile(images, width):
+        inside = np.where(t <= images, (t / images) ** width_to_exponent(width), 0)
+        return inside / (np.sum(inside) * t[1])
+
+    difference = profile(*wanted) - sum(
+        f * profile(*each) for f, each in zip(factors, stored, strict=True)
+    )
+    norms = [np.sum(each**2) ** 0.5 for each in (difference, profile(*wanted))]
+    assert misfit(stored, factors, wanted) == pytest.approx(norms[0] / norms[1], rel=1e-3)
+
+
+def test_folders_that_are_no_snapshots_are_passed_over(tmp_path, base_stage):
+    for name in ("000000000064-0.050", "000000000064-0.05x", "64-", "64-0.05.old", "x-0.050"):
+        base_stage.save_pretrained(tmp_path / name)
+    assert [each.folder.name for each in snapshots(tmp_path)] == ["000000000064-0.050"]
 
 
 def test_averages_go_on_exactly_after_a_gap(make_trainer, tmp_path):

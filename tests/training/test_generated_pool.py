@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from cascade.contract import Contract
+from cascade.data.source import SelectedSource
 from cascade.data.sources import FolderSource
 from cascade.data.training_images import TrainingImages, as_float
-from cascade.errors import ContractError, RecipeError
+from cascade.errors import CascadeError, ContractError, RecipeError
 from cascade.stage import Stage
 from cascade.training import generated_pool as module
 from cascade.training.generated_pool import generated_pool
@@ -64,6 +67,30 @@ def test_the_same_pool_is_made_again_and_what_is_there_is_kept(base, images, tmp
     assert again.indices.equal(first.indices)
     assert again.low_res.equal(first.low_res)
     assert files[0].stat().st_mtime_ns == kept
+
+
+def test_a_pool_of_another_stage_strength_or_set_of_images_is_refused(
+    base, images, pictures, tmp_path
+):
+    def make(previous=base, of=images, strength=(0.1, 0.5)):
+        return generated_pool(previous, of, tmp_path, count=4, fraction=0.5, strength=strength)
+
+    first = make()
+    other = copy.deepcopy(base)
+    with torch.no_grad():
+        next(other.parameters()).add_(0.1)
+    fewer = SelectedSource(images.source, {"class": ["red"]})
+    for change in (
+        {"previous": other},
+        {"strength": (0.1, 0.6)},
+        {"of": TrainingImages(fewer, images.contract)},
+        {"of": TrainingImages(images.source, images.contract, seed=1)},
+    ):
+        with pytest.raises(CascadeError, match="were made by another stage, from other images or"):
+            make(**change)
+    assert make(of=TrainingImages(FolderSource(pictures), images.contract)).indices.equal(
+        first.indices
+    )
 
 
 def test_an_upsampler_enlarges_a_smaller_real_image(
