@@ -33,7 +33,7 @@ from cascade.training.checkpoint import checkpoints
 from cascade.training.generated_pool import generated_pool
 from cascade.training.optimiser import make_optimisers
 from cascade.training.processes import make_accelerator, together
-from cascade.training.run_folder import flat
+from cascade.training.run_folder import check_same_run, flat
 from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
 from cascade.training.trainer import Trainer
@@ -109,6 +109,8 @@ def build_trainer(
     import torch
 
     make_accelerator()
+    with together():
+        _check_same_network(out, recipe)
     data = recipe.data.model_dump()
     opening = {key: data.pop(key) for key in ("path", "only", "name_pattern", "cache_dir")}
     with together():
@@ -153,6 +155,19 @@ def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> Gen
         fraction=condition.generated_fraction,
         strength=condition.generated_strength,
     )
+
+
+def _check_same_network(out: Path, recipe: StageRecipe) -> None:
+    """Name the keys of the network that differ; the weights alone could not."""
+    if not checkpoints(out / "checkpoints"):
+        return
+    try:
+        before = load_stage_recipe(out / "recipe.yaml")
+    except RecipeError:  # of another version
+        return
+    if before.name == recipe.name:
+        networks = [{"network": each.network.model_dump(mode="json")} for each in (before, recipe)]
+        check_same_run(out, *networks)
 
 
 def _tell_changes(before: Path, recipe: StageRecipe) -> None:

@@ -237,6 +237,8 @@ def _optimiser_tensors(state: RunState) -> dict[str, Tensor]:
 
 
 def _restore_optimisers(state: RunState, tensors: dict[str, Tensor]) -> None:
+    if not tensors:
+        return  # every step until then was skipped
     names = {id(parameter): name for name, parameter in state.stage.named_parameters()}
     moments: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import timedelta
@@ -135,6 +135,33 @@ def _first_that_failed(failed: bool) -> tuple[int | None, int | None]:
     first = torch.tensor(own if failed else count, device=state.device)
     torch.distributed.all_reduce(first, torch.distributed.ReduceOp.MIN)
     return (None if first == count else int(first)), own
+
+
+def check_same(accelerator: Accelerator, values: Mapping[str, int]) -> None:
+    """Check that all processes found the same: machines may not share their disks.
+
+    Args:
+        accelerator: of the run.
+        values: whole numbers, by what they count.
+
+    Raises:
+        CascadeError: in the main process, naming the first that differs.
+        OtherProcessError: in the others.
+    """
+    if accelerator.num_processes == 1:
+        return
+    own = torch.tensor(list(values.values()), dtype=torch.long, device=accelerator.device)
+    least, most = own.clone(), own.clone()
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    for name, low, high in zip(values, least.tolist(), most.tolist(), strict=True):
+        if low != high:
+            if not accelerator.is_main_process:
+                raise OtherProcessError(OTHER_FAILED)
+            raise CascadeError(
+                f"the processes of this run found {low} to {high} {name}; all machines need the "
+                "same data, and one folder of the run that they share."
+            )
 
 
 def agree(accelerator: Accelerator, vote: StepVote) -> StepVote:

@@ -159,7 +159,12 @@ def _describe_contract(contract: Mapping[str, Any]) -> str:
     size = contract["size_px"]
     if contract.get("low_res_px"):
         return f"upsampler, {contract['low_res_px']} → {size} px"
-    return f"base, {size} px"
+    return f"colours of grey pictures, {size} px" if _takes(contract) else f"base, {size} px"
+
+
+def _takes(contract: Mapping[str, Any]) -> bool:
+    """Whether the stage is given an image."""
+    return bool(contract.get("low_res_px")) or contract.get("takes") == "grey"
 
 
 def _training_curves(run: RunRecord) -> Html:
@@ -216,7 +221,7 @@ def _samples(run: RunRecord) -> Html:
         return Html("")
     contract = run.about.get("stage", {}).get("contract", {})
     text = "Always the same seeds and labels, by averaged weights."
-    if contract.get("low_res_px"):
+    if _takes(contract):
         text += " In threes: what was given, the sample, the truth."
     return joined(side_by_side(shown), note(text))
 

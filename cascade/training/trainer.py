@@ -31,7 +31,14 @@ from cascade.training.checkpoint import RunState, read_newest, restore, save_che
 from cascade.training.failures import told_in_one_line
 from cascade.training.learning_rate import set_learning_rate
 from cascade.training.optimiser import clip_gradients, make_optimisers
-from cascade.training.processes import StepVote, agree, in_step, make_accelerator, together
+from cascade.training.processes import (
+    StepVote,
+    agree,
+    check_same,
+    in_step,
+    make_accelerator,
+    together,
+)
 from cascade.training.run_folder import RunLock, check_same_run
 from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import asks_for_sharding, full, shard
@@ -54,7 +61,8 @@ class Trainer:
     Raises:
         OutputError: if the folder cannot be written.
         WeightsError: if it holds checkpoints of another stage, or none that is whole.
-        CascadeError: if the run in it began with other settings, or a tracker is not installed.
+        CascadeError: if the run in it began with other settings, a tracker is not installed, or
+            several processes do not find the same.
     """
 
     def __init__(
@@ -79,11 +87,17 @@ class Trainer:
             check_writable_folder(out)
             self.watch = Watch(out, settings, self.accelerator, report)
             self.lock = RunLock(out) if self.accelerator.is_main_process else None
+        with told_in_one_line(settings), together():  # the lock mended what others read now
             self.averaged = self._make_averaged(stage)
             self._prepare_network(stage)
             self.state = self._begin_or_resume(stage)
             self.broken = BrokenImages(len(images.source), images.max_broken_share)
             self.broken.add(self.state.broken)
+        found = {
+            "images": len(images.source),
+            "images seen in the newest checkpoint": self.state.images_seen,
+        }
+        check_same(self.accelerator, found)
         copied = self.accelerator.num_processes > 1 and not self.sharded
         self.model: nn.Module = self.accelerator.prepare_model(stage) if copied else stage
         self._last_log_s, self._last_log_images = time.monotonic(), self.state.images_seen
@@ -266,7 +280,7 @@ class Trainer:
         now, finite = time.monotonic(), [loss for loss in losses if math.isfinite(loss)]
         images = self.state.images_seen - self._last_log_images
         values = {
-            "loss": sum(finite) / max(len(finite), 1),
+            "loss": sum(finite) / len(finite) if finite else math.nan,
             "gradient_norm": norm,
             "learning_rate_factor": factor,
             "images_per_s": images / (now - self._last_log_s),

@@ -294,6 +294,9 @@ def test_a_colouring_stage_is_trained_chained_and_colours_a_grey_picture(
         grey, coloured = (sheet.convert("RGB").crop((x, 0, x + 16, 16)) for x in (0, 16))
     assert all(len(set(colour)) == 1 for _, colour in grey.getcolors())
     assert any(len(set(colour)) > 1 for _, colour in coloured.getcolors())
+    report = (run / "report.html").read_text()
+    assert "colours of grey pictures, 32 px" in report
+    assert "In threes: what was given, the sample, the truth." in report
     done = command("chain", tmp_path, "--stage", f"colour={run}", "--out", out)
     assert done.code == 0, done.err
     pipeline = CascadePipeline.from_pretrained(out)

@@ -238,6 +238,34 @@ def test_data_that_one_process_cannot_find_ends_all(server, pictures, tmp_path):
     assert errors(tmp_path / "said") == ["cascade: no data at missing: the folder does not exist."]
 
 
+def test_processes_that_find_different_images_or_checkpoints_are_refused(
+    server, pictures, tmp_path
+):
+    """As on machines that do not share their disks."""
+    more = shutil.copytree(pictures, tmp_path / "more")
+    shutil.copy(more / "red" / "0.png", more / "red" / "7.png")
+    ids = server.start(
+        [*command_line(pictures), tmp_path / "run"],
+        tmp_path / "said",
+        processes=2,
+        other_arguments=[f"data.path={more}"],
+    )
+    assert [server.wait(process) for process in ids] == [1, 1]
+    [line] = errors(tmp_path / "said")
+    assert "the processes of this run found 18 to 19 images; all machines need" in line
+
+    assert server.run([*command_line(pictures, images=64), tmp_path / "a"], tmp_path / "x") == [0]
+    ids = server.start(
+        [*command_line(pictures), tmp_path / "a"],
+        tmp_path / "said-2",
+        processes=2,
+        other_arguments=["--out", tmp_path / "b"],
+    )
+    assert [server.wait(process) for process in ids] == [1, 1]
+    [line] = errors(tmp_path / "said-2")
+    assert "found 0 to 64 images seen in the newest checkpoint; all machines need" in line
+
+
 def test_images_that_one_process_cannot_read_end_all(server, pictures, tmp_path):
     broken = shutil.copytree(pictures, tmp_path / "broken")
     for file in broken.rglob("*.png"):

@@ -140,7 +140,8 @@ def test_a_longer_run_goes_on_from_a_finished_one(make_trainer, tmp_path):
         ("diffusion.prediction=v", "stage.process.prediction=x0 (now v)"),
         ("condition.label_drop=0.2", "stage.label_drop=0.1 (now 0.2)"),
         ("data.flip=false", "data.flip=True (now False)"),
-        ("network.width=128", "is of another stage; use a new --out"),
+        ("network.width=128", "network.width=64 (now 128); set this back or use a new --out"),
+        ("name=other network.width=128", "is of another stage; use a new --out"),
     ],
 )
 def test_a_run_does_not_go_on_with_what_would_make_it_another(
@@ -148,7 +149,7 @@ def test_a_run_does_not_go_on_with_what_would_make_it_another(
 ):
     make_trainer(tmp_path, "train.images=32").run()
     with pytest.raises(CascadeError) as error:
-        make_trainer(tmp_path, override)
+        make_trainer(tmp_path, *override.split())
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -410,6 +411,32 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(  # trap 36
     assert lines[-1]["bad_steps"] == 3
     assert math.isfinite(lines[-1]["loss"])
     assert all(torch.isfinite(tensor).all() for tensor in everything(trainer))
+
+
+def test_the_loss_of_none_but_skipped_steps_is_not_nought(make_trainer, tmp_path, not_finite):
+    not_finite(*range(10))
+    lines = []
+    trainer = make_trainer(tmp_path, "train.images=320", report=lines.append)
+    trainer.run()
+    assert [line["images"] for line in lines] == [160, 320]
+    assert math.isnan(lines[0]["loss"])
+    assert lines[1]["loss"] > 0
+
+
+def test_a_run_goes_on_from_a_checkpoint_before_which_no_step_was_taken(
+    make_trainer, tmp_path, not_finite
+):
+    not_finite(0, 1)
+    trainer = make_trainer(tmp_path / "whole", "train.images=64")
+    trainer.run()
+    not_finite(0)
+    make_trainer(tmp_path / "parts", "train.images=16").run()
+    not_finite(0)
+    again = make_trainer(tmp_path / "parts", "train.images=64")
+    assert (again.state.images_seen, again.state.steps) == (16, 0)
+    again.run()
+    assert (again.state.steps, again.state.bad_steps) == (2, 2)
+    assert same(everything(again), everything(trainer))
 
 
 def test_too_many_steps_in_a_row_end_the_run_and_are_never_saved(
