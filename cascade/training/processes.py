@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import timedelta
@@ -162,6 +162,20 @@ def check_same(accelerator: Accelerator, values: Mapping[str, int]) -> None:
                 f"the processes of this run found {low} to {high} {name}; all machines need the "
                 "same data, and one folder of the run that they share."
             )
+
+
+def all_of(accelerator: Accelerator, items: Sequence[str]) -> list[str]:
+    """What all processes have, in the order of their ranks; all of them must come here."""
+    count = accelerator.num_processes
+    if count == 1:
+        return list(items)
+    total = torch.tensor(len(items), device=accelerator.device)
+    torch.distributed.all_reduce(total)
+    if not int(total):
+        return []
+    found: list[list[str]] = [[] for _ in range(count)]
+    torch.distributed.all_gather_object(found, list(items))
+    return [item for part in found for item in part]
 
 
 def agree(accelerator: Accelerator, vote: StepVote) -> StepVote:

@@ -10,7 +10,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from cascade.training.optimiser import clip_gradients, make_optimisers
 from cascade.training.processes import (
     StepVote,
     agree,
+    all_of,
     check_same,
     in_step,
     make_accelerator,
@@ -186,20 +187,23 @@ class Trainer:
         )
         try:
             batches = load_batches(self.images, positions, workers=self.settings.workers)
-            yield from in_step(self._count_broken(batch) for batch in batches)
+            for batch in in_step(batches):
+                broken = all_of(self.accelerator, batch.broken)
+                with together():
+                    self._count_broken(broken)
+                yield batch
         except (DataError, OtherProcessError):  # what was trained until then is kept
             if self.state.steps:
                 self._save()
             raise
 
-    def _count_broken(self, batch: Batch) -> Batch:
+    def _count_broken(self, reasons: Sequence[str]) -> None:
         """Name images that are broken once each; too many of them end the run."""
-        for reason in batch.broken:
-            if reason not in self.broken.names:
+        for reason in dict.fromkeys(reasons):
+            if reason not in self.broken.names and self.accelerator.is_main_process:
                 logger.warning("left out a broken image: %s", reason)
-        self.broken.add(batch.broken)
+        self.broken.add(reasons)
         self.state.broken = self.broken.names
-        return batch
 
     # ---- one step -------------------------------------------------------------------------------
 

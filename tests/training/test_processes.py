@@ -16,6 +16,7 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 
+from cascade.data.broken import ALWAYS_ALLOWED_IMAGES
 from cascade.errors import CascadeError
 from cascade.training.processes import make_accelerator
 
@@ -278,6 +279,35 @@ def test_images_that_one_process_cannot_read_end_all(server, pictures, tmp_path)
     )
     assert [server.wait(process) for process in ids] == [1, 1]
     assert str(broken) in errors(tmp_path / "said")[-1]
+
+
+def test_broken_images_of_all_processes_count_in_the_order_of_one(server, pictures, tmp_path):
+    """In less than an epoch, so that no process meets those of the other."""
+    broken = shutil.copytree(pictures, tmp_path / "broken")
+    for name in ("blue/0", "blue/3", "red/1", "red/4", "red-dot/2"):
+        (broken / f"{name}.png").write_bytes(b"no picture")
+
+    def train(out: str, processes: int, share: float, code: int) -> list[str]:
+        values = [
+            *command_line(broken, f"data.max_broken_share={share}", images=16),
+            tmp_path / out,
+        ]
+        said = tmp_path / f"{out}.txt"
+        assert set(server.run(values, said, processes=processes)) == {code}
+        return said.read_text().splitlines()
+
+    def recorded(out: str) -> list[str]:
+        file = tmp_path / out / f"checkpoints/{16:012d}/state.json"
+        return json.loads(file.read_text())["broken"]
+
+    named = [train(out, processes, 0.3, 0) for out, processes in (("one", 1), ("two", 2))]
+    assert len(recorded("one")) > ALWAYS_ALLOWED_IMAGES
+    assert recorded("two") == recorded("one")
+    for lines in named:
+        assert sum("left out a broken image" in line for line in lines) == len(recorded("one"))
+    ends = [train(out, processes, 0.1, 1)[-1] for out, processes in (("three", 1), ("four", 2))]
+    assert ends[0] == ends[1]
+    assert ends[0].startswith(f"cascade: {len(recorded('one'))} of 18 images are broken")
 
 
 def test_a_full_disk_of_the_main_process_ends_all(server, pictures, tmp_path):
