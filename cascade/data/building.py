@@ -24,6 +24,7 @@ from cascade.data.broken import BrokenImages
 from cascade.data.checking import classes_of, count_labels
 from cascade.data.examination import EncodedImage, Examined, examine
 from cascade.data.shard_writing import ShardWriter, sha256_of
+from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource
 from cascade.errors import DataError, OutputError
 from cascade.files import atomic_folder
@@ -177,8 +178,10 @@ def build_shards(
 
     Raises:
         DataError: if too many images are broken, or none has the field `split_by`.
-        OutputError: if the folder holds other things or cannot be written.
+        OutputError: if the folder holds other things, or the shards that are read, or cannot be
+            written.
     """
+    _check_not_from(source, out)
     if split_by is not None:
         source.vocabulary([split_by])
     order = sorted(range(len(source)), key=lambda index: _hash(source.key(index)))
@@ -229,6 +232,13 @@ def _describe(build: _Build, writers: dict[str, ShardWriter], folder: Path) -> d
         },
         "skipped": build.skipped,
     }
+
+
+def _check_not_from(source: ImageSource, out: Path) -> None:
+    """Shards of both splits are replaced, of which the source may be one only."""
+    shards = {image.shard for image in source.images} if isinstance(source, ShardSource) else set()
+    if any(shard.resolve().parent == out.resolve() for shard in shards):
+        raise OutputError(f"{out} holds the shards that are read; choose another folder.")
 
 
 def _own_files(out: Path) -> set[str]:

@@ -46,9 +46,7 @@ class FolderSource(ImageSource):
         paths = sorted(name for name in found if Path(name).suffix.lower() in IMAGE_SUFFIXES)
         self.files = [found[path] for path in paths]
         if not self.files:
-            raise DataError(
-                f"no images in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}."
-            )
+            raise DataError(_why_no_images(folder))
         self._metadata = read_metadata(folder, paths)
 
     def __len__(self) -> int:
@@ -82,6 +80,12 @@ def _why_no_folder(path: Path) -> str:
     if path.is_file():
         return f"{path} is a file; data must be a folder of images or shards that end in .tar."
     return f"no data at {path}: the folder does not exist."
+
+
+def _why_no_images(folder: Path) -> str:
+    if next(folder.glob("*.tar"), None) is not None:
+        return f"no images in {folder}, but shards: name them, such as {folder / 'train-*.tar'}."
+    return f"no images in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}."
 
 
 def _read(path: Path) -> bytes:

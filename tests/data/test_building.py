@@ -200,6 +200,17 @@ def test_other_people_s_files_stay_and_an_earlier_build_is_replaced(pictures, tm
         build(FolderSource(pictures), out)
 
 
+def test_the_shards_that_are_read_are_not_replaced(pictures, tmp_path, monkeypatch):
+    build(FolderSource(pictures), tmp_path / "out", Encoding(), holdout=0.5)
+    before = contents(tmp_path / "out")
+    assert {"train-000000.tar", "heldout-000000.tar"} < set(before)
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "out", Path("out"), tmp_path / "out" / ".." / "out"):
+        with pytest.raises(OutputError, match="holds the shards that are read"):
+            build(ShardSource("out/train-*.tar"), folder, Encoding())
+    assert contents(tmp_path / "out") == before
+
+
 def test_an_interrupted_build_leaves_what_was_there(pictures, tmp_path):
     build(FolderSource(pictures), tmp_path / "out")
     before = contents(tmp_path / "out")

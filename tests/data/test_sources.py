@@ -170,6 +170,13 @@ def test_no_images(tmp_path, write_shard):
         one_line_naming(path, error)
 
 
+def test_a_folder_of_shards_says_how_to_name_them(tmp_path, write_shard):
+    write_shard(tmp_path / "train-000000.tar", {"1.png": png()})
+    with pytest.raises(DataError) as error:
+        open_source(str(tmp_path))
+    assert str(error.value).endswith(f"but shards: name them, such as {tmp_path / 'train-*.tar'}.")
+
+
 @pytest.mark.parametrize("data", [b"", b"not a tar file" * 100, png()])
 def test_not_a_tar_file(tmp_path, data):
     (tmp_path / "a.tar").write_bytes(data)
