@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cascade.data.annotations import NamePattern, caption, json_labels, read_metadata
-from cascade.data.source import MAX_MEMBER_BYTES, ImageSource, check_text
+from cascade.data.source import ImageSource, check_text, read_file
 from cascade.errors import DataError
 from cascade.imaging.reading import IMAGE_SUFFIXES
 
@@ -59,7 +59,7 @@ class FolderSource(ImageSource):
         return str(self.files[index])
 
     def read(self, index: int) -> bytes:
-        return _read(self.files[index])
+        return read_file(self.files[index], self.name(index))
 
     def labels(self, index: int) -> dict[str, str]:
         path = self.files[index].relative_to(self.folder)
@@ -70,9 +70,8 @@ class FolderSource(ImageSource):
         labels |= self._metadata.get(path.as_posix(), {})
         for suffix, parse in ((".txt", caption), (".json", json_labels)):
             if key + suffix in self._sidecars:
-                labels |= parse(
-                    _read(self.folder / (key + suffix)), str(self.folder / key) + suffix
-                )
+                file = self.folder / (key + suffix)
+                labels |= parse(read_file(file, str(file)), str(file))
         return labels
 
 
@@ -86,13 +85,3 @@ def _why_no_images(folder: Path) -> str:
     if next(folder.glob("*.tar"), None) is not None:
         return f"no images in {folder}, but shards: name them, such as {folder / 'train-*.tar'}."
     return f"no images in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}."
-
-
-def _read(path: Path) -> bytes:
-    try:
-        size_bytes = path.stat().st_size
-        if size_bytes > MAX_MEMBER_BYTES:
-            raise DataError(f"{path}: has {size_bytes} bytes; refused.")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error

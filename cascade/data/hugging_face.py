@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cascade.data.source import ImageSource
+from cascade.data.source import ImageSource, read_file
 from cascade.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -63,10 +63,9 @@ class HuggingFaceSource(ImageSource):
         file = self._images[index][self._column]
         if file is None or (file["bytes"] is None and file["path"] is None):
             raise DataError(f"{self.name(index)}: has no image.")
-        try:
-            return file["bytes"] if file["bytes"] is not None else Path(file["path"]).read_bytes()
-        except OSError as error:
-            raise DataError(f"{self.name(index)}: cannot be read ({error.strerror}).") from error
+        if file["bytes"] is not None:
+            return file["bytes"]
+        return read_file(Path(file["path"]), self.name(index))
 
     def labels(self, index: int) -> dict[str, str]:
         named = {column: self._named(column, v) for column, v in self._labels[index].items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from cascade.errors import DataError, nearest
 
@@ -22,6 +23,23 @@ def check_text(name: str, shown: str) -> None:
     except UnicodeEncodeError as error:
         readable = shown.encode(errors="replace").decode()
         raise DataError(f"{readable}: its name is not UTF-8; rename it.") from error
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """The bytes of a file of a source.
+
+    Raises:
+        DataError: naming it, if it is missing, no plain file, too large or cannot be read.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > MAX_MEMBER_BYTES or not path.is_file():  # a device never ends
+            raise DataError(f"{name}: is no file, or has too many bytes ({size_bytes}); refused.")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{name}: cannot be read ({getattr(error, 'strerror', error)}).") from error
 
 
 class ImageSource(ABC):

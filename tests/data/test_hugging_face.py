@@ -85,6 +85,22 @@ def test_data_without_images_and_data_that_are_not_there(dataset, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_paths_in_a_data_set_are_read_if_they_are_plain_files(dataset, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(1))
+    paths = [str(tmp_path / "a.png"), "/dev/zero", str(tmp_path / "missing.png")]
+    rows = [{"bytes": None, "path": path} for path in paths]
+    feature = dataset.features["picture"]
+    changed = dataset.remove_columns("picture").add_column("picture", rows, feature=feature)
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(changed.data.table, tmp_path / "b.parquet")  # to_parquet puts bytes in
+    source = open_source(f"hf:{tmp_path / 'b.parquet'}")
+    assert source.read(0) == png(1)
+    with pytest.raises(DataError, match=r"b\.parquet\[1\]: is no file, or has too many bytes"):
+        source.read(1)
+    with pytest.raises(DataError, match=r"b\.parquet\[2\]: cannot be read"):
+        source.read(2)
+
+
 def test_without_the_library_the_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r'pip install "cascade-diffusion\[hf\]"'):
