@@ -6,6 +6,7 @@ import io
 import sys
 
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
 from cascade.data.hugging_face import HuggingFaceSource
@@ -21,8 +22,9 @@ def png(side: int) -> bytes:
 
 @pytest.fixture
 def dataset(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read from the environment once
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
     features = datasets.Features(
         {
