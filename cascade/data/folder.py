@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from cascade.data.annotations import NamePattern, caption, json_labels, read_metadata
@@ -13,7 +15,7 @@ SIDECAR_SUFFIXES = (".json", ".txt")
 
 
 class FolderSource(ImageSource):
-    """A folder of image files, searched recursively.
+    """A folder of image files, searched recursively, links to folders too.
 
     Labels come from files beside the images, a table, the first folder level or the files' names:
     see `cascade.data.annotations`. Hidden files and folders are left out. The order is that of the
@@ -33,13 +35,7 @@ class FolderSource(ImageSource):
             raise DataError(_why_no_folder(folder))
         self.folder = folder
         self._pattern = NamePattern(name_pattern)
-        found = {
-            path.relative_to(folder).as_posix(): path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in (*IMAGE_SUFFIXES, *SIDECAR_SUFFIXES)
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-            and path.is_file()
-        }
+        found = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
         for name, path in found.items():
             check_text(name, str(path))
         self._sidecars = {name for name in found if name.endswith(SIDECAR_SUFFIXES)}
@@ -73,6 +69,23 @@ class FolderSource(ImageSource):
                 file = self.folder / (key + suffix)
                 labels |= parse(read_file(file, str(file)), str(file))
         return labels
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Images and sidecars that are not hidden, also behind links to folders, each folder once.
+
+    Links that lead nowhere are among them, for they are broken images and not none.
+    """
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
+        for path in [] if real in seen else [Path(place, file) for file in files]:
+            known = path.suffix.lower() in (*IMAGE_SUFFIXES, *SIDECAR_SUFFIXES)
+            hidden = path.name.startswith(".")
+            if known and not hidden and (path.is_file() or not path.exists()):
+                yield path
+        seen.add(real)
 
 
 def _why_no_folder(path: Path) -> str:

@@ -69,6 +69,26 @@ def test_labels_are_the_first_folder_and_the_text_values_of_the_json(tmp_path, w
     assert tar.vocabulary(["style", "class"]) == {"style": ["noto"], "class": ["cat"]}
 
 
+def test_links_are_followed_once_and_those_that_lead_nowhere_are_broken_images(tmp_path):
+    folder, elsewhere = tmp_path / "all", tmp_path / "elsewhere"
+    for place, value in ((folder / "a", 1), (elsewhere, 2)):
+        place.mkdir(parents=True)
+        (place / "1.png").write_bytes(png(value))
+    (folder / "b").symlink_to(elsewhere)
+    (folder / "b" / "up").symlink_to(folder)  # a circle
+    (folder / "c").symlink_to(folder / "a")
+    (folder / "d.png").symlink_to(tmp_path / "missing.png")
+    (folder / "e.png").symlink_to(elsewhere / "1.png")
+    os.mkfifo(folder / "f.png")
+    source = FolderSource(folder)
+    assert [source.key(index) for index in range(len(source))] == ["a/1", "b/1", "d", "e"]
+    assert [source.read(index) for index in (0, 1, 3)] == [png(1), png(2), png(2)]
+    assert source.vocabulary(["class"]) == {"class": ["a", "b"]}
+    with pytest.raises(DataError, match="cannot be read") as error:
+        source.read(2)
+    one_line_naming(folder / "d.png", error)
+
+
 def test_a_label_field_that_no_image_has_is_named(pictures):
     source = FolderSource(pictures)
     assert source.vocabulary(["class"]) == {"class": ["blue", "red", "red-dot"]}
