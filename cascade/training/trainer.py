@@ -162,10 +162,10 @@ class Trainer:
                 stack.enter_context(self.watch.watching(self.state, self.images))
             for batch in self._batches():
                 stopping = self._step(batch)
-                if stopping:  # saved first: who asked for it may not wait
-                    self._save()
                 if self._crossed(self.settings.snapshot_every_images):
-                    self._save_snapshots()
+                    self._save_snapshots()  # before any checkpoint that goes on from here
+                if stopping:  # before samples: who asked for it may not wait
+                    self._save()
                 if self._crossed(self.settings.sample_every_images):
                     self._draw_samples()
                 if stopping:

@@ -153,3 +153,20 @@ def test_averages_go_on_exactly_after_a_gap(make_trainer, tmp_path):
     second.run()
     for one, other in zip(whole.state.power_averages, second.state.power_averages, strict=True):
         assert all(a.equal(b) for a, b in zip(one.values, other.values, strict=True))
+
+
+def test_no_snapshot_is_lost_when_a_run_is_killed_while_it_stops(
+    make_trainer, tmp_path, monkeypatch
+):
+    values = ["train.snapshot_every_images=16", "train.images=32"]
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    trainer = make_trainer(tmp_path, *values)
+    trainer.stop_requested = True  # in the first step, after which a snapshot is due
+    monkeypatch.setattr(trainer, "_save_snapshots", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    make_trainer(tmp_path, *values).run()
+    assert {each.images_seen for each in snapshots(tmp_path / "averages")} == {16, 32}
