@@ -14,10 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +26,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from side_by_side import (
+    ProcessFailedError,
+    count_gflop,
+    make_denoising_trainer,
+    make_imagen_trainer,
+    make_pictures,
+    peak_mib,
+    print_result,
+    results_apart,
+)
 from torch import Tensor, nn
 
 EPILOG = """examples:
@@ -38,7 +45,7 @@ EPILOG = """examples:
 """
 WARMUP_STEPS = 2
 CHANNELS = (32, 64, 128)
-RESULT = "RESULT "
+MULTS = tuple(width // CHANNELS[0] for width in CHANNELS)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -177,27 +184,14 @@ def train_plain(work: Work, clock: StepClock, out: Path) -> tuple[nn.Module, str
 
 def train_imagen(work: Work, clock: StepClock, out: Path) -> tuple[nn.Module, str]:
     """`ImagenTrainer` of imagen-pytorch, with one unconditional network."""
-    import transformers
-
-    # Its module fetches a text encoder's configuration when imported; no text is used here.
-    transformers.T5Config.from_pretrained = lambda *_, **__: transformers.T5Config(d_model=768)
-    from imagen_pytorch import Imagen, ImagenTrainer, Unet
-
-    unet = Unet(
-        dim=CHANNELS[0],
-        dim_mults=tuple(width // CHANNELS[0] for width in CHANNELS),
-        num_resnet_blocks=1,
-        layer_attns=(False, False, True),
-        layer_cross_attns=False,
-        cond_on_text=False,
-    )
-    imagen = Imagen(
-        unet, image_sizes=work.size_px, condition_on_text=False, pred_objectives="v", timesteps=1000
-    )
-    precision = "bf16" if work.bf16 else "no"
-    trainer = ImagenTrainer(
-        imagen, precision=precision, max_grad_norm=1.0, verbose=False, accelerate_cpu=True
-    )
+    unet_options = {
+        "dim": CHANNELS[0],
+        "dim_mults": MULTS,
+        "num_resnet_blocks": 1,
+        "layer_attns": (False, False, True),
+    }
+    imagen_options = {"image_sizes": work.size_px, "pred_objectives": "v", "timesteps": 1000}
+    trainer = make_imagen_trainer(unet_options, imagen_options, bf16=work.bf16, on_cpu=True)
     trainer.add_train_dataset(Pictures(work), batch_size=work.batch_size, shuffle=True)
     unet = trainer.imagen.unets[0]  # Imagen makes its own copy
     clock.watch(unet.init_conv)  # Imagen calls `unet.forward`, which passes hooks by
@@ -208,21 +202,16 @@ def train_imagen(work: Work, clock: StepClock, out: Path) -> tuple[nn.Module, st
 
 def train_denoising(work: Work, clock: StepClock, out: Path) -> tuple[nn.Module, str]:
     """`Trainer` of denoising-diffusion-pytorch."""
-    from denoising_diffusion_pytorch import GaussianDiffusion, Trainer, Unet
-
-    mults = tuple(width // CHANNELS[0] for width in CHANNELS)
-    unet = Unet(dim=CHANNELS[0], dim_mults=mults, flash_attn=True)
-    trainer = Trainer(
-        GaussianDiffusion(unet, image_size=work.size_px),
-        work.data,
-        train_batch_size=work.batch_size,
-        train_num_steps=_calls(work),
-        amp=work.bf16,
-        mixed_precision_type="bf16",
-        calculate_fid=False,
-        save_and_sample_every=10**9,
-        results_folder=str(out),
+    trainer = make_denoising_trainer(
+        Path(work.data),
+        {"dim": CHANNELS[0], "dim_mults": MULTS},
+        {"image_size": work.size_px},
+        batch_size=work.batch_size,
+        steps=_calls(work),
+        bf16=work.bf16,
+        out=out,
     )
+    unet = trainer.accelerator.unwrap_model(trainer.model).model
     clock.watch(unet)
     trainer.train()
     return unet, "bf16" if work.bf16 else "fp32"
@@ -278,12 +267,12 @@ def measure(name: str, work: Work) -> Result:
     clock = StepClock()
     with tempfile.TemporaryDirectory() as out:
         network, precision = LOOPS[name](work, clock, Path(out) / "run")
-    peak_mib = _peak_mib()
+    peak = peak_mib()
     wall_s, cpu_s = clock.per_step_s()
     return Result(
         images_per_s=work.batch_size / wall_s,
         cpu_s_per_image=cpu_s / work.batch_size,
-        peak_mib=peak_mib,
+        peak_mib=peak,
         parameters_m=sum(p.numel() for p in network.parameters()) / 1e6,
         forward_gflop=forward_gflop(network, work.size_px),
         precision=precision,
@@ -292,14 +281,9 @@ def measure(name: str, work: Work) -> Result:
 
 def forward_gflop(network: nn.Module, size_px: int) -> float:
     """Work of a forward pass of one image, a multiplication and an addition counted as two."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     x, t = torch.zeros(1, 3, size_px, size_px), torch.zeros(1)
     arguments = (x, t, None) if "UNet2DCondition" in type(network).__name__ else (x, t)
-    as_products = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-    with as_products, torch.no_grad(), FlopCounterMode(display=False) as counter:  # or it counts 0
-        network(*arguments)
-    return counter.get_total_flops() / 1e9
+    return count_gflop(lambda: network(*arguments))
 
 
 def measure_data_path(work: Work) -> float:
@@ -332,28 +316,17 @@ def measure_resume(work: Work) -> tuple[float, float]:
     return seconds[0], seconds[1]
 
 
-def _peak_mib() -> float:
-    per_mib = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
-
-
 # ---- comparing ----------------------------------------------------------------------------------
 
 
 def run_apart(name: str, work: Work) -> Result | str:
     """Measure in a fresh interpreter; the last line of its error if it fails."""
-    command = [sys.executable, __file__, "--measure", name, "--work", json.dumps(asdict(work))]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(work.threads)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return parse_result(done.stdout)
-
-
-def parse_result(output: str) -> Result:
-    """The measurement in what a process printed, whatever its libraries print around it."""
-    lines = [line for line in output.splitlines() if line.startswith(RESULT)]
-    return Result(**json.loads(lines[-1].removeprefix(RESULT)))
+    arguments = ["--measure", name, "--work", json.dumps(asdict(work))]
+    try:
+        (values,) = results_apart(__file__, arguments, work.threads)
+    except ProcessFailedError as error:
+        return str(error)
+    return Result(**values)
 
 
 def table(results: dict[str, list[Result]]) -> list[str]:
@@ -381,20 +354,6 @@ def table(results: dict[str, list[Result]]) -> list[str]:
 
 def _times(ratios: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.2f}x" if ratios else "-"
-
-
-def make_pictures(folder: Path, count: int, size_px: int) -> None:
-    """JPEGs with smooth areas, edges and grain, twice the size that is trained on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(0)
-    side = size_px * 2
-    for index in range(count):
-        coarse = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
-        pixels = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(int)
-        pixels[side // 3 : side // 2, side // 4 :] = random.integers(0, 256, 3)
-        pixels = pixels + random.normal(0, 6, pixels.shape)
-        picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-        picture.save(folder / f"{index:05d}.jpg", quality=90)
 
 
 def compare(names: Sequence[str], work: Work, rounds: int) -> dict[str, list[Result]]:
@@ -440,7 +399,7 @@ def main() -> None:
     given = parse_arguments()
     if given.measure:
         result = measure(given.measure, Work(**json.loads(given.work)))
-        print(RESULT + json.dumps(asdict(result)))
+        print_result(asdict(result))
         return
     from cascade.devices import uses_bf16
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training.py"
+sys.path.insert(0, str(SCRIPT.parent))
 
 
 def load_script() -> ModuleType:
@@ -65,9 +66,19 @@ def test_the_clock_leaves_the_warm_up_out():
     assert clock.per_step_s() == (4.0, 1.0)
 
 
-def test_a_result_is_read_from_between_other_lines():
-    line = benchmark.RESULT + benchmark.json.dumps(RESULT)
-    assert benchmark.parse_result(f"a library says\n{line}\ngood bye") == benchmark.Result(**RESULT)
+def test_a_result_is_read_from_between_other_lines(tmp_path):
+    script = tmp_path / "script.py"
+    line = benchmark.json.dumps(RESULT)
+    script.write_text(f"print('a library says', end='')\nprint('\\nRESULT ' + '{line}')\nprint(1)")
+    (values,) = benchmark.results_apart(str(script), [], 1)
+    assert benchmark.Result(**values) == benchmark.Result(**RESULT)
+
+
+def test_of_a_process_that_fails_the_last_line_is_said(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("raise ValueError('no such shape')")
+    with pytest.raises(benchmark.ProcessFailedError, match=r"^ValueError: no such shape$"):
+        list(benchmark.results_apart(str(script), [], 1))
 
 
 def test_the_ratio_is_that_of_the_same_round():
