@@ -37,6 +37,8 @@ def resize(images: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Te
         return images
     if kernel in ("area", "nearest"):
         return F.interpolate(images, size=size_px, mode=kernel)
+    if size_px[1] == 1 < size_px[0]:  # torch 2.14 gives every row of a column the first value
+        return resize(images.transpose(-2, -1), (1, size_px[0]), kernel).transpose(-2, -1)
     return F.interpolate(images, size=size_px, mode=kernel, antialias=True).clamp(-1, 1)
 
 

@@ -24,7 +24,7 @@ def test_downsizing_does_not_alias(kernel):  # trap 18
 
 
 @pytest.mark.parametrize("kernel", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [(4, 4), (5, 7), (24, 40)])
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (24, 40), (5, 1), (40, 1), (1, 5), (1, 1)])
 def test_resizing_is_pillow_s(images, kernel, size):  # trap 18
     channel = Image.fromarray(0.5 * images[0, 0].numpy())  # half the range: bicubic overshoots
     theirs = np.array(channel.resize(size[::-1], Image.Resampling[kernel.upper()]))
