@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import os
 import time
 from pathlib import Path
 from types import ModuleType
@@ -102,5 +103,5 @@ class Claims:
 
 def _place(key: str) -> int:
     """A byte from 1 on; two of a million tasks share one with a chance of 1 to 10 million."""
-    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+    number = int.from_bytes(hashlib.sha256(os.fsencode(key)).digest()[:8], "big")
     return 1 + (number >> 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,16 @@ def test_shards_and_a_chosen_format(upscale, photos):
     assert done.code == 0, done.err
     assert tree() == ["c.tif", "set-1/k/x.tif"]
     assert read_picture(Path("out/set-1/k/x.tif")).format == "tiff"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are not bytes there")
+def test_names_may_be_in_any_script_and_even_no_text(upscale, photos):
+    names = ["größe 日本.jpg".encode(), b"caf\xe9.jpg"]
+    for name in names:
+        os.link(os.fsencode(photos / "a.jpg"), os.fsencode(photos) + b"/" + name)
+    assert upscale(photos, "--compare").code == 0
+    assert set(names) <= set(os.listdir(b"out"))
+    assert upscale(photos, "--compare").out == "0 upscaled, 7 were done before\n"
 
 
 def test_one_picture_may_be_given_a_name_and_nothing_else_is_left(upscale, photos):
