@@ -103,8 +103,8 @@ def find_inputs(inputs: Sequence[str], *, results: Path | None = None) -> Found:
     """Find the pictures that inputs stand for.
 
     - A file is always taken, whatever its name, and goes by its name alone.
-    - A folder is searched recursively, and its structure is kept; hidden files and those whose
-      suffix is not of a picture are passed over.
+    - A folder is searched recursively, links to folders too, and its structure is kept; hidden
+      files and those whose suffix is not of a picture are passed over.
     - A glob, in which `**` is any number of folders, does the same with all that it matches; the
       structure is kept from its first wildcard on.
     - A webdataset shard, whose name ends in `.tar`, a pattern of shards as training takes it, or
@@ -112,10 +112,11 @@ def find_inputs(inputs: Sequence[str], *, results: Path | None = None) -> Found:
 
     Args:
         inputs: what the user named.
-        results: a folder in which nothing is looked for, because it is that of the results.
+        results: that of the results, in which nothing is looked for unless an input lies in it.
 
     Raises:
-        DataError: if one of the inputs is missing, or there is no picture in all of them.
+        DataError: if one of the inputs is missing or matches nothing, or there is no picture in
+            all of them.
         OutputError: if the folder of the results is one of the inputs.
     """
     found = Found()
@@ -160,8 +161,11 @@ class _Search:
 
     def _glob(self, pattern: str) -> None:
         base = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
-        for path in map(Path, sorted(glob.glob(pattern, recursive=True))):
-            if self._is_result(path):
+        matches = sorted(glob.glob(pattern, recursive=True))
+        if not matches:
+            raise DataError(f"{pattern}: matches no file or folder.")
+        for path in map(Path, matches):
+            if self._is_result(path, base):
                 continue
             if path.is_dir():
                 self._folder(path, base)
@@ -175,20 +179,31 @@ class _Search:
             raise OutputError(
                 f"{folder} is an input, so the results cannot go there; choose another folder."
             )
-        for root, folders, files in os.walk(folder, onerror=self._cannot_look):
-            folders[:] = sorted(
-                name
-                for name in folders
-                if not name.startswith(".") and not self._is_result(Path(root, name))
-            )
-            for path in (Path(root, name) for name in sorted(files)):
-                if _is_picture(path):
-                    self._file(path, base)
-                else:
-                    self.found.passed_over.add(path)
+        seen, waiting = set(), [folder]  # links wait, so that pictures have their real places
+        for top in waiting:
+            for root, folders, files in os.walk(top, onerror=self._cannot_look):
+                if os.path.realpath(root) in seen:  # a link leads back to it
+                    folders.clear()
+                    continue
+                seen.add(os.path.realpath(root))
+                visible = [Path(root, name) for name in sorted(folders) if name[0] != "."]
+                wanted = [path for path in visible if not self._is_result(path, folder)]
+                folders[:] = [path.name for path in wanted]
+                waiting += [path for path in wanted if path.is_symlink()]
+                self._files([Path(root, name) for name in sorted(files)], base)
 
-    def _is_result(self, path: Path) -> bool:
-        return self.results is not None and path.resolve().is_relative_to(self.results)
+    def _files(self, paths: Sequence[Path], base: Path) -> None:
+        for path in paths:
+            if _is_picture(path):
+                self._file(path, base)
+            else:
+                self.found.passed_over.add(path)
+
+    def _is_result(self, path: Path, base: Path) -> bool:
+        """Whether it lies in the folder of the results, to which the search came from outside."""
+        if self.results is None or base.resolve().is_relative_to(self.results):
+            return False
+        return path.resolve().is_relative_to(self.results)
 
     def _cannot_look(self, error: OSError) -> None:
         self._fail(str(error.filename), f"cannot be read ({error.strerror or error}).")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def test_results_are_not_taken_for_inputs(photos, given):
     assert places(given) != before
 
 
+@pytest.mark.parametrize("given", ["photos/sub", "photos/sub/**"])
+def test_inputs_inside_the_folder_of_the_results_are_taken_whole(photos, given):
+    assert places(given, results=photos) == ["c.webp", "deep/d.tiff"]
+
+
+def test_links_to_folders_are_followed_once_and_loops_end(photos):
+    (photos.parent / "elsewhere").mkdir()
+    (photos.parent / "elsewhere" / "f.png").write_bytes(png())
+    for name, target in (("album", "../elsewhere"), ("copy", "sub"), ("sub/loop", "..")):
+        (photos / name).symlink_to(target)
+    assert places("photos") == ["a.JPG", "b.png", "sub/c.webp", "sub/deep/d.tiff", "album/f.png"]
+
+
 def test_the_folder_of_the_results_cannot_be_an_input(photos):
     with pytest.raises(OutputError, match="photos is an input, so the results cannot go there"):
         find_inputs(["photos"], results=photos.parent / "photos" / "sub" / "..")
@@ -153,7 +167,8 @@ def test_a_folder_that_cannot_be_read_is_noted_and_the_others_are_taken(photos, 
     ("given", "message"),
     [
         ("nowhere", "nowhere: no such file or folder"),
-        ("photos/*.gif", r"no pictures in photos/\*.gif \(0 other files\); looked for .bmp, .gif"),
+        ("photos/*.gif", r"photos/\*.gif: matches no file or folder"),
+        ("photos/*.txt", r"no pictures in photos/\*.txt \(1 other files\); looked for .bmp, .gif"),
         ("empty", r"no pictures in empty \(1 other files\).*Shards are named by themselves"),
         ("nowhere-{0..3}.tar", "no such shard"),
     ],
@@ -163,6 +178,12 @@ def test_nothing_to_do_is_an_error(photos, given, message):
     (photos.parent / "empty" / "a.tar").write_bytes(b"")
     with pytest.raises(DataError, match=message):
         find_inputs([given])
+
+
+def test_one_input_that_is_not_there_is_an_error_beside_others(photos):
+    for missing in ("photos/x.png", "photos/*.gif"):
+        with pytest.raises(DataError, match=re.escape(missing)):
+            find_inputs(["photos", missing])
 
 
 def test_what_is_gone_or_no_file_is_one_clear_line(photos):
