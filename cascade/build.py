@@ -15,7 +15,7 @@ from cascade.data.training_images import TrainingImages, check_crop
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import RecipeError, WeightsError, nearest
-from cascade.files import atomic_file
+from cascade.files import atomic_file, check_writable_folder
 from cascade.pipeline import CascadePipeline
 from cascade.recipe import (
     PipelineRecipe,
@@ -332,3 +332,26 @@ def load_pipeline(name: str) -> CascadePipeline:
             f"pipeline {name!r} has no weights yet: train its stages, then cascade chain {name}."
         )
     return CascadePipeline.from_pretrained(folder)
+
+
+def saved_folder(name: str) -> Path:
+    """Where a pipeline's files are, to change them.
+
+    Args:
+        name: of a bundled pipeline, or a saved one's folder.
+
+    Raises:
+        WeightsError: if they are not here, but on the Hub perhaps.
+        OutputError: if they cannot be changed.
+    """
+    folder = Path(name)
+    if not (folder / "model_index.json").is_file():
+        try:
+            folder = find_recipe(name, "pipelines").parent
+        except RecipeError as error:
+            raise WeightsError(
+                f"{name} is not a folder here, so that it cannot be changed; save it with "
+                "save_pretrained first."
+            ) from error
+    check_writable_folder(folder)
+    return folder

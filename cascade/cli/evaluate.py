@@ -30,6 +30,10 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the first picture; the others count up.")] = 0,
     report: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="JSON file to write.")] = None,
+    card: Annotated[
+        bool,
+        typer.Option("--card", help="Write the figures into the pipeline's model card."),
+    ] = False,
     extractor: Annotated[
         str, typer.Option(help="Of features: lite0, lite2, inception, clip or dinov2.")
     ] = "lite0",
@@ -52,15 +56,17 @@ def evaluate(
 
     cascade evaluate emoji-256 --data heldout --train pictures -n 200 --report report.html
 
-    cascade evaluate photo-x4 --data 'heldout-*.tar' --json scores.json
+    cascade evaluate photo-x4 --data 'heldout-*.tar' --json scores.json --card
     """
-    from cascade.build import load_pipeline
+    from cascade.build import load_pipeline, saved_folder
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
+    from cascade.evaluation.card import write_results
     from cascade.evaluation.evaluate import evaluate as measure
     from cascade.evaluation.report import check_outputs, write_report
 
     check_outputs(json, report)
+    folder = saved_folder(pipeline) if card else None
     loaded = load_pipeline(pipeline).to(find_device(device))
     with TaskProgress() as progress:
         found = measure(
@@ -80,3 +86,5 @@ def evaluate(
         found.save(json)
     if report is not None:
         write_report(found, report)
+    if folder is not None:
+        write_results(found, folder)

@@ -89,14 +89,14 @@ def sweep(
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
     from cascade.files import check_writable_folder
-    from cascade.sweeping.applying import apply_settings, pipeline_folder
+    from cascade.sweeping.applying import apply_settings, check_applicable
     from cascade.sweeping.report import write_report, write_strips
     from cascade.sweeping.results import Preference
     from cascade.sweeping.sweep import sweep as try_all
 
     if prefer not in get_args(Preference):
         raise RecipeError(f"--prefer must be quality or speed, got {prefer!r}.")
-    folder = pipeline_folder(pipeline) if apply else None
+    folder = check_applicable(pipeline) if apply else None
     loaded = load_pipeline(pipeline).to(find_device(device))
     out = out or Path("sweeps") / Path(pipeline).name
     check_writable_folder(out)

@@ -8,35 +8,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cascade.errors import CascadeError, OutputError, RecipeError, WeightsError
-from cascade.files import atomic_file, check_writable_folder
-from cascade.recipe import find_recipe
+from cascade.build import saved_folder
+from cascade.errors import CascadeError, OutputError
+from cascade.files import atomic_file
 from cascade.sampling_settings import SamplingSettings
 from cascade.weights import read_json
 
 
-def pipeline_folder(name: str) -> Path:
-    """Where a pipeline is saved, checked to be writable.
+def check_applicable(name: str) -> Path:
+    """The folder of a pipeline whose settings can be changed, before work that takes long.
 
     Args:
         name: of a bundled pipeline, or a saved one's folder.
 
     Raises:
-        WeightsError: if it is on the Hub only.
-        OutputError: if its files cannot be changed.
+        CascadeError: if it is on the Hub only or cannot be changed, or a package is missing.
     """
-    folder = Path(name)
-    if not (folder / "model_index.json").is_file():
-        try:
-            folder = find_recipe(name, "pipelines").parent
-        except RecipeError as error:
-            raise WeightsError(
-                f"{name} is not a folder here, so that its settings cannot be changed; save it "
-                "with save_pretrained first."
-            ) from error
-    check_writable_folder(folder)
     _yaml()
-    return folder
+    return saved_folder(name)
 
 
 def apply_settings(folder: Path, settings: Mapping[str, SamplingSettings]) -> list[Path]:

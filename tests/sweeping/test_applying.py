@@ -7,7 +7,7 @@ import pytest
 from cascade.errors import WeightsError
 from cascade.pipeline import CascadePipeline
 from cascade.recipe import load_pipeline_recipe
-from cascade.sweeping.applying import apply_settings, pipeline_folder
+from cascade.sweeping.applying import apply_settings, check_applicable
 
 pytest.importorskip("ruamel.yaml")
 
@@ -59,6 +59,6 @@ def test_a_pipeline_without_a_recipe_keeps_its_stages_only(cascade, tmp_path):
 
 
 def test_only_folders_that_are_here_can_be_changed(saved):
-    assert pipeline_folder(str(saved)) == saved
+    assert check_applicable(str(saved)) == saved
     with pytest.raises(WeightsError, match="save it with save_pretrained first"):
-        pipeline_folder("somebody/pipeline")
+        check_applicable("somebody/pipeline")

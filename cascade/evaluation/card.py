@@ -1,0 +1,82 @@
+"""Puts the figures of an evaluation into a model card, where the Hub reads and shows them.
+
+They become the `model-index` of the card's front matter, as `huggingface_hub.EvalResult`; the text
+stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from yaml import YAMLError
+
+from cascade.errors import OutputError
+from cascade.evaluation.scores import Evaluation, Score
+from cascade.files import atomic_file
+
+TASKS = {
+    "generate": ("unconditional-image-generation", "Image generation"),
+    "upscale": ("image-to-image", "Super-resolution"),
+    "colourise": ("image-to-image", "Colourisation"),
+}
+
+
+def write_results(evaluation: Evaluation, folder: Path) -> None:
+    """Put the figures of the whole pipeline into its card, in the place of earlier ones.
+
+    Args:
+        evaluation: of the pipeline.
+        folder: of the pipeline; `README.md` in it is changed, or made.
+
+    Raises:
+        OutputError: if the card cannot be read or written.
+    """
+    file = folder / "README.md"
+    try:
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        card = ModelCard(text or "---\nlibrary_name: diffusers\n---\n", ignore_metadata_errors=True)
+    except (OSError, ValueError, YAMLError) as error:
+        raise OutputError(f"{file}: not a model card that can be changed ({error}).") from error
+    known = {k: v for k, v in card.data.to_dict().items() if k != "model-index"}
+    name = known.pop("model_name", None) or Path(evaluation.pipeline).name
+    card.data = ModelCardData(
+        **known, model_name=name, eval_results=eval_results(evaluation), ignore_metadata_errors=True
+    )
+    with atomic_file(file) as temporary:
+        temporary.write_text(str(card), encoding="utf-8")
+
+
+def eval_results(evaluation: Evaluation) -> list[EvalResult]:
+    """The figures of the whole pipeline as the Hub knows them."""
+    kind, title = TASKS[evaluation.task]
+    return [
+        EvalResult(
+            task_type=kind,
+            task_name=title,
+            dataset_type="images",
+            dataset_name=Path(evaluation.data).name or "held-out pictures",
+            metric_type=_slug(score.name),
+            metric_name=score.name,
+            metric_value=float(f"{score.value:.4g}"),
+            metric_args=_basis(score),
+        )
+        for score in evaluation.whole.scores
+    ]
+
+
+def _basis(score: Score) -> dict[str, Any]:
+    basis: dict[str, Any] = {"n": score.n}
+    if score.reference:
+        basis |= {"reference": score.reference, "n_reference": score.n_reference}
+    if score.extractor:
+        basis |= {"extractor": score.extractor, "resizing": score.resizing}
+    if score.low is not None and score.high is not None:
+        basis["interval_95"] = [float(f"{each:.4g}") for each in (score.low, score.high)]
+    return basis
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
