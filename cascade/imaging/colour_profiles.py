@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from typing import Literal
 
+import numpy as np
 from PIL import Image, ImageCms
 
-MODES_OF_SPACE = {"RGB": ("RGB",), "GRAY": ("L",), "CMYK": ("CMYK",)}
+from cascade.imaging.vips import libvips
+
+MODES_OF_SPACE = {"RGB": ("RGB",), "CMYK": ("CMYK",)}
+RAMPS = {8: (np.uint8, "uchar", "b-w"), 16: (np.uint16, "ushort", "grey16")}
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
@@ -20,16 +25,49 @@ def to_srgb(image: Image.Image) -> Image.Image:
         image: of mode L, RGB or CMYK; others are returned as they are.
 
     Returns:
-        RGB if it was converted.
+        RGB, or L of grey, if it was converted.
     """
     data = image.info.get("icc_profile")
     if not data:
         return image
+    if image.mode == "L":
+        curve = grey_curve(data, 8)
+        return image if curve is None else image.point(curve.tolist())
     try:
         transform = _transform(data, image.mode)
         return image if transform is None else transform.apply(image)
     except (ImageCms.PyCMSError, ValueError, OSError):
         return image
+
+
+@lru_cache(maxsize=16)
+def grey_curve(profile_data: bytes, bits: Literal[8, 16]) -> np.ndarray | None:
+    """What each value of a grey profile is in sRGB, where grey has three equal values.
+
+    Little CMS makes grey RGB with a table of 33 entries, which is up to 10 levels of 255 off; it is
+    exact in XYZ of floats, the Y of which is encoded here.
+
+    Args:
+        profile_data: of the picture.
+        bits: of its values and of those in sRGB.
+
+    Returns:
+        (2^bits,) uint8 or uint16; None where the profile is damaged or for another kind of picture.
+    """
+    if profile_space(profile_data) != "GRAY":
+        return None
+    vips, (dtype, form, meaning) = libvips(), RAMPS[bits]
+    ramp = np.arange(2**bits, dtype=dtype)
+    image = vips.Image.new_from_memory(ramp.data, len(ramp), 1, 1, form)
+    image = image.copy(interpretation=meaning)
+    image.set_type(vips.GValue.blob_type, "icc-profile-data", profile_data)
+    try:
+        xyz = image.icc_import(embedded=True, pcs="xyz", intent="relative").numpy()
+    except vips.Error:
+        return None
+    linear = xyz[0, :, 1].astype(np.float64).clip(0, 100) / 100
+    low, high = 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055  # IEC 61966-2-1
+    return (np.where(linear <= 0.0031308, low, high) * ramp[-1]).round().clip(0).astype(dtype)
 
 
 def profile_space(data: bytes | None) -> str | None:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from cascade.errors import DataError
 from cascade.imaging import exif
-from cascade.imaging.colour_profiles import lab_to_srgb, profile_space, to_srgb
+from cascade.imaging.colour_profiles import grey_curve, lab_to_srgb, profile_space, to_srgb
 from cascade.imaging.reading import check_range
 from cascade.imaging.transparency import fill_hidden
 
@@ -113,6 +113,19 @@ class Picture:
             profile=self.profile if len(colour) == len(self.colour) else None,
             exif=self.exif and exif.sized_exif(self.exif, (height, width)),
         )
+
+    def grey_in_srgb(self) -> Picture:
+        """A grey picture without its profile, of the values that its greys have in sRGB.
+
+        Pictures in colour, and grey ones without a profile, are returned as they are.
+        """
+        if len(self.colour) != 1 or self.profile is None:
+            return self
+        curve = grey_curve(self.profile, self.bits)
+        colour = self.colour
+        if curve is not None:
+            colour = torch.from_numpy(curve[colour.numpy()])
+        return replace(self, colour=colour, profile=None)
 
     @classmethod
     def from_pil(cls, image: Image.Image, name: str = "the image") -> Picture:

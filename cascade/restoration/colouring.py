@@ -90,7 +90,8 @@ def colourise_picture(
 ) -> Picture:
     """Colour a picture, grey or in colour; of the latter only the luminance is used.
 
-    Size, transparency, number of bits and all metadata stay, but for the profile of a grey picture.
+    Size, transparency, number of bits and all metadata stay, but a grey picture with a profile
+    becomes sRGB: its luminance is that of its greys there.
 
     Args:
         stages: of a pipeline, one of which takes grey.
@@ -101,6 +102,7 @@ def colourise_picture(
     Raises:
         ContractError: if settings or hints do not fit, or memory is short.
     """
+    picture = picture.grey_in_srgb()
     image = picture.image()
     colour = torch.empty(3, *picture.size, dtype=picture.colour.dtype)
     for rows, band in coloured_bands(stages, image, wanted, progress=progress):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from test_reading import LINEAR_GREY, LINEAR_RGB, srgb_encoded
 
 from cascade.errors import DataError
 from cascade.imaging.picture import Picture, quantised, upright
@@ -99,6 +100,26 @@ def test_new_pixels_keep_the_rest(camera_exif, srgb_profile):
     assert (inner[0xA002], inner[0xA003]) == (28, 20)
     assert inner[0x9003] == "2020:01:02 03:04:05"
     assert picture.with_pixels(colour[:1], None).profile is None
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_leaves_its_profile_for_the_values_that_it_has_in_srgb(noise_picture, bits):
+    picture = noise_picture(1, alpha=True, bits=bits, profile=LINEAR_GREY, dpi=(72, 72))
+    plain = picture.grey_in_srgb()
+    most = 2**bits - 1
+    wanted = srgb_encoded(picture.colour.double().numpy() / most) / 255 * most
+    assert np.abs(plain.colour.double().numpy() - wanted).max() <= 0.5 + most / 255 / 10
+    assert plain.colour.dtype == picture.colour.dtype
+    assert (plain.profile, plain.dpi) == (None, (72, 72))
+    assert plain.alpha is not None
+    assert plain.alpha.equal(picture.alpha)
+
+
+def test_colour_and_grey_of_damaged_profiles_keep_their_values(noise_picture):
+    colour = noise_picture(3, alpha=False, bits=8, profile=LINEAR_RGB)
+    assert colour.grey_in_srgb() is colour
+    grey = noise_picture(1, alpha=False, bits=8, profile=LINEAR_GREY[:150])
+    assert grey.grey_in_srgb().colour.equal(grey.colour)
 
 
 def test_pixels_that_are_none_are_refused():

@@ -214,6 +214,7 @@ LINEAR_RGB = icc(
 GREY_OF_GAMMA_1_8 = icc(
     b"GRAY", b"XYZ ", {b"kTRC": b"curv" + struct.pack(">IIH", 0, 1, round(1.8 * 256))}
 )
+LINEAR_GREY = icc(b"GRAY", b"XYZ ", {b"kTRC": LINEAR})
 
 
 def print_profile() -> bytes:
@@ -239,11 +240,13 @@ def test_colours_of_a_profile_become_srgb(kind):
     assert not is_close(pixels(data), RGB, within=20)
 
 
-def test_grey_of_a_profile_becomes_srgb():
-    grey = RGB[..., 0]
-    data = encoded(Image.fromarray(grey), icc_profile=GREY_OF_GAMMA_1_8)
-    wanted = srgb_encoded((grey / 255) ** 1.8)[..., None].repeat(3, axis=2)
-    assert is_close(pixels(data), wanted, within=1.5)
+@pytest.mark.parametrize(("profile", "gamma"), [(GREY_OF_GAMMA_1_8, 1.8), (LINEAR_GREY, 1.0)])
+def test_grey_of_a_profile_becomes_srgb(profile, gamma):
+    grey = np.arange(256, dtype=np.uint8)[None]
+    data = encoded(Image.fromarray(grey), icc_profile=profile)
+    wanted = srgb_encoded((grey / 255) ** gamma)[..., None].repeat(3, axis=2)
+    assert is_close(pixels(data), wanted, within=2)
+    assert is_close(pixels(data)[:, 20:], wanted[:, 20:], within=1)
 
 
 def test_transparency_is_laid_on_white_after_the_conversion():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from typing import Literal
 
 import pytest
@@ -48,6 +49,26 @@ def test_luminance_is_kept_to_a_level_and_the_rest_too(colouriser, image, bits, 
     assert (luma_levels(made) - luma_levels(picture)).abs().max() <= 1
     chroma = made.image() - luminance(made.image()[None])[0]
     assert chroma.abs().mean() > 0.05  # and it is in colour
+
+
+def test_grey_of_a_profile_is_coloured_as_what_it_is_in_srgb(colouriser, image):
+    grey = luminance(image[None])[0]
+    picture = picture_of(grey, profile=linear_grey_profile(), dpi=(72.0, 72.0))
+    made = colourise_picture([colouriser], picture, Colouring(steps=1))
+    assert (made.profile, made.dpi) == (None, (72.0, 72.0))
+    linear = picture.colour / 255
+    srgb = torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert (luma_levels(made) + 127.5 - 255 * srgb).abs().max() <= 1.1
+
+
+def linear_grey_profile() -> bytes:
+    """ICC.1:2001, of a white point and a curve without entries: out = in."""
+    white = struct.pack(">3i", *(round(value * 65536) for value in (0.9642, 1, 0.8249)))
+    tags = struct.pack(">I4sII4sII", 2, b"wtpt", 156, 20, b"kTRC", 176, 12)
+    tags += b"XYZ \0\0\0\0" + white + b"curv" + bytes(8)
+    head = struct.pack(">I4sI4s4s4s", 188, b"lcms", 0x02100000, b"mntr", b"GRAY", b"XYZ ")
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
+    return head + white + bytes(48) + tags
 
 
 def test_of_a_colour_picture_only_the_luminance_is_used(colouriser, image):
