@@ -31,7 +31,7 @@ from torch import Tensor
 from cascade.errors import DataError
 from cascade.imaging import exif
 from cascade.imaging.colour_profiles import grey_curve, lab_to_srgb, profile_space, to_srgb
-from cascade.imaging.reading import check_range
+from cascade.imaging.reading import check_range, orientation_of
 from cascade.imaging.transparency import fill_hidden
 
 FORMATS = ("png", "jpeg", "webp", "tiff")  # that pictures are written in
@@ -175,7 +175,7 @@ def picture_of_pil(
     return assembled(
         colour,
         alpha,
-        orientation=_orientation(image),
+        orientation=orientation_of(image),
         profile=image.info.get("icc_profile") if image.mode not in ("CMYK", "LAB") else None,
         block=block,
         dpi=_resolution(image) or exif.resolution_in_block(block),
@@ -189,13 +189,6 @@ def exif_block(image: Image.Image) -> bytes:
         return image.info.get("exif") or image.getexif().tobytes()
     except Exception:  # Pillow raises many kinds on damaged blocks
         return b""
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(exif.ORIENTATION, 1)
-    except Exception:  # as above
-        return 1
 
 
 def assembled(

@@ -4,7 +4,7 @@
 - Grey, one-bit and palette pictures become RGB.
 - An embedded ICC profile is applied, so that all pictures are sRGB; one that is damaged or for
   another kind of picture is ignored, and CMYK without a profile is converted by its plain formula.
-- EXIF orientation is applied.
+- EXIF orientation is applied; a picture whose EXIF is damaged is read as one without.
 - Transparent pictures are laid on white, after the conversion to sRGB.
 - Grey of 16 bits keeps all its steps and has no profile applied. Colour of 16 bits is read in its
   upper 8 bits, since Pillow has no more and training images are held in 8 bits.
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from cascade.errors import DataError
@@ -34,6 +34,15 @@ from cascade.imaging.colour_profiles import to_srgb
 
 MAX_PIXELS = 256 * 1024 * 1024
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # none that runs a program
+TURNS = {  # by the orientation of EXIF
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
@@ -52,7 +61,17 @@ def decode_image(data: bytes, name: str) -> Tensor:
     """
     with opened_image(data, name) as image:
         image.load()
-        return pil_to_tensor(ImageOps.exif_transpose(image), name)
+        turn = TURNS.get(orientation_of(image))
+        return pil_to_tensor(image if turn is None else image.transpose(turn), name)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The orientation of a loaded PIL image by its EXIF, from 1 to 8; 1 where that is damaged."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises many kinds on damaged blocks
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 @contextmanager

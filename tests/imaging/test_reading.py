@@ -53,6 +53,22 @@ def test_exif_orientation_is_applied(orientation, kind):
     assert is_close(pixels(encoded(stored, kind, exif=exif)), RGB)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "block", [b"garbage", b"II\x1f\0\x08\0\0\0", b"MM\0*", b"II*\0\x08\0\0\0\xff\xff", b""]
+)
+def test_with_damaged_exif_a_picture_is_read_as_without(kind, block):
+    image, options = Image.fromarray(RGB), {"lossless": True} if kind == "WEBP" else {}
+    assert is_close(pixels(encoded(image, kind, exif=b"Exif\0\0" + block, **options)), RGB)
+
+
+def test_orientation_is_applied_also_where_another_field_has_a_wrong_type():
+    fields = struct.pack(">HHHI4sHHIHH", 2, 0x0111, 2, 4, b"abc\0", 0x0112, 3, 1, 6, 0)
+    block = b"Exif\0\0MM\0*\0\0\0\x08" + fields + bytes(4)
+    stored = Image.fromarray(RGB).transpose(Image.Transpose.ROTATE_90)
+    assert is_close(pixels(encoded(stored, exif=block)), RGB)
+
+
 def test_transparent_pictures_are_laid_on_white():
     alpha = np.array([0, 51, 255], np.uint8)
     colour = np.array([200, 100, 0], np.uint8)
