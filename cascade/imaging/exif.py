@@ -8,7 +8,7 @@ comments and ratings, with every field of the Exif and GPS directories in its ow
 - the maker's private notes, whose inner offsets no longer hold once they are moved;
 - the resolution, which a picture holds as its `dpi`.
 
-A block that is damaged is left out as a whole. Settings are recorded as JSON in the Exif field
+A directory that is damaged is left out as a whole. Settings are recorded as JSON in the Exif field
 ImageHistory (0x9213, "what has been done to the image", TIFF/EP), where they never take the place
 of anybody's comment.
 

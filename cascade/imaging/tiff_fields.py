@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +44,8 @@ def read_fields(data: bytes | mmap.mmap) -> Directory:
         data: an EXIF block without the header `Exif`, a TIFF or a BigTIFF file.
 
     Returns:
-        Fields by their tag; those of unknown types are left out.
+        Fields by their tag; those of unknown types are left out, and so are damaged directories
+        inside.
 
     Raises:
         DamagedFieldsError: if that is not what it is, or it is damaged.
@@ -106,7 +108,8 @@ class _Reader:
                 (below,) = self._unpack(
                     "Q" if self.big else "L", at + step - (8 if self.big else 4)
                 )
-                fields[tag] = Field(LONG, self._directory(below, depth + 1))
+                with suppress(struct.error, DamagedFieldsError):
+                    fields[tag] = Field(LONG, self._directory(below, depth + 1))
             elif kind in TYPES:
                 fields[tag] = Field(kind, self._value(kind, values, at))
         return fields
@@ -117,10 +120,10 @@ class _Reader:
         start, room = (at + 12, 8) if self.big else (at + 8, 4)
         if length > room:
             (start,) = self._unpack("Q" if self.big else "L", start)
-        self.budget -= length
         stored = self.data[start : start + length]
-        if self.budget < 0 or len(stored) < length:
+        if length > self.budget or len(stored) < length:
             raise DamagedFieldsError("a field is longer than the file")
+        self.budget -= length
         if self.order == ">":
             return np.frombuffer(stored, f">u{unit}").astype(f"<u{unit}").tobytes()
         return stored

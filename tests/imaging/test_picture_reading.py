@@ -163,6 +163,21 @@ def test_damaged_exif_is_left_out(kind, block):
     assert kind == "JPEG" or np.array_equal(hwc(picture), RGB)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_is_read_whose_exif_directory_is_damaged(camera_exif, bits):
+    value = (np.uint8(7) if bits == 8 else np.uint16(700)) * np.ones((4, 6), f"uint{bits}")
+    file = io.BytesIO()
+    Image.fromarray(value).save(file, "TIFF", exif=camera_exif)
+    data = bytearray(file.getvalue())
+    entry = data.index(struct.pack("<HHL", 0x8769, 4, 1))
+    data[entry + 8 : entry + 12] = struct.pack("<L", len(data) - 7)
+    picture = decode_picture(bytes(data), "a")
+    assert picture.colour.equal(torch.from_numpy(value)[None])
+    kept = picture.to_pil().getexif()
+    assert kept[0x0110] == "Model 5"
+    assert not kept.get_ifd(0x8769)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
 def test_resolution_is_kept_and_none_is_invented(kind):
     image = Image.fromarray(RGB)
