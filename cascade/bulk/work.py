@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,8 @@ class Bulk:
                 self._sweep()
         finally:
             claims.close()
+            with suppress(OutputError):  # what others have made until now, for the last words
+                self.ledger.refresh()
 
     def _sweep(self) -> None:
         """Remove what killed processes left half-written, while nobody else writes."""

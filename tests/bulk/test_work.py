@@ -359,6 +359,20 @@ def test_stopped_in_the_middle_nothing_is_half_written(upscale, photos, monkeypa
     assert upscale(photos).out == "2 upscaled, 3 were done before\n"
 
 
+def test_the_last_words_of_one_that_is_stopped_count_what_others_made(upscale, photos, monkeypatch):
+    def make(stages, picture, wanted, *, progress):
+        if picture.size == (31, 9):
+            file = Path("out/.cascade-upscale.jsonl")
+            line = json.loads(file.read_text().splitlines()[-1]) | {"output": "sub/e.png"}
+            with file.open("a") as ledger:
+                ledger.write(json.dumps(line) + "\n")  # as another process does
+            raise KeyboardInterrupt
+        return upscale_picture(stages, picture, wanted, progress=progress)
+
+    monkeypatch.setattr(commands, "upscale_picture", make)
+    assert upscale(photos).out.startswith("4 upscaled, 1 left; the same command")
+
+
 def test_what_a_killed_process_left_half_written_is_removed(upscale, photos):
     Path("out/compare").mkdir(parents=True)
     leftovers = ["out/.a.jpg.123.tmp", "out/compare/.a.jpg.jpg.9.tmp"]
