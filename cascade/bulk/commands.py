@@ -22,7 +22,7 @@ from cascade.errors import ContractError
 from cascade.files import check_writable_folder
 from cascade.imaging.picture_reading import read_picture
 from cascade.restoration.colouring import Colouring, colourise_picture, colouriser_of
-from cascade.restoration.upscaling import Upscaling, upsamplers_of, upscale_picture
+from cascade.restoration.upscaling import Upscaling, plan_passes, upsamplers_of, upscale_picture
 from cascade.stage import Stage
 
 Report = Callable[[Moment], None]
@@ -75,7 +75,7 @@ def prepare_upscaling(
     scale = float(wanted.scale or math.prod(stage.contract.scale for stage in enlarging))
     method = Method(
         command="upscale",
-        done="upscaled",
+        done=_enlarged(enlarging, scale),
         make=lambda picture, seed, progress: upscale_picture(
             enlarging, picture, replace(wanted, seed=seed), progress=progress
         ),
@@ -91,6 +91,14 @@ def prepare_upscaling(
         before="bicubic",
     )
     return planned.bulk(method, report), planned.found
+
+
+def _enlarged(stages: Sequence[Stage], scale: float) -> str:
+    """What is done to pictures, in words, which say so where the scale is not the model's."""
+    passes, _ = plan_passes(stages, (1, 1), scale)
+    reached = math.prod(step.stage.contract.scale for step in passes)
+    said = "" if reached == scale else f" (x{reached} by the model, resampled to x{scale:g})"
+    return f"upscaled{said}"
 
 
 def prepare_colouring(

@@ -148,8 +148,8 @@ def _check_apart(tasks: Sequence[Task], variants: Sequence[Variants]) -> None:
         other = owners.setdefault(path, name)
         if other != name:
             raise OutputError(
-                f"{other} and {name} would both be written to {path}; name a folder above them, "
-                "or work on them apart."
+                f"{other} and {name} would both be written to {path}; rename one, name a "
+                "folder above them, or work on them apart."
             )
     inputs = {_on_disk(task.source.file): task.source.file for task in tasks}
     for path in owners:

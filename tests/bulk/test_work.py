@@ -108,6 +108,13 @@ def test_shards_and_a_chosen_format(upscale, photos):
     assert read_picture(Path("out/set-1/k/x.tif")).format == "tiff"
 
 
+def test_a_scale_that_the_model_does_not_have_is_reached_and_said(upscale, photos):
+    done = upscale("photos/a.jpg", "--scale", 2.5)
+    assert done.out == "1 upscaled (x4 by the model, resampled to x2.5)\n"
+    assert read_picture(Path("out/a.jpg")).size == (35, 50)
+    assert upscale("photos/a.jpg", "--scale", 16, out="more").out == "1 upscaled\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names are not bytes there")
 def test_names_may_be_in_any_script_and_even_no_text(upscale, photos):
     names = ["größe 日本.jpg".encode(), b"caf\xe9.jpg"]
