@@ -248,6 +248,8 @@ def turned_dpi(dpi: tuple[float, float] | None, orientation: int) -> tuple[float
 
 def format_of(name: str | None) -> str:
     """The format to write a file of this format in: itself, or PNG."""
+    if name == "MPO":  # several JPEGs in one file, as many phones make
+        return "jpeg"
     return name.lower() if name is not None and name.lower() in FORMATS else "png"
 
 

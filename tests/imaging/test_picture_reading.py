@@ -163,6 +163,14 @@ def test_damaged_exif_is_left_out(kind, block):
     assert kind == "JPEG" or np.array_equal(hwc(picture), RGB)
 
 
+def test_a_phone_s_several_jpegs_in_one_are_the_first_and_stay_jpeg():
+    image, file = Image.fromarray(RGB), io.BytesIO()
+    image.save(file, "MPO", save_all=True, append_images=[image.rotate(180)])
+    picture = decode_picture(file.getvalue(), "a")
+    assert picture.format == "jpeg"
+    assert picture.colour.equal(decode_picture(encoded(image, "JPEG"), "a").colour)
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_tiff_is_read_whose_exif_directory_is_damaged(camera_exif, bits):
     value = (np.uint8(7) if bits == 8 else np.uint16(700)) * np.ones((4, 6), f"uint{bits}")
