@@ -68,7 +68,8 @@ def measure(
             (f"FD-{extractor.name}", frechet_estimate(*pair)),
         )
     ]
-    for name, values in seen.values.items():
+    # In an order of its own: a file does not keep that of its tensors.
+    for name, values in sorted(seen.values.items(), key=lambda v: (v[0] not in BETTER, v[0])):
         if name not in (COLOURFULNESS, THEIRS):
             value = float(values.mean())
             scores.append(Score(name=name, value=value, better=BETTER.get(name, "lower"), **basis))

@@ -174,6 +174,9 @@ def test_restored_pictures_are_measured_as_an_evaluation_does(
         assert ours.value == pytest.approx(theirs.value, rel=1e-4)
     psnr = [each.scores[2].value for each in found.outcomes]
     assert psnr == sorted(psnr, reverse=True)
+    again = run(pipeline, held_out, "steps=2,3,5", num_images=5, by="psnr")  # three are kept
+    names = [[score.name for score in each.scores] for each in again.outcomes]
+    assert names == [[score.name for score in own.scores]] * 4
 
 
 def test_colouring_says_how_colourful_it_is(colouriser, held_out, run, lite_of_random_weights):
