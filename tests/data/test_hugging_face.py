@@ -22,7 +22,9 @@ def png(side: int) -> bytes:
 
 @pytest.fixture
 def dataset(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("datasets.config")  # which a folder of that name does not have
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read from the environment once
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
@@ -69,7 +71,9 @@ def test_a_parquet_file_is_read_too(dataset, tmp_path):
 
 
 def test_a_split_is_chosen_by_name_and_is_train_by_default(dataset, tmp_path):
-    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("datasets.config")  # which a folder of that name does not have
+    import datasets
+
     splits = {"test": dataset.select([0]), "train": dataset}
     datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
     check(open_source(f"hf:{tmp_path / 'saved'}"))
