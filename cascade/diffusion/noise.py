@@ -7,11 +7,14 @@ number of processes changes what it draws.
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from cascade.errors import ContractError
 
 
 class NoiseSource(Protocol):
@@ -30,6 +33,9 @@ class SeededNoise:
         stream: name of the stream; streams of one seed are independent of each other.
         device: where the noise is put after it is drawn.
 
+    Raises:
+        ContractError: if a seed is no whole number.
+
     Attributes:
         temperature: standard deviation of what `normal` gives from now on; 1 at first.
     """
@@ -39,8 +45,12 @@ class SeededNoise:
     ) -> None:
         self.device = torch.device(device)
         self.temperature = 1.0
+        try:
+            whole = [operator.index(seed) for seed in seeds]
+        except TypeError as error:
+            raise ContractError(f"a seed is a whole number; got {seeds!r} as seeds.") from error
         self.generators = [
-            torch.Generator().manual_seed(derive_seed(seed, stream)) for seed in seeds
+            torch.Generator().manual_seed(derive_seed(seed, stream)) for seed in whole
         ]
 
     def __len__(self) -> int:

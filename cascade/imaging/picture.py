@@ -66,7 +66,7 @@ class Picture:
 
     def __post_init__(self) -> None:
         shape = tuple(self.colour.shape)
-        fits = len(shape) == 3 and shape[0] in (1, 3)
+        fits = len(shape) == 3 and shape[0] in (1, 3) and min(shape) > 0
         fits = fits and self.colour.dtype == DTYPE_OF_BITS.get(self.bits)
         if self.alpha is not None:
             fits = fits and self.alpha.shape == (1, *shape[1:])

@@ -59,6 +59,12 @@ class Colouring:
     hints: Picture | None = None
     precision: Precision = "auto"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.hints, Picture | None):
+            raise ContractError(
+                f"hints must be a PIL image or a Picture, got {type(self.hints).__name__}."
+            )
+
     def settings_of(self, stage: Stage) -> SamplingSettings:
         """How the stage samples."""
         return stage.sampling.changed(

@@ -65,9 +65,11 @@ class Upscaling:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        if self.scale is not None and not 1 < self.scale <= LARGEST_SCALE:
+        if self.scale is None:
+            return
+        if not isinstance(self.scale, int | float) or not 1 < self.scale <= LARGEST_SCALE:
             raise ContractError(
-                f"scale must be above 1 and at most {LARGEST_SCALE}, got {self.scale:g}."
+                f"scale must be above 1 and at most {LARGEST_SCALE}, got {self.scale!r}."
             )
 
     def is_consistent(self, stages: Sequence[Stage]) -> bool:

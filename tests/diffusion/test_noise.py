@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.diffusion.noise import SeededNoise, derive_seed
+from cascade.errors import ContractError
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=6), st.data())
@@ -49,6 +51,15 @@ def test_derived_seeds_depend_on_every_part_and_stay_the_same_forever():
     assert len(seeds) == 5
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(1, "sample") == 1083446710209409505
+
+
+def test_seeds_are_whole_numbers_of_any_kind():
+    wanted = SeededNoise([5]).normal(4)
+    for kind in (np.int64, np.uint8, torch.tensor):
+        assert SeededNoise([kind(5)]).normal(4).equal(wanted)
+    for wrong in (1.5, "5", [5, 6], None):
+        with pytest.raises(ContractError, match="a seed is a whole number"):
+            SeededNoise([wrong])
 
 
 def test_temperature_scales_normal_noise_and_nothing_else():

@@ -126,6 +126,7 @@ def test_pixels_that_are_none_are_refused():
     colour = torch.zeros(3, 4, 5, dtype=torch.uint8)
     for wrong in (
         {"colour": colour[:2]},
+        {"colour": colour[..., :0]},
         {"colour": colour.float()},
         {"colour": colour, "bits": 16},
         {"colour": colour, "alpha": colour[:1, :2]},

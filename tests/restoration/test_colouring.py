@@ -159,3 +159,5 @@ def test_hints_of_another_shape_or_without_a_stroke_are_refused(colouriser, imag
     ):
         with pytest.raises(ContractError, match=message):
             colourise_image([colouriser], grey, Colouring(steps=1, hints=hints))
+    with pytest.raises(ContractError, match="must be a PIL image or a Picture, got Tensor"):
+        Colouring(hints=grey)  # pyright: ignore[reportArgumentType]
