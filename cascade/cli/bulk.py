@@ -99,10 +99,12 @@ def _end(number: int, frame: object) -> None:
 
 
 def _say(bulk: Bulk, found: Found) -> None:
+    from cascade.cli.progress import printable
+
     summary = bulk.summary()
     failed = [*found.unreadable, *summary.failed]
     for name, reason in failed:
-        typer.echo(f"failed: {name}: {reason}", err=True)
+        typer.echo(printable(f"failed: {name}: {reason}"), err=True)
     parts = [f"{summary.made} {bulk.method.done}"]
     if summary.before:
         parts.append(f"{summary.before} were done before")

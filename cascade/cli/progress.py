@@ -115,6 +115,13 @@ def short_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def printable(text: str) -> str:
+    """Text in one line, without what would command a terminal, as file names may."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 class ReadingProgress:
     """Images read so far, of all of a source."""
 
@@ -237,7 +244,7 @@ class BulkProgress:
             return
         if not self._console.is_terminal:
             if moment.said:
-                self._console.file.write(f"{moment.said}\n")
+                self._console.file.write(f"{printable(moment.said)}\n")
                 self._console.file.flush()
             return
         if self._all is None or self._current is None:
@@ -246,7 +253,7 @@ class BulkProgress:
             self._progress.start()
         if moment.name != self._name:
             self._name = moment.name
-            self._progress.reset(self._current, description=moment.name)
+            self._progress.reset(self._current, description=printable(moment.name))
         self._progress.update(self._current, completed=moment.part)
         self._progress.update(
             self._all,

@@ -125,6 +125,17 @@ def test_names_may_be_in_any_script_and_even_no_text(upscale, photos):
     assert upscale(photos, "--compare").out == "0 upscaled, 7 were done before\n"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="such names cannot be there")
+def test_names_do_not_command_the_terminal(upscale, photos):
+    (photos / "good\n\x1b[31m.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    (photos / "bad\n\x1b[31m.jpg").write_bytes(b"")
+    done = upscale(photos)
+    assert done.out.startswith("6 upscaled, 1 failed")
+    assert "\x1b" not in done.err
+    assert r"upscaled: photos/good\n\x1b[31m.jpg -> out/good\n\x1b[31m.jpg" in done.err
+    assert r"failed: photos/bad\n\x1b[31m.jpg: " in done.err
+
+
 def test_one_picture_may_be_given_a_name_and_nothing_else_is_left(upscale, photos):
     for words in ("1 upscaled", "0 upscaled, 1 were done before"):
         done = upscale(photos / "a.jpg", out="new/large.webp")
