@@ -37,7 +37,7 @@ from torch import Tensor
 from cascade import Stage, open_source
 from cascade.build import find_stage, load_pipeline
 from cascade.conditioning.low_resolution import quantise, resize
-from cascade.errors import CascadeError, WeightsError
+from cascade.errors import CascadeError, DataError, WeightsError
 from cascade.evaluation.extractors import EfficientNetLite, extract_features, load_extractor
 from cascade.evaluation.metrics import (
     kernel_distance,
@@ -101,10 +101,21 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_crops(pattern: str, count: int | None) -> Tensor:
-    """Crops (B, 3, H, W) in [-1, 1], in the order of their names."""
+    """Crops (B, 3, H, W) in [-1, 1], in the order of their names.
+
+    Raises:
+        DataError: if they are fewer than KID needs, or not of one size that SCALE divides.
+    """
     source = open_source(pattern)
     order = range(min(count or len(source), len(source)))
-    return torch.stack([decode_image(source.read(i), source.name(i)) for i in order])
+    crops = [decode_image(source.read(i), source.name(i)) for i in order]
+    sizes = {tuple(crop.shape[-2:]) for crop in crops}
+    if len(crops) < 2 or len(sizes) > 1 or any(side % SCALE for side in min(sizes)):
+        raise DataError(
+            f"{pattern}: needs at least 2 crops of one size, a multiple of {SCALE} px; got "
+            f"{len(crops)} of {', '.join('x'.join(map(str, size)) for size in sorted(sizes)[:3])}."
+        )
+    return torch.stack(crops)
 
 
 def small_size(images: Tensor) -> tuple[int, int]:
