@@ -1,4 +1,4 @@
-"""Sampling speed: our loop beside diffusers' own, and what `cascade generate` costs in all.
+"""Sampling speed: our loop beside diffusers' own, and what `generate` and `upscale` cost in all.
 
 Both loops call the very same network the same number of times, with the same noise, so that the
 ratio is the price of the loop and nothing else; the largest difference of the images is printed
@@ -28,6 +28,7 @@ import torch
 from diffusers import ConfigMixin, DDIMPipeline, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
+from PIL import Image
 from torch import Tensor, nn
 
 from cascade import CascadePipeline
@@ -45,6 +46,7 @@ from cascade.stage import Stage
 EPILOG = """examples:
   python benchmarks/sampling.py
   python benchmarks/sampling.py --quick
+  python benchmarks/sampling.py --upscale-px 2048
   python benchmarks/sampling.py --images 8 --rounds 7 --precision bf16 --skip-generate
 """
 CLASS = "cat-face"
@@ -263,6 +265,21 @@ def measure_generate(name: str, images: int) -> None:
     print(f"  peak memory {peak_mib:.0f} MiB")
 
 
+def measure_upscale(side_px: int) -> None:
+    """Print wall time and peak memory of `cascade upscale --steps 1` of one square picture, x4."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "given.png", Path(folder) / "made.png"
+        noise = torch.randint(256, (side_px, side_px, 3), dtype=torch.uint8)
+        Image.fromarray(noise.numpy()).save(given)
+        command = ["upscale", str(given), "-o", str(made), "--steps", "1", "--seed", "0"]
+        all_s, peak_mib = _run("from cascade.cli.main import run; run()", *command)
+        Image.MAX_IMAGE_PIXELS = None  # it is our own
+        with Image.open(made) as result:
+            size = result.size
+    print(f"cascade upscale --steps 1, {side_px} x {side_px} -> {size[0]} x {size[1]} px")
+    print(f"  wall time {all_s:.1f} s, peak memory {peak_mib:.0f} MiB")
+
+
 def _run(code: str, *arguments: str) -> tuple[float, float]:
     """Seconds and peak MiB of a Python process; its output goes to our standard error."""
     start = time.perf_counter()
@@ -293,7 +310,11 @@ def main() -> None:
     parser.add_argument("--pipeline", default="emoji-256", help="what `cascade generate` makes")
     parser.add_argument("--skip-generate", action="store_true", help="only compare the loops")
     parser.add_argument("--skip-loops", action="store_true", help="only time `cascade generate`")
+    parser.add_argument("--upscale-px", type=int, help="only enlarge a picture of so many px, x4")
     given = parser.parse_args()
+    if given.upscale_px:
+        measure_upscale(given.upscale_px)
+        return
     base = QUICK if given.quick else FULL
     chosen = {name: getattr(given, name) or getattr(base, name) for name in vars(base)}
     if 1000 % chosen["steps"]:

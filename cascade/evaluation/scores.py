@@ -149,9 +149,7 @@ class Evaluation:
         Raises:
             OutputError: if the file cannot be written.
         """
-        with atomic_file(file) as temporary:
-            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-            temporary.write_text(text, encoding="utf-8")
+        write_json(self.to_dict(), file)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Head and rows of a table: a row for each figure, the whole pipeline first."""
@@ -184,14 +182,7 @@ class Evaluation:
     def lines(self) -> list[str]:
         """The table as text, what its figures are of, and the notes."""
         head, rows = self.table()
-        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-        text = [
-            "  ".join(
-                cell.ljust(width) if not place else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in (head, *rows)
-        ]
+        text = text_table(head, rows)
         if self.peak_memory_mib is not None:
             text.append(f"peak memory  {self.peak_memory_mib:,.0f} MiB")
         return [*text, "", *self.bases(), *(f"note: {note}" for note in self.notes)]
@@ -202,3 +193,26 @@ def short(value: float) -> str:
     if value == 0 or abs(value) >= 1000:
         return f"{value:.0f}"
     return f"{value:.4f}" if abs(value) < 1 else f"{value:#.4g}"
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, the first column to the left and the others to the right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    return [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (head, *rows)
+    ]
+
+
+def write_json(values: Mapping[str, Any], file: Path) -> None:
+    """Write plain values, whole or not at all.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    with atomic_file(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")

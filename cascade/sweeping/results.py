@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ from cascade.errors import ContractError
 from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.restored import BETTER, CONSISTENCY, LUMINANCE, Distance
-from cascade.evaluation.scores import Better, Score, short
-from cascade.files import atomic_file
+from cascade.evaluation.scores import Better, Score, short, text_table, write_json
 from cascade.pipeline import CascadePipeline
 from cascade.sweeping.axes import Candidate, value_text
 from cascade.sweeping.making import COLOURFULNESS, THEIRS
@@ -129,13 +127,8 @@ class Sweep:
     def lines(self) -> list[str]:
         """The table as text, the best settings, and the notes."""
         head, rows = self.table()
-        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-        text = [
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (head, *rows)
-        ]
         said = f"best by {self.by}: {self.outcomes[self.best].candidate.text()}"
-        return [*text, "", said, *(f"note: {each}" for each in self.notes)]
+        return [*text_table(head, rows), "", said, *(f"note: {each}" for each in self.notes)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON, without the pictures."""
@@ -159,9 +152,7 @@ class Sweep:
         Raises:
             OutputError: if the file cannot be written.
         """
-        with atomic_file(file) as temporary:
-            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-            temporary.write_text(text, encoding="utf-8")
+        write_json(self.to_dict(), file)
 
 
 def _head(score: Score) -> str:
