@@ -1,9 +1,9 @@
 """A pipeline that enlarges or colours pictures, beside the pictures that it was to restore.
 
-Held-out pictures are made small, or grey, as the first stage's contract says, and are restored in
-turn as `cascade upscale` and `cascade colourise` do it. A stage of several is measured alone too,
-given held-out pictures of its own size. What costs nothing stands beside it: bicubic interpolation,
-or the grey picture itself.
+Held-out pictures are made small, or grey, as the first stage's contract says, and damaged if it was
+trained to mend them. They are restored in turn as `cascade upscale` and `cascade colourise` do it. A
+stage of several is measured alone too, given held-out pictures of its own size. What costs nothing
+stands beside it: bicubic interpolation, or the grey picture itself.
 
 Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255.
 
@@ -23,7 +23,6 @@ from torch import Tensor
 
 from cascade.conditioning.grey import luminance
 from cascade.conditioning.low_resolution import quantise, resize
-from cascade.contract import Contract
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.findings import REAL, Findings
 from cascade.evaluation.metrics import low_res_error, psnr, ssim
@@ -160,21 +159,24 @@ def pairs(
 
     Args:
         held_out: the originals.
-        places: in their mixed order.
+        places: in their mixed order; the seeds of damage, too.
         stages: a chain, the first of which takes an image.
 
     Returns:
         (B, C, h, w) and (B, 3, H, W), both in [-1, 1].
     """
     truth, _ = held_out.read(places, stages[-1].contract)
-    first = stages[0].contract
+    first, damage = stages[0].contract, stages[0].degradation
     side = first.low_res_px or first.size_px
     given = resize(truth, (side, side), first.resize_kernel)
+    if damage is not None:
+        large = resize(truth, (first.size_px, first.size_px), first.resize_kernel)
+        given = damage.apply(large, given, first.resize_kernel, places)
     return quantise(luminance(given) if first.takes == "grey" else given), truth
 
 
 def pair_values(
-    first: Contract,
+    first: Stage,
     given: Tensor,
     result: Tensor,
     truth: Tensor,
@@ -183,7 +185,7 @@ def pair_values(
     """The figures of one result.
 
     Args:
-        first: contract of the stage that was given something.
+        first: the stage that was given something.
         given: (1, C, h, w), what it was.
         result: (1, 3, H, W), rounded to 8 bits.
         truth: (1, 3, H, W).
@@ -191,11 +193,12 @@ def pair_values(
     """
     values = {"PSNR, dB": float(psnr(result, truth)), "SSIM": float(ssim(result, truth))}
     values |= {name: float(far(result, truth)) for name, far in distances.items()}
-    if first.takes == "grey":
-        small = resize(result, (given.shape[-2], given.shape[-1]), first.resize_kernel)
+    kernel = first.contract.resize_kernel
+    if first.contract.takes == "grey":
+        small = resize(result, (given.shape[-2], given.shape[-1]), kernel)
         values[LUMINANCE] = float((luminance(small) - given).abs().mean()) * UNITS_8_BIT
-    else:
-        values[CONSISTENCY] = float(low_res_error(result, given, first.resize_kernel))
+    elif first.degradation is None:  # else what is given is not to be agreed with
+        values[CONSISTENCY] = float(low_res_error(result, given, kernel))
     return values
 
 
@@ -240,7 +243,7 @@ class _Measuring:
     def _pair_values(
         self, way: Way, place: int, given: Tensor, result: Tensor, truth: Tensor
     ) -> dict[str, float]:
-        values = pair_values(way.stages[0].contract, given, result, truth, self.distances)
+        values = pair_values(way.stages[0], given, result, truth, self.distances)
         if way.repeated and place < SECOND_SEEDS:
             again = quantise(way.restore(given[0], self.seed + place + SECOND_SEED_AFTER)[None])
             between = {name: float(far(again, result)) for name, far in self.distances.items()}
@@ -256,7 +259,7 @@ class _Measuring:
 
 def _given(first: Stage) -> str:
     made = "grey" if first.contract.takes == "grey" else f"{first.contract.low_res_px} px"
-    return f"{REAL}, {made}"
+    return f"{REAL}, {made}" + ("" if first.degradation is None else ", damaged")
 
 
 def _means(values: Mapping[str, Sequence[float]]) -> list[Score]:

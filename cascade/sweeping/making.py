@@ -202,7 +202,7 @@ class RestoredMaking(Making):
 
     def _restore(self, places: Sequence[int]) -> Seen:
         stages = [stage for _, stage in self._pipeline.stages.items()]
-        restore, first = restoring(stages), stages[0].contract
+        restore = restoring(stages)
         observers = [Observer(self._extractor, self._pipeline.device) for _ in range(2)]
         values: dict[str, list[float]] = {}
         seconds, shown = [], []
@@ -211,8 +211,8 @@ class RestoredMaking(Making):
             begun = time.perf_counter()
             result = quantise(restore(given[0], self._seed + place)[None])
             seconds.append(time.perf_counter() - begun)
-            found = pair_values(first, given, result, truth, self._distances)
-            if first.takes == "grey":
+            found = pair_values(stages[0], given, result, truth, self._distances)
+            if stages[0].contract.takes == "grey":
                 found[COLOURFULNESS] = float(colourfulness(result))
                 found[THEIRS] = float(colourfulness(truth))
             for name, value in found.items():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.data.sources import open_source
@@ -182,6 +183,23 @@ def test_enlarging_is_measured_as_a_user_gets_it(
     assert found.whole.score("LR-consistency").value == pytest.approx(float(error), rel=1e-4)
     assert found.whole.score("PD-EffLite0 between two seeds").value > 0
     assert found.measured[0].score("PD-EffLite0 between two seeds") is None
+
+
+def test_a_stage_that_mends_is_given_damaged_pictures(
+    upsampler, held_out, measure, lite_of_random_weights
+):
+    upsampler.degradation = Degradation(probability=1, noise=(20.0, 30.0))
+    pipeline = CascadePipeline.from_stages({"upsampler": upsampler})
+    found = measure(pipeline, held_out, num_images=3)
+    simple = found.measured[0]
+    assert simple.given == "held-out pictures, 16 px, damaged"
+    truth, _ = Pictures(held_out, name="").read(range(3), upsampler.contract)
+    small = resize(truth, (16, 16), "bicubic")
+    given = quantise(upsampler.degradation.apply(truth, small, "bicubic", range(3)))
+    expected, clean = (psnr(resize(each, (32, 32), "bicubic"), truth) for each in (given, small))
+    assert simple.score("PSNR, dB").value == pytest.approx(float(expected.mean()))
+    assert float(expected.mean()) < float(clean.mean()) - 1
+    assert found.whole.score("LR-consistency") is None  # with what is damaged
 
 
 def test_upsamplers_are_measured_alone_at_their_own_sizes(
