@@ -1,9 +1,9 @@
 """A pipeline that enlarges or colours pictures, beside the pictures that it was to restore.
 
 Held-out pictures are made small, or grey, as the first stage's contract says, and damaged if it was
-trained to mend them. They are restored in turn as `cascade upscale` and `cascade colourise` do it. A
-stage of several is measured alone too, given held-out pictures of its own size. What costs nothing
-stands beside it: bicubic interpolation, or the grey picture itself.
+trained to mend them. They are restored in turn as `cascade upscale` and `cascade colourise` do it.
+A stage of several is measured alone too, given held-out pictures of its own size. What costs
+nothing stands beside it: bicubic interpolation, or the grey picture itself.
 
 Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255.
 
