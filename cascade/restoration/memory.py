@@ -41,9 +41,9 @@ def smaller_tiles_if_needed(
             if not is_out_of_memory(error):
                 raise
         if side // 2 < SMALLEST_TILE_PX:
+            less = ", or enlarge by a smaller scale" if stage.contract.takes == "low_res" else ""
             raise ContractError(
-                f"out of memory, even with tiles of {side} px; close other programs, or enlarge by "
-                "a smaller scale."
+                f"out of memory, even with tiles of {side} px; close other programs{less}."
             )
         side //= 2
         logger.warning("out of memory; trying again with tiles of %d px", side)

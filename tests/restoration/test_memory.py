@@ -30,12 +30,15 @@ def test_tiles_are_halved_until_they_fit(upsampler, error):
     assert tried == [512, 256, 128]
 
 
-def test_what_does_not_fit_at_all_is_one_clear_line(upsampler):
+def test_what_does_not_fit_at_all_is_one_clear_line(upsampler, colouriser):
     def sample(tile_px: int) -> None:
         raise MemoryError
 
-    with pytest.raises(ContractError, match="out of memory, even with tiles of 64 px; close other"):
+    said = "out of memory, even with tiles of 64 px; close other programs"
+    with pytest.raises(ContractError, match=f"{said}, or enlarge by a smaller scale.$"):
         smaller_tiles_if_needed(upsampler, 512, sample)
+    with pytest.raises(ContractError, match=f"{said}.$"):
+        smaller_tiles_if_needed(colouriser, 512, sample)
 
 
 def test_other_errors_pass_through(upsampler):
