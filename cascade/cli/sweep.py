@@ -18,7 +18,8 @@ def sweep(
         list[str] | None,
         typer.Argument(
             metavar="[[STAGE.]SETTING=VALUE,VALUE…]…",
-            help="What to try. Default: guidance, temperature, augmentation level and steps.",
+            help="What to try, in all combinations. Default: guidance, temperature, augmentation "
+            "level, steps and samplers, one change at a time.",
             show_default=False,
         ),
     ] = None,

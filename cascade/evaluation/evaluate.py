@@ -154,12 +154,7 @@ def _on(device: torch.device, distance: Distance) -> Distance:
 
 def _notes(found: Findings, dim: int, held_out: Pictures, training: Pictures | None) -> list[str]:
     """What one must know to read the figures."""
-    notes = list(found.notes)
-    if held_out.left_out:
-        notes.append(
-            f"{held_out.left_out} held-out pictures are of classes that the pipeline does not "
-            "know, and are left out."
-        )
+    notes = [*found.notes, *held_out.notes()]
     score = found.measured[-1].score("FD")
     if score is not None:
         notes += warn_of_few(min(score.n, score.n_reference), dim)

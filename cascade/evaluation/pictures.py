@@ -116,6 +116,15 @@ class Pictures:
         """Labels of the picture at a place, of the fields that the pipeline knows."""
         return self._known_labels(self.order[place])
 
+    def notes(self) -> list[str]:
+        """What one must know of them to read figures."""
+        if not self.left_out:
+            return []
+        return [
+            f"{self.left_out} {self.name} are of classes that the pipeline does not know, and are "
+            "left out."
+        ]
+
     def _known_labels(self, index: int) -> dict[str, str]:
         fields = [] if self._vocabulary is None else self._vocabulary.fields
         found = self.source.labels(index) if fields else {}

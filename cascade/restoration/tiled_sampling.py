@@ -50,6 +50,24 @@ class Known:
     mask: Tensor
 
 
+def tiled_sampler(stage: Stage, settings: SamplingSettings) -> PairSampler:
+    """The sampler that settings name, if the stage can sample tiles like this.
+
+    Raises:
+        ContractError: if it cannot.
+    """
+    sampler = make_sampler(
+        settings.sampler, stage.process, settings.steps, **settings.sampler_options()
+    )
+    if not isinstance(sampler, PairSampler) or settings.threshold == "dynamic":
+        raise ContractError(
+            "tiles need sampler ddim or ddpm, and threshold static or none; got "
+            f"{settings.sampler} and {settings.threshold}."
+        )
+    stage.check_settings(settings)
+    return sampler
+
+
 @torch.no_grad()
 def sample_tiled(
     stage: Stage,
@@ -91,15 +109,7 @@ def sample_tiled(
     """
     settings = settings or stage.sampling
     plan = _Plan(stage, image, tile_px=tile_px, overlap_px=overlap_px)
-    sampler = make_sampler(
-        settings.sampler, stage.process, settings.steps, **settings.sampler_options()
-    )
-    if not isinstance(sampler, PairSampler) or settings.threshold == "dynamic":
-        raise ContractError(
-            "tiles need sampler ddim or ddpm, and threshold static or none; got "
-            f"{settings.sampler} and {settings.threshold}."
-        )
-    stage.check_settings(settings)
+    sampler = tiled_sampler(stage, settings)
     noise = SeededNoise([seed], stream)
     conditions = plan.conditions(labels, settings.augmentation_level, noise)
     if precision == "auto" and stage.dtype != torch.float32:

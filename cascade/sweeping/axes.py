@@ -10,6 +10,7 @@ from typing import Any
 
 from cascade.errors import ContractError, nearest
 from cascade.pipeline import CascadePipeline
+from cascade.restoration.tiled_sampling import tiled_sampler
 from cascade.sampling_settings import SamplingSettings
 from cascade.stage import Stage
 
@@ -20,6 +21,7 @@ GUIDANCE = (1.0, 1.5, 2.0, 3.0, 5.0)
 TEMPERATURES = (0.4, 0.6, 0.8, 1.0)
 LEVEL_SHARES = (0.0, 0.25, 0.5, 1.0)  # of the range of augmentation that a stage was trained on
 STEP_FACTORS = (0.5, 1.0, 2.0)  # of the steps that a stage takes now
+USUAL_SAMPLERS = ("ddim", "ddpm", "dpmsolver++")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Candidate:
 
     Attributes:
         settings: of each stage, in their order.
-        values: of each axis, by its name.
+        values: of each axis, by its name; where stages that share an axis differ today, those of
+            all, as a text.
     """
 
     settings: Mapping[str, SamplingSettings]
@@ -94,9 +97,10 @@ def _read_axis(text: str, stages: Mapping[str, Stage]) -> Axis:
         raise ContractError(f"unknown sampling setting {setting!r}: {nearest(setting, SETTINGS)}")
     if dot and stage not in stages:
         raise ContractError(f"no stage {stage!r} in this pipeline: {nearest(stage, stages)}")
-    chosen = (stage,) if dot else tuple(n for n, s in stages.items() if _has(setting, s))
+    chosen = tuple(n for n, s in stages.items() if _has(setting, s) and stage in (n, ""))
     if not chosen:
-        raise ContractError(f"{setting}: no stage of this pipeline has a use for it; leave it out.")
+        who = f"stage {stage!r} has no" if dot else "no stage of this pipeline has a"
+        raise ContractError(f"{setting}: {who} use for it; leave it out.")
     values = tuple(dict.fromkeys(_read_value(setting, each.strip()) for each in listed.split(",")))
     return Axis(setting, chosen, values, name.strip())
 
@@ -124,12 +128,17 @@ def usual_axes(pipeline: CascadePipeline) -> list[Axis]:
     """What is worth trying of a pipeline of which nothing more is known.
 
     Guidance of a stage with classes, temperature and augmentation level of one that takes an
-    image, and half, the same and twice the number of steps.
+    image, half, the same and twice the number of steps, and some samplers; of these what the stage
+    can do.
     """
     axes = []
+    tiled = _works_in_tiles(pipeline)
     for name, stage in pipeline.stages.items():
         low, high = stage.contract.augmentation_range
-        values: dict[str, Sequence[Any]] = {"steps": _usual_steps(stage.sampling.steps)}
+        values: dict[str, Sequence[Any]] = {
+            "steps": [max(1, round(factor * stage.sampling.steps)) for factor in STEP_FACTORS],
+            "sampler": USUAL_SAMPLERS,
+        }
         if stage.labels is not None and stage.label_drop > 0:
             values["guidance"] = GUIDANCE
         if stage.contract.takes_image and high > low:
@@ -137,15 +146,61 @@ def usual_axes(pipeline: CascadePipeline) -> list[Axis]:
             values["augmentation_level"] = [round(level, 4) for level in levels]
         if stage.process.residual is not None:
             values["temperature"] = TEMPERATURES
-        axes += [
-            Axis(setting, (name,), tuple(dict.fromkeys(listed)), f"{name}.{setting}")
-            for setting, listed in values.items()
-        ]
+        for setting, listed in values.items():
+            able = [v for v in dict.fromkeys(listed) if _can(stage, setting, v, tiled=tiled)]
+            axes.append(Axis(setting, (name,), tuple(able), f"{name}.{setting}"))
     return axes
 
 
-def _usual_steps(steps: int) -> list[int]:
-    return [max(1, round(factor * steps)) for factor in STEP_FACTORS]
+def _works_in_tiles(pipeline: CascadePipeline) -> bool:
+    """Whether users get its pictures from `upscale` and `colourise`, which go tile by tile."""
+    return pipeline.stages[pipeline.stages.names[0]].contract.takes_image
+
+
+def _check(stage: Stage, settings: SamplingSettings, *, tiled: bool) -> None:
+    stage.check_settings(settings)
+    if tiled:
+        tiled_sampler(stage, settings)
+
+
+def _can(stage: Stage, setting: str, value: Any, *, tiled: bool) -> bool:
+    try:
+        _check(stage, stage.sampling.changed(**{setting: value}), tiled=tiled)
+    except ContractError:
+        return False
+    return True
+
+
+def one_at_a_time(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
+    """The settings of today, and those that differ from them in one axis.
+
+    Those of the last stages come first, so that they find what the stages before have made.
+
+    Args:
+        axes: in the order of the stages.
+        pipeline: whose settings are those of today.
+
+    Raises:
+        ContractError: if a stage cannot sample like one of them.
+    """
+    stages = dict(pipeline.stages.items())
+    today = _today(axes, stages)
+    found = [today]
+    for axis in reversed(axes):
+        for value in axis.values:
+            changed = _candidate([axis], [value], stages, tiled=_works_in_tiles(pipeline))
+            if changed.settings != today.settings:
+                found.append(Candidate(changed.settings, {**today.values, **changed.values}))
+    return found
+
+
+def _today(axes: Sequence[Axis], stages: Mapping[str, Stage]) -> Candidate:
+    values = {}
+    for axis in axes:
+        own = [getattr(stages[name].sampling, axis.setting) for name in axis.stages]
+        same = all(value == own[0] for value in own)
+        values[axis.name] = own[0] if same else " / ".join(value_text(value) for value in own)
+    return Candidate({name: stage.sampling for name, stage in stages.items()}, values)
 
 
 def combine(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
@@ -164,10 +219,10 @@ def combine(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
             f"{count} combinations are more than {MOST_CANDIDATES}; sweep fewer values at a time."
         )
     stages = dict(pipeline.stages.items())
-    today = {axis.name: getattr(stages[axis.stages[0]].sampling, axis.setting) for axis in axes}
-    current = Candidate({name: stage.sampling for name, stage in stages.items()}, today)
+    current = _today(axes, stages)
     found = [
-        _candidate(axes, values, stages) for values in itertools.product(*(a.values for a in axes))
+        _candidate(axes, values, stages, tiled=_works_in_tiles(pipeline))
+        for values in itertools.product(*(axis.values for axis in axes))
     ]
     if all(each.settings != current.settings for each in found):
         found.insert(0, current)
@@ -175,7 +230,7 @@ def combine(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
 
 
 def _candidate(
-    axes: Sequence[Axis], values: Sequence[Any], stages: Mapping[str, Stage]
+    axes: Sequence[Axis], values: Sequence[Any], stages: Mapping[str, Stage], *, tiled: bool
 ) -> Candidate:
     changes: dict[str, dict[str, Any]] = {name: {} for name in stages}
     for axis, value in zip(axes, values, strict=True):
@@ -183,5 +238,5 @@ def _candidate(
             changes[name][axis.setting] = value
     settings = {name: stages[name].sampling.changed(**each) for name, each in changes.items()}
     for name, each in settings.items():
-        stages[name].check_settings(each)
+        _check(stages[name], each, tiled=tiled)
     return Candidate(settings, {axis.name: value for axis, value in zip(axes, values, strict=True)})

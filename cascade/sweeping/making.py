@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cascade.conditioning.low_resolution import quantise
+from cascade.errors import ContractError
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.generated import labels_of
 from cascade.evaluation.metrics import colourfulness
@@ -29,6 +30,15 @@ from cascade.sampling_settings import SamplingSettings
 from cascade.sweeping.seen import MOST_SHOWN, Seen
 
 COLOURFULNESS, THEIRS = "colourfulness", "colourfulness of the originals"
+
+
+class NotFiniteError(ContractError):
+    """Settings give pictures of which nothing can be measured."""
+
+
+def _check_finite(images: Tensor, whose: str) -> None:
+    if not images.isfinite().all():
+        raise NotFiniteError(f"the pictures of {whose} are not finite numbers.")
 
 
 class Making(ABC):
@@ -47,6 +57,9 @@ class Making(ABC):
         Args:
             settings: of each stage.
             places: of the pictures.
+
+        Raises:
+            NotFiniteError: if they are not finite numbers.
         """
 
 
@@ -146,6 +159,7 @@ class GeneratedMaking(Making):
         finally:
             stage.sampling = before
         assert isinstance(result, CascadeOutput)
+        _check_finite(result.images, f"stage {name!r}")
         for place, labels in zip(places, result.labels, strict=True):
             self._labels[place] = self._labels.get(place, {}) | labels
         seconds = (time.perf_counter() - begun) / len(places)
@@ -210,6 +224,7 @@ class RestoredMaking(Making):
             given, truth = pairs(self._held_out, [place], stages)
             begun = time.perf_counter()
             result = quantise(restore(given[0], self._seed + place)[None])
+            _check_finite(result, "the pipeline")
             seconds.append(time.perf_counter() - begun)
             found = pair_values(stages[0], given, result, truth, self._distances)
             if stages[0].contract.takes == "grey":

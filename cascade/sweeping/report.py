@@ -102,17 +102,21 @@ def _curves(sweep: Sweep) -> Html:
     """For each axis of numbers, the best that each of its values reached in the first round."""
     axes = list(sweep.outcomes[0].candidate.values)
     words = next((axis for axis in axes if axis.rpartition(".")[2] in WORDS), None)
+    alone = all(len(_changed(sweep, each)) <= 1 for each in sweep.outcomes)
     charts = []
     for axis in axes:
         if axis.rpartition(".")[2] in WORDS:
             continue
-        lines = []
-        for number, (name, outcomes) in enumerate(_grouped(sweep.outcomes, words)):
+        lines, groups = [], _grouped(sweep.outcomes, words)
+        if alone:
+            groups = [("", [each for each in sweep.outcomes if _changed(sweep, each) <= {axis}])]
+        for number, (name, outcomes) in enumerate(groups):
             best: dict[float, float] = {}
             for each in outcomes:
                 value = find_score(each.first_scores, sweep.by).value
-                place = float(each.candidate.values[axis])
-                best[place] = _better(sweep, best.get(place), value)
+                place = each.candidate.values[axis]
+                if not isinstance(place, str):  # stages that differ today have no common place
+                    best[place] = _better(sweep, best.get(place), value)
             x = sorted(best)
             colour = f"hsl({(210 + 60 * number) % 360} 60% 50%)"
             lines.append(Series(x, [best[place] for place in x], name=name, colour=colour))
@@ -122,7 +126,15 @@ def _curves(sweep: Sweep) -> Html:
     if not charts:
         return Html("")
     text = "Each point: the best of all settings that have this value, on the images of round 1."
+    if alone:
+        text = "Each point: this value, and nothing else changed, on the images of round 1."
     return joined(side_by_side(charts), note(text))
+
+
+def _changed(sweep: Sweep, outcome: Outcome) -> set[str]:
+    """The axes in which it differs from the settings as they are."""
+    own = sweep.outcomes[sweep.today].candidate.values
+    return {axis for axis, value in outcome.candidate.values.items() if value != own[axis]}
 
 
 def _better(sweep: Sweep, before: float | None, value: float) -> float:

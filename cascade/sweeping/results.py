@@ -183,11 +183,14 @@ def check_figure(
     Raises:
         ContractError: if there will be none.
     """
-    takes = pipeline.stages[pipeline.stages.names[0]].contract.takes
+    first = pipeline.stages[pipeline.stages.names[0]]
     names = [f"KID-{extractor.name}", f"FD-{extractor.name}"]
-    if takes != "noise":
-        names += [*BETTER, *distances, LUMINANCE if takes == "grey" else CONSISTENCY]
-    names += [SHARE] if takes == "grey" else []
+    if first.contract.takes_image:
+        names += [*BETTER, *distances]
+    if first.contract.takes == "grey":
+        names += [LUMINANCE, SHARE]
+    elif first.is_upsampler and first.degradation is None:
+        names.append(CONSISTENCY)
     if not any(_means(by, name) for name in names):
         raise ContractError(f"no figure {by!r} of this pipeline; there are: {'; '.join(names)}.")
 

@@ -16,17 +16,17 @@ from pathlib import Path
 from torch import Tensor
 
 from cascade.data.source import ImageSource
-from cascade.errors import DataError
+from cascade.errors import ContractError, DataError
 from cascade.evaluation.bootstrap import warn_of_few
 from cascade.evaluation.evaluate import distances_on, task_of
 from cascade.evaluation.features import FeatureExtractor, find_extractor
 from cascade.evaluation.findings import REAL
 from cascade.evaluation.generated import check_enough
 from cascade.evaluation.pictures import Pictures, Report
-from cascade.evaluation.restored import TRUTH
+from cascade.evaluation.restored import FEWEST_FOR_DISTANCES, TRUTH
 from cascade.pipeline import CascadePipeline
-from cascade.sweeping.axes import Candidate, combine, read_axes, usual_axes
-from cascade.sweeping.making import GeneratedMaking, Making, RestoredMaking
+from cascade.sweeping.axes import Candidate, combine, one_at_a_time, read_axes, usual_axes
+from cascade.sweeping.making import GeneratedMaking, Making, NotFiniteError, RestoredMaking
 from cascade.sweeping.results import (
     Outcome,
     Preference,
@@ -68,8 +68,9 @@ def sweep(
     Args:
         pipeline: on its device.
         data: a folder, shards or a source of held-out pictures.
-        axes: what to try, such as `steps=10,20` or `upsampler.augmentation_level=0,0.1`; default:
-            guidance, temperature, augmentation level and steps, where a stage has a use for them.
+        axes: what to try in all combinations, such as `steps=10,20` or
+            `upsampler.augmentation_level=0,0.1`; default: guidance, temperature, augmentation
+            level, steps and samplers, where a stage has a use for them, one change at a time.
         out: folder that keeps what was measured, so that the same call again goes on.
         name: of the pipeline.
         num_images: of one combination; with a budget, at most. Default: 100; with a budget as many
@@ -85,14 +86,18 @@ def sweep(
         report: called with what is being done, how much of it is done, and of how much.
 
     Raises:
-        ContractError: if an axis, the budget or the figure does not fit the pipeline.
+        ContractError: if an axis, the budget or the figure does not fit the pipeline, or the
+            pipeline's own settings give pictures of which nothing can be measured.
         DataError: if there are too few pictures, or one is damaged or too small.
         OutputError: if the folder cannot be written.
     """
     generates = task_of(pipeline) == "generate"
     vocabulary = pipeline.labels if generates else None
     held_out = Pictures(data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir)
-    candidates = combine(read_axes(axes, pipeline) or usual_axes(pipeline), pipeline)
+    if axes:
+        candidates = combine(read_axes(axes, pipeline), pipeline)
+    else:
+        candidates = one_at_a_time(usual_axes(pipeline), pipeline)
     most = _most_images(num_images, budget_images, len(held_out), generates=generates)
     rounds = plan_rounds(len(candidates), most_images=most, budget_images=budget_images)
     if isinstance(extractor, str):
@@ -110,9 +115,8 @@ def sweep(
     else:
         held_out.check(most, last, told)
         making = RestoredMaking(pipeline, held_out, extractor, distances, seed)
-    basis = [weights_digest(pipeline.stages), extractor.fingerprint(), str(seed)]
-    kept = Kept(making, out / "seen", [*basis, *held_out.digests])
-    outcomes = _Rounds(kept, extractor, real, by, told).run(candidates, rounds)
+    kept = Kept(making, out / "seen", _basis(pipeline, held_out, extractor, seed))
+    outcomes, failed = _Rounds(kept, extractor, real, by, told).run(candidates, rounds)
     return Sweep(
         pipeline=name,
         data=held_out.path,
@@ -123,7 +127,7 @@ def sweep(
         outcomes=outcomes,
         today=_today(outcomes, pipeline),
         best=choose(outcomes, by, prefer),
-        notes=warn_of_few(rounds[-1].images, extractor.dim),
+        notes=[*failed, *held_out.notes(), *warn_of_few(rounds[-1].images, extractor.dim)],
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
     )
 
@@ -134,20 +138,50 @@ def _most_images(
     """Images of one combination, at most.
 
     Raises:
-        DataError: if fewer pictures are held out, and they are to be restored.
+        DataError: if there are too few, or fewer are held out than are to be restored.
     """
     usual = USUAL_IMAGES if budget_images is None else MOST_IMAGES
-    if num_images is None:
-        return min(held_out, usual)
-    if not generates and num_images > held_out:
-        raise DataError(f"{num_images} pictures were asked for, but there are {held_out} {REAL}.")
-    return num_images
+    wanted = min(held_out, usual) if num_images is None else num_images
+    if min(held_out, wanted) < FEWEST_FOR_DISTANCES:
+        raise DataError(
+            f"a sweep needs at least {FEWEST_FOR_DISTANCES} {REAL} and as many images of each "
+            f"combination, got {held_out} and {wanted}."
+        )
+    if not generates and wanted > held_out:
+        raise DataError(f"{wanted} pictures were asked for, but there are {held_out} {REAL}.")
+    return wanted
 
 
 def _today(outcomes: Sequence[Outcome], pipeline: CascadePipeline) -> int:
-    """Place of the settings that the pipeline has."""
+    """Place of the settings that the pipeline has.
+
+    Raises:
+        ContractError: if nothing could be measured of its pictures.
+    """
     own = {name: stage.sampling for name, stage in pipeline.stages.items()}
-    return next(p for p, each in enumerate(outcomes) if each.candidate.settings == own)
+    for place, each in enumerate(outcomes):
+        if each.candidate.settings == own:
+            return place
+    raise ContractError(
+        "with the settings as they are, the pipeline's pictures are not finite numbers; change "
+        "them, or train it again."
+    )
+
+
+def _basis(
+    pipeline: CascadePipeline, held_out: Pictures, extractor: FeatureExtractor, seed: int
+) -> list[str]:
+    """All that images and what is seen of them depend on, but for the settings."""
+    stages = {name: stage.config() | {"sampling": {}} for name, stage in pipeline.stages.items()}
+    labels = [held_out.labels(place) for place in range(len(held_out))]
+    return [
+        weights_digest(pipeline.stages),
+        json.dumps([stages, labels]),
+        extractor.fingerprint(),
+        pipeline.device.type,
+        str(seed),
+        *held_out.digests,
+    ]
 
 
 class Kept:
@@ -193,20 +227,28 @@ class _Rounds:
     by: str
     report: Report
 
-    def run(self, candidates: Sequence[Candidate], rounds: Sequence[Round]) -> list[Outcome]:
-        """All outcomes, best first."""
+    def run(
+        self, candidates: Sequence[Candidate], rounds: Sequence[Round]
+    ) -> tuple[list[Outcome], list[str]]:
+        """All outcomes, best first, and of which combinations nothing could be measured."""
         outcomes: dict[int, Outcome] = {}
+        failed = []
         staying = list(range(len(candidates)))
         for number, each in enumerate(rounds):
             what = "settings" if len(rounds) == 1 else f"round {number + 1} of {len(rounds)}"
             for done, place in enumerate(staying):  # as they come, to run first stages once
                 self.report(what, done, len(staying))
-                outcomes[place] = self._measure(candidates[place], each.images, outcomes.get(place))
+                try:
+                    before = outcomes.pop(place, None)
+                    outcomes[place] = self._measure(candidates[place], each.images, before)
+                except NotFiniteError as error:
+                    failed.append(f"{candidates[place].text()}: left out, since {error}")
+            staying = [place for place in staying if place in outcomes]
             self.report(what, len(staying), len(staying))
             if number + 1 < len(rounds):
                 best = sorted(staying, key=lambda place: merit(outcomes[place], self.by))
                 staying = sorted(best[: rounds[number + 1].candidates])
-        return in_order(list(outcomes.values()), self.by)
+        return in_order(list(outcomes.values()), self.by), failed
 
     def _measure(self, candidate: Candidate, images: int, before: Outcome | None) -> Outcome:
         seen = self.kept.seen(candidate, images)

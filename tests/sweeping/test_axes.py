@@ -6,7 +6,7 @@ import pytest
 
 from cascade.errors import ContractError
 from cascade.pipeline import CascadePipeline
-from cascade.sweeping.axes import combine, read_axes, usual_axes
+from cascade.sweeping.axes import combine, one_at_a_time, read_axes, usual_axes
 
 
 def test_an_axis_without_a_stage_is_of_all_stages_that_have_a_use_for_it(cascade):
@@ -41,8 +41,10 @@ def test_the_usual_axes_are_what_the_stages_have_a_use_for(cascade, colouriser):
     names = {axis.name for axis in usual_axes(cascade)}
     assert names == {
         "base.steps",
+        "base.sampler",
         "base.guidance",
         "upsampler.steps",
+        "upsampler.sampler",
         "upsampler.guidance",
         "upsampler.augmentation_level",
     }
@@ -50,7 +52,43 @@ def test_the_usual_axes_are_what_the_stages_have_a_use_for(cascade, colouriser):
     assert level.values == (0.0, 0.25, 0.5, 1.0)
     colouriser.labels = None
     alone = CascadePipeline.from_stages({"colours": colouriser})
-    assert {a.setting for a in usual_axes(alone)} == {"steps", "augmentation_level"}
+    found = {a.setting: a.values for a in usual_axes(alone)}
+    assert set(found) == {"steps", "sampler", "augmentation_level"}
+    assert found["sampler"] == ("ddim", "ddpm")  # pictures of any size are coloured in tiles
+
+
+def test_usual_values_are_those_that_the_stage_can_take(cascade):
+    base = cascade.stages["base"]
+    longest = base.process.schedule.train_steps
+    base.sampling = base.sampling.changed(steps=longest, eta=0.5)
+    found = {axis.name: axis.values for axis in usual_axes(cascade)}
+    assert found["base.steps"] == (longest // 2, longest)
+    assert found["base.sampler"] == ("ddim",)
+
+
+def test_one_change_at_a_time(cascade):
+    axes = read_axes(["base.steps=2,3,4", "upsampler.guidance=1,2,3"], cascade)
+    found = one_at_a_time(axes, cascade)
+    values = [(c.values["base.steps"], c.values["upsampler.guidance"]) for c in found]
+    assert values == [(4, 1.0), (4, 2.0), (4, 3.0), (2, 1.0), (3, 1.0)]
+    for (steps, guidance), each in zip(values, found, strict=True):
+        assert each.settings["base"] == cascade.stages["base"].sampling.changed(steps=steps)
+        own = cascade.stages["upsampler"].sampling
+        assert each.settings["upsampler"] == own.changed(guidance=guidance)
+
+
+def test_stages_that_differ_today_are_not_said_to_be_alike(cascade):
+    upsampler = cascade.stages["upsampler"]
+    upsampler.sampling = upsampler.sampling.changed(steps=7)
+    found = combine(read_axes(["steps=4,5"], cascade), cascade)
+    assert [each.text() for each in found] == ["steps 4 / 7", "steps 4", "steps 5"]
+
+
+def test_what_goes_tile_by_tile_is_swept_over_what_tiles_can_do(upsampler):
+    upsampler.labels = None
+    alone = CascadePipeline.from_stages({"up": upsampler})
+    with pytest.raises(ContractError, match="tiles need sampler ddim or ddpm"):
+        combine(read_axes(["sampler=ddim,heun"], alone), alone)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +102,8 @@ def test_the_usual_axes_are_what_the_stages_have_a_use_for(cascade, colouriser):
         ("guidance=much", "guidance takes numbers, got 'much'"),
         ("steps=0", "0"),
         ("sampler=dddim", "ddim"),
-        ("base.temperature=0.5", "temperature 0.5 is for stages that take an image"),
+        ("base.temperature=0.5", "temperature: stage 'base' has no use for it"),
+        ("base.augmentation_level=0,0.1", "augmentation_level: stage 'base' has no use for it"),
     ],
 )
 def test_a_wrong_axis_is_refused(cascade, text, said):

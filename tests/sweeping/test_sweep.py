@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
+from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.low_resolution import quantise
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
@@ -141,6 +142,73 @@ def test_other_weights_are_not_mistaken_for_these(cascade, held_out, run):
     assert first.outcomes[0].scores[1].value != second.outcomes[0].scores[1].value
 
 
+def test_other_contracts_and_labels_are_not_mistaken_for_these(cascade, held_out, run, monkeypatch):
+    made = []
+    original = GeneratedMaking.make
+    monkeypatch.setattr(
+        making_module.GeneratedMaking,
+        "make",
+        lambda self, s, places: made.append(len(places)) or original(self, s, places),
+    )
+    run(cascade, held_out, "base.steps=4", num_images=6)
+    assert made == [6]
+    (held_out / "dog").rename(held_out / "dogs")
+    (held_out / "cat").rename(held_out / "dog")
+    (held_out / "dogs").rename(held_out / "cat")
+    run(cascade, held_out, "base.steps=4", num_images=6)
+    assert made == [6, 6]
+    stage = cascade.stages["upsampler"]
+    stage.contract = replace(stage.contract, quantised=not stage.contract.quantised)
+    run(cascade, held_out, "base.steps=4", num_images=6)
+    assert made == [6, 6, 6]
+
+
+def test_settings_whose_pictures_are_no_numbers_are_left_out_and_named(cascade, held_out, run):
+    axes = ("base.guidance=1e38,1", "base.threshold=none")
+    found = run(cascade, held_out, *axes, num_images=6)
+    assert values_of(found, "base.guidance") == [1, 1]
+    (note,) = [note for note in found.notes if "left out" in note]
+    assert note == (
+        "base.guidance 1e+38, base.threshold none: left out, since the pictures of stage 'base' "
+        "are not finite numbers."
+    )
+    assert note in render(found).replace("&#x27;", "'")
+    with torch.no_grad():
+        next(iter(cascade.stages["upsampler"].parameters())).fill_(float("nan"))
+    with pytest.raises(ContractError, match=r"settings as they are, .* are not finite numbers"):
+        run(cascade, held_out, "base.steps=2", num_images=6)
+
+
+def test_pictures_of_other_classes_are_counted(cascade, held_out, run):
+    (held_out / "cat").rename(held_out / "horse")
+    found = run(cascade, held_out, "base.steps=4", num_images=6)
+    assert "8 held-out pictures are of classes that the pipeline does not know" in found.notes[0]
+
+
+def test_without_axes_one_setting_is_changed_at_a_time(cascade, held_out, run):
+    found = run(cascade, held_out, num_images=6)
+    own = found.outcomes[found.today].candidate.values
+    changed = [
+        [axis for axis, value in each.candidate.values.items() if value != own[axis]]
+        for each in found.outcomes
+    ]
+    assert sorted(map(len, changed)) == [0] + [1] * (len(changed) - 1)
+    steps = [
+        each.first_scores[0].value
+        for each, axes in zip(found.outcomes, changed, strict=True)
+        if axes in ([], ["base.steps"])
+    ]
+    chart = next(c for c in render(found).split("<figure")[1:] if ">base.steps<" in c)
+    low, high = min(steps), max(steps)
+    drawn = [float(p.split(",")[1]) for p in chart.split('points="')[1].split('"')[0].split()]
+    assert len(drawn) == len(steps) == 3
+    heights = sorted(round((high - y) / (high - low), 2) for y in steps)
+    places = sorted(
+        round((y - min(drawn)) / (max(drawn) - min(drawn)), 2) for y in drawn
+    )  # pixels are counted from the top
+    assert places == pytest.approx(heights, abs=0.02)
+
+
 def test_halving_keeps_the_best_third(cascade, held_out, run):
     steps = ",".join(str(number) for number in range(1, 12))
     found = run(cascade, held_out, f"base.steps={steps}", budget_images=250, num_images=90)
@@ -243,3 +311,15 @@ def test_more_pictures_than_are_held_out_cannot_be_restored(
     pipeline = CascadePipeline.from_stages({"up": upsampler})
     with pytest.raises(DataError, match="17 pictures were asked for, but there are 16"):
         run(pipeline, held_out, "steps=1", num_images=17)
+    for few in (-1, 0, 1):
+        with pytest.raises(DataError, match=rf"at least 2 held-out pictures .* got 16 and {few}"):
+            run(pipeline, held_out, "steps=1", num_images=few)
+
+
+def test_what_mends_has_no_consistency_to_decide_by(
+    upsampler, held_out, run, lite_of_random_weights
+):
+    upsampler.labels, upsampler.degradation = None, Degradation()
+    pipeline = CascadePipeline.from_stages({"up": upsampler})
+    with pytest.raises(ContractError, match="no figure 'LR' of this pipeline"):
+        run(pipeline, held_out, "steps=1", num_images=3, by="LR")
