@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from cascade.sampling_settings import SamplingSettings
 from cascade.stage import Stage
 
 HEAD = """---
@@ -47,10 +48,33 @@ def describe(stages: Mapping[str, Stage]) -> str:
 
 
 def _row(name: str, stage: Stage) -> str:
-    contract, sampling = stage.contract, stage.sampling
+    contract = stage.contract
     parameters = sum(parameter.numel() for parameter in stage.parameters())
     return (
         f"| {name} | {contract.taken} | {contract.size_px} px | {stage.network.component} "
         f"| {parameters / 1e6:.2f} M | {stage.process.prediction} "
-        f"| {sampling.sampler}, {sampling.steps} steps, guidance {sampling.guidance} |"
+        f"{_sampling_cell(stage.sampling)}"
     )
+
+
+def _sampling_cell(sampling: SamplingSettings) -> str:
+    return f"| {sampling.sampler}, {sampling.steps} steps, guidance {sampling.guidance} |"
+
+
+def with_sampling(
+    text: str, before: Mapping[str, SamplingSettings], after: Mapping[str, SamplingSettings]
+) -> str:
+    """A card whose table of stages says how they sample now; other cards stay as they are.
+
+    Args:
+        text: of the card.
+        before: settings of each stage when it was written.
+        after: those of now.
+    """
+    lines = text.split("\n")
+    for place, line in enumerate(lines):
+        name = line.removeprefix("| ").partition(" |")[0]
+        old = _sampling_cell(before[name]) if name in before else ""
+        if old and line.endswith(old):
+            lines[place] = line.removesuffix(old) + _sampling_cell(after[name])
+    return "\n".join(lines)

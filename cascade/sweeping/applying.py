@@ -1,18 +1,26 @@
-"""Writes the settings that a sweep found into a pipeline's folder: its stages and its recipe."""
+"""Writes the settings that a sweep found into a pipeline's folder: its recipe, stages and card."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from cascade.build import saved_folder
-from cascade.errors import CascadeError, OutputError
+from cascade.build import apply_sampling, saved_folder
+from cascade.errors import CascadeError, OutputError, WeightsError
 from cascade.files import atomic_file
+from cascade.model_card import with_sampling
+from cascade.recipe import load_pipeline_recipe
 from cascade.sampling_settings import SamplingSettings
+from cascade.stage_files import threshold_config
 from cascade.weights import read_json
+
+Settings = Mapping[str, SamplingSettings]
+DOCUMENT_START = re.compile(r"(?:[^\S\n]*(?:#[^\n]*)?\n)*---[^\S\n]*\n")
 
 
 def check_applicable(name: str) -> Path:
@@ -25,10 +33,21 @@ def check_applicable(name: str) -> Path:
         CascadeError: if it is on the Hub only or cannot be changed, or a package is missing.
     """
     _yaml()
-    return saved_folder(name)
+    folder = saved_folder(name)
+    recipe = folder / "pipeline.yaml"
+    if recipe.is_file() and (folder / "model_index.json").is_file():
+        named = [section.name for section in load_pipeline_recipe(recipe).stages]
+        there = read_json(folder / "stages" / "chain.json").get("stages")
+        if named != there:
+            raise OutputError(
+                f"{recipe}: its stages {named} are not those of the pipeline, {there}; mend or "
+                "remove it."
+            )
+        _read_recipe(recipe)
+    return folder
 
 
-def apply_settings(folder: Path, settings: Mapping[str, SamplingSettings]) -> list[Path]:
+def apply_settings(folder: Path, settings: Settings) -> list[Path]:
     """Make settings those that a saved pipeline samples with unless told otherwise.
 
     Args:
@@ -39,41 +58,91 @@ def apply_settings(folder: Path, settings: Mapping[str, SamplingSettings]) -> li
         The files that were changed.
 
     Raises:
+        RecipeError: if the recipe is damaged.
         WeightsError: if a stage is missing or damaged.
         OutputError: if a file cannot be written.
     """
-    changed: dict[str, dict[str, Any]] = {}
+    before = {name: _settings_of(folder / "stages" / name) for name in settings}
+    changed = {
+        name: {k: v for k, v in asdict(wanted).items() if getattr(before[name], k) != v}
+        for name, wanted in settings.items()
+    }
     written = []
+    recipe, card = folder / "pipeline.yaml", folder / "README.md"
+    # The stages last: as long as they differ from the settings, the same call again goes on.
+    if recipe.is_file():
+        written += _change_recipe(recipe, changed, settings)
+    if card.is_file():
+        text = card.read_text(encoding="utf-8", errors="surrogateescape")
+        if (new := with_sampling(text, before, settings)) != text:
+            written.append(_write(card, new))
     for name, wanted in settings.items():
-        file = folder / "stages" / name / "stage.json"
-        values = read_json(file)
-        new = asdict(wanted)
-        changed[name] = {k: v for k, v in new.items() if values["sampling"].get(k) != v}
         if changed[name]:
-            _write(file, json.dumps(values | {"sampling": new}, indent=2) + "\n")
-            written.append(file)
-    recipe = folder / "pipeline.yaml"
-    if recipe.is_file() and _change_recipe(recipe, changed):
-        written.append(recipe)
+            written += _change_stage(folder / "stages" / name, wanted)
     return written
 
 
-def _change_recipe(file: Path, changed: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Put values into a recipe, whose comments and order stay; whether there were any."""
+def _settings_of(stage: Path) -> SamplingSettings:
+    try:
+        return SamplingSettings(**read_json(stage / "stage.json")["sampling"])
+    except (LookupError, TypeError) as error:
+        raise WeightsError(f"{stage / 'stage.json'} does not describe a stage: {error}.") from error
+
+
+def _change_stage(stage: Path, wanted: SamplingSettings) -> list[Path]:
+    written = []
+    for file, new in (
+        (stage / "scheduler" / "scheduler_config.json", threshold_config(wanted)),
+        (stage / "stage.json", {"sampling": asdict(wanted)}),
+    ):
+        values = read_json(file)
+        if values | new != values:
+            written.append(_write(file, json.dumps(values | new, indent=2) + "\n"))
+    return written
+
+
+def _change_recipe(
+    file: Path, changed: Mapping[str, Mapping[str, Any]], settings: Settings
+) -> list[Path]:
+    """Put values into a recipe, whose comments, order and long lines stay."""
+    start, recipe = _read_recipe(file)
+    sections = {section["name"]: section for section in recipe["stages"]}
+    is_changed = False
+    for section in load_pipeline_recipe(file).stages:
+        name, given = section.name, section.sampling.model_dump(exclude_none=True)
+        wanted = asdict(settings[name])
+        new = {key: wanted[key] for key, value in given.items() if value != wanted[key]}
+        new |= changed[name]
+        if any(given.get(key) != value for key, value in new.items()):
+            sections[name].setdefault("sampling", {}).update(new)
+            is_changed = True
+    if not is_changed:
+        return []
+    text = StringIO()
+    _yaml().dump(recipe, text)
+    with atomic_file(file) as temporary:
+        temporary.write_text(start + text.getvalue(), encoding="utf-8")
+        for section in load_pipeline_recipe(temporary).stages:
+            if apply_sampling(settings[section.name], section.sampling) != settings[section.name]:
+                raise OutputError(
+                    f"{file}: stage {section.name!r} shares its settings with another one, so that "
+                    "they cannot be changed; write them out for each."
+                )
+    return [file]
+
+
+def _read_recipe(file: Path) -> tuple[str, Any]:
+    """What stands before the document, and the document with its comments."""
+    from ruamel.yaml.error import YAMLError
+
     yaml = _yaml()
     try:
-        recipe = yaml.load(file.read_text(encoding="utf-8"))
-        sections = {section["name"]: section for section in recipe["stages"]}
-        for name, values in changed.items():
-            if values:
-                sections[name].setdefault("sampling", {}).update(values)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        text = file.read_text(encoding="utf-8")
+        found = DOCUMENT_START.match(text)
+        start = found.group() if found else ""
+        return start, yaml.load(text.removeprefix(start))
+    except (OSError, ValueError, YAMLError) as error:
         raise OutputError(f"{file}: cannot be changed ({error}).") from error
-    if not any(changed.values()):
-        return False
-    with atomic_file(file) as temporary:
-        yaml.dump(recipe, temporary)
-    return True
 
 
 def _yaml() -> Any:
@@ -91,11 +160,12 @@ def _yaml() -> Any:
         ) from error
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.width = 100
+    yaml.width = 10_000  # long lines stay long
     yaml.preserve_quotes = True
     return yaml
 
 
-def _write(file: Path, text: str) -> None:
+def _write(file: Path, text: str) -> Path:
     with atomic_file(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+    return file

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from cascade.pipeline import CascadePipeline
 
@@ -30,7 +31,17 @@ def test_the_best_settings_are_found_written_and_applied(command, trained, pictu
     assert f"best by KID: base.steps {best['values']['base.steps']}" in done.out
     assert {"report.html", "strips.png", "sweep.json", "seen"} == {p.name for p in out.iterdir()}
     loaded = CascadePipeline.from_pretrained(mine)
-    assert loaded.stages["base"].sampling.steps == best["values"]["base.steps"]
+    steps = best["values"]["base.steps"]
+    assert loaded.stages["base"].sampling.steps == steps
+    told = CascadePipeline.from_pretrained(trained.pipeline)(
+        seed=3, steps={"base": steps}, output_type="pt"
+    )
+    assert torch.equal(loaded(seed=3, output_type="pt").images, told.images)
+    joined = ["--stage", f"base={trained.base}", "--stage", f"upsampler={trained.upsampler}"]
+    assert command("chain", mine, *joined, "--out", tmp_path / "again").code == 0
+    rechained = CascadePipeline.from_pretrained(tmp_path / "again")
+    for name, stage in loaded.stages.items():
+        assert rechained.stages[name].sampling == stage.sampling
     again = command(*line)
     assert again.code == 0, again.err
     assert "has these settings already" in again.out
