@@ -24,9 +24,10 @@ from emoji_card import read_all
 from cascade.build import build_trainer
 from cascade.data.sources import open_source
 from cascade.diffusion.noise import derive_seed
-from cascade.evaluation.extractors import extract_features, load_extractor
+from cascade.evaluation.features import extract_features
 from cascade.evaluation.metrics import frechet_distance
 from cascade.imaging.writing import contact_sheet, save_png
+from cascade.networks.efficientnet import load_efficientnet
 from cascade.recipe import (
     StageRecipe,
     TransformerSection,
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/backbones"))
     arguments = parser.parse_args()
 
-    extractor = load_extractor("lite2")
+    extractor = load_efficientnet("lite2")
     real = read_all(open_source(arguments.data), 64)
     features = extract_features(extractor, real, resized_px=INPUT_PX)
     chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))

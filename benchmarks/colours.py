@@ -32,9 +32,10 @@ from torch import Tensor
 from cascade.conditioning.grey import impose_luminance, luminance
 from cascade.conditioning.low_resolution import quantise
 from cascade.errors import CascadeError
-from cascade.evaluation.extractors import EfficientNetLite, extract_features, load_extractor
+from cascade.evaluation.features import extract_features
 from cascade.evaluation.metrics import colourfulness, kernel_distance, psnr
 from cascade.imaging.writing import contact_sheet, save_png
+from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.restoration.colouring import Colouring, colourise_image
 
 COLUMNS = {"KID x1000": 1, "colourful": 2, "share": 2, "PSNR dB": 2, "luma": 2, "s/image": 2}
@@ -45,7 +46,7 @@ def main() -> None:
     """Run every method on the same views and print the table."""
     arguments = parse_arguments()
     try:
-        extractor = load_extractor("lite0")
+        extractor = load_efficientnet("lite0")
         methods = all_methods(arguments)
         truth = read_crops(arguments.data, arguments.count)
     except CascadeError as error:

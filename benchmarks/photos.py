@@ -38,7 +38,7 @@ from cascade import Stage, open_source
 from cascade.build import find_stage, load_pipeline
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.errors import CascadeError, DataError, WeightsError
-from cascade.evaluation.extractors import EfficientNetLite, extract_features, load_extractor
+from cascade.evaluation.features import extract_features
 from cascade.evaluation.metrics import (
     kernel_distance,
     low_res_error,
@@ -48,6 +48,7 @@ from cascade.evaluation.metrics import (
 )
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, save_png
+from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.restoration.upscaling import Upscaling, upscale_image
 
 SCALE = 4
@@ -59,7 +60,7 @@ def main() -> None:
     """Run every method on the same crops and print the table."""
     arguments = parse_arguments()
     try:
-        extractor = load_extractor("lite0")
+        extractor = load_efficientnet("lite0")
         methods = all_methods(arguments)
         truth = read_crops(arguments.data, arguments.count)
     except CascadeError as error:

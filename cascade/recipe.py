@@ -85,6 +85,7 @@ class UNetSection(Section):
     channels: list[Annotated[Whole, Field(gt=0)]] = Field(default=[64, 128, 256], min_length=1)
     blocks: Whole = Field(default=2, gt=0, le=100)
     attention: list[bool] | None = None
+    encoder_channels: Whole = Field(default=0, ge=0, le=10_000)
 
 
 class TransformerSection(Section):

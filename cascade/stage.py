@@ -78,6 +78,8 @@ class Stage(nn.Module):
         takes_level = embedding is not None and embedding.level_embedding is not None
         if takes_level != contract.takes_image:
             raise ContractError("contract and network disagree whether the stage takes an image.")
+        if network.encoder is not None and not contract.takes_image:
+            raise ContractError("encoder_channels are for stages that take an image.")
         disturbs = blur_probability > 0 or degradation is not None
         if disturbs and contract.takes != "low_res":
             raise ContractError(
@@ -519,6 +521,7 @@ class Stage(nn.Module):
             "network": self.network.component,
             "patch_size": self.network.patch_size,
             "size_multiple_px": self.network.size_multiple_px,
+            "encoder": self.network.encoder is not None,
             "contract": self.contract.to_dict(),
             "labels": None if self.labels is None else self.labels.fields,
             "label_drop": self.label_drop,

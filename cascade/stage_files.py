@@ -16,11 +16,12 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import CascadeError, WeightsError
 from cascade.networks.embedding import ConditionEmbedding
+from cascade.networks.image_encoder import ImageEncoder
 from cascade.networks.stage_network import NETWORKS, StageNetwork
 from cascade.sampling_settings import SamplingSettings
 from cascade.weights import load_component, read_json, save_component
 
-STAGE_ENTRIES = ("stage.json", "embedding", "scheduler", *NETWORKS)
+STAGE_ENTRIES = ("stage.json", "embedding", "encoder", "scheduler", *NETWORKS)
 
 
 def write_stage(
@@ -36,7 +37,7 @@ def write_stage(
 
     Args:
         folder: where to.
-        network: backbone and embedding, whose weights are written.
+        network: backbone, embedding and encoder, whose weights are written.
         process: of which diffusers' scheduler is described.
         sampling: the same.
         config: of the stage, for `stage.json`.
@@ -45,6 +46,8 @@ def write_stage(
     save_component(network.backbone, folder / network.component, dtype=dtype)
     if network.embedding is not None:
         save_component(network.embedding, folder / "embedding", dtype=dtype)
+    if network.encoder is not None:
+        save_component(network.encoder, folder / "encoder", dtype=dtype)
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
     scheduler = scheduler_config(process, sampling)
     for name, values in (("scheduler/scheduler_config", scheduler), ("stage", config)):
@@ -102,7 +105,10 @@ def _stage_arguments(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     embedding = None
     if config["labels"] or contract.takes_image:
         embedding = load_component(ConditionEmbedding, folder / "embedding")
-    damage = config.get("degradation")  # not known to the first stages that were saved
+    encoder = None
+    if config.get("encoder"):  # not known to the first stages that were saved, nor is the next
+        encoder = load_component(ImageEncoder, folder / "encoder")
+    damage = config.get("degradation")
     image_drop = "image_drop" if "image_drop" in config else "low_res_drop"  # its name before
     return {
         "network": network_class(
@@ -110,6 +116,7 @@ def _stage_arguments(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             embedding,
             patch_size=config["patch_size"],
             size_multiple_px=config["size_multiple_px"],
+            encoder=encoder,
         ),
         "process": NoiseProcess(NoiseSchedule(**config["schedule"]), **config["process"]),
         "contract": contract,

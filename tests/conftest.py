@@ -21,8 +21,8 @@ from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
-from cascade.evaluation.extractors import EfficientNetLite
 from cascade.evaluation.features import FeatureExtractor
+from cascade.networks.efficientnet import EfficientNetLite
 from cascade.pipeline import CascadePipeline
 from cascade.sampling_settings import SamplingSettings
 from cascade.stage import Stage
@@ -273,7 +273,7 @@ def lite_of_random_weights(monkeypatch):
 
     torch.manual_seed(0)
     network = EfficientNetLite().eval()
-    monkeypatch.setattr(module, "load_extractor", lambda size: network)
+    monkeypatch.setattr(module, "load_efficientnet", lambda size: network)
     return network
 
 

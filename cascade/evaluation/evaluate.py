@@ -10,7 +10,6 @@ import torch
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError
 from cascade.evaluation.bootstrap import warn_of_few
-from cascade.evaluation.extractors import load_extractor
 from cascade.evaluation.features import FeatureExtractor, find_extractor
 from cascade.evaluation.findings import REAL, Findings
 from cascade.evaluation.generated import evaluate_generated
@@ -19,6 +18,7 @@ from cascade.evaluation.pictures import Pictures, Report
 from cascade.evaluation.restored import Distance, evaluate_restored
 from cascade.evaluation.scores import Evaluation, Task
 from cascade.evaluation.sheets import make_sheets
+from cascade.networks.efficientnet import load_efficientnet
 from cascade.pipeline import CascadePipeline
 from cascade.training.provenance import command_line, hardware, versions
 
@@ -137,7 +137,7 @@ def distances_on(device: torch.device, lpips_path: Path | None = None) -> dict[s
         CascadeError: if a package is missing.
         WeightsError: if weights cannot be had.
     """
-    lite = load_extractor("lite0").to(device)
+    lite = load_efficientnet("lite0").to(device)
     distances = {f"PD-{lite.name}": _on(device, lambda a, b: perceptual_distance(lite, a, b))}
     if lpips_path is not None:
         from cascade.evaluation.published_extractors import LearnedDistance

@@ -13,11 +13,12 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import final, get_args
 
+import torch
 from torch import Tensor, nn
 
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.errors import ContractError, nearest
-from cascade.evaluation.extractors import EfficientNetLite, Size, load_extractor
+from cascade.networks.efficientnet import EfficientNetLite, Size, load_efficientnet
 from cascade.weights import weights_digest
 
 EXTRACTORS = (*get_args(Size), "inception", "clip", "dinov2")
@@ -67,7 +68,7 @@ class LiteFeatures(FeatureExtractor):
     network: EfficientNetLite
 
     def __init__(self, size: Size = "lite0") -> None:
-        self.network = load_extractor(size)
+        self.network = load_efficientnet(size)
         self.name = self.network.name
         self.dim = self.network._fc.in_features
         self.resizing = f"antialiased bicubic to {LITE_PX} px"
@@ -107,3 +108,31 @@ def find_extractor(name: str, path: Path | None = None) -> FeatureExtractor:
     if name not in transformers:
         raise ContractError(f"unknown extractor {name!r}: {nearest(name, EXTRACTORS)}")
     return published.TransformerFeatures(transformers[name], path)
+
+
+@torch.no_grad()
+def extract_features(
+    extractor: EfficientNetLite,
+    images: Tensor,
+    *,
+    resized_px: int | None = None,
+    batch_size: int = 32,
+) -> Tensor:
+    """Pooled features of images, in parts.
+
+    Args:
+        extractor: on the device of the images.
+        images: (B, 3, H, W) in [-1, 1].
+        resized_px: side that the images are resized to first (antialiased bicubic); default: as
+            they are.
+        batch_size: images in one forward.
+
+    Returns:
+        (B, F) float64.
+    """
+    parts = []
+    for part in images.split(batch_size):
+        if resized_px is not None:
+            part = resize(part, (resized_px, resized_px), "bicubic")
+        parts.append(extractor(part))
+    return torch.cat(parts).double()

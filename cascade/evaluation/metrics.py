@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cascade.conditioning.low_resolution import ResizeKernel, quantise, resize
 from cascade.errors import CascadeError, ContractError
-from cascade.evaluation.extractors import EfficientNetLite
+from cascade.networks.efficientnet import EfficientNetLite
 
 KID_SUBSETS = 100
 KID_SUBSET_IMAGES = 100

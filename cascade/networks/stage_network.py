@@ -1,6 +1,6 @@
 """The networks of a stage behind one call: (x_t, t, conditions) -> output.
 
-Images are concatenated by channel, vectors summed, and a pixel unshuffle moves the work to a lower
+Images, and what an encoder sees in them, are concatenated by channel, vectors summed, and a pixel unshuffle moves the work to a lower
 resolution; what remains is a plain diffusers U-Net or our pixel transformer, which can be loaded on
 its own.
 
@@ -22,19 +22,21 @@ from torch import Tensor, nn
 from cascade.conditioning.conditions import Conditions
 from cascade.errors import ContractError, RecipeError
 from cascade.networks.embedding import ConditionEmbedding
+from cascade.networks.image_encoder import ImageEncoder
 from cascade.networks.transformer import PixelTransformer
 
 HEAD_CHANNELS = 64
 
 
 class StageNetwork(nn.Module, ABC):
-    """A backbone, its condition embedding, and the shuffle between pixels and patches.
+    """A backbone, its condition embedding and encoder, and the shuffle of pixels into patches.
 
     Args:
         backbone: called as diffusers' `UNet2DConditionModel` is.
         embedding: of labels and augmentation level; None if the stage has neither.
         patch_size: side in pixels of the square that is folded into channels before the backbone.
         size_multiple_px: image sides must be multiples of it.
+        encoder: of the given image, whose features are concatenated too; None for none.
     """
 
     component: ClassVar[str]
@@ -47,10 +49,12 @@ class StageNetwork(nn.Module, ABC):
         *,
         patch_size: int,
         size_multiple_px: int,
+        encoder: ImageEncoder | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.embedding = embedding
+        self.encoder = encoder
         self.patch_size = patch_size
         self.size_multiple_px = size_multiple_px
 
@@ -92,6 +96,10 @@ class StageNetwork(nn.Module, ABC):
         if self.embedding is not None:
             vector = self.embedding(conditions.labels, conditions.level)
         folded = F.pixel_unshuffle(x, self.patch_size)
+        if self.encoder is not None and conditions.image is not None:
+            size = (folded.shape[-2], folded.shape[-1])
+            features = self.encoder(conditions.image.to(x.dtype), size)
+            folded = torch.cat([folded, features.to(x.dtype)], dim=1)
         output = self.backbone(folded, t, encoder_hidden_states=None, class_labels=vector).sample
         return F.pixel_shuffle(output, self.patch_size)
 
@@ -114,6 +122,7 @@ class StageUNet(StageNetwork):
         channels: Sequence[int] = (64, 128, 256),
         blocks: int = 2,
         attention: Sequence[bool] | None = None,
+        encoder_channels: int = 0,
     ) -> StageUNet:
         """Make a new U-Net.
 
@@ -126,9 +135,11 @@ class StageUNet(StageNetwork):
             channels: of each resolution, finest first; multiples of 8.
             blocks: residual blocks of each resolution.
             attention: which resolutions have self-attention; default: none.
+            encoder_channels: how many channels an `ImageEncoder` adds; 0 for no encoder.
 
         Raises:
             RecipeError: if the sizes do not divide.
+            WeightsError: if the encoder's weights are not installed.
         """
         attention = list(attention) if attention is not None else [False] * len(channels)
         if len(attention) != len(channels):
@@ -145,7 +156,7 @@ class StageUNet(StageNetwork):
             )
         unet = UNet2DConditionModel(
             sample_size=size_px // patch_size,
-            in_channels=in_channels * patch_size**2,
+            in_channels=in_channels * patch_size**2 + encoder_channels,
             out_channels=out_channels * patch_size**2,
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
             mid_block_type="UNetMidBlock2D",
@@ -163,7 +174,13 @@ class StageUNet(StageNetwork):
         )
         for parameter in unet.conv_out.parameters():
             nn.init.zeros_(parameter)
-        return cls(unet, embedding, patch_size=patch_size, size_multiple_px=multiple)
+        return cls(
+            unet,
+            embedding,
+            patch_size=patch_size,
+            size_multiple_px=multiple,
+            encoder=ImageEncoder.pretrained(encoder_channels) if encoder_channels else None,
+        )
 
 
 class StageTransformer(StageNetwork):

