@@ -34,7 +34,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
     def __init__(self, channels: int = 32) -> None:
         super().__init__()
         self.trunk = EfficientNetTrunk(size="lite0", groups=GROUPS)
-        _freeze(self.trunk)
+        _freeze(self.trunk.eval())
         features = sum(self.trunk.channels[1 + tap] for tap in TAPS)
         self.norm = nn.GroupNorm(1, features)
         self.projection = nn.Conv2d(features, channels, 1)
@@ -47,8 +47,10 @@ class ImageEncoder(ModelMixin, ConfigMixin):
             WeightsError: if the package is missing, with the command that installs it.
         """
         encoder = cls(channels=channels)
-        given = load_efficientnet("lite0").state_dict()
-        encoder.trunk.load_state_dict({name: given[name] for name in encoder.trunk.state_dict()})
+        with torch.device("cpu"):  # also where only the sizes of a stage are wanted
+            given = load_efficientnet("lite0").state_dict()
+        wanted = {name: given[name] for name in encoder.trunk.state_dict()}
+        encoder.trunk.load_state_dict(wanted, assign=True)
         return encoder
 
     def train(self, mode: bool = True) -> ImageEncoder:

@@ -1,8 +1,8 @@
 """The networks of a stage behind one call: (x_t, t, conditions) -> output.
 
-Images, and what an encoder sees in them, are concatenated by channel, vectors summed, and a pixel unshuffle moves the work to a lower
-resolution; what remains is a plain diffusers U-Net or our pixel transformer, which can be loaded on
-its own.
+Images, and what an encoder sees in them, are concatenated by channel, vectors summed, and a pixel
+unshuffle moves the work to a lower resolution; what remains is a plain diffusers U-Net or our pixel
+transformer, which can be loaded on its own.
 
 Shapes: B batch, C channels, H and W pixels.
 """

