@@ -81,6 +81,8 @@ def evaluate(
     elif extractor_path is not None:
         raise ContractError("extractor_path is for extractors by name; leave it out.")
     count = min(len(held_out), MOST_IMAGES) if num_images is None else num_images
+    if count < 1:
+        raise ContractError(f"num_images must be at least 1, got {count}.")
     quiet = CascadePipeline.from_stages(dict(pipeline.stages.items()))
     quiet.set_progress_bar_config(disable=True)
     options = {"num_images": count, "seed": seed, "report": told}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cascade.conditioning.low_resolution import quantise
+from cascade.errors import WeightsError
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.metrics import colourfulness
 from cascade.imaging.writing import to_uint8
@@ -64,7 +65,16 @@ class Observer:
 
     @torch.no_grad()
     def add(self, images: Tensor) -> None:
-        """Look at images (B, 3, H, W) in [-1, 1], rounded to 8 bits."""
+        """Look at images (B, 3, H, W) in [-1, 1], rounded to 8 bits.
+
+        Raises:
+            WeightsError: if a value is not finite.
+        """
+        if not images.isfinite().all():
+            raise WeightsError(
+                "a stage made pictures with values that are not finite; its weights are spoilt, "
+                "take those of an earlier checkpoint or train it again."
+            )
         images = quantise(images.cpu())
         for part in images.split(FEATURE_BATCH):
             part = part.to(self._device)

@@ -5,7 +5,8 @@ trained to mend them. They are restored in turn as `cascade upscale` and `cascad
 A stage of several is measured alone too, given held-out pictures of its own size. What costs
 nothing stands beside it: bicubic interpolation, or the grey picture itself.
 
-Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255.
+Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255; PSNR is at most
+100 dB, or one result that equals its original would make the mean infinite.
 
 Shapes: B images, H and W pixels, h and w of what is given.
 """
@@ -39,6 +40,7 @@ from cascade.stage import Stage
 SECOND_SEEDS = 8  # pictures that are restored again with another seed
 SECOND_SEED_AFTER = 1_000_003
 SHOWN = 6
+MOST_PSNR_DB = 100.0
 TRUTH = "originals"
 GREY_COPY = "grey copy"
 FEWEST_FOR_DISTANCES = 2
@@ -191,7 +193,8 @@ def pair_values(
         truth: (1, 3, H, W).
         distances: of a result from the truth, by name.
     """
-    values = {"PSNR, dB": float(psnr(result, truth)), "SSIM": float(ssim(result, truth))}
+    ratio = min(float(psnr(result, truth)), MOST_PSNR_DB)
+    values = {"PSNR, dB": ratio, "SSIM": float(ssim(result, truth))}
     values |= {name: float(far(result, truth)) for name, far in distances.items()}
     kernel = first.contract.resize_kernel
     if first.contract.takes == "grey":

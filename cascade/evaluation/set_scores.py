@@ -48,6 +48,8 @@ def coverage_scores(
 ) -> list[Score]:
     """Precision, recall, density, coverage, diversity and, with a classifier, its score.
 
+    Diversity is left out where all real images are the same.
+
     Args:
         extractor: that saw both sets.
         seen: at least 6 images.
@@ -63,10 +65,10 @@ def coverage_scores(
             *density_coverage(seen.features, real.features)._asdict().items(),
         )
     ]
-    share = diversity(seen.features.double()) / diversity(real.features.double())
-    scores.append(
-        Score(name="diversity, share of real", value=share, better="nearer to 1", **basis)
-    )
+    ours, theirs = (diversity(each.features.double()) for each in (seen, real))
+    if theirs > 0:
+        name = "diversity, share of real"
+        scores.append(Score(name=name, value=ours / theirs, better="nearer to 1", **basis))
     if seen.probabilities is not None:
         value = inception_score(seen.probabilities)
         scores.append(Score(name=f"IS-{extractor.name}", value=value, better="higher", **alone))

@@ -14,7 +14,7 @@ from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.data.sources import open_source
-from cascade.errors import ContractError, DataError
+from cascade.errors import ContractError, DataError, WeightsError
 from cascade.evaluation.evaluate import evaluate
 from cascade.evaluation.metrics import frechet_distance, low_res_error, psnr
 from cascade.evaluation.pictures import Pictures
@@ -270,6 +270,35 @@ def test_table_and_report_hold_every_figure_and_the_report_loads_nothing(
 # ---- bad input ----------------------------------------------------------------------------------
 
 
+def test_held_out_pictures_that_are_all_the_same_have_figures_too(cascade, held_out, measure):
+    first, *others = sorted(held_out.rglob("*.png"))
+    for file in others:
+        file.write_bytes(first.read_bytes())
+    found = measure(cascade, held_out, num_images=6)
+    assert found.whole.score("FD").value > 0
+    assert found.whole.score("diversity") is None
+
+
+def test_results_that_equal_their_originals_do_not_make_the_mean_infinite(
+    upsampler, measure, lite_of_random_weights, tmp_path
+):
+    for number in range(3):
+        Image.new("RGB", (40, 40), (80 * number,) * 3).save(tmp_path / f"{number}.png")
+    found = measure(CascadePipeline.from_stages({"up": upsampler}), tmp_path)
+    assert found.measured[0].score("PSNR, dB").value == 100
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_a_stage_whose_weights_are_spoilt_is_one_line(
+    cascade, upsampler, held_out, measure, lite_of_random_weights
+):
+    torch.nn.init.constant_(next(upsampler.network.parameters()), float("nan"))
+    with pytest.raises(WeightsError, match="not finite; its weights are spoilt"):
+        measure(cascade, held_out, num_images=6)
+    with pytest.raises(WeightsError, match="not finite; its weights are spoilt"):
+        measure(CascadePipeline.from_stages({"up": upsampler}), held_out, num_images=2)
+
+
 def test_too_few_pictures_or_samples_are_one_line(cascade, held_out, measure):
     with pytest.raises(DataError, match=r"at least 6 held-out pictures .* got 16 and 5"):
         measure(cascade, held_out, num_images=5)
@@ -277,6 +306,12 @@ def test_too_few_pictures_or_samples_are_one_line(cascade, held_out, measure):
         file.unlink()
     with pytest.raises(DataError, match="got 5 and 9"):
         measure(cascade, held_out, num_images=9)
+
+
+def test_no_images_are_one_line(cascade, upsampler, held_out, measure):
+    for pipeline in (cascade, CascadePipeline.from_stages({"up": upsampler})):
+        with pytest.raises(ContractError, match="num_images must be at least 1, got 0"):
+            measure(pipeline, held_out, num_images=0)
 
 
 def test_no_pictures_are_one_line(cascade, measure, tmp_path):
