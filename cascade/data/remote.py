@@ -29,6 +29,9 @@ from webdataset.gopen import gopen
 from cascade.errors import DataError
 
 ALLOW_PIPES = "CASCADE_PIPE_URLS"
+URL = re.compile(  # scheme, user and password, host and path, query; `::` stands between two
+    r"([a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/'\"]*@)?((?:(?!::)[^\s?'\"])*)(?:\?(?:(?!::)[^\s'\"])*)?"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +41,12 @@ def is_remote(path: str) -> bool:
     return path.startswith("pipe:") or re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", path) is not None
 
 
-def shown(url: str) -> str:
-    """A URL for messages, without what may be a key to it."""
-    if not is_remote(url) or url.startswith("pipe:"):
-        return url
-    return re.sub(r"://[^/@]*@", "://", url.partition("?")[0])
+def shown(text: str) -> str:
+    """A text, such as a path or a command line, whose URLs are without what may be a key to them.
+
+    Left out are user and password, and all that follows a question mark.
+    """
+    return URL.sub(r"\1\2", text)
 
 
 def default_cache() -> Path:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
-from cascade.data.remote import default_cache
+from cascade.data.remote import default_cache, shown
 from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages, epoch_order
@@ -46,6 +46,7 @@ class Pictures:
 
     Attributes:
         left_out: how many are.
+        path: of the source, without the keys of URLs; empty if it was opened before.
 
     Raises:
         DataError: if there is nothing to read, or nothing of a known class.
@@ -61,7 +62,7 @@ class Pictures:
     ) -> None:
         opened = source if isinstance(source, ImageSource) else open_source(str(source))
         self.source: ImageSource = opened
-        self.path = "" if isinstance(source, ImageSource) else str(source)
+        self.path = "" if isinstance(source, ImageSource) else shown(str(source))
         self.name = name
         self._vocabulary = vocabulary
         wrong = {

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from cascade.data.remote import shown
 from cascade.errors import DataError
 from cascade.files import atomic_file
 from cascade.recipe import StageRecipe, load_stage_recipe
@@ -246,7 +247,7 @@ def _data(run: RunRecord) -> Html:
     data, broken = run.about.get("data", {}), run.about.get("broken", [])
     values = {"Images": f"{data['images']:,}"} if data else {}
     if run.recipe is not None:
-        values = {"Source": run.recipe.data.path, **values}
+        values = {"Source": shown(run.recipe.data.path), **values}
     if broken:
         values["Broken"] = f"{len(broken):,}, skipped"
     parts = [facts(values)]
@@ -263,7 +264,7 @@ def _data(run: RunRecord) -> Html:
 
 def _recipe(folder: Path) -> Html:
     try:
-        return code((folder / "recipe.yaml").read_text(encoding="utf-8").strip())
+        return code(shown((folder / "recipe.yaml").read_text(encoding="utf-8").strip()))
     except OSError:
         return Html("")
 

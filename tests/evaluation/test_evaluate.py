@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import tarfile
 from dataclasses import replace
 
 import pytest
@@ -15,6 +17,7 @@ from cascade.conditioning.labels import LabelVocabulary
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.data.sources import open_source
 from cascade.errors import ContractError, DataError, WeightsError
+from cascade.evaluation.card import write_results
 from cascade.evaluation.evaluate import evaluate
 from cascade.evaluation.metrics import frechet_distance, low_res_error, psnr
 from cascade.evaluation.pictures import Pictures
@@ -249,6 +252,27 @@ def test_json_is_read_back_as_it_was(cascade, held_out, measure, tmp_path):
     again = Evaluation.from_dict(values)
     assert again == found
     assert again.pipeline == "mine"
+
+
+def test_keys_of_urls_are_not_in_what_is_written(
+    base_stage, held_out, measure, tmp_path, monkeypatch
+):
+    url = "https://me:hunter2@host/held-out.tar?key=hunter2"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["cascade", "evaluate", "mine", "--data", url])
+    copy_of_shard = tmp_path / "cascade" / "shards"
+    copy_of_shard.mkdir(parents=True)
+    name = hashlib.sha256(url.encode()).hexdigest()[:32]
+    with tarfile.open(copy_of_shard / f"{name}.tar", "w") as tar:
+        tar.add(held_out, arcname="held-out")
+    base_stage.labels = LabelVocabulary({"class": ["cat", "dog"], "style": ["noto", "twemoji"]})
+    found = measure(CascadePipeline.from_stages({"base": base_stage}), url, num_images=6)
+    assert found.data == "https://host/held-out.tar"
+    write_results(found, tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    for text in (json.dumps(found.to_dict()), render(found), card):
+        assert "held-out.tar" in text
+        assert "hunter2" not in text
 
 
 def test_table_and_report_hold_every_figure_and_the_report_loads_nothing(

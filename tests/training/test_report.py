@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cascade.training import trainer as trainer_module
-from cascade.training.provenance import count_classes
+from cascade.training.provenance import command_line, count_classes
 from cascade.training.report import read_run, render, write_report
 
 SAMPLES = ["train.sample_every_images=32", "train.sample_count=2", "sampling.steps=1"]
@@ -97,6 +97,19 @@ def test_names_of_classes_paths_and_files_are_text(make_trainer, tmp_path, pictu
     assert "<img src=x onerror=y> 6" in page.text
     assert "Broken 1, skipped" in page.text
     assert "<b>a.png: <i>not a picture" in page.text
+
+
+def test_keys_of_urls_are_not_in_a_report(run, monkeypatch):
+    url = "https://me:hunter2@host/a.tar?key=hunter2"
+    monkeypatch.setattr("sys.argv", ["cascade", "train", "mine", f"data.path={url}"])
+    about = json.loads((run / "about.json").read_text())
+    about["parts"][-1]["command"] = command_line()
+    (run / "about.json").write_text(json.dumps(about))
+    recipe = re.sub("path: .*", f"path: {url}", (run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(recipe)
+    text = write_report(run).read_text()
+    assert text.count("https://host/a.tar") == 3  # source, recipe, command
+    assert "hunter2" not in text
 
 
 def test_a_run_that_was_stopped_has_a_report_that_says_so(make_trainer, tmp_path):
