@@ -29,6 +29,7 @@ class ShardImage:
         offset: of its first byte.
         size_bytes: of the image file.
         labels: that stand beside it.
+        labels_broken: why a file of labels beside it cannot be read; empty if all can.
     """
 
     shard: Path
@@ -38,6 +39,7 @@ class ShardImage:
     offset: int
     size_bytes: int
     labels: dict[str, str] = field(default_factory=dict)
+    labels_broken: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -118,6 +120,8 @@ class ShardSource(ImageSource):
 
     def labels(self, index: int) -> dict[str, str]:
         image = self.images[index]
+        if image.labels_broken:
+            raise DataError(image.labels_broken[0])
         return self._pattern.fields(image.key) | image.labels
 
 
@@ -154,6 +158,7 @@ def index_shard(shard: Path, name: str) -> list[ShardImage]:
     """
     images: dict[str, ShardImage] = {}
     labels: dict[tuple[str, str], dict[str, str]] = {}
+    broken: dict[tuple[str, str], str] = {}
     parsers = {"txt": caption, "json": json_labels}
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -172,7 +177,10 @@ def index_shard(shard: Path, name: str) -> list[ShardImage]:
                     images[member.name] = ShardImage(shard, name, member.name, key, *place)
                 elif suffix in parsers:
                     data = _member_bytes(tar, member)
-                    labels[key, suffix] = parsers[suffix](data, f"{name}:{member.name}")
+                    try:
+                        labels[key, suffix] = parsers[suffix](data, f"{name}:{member.name}")
+                    except DataError as error:  # of that image, and not of the whole shard
+                        broken[key, suffix] = str(error)
             _check_end(tar, name)
     except DataError:
         raise
@@ -181,6 +189,8 @@ def index_shard(shard: Path, name: str) -> list[ShardImage]:
     for image in images.values():
         for suffix in parsers:
             image.labels.update(labels.get((image.key, suffix), {}))
+            if (image.key, suffix) in broken:
+                image.labels_broken.append(broken[image.key, suffix])
     return list(images.values())
 
 

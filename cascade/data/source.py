@@ -73,6 +73,13 @@ class ImageSource(ABC):
             DataError: if a file of labels cannot be read.
         """
 
+    def readable_labels(self, index: int) -> dict[str, str]:
+        """The image's labels; none if a file of them is broken, which is told when it is used."""
+        try:
+            return self.labels(index)
+        except DataError:
+            return {}
+
     def vocabulary(self, fields: Sequence[str]) -> dict[str, list[str]]:
         """Collect the names of each label field, sorted.
 
@@ -81,7 +88,7 @@ class ImageSource(ABC):
         """
         found: dict[str, set[str]] = {field: set() for field in fields}
         for index in range(len(self)):
-            labels = self.labels(index)
+            labels = self.readable_labels(index)
             for field in fields:
                 if field in labels:
                     found[field].add(labels[field])

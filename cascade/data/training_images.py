@@ -124,6 +124,8 @@ class TrainingImages(Dataset[TrainingSample]):
         for ahead in range(len(order)):
             index = int(order[(place + ahead) % len(order)])
             try:
+                if self.vocabulary is not None:
+                    self._labels(index, self.vocabulary)  # of which a file may be broken too
                 return index, self.sized(index), tuple(broken.names)
             except DataError as error:
                 broken.add([str(error)])

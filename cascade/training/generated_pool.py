@@ -125,7 +125,7 @@ def _labels(previous: Stage, images: TrainingImages, indices: list[int]) -> Tens
     if previous.labels is None:
         return None
     known = previous.labels.fields
-    named = [images.source.labels(index) for index in indices]
+    named = [images.source.readable_labels(index) for index in indices]
     return previous.labels.batch(
         [{f: name for f, name in each.items() if name in known.get(f, ())} for each in named]
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from cascade.data.remote import shown
 from cascade.data.source import ImageSource
 from cascade.data.training_images import TrainingImages
 from cascade.errors import WeightsError
@@ -93,7 +94,7 @@ def count_classes(source: ImageSource, fields: list[str]) -> dict[str, dict[str,
     """How many images each name of each label field has, sorted by name."""
     counts: dict[str, Counter[str]] = {field: Counter() for field in fields}
     for index in range(len(source) if fields else 0):
-        labels = source.labels(index)
+        labels = source.readable_labels(index)
         for field in fields:
             if field in labels:
                 counts[field][labels[field]] += 1
@@ -101,10 +102,10 @@ def count_classes(source: ImageSource, fields: list[str]) -> dict[str, dict[str,
 
 
 def command_line() -> str:
-    """What was typed, for a shell."""
+    """What was typed, for a shell, without the keys of URLs."""
     program = Path(sys.argv[0])
     name = "cascade" if program.name in ("cascade", "__main__.py", "main.py") else program.name
-    return shlex.join([name, *sys.argv[1:]])
+    return shown(shlex.join([name, *sys.argv[1:]]))
 
 
 def hardware(processes: int = 1) -> str:

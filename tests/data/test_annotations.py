@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cascade.conditioning.labels import LabelVocabulary
+from cascade.contract import Contract
+from cascade.data.checking import check_images
 from cascade.data.folder import FolderSource
 from cascade.data.shards import ShardSource
+from cascade.data.training_images import TrainingImages
 from cascade.errors import DataError
 
 
@@ -151,8 +155,24 @@ def test_a_damaged_file_beside_an_image_is_named(tmp_path, write_shard, name, da
     assert str(tmp_path / "f" / name) in str(error.value)
     shard = write_shard(tmp_path / "a.tar", {"1.png": png(), name: data})
     with pytest.raises(DataError, match=words) as error:
-        ShardSource(str(shard))
+        ShardSource(str(shard)).labels(0)
     assert f"{shard}:{name}" in str(error.value)
+
+
+def test_a_damaged_file_of_labels_makes_its_image_a_broken_one_and_no_other(tmp_path, write_shard):
+    members = {f"{n}.png": png(n) for n in range(3)}
+    members |= {f"{n}.json": b'{"class": "cat"}' for n in range(2)} | {"2.json": b"{"}
+    shard = write_shard(tmp_path / "a.tar", members)
+    for source in (FolderSource(make_folder(tmp_path / "f", members)), ShardSource(str(shard))):
+        found = check_images(source)
+        assert (found.images, len(found.broken)) == (3, 1)
+        assert "2.json: not valid JSON" in found.broken[0]
+        labels = LabelVocabulary(source.vocabulary(["class"]))
+        assert labels.fields == {"class": ["cat"]}
+        samples = TrainingImages(source, Contract(size_px=4), labels=labels)
+        drawn = [samples[place] for place in range(3)]
+        assert [sample.labels for sample in drawn] == [[0]] * 3
+        assert sum("2.json" in "".join(sample.broken) for sample in drawn) == 1
 
 
 @pytest.mark.parametrize(

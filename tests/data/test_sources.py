@@ -253,7 +253,7 @@ def test_an_image_removed_after_the_folder_was_opened(tmp_path, pictures):
 def test_json_that_is_not_an_object(tmp_path, write_shard, text):
     shard = write_shard(tmp_path / "a.tar", {"1.png": png(), "1.json": text})
     with pytest.raises(DataError, match="JSON") as error:
-        ShardSource(str(shard))
+        ShardSource(str(shard)).labels(0)
     one_line_naming(f"{shard}:1.json", error)
 
 
