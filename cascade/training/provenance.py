@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from cascade.data.remote import shown
 from cascade.data.source import ImageSource
@@ -27,12 +29,48 @@ from cascade.weights import read_json
 PACKAGES = ("cascade-diffusion", "torch", "diffusers", "accelerate")
 
 
+class _Contract(TypedDict):
+    size_px: int
+
+
+class _Stage(TypedDict):
+    contract: _Contract
+    network: str
+    parameters: int
+    prediction: str
+
+
+class _Data(TypedDict):
+    images: int
+    classes: dict[str, dict[str, int]]
+
+
+class _Part(TypedDict):
+    from_images: int
+    started: str
+    command: str
+    hardware: str
+    versions: dict[str, str]
+
+
+class _About(TypedDict, total=False):
+    """What readers of `about.json` rely on."""
+
+    id: str
+    stage: _Stage
+    data: _Data
+    parts: list[_Part]
+    broken: list[str]
+
+
 def read_about(folder: Path) -> dict[str, Any]:
-    """What is known of a run; empty if nothing can be read."""
+    """What is known of a run; empty if nothing can be read, or it is not as it was written."""
     try:
-        return read_json(folder / "about.json")
-    except WeightsError:
+        about = read_json(folder / "about.json")
+        TypeAdapter(_About).validate_python(about, strict=True)
+    except (WeightsError, ValidationError):
         return {}
+    return about
 
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:

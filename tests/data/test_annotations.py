@@ -160,7 +160,7 @@ def test_a_damaged_file_beside_an_image_is_named(tmp_path, write_shard, name, da
 
 
 def test_a_damaged_file_of_labels_makes_its_image_a_broken_one_and_no_other(tmp_path, write_shard):
-    members = {f"{n}.png": png(n) for n in range(3)}
+    members: dict[str, bytes | str] = {f"{n}.png": png(n) for n in range(3)}
     members |= {f"{n}.json": b'{"class": "cat"}' for n in range(2)} | {"2.json": b"{"}
     shard = write_shard(tmp_path / "a.tar", members)
     for source in (FolderSource(make_folder(tmp_path / "f", members)), ShardSource(str(shard))):

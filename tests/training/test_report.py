@@ -142,8 +142,17 @@ def test_damaged_files_are_left_out(run):
     (run / "samples" / "mine.png").write_bytes(b"not a grid")
     page = Reader(render(read_run(run)))
     assert page.tags.count("img") == 2
-    (run / "about.json").write_text("{")
-    assert "Images seen 96" in Reader(render(read_run(run))).text
+    about = json.loads((run / "about.json").read_text())
+    edited = (
+        "{",
+        json.dumps(about | {"parts": [{"command": "mine"}]}),
+        json.dumps(about | {"stage": {"network": 3}}),
+        json.dumps(about | {"data": "photographs"}),
+        json.dumps(about | {"broken": 2}),
+    )
+    for text in edited:
+        (run / "about.json").write_text(text)
+        assert "Images seen 96" in Reader(render(read_run(run))).text
 
 
 def test_of_many_grids_the_first_a_few_and_the_last_are_shown(run):
