@@ -40,8 +40,12 @@ def evaluate(
     extractor_path: Annotated[
         Path | None, typer.Option(help="Its weights, where they cannot be downloaded.")
     ] = None,
+    lpips: Annotated[
+        bool, typer.Option("--lpips", help="Measure LPIPS of restored pictures too.")
+    ] = False,
     lpips_path: Annotated[
-        Path | None, typer.Option(help="File of AlexNet's weights, to measure LPIPS too.")
+        Path | None,
+        typer.Option(help="The same with AlexNet's weights of a file, without a download."),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, mps; default: the best that is there.")
@@ -78,6 +82,7 @@ def evaluate(
             seed=seed,
             extractor=extractor,
             extractor_path=extractor_path,
+            lpips=lpips,
             lpips_path=lpips_path,
             report=progress.update,
         )

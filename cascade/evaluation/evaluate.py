@@ -39,6 +39,7 @@ def evaluate(
     seed: int = 0,
     extractor: str | FeatureExtractor = "lite0",
     extractor_path: Path | None = None,
+    lpips: bool = False,
     lpips_path: Path | None = None,
     cache_dir: Path | None = None,
     report: Report | None = None,
@@ -60,7 +61,8 @@ def evaluate(
         seed: of the first image; the others count up.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
         extractor_path: of its weights.
-        lpips_path: of AlexNet's weights, with which LPIPS is measured too.
+        lpips: whether to measure LPIPS too, for which AlexNet's weights are downloaded once.
+        lpips_path: of AlexNet's weights, with which LPIPS is measured without a download.
         cache_dir: where features of real pictures are kept; default: the user's cache folder.
         report: called with what is being done, how much of it is done, and of how much.
 
@@ -87,11 +89,11 @@ def evaluate(
     quiet.set_progress_bar_config(disable=True)
     options = {"num_images": count, "seed": seed, "report": told}
     if task == "generate":
-        _check_without_pairs(lpips_path)
+        _check_without_pairs(lpips or lpips_path is not None)
         found = evaluate_generated(quiet, held_out, training, extractor, **options)
     else:
         _check_without_training(training)
-        distances = distances_on(pipeline.device, lpips_path)
+        distances = distances_on(pipeline.device, lpips=lpips, lpips_path=lpips_path)
         found = evaluate_restored(quiet, held_out, extractor, distances, **options)
     last = pipeline.stages[pipeline.stages.names[-1]].contract
     return Evaluation(
@@ -116,11 +118,11 @@ def task_of(pipeline: CascadePipeline) -> Task:
     return tasks[str(first.takes)]
 
 
-def _check_without_pairs(lpips_path: Path | None) -> None:
-    if lpips_path is not None:
+def _check_without_pairs(lpips: bool) -> None:
+    if lpips:
         raise ContractError(
             "LPIPS compares results with originals, which a pipeline that begins with a base stage "
-            "does not have; leave --lpips-path out."
+            "does not have; leave --lpips and --lpips-path out."
         )
 
 
@@ -132,8 +134,10 @@ def _check_without_training(training: Pictures | None) -> None:
         )
 
 
-def distances_on(device: torch.device, lpips_path: Path | None = None) -> dict[str, Distance]:
-    """Distances of results from originals, by name: PD-EffLite0, and LPIPS given its weights.
+def distances_on(
+    device: torch.device, *, lpips: bool = False, lpips_path: Path | None = None
+) -> dict[str, Distance]:
+    """Distances of results from originals, by name: PD-EffLite0, and LPIPS if it is wanted.
 
     Raises:
         CascadeError: if a package is missing.
@@ -141,12 +145,12 @@ def distances_on(device: torch.device, lpips_path: Path | None = None) -> dict[s
     """
     lite = load_efficientnet("lite0").to(device)
     distances = {f"PD-{lite.name}": _on(device, lambda a, b: perceptual_distance(lite, a, b))}
-    if lpips_path is not None:
+    if lpips or lpips_path is not None:
         from cascade.evaluation.published_extractors import LearnedDistance
 
-        lpips = LearnedDistance(lpips_path)
-        lpips.network.to(device)
-        distances["LPIPS-AlexNet"] = _on(device, lpips)
+        learned = LearnedDistance(lpips_path)
+        learned.network.to(device)
+        distances["LPIPS-AlexNet"] = _on(device, learned)
     return distances
 
 

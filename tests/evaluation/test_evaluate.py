@@ -389,8 +389,10 @@ def test_a_damaged_picture_is_found_before_anything_is_restored(
 def test_options_for_another_kind_of_pipeline_are_refused(
     cascade, upsampler, held_out, measure, tmp_path
 ):
-    with pytest.raises(ContractError, match="leave --lpips-path out"):
+    with pytest.raises(ContractError, match="leave --lpips and --lpips-path out"):
         measure(cascade, held_out, lpips_path=tmp_path / "alexnet.pth")
+    with pytest.raises(ContractError, match="leave --lpips and --lpips-path out"):
+        measure(cascade, held_out, lpips=True)
     with pytest.raises(ContractError, match="leave --train out"):
         measure(CascadePipeline.from_stages({"up": upsampler}), held_out, train=held_out)
 

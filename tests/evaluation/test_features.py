@@ -234,3 +234,12 @@ def test_lpips_without_a_network_says_what_to_do(no_network):
 
     with pytest.raises(WeightsError, match=r"no route to host.*--lpips-path"):
         LearnedDistance()
+
+
+def test_lpips_is_fetched_when_it_is_asked_for(no_network, lite_of_random_weights):
+    pytest.importorskip("lpips")
+    from cascade.evaluation.evaluate import distances_on
+
+    assert list(distances_on(torch.device("cpu"))) == ["PD-EffLite0"]
+    with pytest.raises(WeightsError, match=r"no route to host.*--lpips-path"):
+        distances_on(torch.device("cpu"), lpips=True)
