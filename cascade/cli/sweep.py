@@ -99,7 +99,7 @@ def sweep(
         raise RecipeError(f"--prefer must be quality or speed, got {prefer!r}.")
     folder = check_applicable(pipeline) if apply else None
     loaded = load_pipeline(pipeline).to(find_device(device))
-    out = out or Path("sweeps") / Path(pipeline).name
+    out = out or Path("sweeps") / Path(pipeline).resolve().name
     check_writable_folder(out)
     with TaskProgress() as progress:
         found = try_all(

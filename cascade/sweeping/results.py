@@ -15,6 +15,7 @@ from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.restored import BETTER, CONSISTENCY, LUMINANCE, Distance
 from cascade.evaluation.scores import Better, Score, short, text_table, write_json
 from cascade.pipeline import CascadePipeline
+from cascade.sampling_settings import SamplingSettings
 from cascade.sweeping.axes import Candidate, value_text
 from cascade.sweeping.making import COLOURFULNESS, THEIRS
 from cascade.sweeping.rounds import Round
@@ -199,9 +200,17 @@ def _means(by: str, name: str) -> bool:
     return bool(by) and name.lower().startswith(by.lower())
 
 
-def in_order(outcomes: Sequence[Outcome], by: str) -> list[Outcome]:
-    """Best first, and those that were measured on fewer images behind the others."""
-    return sorted(outcomes, key=lambda each: (-each.scores[0].n, merit(each, by)))
+def in_order(
+    outcomes: Sequence[Outcome], by: str, own: Mapping[str, SamplingSettings]
+) -> list[Outcome]:
+    """Best first, and those that were measured on fewer images behind the others.
+
+    Of equal ones the pipeline's own settings come first: without a gain, nothing is to change.
+    """
+    return sorted(
+        outcomes,
+        key=lambda each: (-each.scores[0].n, merit(each, by), each.candidate.settings != own),
+    )
 
 
 def merit(outcome: Outcome, by: str) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from cascade.evaluation.generated import check_enough
 from cascade.evaluation.pictures import Pictures, Report
 from cascade.evaluation.restored import FEWEST_FOR_DISTANCES, TRUTH
 from cascade.pipeline import CascadePipeline
+from cascade.sampling_settings import SamplingSettings
 from cascade.sweeping.axes import Candidate, combine, one_at_a_time, read_axes, usual_axes
 from cascade.sweeping.making import GeneratedMaking, Making, NotFiniteError, RestoredMaking
 from cascade.sweeping.results import (
@@ -116,7 +117,9 @@ def sweep(
         held_out.check(most, last, told)
         making = RestoredMaking(pipeline, held_out, extractor, distances, seed)
     kept = Kept(making, out / "seen", _basis(pipeline, held_out, extractor, seed))
-    outcomes, failed = _Rounds(kept, extractor, real, by, told).run(candidates, rounds)
+    found, failed = _Rounds(kept, extractor, real, by, told).run(candidates, rounds)
+    own = {name: stage.sampling for name, stage in pipeline.stages.items()}
+    outcomes = in_order(found, by, own)
     return Sweep(
         pipeline=name,
         data=held_out.path,
@@ -125,7 +128,7 @@ def sweep(
         prefer=prefer,
         rounds=rounds,
         outcomes=outcomes,
-        today=_today(outcomes, pipeline),
+        today=_today(outcomes, own),
         best=choose(outcomes, by, prefer),
         notes=[*failed, *held_out.notes(), *warn_of_few(rounds[-1].images, extractor.dim)],
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
@@ -152,13 +155,12 @@ def _most_images(
     return wanted
 
 
-def _today(outcomes: Sequence[Outcome], pipeline: CascadePipeline) -> int:
+def _today(outcomes: Sequence[Outcome], own: Mapping[str, SamplingSettings]) -> int:
     """Place of the settings that the pipeline has.
 
     Raises:
         ContractError: if nothing could be measured of its pictures.
     """
-    own = {name: stage.sampling for name, stage in pipeline.stages.items()}
     for place, each in enumerate(outcomes):
         if each.candidate.settings == own:
             return place
@@ -230,7 +232,7 @@ class _Rounds:
     def run(
         self, candidates: Sequence[Candidate], rounds: Sequence[Round]
     ) -> tuple[list[Outcome], list[str]]:
-        """All outcomes, best first, and of which combinations nothing could be measured."""
+        """All outcomes, and of which combinations nothing could be measured."""
         outcomes: dict[int, Outcome] = {}
         failed = []
         staying = list(range(len(candidates)))
@@ -248,7 +250,7 @@ class _Rounds:
             if number + 1 < len(rounds):
                 best = sorted(staying, key=lambda place: merit(outcomes[place], self.by))
                 staying = sorted(best[: rounds[number + 1].candidates])
-        return in_order(list(outcomes.values()), self.by), failed
+        return list(outcomes.values()), failed
 
     def _measure(self, candidate: Candidate, images: int, before: Outcome | None) -> Outcome:
         seen = self.kept.seen(candidate, images)

@@ -134,6 +134,21 @@ def test_an_interrupted_sweep_ends_as_one_without_a_gap(
             assert x.value == pytest.approx(y.value, rel=1e-5)
 
 
+def test_what_was_written_by_halves_is_made_anew(cascade, held_out, run, tmp_path):
+    first = run(cascade, held_out, "base.steps=1,2", num_images=6)
+    for file in (tmp_path / "out" / "seen").iterdir():
+        file.write_bytes(file.read_bytes()[:-10])
+    again = run(cascade, held_out, "base.steps=1,2", num_images=6)
+    plain = [[asdict(s) for s in each.scores] for each in first.outcomes]
+    assert plain == [[asdict(s) for s in each.scores] for each in again.outcomes]
+
+
+def test_of_equal_settings_those_of_today_are_the_best(cascade, held_out, run):
+    found = run(cascade, held_out, "base.percentile=0.9,0.995", num_images=6)  # without effect
+    assert found.outcomes[0].scores == found.outcomes[1].scores
+    assert found.best == found.today == 0
+
+
 def test_other_weights_are_not_mistaken_for_these(cascade, held_out, run):
     first = run(cascade, held_out, "base.steps=2", num_images=6)
     with torch.no_grad():
