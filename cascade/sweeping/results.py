@@ -34,7 +34,7 @@ class Outcome:
         candidate: the settings.
         scores: on the images of its last round.
         first_scores: on those of the first round, which all combinations have in common.
-        seconds_per_image: wall time.
+        seconds_per_image: wall time, the median: the first image of a run takes longer.
         shown: its first images, (8 or fewer, 3, H, W) uint8.
     """
 

@@ -260,6 +260,6 @@ class _Rounds:
             candidate=candidate,
             scores=scores,
             first_scores=scores if before is None else before.first_scores,
-            seconds_per_image=float(seen.seconds.mean()),
+            seconds_per_image=float(seen.seconds.median()),
             shown=seen.shown,
         )

@@ -338,3 +338,15 @@ def test_what_mends_has_no_consistency_to_decide_by(
     pipeline = CascadePipeline.from_stages({"up": upsampler})
     with pytest.raises(ContractError, match="no figure 'LR' of this pipeline"):
         run(pipeline, held_out, "steps=1", num_images=3, by="LR")
+
+
+def test_one_slow_picture_does_not_make_settings_slow(cascade, held_out, run, monkeypatch):
+    original = GeneratedMaking.make
+
+    def slow_first(self, settings, places):
+        seconds = torch.tensor([100.0 if place == 0 else 1.0 for place in places])
+        return replace(original(self, settings, places), seconds=seconds)
+
+    monkeypatch.setattr(making_module.GeneratedMaking, "make", slow_first)
+    found = run(cascade, held_out, "base.steps=4", num_images=6)
+    assert found.outcomes[0].seconds_per_image == 1
