@@ -1,15 +1,17 @@
-"""How much the distances of two sets would move with other images: bootstrap intervals.
+"""How much figures would move with other images: bootstrap intervals.
 
-Both sets are drawn anew, with replacement, as often as images are in them (Efron 1979). Drawing an
-image twice makes sets look less varied than they are and so raises the Fréchet distance; therefore
-the spread of the drawn values is kept, and laid around the value itself. An interval says nothing
-of the bias of that value: the Fréchet distance of few images is too high.
+Images are drawn anew, with replacement, as often as there are any, for distances in both sets
+(Efron 1979). Drawing an image twice makes sets look less varied than they are and so raises the
+Fréchet distance; therefore the spread of the drawn values is kept, and laid around the value
+itself. An interval says nothing of the bias of that value: the Fréchet distance of few images is
+too high.
 
 Shapes: N samples, M real images, F features, R drawings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ from cascade.evaluation.metrics import frechet_distance
 
 FRECHET_DRAWINGS = 40
 KERNEL_DRAWINGS = 1000
+MEAN_DRAWINGS = 1000
 SHARE = 0.95
 FEWEST_FOR_KERNEL = 100
 
@@ -89,6 +92,22 @@ def kernel_estimate(
     often = [_drawn_counts(len(each), drawings, generator).to(own) for each in (features, truth)]
     value, drawn = (1000 * _mmd(own, real, cross, *counts) for counts in (once, often))
     return _around(float(value), drawn.cpu())
+
+
+def mean_estimate(
+    values: Sequence[float], *, drawings: int = MEAN_DRAWINGS, seed: int = 0
+) -> Estimate:
+    """The mean of a figure of single images, such as PSNR, with its interval.
+
+    Args:
+        values: of each image, at least 2.
+        drawings: R.
+        seed: of the drawing.
+    """
+    each = torch.tensor(values, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    counts = _drawn_counts(len(each), drawings, generator).double()
+    return _around(float(each.mean()), counts @ each / len(each))
 
 
 def _kernel(features: Tensor, others: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from cascade.conditioning.grey import luminance
 from cascade.conditioning.low_resolution import quantise, resize
+from cascade.evaluation.bootstrap import mean_estimate
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.findings import REAL, Findings
 from cascade.evaluation.metrics import low_res_error, psnr, ssim
@@ -266,17 +267,20 @@ def _given(first: Stage) -> str:
 
 
 def _means(values: Mapping[str, Sequence[float]]) -> list[Score]:
-    """The mean over pictures of each figure."""
+    """The mean over pictures of each figure, with its interval where there are several."""
     scores = []
     for name, found in values.items():
         repeated = name.endswith(BETWEEN)
         reference = "results of another seed" if repeated else TRUTH
         if name in (CONSISTENCY, LUMINANCE):
             reference = "given pictures"
+        estimate = mean_estimate(found) if len(found) > 1 else None
         scores.append(
             Score(
                 name=name,
                 value=fmean(found),
+                low=estimate and estimate.low,
+                high=estimate and estimate.high,
                 n=len(found),
                 reference=reference,
                 n_reference=len(found),

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from cascade.errors import ContractError
-from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate, warn_of_few
+from cascade.evaluation.bootstrap import (
+    frechet_estimate,
+    kernel_estimate,
+    mean_estimate,
+    warn_of_few,
+)
 from cascade.evaluation.metrics import frechet_distance
 
 
@@ -55,6 +62,15 @@ def test_the_spread_of_the_frechet_distance_is_that_of_other_images():
     found = frechet_estimate(gaussian(60, 0, 0), gaussian(60, 1, 1), drawings=100)
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(spread, rel=0.5)
     assert found.value == frechet_distance(gaussian(60, 0, 0), gaussian(60, 1, 1))
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
+    values = gaussian(400, 3, 0, features=1)[:, 0]
+    found = mean_estimate(values.tolist())
+    assert found.value == pytest.approx(float(values.mean()))
+    half = 1.96 * float(values.std()) / math.sqrt(400)
+    assert found.high - found.value == pytest.approx(half, rel=0.15)
+    assert found.value - found.low == pytest.approx(half, rel=0.15)
 
 
 def test_a_frechet_distance_is_never_below_zero():

@@ -180,6 +180,7 @@ def test_enlarging_is_measured_as_a_user_gets_it(
     score = found.whole.score("PSNR, dB")
     assert score.value == pytest.approx(expected, rel=1e-4)
     assert score.basis() == "n = 3, against 3 originals"
+    assert score.low < score.value < score.high
     simple = found.measured[0].score("PSNR, dB").value
     assert simple == pytest.approx(float(psnr(resize(given, (32, 32), "bicubic"), truth).mean()))
     error = low_res_error(torch.stack(made), given).mean()
@@ -239,6 +240,7 @@ def test_one_picture_has_no_distances_of_sets(upsampler, held_out, measure, lite
     pipeline = CascadePipeline.from_stages({"upsampler": upsampler})
     found = measure(pipeline, held_out, num_images=1)
     assert found.whole.score("FD") is None
+    assert found.whole.score("PSNR").low is None
     assert any("need at least 2 pictures" in note for note in found.notes)
 
 
