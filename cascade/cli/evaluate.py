@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli import bulk, measuring
+
 
 def evaluate(
-    pipeline: Annotated[
-        str, typer.Argument(help="A bundled pipeline, a saved one's folder, or a Hub id.")
-    ],
-    data: Annotated[
-        str, typer.Option(help="Held-out pictures: a folder, or shards that end in .tar.")
-    ],
+    pipeline: measuring.Pipeline,
+    data: measuring.Data,
     train: Annotated[
         str | None, typer.Option(help="Training pictures, to look for copies of them.")
     ] = None,
@@ -27,19 +25,15 @@ def evaluate(
             help="To make, or to restore. Default: as many as are held out, at most 1000.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the first picture; the others count up.")] = 0,
+    seed: measuring.Seed = 0,
     report: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="JSON file to write.")] = None,
     card: Annotated[
         bool,
         typer.Option("--card", help="Write the figures into the pipeline's model card."),
     ] = False,
-    extractor: Annotated[
-        str, typer.Option(help="Of features: lite0, lite2, inception, clip or dinov2.")
-    ] = "lite0",
-    extractor_path: Annotated[
-        Path | None, typer.Option(help="Its weights, where they cannot be downloaded.")
-    ] = None,
+    extractor: measuring.Extractor = "lite0",
+    extractor_path: measuring.ExtractorPath = None,
     lpips: Annotated[
         bool, typer.Option("--lpips", help="Measure LPIPS of restored pictures too.")
     ] = False,
@@ -47,9 +41,7 @@ def evaluate(
         Path | None,
         typer.Option(help="The same with AlexNet's weights of a file, without a download."),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps; default: the best that is there.")
-    ] = None,
+    device: bulk.Device = None,
 ) -> None:
     """Say how good a pipeline is on held-out pictures, and which stage holds it back.
 

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli import bulk, measuring
 from cascade.errors import RecipeError
 
 
 def sweep(
-    pipeline: Annotated[
-        str, typer.Argument(help="A bundled pipeline, a saved one's folder, or a Hub id.")
-    ],
+    pipeline: measuring.Pipeline,
     axes: Annotated[
         list[str] | None,
         typer.Argument(
@@ -24,9 +23,7 @@ def sweep(
         ),
     ] = None,
     *,
-    data: Annotated[
-        str, typer.Option(help="Held-out pictures: a folder, or shards that end in .tar.")
-    ],
+    data: measuring.Data,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder of the results. Default: sweeps/NAME."),
@@ -57,19 +54,13 @@ def sweep(
             help="quality, or speed: the fastest of those that are as good within the interval."
         ),
     ] = "quality",
-    seed: Annotated[int, typer.Option(help="Of the first picture; the others count up.")] = 0,
+    seed: measuring.Seed = 0,
     apply: Annotated[
         bool, typer.Option("--apply", help="Write the best settings into the pipeline.")
     ] = False,
-    extractor: Annotated[
-        str, typer.Option(help="Of features: lite0, lite2, inception, clip or dinov2.")
-    ] = "lite0",
-    extractor_path: Annotated[
-        Path | None, typer.Option(help="Its weights, where they cannot be downloaded.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps; default: the best that is there.")
-    ] = None,
+    extractor: measuring.Extractor = "lite0",
+    extractor_path: measuring.ExtractorPath = None,
+    device: bulk.Device = None,
 ) -> None:
     """Find the settings of a pipeline that are best on held-out pictures.
 

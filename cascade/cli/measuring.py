@@ -1,0 +1,20 @@
+"""The options that the verbs share which measure a pipeline on held-out pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Pipeline = Annotated[
+    str, typer.Argument(help="A bundled pipeline, a saved one's folder, or a Hub id.")
+]
+Data = Annotated[str, typer.Option(help="Held-out pictures: a folder, or shards that end in .tar.")]
+Seed = Annotated[int, typer.Option(help="Of the first picture; the others count up.")]
+Extractor = Annotated[
+    str, typer.Option(help="Of features: lite0, lite2, inception, clip or dinov2.")
+]
+ExtractorPath = Annotated[
+    Path | None, typer.Option(help="Its weights, where they cannot be downloaded.")
+]
