@@ -35,7 +35,7 @@ torch.set_num_threads(1)  # on tiny tensors, threads mostly wait for each other
 class RecordingNetwork(nn.Module):
     """Answers zero, and keeps (x_t, t, conditions) of every call."""
 
-    component, patch_size, size_multiple_px = "recording", 1, 1
+    component, patch_size, size_multiple_px, encoder = "recording", 1, 1, None
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
