@@ -65,6 +65,12 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return nullcontext()
 
 
+def wait_for(device: torch.device) -> None:
+    """Come back when the device has done all that it was given, so that a clock tells the truth."""
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).synchronize()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory is short: PyTorch's own kind on GPUs; on the CPU only the words tell."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cascade.contract import Contract
+from cascade.devices import wait_for
 from cascade.errors import DataError
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.findings import REAL, Findings
@@ -55,6 +56,7 @@ class Clock:
 
     def on_step(self, pipeline: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> None:
         """Count the time since the last step to the stage at hand."""
+        wait_for(pipeline.device)
         now = time.perf_counter()
         name = pipeline.current_stage
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last_s
