@@ -118,10 +118,12 @@ def reconstruct(stored: Sequence[Snapshot], width: float, *, images_seen: int) -
     total: dict[str, Tensor] = {}
     for snapshot, weight in zip(usable, weights, strict=True):
         stage = Stage.from_pretrained(snapshot.folder)
-        for name, value in stage.state_dict().items():
-            part = value.double() * weight
+        for name, value in stage.named_parameters():
+            part = value.detach().double() * weight
             total[name] = total[name] + part if name in total else part
-    stage.load_state_dict({name: value.float() for name, value in total.items()})
+    with torch.no_grad():  # buffers are constants, and the factors do not sum to 1 exactly
+        for name, value in stage.named_parameters():
+            value.copy_(total[name])
     return stage
 
 

