@@ -79,7 +79,8 @@ class ImageEncoder(ModelMixin, ConfigMixin):
             (B, channels, h, w).
         """
         with torch.no_grad():
-            seen = F.interpolate(image.expand(-1, 3, -1, -1), scale_factor=self.scale, **BILINEAR)
+            seen_px = [max(1, round(side * self.scale)) for side in image.shape[-2:]]
+            seen = F.interpolate(image.expand(-1, 3, -1, -1), size=seen_px, **BILINEAR)
             taps = self.trunk.taps(seen.contiguous(memory_format=torch.channels_last))
             maps = [F.interpolate(taps[tap], size=size, **BILINEAR) for tap in TAPS]
         return self.projection(self.norm(torch.cat(maps, dim=1)))
