@@ -10,6 +10,7 @@ Shapes: B images, H and W pixels, h and w of the maps that a network works on.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from cascade.networks.efficientnet import EfficientNetTrunk, load_efficientnet
 GROUPS = 5  # of EfficientNet-Lite0, 0.7 M of 4.7 M parameters: down to a 16th of the side
 TAPS = (2, 4)  # what an 8th shows, and what a 16th does
 BILINEAR: Any = {"mode": "bilinear", "align_corners": False}
+WIDEST = 96  # channels of its largest maps, at half of what it is shown
+WIDEST_AT_ONCE = 3  # of those that are in memory together; 2.7 measured
 SEEN_PX = 192  # at which the classifier is shown images of the trained size; its own was 224
 
 
@@ -68,6 +71,13 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         self.trunk.eval()
         return self
 
+    def numbers_at_once(self, side_px: int) -> int:
+        """How many numbers are in memory together while it looks at a square image."""
+        return WIDEST_AT_ONCE * WIDEST * math.ceil(self._seen_px(side_px) / 2) ** 2
+
+    def _seen_px(self, side_px: int) -> int:
+        return max(1, round(side_px * self.scale))
+
     def forward(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         """Say what an image shows.
 
@@ -79,7 +89,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
             (B, channels, h, w).
         """
         with torch.no_grad():
-            seen_px = [max(1, round(side * self.scale)) for side in image.shape[-2:]]
+            seen_px = [self._seen_px(side) for side in image.shape[-2:]]
             seen = F.interpolate(image.expand(-1, 3, -1, -1), size=seen_px, **BILINEAR)
             taps = self.trunk.taps(seen.contiguous(memory_format=torch.channels_last))
             maps = [F.interpolate(taps[tap], size=size, **BILINEAR) for tap in TAPS]

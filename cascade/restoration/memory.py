@@ -65,7 +65,9 @@ def default_tile_px(stage: Stage) -> int:
 
 def tile_bytes(stage: Stage, tile_px: int) -> int:
     """An estimate of what the network needs while it works on one tile."""
-    return MAPS_AT_ONCE * stage.network.finest_map_numbers(tile_px) * 4
+    network = stage.network
+    seen = 0 if network.encoder is None else network.encoder.numbers_at_once(tile_px)
+    return 4 * max(seen, MAPS_AT_ONCE * network.finest_map_numbers(tile_px))
 
 
 def free_bytes(device: torch.device) -> int:

@@ -15,6 +15,7 @@ from cascade.errors import ContractError, WeightsError
 from cascade.networks import efficientnet
 from cascade.networks.efficientnet import load_efficientnet
 from cascade.networks.image_encoder import ImageEncoder
+from cascade.restoration.memory import tile_bytes
 from cascade.stage import Stage
 
 OPTIONS = {"channels": (8, 16), "blocks": 1, "patch_size": 2, "encoder_channels": 4}
@@ -82,6 +83,17 @@ def test_any_size_gives_maps_of_the_size_that_is_asked_for():
     encoder = ImageEncoder(channels=6, scale=0.25)
     for image, size in ((torch.rand(2, 1, 40, 24), (10, 6)), (torch.rand(1, 3, 1, 8), (1, 8))):
         assert encoder(image, size).shape == (len(image), 6, *size)
+
+
+def test_memory_is_estimated_by_its_widest_maps_where_they_need_the_most(stage):
+    encoder, sizes = stage.network.encoder, []
+    for module in encoder.trunk.modules():
+        module.register_forward_hook(lambda _, given, result: sizes.append(result.numel()))
+    encoder(torch.rand(1, 1, 20, 20), (10, 10))
+    assert encoder.numbers_at_once(20) == 3 * max(sizes)
+    assert tile_bytes(stage, 20) == 4 * encoder.numbers_at_once(20)
+    stage.network.encoder = None
+    assert tile_bytes(stage, 20) < 4 * encoder.numbers_at_once(20)
 
 
 def test_a_saved_stage_is_whole_without_the_package(stage, tmp_path, monkeypatch):
