@@ -34,12 +34,17 @@ class ImageEncoder(ModelMixin, ConfigMixin):
 
     Args:
         channels: of what it gives.
-        scale: by which images are resized for the classifier.
+        scale: by which images are resized for the classifier, above 0 and at most 192.
+
+    Raises:
+        ValueError: if it is not.
     """
 
     @register_to_config
     def __init__(self, channels: int = 32, scale: float = 1.0) -> None:
         super().__init__()
+        if not 0 < scale <= SEEN_PX:
+            raise ValueError(f"scale must be above 0 and at most {SEEN_PX}, got {scale}")
         self.scale = scale
         self.trunk = EfficientNetTrunk(size="lite0", groups=GROUPS)
         _freeze(self.trunk.eval())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
@@ -108,6 +109,15 @@ def test_a_saved_stage_is_whole_without_the_package(stage, tmp_path, monkeypatch
     torch.testing.assert_close(
         loaded.sample(image=image, seeds=[3]), stage.sample(image=image, seeds=[3])
     )
+
+
+@pytest.mark.parametrize("scale", ["a", None, 0, -1.0, float("nan"), 1e9])
+def test_a_damaged_scale_is_one_line(stage, tmp_path, scale):
+    stage.save_pretrained(tmp_path)
+    file = tmp_path / "encoder" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"scale": scale}))
+    with pytest.raises(WeightsError, match=r"config\.json does not describe a ImageEncoder"):
+        Stage.from_pretrained(tmp_path)
 
 
 def test_a_stage_without_a_given_image_has_nothing_to_encode():
