@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from cascade.pipeline import CascadePipeline
 
 
 def chain(
@@ -35,5 +38,15 @@ def chain(
         if not separator or not run:
             raise typer.BadParameter(f"--stage takes NAME=RUN, got {pair!r}.")
         runs[name] = Path(run)
-    chain_pipeline(find_recipe(pipeline, "pipelines"), runs, out, dtype=dtype, card=card)
-    typer.echo(f"{out} written; try: cascade generate {out} -n 4 -o out")
+    chained = chain_pipeline(find_recipe(pipeline, "pipelines"), runs, out, dtype=dtype, card=card)
+    typer.echo(f"{out} written; try: {_use(chained, out)}")
+
+
+def _use(pipeline: CascadePipeline, folder: Path) -> str:
+    """A command that uses a pipeline."""
+    first = pipeline.stages[pipeline.stages.names[0]].contract
+    if first.takes == "grey":
+        return f"cascade colourise PICTURE --model {folder} -o coloured.png"
+    if first.takes == "low_res":
+        return f"cascade upscale PICTURE --model {folder} -o large.png"
+    return f"cascade generate {folder} -n 4 -o out"

@@ -299,6 +299,7 @@ def test_a_colouring_stage_is_trained_chained_and_colours_a_grey_picture(
     assert "In threes: what was given, the sample, the truth." in report
     done = command("chain", tmp_path, "--stage", f"colour={run}", "--out", out)
     assert done.code == 0, done.err
+    assert f"try: cascade colourise PICTURE --model {out} -o" in done.out.replace("\n", " ")
     pipeline = CascadePipeline.from_pretrained(out)
     pipeline.set_progress_bar_config(disable=True)
     given = Image.linear_gradient("L").resize((40, 24))
