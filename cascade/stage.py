@@ -365,6 +365,8 @@ class Stage(nn.Module):
         )
         if precision == "auto" and self.dtype != torch.float32:
             precision = "fp32"  # the weights have a precision of their own
+        with autocast(self.device, precision):
+            conditions = self.network.seen(conditions)
         noise.temperature = settings.temperature
         fresh, first = noise.normal(self.contract.channels, *size), 0
         if start_from is None:

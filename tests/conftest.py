@@ -43,6 +43,9 @@ class RecordingNetwork(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.calls: list[tuple[Tensor, Tensor, Conditions]] = []
 
+    def seen(self, conditions: Conditions) -> Conditions:
+        return conditions
+
     def forward(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         self.calls.append((x_t, t, conditions))
         batch, _, height, width = x_t.shape

@@ -19,11 +19,13 @@ class Conditions:
         labels: (B, F) int64, one index per label field; -1 where it is dropped or unknown.
         image: (B, C, H, W) in [-1, 1] at the stage's own size, concatenated to the noisy image.
         level: (B,) noise-conditioning augmentation level of that image, in [0, 1].
+        features: (B, E, h, w), what the network's encoder sees in that image; None before it looks.
     """
 
     labels: Tensor | None = None
     image: Tensor | None = None
     level: Tensor | None = None
+    features: Tensor | None = None
 
     def concatenate(self, other: Conditions) -> Conditions:
         """Stack two batches of the same kinds of conditions, for one forward pass over both."""
@@ -31,6 +33,7 @@ class Conditions:
             labels=_stacked(self.labels, other.labels),
             image=_stacked(self.image, other.image),
             level=_stacked(self.level, other.level),
+            features=_stacked(self.features, other.features),
         )
 
     def dropped(self, labels: Tensor | bool = False, image: Tensor | bool = False) -> Conditions:
@@ -51,7 +54,8 @@ class Conditions:
             mask = torch.as_tensor(image, device=new_image.device).expand(new_level.shape)
             new_image = torch.where(mask.view(-1, 1, 1, 1), torch.zeros_like(new_image), new_image)
             new_level = torch.where(mask, torch.ones_like(new_level), new_level)
-        return Conditions(new_labels, new_image, new_level)
+        features = self.features if image is False else None
+        return Conditions(new_labels, new_image, new_level, features)
 
 
 def _stacked(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -96,12 +97,22 @@ class StageNetwork(nn.Module, ABC):
         if self.embedding is not None:
             vector = self.embedding(conditions.labels, conditions.level)
         folded = F.pixel_unshuffle(x, self.patch_size)
-        if self.encoder is not None and conditions.image is not None:
-            size = (folded.shape[-2], folded.shape[-1])
-            features = self.encoder(conditions.image.to(x.dtype), size)
+        features = self.seen(conditions).features
+        if features is not None:
             folded = torch.cat([folded, features.to(x.dtype)], dim=1)
         output = self.backbone(folded, t, encoder_hidden_states=None, class_labels=vector).sample
         return F.pixel_shuffle(output, self.patch_size)
+
+    def seen(self, conditions: Conditions) -> Conditions:
+        """Conditions with what the encoder, if any, sees in their image.
+
+        Who calls the network often with the same image lets it look once before.
+        """
+        if self.encoder is None or conditions.image is None or conditions.features is not None:
+            return conditions
+        height, width = (side // self.patch_size for side in conditions.image.shape[-2:])
+        image = conditions.image.to(self.backbone.dtype)
+        return replace(conditions, features=self.encoder(image, (height, width)))
 
 
 class StageUNet(StageNetwork):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -180,12 +181,25 @@ class _TiledNetwork:
             pending = strip[..., done:, :].clone()
             yield slice(row.start, end), strip[..., :done, :]
 
+    @cached_property
+    def _of_all(self) -> Conditions | None:
+        """What the tiles are told, with what an encoder sees in them, if they are of one batch.
+
+        Of more there may be no memory for what it sees in all: it looks at every step then.
+        """
+        if len(self.plan.rows) > 1 or len(self.plan.batches) > 1:
+            return None
+        with autocast(self.stage.device, self.precision):
+            return self.stage.network.seen(
+                self.conditions.of(self.plan.rows[0], self.plan.batches[0])
+            )
+
     def _row(self, canvas: Tensor, t: int, row: Span) -> Tensor:
         """Outputs of one row of tiles, blended along the row: (1, P, tile, W)."""
         strip = None
         for columns in self.plan.batches:
             x_t = torch.cat([canvas[..., row.pixels, column.pixels] for column in columns])
-            given = self.conditions.of(row, columns)
+            given = self._of_all or self.conditions.of(row, columns)
             with autocast(self.stage.device, self.precision):
                 output = self.stage.guided_output(
                     x_t.to(self.stage.device), t, given, self.guidance

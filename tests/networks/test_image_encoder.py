@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from cascade.conditioning.conditions import Conditions
 from cascade.contract import Contract
 from cascade.data.batch import Batch
 from cascade.diffusion.process import NoiseProcess
@@ -17,6 +19,7 @@ from cascade.networks import efficientnet
 from cascade.networks.efficientnet import load_efficientnet
 from cascade.networks.image_encoder import ImageEncoder
 from cascade.restoration.memory import tile_bytes
+from cascade.restoration.tiled_sampling import sample_tiled
 from cascade.stage import Stage
 
 OPTIONS = {"channels": (8, 16), "blocks": 1, "patch_size": 2, "encoder_channels": 4}
@@ -78,6 +81,33 @@ def test_the_network_is_told(stage):
         told = stage.sample(image=image, seeds=[0])
         stage.network.encoder.projection.weight.zero_()
         assert not torch.equal(stage.sample(image=image, seeds=[0]), told)
+
+
+def test_it_looks_once_and_not_at_every_step(stage):
+    looked = []
+    stage.network.encoder.register_forward_pre_hook(lambda *_: looked.append(1))
+    stage.sampling = replace(stage.sampling, steps=3)
+    image = torch.rand(1, 16, 16) * 2 - 1
+    stage.sample(image=image[None], seeds=[0])
+    assert len(looked) == 1
+    sample_tiled(stage, 0, image, tile_px=16)
+    assert len(looked) == 2
+    sample_tiled(stage, 0, image, tile_px=8, overlap_px=4)  # three rows of tiles, three steps
+    assert len(looked) == 2 + 9
+
+
+def test_what_was_seen_before_is_what_the_network_would_see(stage):
+    x_t, t = torch.randn(2, 3, 16, 16), torch.tensor([5, 50])
+    given = Conditions(image=torch.rand(2, 1, 16, 16), level=torch.zeros(2))
+    seen = stage.network.seen(given)
+    assert stage.network.seen(seen) is seen
+    torch.testing.assert_close(stage.network(x_t, t, seen), stage.network(x_t, t, given))
+    both = seen.concatenate(seen.dropped(labels=True))
+    assert both.features.shape == (4, 4, 8, 8)
+    blank = seen.dropped(image=True)  # another image, of which nothing was seen
+    expected = stage.network(x_t, t, given.dropped(image=True))
+    torch.testing.assert_close(stage.network(x_t, t, blank), expected)
+    assert seen.concatenate(blank).features is None
 
 
 def test_any_size_gives_maps_of_the_size_that_is_asked_for():

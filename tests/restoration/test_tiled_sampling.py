@@ -26,6 +26,9 @@ class PointwiseNetwork(nn.Module):
 
     size_multiple_px = 4
 
+    def seen(self, conditions):
+        return conditions
+
     def forward(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         assert conditions.image is not None
         assert conditions.level is not None

@@ -33,6 +33,9 @@ class Answer(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.x0 = x0
 
+    def seen(self, conditions):
+        return conditions
+
     def forward(self, x_t: Tensor, t: Tensor, conditions: object) -> Tensor:
         return self.x0 + 0 * self.weight
 
