@@ -57,7 +57,7 @@ def eval_results(evaluation: Evaluation) -> list[EvalResult]:
             task_type=kind,
             task_name=title,
             dataset_type="images",
-            dataset_name=Path(evaluation.data).name or "held-out pictures",
+            dataset_name=_last_parts(evaluation.data) or "held-out pictures",
             metric_type=_slug(score.name),
             metric_name=score.name,
             metric_value=float(f"{score.value:.4g}"),
@@ -65,6 +65,12 @@ def eval_results(evaluation: Evaluation) -> list[EvalResult]:
         )
         for score in evaluation.whole.scores
     ]
+
+
+def _last_parts(data: str) -> str:
+    """A name and the folder that it is in; where that is on this machine is nobody's business."""
+    path = Path(data)
+    return "/".join(path.relative_to(path.anchor).parts[-2:])
 
 
 def _basis(score: Score) -> dict[str, Any]:

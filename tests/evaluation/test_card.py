@@ -47,7 +47,7 @@ def test_the_hub_reads_what_was_measured_and_the_rest_stays(tmp_path):
     kid, colourfulness = card.data.eval_results
     assert (kid.metric_type, kid.metric_value) == ("kid-efflite0-x1000", 12.35)
     assert kid.metric_args["interval_95"] == [1.0, 30.0]
-    assert (kid.dataset_name, kid.metric_args["n"]) == ("heldout.tar", 9)
+    assert (kid.dataset_name, kid.metric_args["n"]) == ("mine/heldout.tar", 9)
     assert colourfulness.metric_value == 40.0
     assert card.data.model_name == "mine"
     assert (card.data.license, card.data.tags) == ("apache-2.0", ["cascade-diffusion"])
