@@ -68,6 +68,20 @@ def test_verbs_on_recipes_do_not_import_torch(arguments):
     assert done.stderr == "False\n"
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_of_two_commands_do_not_wait_for_each_other(monkeypatch, given, expected):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    told = "import os; print(os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr)"
+    done = separately("ls", after=told)  # of which another test says that torch is not loaded yet
+    assert done.stderr == f"{expected}\n"
+
+
 # ---- usage: 2 -----------------------------------------------------------------------------------
 
 
