@@ -87,7 +87,7 @@ def write_variants(variants: Sequence[tuple[str, Picture]], path: Path) -> None:
 
 def _flat(picture: Picture) -> Image.Image:
     """8-bit sRGB on white."""
-    image = picture.grey_in_srgb().to_pil()
+    image = picture.in_srgb().to_pil()
     if image.mode == "I;16":
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     return to_rgb(image)

@@ -70,6 +70,37 @@ def grey_curve(profile_data: bytes, bits: Literal[8, 16]) -> np.ndarray | None:
     return (np.where(linear <= 0.0031308, low, high) * ramp[-1]).round().clip(0).astype(dtype)
 
 
+def srgb_colours(colour: np.ndarray, profile_data: bytes) -> np.ndarray | None:
+    """Convert colours from their profile to sRGB, of which they keep what it can show.
+
+    Args:
+        colour: (3, H, W) uint8 or uint16.
+        profile_data: of the picture.
+
+    Returns:
+        The same shape and type; None where they are in sRGB already, or the profile is damaged.
+    """
+    if profile_space(profile_data) != "RGB" or _is_srgb(profile_data):
+        return None
+    vips, bits = libvips(), 8 * colour.itemsize
+    height, width = colour.shape[-2:]
+    pixels = np.ascontiguousarray(np.moveaxis(colour, 0, -1))
+    form, meaning = ("uchar", "srgb") if bits == 8 else ("ushort", "rgb16")
+    image = vips.Image.new_from_memory(pixels.data, width, height, 3, form)
+    image = image.copy(interpretation=meaning)
+    image.set_type(vips.GValue.blob_type, "icc-profile-data", profile_data)
+    try:
+        converted = image.icc_transform("srgb", embedded=True, intent="relative", depth=bits)
+        return np.moveaxis(converted.numpy(), -1, 0)
+    except vips.Error:
+        return None
+
+
+def _is_srgb(profile_data: bytes) -> bool:
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_data))
+    return "sRGB" in ImageCms.getProfileDescription(profile)
+
+
 def profile_space(data: bytes | None) -> str | None:
     """The kind of colours that a profile is for, such as "RGB" or "GRAY"; None if it is damaged."""
     if not data:
@@ -94,7 +125,7 @@ def _transform(profile_data: bytes, mode: str) -> ImageCms.ImageCmsTransform | N
     space = getattr(profile.profile, "xcolor_space", "").strip()
     if mode not in MODES_OF_SPACE.get(space, ()):
         return None
-    if "sRGB" in ImageCms.getProfileDescription(profile):
+    if _is_srgb(profile_data):
         return None
     intent = ImageCms.Intent(ImageCms.getDefaultIntent(profile))
     return ImageCms.buildTransform(profile, _SRGB, mode, "RGB", renderingIntent=intent)

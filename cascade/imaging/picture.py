@@ -30,7 +30,13 @@ from torch import Tensor
 
 from cascade.errors import DataError
 from cascade.imaging import exif
-from cascade.imaging.colour_profiles import grey_curve, lab_to_srgb, profile_space, to_srgb
+from cascade.imaging.colour_profiles import (
+    grey_curve,
+    lab_to_srgb,
+    profile_space,
+    srgb_colours,
+    to_srgb,
+)
 from cascade.imaging.reading import check_range, orientation_of
 from cascade.imaging.transparency import fill_hidden
 
@@ -114,17 +120,20 @@ class Picture:
             exif=self.exif and exif.sized_exif(self.exif, (height, width)),
         )
 
-    def grey_in_srgb(self) -> Picture:
-        """A grey picture without its profile, of the values that its greys have in sRGB.
+    def in_srgb(self) -> Picture:
+        """The picture without its profile, of the values that its colours have in sRGB.
 
-        Pictures in colour, and grey ones without a profile, are returned as they are.
+        One that is in sRGB already, or whose profile is damaged, keeps its values.
         """
-        if len(self.colour) != 1 or self.profile is None:
+        if self.profile is None:
             return self
-        curve = grey_curve(self.profile, self.bits)
-        colour = self.colour
-        if curve is not None:
-            colour = torch.from_numpy(curve[colour.numpy()])
+        values = self.colour.numpy()
+        if len(values) == 3:
+            converted = srgb_colours(values, self.profile)
+        else:
+            curve = grey_curve(self.profile, self.bits)
+            converted = None if curve is None else curve[values]
+        colour = self.colour if converted is None else torch.from_numpy(converted)
         return replace(self, colour=colour, profile=None)
 
     @classmethod

@@ -96,8 +96,8 @@ def colourise_picture(
 ) -> Picture:
     """Colour a picture, grey or in colour; of the latter only the luminance is used.
 
-    Size, transparency, number of bits and all metadata stay, but a grey picture with a profile
-    becomes sRGB: its luminance is that of its greys there.
+    Size, transparency, number of bits and all metadata stay, but a picture with a profile becomes
+    sRGB, since colours are made there: its luminance is the one that it has in sRGB.
 
     Args:
         stages: of a pipeline, one of which takes grey.
@@ -108,7 +108,7 @@ def colourise_picture(
     Raises:
         ContractError: if settings or hints do not fit, or memory is short.
     """
-    picture = picture.grey_in_srgb()
+    picture = picture.in_srgb()
     image = picture.image()
     colour = torch.empty(3, *picture.size, dtype=picture.colour.dtype)
     for rows, band in coloured_bands(stages, image, wanted, progress=progress):

@@ -105,7 +105,7 @@ def test_new_pixels_keep_the_rest(camera_exif, srgb_profile):
 @pytest.mark.parametrize("bits", [8, 16])
 def test_grey_leaves_its_profile_for_the_values_that_it_has_in_srgb(noise_picture, bits):
     picture = noise_picture(1, alpha=True, bits=bits, profile=LINEAR_GREY, dpi=(72, 72))
-    plain = picture.grey_in_srgb()
+    plain = picture.in_srgb()
     most = 2**bits - 1
     wanted = srgb_encoded(picture.colour.double().numpy() / most) / 255 * most
     assert np.abs(plain.colour.double().numpy() - wanted).max() <= 0.5 + most / 255 / 10
@@ -115,11 +115,23 @@ def test_grey_leaves_its_profile_for_the_values_that_it_has_in_srgb(noise_pictur
     assert plain.alpha.equal(picture.alpha)
 
 
-def test_colour_and_grey_of_damaged_profiles_keep_their_values(noise_picture):
-    colour = noise_picture(3, alpha=False, bits=8, profile=LINEAR_RGB)
-    assert colour.grey_in_srgb() is colour
-    grey = noise_picture(1, alpha=False, bits=8, profile=LINEAR_GREY[:150])
-    assert grey.grey_in_srgb().colour.equal(grey.colour)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_colours_leave_their_profile_for_their_values_in_srgb(noise_picture, bits):
+    picture = noise_picture(3, alpha=True, bits=bits, profile=LINEAR_RGB, dpi=(72, 72))
+    plain = picture.in_srgb()
+    most = 2**bits - 1
+    wanted = srgb_encoded(picture.colour.double().numpy() / most) / 255 * most
+    assert np.abs(plain.colour.double().numpy() - wanted).max() <= 0.5 + most / 255 * 0.6
+    assert (plain.profile, plain.dpi, plain.colour.dtype) == (None, (72, 72), picture.colour.dtype)
+    assert plain.alpha is not None
+    assert plain.alpha.equal(picture.alpha)
+
+
+def test_srgb_and_damaged_profiles_keep_the_values(noise_picture, srgb_profile):
+    for channels, profile in ((3, srgb_profile), (3, LINEAR_RGB[:150]), (1, LINEAR_GREY[:150])):
+        picture = noise_picture(channels, alpha=False, bits=8, profile=profile)
+        assert picture.in_srgb().colour.equal(picture.colour)
+        assert picture.in_srgb().profile is None
 
 
 def test_pixels_that_are_none_are_refused():

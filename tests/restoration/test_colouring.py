@@ -12,6 +12,7 @@ from cascade.conditioning.grey import luminance
 from cascade.conditioning.low_resolution import resize
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
+from cascade.imaging.vips import libvips
 from cascade.restoration.colouring import (
     Colouring,
     colourise_image,
@@ -69,6 +70,20 @@ def linear_grey_profile() -> bytes:
     head = struct.pack(">I4sI4s4s4s", 188, b"lcms", 0x02100000, b"mntr", b"GRAY", b"XYZ ")
     head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
     return head + white + bytes(48) + tags
+
+
+def wide_gamut_profile() -> bytes:
+    """Display P3, which libvips brings along."""
+    black = libvips().Image.black(1, 1, bands=3).copy(interpretation="srgb")
+    return black.icc_transform("p3").get("icc-profile-data")
+
+
+def test_a_wide_gamut_is_left_before_colours_are_made(colouriser, image):
+    picture = picture_of(image, profile=wide_gamut_profile())
+    made = colourise_picture([colouriser], picture, Colouring(steps=1))
+    assert made.profile is None
+    assert (luma_levels(made) - luma_levels(picture.in_srgb())).abs().max() <= 1
+    assert (luma_levels(made) - luma_levels(picture)).abs().max() > 2
 
 
 def test_of_a_colour_picture_only_the_luminance_is_used(colouriser, image):
