@@ -27,6 +27,8 @@ TASKS = {
 def write_results(evaluation: Evaluation, folder: Path) -> None:
     """Put the figures of the whole pipeline into its card, in the place of earlier ones.
 
+    Results on other data, which others may have written there, stay.
+
     Args:
         evaluation: of the pipeline.
         folder: of the pipeline; `README.md` in it is changed, or made.
@@ -42,8 +44,12 @@ def write_results(evaluation: Evaluation, folder: Path) -> None:
         raise OutputError(f"{file}: not a model card that can be changed ({error}).") from error
     known = {k: v for k, v in card.data.to_dict().items() if k != "model-index"}
     name = known.pop("model_name", None) or Path(evaluation.pipeline).name
+    new = eval_results(evaluation)
+    measured_on = {each.dataset_name for each in new}
+    earlier = getattr(card.data, "eval_results", None) or []
+    others = [each for each in earlier if each.dataset_name not in measured_on]
     card.data = ModelCardData(
-        **known, model_name=name, eval_results=eval_results(evaluation), ignore_metadata_errors=True
+        **known, model_name=name, eval_results=others + new, ignore_metadata_errors=True
     )
     with atomic_file(file) as temporary:
         temporary.write_text(str(card), encoding="utf-8")
@@ -52,12 +58,13 @@ def write_results(evaluation: Evaluation, folder: Path) -> None:
 def eval_results(evaluation: Evaluation) -> list[EvalResult]:
     """The figures of the whole pipeline as the Hub knows them."""
     kind, title = TASKS[evaluation.task]
+    data = _last_parts(evaluation.data) or "held-out pictures"
     return [
         EvalResult(
             task_type=kind,
             task_name=title,
-            dataset_type="images",
-            dataset_name=_last_parts(evaluation.data) or "held-out pictures",
+            dataset_type=_slug(data),  # by which the Hub tells data sets apart
+            dataset_name=data,
             metric_type=_slug(score.name),
             metric_name=score.name,
             metric_value=float(f"{score.value:.4g}"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from huggingface_hub import ModelCard
 
@@ -53,6 +55,17 @@ def test_the_hub_reads_what_was_measured_and_the_rest_stays(tmp_path):
     assert (card.data.license, card.data.tags) == ("apache-2.0", ["cascade-diffusion"])
     assert card.text.strip() == CARD.split("---\n", 2)[2].strip()
     assert "/data" not in (tmp_path / "README.md").read_text()
+
+
+def test_results_of_others_on_other_data_stay(tmp_path):
+    (tmp_path / "README.md").write_text(CARD)
+    write_results(evaluation(12.0), tmp_path)
+    elsewhere = replace(evaluation(50.0), data="/data/other/heldout.tar")
+    write_results(elsewhere, tmp_path)
+    write_results(evaluation(13.0), tmp_path)
+    found = ModelCard.load(tmp_path / "README.md").data.eval_results
+    values = [(e.dataset_name, e.metric_value) for e in found if e.metric_type[:3] == "kid"]
+    assert values == [("other/heldout.tar", 50.0), ("mine/heldout.tar", 13.0)]
 
 
 def test_new_figures_take_the_place_of_old_ones(tmp_path):
