@@ -70,6 +70,14 @@ class Stage(nn.Module):
         sampling: SamplingSettings | None = None,
     ) -> None:
         super().__init__()
+        wanted = contract.channels * (2 if process.learned_variance else 1)
+        channels = (contract.channels + contract.image_channels, wanted)
+        if channels != network.channels:
+            taken, given = network.channels
+            raise ContractError(
+                f"the contract asks for {channels[0]} channels in and {channels[1]} out, the "
+                f"network has {taken:g} and {given:g}."
+            )
         sizes = [] if labels is None else labels.sizes
         embedding = network.embedding
         embedded = [] if embedding is None else embedding.label_sizes

@@ -161,6 +161,10 @@ def change_network(path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"network": "unett"}))
 
 
+def change_patch_size(path):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"patch_size": 1}))
+
+
 def remove_folder(path):
     for file in path.iterdir():
         file.unlink()
@@ -178,6 +182,7 @@ def remove_folder(path):
         ("stage.json", truncate, "stage.json is not valid JSON"),
         ("stage.json", lambda path: path.write_text("{}"), "does not describe a stage"),
         ("stage.json", change_network, "does not describe a stage"),
+        ("stage.json", change_patch_size, "6 channels in and 3 out, the network has 24 and 12"),
         ("unet/config.json", truncate, "config.json is not valid JSON"),
         ("embedding", remove_folder, "config.json is missing"),
     ],

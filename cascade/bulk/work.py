@@ -22,6 +22,7 @@ from cascade.files import remove_leftovers
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import (
+    check_exif,
     check_format,
     write_picture,
 )
@@ -270,6 +271,8 @@ class Bulk:
         height, width = (round(side * self.method.factor) for side in picture.size)
         has_alpha = picture.alpha is not None
         check_format(path, size=(height, width), bits=picture.bits, has_alpha=has_alpha)
+        if self.method.metadata:
+            check_exif(path, picture.exif)
 
     def _show(self, variants: Variants, claims: Claims) -> None:
         """Write a sheet of variants, unless another process does or they are not all there."""

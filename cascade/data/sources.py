@@ -13,6 +13,7 @@ from cascade.data.folder import FolderSource
 from cascade.data.remote import is_remote
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource, SelectedSource
+from cascade.errors import DataError
 
 HUGGING_FACE = "hf:"
 
@@ -46,6 +47,8 @@ def open_source(
 def _open(
     path: str, name_pattern: str | None, cache_dir: Path | None, damaged: list[str] | None
 ) -> ImageSource:
+    if not path.strip():
+        raise DataError("no pictures are named; give a folder, or shards that end in .tar.")
     if path.startswith(HUGGING_FACE) and not is_remote(path):
         from cascade.data.hugging_face import HuggingFaceSource
 

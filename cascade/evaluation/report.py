@@ -36,13 +36,15 @@ def check_outputs(*files: Path | None) -> None:
     """Check that files can be written, before work that takes long; None is left out.
 
     Raises:
-        OutputError: if one cannot.
+        OutputError: if one cannot, or is named twice.
     """
-    for file in files:
-        if file is not None:
-            if file.is_dir():
-                raise OutputError(f"{file} is a folder; name a file.")
-            check_writable_folder(file.parent)
+    given = [file for file in files if file is not None]
+    for file in given:
+        if file.is_dir():
+            raise OutputError(f"{file} is a folder; name a file.")
+        check_writable_folder(file.parent)
+    if len({file.resolve() for file in given}) < len(given):
+        raise OutputError(f"{given[0]} cannot hold two kinds of results; name a file for each.")
 
 
 def write_report(evaluation: Evaluation, file: Path) -> None:

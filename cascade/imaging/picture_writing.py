@@ -70,11 +70,7 @@ def write_picture(
     has_alpha = picture.alpha is not None
     kind = check_format(path, size=picture.size, bits=picture.bits, has_alpha=has_alpha)
     extras = _extras(picture, kind, settings, metadata)
-    if kind == "jpeg" and len(extras.exif or b"") > picture_files.MAX_JPEG_EXIF_BYTES:
-        raise OutputError(
-            f"cannot write {path}: its EXIF is more than the 64 KiB that JPEG can hold; write PNG "
-            "or TIFF, or leave the metadata out."
-        )
+    check_exif(path, extras.exif)
     with atomic_file(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as pixels:
         _write_pixels(picture, kind, pixels, path)
         with temporary.open("wb") as file:
@@ -114,6 +110,20 @@ def check_format(path: Path, *, size: tuple[int, int], bits: int, has_alpha: boo
     if lacking is not None:
         raise OutputError(f"cannot write {path}: {lacking}.")
     return kind
+
+
+def check_exif(path: Path, block: bytes | None) -> None:
+    """Check that a file of this name can hold an EXIF block.
+
+    Raises:
+        OutputError: if it cannot.
+    """
+    kind = FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    if kind == "jpeg" and len(block or b"") > picture_files.MAX_JPEG_EXIF_BYTES:
+        raise OutputError(
+            f"cannot write {path}: its EXIF is more than the 64 KiB that JPEG can hold; write PNG "
+            "or TIFF, or leave the metadata out."
+        )
 
 
 def recorded_settings(path: Path) -> dict[str, Any] | None:

@@ -60,6 +60,13 @@ class StageNetwork(nn.Module, ABC):
         self.size_multiple_px = size_multiple_px
 
     @property
+    def channels(self) -> tuple[float, float]:
+        """Of the images that go in, joined, and of those that come out."""
+        config, pixels = self.backbone.config, self.patch_size**2
+        seen = 0 if self.encoder is None else self.encoder.config["channels"]
+        return (config["in_channels"] - seen) / pixels, config["out_channels"] / pixels
+
+    @property
     def has_attention(self) -> bool:
         """Whether what it says of a place depends on all others, however far away."""
         return any("Attention" in type(module).__name__ for module in self.backbone.modules())

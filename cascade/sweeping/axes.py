@@ -81,8 +81,24 @@ def read_axes(texts: Sequence[str], pipeline: CascadePipeline) -> list[Axis]:
     twice = next((place for place in places if places.count(place) > 1), None)
     if twice is not None:
         raise ContractError(f"{twice[1]} of stage {twice[0]!r} is swept twice; give it once.")
+    _check_percentiles(axes, pipeline)
     order = pipeline.stages.names
     return sorted(axes, key=lambda axis: order.index(axis.stages[0]))
+
+
+def _check_percentiles(axes: Sequence[Axis], pipeline: CascadePipeline) -> None:
+    """Refuse percentiles of a stage that is at no point to threshold by them."""
+    for axis in axes:
+        for name in axis.stages if axis.setting == "percentile" else ():
+            thresholds = [pipeline.stages[name].sampling.threshold]
+            for other in axes:
+                if other.setting == "threshold" and name in other.stages:
+                    thresholds = list(other.values)
+            if "dynamic" not in thresholds:
+                raise ContractError(
+                    f"percentile has no effect on stage {name!r} with threshold {thresholds[0]}; "
+                    "give threshold=dynamic too, or leave it out."
+                )
 
 
 def _read_axis(text: str, stages: Mapping[str, Stage]) -> Axis:

@@ -272,6 +272,12 @@ def deep(path: Path, draw) -> None:
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(path)
 
 
+def wordy(path: Path, draw) -> None:
+    exif = Image.Exif()
+    exif[270] = "long " * 14_000
+    Image.new("RGB", (4, 4)).save(path, exif=exif)
+
+
 def pipe(path: Path, draw) -> None:
     os.mkfifo(path)
 
@@ -288,6 +294,7 @@ def pipe(path: Path, draw) -> None:
         ("bad.tiff", floats, [], "range"),
         ("bad.png", transparent, ["--format", "jpeg"], "no transparency"),
         ("bad.png", deep, ["--format", "jpeg"], "no 16 bits"),
+        ("bad.png", wordy, ["--format", "jpeg"], "64 KiB"),
         ("bad.png", pipe, [], "not a file"),
     ],
 )

@@ -111,6 +111,13 @@ def test_a_wrong_axis_is_refused(cascade, text, said):
         combine(read_axes([text], cascade), cascade)
 
 
+def test_percentiles_are_of_dynamic_thresholds(cascade):
+    with pytest.raises(ContractError, match="percentile has no effect on stage 'base'"):
+        read_axes(["base.percentile=0.9,0.99"], cascade)
+    texts = ["threshold=static,dynamic", "base.percentile=0.9,0.99"]
+    assert len(combine(read_axes(texts, cascade), cascade)) == 5  # with that of today
+
+
 def test_a_setting_is_swept_once(cascade):
     with pytest.raises(ContractError, match="steps of stage 'base' is swept twice"):
         read_axes(["steps=2", "base.steps=3"], cascade)
