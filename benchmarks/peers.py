@@ -13,8 +13,9 @@ Fréchet distance and KID are printed. With a GPU, time is wall time. Two tasks:
               denoising-diffusion-pytorch has no upsampler and is left out
 
 What is done is kept in --out, and the same command goes on with the next method; a method that was
-interrupted starts again. At the end: `results.json`, a table, and a sheet of each method's pictures
-in `TASK/METHOD.png`. See `Reading peers.py` in benchmarks/README.md for the settings of each.
+interrupted starts again. With --peer-steps, now or later, the peers draw once more in the end, with
+the steps that they recommend. At the end: `results.json`, a table, and a sheet of each method's
+pictures in `TASK/METHOD.png`. See `Reading peers.py` in benchmarks/README.md for the settings.
 
 Shapes: B batch, N samples, S side in pixels, F features.
 """
@@ -28,6 +29,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ from side_by_side import (
     results_apart,
 )
 from torch import Tensor
-from trainees import Clock, DenoisingDiffusionPytorch, ImagenPytorch, Ours, Trainee
+from trainees import Clock, DenoisingDiffusionPytorch, ImagenPytorch, Ours, Peer, Trainee
 
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.contract import Contract
@@ -219,12 +221,7 @@ def make_trainee(name: str, work: Work, out: Path) -> Trainee:
 def run_method(name: str, work: Work, folder: Path) -> Iterator[dict[str, Any]]:
     """Train a method and measure it at every time; at the end with the last weights too."""
     torch.set_num_threads(work.threads)
-    truth = low_res = None
-    if work.task == "photos":
-        contract = our_recipe(work).contract
-        assert contract.low_res_px is not None
-        truth = held_out(work, contract.size_px)
-        low_res = made_small(truth, contract.low_res_px)
+    truth, low_res = task_pictures(work)
     real = torch.from_numpy(np.load(folder / "reference.npy"))
     extractor = find_extractor(work.extractor)
     with tempfile.TemporaryDirectory() as out:
@@ -236,7 +233,8 @@ def run_method(name: str, work: Work, folder: Path) -> Iterator[dict[str, Any]]:
             for averaged in (True, False) if at_s == work.at_s[-1] else (True,):
                 count = work.samples if low_res is None else len(low_res)
                 drawn = trainee.draw(count, low_res, averaged=averaged)
-                save_sheet(drawn, truth, low_res, folder / f"{name}.png", averaged)
+                sheet = name if averaged else f"{name}-last"
+                save_sheet(drawn, truth, low_res, folder / f"{sheet}.png")
                 features = features_of(extractor, drawn if truth is None else quarters(drawn))
                 yield {
                     "at_s": at_s,
@@ -246,9 +244,48 @@ def run_method(name: str, work: Work, folder: Path) -> Iterator[dict[str, Any]]:
                     "batch_size": trainee.batch_size,
                     "loss": trainee.loss(),
                     "weights": "averaged" if averaged else "last",
+                    "steps": work.steps,
                     **distances(features, real, interval=at_s == work.at_s[-1]),
                     **fixed,
                 }
+        if isinstance(trainee, Peer):
+            trainee.save(folder / f"{name}.safetensors")
+
+
+def draw_again(name: str, work: Work, folder: Path, steps: int) -> dict[str, Any]:
+    """What a peer that is done draws with other steps, from the better ones of its weights."""
+    torch.set_num_threads(work.threads)
+    rows = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["results"]
+    row = best_at_end(rows)
+    truth, low_res = task_pictures(work)
+    real = torch.from_numpy(np.load(folder / "reference.npy"))
+    with tempfile.TemporaryDirectory() as out:
+        trainee = make_trainee(name, replace(work, steps=steps), Path(out))
+        assert isinstance(trainee, Peer)
+        trainee.load(folder / f"{name}.safetensors")
+        count = work.samples if low_res is None else len(low_res)
+        drawn = trainee.draw(count, low_res, averaged=row["weights"] == "averaged")
+    save_sheet(drawn, truth, low_res, folder / f"{name}-{steps}.png")
+    features = features_of(
+        find_extractor(work.extractor), drawn if truth is None else quarters(drawn)
+    )
+    return row | {"steps": steps} | distances(features, real, interval=True)
+
+
+def best_at_end(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row of the lowest Fréchet distance of those of the last time."""
+    last_s = max(row["at_s"] for row in rows)
+    return min((row for row in rows if row["at_s"] == last_s), key=lambda row: row["fd"])
+
+
+def task_pictures(work: Work) -> tuple[Tensor | None, Tensor | None]:
+    """Of an upsampler the true pictures and the small ones that it gets."""
+    if work.task != "photos":
+        return None, None
+    contract = our_recipe(work).contract
+    assert contract.low_res_px is not None
+    truth = held_out(work, contract.size_px)
+    return truth, made_small(truth, contract.low_res_px)
 
 
 def size_of(trainee: Trainee, work: Work, low_res: Tensor | None) -> dict[str, float]:
@@ -267,11 +304,8 @@ def peak_memory_mib() -> float:
     return torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_mib()
 
 
-def save_sheet(
-    drawn: Tensor, truth: Tensor | None, low_res: Tensor | None, path: Path, averaged: bool
-) -> None:
+def save_sheet(drawn: Tensor, truth: Tensor | None, low_res: Tensor | None, path: Path) -> None:
     """Some of the pictures; of an upsampler rows of what it was given, what it made, the truth."""
-    path = path if averaged else path.with_stem(f"{path.stem}-last")
     if truth is None or low_res is None:
         save_png(contact_sheet(drawn[:SHOWN]), path)
         return
@@ -283,33 +317,50 @@ def save_sheet(
 # ---- comparing ----------------------------------------------------------------------------------
 
 
-def compare(work: Work, folder: Path, only: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Run the methods of a task that are not done yet, and tell what each one finds, as it does."""
+def compare(
+    work: Work, folder: Path, only: Sequence[str] | None, more_steps: int | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Run the methods of a task that are not done yet, and tell what each one finds, as it does.
+
+    Args:
+        work: the task.
+        folder: of its results.
+        only: the methods to run; None for all.
+        more_steps: with which peers draw once more in the end; None for not at all.
+    """
     about = prepare_reference(work, folder)
     print(f"{work.task}: against {about['against']}")
     print(f"{work.task}: {about['beside']}: {distance_text(about, about['name'])}", flush=True)
     results = {}
-    for name in METHODS[work.task]:
-        if only and name not in only:
-            continue
-        file = folder / f"{name}.json"
-        done = read_json(file)
-        if done and done["work"] == as_json(work):
-            print(f"{work.task}, {name}: done before")
-            results[name] = done["results"]
-            continue
+    for name in chosen(work.task, only):
         try:
-            results[name] = run_apart(name, work, folder, about["name"])
+            results[name] = done_or_run(name, name, ["--measure", name], work, folder, about)
+            if more_steps and name != OURS:
+                arguments = ["--measure", name, "--peer-steps", str(more_steps)]
+                file = f"{name}-{more_steps}"
+                results[name] += done_or_run(file, name, arguments, work, folder, about)
         except ProcessFailedError as error:
             print(f"{work.task}, {name}: left out ({error})", flush=True)
-            continue
-        write_json({"work": as_json(work), "results": results[name]}, file)
     return results
 
 
-def run_apart(name: str, work: Work, folder: Path, extractor: str) -> list[dict[str, Any]]:
-    """Run a method in a fresh interpreter, with nothing compiled before."""
-    arguments = ["--measure", name, "--work", json.dumps(asdict(work)), "--out", str(folder)]
+def chosen(task: str, only: Sequence[str] | None) -> list[str]:
+    """Names of the methods that are to run."""
+    return [name for name in METHODS[task] if not only or name in only]
+
+
+def done_or_run(
+    file: str, name: str, arguments: list[str], work: Work, folder: Path, about: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The rows of a result that is kept, or of a fresh interpreter with nothing compiled before."""
+    path = folder / f"{file}.json"
+    done = read_json(path)
+    if done and done["work"] == as_json(work):
+        print(f"{work.task}, {file}: done before")
+        return done["results"]
+    if name != OURS and find_spec(name.replace("-", "_")) is None:
+        raise ProcessFailedError('not installed: pip install -e ".[peers]"')
+    arguments = [*arguments, "--work", json.dumps(asdict(work)), "--out", str(folder)]
     found = []
     with tempfile.TemporaryDirectory() as compiled:
         environment = {
@@ -319,14 +370,16 @@ def run_apart(name: str, work: Work, folder: Path, extractor: str) -> list[dict[
         }
         for values in results_apart(__file__, arguments, work.threads, **environment):
             found.append(values)
-            print(f"{work.task}, {name}, {progress_text(values, extractor)}", flush=True)
+            print(f"{work.task}, {name}, {progress_text(values, about['name'])}", flush=True)
+    write_json({"work": as_json(work), "results": found}, path)
     return found
 
 
 def progress_text(values: dict[str, Any], extractor: str) -> str:
     """What a method has reached, on a line."""
     return (
-        f"{values['at_s'] / 60:.3g} min, {values['weights']} weights: {values['images']} images, "
+        f"{values['at_s'] / 60:.3g} min, {values['weights']} weights, {values['steps']} steps: "
+        f"{values['images']} images, "
         f"loss {values['loss']:.4f}, {distance_text(values, extractor)}"
     )
 
@@ -343,13 +396,14 @@ def distance_text(values: dict[str, Any], extractor: str) -> str:
 def table(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Lines, a row for every method and time."""
     lines = [
-        f"{'method':<28} {'min':>5} {'weights':>8} {'images':>8} {'img/s':>7} {'img/cpu-s':>9} "
-        f"{'FD':>8} {'KID x1000':>9} {'n':>4} {'peak MiB':>8} {'batch':>5} {'M par.':>6} "
-        f"{'GFLOP':>6}"
+        f"{'method':<28} {'min':>5} {'weights':>8} {'steps':>5} {'images':>8} {'img/s':>7} "
+        f"{'img/cpu-s':>9} {'FD':>8} {'KID x1000':>9} {'n':>4} {'peak MiB':>8} {'batch':>5} "
+        f"{'M par.':>6} {'GFLOP':>6}"
     ]
     for name, rows in results.items():
         lines += [
-            f"{name:<28} {row['at_s'] / 60:>5.3g} {row['weights']:>8} {row['images']:>8} "
+            f"{name:<28} {row['at_s'] / 60:>5.3g} {row['weights']:>8} {row['steps']:>5} "
+            f"{row['images']:>8} "
             f"{row['images'] / row['wall_s']:>7.2f} {row['images'] / row['used_s']:>9.2f} "
             f"{row['fd']:>8.1f} {row['kid']:>9.2f} {row['n']:>4} {row['peak_mib']:>8.0f} "
             f"{row['batch_size']:>5} {row['parameters_m']:>6.2f} {row['gflop']:>6.2f}"
@@ -359,11 +413,8 @@ def table(results: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def ratio_text(task: str, results: dict[str, list[dict[str, Any]]]) -> str:
-    """Our Fréchet distance through the best peer's, each with the better one of its weights."""
-    last = {
-        name: min(row["fd"] for row in rows if row["at_s"] == rows[-1]["at_s"])
-        for name, rows in results.items()
-    }
+    """Our Fréchet distance through the best peer's, each with the best of its weights and steps."""
+    last = {name: best_at_end(rows)["fd"] for name, rows in results.items()}
     ours = last.pop(OURS, None)
     if ours is None or not last:
         return f"{task}: no ratio, since ours or all peers are missing"
@@ -411,6 +462,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--at", default="5,10,20,30", help="minutes at which pictures are drawn")
     add("--samples", type=int, default=256, help="pictures, or quarters, that are compared")
     add("--steps", type=int, default=50, help="calls of the network per picture, for all")
+    add("--peer-steps", type=int, help="with which the peers draw once more in the end")
     add("--batch-size", type=int, default=16, help="of the peers, at least 16")
     add("--threads", type=int, default=os.cpu_count() or 1)
     add("--extractor", choices=EXTRACTORS, default="lite2")
@@ -428,9 +480,12 @@ def times_s(cpu_minutes: float, at: str) -> tuple[float, ...]:
     Raises:
         ValueError: if one is no number above 0.
     """
-    minutes = {float(each) for each in at.split(",")} | {cpu_minutes}
+    try:
+        minutes = {float(each) for each in at.split(",")} | {cpu_minutes}
+    except ValueError:
+        raise ValueError(f"--at takes minutes, such as 5,10,20; got {at!r}") from None
     if min(minutes) <= 0:
-        raise ValueError("times must be above 0")
+        raise ValueError(f"times must be above 0, got {at!r} and {cpu_minutes:g} minutes")
     return tuple(60 * each for each in sorted(minutes) if each <= cpu_minutes)
 
 
@@ -462,6 +517,9 @@ def main() -> None:
     if given.measure:
         work = json.loads(given.work)
         work = Work(**work | {"at_s": tuple(work["at_s"])})
+        if given.peer_steps:
+            print_result(draw_again(given.measure, work, given.out, given.peer_steps))
+            return
         for values in run_method(given.measure, work, given.out):
             print_result(values)
         return
@@ -470,13 +528,16 @@ def main() -> None:
     results, ratios = {}, []
     try:
         for task in RECIPES if given.task == "all" else [given.task]:
-            results[task] = compare(make_work(given, task), given.out / task, given.only or ())
+            work, folder = make_work(given, task), given.out / task
+            results[task] = compare(work, folder, given.only, given.peer_steps)
             write_json(results, given.out / "results.json")
             print("\n".join(["", task, *table(results[task]), ""]), flush=True)
             ratios.append(ratio_text(task, results[task]))
     except (CascadeError, ValueError) as error:
         sys.exit(f"peers.py: error: {error}")
     print("\n".join(ratios))
+    if any(list(found) != chosen(task, given.only) for task, found in results.items()):
+        sys.exit("peers.py: error: methods were left out, for the reasons above.")
 
 
 if __name__ == "__main__":

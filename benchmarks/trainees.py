@@ -22,6 +22,7 @@ from statistics import fmean
 from typing import Any, final
 
 import torch
+from safetensors.torch import load_file, save_file
 from side_by_side import make_denoising_trainer, make_imagen_trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -30,6 +31,7 @@ from cascade.build import build_trainer
 from cascade.conditioning.low_resolution import resize
 from cascade.data.training_images import TrainingImages
 from cascade.devices import Precision, autocast, best_device, uses_bf16
+from cascade.files import atomic_file
 from cascade.imaging.writing import save_png, to_pil
 from cascade.recipe import StageRecipe
 
@@ -268,6 +270,29 @@ class Peer(Trainee):
                 self._step()
                 self._images_seen += self.batch_size
 
+    def save(self, path: Path) -> None:
+        """Keep the weights, averaged and last."""
+        tensors = {
+            f"{weights}.{name}": value.contiguous()
+            for weights, network in self._networks().items()
+            for name, value in network.state_dict().items()
+        }
+        with atomic_file(path) as temporary:
+            save_file(tensors, temporary)
+
+    def load(self, path: Path) -> None:
+        """Take over the weights that were kept."""
+        tensors = load_file(path)
+        for weights, network in self._networks().items():
+            prefix = f"{weights}."
+            network.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            )
+
+    @abstractmethod
+    def _networks(self) -> dict[str, nn.Module]:
+        """With `averaged` weights and with the `last` ones."""
+
     @abstractmethod
     def _step(self) -> None:
         """Learn from one batch."""
@@ -353,6 +378,9 @@ class ImagenPytorch(Peer):
     def network(self) -> nn.Module:
         return self.trainer.imagen.unets[-1]
 
+    def _networks(self) -> dict[str, nn.Module]:
+        return {"averaged": self.trainer.ema_unets[-1].ema_model, "last": self.network}
+
     def _step(self) -> None:
         self.losses.append(self.trainer.train_step(unet_number=self._number))
 
@@ -397,13 +425,16 @@ class DenoisingDiffusionPytorch(Peer):
     def network(self) -> nn.Module:
         return self.trainer.ema.ema_model.model
 
+    def _networks(self) -> dict[str, nn.Module]:
+        last = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        return {"averaged": self.trainer.ema.ema_model, "last": last}
+
     def _step(self) -> None:
         self.trainer.train_num_steps = self.trainer.step + 1
         self.trainer.train()
 
     def _draw(self, count: int, low_res: Tensor | None, averaged: bool) -> Tensor:
-        last = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        diffusion = (self.trainer.ema.ema_model if averaged else last).eval()
+        diffusion: Any = self._networks()["averaged" if averaged else "last"].eval()
         return diffusion.sample(batch_size=count)
 
 

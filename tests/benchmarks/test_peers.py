@@ -84,8 +84,12 @@ class NoisePeer(trainees.Peer):
         super().__init__(ClockOfSteps(), 4)
         self._size_px = 8
         self.drawn: list[float] = []
+        self.both = {name: torch.nn.Linear(2, 2) for name in ("averaged", "last")}
 
     network = torch.nn.Identity()
+
+    def _networks(self):
+        return self.both
 
     def _step(self) -> None:
         self.drawn.append(float(torch.rand(())))
@@ -112,6 +116,8 @@ def test_the_last_time_is_the_end_and_later_ones_are_left_out():
     assert peers.times_s(1, "5") == (60,)
     with pytest.raises(ValueError, match="above 0"):
         peers.times_s(1, "0,1")
+    with pytest.raises(ValueError, match="--at takes minutes"):
+        peers.times_s(1, "5,ten")
 
 
 def test_peers_see_our_pictures_mirrored_in_some_epochs(tmp_path):
@@ -173,6 +179,15 @@ def test_drawing_pictures_does_not_change_what_a_peer_learns():
     assert watched.images_seen() == 4 * len(watched.drawn)
 
 
+def test_the_weights_of_a_peer_are_kept_averaged_and_last(tmp_path):
+    one, other = NoisePeer(), NoisePeer()
+    one.save(tmp_path / "one.safetensors")
+    other.load(tmp_path / "one.safetensors")
+    for weights in ("averaged", "last"):
+        assert torch.equal(one.both[weights].weight, other.both[weights].weight)
+    assert not torch.equal(other.both["averaged"].weight, other.both["last"].weight)
+
+
 def test_the_ratio_is_to_the_best_peer_at_the_end_with_its_better_weights():
     results = {
         "ours": [row(1, 9), row(2, 30), row(2, 40, "last")],
@@ -192,7 +207,7 @@ def test_what_is_done_is_not_done_again(tmp_path, capsys):
     done = {"work": peers.as_json(work), "results": [row(2, 5.0)]}
     for name in peers.METHODS["emoji"]:
         peers.write_json(done, tmp_path / f"{name}.json")
-    results = peers.compare(work, tmp_path, [])
+    results = peers.compare(work, tmp_path, None)
     assert results == {name: [row(2, 5.0)] for name in peers.METHODS["emoji"]}
     other = {"work": peers.as_json(make_work(samples=9)), "results": [row(2, 6.0)]}
     peers.write_json(other, tmp_path / "imagen-pytorch.json")
