@@ -25,6 +25,7 @@ KERNEL_DRAWINGS = 1000
 MEAN_DRAWINGS = 1000
 SHARE = 0.95
 FEWEST_FOR_KERNEL = 100
+ROWS_AT_A_TIME = 1024
 
 
 class Estimate(NamedTuple):
@@ -84,14 +85,11 @@ def kernel_estimate(
             f"KID needs at least 2 images in each set, got {min(len(features), len(truth))}; add "
             "images."
         )
-    own, real, cross = (
-        _kernel(a, b) for a, b in ((features, features), (truth, truth), (features, truth))
-    )
     generator = torch.Generator().manual_seed(seed)
-    once = [own.new_ones(1, len(each)) for each in (features, truth)]
-    often = [_drawn_counts(len(each), drawings, generator).to(own) for each in (features, truth)]
-    value, drawn = (1000 * _mmd(own, real, cross, *counts) for counts in (once, often))
-    return _around(float(value), drawn.cpu())
+    own, real = (_counts(len(each), drawings, generator) for each in (features, truth))
+    squared = _mean_of_pairs(features, own) + _mean_of_pairs(truth, real)
+    found = 1000 * (squared - 2 * _mean_between(features, own, truth, real))
+    return _around(float(found[0]), found[1:])
 
 
 def mean_estimate(
@@ -99,39 +97,52 @@ def mean_estimate(
 ) -> Estimate:
     """The mean of a figure of single images, such as PSNR, with its interval.
 
+    The interval does not leave the range of the values.
+
     Args:
         values: of each image, at least 2.
         drawings: R.
         seed: of the drawing.
     """
     each = torch.tensor(values, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    counts = _drawn_counts(len(each), drawings, generator).double()
-    return _around(float(each.mean()), counts @ each / len(each))
+    drawn = _counts(len(each), drawings, torch.Generator().manual_seed(seed))[1:]
+    found = _around(float(each.mean()), drawn @ each / len(each))
+    return found._replace(
+        low=max(found.low, float(each.min())), high=min(found.high, float(each.max()))
+    )
 
 
-def _kernel(features: Tensor, others: Tensor) -> Tensor:
-    """(x . y / F + 1)^3 of all pairs."""
-    return (features.double() @ others.double().T / features.shape[1] + 1) ** 3
-
-
-def _drawn_counts(count: int, drawings: int, generator: torch.Generator) -> Tensor:
-    """How often each of `count` images is drawn: (R, count)."""
+def _counts(count: int, drawings: int, generator: torch.Generator) -> Tensor:
+    """How often each of `count` images counts: once, and as often as drawn: (1 + R, count)."""
     drawn = torch.randint(count, (drawings, count), generator=generator)
-    return torch.zeros(drawings, count).scatter_add_(1, drawn, torch.ones(drawings, count))
+    often = torch.zeros(drawings, count, dtype=torch.float64)
+    often.scatter_add_(1, drawn, torch.ones(drawings, 1, dtype=torch.float64).expand_as(often))
+    return torch.cat([torch.ones(1, count, dtype=torch.float64), often])
 
 
-def _mmd(own: Tensor, real: Tensor, cross: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Squared MMD without bias, of images that count a (R, N) and b (R, M) times: (R,)."""
-    between = ((a @ cross) * b).sum(dim=1) / (a.sum(dim=1) * b.sum(dim=1))
-    return _mean_of_pairs(own, a) + _mean_of_pairs(real, b) - 2 * between
+def _mean_between(features: Tensor, a: Tensor, others: Tensor, b: Tensor) -> Tensor:
+    """Mean kernel of an image of each set, which count a (R, N) and b (R, M) times: (R,)."""
+    return _sum_of_kernels(features, a, others, b) / (a.sum(dim=1) * b.sum(dim=1))
 
 
-def _mean_of_pairs(kernel: Tensor, counts: Tensor) -> Tensor:
-    """Mean kernel of two different images: (R,)."""
+def _mean_of_pairs(features: Tensor, counts: Tensor) -> Tensor:
+    """Mean kernel of two different images of a set: (R,)."""
     with_itself = counts.square()
-    total = ((counts @ kernel) * counts).sum(dim=1) - with_itself @ kernel.diagonal()
+    alone = (features.double().square().sum(dim=1) / features.shape[1] + 1) ** 3
+    total = _sum_of_kernels(features, counts, features, counts) - with_itself @ alone.cpu()
     return total / (counts.sum(dim=1).square() - with_itself.sum(dim=1)).clamp(min=1)
+
+
+def _sum_of_kernels(features: Tensor, a: Tensor, others: Tensor, b: Tensor) -> Tensor:
+    """(x . y / F + 1)^3 of all pairs, some rows at a time: all may not fit into memory."""
+    others, b = others.double(), b.to(others.device)
+    total = torch.zeros(len(a), dtype=torch.float64)
+    for part, times in zip(
+        features.double().split(ROWS_AT_A_TIME), a.split(ROWS_AT_A_TIME, dim=1), strict=True
+    ):
+        kernel = (part @ others.T / features.shape[1] + 1) ** 3
+        total += ((b @ kernel.T).cpu() * times).sum(dim=1)
+    return total
 
 
 def _around(value: float, drawn: Tensor) -> Estimate:

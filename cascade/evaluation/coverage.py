@@ -23,17 +23,24 @@ ROWS_AT_A_TIME = 1024
 
 
 class PrecisionRecall(NamedTuple):
-    """Share of samples that look real, and of real images that samples look like; 0 to 1."""
+    """Share of samples that look real, and of real images that samples look like; 0 to 1.
 
-    precision: float
-    recall: float
+    Both are means of an image each: `precision` (N,), `recall` (M,), float64, 0 or 1.
+    """
+
+    precision: Tensor
+    recall: Tensor
 
 
 class DensityCoverage(NamedTuple):
-    """How many real images' balls hold a sample (1 as for real ones), and share that hold any."""
+    """How many real images' balls hold a sample (1 as for real ones), and share that hold any.
 
-    density: float
-    coverage: float
+    Both are means of an image each: `density` (N,), `coverage` (M,), float64, of which the latter
+    is 0 or 1.
+    """
+
+    density: Tensor
+    coverage: Tensor
 
 
 class Neighbours(NamedTuple):
@@ -46,7 +53,7 @@ class Neighbours(NamedTuple):
 def precision_recall(
     features: Tensor, truth: Tensor, *, neighbours: int = PRECISION_NEIGHBOURS
 ) -> PrecisionRecall:
-    """Improved precision and recall (arXiv 1904.06991, eq. 1-3).
+    """Improved precision and recall (arXiv 1904.06991, eq. 1-3), image by image.
 
     Args:
         features: (N, F) of samples.
@@ -61,13 +68,13 @@ def precision_recall(
     radii = _radii(features, neighbours)
     held = [(part <= real_radii).any(dim=1) for part in _distances(features, truth)]
     found = [(part <= radii).any(dim=1) for part in _distances(truth, features)]
-    return PrecisionRecall(*(float(torch.cat(parts).double().mean()) for parts in (held, found)))
+    return PrecisionRecall(*(torch.cat(parts).double() for parts in (held, found)))
 
 
 def density_coverage(
     features: Tensor, truth: Tensor, *, neighbours: int = DENSITY_NEIGHBOURS
 ) -> DensityCoverage:
-    """Density and coverage (arXiv 2002.09797, eq. 5 and 6), which single odd images harm less.
+    """Density and coverage (arXiv 2002.09797, eq. 5 and 6), which odd images harm less.
 
     Args:
         features: (N, F) of samples.
@@ -80,12 +87,12 @@ def density_coverage(
     _check_counts("density and coverage", neighbours, truth)
     _check_counts("density and coverage", 0, features)
     radii = _radii(truth, neighbours)
-    inside, covered = 0, torch.zeros(len(truth), dtype=torch.bool, device=truth.device)
+    inside, covered = [], torch.zeros(len(truth), dtype=torch.bool, device=truth.device)
     for part in _distances(features, truth):
         held = part <= radii
-        inside += int(held.sum())
+        inside.append(held.sum(dim=1).double() / neighbours)
         covered |= held.any(dim=0)
-    return DensityCoverage(inside / (neighbours * len(features)), float(covered.double().mean()))
+    return DensityCoverage(torch.cat(inside), covered.double())
 
 
 def nearest_neighbours(features: Tensor, others: Tensor) -> Neighbours:

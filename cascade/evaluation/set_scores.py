@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
+from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate, mean_estimate
 from cascade.evaluation.coverage import (
     density_coverage,
     diversity,
@@ -48,6 +48,7 @@ def coverage_scores(
 ) -> list[Score]:
     """Precision, recall, density, coverage, diversity and, with a classifier, its score.
 
+    The intervals of the first four are of the images that are averaged, with the balls as they are.
     Diversity is left out where all real images are the same.
 
     Args:
@@ -58,12 +59,11 @@ def coverage_scores(
     """
     basis = _basis(extractor, seen, real, reference)
     alone = basis | {"reference": "", "n_reference": 0}
+    shares = precision_recall(seen.features, real.features)._asdict()
+    shares |= density_coverage(seen.features, real.features)._asdict()
     scores = [
-        Score(name=name, value=value, better="higher", **basis)
-        for name, value in (
-            *precision_recall(seen.features, real.features)._asdict().items(),
-            *density_coverage(seen.features, real.features)._asdict().items(),
-        )
+        Score(name=name, better="higher", **mean_estimate(values.tolist())._asdict(), **basis)
+        for name, values in shares.items()
     ]
     ours, theirs = (diversity(each.features.double()) for each in (seen, real))
     if theirs > 0:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cascade.errors import ContractError
+from cascade.evaluation import bootstrap
 from cascade.evaluation.bootstrap import (
     frechet_estimate,
     kernel_estimate,
@@ -71,6 +72,19 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
     half = 1.96 * float(values.std()) / math.sqrt(400)
     assert found.high - found.value == pytest.approx(half, rel=0.15)
     assert found.value - found.low == pytest.approx(half, rel=0.15)
+
+
+def test_the_interval_of_a_share_is_inside_0_and_1():
+    found = mean_estimate([1.0] * 19 + [0.0])
+    assert 0.8 < found.low < found.value < found.high <= 1
+    assert mean_estimate([1.0] * 9) == (1.0, 1.0, 1.0)
+
+
+def test_pairs_may_be_summed_some_at_a_time(monkeypatch):
+    sets = gaussian(20, 0, 0), gaussian(31, 1, 1)
+    whole = kernel_estimate(*sets, drawings=5)
+    monkeypatch.setattr(bootstrap, "ROWS_AT_A_TIME", 7)
+    assert kernel_estimate(*sets, drawings=5) == pytest.approx(whole)
 
 
 def test_a_frechet_distance_is_never_below_zero():

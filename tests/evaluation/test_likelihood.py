@@ -48,8 +48,8 @@ class ExactGaussian(nn.Module):
 
 
 def stage_of(base: Stage, schedule: NoiseSchedule, *, learned: bool, std: float = STD) -> Stage:
-    process = NoiseProcess(schedule, prediction="x0", learned_variance=learned)
-    stage = Stage(base.network, process, base.contract, labels=base.labels)
+    stage = Stage(base.network, base.process, base.contract, labels=base.labels)
+    stage.process = NoiseProcess(schedule, prediction="x0", learned_variance=learned)
     stage.network = ExactGaussian(schedule, learned=learned, std=std)
     return stage.eval()
 
