@@ -97,8 +97,12 @@ def srgb_colours(colour: np.ndarray, profile_data: bytes) -> np.ndarray | None:
 
 
 def _is_srgb(profile_data: bytes) -> bool:
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_data))
-    return "sRGB" in ImageCms.getProfileDescription(profile)
+    """Whether it says so of itself."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_data))
+        return "sRGB" in ImageCms.getProfileDescription(profile)
+    except (ImageCms.PyCMSError, ValueError, OSError):
+        return False
 
 
 def profile_space(data: bytes | None) -> str | None:
