@@ -334,11 +334,12 @@ def compare(
     results = {}
     for name in chosen(work.task, only):
         try:
-            results[name] = done_or_run(name, name, ["--measure", name], work, folder, about)
+            rows = done_or_run(name, name, ["--measure", name], work, folder, about)
             if more_steps and name != OURS:
                 arguments = ["--measure", name, "--peer-steps", str(more_steps)]
                 file = f"{name}-{more_steps}"
-                results[name] += done_or_run(file, name, arguments, work, folder, about)
+                rows += done_or_run(file, name, arguments, work, folder, about)
+            results[name] = rows
         except ProcessFailedError as error:
             print(f"{work.task}, {name}: left out ({error})", flush=True)
     return results

@@ -345,6 +345,19 @@ def test_a_picture_that_needs_too_much_memory_is_left_behind(upscale, photos, mo
         assert failures(done) == {"photos/sub/d.webp": reason}
 
 
+@pytest.mark.parametrize("make", [transparent, deep, wordy])
+def test_what_a_format_cannot_hold_is_said_before_the_work(
+    upscale, photos, draw, monkeypatch, make
+):
+    def refuse(*_, **__):
+        raise AssertionError("the work was begun")
+
+    make(photos / "bad.png", draw)
+    monkeypatch.setattr(commands, "upscale_picture", refuse)
+    done = upscale(photos / "bad.png", "--format", "jpeg")
+    assert "cannot write" in failures(done)["photos/bad.png"]
+
+
 def test_a_full_disk_ends_the_work_at_once_and_keeps_what_is_done(upscale, photos, monkeypatch):
     sync, written = files._sync, []
 
