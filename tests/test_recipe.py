@@ -308,7 +308,6 @@ def test_either_kind_is_read_by_what_it_says(tmp_path):
         ("tiny-16-to-32", "data.crop_px=15", ["crop_px", "32", "15"]),
         ("tiny-16-to-32", "data.crop_px=64", ["crop_px", "32", "64"]),
         ("tiny-16-to-32", "data.crop_px=18", ["crop_px", "multiple of 4", "18"]),
-        ("tiny-16-to-32", "train.optimiser=muon", ["muon", "transformer"]),
     ],
 )
 def test_a_recipe_that_could_not_be_trained_or_sampled_does_not_validate(name, override, words):

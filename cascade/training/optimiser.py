@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, final
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from cascade.errors import ContractError
-from cascade.networks.transformer import TransformerBlock
 from cascade.stage import Stage
 from cascade.training.settings import TrainingSettings
-from cascade.training.sharding import full
+from cascade.training.sharding import BLOCKS, full
+
+
+@final
+class WeightMuon(Muon):
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), of convolutions too.
+
+    The weight (out, in, height, width) of a convolution is to it the matrix by which a patch is
+    multiplied, (out, in height width).
+
+    Args:
+        weights: of two dimensions or more; some of two.
+        options: as for torch's `Muon`.
+    """
+
+    def __init__(self, weights: Sequence[nn.Parameter], **options: Any) -> None:
+        super().__init__([weight for weight in weights if weight.ndim == 2], **options)
+        if more := [weight for weight in weights if weight.ndim > 2]:
+            self.add_param_group({"params": more})
+
+    def _init_group(
+        self,
+        group: Any,
+        params_with_grad: list[Tensor],
+        grads: list[Tensor],
+        muon_momentum_bufs: list[Tensor],
+    ) -> bool:
+        has_complex = super()._init_group(group, params_with_grad, grads, muon_momentum_bufs)
+        for tensors in (params_with_grad, muon_momentum_bufs):  # which are changed in place
+            tensors[:] = [tensor.view(len(tensor), -1) for tensor in tensors]
+        grads[:] = [grad.flatten(1) for grad in grads]
+        return has_complex
 
 
 def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]:
-    """AdamW for all parameters, or Muon for the blocks' matrices and AdamW for the rest.
-
-    Raises:
-        ContractError: if Muon is asked for and the network has no blocks of matrices.
-    """
-    matrices = muon_parameters(stage) if settings.optimiser == "muon" else []
-    if settings.optimiser == "muon" and not matrices:
-        raise ContractError("optimiser muon needs network.kind transformer; use adamw for a unet.")
-    chosen = {id(parameter) for parameter in matrices}
+    """AdamW for all parameters, or Muon for the weights of the blocks and AdamW for the rest."""
+    weights = muon_parameters(stage) if settings.optimiser == "muon" else []
+    chosen = {id(parameter) for parameter in weights}
     rest = [p for p in stage.parameters() if id(p) not in chosen]
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in rest)
     optimisers: list[Optimizer] = [
@@ -34,9 +60,9 @@ def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]
             fused=fused,
         )
     ]
-    if matrices:
+    if weights:
         optimisers.append(
-            Muon(matrices, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
+            WeightMuon(weights, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
         )
     for optimiser in optimisers:
         for group in optimiser.param_groups:
@@ -45,9 +71,10 @@ def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]
 
 
 def muon_parameters(stage: Stage) -> list[nn.Parameter]:
-    """The weight matrices of a transformer's blocks."""
-    blocks = (m for m in stage.network.backbone.modules() if isinstance(m, TransformerBlock))
-    return [p for block in blocks for p in block.parameters() if p.ndim == 2]
+    """The matrices and convolutions of a network's blocks: neither its first layer nor its last."""
+    blocks = (m for m in stage.network.backbone.modules() if isinstance(m, BLOCKS))
+    weights = {id(p): p for block in blocks for p in block.parameters() if p.ndim > 1}
+    return list(weights.values())
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest_norm: float) -> float:

@@ -20,8 +20,8 @@ class TrainingSettings:
         images: how many images to show the network in all.
         batch_size: images per optimiser step, over all processes and accumulation.
         accumulation_steps: forward passes per optimiser step, which share the batch.
-        optimiser: `adamw`, or `muon` for the matrices of a transformer's blocks and AdamW for all
-            else.
+        optimiser: `adamw`, or `muon` for matrices and convolutions of the network's blocks and
+            AdamW for all else.
         learning_rate: of AdamW.
         muon_learning_rate: of Muon.
         weight_decay: of both.

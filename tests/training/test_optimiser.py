@@ -9,13 +9,9 @@ from torch.optim import AdamW, Muon
 
 from cascade.build import build_stage
 from cascade.conditioning.labels import LabelVocabulary
-from cascade.errors import ContractError
 from cascade.recipe import find_recipe, load_stage_recipe
 from cascade.stage import Stage
-from cascade.training.optimiser import (
-    clip_gradients,
-    make_optimisers,
-)
+from cascade.training.optimiser import WeightMuon, clip_gradients, make_optimisers
 from cascade.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(
@@ -58,9 +54,39 @@ def test_muon_has_the_matrices_of_the_blocks_and_adamw_all_else(transformer_stag
     assert len(of_muon) >= 8
 
 
-def test_muon_without_blocks_is_refused(base_stage):
-    with pytest.raises(ContractError, match=r"muon needs network\.kind transformer"):
-        make_optimisers(base_stage, replace(SETTINGS, optimiser="muon"))
+def test_muon_has_the_matrices_and_convolutions_of_a_unet_but_its_first_and_last(upsampler):
+    adamw, muon = make_optimisers(upsampler, replace(SETTINGS, optimiser="muon"))
+    names = {id(parameter): name for name, parameter in upsampler.named_parameters()}
+    of_muon = [names[id(p)] for group in muon.param_groups for p in group["params"]]
+    of_adamw = [names[id(p)] for p in adamw.param_groups[0]["params"]]
+    assert sorted(of_muon + of_adamw) == sorted(names.values())
+    assert sorted(of_muon) == sorted(
+        name
+        for name, parameter in upsampler.named_parameters()
+        if re.search(r"\.(down_blocks|mid_block|up_blocks)\.", name) and parameter.ndim > 1
+    )
+    assert {parameter.ndim for group in muon.param_groups for parameter in group["params"]} == {
+        2,
+        4,
+    }
+    assert all(group["full_lr"] == SETTINGS.muon_learning_rate for group in muon.param_groups)
+
+
+def test_a_convolution_is_to_muon_the_matrix_of_its_patches():
+    matrix = torch.nn.Parameter(torch.randn(6, 5))
+    convolution = torch.nn.Parameter(torch.randn(8, 3, 2, 2))
+    flat = torch.nn.Parameter(convolution.detach().flatten(1).clone())
+    options = {"lr": 0.1, "weight_decay": 0.01}
+    ours, theirs = WeightMuon([convolution, matrix], **options), Muon([flat], **options)
+    before = convolution.detach().clone()
+    for _ in range(3):
+        convolution.grad = torch.randn(convolution.shape)
+        flat.grad = convolution.grad.flatten(1)
+        ours.step()
+        theirs.step()
+    assert convolution.detach().flatten(1).equal(flat)
+    assert not convolution.equal(before)
+    assert ours.state[convolution]["momentum_buffer"].shape == convolution.shape
 
 
 # ---- clipping -----------------------------------------------------------------------------------

@@ -87,6 +87,7 @@ def test_data_workers_do_not_change_a_run(make_trainer, tmp_path):
         ("tiny-16", ["train.optimiser=adamw", "train.weight_decay=0.1"]),
         ("tiny-16", ["train.optimiser=muon", "train.accumulation_steps=2"]),
         ("tiny-16-to-32", ["condition.blur_probability=0.5", "condition.image_drop=0.2"]),
+        ("tiny-16-to-32", ["train.optimiser=muon"]),
     ],
 )
 def test_a_resumed_run_equals_one_without_a_gap_bit_by_bit(  # trap 27
