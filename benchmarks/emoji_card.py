@@ -19,16 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade import Contract, ImageSource, open_source
-from cascade.build import load_pipeline
 from cascade.data.training_images import fit_square
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
+from cascade.pipeline import CascadePipeline
 
 
 def main() -> None:
     """Make the pictures and print the figures."""
     arguments = parse_arguments()
-    pipeline = load_pipeline(arguments.pipeline)
+    pipeline = CascadePipeline.from_pretrained(arguments.pipeline)
     pipeline.set_progress_bar_config(disable=True)
     result = pipeline(
         arguments.count, seed=arguments.seed, keep_intermediates=True, output_type="pt"

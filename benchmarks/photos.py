@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade import Stage, open_source
-from cascade.build import find_stage, load_pipeline
+from cascade.build import find_stage
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.errors import CascadeError, DataError, WeightsError
 from cascade.evaluation.features import extract_features
@@ -49,6 +49,7 @@ from cascade.evaluation.metrics import (
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
+from cascade.pipeline import CascadePipeline
 from cascade.restoration.upscaling import Upscaling, upscale_image
 
 SCALE = 4
@@ -212,7 +213,7 @@ def load_stages(path: str) -> list[Stage]:
     try:
         return [Stage.from_pretrained(find_stage(Path(path))).eval()]
     except WeightsError:
-        return [stage for _, stage in load_pipeline(path).stages.items()]
+        return [stage for _, stage in CascadePipeline.from_pretrained(path).stages.items()]
 
 
 # Figures

@@ -15,7 +15,7 @@ from cascade.data.training_images import TrainingImages, check_crop
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import RecipeError, WeightsError, nearest
-from cascade.files import atomic_file, check_writable_folder
+from cascade.files import atomic_file
 from cascade.pipeline import CascadePipeline
 from cascade.recipe import (
     PipelineRecipe,
@@ -313,45 +313,3 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}).") from error
-
-
-def load_pipeline(name: str) -> CascadePipeline:
-    """Load a bundled pipeline by name, a saved one by folder, or one from the Hub by its id.
-
-    Raises:
-        RecipeError: for an unknown name; the message offers the nearest.
-        WeightsError: if its weights are missing or damaged.
-    """
-    if (Path(name) / "model_index.json").is_file() or (
-        name.count("/") == 1 and not Path(name).exists()
-    ):
-        return CascadePipeline.from_pretrained(name)
-    folder = find_recipe(name, "pipelines").parent
-    if not (folder / "model_index.json").is_file():
-        raise WeightsError(
-            f"pipeline {name!r} has no weights yet: train its stages, then cascade chain {name}."
-        )
-    return CascadePipeline.from_pretrained(folder)
-
-
-def saved_folder(name: str) -> Path:
-    """Where a pipeline's files are, to change them.
-
-    Args:
-        name: of a bundled pipeline, or a saved one's folder.
-
-    Raises:
-        WeightsError: if they are not here, but on the Hub perhaps.
-        OutputError: if they cannot be changed.
-    """
-    folder = Path(name)
-    if not (folder / "model_index.json").is_file():
-        try:
-            folder = find_recipe(name, "pipelines").parent
-        except RecipeError as error:
-            raise WeightsError(
-                f"{name} is not a folder here, so that it cannot be changed; save it with "
-                "save_pretrained first."
-            ) from error
-    check_writable_folder(folder)
-    return folder

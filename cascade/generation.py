@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cascade.build import load_pipeline
 from cascade.devices import find_device
 from cascade.files import check_writable_folder
 from cascade.imaging.writing import contact_sheet, save_png, to_pil
-from cascade.pipeline import CascadeOutput
+from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.pipeline_inputs import make_seeds
 
 PICTURES_AT_A_TIME = 16  # written before the next are begun
@@ -56,7 +55,7 @@ def generate_files(
         CascadeError: if the pipeline, the settings or the folder do not do.
     """
     device = find_device(wanted.device)
-    pipeline = load_pipeline(name)
+    pipeline = CascadePipeline.from_pretrained(name)
     check_writable_folder(out)
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)

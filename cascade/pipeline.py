@@ -26,7 +26,7 @@ from cascade.devices import Precision
 from cascade.diffusion.samplers import make_sampler
 from cascade.errors import ContractError, WeightsError
 from cascade.files import atomic_folder
-from cascade.hub import download, upload
+from cascade.hub import upload
 from cascade.imaging.picture import Picture
 from cascade.model_card import write_model_card
 from cascade.pipeline_inputs import (
@@ -47,11 +47,12 @@ from cascade.restoration.colouring import Colouring, colourise_image, colourise_
 from cascade.restoration.tiled_sampling import Progress
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling_settings import SamplingSettings
+from cascade.saved import INDEX, pipeline_folder
 from cascade.stage import Stage
 from cascade.weights import read_json
 
 BATCH_PIXELS = 2**18
-PIPELINE_ENTRIES = ("model_index.json", "pipeline.py", "pipeline.yaml", "README.md", "stages")
+PIPELINE_ENTRIES = (INDEX, "pipeline.py", "pipeline.yaml", "README.md", "stages")
 PIPELINE_FILE = '''"""Where diffusers finds the class of this folder: trust_remote_code=True."""
 
 from cascade import CascadePipeline
@@ -444,7 +445,7 @@ class CascadePipeline(DiffusionPipeline):
                 "stages": ["cascade.chain", "StageChain"],
             }
             text = json.dumps(index, indent=2) + "\n"
-            (temporary / "model_index.json").write_text(text, encoding="utf-8")
+            (temporary / INDEX).write_text(text, encoding="utf-8")
             (temporary / "pipeline.py").write_text(PIPELINE_FILE, encoding="utf-8")
             write_model_card(temporary, dict(self.stages.items()), card)
             for name, text in (extra_files or {}).items():
@@ -480,10 +481,10 @@ class CascadePipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> CascadePipeline:
-        """Load a pipeline from a folder, or from the Hugging Face Hub by its id.
+        """Load a bundled pipeline, a saved one, or one from the Hugging Face Hub.
 
         Args:
-            folder: a local folder, or an id such as `user/name`.
+            folder: a name such as `photo-x4`, a local folder, or an id such as `user/name`.
             kwargs: `torch_dtype`; for the Hub `revision`, `token`, `cache_dir`,
                 `local_files_only`.
 
@@ -492,10 +493,8 @@ class CascadePipeline(DiffusionPipeline):
             ContractError: if its stages do not join.
         """
         torch_dtype = kwargs.pop("torch_dtype", None)
-        local = Path(folder)
-        if not local.is_dir():
-            local = download(str(folder), **kwargs)
-        index = read_json(local / "model_index.json")
+        local = pipeline_folder(str(folder), **kwargs)
+        index = read_json(local / INDEX)
         if index.get("stages") is None:
             raise WeightsError(f"{local} is a diffusers pipeline, but not a Cascade.")
         return cls(StageChain.from_pretrained(local / "stages", torch_dtype=torch_dtype))

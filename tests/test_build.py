@@ -12,7 +12,6 @@ from cascade.build import (
     build_vocabulary,
     chain_pipeline,
     find_stage,
-    load_pipeline,
 )
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.labels import LabelVocabulary
@@ -191,7 +190,10 @@ def test_what_cannot_be_chained_is_one_clear_line_and_leaves_nothing(trained, tm
 
 
 def test_a_pipeline_is_loaded_by_its_folder(trained):
-    assert load_pipeline(str(trained.pipeline)).stages.names == ["base", "upsampler"]
+    assert CascadePipeline.from_pretrained(str(trained.pipeline)).stages.names == [
+        "base",
+        "upsampler",
+    ]
 
 
 @pytest.mark.parametrize("path", list_recipes("pipelines"), ids=recipe_name)
@@ -199,19 +201,21 @@ def test_a_bundled_pipeline_is_loaded_by_name_or_says_that_it_has_no_weights(pat
     name = recipe_name(path)
     if (path.parent / "model_index.json").is_file():
         recipe = load_pipeline_recipe(path)
-        assert load_pipeline(name).stages.names == [stage.name for stage in recipe.stages]
+        assert CascadePipeline.from_pretrained(name).stages.names == [
+            stage.name for stage in recipe.stages
+        ]
     else:
         with pytest.raises(WeightsError, match=f"'{name}' has no weights yet: train its stages"):
-            load_pipeline(name)
+            CascadePipeline.from_pretrained(name)
 
 
 def test_an_unknown_pipeline_offers_the_nearest():
-    with pytest.raises(RecipeError, match=r"no pipeline recipe 'tiny-23'.*'tiny-32'"):
-        load_pipeline("tiny-23")
+    with pytest.raises(WeightsError, match=r"no pipeline 'tiny-23'.*'tiny-32'"):
+        CascadePipeline.from_pretrained("tiny-23")
 
 
 def test_a_damaged_folder_is_named(trained, tmp_path):
     shutil.copytree(trained.pipeline, tmp_path / "a")
     shutil.rmtree(tmp_path / "a" / "stages" / "base")
     with pytest.raises(WeightsError, match=r"no stage at .*base"):
-        load_pipeline(str(tmp_path / "a"))
+        CascadePipeline.from_pretrained(str(tmp_path / "a"))

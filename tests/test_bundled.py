@@ -10,7 +10,6 @@ import time
 import pytest
 import torch.nn.functional as F
 
-from cascade.build import load_pipeline
 from cascade.pipeline import CascadePipeline
 from cascade.recipe import find_recipe, load_stage_recipe, recipes_root
 
@@ -20,7 +19,7 @@ FOLDER = recipes_root() / "pipelines" / "emoji-256"
 
 @pytest.fixture(scope="module")
 def emoji() -> CascadePipeline:
-    pipeline = load_pipeline("emoji-256")
+    pipeline = CascadePipeline.from_pretrained("emoji-256")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from cascade.build import load_pipeline
 from cascade.conditioning.grey import luminance
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.evaluation.metrics import colourfulness, low_res_error, psnr
@@ -28,7 +27,7 @@ def cell(sheet: str, row: int, column: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def upscaler() -> CascadePipeline:
-    return load_pipeline("photo-x4")
+    return CascadePipeline.from_pretrained("photo-x4")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def truth() -> Tensor:
 def test_weights_are_small_and_of_the_recipe(name):
     weights = sum(file.stat().st_size for file in (PIPELINES / name).rglob("*.safetensors"))
     assert weights <= 8_000_000
-    stage = load_pipeline(name).stages[MODELS[name]]
+    stage = CascadePipeline.from_pretrained(name).stages[MODELS[name]]
     recipe = load_stage_recipe(find_recipe(name, "stages"))
     assert stage.contract.takes == ("grey" if name == "photo-colour" else "low_res")
     assert stage.process.residual is not None
@@ -80,12 +79,12 @@ def test_the_blind_model_takes_away_noise_that_the_other_keeps(upscaler):
     small = resize(truth, (64, 64), "bicubic")
     noise = torch.randn(small.shape, generator=torch.Generator().manual_seed(0))
     noisy = quantise(small + 0.08 * noise)
-    blind = load_pipeline("photo-x4-blind").upscale(noisy, seed=0)
+    blind = CascadePipeline.from_pretrained("photo-x4-blind").upscale(noisy, seed=0)
     assert float(psnr(blind, truth)) > float(psnr(upscaler.upscale(noisy, seed=0), truth)) + 1
 
 
 def test_a_coloured_photograph_is_in_colour_and_keeps_its_luminance():
     grey = luminance(cell("photo-colour/coloured.png", row=0, column=0))
-    made = load_pipeline("photo-colour").colourise(grey, seed=0)
+    made = CascadePipeline.from_pretrained("photo-colour").colourise(grey, seed=0)
     assert ((luminance(made) - grey) * 127.5).abs().max() <= 1
     assert float(colourfulness(quantise(made))) > 5

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from cascade import generation
-from cascade.errors import ContractError, OutputError, RecipeError
+from cascade.errors import ContractError, OutputError, WeightsError
 from cascade.generation import Generation, generate_files
 from cascade.imaging.writing import contact_sheet, to_uint8
 from cascade.pipeline import CascadePipeline
@@ -173,7 +173,7 @@ def test_a_missing_device_is_refused(trained, tmp_path):
 
 
 def test_an_unknown_pipeline_and_a_bad_folder_are_refused(trained, tmp_path):
-    with pytest.raises(RecipeError, match="no pipeline recipe 'nope'"):
+    with pytest.raises(WeightsError, match="no pipeline 'nope'"):
         generate_files("nope", tmp_path / "out", Generation())
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("x")

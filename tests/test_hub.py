@@ -14,7 +14,6 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from cascade.build import load_pipeline
 from cascade.errors import OutputError, WeightsError
 from cascade.hub import download, upload
 from cascade.pipeline import CascadePipeline
@@ -171,7 +170,7 @@ def test_only_files_of_a_pipeline_are_fetched(hub, pipeline):
 
 @pytest.mark.parametrize("name", ["me/cascade", "me/nothing/here", "not a name!", "x" * 200])
 def test_an_id_that_cannot_be_fetched_is_one_clear_line(no_hub, name):
-    with pytest.raises(WeightsError, match="neither a folder nor could it be fetched") as error:
+    with pytest.raises(WeightsError, match="neither a folder nor") as error:
         CascadePipeline.from_pretrained(name)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
@@ -202,7 +201,7 @@ def test_the_commands_load_a_pipeline_by_its_id_unless_a_folder_has_that_name(
 ):
     pipeline.push_to_hub("me/cascade", token="hf_x")
     monkeypatch.chdir(tmp_path)
-    assert load_pipeline("me/cascade").stages.names == ["base", "up"]
+    assert CascadePipeline.from_pretrained("me/cascade").stages.names == ["base", "up"]
     hub.clear()
     pipeline.save_pretrained("me/cascade")
-    assert load_pipeline("me/cascade").stages.names == ["base", "up"]
+    assert CascadePipeline.from_pretrained("me/cascade").stages.names == ["base", "up"]

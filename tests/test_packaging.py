@@ -211,6 +211,6 @@ def test_bundled_pipelines_load_from_the_wheel(installed, files):
     bundled = [Path(name).parent.name for name in files if name.endswith("/model_index.json")]
     if not bundled:
         pytest.skip("no pipeline is bundled with weights")
-    load = "import sys; from cascade.build import load_pipeline\n"
-    load += "for name in sys.argv[1:]: print(len(load_pipeline(name).stages.names) > 0)"
+    load = "import sys; from cascade import CascadePipeline as P\n"
+    load += "for name in sys.argv[1:]: print(len(P.from_pretrained(name).stages.names) > 0)"
     assert installed.run("python", "-c", load, *bundled).split() == ["True"] * len(bundled)

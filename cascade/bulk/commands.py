@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from cascade import __version__
-from cascade.build import load_pipeline
 from cascade.bulk.inputs import Found, find_inputs
 from cascade.bulk.tasks import ImageFormat, is_file_name, plan_tasks
 from cascade.bulk.work import Bulk, Method, Moment
@@ -21,6 +20,7 @@ from cascade.devices import find_device
 from cascade.errors import ContractError
 from cascade.files import check_writable_folder
 from cascade.imaging.picture_reading import read_picture
+from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_picture, colouriser_of
 from cascade.restoration.upscaling import Upscaling, plan_passes, upsamplers_of, upscale_picture
 from cascade.stage import Stage
@@ -169,7 +169,7 @@ class _Plan:
     def load_stages(self) -> dict[str, Stage]:
         """The model's stages by name, on the device."""
         device = _own_device(self.request.device)
-        return dict(load_pipeline(self.request.model).to(device).stages.items())
+        return dict(CascadePipeline.from_pretrained(self.request.model).to(device).stages.items())
 
     def settings(
         self,

@@ -54,16 +54,17 @@ def evaluate(
 
     cascade evaluate photo-x4 --data 'heldout-*.tar' --json scores.json --card
     """
-    from cascade.build import load_pipeline, saved_folder
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
     from cascade.evaluation.card import write_results
     from cascade.evaluation.evaluate import evaluate as measure
     from cascade.evaluation.report import check_outputs, write_report
+    from cascade.pipeline import CascadePipeline
+    from cascade.saved import changeable_folder
 
     check_outputs(json, report)
-    folder = saved_folder(pipeline) if card else None
-    loaded = load_pipeline(pipeline).to(find_device(device))
+    folder = changeable_folder(pipeline) if card else None
+    loaded = CascadePipeline.from_pretrained(pipeline).to(find_device(device))
     with TaskProgress() as progress:
         found = measure(
             loaded,

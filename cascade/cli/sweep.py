@@ -77,10 +77,10 @@ def sweep(
     """
     from typing import get_args
 
-    from cascade.build import load_pipeline
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
     from cascade.files import check_writable_folder
+    from cascade.pipeline import CascadePipeline
     from cascade.sweeping.applying import apply_settings, check_applicable
     from cascade.sweeping.report import write_report, write_strips
     from cascade.sweeping.results import Preference
@@ -89,7 +89,7 @@ def sweep(
     if prefer not in get_args(Preference):
         raise RecipeError(f"--prefer must be quality or speed, got {prefer!r}.")
     folder = check_applicable(pipeline) if apply else None
-    loaded = load_pipeline(pipeline).to(find_device(device))
+    loaded = CascadePipeline.from_pretrained(pipeline).to(find_device(device))
     out = out or Path("sweeps") / Path(pipeline).resolve().name
     check_writable_folder(out)
     with TaskProgress() as progress:

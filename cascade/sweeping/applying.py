@@ -10,12 +10,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from cascade.build import apply_sampling, saved_folder
+from cascade.build import apply_sampling
 from cascade.errors import CascadeError, OutputError, WeightsError
 from cascade.files import atomic_file
 from cascade.model_card import with_sampling
 from cascade.recipe import load_pipeline_recipe
 from cascade.sampling_settings import SamplingSettings
+from cascade.saved import INDEX, changeable_folder
 from cascade.stage_files import threshold_config
 from cascade.weights import read_json
 
@@ -33,9 +34,9 @@ def check_applicable(name: str) -> Path:
         CascadeError: if it is on the Hub only or cannot be changed, or a package is missing.
     """
     _yaml()
-    folder = saved_folder(name)
+    folder = changeable_folder(name)
     recipe = folder / "pipeline.yaml"
-    if recipe.is_file() and (folder / "model_index.json").is_file():
+    if recipe.is_file() and (folder / INDEX).is_file():
         named = [section.name for section in load_pipeline_recipe(recipe).stages]
         there = read_json(folder / "stages" / "chain.json").get("stages")
         if named != there:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade.build import load_pipeline
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import recorded_settings
+from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_picture
 
 
@@ -40,7 +40,7 @@ def test_pictures_are_coloured_as_by_the_python_api(colourise, colourer, photos,
     )
     assert (done.code, done.out) == (0, "2 coloured\n"), done.err
     assert names() == ["a.jpg", "a.jpg.jpg", "c.png", "c.png.jpg"]
-    stages = [stage for _, stage in load_pipeline(colourer).stages.items()]
+    stages = [stage for _, stage in CascadePipeline.from_pretrained(colourer).stages.items()]
     source = read_picture(photos / "sub" / "c.png")
     made = read_picture(Path("out/c.png"))
     assert made.colour.equal(colourise_picture(stages, source, Colouring(seed=2)).colour)

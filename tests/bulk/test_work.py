@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from cascade import files
-from cascade.build import load_pipeline
 from cascade.bulk import commands, work
 from cascade.bulk.ledger import Ledger
 from cascade.bulk.sheets import write_comparison
@@ -22,6 +21,7 @@ from cascade.data.shard_writing import write_tar
 from cascade.errors import CascadeError
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import recorded_settings
+from cascade.pipeline import CascadePipeline
 from cascade.restoration.upscaling import Upscaling, upscale_picture
 
 RESULTS = ["a.jpg", "b.png", "sub/c.png", "sub/d.webp", "sub/e.png"]
@@ -65,7 +65,7 @@ def test_every_picture_becomes_what_the_python_api_makes_of_it(upscale, upscaler
     assert done.code == 0, done.err
     assert done.out == "5 upscaled, 1 passed over (hidden or no pictures)\n"
     assert tree() == RESULTS
-    stages = [stage for _, stage in load_pipeline(upscaler).stages.items()]
+    stages = [stage for _, stage in CascadePipeline.from_pretrained(upscaler).stages.items()]
     for result in RESULTS:
         source = next(photos.glob(f"{result.rpartition('.')[0]}.*"))
         wanted = upscale_picture(stages, read_picture(source), Upscaling(seed=3, steps=1))
@@ -451,7 +451,7 @@ def test_of_processes_of_one_launcher_the_first_speaks(upscale, photos, monkeypa
         (["photos", "-o", "out", "--steps", "101"], 1, "101"),
         (["photos", "-o", "out", "--guidance", "2"], 1, "guidance 2.0 needs a stage"),
         (["photos", "-o", "out", "--augmentation", "0.9"], 1, "0.9"),
-        (["photos", "-o", "out", "--model", "photo-x5"], 2, "no pipeline recipe 'photo-x5'"),
+        (["photos", "-o", "out", "--model", "photo-x5"], 1, "no pipeline 'photo-x5'"),
     ],
 )
 def test_wrong_usage_is_said_before_any_work(command, photos, upscaler, arguments, code, message):

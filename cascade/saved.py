@@ -1,0 +1,70 @@
+"""Where saved pipelines are: bundled, in a folder, or on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cascade.errors import RecipeError, WeightsError, nearest
+from cascade.files import check_writable_folder
+from cascade.hub import download
+from cascade.recipe import find_recipe, list_recipes, recipe_name
+
+INDEX = "model_index.json"
+
+
+def pipeline_folder(name: str, **options: Any) -> Path:
+    """Where a saved pipeline is; one on the Hub is fetched.
+
+    Args:
+        name: a folder, a bundled pipeline such as `photo-x4`, or an id such as `user/name`.
+        options: for the Hub, as for `download`.
+
+    Raises:
+        WeightsError: if there is none, it cannot be fetched, or it has no weights yet.
+    """
+    folder = local_folder(name)
+    if folder is None and name.count("/") == 1:
+        return download(name, **options)
+    if folder is None:
+        bundled = [recipe_name(path) for path in list_recipes("pipelines")]
+        raise WeightsError(
+            f"no pipeline {name!r}, neither a folder nor bundled nor an id of the Hub: "
+            f"{nearest(name, bundled)}"
+        )
+    if not (folder / INDEX).is_file() and (folder / "pipeline.yaml").is_file():
+        raise WeightsError(
+            f"pipeline {name!r} has no weights yet: train its stages, then cascade chain {name}."
+        )
+    return folder
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of a saved or bundled pipeline, with weights or without; None if not here."""
+    folder = Path(name)
+    if (folder / INDEX).is_file():
+        return folder
+    try:
+        return find_recipe(name, "pipelines").parent
+    except RecipeError:
+        return folder if folder.is_dir() else None
+
+
+def changeable_folder(name: str) -> Path:
+    """Where a pipeline's files are, to change them.
+
+    Args:
+        name: of a bundled pipeline, or a saved one's folder.
+
+    Raises:
+        WeightsError: if they are not here, but on the Hub perhaps.
+        OutputError: if they cannot be changed.
+    """
+    folder = local_folder(name)
+    if folder is None:
+        raise WeightsError(
+            f"{name} is not a folder here, so that it cannot be changed; save it with "
+            "save_pretrained first."
+        )
+    check_writable_folder(folder)
+    return folder
