@@ -44,6 +44,8 @@ def local_folder(name: str) -> Path | None:
     folder = Path(name)
     if (folder / INDEX).is_file():
         return folder
+    if folder.is_file() and folder.name != "pipeline.yaml":
+        return None
     try:
         return find_recipe(name, "pipelines").parent
     except RecipeError:

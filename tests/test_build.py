@@ -214,6 +214,20 @@ def test_an_unknown_pipeline_offers_the_nearest():
         CascadePipeline.from_pretrained("tiny-23")
 
 
+def test_a_file_is_no_pipeline_but_its_recipe_leads_there(trained, tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"no pipeline '.*photo\.png', neither a folder"):
+        CascadePipeline.from_pretrained(tmp_path / "photo.png")
+    loaded = CascadePipeline.from_pretrained(trained.pipeline / "pipeline.yaml")
+    assert loaded.stages.names == ["base", "upsampler"]
+
+
+def test_a_folder_without_weights_does_not_hide_a_bundled_pipeline(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo-x4").mkdir()
+    assert CascadePipeline.from_pretrained("photo-x4").stages.names == ["upsampler"]
+
+
 def test_a_damaged_folder_is_named(trained, tmp_path):
     shutil.copytree(trained.pipeline, tmp_path / "a")
     shutil.rmtree(tmp_path / "a" / "stages" / "base")
