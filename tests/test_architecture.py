@@ -28,7 +28,7 @@ FLOORS = (
     ("contract", "imaging"),
     ("conditioning", "weights"),
     ("sampling_settings",),
-    ("diffusion",),
+    ("diffusion", "saved"),
     ("recipe", "files", "hub", "devices", "reporting"),
     ("errors",),
 )
