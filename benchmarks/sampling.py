@@ -41,6 +41,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import CascadeError
 from cascade.recipe import find_recipe
+from cascade.saved import has_weights
 from cascade.stage import Stage
 
 EPILOG = """examples:
@@ -252,7 +253,7 @@ def measure_generate(name: str, images: int) -> None:
         recipe = find_recipe(name, "pipelines")
     except CascadeError:
         recipe = None
-    if recipe is None or not (recipe.parent / "model_index.json").is_file():
+    if recipe is None or not has_weights(recipe.parent):
         print(f"cascade generate {name}: no weights bundled")
         return
     with tempfile.TemporaryDirectory() as out:

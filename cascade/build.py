@@ -31,7 +31,6 @@ from cascade.sampling_settings import SamplingSettings
 from cascade.stage import Stage
 from cascade.training.checkpoint import checkpoints
 from cascade.training.generated_pool import generated_pool
-from cascade.training.optimiser import make_optimisers
 from cascade.training.processes import make_accelerator, together
 from cascade.training.run_folder import check_same_run, flat
 from cascade.training.settings import TrainingSettings
@@ -218,7 +217,6 @@ def _check_stage(recipe: StageRecipe) -> Stage:
     stage.check_settings(stage.sampling)
     check_crop(recipe.data.crop_px, stage.contract)
     _check_crop_suits_network(recipe, stage)
-    make_optimisers(stage, TrainingSettings(**recipe.train.model_dump(exclude={"init_from"})))
     return stage
 
 

@@ -12,6 +12,7 @@ import torch
 
 from cascade.devices import best_device, has_fast_bf16
 from cascade.recipe import list_recipes, recipe_name
+from cascade.saved import has_weights
 
 EXTRAS = {
     "cairosvg": ("datasets", "builds the emoji data set"),
@@ -79,5 +80,5 @@ def _weights() -> list[Finding]:
     return [
         Finding("weights", recipe_name(path), f"cascade generate {recipe_name(path)} -n 4 -o out")
         for path in list_recipes("pipelines")
-        if (path.parent / "model_index.json").is_file()
+        if has_weights(path.parent)
     ]

@@ -17,7 +17,8 @@ def pipeline_folder(name: str, **options: Any) -> Path:
     """Where a saved pipeline is; one on the Hub is fetched.
 
     Args:
-        name: a folder, a bundled pipeline such as `photo-x4`, or an id such as `user/name`.
+        name: a folder, a bundled pipeline such as `photo-x4`, or an id such as `user/name`; what is
+            here goes first.
         options: for the Hub, as for `download`.
 
     Raises:
@@ -32,24 +33,45 @@ def pipeline_folder(name: str, **options: Any) -> Path:
             f"no pipeline {name!r}, neither a folder nor bundled nor an id of the Hub: "
             f"{nearest(name, bundled)}"
         )
-    if not (folder / INDEX).is_file() and (folder / "pipeline.yaml").is_file():
+    if not has_weights(folder) and (folder / "pipeline.yaml").is_file():
         raise WeightsError(
             f"pipeline {name!r} has no weights yet: train its stages, then cascade chain {name}."
         )
     return folder
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a pipeline was saved in a folder."""
+    return (folder / INDEX).is_file()
+
+
 def local_folder(name: str) -> Path | None:
-    """The folder of a saved or bundled pipeline, with weights or without; None if not here."""
+    """The folder of a saved or bundled pipeline, with weights or without; None if not here.
+
+    Raises:
+        WeightsError: if it is the name of a file.
+    """
     folder = Path(name)
-    if (folder / INDEX).is_file():
-        return folder
-    if folder.is_file() and folder.name != "pipeline.yaml":
-        return None
     try:
+        if has_weights(folder) or (folder / "stages").is_dir():  # damaged perhaps, but meant
+            return folder
+        if folder.is_file():
+            return _of_file(folder)
         return find_recipe(name, "pipelines").parent
     except RecipeError:
         return folder if folder.is_dir() else None
+    except OSError:  # a name that no file can have
+        return None
+
+
+def _of_file(file: Path) -> Path:
+    """The folder of a pipeline's recipe, or the bundled pipeline that has the name of a file."""
+    if file.name == "pipeline.yaml":
+        return file.parent
+    bundled = {recipe_name(path): path.parent for path in list_recipes("pipelines")}
+    if str(file) not in bundled:
+        raise WeightsError(f"{file} is a file; give the folder of a pipeline, or its name.")
+    return bundled[str(file)]
 
 
 def changeable_folder(name: str) -> Path:

@@ -216,16 +216,27 @@ def test_an_unknown_pipeline_offers_the_nearest():
 
 def test_a_file_is_no_pipeline_but_its_recipe_leads_there(trained, tmp_path):
     (tmp_path / "photo.png").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"no pipeline '.*photo\.png', neither a folder"):
+    with pytest.raises(WeightsError, match=r"photo\.png is a file; give the folder"):
         CascadePipeline.from_pretrained(tmp_path / "photo.png")
     loaded = CascadePipeline.from_pretrained(trained.pipeline / "pipeline.yaml")
     assert loaded.stages.names == ["base", "upsampler"]
 
 
-def test_a_folder_without_weights_does_not_hide_a_bundled_pipeline(tmp_path, monkeypatch):
+def test_an_empty_folder_or_file_does_not_hide_a_bundled_pipeline(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo-x4").mkdir()
+    (tmp_path / "photo-x4-blind").write_bytes(b"")
     assert CascadePipeline.from_pretrained("photo-x4").stages.names == ["upsampler"]
+    assert CascadePipeline.from_pretrained("photo-x4-blind").stages.names == ["upsampler"]
+
+
+def test_a_damaged_pipeline_is_not_replaced_by_the_bundled_one_of_its_name(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained.pipeline / "stages", tmp_path / "photo-x4" / "stages")
+    with pytest.raises(WeightsError, match=r"photo-x4/model_index\.json is missing"):
+        CascadePipeline.from_pretrained("photo-x4")
 
 
 def test_a_damaged_folder_is_named(trained, tmp_path):

@@ -168,7 +168,9 @@ def test_only_files_of_a_pipeline_are_fetched(hub, pipeline):
     assert [path.name for path in folder.rglob("*.py")] == ["pipeline.py"]
 
 
-@pytest.mark.parametrize("name", ["me/cascade", "me/nothing/here", "not a name!", "x" * 200])
+@pytest.mark.parametrize(
+    "name", ["me/cascade", "me/nothing/here", "not a name!", "x" * 200, "x" * 300]
+)
 def test_an_id_that_cannot_be_fetched_is_one_clear_line(no_hub, name):
     with pytest.raises(WeightsError, match="neither a folder nor") as error:
         CascadePipeline.from_pretrained(name)

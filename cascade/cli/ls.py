@@ -17,13 +17,14 @@ def ls() -> None:
         load_stage_recipe,
         recipe_name,
     )
+    from cascade.saved import has_weights
 
     table = Table(box=None, pad_edge=False)
     for heading in ("kind", "name", "weights", "description"):
         table.add_column(heading)
     for path in list_recipes("pipelines"):
         recipe = load_pipeline_recipe(path)
-        bundled = "bundled" if (path.parent / "model_index.json").is_file() else "-"
+        bundled = "bundled" if has_weights(path.parent) else "-"
         table.add_row("pipeline", recipe_name(path), bundled, recipe.description)
     for path in list_recipes("stages"):
         table.add_row("stage", recipe_name(path), "-", load_stage_recipe(path).description)

@@ -16,7 +16,7 @@ from cascade.files import atomic_file
 from cascade.model_card import with_sampling
 from cascade.recipe import load_pipeline_recipe
 from cascade.sampling_settings import SamplingSettings
-from cascade.saved import INDEX, changeable_folder
+from cascade.saved import changeable_folder, has_weights
 from cascade.stage_files import threshold_config
 from cascade.weights import read_json
 
@@ -36,7 +36,7 @@ def check_applicable(name: str) -> Path:
     _yaml()
     folder = changeable_folder(name)
     recipe = folder / "pipeline.yaml"
-    if recipe.is_file() and (folder / INDEX).is_file():
+    if recipe.is_file() and has_weights(folder):
         named = [section.name for section in load_pipeline_recipe(recipe).stages]
         there = read_json(folder / "stages" / "chain.json").get("stages")
         if named != there:

@@ -22,14 +22,13 @@ class WeightMuon(Muon):
     multiplied, (out, in height width).
 
     Args:
-        weights: of two dimensions or more; some of two.
+        weights: of two dimensions or more, contiguous.
         options: as for torch's `Muon`.
     """
 
     def __init__(self, weights: Sequence[nn.Parameter], **options: Any) -> None:
-        super().__init__([weight for weight in weights if weight.ndim == 2], **options)
-        if more := [weight for weight in weights if weight.ndim > 2]:
-            self.add_param_group({"params": more})
+        super().__init__([{"params": [w for w in weights if w.ndim == 2]}], **options)
+        self.add_param_group({"params": [w for w in weights if w.ndim != 2]})  # unchecked by torch
 
     def _init_group(
         self,
