@@ -11,6 +11,7 @@ from cascade.hub import download
 from cascade.recipe import find_recipe, list_recipes, recipe_name
 
 INDEX = "model_index.json"
+NO_ID = ("/", ".", "~", "pipelines/")  # how names of folders begin
 
 
 def pipeline_folder(name: str, **options: Any) -> Path:
@@ -25,7 +26,7 @@ def pipeline_folder(name: str, **options: Any) -> Path:
         WeightsError: if there is none, it cannot be fetched, or it has no weights yet.
     """
     folder = local_folder(name)
-    if folder is None and name.count("/") == 1:
+    if folder is None and name.count("/") == 1 and not name.startswith(NO_ID):
         return download(name, **options)
     if folder is None:
         bundled = [recipe_name(path) for path in list_recipes("pipelines")]

@@ -209,9 +209,10 @@ def test_a_bundled_pipeline_is_loaded_by_name_or_says_that_it_has_no_weights(pat
             CascadePipeline.from_pretrained(name)
 
 
-def test_an_unknown_pipeline_offers_the_nearest():
-    with pytest.raises(WeightsError, match=r"no pipeline 'tiny-23'.*'tiny-32'"):
-        CascadePipeline.from_pretrained("tiny-23")
+@pytest.mark.parametrize("name", ["tiny-23", "pipelines/tiny-23", "./tiny-23", "/tiny-23"])
+def test_an_unknown_pipeline_offers_the_nearest_and_is_no_id_of_the_hub(name):
+    with pytest.raises(WeightsError, match=f"no pipeline '{name}'.*'tiny-32'"):
+        CascadePipeline.from_pretrained(name)
 
 
 def test_a_file_is_no_pipeline_but_its_recipe_leads_there(trained, tmp_path):

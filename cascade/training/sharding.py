@@ -66,7 +66,7 @@ def shard(
     """
     if settings.optimiser == "muon":
         raise CascadeError(
-            "train.optimiser=muon needs whole matrices, which FSDP cuts; use adamw, or DDP."
+            "train.optimiser=muon needs whole weights, which FSDP cuts; use adamw, or DDP."
         )
     if settings.compile:
         raise CascadeError("train.compile is not supported with FSDP; switch one of them off.")

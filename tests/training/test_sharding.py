@@ -57,7 +57,7 @@ def test_a_setting_of_fsdp_that_accelerate_does_not_know_is_one_line(fsdp):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (TrainingSettings(optimiser="muon"), r"train\.optimiser=muon needs whole matrices"),
+        (TrainingSettings(optimiser="muon"), r"train\.optimiser=muon needs whole weights"),
         (TrainingSettings(compile=True), r"train\.compile is not supported with FSDP"),
     ],
 )
