@@ -55,9 +55,9 @@ from cascade.errors import CascadeError
 from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
 from cascade.evaluation.features import EXTRACTORS, FeatureExtractor, find_extractor
 from cascade.evaluation.metrics import frechet_distance
-from cascade.files import atomic_file
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.recipe import StageRecipe, find_recipe, load_stage_recipe
+from cascade.saving.atomic import atomic_file
 
 OURS, IMAGEN, DENOISING = "ours", "imagen-pytorch", "denoising-diffusion-pytorch"
 RECIPES = {"emoji": "emoji-64", "photos": "photo-x4"}

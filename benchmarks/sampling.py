@@ -41,7 +41,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import CascadeError
 from cascade.recipe import find_recipe
-from cascade.saved import has_weights
+from cascade.saving.pipelines import has_weights
 from cascade.stage import Stage
 
 EPILOG = """examples:

@@ -31,9 +31,9 @@ from cascade.build import build_trainer
 from cascade.conditioning.low_resolution import resize
 from cascade.data.training_images import TrainingImages
 from cascade.devices import Precision, autocast, best_device, uses_bf16
-from cascade.files import atomic_file
 from cascade.imaging.writing import save_png, to_pil
 from cascade.recipe import StageRecipe
+from cascade.saving.atomic import atomic_file
 
 MANY_IMAGES = 10**9
 RECENT_STEPS = 30

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.scores import Evaluation
     from cascade.pipeline import CascadeOutput, CascadePipeline
-    from cascade.sampling_settings import SamplingSettings
+    from cascade.sampling.settings import SamplingSettings
     from cascade.stage import Stage
     from cascade.sweeping.results import Sweep
     from cascade.sweeping.sweep import sweep
@@ -42,7 +42,7 @@ _HOMES = {
     "LabelVocabulary": "cascade.conditioning.labels",
     "NoiseProcess": "cascade.diffusion.process",
     "NoiseSchedule": "cascade.diffusion.schedule",
-    "SamplingSettings": "cascade.sampling_settings",
+    "SamplingSettings": "cascade.sampling.settings",
     "ShardSource": "cascade.data.sources",
     "Stage": "cascade.stage",
     "Sweep": "cascade.sweeping.results",

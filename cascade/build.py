@@ -15,7 +15,6 @@ from cascade.data.training_images import TrainingImages, check_crop
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import RecipeError, WeightsError, nearest
-from cascade.files import atomic_file
 from cascade.pipeline import CascadePipeline
 from cascade.recipe import (
     PipelineRecipe,
@@ -27,7 +26,8 @@ from cascade.recipe import (
     load_pipeline_recipe,
     load_stage_recipe,
 )
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.settings import SamplingSettings
+from cascade.saving.atomic import atomic_file
 from cascade.stage import Stage
 from cascade.training.checkpoint import checkpoints
 from cascade.training.generated_pool import generated_pool

@@ -12,9 +12,9 @@ from diffusers import ModelMixin
 from torch import nn
 
 from cascade.errors import ContractError, WeightsError, nearest
-from cascade.files import atomic_folder
+from cascade.saving.atomic import atomic_folder
+from cascade.saving.components import read_json
 from cascade.stage import Stage
-from cascade.weights import read_json
 
 
 class StageChain(ModelMixin):

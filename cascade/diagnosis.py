@@ -12,7 +12,7 @@ import torch
 
 from cascade.devices import best_device, has_fast_bf16
 from cascade.recipe import list_recipes, recipe_name
-from cascade.saved import has_weights
+from cascade.saving.pipelines import has_weights
 
 EXTRAS = {
     "cairosvg": ("datasets", "builds the emoji data set"),

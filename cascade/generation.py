@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from cascade.devices import find_device
-from cascade.files import check_writable_folder
 from cascade.imaging.writing import contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.pipeline_inputs import make_seeds
+from cascade.saving.atomic import check_writable_folder
 
 PICTURES_AT_A_TIME = 16  # written before the next are begun
 MOST_IN_GRID = 64

@@ -23,12 +23,8 @@ from torch import Tensor
 from cascade.chain import StageChain
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.devices import Precision
-from cascade.diffusion.samplers import make_sampler
 from cascade.errors import ContractError, WeightsError
-from cascade.files import atomic_folder
-from cascade.hub import upload
 from cascade.imaging.picture import Picture
-from cascade.model_card import write_model_card
 from cascade.pipeline_inputs import (
     Labels,
     OutputType,
@@ -46,10 +42,14 @@ from cascade.pipeline_inputs import (
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
 from cascade.restoration.tiled_sampling import Progress
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
-from cascade.sampling_settings import SamplingSettings
-from cascade.saved import INDEX, pipeline_folder
+from cascade.sampling.samplers.all import make_sampler
+from cascade.sampling.settings import SamplingSettings
+from cascade.saving.atomic import atomic_folder
+from cascade.saving.components import read_json
+from cascade.saving.hub import upload
+from cascade.saving.model_card import write_model_card
+from cascade.saving.pipelines import INDEX, pipeline_folder
 from cascade.stage import Stage
-from cascade.weights import read_json
 
 BATCH_PIXELS = 2**18
 PIPELINE_ENTRIES = (INDEX, "pipeline.py", "pipeline.yaml", "README.md", "stages")

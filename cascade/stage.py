@@ -23,16 +23,16 @@ from cascade.conditioning.low_resolution import augment, blur, quantise, resize
 from cascade.contract import Contract
 from cascade.data.batch import Batch
 from cascade.devices import Precision, autocast
-from cascade.diffusion.guidance import guide
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
-from cascade.diffusion.samplers import PairSampler, Sampler, make_sampler
 from cascade.errors import CascadeError, ContractError, WeightsError, nearest
-from cascade.files import atomic_folder
 from cascade.networks.embedding import ConditionEmbedding
 from cascade.networks.stage_network import NETWORKS, StageNetwork
-from cascade.sampling_settings import SamplingSettings
-from cascade.stage_files import STAGE_ENTRIES, read_stage, write_stage
+from cascade.sampling.guidance import guide
+from cascade.sampling.samplers.all import PairSampler, Sampler, make_sampler
+from cascade.sampling.settings import SamplingSettings
+from cascade.saving.atomic import atomic_folder
+from cascade.saving.stage_folder import STAGE_ENTRIES, read_stage, write_stage
 
 StepCallback = Callable[[int, int, dict[str, Tensor]], Mapping[str, Tensor] | None]
 

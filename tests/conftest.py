@@ -24,7 +24,7 @@ from cascade.diffusion.schedule import NoiseSchedule
 from cascade.evaluation.features import FeatureExtractor
 from cascade.networks.efficientnet import EfficientNetLite
 from cascade.pipeline import CascadePipeline
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.settings import SamplingSettings
 from cascade.stage import Stage
 
 settings.register_profile("cascade", deadline=None, derandomize=True, max_examples=60)

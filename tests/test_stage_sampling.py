@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from cascade.contract import Contract
-from cascade.diffusion.guidance import guide
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.guidance import guide
+from cascade.sampling.settings import SamplingSettings
 
 # Convolutions and matrix products sum in another order in another batch: single roundings of 1e-7,
 # which four steps of a random network enlarge. Images of different seeds differ by about 1.

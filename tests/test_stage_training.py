@@ -13,7 +13,7 @@ from cascade.contract import Contract
 from cascade.data.batch import Batch
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.settings import SamplingSettings
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ from shards import (
 
 from cascade.data.shard_writing import sha256_of, write_tar
 from cascade.errors import OutputError
-from cascade.files import atomic_file
+from cascade.saving.atomic import atomic_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -18,11 +18,11 @@ from cascade.bulk.tasks import ImageFormat, is_file_name, plan_tasks
 from cascade.bulk.work import Bulk, Method, Moment
 from cascade.devices import find_device
 from cascade.errors import ContractError
-from cascade.files import check_writable_folder
 from cascade.imaging.picture_reading import read_picture
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_picture, colouriser_of
 from cascade.restoration.upscaling import Upscaling, plan_passes, upsamplers_of, upscale_picture
+from cascade.saving.atomic import check_writable_folder
 from cascade.stage import Stage
 
 Report = Callable[[Moment], None]

@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from cascade.errors import OutputError
-from cascade.files import atomic_file
 from cascade.imaging.picture import Picture
 from cascade.imaging.reading import to_rgb
+from cascade.saving.atomic import atomic_file
 
 MAX_PX = 1600
 GAP_PX = 6

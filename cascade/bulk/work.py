@@ -18,7 +18,6 @@ from cascade.bulk.records import INPUT, described, difference, fingerprint, reco
 from cascade.bulk.sheets import Before, write_comparison, write_variants
 from cascade.bulk.tasks import Task, Variants
 from cascade.errors import CascadeError, OutputError
-from cascade.files import remove_leftovers
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import (
@@ -26,6 +25,7 @@ from cascade.imaging.picture_writing import (
     check_format,
     write_picture,
 )
+from cascade.saving.atomic import remove_leftovers
 
 WAIT_S = 0.2  # before those that others had claimed are looked at again
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)

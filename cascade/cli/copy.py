@@ -18,8 +18,8 @@ def copy(
     Example: cascade copy emoji-64 my-stage.yaml
     """
     from cascade.errors import OutputError
-    from cascade.files import atomic_file
     from cascade.recipe import find_any_recipe
+    from cascade.saving.atomic import atomic_file
 
     source = find_any_recipe(name)
     if destination.is_dir():

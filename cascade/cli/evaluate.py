@@ -60,7 +60,7 @@ def evaluate(
     from cascade.evaluation.evaluate import evaluate as measure
     from cascade.evaluation.report import check_outputs, write_report
     from cascade.pipeline import CascadePipeline
-    from cascade.saved import changeable_folder
+    from cascade.saving.pipelines import changeable_folder
 
     check_outputs(json, report)
     folder = changeable_folder(pipeline) if card else None

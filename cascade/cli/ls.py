@@ -17,7 +17,7 @@ def ls() -> None:
         load_stage_recipe,
         recipe_name,
     )
-    from cascade.saved import has_weights
+    from cascade.saving.pipelines import has_weights
 
     table = Table(box=None, pad_edge=False)
     for heading in ("kind", "name", "weights", "description"):

@@ -79,8 +79,8 @@ def sweep(
 
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
-    from cascade.files import check_writable_folder
     from cascade.pipeline import CascadePipeline
+    from cascade.saving.atomic import check_writable_folder
     from cascade.sweeping.applying import apply_settings, check_applicable
     from cascade.sweeping.report import write_report, write_strips
     from cascade.sweeping.results import Preference

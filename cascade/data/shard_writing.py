@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from cascade.files import atomic_file
+from cascade.saving.atomic import atomic_file
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:

@@ -15,7 +15,7 @@ from yaml import YAMLError
 
 from cascade.errors import OutputError
 from cascade.evaluation.scores import Evaluation, Score
-from cascade.files import atomic_file
+from cascade.saving.atomic import atomic_file
 
 TASKS = {
     "generate": ("unconditional-image-generation", "Image generation"),

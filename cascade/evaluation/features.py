@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cascade.conditioning.low_resolution import quantise, resize
 from cascade.errors import ContractError, nearest
 from cascade.networks.efficientnet import EfficientNetLite, Size, load_efficientnet
-from cascade.weights import weights_digest
+from cascade.saving.components import weights_digest
 
 EXTRACTORS = (*get_args(Size), "inception", "clip", "dinov2")
 LITE_PX = 224  # as its weights were trained

@@ -21,9 +21,9 @@ from cascade.conditioning.low_resolution import quantise
 from cascade.data.batch import Batch
 from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
-from cascade.diffusion.steps import Variance
 from cascade.diffusion.variance import variational_bound
 from cascade.errors import ContractError
+from cascade.sampling.steps import Variance
 from cascade.stage import Stage
 
 

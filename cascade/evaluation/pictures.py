@@ -27,8 +27,8 @@ from cascade.data.training_images import TrainingImages, epoch_order
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.observation import Observation, Observer
-from cascade.files import atomic_file
 from cascade.imaging.writing import from_uint8
+from cascade.saving.atomic import atomic_file
 
 READ_AT_A_TIME = 32
 CACHED = ("features", "colourfulness", "colour_mean", "colour_spread", "shown")

@@ -9,7 +9,6 @@ from typing import Any
 
 from cascade.errors import OutputError
 from cascade.evaluation.scores import Evaluation, Measured, Score, short
-from cascade.files import atomic_file, check_writable_folder
 from cascade.reporting.page import (
     Html,
     code,
@@ -23,6 +22,7 @@ from cascade.reporting.page import (
     wide,
 )
 from cascade.reporting.scatter import Point, scatter_chart
+from cascade.saving.atomic import atomic_file, check_writable_folder
 
 TASKS = {
     "generate": "makes pictures from noise",

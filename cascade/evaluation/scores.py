@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from cascade.files import atomic_file
+from cascade.saving.atomic import atomic_file
 
 Task = Literal["generate", "upscale", "colourise"]
 Better = Literal["lower", "higher", "nearer to 0", "nearer to 1", ""]

@@ -24,11 +24,11 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from cascade.errors import OutputError
-from cascade.files import atomic_file
 from cascade.imaging import exif, picture_files
 from cascade.imaging.picture import Picture
 from cascade.imaging.reading import opened_image, read_bytes
 from cascade.imaging.vips import first_line, libvips
+from cascade.saving.atomic import atomic_file
 
 FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 FORMAT_OF_SUFFIX |= {".tif": "tiff", ".tiff": "tiff"}

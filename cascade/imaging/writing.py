@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from cascade.files import atomic_file
+from cascade.saving.atomic import atomic_file
 
 
 def to_uint8(images: Tensor) -> Tensor:

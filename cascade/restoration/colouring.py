@@ -25,7 +25,7 @@ from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.restoration.memory import smaller_tiles_if_needed
 from cascade.restoration.tiled_sampling import Known, Progress, sample_tiled
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.settings import SamplingSettings
 from cascade.stage import Stage
 
 BAND_PX = 512

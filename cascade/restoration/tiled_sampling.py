@@ -25,12 +25,12 @@ from cascade.conditioning.conditions import Conditions
 from cascade.conditioning.low_resolution import augment
 from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
-from cascade.diffusion.samplers import PairSampler, make_sampler
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
 from cascade.restoration.canvas import NoiseRows, new_canvas
 from cascade.restoration.spans import Span, spans
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.samplers.all import PairSampler, make_sampler
+from cascade.sampling.settings import SamplingSettings
 from cascade.stage import Stage
 
 BATCH_PIXELS = 2**18

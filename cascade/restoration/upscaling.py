@@ -26,7 +26,7 @@ from cascade.imaging.picture import Picture, quantised
 from cascade.restoration.canvas import new_canvas
 from cascade.restoration.memory import smaller_tiles_if_needed
 from cascade.restoration.tiled_sampling import Progress, sample_tiled
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.settings import SamplingSettings
 from cascade.stage import Stage
 
 LARGEST_SCALE = 64

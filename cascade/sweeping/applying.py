@@ -12,13 +12,13 @@ from typing import Any
 
 from cascade.build import apply_sampling
 from cascade.errors import CascadeError, OutputError, WeightsError
-from cascade.files import atomic_file
-from cascade.model_card import with_sampling
 from cascade.recipe import load_pipeline_recipe
-from cascade.sampling_settings import SamplingSettings
-from cascade.saved import changeable_folder, has_weights
-from cascade.stage_files import threshold_config
-from cascade.weights import read_json
+from cascade.sampling.settings import SamplingSettings
+from cascade.saving.atomic import atomic_file
+from cascade.saving.components import read_json
+from cascade.saving.model_card import with_sampling
+from cascade.saving.pipelines import changeable_folder, has_weights
+from cascade.saving.stage_folder import threshold_config
 
 Settings = Mapping[str, SamplingSettings]
 DOCUMENT_START = re.compile(r"(?:[^\S\n]*(?:#[^\n]*)?\n)*---[^\S\n]*\n")

@@ -11,7 +11,7 @@ from typing import Any
 from cascade.errors import ContractError, nearest
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.tiled_sampling import tiled_sampler
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.settings import SamplingSettings
 from cascade.stage import Stage
 
 MOST_CANDIDATES = 2000

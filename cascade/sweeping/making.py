@@ -26,7 +26,7 @@ from cascade.evaluation.pictures import Pictures
 from cascade.evaluation.restored import Distance, pair_values, pairs, restoring
 from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadeOutput, CascadePipeline
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.settings import SamplingSettings
 from cascade.sweeping.seen import MOST_SHOWN, Seen
 
 COLOURFULNESS, THEIRS = "colourfulness", "colourfulness of the originals"

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from cascade.evaluation.scores import short
-from cascade.files import atomic_file
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.reporting.curves import Series, line_chart
 from cascade.reporting.page import (
@@ -26,6 +25,7 @@ from cascade.reporting.page import (
     wide,
 )
 from cascade.reporting.scatter import Point, scatter_chart
+from cascade.saving.atomic import atomic_file
 from cascade.sweeping.axes import WORDS
 from cascade.sweeping.results import Outcome, Sweep, find_score
 

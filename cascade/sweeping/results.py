@@ -15,7 +15,7 @@ from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.restored import BETTER, CONSISTENCY, LUMINANCE, Distance
 from cascade.evaluation.scores import Better, Score, short, text_table, write_json
 from cascade.pipeline import CascadePipeline
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.settings import SamplingSettings
 from cascade.sweeping.axes import Candidate, value_text
 from cascade.sweeping.making import COLOURFULNESS, THEIRS
 from cascade.sweeping.rounds import Round

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cascade.files import atomic_file
+from cascade.saving.atomic import atomic_file
 
 MOST_SHOWN = 8
 VALUE = "value: "

@@ -25,7 +25,8 @@ from cascade.evaluation.generated import check_enough
 from cascade.evaluation.pictures import Pictures, Report
 from cascade.evaluation.restored import FEWEST_FOR_DISTANCES, TRUTH
 from cascade.pipeline import CascadePipeline
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.settings import SamplingSettings
+from cascade.saving.components import weights_digest
 from cascade.sweeping.axes import Candidate, combine, one_at_a_time, read_axes, usual_axes
 from cascade.sweeping.making import GeneratedMaking, Making, NotFiniteError, RestoredMaking
 from cascade.sweeping.results import (
@@ -41,7 +42,6 @@ from cascade.sweeping.results import (
 from cascade.sweeping.rounds import Round, plan_rounds
 from cascade.sweeping.seen import Seen, load_seen
 from cascade.training.provenance import command_line, hardware, versions
-from cascade.weights import weights_digest
 
 USUAL_IMAGES = 100
 MOST_IMAGES = 1000

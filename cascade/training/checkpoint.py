@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cascade.errors import WeightsError
-from cascade.files import atomic_folder, remove_folder
+from cascade.saving.atomic import atomic_folder, remove_folder
+from cascade.saving.components import read_json
 from cascade.stage import Stage
 from cascade.training.averaging import PowerAverage
 from cascade.training.processes import together
 from cascade.training.sharding import cut_like, gather
-from cascade.weights import read_json
 
 TENSOR_FILES = ("stage.safetensors", "ema.safetensors", "optimisers.safetensors")
 FORMAT = 2

@@ -25,8 +25,8 @@ from cascade.data.generated_low_res import GeneratedLowRes
 from cascade.data.training_images import TrainingImages, as_float, epoch_order
 from cascade.diffusion.noise import SeededNoise, derive_seed
 from cascade.errors import CascadeError, ContractError
-from cascade.files import atomic_file
 from cascade.imaging.writing import to_uint8
+from cascade.saving.atomic import atomic_file
 from cascade.stage import Stage
 from cascade.training.processes import make_accelerator, together
 

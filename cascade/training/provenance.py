@@ -22,9 +22,9 @@ from cascade.data.remote import shown
 from cascade.data.source import ImageSource
 from cascade.data.training_images import TrainingImages
 from cascade.errors import WeightsError
-from cascade.files import atomic_file
+from cascade.saving.atomic import atomic_file
+from cascade.saving.components import read_json
 from cascade.stage import Stage
-from cascade.weights import read_json
 
 PACKAGES = ("cascade-diffusion", "torch", "diffusers", "accelerate")
 

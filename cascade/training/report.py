@@ -15,7 +15,6 @@ from PIL import Image, UnidentifiedImageError
 
 from cascade.data.remote import shown
 from cascade.errors import DataError
-from cascade.files import atomic_file
 from cascade.recipe import StageRecipe, load_stage_recipe
 from cascade.reporting.curves import Series, line_chart, with_running_mean
 from cascade.reporting.page import (
@@ -30,6 +29,7 @@ from cascade.reporting.page import (
     side_by_side,
     table,
 )
+from cascade.saving.atomic import atomic_file
 from cascade.training.meters import CHANNELS, LOG_SNRS
 from cascade.training.provenance import read_about
 from cascade.training.run_folder import RunLog

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import CascadeError, OutputError
-from cascade.files import atomic_file, remove_leftovers
+from cascade.saving.atomic import atomic_file, remove_leftovers
 
 MAY_CHANGE = "train.images, learning rates, sampling.*, data.path and how often it saves"
 

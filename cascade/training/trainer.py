@@ -24,7 +24,7 @@ from cascade.data.broken import BrokenImages
 from cascade.data.training_images import PositionBatches, TrainingImages, load_batches
 from cascade.devices import autocast
 from cascade.errors import CascadeError, DataError, OtherProcessError
-from cascade.files import check_writable_folder
+from cascade.saving.atomic import check_writable_folder
 from cascade.stage import Stage
 from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_folder
 from cascade.training.checkpoint import RunState, read_newest, restore, save_checkpoint

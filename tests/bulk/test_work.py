@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade import files
 from cascade.bulk import commands, work
 from cascade.bulk.ledger import Ledger
 from cascade.bulk.sheets import write_comparison
@@ -23,6 +22,7 @@ from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import recorded_settings
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.upscaling import Upscaling, upscale_picture
+from cascade.saving import atomic
 
 RESULTS = ["a.jpg", "b.png", "sub/c.png", "sub/d.webp", "sub/e.png"]
 
@@ -359,7 +359,7 @@ def test_what_a_format_cannot_hold_is_said_before_the_work(
 
 
 def test_a_full_disk_ends_the_work_at_once_and_keeps_what_is_done(upscale, photos, monkeypatch):
-    sync, written = files._sync, []
+    sync, written = atomic._sync, []
 
     def fill(path: Path) -> None:
         if path.suffix == ".tmp":
@@ -369,7 +369,7 @@ def test_a_full_disk_ends_the_work_at_once_and_keeps_what_is_done(upscale, photo
         sync(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_sync", fill)
+        patch.setattr(atomic, "_sync", fill)
         done = upscale(photos)
     assert done.code == 1
     assert done.out == "2 upscaled, 3 left; the same command goes on from there\n"

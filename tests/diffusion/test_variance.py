@@ -3,8 +3,8 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from cascade.diffusion.schedule import NoiseSchedule
-from cascade.diffusion.steps import ddpm_step
 from cascade.diffusion.variance import interpolate_log_variance, variational_bound
+from cascade.sampling.steps import ddpm_step
 
 SCHEDULE = NoiseSchedule("linear", train_steps=100)
 

@@ -218,7 +218,7 @@ def test_a_full_disk_is_a_clear_error_and_takes_nothing_away(state, tmp_path):
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "from pathlib import Path\nfrom cascade.errors import OutputError\n"
-        "from cascade.files import atomic_folder\n"
+        "from cascade.saving.atomic import atomic_folder\n"
         "try:\n"
         "    with atomic_folder(Path(sys.argv[1]), owned=()) as folder:\n"
         "        (folder / 'a').write_bytes(bytes(100_000))\n"

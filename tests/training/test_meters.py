@@ -11,7 +11,7 @@ from cascade.contract import Contract
 from cascade.data.batch import Batch
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.settings import SamplingSettings
 from cascade.training.grids import draw_samples
 from cascade.training.meters import (
     LOG_SNRS,

@@ -7,9 +7,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cascade import files
 from cascade.errors import OutputError
-from cascade.files import atomic_file, atomic_folder, check_writable_folder, remove_leftovers
+from cascade.saving import atomic
+from cascade.saving.atomic import (
+    atomic_file,
+    atomic_folder,
+    check_writable_folder,
+    remove_leftovers,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -109,7 +114,7 @@ def test_a_failing_rename_puts_the_old_folder_back(tmp_path, monkeypatch, failin
             raise OSError(5, "bad disk")
         replace(source, target)
 
-    monkeypatch.setattr(files.os, "replace", rename)
+    monkeypatch.setattr(atomic.os, "replace", rename)
     with pytest.raises(OutputError, match=r"cannot write .*: bad disk"):
         replace_folder(tmp_path / "a")
     assert content(tmp_path / "a") == {"mark": "old"}

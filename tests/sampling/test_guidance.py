@@ -1,6 +1,6 @@
 import torch
 
-from cascade.diffusion.guidance import guide
+from cascade.sampling.guidance import guide
 
 WITH, WITHOUT = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from huggingface_hub import ModelCard
 
-from cascade.model_card import describe, write_model_card
+from cascade.saving.model_card import describe, write_model_card
 
 
 def test_the_card_says_what_can_be_read_off_the_stages(base_stage, upsampler):

@@ -15,8 +15,8 @@ import torch
 from huggingface_hub import ModelCard
 
 from cascade.errors import OutputError, WeightsError
-from cascade.hub import download, upload
 from cascade.pipeline import CascadePipeline
+from cascade.saving.hub import download, upload
 
 COMMIT = "a" * 40
 

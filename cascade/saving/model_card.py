@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from cascade.sampling_settings import SamplingSettings
-from cascade.stage import Stage
+from cascade.sampling.settings import SamplingSettings
 
 HEAD = """---
 library_name: diffusers
@@ -18,12 +18,12 @@ tags:
 """
 
 
-def write_model_card(folder: Path, stages: Mapping[str, Stage], text: str | None = None) -> None:
+def write_model_card(folder: Path, stages: Mapping[str, Any], text: str | None = None) -> None:
     """Write `README.md`: the given text, or a card that describes the stages."""
     (folder / "README.md").write_text(text or describe(stages), encoding="utf-8")
 
 
-def describe(stages: Mapping[str, Stage]) -> str:
+def describe(stages: Mapping[str, Any]) -> str:
     """A model card that says what can be read off the stages, and how to load them."""
     rows = [
         "| stage | takes | gives | network | parameters | prediction | sampling |",
@@ -47,7 +47,7 @@ def describe(stages: Mapping[str, Stage]) -> str:
     return HEAD + "\n".join([title, "", *rows, "", *names, "", *usage, ""])
 
 
-def _row(name: str, stage: Stage) -> str:
+def _row(name: str, stage: Any) -> str:
     contract = stage.contract
     parameters = sum(parameter.numel() for parameter in stage.parameters())
     return (

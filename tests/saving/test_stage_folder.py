@@ -11,7 +11,7 @@ from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import WeightsError
-from cascade.sampling_settings import SamplingSettings
+from cascade.sampling.settings import SamplingSettings
 from cascade.stage import Stage
 
 

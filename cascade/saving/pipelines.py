@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import RecipeError, WeightsError, nearest
-from cascade.files import check_writable_folder
-from cascade.hub import download
 from cascade.recipe import find_recipe, list_recipes, recipe_name
+from cascade.saving.atomic import check_writable_folder
+from cascade.saving.hub import download
 
 INDEX = "model_index.json"
 NO_ID = ("/", ".", "~", "pipelines/")  # how names of folders begin

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from cascade.errors import WeightsError
 from cascade.networks.embedding import ConditionEmbedding
-from cascade.weights import load_component, read_json, save_component
+from cascade.saving.components import load_component, read_json, save_component
 
 FILE = "diffusion_pytorch_model.safetensors"
 

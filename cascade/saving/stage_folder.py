@@ -18,8 +18,8 @@ from cascade.errors import CascadeError, WeightsError
 from cascade.networks.embedding import ConditionEmbedding
 from cascade.networks.image_encoder import ImageEncoder
 from cascade.networks.stage_network import NETWORKS, StageNetwork
-from cascade.sampling_settings import SamplingSettings
-from cascade.weights import load_component, read_json, save_component
+from cascade.sampling.settings import SamplingSettings
+from cascade.saving.components import load_component, read_json, save_component
 
 STAGE_ENTRIES = ("stage.json", "embedding", "encoder", "scheduler", *NETWORKS)
 

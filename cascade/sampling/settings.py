@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
-from cascade.diffusion.thresholding import Threshold
 from cascade.errors import ContractError, nearest
+from cascade.sampling.thresholding import Threshold
 
 
 @dataclass(frozen=True, kw_only=True)

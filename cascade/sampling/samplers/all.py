@@ -18,9 +18,9 @@ from torch import Tensor
 from cascade.diffusion.noise import NoiseSource, SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import LARGEST_BETA
-from cascade.diffusion.steps import Variance, ddim_step, ddpm_step
-from cascade.diffusion.thresholding import Threshold, apply_threshold
 from cascade.errors import ContractError, nearest
+from cascade.sampling.steps import Variance, ddim_step, ddpm_step
+from cascade.sampling.thresholding import Threshold, apply_threshold
 
 DIFFUSERS_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),

@@ -4,7 +4,7 @@ from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.diffusion.thresholding import apply_threshold
+from cascade.sampling.thresholding import apply_threshold
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
-from cascade.diffusion.samplers import DIFFUSERS_SAMPLERS, SAMPLERS, make_sampler
 from cascade.diffusion.schedule import NoiseSchedule
-from cascade.diffusion.steps import ddim_step
 from cascade.errors import ContractError
+from cascade.sampling.samplers.all import DIFFUSERS_SAMPLERS, SAMPLERS, make_sampler
+from cascade.sampling.steps import ddim_step
 
 MU, S = 0.2, 0.3
 DIFFUSERS_NAMES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.diffusion.schedule import NoiseSchedule
-from cascade.diffusion.steps import ddim_step, ddpm_step
+from cascade.sampling.steps import ddim_step, ddpm_step
 
 SCHEDULE = NoiseSchedule("linear", train_steps=100)
 ONE = torch.ones(1, 1, 1, 1, dtype=torch.float64)

@@ -1,0 +1,1 @@
+"""From noise to images: one walk over timesteps, its samplers, guidance, tiles and settings."""
