@@ -21,20 +21,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from emoji_card import read_all
 
-from cascade.build import build_trainer
+from cascade.building.training import build_trainer
 from cascade.data.sources import open_source
 from cascade.diffusion.noise import derive_seed
 from cascade.evaluation.features import extract_features
 from cascade.evaluation.metrics import frechet_distance
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import load_efficientnet
-from cascade.recipe import (
-    StageRecipe,
-    TransformerSection,
-    UNetSection,
-    find_recipe,
-    load_stage_recipe,
-)
+from cascade.recipe.finding import find_recipe
+from cascade.recipe.reading import load_stage_recipe
+from cascade.recipe.sections import StageRecipe, TransformerSection, UNetSection
 from cascade.stage import Stage
 
 INPUT_PX = 128  # of the extractor

@@ -29,8 +29,8 @@ import torch
 from photos import Method, load_stages, read_crops, run
 from torch import Tensor
 
-from cascade.conditioning.grey import impose_luminance, luminance
-from cascade.conditioning.low_resolution import quantise
+from cascade.conditioning.luminance import impose_luminance, luminance
+from cascade.resizing import quantise
 from cascade.errors import CascadeError
 from cascade.evaluation.features import extract_features
 from cascade.evaluation.metrics import colourfulness, kernel_distance, psnr

@@ -46,7 +46,7 @@ from side_by_side import (
 from torch import Tensor
 from trainees import Clock, DenoisingDiffusionPytorch, ImagenPytorch, Ours, Peer, Trainee
 
-from cascade.conditioning.low_resolution import quantise, resize
+from cascade.resizing import quantise, resize
 from cascade.contract import Contract
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
@@ -56,7 +56,9 @@ from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
 from cascade.evaluation.features import EXTRACTORS, FeatureExtractor, find_extractor
 from cascade.evaluation.metrics import frechet_distance
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
-from cascade.recipe import StageRecipe, find_recipe, load_stage_recipe
+from cascade.recipe.finding import find_recipe
+from cascade.recipe.reading import load_stage_recipe
+from cascade.recipe.sections import StageRecipe
 from cascade.saving.atomic import atomic_file
 
 OURS, IMAGEN, DENOISING = "ours", "imagen-pytorch", "denoising-diffusion-pytorch"

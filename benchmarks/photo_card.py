@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from photos import load_stages
 from torch import Tensor
 
-from cascade.conditioning.grey import luminance
-from cascade.conditioning.low_resolution import quantise, resize
+from cascade.conditioning.luminance import luminance
+from cascade.resizing import quantise, resize
 from cascade.contract import Contract
 from cascade.data.training_images import fit_square
 from cascade.imaging.reading import read_image

@@ -35,8 +35,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade import Stage, open_source
-from cascade.build import find_stage
-from cascade.conditioning.low_resolution import quantise, resize
+from cascade.building.pipelines import find_stage
+from cascade.resizing import quantise, resize
 from cascade.errors import CascadeError, DataError, WeightsError
 from cascade.evaluation.features import extract_features
 from cascade.evaluation.metrics import (

@@ -40,7 +40,7 @@ from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import CascadeError
-from cascade.recipe import find_recipe
+from cascade.recipe.finding import find_recipe
 from cascade.saving.pipelines import has_weights
 from cascade.stage import Stage
 

@@ -27,12 +27,12 @@ from side_by_side import make_denoising_trainer, make_imagen_trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from cascade.build import build_trainer
-from cascade.conditioning.low_resolution import resize
+from cascade.building.training import build_trainer
+from cascade.resizing import resize
 from cascade.data.training_images import TrainingImages
 from cascade.devices import Precision, autocast, best_device, uses_bf16
 from cascade.imaging.writing import save_png, to_pil
-from cascade.recipe import StageRecipe
+from cascade.recipe.sections import StageRecipe
 from cascade.saving.atomic import atomic_file
 
 MANY_IMAGES = 10**9

@@ -9,20 +9,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cascade.conditioning.labels import LabelVocabulary
+    from cascade.conditioning.batch import Batch
+    from cascade.conditioning.condition import Condition
+    from cascade.conditioning.inputs import Inputs
+    from cascade.conditioning.labels import Labels, LabelVocabulary
+    from cascade.conditioning.low_resolution import LowResolution
+    from cascade.conditioning.luminance import Luminance
     from cascade.contract import Contract
-    from cascade.data.batch import Batch
     from cascade.data.sources import FolderSource, ImageSource, ShardSource, open_source
     from cascade.data.training_images import TrainingImages
     from cascade.diffusion.process import NoiseProcess
     from cascade.diffusion.schedule import NoiseSchedule
+    from cascade.diffusion_stage import DiffusionStage
     from cascade.errors import CascadeError
     from cascade.evaluation.evaluate import evaluate
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.scores import Evaluation
     from cascade.pipeline import CascadeOutput, CascadePipeline
-    from cascade.sampling.settings import SamplingSettings
-    from cascade.stage import Stage
+    from cascade.sampling.settings import Overrides, SamplingSettings
+    from cascade.space import Space
+    from cascade.stage import Run, Stage
+    from cascade.stage_kinds import load_stage
     from cascade.sweeping.results import Sweep
     from cascade.sweeping.sweep import sweep
     from cascade.training.settings import TrainingSettings
@@ -31,19 +38,28 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Batch": "cascade.data.batch",
+    "Batch": "cascade.conditioning.batch",
     "CascadeError": "cascade.errors",
     "CascadeOutput": "cascade.pipeline",
     "CascadePipeline": "cascade.pipeline",
+    "Condition": "cascade.conditioning.condition",
     "Contract": "cascade.contract",
+    "DiffusionStage": "cascade.diffusion_stage",
     "Evaluation": "cascade.evaluation.scores",
     "FolderSource": "cascade.data.sources",
     "ImageSource": "cascade.data.sources",
+    "Inputs": "cascade.conditioning.inputs",
     "LabelVocabulary": "cascade.conditioning.labels",
+    "Labels": "cascade.conditioning.labels",
+    "LowResolution": "cascade.conditioning.low_resolution",
+    "Luminance": "cascade.conditioning.luminance",
     "NoiseProcess": "cascade.diffusion.process",
     "NoiseSchedule": "cascade.diffusion.schedule",
+    "Overrides": "cascade.sampling.settings",
+    "Run": "cascade.stage",
     "SamplingSettings": "cascade.sampling.settings",
     "ShardSource": "cascade.data.sources",
+    "Space": "cascade.space",
     "Stage": "cascade.stage",
     "Sweep": "cascade.sweeping.results",
     "Trainer": "cascade.training.trainer",
@@ -51,6 +67,7 @@ _HOMES = {
     "TrainingSettings": "cascade.training.settings",
     "bits_per_dimension": "cascade.evaluation.likelihood",
     "evaluate": "cascade.evaluation.evaluate",
+    "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
     "sweep": "cascade.sweeping.sweep",
 }
@@ -60,15 +77,24 @@ __all__ = [
     "CascadeError",
     "CascadeOutput",
     "CascadePipeline",
+    "Condition",
     "Contract",
+    "DiffusionStage",
     "Evaluation",
     "FolderSource",
     "ImageSource",
+    "Inputs",
     "LabelVocabulary",
+    "Labels",
+    "LowResolution",
+    "Luminance",
     "NoiseProcess",
     "NoiseSchedule",
+    "Overrides",
+    "Run",
     "SamplingSettings",
     "ShardSource",
+    "Space",
     "Stage",
     "Sweep",
     "Trainer",
@@ -76,6 +102,7 @@ __all__ = [
     "TrainingSettings",
     "bits_per_dimension",
     "evaluate",
+    "load_stage",
     "open_source",
     "sweep",
 ]

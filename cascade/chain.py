@@ -1,4 +1,4 @@
-"""StageChain: the stages of a pipeline in order, checked to join, as one diffusers component."""
+"""StageChain: the stages of a pipeline in order, checked to join, as one component of diffusers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from diffusers import ModelMixin
 from torch import nn
 
 from cascade.errors import ContractError, WeightsError, nearest
+from cascade.sampling.settings import Overrides
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.components import read_json
 from cascade.stage import Stage
+from cascade.stage_kinds import load_stage
+
+IMAGE_SETTINGS = ("augmentation_level", "temperature")  # they mean nothing without an image
 
 
 class StageChain(ModelMixin):
     """Named stages, each of which takes what the one before it gives.
 
     Args:
-        stages: by name, first stage first; only the first may be a base stage.
+        stages: by name, first stage first; only the first one may start from noise alone.
 
     Raises:
         ContractError: if the stages do not join; the message names the number that disagrees.
@@ -36,11 +40,6 @@ class StageChain(ModelMixin):
             if not name.isidentifier():
                 raise ContractError(f"stage name {name!r} must be a word such as 'upsampler'.")
             if previous is not None:
-                if not stage.contract.takes_image:
-                    raise ContractError(
-                        f"stages do not join: {name!r} is a base stage and takes no image, but "
-                        f"follows {previous[0]!r}."
-                    )
                 stage.contract.check_follows(
                     previous[1].contract, name=name, previous_name=previous[0]
                 )
@@ -61,10 +60,50 @@ class StageChain(ModelMixin):
         assert isinstance(stage, Stage)
         return stage
 
+    @property
+    def first(self) -> Stage:
+        """The first stage."""
+        return self[self.names[0]]
+
+    @property
+    def last(self) -> Stage:
+        """The last stage."""
+        return self[self.names[-1]]
+
+    def from_stage(self, name: str) -> StageChain:
+        """The chain from one of its stages on."""
+        self[name]
+        place = self.names.index(name)
+        return StageChain(dict(list(self.items())[place:]))
+
     def replaced(self, name: str, stage: Stage) -> StageChain:
         """The same chain with another stage in one place, checked anew."""
         self[name]
         return StageChain({**dict(self.items()), name: stage})
+
+    def with_sampling(self, overrides: Overrides) -> StageChain:
+        """The same stages, weights shared, that sample with these changes.
+
+        What is changed for all stages is left out where it means nothing: noise levels and
+        temperatures of stages that take no image.
+
+        Raises:
+            ContractError: for a stage or a setting that does not exist, or a value that does not
+                fit a stage, or no stage at all.
+        """
+        overrides.check(self.names)
+        if not any(stage.contract.needs_image for _, stage in self.items()):
+            for name in overrides.names() & set(IMAGE_SETTINGS):
+                raise ContractError(f"{name}: no stage of this run takes an image.")
+        changed = {}
+        for name, stage in self.items():
+            values = overrides.of(name)
+            if not stage.contract.needs_image:
+                values = {key: v for key, v in values.items() if key not in IMAGE_SETTINGS}
+            changed[name] = stage.with_sampling(stage.sampling.changed(**values))
+        return StageChain(changed)
+
+    # ---- saving and loading ---------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write each stage into a folder of its name, and `chain.json` with their order."""
@@ -90,7 +129,7 @@ class StageChain(ModelMixin):
             folder: to read.
             torch_dtype: of the weights in memory; default float32.
             from_diffusers: device maps and the like, which `DiffusionPipeline.from_pretrained`
-                hands to every model; a chain loads on the CPU and is moved with `.to`.
+                hands to every model; a chain is loaded on the CPU and moved with `.to`.
 
         Raises:
             WeightsError: if a file is missing or damaged.
@@ -100,7 +139,7 @@ class StageChain(ModelMixin):
         names = read_json(folder / "chain.json").get("stages")
         if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
             raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")
-        chain = cls({name: Stage.from_pretrained(folder / name) for name in names})
+        chain = cls({name: load_stage(folder / name) for name in names})
         if torch_dtype is not None:
             chain.members.to(torch_dtype)
         return chain

@@ -1,94 +1,138 @@
-"""What a stage takes and gives, so that a pipeline can refuse stages that do not fit."""
+"""Contract: what a stage gives and what it is told, so that stages that do not fit are refused."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
-from cascade.conditioning.low_resolution import ResizeKernel
-from cascade.errors import ContractError, nearest
+from torch import Tensor
 
-Takes = Literal["noise", "low_res", "grey"]
+from cascade.conditioning.batch import Batch
+from cascade.conditioning.condition import Condition, Slots
+from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.kinds import read_conditions
+from cascade.errors import ContractError
+from cascade.space import Size, Space
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Contract:
-    """The numbers that two neighbouring stages must agree on. Values are always in [-1, 1].
+    """What neighbouring stages, and the data, must agree on.
 
-    Attributes:
-        size_px: side of the image that the stage gives.
-        channels: of that image.
-        takes: what it is made from: `noise` alone (a base stage), `low_res`, a small image (an
-            upsampler), or `grey`, the luminance of an image of its own size (colourisation);
-            default: `low_res` if there is a `low_res_px`, else `noise`.
-        low_res_px: side of the small image that an upsampler takes; None for other stages.
-        resize_kernel: with which training images were made small, both the images of this stage
-            and, for an upsampler, its conditioning images.
-        quantised: whether conditioning images are rounded to 8 bits, in training and between
-            stages.
-        augmentation_range: lowest and highest noise-conditioning augmentation level of training.
+    Args:
+        space: of the images that the stage gives.
+        conditions: what the stage is told, in the order in which images are concatenated.
+
+    Raises:
+        ContractError: if two conditions have one name or read one input, or one does not go with
+            the space.
     """
 
-    size_px: int
-    channels: int = 3
-    takes: Takes | None = None
-    low_res_px: int | None = None
-    resize_kernel: ResizeKernel = "bicubic"
-    quantised: bool = True
-    augmentation_range: tuple[float, float] = (0.0, 0.0)
+    space: Space
+    conditions: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.takes is None:
-            object.__setattr__(self, "takes", "noise" if self.low_res_px is None else "low_res")
-        self._check_takes()
-        if self.size_px < 1 or (self.low_res_px is not None and self.low_res_px < 1):
-            raise ContractError(
-                f"size_px {self.size_px} and low_res_px {self.low_res_px} must be at least 1."
-            )
-        low, high = self.augmentation_range
-        if not 0 <= low <= high <= 1:
-            raise ContractError(
-                f"augmentation_range must be 0 <= low <= high <= 1, got ({low}, {high})."
-            )
-        if self.low_res_px is not None and self.size_px % self.low_res_px:
-            raise ContractError(
-                f"size_px {self.size_px} must be a whole multiple of low_res_px {self.low_res_px}."
-            )
+        object.__setattr__(self, "conditions", tuple(self.conditions))
+        for attribute, word in (("name", "are called"), ("input_name", "read the input")):
+            names = [getattr(each, attribute) for each in self.conditions]
+            double = next((name for name in names if names.count(name) > 1), None)
+            if double is not None:
+                raise ContractError(f"two conditions {word} {double!r}; a stage can have one.")
+        for condition in self.conditions:
+            condition.check(self.space)
 
-    def _check_takes(self) -> None:
-        if self.takes not in get_args(Takes):
-            raise ContractError(
-                f"unknown takes {self.takes!r}: {nearest(str(self.takes), get_args(Takes))}"
-            )
-        if (self.takes == "low_res") != (self.low_res_px is not None):
-            raise ContractError(
-                f"takes {self.takes!r} and low_res_px {self.low_res_px} do not go together: only a "
-                "stage that takes low_res has a low_res_px."
-            )
-        if self.takes == "grey" and self.channels != 3:
-            raise ContractError(f"a stage that takes grey gives 3 channels, not {self.channels}.")
+    # ---- asking the conditions ------------------------------------------------------------------
 
     @property
-    def takes_image(self) -> bool:
-        """Whether the stage is made from an image, and not from noise alone."""
-        return self.takes != "noise"
+    def slots(self) -> dict[str, Slots]:
+        """How each condition enters the network, by name."""
+        return {each.name: each.slots(self.space) for each in self.conditions}
 
     @property
-    def image_channels(self) -> int:
-        """Channels of the image that it takes; 0 for a base stage."""
-        return {"noise": 0, "grey": 1}.get(str(self.takes), self.channels)
+    def image_spaces(self) -> list[Space]:
+        """The images that are taken from the stage before."""
+        spaces = (each.image_space(self.space) for each in self.conditions)
+        return [space for space in spaces if space is not None]
 
     @property
-    def taken(self) -> str:
-        """What it takes, in words: `noise`, `64 px` or `grey 256 px`."""
-        if self.takes == "grey":
-            return f"grey {self.size_px} px"
-        return "noise" if self.low_res_px is None else f"{self.low_res_px} px"
+    def input_names(self) -> list[str]:
+        """What a user can give."""
+        return [each.input_name for each in self.conditions]
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether the stage starts from an image, not from noise alone."""
+        return bool(self.image_spaces)
+
+    @property
+    def description(self) -> str:
+        """The image that it takes, in words: `64 px`, `grey 256 px`, or `noise`."""
+        texts = [each.description(self.space) for each in self.conditions]
+        return ", ".join(text for text in texts if text) or "noise"
+
+    @property
+    def mends(self) -> bool:
+        """Whether training damages an image that the stage takes."""
+        return any(each.mends for each in self.conditions)
+
+    @property
+    def droppable(self) -> list[Condition]:
+        """The conditions that training drops now and then, as guidance needs it."""
+        return [each for each in self.conditions if each.drop > 0]
 
     @property
     def scale(self) -> int:
-        """How many times larger the given image is than the taken one; 1 without a small image."""
-        return 1 if self.low_res_px is None else self.size_px // self.low_res_px
+        """How many times larger the result is than the smallest image that is taken."""
+        scales = [self.space.scale_from(each.size) for each in self.image_spaces]
+        return max(scales, default=1)
+
+    def condition(self, name: str) -> Condition | None:
+        """The condition of a name, or None."""
+        return next((each for each in self.conditions if each.name == name), None)
+
+    def accepts_size(self, size_px: Size) -> bool:
+        """Whether a pipeline may start at this stage with an image of that height and width."""
+        images = [each for each in self.conditions if each.image_space(self.space) is not None]
+        return bool(images) and all(each.accepts_size(size_px, self.space) for each in images)
+
+    def result_size(self, inputs: Inputs, previous: Tensor | None = None) -> Size:
+        """Height and width of what the stage gives for these inputs.
+
+        Raises:
+            ContractError: if it needs an image and has none, the image does not fit, or it takes
+                none and has one.
+        """
+        sizes = [each.result_size(inputs, previous, self.space) for each in self.conditions]
+        sizes = [size for size in sizes if size is not None]
+        if len(set(sizes)) > 1:
+            texts = " and ".join(f"{width}x{height} px" for height, width in sizes)
+            raise ContractError(f"the inputs call for results of different sizes, {texts}.")
+        return sizes[0] if sizes else self.space.size
+
+    def check_inputs(self, inputs: Inputs) -> None:
+        """Check that every input is read by a condition.
+
+        Raises:
+            ContractError: naming the input, and those that would be read.
+        """
+        for name in inputs.values:
+            if name not in self.input_names:
+                readable = ", ".join(self.input_names) or "none"
+                raise ContractError(
+                    f"this stage has no condition that reads {name!r}; its inputs: {readable}."
+                )
+
+    def inputs_of(self, batch: Batch, *, damaged: bool = False) -> Inputs:
+        """What a user would give to get the pictures of a batch."""
+        return Inputs(
+            {
+                each.input_name: each.input_of(batch, self.space, damaged=damaged)
+                for each in self.conditions
+            }
+        )
+
+    # ---- neighbours -----------------------------------------------------------------------------
 
     def check_follows(self, previous: Contract, *, name: str, previous_name: str) -> None:
         """Check that this stage can take what the previous one gives.
@@ -96,49 +140,54 @@ class Contract:
         Raises:
             ContractError: naming both stages and the number that disagrees.
         """
-        grey = self.takes == "grey"
-        size = ("size_px", self.size_px) if grey else ("low_res_px", self.low_res_px)
-        pairs = (
-            ("size_px", previous.size_px, *size),
-            ("channels", previous.channels, "channels", self.image_channels),
-            ("resize_kernel", previous.resize_kernel, "resize_kernel", self.resize_kernel),
-        )
-        for theirs, given, ours, taken in pairs:
-            if given != taken:
-                raise ContractError(
-                    f"stages do not join: {previous_name!r} gives {theirs} {given}, "
-                    f"{name!r} takes {ours} {taken}."
-                )
+        if not self.needs_image:
+            raise ContractError(
+                f"stages do not join: {name!r} is a base stage and takes no image, but follows "
+                f"{previous_name!r}."
+            )
+        for taken in self.image_spaces:
+            for field in fields(Space):
+                theirs, ours = (getattr(each, field.name) for each in (previous.space, taken))
+                if theirs != ours:
+                    raise ContractError(
+                        f"stages do not join: {previous_name!r} gives {field.name} "
+                        f"{_text(theirs)}, {name!r} takes {_text(ours)}."
+                    )
 
     def check_augmentation_level(self, level: float) -> None:
-        """Check that a level was seen in training.
+        """Check that training saw a noise level.
 
         Raises:
-            ContractError: if it is outside `augmentation_range`.
+            ContractError: if a condition's `augmentation_range` does not hold it.
         """
-        low, high = self.augmentation_range
-        if not low <= level <= high:
-            raise ContractError(
-                f"augmentation level must be in [{low}, {high}], as in training; got {level}."
-            )
+        for condition in self.conditions:
+            low, high = condition.augmentation_range or (level, level)
+            if not low <= level <= high:
+                raise ContractError(
+                    f"augmentation level must be in [{low}, {high}], as in training; got {level}."
+                )
+
+    # ---- saving ---------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self)
+        return {
+            "space": self.space.to_dict(),
+            "conditions": {each.name: each.config() for each in self.conditions},
+        }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Contract:
-        """Read `to_dict`'s values back.
+    def from_dict(cls, values: Mapping[str, Any]) -> Contract:
+        """Read the values of `to_dict`.
 
         Raises:
-            ContractError: for unknown keys, which a newer version may have written.
+            ContractError: if they do not describe a contract.
         """
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise ContractError(
-                f"unknown contract keys {sorted(unknown)}; update cascade-diffusion."
-            )
-        if "augmentation_range" in values:
-            low, high = values["augmentation_range"]
-            values = values | {"augmentation_range": (low, high)}
-        return cls(**values)
+        return cls(Space(**values["space"]), read_conditions(values["conditions"]))
+
+
+def _text(value: Any) -> str:
+    """A size as width x height, all else as it is."""
+    if isinstance(value, tuple) and all(isinstance(each, int) for each in value):
+        return f"{value[1]}x{value[0]}"
+    return str(value)

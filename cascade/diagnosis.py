@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from cascade.devices import best_device, has_fast_bf16
-from cascade.recipe import list_recipes, recipe_name
+from cascade.recipe.finding import list_recipes, recipe_name
 from cascade.saving.pipelines import has_weights
 
 EXTRAS = {

@@ -9,9 +9,9 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import torch
 from diffusers import DiffusionPipeline
@@ -21,37 +21,28 @@ from PIL import Image
 from torch import Tensor
 
 from cascade.chain import StageChain
-from cascade.conditioning.labels import LabelVocabulary
+from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.labels import Labels, LabelsLike, LabelVocabulary
 from cascade.devices import Precision
+from cascade.diffusion.noise import make_seeds
 from cascade.errors import ContractError, WeightsError
+from cascade.imaging.exchange import OutputType, PictureLike, as_output, of_each, to_tensor
 from cascade.imaging.picture import Picture
-from cascade.pipeline_inputs import (
-    Labels,
-    OutputType,
-    PerStage,
-    PictureLike,
-    as_output,
-    choose_labels,
-    encode_for,
-    made_of,
-    make_seeds,
-    of_each,
-    per_stage,
-    to_tensor,
-)
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
-from cascade.restoration.tiled_sampling import Progress
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
-from cascade.sampling.samplers.all import make_sampler
-from cascade.sampling.settings import SamplingSettings
+from cascade.sampling.settings import Overrides
+from cascade.sampling.walk import Hooks, Progress
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.components import read_json
 from cascade.saving.hub import upload
 from cascade.saving.model_card import write_model_card
 from cascade.saving.pipelines import INDEX, pipeline_folder
-from cascade.stage import Stage
+from cascade.stage import Run, Stage
 
 BATCH_PIXELS = 2**18
+CALLBACK_TENSORS = ("x_t", "x0")
+StepEnd = Callable[..., Mapping[str, Any] | None]
+Options = TypeVar("Options")
 PIPELINE_ENTRIES = (INDEX, "pipeline.py", "pipeline.yaml", "README.md", "stages")
 PIPELINE_FILE = '''"""Where diffusers finds the class of this folder: trust_remote_code=True."""
 
@@ -81,6 +72,38 @@ class CascadeOutput(BaseOutput):
     intermediates: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CallOptions:
+    """Options of a call of a pipeline, besides the usual ones.
+
+    Attributes:
+        inputs: what conditions of your own read, by the name of the input.
+        overrides: changes of the stages' sampling settings.
+        start_at: the stage that takes the image; default: the first that takes its size.
+        batch_size: images at a time, which changes memory and time but not the images; default: as
+            many as have 2^18 pixels together.
+        precision: `auto`, `fp32` or `bf16`.
+        keep_intermediates: whether to return the earlier stages' images too.
+        callback_on_step_end_tensor_inputs: which of `x_t` and `x0` a callback gets.
+
+    Raises:
+        ContractError: if callbacks cannot get one of these.
+    """
+
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Overrides = field(default_factory=Overrides)
+    start_at: str | None = None
+    batch_size: int | None = None
+    precision: Precision = "auto"
+    keep_intermediates: bool = False
+    callback_on_step_end_tensor_inputs: Sequence[str] = CALLBACK_TENSORS
+
+    def __post_init__(self) -> None:
+        unknown = set(self.callback_on_step_end_tensor_inputs) - set(CALLBACK_TENSORS)
+        if unknown:
+            raise ContractError(f"callbacks can have {list(CALLBACK_TENSORS)}, not {unknown}.")
+
+
 class CascadePipeline(DiffusionPipeline):
     """A base or a colourising stage and its upsamplers, or any part of such a chain.
 
@@ -88,7 +111,7 @@ class CascadePipeline(DiffusionPipeline):
         stages: the chain; `CascadePipeline.from_stages` makes it from a dictionary.
     """
 
-    _callback_tensor_inputs: ClassVar = ["x_t", "x0"]
+    _callback_tensor_inputs: ClassVar = list(CALLBACK_TENSORS)
 
     def __init__(self, stages: StageChain) -> None:
         super().__init__()
@@ -118,8 +141,17 @@ class CascadePipeline(DiffusionPipeline):
 
     @property
     def labels(self) -> LabelVocabulary | None:
-        """The first class-conditional stage's class names."""
-        return next((s.labels for _, s in self.stages.items() if s.labels is not None), None)
+        """The class names of the first class-conditional stage."""
+        conditions = (each for _, stage in self.stages.items() for each in stage.conditions)
+        return next((each.vocabulary for each in conditions if isinstance(each, Labels)), None)
+
+    def with_sampling(self, overrides: Overrides) -> CascadePipeline:
+        """The same pipeline, weights shared, that samples with these changes.
+
+        Raises:
+            ContractError: if they do not fit the stages.
+        """
+        return CascadePipeline(self.stages.with_sampling(overrides))
 
     def replace_stage(self, name: str, stage: Stage) -> None:
         """Put another trained stage in one's place.
@@ -137,107 +169,113 @@ class CascadePipeline(DiffusionPipeline):
         self,
         num_images: int = 1,
         *,
-        labels: Labels | str | Sequence[Labels | str] | None = None,
+        labels: LabelsLike | None = None,
+        image: Image.Image | Sequence[Image.Image] | Tensor | None = None,
         seed: int | None = None,
         seeds: Sequence[int] | None = None,
-        image: Image.Image | Sequence[Image.Image] | Tensor | None = None,
-        start_at: str | None = None,
-        sampler: PerStage = None,
-        steps: PerStage = None,
-        guidance: PerStage = None,
-        augmentation_level: PerStage = None,
-        batch_size: int | None = None,
-        precision: Precision = "auto",
-        keep_intermediates: bool = False,
         output_type: OutputType = "pil",
-        callback_on_step_end: Callable[..., Mapping[str, Any] | None] | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("x_t", "x0"),
+        callback_on_step_end: StepEnd | None = None,
         return_dict: bool = True,
+        **options: Any,
     ) -> CascadeOutput | tuple[Any]:
         """Make images.
 
-        Settings are given once for all stages, as a sequence in their order, or by stage name;
-        what is not given is as the stage was trained to be sampled.
-
         Args:
             num_images: how many; given images decide it themselves.
-            labels: of all images, or one per image: `{"class": "cat-face"}` or `"cat-face,noto"`.
-                Fields that are not given are drawn from each image's seed, or with a given image
-                left unknown, since it is not known what it shows.
+            labels: for all images, or one per image: `{"class": "cat-face"}` or `"cat-face,noto"`.
+                Fields that are missing are drawn from each image's seed, or left open where an
+                image is given, since it is not known what it shows.
+            image: to start from: PIL images, or (B, C, h, w) in [-1, 1].
             seed: of the first image, the others count up from it; default: drawn afresh.
             seeds: one per image, instead.
-            image: to start from: PIL images, or (B, C, h, w) in [-1, 1]; of a colour image, a
-                colourising stage takes the luminance.
-            start_at: the stage that takes `image`; default: the first that takes its size. An
-                upsampler takes the size of its contract, a colourising stage all that its network
-                can take.
-            sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, …
-            steps: timesteps to visit.
-            guidance: classifier-free guidance scale.
-            augmentation_level: noise on the image that a stage takes.
-            batch_size: images at a time, which changes memory and time but not the images;
-                default: as many as have 2^18 pixels together.
-            precision: `auto`, `fp32` or `bf16`.
-            keep_intermediates: whether to return the earlier stages' images too.
             output_type: `pil`, `pt` or `np`.
             callback_on_step_end: called as `callback(pipeline, step, timestep, kwargs)` after every
                 step; may return a dictionary with a new `x_t`. `kwargs["seeds"]` are those of the
                 images at hand, `pipeline.current_stage` the stage.
-            callback_on_step_end_tensor_inputs: which of `x_t` and `x0` are in its `kwargs`.
             return_dict: whether to return a `CascadeOutput`, or a tuple with the images.
+            options: of the call, see `CallOptions`, and sampling settings, such as `steps`,
+                `sampler`, `guidance`, `augmentation_level` or `eta`: one value for all stages, a
+                sequence in their order, or a mapping by stage name. What is not given is as the
+                stage was saved.
 
         Raises:
             ContractError: if an argument does not fit the stages.
         """
-        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise ContractError(
-                f"callbacks can have {self._callback_tensor_inputs}, not {unknown}."
-            )
         if output_type not in get_args(OutputType):
             raise ContractError(
                 f"output_type must be one of {get_args(OutputType)}, got {output_type!r}."
             )
+        options_of_call, settings = split_fields(CallOptions, options)
         given = None if image is None else to_tensor(image)
-        count = num_images if given is None else given.shape[0]
-        seeds = make_seeds(count, seed, seeds)
-        first = self._first_stage(given, start_at)
-        settings = self._settings(
-            first,
-            sampler=sampler,
-            steps=steps,
-            guidance=guidance,
-            augmentation_level=augmentation_level,
-        )
-        chosen = choose_labels(self.labels, labels, seeds, draw=given is None)
-        current, intermediates = given, {}
-        *_, last = settings
-        for name in settings:
-            current = self._run_stage(
-                name,
-                current,
-                seeds,
-                chosen,
-                settings[name],
-                batch_size=batch_size,
-                precision=precision,
-                callback=callback_on_step_end,
-                callback_tensors=callback_on_step_end_tensor_inputs,
-            )
-            if keep_intermediates and name != last:
-                intermediates[name] = as_output(current, output_type)
-        self._current_stage = None
-        assert current is not None
-        images = as_output(current, output_type)
+        seeds = make_seeds(num_images if given is None else len(given), seed, seeds)
+        first = self._first_stage(given, options_of_call.start_at)
+        run = self.stages.from_stage(first)
+        overrides = Overrides.per_stage(self.stages.names, run.names, **settings)
+        run = run.with_sampling(options_of_call.overrides.within(run.names).with_later(overrides))
+        values = {**options_of_call.inputs, "labels": labels, "image": given}
+        inputs = self._inputs(run, values, seeds)
+        call = _Call(self, options_of_call, inputs, seeds, callback_on_step_end)
+        images = call.run_all(run)
+        shown = {name: as_output(each, output_type) for name, each in images.items()}
+        result = shown.pop(run.names[-1])
         if not return_dict:
-            return (images,)
+            return (result,)
         return CascadeOutput(
-            images=images,
+            images=result,
             seeds=seeds,
-            labels=chosen,
-            settings={name: asdict(each) for name, each in settings.items()},
-            intermediates=intermediates,
+            labels=inputs.get("labels") or [{} for _ in seeds],
+            settings={name: stage.sampling.to_dict() for name, stage in run.items()},
+            intermediates=shown,
         )
+
+    def _inputs(self, run: StageChain, values: Mapping[str, Any], seeds: list[int]) -> Inputs:
+        """What the user gave, read and completed by the first condition that takes it."""
+        draw = values.get("image") is None
+        completed = {}
+        for condition in (each for _, stage in run.items() for each in stage.conditions):
+            name = condition.input_name
+            if name not in completed:
+                completed[name] = condition.completed(values.get(name), seeds, draw=draw)
+        for name, value in values.items():
+            if value is not None and name not in completed:
+                readable = ", ".join(completed) or "none"
+                raise ContractError(
+                    f"no stage of this pipeline has a condition that reads {name!r}; its inputs: "
+                    f"{readable}."
+                )
+        return Inputs(completed)
+
+    def _first_stage(self, image: Tensor | None, start_at: str | None) -> str:
+        names = self.stages.names
+        if image is None:
+            if start_at is not None and start_at != names[0]:
+                raise ContractError(f"start_at {start_at!r} needs an image to start from.")
+            contract = self.stages.first.contract
+            if contract.needs_image:
+                raise ContractError(
+                    f"the first stage, {names[0]!r}, needs an image to start from: "
+                    f"{contract.description}."
+                )
+            return names[0]
+        size = (image.shape[-2], image.shape[-1])
+        texts = {name: stage.contract for name, stage in self.stages.items()}
+        if start_at is None:
+            start_at = next((name for name, c in texts.items() if c.accepts_size(size)), None)
+        if start_at is None:
+            sizes = [f"{n} takes {c.description}" for n, c in texts.items() if c.needs_image]
+            raise ContractError(
+                f"no stage takes an image of {size[1]}x{size[0]} px "
+                f"({', '.join(sizes) or 'none'}); resize it."
+            )
+        contract = self.stages[start_at].contract
+        if not contract.needs_image:
+            raise ContractError(f"stage {start_at!r} is a base stage and takes no image.")
+        if not contract.accepts_size(size):
+            raise ContractError(
+                f"stage {start_at!r} takes {contract.description}, the image has "
+                f"{size[1]}x{size[0]}; resize it."
+            )
+        return start_at
 
     # ---- pictures of any size -------------------------------------------------------------------
 
@@ -255,9 +293,9 @@ class CascadePipeline(DiffusionPipeline):
             image: a PIL image or a list of them, which keep transparency and metadata; a `Picture`,
                 which also keeps 16 bits; or a tensor (C, h, w) or (B, C, h, w) in [-1, 1].
             scale: factor of both sides, also a fraction; default: that of the upsamplers.
-            progress: called as it goes on with how much is done and how much there is.
-            settings: `seed`, `steps`, `sampler`, `guidance`, `augmentation_level`, `temperature`,
-                `tile_px`, `consistent`, `precision`; see `cascade.restoration.upscaling.Upscaling`.
+            progress: called now and then with how much is done and how much there is.
+            settings: `seed`, `tile_px`, `consistent`, `precision`, see
+                `cascade.restoration.upscaling.Upscaling`, and sampling settings as in a call.
 
         Returns:
             The same kind of thing as was given.
@@ -265,12 +303,12 @@ class CascadePipeline(DiffusionPipeline):
         Raises:
             ContractError: if an argument does not fit the stages.
         """
-        wanted = made_of(Upscaling, settings | {"scale": scale})
-        stages = [stage for _, stage in self.stages.items()]
+        upscaling, sampling = split_fields(Upscaling, settings | {"scale": scale})
+        stages = self._sampling_with(sampling)
         return of_each(
             image,
-            lambda picture: upscale_picture(stages, picture, wanted, progress=progress),
-            lambda tensor: upscale_image(stages, tensor, wanted, progress=progress),
+            lambda picture: upscale_picture(stages, picture, upscaling, progress=progress),
+            lambda tensor: upscale_image(stages, tensor, upscaling, progress=progress),
         )
 
     def colourise(
@@ -281,8 +319,8 @@ class CascadePipeline(DiffusionPipeline):
         Args:
             image: as for `upscale`, grey or in colour.
             progress: as for `upscale`.
-            settings: `seed`, `steps`, `sampler`, `guidance`, `temperature`, `hints` (a PIL image
-                or a `Picture`), `precision`; see `cascade.restoration.colouring.Colouring`.
+            settings: `seed`, `hints` (a PIL image or a `Picture`), `precision`, see
+                `cascade.restoration.colouring.Colouring`, and sampling settings as in a call.
 
         Returns:
             The same kind of thing as was given.
@@ -293,119 +331,19 @@ class CascadePipeline(DiffusionPipeline):
         hints = settings.get("hints")
         if isinstance(hints, Image.Image):
             settings["hints"] = Picture.from_pil(hints)
-        wanted = made_of(Colouring, settings)
-        stages = [stage for _, stage in self.stages.items()]
+        colouring, sampling = split_fields(Colouring, settings)
+        stages = self._sampling_with(sampling)
         return of_each(
             image,
-            lambda picture: colourise_picture(stages, picture, wanted, progress=progress),
-            lambda tensor: colourise_image(stages, tensor, wanted, progress=progress),
+            lambda picture: colourise_picture(stages, picture, colouring, progress=progress),
+            lambda tensor: colourise_image(stages, tensor, colouring, progress=progress),
         )
 
-    def _run_stage(
-        self,
-        name: str,
-        image: Tensor | None,
-        seeds: list[int],
-        labels: list[dict[str, str]],
-        settings: SamplingSettings,
-        *,
-        batch_size: int | None,
-        precision: Precision,
-        callback: Callable[..., Mapping[str, Any] | None] | None,
-        callback_tensors: Sequence[str],
-    ) -> Tensor:
-        """One stage over all images, a batch at a time: (B, C, H, W) on the CPU."""
-        stage = self.stages[name]
-        size = batch_size or max(1, BATCH_PIXELS // math.prod(stage.output_size(image)))
-        calls = len(
-            make_sampler(
-                settings.sampler, stage.process, settings.steps, **settings.sampler_options()
-            ).timesteps
-        )
-        batches = [slice(i, i + size) for i in range(0, len(seeds), size)]
-        self._current_stage = name
-        results = []
-        total = len(batches) * calls
-        # torch.compiler.disable hides this method's signature from pyright
-        with self.progress_bar(total=total) as bar:  # pyright: ignore[reportCallIssue]
-            bar.set_description(name)
-            for part in batches:
-
-                def on_step(step: int, t: int, tensors: dict[str, Tensor], part: slice = part):
-                    bar.update()
-                    if callback is None:
-                        return None
-                    kwargs = {key: tensors[key] for key in callback_tensors}
-                    return callback(self, step, t, kwargs | {"seeds": seeds[part]})
-
-                self._num_timesteps = calls
-                results.append(
-                    stage.sample(
-                        seeds[part],
-                        labels=encode_for(stage.labels, labels[part]),
-                        image=None if image is None else image[part].to(self.device),
-                        settings=settings,
-                        stream=f"stage {name}",
-                        precision=precision,
-                        callback=on_step,
-                    ).cpu()
-                )
-        return torch.cat(results)
-
-    def _first_stage(self, image: Tensor | None, start_at: str | None) -> str:
+    def _sampling_with(self, settings: Mapping[str, Any]) -> list[Stage]:
+        """The stages with sampling settings as a call gives them."""
         names = self.stages.names
-        if image is None:
-            if start_at is not None and start_at != names[0]:
-                raise ContractError(f"start_at {start_at!r} needs an image to start from.")
-            contract = self.stages[names[0]].contract
-            if contract.takes_image:
-                raise ContractError(
-                    f"the first stage, {names[0]!r}, needs an image to start from: "
-                    f"{contract.taken}."
-                )
-            return names[0]
-        height, width = image.shape[-2:]
-        if start_at is None:
-            fitting = (n for n, s in self.stages.items() if s.takes_size(height, width))
-            start_at = next(fitting, None)
-            if start_at is None:
-                sizes = [
-                    f"{n} takes {s.size_taken}"
-                    for n, s in self.stages.items()
-                    if s.contract.takes_image
-                ]
-                raise ContractError(
-                    f"no stage takes an image of {width}x{height} px "
-                    f"({', '.join(sizes) or 'none'}); resize it."
-                )
-        stage = self.stages[start_at]
-        if not stage.contract.takes_image:
-            raise ContractError(f"stage {start_at!r} is a base stage and takes no image.")
-        if not stage.takes_size(height, width):
-            raise ContractError(
-                f"stage {start_at!r} takes {stage.size_taken} px, the image has {width}x{height}; "
-                "resize it."
-            )
-        return start_at
-
-    def _settings(self, first: str, **given: PerStage) -> dict[str, SamplingSettings]:
-        """The settings of the stages from `first` on."""
-        names = self.stages.names
-        run = names[names.index(first) :]
-        takes_level = any(self.stages[name].contract.takes_image for name in run)
-        if given.get("augmentation_level") is not None and not takes_level:
-            raise ContractError("augmentation_level: no stage of this run takes an image.")
-        values: dict[str, dict[str, Any]] = {name: {} for name in run}
-        for setting, value in given.items():
-            for name, each in per_stage(setting, value, names, run).items():
-                values[name][setting] = each
-        settings = {}
-        for name in run:
-            if not self.stages[name].contract.takes_image:
-                values[name].pop("augmentation_level", None)
-            settings[name] = self.stages[name].sampling.changed(**values[name])
-            self.stages[name].check_settings(settings[name])
-        return settings
+        chain = self.stages.with_sampling(Overrides.per_stage(names, names, **settings))
+        return [stage for _, stage in chain.items()]
 
     # ---- saving and loading ---------------------------------------------------------------------
 
@@ -447,7 +385,8 @@ class CascadePipeline(DiffusionPipeline):
             text = json.dumps(index, indent=2) + "\n"
             (temporary / INDEX).write_text(text, encoding="utf-8")
             (temporary / "pipeline.py").write_text(PIPELINE_FILE, encoding="utf-8")
-            write_model_card(temporary, dict(self.stages.items()), card)
+            summaries = {name: stage.summary() for name, stage in self.stages.items()}
+            write_model_card(temporary, summaries, card)
             for name, text in (extra_files or {}).items():
                 (temporary / name).write_text(text, encoding="utf-8")
         if pushed:
@@ -498,3 +437,68 @@ class CascadePipeline(DiffusionPipeline):
         if index.get("stages") is None:
             raise WeightsError(f"{local} is a diffusers pipeline, but not a Cascade.")
         return cls(StageChain.from_pretrained(local / "stages", torch_dtype=torch_dtype))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a pipeline: every stage over all images, a batch at a time."""
+
+    pipeline: CascadePipeline
+    options: CallOptions
+    inputs: Inputs
+    seeds: list[int]
+    callback: StepEnd | None
+
+    def run_all(self, chain: StageChain) -> dict[str, Tensor]:
+        """The images of the last stage, and of the others if they are kept, on the CPU."""
+        images: dict[str, Tensor] = {}
+        previous = None
+        for name, stage in chain.items():
+            previous = self._run_stage(name, stage, previous)
+            if self.options.keep_intermediates or name == chain.names[-1]:
+                images[name] = previous
+        self.pipeline._current_stage = None
+        return images
+
+    def _run_stage(self, name: str, stage: Stage, previous: Tensor | None) -> Tensor:
+        """The images (B, C, H, W) of one stage."""
+        inputs = self.inputs.only(stage.contract.input_names)
+        pixels = math.prod(stage.contract.result_size(inputs, previous))
+        size = self.options.batch_size or max(1, BATCH_PIXELS // pixels)
+        batches = [slice(first, first + size) for first in range(0, len(self.seeds), size)]
+        self.pipeline._current_stage = name
+        results = []
+        # torch.compiler.disable hides this method's signature from pyright
+        with self.pipeline.progress_bar(total=1) as bar:  # pyright: ignore[reportCallIssue]
+            bar.set_description(name)
+            for number, part in enumerate(batches):
+                run = Run(
+                    hooks=self._hooks(part, bar, number, len(batches)),
+                    stream=f"stage {name}",
+                    precision=self.options.precision,
+                )
+                start = None if previous is None else previous[part].to(self.pipeline.device)
+                results.append(stage.run(self.seeds[part], inputs.part(part), start, run).cpu())
+        return torch.cat(results)
+
+    def _hooks(self, part: slice, bar: Any, number: int, batches: int) -> Hooks:
+        """Reports every step of a batch to the progress bar and the callback."""
+
+        def progress(done: int, total: int) -> None:
+            self.pipeline._num_timesteps = total
+            bar.total, bar.n = total * batches, total * number + done
+            bar.refresh()
+
+        def on_step(step: int, t: int, tensors: dict[str, Tensor]) -> Mapping[str, Any] | None:
+            kwargs = {key: tensors[key] for key in self.options.callback_on_step_end_tensor_inputs}
+            assert self.callback is not None
+            return self.callback(self.pipeline, step, t, kwargs | {"seeds": self.seeds[part]})
+
+        return Hooks(callback=None if self.callback is None else on_step, progress=progress)
+
+
+def split_fields(kind: type[Options], values: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """An object of the values that are its fields, and the other values."""
+    names = {each.name for each in fields(kind)}  # pyright: ignore[reportArgumentType]
+    own = {name: value for name, value in values.items() if name in names}
+    return kind(**own), {name: value for name, value in values.items() if name not in names}

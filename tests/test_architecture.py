@@ -39,7 +39,7 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 
 
 def part_of(module: str) -> str:
-    """`cascade.data.batch` -> `data`."""
+    """`cascade.conditioning.batch` -> `data`."""
     return module.split(".")[1]
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch.nn.functional as F
 
 from cascade.pipeline import CascadePipeline
-from cascade.recipe import find_recipe, load_stage_recipe, recipes_root
+from cascade.recipe.finding import find_recipe, recipes_root
+from cascade.recipe.reading import load_stage_recipe
 
 MIB = 2**20
 FOLDER = recipes_root() / "pipelines" / "emoji-256"

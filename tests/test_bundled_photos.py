@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from cascade.conditioning.grey import luminance
-from cascade.conditioning.low_resolution import quantise, resize
+from cascade.conditioning.luminance import luminance
+from cascade.resizing import quantise, resize
 from cascade.evaluation.metrics import colourfulness, low_res_error, psnr
 from cascade.imaging.reading import read_image
 from cascade.pipeline import CascadePipeline
-from cascade.recipe import find_recipe, load_stage_recipe, recipes_root
+from cascade.recipe.finding import find_recipe, recipes_root
+from cascade.recipe.reading import load_stage_recipe
 from cascade.restoration.spans import spans
 
 PIPELINES = recipes_root() / "pipelines"

@@ -7,7 +7,7 @@ from cascade import devices
 from cascade.devices import autocast, best_device, find_device, uses_bf16
 from cascade.diagnosis import diagnose
 from cascade.errors import ContractError
-from cascade.recipe import list_recipes, recipe_name
+from cascade.recipe.finding import list_recipes, recipe_name
 
 CPU = torch.device("cpu")
 

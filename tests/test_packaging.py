@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parents[1]
 IGNORED = ("runs/x", "stages/__pycache__/x.pyc", "stages/half.tmp", "pipelines/tiny-32/half.tmp")
 REPORT = """
 import json, cascade
-from cascade.recipe import list_recipes, recipe_name, recipes_root
+from cascade.recipe.finding import list_recipes, recipe_name, recipes_root
 print(json.dumps({
     "package": cascade.__file__,
     "root": str(recipes_root()),

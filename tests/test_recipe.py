@@ -4,21 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from cascade.build import chain_pipeline, check_recipe
+from cascade.building.pipelines import chain_pipeline, check_recipe
 from cascade.errors import CascadeError, RecipeError
-from cascade.recipe import (
-    PipelineRecipe,
-    StageRecipe,
-    dump_recipe,
+from cascade.recipe.finding import (
     find_any_recipe,
     find_recipe,
     list_recipes,
-    load_any_recipe,
-    load_pipeline_recipe,
-    load_stage_recipe,
     recipe_name,
     recipes_root,
 )
+from cascade.recipe.reading import (
+    dump_recipe,
+    load_any_recipe,
+    load_pipeline_recipe,
+    load_stage_recipe,
+)
+from cascade.recipe.sections import PipelineRecipe, StageRecipe
 
 KINDS = ("stages", "pipelines")
 BUNDLED = [path for kind in KINDS for path in list_recipes(kind)]

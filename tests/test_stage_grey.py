@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from cascade.conditioning.grey import luminance
-from cascade.conditioning.low_resolution import quantise
+from cascade.conditioning.luminance import luminance
+from cascade.resizing import quantise
 from cascade.contract import Contract
-from cascade.data.batch import Batch
+from cascade.conditioning.batch import Batch
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError

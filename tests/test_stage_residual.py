@@ -8,7 +8,7 @@ from torch import nn
 
 from cascade.conditioning.conditions import Conditions
 from cascade.contract import Contract
-from cascade.data.batch import Batch
+from cascade.conditioning.batch import Batch
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError

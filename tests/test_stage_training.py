@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from cascade.conditioning.degradation import Degradation
-from cascade.conditioning.low_resolution import quantise, resize
+from cascade.resizing import quantise, resize
 from cascade.contract import Contract
-from cascade.data.batch import Batch
+from cascade.conditioning.batch import Batch
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
 from cascade.sampling.settings import SamplingSettings

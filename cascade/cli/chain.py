@@ -29,8 +29,8 @@ def chain(
 
     Example: cascade chain emoji-256 --stage base=runs/emoji-64 --out my-pipeline
     """
-    from cascade.build import chain_pipeline
-    from cascade.recipe import find_recipe
+    from cascade.building.pipelines import chain_pipeline
+    from cascade.recipe.finding import find_recipe
 
     runs = {}
     for pair in stage or []:

@@ -18,7 +18,7 @@ def copy(
     Example: cascade copy emoji-64 my-stage.yaml
     """
     from cascade.errors import OutputError
-    from cascade.recipe import find_any_recipe
+    from cascade.recipe.finding import find_any_recipe
     from cascade.saving.atomic import atomic_file
 
     source = find_any_recipe(name)

@@ -11,12 +11,8 @@ def ls() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cascade.recipe import (
-        list_recipes,
-        load_pipeline_recipe,
-        load_stage_recipe,
-        recipe_name,
-    )
+    from cascade.recipe.finding import list_recipes, recipe_name
+    from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
     from cascade.saving.pipelines import has_weights
 
     table = Table(box=None, pad_edge=False)

@@ -18,7 +18,7 @@ def show(
     from rich.console import Console
     from rich.syntax import Syntax
 
-    from cascade.recipe import dump_recipe, load_any_recipe
+    from cascade.recipe.reading import dump_recipe, load_any_recipe
 
     text = dump_recipe(load_any_recipe(name, overrides or []))
     console = Console()

@@ -23,9 +23,10 @@ def train(
 
     cascade train my-stage.yaml data.path=photos train.images=200_000 --out runs/mine
     """
-    from cascade.build import build_trainer
+    from cascade.building.training import build_trainer
     from cascade.cli.progress import TrainingProgress
-    from cascade.recipe import find_recipe, load_stage_recipe
+    from cascade.recipe.finding import find_recipe
+    from cascade.recipe.reading import load_stage_recipe
     from cascade.training.processes import make_accelerator, together
 
     make_accelerator()

@@ -15,8 +15,9 @@ def validate(
 
     Example: cascade validate my-stage.yaml
     """
-    from cascade.build import check_recipe
-    from cascade.recipe import find_any_recipe, load_any_recipe
+    from cascade.building.pipelines import check_recipe
+    from cascade.recipe.finding import find_any_recipe
+    from cascade.recipe.reading import load_any_recipe
 
     for line in check_recipe(load_any_recipe(name, overrides or []), find_any_recipe(name)):
         typer.echo(line)

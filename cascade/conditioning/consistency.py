@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.conditioning.low_resolution import ResizeKernel, resize
 from cascade.errors import ContractError
+from cascade.resizing import ResizeKernel, resize
 
 REACH_PX = 4  # small pixels that one round looks to each side: two down, two up again
 

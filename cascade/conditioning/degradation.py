@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cascade.conditioning.low_resolution import ResizeKernel, resize
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
+from cascade.resizing import ResizeKernel, resize
 
 KERNELS: tuple[ResizeKernel, ...] = ("bicubic", "bilinear", "area")
 GREY_NOISE_PROBABILITY = 0.4  # as in Real-ESRGAN; else each channel has noise of its own

@@ -1,13 +1,28 @@
-"""Class labels: several fields (such as subject and style), each with its own names."""
+"""Class labels: several fields (such as subject and style), each with its own names.
+
+Shapes: B batch, F label fields.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from cascade.conditioning.batch import Batch
+from cascade.conditioning.condition import Classes, Condition, Slots, Vocabulary
+from cascade.conditioning.inputs import Request
+from cascade.conditioning.signals import Signals
+from cascade.diffusion.noise import SeededNoise, derive_seed
 from cascade.errors import ContractError, nearest
+from cascade.space import Space
+
+OneLabels = Mapping[str, str] | str
+LabelsLike = OneLabels | Sequence[OneLabels]
 
 
 class LabelVocabulary:
@@ -22,18 +37,18 @@ class LabelVocabulary:
     """
 
     def __init__(self, fields: Mapping[str, Sequence[str]]) -> None:
-        self.fields = {field: list(names) for field, names in fields.items()}
+        self.fields = {name: list(names) for name, names in fields.items()}
         seen: dict[str, str] = {}
-        for field, names in self.fields.items():
+        for label, names in self.fields.items():
             for name in names:
                 if "," in name:
                     raise ContractError(f"class name {name!r} must not hold a comma.")
                 if name in seen:
                     raise ContractError(
-                        f"class name {name!r} stands in both {seen[name]!r} and {field!r}; "
+                        f"class name {name!r} stands in both {seen[name]!r} and {label!r}; "
                         "names must differ."
                     )
-                seen[name] = field
+                seen[name] = label
         self._field_of = seen
 
     @property
@@ -47,12 +62,12 @@ class LabelVocabulary:
         Raises:
             ContractError: for an unknown field or name; the message offers the nearest.
         """
-        for field, name in labels.items():
-            if field not in self.fields:
-                raise ContractError(f"unknown label field {field!r}: {nearest(field, self.fields)}")
-            if name not in self.fields[field]:
+        for label, name in labels.items():
+            if label not in self.fields:
+                raise ContractError(f"unknown label field {label!r}: {nearest(label, self.fields)}")
+            if name not in self.fields[label]:
                 raise ContractError(
-                    f"unknown {field} {name!r}: {nearest(name, self.fields[field])}"
+                    f"unknown {label} {name!r}: {nearest(name, self.fields[label])}"
                 )
         return [
             names.index(labels[field]) if field in labels else -1
@@ -83,3 +98,130 @@ class LabelVocabulary:
         """Names of one image's indices; fields at -1 are left out."""
         pairs = zip(self.fields.items(), indices, strict=True)
         return {field: names[index] for (field, names), index in pairs if index >= 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """What a recipe states about labels; the names come from the data.
+
+    Attributes:
+        fields: of the data's annotations, such as `class`.
+        drop: probability, in training, that an image loses its labels.
+    """
+
+    fields: list[str]
+    drop: float = 0.1
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Labels(Condition):
+    """Class labels as one embedding per field.
+
+    Attributes:
+        fields: for each field its class names, in the order of their indices.
+        drop: probability, in training, that an image loses all labels; with several fields each
+            one is also dropped on its own with it.
+    """
+
+    name = "labels"
+    input_name = "labels"
+    recipe = LabelOptions
+
+    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    drop: float = 0.1
+
+    @cached_property
+    def vocabulary(self) -> LabelVocabulary:
+        """Names and indices."""
+        return LabelVocabulary(self.fields)
+
+    def check(self, space: Space) -> None:
+        if not self.vocabulary.sizes or min(self.vocabulary.sizes) < 1:
+            raise ContractError(
+                f"labels need at least one field with at least one class, got {dict(self.fields)}."
+            )
+
+    def slots(self, space: Space) -> Slots:
+        return Slots(vector=Classes(tuple(self.vocabulary.sizes)))
+
+    @classmethod
+    def of_recipe(cls, options: LabelOptions, vocabulary: Vocabulary) -> Labels:
+        return cls(fields=vocabulary(options.fields), drop=options.drop)
+
+    def config(self) -> dict[str, Any]:
+        return {"fields": self.vocabulary.fields, "drop": self.drop}
+
+    def facts(self) -> dict[str, str]:
+        return {name: ", ".join(names) for name, names in self.vocabulary.fields.items()}
+
+    @property
+    def classes(self) -> Mapping[str, Sequence[str]]:
+        return self.vocabulary.fields
+
+    def of_annotations(self, annotations: Mapping[str, str]) -> Tensor:
+        return torch.tensor(self.vocabulary.encode(self._in_vocabulary(annotations)))
+
+    def of_batch(self, batch: Batch, space: Space, noise: SeededNoise) -> Signals:
+        if self.name not in batch.conditions:
+            raise ContractError("this stage is class-conditional, but the batch has no labels.")
+        indices = batch.conditions[self.name]  # (B, F)
+        drop = noise.uniform(1 + indices.shape[1]) < self.drop  # (B, 1 + F)
+        lost = drop[:, :1] if indices.shape[1] == 1 else drop[:, :1] | drop[:, 1:]
+        return self._signals(torch.where(lost, -1, indices))
+
+    def of_request(self, request: Request) -> Signals:
+        labels = request.inputs.get(self.input_name)
+        indices = self._indices(request.count, labels)
+        self._check(indices, request.count)
+        return self._signals(indices.to(request.device))
+
+    def completed(
+        self, value: LabelsLike | None, seeds: Sequence[int], *, draw: bool
+    ) -> list[dict[str, str]]:
+        """The labels of each image: `value` is `{"class": "cat-face"}` or `"cat-face,noto"`, for
+        all images or one for each of them."""
+        if value is None or isinstance(value, str | Mapping):
+            value = [value or {}] * len(seeds)
+        if len(value) != len(seeds):
+            raise ContractError(f"got {len(value)} labels for {len(seeds)} images.")
+        completed = []
+        for each, seed in zip(value, seeds, strict=True):
+            labels = self.vocabulary.parse(each) if isinstance(each, str) else dict(each)
+            self.vocabulary.encode(labels)
+            completed.append((self._drawn(seed) if draw else {}) | labels)
+        return completed
+
+    def _drawn(self, seed: int) -> dict[str, str]:
+        return {
+            name: names[derive_seed(seed, "label", name) % len(names)]
+            for name, names in self.vocabulary.fields.items()
+        }
+
+    def absent(self, signals: Signals) -> Signals:
+        return self._signals(torch.full_like(signals.vectors[self.name], -1))
+
+    def input_of(self, batch: Batch, space: Space, *, damaged: bool = False) -> Tensor | None:
+        return batch.conditions.get(self.name)
+
+    def _signals(self, indices: Tensor) -> Signals:
+        return Signals(vectors={self.name: indices})
+
+    def _indices(self, count: int, labels: Tensor | Sequence[Mapping[str, str]] | None) -> Tensor:
+        """(B, F) int64 of indices, of names, of which other stages may know more, or of nothing."""
+        if labels is None:
+            return torch.full((count, len(self.vocabulary.sizes)), -1)
+        if isinstance(labels, Tensor):
+            return labels
+        return self.vocabulary.batch([self._in_vocabulary(each) for each in labels])
+
+    def _in_vocabulary(self, labels: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in labels.items() if name in self.vocabulary.fields}
+
+    def _check(self, indices: Tensor, count: int) -> None:
+        shape = (count, len(self.vocabulary.sizes))
+        if tuple(indices.shape) != shape:
+            raise ContractError(f"labels must be {shape}, got {tuple(indices.shape)}.")
+        for place, (name, names) in enumerate(self.vocabulary.fields.items()):
+            if indices[:, place].amin() < -1 or indices[:, place].amax() >= len(names):
+                raise ContractError(f"indices of {name} must be from -1 to {len(names) - 1}.")

@@ -1,82 +1,206 @@
-"""The low-resolution image as a condition, with noise-conditioning augmentation.
+"""The low-resolution image as a condition: what makes a stage an upsampler.
 
-After CDM (Ho et al. 2021, arXiv 2106.15282, section 4): Gaussian noise on the small image, drawn
-once per image, at the level that the network is told; blur in training only. One function serves
-training and sampling, both in [-1, 1].
-
-Shapes: B batch, C channels, h and w pixels of the small image.
+Shapes: B batch, C channels, H and W pixels of the result, h and w of the low-resolution image.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, final
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-ResizeKernel = Literal["bicubic", "bilinear", "area", "nearest"]
-BLUR_SIGMA = (0.4, 0.6)
-BLUR_KERNEL_PX = 3
+from cascade.conditioning.batch import Batch
+from cascade.conditioning.blur import blur
+from cascade.conditioning.condition import Condition, Level, Slots, Vocabulary
+from cascade.conditioning.degradation import Degradation
+from cascade.conditioning.inputs import Inputs, Request
+from cascade.conditioning.noised_image import (
+    check_range,
+    draw_level,
+    dropped,
+    noised_image,
+    noised_request,
+    without_image,
+)
+from cascade.conditioning.signals import Signals
+from cascade.diffusion.noise import SeededNoise
+from cascade.errors import ContractError
+from cascade.resizing import resize
+from cascade.space import Size, Space
+
+UNITS_8_BIT = 127.5  # per unit of [-1, 1]
 
 
-def resize(images: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Tensor:
-    """Resize with an antialiased kernel, the same one everywhere.
+@dataclass(frozen=True, kw_only=True)
+class GeneratedOptions:
+    """Low-resolution images made by the stage before, mixed into the training.
 
-    Args:
-        images: (B, C, h, w) in [-1, 1].
-        size_px: height and width to reach.
-        kernel: `area` averages exactly and is for whole factors down; enlarging with it repeats
-            pixels.
-
-    Returns:
-        (B, C, *size_px), clamped to [-1, 1], since bicubic overshoots.
+    Attributes:
+        fraction: of the training samples that take one.
+        by: the run or the stage that makes them.
+        images: how many to make.
+        strength: least and most that a stage without an image changes a true image, in (0, 1].
     """
-    if tuple(images.shape[-2:]) == tuple(size_px):
-        return images
-    if kernel in ("area", "nearest"):
-        return F.interpolate(images, size=size_px, mode=kernel)
-    if size_px[1] == 1 < size_px[0]:  # torch 2.14 gives every row of a column the first value
-        return resize(images.transpose(-2, -1), (1, size_px[0]), kernel).transpose(-2, -1)
-    return F.interpolate(images, size=size_px, mode=kernel, antialias=True).clamp(-1, 1)
+
+    fraction: float = 0.0
+    by: str | None = None
+    images: int = 10_000
+    strength: tuple[float, float] = (0.1, 0.5)
 
 
-def quantise(images: Tensor) -> Tensor:
-    """Round images in [-1, 1] to the 256 values of an 8-bit file."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+@dataclass(frozen=True, kw_only=True)
+class LowResolutionOptions:
+    """What a recipe states about the low-resolution image; see `LowResolution`."""
+
+    size_px: int | tuple[int, int]
+    quantised: bool = True
+    augmentation_range: tuple[float, float] = (0.0, 0.0)
+    blur_probability: float = 0.0
+    degradation: Degradation | None = None
+    drop: float = 0.0
+    generated: GeneratedOptions | None = None
 
 
-def augment(low_res: Tensor, level: Tensor, noise: Tensor) -> Tensor:
-    """Noise the conditioning image at a level, keeping the variance.
+@final
+@dataclass(frozen=True, kw_only=True)
+class LowResolution(Condition):
+    """A smaller image of the same content.
 
-    Args:
-        low_res: (B, C, h, w) in [-1, 1], at its own small size.
-        level: (B,) in [0, 1]: 0 leaves the image as it is, 1 is pure noise.
-        noise: (B, C, h, w) standard normal, drawn once per image.
+    Attributes:
+        size_px: its height and width; one number stands for a square. The stage's size is a whole
+            multiple of it.
+        quantised: whether it is rounded to the whole numbers of the stage's range, in training and
+            between stages.
+        augmentation_range: lowest and highest noise level in training.
+        blur_probability: that a training image is blurred.
+        degradation: damage in training; None for none.
+        drop: probability, in training, that an image loses it.
 
-    Returns:
-        cos(pi/2 level) low_res + sin(pi/2 level) noise, (B, C, h, w).
+    Raises:
+        ContractError: if a value is out of range.
     """
-    angle = (level * math.pi / 2).view(-1, 1, 1, 1).to(low_res.dtype)
-    return torch.cos(angle) * low_res + torch.sin(angle) * noise
 
+    name = "low_resolution"
+    input_name = "image"
+    recipe = LowResolutionOptions
 
-def blur(low_res: Tensor, uniform: Tensor, probability: float) -> Tensor:
-    """Blur a part of the batch, as CDM does in training (3x3, sigma from U(0.4, 0.6)).
+    size_px: int | Size
+    quantised: bool = True
+    augmentation_range: tuple[float, float] = (0.0, 0.0)
+    blur_probability: float = 0.0
+    degradation: Degradation | None = None
+    drop: float = 0.0
 
-    Args:
-        low_res: (B, C, h, w).
-        uniform: (B, 2) in [0, 1): which images are blurred, and how much.
-        probability: of an image to be blurred.
+    def __post_init__(self) -> None:
+        size, levels = self.size_px, self.augmentation_range
+        pair = (size, size) if isinstance(size, int) else (size[0], size[1])
+        object.__setattr__(self, "size_px", pair)
+        object.__setattr__(self, "augmentation_range", (levels[0], levels[1]))
+        if isinstance(self.degradation, Mapping):
+            object.__setattr__(self, "degradation", Degradation(**self.degradation))
+        if min(pair) < 1:
+            raise ContractError(f"the low-resolution size must be at least 1 px, got {size}.")
+        check_range(self.augmentation_range)
 
-    Returns:
-        (B, C, h, w).
-    """
-    from kornia.filters import gaussian_blur2d
+    @classmethod
+    def of_recipe(cls, options: LowResolutionOptions, vocabulary: Vocabulary) -> LowResolution:
+        return cls(**{key: value for key, value in asdict(options).items() if key != "generated"})
 
-    low, high = BLUR_SIGMA
-    sigma = (low + (high - low) * uniform[:, 1:]).expand(-1, 2).to(low_res)  # (B, 2)
-    blurred = gaussian_blur2d(low_res, (BLUR_KERNEL_PX, BLUR_KERNEL_PX), sigma)
-    chosen = (uniform[:, 0] < probability).view(-1, 1, 1, 1)
-    return torch.where(chosen, blurred, low_res)
+    @property
+    def size(self) -> Size:
+        """Height and width in pixels."""
+        assert isinstance(self.size_px, tuple)
+        return self.size_px
+
+    @property
+    def resembles_result(self) -> bool:
+        return True
+
+    @property
+    def mends(self) -> bool:
+        return self.degradation is not None
+
+    def check(self, space: Space) -> None:
+        space.scale_from(self.size)
+        if self.degradation is not None and space.channels != 3:
+            raise ContractError(
+                f"degradation is for images of 3 channels, this stage has {space.channels}."
+            )
+
+    def slots(self, space: Space) -> Slots:
+        return Slots(channels=space.channels, vector=Level())
+
+    def image_space(self, space: Space) -> Space:
+        return space.resized(self.size)
+
+    def description(self, space: Space) -> str:
+        return self.image_space(space).size_text
+
+    def accepts_size(self, size_px: Size, space: Space) -> bool:
+        return size_px == self.size
+
+    def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size:
+        image = inputs.get(self.input_name) if previous is None else previous
+        if image is None:
+            raise ContractError(
+                f"this stage needs an image to start from: {self.description(space)}."
+            )
+        space.check(image)
+        scale = space.scale_from(self.size)
+        return image.shape[-2] * scale, image.shape[-1] * scale
+
+    def of_picture(self, image: Tensor, space: Space) -> Tensor:
+        return self._rounded(resize(image[None], self.size, space.resize_kernel), space)[0]
+
+    def of_batch(self, batch: Batch, space: Space, noise: SeededNoise) -> Signals:
+        image = self.input_of(batch, space, damaged=True)
+        if self.blur_probability > 0:
+            image = blur(image, noise.uniform(2), self.blur_probability)
+        level = draw_level(self.augmentation_range, noise)
+        scale = space.scale_from(self.size)
+        signals = noised_image(self.name, image, level, noise, scale=scale)
+        return dropped(signals, self.absent(signals), self.drop, noise)
+
+    def of_request(self, request: Request) -> Signals:
+        assert request.image is not None, "result_size checks it"
+        image = self._rounded(request.image.to(request.device).float(), request.space)
+        scale = request.space.scale_from(self.size)
+        return noised_request(self.name, image, request, scale=scale)
+
+    def absent(self, signals: Signals) -> Signals:
+        return without_image(signals)
+
+    def input_of(self, batch: Batch, space: Space, *, damaged: bool = False) -> Tensor:
+        """The low-resolution images (B, C, h, w), made from the batch where it holds none."""
+        scale = space.scale_from(self.size)
+        height, width = (side // scale for side in batch.images.shape[-2:])
+        image = batch.conditions.get(self.name)
+        if image is None:
+            image = resize(batch.images, (height, width), space.resize_kernel)
+        if tuple(image.shape[-2:]) != (height, width):
+            raise ContractError(
+                f"low-resolution images must be {width}x{height} px, got "
+                f"{image.shape[-1]}x{image.shape[-2]}."
+            )
+        image = self._rounded(image, space)
+        if damaged and self.degradation is not None:
+            kernel = space.resize_kernel
+            image = self.degradation.apply(batch.images, image, kernel, batch.seeds)
+            image = self._rounded(image, space)
+        return image
+
+    def deviation(self, samples: Tensor, value: Any, space: Space) -> dict[str, float]:
+        """Mean squared error, in squared 8-bit units, of the samples made small again.
+
+        Crops out of larger images differ a little at their edges, where the kernel saw more of the
+        image when it was made small.
+        """
+        height, width = value.shape[-2:]
+        small = self._rounded(resize(samples, (height, width), space.resize_kernel), space)
+        error = (small - self._rounded(value, space)) ** 2
+        return {"low_res_consistency": float(error.double().mean()) * UNITS_8_BIT**2}
+
+    def _rounded(self, image: Tensor, space: Space) -> Tensor:
+        return space.quantise(image) if self.quantised else image.clamp(-1, 1)

@@ -19,7 +19,6 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 from torch import Tensor
 
-from cascade.conditioning.low_resolution import resize
 from cascade.data.broken import BrokenImages
 from cascade.data.checking import classes_of, count_labels
 from cascade.data.examination import EncodedImage, Examined, examine
@@ -29,6 +28,7 @@ from cascade.data.source import ImageSource
 from cascade.errors import DataError, OutputError
 from cascade.imaging.reading import IMAGE_FORMATS
 from cascade.imaging.writing import to_pil
+from cascade.resizing import resize
 from cascade.saving.atomic import atomic_folder
 
 ImageFormat = Literal["png", "jpg", "webp"]

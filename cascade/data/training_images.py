@@ -10,6 +10,7 @@ Shapes: B batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,28 +19,52 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from cascade.conditioning.labels import LabelVocabulary
-from cascade.conditioning.low_resolution import resize
+from cascade.conditioning.batch import Batch
 from cascade.contract import Contract
-from cascade.data.batch import Batch
 from cascade.data.broken import BrokenImages
-from cascade.data.generated_low_res import GeneratedLowRes
+from cascade.data.generated_images import GeneratedImages
 from cascade.data.loading import load_in_order
 from cascade.data.sources import ImageSource
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import CascadeError, DataError
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import from_uint8, to_uint8
+from cascade.resizing import resize
+from cascade.space import Space
 
 
 class TrainingSample(NamedTuple):
-    """One image, its low-resolution version, label indices, seed, and what it stands in for."""
+    """One image with its seed.
+
+    Attributes:
+        image: (C, H, W) in [-1, 1].
+        conditions: what belongs to the image for the conditions of a stage, by their names.
+        seed: of everything that is drawn for it.
+        broken: images that could not be used and that it replaces, as `name: reason`.
+    """
 
     image: Tensor
-    low_res: Tensor | None
-    labels: list[int]
+    conditions: dict[str, Tensor]
     seed: int
     broken: tuple[str, ...] = ()
+
+
+class SizedImage(NamedTuple):
+    """A whole image at the stage's size.
+
+    Attributes:
+        image: (C, H, W) uint8.
+        smaller: images made of it for conditions, by their names, each (C', h, w); uint8 where
+            that loses nothing.
+    """
+
+    image: Tensor
+    smaller: dict[str, Tensor]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all of it."""
+        return self.image.nbytes + sum(each.nbytes for each in self.smaller.values())
 
 
 class TrainingImages(Dataset[TrainingSample]):
@@ -47,14 +72,13 @@ class TrainingImages(Dataset[TrainingSample]):
 
     Args:
         source: of the encoded images.
-        contract: of the stage: size, low-resolution size, kernel.
-        labels: names of the classes, or None.
+        contract: of the stage.
         crop_px: side of the square that is cut out at random; None for the whole image.
         flip: whether to mirror half of the images.
         seed: of the run.
         cache_mib: memory for decoded images, in each data worker.
-        generated: small images by the previous stage, which a part of the samples take.
-        max_broken_share: of the images that may be broken; see `BrokenImages`.
+        generated: images by the previous stage, which a part of the samples take.
+        max_broken_share: share of the images that may be broken; see `BrokenImages`.
 
     Raises:
         DataError: if the crop does not fit.
@@ -65,24 +89,22 @@ class TrainingImages(Dataset[TrainingSample]):
         source: ImageSource,
         contract: Contract,
         *,
-        labels: LabelVocabulary | None = None,
         crop_px: int | None = None,
         flip: bool = True,
         seed: int = 0,
         cache_mib: int = 1024,
-        generated: GeneratedLowRes | None = None,
+        generated: GeneratedImages | None = None,
         max_broken_share: float = 0.01,
     ) -> None:
         check_crop(crop_px, contract)
         self.source = source
         self.contract = contract
-        self.vocabulary = labels
-        self.crop_px = crop_px or contract.size_px
+        self.crop_px = crop_px
         self.flip = flip
         self.seed = seed
         self.generated = generated
         self.max_broken_share = max_broken_share
-        self._cache: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._cache: dict[int, SizedImage] = {}
         self._cache_bytes_left = cache_mib * 2**20
 
     def __getitem__(self, position: int) -> TrainingSample:
@@ -91,31 +113,29 @@ class TrainingImages(Dataset[TrainingSample]):
         seed = derive_seed(self.seed, "sample", int(order[place]), epoch)
         drawn = None if self.generated is None else self.generated.draw(seed)
         if drawn is None:
-            index, (image, low_res), broken = self.first_readable(order, place)
+            index, sized, broken = self.first_readable(order, place)
         else:
-            (index, low_res), broken = drawn, ()
-            image, _ = self.sized(index)
-        image, low_res = self._crop_and_flip(image, low_res, seed)
-        labels = [] if self.vocabulary is None else self._labels(index, self.vocabulary)
+            assert self.generated is not None
+            (index, image), broken = drawn, ()
+            whole = self.sized(index)
+            sized = whole._replace(smaller={**whole.smaller, self.generated.condition: image})
+        image, smaller = self._crop_and_flip(sized, seed)
         return TrainingSample(
             from_uint8(image),
-            None if low_res is None else as_float(low_res),
-            labels,
+            {name: as_float(each) for name, each in smaller.items()} | self._annotated(index),
             seed,
             broken,
         )
 
-    def first_readable(
-        self, order: Tensor, place: int
-    ) -> tuple[int, tuple[Tensor, Tensor | None], tuple[str, ...]]:
-        """The first image from a place on that can be used, and why those before it cannot.
+    def first_readable(self, order: Tensor, place: int) -> tuple[int, SizedImage, tuple[str, ...]]:
+        """The first usable image from a place on, and why those before it cannot be used.
 
         Args:
             order: of the images in an epoch.
             place: in it.
 
         Returns:
-            The index of the image, what `sized` gives for it, and the reasons.
+            The index of the image, the image, and the reasons.
 
         Raises:
             DataError: if none can be used, or too many in a row cannot.
@@ -124,89 +144,112 @@ class TrainingImages(Dataset[TrainingSample]):
         for ahead in range(len(order)):
             index = int(order[(place + ahead) % len(order)])
             try:
-                if self.vocabulary is not None:
-                    self._labels(index, self.vocabulary)  # of which a file may be broken too
+                self._annotated(index)  # a file of labels may be broken too
                 return index, self.sized(index), tuple(broken.names)
             except DataError as error:
                 broken.add([str(error)])
         raise DataError(f"none of the {len(order)} images can be used: {broken.names[0]}")
 
-    def _labels(self, index: int, vocabulary: LabelVocabulary) -> list[int]:
-        labels = self.source.labels(index)
-        return vocabulary.encode({f: labels[f] for f in vocabulary.fields if f in labels})
+    def _annotated(self, index: int) -> dict[str, Tensor]:
+        """What the annotations of an image say to conditions, by their names."""
+        if not any(each.annotation_fields for each in self.contract.conditions):
+            return {}
+        annotations = self.source.labels(index)
+        values = {each.name: each.of_annotations(annotations) for each in self.contract.conditions}
+        return {name: value for name, value in values.items() if value is not None}
 
-    def sized(self, index: int) -> tuple[Tensor, Tensor | None]:
-        """Image (3, S, S) uint8 and low-resolution image (3, s, s), uint8 if it is quantised."""
+    def sized(self, index: int) -> SizedImage:
+        """A whole image at the stage's size, from the cache if it was read before.
+
+        Raises:
+            DataError: naming the image, if it is damaged or too small.
+        """
         if index in self._cache:
             return self._cache[index]
-        image = decode_image(self.source.read(index), self.source.name(index))
-        image = fit_square(image, self.contract, self.source.name(index))
-        low_res = None
-        if self.contract.low_res_px is not None:
-            small = (self.contract.low_res_px, self.contract.low_res_px)
-            low_res = resize(from_uint8(image)[None], small, self.contract.resize_kernel)[0]
-            low_res = to_uint8(low_res) if self.contract.quantised else low_res
-        size_bytes = image.nbytes + (0 if low_res is None else low_res.nbytes)
-        if size_bytes <= self._cache_bytes_left:
-            self._cache_bytes_left -= size_bytes
-            self._cache[index] = (image, low_res)
-        return image, low_res
+        name, space = self.source.name(index), self.contract.space
+        image = fit_size(decode_image(self.source.read(index), name), space, name)
+        sized = SizedImage(image, self._smaller(from_uint8(image)))
+        if sized.bytes <= self._cache_bytes_left:
+            self._cache_bytes_left -= sized.bytes
+            self._cache[index] = sized
+        return sized
 
-    def _crop_and_flip(
-        self, image: Tensor, low_res: Tensor | None, seed: int
-    ) -> tuple[Tensor, Tensor | None]:
-        """Cut the same place out of both; the offset is a multiple of the scale."""
+    def _smaller(self, image: Tensor) -> dict[str, Tensor]:
+        """What conditions make of a whole image (C, H, W), by their names."""
+        space = self.contract.space
+        made = {each.name: each.of_picture(image, space) for each in self.contract.conditions}
+        return {name: _compact(each) for name, each in made.items() if each is not None}
+
+    def _crop_and_flip(self, sized: SizedImage, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cut the same place out of all; the offset is a multiple of their scales."""
         generator = torch.Generator().manual_seed(derive_seed(seed, "crop"))
-        scale = self.contract.scale
-        places = (self.contract.size_px - self.crop_px) // scale + 1
-        top, left = torch.randint(places, (2,), generator=generator).tolist()
+        step = self.contract.scale
+        height, width = sized.image.shape[-2:]
+        size = (self.crop_px or height, self.crop_px or width)
+        spare = [side - cut for side, cut in zip((height, width), size, strict=True)]
+        offset = [
+            int(torch.randint(free // step + 1, (1,), generator=generator)) * step for free in spare
+        ]
         mirrored = self.flip and bool(torch.rand((), generator=generator) < 0.5)
-        cut = _cut(image, top * scale, left * scale, self.crop_px, mirrored)
-        if low_res is None:
-            return cut, None
-        return cut, _cut(low_res, top, left, self.crop_px // scale, mirrored)
+
+        def cut(image: Tensor) -> Tensor:
+            scale = height // image.shape[-2]
+            top, left = (each // scale for each in offset)
+            rows, columns = (each // scale for each in size)
+            part = image[:, top : top + rows, left : left + columns]
+            return part.flip(-1) if mirrored else part
+
+        return cut(sized.image), {name: cut(each) for name, each in sized.smaller.items()}
+
+
+def _compact(image: Tensor) -> Tensor:
+    """An image as uint8 if its values are those of an 8-bit file, else as it is."""
+    small = to_uint8(image)
+    return small if torch.equal(from_uint8(small), image) else image
 
 
 def check_crop(crop_px: int | None, contract: Contract) -> None:
-    """Check that a crop can be cut out of a stage's images and its low-resolution images.
+    """Check that a crop can be cut out of a stage's images and of those of its conditions.
 
     Raises:
         DataError: if it is too large or not a multiple of the scale.
     """
-    if crop_px is not None and (crop_px > contract.size_px or crop_px % contract.scale):
+    smallest_px = min(contract.space.size)
+    if crop_px is not None and (crop_px > smallest_px or crop_px % contract.scale):
         raise DataError(
-            f"crop_px must be at most the stage's {contract.size_px} px and a multiple of its "
+            f"crop_px must be at most the stage's {smallest_px} px and a multiple of its "
             f"scale {contract.scale}, got {crop_px}."
         )
 
 
-def fit_square(image: Tensor, contract: Contract, name: str) -> Tensor:
-    """Shrink an image's shorter side to the stage's size and cut the middle square.
+def fit_size(image: Tensor, space: Space, name: str) -> Tensor:
+    """Shrink an image until it just covers the stage's size, and cut out the middle.
 
     Args:
-        image: (3, H, W) in [-1, 1].
-        contract: of the stage.
+        image: (C, H, W) in [-1, 1].
+        space: of the stage.
         name: of the image, for messages.
 
     Returns:
-        (3, S, S) uint8.
+        (C, *space.size) uint8.
 
     Raises:
-        DataError: if the image is smaller than the stage's size, so that it would be invented.
+        DataError: if the image is smaller than the stage's size, so that pixels would be invented.
     """
-    size = contract.size_px
-    height, width = image.shape[-2:]
-    short = min(height, width)
-    if short < size:
+    height, width = space.size
+    rows, columns = image.shape[-2:]
+    if rows < height or columns < width:
         raise DataError(
-            f"{name}: {width}x{height} px is smaller than the stage's {size} px; remove it or "
-            "train a smaller stage."
+            f"{name}: {columns}x{rows} px is smaller than the stage's {space.size_text}; remove it "
+            "or train a smaller stage."
         )
-    top, left = (height - short) // 2, (width - short) // 2
-    square = image[None, :, top : top + short, left : left + short]
-    if contract.resize_kernel == "area" and short % size:
-        square = square[..., : short - short % size, : short - short % size]
-    return to_uint8(resize(square, (size, size), contract.resize_kernel)[0])
+    factor = min(rows / height, columns / width)
+    if space.resize_kernel == "area":
+        factor = math.floor(factor)  # it averages exactly by whole factors only
+    cut = (min(rows, round(height * factor)), min(columns, round(width * factor)))
+    top, left = (rows - cut[0]) // 2, (columns - cut[1]) // 2
+    middle = image[None, :, top : top + cut[0], left : left + cut[1]]
+    return to_uint8(resize(middle, space.size, space.resize_kernel)[0])
 
 
 @lru_cache(maxsize=4)
@@ -292,13 +335,13 @@ def load_batches(
 
 def collate(samples: list[TrainingSample]) -> Batch:
     """Stack samples into a batch."""
-    low_res = [sample.low_res for sample in samples if sample.low_res is not None]
-    labels = [sample.labels for sample in samples]
+    names = samples[0].conditions
     return Batch(
         images=torch.stack([sample.image for sample in samples]),
         seeds=tuple(sample.seed for sample in samples),
-        labels=torch.tensor(labels, dtype=torch.long) if labels[0] else None,
-        low_res=torch.stack(low_res) if low_res else None,
+        conditions={
+            name: torch.stack([sample.conditions[name] for sample in samples]) for name in names
+        },
         broken=tuple(dict.fromkeys(name for sample in samples for name in sample.broken)),
     )
 
@@ -306,8 +349,3 @@ def collate(samples: list[TrainingSample]) -> Batch:
 def as_float(image: Tensor) -> Tensor:
     """An image in [-1, 1], float32, from one that may be kept as uint8."""
     return from_uint8(image) if image.dtype == torch.uint8 else image
-
-
-def _cut(image: Tensor, top: int, left: int, size_px: int, mirrored: bool) -> Tensor:
-    cut = image[:, top : top + size_px, left : left + size_px]
-    return cut.flip(-1) if mirrored else cut

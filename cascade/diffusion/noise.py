@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import secrets
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,6 +20,11 @@ from cascade.errors import ContractError
 
 class NoiseSource(Protocol):
     """Whatever gives standard normal noise."""
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """One per image."""
+        ...
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal noise, float32: (B, *shape)."""
@@ -49,9 +55,14 @@ class SeededNoise:
             whole = [operator.index(seed) for seed in seeds]
         except TypeError as error:
             raise ContractError(f"a seed is a whole number; got {seeds!r} as seeds.") from error
-        self.generators = [
+        self._generators = [
             torch.Generator().manual_seed(derive_seed(seed, stream)) for seed in whole
         ]
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """One per image."""
+        return self._generators
 
     def __len__(self) -> int:
         return len(self.generators)
@@ -80,3 +91,26 @@ def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed that depends on every part and on nothing else (SHA-256 of their text)."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def make_seeds(count: int, seed: int | None, seeds: Sequence[int] | None) -> list[int]:
+    """One seed per image: the ones that are given, or counted up from the first.
+
+    Args:
+        count: number of images.
+        seed: of the first image; None to draw one.
+        seeds: of all images, instead.
+
+    Raises:
+        ContractError: if the numbers disagree.
+    """
+    if count < 1:
+        raise ContractError(f"num_images must be at least 1, got {count}.")
+    if seeds is not None:
+        if seed is not None:
+            raise ContractError("give seed or seeds, not both.")
+        if len(seeds) != count:
+            raise ContractError(f"got {len(seeds)} seeds for {count} images.")
+        return [int(each) for each in seeds]
+    first = secrets.randbelow(2**31) if seed is None else int(seed)
+    return list(range(first, first + count))

@@ -10,7 +10,7 @@ Shapes: B batch, C channels, H and W pixels, T training timesteps.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -92,6 +92,19 @@ class NoiseProcess:
         self.logit_mean = logit_mean
         self.logit_std = logit_std
         self.learned_variance = learned_variance
+
+    def config(self) -> dict[str, Any]:
+        """The keyword arguments that make the same process with a schedule."""
+        return {
+            "prediction": self.prediction,
+            "weighting": self.weighting,
+            "min_snr_gamma": self.min_snr_gamma,
+            "timesteps": self.timesteps,
+            "logit_mean": self.logit_mean,
+            "logit_std": self.logit_std,
+            "learned_variance": self.learned_variance,
+            "residual_std": None if self.residual is None else self.residual.std,
+        }
 
     def draw_timesteps(self, u: Tensor) -> Tensor:
         """Map uniform numbers to training timesteps, one per image.

@@ -126,6 +126,15 @@ class NoiseSchedule:
             )
         return [round(self.train_steps * (steps - i) / steps) - 1 for i in range(steps)]
 
+    def config(self) -> dict[str, Any]:
+        """The keyword arguments that make the same schedule."""
+        return {
+            "kind": self.kind,
+            "train_steps": self.train_steps,
+            "shift": self.shift,
+            "zero_terminal_snr": self.zero_terminal_snr,
+        }
+
     def diffusers_config(self) -> dict[str, Any]:
         """The keys with which a diffusers scheduler builds the same table."""
         config: dict[str, Any] = {"num_train_timesteps": self.train_steps}

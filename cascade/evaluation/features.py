@@ -16,9 +16,9 @@ from typing import final, get_args
 import torch
 from torch import Tensor, nn
 
-from cascade.conditioning.low_resolution import quantise, resize
 from cascade.errors import ContractError, nearest
 from cascade.networks.efficientnet import EfficientNetLite, Size, load_efficientnet
+from cascade.resizing import quantise, resize
 from cascade.saving.components import weights_digest
 
 EXTRACTORS = (*get_args(Size), "inception", "clip", "dinov2")

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cascade.conditioning.batch import Batch
 from cascade.conditioning.conditions import Conditions
-from cascade.conditioning.low_resolution import quantise
-from cascade.data.batch import Batch
 from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.variance import variational_bound
 from cascade.errors import ContractError
+from cascade.resizing import quantise
 from cascade.sampling.steps import Variance
 from cascade.stage import Stage
 

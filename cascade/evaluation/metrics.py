@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cascade.conditioning.low_resolution import ResizeKernel, quantise, resize
 from cascade.errors import CascadeError, ContractError
 from cascade.networks.efficientnet import EfficientNetLite
+from cascade.resizing import ResizeKernel, quantise, resize
 
 KID_SUBSETS = 100
 KID_SUBSET_IMAGES = 100

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cascade.conditioning.low_resolution import quantise
 from cascade.errors import WeightsError
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.metrics import colourfulness
 from cascade.imaging.writing import to_uint8
+from cascade.resizing import quantise
 
 UNITS_8_BIT = 127.5  # of an image in [-1, 1]
 FEATURE_BATCH = 32

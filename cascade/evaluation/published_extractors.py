@@ -18,10 +18,10 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from cascade.conditioning.low_resolution import quantise, resize
 from cascade.errors import CascadeError, WeightsError
 from cascade.evaluation.features import FeatureExtractor
 from cascade.imaging.writing import to_uint8
+from cascade.resizing import quantise, resize
 
 INCEPTION_OUTPUTS = ["2048", "logits"]
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"

@@ -22,8 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.conditioning.grey import luminance
-from cascade.conditioning.low_resolution import quantise, resize
+from cascade.conditioning.luminance import luminance
 from cascade.evaluation.bootstrap import mean_estimate
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.findings import REAL, Findings
@@ -34,6 +33,7 @@ from cascade.evaluation.scores import Better, Measured, Score
 from cascade.evaluation.set_scores import colour_scores, distance_scores
 from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadePipeline
+from cascade.resizing import quantise, resize
 from cascade.restoration.colouring import Colouring, colourise_image
 from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.stage import Stage

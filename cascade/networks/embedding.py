@@ -1,14 +1,16 @@
 """One vector for all the conditions that are not images.
 
-Class labels and the augmentation level are summed before the network sees them, since diffusers'
-U-Net has one slot (`class_embed_type="projection"`) where a cascade needs both.
+Class labels, augmentation levels and embeddings from elsewhere are summed before the network sees
+them, since diffusers' U-Net has one slot (`class_embed_type="projection"`) for all of them.
 
 Shapes: B batch, F label fields, E embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -16,48 +18,85 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
 from torch import Tensor, nn
 
+from cascade.conditioning.condition import Classes, Dense, Level, Slots, VectorSlot
+
+WAVES = 256  # sine and cosine values of a level
+SLOTS: dict[str, type[VectorSlot]] = {"classes": Classes, "level": Level, "dense": Dense}
+
 
 class ConditionEmbedding(ModelMixin, ConfigMixin):
-    """Sum of the embeddings of the labels and of the augmentation level.
+    """Sum of the embeddings of the vectors of all conditions.
 
     Args:
-        label_sizes: number of classes of each label field; a further row stands for "dropped".
-        level: whether the stage has a conditioning image with an augmentation level.
-        dim: length E of the vector.
+        vectors: for each condition the kind of its vector and the kind's values, such as
+            `{"labels": {"kind": "classes", "sizes": [17, 5]}}`; see `vectors_of`.
+        dim: length E of the sum.
     """
 
     @register_to_config
-    def __init__(
-        self, *, label_sizes: Sequence[int] = (), level: bool = False, dim: int = 256
-    ) -> None:
+    def __init__(self, *, vectors: Mapping[str, Mapping[str, Any]], dim: int = 256) -> None:
         super().__init__()
-        tables = [nn.Embedding(size + 1, dim) for size in label_sizes]
-        self.tables = nn.ModuleList(tables)
-        self.level_embedding = TimestepEmbedding(256, dim) if level else None
-        for table in tables:
-            nn.init.normal_(table.weight, std=0.5)
+        self.slots = {name: _slot(values) for name, values in vectors.items()}
+        self.parts = nn.ModuleDict({name: _part(each, dim) for name, each in self.slots.items()})
 
-    @property
-    def label_sizes(self) -> list[int]:
-        """Number of classes of each label field."""
-        return list(self.config["label_sizes"])
-
-    def forward(self, labels: Tensor | None, level: Tensor | None) -> Tensor:
-        """Embed conditions.
+    def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        """Embed a batch.
 
         Args:
-            labels: (B, F) int64, -1 where dropped; None if there are no label fields.
-            level: (B,) in [0, 1]; None if there is no augmentation level.
+            vectors: for each condition indices (B, F) int64 with -1 for "any", levels (B,) in
+                [0, 1], or embeddings (B, width).
 
         Returns:
             (B, E).
         """
         parts = []
-        if labels is not None:
-            for field, size in enumerate(self.config["label_sizes"]):
-                index = labels[:, field]
-                parts.append(self.tables[field](torch.where(index < 0, size, index)))
-        if self.level_embedding is not None and level is not None:
-            waves = get_timestep_embedding(level * 1000, 256, flip_sin_to_cos=True)
-            parts.append(self.level_embedding(waves.to(self.level_embedding.linear_1.weight.dtype)))
+        for name, slot in self.slots.items():
+            part, value = self.parts[name], vectors[name]
+            if isinstance(slot, Classes):
+                assert isinstance(part, nn.ModuleList)
+                for table, size, index in zip(part, slot.sizes, value.T, strict=True):
+                    parts.append(table(torch.where(index < 0, size, index)))
+            elif isinstance(slot, Level):
+                waves = get_timestep_embedding(value * 1000, WAVES, flip_sin_to_cos=True)
+                parts.append(part(waves.to(self.dtype)))
+            else:
+                parts.append(part(value.to(self.dtype)))
         return torch.stack(parts).sum(dim=0)
+
+
+def vectors_of(slots: Mapping[str, Slots]) -> dict[str, dict[str, Any]]:
+    """The `vectors` of an embedding for the slots of a stage's conditions."""
+    kinds = {slot: kind for kind, slot in SLOTS.items()}
+    return {
+        name: {"kind": kinds[type(each.vector)], **_plain(asdict(each.vector))}
+        for name, each in slots.items()
+        if each.vector is not None
+    }
+
+
+def embedding_for(slots: Mapping[str, Slots], dim: int) -> ConditionEmbedding | None:
+    """A new embedding of length `dim`; None if no condition has a vector."""
+    vectors = vectors_of(slots)
+    return ConditionEmbedding(vectors=vectors, dim=dim) if vectors else None
+
+
+def _slot(values: Mapping[str, Any]) -> VectorSlot:
+    rest = {name: value for name, value in values.items() if name != "kind"}
+    if "sizes" in rest:  # a list, when read from JSON
+        rest["sizes"] = tuple(rest["sizes"])
+    return SLOTS[values["kind"]](**rest)
+
+
+def _part(slot: VectorSlot, dim: int) -> nn.Module:
+    if isinstance(slot, Level):
+        return TimestepEmbedding(WAVES, dim)
+    if isinstance(slot, Dense):
+        return nn.Linear(slot.width, dim)
+    tables = [nn.Embedding(size + 1, dim) for size in slot.sizes]  # the last row is "any"
+    for table in tables:
+        nn.init.normal_(table.weight, std=0.5)
+    return nn.ModuleList(tables)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}

@@ -18,15 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.conditioning.grey import impose_luminance, luminance
-from cascade.conditioning.low_resolution import resize
+from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.luminance import Luminance, impose_luminance, luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
-from cascade.restoration.memory import smaller_tiles_if_needed
-from cascade.restoration.tiled_sampling import Known, Progress, sample_tiled
-from cascade.sampling.settings import SamplingSettings
-from cascade.stage import Stage
+from cascade.resizing import resize
+from cascade.sampling.memory import smaller_tiles_if_needed
+from cascade.sampling.tiles import Tiles
+from cascade.sampling.walk import Hooks, Known, Progress
+from cascade.stage import Run, Stage
 
 BAND_PX = 512
 LONGEST_WHOLE = 2.5  # pictures of up to this ratio of sides are coloured in one tile
@@ -38,24 +39,16 @@ HINT_SHARE = 0.5  # of a small pixel that a stroke must cover
 
 @dataclass(frozen=True, kw_only=True)
 class Colouring:
-    """How to colour a picture; what is None is as the stage was trained to be sampled.
+    """How to colour a picture; the stage says how it samples.
 
     Attributes:
         seed: of all noise; another seed may give other colours.
-        steps: timesteps to visit.
-        sampler: `ddim` or `ddpm`.
-        guidance: classifier-free guidance scale.
-        temperature: from 0 to 1; lower is calmer and duller, higher more colourful.
         hints: a picture of the same shape with strokes in the colours that are wanted there: what
             is opaque in it, or in a picture without transparency what is not grey.
         precision: `auto`, `fp32` or `bf16`.
     """
 
     seed: int = 0
-    steps: int | None = None
-    sampler: str | None = None
-    guidance: float | None = None
-    temperature: float | None = None
     hints: Picture | None = None
     precision: Precision = "auto"
 
@@ -65,15 +58,6 @@ class Colouring:
                 f"hints must be a PIL image or a Picture, got {type(self.hints).__name__}."
             )
 
-    def settings_of(self, stage: Stage) -> SamplingSettings:
-        """How the stage samples."""
-        return stage.sampling.changed(
-            steps=self.steps,
-            sampler=self.sampler,
-            guidance=self.guidance,
-            temperature=self.temperature,
-        )
-
 
 def colouriser_of(stages: Sequence[Stage]) -> Stage:
     """The stage that colours.
@@ -82,7 +66,7 @@ def colouriser_of(stages: Sequence[Stage]) -> Stage:
         ContractError: if there is none.
     """
     for stage in stages:
-        if stage.contract.takes == "grey":
+        if stage.contract.condition(Luminance.name) is not None:
             return stage
     raise ContractError("this pipeline has no stage that takes grey; it cannot colour pictures.")
 
@@ -90,7 +74,7 @@ def colouriser_of(stages: Sequence[Stage]) -> Stage:
 def colourise_picture(
     stages: Sequence[Stage],
     picture: Picture,
-    wanted: Colouring,
+    colouring: Colouring,
     *,
     progress: Progress | None = None,
 ) -> Picture:
@@ -102,7 +86,7 @@ def colourise_picture(
     Args:
         stages: of a pipeline, one of which takes grey.
         picture: of any size.
-        wanted: how.
+        colouring: how to colour it.
         progress: called as it goes on with how much is done and how much there is.
 
     Raises:
@@ -111,7 +95,7 @@ def colourise_picture(
     picture = picture.in_srgb()
     image = picture.image()
     colour = torch.empty(3, *picture.size, dtype=picture.colour.dtype)
-    for rows, band in coloured_bands(stages, image, wanted, progress=progress):
+    for rows, band in coloured_bands(stages, image, colouring, progress=progress):
         colour[:, rows] = quantised(band[0], picture.bits)
     return picture.with_pixels(colour, picture.alpha)
 
@@ -119,7 +103,7 @@ def colourise_picture(
 def colourise_image(
     stages: Sequence[Stage],
     image: Tensor,
-    wanted: Colouring,
+    colouring: Colouring,
     *,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -128,7 +112,7 @@ def colourise_image(
     Args:
         stages: as for `colourise_picture`.
         image: (1, H, W) or (3, H, W) in [-1, 1].
-        wanted: how.
+        colouring: how to colour it.
         progress: as for `colourise_picture`.
 
     Returns:
@@ -137,7 +121,7 @@ def colourise_image(
     Raises:
         ContractError: as for `colourise_picture`.
     """
-    bands = [band for _, band in coloured_bands(stages, image, wanted, progress=progress)]
+    bands = [band for _, band in coloured_bands(stages, image, colouring, progress=progress)]
     return torch.cat(bands, dim=-2)[0]
 
 
@@ -145,7 +129,7 @@ def colourise_image(
 def coloured_bands(
     stages: Sequence[Stage],
     image: Tensor,
-    wanted: Colouring,
+    colouring: Colouring,
     *,
     progress: Progress | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
@@ -153,7 +137,7 @@ def coloured_bands(
     stage = colouriser_of(stages)
     grey = luminance(image[None].float().cpu())  # (1, 1, H, W)
     small = resize(grey, _working_size(stage, grey), "bicubic")  # (1, 1, h, w)
-    coloured = _colour_small(stage, small, wanted, progress)
+    coloured = _colour_small(stage, small, colouring, progress)
     chroma = coloured - luminance(coloured)  # (1, 3, h, w)
     slope, offset = guided_coefficients(small, chroma)
     for first in range(0, grey.shape[-2], BAND_PX):
@@ -166,32 +150,27 @@ def coloured_bands(
 def _working_size(stage: Stage, grey: Tensor) -> tuple[int, int]:
     """Height and width at which a picture is coloured: its shorter side as trained, or smaller."""
     height, width = grey.shape[-2:]
-    share = min(1.0, stage.contract.size_px / min(height, width))
+    share = min(1.0, stage.space.longer_px / min(height, width))
     return max(1, round(height * share)), max(1, round(width * share))
 
 
 def _colour_small(
-    stage: Stage, small: Tensor, wanted: Colouring, progress: Progress | None
+    stage: Stage, small: Tensor, colouring: Colouring, progress: Progress | None
 ) -> Tensor:
     """(1, 3, h, w)."""
-    tile_px = math.ceil(LONGEST_WHOLE * stage.contract.size_px)
-    known = None if wanted.hints is None else _known(wanted.hints, small)
+    tile_px = math.ceil(LONGEST_WHOLE * stage.space.longer_px)
+    known = None if colouring.hints is None else _known(colouring.hints, small)
 
     def sample(tile_px: int) -> Tensor:
-        return sample_tiled(
-            stage,
-            wanted.seed,
-            small[0],
-            settings=wanted.settings_of(stage),
-            tile_px=tile_px,
-            overlap_px=tile_px // 2,
-            known=known,
+        run = Run(
+            tiles=Tiles(tile_px, tile_px // 2),
+            hooks=Hooks(known=known, progress=progress),
             stream="colourise",
-            precision=wanted.precision,
-            progress=progress,
+            precision=colouring.precision,
         )
+        return stage.run([colouring.seed], Inputs({"image": small}), run=run).cpu()
 
-    return smaller_tiles_if_needed(stage, tile_px, sample)[None]
+    return smaller_tiles_if_needed(sample, tile_px, stage.device)
 
 
 def guided_coefficients(guide: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,4 +237,4 @@ def _known(hints: Picture, small: Tensor) -> Known:
             f"{width}x{height} px at which colours are drawn; paint broader ones."
         )
     wanted = impose_luminance(small + amount / covered.clamp(min=HINT_SHARE), small)
-    return Known(wanted[0], mask)
+    return Known(wanted, mask)

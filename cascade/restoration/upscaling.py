@@ -18,16 +18,17 @@ import torch
 from torch import Tensor
 
 from cascade.conditioning.consistency import consistent_bands
-from cascade.conditioning.grey import luminance
-from cascade.conditioning.low_resolution import ResizeKernel, resize
+from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.luminance import luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
-from cascade.restoration.canvas import new_canvas
-from cascade.restoration.memory import smaller_tiles_if_needed
-from cascade.restoration.tiled_sampling import Progress, sample_tiled
-from cascade.sampling.settings import SamplingSettings
-from cascade.stage import Stage
+from cascade.resizing import ResizeKernel, resize
+from cascade.sampling.canvas import new_canvas
+from cascade.sampling.memory import smaller_tiles_if_needed
+from cascade.sampling.tiles import Tiles
+from cascade.sampling.walk import Hooks, Progress
+from cascade.stage import Run, Stage
 
 LARGEST_SCALE = 64
 BAND_PX = 512
@@ -36,16 +37,11 @@ PROGRESS_PARTS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Upscaling:
-    """How to enlarge a picture; what is None is as the stages were trained to be sampled.
+    """How to enlarge a picture; the stages say how they sample.
 
     Attributes:
         scale: factor of both sides, above 1 and at most 64; default: that of all upsamplers.
         seed: of all noise; the same seed gives the same result.
-        steps: timesteps to visit in each pass.
-        sampler: `ddim` or `ddpm`.
-        guidance: classifier-free guidance scale.
-        augmentation_level: noise on what the network is given; hides small faults of it.
-        temperature: from 0 to 1; lower is smoother and more faithful, higher has more detail.
         tile_px: side of a tile of the result; default: 512, or the stage's own size where it has
             attention, and less where memory is short.
         consistent: whether the result, made small again, shall be the picture that was given;
@@ -55,11 +51,6 @@ class Upscaling:
 
     scale: float | None = None
     seed: int = 0
-    steps: int | None = None
-    sampler: str | None = None
-    guidance: float | None = None
-    augmentation_level: float | None = None
-    temperature: float | None = None
     tile_px: int | None = None
     consistent: bool | None = None
     precision: Precision = "auto"
@@ -76,17 +67,7 @@ class Upscaling:
         """Whether the result of these stages is made to agree with what was given."""
         if self.consistent is not None:
             return self.consistent
-        return all(stage.degradation is None for stage in stages)
-
-    def settings_of(self, stage: Stage) -> SamplingSettings:
-        """How one stage samples."""
-        return stage.sampling.changed(
-            steps=self.steps,
-            sampler=self.sampler,
-            guidance=self.guidance,
-            augmentation_level=self.augmentation_level,
-            temperature=self.temperature,
-        )
+        return not any(stage.contract.mends for stage in stages)
 
 
 @dataclass(frozen=True)
@@ -103,10 +84,10 @@ def upsamplers_of(stages: Sequence[Stage]) -> list[Stage]:
     Raises:
         ContractError: if there is none.
     """
-    found = [stage for stage in stages if stage.is_upsampler]
-    if not found:
+    upsamplers = [stage for stage in stages if stage.contract.scale > 1]
+    if not upsamplers:
         raise ContractError("this pipeline has no upsampler; it cannot enlarge pictures.")
-    return found
+    return upsamplers
 
 
 def plan_passes(
@@ -141,7 +122,7 @@ def plan_passes(
 def upscale_picture(
     stages: Sequence[Stage],
     picture: Picture,
-    wanted: Upscaling,
+    upscaling: Upscaling,
     *,
     progress: Progress | None = None,
 ) -> Picture:
@@ -152,7 +133,7 @@ def upscale_picture(
     Args:
         stages: of a pipeline, with at least one upsampler of colour images.
         picture: of any size.
-        wanted: how.
+        upscaling: how to enlarge it.
         progress: called as it goes on with how much is done and how much there is.
 
     Raises:
@@ -160,7 +141,7 @@ def upscale_picture(
         OutputError: if a very large picture finds no room on disk.
     """
     is_grey = picture.colour.shape[0] == 1
-    size, bands = upscaled_bands(stages, picture.image(), wanted, progress=progress)
+    size, bands = upscaled_bands(stages, picture.image(), upscaling, progress=progress)
     colour = torch.empty(len(picture.colour), *size, dtype=picture.colour.dtype)
     for rows, band in bands:
         colour[:, rows] = quantised(luminance(band)[0] if is_grey else band[0], picture.bits)
@@ -174,7 +155,7 @@ def upscale_picture(
 def upscale_image(
     stages: Sequence[Stage],
     image: Tensor,
-    wanted: Upscaling,
+    upscaling: Upscaling,
     *,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -183,7 +164,7 @@ def upscale_image(
     Args:
         stages: as for `upscale_picture`.
         image: (C, h, w) in [-1, 1].
-        wanted: how.
+        upscaling: how to enlarge it.
         progress: as for `upscale_picture`.
 
     Returns:
@@ -193,7 +174,7 @@ def upscale_image(
         ContractError: as for `upscale_picture`.
         OutputError: as for `upscale_picture`.
     """
-    size, bands = upscaled_bands(stages, image, wanted, progress=progress)
+    size, bands = upscaled_bands(stages, image, upscaling, progress=progress)
     result = new_canvas((image.shape[0], *size))
     for rows, band in bands:
         result[:, rows] = (luminance(band) if image.shape[0] == 1 else band)[0]
@@ -204,25 +185,25 @@ def upscale_image(
 def upscaled_bands(
     stages: Sequence[Stage],
     image: Tensor,
-    wanted: Upscaling,
+    upscaling: Upscaling,
     *,
     progress: Progress | None = None,
 ) -> tuple[tuple[int, int], Iterator[tuple[slice, Tensor]]]:
     """The size of the result, and the result a band of rows at a time: (1, C, rows, W)."""
-    passes, size = plan_passes(stages, (image.shape[-2], image.shape[-1]), wanted.scale)
-    channels = passes[0].stage.contract.channels
+    passes, size = plan_passes(stages, (image.shape[-2], image.shape[-1]), upscaling.scale)
+    channels = passes[0].stage.space.channels
     if image.ndim != 3 or image.shape[0] not in (1, channels):
         raise ContractError(
             f"images to enlarge must be (1, h, w) or ({channels}, h, w), got {tuple(image.shape)}."
         )
     given = image[None].float().cpu().expand(-1, channels, -1, -1)  # grey is three equal channels
-    kernel = passes[0].stage.contract.resize_kernel
-    current, consistent = given, wanted.is_consistent([step.stage for step in passes])
+    kernel = passes[0].stage.space.resize_kernel
+    current, consistent = given, upscaling.is_consistent([step.stage for step in passes])
     for number, step in enumerate(passes):
         if number:
             current = resample(current, step.size_px, kernel)
         told = None if progress is None else _part_of(progress, number, len(passes))
-        drawn = _draw(step.stage, current[0], wanted, told)[None]
+        drawn = _draw(step.stage, current[0], upscaling, told)[None]
         on_the_way = number + 1 < len(passes) or tuple(drawn.shape[-2:]) != size
         if consistent and on_the_way:
             for rows, band in consistent_bands(drawn, current, kernel, band_px=BAND_PX):
@@ -253,20 +234,20 @@ def resample(image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> T
     return result
 
 
-def _draw(stage: Stage, image: Tensor, wanted: Upscaling, progress: Progress | None) -> Tensor:
-    def sample(tile_px: int) -> Tensor:
-        return sample_tiled(
-            stage,
-            wanted.seed,
-            image,
-            settings=wanted.settings_of(stage),
-            tile_px=tile_px,
-            stream="upscale",
-            precision=wanted.precision,
-            progress=progress,
-        )
+def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress | None) -> Tensor:
+    """The result (C, H, W) of one stage, on the CPU."""
 
-    return smaller_tiles_if_needed(stage, wanted.tile_px, sample)
+    def sample(tile_px: int) -> Tensor:
+        run = Run(
+            tiles=Tiles(tile_px),
+            hooks=Hooks(progress=progress),
+            stream="upscale",
+            precision=upscaling.precision,
+        )
+        return stage.run([upscaling.seed], Inputs({"image": image[None]}), run=run)[0].cpu()
+
+    side = stage.default_tile_px() if upscaling.tile_px is None else upscaling.tile_px
+    return smaller_tiles_if_needed(sample, side, stage.device)
 
 
 def _part_of(progress: Progress, number: int, count: int) -> Callable[[int, int], None]:

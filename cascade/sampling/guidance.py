@@ -1,9 +1,75 @@
-"""Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598)."""
+"""Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), everywhere or in an interval.
+
+Shapes: B batch, C channels of the prediction, C' with learned variances behind them, H and W
+pixels.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from cascade.conditioning.signals import Signals
+from cascade.errors import ContractError
+
+Predict = Callable[[Tensor, Tensor, Signals], Tensor]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Pushes predictions away from those without conditions.
+
+    Attributes:
+        scale: 1 is none.
+        interval: lowest and highest sigma / alpha at which it is applied; None for all
+            (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+
+    Raises:
+        ContractError: if a number is not finite, or the interval is not 0 <= low < high.
+    """
+
+    scale: float = 1.0
+    interval: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise ContractError(f"guidance must be a finite number, got {self.scale}.")
+        low, high = self.interval or (0.0, 1.0)
+        if not (math.isfinite(low) and 0 <= low < high):
+            raise ContractError(f"guidance_interval must be 0 <= low < high, got ({low}, {high}).")
+
+    def applies(self, alpha_bar: float) -> bool:
+        """Whether predictions at this noise level are guided."""
+        if self.scale == 1:
+            return False
+        if self.interval is None:
+            return True
+        low, high = self.interval
+        sigma = math.sqrt((1 - alpha_bar) / alpha_bar) if alpha_bar > 0 else math.inf
+        return low < sigma <= high
+
+    def output(
+        self, predict: Predict, x_t: Tensor, t: Tensor, signals: Signals, without: Signals
+    ) -> Tensor:
+        """The guided prediction, as one forward pass over both halves.
+
+        Args:
+            predict: the stage's network.
+            x_t: (B, C, H, W).
+            t: (B,) timesteps.
+            signals: of the conditions.
+            without: the same with what training drops left out, and all else shared.
+
+        Returns:
+            (B, C', H, W).
+        """
+        both = predict(torch.cat([x_t, x_t]), torch.cat([t, t]), signals.concatenate(without))
+        conditional, unconditional = both.float().chunk(2)
+        return guide(conditional, unconditional, self.scale, channels=x_t.shape[1])
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float, *, channels: int) -> Tensor:
@@ -11,10 +77,10 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float, *, channels:
 
     Args:
         conditional: (B, C', H, W) output under the conditions.
-        unconditional: (B, C', H, W) output without them, of the same noisy image.
+        unconditional: (B, C', H, W) output without them, for the same noisy image.
         scale: 1 gives the conditional output.
-        channels: how many leading channels are the prediction; learned variances behind them stay
-            the conditional ones.
+        channels: number C of leading channels that are the prediction; learned variances behind
+            them stay the conditional ones.
 
     Returns:
         (B, C', H, W).

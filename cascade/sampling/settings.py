@@ -1,77 +1,260 @@
-"""How a stage samples: sampler, steps, guidance, augmentation, thresholding."""
+"""How a stage samples: steps, sampler, guidance and the rest, and partial changes of it.
+
+`SamplingSettings` is the one declaration of these settings. Recipes, commands, sweeps and Python
+calls hold only what they change, as `Overrides`.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields, replace
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
+from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError, nearest
-from cascade.sampling.thresholding import Threshold
+from cascade.sampling.guidance import Guidance
+from cascade.sampling.samplers.sampler import Sampler
+from cascade.sampling.samplers.table import make_sampler, option_names
+from cascade.sampling.thresholding import Threshold, Thresholding
+
+ALL = "all"  # in overrides: every stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """How a stage samples unless told otherwise.
+    """How a stage samples unless a call changes it.
 
     Attributes:
-        sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, or a diffusers scheduler.
-        steps: timesteps to visit.
-        guidance: classifier-free guidance scale; 1 is none.
-        augmentation_level: noise on the low-resolution image, in the contract's range.
+        sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, or the class name of a
+            scheduler of diffusers.
+        steps: number of timesteps to visit.
+        guidance: scale of classifier-free guidance; 1 is none.
+        guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None for
+            all (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+        augmentation_level: noise on conditioning images, in the range of training.
         threshold: `static`, `dynamic` or `none`.
         percentile: of the dynamic threshold.
-        eta: of ddim; 0 is deterministic.
-        temperature: of all noise that a sample is drawn from, from 0 to 1; below 1 samples come
-            nearer to the most likely ones: smoother, more faithful, less varied. It is for stages
-            that take an image (as in SRFlow, Lugmayr et al. 2020, arXiv 2006.14200).
+        temperature: standard deviation of all noise that a sample is drawn from, from 0 to 1; less
+            gives samples that are more likely: smoother, more faithful, less varied. It is for
+            stages that take an image (as in SRFlow, Lugmayr et al. 2020, arXiv 2006.14200).
+        options: of the sampler, by name, such as `eta` of ddim.
+
+    Raises:
+        ContractError: naming the value that is out of range, or the option that the sampler does
+            not have.
     """
 
     sampler: str = "ddim"
     steps: int = 50
     guidance: float = 1.0
+    guidance_interval: tuple[float, float] | None = None
     augmentation_level: float = 0.0
     threshold: Threshold = "static"
     percentile: float = 0.995
-    eta: float = 0.0
     temperature: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.threshold not in get_args(Threshold):
-            raise ContractError(
-                f"threshold must be one of {get_args(Threshold)}, got {self.threshold!r}."
-            )
-        if not isinstance(self.steps, int) or not isinstance(self.sampler, str):
+        if not _is_whole(self.steps) or not isinstance(self.sampler, str):
             raise ContractError(
                 f"steps must be a whole number and sampler a name, got {self.steps!r} and "
                 f"{self.sampler!r}."
             )
-        for name in ("guidance", "augmentation_level", "percentile", "eta", "temperature"):
+        for name in ("guidance", "augmentation_level", "temperature"):
             value = getattr(self, name)
-            if not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ContractError(f"{name} must be a number, got {value!r}.")
         if not 0 <= self.temperature <= 1:
             raise ContractError(f"temperature must be from 0 to 1, got {self.temperature}.")
-        if not 0 < self.percentile <= 1 or not 0 <= self.eta < math.inf:
-            raise ContractError(
-                f"percentile must be in (0, 1] and eta at least 0, got {self.percentile} and "
-                f"{self.eta}."
-            )
+        Thresholding(self.threshold, self.percentile)
+        if self.guidance_interval is not None:
+            object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
+        _ = self.guide
+
+    @property
+    def guide(self) -> Guidance:
+        """The guidance that these settings ask for."""
+        return Guidance(self.guidance, self.guidance_interval)
+
+    def make_sampler(self, process: NoiseProcess) -> Sampler:
+        """The sampler for one batch.
+
+        Raises:
+            ContractError: if the sampler does not exist, or cannot take the options or the steps.
+        """
+        thresholds: dict[str, Any] = {"threshold": self.threshold, "percentile": self.percentile}
+        return make_sampler(self.sampler, process, self.steps, **thresholds, **self.options)
 
     def changed(self, **values: Any) -> SamplingSettings:
         """The same settings with some values replaced; None leaves a value as it is.
 
+        Args:
+            values: settings, or options of the sampler. Options that another sampler does not have
+                are left behind when `sampler` changes.
+
+        Raises:
+            ContractError: for a name that is neither a setting nor an option of the sampler.
+        """
+        values = {name: value for name, value in values.items() if value is not None}
+        sampler = values.get("sampler", self.sampler)
+        allowed = option_names(sampler) if isinstance(sampler, str) else []
+        options = {name: v for name, v in self.options.items() if name in allowed}
+        settings = {}
+        for name, value in {**values.pop("options", {}), **values}.items():
+            if name in SETTINGS:
+                settings[name] = value
+            elif name in allowed:
+                options[name] = value
+            else:
+                raise ContractError(
+                    f"unknown sampling setting {name!r}: {nearest(name, [*SETTINGS, *allowed])}"
+                )
+        return replace(self, **settings, options=options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with the options of the sampler beside the settings."""
+        values = {name: getattr(self, name) for name in SETTINGS}
+        if self.guidance_interval is None:
+            del values["guidance_interval"]
+        else:
+            values["guidance_interval"] = list(self.guidance_interval)
+        return {**values, **self.options}
+
+
+SETTINGS = tuple(each.name for each in fields(SamplingSettings) if each.name != "options")
+
+
+class Overrides:
+    """Changes of sampling settings, for all stages or for single ones.
+
+    Args:
+        values: partial settings by the name of a stage, or under `all`. What is given for a stage
+            goes before what is given for all.
+    """
+
+    def __init__(self, values: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.values = {
+            stage: {name: value for name, value in settings.items() if value is not None}
+            for stage, settings in (values or {}).items()
+        }
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Overrides:
+        """Read `steps=20` and `upsampler.guidance=2.0`.
+
+        Raises:
+            ContractError: if a text is not of this form.
+        """
+        from yaml import YAMLError, safe_load
+
+        values: dict[str, dict[str, Any]] = {}
+        for text in texts:
+            key, equals, value = text.partition("=")
+            stage, _, name = key.strip().rpartition(".")
+            try:
+                number = safe_load(value) if equals and name else None
+            except YAMLError:
+                number = None
+            if number is None:
+                raise ContractError(
+                    f"{text!r} must be KEY=VALUE or STAGE.KEY=VALUE, such as steps=20."
+                )
+            values.setdefault(stage or ALL, {})[name] = _as_number(number)
+        return cls(values)
+
+    @classmethod
+    def per_stage(cls, names: Sequence[str], run: Sequence[str], **settings: Any) -> Overrides:
+        """Read settings as a call gives them.
+
+        Args:
+            names: of all stages.
+            run: of the stages that run, the last ones of `names`.
+            settings: each a value for all stages, a sequence in the order of `run` or of `names`,
+                or a mapping by name; None for no change.
+
+        Raises:
+            ContractError: for an unknown stage or a wrong number of values.
+        """
+        values: dict[str, dict[str, Any]] = {}
+        for setting, value in settings.items():
+            for stage, each in _spread(setting, value, names, run).items():
+                values.setdefault(stage, {})[setting] = each
+        return cls(values)
+
+    def __bool__(self) -> bool:
+        return any(self.values.values())
+
+    def __repr__(self) -> str:
+        return f"Overrides({self.values!r})"
+
+    def with_later(self, other: Overrides) -> Overrides:
+        """These changes and then those of `other`."""
+        merged = {stage: dict(settings) for stage, settings in self.values.items()}
+        for name in other.values.get(ALL, {}):
+            for settings in merged.values():
+                settings.pop(name, None)
+        for stage, settings in other.values.items():
+            merged.setdefault(stage, {}).update(settings)
+        return Overrides(merged)
+
+    def within(self, names: Sequence[str]) -> Overrides:
+        """The changes for all stages, and those for stages of these names."""
+        return Overrides({k: v for k, v in self.values.items() if k == ALL or k in names})
+
+    def of(self, stage: str) -> dict[str, Any]:
+        """The changes that hold for one stage."""
+        return {**self.values.get(ALL, {}), **self.values.get(stage, {})}
+
+    def names(self) -> set[str]:
+        """The settings that are changed anywhere."""
+        return {name for settings in self.values.values() for name in settings}
+
+    def apply(self, stage: str, settings: SamplingSettings) -> SamplingSettings:
+        """The settings of a stage with its changes.
+
         Raises:
             ContractError: for an unknown setting.
         """
-        known = [field.name for field in fields(self)]
-        for name in values:
-            if name not in known:
-                raise ContractError(f"unknown sampling setting {name!r}: {nearest(name, known)}")
-        return replace(self, **{name: v for name, v in values.items() if v is not None})
+        return settings.changed(**self.of(stage))
 
-    def sampler_options(self) -> dict[str, Any]:
-        """What `make_sampler` takes besides name and steps."""
-        options: dict[str, Any] = {"threshold": self.threshold, "percentile": self.percentile}
-        # An eta that this sampler would not use is passed on too, so that it is refused.
-        return options | ({"eta": self.eta} if self.sampler == "ddim" or self.eta else {})
+    def check(self, names: Sequence[str]) -> None:
+        """Check that every stage that is named exists.
+
+        Raises:
+            ContractError: naming the one that does not.
+        """
+        for stage in self.values:
+            if stage != ALL and stage not in names:
+                raise ContractError(f"no stage {stage!r}; there are {', '.join(names)}.")
+
+
+def _spread(setting: str, value: Any, names: Sequence[str], run: Sequence[str]) -> dict[str, Any]:
+    """The value of each stage that has one."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        unknown = set(value) - set(names)
+        if unknown:
+            raise ContractError(f"{setting}: no stage {min(unknown)!r}; there are {list(names)}.")
+        return {name: each for name, each in value.items() if name in run}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        for stages in (run, names):
+            if len(value) == len(stages):
+                pairs = dict(zip(stages, value, strict=True))
+                return {name: each for name, each in pairs.items() if name in run}
+        raise ContractError(
+            f"{setting}: got {len(value)} values for the {len(run)} stages {', '.join(run)}."
+        )
+    return dict.fromkeys(run, value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _as_number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

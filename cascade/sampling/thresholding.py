@@ -5,12 +5,48 @@ Dynamic thresholding is from Saharia et al. 2022 (arXiv 2205.11487, section 2.3)
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from cascade.errors import ContractError
+
 Threshold = Literal["none", "static", "dynamic"]
+
+
+@dataclass(frozen=True)
+class Thresholding:
+    """How a predicted image is kept in range.
+
+    Attributes:
+        kind: see `apply_threshold`.
+        percentile: of the dynamic threshold, in (0, 1].
+
+    Raises:
+        ContractError: for an unknown kind or a percentile out of range.
+    """
+
+    kind: Threshold = "static"
+    percentile: float = 0.995
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Threshold):
+            raise ContractError(
+                f"threshold must be one of {get_args(Threshold)}, got {self.kind!r}."
+            )
+        if not isinstance(self.percentile, int | float) or not 0 < self.percentile <= 1:
+            raise ContractError(f"percentile must be in (0, 1], got {self.percentile!r}.")
+
+    @property
+    def by_pixel(self) -> bool:
+        """Whether each pixel is thresholded on its own, so that parts of an image will do."""
+        return self.kind != "dynamic"
+
+    def apply(self, x0: Tensor) -> Tensor:
+        """Bring x0 (B, C, H, W) into range."""
+        return apply_threshold(x0, self.kind, percentile=self.percentile)
 
 
 def apply_threshold(x0: Tensor, kind: Threshold, *, percentile: float = 0.995) -> Tensor:

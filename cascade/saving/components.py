@@ -11,20 +11,22 @@ from typing import Any, TypeVar
 import torch
 from diffusers import ModelMixin
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cascade.errors import WeightsError
 
-Model = TypeVar("Model", bound=ModelMixin)
+Model = TypeVar("Model", bound=nn.Module)
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def save_component(model: ModelMixin, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+def save_component(model: nn.Module, folder: Path, *, dtype: torch.dtype | None = None) -> None:
     """Write `config.json` and `diffusion_pytorch_model.safetensors`.
 
     Args:
-        model: a diffusers model.
+        model: a diffusers model, or a module whose attribute `config` holds the keyword arguments
+            of its constructor as plain values.
         folder: where to, normally inside an `atomic_folder`.
         dtype: of the file's tensors, such as bfloat16 for publishing; default: as they are.
     """
@@ -32,7 +34,14 @@ def save_component(model: ModelMixin, folder: Path, *, dtype: torch.dtype | None
     if dtype is not None:
         written = copy.deepcopy(model)
         nn.Module.to(written, dtype)  # diffusers' own warns of float32 modules that are not there
-    written.save_pretrained(folder)
+    if isinstance(written, ModelMixin):
+        written.save_pretrained(folder)
+        return
+    folder.mkdir(parents=True)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in written.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    text = json.dumps(written.config, indent=2) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
 
 
 def load_component(model_class: type[Model], folder: Path) -> Model:
@@ -43,8 +52,9 @@ def load_component(model_class: type[Model], folder: Path) -> Model:
     """
     config = read_json(folder / "config.json")
     buildable: Any = model_class  # diffusers has no type for ModelMixin and ConfigMixin together
+    is_diffusers = issubclass(model_class, ModelMixin)
     try:
-        model: Model = buildable.from_config(config)
+        model: Model = buildable.from_config(config) if is_diffusers else buildable(**config)
     except (
         TypeError,
         ValueError,

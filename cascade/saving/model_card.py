@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cascade.sampling.settings import SamplingSettings
 
@@ -18,23 +18,45 @@ tags:
 """
 
 
-def write_model_card(folder: Path, stages: Mapping[str, Any], text: str | None = None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class StageSummary:
+    """What a card says about a stage.
+
+    Attributes:
+        takes: the image that it takes, in words, or `noise`.
+        gives: its size in words.
+        network: its kind.
+        parameters: their number.
+        predicts: the quantity that the network predicts.
+        sampling: how it samples.
+        facts: further lines, such as the names of its classes.
+    """
+
+    takes: str
+    gives: str
+    network: str
+    parameters: int
+    predicts: str
+    sampling: SamplingSettings
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_model_card(
+    folder: Path, stages: Mapping[str, StageSummary], text: str | None = None
+) -> None:
     """Write `README.md`: the given text, or a card that describes the stages."""
     (folder / "README.md").write_text(text or describe(stages), encoding="utf-8")
 
 
-def describe(stages: Mapping[str, Any]) -> str:
+def describe(stages: Mapping[str, StageSummary]) -> str:
     """A model card that says what can be read off the stages, and how to load them."""
     rows = [
         "| stage | takes | gives | network | parameters | prediction | sampling |",
         "|---|---|---|---|---|---|---|",
         *(_row(name, stage) for name, stage in stages.items()),
     ]
-    classes = next((stage.labels for stage in stages.values() if stage.labels is not None), None)
-    names = [
-        f"**{field}**: {', '.join(values)}."
-        for field, values in (classes.fields.items() if classes is not None else ())
-    ]
+    facts = {name: text for stage in stages.values() for name, text in stage.facts.items()}
+    names = [f"**{name}**: {text}." for name, text in facts.items()]
     usage = [
         "```python",
         "from cascade import CascadePipeline",
@@ -47,13 +69,10 @@ def describe(stages: Mapping[str, Any]) -> str:
     return HEAD + "\n".join([title, "", *rows, "", *names, "", *usage, ""])
 
 
-def _row(name: str, stage: Any) -> str:
-    contract = stage.contract
-    parameters = sum(parameter.numel() for parameter in stage.parameters())
+def _row(name: str, stage: StageSummary) -> str:
     return (
-        f"| {name} | {contract.taken} | {contract.size_px} px | {stage.network.component} "
-        f"| {parameters / 1e6:.2f} M | {stage.process.prediction} "
-        f"{_sampling_cell(stage.sampling)}"
+        f"| {name} | {stage.takes} | {stage.gives} | {stage.network} "
+        f"| {stage.parameters / 1e6:.2f} M | {stage.predicts} {_sampling_cell(stage.sampling)}"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import RecipeError, WeightsError, nearest
-from cascade.recipe import find_recipe, list_recipes, recipe_name
+from cascade.recipe.finding import find_recipe, list_recipes, recipe_name
 from cascade.saving.atomic import check_writable_folder
 from cascade.saving.hub import download
 

@@ -9,54 +9,55 @@ from typing import Any
 
 import torch
 
-from cascade.conditioning.degradation import Degradation
-from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
-from cascade.errors import CascadeError, WeightsError
-from cascade.networks.embedding import ConditionEmbedding
-from cascade.networks.image_encoder import ImageEncoder
-from cascade.networks.stage_network import NETWORKS, StageNetwork
+from cascade.errors import CascadeError, WeightsError, nearest
+from cascade.networks.backbones import NETWORKS
+from cascade.networks.stage_network import StageNetwork
 from cascade.sampling.settings import SamplingSettings
 from cascade.saving.components import load_component, read_json, save_component
 
-STAGE_ENTRIES = ("stage.json", "embedding", "encoder", "scheduler", *NETWORKS)
+CONFIG = "stage.json"
+STAGE_ENTRIES = (CONFIG, "embedding", "encoder", "scheduler", *NETWORKS)
 
 
-def write_stage(
-    folder: Path,
-    network: StageNetwork,
-    process: NoiseProcess,
-    sampling: SamplingSettings,
-    config: Mapping[str, Any],
-    *,
-    dtype: torch.dtype | None = None,
-) -> None:
-    """Write a stage into a folder that the caller makes atomic.
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write `stage.json`."""
+    text = json.dumps(config, indent=2) + "\n"
+    (folder / CONFIG).write_text(text, encoding="utf-8")
 
-    Args:
-        folder: where to.
-        network: backbone, embedding and encoder, whose weights are written.
-        process: of which diffusers' scheduler is described.
-        sampling: the same.
-        config: of the stage, for `stage.json`.
-        dtype: of the written tensors; default float32.
+
+def write_network(network: StageNetwork, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write the components of a network, each into a folder of its name."""
+    for name, part in network.components().items():
+        save_component(part, folder / name, dtype=dtype)
+
+
+def read_network(folder: Path, kind: str, config: Mapping[str, Any]) -> StageNetwork:
+    """Read a network of a kind.
+
+    Raises:
+        WeightsError: if the kind is unknown, or a component is missing or damaged.
     """
-    save_component(network.backbone, folder / network.component, dtype=dtype)
-    if network.embedding is not None:
-        save_component(network.embedding, folder / "embedding", dtype=dtype)
-    if network.encoder is not None:
-        save_component(network.encoder, folder / "encoder", dtype=dtype)
+    if kind not in NETWORKS:
+        raise WeightsError(
+            f"{folder / CONFIG}: unknown network {kind!r}: {nearest(kind, NETWORKS)}"
+        )
+    classes = NETWORKS[kind].component_classes(config)
+    components = {name: load_component(each, folder / name) for name, each in classes.items()}
+    return NETWORKS[kind].of_components(components, config)
+
+
+def write_scheduler(folder: Path, process: NoiseProcess, sampling: SamplingSettings) -> None:
+    """Write the scheduler with which plain diffusers walks as the stage's own DDIM does."""
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
-    scheduler = scheduler_config(process, sampling)
-    for name, values in (("scheduler/scheduler_config", scheduler), ("stage", config)):
-        text = json.dumps(values, indent=2) + "\n"
-        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    text = json.dumps(scheduler_config(process, sampling), indent=2) + "\n"
+    (folder / "scheduler" / "scheduler_config.json").write_text(text, encoding="utf-8")
 
 
 def scheduler_config(process: NoiseProcess, sampling: SamplingSettings) -> dict[str, Any]:
-    """What makes diffusers' DDIM scheduler walk as the stage's own does."""
+    """The configuration of that scheduler."""
     return {
         "_class_name": "DDIMScheduler",
         "prediction_type": {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}[
@@ -71,7 +72,7 @@ def scheduler_config(process: NoiseProcess, sampling: SamplingSettings) -> dict[
 
 
 def threshold_config(sampling: SamplingSettings) -> dict[str, Any]:
-    """What diffusers' scheduler needs to know of the settings."""
+    """The part of it that depends on the sampling settings."""
     return {
         "clip_sample": sampling.threshold == "static",
         "thresholding": sampling.threshold == "dynamic",
@@ -79,51 +80,41 @@ def threshold_config(sampling: SamplingSettings) -> dict[str, Any]:
     }
 
 
-def read_stage(folder: Path) -> dict[str, Any]:
-    """The arguments of `Stage` that a folder holds, on the CPU, in float32.
+def read_kind(folder: Path) -> str:
+    """The kind of the stage in a folder.
 
     Raises:
-        WeightsError: if the folder is missing, incomplete, damaged, or not a stage.
+        WeightsError: if the folder is missing or holds no stage.
     """
     if not folder.is_dir():
         raise WeightsError(f"no stage at {folder}: the folder does not exist.")
-    config = read_json(folder / "stage.json")
+    return str(read_json(folder / CONFIG).get("kind"))
+
+
+def read_diffusion_stage(folder: Path) -> dict[str, Any]:
+    """The arguments of a `DiffusionStage` that a folder holds, on the CPU, in float32.
+
+    Raises:
+        WeightsError: if the folder is missing, incomplete, damaged, or not such a stage.
+    """
+    kind = read_kind(folder)
+    if kind != "diffusion":
+        raise WeightsError(f"{folder / CONFIG} describes a {kind} stage, not a diffusion stage.")
+    config = read_json(folder / CONFIG)
     try:
-        return _stage_arguments(config, folder)
+        return _arguments(config, folder)
     except WeightsError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         reason = error if isinstance(error, CascadeError) else repr(error)
-        raise WeightsError(
-            f"{folder / 'stage.json'} does not describe a stage: {reason}"
-        ) from error
+        raise WeightsError(f"{folder / CONFIG} does not describe a stage: {reason}") from error
 
 
-def _stage_arguments(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    network_class = NETWORKS[config["network"]]
-    contract = Contract.from_dict(config["contract"])
-    embedding = None
-    if config["labels"] or contract.takes_image:
-        embedding = load_component(ConditionEmbedding, folder / "embedding")
-    encoder = None
-    if config.get("encoder"):  # not known to the first stages that were saved, nor is the next
-        encoder = load_component(ImageEncoder, folder / "encoder")
-    damage = config.get("degradation")
-    image_drop = "image_drop" if "image_drop" in config else "low_res_drop"  # its name before
+def _arguments(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    network = dict(config["network"])
     return {
-        "network": network_class(
-            load_component(network_class.backbone_class, folder / config["network"]),
-            embedding,
-            patch_size=config["patch_size"],
-            size_multiple_px=config["size_multiple_px"],
-            encoder=encoder,
-        ),
+        "network": read_network(folder, network.pop("kind"), network),
         "process": NoiseProcess(NoiseSchedule(**config["schedule"]), **config["process"]),
-        "contract": contract,
-        "labels": LabelVocabulary(config["labels"]) if config["labels"] else None,
-        "label_drop": config["label_drop"],
-        "image_drop": config[image_drop],
-        "blur_probability": config["blur_probability"],
-        "degradation": Degradation(**damage) if damage else None,
-        "sampling": SamplingSettings(**config["sampling"]),
+        "contract": Contract.from_dict(config["contract"]),
+        "sampling": SamplingSettings().changed(**config["sampling"]),
     }

@@ -10,9 +10,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from cascade.build import apply_sampling
+from cascade.building.stages import apply_sampling
 from cascade.errors import CascadeError, OutputError, WeightsError
-from cascade.recipe import load_pipeline_recipe
+from cascade.recipe.reading import load_pipeline_recipe
 from cascade.sampling.settings import SamplingSettings
 from cascade.saving.atomic import atomic_file
 from cascade.saving.components import read_json

@@ -16,7 +16,6 @@ from typing import final
 import torch
 from torch import Tensor
 
-from cascade.conditioning.low_resolution import quantise
 from cascade.errors import ContractError
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.generated import labels_of
@@ -26,6 +25,7 @@ from cascade.evaluation.pictures import Pictures
 from cascade.evaluation.restored import Distance, pair_values, pairs, restoring
 from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadeOutput, CascadePipeline
+from cascade.resizing import quantise
 from cascade.sampling.settings import SamplingSettings
 from cascade.sweeping.seen import MOST_SHOWN, Seen
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cascade.errors import WeightsError
 from cascade.stage import Stage
+from cascade.stage_kinds import load_stage
 
 STORED_WIDTHS = (0.05, 0.10)
 LARGEST_WIDTH = 0.28  # that of a flat average is 12 ** -0.5
@@ -117,7 +118,7 @@ def reconstruct(stored: Sequence[Snapshot], width: float, *, images_seen: int) -
         )
     total: dict[str, Tensor] = {}
     for snapshot, weight in zip(usable, weights, strict=True):
-        stage = Stage.from_pretrained(snapshot.folder)
+        stage = load_stage(snapshot.folder)
         for name, value in stage.named_parameters():
             part = value.detach().double() * weight
             total[name] = total[name] + part if name in total else part

@@ -1,4 +1,4 @@
-"""Has the previous stage of a chain make the small images that an upsampler trains on.
+"""Has the previous stage of a chain make images that the next stage trains on.
 
 Each is made from a training image, so that the large image is known: a base stage changes the real
 small image a little (SDEdit, Meng et al. 2021, arXiv 2108.01073), an upsampler enlarges a smaller
@@ -20,14 +20,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cascade.conditioning.low_resolution import resize
-from cascade.data.generated_low_res import GeneratedLowRes
+from cascade.conditioning.inputs import Inputs
+from cascade.data.generated_images import GeneratedImages
 from cascade.data.training_images import TrainingImages, as_float, epoch_order
 from cascade.diffusion.noise import SeededNoise, derive_seed
 from cascade.errors import CascadeError, ContractError
 from cascade.imaging.writing import to_uint8
+from cascade.resizing import resize
+from cascade.sampling.walk import Hooks, StartFrom
 from cascade.saving.atomic import atomic_file
-from cascade.stage import Stage
+from cascade.stage import Run, Stage
 from cascade.training.processes import make_accelerator, together
 
 PART_IMAGES = 64
@@ -40,16 +42,18 @@ def generated_pool(
     images: TrainingImages,
     folder: Path,
     *,
+    condition: str,
     count: int,
     fraction: float,
     strength: tuple[float, float] = (0.1, 0.5),
-) -> GeneratedLowRes:
+) -> GeneratedImages:
     """Make the pool, or what is missing of it, and read it.
 
     Args:
-        previous: the stage that makes what this upsampler takes.
-        images: of the upsampler.
+        previous: the stage that makes what the next one takes.
+        images: of the next stage.
         folder: of the pool.
+        condition: name of the next stage's condition that takes them.
         count: how many to make; rounded up to whole parts.
         fraction: of the samples that shall take one.
         strength: the least and the most that a base stage changes a real image, in (0, 1].
@@ -61,10 +65,8 @@ def generated_pool(
     accelerator = make_accelerator()
     parts = range(-(-count // PART_IMAGES))
     with together():
-        if images.contract.low_res_px is None:
-            raise ContractError(
-                "generated_fraction is for upsamplers; a base stage takes no image."
-            )
+        if images.contract.condition(condition) is None:
+            raise ContractError(f"this stage has no condition {condition!r} to make images for.")
         images.contract.check_follows(previous.contract, name="this", previous_name="generated_by")
         made_from = _fingerprint(previous, images, strength)
         for file in folder.glob("*.safetensors"):
@@ -73,25 +75,28 @@ def generated_pool(
         for part in parts[accelerator.process_index :: accelerator.num_processes]:
             file = folder / f"{part:06d}.safetensors"
             if _read(file) is None:
-                logger.info(
-                    "small images by the previous stage: part %s of %s.", part + 1, len(parts)
-                )
-                made = _make_part(previous, images, part, strength)
+                logger.info("images by the previous stage: part %s of %s.", part + 1, len(parts))
+                made = _make_part(previous, images, condition, part, strength)
                 with atomic_file(file) as temporary:
                     save_file(made, temporary, metadata={MADE_FROM: made_from})
     read = [_read(folder / f"{part:06d}.safetensors") for part in parts]
     whole = [tensors for tensors in read if tensors is not None]
-    return GeneratedLowRes(
+    return GeneratedImages(
+        condition,
         torch.cat([tensors["indices"] for tensors in whole]),
-        torch.cat([tensors["low_res"] for tensors in whole]),
+        torch.cat([tensors["images"] for tensors in whole]),
         fraction,
     )
 
 
 def _make_part(
-    previous: Stage, images: TrainingImages, part: int, strength: tuple[float, float]
+    previous: Stage,
+    images: TrainingImages,
+    condition: str,
+    part: int,
+    strength: tuple[float, float],
 ) -> dict[str, Tensor]:
-    """Indices (B,) and small images (B, 3, s, s) uint8 of one part."""
+    """Indices (B,) and images (B, C, h, w) uint8 of one part."""
     total = len(images.source)
     places = range(part * PART_IMAGES, (part + 1) * PART_IMAGES)
     chosen = [
@@ -100,34 +105,33 @@ def _make_part(
     ]
     indices = [index for index, _, _ in chosen]
     seeds = [derive_seed(images.seed, "generated", place) for place in places]
-    small = [low_res for _, (_, low_res), _ in chosen if low_res is not None]
+    small = [sized.smaller[condition] for _, sized, _ in chosen]
     real = torch.stack([as_float(each) for each in small]).to(previous.device)
-    labels = _labels(previous, images, indices)
-    if previous.contract.takes_image:
-        side = previous.contract.low_res_px or previous.contract.size_px
-        taken = resize(real, (side, side), previous.contract.resize_kernel)
-        made = previous.sample(seeds, labels=labels, image=taken, precision="auto")
+    inputs = _annotations(previous, images, indices)
+    hooks = Hooks()
+    if previous.contract.needs_image:
+        (space,) = previous.contract.image_spaces
+        inputs = inputs.with_value("image", resize(real, space.size, space.resize_kernel))
     else:
         low, high = strength
         share = SeededNoise([seeds[0]], "strength").uniform().item()
-        made = previous.sample(
-            seeds,
-            labels=labels,
-            start_from=real,
-            strength=low + (high - low) * share,
-            precision="auto",
-        )
-    return {"indices": torch.tensor(indices), "low_res": to_uint8(made).cpu()}
+        hooks = Hooks(start_from=StartFrom(real, low + (high - low) * share))
+    made = previous.run(seeds, inputs, run=Run(hooks=hooks, precision="auto"))
+    return {"indices": torch.tensor(indices), "images": to_uint8(made).cpu()}
 
 
-def _labels(previous: Stage, images: TrainingImages, indices: list[int]) -> Tensor | None:
-    """The images' labels as the previous stage knows them; "any" where it does not."""
-    if previous.labels is None:
-        return None
-    known = previous.labels.fields
+def _annotations(previous: Stage, images: TrainingImages, indices: list[int]) -> Inputs:
+    """What the images' annotations say to the previous stage; "any" where it knows another name."""
     named = [images.source.readable_labels(index) for index in indices]
-    return previous.labels.batch(
-        [{f: name for f, name in each.items() if name in known.get(f, ())} for each in named]
+    return Inputs(
+        {
+            each.input_name: [
+                {f: label[f] for f, names in each.classes.items() if label.get(f) in names}
+                for label in named
+            ]
+            for each in previous.conditions
+            if each.classes
+        }
     )
 
 

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cascade.data.batch import Batch
+from cascade.conditioning.batch import Batch
 from cascade.data.training_images import TrainingImages, collate
 from cascade.devices import Precision
 from cascade.imaging.writing import contact_sheet
-from cascade.stage import Stage
+from cascade.stage import Run, Stage
 
 
 def shown_batch(images: TrainingImages, count: int) -> Batch:
@@ -19,7 +19,7 @@ def shown_batch(images: TrainingImages, count: int) -> Batch:
 
 
 def draw_samples(stage: Stage, batch: Batch, *, precision: Precision) -> Tensor:
-    """Sample with the seeds 0, 1, … and with the labels and taken images of a batch.
+    """Sample with the seeds 0, 1, … and with what the conditions make of a batch.
 
     Args:
         stage: with averaged weights.
@@ -29,8 +29,8 @@ def draw_samples(stage: Stage, batch: Batch, *, precision: Precision) -> Tensor:
     Returns:
         (B, C, H, W) in [-1, 1].
     """
-    taken = stage.image_of(batch)
-    return stage.sample(range(len(batch)), labels=batch.labels, image=taken, precision=precision)
+    run = Run(precision=precision)
+    return stage.run(range(len(batch)), stage.contract.inputs_of(batch), run=run)
 
 
 def sample_grid(stage: Stage, batch: Batch, samples: Tensor) -> Image.Image:
@@ -39,15 +39,25 @@ def sample_grid(stage: Stage, batch: Batch, samples: Tensor) -> Image.Image:
     Args:
         stage: that made them.
         batch: what they were made for.
-        samples: (B, 3, H, W) in [-1, 1].
+        samples: (B, C, H, W) in [-1, 1].
 
     Returns:
-        One picture; of a stage that takes an image, it shows what it takes, the sample and the
-        truth side by side.
+        One picture. If the stage takes images, it shows what it takes, the sample and the truth
+        side by side. Of images that are neither grey nor RGB, the first channel is shown.
     """
-    taken = stage.image_of(batch)
-    if taken is None:
-        return contact_sheet(samples)
-    truth = batch.images
-    shown = nn.functional.interpolate(taken, size=truth.shape[-1]).expand_as(truth)
-    return contact_sheet(torch.stack([shown, samples, truth], dim=1).flatten(0, 1), columns=6)
+    inputs = stage.contract.inputs_of(batch).values.values()
+    images = [each for each in inputs if isinstance(each, Tensor) and each.ndim == 4]
+    if not images:
+        return contact_sheet(_rgb(samples))
+    size = (batch.images.shape[-2], batch.images.shape[-1])
+    columns = [nn.functional.interpolate(_rgb(image), size=size) for image in images]
+    columns += [_rgb(samples), _rgb(batch.images)]
+    count = len(columns)
+    return contact_sheet(
+        torch.stack(columns, dim=1).flatten(0, 1), columns=6 // count * count or count
+    )
+
+
+def _rgb(images: Tensor) -> Tensor:
+    """Three channels to look at, (B, 3, H, W)."""
+    return images if images.shape[1] == 3 else images[:, :1].expand(-1, 3, -1, -1)

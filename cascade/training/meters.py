@@ -3,7 +3,7 @@
 They are functions of a stage and of images, and draw nothing but what the batch's seeds give, so
 that the same weights always measure the same.
 
-Shapes: B batch, C channels, H and W pixels, h and w pixels of the low-resolution image.
+Shapes: B batch, C channels, H and W pixels.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cascade.conditioning.low_resolution import quantise, resize
-from cascade.contract import Contract
-from cascade.data.batch import Batch
+from cascade.conditioning.batch import Batch
 from cascade.devices import Precision, autocast
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.stage import Stage
+from cascade.training.objectives.denoising import Denoising
 
 LOG_SNRS = (7, 5, 3, 1, -1, -3, -5, -7)
 UNITS_8_BIT = 127.5  # of an image in [-1, 1]
@@ -54,30 +54,11 @@ def colour_drift(samples: Tensor, truth: Tensor) -> ColourDrift:
     return ColourDrift(tuple(mean.tolist()), tuple(spread.tolist()))
 
 
-def low_res_consistency(samples: Tensor, low_res: Tensor, contract: Contract) -> float:
-    """How far an upsampler's samples, made small again, are from what it was given.
-
-    Args:
-        samples: (B, C, H, W) in [-1, 1].
-        low_res: (B, C, h, w) in [-1, 1], what they were made from, before augmentation.
-        contract: its kernel makes the samples small, and they are rounded if it says so.
-
-    Returns:
-        Mean squared error in squared 8-bit units; 0 is perfect. Crops out of larger images differ
-        a little at their edges, where the kernel saw more when the small image was made.
-    """
-    height, width = low_res.shape[-2:]
-    small = resize(samples, (height, width), contract.resize_kernel)
-    if contract.quantised:
-        small, low_res = quantise(small), quantise(low_res)
-    return float(((small - low_res) ** 2).double().mean()) * UNITS_8_BIT**2
-
-
 @torch.no_grad()
 def loss_by_noise_level(
-    stage: Stage, batch: Batch, *, precision: Precision = "fp32"
+    stage: DiffusionStage, batch: Batch, *, precision: Precision = "fp32"
 ) -> dict[int, float]:
-    """The training loss of a stage at fixed noise levels.
+    """The denoising loss of a stage at fixed noise levels.
 
     Args:
         stage: to measure, on the batch's device.
@@ -91,7 +72,7 @@ def loss_by_noise_level(
     for log_snr in LOG_SNRS:
         t = torch.full((len(batch),), nearest_timestep(stage.process.schedule, log_snr))
         with autocast(stage.device, precision):
-            losses[log_snr] = float(stage.loss(batch, timesteps=t).double().mean())
+            losses[log_snr] = float(Denoising().loss_at(stage, batch, t).double().mean())
     return losses
 
 
@@ -112,15 +93,18 @@ def measure(
         precision: of the network.
 
     Returns:
-        `colour_mean_red` and so on, `colour_spread_red` and so on, `low_res_consistency` of an
-        upsampler, and `loss_at_log_snr_+7` down to `-7`.
+        What the conditions find, such as `low_res_consistency`; `colour_mean_red` and so on,
+        `colour_spread_red` and so on; and for a diffusion stage `loss_at_log_snr_+7` to `-7`.
     """
     drift = colour_drift(samples, batch.images)
     values = {}
-    if stage.is_upsampler and batch.low_res is not None:
-        values["low_res_consistency"] = low_res_consistency(samples, batch.low_res, stage.contract)
-    values |= {f"colour_mean_{name}": v for name, v in zip(CHANNELS, drift.mean, strict=True)}
-    values |= {f"colour_spread_{name}": v for name, v in zip(CHANNELS, drift.spread, strict=True)}
+    for each in stage.conditions:
+        values |= each.deviation(samples, each.input_of(batch, stage.space), stage.space)
+    names = CHANNELS if len(drift.mean) == len(CHANNELS) else range(len(drift.mean))
+    values |= {f"colour_mean_{name}": v for name, v in zip(names, drift.mean, strict=True)}
+    values |= {f"colour_spread_{name}": v for name, v in zip(names, drift.spread, strict=True)}
+    if not isinstance(stage, DiffusionStage):
+        return values
     losses = loss_by_noise_level(stage, batch, precision=precision)
     return values | {f"loss_at_log_snr_{level:+d}": loss for level, loss in losses.items()}
 

@@ -71,7 +71,7 @@ def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]
 
 def muon_parameters(stage: Stage) -> list[nn.Parameter]:
     """The matrices and convolutions of a network's blocks: neither its first layer nor its last."""
-    blocks = (m for m in stage.network.backbone.modules() if isinstance(m, BLOCKS))
+    blocks = (m for m in stage.trunk.modules() if isinstance(m, BLOCKS))
     weights = {id(p): p for block in blocks for p in block.parameters() if p.ndim > 1}
     return list(weights.values())
 

@@ -112,19 +112,21 @@ def begin_part(
 
 
 def describe_stage(stage: Stage) -> dict[str, Any]:
-    """Contract, network and number of parameters."""
+    """What it takes and gives, network, number of parameters, and prediction."""
+    summary = stage.summary()
     return {
-        "contract": stage.contract.to_dict(),
-        "network": stage.network.component,
-        "parameters": sum(parameter.numel() for parameter in stage.parameters()),
-        "prediction": stage.process.prediction,
+        "takes": summary.takes,
+        "gives": summary.gives,
+        "network": summary.network,
+        "parameters": summary.parameters,
+        "prediction": summary.predicts,
     }
 
 
 def describe_data(images: TrainingImages) -> dict[str, Any]:
     """Number of images, and of each class of the fields that the stage is conditioned on."""
-    vocabulary = images.vocabulary
-    fields = [] if vocabulary is None else list(vocabulary.fields)
+    conditions = images.contract.conditions
+    fields = [field for condition in conditions for field in condition.annotation_fields]
     return {"images": len(images.source), "classes": count_classes(images.source, fields)}
 
 

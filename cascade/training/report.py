@@ -15,7 +15,8 @@ from PIL import Image, UnidentifiedImageError
 
 from cascade.data.remote import shown
 from cascade.errors import DataError
-from cascade.recipe import StageRecipe, load_stage_recipe
+from cascade.recipe.reading import load_stage_recipe
+from cascade.recipe.sections import StageRecipe
 from cascade.reporting.curves import Series, line_chart, with_running_mean
 from cascade.reporting.page import (
     Html,

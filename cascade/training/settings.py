@@ -17,6 +17,7 @@ class TrainingSettings:
     """Everything about a run except stage and data. Progress is counted in images.
 
     Attributes:
+        objective: name of the loss, such as `denoising`.
         images: how many images to show the network in all.
         batch_size: images per optimiser step, over all processes and accumulation.
         accumulation_steps: forward passes per optimiser step, which share the batch.
@@ -50,6 +51,7 @@ class TrainingSettings:
         workers: data worker processes.
     """
 
+    objective: str = "denoising"
     images: int = 1_000_000
     batch_size: int = 64
     accumulation_steps: int = 1

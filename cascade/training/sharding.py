@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from cascade.devices import uses_bf16
 from cascade.errors import CascadeError
 from cascade.networks.transformer import TransformerBlock
-from cascade.stage import Stage
+from cascade.training.objectives.objective import Learner
 from cascade.training.settings import TrainingSettings
 
 BLOCKS = (TransformerBlock, ResnetBlock2D, Attention, Downsample2D, Upsample2D)
@@ -48,15 +48,15 @@ def asks_for_sharding() -> bool:
 
 
 def shard(
-    stage: Stage, settings: TrainingSettings, *, device: torch.device, processes: int
+    learner: Learner, settings: TrainingSettings, *, device: torch.device, processes: int
 ) -> None:
-    """Cut a stage's weights into parts of which this process keeps its own, on its device.
+    """Cut the weights of a stage into parts of which this process keeps its own, on its device.
 
     In bf16 the blocks are sent in bf16, so that no whole copy of them stays for the way back;
     gradients are summed in float32.
 
     Args:
-        stage: the same in all processes; changed in place.
+        learner: the same in all processes; changed in place.
         settings: of the run.
         device: of this process.
         processes: among which it is cut.
@@ -74,11 +74,11 @@ def shard(
     policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(device.type, (processes,))
     reshard = _is_on("FSDP_RESHARD_AFTER_FORWARD", "true")
-    for block in [module for module in stage.modules() if isinstance(module, BLOCKS)]:
+    for block in [module for module in learner.modules() if isinstance(module, BLOCKS)]:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
-    fully_shard(stage, mesh=mesh, mp_policy=policy)
+    fully_shard(learner, mesh=mesh, mp_policy=policy)
     if device.type == "cpu":  # gloo cannot average
-        for module in stage.modules():
+        for module in learner.modules():
             if isinstance(module, FSDPModule):
                 module.set_force_sum_reduction_for_comms(True)
 

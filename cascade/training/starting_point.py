@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
 from cascade.stage import Stage
 
@@ -22,6 +23,8 @@ def start_from(stage: Stage, trained: Stage) -> None:
     Raises:
         WeightsError: naming what does not fit.
     """
+    if not isinstance(stage, DiffusionStage) or not isinstance(trained, DiffusionStage):
+        raise WeightsError(f"init_from: that is a {trained.kind} stage, this one {stage.kind}.")
     if stage.process.prediction != trained.process.prediction:
         raise WeightsError(
             f"init_from: that stage predicts {trained.process.prediction}, this one "
@@ -34,7 +37,7 @@ def start_from(stage: Stage, trained: Stage) -> None:
         )
     given = trained.state_dict()
     wanted = stage.state_dict()
-    tables = _label_tables(stage, trained, wanted)
+    tables = _tables(stage, trained, wanted)
     for name, tensor in wanted.items():
         if name in tables:
             continue
@@ -51,27 +54,39 @@ def start_from(stage: Stage, trained: Stage) -> None:
     stage.load_state_dict(wanted | tables)
 
 
-def _label_tables(stage: Stage, trained: Stage, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The embeddings of the labels, with the rows of the classes that both stages know."""
-    if stage.labels is None:
-        return {}
-    known = {} if trained.labels is None else trained.labels.fields
+def _tables(stage: Stage, trained: Stage, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The embeddings of classes, with the rows of the classes that both stages know."""
+    known = {field: names for each in trained.conditions for field, names in each.classes.items()}
+    theirs, ours = _table_names(trained), _table_names(stage)
     given = trained.state_dict()
     tables = {}
-    for place, (field, names) in enumerate(stage.labels.fields.items()):
-        key = f"network.embedding.tables.{place}.weight"
-        table = wanted[key].clone()
-        if field in known:
-            source = given[f"network.embedding.tables.{list(known).index(field)}.weight"]
-            if source.shape[1] != table.shape[1]:
-                raise WeightsError(
-                    f"init_from: labels are embedded in {source.shape[1]} numbers there and "
-                    f"{table.shape[1]} here; the networks must be the same."
-                )
-            with torch.no_grad():
-                table[-1] = source[-1]  # "any"
-                for row, name in enumerate(names):
-                    if name in known[field]:
-                        table[row] = source[known[field].index(name)]
-        tables[key] = table
+    for condition in stage.conditions:
+        for field, names in condition.classes.items():
+            table = weights[ours[field]].clone()
+            if field in known:
+                source = given[theirs[field]]
+                _check_width(source, table)
+                with torch.no_grad():
+                    table[-1] = source[-1]  # "any"
+                    for row, name in enumerate(names):
+                        if name in known[field]:
+                            table[row] = source[known[field].index(name)]
+            tables[ours[field]] = table
     return tables
+
+
+def _table_names(stage: Stage) -> dict[str, str]:
+    """The weights that hold the embedding of each label field, by field."""
+    return {
+        field: f"network.embedding.parts.{condition.name}.{place}.weight"
+        for condition in stage.conditions
+        for place, field in enumerate(condition.classes)
+    }
+
+
+def _check_width(source: Tensor, table: Tensor) -> None:
+    if source.shape[1] != table.shape[1]:
+        raise WeightsError(
+            f"init_from: labels are embedded in {source.shape[1]} numbers there and "
+            f"{table.shape[1]} here; the networks must be the same."
+        )

@@ -19,7 +19,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from cascade.data.batch import Batch
+from cascade.conditioning.batch import Batch
 from cascade.data.broken import BrokenImages
 from cascade.data.training_images import PositionBatches, TrainingImages, load_batches
 from cascade.devices import autocast
@@ -30,6 +30,8 @@ from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_fol
 from cascade.training.checkpoint import RunState, read_newest, restore, save_checkpoint
 from cascade.training.failures import told_in_one_line
 from cascade.training.learning_rate import set_learning_rate
+from cascade.training.objectives.objective import Learner, Objective
+from cascade.training.objectives.table import make_objective
 from cascade.training.optimiser import clip_gradients, make_optimisers
 from cascade.training.processes import (
     StepVote,
@@ -83,6 +85,9 @@ class Trainer:
         torch.manual_seed(settings.seed)
         with told_in_one_line(settings), together():
             stage.check_settings(stage.sampling)
+            stage.config()  # it raises if the stage could not be loaded again
+            objective = make_objective(settings.objective)
+            objective.check(stage)
             self._check_share()
             self.sharded = asks_for_sharding() and self.accelerator.num_processes > 1
             check_writable_folder(out)
@@ -90,7 +95,7 @@ class Trainer:
             self.lock = RunLock(out) if self.accelerator.is_main_process else None
         with told_in_one_line(settings), together():  # the lock mended what others read now
             self.averaged = self._make_averaged(stage)
-            self._prepare_network(stage)
+            learner = self._prepare_learner(stage, objective)
             self.state = self._begin_or_resume(stage)
             self.broken = BrokenImages(len(images.source), images.max_broken_share)
             self.broken.add(self.state.broken)
@@ -100,7 +105,7 @@ class Trainer:
         }
         check_same(self.accelerator, found)
         copied = self.accelerator.num_processes > 1 and not self.sharded
-        self.model: nn.Module = self.accelerator.prepare_model(stage) if copied else stage
+        self.model: nn.Module = self.accelerator.prepare_model(learner) if copied else learner
         self._last_log_s, self._last_log_images = time.monotonic(), self.state.images_seen
 
     def _check_share(self) -> None:
@@ -118,17 +123,24 @@ class Trainer:
             device = "cpu" if self.accelerator.is_main_process else "meta"
         return copy.deepcopy(stage).to(device).eval().requires_grad_(False)
 
-    def _prepare_network(self, stage: Stage) -> None:
+    def _prepare_learner(self, stage: Stage, objective: Objective) -> Learner:
+        """Stage and objective on their devices, ready to be wrapped."""
         device, processes = self.accelerator.device, self.accelerator.num_processes
+        learner = Learner(stage, objective)
         if self.sharded:
-            shard(stage, self.settings, device=device, processes=processes)
+            shard(learner, self.settings, device=device, processes=processes)
         else:
-            stage.to(device)
-        stage.train()
+            learner.to(device)
+        learner.train()
         if self.settings.gradient_checkpointing:
-            stage.network.backbone.enable_gradient_checkpointing()
+            if not hasattr(stage.trunk, "enable_gradient_checkpointing"):
+                raise CascadeError(
+                    f"{type(stage.trunk).__name__} has no gradient checkpointing; train without it."
+                )
+            stage.trunk.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
         if self.settings.compile:
-            stage.network.backbone.compile()
+            stage.trunk.compile()
+        return learner
 
     def _begin_or_resume(self, stage: Stage) -> RunState:
         checkpoint = read_newest(self.out / "checkpoints")
@@ -347,6 +359,7 @@ class Trainer:
                 "batch_size": self.settings.batch_size,
                 "seed": self.settings.seed,
                 "optimiser": self.settings.optimiser,
+                "objective": self.settings.objective,
                 "snapshots": bool(self._stored_widths()),
             },
             "stage": stage,

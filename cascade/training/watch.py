@@ -16,7 +16,7 @@ from cascade.data.remote import shown
 from cascade.data.training_images import TrainingImages
 from cascade.errors import CascadeError, RecipeError
 from cascade.imaging.writing import save_png
-from cascade.recipe import load_stage_recipe
+from cascade.recipe.reading import load_stage_recipe
 from cascade.stage import Stage
 from cascade.training.checkpoint import RunState
 from cascade.training.grids import draw_samples, sample_grid, shown_batch

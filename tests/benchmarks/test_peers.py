@@ -17,7 +17,9 @@ from PIL import Image
 from cascade.contract import Contract
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
-from cascade.recipe import StageRecipe, find_recipe, load_stage_recipe
+from cascade.recipe.finding import find_recipe
+from cascade.recipe.reading import load_stage_recipe
+from cascade.recipe.sections import StageRecipe
 from cascade.training.learning_rate import learning_rate_factor
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "peers.py"

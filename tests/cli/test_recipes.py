@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cascade.recipe import (
-    dump_recipe,
-    find_recipe,
-    list_recipes,
-    load_any_recipe,
-    load_stage_recipe,
-    recipe_name,
-)
+from cascade.recipe.finding import find_recipe, list_recipes, recipe_name
+from cascade.recipe.reading import dump_recipe, load_any_recipe, load_stage_recipe
 
 TINY = find_recipe("tiny-16", "stages")
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from cascade.conditioning.consistency import consistent_bands, make_consistent
-from cascade.conditioning.low_resolution import resize
+from cascade.resizing import resize
 from cascade.errors import ContractError
 
 

@@ -8,7 +8,7 @@ from kornia.filters import gaussian_blur2d
 from PIL import Image
 
 from cascade.conditioning.degradation import Degradation, gaussian_blur, jpeg, low_pass
-from cascade.conditioning.low_resolution import resize
+from cascade.resizing import resize
 from cascade.errors import ContractError
 
 NEUTRAL = {

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cascade.conditioning.grey import impose_luminance, luminance
-from cascade.conditioning.low_resolution import quantise
+from cascade.conditioning.luminance import impose_luminance, luminance
+from cascade.resizing import quantise
 from cascade.errors import ContractError
 from cascade.imaging.writing import from_uint8
 

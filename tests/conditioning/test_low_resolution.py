@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cascade.conditioning.low_resolution import augment, blur, quantise, resize
+from cascade.conditioning.blur import blur
+from cascade.conditioning.noised_image import augment
+from cascade.resizing import quantise, resize
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.conditioning.low_resolution import resize
+from cascade.resizing import resize
 from cascade.data.building import SPLITS, Encoding, build_shards
 from cascade.data.folder import FolderSource
 from cascade.data.shard_writing import sha256_of

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cascade.conditioning.labels import LabelVocabulary
-from cascade.conditioning.low_resolution import resize
+from cascade.resizing import resize
 from cascade.contract import Contract
-from cascade.data.batch import Batch
+from cascade.conditioning.batch import Batch
 from cascade.data.sources import FolderSource, ShardSource, open_source
 from cascade.data.training_images import (
     PositionBatches,

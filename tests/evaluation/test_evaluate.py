@@ -14,7 +14,7 @@ from PIL import Image
 
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.labels import LabelVocabulary
-from cascade.conditioning.low_resolution import quantise, resize
+from cascade.resizing import quantise, resize
 from cascade.data.sources import open_source
 from cascade.errors import ContractError, DataError, WeightsError
 from cascade.evaluation.card import write_results

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from cascade.conditioning.low_resolution import quantise
-from cascade.data.batch import Batch
+from cascade.resizing import quantise
+from cascade.conditioning.batch import Batch
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError

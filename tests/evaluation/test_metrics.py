@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from cascade.conditioning.low_resolution import quantise, resize
+from cascade.resizing import quantise, resize
 from cascade.errors import ContractError
 from cascade.evaluation.metrics import (
     colourfulness,

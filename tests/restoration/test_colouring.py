@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.conditioning.grey import luminance
-from cascade.conditioning.low_resolution import resize
+from cascade.conditioning.luminance import luminance
+from cascade.resizing import resize
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.imaging.vips import libvips

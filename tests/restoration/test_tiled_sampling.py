@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cascade.conditioning.conditions import Conditions
-from cascade.conditioning.grey import luminance
-from cascade.conditioning.low_resolution import resize
+from cascade.conditioning.luminance import luminance
+from cascade.resizing import resize
 from cascade.errors import ContractError
 from cascade.imaging.reading import read_image
 from cascade.restoration.spans import spans

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cascade.conditioning.degradation import Degradation
-from cascade.conditioning.grey import luminance
-from cascade.conditioning.low_resolution import resize
+from cascade.conditioning.luminance import luminance
+from cascade.resizing import resize
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule

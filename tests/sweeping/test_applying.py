@@ -6,7 +6,7 @@ import pytest
 
 from cascade.errors import CascadeError, OutputError, WeightsError
 from cascade.pipeline import CascadePipeline
-from cascade.recipe import load_pipeline_recipe
+from cascade.recipe.reading import load_pipeline_recipe
 from cascade.sweeping import applying
 from cascade.sweeping.applying import apply_settings, check_applicable
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cascade.conditioning.degradation import Degradation
-from cascade.conditioning.low_resolution import quantise
+from cascade.resizing import quantise
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
 from cascade.evaluation.evaluate import evaluate

@@ -14,8 +14,9 @@ from pathlib import Path
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from cascade.build import build_trainer
-from cascade.recipe import find_recipe, load_stage_recipe
+from cascade.building.training import build_trainer
+from cascade.recipe.finding import find_recipe
+from cascade.recipe.reading import load_stage_recipe
 from cascade.training.checkpoint import RunState
 
 

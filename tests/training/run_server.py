@@ -17,7 +17,7 @@ import sys
 
 import torch
 
-import cascade.build
+import cascade.building.training
 import cascade.bulk.commands
 import cascade.cli.main
 import cascade.cli.progress

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cascade.conditioning.low_resolution import quantise, resize
+from cascade.resizing import quantise, resize
 from cascade.contract import Contract
-from cascade.data.batch import Batch
+from cascade.conditioning.batch import Batch
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.sampling.settings import SamplingSettings

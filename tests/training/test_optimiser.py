@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.optim import AdamW, Muon
 
-from cascade.build import build_stage
+from cascade.building.stages import build_stage
 from cascade.conditioning.labels import LabelVocabulary
-from cascade.recipe import find_recipe, load_stage_recipe
+from cascade.recipe.finding import find_recipe
+from cascade.recipe.reading import load_stage_recipe
 from cascade.stage import Stage
 from cascade.training.optimiser import WeightMuon, clip_gradients, make_optimisers
 from cascade.training.settings import TrainingSettings

@@ -5,12 +5,13 @@ import copy
 import pytest
 import torch
 
-from cascade.build import build_stage
+from cascade.building.stages import build_stage
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import WeightsError
-from cascade.recipe import find_recipe, load_stage_recipe
+from cascade.recipe.finding import find_recipe
+from cascade.recipe.reading import load_stage_recipe
 from cascade.stage import Stage
 from cascade.training.starting_point import start_from
 

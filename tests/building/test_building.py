@@ -6,27 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from cascade.build import (
-    build_stage,
-    build_trainer,
-    build_vocabulary,
-    chain_pipeline,
-    find_stage,
-)
+from cascade.building.pipelines import chain_pipeline, find_stage
+from cascade.building.stages import build_stage, build_vocabulary
+from cascade.building.training import build_trainer
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.data.sources import FolderSource
 from cascade.errors import CascadeError, DataError, OutputError, RecipeError, WeightsError
 from cascade.pipeline import CascadePipeline
-from cascade.recipe import (
-    StageRecipe,
-    find_recipe,
-    list_recipes,
-    load_any_recipe,
-    load_pipeline_recipe,
-    load_stage_recipe,
-    recipe_name,
-)
+from cascade.recipe.finding import find_recipe, list_recipes, recipe_name
+from cascade.recipe.reading import load_any_recipe, load_pipeline_recipe, load_stage_recipe
+from cascade.recipe.sections import StageRecipe
 from cascade.stage import Stage
 
 CHAIN = find_recipe("tiny-32", "pipelines")

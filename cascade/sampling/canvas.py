@@ -1,4 +1,4 @@
-"""The noisy image of any size that tiles work on; a very large one lies on disk.
+"""The noisy images of any size that a walk works on; very large ones lie on disk.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -46,30 +46,36 @@ def new_canvas(shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(mapped)
 
 
-class NoiseRows:
-    """Rows of noise that is drawn for a whole canvas at every step.
+class CanvasNoise:
+    """Fresh noise for every step of a canvas, of which a strip of rows may be asked for.
 
     Args:
-        noise: where it is drawn from.
+        noise: random streams of the images.
         shape: of the canvas, (B, C, H, W).
     """
 
     def __init__(self, noise: SeededNoise, shape: Sequence[int]) -> None:
-        self.noise = noise
-        self.shape = shape
         self.rows = slice(None)
+        self._noise = noise
+        self._shape = tuple(shape)
         self._field: Tensor | None = None
-        self._drawn = False
+        self._is_drawn = False
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """One per image."""
+        return self._noise.generators
 
     def new_step(self) -> None:
-        """Forget the last step's noise."""
-        self._drawn = False
+        """Forget the noise of the last step, and give whole canvases until `rows` is set."""
+        self._is_drawn = False
+        self.rows = slice(None)
 
     def normal(self, *shape: int) -> Tensor:
         """The rows at hand of this step's noise, drawn when first asked for: (B, C, rows, W)."""
         if self._field is None:
-            self._field = new_canvas(self.shape)
-        if not self._drawn:
-            self.noise.fill_normal(self._field)
-            self._drawn = True
-        return self._field[..., self.rows, :]
+            self._field = new_canvas(self._shape)
+        if not self._is_drawn:
+            self._noise.fill_normal(self._field)
+            self._is_drawn = True
+        return self._field[..., self.rows, :].to(self._noise.device)

@@ -1,0 +1,1 @@
+"""From checked recipes to the stages, trainers and pipelines that they describe."""

@@ -1,0 +1,121 @@
+"""Checking recipes, and chaining trained stages as a pipeline recipe says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from cascade.building.stages import apply_sampling, check_stage
+from cascade.contract import Contract
+from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import RecipeError, WeightsError, nearest
+from cascade.pipeline import CascadePipeline
+from cascade.recipe.finding import find_recipe
+from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
+from cascade.recipe.sections import PipelineRecipe, PipelineStageSection, StageRecipe
+from cascade.stage_kinds import load_stage
+
+
+def check_recipe(recipe: StageRecipe | PipelineRecipe, path: Path | None = None) -> list[str]:
+    """Build what a recipe describes, without weights in memory, and say what it is.
+
+    Args:
+        recipe: of a stage or a pipeline.
+        path: where it was read, whose folder relative paths of a pipeline's stages lead from;
+            default: the working folder.
+
+    Raises:
+        CascadeError: if it cannot be built, or the stages of a pipeline do not join.
+    """
+    if isinstance(recipe, StageRecipe):
+        return [_describe(recipe, check_stage(recipe))]
+    lines = []
+    previous: tuple[str, Contract] | None = None
+    for section in recipe.stages:
+        stage_recipe = load_stage_recipe(find_recipe(section.recipe, "stages", beside=path))
+        stage = check_stage(stage_recipe)
+        stage.check_settings(apply_sampling(stage.sampling, section.sampling))
+        lines.append(f"{section.name}: {_describe(stage_recipe, stage)}")
+        if previous is not None:
+            stage.contract.check_follows(previous[1], name=section.name, previous_name=previous[0])
+        previous = (section.name, stage.contract)
+    return [*lines, f"{recipe.name}: the stages join"]
+
+
+def _describe(recipe: StageRecipe, stage: DiffusionStage) -> str:
+    millions = sum(p.numel() for p in stage.parameters()) / 1e6
+    return (
+        f"{recipe.name}: {stage.contract.description} -> {stage.space.size_text}, "
+        f"{recipe.network.kind} with {millions:.2f} M parameters"
+    )
+
+
+def find_stage(run: Path) -> Path:
+    """The folder of a trained stage, given itself or its run.
+
+    Raises:
+        WeightsError: if there is none.
+    """
+    for folder in (run / "stage", run):
+        if (folder / "stage.json").is_file():
+            return folder
+    raise WeightsError(f"no trained stage in {run}; train it first, or name another run.")
+
+
+def chain_pipeline(
+    recipe_path: Path,
+    runs: Mapping[str, Path],
+    out: Path,
+    *,
+    dtype: str = "fp32",
+    card: Path | None = None,
+) -> CascadePipeline:
+    """Join trained stages as a pipeline recipe says, and save them with it.
+
+    Args:
+        recipe_path: of the pipeline.
+        runs: where stages were trained, by name; the others are looked for in `runs/RECIPE`.
+        out: folder of the saved pipeline.
+        dtype: of its weights: `fp32`, `bf16` or `fp16`.
+        card: file with the text of the model card.
+
+    Raises:
+        CascadeError: if a stage is missing or damaged, or the stages do not join.
+    """
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if dtype not in dtypes:
+        raise RecipeError(f"dtype must be one of {', '.join(dtypes)}, got {dtype!r}.")
+    recipe = load_pipeline_recipe(recipe_path)
+    card_text = None if card is None else _read_text(card)
+    names = [section.name for section in recipe.stages]
+    for name in runs:
+        if name not in names:
+            raise RecipeError(f"{recipe_path}: no stage {name!r}; {nearest(name, names)}")
+    stages = {}
+    for section in recipe.stages:
+        run = runs.get(section.name) or _default_run(section, recipe_path)
+        stage = load_stage(find_stage(run))
+        stages[section.name] = stage.with_sampling(apply_sampling(stage.sampling, section.sampling))
+    pipeline = CascadePipeline.from_stages(stages)
+    pipeline.save_pretrained(
+        out,
+        dtype=dtypes[dtype],
+        card=card_text,
+        extra_files={"pipeline.yaml": _read_text(recipe_path)},
+    )
+    return pipeline
+
+
+def _default_run(section: PipelineStageSection, recipe_path: Path) -> Path:
+    """Where `cascade train` puts the stage of a recipe unless told otherwise."""
+    found = find_recipe(section.recipe, "stages", beside=recipe_path)
+    return Path("runs") / load_stage_recipe(found).name
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}).") from error

@@ -1,0 +1,105 @@
+"""The stage that a recipe describes, with new weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from cascade.conditioning.condition import Condition, Vocabulary
+from cascade.conditioning.kinds import CONDITIONS
+from cascade.contract import Contract
+from cascade.data.training_images import check_crop
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import RecipeError
+from cascade.recipe.sections import Section, StageRecipe
+from cascade.sampling.settings import SamplingSettings
+from cascade.space import Space
+from cascade.training.objectives.table import make_objective
+
+
+def build_stage(
+    recipe: StageRecipe, vocabulary: Vocabulary, process: NoiseProcess | None = None
+) -> DiffusionStage:
+    """Make the stage that a recipe describes, with new weights.
+
+    Args:
+        recipe: of the stage.
+        vocabulary: collects the class names of label fields from the data.
+        process: made from the recipe too if it is None.
+
+    Raises:
+        CascadeError: if its parts do not go together.
+    """
+    return DiffusionStage.build(
+        Contract(Space(**recipe.space.model_dump()), build_conditions(recipe, vocabulary)),
+        process or build_process(recipe),
+        network=recipe.network.kind,
+        network_options=recipe.network.model_dump(exclude={"kind"}),
+        sampling=apply_sampling(SamplingSettings(), recipe.sampling),
+    )
+
+
+def build_conditions(recipe: StageRecipe, vocabulary: Vocabulary) -> tuple[Condition, ...]:
+    """Make the conditions of a recipe, in the order of the table of kinds."""
+    options = {name: getattr(recipe.condition, name, None) for name in CONDITIONS}
+    return tuple(
+        CONDITIONS[name].of_recipe(each, vocabulary)
+        for name, each in options.items()
+        if each is not None
+    )
+
+
+def build_process(recipe: StageRecipe) -> NoiseProcess:
+    """Make the noise process that a recipe describes."""
+    diffusion = recipe.diffusion.model_dump()
+    schedule_keys = ("train_steps", "shift", "zero_terminal_snr")
+    schedule = NoiseSchedule(
+        diffusion.pop("schedule"), **{key: diffusion.pop(key) for key in schedule_keys}
+    )
+    return NoiseProcess(schedule, **diffusion)
+
+
+def apply_sampling(settings: SamplingSettings, section: Section) -> SamplingSettings:
+    """Change the settings as the sampling section of a recipe states.
+
+    Raises:
+        ContractError: for a value that does not fit.
+    """
+    return settings.changed(**section.model_dump())
+
+
+def check_stage(recipe: StageRecipe) -> DiffusionStage:
+    """Build the stage of a recipe without weights in memory, and check all its numbers.
+
+    Raises:
+        CascadeError: if it cannot be built.
+    """
+    process = build_process(recipe)  # not on the meta device: its numbers are checked
+    with torch.device("meta"):
+        stage = build_stage(recipe, _any_name, process)
+    stage.check_settings(stage.sampling)
+    make_objective(recipe.train.objective).check(stage)
+    check_crop(recipe.data.crop_px, stage.contract)
+    check_crop_suits_network(recipe, stage)
+    return stage
+
+
+def check_crop_suits_network(recipe: StageRecipe, stage: DiffusionStage) -> None:
+    """Check that the network takes crops of the recipe's size.
+
+    Raises:
+        RecipeError: if it does not.
+    """
+    crop_px, multiple_px = recipe.data.crop_px, stage.network.size_multiple_px
+    if crop_px is not None and crop_px % multiple_px:
+        raise RecipeError(
+            f"data.crop_px must be a multiple of {multiple_px} for this network, got {crop_px}."
+        )
+
+
+def _any_name(fields: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """A vocabulary for a check without data."""
+    return {field: [f"any {field}"] for field in fields}

@@ -1,0 +1,117 @@
+"""The trainer of a stage recipe."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from cascade.building.pipelines import find_stage
+from cascade.building.stages import build_stage, check_crop_suits_network
+from cascade.data.generated_images import GeneratedImages
+from cascade.data.sources import open_source
+from cascade.data.training_images import TrainingImages
+from cascade.errors import RecipeError
+from cascade.recipe.reading import dump_recipe, load_stage_recipe
+from cascade.recipe.sections import StageRecipe
+from cascade.saving.atomic import atomic_file
+from cascade.stage_kinds import load_stage
+from cascade.training.checkpoint import checkpoints
+from cascade.training.generated_pool import generated_pool
+from cascade.training.processes import make_accelerator, together
+from cascade.training.run_folder import check_same_run, flat
+from cascade.training.settings import TrainingSettings
+from cascade.training.starting_point import start_from
+from cascade.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def build_trainer(
+    recipe: StageRecipe, out: Path, *, report: Callable[[dict[str, float]], None] | None = None
+) -> Trainer:
+    """Make everything that training a recipe needs.
+
+    Args:
+        recipe: of the stage.
+        out: folder of the run.
+        report: see `Trainer`.
+
+    Raises:
+        CascadeError: if recipe, data and folder do not go together.
+    """
+    make_accelerator()
+    with together():
+        _check_same_network(out, recipe)
+    data = recipe.data.model_dump()
+    opening = {key: data.pop(key) for key in ("path", "only", "name_pattern", "cache_dir")}
+    with together():
+        source = open_source(**opening)
+        torch.manual_seed(recipe.train.seed)
+        stage = build_stage(recipe, source.vocabulary)
+        check_crop_suits_network(recipe, stage)
+        images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
+        if recipe.train.init_from is not None and not checkpoints(out / "checkpoints"):
+            start_from(stage, load_stage(find_stage(Path(recipe.train.init_from))))
+    images.generated = build_pool(recipe, images, out / "generated")
+    settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from"}))
+    trainer = Trainer(stage, images, out, settings, report=report)
+    with together():
+        if trainer.accelerator.is_main_process:
+            if trainer.state.images_seen > 0:
+                _tell_changes(out / "recipe.yaml", recipe)
+            with atomic_file(out / "recipe.yaml") as temporary:
+                temporary.write_text(dump_recipe(recipe), encoding="utf-8")
+    return trainer
+
+
+def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> GeneratedImages | None:
+    """Have the previous stage make images, if a condition of the recipe asks for them."""
+    for name, options in recipe.condition:
+        generated = getattr(options, "generated", None)
+        if generated is None or generated.fraction == 0:
+            continue
+        with together():
+            if generated.by is None:
+                raise RecipeError(
+                    f"condition.{name}.generated.fraction needs condition.{name}.generated.by: the "
+                    "run or the stage that makes the images."
+                )
+            previous = load_stage(find_stage(Path(generated.by)))
+        return generated_pool(
+            previous,
+            images,
+            folder,
+            condition=name,
+            count=generated.images,
+            fraction=generated.fraction,
+            strength=generated.strength,
+        )
+    return None
+
+
+def _check_same_network(out: Path, recipe: StageRecipe) -> None:
+    """Name the keys of the network that differ; the weights alone could not."""
+    if not checkpoints(out / "checkpoints"):
+        return
+    try:
+        before = load_stage_recipe(out / "recipe.yaml")
+    except RecipeError:  # of another version
+        return
+    if before.name == recipe.name:
+        networks = [{"network": each.network.model_dump(mode="json")} for each in (before, recipe)]
+        check_same_run(out, *networks)
+
+
+def _tell_changes(before: Path, recipe: StageRecipe) -> None:
+    """Log what a resumed run does otherwise than its last part; all of it may change."""
+    try:
+        old = flat(load_stage_recipe(before).model_dump(mode="json"))
+    except RecipeError:  # of another version
+        return
+    new = flat(recipe.model_dump(mode="json"))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            logger.info("going on with %s=%s, which was %s.", key, new.get(key), old.get(key))

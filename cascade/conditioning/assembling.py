@@ -1,0 +1,48 @@
+"""The signals of all conditions of a stage, for training, for sampling, and for guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cascade.conditioning.batch import Batch
+from cascade.conditioning.condition import Condition
+from cascade.conditioning.inputs import Request
+from cascade.conditioning.signals import Signals
+from cascade.diffusion.noise import SeededNoise
+from cascade.space import Space
+
+
+def training_signals(conditions: Sequence[Condition], batch: Batch, space: Space) -> Signals:
+    """What a network is told about a training batch; each condition has its own random stream.
+
+    Raises:
+        ContractError: if the batch lacks something.
+    """
+    signals = Signals()
+    for each in conditions:
+        noise = SeededNoise(batch.seeds, f"train {each.name}", device=batch.images.device)
+        signals = signals.merged(each.of_batch(batch, space, noise))
+    return signals
+
+
+def request_signals(conditions: Sequence[Condition], request: Request) -> Signals:
+    """What a network is told when it samples.
+
+    Raises:
+        ContractError: if an input is missing or does not fit.
+    """
+    signals = Signals()
+    for each in conditions:
+        signals = signals.merged(each.of_request(request))
+    return signals
+
+
+def without_conditions(conditions: Sequence[Condition], signals: Signals) -> Signals:
+    """The same signals without the conditions that training drops; all others are shared."""
+    for each in conditions:
+        if each.drop > 0:
+            own = signals.only(each.name)
+            signals = signals.merged(each.absent(own))
+            if own.channels:
+                signals = signals.unseen()
+    return signals

@@ -1,0 +1,101 @@
+"""Inputs: what a user gives for a batch of images; it goes unchanged through a whole chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cascade.diffusion.noise import SeededNoise
+from cascade.errors import ContractError
+from cascade.space import Size, Space
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Values by the name of the input, such as `image` or `labels`.
+
+    Attributes:
+        values: each a tensor (B, …) or a sequence of B entries. Every condition reads its own at
+            the size of its own stage.
+
+    Raises:
+        ContractError: if values are for different numbers of images.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        present = {name: value for name, value in self.values.items() if value is not None}
+        object.__setattr__(self, "values", present)
+        counts = {name: len(value) for name, value in present.items()}
+        if len(set(counts.values())) > 1:
+            text = ", ".join(f"{count} for {name}" for name, count in counts.items())
+            raise ContractError(f"inputs must be for the same number of images, got {text}.")
+
+    def get(self, name: str) -> Any:
+        """The value of an input, or None."""
+        return self.values.get(name)
+
+    def check_count(self, count: int) -> None:
+        """Check that every input is for that many images.
+
+        Raises:
+            ContractError: if one is not.
+        """
+        for name, value in self.values.items():
+            if len(value) != count:
+                raise ContractError(f"got {len(value)} entries of {name} for {count} seeds.")
+
+    def part(self, places: slice) -> Inputs:
+        """The inputs of some of the images."""
+        return Inputs({name: value[places] for name, value in self.values.items()})
+
+    def only(self, names: Sequence[str]) -> Inputs:
+        """The inputs of these names."""
+        return Inputs({name: value for name, value in self.values.items() if name in names})
+
+    def with_value(self, name: str, value: Tensor | Sequence[Any] | None) -> Inputs:
+        """The same inputs with one more, or one replaced."""
+        return Inputs({**self.values, name: value})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One call of a stage, as its conditions see it.
+
+    Attributes:
+        inputs: of the user.
+        previous: (B, C, h, w) in [-1, 1], what the stage before gave; None for the first stage of a
+            run, which takes the user's `image`.
+        space: that the stage gives.
+        size_px: height and width of the canvas, which may be a little larger than the result: the
+            network takes only multiples of some size.
+        augmentation_level: noise on conditioning images, in [0, 1].
+        noise: one random stream per image, on the device where signals are made.
+    """
+
+    inputs: Inputs
+    previous: Tensor | None
+    space: Space
+    size_px: Size
+    augmentation_level: float
+    noise: SeededNoise
+
+    @property
+    def count(self) -> int:
+        """Number B of images."""
+        return len(self.noise)
+
+    @property
+    def device(self) -> torch.device:
+        """Where signals are made."""
+        return self.noise.device
+
+    @property
+    def image(self) -> Tensor | None:
+        """What the stage before gave, or else the user's image."""
+        return self.inputs.get("image") if self.previous is None else self.previous

@@ -1,0 +1,105 @@
+"""Noise-conditioning augmentation: a conditioning image with noise at a level that is embedded.
+
+After CDM (Ho et al. 2021, arXiv 2106.15282, section 4): Gaussian noise is drawn once per image, and
+the network is told its level. Training and sampling share these functions.
+
+Shapes: B batch, C channels, h and w pixels of the conditioning image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cascade.conditioning.inputs import Request
+from cascade.conditioning.signals import ChannelSignal, Signals
+from cascade.diffusion.noise import SeededNoise
+from cascade.errors import ContractError
+from cascade.space import Size
+
+Range = tuple[float, float]
+
+
+def augment(images: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+    """Noise a conditioning image at a level, keeping the variance.
+
+    Args:
+        images: (B, C, h, w) in [-1, 1], at their own small size.
+        level: (B,) in [0, 1]: 0 leaves the image unchanged, 1 is pure noise.
+        noise: (B, C, h, w) standard normal, drawn once per image.
+
+    Returns:
+        cos(pi/2 level) images + sin(pi/2 level) noise, (B, C, h, w).
+    """
+    angle = (level * math.pi / 2).view(-1, 1, 1, 1).to(images.dtype)
+    return torch.cos(angle) * images + torch.sin(angle) * noise
+
+
+def noised_image(
+    name: str, image: Tensor, level: Tensor, noise: SeededNoise, *, scale: int
+) -> Signals:
+    """The signals of an augmented image: the image as channels, its level as a vector.
+
+    Args:
+        name: of the condition.
+        image: (B, C, h, w) in [-1, 1].
+        level: (B,) in [0, 1].
+        noise: the condition's random stream of each image.
+        scale: of the result to the image.
+    """
+    augmented = augment(image, level, noise.normal(*image.shape[1:]).to(image.device))
+    return Signals(channels={name: ChannelSignal(augmented, scale)}, vectors={name: level})
+
+
+def noised_request(name: str, image: Tensor, request: Request, *, scale: int) -> Signals:
+    """The same when sampling: one level for all images, padded to the canvas."""
+    padded = pad_to(image, request.size_px, scale)
+    level = torch.full((request.count,), request.augmentation_level, device=image.device)
+    return noised_image(name, padded, level, request.noise, scale=scale)
+
+
+def draw_level(augmentation_range: Range, noise: SeededNoise) -> Tensor:
+    """A level of each image, (B,), uniform in the range."""
+    low, high = augmentation_range
+    return low + (high - low) * noise.uniform().view(-1)
+
+
+def without_image(signals: Signals) -> Signals:
+    """Zero images at level 1, that of pure noise, which says that they tell nothing."""
+    return Signals(
+        channels={
+            name: ChannelSignal(torch.zeros_like(each.image), each.scale)
+            for name, each in signals.channels.items()
+        },
+        vectors={name: torch.ones_like(level) for name, level in signals.vectors.items()},
+    )
+
+
+def dropped(signals: Signals, absent: Signals, drop: float, noise: SeededNoise) -> Signals:
+    """Take the absent signals for each image with probability `drop`."""
+    return signals.replaced(noise.uniform().view(-1) < drop, absent)
+
+
+def pad_to(image: Tensor, size_px: Size, scale: int) -> Tensor:
+    """Repeat the last row and column of (B, C, h, w) until `scale` times its size is a canvas's."""
+    height, width = (side // scale for side in size_px)
+    below, beside = height - image.shape[-2], width - image.shape[-1]
+    if below == beside == 0:
+        return image
+    return F.pad(image, (0, beside, 0, below), mode="replicate")
+
+
+def check_range(augmentation_range: Range) -> None:
+    """Check the range of levels.
+
+    Raises:
+        ContractError: if it is not 0 <= low <= high <= 1.
+    """
+    low, high = augmentation_range
+    if not 0 <= low <= high <= 1:
+        raise ContractError(
+            f"augmentation_range must be 0 <= low <= high <= 1, got ({low}, {high})."
+        )

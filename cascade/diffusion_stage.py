@@ -1,0 +1,286 @@
+"""DiffusionStage: a network and its noise process, from noise and conditions to images.
+
+Shapes: B images, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from cascade.conditioning.assembling import request_signals, without_conditions
+from cascade.conditioning.inputs import Inputs, Request
+from cascade.conditioning.signals import Signals
+from cascade.contract import Contract
+from cascade.devices import Precision, autocast
+from cascade.diffusion.noise import SeededNoise
+from cascade.diffusion.process import NoiseProcess
+from cascade.errors import CascadeError, ContractError, WeightsError
+from cascade.networks.backbones import NetworkShape, build_network
+from cascade.networks.stage_network import as_network
+from cascade.sampling.canvas import CanvasNoise, new_canvas
+from cascade.sampling.memory import TILE_PX, fitting_tile_px
+from cascade.sampling.samplers.sampler import Sampler
+from cascade.sampling.settings import SamplingSettings
+from cascade.sampling.tiles import TiledNetwork, Tiling
+from cascade.sampling.walk import walk
+from cascade.saving.model_card import StageSummary
+from cascade.saving.stage_folder import (
+    read_diffusion_stage,
+    write_network,
+    write_scheduler,
+)
+from cascade.stage import Run, Stage
+
+
+@final
+class DiffusionStage(Stage):
+    """A network, its noise process and its contract.
+
+    Args:
+        network: a `StageNetwork`, or any module that is called as `module(x_t, t, signals)`; see
+            `cascade.networks.stage_network`.
+        process: schedule, prediction, weighting.
+        contract: what it gives and what it is told.
+        sampling: how to sample unless a call says otherwise.
+
+    Raises:
+        ContractError: if the network has no room for a condition, or the process does not go with
+            the conditions.
+    """
+
+    kind = "diffusion"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        process: NoiseProcess,
+        contract: Contract,
+        *,
+        sampling: SamplingSettings | None = None,
+    ) -> None:
+        super().__init__(contract)
+        self.network = as_network(network)
+        self.process = process
+        self._sampling = sampling or SamplingSettings()
+        channels = contract.space.channels
+        outputs = channels * (2 if process.learned_variance else 1)
+        self.network.check(channels, outputs, contract.slots)
+        if process.residual is not None and not self._guesses:
+            raise ContractError(
+                "residual_std is for stages with an image that resembles the result, and that is "
+                "never dropped."
+            )
+        contract.check_augmentation_level(self._sampling.augmentation_level)
+
+    @classmethod
+    def build(
+        cls,
+        contract: Contract,
+        process: NoiseProcess,
+        *,
+        network: str = "unet",
+        network_options: Mapping[str, Any] | None = None,
+        embedding_dim: int = 256,
+        sampling: SamplingSettings | None = None,
+    ) -> DiffusionStage:
+        """Make a stage with a new, untrained network.
+
+        Args:
+            contract: what it gives and what it is told.
+            process: schedule, prediction, weighting.
+            network: `unet` or `transformer`.
+            network_options: keyword arguments of its `build`.
+            embedding_dim: length of the vector that the conditions share.
+            sampling: how to sample unless a call says otherwise.
+
+        Raises:
+            CascadeError: if the parts do not go together.
+        """
+        channels = contract.space.channels
+        shape = NetworkShape(
+            image_channels=channels,
+            out_channels=channels * (2 if process.learned_variance else 1),
+            size=contract.space.size,
+            slots=contract.slots,
+            embedding_dim=embedding_dim,
+        )
+        built = build_network(network, shape, network_options or {})
+        return cls(built, process, contract, sampling=sampling)
+
+    @property
+    def trunk(self) -> nn.Module:
+        return self.network.trunk
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        return self._sampling
+
+    def with_sampling(self, settings: SamplingSettings) -> DiffusionStage:
+        self.check_settings(settings)
+        other = copy.copy(self)
+        other._sampling = settings
+        return other
+
+    def default_tile_px(self) -> int:
+        """A network with attention keeps to the size that it was trained for."""
+        largest = self.space.longer_px if self.network.has_attention else TILE_PX
+        return fitting_tile_px(self.network.bytes_at_once, self.device, largest_px=largest)
+
+    @property
+    def _guesses(self) -> list[str]:
+        """Names of the images that resemble the result and are always there."""
+        return [each.name for each in self.conditions if each.resembles_result and not each.drop]
+
+    # ---- the network ----------------------------------------------------------------------------
+
+    def predict(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
+        """What the stage says of noisy images, in the quantity that its process predicts.
+
+        Args:
+            x_t: (B, C, H, W).
+            t: (B,) timesteps.
+            signals: of the conditions.
+
+        Returns:
+            (B, C, H, W), or 2 C channels with learned variances.
+        """
+        residual = self.process.residual
+        signals = signals.enlarged()
+        if residual is None:
+            return self.network(x_t, t, signals)
+        base = signals.channels[self._guesses[0]].image
+        output = self.network(residual.network_input(x_t, base, t), t, signals)
+        return residual.x0(output.float(), x_t, base, t)
+
+    # ---- sampling -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def run(
+        self,
+        seeds: Sequence[int],
+        inputs: Inputs | None = None,
+        previous: Tensor | None = None,
+        run: Run | None = None,
+    ) -> Tensor:
+        inputs, run = inputs or Inputs(), run or Run()
+        settings = run.settings or self.sampling
+        sampler = self._sampler_for(settings)
+        self.contract.check_inputs(inputs)
+        self._check_counts(len(seeds), inputs, previous)
+        height, width = self.contract.result_size(inputs, previous)
+        grid = math.lcm(self.contract.scale, self.network.size_multiple_px)
+        size = (math.ceil(height / grid) * grid, math.ceil(width / grid) * grid)
+        tiling = Tiling(size, grid, run.tiles, len(seeds))
+        device = self.device if tiling.is_whole else torch.device("cpu")
+        noise = SeededNoise(seeds, run.stream, device=device)
+        request = Request(
+            inputs=inputs,
+            previous=previous,
+            space=self.space,
+            size_px=size,
+            augmentation_level=settings.augmentation_level,
+            noise=noise,
+        )
+        signals = request_signals(self.conditions, request)
+        network = self._tiled(signals, tiling, settings, run.precision)
+        noise.temperature = settings.temperature
+        canvas = new_canvas((len(seeds), self.space.channels, *size))  # (B, C, H, W)
+        noise.fill_normal(canvas)
+        fresh = CanvasNoise(noise, canvas.shape)
+        images = walk(sampler, network, canvas.to(device), fresh, run.hooks)
+        return images[..., :height, :width].clamp_(-1, 1)
+
+    def _tiled(
+        self, signals: Signals, tiling: Tiling, settings: SamplingSettings, precision: Precision
+    ) -> TiledNetwork:
+        """The guided network over the canvas."""
+        if precision == "auto" and self.dtype != torch.float32:
+            precision = "fp32"  # the weights have a precision of their own
+        guidance = settings.guide
+
+        def model(x_t: Tensor, t: int, signals: Signals) -> Tensor:
+            times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
+            with autocast(self.device, precision):
+                if not guidance.applies(self.process.schedule.alpha_bar_at(t)):
+                    return self.predict(x_t, times, signals)
+                without = without_conditions(self.conditions, signals)
+                return guidance.output(self.predict, x_t, times, signals, without)
+
+        def prepare(signals: Signals) -> Signals:
+            with autocast(self.device, precision):
+                return self.network.prepared(signals)
+
+        return TiledNetwork(model, prepare, signals, tiling, self.device)
+
+    def _check_counts(self, count: int, inputs: Inputs, previous: Tensor | None) -> None:
+        inputs.check_count(count)
+        if previous is not None and len(previous) != count:
+            raise ContractError(f"got {len(previous)} images to start from for {count} seeds.")
+        if previous is not None and not self.contract.needs_image:
+            raise ContractError("this stage is a base stage and takes no image.")
+
+    def check_settings(self, settings: SamplingSettings) -> None:
+        self._sampler_for(settings)
+
+    def _sampler_for(self, settings: SamplingSettings) -> Sampler:
+        """The sampler of one batch, if the stage can sample like this."""
+        self.contract.check_augmentation_level(settings.augmentation_level)
+        if settings.temperature != 1 and not self.contract.needs_image:
+            raise ContractError(
+                f"temperature {settings.temperature} is for stages that take an image; without one "
+                "only noise of 1 is what the stage was trained on."
+            )
+        if settings.guidance != 1 and not self.contract.droppable:
+            raise ContractError(
+                f"guidance {settings.guidance} needs a condition that training dropped now and "
+                "then; use guidance 1."
+            )
+        return settings.make_sampler(self.process)
+
+    def summary(self) -> StageSummary:
+        return StageSummary(
+            takes=self.contract.description,
+            gives=self.space.size_text,
+            network=self.network.kind,
+            parameters=sum(each.numel() for each in self.parameters()),
+            predicts=self.process.prediction,
+            sampling=self.sampling,
+            facts={key: text for each in self.conditions for key, text in each.facts().items()},
+        )
+
+    # ---- saving and loading ---------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "network": {"kind": self.network.kind, **self.network.config()},
+            "contract": self.contract.to_dict(),
+            "schedule": self.process.schedule.config(),
+            "process": self.process.config(),
+            "sampling": self.sampling.to_dict(),
+        }
+
+    def write_weights(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+        write_network(self.network, folder, dtype=dtype)
+        write_scheduler(folder, self.process, self.sampling)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> DiffusionStage:
+        """Load a stage that `save_pretrained` wrote, on the CPU, in float32.
+
+        Raises:
+            WeightsError: if the folder is missing, incomplete, damaged, or not such a stage.
+        """
+        arguments = read_diffusion_stage(Path(folder))
+        try:
+            return cls(**arguments).eval()
+        except CascadeError as error:  # its parts are right, but do not go together
+            raise WeightsError(
+                f"{Path(folder) / 'stage.json'} does not describe a stage: {error}"
+            ) from error

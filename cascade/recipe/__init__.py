@@ -1,0 +1,1 @@
+"""Recipes: the readable YAML files that describe a stage or a pipeline."""

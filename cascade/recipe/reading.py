@@ -1,0 +1,166 @@
+"""Reading recipes: YAML by OmegaConf, `key=value` overrides merged, all of it checked by pydantic.
+
+A recipe holds values only: no import paths, nothing that runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from yaml import YAMLError
+
+from cascade.errors import RecipeError, nearest
+from cascade.recipe.finding import find_any_recipe
+from cascade.recipe.sections import PipelineRecipe, Section, StageRecipe
+
+Recipe = TypeVar("Recipe", bound=Section)
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def load_stage_recipe(path: Path, overrides: Sequence[str] = ()) -> StageRecipe:
+    """Read and check the recipe of a stage.
+
+    Args:
+        path: of the YAML file.
+        overrides: such as `train.batch_size=32`.
+
+    Raises:
+        RecipeError: naming file, key, what was expected and the nearest valid key.
+    """
+    return _load(path, overrides, StageRecipe)
+
+
+def load_pipeline_recipe(path: Path, overrides: Sequence[str] = ()) -> PipelineRecipe:
+    """Read and check the recipe of a pipeline; as `load_stage_recipe`."""
+    return _load(path, overrides, PipelineRecipe)
+
+
+def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> StageRecipe | PipelineRecipe:
+    """Find, read and check a recipe of either kind.
+
+    Raises:
+        RecipeError: as `find_any_recipe` and `load_stage_recipe`.
+    """
+    path = find_any_recipe(name)
+    kind = _read_yaml(path).get("kind")
+    if kind not in ("stage", "pipeline"):
+        raise RecipeError(f"{path}: key 'kind' must be 'stage' or 'pipeline', got {kind!r}.")
+    return _load(path, overrides, StageRecipe if kind == "stage" else PipelineRecipe)
+
+
+def dump_recipe(recipe: StageRecipe | PipelineRecipe) -> str:
+    """The whole recipe, defaults included, as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump(mode="json")))
+
+
+def _load(path: Path, overrides: Sequence[str], model: type[Recipe]) -> Recipe:
+    config = _read_yaml(path)
+    for override in overrides:
+        if "=" not in override or override.startswith("="):
+            raise RecipeError(
+                f"override {override!r} must be key=value, such as train.images=1000."
+            )
+    try:
+        merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=True)
+        return model.model_validate(values)
+    except TypeError as error:
+        raise RecipeError(
+            f"{path}: an override names a place inside a list; give the whole list, such as "
+            "network.channels=[64,128]."
+        ) from error
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        if isinstance(error, ValidationError):
+            raise RecipeError(_explain(path, error, model)) from error
+        raise RecipeError(f"{path}: {_one_line(error)}.") from error
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}).") from error
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise RecipeError(f"{path}: not valid YAML ({_one_line(error)}).") from error
+    if not isinstance(config, DictConfig):
+        raise RecipeError(f"{path}: a recipe must be a mapping of keys to values.")
+    return config
+
+
+def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:
+    """One line about the most telling fault, and how many more there are."""
+    faults = [fault for each in error.errors() for fault in _unfolded(each, model)]
+    # A recipe of the other kind lacks keys, and so does one in which a key is misspelt.
+    first = min(faults, key=lambda f: (f["loc"] != ("kind",), f["type"] not in UNKNOWN_KEY))
+    location = [str(part) for part in first["loc"] if part not in ("unet", "transformer")]
+    key = ".".join(location)
+    if first["type"] in UNKNOWN_KEY:
+        known = _known_keys(first["model"], first["inner"][:-1])
+        text = f"unknown key {key!r}; {nearest(location[-1], known)}"
+    elif first["type"] == "missing":
+        text = f"key {key!r} is missing"
+    else:
+        text = f"key {key!r}: {first['msg'].lower()}, got {first['input']!r}"
+    more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"{path}: {text}{more}"
+
+
+def _unfolded(fault: Any, model: type[Section]) -> list[dict[str, Any]]:
+    """The faults inside a section that was checked on its own, with their places in the recipe."""
+    if fault["type"] != "nested":
+        return [{**fault, "model": model, "inner": fault["loc"]}]
+    outer, inner = fault["loc"], fault["ctx"]
+    return [
+        {**each, "loc": (*outer, *each["loc"]), "model": inner["model"], "inner": each["loc"]}
+        for each in inner["faults"]
+    ]
+
+
+def _known_keys(model: type[Section], location: Sequence[int | str]) -> list[str]:
+    """Names of the keys of the section at a location of a pydantic error."""
+    current: Any = model
+    for part in location:
+        options = _section_options(current)
+        if isinstance(part, int):
+            continue
+        by_kind = {_kind_of(option): option for option in options}
+        if part in by_kind:
+            current = by_kind[part]
+            continue
+        for option in options:
+            if part in _fields(option):
+                current = _fields(option)[part]
+    return [name for option in _section_options(current) for name in _fields(option)]
+
+
+def _section_options(annotation: Any) -> list[Any]:
+    """The sections, or dataclasses of values, that an annotation allows."""
+    if isinstance(annotation, type) and (
+        issubclass(annotation, Section) or is_dataclass(annotation)
+    ):
+        return [annotation]
+    if get_origin(annotation) in (Annotated, Union, list) or get_args(annotation):
+        return [option for part in get_args(annotation) for option in _section_options(part)]
+    return []
+
+
+def _fields(option: Any) -> dict[str, Any]:
+    """The annotations of the keys of a section or a dataclass."""
+    if is_dataclass(option):
+        return get_type_hints(option)
+    return {name: field.annotation for name, field in option.model_fields.items()}
+
+
+def _kind_of(option: Any) -> str | None:
+    kind = _fields(option).get("kind")
+    return get_args(kind)[0] if kind is not None else None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

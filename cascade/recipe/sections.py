@@ -1,0 +1,247 @@
+"""The sections of a recipe and their keys. Config objects stop here.
+
+The keys of conditions and of sampling settings are declared by their own classes, and read from
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from cascade.conditioning.kinds import CONDITIONS
+from cascade.sampling.samplers.diffusers_sampler import DiffusersOptions
+from cascade.sampling.samplers.table import SAMPLERS
+from cascade.sampling.settings import SamplingSettings
+
+
+def _no_boolean(value: Any) -> Any:
+    """Python counts with booleans, and pydantic lets it: true would be 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "input should be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+Side = Annotated[Whole, Field(gt=0)]
+_NUMBERS: dict[Any, Any] = {int: Whole, float: Number}
+Beta = Annotated[Number, Field(ge=0, lt=1)]
+Share = Annotated[Number, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+class SpaceSection(Section):
+    """What the stage gives; see `cascade.space.Space`."""
+
+    size_px: Side | tuple[Side, Side]
+    channels: Whole = Field(default=3, gt=0)
+    range: tuple[Number, Number] = (0.0, 255.0)
+    unit: str = ""
+    resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"
+
+
+class UNetSection(Section):
+    """diffusers' U-Net."""
+
+    kind: Literal["unet"]
+    patch_size: Whole = Field(default=1, gt=0)
+    channels: list[Annotated[Whole, Field(gt=0)]] = Field(default=[64, 128, 256], min_length=1)
+    blocks: Whole = Field(default=2, gt=0, le=100)
+    attention: list[bool] | None = None
+    encoder_channels: Whole = Field(default=0, ge=0, le=10_000)
+
+
+class TransformerSection(Section):
+    """Our pixel transformer."""
+
+    kind: Literal["transformer"]
+    patch_size: Whole = Field(default=8, gt=0)
+    width: Whole = Field(default=256, gt=0)
+    depth: Whole = Field(default=8, gt=0, le=1000)
+    fine_width: Whole = Field(default=128, gt=0)
+    fine_depth: Whole = Field(default=2, ge=0, le=1000)
+    head_channels: Whole = Field(default=24, gt=0)
+
+
+class DiffusionSection(Section):
+    """The noise process."""
+
+    schedule: Literal["cosine", "linear"] = "cosine"
+    train_steps: Whole = Field(default=1000, ge=2, le=100_000)
+    shift: Number = Field(default=1.0, gt=0)
+    zero_terminal_snr: bool = False
+    prediction: Literal["eps", "x0", "v"] = "v"
+    weighting: Literal["uniform", "min_snr", "velocity", "residual"] = "uniform"
+    min_snr_gamma: Number = Field(default=5.0, gt=0)
+    timesteps: Literal["uniform", "logit_normal", "last"] = "uniform"
+    logit_mean: Number = -0.8
+    logit_std: Number = Field(default=0.8, gt=0)
+    learned_variance: bool = False
+    residual_std: Number | None = Field(default=None, gt=0)
+
+
+class DataSection(Section):
+    """Where the images are and how they are cut."""
+
+    path: str
+    only: dict[str, list[str]] = {}
+    crop_px: Whole | None = Field(default=None, gt=0)
+    flip: bool = True
+    cache_mib: Whole = Field(default=1024, ge=0)
+    max_broken_share: Number = Field(default=0.01, ge=0, le=1)
+    name_pattern: str | None = None
+    cache_dir: str | None = None
+
+
+class TrainSection(Section):
+    """How the stage is trained."""
+
+    objective: str = "denoising"
+    images: Whole = Field(default=1_000_000, gt=0)
+    batch_size: Whole = Field(default=64, gt=0)
+    accumulation_steps: Whole = Field(default=1, gt=0)
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    learning_rate: Number = Field(default=3e-4, gt=0)
+    muon_learning_rate: Number = Field(default=0.02, gt=0)
+    weight_decay: Number = Field(default=0.0, ge=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
+    warmup_images: Whole = Field(default=10_000, ge=0)
+    schedule: Literal["warmup_stable_decay", "constant", "linear", "cosine"] = "warmup_stable_decay"
+    decay_fraction: Number = Field(default=0.3, ge=0, le=1)
+    gradient_clip: Number = Field(default=1.0, gt=0)
+    ema_decay: Number = Field(default=0.9995, ge=0, lt=1)
+    snapshot_every_images: Whole = Field(default=0, ge=0)
+    max_bad_steps: Whole = Field(default=10, ge=0)
+    init_from: str | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
+    checkpoint_every_images: Whole = Field(default=50_000, gt=0)
+    keep_checkpoints: Whole = Field(default=2, gt=0)
+    sample_every_images: Whole = Field(default=50_000, ge=0)
+    sample_count: Whole = Field(default=16, gt=0)
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    workers: Whole = Field(default=0, ge=0)
+
+
+def condition_section() -> type[Section]:
+    """The section of conditions: a key for each kind, whose values its class declares."""
+    options = {
+        name: Annotated[kind.recipe | None, _no_booleans(kind.recipe)]
+        for name, kind in CONDITIONS.items()
+    }
+    return create_model(
+        "ConditionSection",
+        __base__=Section,
+        **{name: (each, None) for name, each in options.items()},  # pyright: ignore
+    )
+
+
+def sampling_section() -> type[Section]:
+    """The section of sampling settings and of the options of all samplers; None is "as it was"."""
+    classes = [SamplingSettings, *(kind.Options for kind in SAMPLERS.values()), DiffusersOptions]
+    types = {
+        name: _NUMBERS.get(annotation, annotation)
+        for each in classes
+        for name, annotation in get_type_hints(each).items()
+        if name != "options"
+    }
+    return create_model(
+        "SamplingSection",
+        __base__=Section,
+        **{name: (each | None, None) for name, each in types.items()},  # pyright: ignore
+    )
+
+
+def _by(section: Callable[[], type[Section]]) -> Any:
+    """Checks a value by a section that is made when a recipe is read, so that it knows all kinds.
+
+    Raises:
+        PydanticCustomError: of the type `nested`, with the first fault of the section.
+    """
+
+    def check(value: Any) -> Section:
+        try:
+            return section().model_validate({} if value is None else value)
+        except ValidationError as error:
+            faults = error.errors()
+            raise PydanticCustomError(
+                "nested", "does not fit", {"faults": faults, "model": section()}
+            ) from error
+
+    return BeforeValidator(check)
+
+
+def _no_booleans(options: type) -> BeforeValidator:
+    """Python counts with booleans, and pydantic lets it: true would be 1."""
+
+    def check(value: Any) -> Any:
+        hints = get_type_hints(options)
+        for name, each in value.items() if isinstance(value, dict) else ():
+            if isinstance(each, bool) and hints.get(name, bool) is not bool:
+                raise PydanticCustomError("number", "input should hold numbers, not true or false")
+        return value
+
+    return BeforeValidator(check)
+
+
+ConditionValues = Annotated[Any, _by(condition_section)]
+SamplingValues = Annotated[Any, _by(sampling_section)]
+
+
+class StageRecipe(Section):
+    """One trainable stage."""
+
+    kind: Literal["stage"]
+    name: str
+    description: str = ""
+    space: SpaceSection
+    condition: ConditionValues = Field(default=None, validate_default=True)
+    network: Annotated[UNetSection | TransformerSection, Field(discriminator="kind")]
+    diffusion: DiffusionSection = DiffusionSection()
+    data: DataSection
+    train: TrainSection = TrainSection()
+    sampling: SamplingValues = Field(default=None, validate_default=True)
+
+
+class PipelineStageSection(Section):
+    """One stage of a pipeline: its name there, the recipe it is trained by, how it samples."""
+
+    name: str = Field(pattern=r"^[A-Za-z_]\w*$")
+    recipe: str
+    sampling: SamplingValues = Field(default=None, validate_default=True)
+
+
+class PipelineRecipe(Section):
+    """A chain of stages."""
+
+    kind: Literal["pipeline"]
+    name: str
+    description: str = ""
+    stages: list[PipelineStageSection] = Field(min_length=1)
+
+    @field_validator("stages")
+    @classmethod
+    def _names_differ(cls, stages: list[PipelineStageSection]) -> list[PipelineStageSection]:
+        names = [stage.name for stage in stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the names of the stages must differ, got {names}")
+        return stages

@@ -1,0 +1,40 @@
+"""Resizing and rounding images: one antialiased kernel per name, the same in training and sampling.
+
+Shapes: B images, C channels, h and w pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+ResizeKernel = Literal["bicubic", "bilinear", "area", "nearest"]
+
+
+def resize(images: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Tensor:
+    """Resize with an antialiased kernel.
+
+    Args:
+        images: (B, C, h, w) in [-1, 1].
+        size_px: height and width of the result.
+        kernel: `area` averages exactly when it shrinks by a whole factor and repeats pixels when it
+            enlarges.
+
+    Returns:
+        (B, C, *size_px), clamped to [-1, 1] because bicubic overshoots.
+    """
+    if tuple(images.shape[-2:]) == tuple(size_px):
+        return images
+    if kernel in ("area", "nearest"):
+        return F.interpolate(images, size=size_px, mode=kernel)
+    if size_px[1] == 1 < size_px[0]:  # torch 2.14 gives every row of a column the first value
+        return resize(images.transpose(-2, -1), (1, size_px[0]), kernel).transpose(-2, -1)
+    return F.interpolate(images, size=size_px, mode=kernel, antialias=True).clamp(-1, 1)
+
+
+def quantise(images: Tensor, levels: int = 256) -> Tensor:
+    """Round images in [-1, 1] to evenly spaced values, 256 as in an 8-bit file by default."""
+    half = (levels - 1) / 2
+    return ((images.clamp(-1, 1) + 1) * half).round() / half - 1

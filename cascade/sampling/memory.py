@@ -1,0 +1,73 @@
+"""How large a tile may be in the memory that there is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from cascade.devices import is_out_of_memory
+from cascade.errors import ContractError
+
+TILE_PX = 512
+SMALLEST_TILE_PX = 64
+MOST_OF_MEMORY = 0.5
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
+
+
+def smaller_tiles_if_needed(
+    sample: Callable[[int], Result], tile_px: int, device: torch.device
+) -> Result:
+    """Sample with tiles that fit into memory; after a failure again with half the side.
+
+    Args:
+        sample: with tiles of the side that it is called with.
+        tile_px: the side to begin with.
+        device: where the network computes.
+
+    Raises:
+        ContractError: if not even the smallest tiles fit.
+    """
+    while True:
+        try:
+            return sample(tile_px)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if tile_px // 2 < SMALLEST_TILE_PX:
+            raise ContractError(
+                f"out of memory, even with tiles of {tile_px} px; close other programs, or make a "
+                "smaller picture."
+            )
+        tile_px //= 2
+        logger.warning("out of memory; trying again with tiles of %d px", tile_px)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def fitting_tile_px(
+    bytes_at_once: Callable[[int], int], device: torch.device, *, largest_px: int = TILE_PX
+) -> int:
+    """The side of tiles: the largest, halved until a tile fits into free memory.
+
+    Args:
+        bytes_at_once: memory that the network needs for a tile of a side.
+        device: where the network computes.
+        largest_px: the side to begin with.
+    """
+    side, free = largest_px, MOST_OF_MEMORY * free_bytes(device)
+    while side > SMALLEST_TILE_PX and bytes_at_once(side) > free:
+        side //= 2
+    return side
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free where the network computes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available

@@ -1,0 +1,55 @@
+"""DDPM: ancestral sampling (Ho et al. 2020, arXiv 2006.11239)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final, get_args
+
+from torch import Tensor
+
+from cascade.diffusion.noise import NoiseSource
+from cascade.errors import ContractError
+from cascade.sampling.samplers.sampler import PairSampler
+from cascade.sampling.steps import Variance, ddpm_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDPMOptions:
+    """Options of DDPM.
+
+    Attributes:
+        variance: `small` (the posterior's) or `large` (beta); learned variances take its place.
+
+    Raises:
+        ContractError: for any other variance.
+    """
+
+    variance: Variance = "small"
+
+    def __post_init__(self) -> None:
+        if self.variance not in get_args(Variance):
+            raise ContractError(
+                f"variance must be one of {get_args(Variance)}, got {self.variance!r}."
+            )
+
+
+@final
+class DDPM(PairSampler):
+    """Draws every step from the posterior."""
+
+    Options = DDPMOptions
+    options: DDPMOptions
+
+    def move(
+        self,
+        x0: Tensor,
+        x_t: Tensor,
+        pair: tuple[int, int],
+        noise: NoiseSource,
+        variance: Tensor | None,
+    ) -> Tensor:
+        t, t_prev = pair
+        fresh = noise.normal(*x_t.shape[1:]) if t_prev >= 0 else None
+        kind = self.options.variance
+        schedule = self.process.schedule
+        return ddpm_step(schedule, x_t, x0, t, t_prev, fresh, variance=kind, learned=variance)

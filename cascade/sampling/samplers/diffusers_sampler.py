@@ -1,0 +1,122 @@
+"""Any scheduler of diffusers as a sampler, given our schedule, thresholding and timesteps.
+
+It is fed with v predictions of thresholded images: every such scheduler understands v, and v exists
+where the SNR is zero, where eps does not.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from torch import Tensor
+
+from cascade.diffusion.noise import NoiseSource
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import LARGEST_BETA
+from cascade.errors import ContractError
+from cascade.sampling.samplers.sampler import Sampler, batch_of
+from cascade.sampling.thresholding import Thresholding
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusersOptions:
+    """Options of a scheduler of diffusers.
+
+    Attributes:
+        config: further keys of its configuration, such as `{"solver_order": 3}`.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@final
+class DiffusersSampler(Sampler):
+    """A scheduler of diffusers.
+
+    Args:
+        process: schedule and prediction of the stage.
+        steps: number of timesteps to visit; second-order schedulers call the network more often.
+        thresholding: how the predicted image is kept in range.
+        options: further configuration.
+        scheduler: name of a class of diffusers, such as `UniPCMultistepScheduler`.
+
+    Raises:
+        ContractError: if the scheduler cannot take the stage's schedule or that many steps.
+    """
+
+    Options = DiffusersOptions
+    options: DiffusersOptions
+
+    def __init__(
+        self,
+        process: NoiseProcess,
+        steps: int,
+        thresholding: Thresholding | None = None,
+        options: object | None = None,
+        *,
+        scheduler: str,
+    ) -> None:
+        super().__init__(process, steps, thresholding, options)
+        import diffusers
+
+        # Betas instead of a named schedule: several schedulers know no zero terminal SNR, and at an
+        # SNR of exactly zero their sigmas would be infinite.
+        config = {
+            "num_train_timesteps": process.schedule.train_steps,
+            "trained_betas": process.schedule.betas.clamp(max=LARGEST_BETA).tolist(),
+            "prediction_type": "v_prediction",
+            "timestep_spacing": "trailing",
+            "clip_sample": False,  # the image is thresholded here
+            **self.options.config,
+        }
+        scheduler_class = getattr(diffusers, scheduler)
+        keys = inspect.signature(scheduler_class.__init__).parameters
+        if not {"trained_betas", "prediction_type"} <= set(keys):
+            raise ContractError(
+                f"{scheduler} cannot be given the stage's noise schedule, or needs a package that "
+                "is not installed; use another sampler, such as ddim or unipc."
+            )
+        self.scheduler = scheduler_class(**{k: v for k, v in config.items() if k in keys})
+        self.scheduler.set_timesteps(steps)
+        if min(self.timesteps) < 0:  # its float arithmetic counts one step too many
+            total = process.schedule.train_steps
+            raise ContractError(
+                f"diffusers' {scheduler} cannot space {steps} of {total} timesteps evenly; use "
+                f"another number of steps, such as one that divides {total}."
+            )
+
+    @property
+    def timesteps(self) -> list[int]:
+        return [round(float(t)) for t in self.scheduler.timesteps]
+
+    @property
+    def by_strips(self) -> bool:
+        return False  # it counts its calls and remembers whole images
+
+    def start(self, noise: Tensor) -> Tensor:
+        return noise * float(self.scheduler.init_noise_sigma)
+
+    def noised(self, x0: Tensor, noise: Tensor, index: int) -> Tensor:
+        moment = self.scheduler.timesteps[index].expand(x0.shape[0])
+        return self.scheduler.add_noise(x0, noise, moment.to(x0.device))
+
+    def network_input(self, state: Tensor, index: int) -> Tensor:
+        return self.scheduler.scale_model_input(state, self.scheduler.timesteps[index])
+
+    def step(
+        self, output: Tensor, state: Tensor, index: int, noise: NoiseSource
+    ) -> tuple[Tensor, Tensor]:
+        prediction, _ = self.process.split(output)
+        x_t = self.network_input(state, index)
+        t = batch_of(self.timesteps[index], state)
+        x0 = self.predicted_x0(prediction, x_t, t)
+        alpha, sigma = self.process.schedule.alpha_sigma(t)
+        v = alpha * self.process.eps(x0, x_t, t) - sigma * x0
+        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
+        extra = {"generator": noise.generators} if takes_generator else {}
+        moved = self.scheduler.step(v, self.scheduler.timesteps[index], state, **extra)
+        is_last = index == len(self.scheduler.timesteps) - 1  # some would stop at timestep 0
+        return x0 if is_last else moved.prev_sample, x0

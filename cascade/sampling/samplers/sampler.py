@@ -1,0 +1,158 @@
+"""Sampler: one way from noise to an image, a call of the network at a time.
+
+Shapes: all images (B, C, H, W).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cascade.diffusion.noise import NoiseSource
+from cascade.diffusion.process import NoiseProcess
+from cascade.errors import ContractError
+from cascade.sampling.thresholding import Thresholding
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """A sampler without options of its own."""
+
+
+class Sampler(ABC):
+    """Made anew for every batch, because it may remember earlier steps.
+
+    Args:
+        process: schedule and prediction of the stage.
+        steps: number of timesteps to visit.
+        thresholding: how the predicted image is kept in range.
+        options: an instance of the class's `Options`.
+    """
+
+    Options: ClassVar[type] = NoOptions  # frozen; its fields are settings in recipes and commands
+
+    def __init__(
+        self,
+        process: NoiseProcess,
+        steps: int,
+        thresholding: Thresholding | None = None,
+        options: object | None = None,
+    ) -> None:
+        self.process = process
+        self.steps = steps
+        self.thresholding = thresholding or Thresholding()
+        self.options = options or self.Options()
+
+    @property
+    @abstractmethod
+    def timesteps(self) -> list[int]:
+        """The timestep of every call of the network, in order."""
+
+    @property
+    def by_strips(self) -> bool:
+        """Whether a step may be taken strip by strip: each pixel depends on no other one."""
+        return self.thresholding.by_pixel
+
+    @abstractmethod
+    def start(self, noise: Tensor) -> Tensor:
+        """Turn standard normal noise into the sampler's first state."""
+
+    @abstractmethod
+    def noised(self, x0: Tensor, noise: Tensor, index: int) -> Tensor:
+        """The state that clean images have before call `index`, with this noise in them."""
+
+    @abstractmethod
+    def network_input(self, state: Tensor, index: int) -> Tensor:
+        """The x_t that the network gets at call `index`."""
+
+    @abstractmethod
+    def step(
+        self, output: Tensor, state: Tensor, index: int, noise: NoiseSource
+    ) -> tuple[Tensor, Tensor]:
+        """Advance by one call.
+
+        Args:
+            output: of the network, with variance channels if they are learned.
+            state: what `start` or the last `step` returned.
+            index: of the call, from 0.
+            noise: source of fresh noise.
+
+        Returns:
+            The next state, and the predicted clean image; after the last call the state is x0.
+        """
+
+    def predicted_x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The clean image that a prediction implies, thresholded."""
+        return self.thresholding.apply(self.process.x0(prediction, x_t, t))
+
+
+class PairSampler(Sampler, ABC):
+    """Walks explicit pairs (t, t_prev), and derives eps anew from the thresholded image."""
+
+    @property
+    def timesteps(self) -> list[int]:
+        return self.process.schedule.sampling_timesteps(self.steps)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """(t, t_prev) of every step; the last t_prev is -1, the clean image."""
+        timesteps = self.timesteps
+        return list(zip(timesteps, [*timesteps[1:], -1], strict=True))
+
+    def start(self, noise: Tensor) -> Tensor:
+        return noise
+
+    def first_call(self, strength: float) -> int:
+        """The index of the first call when a given image is changed by `strength`, in (0, 1].
+
+        The strength is the share of the steps that are taken (SDEdit, Meng et al. 2021, arXiv
+        2108.01073); at 1 little is left of the image.
+
+        Raises:
+            ContractError: if the strength is out of range.
+        """
+        if not 0 < strength <= 1:
+            raise ContractError(f"strength must be above 0 and at most 1, got {strength}.")
+        return min(round((1 - strength) * self.steps), self.steps - 1)
+
+    def noised(self, x0: Tensor, noise: Tensor, index: int) -> Tensor:
+        return self.process.schedule.add_noise(x0, noise, batch_of(self.timesteps[index], x0))
+
+    def network_input(self, state: Tensor, index: int) -> Tensor:
+        return state
+
+    def step(
+        self, output: Tensor, state: Tensor, index: int, noise: NoiseSource
+    ) -> tuple[Tensor, Tensor]:
+        t, t_prev = self.pairs[index]
+        prediction, variance = self.process.split(output)
+        x0 = self.predicted_x0(prediction, state, batch_of(t, state))
+        return self.move(x0, state, (t, t_prev), noise, variance), x0
+
+    @abstractmethod
+    def move(
+        self,
+        x0: Tensor,
+        x_t: Tensor,
+        pair: tuple[int, int],
+        noise: NoiseSource,
+        variance: Tensor | None,
+    ) -> Tensor:
+        """Go from x_t at t to t_prev.
+
+        Args:
+            x0: the predicted clean image, thresholded.
+            x_t: the noisy image.
+            pair: t and t_prev; -1 stands for the clean image.
+            noise: source of fresh noise.
+            variance: what the network learned about it; None if it learned nothing.
+        """
+
+
+def batch_of(t: int, images: Tensor) -> Tensor:
+    """One timestep for each image of a batch: (B,) int64."""
+    return torch.full((images.shape[0],), t, dtype=torch.long, device=images.device)

@@ -1,0 +1,161 @@
+"""A network over a canvas of any size: whole, or in overlapping tiles without seams.
+
+The outputs of overlapping tiles are blended with weights that sum to one, and the canvas takes the
+step as a whole (MultiDiffusion, Bar-Tal et al. 2023, arXiv 2302.08113; Mixture of Diffusers,
+Jimenez 2023, arXiv 2302.02412). Tiles come row by row, so that besides the canvas only one row of
+tiles is in memory.
+
+Shapes: B images, C channels, H and W pixels of the canvas, P channels of the network's output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cascade.conditioning.signals import Signals
+from cascade.errors import ContractError
+from cascade.sampling.samplers.sampler import Sampler
+from cascade.sampling.spans import Span, spans
+from cascade.space import Size
+
+BATCH_PIXELS = 2**18
+Model = Callable[[Tensor, int, Signals], Tensor]
+Prepare = Callable[[Signals], Signals]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How large tiles are and how far they overlap, in pixels of the result.
+
+    Attributes:
+        tile_px: side of a tile.
+        overlap_px: the least by which neighbours overlap; None for a quarter of a tile.
+    """
+
+    tile_px: int
+    overlap_px: int | None = None
+
+
+class Tiling:
+    """Where the tiles lie on a canvas.
+
+    Args:
+        size_px: height and width of the canvas, multiples of the grid.
+        grid_px: corners of tiles lie on its multiples.
+        tiles: None for one that covers everything.
+        images: number B of images on the canvas.
+
+    Raises:
+        ContractError: if the sizes are out of range.
+    """
+
+    def __init__(self, size_px: Size, grid_px: int, tiles: Tiles | None, images: int) -> None:
+        tile_px = max(size_px) if tiles is None else tiles.tile_px
+        if tile_px < 1:
+            raise ContractError(f"tile_px must be at least 1, got {tile_px}.")
+        tile_px = math.ceil(tile_px / grid_px) * grid_px
+        overlap_px = None if tiles is None else tiles.overlap_px
+        overlap_px = tile_px // 4 if overlap_px is None else overlap_px
+        if not 0 <= overlap_px < tile_px:
+            raise ContractError(f"overlap_px must be from 0 to {tile_px - 1}, got {overlap_px}.")
+        self.rows = spans(size_px[0], tile_px, overlap_px, grid_px)
+        self.columns = spans(size_px[1], tile_px, overlap_px, grid_px)
+        at_once = max(1, BATCH_PIXELS // (tile_px**2 * images))
+        self.batches = [
+            self.columns[first : first + at_once] for first in range(0, len(self.columns), at_once)
+        ]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether one tile covers the canvas."""
+        return len(self.rows) == len(self.columns) == 1
+
+
+@dataclass(frozen=True)
+class TiledNetwork:
+    """A network over the tiles of a canvas.
+
+    Attributes:
+        model: the network's output (B, P, h, w) for x_t (B, C, h, w), a timestep, and signals.
+        prepare: does once for signals what the network would else do at every step.
+        signals: of the whole canvas.
+        tiling: where the tiles lie.
+        device: where the network computes.
+    """
+
+    model: Model
+    prepare: Prepare
+    signals: Signals
+    tiling: Tiling
+    device: torch.device
+
+    @property
+    def count(self) -> int:
+        """Number of strips in one step."""
+        return len(self.tiling.rows)
+
+    def outputs(
+        self, canvas: Tensor, sampler: Sampler, index: int
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """The outputs (B, P, rows, W) of call `index`, a strip of rows at a time, from the top.
+
+        A strip comes when no further tile reaches it, so that the caller may change the canvas.
+        """
+        rows = self.tiling.rows
+        if self.tiling.is_whole:
+            yield rows[0].pixels, self._output(canvas, sampler, index, self._prepared).float()
+            return
+        pending = torch.zeros(0)
+        for number, row in enumerate(rows):
+            strip = self._row(canvas, sampler, index, row)
+            strip *= row.weight[:, None]
+            if number:
+                strip[..., : pending.shape[-2], :] += pending
+            end = rows[number + 1].start if number + 1 < len(rows) else row.stop
+            done = end - row.start
+            pending = strip[..., done:, :].clone()
+            yield slice(row.start, end), strip[..., :done, :]
+
+    def _row(self, canvas: Tensor, sampler: Sampler, index: int, row: Span) -> Tensor:
+        """Outputs of one row of tiles, blended along the row: (B, P, tile, W) on the CPU."""
+        strip = None
+        for columns in self.tiling.batches:
+            x_t = torch.cat([canvas[..., row.pixels, column.pixels] for column in columns])
+            signals = self._prepared if self._is_one_batch else self._signals(row, columns)
+            output = self._output(x_t, sampler, index, signals).float().cpu()
+            if strip is None:
+                shape = (canvas.shape[0], output.shape[1], output.shape[2], canvas.shape[-1])
+                strip = torch.zeros(shape)
+            for tile, column in zip(output.chunk(len(columns)), columns, strict=True):
+                strip[..., column.pixels] += tile * column.weight
+        assert strip is not None
+        return strip
+
+    def _output(self, x_t: Tensor, sampler: Sampler, index: int, signals: Signals) -> Tensor:
+        network_input = sampler.network_input(x_t, index).to(self.device)
+        return self.model(network_input, sampler.timesteps[index], signals)
+
+    @property
+    def _is_one_batch(self) -> bool:
+        return len(self.tiling.rows) == len(self.tiling.batches) == 1
+
+    @cached_property
+    def _prepared(self) -> Signals:
+        """The signals of the only batch of tiles; of more there may be no memory for all."""
+        return self.prepare(self._signals(self.tiling.rows[0], self.tiling.batches[0]))
+
+    def _signals(self, row: Span, columns: Sequence[Span]) -> Signals:
+        """The signals of the tiles of a row at some columns, on the network's device."""
+        if self.tiling.is_whole:
+            return self.signals.map(lambda tensor: tensor.to(self.device))
+        windows = [self.signals.window(row.pixels, column.pixels) for column in columns]
+        joined = windows[0]
+        for window in windows[1:]:
+            joined = joined.concatenate(window)
+        return joined.map(lambda tensor: tensor.to(self.device))

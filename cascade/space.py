@@ -1,0 +1,122 @@
+"""Space: what the images of a stage are: pixels or latents, their size, and what a number means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from cascade.errors import ContractError
+from cascade.resizing import ResizeKernel, quantise
+
+Size = tuple[int, int]  # height and width in pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """The images that one stage gives and the next one takes. Tensors hold them in [-1, 1].
+
+    Attributes:
+        size_px: height and width in pixels; one number stands for a square.
+        channels: of an image.
+        kind: `pixels`, or `latents` of an autoencoder.
+        range: the numbers that -1 and 1 stand for, such as (0, 255) for 8-bit files.
+        unit: of those numbers, such as `HU`; empty for none.
+        resize_kernel: the kernel that brought training images to this size.
+
+    Raises:
+        ContractError: if a value is out of range.
+    """
+
+    size_px: Size | int
+    channels: int = 3
+    kind: Literal["pixels", "latents"] = "pixels"
+    range: tuple[float, float] = (0.0, 255.0)
+    unit: str = ""
+    resize_kernel: ResizeKernel = "bicubic"
+
+    def __post_init__(self) -> None:
+        size = self.size_px
+        pair = (size, size) if isinstance(size, int) else (size[0], size[1])
+        low, high = self.range
+        object.__setattr__(self, "size_px", pair)
+        object.__setattr__(self, "range", (float(low), float(high)))
+        if min(pair) < 1 or self.channels < 1:
+            raise ContractError(
+                f"an image must have at least 1 px a side and 1 channel, got {pair[1]}x{pair[0]} px and "
+                f"{self.channels} channels."
+            )
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ContractError(
+                f"range must be two finite numbers, the lower one first; got ({low}, {high})."
+            )
+
+    @property
+    def size(self) -> Size:
+        """Height and width in pixels."""
+        assert isinstance(self.size_px, tuple)
+        return self.size_px
+
+    @property
+    def longer_px(self) -> int:
+        """The longer side in pixels."""
+        return max(self.size)
+
+    @property
+    def size_text(self) -> str:
+        """The size in words: `64 px`, or `80x48 px` as width x height."""
+        height, width = self.size
+        return f"{height} px" if height == width else f"{width}x{height} px"
+
+    @property
+    def levels(self) -> int:
+        """How many whole numbers the range holds: 256 for (0, 255)."""
+        return round(self.range[1] - self.range[0]) + 1
+
+    def resized(self, size_px: Size | int, *, channels: int | None = None) -> Space:
+        """The same space at another size, and with other channels if they are given."""
+        return replace(self, size_px=size_px, channels=channels or self.channels)
+
+    def to_unit(self, values: Tensor) -> Tensor:
+        """Map numbers of the range to [-1, 1]."""
+        low, high = self.range
+        return (values.float() - low) / (high - low) * 2 - 1
+
+    def from_unit(self, images: Tensor) -> Tensor:
+        """Map [-1, 1] back to numbers of the range."""
+        low, high = self.range
+        return (images + 1) / 2 * (high - low) + low
+
+    def quantise(self, images: Tensor) -> Tensor:
+        """Round images in [-1, 1] to the whole numbers of the range."""
+        return quantise(images, self.levels)
+
+    def check(self, images: Tensor) -> None:
+        """Check the channels of a batch; its size may be another, such as that of a crop.
+
+        Raises:
+            ContractError: naming the shape that came.
+        """
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ContractError(
+                f"images must be (B, {self.channels}, H, W), got {tuple(images.shape)}."
+            )
+
+    def scale_from(self, size: Size) -> int:
+        """By what whole factor an image of another size must grow to have this size.
+
+        Raises:
+            ContractError: if there is no such factor.
+        """
+        factors = {mine / theirs for mine, theirs in zip(self.size, size, strict=True)}
+        scale = factors.pop()
+        if factors or scale != round(scale) or scale < 1:
+            small, large = (f"{w}x{h}" for h, w in (size, self.size))
+            raise ContractError(f"{large} px must be a whole multiple of {small} px.")
+        return round(scale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)

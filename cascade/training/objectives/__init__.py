@@ -1,0 +1,1 @@
+"""What a stage learns to do: one file per objective, and the table of their names."""
