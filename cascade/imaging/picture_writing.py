@@ -24,9 +24,14 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from cascade.errors import OutputError
-from cascade.imaging import exif, picture_files
+from cascade.imaging import containers
+from cascade.imaging.kept_metadata import (
+    exif_with_resolution_and_settings,
+    parsed_settings,
+    settings_in_exif,
+)
+from cascade.imaging.opening import opened_image, read_bytes
 from cascade.imaging.picture import Picture
-from cascade.imaging.reading import opened_image, read_bytes
 from cascade.imaging.vips import first_line, libvips
 from cascade.saving.atomic import atomic_file
 
@@ -42,10 +47,10 @@ OPTIONS = {
     "tiff": {"compression": "deflate", "predictor": "horizontal"},
 }
 ADD = {
-    "png": picture_files.add_to_png,
-    "jpeg": picture_files.add_to_jpeg,
-    "webp": picture_files.add_to_webp,
-    "tiff": picture_files.add_to_tiff,
+    "png": containers.add_to_png,
+    "jpeg": containers.add_to_jpeg,
+    "webp": containers.add_to_webp,
+    "tiff": containers.add_to_tiff,
 }
 
 
@@ -119,7 +124,7 @@ def check_exif(path: Path, block: bytes | None) -> None:
         OutputError: if it cannot.
     """
     kind = FORMAT_OF_SUFFIX.get(path.suffix.lower())
-    if kind == "jpeg" and len(block or b"") > picture_files.MAX_JPEG_EXIF_BYTES:
+    if kind == "jpeg" and len(block or b"") > containers.MAX_JPEG_EXIF_BYTES:
         raise OutputError(
             f"cannot write {path}: its EXIF is more than the 64 KiB that JPEG can hold; write PNG "
             "or TIFF, or leave the metadata out."
@@ -140,20 +145,20 @@ def recorded_settings(path: Path) -> dict[str, Any] | None:
         text = image.info.get("cascade") if image.format == "PNG" else None
         block = data if image.format == "TIFF" else image.info.get("exif")
     if isinstance(text, str):
-        return exif.parsed_settings(text)
-    return exif.settings_in_exif(block) if block else None
+        return parsed_settings(text)
+    return settings_in_exif(block) if block else None
 
 
 def _extras(
     picture: Picture, kind: str, settings: Mapping[str, Any] | None, metadata: bool
-) -> picture_files.Extras:
+) -> containers.Extras:
     text, block = None, None
     if metadata and kind == "png":
         text = None if settings is None else json.dumps(settings)
         block = picture.exif
     elif metadata:
-        block = exif.written_exif(picture.exif, picture.dpi, settings)
-    return picture_files.Extras(
+        block = exif_with_resolution_and_settings(picture.exif, picture.dpi, settings)
+    return containers.Extras(
         exif=block,
         dpi=picture.dpi if metadata else None,
         text=text,

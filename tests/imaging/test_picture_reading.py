@@ -20,7 +20,7 @@ from test_reading import (
 )
 
 from cascade.errors import DataError
-from cascade.imaging import reading
+from cascade.imaging import opening
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import decode_picture, read_picture
 from cascade.imaging.reading import decode_image
@@ -323,11 +323,11 @@ def test_bombs_are_refused_before_they_are_decoded(monkeypatch):
     bomb = png_chunks((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
     with pytest.raises(DataError, match=r"bomb\.png: .*pixels"):
         decode_picture(bomb, "bomb.png")
-    monkeypatch.setattr(reading, "MAX_PIXELS", 34)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 34)
     for data in (deep_file("tiff", 3), deep_file("png", 3), encoded(Image.fromarray(RGB))):
         with pytest.raises(DataError, match=r"a: 7x5 px is more than the 34 pixels allowed"):
             decode_picture(data, "a")
-    monkeypatch.setattr(reading, "MAX_PIXELS", 35)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 35)
     assert decode_picture(deep_file("tiff", 3), "a").size == (5, 7)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cascade.errors import DataError, OutputError
 from cascade.imaging import picture_writing
-from cascade.imaging.exif import kept_exif
+from cascade.imaging.kept_metadata import kept_exif
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import recorded_settings, write_picture

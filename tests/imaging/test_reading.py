@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageCms, ImageFile
 
 from cascade.errors import DataError
-from cascade.imaging import reading
+from cascade.imaging import opening
 from cascade.imaging.reading import decode_image, read_image
 
 RNG = np.random.default_rng(0)
@@ -344,7 +344,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
     data = png_chunks((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
     with pytest.raises(DataError, match=r"bomb\.png: .*pixels"):
         decode_image(data, "bomb.png")
-    monkeypatch.setattr(reading, "MAX_PIXELS", 34)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 34)
     small = encoded(Image.fromarray(RGB))
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
     with pytest.raises(DataError, match=r"a\.png: 7x5 px is more than the 34 pixels allowed"):
@@ -358,7 +358,7 @@ def test_formats_that_run_programs_are_not_read():
 
 
 def test_the_largest_allowed_picture_is_read(monkeypatch):
-    monkeypatch.setattr(reading, "MAX_PIXELS", 35)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 35)
     assert is_close(pixels(encoded(Image.fromarray(RGB))), RGB)
 
 
