@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from itertools import accumulate
 from typing import Any
 
 from PIL.ExifTags import IFD
@@ -42,13 +43,11 @@ def read_directories(block: bytes) -> Directories:
         bytes, as in the file. MAIN is always present; it is empty if the whole block is damaged.
     """
     block = block.removeprefix(HEADER)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns about every damaged field
-        directories = {MAIN: _directory(block, None, None)}
-        for tag, holder in HOLDER_OF.items():
-            offset = directories[holder].get(tag) if holder in directories else None
-            if offset is not None and (inner := _directory(block, offset, tag)):
-                directories[tag] = inner
+    directories = {MAIN: _directory(block, None, None)}
+    for tag, holder in HOLDER_OF.items():
+        offset = directories[holder].get(tag) if holder in directories else None
+        if offset is not None and (inner := _directory(block, offset, tag)):
+            directories[tag] = inner
     for directory in directories.values():
         for tag in HOLDER_OF:
             directory.pop(tag, None)
@@ -69,10 +68,8 @@ def write_directories(directories: Directories, at: int = len(TIFF_HEAD)) -> byt
     directories = {tag: _copy(directories[tag]) for tag in present}
     for tag in present[1:]:  # before the offsets are known: these fields count in the lengths
         _point(directories[HOLDER_OF[tag]], tag, 0)
-    offsets = {}
-    for tag in present:
-        offsets[tag] = at
-        at += len(directories[tag].tobytes())
+    lengths = [len(directories[tag].tobytes()) for tag in present]
+    offsets = dict(zip(present, accumulate(lengths, initial=at), strict=False))
     for tag in present[1:]:
         _point(directories[HOLDER_OF[tag]], tag, offsets[tag])
     return b"".join(directories[tag].tobytes(offsets[tag]) for tag in present)
@@ -93,9 +90,9 @@ def _directory(block: bytes, offset: Any, tag: int | None) -> Directory:
 
     Args:
         block: without the header `Exif`.
-        offset: from the start of the block, of any type if the block is damaged; None: the offset
-            that the head names.
-        tag: the one that points to the directory, None for the main one.
+        offset: from the start of the block; of any type if the block is damaged; None for the main
+            directory, whose offset is in the head.
+        tag: of the field that points to the directory; None for the main one.
     """
     file, is_big = io.BytesIO(block), BIG_TIFF_VERSION in block[2:4]
     try:
@@ -103,8 +100,10 @@ def _directory(block: bytes, offset: Any, tag: int | None) -> Directory:
         head = b"II+\0" + block[4:16] if is_big else block[:8]
         directory = Directory(head, prefix=block[:2], group=tag)
         file.seek(directory.next if offset is None else offset)
-        directory.load(file)
-        return _copy(directory)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about every damaged field
+            directory.load(file)
+            return _copy(directory)
     except Exception:  # Pillow raises many kinds on damaged blocks
         return Directory(group=tag)
 

@@ -27,7 +27,7 @@ from cascade.imaging.opening import check_size, opened_image, read_bytes
 from cascade.imaging.orientation import upright_dpi
 from cascade.imaging.picture import Picture, assembled, exif_of_pil, picture_of_pil
 from cascade.imaging.resolution import resolution_of
-from cascade.imaging.vips import first_line, libvips
+from cascade.imaging.vips import PROFILE, first_line, libvips
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 PNG_BITS_AT = 24
@@ -35,7 +35,6 @@ TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SAMPLE_FORMAT = 339
 SEPARATED, LAB = 5, 8  # of the field PhotometricInterpretation; separated is CMYK
 UNSIGNED, UNDEFINED = 1, 4  # of the field SampleFormat
-VIPS_PROFILE = "icc-profile-data"
 
 
 def read_picture(path: Path) -> Picture:
@@ -96,12 +95,12 @@ def _decode_deep_tiff(data: bytes, fields: Directory, name: str) -> Picture:
     check_size(width_px, height_px, name)
     image = _opened_by_vips(data, "tiffload_buffer", name)
     colour, alpha = _channels(image, name)
-    has_profile = colour.dtype == torch.uint16 and image.get_typeof(VIPS_PROFILE) != 0
+    has_profile = colour.dtype == torch.uint16 and image.get_typeof(PROFILE) != 0
     return assembled(
         colour,
         alpha,
         orientation=_orientation(fields),
-        profile=image.get(VIPS_PROFILE) if has_profile else None,
+        profile=image.get(PROFILE) if has_profile else None,
         block=data,
         dpi=resolution_of(fields),
         file_format="TIFF",

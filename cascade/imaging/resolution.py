@@ -44,7 +44,7 @@ def set_resolution(directory: Directory, dpi: tuple[float, float]) -> None:
 def plausible_dpi(dpi: object) -> tuple[float, float] | None:
     """Check a resolution that a file states.
 
-    PNG holds pixels per metre, so numbers that are whole within its rounding are made whole.
+    Numbers that are whole to within half a pixel per metre, the unit of PNG, are rounded.
 
     Returns:
         Pixels per inch, across and down, each at least 0.1 and below 2^16; None for anything else.
