@@ -90,8 +90,7 @@ def _directory(block: bytes, offset: Any, tag: int | None) -> Directory:
 
     Args:
         block: without the header `Exif`.
-        offset: from the start of the block; of any type if the block is damaged; None for the main
-            directory, whose offset is in the head.
+        offset: from the start of the block; None for the main one, whose offset is in the head.
         tag: of the field that points to the directory; None for the main one.
     """
     file, is_big = io.BytesIO(block), BIG_TIFF_VERSION in block[2:4]

@@ -90,10 +90,8 @@ def _check_tiff_numbers(fields: Directory, bits: int, name: str) -> None:
 
 
 def _decode_deep_tiff(data: bytes, fields: Directory, name: str) -> Picture:
-    (width_px, *_) = _whole_numbers(fields, Base.ImageWidth, 0)
-    (height_px, *_) = _whole_numbers(fields, Base.ImageLength, 0)
-    check_size(width_px, height_px, name)
     image = _opened_by_vips(data, "tiffload_buffer", name)
+    check_size(image.width, image.height, name)
     colour, alpha = _channels(image, name)
     has_profile = colour.dtype == torch.uint16 and image.get_typeof(PROFILE) != 0
     return assembled(

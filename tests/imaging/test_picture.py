@@ -7,7 +7,8 @@ from PIL import Image, ImageOps
 from test_reading import LINEAR_GREY, LINEAR_RGB, srgb_encoded
 
 from cascade.errors import DataError
-from cascade.imaging.picture import Picture, quantised, upright
+from cascade.imaging.orientation import upright
+from cascade.imaging.picture import Picture, quantised
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
