@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from cascade.data.remote import default_cache, is_remote
 from cascade.data.shards import ShardImage, find_shards, index_shard
 from cascade.errors import DataError, OutputError
+from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import decode_picture, read_picture
-from cascade.imaging.reading import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

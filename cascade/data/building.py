@@ -26,7 +26,7 @@ from cascade.data.shard_writing import ShardWriter, sha256_of
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource
 from cascade.errors import DataError, OutputError
-from cascade.imaging.reading import IMAGE_FORMATS
+from cascade.imaging.opening import IMAGE_FORMATS
 from cascade.imaging.writing import to_pil
 from cascade.resizing import resize
 from cascade.saving.atomic import atomic_folder

@@ -9,7 +9,7 @@ from pathlib import Path
 from cascade.data.annotations import NamePattern, caption, json_labels, read_metadata
 from cascade.data.source import ImageSource, check_text, read_file
 from cascade.errors import DataError
-from cascade.imaging.reading import IMAGE_SUFFIXES
+from cascade.imaging.opening import IMAGE_SUFFIXES
 
 SIDECAR_SUFFIXES = (".json", ".txt")
 

@@ -14,7 +14,7 @@ from cascade.data.annotations import NamePattern, caption, json_labels
 from cascade.data.remote import default_cache, fetch, is_remote, shown
 from cascade.data.source import MAX_LABELS_BYTES, MAX_MEMBER_BYTES, ImageSource, check_text
 from cascade.errors import DataError
-from cascade.imaging.reading import IMAGE_SUFFIXES
+from cascade.imaging.opening import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

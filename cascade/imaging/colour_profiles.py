@@ -1,103 +1,123 @@
-"""Colours of an embedded ICC profile, converted to sRGB by Little CMS."""
+"""Convert colours from their embedded ICC profile to sRGB, by Little CMS.
+
+Little CMS is called through Pillow for images of 8 bits, and through libvips for 16 bits and for
+grey, where Pillow has neither.
+
+Shapes: H and W pixels.
+"""
 
 from __future__ import annotations
 
 import io
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from cascade.imaging.vips import libvips
+from cascade.imaging.vips import FORM_OF_BITS, GREY_OF_BITS, PROFILE, RGB_OF_BITS, libvips
 
-MODES_OF_SPACE = {"RGB": ("RGB",), "CMYK": ("CMYK",)}
-RAMPS = {8: (np.uint8, "uchar", "b-w"), 16: (np.uint16, "ushort", "grey16")}
+DTYPE_OF_BITS = {8: np.uint8, 16: np.uint16}
+SRGB = ImageCms.createProfile("sRGB")
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """Convert an 8-bit picture from its embedded profile to sRGB.
+    """Convert an 8-bit image from its embedded profile to sRGB.
 
-    The profile's own rendering intent is used. A profile that is damaged, or is for another kind
-    of picture (such as one for print in an RGB file), is ignored, as browsers do.
+    The profile's own rendering intent is used. A profile that is damaged, or for another kind of
+    image (such as one for print in an RGB file), is ignored, as browsers do.
 
     Args:
-        image: of mode L, RGB or CMYK; others are returned as they are.
+        image: mode L, RGB or CMYK; an image of any other mode is returned unchanged.
 
     Returns:
-        RGB, or L of grey, if it was converted.
+        RGB, or L if the image is grey; the image itself if there is nothing to convert.
     """
-    data = image.info.get("icc_profile")
-    if not data:
+    profile_data = image.info.get("icc_profile")
+    if not profile_data:
         return image
     if image.mode == "L":
-        curve = grey_curve(data, 8)
+        curve = grey_curve(profile_data, 8)
         return image if curve is None else image.point(curve.tolist())
     try:
-        transform = _transform(data, image.mode)
+        transform = _transform(profile_data, image.mode)
         return image if transform is None else transform.apply(image)
     except (ImageCms.PyCMSError, ValueError, OSError):
         return image
 
 
+def lab_to_srgb(image: Image.Image) -> Image.Image:
+    """Convert an image of mode LAB to RGB in sRGB."""
+    transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), SRGB, "LAB", "RGB")
+    return transform.apply(image)
+
+
 @lru_cache(maxsize=16)
 def grey_curve(profile_data: bytes, bits: Literal[8, 16]) -> np.ndarray | None:
-    """What each value of a grey profile is in sRGB, where grey has three equal values.
+    """Tabulate what each value of a grey profile is in sRGB.
 
-    Little CMS makes grey RGB with a table of 33 entries, which is up to 10 levels of 255 off; it is
-    exact in XYZ of floats, the Y of which is encoded here.
+    Little CMS converts grey to RGB by a table of 33 entries, which is up to 10 levels of 255 off.
+    It is exact in XYZ of floats, so the Y of that is encoded here.
 
     Args:
-        profile_data: of the picture.
-        bits: of its values and of those in sRGB.
+        profile_data: ICC profile.
+        bits: of the values in both spaces.
 
     Returns:
-        (2^bits,) uint8 or uint16; None where the profile is damaged or for another kind of picture.
+        (2^bits,) uint8 or uint16; None if the profile is damaged or not for grey.
     """
     if profile_space(profile_data) != "GRAY":
         return None
-    vips, (dtype, form, meaning) = libvips(), RAMPS[bits]
-    ramp = np.arange(2**bits, dtype=dtype)
-    image = vips.Image.new_from_memory(ramp.data, len(ramp), 1, 1, form)
-    image = image.copy(interpretation=meaning)
-    image.set_type(vips.GValue.blob_type, "icc-profile-data", profile_data)
+    ramp = np.arange(2**bits, dtype=DTYPE_OF_BITS[bits])
+    image = _vips_image(ramp[None, :, None], GREY_OF_BITS[bits], profile_data)
     try:
         xyz = image.icc_import(embedded=True, pcs="xyz", intent="relative").numpy()
-    except vips.Error:
+    except libvips().Error:
         return None
     linear = xyz[0, :, 1].astype(np.float64).clip(0, 100) / 100
-    low, high = 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055  # IEC 61966-2-1
-    return (np.where(linear <= 0.0031308, low, high) * ramp[-1]).round().clip(0).astype(dtype)
+    return (_srgb_encoded(linear) * ramp[-1]).round().clip(0).astype(ramp.dtype)
+
+
+def _srgb_encoded(linear: np.ndarray) -> np.ndarray:
+    """The curve of sRGB, IEC 61966-2-1: [0, 1] to [0, 1]."""
+    low, high = 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
+    return np.where(linear <= 0.0031308, low, high)
 
 
 def srgb_colours(colour: np.ndarray, profile_data: bytes) -> np.ndarray | None:
-    """Convert colours from their profile to sRGB, of which they keep what it can show.
+    """Convert RGB from its profile to sRGB, clipped to the colours that sRGB has.
 
     Args:
         colour: (3, H, W) uint8 or uint16.
-        profile_data: of the picture.
+        profile_data: ICC profile.
 
     Returns:
-        The same shape and type; None where they are in sRGB already, or the profile is damaged.
+        The same shape and type; None if the colours are in sRGB already or the profile is damaged.
     """
     if profile_space(profile_data) != "RGB" or _is_srgb(profile_data):
         return None
-    vips, bits = libvips(), 8 * colour.itemsize
-    height, width = colour.shape[-2:]
-    pixels = np.ascontiguousarray(np.moveaxis(colour, 0, -1))
-    form, meaning = ("uchar", "srgb") if bits == 8 else ("ushort", "rgb16")
-    image = vips.Image.new_from_memory(pixels.data, width, height, 3, form)
-    image = image.copy(interpretation=meaning)
-    image.set_type(vips.GValue.blob_type, "icc-profile-data", profile_data)
+    bits = 8 * colour.itemsize
+    image = _vips_image(np.moveaxis(colour, 0, -1), RGB_OF_BITS[bits], profile_data)
     try:
         converted = image.icc_transform("srgb", embedded=True, intent="relative", depth=bits)
         return np.moveaxis(converted.numpy(), -1, 0)
-    except vips.Error:
+    except libvips().Error:
+        return None
+
+
+def profile_space(profile_data: bytes | None) -> str | None:
+    """The kind of colours that a profile is for, such as "RGB" or "GRAY"; None if it is damaged."""
+    if not profile_data:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_data))
+        return getattr(profile.profile, "xcolor_space", "").strip()
+    except (ImageCms.PyCMSError, ValueError, OSError):
         return None
 
 
 def _is_srgb(profile_data: bytes) -> bool:
-    """Whether it says so of itself."""
+    """Whether a profile describes itself as sRGB."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_data))
         return "sRGB" in ImageCms.getProfileDescription(profile)
@@ -105,34 +125,24 @@ def _is_srgb(profile_data: bytes) -> bool:
         return False
 
 
-def profile_space(data: bytes | None) -> str | None:
-    """The kind of colours that a profile is for, such as "RGB" or "GRAY"; None if it is damaged."""
-    if not data:
-        return None
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-        return getattr(profile.profile, "xcolor_space", "").strip()
-    except (ImageCms.PyCMSError, ValueError, OSError):
-        return None
-
-
-def lab_to_srgb(image: Image.Image) -> Image.Image:
-    """Convert a picture of mode LAB to RGB in sRGB."""
-    transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
-    return transform.apply(image)
-
-
-@lru_cache(maxsize=16)  # the photographs of one camera share theirs
+@lru_cache(maxsize=16)  # the photographs of one camera share a profile
 def _transform(profile_data: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """None where there is nothing to do."""
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_data))
-    space = getattr(profile.profile, "xcolor_space", "").strip()
-    if mode not in MODES_OF_SPACE.get(space, ()):
+    """From a profile to sRGB; None if it is for another mode or is sRGB itself."""
+    if mode not in ("RGB", "CMYK") or profile_space(profile_data) != mode:
         return None
     if _is_srgb(profile_data):
         return None
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_data))
     intent = ImageCms.Intent(ImageCms.getDefaultIntent(profile))
-    return ImageCms.buildTransform(profile, _SRGB, mode, "RGB", renderingIntent=intent)
+    return ImageCms.buildTransform(profile, SRGB, mode, "RGB", renderingIntent=intent)
 
 
-_SRGB = ImageCms.createProfile("sRGB")
+def _vips_image(pixels: np.ndarray, interpretation: str, profile_data: bytes) -> Any:
+    """(H, W, C) uint8 or uint16 as a libvips image with a profile."""
+    height, width, channels = pixels.shape
+    form = FORM_OF_BITS[8 * pixels.itemsize]
+    values = np.ascontiguousarray(pixels)
+    image = libvips().Image.new_from_memory(values.data, width, height, channels, form)
+    image = image.copy(interpretation=interpretation)
+    image.set_type(libvips().GValue.blob_type, PROFILE, profile_data)
+    return image

@@ -1,19 +1,18 @@
-"""Somebody's own picture: its pixels, and all that its file says about them.
+"""A picture that somebody hands in: its pixels, and what belongs to them.
 
-Training images become 8-bit sRGB without transparency (`cascade/imaging/reading.py`); a picture
-that a person hands in stays what it is:
+Training images become 8-bit sRGB without transparency (`cascade/imaging/reading.py`). A picture to
+restore keeps what it is:
 
 - Grey stays grey, of one channel; one-bit pictures become grey of 8 bits. Palette pictures become
-  grey where every entry of the palette is grey, else RGB. WebP has no grey, so one whose channels
-  differ by no more than its rounding, 1, is grey.
-- 8 bits per channel stay 8, 16 stay 16; PIL images of 16-bit colour cannot be, so `to_pil` rounds
-  those to 8.
-- Transparency is kept apart from the colours, also where a palette entry or one colour has it.
-- An ICC profile of RGB or grey pictures is kept, and the pixels are left in its space. CMYK (by its
-  profile, else by the plain formula), YCbCr and Lab become RGB; of these, CMYK and Lab become sRGB
-  without a profile. A profile that is damaged or for another kind of picture is dropped.
-- The orientation of EXIF is applied. What is kept of EXIF: see `cascade/imaging/exif.py`.
-- The resolution (DPI) is kept. XMP, IPTC and gamma chunks are not.
+  grey if every entry of the palette is grey, else RGB. WebP has no grey, so a WebP whose channels
+  differ by no more than its rounding, 1 of 255, is grey.
+- 8 bits per channel stay 8, and 16 stay 16. PIL has no colour of 16 bits, so `to_pil` rounds it to
+  8.
+- Transparency is kept apart from the colours, also if a palette entry or a single colour has it.
+- An ICC profile of an RGB or grey picture is kept, and the pixels stay in its colour space. CMYK
+  (by its profile, else by the plain formula) and Lab become sRGB without a profile; YCbCr becomes
+  RGB. A profile that is damaged or for another kind of picture is dropped.
+- Which other metadata is kept: see `cascade/imaging/kept_metadata.py`.
 
 Shapes: C channels (1 or 3), H and W pixels.
 """
@@ -23,29 +22,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from cascade.errors import DataError
-from cascade.imaging import exif
-from cascade.imaging.colour_profiles import (
-    grey_curve,
-    lab_to_srgb,
-    profile_space,
-    srgb_colours,
-    to_srgb,
-)
-from cascade.imaging.reading import check_range, orientation_of
+from cascade.imaging.colour_profiles import grey_curve, profile_space, srgb_colours
+from cascade.imaging.exif_blocks import MAIN, read_directories
+from cascade.imaging.kept_metadata import kept_exif, resized_exif
+from cascade.imaging.opening import check_range
+from cascade.imaging.orientation import orientation_of, upright, upright_dpi
+from cascade.imaging.pil_channels import channels_of_pil
+from cascade.imaging.resolution import plausible_dpi, resolution_of
 from cascade.imaging.transparency import fill_hidden
 
-FORMATS = ("png", "jpeg", "webp", "tiff")  # that pictures are written in
+FORMATS = ("png", "jpeg", "webp", "tiff")  # in which pictures are written
 DTYPE_OF_BITS = {8: torch.uint8, 16: torch.uint16}
 SPACE_OF_CHANNELS = {1: "GRAY", 3: "RGB"}
-# orientation of EXIF: (swap rows and columns, then mirror down, mirror across)
-TURNS = {1: (0, 0, 0), 2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0)}
-TURNS |= {5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +49,10 @@ class Picture:
         colour: (1, H, W) grey or (3, H, W), uint8 or uint16.
         alpha: (1, H, W) of the same type, 0 transparent; None if the picture is opaque.
         bits: per channel.
-        profile: ICC profile of the colours' space; None is sRGB, or grey of the same curve.
-        exif: block without the header `Exif`, the orientation 1; None if there is none.
-        dpi: pixels per inch across and down.
-        format: of FORMATS, to write it in where nothing else is asked for.
+        profile: ICC profile of the colours; None for sRGB, or grey of the same curve.
+        exif: EXIF block without the header `Exif`, its orientation 1; None if there is none.
+        dpi: pixels per inch, across and down; None if the file states none.
+        format: one of FORMATS, in which the picture is written unless another one is asked for.
     """
 
     colour: Tensor
@@ -101,10 +94,10 @@ class Picture:
         return colour / ((2**self.bits - 1) / 2) - 1
 
     def with_pixels(self, colour: Tensor, alpha: Tensor | None) -> Picture:
-        """New pixels, of any size, with everything else that belongs to this picture.
+        """Replace the pixels by others of any size and bit depth, and keep the rest.
 
-        The number of bits is that of the pixels. A profile stays only where grey stays grey and
-        colour stays colour. EXIF gets the new size.
+        The profile is kept only if grey stays grey or colour stays colour. The size in EXIF is
+        brought up to date.
 
         Args:
             colour: (1 or 3, H, W), uint8 or uint16.
@@ -117,13 +110,13 @@ class Picture:
             alpha=alpha,
             bits=8 if colour.dtype == torch.uint8 else 16,
             profile=self.profile if len(colour) == len(self.colour) else None,
-            exif=self.exif and exif.sized_exif(self.exif, (height, width)),
+            exif=self.exif and resized_exif(self.exif, (height, width)),
         )
 
     def in_srgb(self) -> Picture:
-        """The picture without its profile, of the values that its colours have in sRGB.
+        """Convert the colours to sRGB and drop the profile.
 
-        One that is in sRGB already, or whose profile is damaged, keeps its values.
+        The values do not change if they are in sRGB already or if the profile is damaged.
         """
         if self.profile is None:
             return self
@@ -138,26 +131,30 @@ class Picture:
 
     @classmethod
     def from_pil(cls, image: Image.Image, name: str = "the image") -> Picture:
-        """Take over a PIL image by the rules above.
+        """Convert a PIL image by the rules at the head of this file.
+
+        Args:
+            image: of any mode whose range is known.
+            name: for error messages.
 
         Raises:
-            DataError: if its numbers have no range of their own.
+            DataError: if the image has 32 bits per pixel.
         """
         image.load()
-        return picture_of_pil(image, exif_block(image), name)
+        return picture_of_pil(image, exif_of_pil(image), name)
 
     def to_pil(self) -> Image.Image:
-        """A PIL image of mode L, LA, RGB or RGBA, or I;16 for opaque grey of 16 bits.
+        """Convert to a PIL image of mode L, LA, RGB or RGBA, or I;16 for opaque grey of 16 bits.
 
-        Colour and transparency of 16 bits are rounded to 8, since PIL has no more.
+        Colour of 16 bits and grey of 16 bits with transparency are rounded to 8 bits, since PIL
+        has no such modes.
         """
-        parts = [self.colour] if self.alpha is None else [self.colour, self.alpha]
-        pixels = torch.cat(parts)
+        pixels = self.colour if self.alpha is None else torch.cat([self.colour, self.alpha])
         if self.bits == 16 and len(pixels) > 1:
             pixels = (pixels.float() / 257).round().to(torch.uint8)
         image = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
-        known = {"icc_profile": self.profile, "exif": self.exif, "dpi": self.dpi}
-        image.info |= {key: value for key, value in known.items() if value is not None}
+        extras = {"icc_profile": self.profile, "exif": self.exif, "dpi": self.dpi}
+        image.info |= {key: value for key, value in extras.items() if value is not None}
         return image
 
 
@@ -166,38 +163,30 @@ def picture_of_pil(
     block: bytes,
     name: str,
     *,
-    deep: tuple[Tensor, Tensor | None] | None = None,
+    deep_channels: tuple[Tensor, Tensor | None] | None = None,
 ) -> Picture:
-    """Take over a PIL image.
+    """Convert a PIL image.
 
     Args:
         image: loaded.
         block: its EXIF, or the whole file if it is a TIFF.
         name: for error messages.
-        deep: colour and alpha of 16 bits, instead of the 8 that PIL has of them.
+        deep_channels: colour and alpha of 16 bits, to use in place of PIL's 8.
 
     Raises:
-        DataError: if its numbers have no range of their own.
+        DataError: if the image has 32 bits per pixel.
     """
     check_range(image, name)
-    colour, alpha = deep or _channels_of_pil(image)
+    colour, alpha = deep_channels or channels_of_pil(image)
     return assembled(
         colour,
         alpha,
         orientation=orientation_of(image),
         profile=image.info.get("icc_profile") if image.mode not in ("CMYK", "LAB") else None,
         block=block,
-        dpi=_resolution(image) or exif.resolution_in_block(block),
+        dpi=_resolution(image) or resolution_of(read_directories(block)[MAIN]),
         file_format=image.format,
     )
-
-
-def exif_block(image: Image.Image) -> bytes:
-    """EXIF of a loaded PIL image, wherever its file had it; empty where that is damaged."""
-    try:
-        return image.info.get("exif") or image.getexif().tobytes()
-    except Exception:  # Pillow raises many kinds on damaged blocks
-        return b""
 
 
 def assembled(
@@ -210,16 +199,16 @@ def assembled(
     dpi: tuple[float, float] | None,
     file_format: str | None,
 ) -> Picture:
-    """Put a picture together from what a file holds.
+    """Assemble a picture from what a file holds.
 
     Args:
         colour: (1 or 3, H, W) as stored.
         alpha: (1, H, W) as stored, or None.
-        orientation: of EXIF; the pixels are turned by it.
-        profile: dropped if it is not for such colours.
-        block: EXIF, of which the descriptive part is kept.
-        dpi: along the stored rows and columns.
-        file_format: as Pillow names it.
+        orientation: from 1 to 8, as EXIF states it; it is applied to the pixels and the resolution.
+        profile: ICC; dropped if it is damaged or for another number of channels.
+        block: EXIF, or a whole TIFF file; only what `kept_metadata.py` lists is kept.
+        dpi: pixels per inch along the stored rows and columns, or None.
+        file_format: Pillow's name for it, or None.
     """
     colour = upright(colour, orientation)
     height, width = colour.shape[-2:]
@@ -228,10 +217,18 @@ def assembled(
         alpha=None if alpha is None else upright(alpha, orientation),
         bits=8 if colour.dtype == torch.uint8 else 16,
         profile=profile if profile_space(profile) == SPACE_OF_CHANNELS[len(colour)] else None,
-        exif=exif.kept_exif(block, (height, width)),
-        dpi=turned_dpi(dpi, orientation),
-        format=format_of(file_format),
+        exif=kept_exif(block, (height, width)),
+        dpi=upright_dpi(dpi, orientation),
+        format=_written_format(file_format),
     )
+
+
+def exif_of_pil(image: Image.Image) -> bytes:
+    """The EXIF block of a loaded PIL image, wherever its file holds it; empty if it is damaged."""
+    try:
+        return image.info.get("exif") or image.getexif().tobytes()
+    except Exception:  # Pillow raises many kinds on damaged blocks
+        return b""
 
 
 def quantised(image: Tensor, bits: Literal[8, 16]) -> Tensor:
@@ -240,57 +237,16 @@ def quantised(image: Tensor, bits: Literal[8, 16]) -> Tensor:
     return ((image.float().clamp(-1, 1) + 1) * half).round().to(DTYPE_OF_BITS[bits])
 
 
-def upright(pixels: Tensor, orientation: int) -> Tensor:
-    """Turn and mirror (C, H, W) as its EXIF orientation says; others than 1 to 8 count as 1."""
-    swap, down, across = TURNS.get(orientation, TURNS[1])
-    if swap:
-        pixels = pixels.transpose(1, 2)
-    mirrored = [axis for axis, wanted in ((1, down), (2, across)) if wanted]
-    return pixels.flip(mirrored) if mirrored else pixels.contiguous()
-
-
-def turned_dpi(dpi: tuple[float, float] | None, orientation: int) -> tuple[float, float] | None:
-    """Pixels per inch across and down after turning by an EXIF orientation."""
-    swap, _, _ = TURNS.get(orientation, TURNS[1])
-    return (dpi[1], dpi[0]) if swap and dpi is not None else dpi
-
-
-def format_of(name: str | None) -> str:
-    """The format to write a file of this format in: itself, or PNG."""
-    if name == "MPO":  # several JPEGs in one file, as many phones make
+def _written_format(file_format: str | None) -> str:
+    """The format in which a picture of this format is written: the same, or PNG."""
+    if file_format == "MPO":  # several JPEGs in one file, as many phones make
         return "jpeg"
-    return name.lower() if name is not None and name.lower() in FORMATS else "png"
-
-
-def _channels_of_pil(image: Image.Image) -> tuple[Tensor, Tensor | None]:
-    """Colour and alpha, (C, H, W) each."""
-    if image.mode.startswith("I"):  # 16-bit grey
-        return _channels(np.asarray(image).clip(0, 65535).astype(np.uint16)), None
-    if image.mode in ("CMYK", "LAB"):
-        srgb = lab_to_srgb(image) if image.mode == "LAB" else to_srgb(image).convert("RGB")
-        return _channels(np.asarray(srgb)), None
-    has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    mode = ("LA" if has_alpha else "L") if _is_grey(image) else ("RGBA" if has_alpha else "RGB")
-    pixels = _channels(np.asarray(image if image.mode == mode else image.convert(mode)))
-    return (pixels[:-1], pixels[-1:]) if has_alpha else (pixels, None)
+    name = (file_format or "").lower()
+    return name if name in FORMATS else "png"
 
 
 def _resolution(image: Image.Image) -> tuple[float, float] | None:
-    if image.format == "TIFF":  # Pillow says 1 where the file says nothing; its fields tell
+    """Pixels per inch that a PIL image states outside EXIF."""
+    if image.format == "TIFF":  # Pillow says 1 if the file states none, so its fields are asked
         return None
-    return exif.plausible_dpi(image.info.get("dpi"))
-
-
-def _is_grey(image: Image.Image) -> bool:
-    if image.mode in ("P", "PA"):
-        entries = np.reshape(image.getpalette("RGB") or [], (-1, 3))
-        return bool((entries == entries[:, :1]).all())
-    if image.format == "WEBP":
-        return int(np.ptp(np.asarray(image)[..., :3], axis=-1).max()) <= 1
-    return image.mode in ("1", "L", "LA", "La")
-
-
-def _channels(pixels: np.ndarray) -> Tensor:
-    """(H, W) or (H, W, C) to (C, H, W)."""
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
+    return plausible_dpi(image.info.get("dpi"))

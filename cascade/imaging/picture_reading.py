@@ -1,13 +1,12 @@
 """From an image file to a `Picture`, whole, by the rules of `cascade/imaging/picture.py`.
 
-- Formats are PNG, JPEG, WebP, BMP, TIFF and GIF, told by their content and not by their name. BMP
-  and GIF are written as PNG by default.
-- Of an animation or a file of many pages, the first picture is read.
-- Pillow reads all but 16 bits, which libvips reads, since Pillow has no colour of 16 bits.
-- In TIFF, whole numbers of 1 to 16 bits are read; floats, signed numbers and 32 bits have no range
-  of their own and are refused. CMYK and Lab of 16 bits become sRGB of 8.
-- A truncated or otherwise damaged file is refused, never half read. So is one that decodes to more
-  than `MAX_PIXELS`, before it is decoded.
+- BMP and GIF are written as PNG by default.
+- Of an animation or a file with several pages, the first picture is read.
+- Pillow reads everything of up to 8 bits. libvips reads 16 bits, since Pillow has no such colour.
+- In TIFF, whole numbers of 1 to 16 bits are read. Floats, signed numbers and 32 bits are refused:
+  their range is unknown. CMYK and Lab of 16 bits become sRGB of 8.
+
+Formats, limits and damaged files: see `cascade/imaging/opening.py`.
 
 Shapes: C channels, H and W pixels.
 """
@@ -19,22 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.ExifTags import Base
 from torch import Tensor
 
 from cascade.errors import DataError
-from cascade.imaging import exif
-from cascade.imaging.picture import Picture, assembled, exif_block, picture_of_pil, turned_dpi
-from cascade.imaging.reading import check_size, opened_image, read_bytes
-from cascade.imaging.tiff_fields import DamagedFieldsError, Directory, read_fields
-from cascade.imaging.vips import first_line, libvips
+from cascade.imaging.exif_blocks import MAIN, Directory, read_directories
+from cascade.imaging.opening import check_size, opened_image, read_bytes
+from cascade.imaging.orientation import upright_dpi
+from cascade.imaging.picture import Picture, assembled, exif_of_pil, picture_of_pil
+from cascade.imaging.resolution import resolution_of
+from cascade.imaging.vips import PROFILE, first_line, libvips
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
-TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_BITS_AT = 24
-WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 256, 257, 258, 262, 339
-SEPARATED, LAB = 5, 8  # photometric
-UNSIGNED, UNDEFINED = 1, 4  # sample formats
-PROFILE = "icc-profile-data"
+TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+SAMPLE_FORMAT = 339
+SEPARATED, LAB = 5, 8  # of the field PhotometricInterpretation; separated is CMYK
+UNSIGNED, UNDEFINED = 1, 4  # of the field SampleFormat
 
 
 def read_picture(path: Path) -> Picture:
@@ -51,79 +51,74 @@ def decode_picture(data: bytes, name: str) -> Picture:
 
     Args:
         data: the file's bytes.
-        name: of the file, for error messages.
+        name: the file's name, for error messages.
 
     Raises:
-        DataError: if it is not an image, is damaged, is too large or has numbers without a range.
+        DataError: if it is not an image, is damaged, is too large, or has numbers of unknown range.
     """
-    fields = _tiff_fields(data, name)
-    if _bits(fields) == 16 and _photometric(fields) != SEPARATED:  # that is CMYK
-        return _deep_tiff(data, fields, name)
+    if data.startswith(TIFF_HEADS):
+        return _decode_tiff(data, name)
     with opened_image(data, name) as image:
         image.load()
-        block = data if fields else exif_block(image)
-        deep = None
+        deep_channels = None
         if data.startswith(PNG_HEAD) and data[PNG_BITS_AT] == 16:
-            deep = _channels(_opened_by_vips(data, "pngload_buffer", name), name)
-        picture = picture_of_pil(image, block, name, deep=deep)
-    if fields:  # Pillow turns the pixels of a TIFF, but not its resolution
-        dpi = turned_dpi(exif.resolution_of(fields), _orientation(fields))
-        return replace(picture, dpi=dpi)
-    return picture
+            deep_channels = _channels(_opened_by_vips(data, "pngload_buffer", name), name)
+        return picture_of_pil(image, exif_of_pil(image), name, deep_channels=deep_channels)
 
 
-def _tiff_fields(data: bytes, name: str) -> Directory:
-    """Of a TIFF file whose numbers have a range; empty for other files."""
-    if not data.startswith(TIFF_HEADS):
-        return {}
-    try:
-        fields = read_fields(data)
-    except DamagedFieldsError as error:
-        raise DataError(f"{name}: not a readable image ({error}).") from error
-    kinds = set(exif.numbers(fields, SAMPLE_FORMAT, (UNSIGNED,)))
-    if _photometric(fields) == LAB:
-        return fields
-    if _bits(fields) > 16 or not kinds <= {UNSIGNED, UNDEFINED}:
+def _decode_tiff(data: bytes, name: str) -> Picture:
+    fields = read_directories(data)[MAIN]
+    (photometric, *_) = _whole_numbers(fields, Base.PhotometricInterpretation, -1)
+    bits = max(_whole_numbers(fields, Base.BitsPerSample, 1))
+    if photometric != LAB:
+        _check_tiff_numbers(fields, bits, name)
+    if bits == 16 and photometric != SEPARATED:
+        return _decode_deep_tiff(data, fields, name)
+    with opened_image(data, name) as image:
+        image.load()  # Pillow turns the pixels of a TIFF, but not its resolution
+        picture = picture_of_pil(image, data, name)
+    return replace(picture, dpi=upright_dpi(resolution_of(fields), _orientation(fields)))
+
+
+def _check_tiff_numbers(fields: Directory, bits: int, name: str) -> None:
+    kinds = set(_whole_numbers(fields, SAMPLE_FORMAT, UNSIGNED))
+    if bits > 16 or not kinds <= {UNSIGNED, UNDEFINED}:
         raise DataError(
             f"{name}: has floats, signed numbers or more than 16 bits per channel, whose range is "
             "unknown; save it with 8 or 16 bits per channel."
         )
-    return fields
 
 
-def _bits(fields: Directory) -> int:
-    """Of each channel in a TIFF file."""
-    return max(exif.numbers(fields, BITS, (1,)))
-
-
-def _photometric(fields: Directory) -> int:
-    """What the channels of a TIFF file mean; -1 if it does not say."""
-    return exif.numbers(fields, PHOTOMETRIC, (-1,))[0]
-
-
-def _orientation(fields: Directory) -> int:
-    return exif.numbers(fields, exif.ORIENTATION, (1,))[0]
-
-
-def _deep_tiff(data: bytes, fields: Directory, name: str) -> Picture:
-    (width, *_), (height, *_) = (exif.numbers(fields, tag, (0,)) for tag in (WIDTH, HEIGHT))
-    check_size(width, height, name)
+def _decode_deep_tiff(data: bytes, fields: Directory, name: str) -> Picture:
     image = _opened_by_vips(data, "tiffload_buffer", name)
+    check_size(image.width, image.height, name)
     colour, alpha = _channels(image, name)
-    embedded = colour.dtype == torch.uint16 and image.get_typeof(PROFILE) != 0
+    has_profile = colour.dtype == torch.uint16 and image.get_typeof(PROFILE) != 0
     return assembled(
         colour,
         alpha,
         orientation=_orientation(fields),
-        profile=image.get(PROFILE) if embedded else None,
+        profile=image.get(PROFILE) if has_profile else None,
         block=data,
-        dpi=exif.resolution_of(fields),
+        dpi=resolution_of(fields),
         file_format="TIFF",
     )
 
 
+def _orientation(fields: Directory) -> int:
+    return _whole_numbers(fields, Base.Orientation, 1)[0]
+
+
+def _whole_numbers(fields: Directory, tag: int, default: int) -> tuple[int, ...]:
+    """The values of a field; the default if it is missing or holds anything but whole numbers."""
+    value = fields.get(tag)
+    values = value if isinstance(value, tuple) else (value,)
+    numbers = tuple(each for each in values if isinstance(each, int))
+    return numbers if numbers and len(numbers) == len(values) else (default,)
+
+
 def _opened_by_vips(data: bytes, loader: str, name: str) -> Any:
-    """A lazy image; damage in its pixels shows when they are asked for."""
+    """Open a file without decoding it yet; damage in its pixels shows only when they are read."""
     try:
         return getattr(libvips().Image, loader)(data, fail_on="error")
     except libvips().Error as error:
@@ -131,7 +126,7 @@ def _opened_by_vips(data: bytes, loader: str, name: str) -> Any:
 
 
 def _channels(image: Any, name: str) -> tuple[Tensor, Tensor | None]:
-    """Colour and alpha, (C, H, W) each; Lab as 8-bit sRGB."""
+    """Colour and alpha of a libvips image, (C, H, W) each; Lab as 8-bit sRGB."""
     has_alpha = image.hasalpha()
     if image.interpretation in ("lab", "labs"):
         image = image.colourspace("srgb").cast("uchar")

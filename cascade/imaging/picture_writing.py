@@ -1,14 +1,16 @@
-"""From a `Picture` to a file, by stated rules.
+"""From a `Picture` to a PNG, JPEG, WebP or TIFF file.
 
-- The format is that of the name's ending: PNG, JPEG, WebP or TIFF.
-- PNG and TIFF (deflate) hold 8 and 16 bits and transparency, without loss. JPEG has quality 95 and
-  all its colour (4:4:4), WebP quality 95 and a quarter of it (4:2:0, all that it can). What a
-  format cannot hold is refused, never reduced silently.
-- The ICC profile is always written, since without it the colours would be wrong. EXIF, resolution
-  (DPI) and settings are metadata, which can be left out.
-- Settings are JSON: in PNG as the text chunk `cascade`, elsewhere in the EXIF field ImageHistory.
-- A file stands under its name only when it is complete.
-- PNG, JPEG and TIFF are written band by band, without a copy of the pixels; WebP needs about two.
+- The ending of the file's name decides the format.
+- PNG and TIFF (deflate) hold 8 and 16 bits and transparency without loss. JPEG has quality 95 and
+  full colour resolution (4:4:4). WebP has quality 95 and a quarter of the colour resolution
+  (4:2:0), since the format has no more. What a format cannot hold is refused, never reduced
+  silently.
+- The ICC profile is always written, since the colours would be wrong without it. EXIF, resolution
+  (DPI) and settings are metadata, which can be left out. Which EXIF a picture has: see
+  `cascade/imaging/kept_metadata.py`; where a file holds it: `cascade/imaging/containers.py`.
+- Settings are JSON: in PNG in the text chunk `cascade`, elsewhere in the EXIF field ImageHistory.
+- A file appears under its name only when it is complete.
+- PNG, JPEG and TIFF are written strip by strip, without a copy of the pixels; WebP needs about two.
 
 Shapes: C channels, H and W pixels.
 """
@@ -24,17 +26,29 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from cascade.errors import OutputError
-from cascade.imaging import exif, picture_files
+from cascade.imaging import containers
+from cascade.imaging.kept_metadata import (
+    exif_with_resolution_and_settings,
+    parsed_settings,
+    settings_in_exif,
+)
+from cascade.imaging.opening import opened_image, read_bytes
 from cascade.imaging.picture import Picture
-from cascade.imaging.reading import opened_image, read_bytes
-from cascade.imaging.vips import first_line, libvips
+from cascade.imaging.vips import (
+    FORM_OF_BITS,
+    GREY_OF_BITS,
+    PROFILE,
+    RGB_OF_BITS,
+    first_line,
+    libvips,
+)
 from cascade.saving.atomic import atomic_file
 
 FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 FORMAT_OF_SUFFIX |= {".tif": "tiff", ".tiff": "tiff"}
 NAMES = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "tiff": "TIFF"}
 MAX_SIDE_PX = {"jpeg": 65_535, "webp": 16_383}
-MAX_TIFF_BYTES = 2**32 - 2**24  # its offsets have 32 bits
+MAX_TIFF_BYTES = 2**32 - 2**24  # offsets in TIFF have 32 bits
 OPTIONS = {
     "png": {"compression": 6, "filter": "all"},
     "jpeg": {"Q": 95, "subsample_mode": "off"},
@@ -42,10 +56,10 @@ OPTIONS = {
     "tiff": {"compression": "deflate", "predictor": "horizontal"},
 }
 ADD = {
-    "png": picture_files.add_to_png,
-    "jpeg": picture_files.add_to_jpeg,
-    "webp": picture_files.add_to_webp,
-    "tiff": picture_files.add_to_tiff,
+    "png": containers.add_to_png,
+    "jpeg": containers.add_to_jpeg,
+    "webp": containers.add_to_webp,
+    "tiff": containers.add_to_tiff,
 }
 
 
@@ -59,8 +73,8 @@ def write_picture(
     """Write a picture with what belongs to it.
 
     Args:
-        picture: the picture.
-        path: of the file; its ending names the format.
+        picture: pixels, profile and metadata.
+        path: the file to write; its ending names the format.
         settings: how the picture was made, anything that JSON can hold; see `recorded_settings`.
         metadata: whether to write EXIF, resolution and settings; the ICC profile is always written.
 
@@ -71,55 +85,66 @@ def write_picture(
     kind = check_format(path, size=picture.size, bits=picture.bits, has_alpha=has_alpha)
     extras = _extras(picture, kind, settings, metadata)
     check_exif(path, extras.exif)
-    with atomic_file(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as pixels:
-        _write_pixels(picture, kind, pixels, path)
+    with atomic_file(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as pixel_file:
+        _write_pixels(picture, kind, pixel_file, path)
         with temporary.open("wb") as file:
-            ADD[kind](pixels, file, extras)
+            ADD[kind](pixel_file, file, extras)
 
 
 def check_format(path: Path, *, size: tuple[int, int], bits: int, has_alpha: bool) -> str:
     """Check, before the work is done, that a file of this name can hold a picture.
 
     Args:
-        path: of the file; its ending names the format.
+        path: the file to write; its ending names the format.
         size: (H, W) in pixels.
-        bits: per channel.
-        has_alpha: whether it has transparency.
+        bits: per channel, 8 or 16.
+        has_alpha: whether the picture has transparency.
 
     Returns:
-        The format, of FORMATS.
+        The format, one of FORMATS.
 
     Raises:
-        OutputError: if it cannot.
+        OutputError: if the ending names no format, or its format cannot hold the picture.
     """
     kind = FORMAT_OF_SUFFIX.get(path.suffix.lower())
     if kind is None:
+        endings = ", ".join(FORMAT_OF_SUFFIX)
         raise OutputError(
-            f"cannot write {path}: the ending {path.suffix!r} names no format; use "
-            f"{', '.join(FORMAT_OF_SUFFIX)}."
+            f"cannot write {path}: the ending {path.suffix!r} names no format; use {endings}."
         )
-    lacking = None
-    if kind == "jpeg" and has_alpha:
-        lacking = "JPEG has no transparency; write PNG, WebP or TIFF"
-    if kind in ("jpeg", "webp") and bits == 16:
-        lacking = f"{NAMES[kind]} has no 16 bits; write PNG or TIFF"
-    if max(size) > MAX_SIDE_PX.get(kind, max(size)):
-        lacking = f"{NAMES[kind]} holds {MAX_SIDE_PX[kind]} px a side at most; write PNG or TIFF"
-    if kind == "tiff" and size[0] * size[1] * bits // 8 * (4 if has_alpha else 3) > MAX_TIFF_BYTES:
-        lacking = "TIFF holds 4 GiB at most; write PNG"
-    if lacking is not None:
-        raise OutputError(f"cannot write {path}: {lacking}.")
+    obstacle = _obstacle(kind, size, bits, has_alpha)
+    if obstacle is not None:
+        raise OutputError(f"cannot write {path}: {obstacle}.")
     return kind
+
+
+def _obstacle(kind: str, size: tuple[int, int], bits: int, has_alpha: bool) -> str | None:
+    """What a format lacks for a picture, and which format to use instead."""
+    height, width = size
+    name, max_side_px = NAMES[kind], MAX_SIDE_PX.get(kind)
+    if kind == "tiff" and height * width * bits // 8 * (4 if has_alpha else 3) > MAX_TIFF_BYTES:
+        return "TIFF holds 4 GiB at most; write PNG"
+    if max_side_px is not None and max(size) > max_side_px:
+        return f"{name} holds {max_side_px} px a side at most; write PNG or TIFF"
+    if kind in ("jpeg", "webp") and bits == 16:
+        return f"{name} has no 16 bits; write PNG or TIFF"
+    if kind == "jpeg" and has_alpha:
+        return "JPEG has no transparency; write PNG, WebP or TIFF"
+    return None
 
 
 def check_exif(path: Path, block: bytes | None) -> None:
     """Check that a file of this name can hold an EXIF block.
 
+    Args:
+        path: the file to write; its ending names the format.
+        block: without the header `Exif`, or None.
+
     Raises:
-        OutputError: if it cannot.
+        OutputError: if the block is too large for the format.
     """
     kind = FORMAT_OF_SUFFIX.get(path.suffix.lower())
-    if kind == "jpeg" and len(block or b"") > picture_files.MAX_JPEG_EXIF_BYTES:
+    if kind == "jpeg" and len(block or b"") > containers.MAX_JPEG_EXIF_BYTES:
         raise OutputError(
             f"cannot write {path}: its EXIF is more than the 64 KiB that JPEG can hold; write PNG "
             "or TIFF, or leave the metadata out."
@@ -140,20 +165,20 @@ def recorded_settings(path: Path) -> dict[str, Any] | None:
         text = image.info.get("cascade") if image.format == "PNG" else None
         block = data if image.format == "TIFF" else image.info.get("exif")
     if isinstance(text, str):
-        return exif.parsed_settings(text)
-    return exif.settings_in_exif(block) if block else None
+        return parsed_settings(text)
+    return settings_in_exif(block) if block else None
 
 
 def _extras(
     picture: Picture, kind: str, settings: Mapping[str, Any] | None, metadata: bool
-) -> picture_files.Extras:
+) -> containers.Extras:
     text, block = None, None
     if metadata and kind == "png":
         text = None if settings is None else json.dumps(settings)
-        block = picture.exif
+        block = picture.exif  # PNG has other places for the resolution and the settings
     elif metadata:
-        block = exif.written_exif(picture.exif, picture.dpi, settings)
-    return picture_files.Extras(
+        block = exif_with_resolution_and_settings(picture.exif, picture.dpi, settings)
+    return containers.Extras(
         exif=block,
         dpi=picture.dpi if metadata else None,
         text=text,
@@ -162,15 +187,15 @@ def _extras(
 
 
 def _write_pixels(picture: Picture, kind: str, file: BinaryIO, path: Path) -> None:
-    """Write the pixels, which libvips reads where they are and joins by itself, and the profile."""
+    """Write the pixels and the profile. libvips joins the planes itself, without a copy."""
     vips = libvips()
     planes = list(picture.colour) + ([] if picture.alpha is None else [picture.alpha[0]])
     bands = [_plane(plane, picture.bits) for plane in planes]
     image = bands[0].bandjoin(bands[1:]) if len(bands) > 1 else bands[0]
-    space = ("b-w", "srgb") if picture.bits == 8 else ("grey16", "rgb16")
-    image = image.copy(interpretation=space[len(picture.colour) > 1])
+    interpretations = GREY_OF_BITS if len(picture.colour) == 1 else RGB_OF_BITS
+    image = image.copy(interpretation=interpretations[picture.bits])
     if picture.profile is not None:
-        image.set_type(vips.GValue.blob_type, "icc-profile-data", picture.profile)
+        image.set_type(vips.GValue.blob_type, PROFILE, picture.profile)
     try:
         target = vips.Target.new_to_descriptor(file.fileno())
         getattr(image, f"{kind}save_target")(target, keep="icc", **OPTIONS[kind])
@@ -180,8 +205,7 @@ def _write_pixels(picture: Picture, kind: str, file: BinaryIO, path: Path) -> No
 
 
 def _plane(plane: Tensor, bits: int) -> Any:
-    """(H, W) as an image of one band that uses the same memory."""
+    """A plane, (H, W), as a libvips image that shares its memory."""
     values = plane.cpu().contiguous().numpy()
     height, width = values.shape
-    kind = "uchar" if bits == 8 else "ushort"
-    return libvips().Image.new_from_memory(values.data, width, height, 1, kind)
+    return libvips().Image.new_from_memory(values.data, width, height, 1, FORM_OF_BITS[bits])

@@ -1,7 +1,7 @@
-"""Colours that are hidden under full transparency.
+"""Fill the colours that are hidden under full transparency.
 
 Nobody sees them, but a network and a filter do: the black or white that programs leave there would
-bleed into the rim of what is visible.
+bleed into the edge of what is visible.
 
 Shapes: C channels, H and W pixels.
 """
@@ -16,15 +16,15 @@ from torch.nn import functional
 def fill_hidden(colour: Tensor, alpha: Tensor) -> Tensor:
     """Give fully transparent pixels the colours of their visible neighbours.
 
-    Coarser and coarser means over the visible pixels alone are laid under the gaps, the finest
-    that there is at each pixel (push-pull: Gortler et al. 1996, "The Lumigraph", section 3.5).
+    The visible pixels are averaged over coarser and coarser grids, and each hidden pixel takes the
+    finest average that exists there (push-pull: Gortler et al. 1996, "The Lumigraph", section 3.5).
 
     Args:
         colour: (C, H, W), of any range.
         alpha: (1, H, W); 0 is fully transparent.
 
     Returns:
-        (C, H, W) float32; visible pixels keep their values, and so do all where none is visible.
+        (C, H, W) float32. Visible pixels keep their values; if none is visible, all pixels do.
     """
     visible = alpha != 0
     colour = colour.float()
@@ -34,10 +34,11 @@ def fill_hidden(colour: Tensor, alpha: Tensor) -> Tensor:
 
 
 def _filled(colour: Tensor, visible: Tensor) -> Tensor:
+    """One level of the push-pull: (1, C, H, W) by (1, 1, H, W) bool."""
     if visible.all():
         return colour
     weight = functional.avg_pool2d(visible.float(), 2, ceil_mode=True)  # (1, 1, H/2, W/2)
     mean = functional.avg_pool2d(colour * visible, 2, ceil_mode=True) / weight.clamp(min=1e-6)
-    under = _filled(mean, weight > 0)
-    under = functional.interpolate(under, colour.shape[-2:], mode="bilinear")
-    return torch.where(visible, colour, under)
+    coarse = _filled(mean, weight > 0)
+    coarse = functional.interpolate(coarse, colour.shape[-2:], mode="bilinear")
+    return torch.where(visible, colour, coarse)

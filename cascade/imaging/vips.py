@@ -1,6 +1,6 @@
-"""libvips, set up for files that nobody vouches for; it reads and writes 16-bit colour.
+"""libvips, set up for untrusted files. It reads and writes colour of 16 bits, which Pillow cannot.
 
-Imported where it is used: loading it costs a tenth of a second.
+pyvips is imported on the first call: loading it takes a tenth of a second.
 """
 
 from __future__ import annotations
@@ -9,13 +9,19 @@ import logging
 from functools import cache
 from types import ModuleType
 
+# names that libvips uses
+FORM_OF_BITS = {8: "uchar", 16: "ushort"}
+GREY_OF_BITS = {8: "b-w", 16: "grey16"}
+RGB_OF_BITS = {8: "srgb", 16: "rgb16"}
+PROFILE = "icc-profile-data"
+
 
 @cache
 def libvips() -> ModuleType:
-    """The module `pyvips`, with operations that are not hardened against bad files switched off.
+    """The module `pyvips`, without the operations that are not hardened against malicious files.
 
-    Its cache is off too, since it would keep pictures in memory that are no longer needed; its
-    warnings, which go beside the errors that it raises, are not shown.
+    Its cache is off too, since it would keep pictures in memory that are no longer needed. Its
+    warnings are not logged: they only repeat the errors that it raises.
     """
     import pyvips
 
@@ -26,6 +32,6 @@ def libvips() -> ModuleType:
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, of the many lines in which libvips says it."""
+    """The first line of an error of libvips, which names the cause; the rest is context."""
     lines = str(getattr(error, "detail", "") or error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

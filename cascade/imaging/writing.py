@@ -1,6 +1,6 @@
-"""From tensors to PNG files: single pictures with their settings inside, and contact sheets.
+"""From tensors to PIL images and PNG files: single pictures with their settings, contact sheets.
 
-Shapes: B batch, C channels, H and W pixels.
+Shapes: B batch, H and W pixels.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from cascade.saving.atomic import atomic_file
 
+SHEET_GREY = (235, 235, 235)  # of the gaps, 8-bit RGB
+
 
 def to_uint8(images: Tensor) -> Tensor:
     """Round images in [-1, 1] to 8 bits: uint8 in [0, 255], of the same shape."""
@@ -25,23 +27,23 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def from_uint8(images: Tensor) -> Tensor:
-    """The inverse of `to_uint8`: float32 in [-1, 1]."""
+    """The inverse of `to_uint8`: float32 in [-1, 1], of the same shape."""
     return images.float() / 127.5 - 1
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Turn (B, 3, H, W) in [-1, 1] into PIL images."""
-    pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
+    """Convert images, (B, 3, H, W) in [-1, 1], to PIL images of mode RGB."""
+    pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
     return [Image.fromarray(each) for each in pixels]
 
 
 def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None = None) -> None:
-    """Write a PNG under its final name only when it is complete.
+    """Write a PNG, which appears under its name only when it is complete.
 
     Args:
-        image: the picture.
-        path: of the file.
-        settings: written as JSON into the PNG text chunk `cascade`.
+        image: a PIL image of any mode that PNG has.
+        path: the file to write.
+        settings: how the picture was made; recorded as JSON in the PNG text chunk `cascade`.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -54,21 +56,18 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None 
 
 
 def contact_sheet(images: Tensor, *, columns: int | None = None, gap_px: int = 2) -> Image.Image:
-    """Lay out images in a grid.
+    """Lay out images in a grid, row by row.
 
     Args:
         images: (B, 3, H, W) in [-1, 1], B at least 1.
-        columns: default: as square as it goes.
-        gap_px: light grey lines between the images.
-
-    Returns:
-        One picture.
+        columns: images per row; by default, the grid is as square as possible.
+        gap_px: width of the light grey lines between the images.
     """
     count, _, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     size = (columns * (width + gap_px) - gap_px, rows * (height + gap_px) - gap_px)
-    sheet = Image.new("RGB", size, (235, 235, 235))
+    sheet = Image.new("RGB", size, SHEET_GREY)
     for index, image in enumerate(to_pil(images)):
         row, column = divmod(index, columns)
         sheet.paste(image, (column * (width + gap_px), row * (height + gap_px)))

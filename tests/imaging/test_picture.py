@@ -7,7 +7,8 @@ from PIL import Image, ImageOps
 from test_reading import LINEAR_GREY, LINEAR_RGB, srgb_encoded
 
 from cascade.errors import DataError
-from cascade.imaging.picture import Picture, quantised, upright
+from cascade.imaging.orientation import upright
+from cascade.imaging.picture import Picture, quantised
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -35,9 +36,9 @@ def test_the_image_has_visible_colours_under_transparency():
 def test_pixels_are_turned_as_pillow_turns_them(orientation):
     image = Image.fromarray(RGB)
     image.getexif()[0x0112] = orientation
-    wanted = np.asarray(ImageOps.exif_transpose(image))
-    got = upright(torch.from_numpy(RGB.copy()).permute(2, 0, 1), orientation)
-    assert np.array_equal(got.permute(1, 2, 0).numpy(), wanted)
+    expected = np.asarray(ImageOps.exif_transpose(image))
+    pixels = upright(torch.from_numpy(RGB.copy()).permute(2, 0, 1), orientation)
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
@@ -107,8 +108,8 @@ def test_grey_leaves_its_profile_for_the_values_that_it_has_in_srgb(noise_pictur
     picture = noise_picture(1, alpha=True, bits=bits, profile=LINEAR_GREY, dpi=(72, 72))
     plain = picture.in_srgb()
     most = 2**bits - 1
-    wanted = srgb_encoded(picture.colour.double().numpy() / most) / 255 * most
-    assert np.abs(plain.colour.double().numpy() - wanted).max() <= 0.5 + most / 255 / 10
+    expected = srgb_encoded(picture.colour.double().numpy() / most) / 255 * most
+    assert np.abs(plain.colour.double().numpy() - expected).max() <= 0.5 + most / 255 / 10
     assert plain.colour.dtype == picture.colour.dtype
     assert (plain.profile, plain.dpi) == (None, (72, 72))
     assert plain.alpha is not None
@@ -120,8 +121,8 @@ def test_colours_leave_their_profile_for_their_values_in_srgb(noise_picture, bit
     picture = noise_picture(3, alpha=True, bits=bits, profile=LINEAR_RGB, dpi=(72, 72))
     plain = picture.in_srgb()
     most = 2**bits - 1
-    wanted = srgb_encoded(picture.colour.double().numpy() / most) / 255 * most
-    assert np.abs(plain.colour.double().numpy() - wanted).max() <= 0.5 + most / 255 * 0.6
+    expected = srgb_encoded(picture.colour.double().numpy() / most) / 255 * most
+    assert np.abs(plain.colour.double().numpy() - expected).max() <= 0.5 + most / 255 * 0.6
     assert (plain.profile, plain.dpi, plain.colour.dtype) == (None, (72, 72), picture.colour.dtype)
     assert plain.alpha is not None
     assert plain.alpha.equal(picture.alpha)

@@ -20,7 +20,7 @@ from test_reading import (
 )
 
 from cascade.errors import DataError
-from cascade.imaging import reading
+from cascade.imaging import opening
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import decode_picture, read_picture
 from cascade.imaging.reading import decode_image
@@ -57,11 +57,11 @@ def test_eight_bits_are_what_pillow_reads(kind, mode):
     data = encoded(image, kind, **options)
     picture = decode_picture(data, "a")
     with Image.open(io.BytesIO(data)) as stored:
-        wanted = stored.convert("RGBA")
+        expected = stored.convert("RGBA")
     grey = mode in ("1", "L", "LA")
     assert (picture.bits, len(picture.colour)) == (8, 1 if grey else 3)
     assert picture.format == (kind.lower() if kind in ("PNG", "TIFF", "WEBP") else "png")
-    assert np.array_equal(np.asarray(picture.to_pil().convert("RGBA")), np.asarray(wanted))
+    assert np.array_equal(np.asarray(picture.to_pil().convert("RGBA")), np.asarray(expected))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -76,8 +76,8 @@ def test_16_bits_keep_every_step(kind, channels):
 def test_16_bits_of_other_writers_are_read():
     rgb = DEEP[..., :3]
     for data in (png_of(rgb), png_of(DEEP), rgb_tiff_of(rgb)):
-        got = hwc(decode_picture(data, "a"))
-        assert np.array_equal(got, DEEP[..., : got.shape[2]])
+        pixels = hwc(decode_picture(data, "a"))
+        assert np.array_equal(pixels, DEEP[..., : pixels.shape[2]])
     for kind in ("PNG", "TIFF"):
         grey = decode_picture(encoded(Image.fromarray(rgb[..., 0]), kind), "a")
         assert np.array_equal(hwc(grey)[..., 0], rgb[..., 0])
@@ -105,12 +105,12 @@ def test_orientation_is_applied_once(camera_exif, kind, orientation):
     data = encoded(image, kind, exif=camera_exif, **options)
     picture = decode_picture(data, "a")
     with Image.open(io.BytesIO(data)) as stored:
-        wanted = np.asarray(ImageOps.exif_transpose(stored))
-    assert np.array_equal(hwc(picture), wanted)
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    assert np.array_equal(hwc(picture), expected)
     exif = picture.to_pil().getexif()
     inner = exif.get_ifd(0x8769)
     assert exif[0x0112] == 1
-    assert (inner[0xA003], inner[0xA002]) == wanted.shape[:2]
+    assert (inner[0xA003], inner[0xA002]) == expected.shape[:2]
     if kind != "WEBP":
         assert picture.dpi == ((150, 300) if orientation > 4 else (300, 150))
 
@@ -132,9 +132,9 @@ def test_exif_is_kept_without_what_is_private_or_stale(camera_exif, kind):
     exif = picture.to_pil().getexif()
     assert set(exif) == {0x010F, 0x0110, 0x8298, 0x0112, 0x8769, 0x8825}
     assert exif[0x8298].encode("latin-1") == b"\xc2\xa9 Zo\xc3\xab"  # UTF-8, byte for byte
-    inner, wanted = exif.get_ifd(0x8769), camera_exif.get_ifd(0x8769)
-    assert set(inner) == set(wanted) - {0x927C}
-    assert all(inner[tag] == wanted[tag] for tag in (0x9003, 0x9286, 0x9010))
+    inner, expected = exif.get_ifd(0x8769), camera_exif.get_ifd(0x8769)
+    assert set(inner) == set(expected) - {0x927C}
+    assert all(inner[tag] == expected[tag] for tag in (0x9003, 0x9286, 0x9010))
     assert exif.get_ifd(0x8825) == camera_exif.get_ifd(0x8825)
 
 
@@ -148,9 +148,9 @@ def test_a_thumbnail_is_dropped(camera_exif):
     block += struct.pack(order + "H2HLL2HLLL", 2, *entries, 0) + b"thumbnail"
     data = encoded(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0" + bytes(block))
     assert b"thumbnail" in data
-    kept = decode_picture(data, "a").exif
-    assert kept is not None
-    assert b"thumbnail" not in kept
+    exif = decode_picture(data, "a").exif
+    assert exif is not None
+    assert b"thumbnail" not in exif
 
 
 @pytest.mark.parametrize("block", [b"II*\0\x99\0\0\0", b"garbage", b"II*\0\x08\0\0\0\xff\xff", b""])
@@ -181,9 +181,9 @@ def test_a_tiff_is_read_whose_exif_directory_is_damaged(camera_exif, bits):
     data[entry + 8 : entry + 12] = struct.pack("<L", len(data) - 7)
     picture = decode_picture(bytes(data), "a")
     assert picture.colour.equal(torch.from_numpy(value)[None])
-    kept = picture.to_pil().getexif()
-    assert kept[0x0110] == "Model 5"
-    assert not kept.get_ifd(0x8769)
+    exif = picture.to_pil().getexif()
+    assert exif[0x0110] == "Model 5"
+    assert not exif.get_ifd(0x8769)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
@@ -323,11 +323,11 @@ def test_bombs_are_refused_before_they_are_decoded(monkeypatch):
     bomb = png_chunks((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
     with pytest.raises(DataError, match=r"bomb\.png: .*pixels"):
         decode_picture(bomb, "bomb.png")
-    monkeypatch.setattr(reading, "MAX_PIXELS", 34)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 34)
     for data in (deep_file("tiff", 3), deep_file("png", 3), encoded(Image.fromarray(RGB))):
         with pytest.raises(DataError, match=r"a: 7x5 px is more than the 34 pixels allowed"):
             decode_picture(data, "a")
-    monkeypatch.setattr(reading, "MAX_PIXELS", 35)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 35)
     assert decode_picture(deep_file("tiff", 3), "a").size == (5, 7)
 
 

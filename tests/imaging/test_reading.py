@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageCms, ImageFile
 
 from cascade.errors import DataError
-from cascade.imaging import reading
+from cascade.imaging import opening
 from cascade.imaging.reading import decode_image, read_image
 
 RNG = np.random.default_rng(0)
@@ -32,8 +32,8 @@ def pixels(data: bytes) -> np.ndarray:
     return ((image + 1) * 127.5).permute(1, 2, 0).numpy()
 
 
-def is_close(got: np.ndarray, wanted, *, within: float = 1e-4) -> bool:
-    return bool(np.abs(got - np.asarray(wanted, np.float64)).max() <= within)
+def is_close(values: np.ndarray, expected, *, within: float = 1e-4) -> bool:
+    return bool(np.abs(values - np.asarray(expected, np.float64)).max() <= within)
 
 
 def test_rgb_is_read_exactly_and_black_and_white_are_the_ends():
@@ -73,10 +73,10 @@ def test_transparent_pictures_are_laid_on_white():
     alpha = np.array([0, 51, 255], np.uint8)
     colour = np.array([200, 100, 0], np.uint8)
     rgba = np.concatenate([np.tile(colour, (1, 3, 1)), alpha.reshape(1, 3, 1)], axis=2)
-    wanted = [255 + (colour - 255.0) * a / 255 for a in alpha]
-    got = pixels(encoded(Image.fromarray(rgba)))
-    assert is_close(got[0], wanted, within=1)
-    assert is_close(got[0, [0, 2]], [wanted[0], wanted[2]])
+    expected = [255 + (colour - 255.0) * a / 255 for a in alpha]
+    values = pixels(encoded(Image.fromarray(rgba)))
+    assert is_close(values[0], expected, within=1)
+    assert is_close(values[0, [0, 2]], [expected[0], expected[2]])
 
 
 def test_grey_with_transparency_is_laid_on_white():
@@ -100,25 +100,25 @@ def test_palettes_give_their_colours_and_a_transparent_entry_is_white(kind):
 
 def test_rgb_with_a_transparent_colour_is_laid_on_white():
     data = encoded(Image.fromarray(RGB), transparency=tuple(int(v) for v in RGB[0, 0]))
-    wanted = RGB.copy()
-    wanted[0, 0] = 255
-    assert is_close(pixels(data), wanted)
+    expected = RGB.copy()
+    expected[0, 0] = 255
+    assert is_close(pixels(data), expected)
 
 
 def test_grey_and_one_bit_pictures_have_three_equal_channels():
     grey = RGB[..., 0]
     assert is_close(pixels(encoded(Image.fromarray(grey))), grey[..., None].repeat(3, axis=2))
     bits = Image.fromarray(grey).convert("1", dither=Image.Dither.NONE)
-    wanted = np.where(grey[..., None] > 127, 255, 0).repeat(3, axis=2)
-    assert is_close(pixels(encoded(bits)), wanted)
+    expected = np.where(grey[..., None] > 127, 255, 0).repeat(3, axis=2)
+    assert is_close(pixels(encoded(bits)), expected)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_grey_keeps_its_range_and_its_small_steps(kind):
     grey = np.array([[0, 1, 255, 256, 32768, 65534, 65535]], np.uint16)
-    got = pixels(encoded(Image.fromarray(grey), kind))
-    assert is_close(got, (grey / 257)[..., None].repeat(3, axis=2))
-    assert len(np.unique(got)) == 7
+    values = pixels(encoded(Image.fromarray(grey), kind))
+    assert is_close(values, (grey / 257)[..., None].repeat(3, axis=2))
+    assert len(np.unique(values)) == 7
 
 
 def test_cmyk_becomes_rgb():
@@ -168,8 +168,8 @@ def test_16_bit_colour_is_read_in_its_upper_8_bits(encode):
 
 def test_16_bit_colour_with_transparency_is_laid_on_white():
     alpha = np.array([[[65535], [0]]], np.uint16)
-    got = pixels(png_of(np.concatenate([DEEP, alpha], axis=2)))
-    assert is_close(got[0], [DEEP[0, 0] >> 8, [255] * 3])
+    values = pixels(png_of(np.concatenate([DEEP, alpha], axis=2)))
+    assert is_close(values[0], [DEEP[0, 0] >> 8, [255] * 3])
 
 
 @pytest.mark.parametrize("mode", [np.float32, np.int32])
@@ -260,17 +260,17 @@ def test_colours_of_a_profile_become_srgb(kind):
 def test_grey_of_a_profile_becomes_srgb(profile, gamma):
     grey = np.arange(256, dtype=np.uint8)[None]
     data = encoded(Image.fromarray(grey), icc_profile=profile)
-    wanted = srgb_encoded((grey / 255) ** gamma)[..., None].repeat(3, axis=2)
-    assert is_close(pixels(data), wanted, within=2)
-    assert is_close(pixels(data)[:, 20:], wanted[:, 20:], within=1)
+    expected = srgb_encoded((grey / 255) ** gamma)[..., None].repeat(3, axis=2)
+    assert is_close(pixels(data), expected, within=2)
+    assert is_close(pixels(data)[:, 20:], expected[:, 20:], within=1)
 
 
 def test_transparency_is_laid_on_white_after_the_conversion():
     rgba = np.array([[[100, 100, 100, 128], [100, 100, 100, 0]]], np.uint8)
     data = encoded(Image.fromarray(rgba), icc_profile=LINEAR_RGB)
     colour = srgb_encoded(np.array(100 / 255))
-    wanted = [[255 + (colour - 255) * 128 / 255] * 3, [255] * 3]
-    assert is_close(pixels(data)[0], wanted, within=2)
+    expected = [[255 + (colour - 255) * 128 / 255] * 3, [255] * 3]
+    assert is_close(pixels(data)[0], expected, within=2)
 
 
 def test_cmyk_is_converted_by_its_profile():
@@ -280,12 +280,12 @@ def test_cmyk_is_converted_by_its_profile():
     image = Image.frombytes("CMYK", (4, 1), cmyk.tobytes())
     star = 100 * (1 - black / 255.0)
     luminance = np.where(star > 8, ((star + 16) / 116) ** 3, star / 903.3)  # CIE 1976
-    wanted = srgb_encoded(luminance)[:, None].repeat(3, axis=1)
-    got = pixels(encoded(image, "TIFF", icc_profile=print_profile()))
-    assert is_close(got[0], wanted, within=2.5)
+    expected = srgb_encoded(luminance)[:, None].repeat(3, axis=1)
+    values = pixels(encoded(image, "TIFF", icc_profile=print_profile()))
+    assert is_close(values[0], expected, within=2.5)
     plain = pixels(encoded(image, "TIFF"))
     assert is_close(plain[0, :, 0], 255 - black)
-    assert not is_close(got, plain, within=5)
+    assert not is_close(values, plain, within=5)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
     data = png_chunks((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
     with pytest.raises(DataError, match=r"bomb\.png: .*pixels"):
         decode_image(data, "bomb.png")
-    monkeypatch.setattr(reading, "MAX_PIXELS", 34)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 34)
     small = encoded(Image.fromarray(RGB))
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
     with pytest.raises(DataError, match=r"a\.png: 7x5 px is more than the 34 pixels allowed"):
@@ -358,7 +358,7 @@ def test_formats_that_run_programs_are_not_read():
 
 
 def test_the_largest_allowed_picture_is_read(monkeypatch):
-    monkeypatch.setattr(reading, "MAX_PIXELS", 35)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 35)
     assert is_close(pixels(encoded(Image.fromarray(RGB))), RGB)
 
 

@@ -22,8 +22,8 @@ def test_hidden_pixels_take_the_one_visible_colour():
 def test_visible_pixels_keep_their_colours_and_gaps_stay_between_them():
     colour, alpha = noise(3, 37, 50), (noise(1, 37, 50) > 0.8).to(torch.uint8)
     visible = alpha.bool().expand_as(colour)
-    lied = colour.masked_fill(~visible, 9.0)
-    filled = fill_hidden(lied, alpha)
+    recoloured = colour.masked_fill(~visible, 9.0)
+    filled = fill_hidden(recoloured, alpha)
     assert filled[visible].equal(colour[visible])
     assert filled.max() <= colour[visible].max() + 1e-5
     assert filled.min() >= colour[visible].min() - 1e-5

@@ -56,11 +56,11 @@ def test_a_contact_sheet_shows_every_image_in_reading_order(count, columns, size
     sheet = np.asarray(contact_sheet(images, columns=columns))
     assert sheet.shape[:2][::-1] == size
     across = columns or {1: 1, 5: 3}[count]
-    shown = [
+    cells = [
         sheet[row * 6 : row * 6 + 4, column * 8 : column * 8 + 6]
         for row, column in (divmod(number, across) for number in range(count))
     ]
-    for picture, value in zip(shown, values, strict=True):
+    for picture, value in zip(cells, values, strict=True):
         assert (picture == int(to_uint8(value))).all()
     gaps = sheet.size // 3 - count * 24
     assert (sheet == 235).all(axis=2).sum() == gaps
