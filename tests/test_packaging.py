@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,15 @@ def test_ignored_files_are_packed_neither_in_sdist_nor_in_wheel(dist, wheel):
     assert any(name.endswith("stages/tiny-16.yaml") for name in packed)
     leaves = {name.rsplit("/", 1)[-1] for name in IGNORED}
     assert not [name for name in packed if name.rsplit("/", 1)[-1] in leaves]
+
+
+def test_sdist_holds_the_pages_that_the_readme_links_to(dist, source):
+    text = (source / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as sdist:
+        packed = {name.partition("/")[2] for name in sdist.getnames()}
+    assert links
+    assert {link.rstrip("/") for link in links} <= packed
 
 
 def test_wheel_built_without_an_sdist_is_the_same(source, wheel, tmp_path):

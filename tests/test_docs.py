@@ -1,0 +1,59 @@
+"""The documentation: its links lead somewhere, and it describes every key of a recipe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cascade.recipe import (
+    DataSection,
+    DiffusionSection,
+    SamplingSection,
+    Section,
+    TrainSection,
+    TransformerSection,
+    UNetSection,
+)
+
+CHECKOUT = Path(__file__).parents[1]
+PAGES = [
+    *CHECKOUT.glob("*.md"),
+    *(
+        path
+        for folder in ("docs", "benchmarks", "pipelines")
+        for path in (CHECKOUT / folder).rglob("*.md")
+    ),
+]
+SECTIONS = (
+    UNetSection,
+    TransformerSection,
+    DiffusionSection,
+    DataSection,
+    TrainSection,
+    SamplingSection,
+)
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_links_lead_to_files_and_headings(page):
+    for path, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_every_recipe_key_is_described(section: type[Section]):
+    text = (CHECKOUT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    described = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    assert set(section.model_fields) - {"kind"} <= described
