@@ -16,16 +16,21 @@ from hypothesis import settings
 from PIL import Image
 from torch import Tensor, nn
 
-from cascade.conditioning.conditions import Conditions
-from cascade.conditioning.labels import LabelVocabulary
+from cascade.conditioning.condition import Condition
+from cascade.conditioning.labels import Labels
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.conditioning.luminance import Luminance
+from cascade.conditioning.signals import Signals
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.evaluation.features import FeatureExtractor
 from cascade.networks.efficientnet import EfficientNetLite
+from cascade.networks.stage_network import PlainNetwork
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.settings import SamplingSettings
-from cascade.stage import Stage
+from cascade.space import Space
 
 settings.register_profile("cascade", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("cascade")
@@ -33,21 +38,16 @@ torch.set_num_threads(1)  # on tiny tensors, threads mostly wait for each other
 
 
 class RecordingNetwork(nn.Module):
-    """Answers zero, and keeps (x_t, t, conditions) of every call."""
-
-    component, patch_size, size_multiple_px, encoder = "recording", 1, 1, None
+    """Answers zero, and keeps (x_t, t, signals) of every call."""
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
         self.weight = nn.Parameter(torch.zeros(1))
-        self.calls: list[tuple[Tensor, Tensor, Conditions]] = []
+        self.calls: list[tuple[Tensor, Tensor, Signals]] = []
 
-    def seen(self, conditions: Conditions) -> Conditions:
-        return conditions
-
-    def forward(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        self.calls.append((x_t, t, conditions))
+    def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
+        self.calls.append((x_t, t, signals))
         batch, _, height, width = x_t.shape
         return self.weight * torch.ones(batch, self.out_channels, height, width)
 
@@ -62,34 +62,36 @@ def _fill_zeros(module: nn.Module) -> nn.Module:
     return module
 
 
-def _tiny_stage(contract: Contract, **options) -> Stage:
+ANIMALS = Labels(fields={"animal": ["cat", "dog"], "style": ["noto", "twemoji"]})
+
+
+def _tiny_stage(space: Space, *conditions: Condition, **options) -> DiffusionStage:
     torch.manual_seed(0)
-    return Stage.build(
-        contract,
+    return DiffusionStage.build(
+        Contract(space, (ANIMALS, *conditions)),
         NoiseProcess(NoiseSchedule(train_steps=100)),
-        labels=LabelVocabulary({"animal": ["cat", "dog"], "style": ["noto", "twemoji"]}),
         embedding_dim=32,
         **options,
     ).eval()
 
 
 @pytest.fixture(scope="session")
-def _stages() -> dict[str, Stage]:
+def _stages() -> dict[str, DiffusionStage]:
     base = _tiny_stage(
-        Contract(size_px=16),
+        Space(size_px=16),
         network_options={"channels": (8, 16), "blocks": 1},
         sampling=SamplingSettings(steps=4),
     )
     upsampler = _tiny_stage(
-        Contract(size_px=32, low_res_px=16, augmentation_range=(0.0, 1.0)),
+        Space(size_px=32),
+        LowResolution(size_px=16, augmentation_range=(0.0, 1.0), drop=0.1),
         network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
-        image_drop=0.1,
         sampling=SamplingSettings(steps=4, augmentation_level=0.3),
     )
     colouriser = _tiny_stage(
-        Contract(size_px=16, takes="grey", augmentation_range=(0.0, 0.5)),
+        Space(size_px=16),
+        Luminance(augmentation_range=(0.0, 0.5), drop=0.1),
         network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
-        image_drop=0.1,
         sampling=SamplingSettings(steps=4),
     )
     stages = {"base": base, "upsampler": upsampler, "colouriser": colouriser}
@@ -97,19 +99,31 @@ def _stages() -> dict[str, Stage]:
 
 
 @pytest.fixture
-def base_stage(_stages) -> Stage:
+def relabelled():
+    """A function that gives a stage the same weights under other class names."""
+
+    def with_labels(stage: DiffusionStage, fields: dict[str, list[str]]) -> DiffusionStage:
+        others = [each for each in stage.conditions if each.name != Labels.name]
+        contract = Contract(stage.space, (Labels(fields=fields), *others))
+        return DiffusionStage(stage.network, stage.process, contract, sampling=stage.sampling)
+
+    return with_labels
+
+
+@pytest.fixture
+def base_stage(_stages) -> DiffusionStage:
     """16 px, two label fields, 100 timesteps, random weights."""
     return copy.deepcopy(_stages["base"])
 
 
 @pytest.fixture
-def upsampler(_stages) -> Stage:
+def upsampler(_stages) -> DiffusionStage:
     """16 -> 32 px, two label fields, all augmentation levels, 100 timesteps, random weights."""
     return copy.deepcopy(_stages["upsampler"])
 
 
 @pytest.fixture
-def colouriser(_stages) -> Stage:
+def colouriser(_stages) -> DiffusionStage:
     """Grey to colour at 16 px, two label fields, 100 timesteps, random weights."""
     return copy.deepcopy(_stages["colouriser"])
 
@@ -136,10 +150,11 @@ def fill_zeros():
 def record():
     """A function that gives a stage a `RecordingNetwork` and returns its list of calls."""
 
-    def put_in(stage: Stage) -> list[tuple[Tensor, Tensor, Conditions]]:
-        channels = stage.contract.channels * (2 if stage.process.learned_variance else 1)
-        stage.network = RecordingNetwork(channels)
-        return stage.network.calls
+    def put_in(stage: DiffusionStage) -> list[tuple[Tensor, Tensor, Signals]]:
+        channels = stage.space.channels * (2 if stage.process.learned_variance else 1)
+        network = RecordingNetwork(channels)
+        stage.network = PlainNetwork(network)
+        return network.calls
 
     return put_in
 
@@ -281,9 +296,8 @@ def lite_of_random_weights(monkeypatch):
 
 
 @pytest.fixture
-def cascade(base_stage, upsampler):
+def cascade(base_stage, upsampler, relabelled):
     """Base stage and upsampler in a pipeline, of the classes cat and dog and two styles."""
-    vocabulary = LabelVocabulary({"class": ["cat", "dog"], "style": ["noto", "twemoji"]})
-    for stage in (base_stage, upsampler):
-        stage.labels = vocabulary
-    return CascadePipeline.from_stages({"base": base_stage, "upsampler": upsampler})
+    fields = {"class": ["cat", "dog"], "style": ["noto", "twemoji"]}
+    stages = {"base": base_stage, "upsampler": upsampler}
+    return CascadePipeline.from_stages({n: relabelled(s, fields) for n, s in stages.items()})
