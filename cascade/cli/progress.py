@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -122,43 +121,23 @@ def printable(text: str) -> str:
     )
 
 
-class ReadingProgress:
-    """Images read so far, of all of a source."""
-
-    def __init__(self, name: str) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._progress.add_task(escape(name), total=None)
-
-    def __enter__(self) -> ReadingProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def update(self, images: int, total: int) -> None:
-        """Tell how many were read."""
-        self._progress.update(self._task, completed=images, total=total)
-
-
 class TaskProgress:
-    """One bar for each thing that is done; nothing where there is no terminal."""
+    """One bar per task.
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    Args:
+        in_pipes: whether to print the bars, once they are finished, even if the error output is a
+            file or pipe.
+    """
+
+    def __init__(self, *, in_pipes: bool = False) -> None:
+        console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
+            console=console,
+            disable=not (console.is_terminal or in_pipes),
         )
         self._tasks: dict[str, TaskID] = {}
 
@@ -169,11 +148,11 @@ class TaskProgress:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def update(self, what: str, done: int, total: int) -> None:
-        """Tell what is being done, how much of it is done, and of how much."""
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done)
+    def update(self, task: str, done: int, total: int) -> None:
+        """Move the bar of a task; see `cascade.reporting.progress.Progress`."""
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task, total=total)
+        self._progress.update(self._tasks[task], completed=done)
 
 
 class SamplingProgress:

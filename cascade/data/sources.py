@@ -1,7 +1,7 @@
-"""Where training images come from: a folder, webdataset shards, or a Hugging Face data set.
+"""Opens training images: a folder, webdataset shards, or a Hugging Face data set.
 
-All are indexed once and read by index, and the first two in the order of their keys, so that they
-give the same batches for the same pictures.
+Every source is indexed once and then read by index. A folder and shards of the same images have
+the same order, so both give the same batches.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ def open_source(
     """Open a folder, shards or a Hugging Face data set.
 
     Args:
-        path: of a folder; a pattern of shards that ends in `.tar`, or URLs of them; or
-            `hf:NAME` or `hf:NAME:SPLIT`, see `HuggingFaceSource`.
-        only: for each label field the names to keep; default: all images.
+        path: a folder; or a pattern of shards that ends in `.tar`, or of URLs; or `hf:NAME` or
+            `hf:NAME:SPLIT`, see `HuggingFaceSource`.
+        only: the class names to keep, by label field; default: all images.
         name_pattern: a regular expression on file names whose named groups are labels.
-        cache_dir: where copies of remote shards are kept; default: the user's cache folder.
-        damaged: a list for what is wrong with damaged shards; default: the first one is an error.
+        cache_dir: folder for copies of remote shards; default: the user's cache folder.
+        damaged: a list that receives one message per damaged shard, which is then left out.
+            Default: the first damaged shard raises.
 
     Raises:
         DataError: if there is nothing to read.
@@ -48,7 +49,7 @@ def _open(
     path: str, name_pattern: str | None, cache_dir: Path | None, damaged: list[str] | None
 ) -> ImageSource:
     if not path.strip():
-        raise DataError("no pictures are named; give a folder, or shards that end in .tar.")
+        raise DataError("the path of the images is empty; give a folder, or shards (*.tar).")
     if path.startswith(HUGGING_FACE) and not is_remote(path):
         from cascade.data.hugging_face import HuggingFaceSource
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from cascade.data.remote import shown
+from cascade.data.remote import without_secrets
 from cascade.errors import DataError
 from cascade.recipe import StageRecipe, load_stage_recipe
 from cascade.reporting.curves import Series, line_chart, with_running_mean
@@ -247,7 +247,7 @@ def _data(run: RunRecord) -> Html:
     data, broken = run.about.get("data", {}), run.about.get("broken", [])
     values = {"Images": f"{data['images']:,}"} if data else {}
     if run.recipe is not None:
-        values = {"Source": shown(run.recipe.data.path), **values}
+        values = {"Source": without_secrets(run.recipe.data.path), **values}
     if broken:
         values["Broken"] = f"{len(broken):,}, skipped"
     parts = [facts(values)]
@@ -264,7 +264,7 @@ def _data(run: RunRecord) -> Html:
 
 def _recipe(folder: Path) -> Html:
     try:
-        return code(shown((folder / "recipe.yaml").read_text(encoding="utf-8").strip()))
+        return code(without_secrets((folder / "recipe.yaml").read_text(encoding="utf-8").strip()))
     except OSError:
         return Html("")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from cascade.data.remote import shown
+from cascade.data.remote import without_secrets
 from cascade.data.training_images import TrainingImages
 from cascade.errors import CascadeError, RecipeError
 from cascade.imaging.writing import save_png
@@ -157,4 +157,4 @@ class Watch:
 def _plain(value: Any) -> str | int | float | bool | None:
     if value is None or isinstance(value, (int, float, bool)):
         return value
-    return shown(str(value))  # keys of URLs are no one's business
+    return without_secrets(str(value))  # keys of URLs are no one's business
