@@ -83,7 +83,7 @@ def test_training_on_in_another_run_s_folder_is_refused(command, trained, pictur
     before = (trained.base / "log.jsonl").read_bytes()
     done = command("train", "tiny-16-to-32", f"data.path={pictures}", "--out", trained.base)
     assert done.code == 1
-    assert "is of another stage; use a new --out." in done.err
+    assert "belongs to another stage; use another folder." in done.err
     assert done.err.count("\n") == 1
     assert (trained.base / "log.jsonl").read_bytes() == before
 
