@@ -1,4 +1,4 @@
-"""Progress lines of the commands, drawn by Rich."""
+"""Progress bars and progress lines of the commands, drawn by Rich."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ LINE_S = 30
 
 
 class TrainingProgress:
-    """Images seen, loss, gradient norm, rate and time left of a training run.
+    """Shows images seen, loss, gradient norm, rate and remaining time of a training run.
 
-    A terminal gets one line that is redrawn; a file or pipe gets a plain line every so often.
+    On a terminal, one line is redrawn; to a file or pipe, a plain line is written every 30 seconds.
 
     Args:
-        name: of the run.
-        total_images: where it ends.
-        console: default: the error output.
-        clock: gives seconds.
+        name: name of the run.
+        total_images: number of images at which the run ends.
+        console: where to write; default: the error output.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -70,15 +70,16 @@ class TrainingProgress:
             self._progress.stop()
 
     def start_at(self, images: int) -> None:
-        """Tell where a resumed run stands."""
+        """Set the position of a resumed run."""
         self._progress.update(self._task, completed=images)
 
     def update(self, values: Mapping[str, float]) -> None:
-        """Show the values of one line of the log."""
+        """Show one line of the training log."""
         text = self._text(values)
         self._progress.update(self._task, completed=values["images"], values=text)
-        done = values["images"] >= self._total
-        if not self._console.is_terminal and (done or self._clock() - self._last_line_s >= LINE_S):
+        if self._console.is_terminal:
+            return
+        if values["images"] >= self._total or self._clock() - self._last_line_s >= LINE_S:
             self._last_line_s = self._clock()
             self._console.file.write(f"{self._name}: {text}\n")
             self._console.file.flush()
@@ -92,7 +93,7 @@ class TrainingProgress:
         )
 
     def _left_s(self, values: Mapping[str, float]) -> float:
-        """By the mean rate of this part of the run, in which checkpoints and samples count too."""
+        """Remaining time at the mean rate since start, which includes checkpoints and samples."""
         now, images = self._clock(), values["images"]
         if self._first is None:
             self._first = (images, now)
@@ -104,7 +105,7 @@ class TrainingProgress:
 
 
 def short_duration(seconds: float) -> str:
-    """Seconds as 1:05, 2:03:09 or 3 d 04 h."""
+    """Format seconds as 1:05, 2:03:09 or 3 d 04 h."""
     if not math.isfinite(seconds):
         return "-:--"
     minutes, seconds = divmod(max(0, round(seconds)), 60)
@@ -115,9 +116,9 @@ def short_duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Text in one line, without what would command a terminal, as file names may."""
+    """Escape line breaks and terminal control characters, which file names may contain."""
     return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
@@ -156,7 +157,11 @@ class TaskProgress:
 
 
 class SamplingProgress:
-    """One bar per stage, moved by a pipeline's `callback_on_step_end` and drawn from then on."""
+    """One bar per stage, moved by a pipeline's `callback_on_step_end`.
+
+    Args:
+        num_images: number of images to generate.
+    """
 
     def __init__(self, num_images: int) -> None:
         self._num_images = num_images
@@ -177,7 +182,7 @@ class SamplingProgress:
             self._progress.stop()
 
     def on_step(self, pipeline: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> None:
-        """Advance the current stage's bar by the images of the batch."""
+        """Advance the bar of the current stage by one step of the whole batch."""
         name = pipeline.current_stage
         self._progress.start()
         if name not in self._tasks:
@@ -187,13 +192,13 @@ class SamplingProgress:
 
 
 class BulkProgress:
-    """All pictures with the time left, and the one at hand with its own part.
+    """Shows the progress of all pictures, and that of the current one.
 
-    A terminal gets two bars; a file or pipe gets a line for every picture.
+    On a terminal there are two bars; to a file or pipe, one line is written per picture.
 
     Args:
         quiet: whether to show nothing.
-        console: default: the error output.
+        console: where to write; default: the error output.
     """
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
@@ -218,7 +223,7 @@ class BulkProgress:
         self.stop()
 
     def update(self, moment: Moment) -> None:
-        """Show how far the work is."""
+        """Show the present state of the work."""
         if self._quiet:
             return
         if not self._console.is_terminal:
@@ -226,6 +231,9 @@ class BulkProgress:
                 self._console.file.write(f"{printable(moment.said)}\n")
                 self._console.file.flush()
             return
+        self._move_bars(moment)
+
+    def _move_bars(self, moment: Moment) -> None:
         if self._all is None or self._current is None:
             self._all = self._progress.add_task("all pictures", total=moment.total, count="")
             self._current = self._progress.add_task("", total=1.0, count="")
@@ -241,6 +249,6 @@ class BulkProgress:
         )
 
     def stop(self) -> None:
-        """Take the bars off."""
+        """Remove the bars."""
         if self._all is not None:
             self._progress.stop()

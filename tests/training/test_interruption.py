@@ -227,7 +227,7 @@ def test_a_polite_signal_saves_says_so_and_ends_with_0(
     monkeypatch.setattr(TrainingProgress, "update", send_signal)
     stopped = command(*arguments)
     assert stopped.code == 0
-    assert "stopped after 160 images; the same command goes on from there." in stopped.out
+    assert "stopped after 160 images; repeat the command to resume." in stopped.out
     assert int(checkpoints(tmp_path / "checkpoints")[-1].name) == 160
     assert (tmp_path / "stage" / "stage.json").is_file()
     assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is own_handlers
