@@ -120,11 +120,11 @@ def check(
     from cascade.data.checking import check_images
     from cascade.data.sources import open_source
 
-    damaged: list[str] = []
-    images = open_source(source, name_pattern=name_pattern, damaged=damaged)
+    damaged_shards: list[str] = []
+    images = open_source(source, name_pattern=name_pattern, damaged_shards=damaged_shards)
     with TaskProgress(in_pipes=True) as progress:
         report = check_images(images, size_px=size, workers=workers, progress=progress.update)
-    for line in [*(f"damaged shard: {shard}" for shard in damaged), *report.lines()]:
+    for line in [*(f"damaged shard: {shard}" for shard in damaged_shards), *report.lines()]:
         typer.echo(line)
-    if report.broken or damaged:
+    if report.broken or damaged_shards:
         raise typer.Exit(1)

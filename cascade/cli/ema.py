@@ -38,12 +38,13 @@ def ema(
     from cascade.errors import WeightsError
     from cascade.training.averaging import reconstruct, snapshots
 
-    stored = snapshots(run / "averages")
-    if not stored:
+    run_snapshots = snapshots(run / "averages")
+    if not run_snapshots:
         raise WeightsError(
             f"no snapshots in {run / 'averages'}; train with train.snapshot_every_images above 0."
         )
-    stage = reconstruct(stored, width, images_seen=stored[-1].images_seen if at is None else at)
+    images_seen = run_snapshots[-1].images_seen if at is None else at
+    stage = reconstruct(run_snapshots, width, images_seen=images_seen)
     folder = out or run / f"stage-{width:.3f}"
     stage.save_pretrained(folder)
     typer.echo(f"wrote the stage to {folder}")

@@ -106,7 +106,7 @@ class _Build:
     broken: BrokenImages
     keys: Counter[str] = field(default_factory=Counter)
     first_names: dict[str, str] = field(default_factory=dict)  # by content
-    skipped: list[dict[str, str]] = field(default_factory=list)
+    skipped_images: list[dict[str, str]] = field(default_factory=list)
     too_small: int = 0
     duplicates: int = 0
     labels: dict[str, dict[str, Counter[str]]] = field(
@@ -116,7 +116,7 @@ class _Build:
     def add(self, image: ExaminedImage, writers: dict[str, ShardWriter]) -> None:
         reason = self._reason_to_skip(image)
         if reason is not None:
-            self.skipped.append({"name": image.name, "reason": reason})
+            self.skipped_images.append({"name": image.name, "reason": reason})
             return
         assert image.encoded is not None
         split = self._split_of(image)
@@ -191,7 +191,7 @@ def _describe(build: _Build, writers: dict[str, ShardWriter], folder: Path) -> d
             for writer in writers.values()
             for name, images in writer.images_per_shard.items()
         },
-        "skipped": build.skipped,
+        "skipped": build.skipped_images,
     }
 
 

@@ -76,7 +76,7 @@ class ShardSource(ImageSource):
             or URLs with brace ranges; join several with `::`.
         name_pattern: a regular expression whose named groups are labels.
         cache_dir: folder for copies of remote shards; default: the user's cache folder.
-        damaged: a list that receives one message per damaged shard, which is then left out.
+        damaged_shards: a list that receives one message per damaged shard, which is then left out.
             Default: the first damaged shard raises.
 
     Raises:
@@ -90,7 +90,7 @@ class ShardSource(ImageSource):
         *,
         name_pattern: str | None = None,
         cache_dir: Path | None = None,
-        damaged: list[str] | None = None,
+        damaged_shards: list[str] | None = None,
     ) -> None:
         shards = find_shards(pattern, cache_dir or default_cache())
         if not shards:
@@ -100,10 +100,10 @@ class ShardSource(ImageSource):
             try:
                 images += _check_names(index_shard(path, name))
             except DataError as error:
-                if damaged is None:
+                if damaged_shards is None:
                     raise
-                damaged.append(str(error))
-        if not images and not damaged:
+                damaged_shards.append(str(error))
+        if not images and not damaged_shards:
             raise DataError(f"no images in the {len(shards)} shards of {without_secrets(pattern)}.")
         self.images = sorted(images, key=lambda image: image.member.removeprefix("./"))
         self._pattern = NamePattern(name_pattern)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,18 +42,22 @@ def read_file(path: Path, name: str) -> bytes:
         DataError: if the file is missing, not a regular file, too large, or cannot be read.
     """
     try:
-        size_bytes = path.stat().st_size
-        if not path.is_file():  # a device would never end
-            raise DataError(f"{name}: not a regular file.")
-        if size_bytes > MAX_MEMBER_BYTES:
-            raise DataError(
-                f"{name}: has {size_bytes} bytes; at most {MAX_MEMBER_BYTES} are allowed."
-            )
+        status = path.stat()
+        _check_status(status, name)
         return path.read_bytes()
     except DataError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise DataError(f"{name}: cannot be read ({getattr(error, 'strerror', error)}).") from error
+
+
+def _check_status(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode):  # a device would never end
+        raise DataError(f"{name}: not a regular file.")
+    if status.st_size > MAX_MEMBER_BYTES:
+        raise DataError(
+            f"{name}: has {status.st_size} bytes; at most {MAX_MEMBER_BYTES} are allowed."
+        )
 
 
 class ImageSource(ABC):

@@ -24,7 +24,7 @@ def open_source(
     only: Mapping[str, Sequence[str]] | None = None,
     name_pattern: str | None = None,
     cache_dir: str | None = None,
-    damaged: list[str] | None = None,
+    damaged_shards: list[str] | None = None,
 ) -> ImageSource:
     """Open a folder, shards or a Hugging Face data set.
 
@@ -34,19 +34,19 @@ def open_source(
         only: the class names to keep, by label field; default: all images.
         name_pattern: a regular expression on file names whose named groups are labels.
         cache_dir: folder for copies of remote shards; default: the user's cache folder.
-        damaged: a list that receives one message per damaged shard, which is then left out.
+        damaged_shards: a list that receives one message per damaged shard, which is then left out.
             Default: the first damaged shard raises.
 
     Raises:
         DataError: if there is nothing to read.
     """
     cache = None if cache_dir is None else Path(cache_dir)
-    source = _open(path, name_pattern, cache, damaged)
+    source = _open(path, name_pattern, cache, damaged_shards)
     return SelectedSource(source, only) if only else source
 
 
 def _open(
-    path: str, name_pattern: str | None, cache_dir: Path | None, damaged: list[str] | None
+    path: str, name_pattern: str | None, cache_dir: Path | None, damaged_shards: list[str] | None
 ) -> ImageSource:
     if not path.strip():
         raise DataError("the path of the images is empty; give a folder, or shards (*.tar).")
@@ -55,5 +55,7 @@ def _open(
 
         return HuggingFaceSource(path.removeprefix(HUGGING_FACE))
     if path.endswith(".tar") or is_remote(path):
-        return ShardSource(path, name_pattern=name_pattern, cache_dir=cache_dir, damaged=damaged)
+        return ShardSource(
+            path, name_pattern=name_pattern, cache_dir=cache_dir, damaged_shards=damaged_shards
+        )
     return FolderSource(Path(path), name_pattern=name_pattern)

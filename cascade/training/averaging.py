@@ -78,19 +78,19 @@ def snapshots(folder: Path) -> list[Snapshot]:
     names = {
         path: re.fullmatch(r"(\d+)-(\d\.\d+)", path.name, re.ASCII) for path in folder.glob("*")
     }
-    stored = [
+    complete = [
         Snapshot(path, int(name[1]), float(name[2]))
         for path, name in names.items()
         if name and (path / "stage.json").is_file()
     ]
-    return sorted(stored, key=lambda snapshot: (snapshot.images_seen, snapshot.width))
+    return sorted(complete, key=lambda snapshot: (snapshot.images_seen, snapshot.width))
 
 
-def reconstruct(stored: Sequence[Snapshot], width: float, *, images_seen: int) -> Stage:
+def reconstruct(run: Sequence[Snapshot], width: float, *, images_seen: int) -> Stage:
     """Make the stage whose weights are averaged over another width (EDM2, algorithm 3).
 
     Args:
-        stored: snapshots of one run.
+        run: all snapshots of one run.
         width: sigma_rel of the new average, above 0 and at most 0.28.
         images_seen: the point in the run, which must be that of a snapshot; later snapshots are
             not used.
@@ -102,21 +102,21 @@ def reconstruct(stored: Sequence[Snapshot], width: float, *, images_seen: int) -
         WeightsError: if there is no snapshot at that point, there are too few for that width, or
             one is damaged.
     """
-    _check_point(stored, images_seen)
-    usable = [snapshot for snapshot in stored if snapshot.images_seen <= images_seen]
-    profiles = [(snapshot.images_seen, snapshot.width) for snapshot in usable]
+    _check_point(run, images_seen)
+    earlier = [snapshot for snapshot in run if snapshot.images_seen <= images_seen]
+    profiles = [(snapshot.images_seen, snapshot.width) for snapshot in earlier]
     factors = combination(profiles, (images_seen, width))
     if misfit(profiles, factors, (images_seen, width)) > LARGEST_MISFIT:
         raise WeightsError(
-            f"too few snapshots for an average of width {width} ({len(usable)}); choose a width "
+            f"too few snapshots for an average of width {width} ({len(earlier)}); choose a width "
             f"closer to {' or '.join(map(str, STORED_WIDTHS))}, or train with a smaller "
             "snapshot_every_images."
         )
-    return _combine(usable, factors)
+    return _combine(earlier, factors)
 
 
-def _check_point(stored: Sequence[Snapshot], images_seen: int) -> None:
-    points = sorted({snapshot.images_seen for snapshot in stored})
+def _check_point(run: Sequence[Snapshot], images_seen: int) -> None:
+    points = sorted({snapshot.images_seen for snapshot in run})
     if images_seen not in points:
         nearest = sorted(points, key=lambda point: abs(point - images_seen))[:5]
         raise WeightsError(
@@ -125,31 +125,31 @@ def _check_point(stored: Sequence[Snapshot], images_seen: int) -> None:
         )
 
 
-def _combine(stored: Sequence[Snapshot], factors: Sequence[float]) -> Stage:
+def _combine(parts: Sequence[Snapshot], factors: Sequence[float]) -> Stage:
     """Sum the stages' parameters with the factors; buffers are constants and are kept."""
     total: dict[str, Tensor] = {}
-    for snapshot, factor in zip(stored, factors, strict=True):
+    for snapshot, factor in zip(parts, factors, strict=True):
         stage = Stage.from_pretrained(snapshot.folder)
         for name, value in stage.named_parameters():
-            part = value.detach().double() * factor
-            total[name] = total[name] + part if name in total else part
+            term = value.detach().double() * factor
+            total[name] = total[name] + term if name in total else term
     with torch.no_grad():
         for name, value in stage.named_parameters():
             value.copy_(total[name])
     return stage
 
 
-def combination(stored: Sequence[tuple[int, float]], target: tuple[int, float]) -> list[float]:
+def combination(averages: Sequence[tuple[int, float]], target: tuple[int, float]) -> list[float]:
     """Approximate an average by a linear combination of stored ones, by least squares.
 
     Args:
-        stored: images seen and width of each stored average.
+        averages: images seen and width of each stored average.
         target: images seen and width of the average to approximate.
 
     Returns:
         One factor for each stored average.
     """
-    times, exponents = _profiles(stored)
+    times, exponents = _profiles(averages)
     time, exponent = _profiles([target])
     products = _inner_product(times[:, None], exponents[:, None], times, exponents)
     projections = _inner_product(times, exponents, time, exponent)
@@ -157,12 +157,12 @@ def combination(stored: Sequence[tuple[int, float]], target: tuple[int, float]) 
 
 
 def misfit(
-    stored: Sequence[tuple[int, float]], factors: Sequence[float], target: tuple[int, float]
+    averages: Sequence[tuple[int, float]], factors: Sequence[float], target: tuple[int, float]
 ) -> float:
     """How far a combination of stored averages is from the target.
 
     Args:
-        stored: images seen and width of each stored average.
+        averages: images seen and width of each stored average.
         factors: one factor for each stored average.
         target: images seen and width of the average to approximate.
 
@@ -170,7 +170,7 @@ def misfit(
         The norm of the difference between the two profiles divided by the norm of the target's:
         0 is perfect.
     """
-    times, exponents = _profiles([*stored, target])
+    times, exponents = _profiles([*averages, target])
     products = _inner_product(times[:, None], exponents[:, None], times, exponents)
     difference = np.array([*factors, -1.0])
     return float(np.sqrt(max(0.0, difference @ products @ difference) / products[-1, -1]))

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,6 +20,7 @@ from cascade.saving.atomic import atomic_folder, remove_folder
 from cascade.saving.components import read_json
 from cascade.stage import Stage
 from cascade.training.averaging import PowerAverage
+from cascade.training.moments import named_moments, restore_moments
 from cascade.training.processes import together
 from cascade.training.sharding import cut_like, gather
 
@@ -101,7 +101,8 @@ def save_checkpoint(
         OutputError: if it cannot be written, as on a full disk; older checkpoints remain.
     """
     target = folder / f"{state.images_seen:012d}"
-    parts = (state.stage.state_dict(), _averages(state), _optimiser_tensors(state))
+    moments = named_moments(state.stage, state.optimisers)
+    parts = (state.stage.state_dict(), _averages(state), moments)
     tensors = [gather(values, keep=main) for values in parts]
     with together():
         if main:
@@ -181,13 +182,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     try:
         values = read_json(folder / "state.json")
         _check_format(values, folder)
-        for name in TENSOR_FILES:
-            if _sha256(folder / name) != values["sha256"][name]:
-                raise WeightsError(f"{name} has changed since it was written")
+        _check_complete(values, folder)
         tensors = {name: load_file(folder / name) for name in TENSOR_FILES}
-        missing = {*COUNTERS, "ema_steps", "broken", "about"} - set(values)
-        if missing:
-            raise WeightsError(f"state.json has no {min(missing)}")
     except CheckpointFormatError:
         raise
     except (SafetensorError, OSError, WeightsError, LookupError, TypeError) as error:
@@ -204,6 +200,15 @@ def _check_format(values: dict[str, Any], folder: Path) -> None:
         )
 
 
+def _check_complete(values: dict[str, Any], folder: Path) -> None:
+    for name in TENSOR_FILES:
+        if _sha256(folder / name) != values["sha256"][name]:
+            raise WeightsError(f"{name} has changed since it was written")
+    missing_keys = {*COUNTERS, "ema_steps", "broken", "about"} - set(values)
+    if missing_keys:
+        raise WeightsError(f"state.json has no {min(missing_keys)}")
+
+
 def restore(state: RunState, checkpoint: Checkpoint) -> None:
     """Load a checkpoint into a run.
 
@@ -217,7 +222,7 @@ def restore(state: RunState, checkpoint: Checkpoint) -> None:
     values, tensors = checkpoint.values, checkpoint.tensors
     try:
         _restore_weights(state, tensors["stage.safetensors"], tensors["ema.safetensors"])
-        _restore_optimisers(state, tensors["optimisers.safetensors"])
+        restore_moments(state.stage, state.optimisers, tensors["optimisers.safetensors"])
         state.ema.optimization_step = values["ema_steps"]
         for name in COUNTERS:
             setattr(state, name, int(values[name]))
@@ -250,45 +255,6 @@ def _averages(state: RunState) -> dict[str, Tensor]:
         for name, value in zip(names, average.values, strict=True):
             averages[f"{average.width}:{name}"] = value
     return averages
-
-
-def _optimiser_tensors(state: RunState) -> dict[str, Tensor]:
-    """The moments of all optimisers, by the names of the parameters, not by their order."""
-    names = {id(parameter): name for name, parameter in state.stage.named_parameters()}
-    return {
-        f"{names[id(parameter)]}:{moment}": torch.as_tensor(value)
-        for optimiser in state.optimisers
-        for parameter, moments in optimiser.state.items()
-        for moment, value in moments.items()
-    }
-
-
-def _restore_optimisers(state: RunState, tensors: dict[str, Tensor]) -> None:
-    if not tensors:
-        return  # every step so far was skipped
-    names = {id(parameter): name for name, parameter in state.stage.named_parameters()}
-    moments: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        name, _, moment = key.rpartition(":")
-        moments.setdefault(name, {})[moment] = tensor
-    for optimiser in state.optimisers:
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        own = {
-            index: _cut_moments(moments.pop(names[id(parameter)]), parameter)
-            for index, parameter in enumerate(parameters)
-        }
-        groups = optimiser.state_dict()["param_groups"]
-        optimiser.load_state_dict({"state": own, "param_groups": groups})
-    if moments:
-        raise ValueError(f"moments of an unknown parameter {min(moments)}")
-
-
-def _cut_moments(moments: dict[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
-    """This process's part of the moments; step counters have another shape and are not cut."""
-    return {
-        name: cut_like(value, parameter) if value.shape == parameter.shape else value
-        for name, value in moments.items()
-    }
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

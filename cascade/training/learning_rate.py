@@ -54,10 +54,10 @@ def learning_rate_factor(images_seen: int, settings: TrainingSettings) -> float:
 def _final_cosine(images_seen: int, settings: TrainingSettings) -> float:
     """A plateau, followed by a cosine to zero over the last `decay_fraction` of the run."""
     decay_images = settings.decay_fraction * settings.images
-    left = settings.images - images_seen
-    if decay_images == 0 or left >= decay_images:
+    images_left = settings.images - images_seen
+    if decay_images == 0 or images_left >= decay_images:
         return 1.0
-    return 0.5 * (1 - math.cos(math.pi * max(left, 0) / decay_images))
+    return 0.5 * (1 - math.cos(math.pi * max(images_left, 0) / decay_images))
 
 
 @lru_cache(maxsize=4)

@@ -53,16 +53,7 @@ def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]
     weights = muon_parameters(stage) if settings.optimiser == "muon" else []
     muon_ids = {id(parameter) for parameter in weights}
     rest = [p for p in stage.parameters() if id(p) not in muon_ids]
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in rest)
-    optimisers: list[Optimizer] = [
-        AdamW(
-            rest,
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=fused,
-        )
-    ]
+    optimisers: list[Optimizer] = [_adamw(rest, settings)]
     if weights:
         optimisers.append(
             WeightMuon(weights, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
@@ -71,6 +62,16 @@ def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]
         for group in optimiser.param_groups:
             group["full_lr"] = group["lr"]
     return optimisers
+
+
+def _adamw(parameters: list[nn.Parameter], settings: TrainingSettings) -> AdamW:
+    return AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        fused=all(parameter.device.type in ("cpu", "cuda") for parameter in parameters),
+    )
 
 
 def muon_parameters(stage: Stage) -> list[nn.Parameter]:

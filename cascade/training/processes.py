@@ -154,10 +154,7 @@ def check_same(accelerator: Accelerator, values: Mapping[str, int]) -> None:
     if accelerator.num_processes == 1:
         return
     own = torch.tensor(list(values.values()), dtype=torch.long, device=accelerator.device)
-    least, most = own.clone(), own.clone()
-    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
-    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
-    for name, low, high in zip(values, least.tolist(), most.tolist(), strict=True):
+    for name, low, high in zip(values, *_ranges(own), strict=True):
         if low != high:
             if not accelerator.is_main_process:
                 raise OtherProcessError(OTHER_FAILED)
@@ -165,6 +162,14 @@ def check_same(accelerator: Accelerator, values: Mapping[str, int]) -> None:
                 f"the processes of this run found {low} to {high} {name}; all machines need the "
                 "same data and must share the folder of the run."
             )
+
+
+def _ranges(values: torch.Tensor) -> tuple[list[int], list[int]]:
+    """The least and the largest of each value over all processes."""
+    least, most = values.clone(), values.clone()
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    return least.tolist(), most.tolist()
 
 
 def all_of(accelerator: Accelerator, items: Sequence[str]) -> list[str]:

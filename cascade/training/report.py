@@ -154,8 +154,8 @@ def _classes(classes: Mapping[str, Mapping[str, int]]) -> list[Html]:
     parts = []
     for field, names in classes.items():
         listing = dict(list(names.items())[:MAX_NAMES])
-        cut = "" if len(listing) == len(names) else f", of which the first {MAX_NAMES}"
-        parts += [note(f"{field}: {len(names):,} names{cut}"), counts(listing)]
+        limit = "" if len(listing) == len(names) else f", of which the first {MAX_NAMES}"
+        parts += [note(f"{field}: {len(names):,} names{limit}"), counts(listing)]
     return parts
 
 

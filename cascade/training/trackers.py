@@ -113,18 +113,8 @@ class Trackers:
 
 
 def _start(name: str, run: TrackedRun) -> Any:
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
-    make = LOGGER_TYPE_TO_CLASS[name]
     try:
-        if name == "tensorboard":
-            tracker = make("tensorboard", run.folder, purge_step=run.images_seen + 1)
-        elif name == "wandb":
-            tracker = make(
-                PROJECT, name=run.folder.name, id=run.id, resume="allow", dir=str(run.folder)
-            )
-        else:
-            tracker = make(PROJECT, name=f"{run.folder.name}-{run.id}", resume="allow")
+        tracker = _make(name, run)
         tracker.start()
         _store_config(name, tracker, run)
     except Exception as error:  # for example no account or no network
@@ -133,6 +123,17 @@ def _start(name: str, run: TrackedRun) -> Any:
             f"tracker {name} cannot start ({reason}); fix this, or train without the tracker."
         ) from error
     return tracker
+
+
+def _make(name: str, run: TrackedRun) -> Any:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    make = LOGGER_TYPE_TO_CLASS[name]
+    if name == "tensorboard":
+        return make("tensorboard", run.folder, purge_step=run.images_seen + 1)
+    if name == "wandb":
+        return make(PROJECT, name=run.folder.name, id=run.id, resume="allow", dir=str(run.folder))
+    return make(PROJECT, name=f"{run.folder.name}-{run.id}", resume="allow")
 
 
 def _store_config(name: str, tracker: Any, run: TrackedRun) -> None:

@@ -117,7 +117,9 @@ def test_a_name_that_leads_out_of_the_shard_is_refused(tmp_path, write_shard, na
         open_source(str(tmp_path / "*.tar"))
     one_line_naming(f"{evil}:{name}", error)
     damaged = []
-    assert len(open_source(str(tmp_path / "*.tar"), damaged=damaged)) == len(ShardSource(str(good)))
+    assert len(open_source(str(tmp_path / "*.tar"), damaged_shards=damaged)) == len(
+        ShardSource(str(good))
+    )
     assert len(damaged) == 1
 
 
