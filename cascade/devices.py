@@ -1,4 +1,4 @@
-"""Which device and which precision to compute with."""
+"""Chooses the device and the precision to compute with."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 def best_device() -> torch.device:
     """The accelerator that torch finds, or the CPU."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
 def find_device(name: str | None) -> torch.device:
-    """The device of that name, such as `cuda:1`; for None the best one.
+    """Find a device and check that it can compute.
+
+    Args:
+        name: a name such as `cuda:1`; None for the best device.
 
     Raises:
-        ContractError: if it is not there or cannot compute.
+        ContractError: if the device does not exist or cannot compute.
     """
     if name is None:
         return best_device()
@@ -38,7 +42,7 @@ def find_device(name: str | None) -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 arithmetic is done by the hardware; elsewhere it would be slower."""
+    """Whether the hardware computes in bfloat16; emulation would be slower than float32."""
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
@@ -48,10 +52,14 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def uses_bf16(device: torch.device, precision: Precision) -> bool:
-    """What `precision` means on this device: `auto` is bf16 where it is fast.
+    """Whether to compute in bf16.
+
+    Args:
+        device: where the networks run.
+        precision: `fp32`, `bf16`, or `auto` for bf16 where the hardware is fast at it.
 
     Raises:
-        ContractError: for an unknown precision.
+        ContractError: if the precision is none of these.
     """
     if precision not in get_args(Precision):
         raise ContractError(f"precision must be one of {get_args(Precision)}, got {precision!r}.")
@@ -59,20 +67,23 @@ def uses_bf16(device: torch.device, precision: Precision) -> bool:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
-    """Run networks in bf16 where asked for; weights, schedules and steps stay in float32."""
+    """A context that runs networks in bf16 or fp32; weights and schedules stay in float32."""
     if uses_bf16(device, precision):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
 
 
 def wait_for(device: torch.device) -> None:
-    """Come back when the device has done all that it was given, so that a clock tells the truth."""
+    """Wait until the device has finished its work, so that a clock measures all of it."""
     if device.type in ("cuda", "mps"):
         getattr(torch, device.type).synchronize()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory is short: PyTorch's own kind on GPUs; on the CPU only the words tell."""
+    """Whether an error means that memory ran out.
+
+    PyTorch has its own class for GPUs; on the CPU only the message says so.
+    """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)

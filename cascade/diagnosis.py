@@ -1,4 +1,4 @@
-"""What is here to compute with, and what that means for the user."""
+"""Inspects the machine: versions, device, memory and extras, and what they mean for the user."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ EXTRAS = {
 
 
 class Finding(NamedTuple):
-    """One line of the diagnosis."""
+    """One line of the diagnosis.
+
+    Attributes:
+        subject: what was inspected, such as `memory`.
+        value: what it is, such as `32 GiB`.
+        meaning: what that means for the user; may be empty.
+    """
 
     subject: str
-    found: str
+    value: str
     meaning: str
 
 
 def diagnose() -> list[Finding]:
-    """Look at versions, device, precision, memory, extras and bundled weights."""
+    """Inspect versions, device, precision, memory, extras and bundled weights."""
     device = best_device()
     findings = [
         Finding("python", platform.python_version(), ""),
@@ -41,14 +47,15 @@ def diagnose() -> list[Finding]:
     ]
     memory = _memory_gib()
     if memory:
-        enough = "enough for the bundled pipelines" if memory >= 4 else "tight: use --batch-size 1"
-        findings.append(Finding("memory", f"{memory:.0f} GiB", enough))
+        enough = memory >= 4
+        meaning = "enough for the bundled pipelines" if enough else "low: use a batch size of 1"
+        findings.append(Finding("memory", f"{memory:.0f} GiB", meaning))
     findings += [_extra(module) for module in EXTRAS]
     return [*findings, *_weights()]
 
 
 def _memory_gib() -> float:
-    """All memory of the machine; 0 where it cannot be told."""
+    """Total memory of the machine; 0 if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError, AttributeError):
@@ -58,15 +65,15 @@ def _memory_gib() -> float:
 def _device(device: torch.device) -> Finding:
     if device.type == "cpu":
         threads = f"cpu, {torch.get_num_threads()} threads"
-        return Finding("device", threads, "generating works; train small stages only")
+        return Finding("device", threads, "fine for generating; train small stages only")
     count = torch.accelerator.device_count()
-    return Finding("device", f"{count} x {device.type}", "used by generate and train by itself")
+    return Finding("device", f"{count} x {device.type}", "used automatically")
 
 
 def _precision(device: torch.device) -> Finding:
     if has_fast_bf16(device):
-        return Finding("bf16", "in hardware", "precision auto is bf16")
-    return Finding("bf16", "not in hardware", "precision auto is fp32")
+        return Finding("bf16", "in hardware", "precision auto means bf16")
+    return Finding("bf16", "not in hardware", "precision auto means fp32")
 
 
 def _extra(module: str) -> Finding:

@@ -1,4 +1,4 @@
-"""The errors that a user can cause; the command line prints each as one line, no traceback."""
+"""Errors that a user can cause; the command line prints each as one line without traceback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class CascadeError(ValueError):
-    """Base of every error that says: what was expected, what came, what to do."""
+    """Base class; every message says what was expected, what came, and what to do."""
 
 
 class RecipeError(CascadeError):
@@ -19,7 +19,7 @@ class ContractError(CascadeError):
 
 
 class WeightsError(CascadeError):
-    """A folder of weights is missing, damaged, pickled or of another model."""
+    """A folder of weights is missing, damaged, pickled, or belongs to another model."""
 
 
 class DataError(CascadeError):
@@ -31,23 +31,23 @@ class OutputError(CascadeError):
 
 
 class OtherProcessError(CascadeError):
-    """Another process of the same run failed, and says why."""
+    """Another process of the same run failed; that process reports why."""
 
 
-def nearest(name: str, known: Iterable[str], *, most: int = 3) -> str:
-    """Say which known names come nearest to a wrong one, ready to end an error message.
+def nearest(name: str, names: Iterable[str], *, most: int = 3) -> str:
+    """Suggest names that are close to a wrong one, as the end of an error message.
 
     Args:
-        name: what was given.
-        known: what would have been right.
-        most: how many names to offer.
+        name: the wrong name.
+        names: all valid names.
+        most: the largest number of suggestions, at least 1.
 
     Returns:
-        For example `did you mean 'cat-face'?`, or the list of known names where none is near.
+        For example `did you mean 'cat-face'?`, or the list of valid names if none is close.
     """
-    known = list(known)
-    matches = difflib.get_close_matches(name, known, n=most, cutoff=0.5)
+    names = list(names)
+    matches = difflib.get_close_matches(name, names, n=most, cutoff=0.5)
     if matches:
         return f"did you mean {' or '.join(repr(match) for match in matches)}?"
-    shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
-    return f"known: {shown or 'none'}"
+    listing = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    return f"known: {listing or 'none'}"

@@ -17,11 +17,12 @@ from cascade.errors import RecipeError
 from cascade.recipe.reading import dump_recipe, load_stage_recipe
 from cascade.recipe.sections import StageRecipe
 from cascade.saving.atomic import atomic_file
+from cascade.saving.differences import differences
 from cascade.stage_kinds import load_stage
 from cascade.training.checkpoint import checkpoints
 from cascade.training.generated_pool import generated_pool
 from cascade.training.processes import make_accelerator, together
-from cascade.training.run_folder import check_same_run, flat
+from cascade.training.run_folder import check_same_run
 from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
 from cascade.training.trainer import Trainer
@@ -108,10 +109,8 @@ def _check_same_network(out: Path, recipe: StageRecipe) -> None:
 def _tell_changes(before: Path, recipe: StageRecipe) -> None:
     """Log what a resumed run does otherwise than its last part; all of it may change."""
     try:
-        old = flat(load_stage_recipe(before).model_dump(mode="json"))
+        old = load_stage_recipe(before).model_dump(mode="json")
     except RecipeError:  # of another version
         return
-    new = flat(recipe.model_dump(mode="json"))
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            logger.info("going on with %s=%s, which was %s.", key, new.get(key), old.get(key))
+    for key, value, new_value in differences(old, recipe.model_dump(mode="json")):
+        logger.info("going on with %s=%s, which was %s.", key, new_value, value)

@@ -23,6 +23,7 @@ from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_picture, colouriser_of
 from cascade.restoration.upscaling import Upscaling, plan_passes, upsamplers_of, upscale_picture
 from cascade.saving.atomic import check_writable_folder
+from cascade.saving.components import weights_digest
 from cascade.stage import Stage
 
 Report = Callable[[Moment], None]
@@ -189,7 +190,7 @@ class _Plan:
             "command": command,
             "version": __version__,
             "model": Path(model).name if Path(model).exists() else model,
-            "weights": _hash_of(used),
+            "weights": weights_digest(*used)[:16],
             "stages": {name: asdict(each) for name, each in sampling.items()},
             **({} if self.request.metadata else {"metadata": False}),
         }
@@ -206,13 +207,3 @@ def _own_device(name: str | None) -> torch.device:
         return device
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device(device.type, rank % torch.accelerator.device_count())
-
-
-def _hash_of(stages: Sequence[Stage]) -> str:
-    """Sixteen hex digits that tell the weights of one model from those of another."""
-    digest = hashlib.sha256()
-    for stage in stages:
-        for name, tensor in sorted(stage.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]

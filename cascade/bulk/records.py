@@ -12,7 +12,7 @@ from typing import Any
 from cascade.bulk.inputs import InputPicture
 from cascade.errors import CascadeError
 from cascade.imaging.picture_writing import recorded_settings
-from cascade.training.run_folder import flat
+from cascade.saving.differences import flat
 
 NAMES_ONLY = ("model", "version")  # the weights' hash says more, and a new version remakes nothing
 INPUT = "input_sha256"  # what a result says of its input, among its settings

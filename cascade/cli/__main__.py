@@ -1,4 +1,4 @@
-"""`python -m cascade.cli`, for launchers that start modules."""
+"""Lets launchers that start modules run `python -m cascade.cli`."""
 
 from cascade.cli.main import run
 

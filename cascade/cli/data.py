@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-data = typer.Typer(no_args_is_help=True, help="Make shards from images, and check images.")
+if TYPE_CHECKING:
+    from cascade.data.encoding import Encoding
 
-Source = Annotated[str, typer.Argument(help="A folder, shards such as 'a-*.tar', or hf:NAME.")]
+data = typer.Typer(no_args_is_help=True, help="Build shards from images, and check images.")
+
+Source = Annotated[
+    str, typer.Argument(help="Images: a folder, shards such as 'a-*.tar', or hf:NAME.")
+]
 Size = Annotated[int | None, typer.Option("--size", min=1, help="Shorter side in pixels.")]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that read.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="Number of processes that read images.")
+]
 NamePattern = Annotated[
     str | None,
-    typer.Option("--name-pattern", help="As data.name_pattern: labels from file names."),
+    typer.Option(
+        "--name-pattern", help="Regular expression on file names; its named groups are labels."
+    ),
 ]
 
 
 class ImageFormatName(StrEnum):
-    """What images are saved as."""
+    """File formats of images in shards."""
 
     png = "png"
     jpg = "jpg"
@@ -32,77 +41,90 @@ def build(
     source: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the shards.")],
     size: Size = None,
-    square: Annotated[bool, typer.Option("--square", help="Cut out the middle square.")] = False,
+    square: Annotated[bool, typer.Option("--square", help="Crop the central square.")] = False,
     image_format: Annotated[
         ImageFormatName | None,
-        typer.Option("--format", help="Default: files as they are, or png if pixels change."),
+        typer.Option("--format", help="Default: copy files; png if their pixels change."),
     ] = None,
-    shard_mib: Annotated[int, typer.Option("--shard-mib", min=1)] = 256,
+    shard_mib: Annotated[
+        int, typer.Option("--shard-mib", min=1, help="Size of a shard in MiB.")
+    ] = 256,
     holdout: Annotated[
-        float, typer.Option("--holdout", min=0, max=0.99, help="Share that is kept apart.")
+        float, typer.Option("--holdout", min=0, max=0.99, help="Share of the held-out split.")
     ] = 0.0,
     split_by: Annotated[
         str | None,
-        typer.Option("--split-by", help="Label whose images are all kept on one side."),
+        typer.Option("--split-by", help="Label field; images that share a name are not split up."),
     ] = None,
     max_broken_share: Annotated[
-        float, typer.Option("--max-broken-share", min=0, max=1, help="More of them is an error.")
+        float,
+        typer.Option(
+            "--max-broken-share", min=0, max=1, help="Stop if more of the images are broken."
+        ),
     ] = 0.01,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
 ) -> None:
-    """Make webdataset shards: resized, without duplicates, split, with a manifest.
+    """Build webdataset shards: resized, without duplicates, split, with a manifest.
 
-    Ends with 1 if any image was broken; the shards hold the others.
+    The exit code is 1 if any image was broken; the shards hold the others.
 
     Example: cascade data build photos --out shards --size 256 --square --holdout 0.05
     """
-    from cascade.cli.progress import ReadingProgress
-    from cascade.data.building import Encoding, build_shards
-    from cascade.data.sources import open_source
+    from cascade.data.encoding import Encoding
 
-    images = open_source(source, name_pattern=name_pattern)
-    encoding = Encoding(size, square, None if image_format is None else image_format.value)
-    with ReadingProgress(source) as progress:
-        manifest = build_shards(
-            images,
-            out,
-            origin=source,
-            encoding=encoding,
-            shard_mib=shard_mib,
-            holdout=holdout,
-            split_by=split_by,
-            max_broken_share=max_broken_share,
-            workers=workers,
-            report=progress.update,
-        )
-    for skipped in manifest["skipped"]:
-        typer.echo(f"left out: {skipped['name']}: {skipped['reason']}", err=True)
+    manifest = _build(
+        source,
+        out,
+        Encoding(size, square, None if image_format is None else image_format.value),
+        name_pattern,
+        shard_mib=shard_mib,
+        holdout=holdout,
+        split_by=split_by,
+        max_broken_share=max_broken_share,
+        workers=workers,
+    )
+    for image in manifest["skipped"]:
+        typer.echo(f"left out: {image['name']}: {image['reason']}", err=True)
     counts = ", ".join(f"{count} {name}" for name, count in manifest["counts"].items())
     typer.echo(f"{out} holds {len(manifest['shards'])} shards: {counts}.".replace("_", " "))
     if manifest["counts"]["broken"]:
         raise typer.Exit(1)
 
 
+def _build(
+    source: str, out: Path, encoding: Encoding, name_pattern: str | None, **options: Any
+) -> dict[str, Any]:
+    from cascade.cli.progress import TaskProgress
+    from cascade.data.building import build_shards
+    from cascade.data.sources import open_source
+
+    images = open_source(source, name_pattern=name_pattern)
+    with TaskProgress(in_pipes=True) as progress:
+        return build_shards(
+            images, out, origin=source, encoding=encoding, progress=progress.update, **options
+        )
+
+
 @data.command()
 def check(
     source: Source, size: Size = None, workers: Workers = 0, name_pattern: NamePattern = None
 ) -> None:
-    """Read every image once: what is broken, too small or there twice; classes and sizes.
+    """Read every image once; list broken, too small and duplicated ones, classes and sizes.
 
-    Ends with 1 if any image or shard is broken.
+    The exit code is 1 if any image or shard is broken.
 
     Example: cascade data check photos --size 64
     """
-    from cascade.cli.progress import ReadingProgress
+    from cascade.cli.progress import TaskProgress
     from cascade.data.checking import check_images
     from cascade.data.sources import open_source
 
-    damaged: list[str] = []
-    images = open_source(source, name_pattern=name_pattern, damaged=damaged)
-    with ReadingProgress(source) as progress:
-        found = check_images(images, size_px=size, workers=workers, report=progress.update)
-    for line in [*(f"damaged shard: {each}" for each in damaged), *found.lines()]:
+    damaged_shards: list[str] = []
+    images = open_source(source, name_pattern=name_pattern, damaged_shards=damaged_shards)
+    with TaskProgress(in_pipes=True) as progress:
+        report = check_images(images, size_px=size, workers=workers, progress=progress.update)
+    for line in [*(f"damaged shard: {shard}" for shard in damaged_shards), *report.lines()]:
         typer.echo(line)
-    if found.broken or damaged:
+    if report.broken or damaged_shards:
         raise typer.Exit(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def doctor() -> None:
-    """Say what hardware and which extras were found, and what that means.
+    """Show the hardware, versions and extras of this machine, and what they mean.
 
     Example: cascade doctor
     """
@@ -15,5 +15,5 @@ def doctor() -> None:
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in diagnose():
-        table.add_row(finding.subject, finding.found, finding.meaning)
+        table.add_row(finding.subject, finding.value, finding.meaning)
     Console().print(table)

@@ -9,23 +9,25 @@ import typer
 
 
 def ema(
-    run: Annotated[Path, typer.Argument(help="A run with train.snapshot_every_images above 0.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a run with train.snapshot_every_images above 0.")
+    ],
     width: Annotated[
         float,
         typer.Option(
-            "--width", help="What part of the run the average looks back over, such as 0.1."
+            "--width", help="Share of the run that the average looks back over, such as 0.1."
         ),
     ],
     at: Annotated[
         int | None,
-        typer.Option("--at", help="After how many images; default: at the last snapshot."),
+        typer.Option("--at", help="Number of images seen; default: that of the last snapshot."),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder of the stage; default: RUN/stage-WIDTH."),
     ] = None,
 ) -> None:
-    """Make a stage whose weights are averaged over any width, after training (post-hoc EMA).
+    """Average the weights of a finished run over any width (post-hoc EMA).
 
     Examples:
 
@@ -36,12 +38,13 @@ def ema(
     from cascade.errors import WeightsError
     from cascade.training.averaging import reconstruct, snapshots
 
-    stored = snapshots(run / "averages")
-    if not stored:
+    run_snapshots = snapshots(run / "averages")
+    if not run_snapshots:
         raise WeightsError(
             f"no snapshots in {run / 'averages'}; train with train.snapshot_every_images above 0."
         )
-    stage = reconstruct(stored, width, images_seen=stored[-1].images_seen if at is None else at)
+    images_seen = run_snapshots[-1].images_seen if at is None else at
+    stage = reconstruct(run_snapshots, width, images_seen=images_seen)
     folder = out or run / f"stage-{width:.3f}"
     stage.save_pretrained(folder)
-    typer.echo(f"{folder} holds the stage.")
+    typer.echo(f"wrote the stage to {folder}")

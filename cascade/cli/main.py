@@ -1,4 +1,4 @@
-"""The command `cascade`: its verbs, and how errors leave it."""
+"""The command `cascade`: its verbs, and its exit codes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from cascade.cli.upscale import upscale
 from cascade.cli.validate import validate
 from cascade.errors import CascadeError, OtherProcessError, RecipeError
 
-OTHERS_WORD_S = 2.0
-SPINS = "1000"  # of waiting threads; with 300,000, the default, commands at once stop each other
+REPORTING_TIME_S = 2.0  # for the process that failed first
+SPIN_COUNT = "1000"  # of idle OpenMP threads; with the default of 300,000, parallel commands stall
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -46,8 +46,8 @@ app.command("colorize", hidden=True)(colourise)
 app.add_typer(data, name="data")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(version: bool) -> None:
+    if version:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -58,19 +58,22 @@ def options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version)
     ] = False,
 ) -> None:
-    """Nothing but the options that all verbs share."""
+    """Holds the options that all verbs share."""
 
 
 def run() -> None:
-    """Entry point: exit code 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C."""
-    if "OMP_WAIT_POLICY" not in os.environ:  # before torch loads OpenMP, which reads it
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    """Run the command line.
+
+    The exit code is 0 for success, 1 for failure, 2 for wrong usage and 130 for Ctrl-C.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:  # set before torch loads OpenMP
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     logging.basicConfig(format="cascade: %(message)s")
     logging.getLogger("cascade").setLevel(logging.INFO)
     try:
         app()
     except OtherProcessError:
-        time.sleep(OTHERS_WORD_S)  # torchrun would end it when this one ends first
+        time.sleep(REPORTING_TIME_S)  # torchrun kills the others as soon as one process ends
         sys.exit(1)
     except RecipeError as error:
         _fail(str(error), 2)

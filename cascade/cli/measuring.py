@@ -1,4 +1,4 @@
-"""The options that the verbs share which measure a pipeline on held-out pictures."""
+"""Options shared by the verbs that measure a pipeline on held-out pictures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 Pipeline = Annotated[
-    str, typer.Argument(help="A bundled pipeline, a saved one's folder, or a Hub id.")
+    str, typer.Argument(help="A bundled pipeline, the folder of a saved one, or a Hub id.")
 ]
 Data = Annotated[str, typer.Option(help="Held-out pictures: a folder, or shards that end in .tar.")]
-Seed = Annotated[int, typer.Option(help="Of the first picture; the others count up.")]
+Seed = Annotated[int, typer.Option(help="Seed of the first picture; the others count up.")]
 Extractor = Annotated[
-    str, typer.Option(help="Of features: lite0, lite2, inception, clip or dinov2.")
+    str, typer.Option(help="Feature extractor: lite0, lite2, inception, clip or dinov2.")
 ]
 ExtractorPath = Annotated[
-    Path | None, typer.Option(help="Its weights, where they cannot be downloaded.")
+    Path | None, typer.Option(help="File with the extractor's weights, instead of a download.")
 ]

@@ -1,4 +1,4 @@
-"""Progress lines of the commands, drawn by Rich."""
+"""Progress bars and progress lines of the commands, drawn by Rich."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,15 +25,15 @@ LINE_S = 30
 
 
 class TrainingProgress:
-    """Images seen, loss, gradient norm, rate and time left of a training run.
+    """Shows images seen, loss, gradient norm, rate and remaining time of a training run.
 
-    A terminal gets one line that is redrawn; a file or pipe gets a plain line every so often.
+    On a terminal, one line is redrawn; to a file or pipe, a plain line is written every 30 seconds.
 
     Args:
-        name: of the run.
-        total_images: where it ends.
-        console: default: the error output.
-        clock: gives seconds.
+        name: name of the run.
+        total_images: number of images at which the run ends.
+        console: where to write; default: the error output.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -71,15 +70,16 @@ class TrainingProgress:
             self._progress.stop()
 
     def start_at(self, images: int) -> None:
-        """Tell where a resumed run stands."""
+        """Set the position of a resumed run."""
         self._progress.update(self._task, completed=images)
 
     def update(self, values: Mapping[str, float]) -> None:
-        """Show the values of one line of the log."""
+        """Show one line of the training log."""
         text = self._text(values)
         self._progress.update(self._task, completed=values["images"], values=text)
-        done = values["images"] >= self._total
-        if not self._console.is_terminal and (done or self._clock() - self._last_line_s >= LINE_S):
+        if self._console.is_terminal:
+            return
+        if values["images"] >= self._total or self._clock() - self._last_line_s >= LINE_S:
             self._last_line_s = self._clock()
             self._console.file.write(f"{self._name}: {text}\n")
             self._console.file.flush()
@@ -93,7 +93,7 @@ class TrainingProgress:
         )
 
     def _left_s(self, values: Mapping[str, float]) -> float:
-        """By the mean rate of this part of the run, in which checkpoints and samples count too."""
+        """Remaining time at the mean rate since start, which includes checkpoints and samples."""
         now, images = self._clock(), values["images"]
         if self._first is None:
             self._first = (images, now)
@@ -105,7 +105,7 @@ class TrainingProgress:
 
 
 def short_duration(seconds: float) -> str:
-    """Seconds as 1:05, 2:03:09 or 3 d 04 h."""
+    """Format seconds as 1:05, 2:03:09 or 3 d 04 h."""
     if not math.isfinite(seconds):
         return "-:--"
     minutes, seconds = divmod(max(0, round(seconds)), 60)
@@ -116,49 +116,29 @@ def short_duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Text in one line, without what would command a terminal, as file names may."""
+    """Escape line breaks and terminal control characters, which file names may contain."""
     return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
-class ReadingProgress:
-    """Images read so far, of all of a source."""
-
-    def __init__(self, name: str) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._progress.add_task(escape(name), total=None)
-
-    def __enter__(self) -> ReadingProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def update(self, images: int, total: int) -> None:
-        """Tell how many were read."""
-        self._progress.update(self._task, completed=images, total=total)
-
-
 class TaskProgress:
-    """One bar for each thing that is done; nothing where there is no terminal."""
+    """One bar per task.
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    Args:
+        in_pipes: whether to print the bars, once they are finished, even if the error output is a
+            file or pipe.
+    """
+
+    def __init__(self, *, in_pipes: bool = False) -> None:
+        console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
+            console=console,
+            disable=not (console.is_terminal or in_pipes),
         )
         self._tasks: dict[str, TaskID] = {}
 
@@ -169,15 +149,19 @@ class TaskProgress:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def update(self, what: str, done: int, total: int) -> None:
-        """Tell what is being done, how much of it is done, and of how much."""
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done)
+    def update(self, task: str, done: int, total: int) -> None:
+        """Move the bar of a task; see `cascade.reporting.progress.Progress`."""
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task, total=total)
+        self._progress.update(self._tasks[task], completed=done)
 
 
 class SamplingProgress:
-    """One bar per stage, moved by a pipeline's `callback_on_step_end` and drawn from then on."""
+    """One bar per stage, moved by a pipeline's `callback_on_step_end`.
+
+    Args:
+        num_images: number of images to generate.
+    """
 
     def __init__(self, num_images: int) -> None:
         self._num_images = num_images
@@ -198,7 +182,7 @@ class SamplingProgress:
             self._progress.stop()
 
     def on_step(self, pipeline: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> None:
-        """Advance the current stage's bar by the images of the batch."""
+        """Advance the bar of the current stage by one step of the whole batch."""
         name = pipeline.current_stage
         self._progress.start()
         if name not in self._tasks:
@@ -208,13 +192,13 @@ class SamplingProgress:
 
 
 class BulkProgress:
-    """All pictures with the time left, and the one at hand with its own part.
+    """Shows the progress of all pictures, and that of the current one.
 
-    A terminal gets two bars; a file or pipe gets a line for every picture.
+    On a terminal there are two bars; to a file or pipe, one line is written per picture.
 
     Args:
         quiet: whether to show nothing.
-        console: default: the error output.
+        console: where to write; default: the error output.
     """
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
@@ -239,7 +223,7 @@ class BulkProgress:
         self.stop()
 
     def update(self, moment: Moment) -> None:
-        """Show how far the work is."""
+        """Show the present state of the work."""
         if self._quiet:
             return
         if not self._console.is_terminal:
@@ -247,6 +231,9 @@ class BulkProgress:
                 self._console.file.write(f"{printable(moment.said)}\n")
                 self._console.file.flush()
             return
+        self._move_bars(moment)
+
+    def _move_bars(self, moment: Moment) -> None:
         if self._all is None or self._current is None:
             self._all = self._progress.add_task("all pictures", total=moment.total, count="")
             self._current = self._progress.add_task("", total=1.0, count="")
@@ -262,6 +249,6 @@ class BulkProgress:
         )
 
     def stop(self) -> None:
-        """Take the bars off."""
+        """Remove the bars."""
         if self._all is not None:
             self._progress.stop()

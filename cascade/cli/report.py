@@ -9,10 +9,10 @@ import typer
 
 
 def report(run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")]) -> None:
-    """Write a run's report.html anew, also while it is being trained.
+    """Write report.html for a run; this also works during training.
 
     Example: cascade report runs/emoji-64
     """
     from cascade.training.report import write_report
 
-    typer.echo(f"{write_report(run)} written; open it in a browser.")
+    typer.echo(f"wrote {write_report(run)}; open it in a browser.")

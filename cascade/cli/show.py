@@ -9,7 +9,7 @@ import typer
 
 def show(
     name: Annotated[str, typer.Argument(help="A stage or pipeline recipe: name or file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value changes.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes as key=value.")] = None,
 ) -> None:
     """Print a recipe in full, with every default and your changes.
 
@@ -24,5 +24,5 @@ def show(
     console = Console()
     if console.is_terminal:
         console.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
-    else:  # in a pipe or file it stays YAML: no line is broken
+    else:  # in a pipe or file it must stay valid YAML, so no line is wrapped
         typer.echo(text, nl=False)

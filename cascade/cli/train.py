@@ -10,12 +10,12 @@ import typer
 
 def train(
     stage: Annotated[str, typer.Argument(help="A stage recipe: name or file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value changes.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes as key=value.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME.")
     ] = None,
 ) -> None:
-    """Train one stage. The same command again goes on where it stopped.
+    """Train one stage. Repeat the command to resume an interrupted run.
 
     Examples:
 
@@ -41,8 +41,8 @@ def train(
         return
     with progress:
         trainer.run()
-    seen = trainer.state.images_seen
-    if seen < recipe.train.images:
-        typer.echo(f"stopped after {seen} images; the same command goes on from there.")
+    images_seen = trainer.state.images_seen
+    if images_seen < recipe.train.images:
+        typer.echo(f"stopped after {images_seen} images; repeat the command to resume.")
     else:
-        typer.echo(f"{folder / 'stage'} holds the trained stage.")
+        typer.echo(f"wrote the trained stage to {folder / 'stage'}")

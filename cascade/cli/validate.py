@@ -9,9 +9,9 @@ import typer
 
 def validate(
     name: Annotated[str, typer.Argument(help="A stage or pipeline recipe: name or file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value changes.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes as key=value.")] = None,
 ) -> None:
-    """Check a recipe: its keys, its numbers, and that its stages can be built and joined.
+    """Check that a recipe is valid and that its stages can be built and joined.
 
     Example: cascade validate my-stage.yaml
     """

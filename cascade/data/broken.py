@@ -1,4 +1,4 @@
-"""Which training images could not be used, and when there are too many of them."""
+"""Counts unusable training images and stops the run when there are too many."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ ALWAYS_ALLOWED_IMAGES = 3
 
 
 class BrokenImages:
-    """Collects the names of broken images, and ends the run when there are too many.
+    """Collects the names of broken images and raises when there are too many.
 
-    A share alone would end a run on 50 images at the first broken one, so `ALWAYS_ALLOWED_IMAGES`
-    are allowed in any set, unless the share is 0: then none is.
+    A share alone would stop a run on 50 images at the first broken one. So
+    `ALWAYS_ALLOWED_IMAGES` broken images are allowed in any data set, unless the share is 0, which
+    allows none.
 
     Args:
-        total_images: in the whole set.
-        max_share: of them that may be broken, in [0, 1].
+        total_images: number of images in the whole data set.
+        max_share: largest share of broken images, in [0, 1].
     """
 
     def __init__(self, total_images: int, max_share: float) -> None:
@@ -26,32 +27,30 @@ class BrokenImages:
         self._reasons: dict[str, None] = {}  # a set that keeps the order
 
     def add(self, reasons: Iterable[str]) -> None:
-        """Take in what a batch says is broken, each as `name: reason`; known ones count once.
+        """Record broken images; the same image counts once.
+
+        Args:
+            reasons: one `name: reason` per broken image.
 
         Raises:
-            DataError: if more are broken than are allowed.
+            DataError: if more images are broken than are allowed.
         """
         self._reasons.update(dict.fromkeys(reasons))
         if len(self._reasons) > self.allowed_images:
             raise DataError(
-                f"{len(self._reasons)} of {self.total_images} images are broken, and "
-                f"data.max_broken_share={self.max_share:g} allows {self.allowed_images}: "
-                f"{' '.join(self.names[:3])} cascade data check PATH lists all."
+                f"{len(self._reasons)} of {self.total_images} images are broken, but "
+                f"max_broken_share={self.max_share:g} allows {self.allowed_images}: "
+                f"{' '.join(self.names[:3])} cascade data check PATH lists them all."
             )
 
     @property
     def allowed_images(self) -> int:
-        """How many may be broken."""
+        """How many images may be broken."""
         if self.max_share == 0:
             return 0
         return max(ALWAYS_ALLOWED_IMAGES, int(self.max_share * self.total_images))
 
     @property
     def names(self) -> list[str]:
-        """The broken images as `name: reason`, in the order in which they were met."""
+        """The broken images as `name: reason`, in the order in which they were recorded."""
         return list(self._reasons)
-
-    @property
-    def share(self) -> float:
-        """Of the whole set that is known to be broken, in [0, 1]."""
-        return len(self._reasons) / self.total_images

@@ -1,28 +1,29 @@
-"""What is wrong with a set of images, and what is in it."""
+"""Checks a data set before training: broken images, sizes, duplicates and labels."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cascade.data.examination import examine
+from cascade.data.examination import ExaminedImage, examine
 from cascade.data.source import ImageSource
+from cascade.reporting.progress import Progress
 
-MAX_CLASSES = 1000  # a field with more names is text, such as a caption
+MAX_CLASSES = 1000  # a field with more names is free text, such as a caption
+TASK = "reading images"
 
 
 @dataclass(kw_only=True)
 class DataReport:
-    """What reading every image once found.
+    """The result of reading every image of a data set once.
 
     Attributes:
-        images: how many there are.
-        broken: those that cannot be read, as `name: reason`.
-        too_small: those with a side below the wanted size, as `name: WxH px`.
-        duplicates: pairs of names: an image, and an earlier one with the same pixels.
-        labels: how many images have each name, by field; fields of free text are left out.
-        sizes_px: how many images have each (width, height).
+        images: number of images.
+        broken: one `name: reason` per image that cannot be read.
+        too_small: one `name: WxH px` per image with a side below the requested size.
+        duplicates: pairs of names: an image, and an earlier image with the same pixels.
+        labels: number of images per class, by field; fields of free text are left out.
+        sizes_px: number of images by (width, height).
     """
 
     images: int
@@ -33,21 +34,21 @@ class DataReport:
     sizes_px: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     def lines(self) -> list[str]:
-        """The report as text: first what is wrong, one line for each image."""
-        wrong = [f"broken: {line}" for line in self.broken]
-        wrong += [f"too small: {line}" for line in self.too_small]
-        wrong += [f"twice: {name} has the pixels of {other}" for name, other in self.duplicates]
-        counts = [
+        """The report as text: one line per problem, then classes, sizes and totals."""
+        problems = [f"broken: {line}" for line in self.broken]
+        problems += [f"too small: {line}" for line in self.too_small]
+        problems += [
+            f"duplicate: {name} has the same pixels as {other}" for name, other in self.duplicates
+        ]
+        classes = [
             f"{name}: " + ", ".join(f"{text} {count}" for text, count in names.most_common())
             for name, names in self.labels.items()
         ]
-        return [
-            *wrong,
-            *counts,
-            *self._sizes(),
+        totals = (
             f"{self.images} images, {len(self.broken)} broken, {len(self.too_small)} too small, "
-            f"{len(self.duplicates)} twice",
-        ]
+            f"{len(self.duplicates)} duplicated"
+        )
+        return [*problems, *classes, *self._sizes(), totals]
 
     def _sizes(self) -> list[str]:
         if not self.sizes_px:
@@ -56,7 +57,7 @@ class DataReport:
         (width, height), count = self.sizes_px.most_common(1)[0]
         return [
             f"sizes: shorter side {short[0]} to {short[-1]} px, median {short[len(short) // 2]}; "
-            f"most often {width}x{height} ({count})"
+            f"most common {width}x{height} ({count})"
         ]
 
 
@@ -65,32 +66,41 @@ def check_images(
     *,
     size_px: int | None = None,
     workers: int = 0,
-    report: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> DataReport:
-    """Read every image once.
+    """Read every image once and report what is wrong with the data set and what it contains.
 
     Args:
-        source: of the images.
-        size_px: of the stage that they are for.
-        workers: processes that read.
-        report: called with how many images were read, of how many.
+        source: the images to check.
+        size_px: resolution of the stage to be trained; images with a smaller side are reported.
+            Default: no image is too small.
+        workers: number of processes that read images; 0 reads in this one.
+        progress: called after each image.
     """
-    found = DataReport(images=len(source))
-    first: dict[str, str] = {}
+    report = DataReport(images=len(source))
+    first_names: dict[str, str] = {}
     for number, image in enumerate(examine(source, workers=workers), start=1):
         if image.broken is not None:
-            found.broken.append(image.broken)
+            report.broken.append(image.broken)
         else:
-            found.sizes_px[image.width_px, image.height_px] += 1
-            count_labels(found.labels, image.labels)
-            if size_px is not None and image.short_px < size_px:
-                found.too_small.append(f"{image.name}: {image.width_px}x{image.height_px} px")
-            if first.setdefault(image.content, image.name) != image.name:
-                found.duplicates.append((image.name, first[image.content]))
-        if report is not None:
-            report(number, len(source))
-    found.labels = classes_of(found.labels)
-    return found
+            _record(report, image, first_names, size_px)
+        if progress is not None:
+            progress(TASK, number, len(source))
+    report.labels = classes_of(report.labels)
+    return report
+
+
+def _record(
+    report: DataReport, image: ExaminedImage, first_names: dict[str, str], size_px: int | None
+) -> None:
+    """Add one readable image to the report; `first_names` holds the first image by content."""
+    report.sizes_px[image.width_px, image.height_px] += 1
+    count_labels(report.labels, image.labels)
+    if size_px is not None and image.short_px < size_px:
+        report.too_small.append(f"{image.name}: {image.width_px}x{image.height_px} px")
+    first = first_names.setdefault(image.content, image.name)
+    if first != image.name:
+        report.duplicates.append((image.name, first))
 
 
 def count_labels(counts: dict[str, Counter[str]], labels: dict[str, str]) -> None:
@@ -100,7 +110,7 @@ def count_labels(counts: dict[str, Counter[str]], labels: dict[str, str]) -> Non
 
 
 def classes_of(counts: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
-    """The fields that are classes: not captions, and not more than `MAX_CLASSES` names."""
+    """Keep the fields that are classes: no captions, and at most `MAX_CLASSES` names."""
     return {
         name: names
         for name, names in sorted(counts.items())

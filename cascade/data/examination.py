@@ -1,4 +1,4 @@
-"""Reading every image of a source once: whether it can be decoded, its size, content and labels."""
+"""Reads every image of a source once: can it be decoded, its size, its content, its labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from cascade.imaging.writing import to_uint8
 
 
 class EncodedImage(NamedTuple):
-    """An image file to be written: its suffix without dot, and its bytes."""
+    """An image file ready to be written.
+
+    Attributes:
+        suffix: of the file name, without dot.
+        data: content of the file.
+    """
 
     suffix: str
     data: bytes
@@ -26,18 +31,18 @@ class EncodedImage(NamedTuple):
 Encode = Callable[[Tensor, bytes], EncodedImage]
 
 
-class Examined(NamedTuple):
-    """What is known of one image after reading it.
+class ExaminedImage(NamedTuple):
+    """One image of a source after it was read.
 
     Attributes:
-        name: for messages.
-        key: its path within the source.
-        broken: `name: reason`, or None; what follows is then empty.
-        width_px: after EXIF orientation.
-        height_px: likewise.
+        name: name for messages.
+        key: path within the source.
+        broken: `name: reason` if the image cannot be used, and the fields below are empty.
+        width_px: after applying the EXIF orientation.
+        height_px: after applying the EXIF orientation.
         content: sha256 of the decoded pixels and their shape.
-        labels: by field.
-        encoded: what an encoder made of it, if there was one.
+        labels: class names or captions, by field.
+        encoded: result of the encoder, if there was one.
     """
 
     name: str
@@ -51,7 +56,7 @@ class Examined(NamedTuple):
 
     @property
     def short_px(self) -> int:
-        """The shorter side."""
+        """Length of the shorter side."""
         return min(self.width_px, self.height_px)
 
 
@@ -61,38 +66,38 @@ def examine(
     order: Sequence[int] | None = None,
     encode: Encode | None = None,
     workers: int = 0,
-) -> Iterator[Examined]:
+) -> Iterator[ExaminedImage]:
     """Read the images of a source one by one.
 
     Args:
-        source: of the images.
-        order: of the indices; default: the source's.
-        encode: called in the workers with an image (3, H, W) in [-1, 1] and its file.
-        workers: processes that read.
+        source: the images.
+        order: indices of the images to read; default: all, in the order of the source.
+        encode: called in the workers with an image (3, H, W) in [-1, 1] and its file's content.
+        workers: number of processes that read images; 0 reads in this one.
     """
     order = range(len(source)) if order is None else order
     yield from load_in_order(_Examination(source, encode), order, workers=workers)
 
 
-class _Examination(Dataset[Examined]):
+class _Examination(Dataset[ExaminedImage]):
     def __init__(self, source: ImageSource, encode: Encode | None) -> None:
         self.source = source
         self.encode = encode
 
-    def __getitem__(self, index: int) -> Examined:
+    def __getitem__(self, index: int) -> ExaminedImage:
         name, key = self.source.name(index), self.source.key(index)
         try:
             data = self.source.read(index)
             image = decode_image(data, name)
             labels = self.source.labels(index)
         except (DataError, MemoryError) as error:
-            return Examined(name, key, broken=str(error) or f"{name}: needs too much memory.")
+            return ExaminedImage(name, key, broken=str(error) or f"{name}: needs too much memory.")
         height_px, width_px = image.shape[-2:]
         try:
             encoded = None if self.encode is None else self.encode(image, data)
         except DataError as error:
-            return Examined(name, key, broken=f"{name}: {error}")
-        return Examined(name, key, None, width_px, height_px, _content(image), labels, encoded)
+            return ExaminedImage(name, key, broken=f"{name}: {error}")
+        return ExaminedImage(name, key, None, width_px, height_px, _content(image), labels, encoded)
 
 
 def _content(image: Tensor) -> str:

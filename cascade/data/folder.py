@@ -1,4 +1,4 @@
-"""A folder of image files."""
+"""A folder of image files as a source of training images."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SIDECAR_SUFFIXES = (".json", ".txt")
 
 
 class FolderSource(ImageSource):
-    """A folder of image files, searched recursively, links to folders too.
+    """A folder of image files, searched recursively; symbolic links to folders are followed.
 
-    Labels come from files beside the images, a table, the first folder level or the files' names:
-    see `cascade.data.annotations`. Hidden files and folders are left out. The order is that of the
-    paths as text, which is also the order of the same files in shards.
+    Labels come from files beside the images, a table, the first folder level or the file names:
+    see `cascade.data.annotations`. Hidden files and folders are ignored. Images are sorted by path
+    as text, which is also the order of the same files in shards.
 
     Args:
-        folder: where to look.
+        folder: root folder of the images.
         name_pattern: a regular expression whose named groups are labels.
 
     Raises:
-        DataError: if the folder is missing or holds no image, a name is not UTF-8, or its metadata
-            cannot be read.
+        DataError: if the folder is missing or holds no image, a file name is not UTF-8, or the
+            metadata cannot be read.
     """
 
     def __init__(self, folder: Path, *, name_pattern: str | None = None) -> None:
@@ -35,15 +35,15 @@ class FolderSource(ImageSource):
             raise DataError(_why_no_folder(folder))
         self.folder = folder
         self._pattern = NamePattern(name_pattern)
-        found = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
-        for name, path in found.items():
+        files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+        for name, path in files.items():
             check_text(name, str(path))
-        self._sidecars = {name for name in found if name.endswith(SIDECAR_SUFFIXES)}
-        paths = sorted(name for name in found if Path(name).suffix.lower() in IMAGE_SUFFIXES)
-        self.files = [found[path] for path in paths]
+        self._sidecars = {name for name in files if name.endswith(SIDECAR_SUFFIXES)}
+        images = sorted(name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES)
+        self.files = [files[name] for name in images]
         if not self.files:
             raise DataError(_why_no_images(folder))
-        self._metadata = read_metadata(folder, paths)
+        self._metadata = read_metadata(folder, images)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -72,29 +72,36 @@ class FolderSource(ImageSource):
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Images and sidecars that are not hidden, also behind links to folders, each folder once.
+    """All images and sidecars that are not hidden; each folder once, whatever links to it.
 
-    Links that lead nowhere are among them, for they are broken images and not none.
+    Dangling links are included: each is a broken image, which must not go unnoticed.
     """
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    visited = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
-        for path in [] if real in seen else [Path(place, file) for file in files]:
-            known = path.suffix.lower() in (*IMAGE_SUFFIXES, *SIDECAR_SUFFIXES)
-            hidden = path.name.startswith(".")
-            if known and not hidden and (path.is_file() or not path.exists()):
-                yield path
-        seen.add(real)
+        if real in visited:
+            folders[:] = []
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (path for name in names if _is_data(path := Path(place, name)))
+
+
+def _is_data(path: Path) -> bool:
+    if path.name.startswith(".") or path.suffix.lower() not in (*IMAGE_SUFFIXES, *SIDECAR_SUFFIXES):
+        return False
+    return path.is_file() or not path.exists()
 
 
 def _why_no_folder(path: Path) -> str:
     if path.is_file():
-        return f"{path} is a file; data must be a folder of images or shards that end in .tar."
+        return f"{path} is a file; data must be a folder of images, or shards that end in .tar."
     return f"no data at {path}: the folder does not exist."
 
 
 def _why_no_images(folder: Path) -> str:
     if next(folder.glob("*.tar"), None) is not None:
-        return f"no images in {folder}, but shards: name them, such as {folder / 'train-*.tar'}."
+        return (
+            f"no images in {folder}, but shards; give a pattern such as {folder / 'train-*.tar'}."
+        )
     return f"no images in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}."

@@ -1,6 +1,6 @@
-"""Data sets of the Hugging Face library `datasets`, an extra.
+"""Data sets of the Hugging Face library `datasets`, which is an optional extra.
 
-Version 4 of it is needed: earlier ones can run Python code that comes with a data set.
+At least version 4 is required: earlier versions can run Python code that comes with a data set.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ INSTALL_HINT = 'hf: needs the library datasets; pip install "cascade-diffusion[h
 
 
 class HuggingFaceSource(ImageSource):
-    """A data set of the Hub, a folder made by `save_to_disk`, or a parquet file.
+    """A data set on the Hub, a folder written by `save_to_disk`, or a parquet file.
 
-    The image is the first column of type `Image`; its bytes are decoded by Cascade's own rules.
-    The labels are the columns of text, and those of type `ClassLabel` by their classes' names.
+    The images come from the first column of type `Image` and are decoded by Cascade's own rules.
+    The labels are the text columns, and the columns of type `ClassLabel` by class name.
 
     Args:
-        name: `NAME` or `NAME:SPLIT`; NAME is of the Hub, or a path. Without a split, `train` is
-            taken, or the only one there is.
+        name: `NAME` or `NAME:SPLIT`, where NAME is a path or a name on the Hub. Without a split,
+            the only one is used, or else `train`.
 
     Raises:
-        DataError: if the library is missing, or the data cannot be loaded or hold no image.
+        DataError: if the library is missing, or the data cannot be loaded or contain no image.
     """
 
     def __init__(self, name: str) -> None:
@@ -68,10 +68,11 @@ class HuggingFaceSource(ImageSource):
         return read_file(Path(file["path"]), self.name(index))
 
     def labels(self, index: int) -> dict[str, str]:
-        named = {column: self._named(column, v) for column, v in self._labels[index].items()}
-        return {column: value for column, value in named.items() if value}
+        texts = {column: self._text(column, value) for column, value in self._labels[index].items()}
+        return {column: text for column, text in texts.items() if text}
 
-    def _named(self, column: str, value: Any) -> str | None:
+    def _text(self, column: str, value: Any) -> str | None:
+        """The label as text; class indices become names, and -1 means that there is no label."""
         if column not in self._class_names:
             return value
         return None if value is None or value < 0 else self._class_names[column][value]
@@ -83,27 +84,27 @@ def _load(place: str) -> Any:
     except ImportError as error:
         raise DataError(INSTALL_HINT) from error
     try:
-        if Path(place).is_dir() and list(Path(place).glob("dataset*.json")):  # of save_to_disk
+        if Path(place).is_dir() and list(Path(place).glob("dataset*.json")):  # by save_to_disk
             return datasets.load_from_disk(place)
         if place.endswith(".parquet"):
             return datasets.load_dataset("parquet", data_files=place)
         return datasets.load_dataset(place)
-    except Exception as error:  # the library raises those of the network, of arrow and its own
+    except Exception as error:  # the library raises network, arrow and its own errors
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"hf:{place}: cannot be loaded ({reason}).") from error
 
 
-def _choose_split(loaded: Any, split: str | None, place: str) -> Dataset:
-    if not isinstance(loaded, dict):  # saved without splits
-        loaded = {"train": loaded}
+def _choose_split(dataset: Any, split: str | None, place: str) -> Dataset:
+    splits = dataset if isinstance(dataset, dict) else {"train": dataset}
     if split is None:
-        split = "train" if len(loaded) > 1 else next(iter(loaded))
-    if split not in loaded:
-        raise DataError(f"hf:{place}: no split {split!r}; {nearest(split, loaded)}")
-    return loaded[split]
+        split = "train" if len(splits) > 1 else next(iter(splits))
+    if split not in splits:
+        raise DataError(f"hf:{place}: no split {split!r}; {nearest(split, splits)}")
+    return splits[split]
 
 
 def _image_column(dataset: Dataset, place: str) -> tuple[Dataset, str]:
+    """The column of encoded images, and its name."""
     from datasets import Image  # pyright: ignore[reportMissingImports]
 
     for column, feature in dataset.features.items():

@@ -1,4 +1,4 @@
-"""Loading in a known order, with any number of worker processes."""
+"""Loads the items of a data set in a given order, with any number of worker processes."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Item = TypeVar("Item")
 
 
 def load_in_order(dataset: Dataset[Item], order: Iterable[Any], *, workers: int) -> Iterator[Item]:
-    """Give the items of a data set, each as the data set makes it.
+    """Yield the items of a data set, unchanged.
 
     Args:
-        dataset: indexed by what `order` holds.
-        order: of the items.
-        workers: processes that load ahead; 0 loads in this one.
+        dataset: anything that can be indexed by the elements of `order`.
+        order: the indices to load, one after another.
+        workers: number of processes that load ahead; 0 loads in this one.
 
     Raises:
         DataError: if a worker was killed.
     """
     loader: Iterable[Item] = DataLoader(
         dataset,
-        sampler=order,  # pyright: ignore[reportArgumentType]  any iterable does
+        sampler=order,  # pyright: ignore[reportArgumentType]  any iterable works
         batch_size=None,
         num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_leave_signals_to_the_run,
+        collate_fn=_unchanged,
+        worker_init_fn=_ignore_signals,
     )
     try:
         yield from loader
@@ -39,15 +39,19 @@ def load_in_order(dataset: Dataset[Item], order: Iterable[Any], *, workers: int)
             raise
         raise DataError(
             "a data worker was killed, often for lack of memory; use fewer workers or lower "
-            "data.cache_mib."
+            "cache_mib."
         ) from error
 
 
-def _as_it_is(item: Item) -> Item:
+def _unchanged(item: Item) -> Item:
     return item
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach the workers too, which must live until the save."""
+def _ignore_signals(worker: int) -> None:
+    """Let the main process handle signals.
+
+    Ctrl-C and a scheduler's SIGTERM reach the workers too, but these must live until the run has
+    saved its state.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""webdataset shards whose bytes depend on their contents alone."""
+"""Writes webdataset shards whose bytes depend on their contents alone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from cascade.saving.atomic import atomic_file
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write a tar of named members; `path` appears only when it is complete.
+    """Write a tar file, which appears only when it is complete.
+
+    Args:
+        path: the tar file.
+        members: name and content of each member, in their order.
 
     Raises:
-        OutputError: if it cannot be written.
+        OutputError: if the file cannot be written.
     """
     with atomic_file(path) as temporary, _open_tar(temporary) as tar:
         for name, data in members:
@@ -23,12 +27,13 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
 
 
 class ShardWriter:
-    """Writes samples to `PREFIX-000000.tar` and so on, each of about the same size.
+    """Writes samples to `PREFIX-000000.tar` and so on, all of about the same size.
 
     Args:
-        folder: of the shards; it should be a temporary one, for a shard grows under its own name.
-        prefix: of their names.
-        shard_bytes: after how many bytes of members the next shard begins.
+        folder: folder of the shards; it should be a temporary one, because shards grow under their
+            final names.
+        prefix: how the shards' names begin.
+        shard_bytes: size of the members after which a new shard begins.
     """
 
     def __init__(self, folder: Path, prefix: str, shard_bytes: int) -> None:
@@ -47,11 +52,11 @@ class ShardWriter:
             self._tar.close()
 
     def add(self, key: str, members: Iterable[tuple[str, bytes]]) -> None:
-        """Write one sample, whole into one shard.
+        """Write one sample; a sample is never split between shards.
 
         Args:
-            key: of the sample; unique, without a dot in its last part.
-            members: suffixes without dot, and bytes.
+            key: unique name of the sample, without a dot in its last part.
+            members: suffix (without dot) and content of each file of the sample.
         """
         if self._tar is None or self._bytes >= self.shard_bytes:
             self._next_shard()
@@ -71,7 +76,7 @@ class ShardWriter:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex."""
+    """The sha256 of a file's content, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""webdataset shards, local and remote, read by index."""
+"""webdataset shards, local and remote, as a source that is read by index."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from webdataset.shardlists import expand_urls
 from webdataset.tariterators import base_plus_ext
 
 from cascade.data.annotations import NamePattern, caption, json_labels
-from cascade.data.remote import default_cache, fetch, is_remote, shown
+from cascade.data.remote import default_cache, fetch, is_remote, without_secrets
 from cascade.data.source import MAX_LABELS_BYTES, MAX_MEMBER_BYTES, ImageSource, check_text
 from cascade.errors import DataError
 from cascade.imaging.opening import IMAGE_SUFFIXES
 
+LABEL_PARSERS = {"txt": caption, "json": json_labels}  # the later one wins
+
 
 @dataclass(frozen=True)
 class ShardImage:
-    """Where an image lies in a shard.
+    """Where an image lies in a shard, and its labels.
 
     Attributes:
         shard: the tar file.
-        shard_name: what to call it in messages.
-        member: name of the image's file in it.
+        shard_name: name of the shard for messages.
+        member: name of the image file within the shard.
         key: the same without suffix, by webdataset's rules.
-        offset: of its first byte.
-        size_bytes: of the image file.
-        labels: that stand beside it.
-        labels_broken: why a file of labels beside it cannot be read; empty if all can.
+        offset: position of the image's first byte in the tar file.
+        size_bytes: size of the image file.
+        labels: class names or captions, by field.
+        label_errors: one message per file of labels that cannot be read.
     """
 
     shard: Path
@@ -39,18 +41,18 @@ class ShardImage:
     offset: int
     size_bytes: int
     labels: dict[str, str] = field(default_factory=dict)
-    labels_broken: list[str] = field(default_factory=list)
+    label_errors: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """What to call the image in messages."""
+        """Name of the image for messages."""
         return f"{self.shard_name}:{self.member}"
 
     def read(self) -> bytes:
-        """The bytes of the image file.
+        """Read the image file.
 
         Raises:
-            DataError: if they cannot be read.
+            DataError: if it cannot be read.
         """
         try:
             with open(self.shard, "rb") as file:
@@ -66,20 +68,20 @@ class ShardImage:
 class ShardSource(ImageSource):
     """webdataset shards: tar files in which `key.png`, `key.json` and `key.txt` belong together.
 
-    Only the headers and the labels are read at the start: see `cascade.data.annotations`. A remote
-    shard is copied once to a cache folder: see `cascade.data.remote`.
+    Opening the source reads only headers and labels; see `cascade.data.annotations`. Remote shards
+    are copied once to a cache folder; see `cascade.data.remote`.
 
     Args:
         pattern: paths with wildcards or brace ranges, such as `data/train-{000000..000009}.tar`,
-            or URLs with brace ranges; several are joined by `::`.
+            or URLs with brace ranges; join several with `::`.
         name_pattern: a regular expression whose named groups are labels.
-        cache_dir: where copies of remote shards are kept; default: the user's cache folder.
-        damaged: a list to put what is wrong with damaged shards into, which are then left out;
-            default: the first one is an error.
+        cache_dir: folder for copies of remote shards; default: the user's cache folder.
+        damaged_shards: a list that receives one message per damaged shard, which is then left out.
+            Default: the first damaged shard raises.
 
     Raises:
-        DataError: if no shard matches, or one is damaged, holds no image, has a member whose name
-            leads out of it, or cannot be fetched.
+        DataError: if no shard matches; or one is damaged, cannot be fetched, or has a member whose
+            name leads out of the shard; or there is no image.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class ShardSource(ImageSource):
         *,
         name_pattern: str | None = None,
         cache_dir: Path | None = None,
-        damaged: list[str] | None = None,
+        damaged_shards: list[str] | None = None,
     ) -> None:
         shards = find_shards(pattern, cache_dir or default_cache())
         if not shards:
@@ -96,13 +98,13 @@ class ShardSource(ImageSource):
         images = []
         for path, name in shards:
             try:
-                images += _all_inside(index_shard(path, name))
+                images += _check_names(index_shard(path, name))
             except DataError as error:
-                if damaged is None:
+                if damaged_shards is None:
                     raise
-                damaged.append(str(error))
-        if not images and not damaged:
-            raise DataError(f"no images in the {len(shards)} shards of {shown(pattern)}.")
+                damaged_shards.append(str(error))
+        if not images and not damaged_shards:
+            raise DataError(f"no images in the {len(shards)} shards of {without_secrets(pattern)}.")
         self.images = sorted(images, key=lambda image: image.member.removeprefix("./"))
         self._pattern = NamePattern(name_pattern)
 
@@ -120,86 +122,110 @@ class ShardSource(ImageSource):
 
     def labels(self, index: int) -> dict[str, str]:
         image = self.images[index]
-        if image.labels_broken:
-            raise DataError(image.labels_broken[0])
+        if image.label_errors:
+            raise DataError(image.label_errors[0])
         return self._pattern.fields(image.key) | image.labels
 
 
 def find_shards(pattern: str, cache: Path) -> list[tuple[Path, str]]:
-    """Find shards, and copy remote ones to the cache: each one's file and what to call it.
+    """Find the shards that match a pattern, copying remote ones to the cache.
 
     Args:
         pattern: as for `ShardSource`.
-        cache: folder of the copies.
+        cache: folder for copies of remote shards.
+
+    Returns:
+        File and name for messages of each shard.
 
     Raises:
-        DataError: if it is no pattern, or a shard cannot be fetched.
+        DataError: if the pattern is not valid or a shard cannot be fetched.
     """
     try:
         parts = expand_urls(pattern)
     except (ValueError, AssertionError) as error:
-        raise DataError(f"{shown(pattern)}: not a pattern of shards ({error}).") from error
+        raise DataError(
+            f"{without_secrets(pattern)}: not a pattern of shards ({error})."
+        ) from error
     local = sorted({path for part in parts if not is_remote(part) for path in glob.glob(part)})
     urls = sorted({part for part in parts if is_remote(part)})
-    copies = [(fetch(url, cache, check=index_shard), shown(url)) for url in urls]
+    copies = [(fetch(url, cache, check=index_shard), without_secrets(url)) for url in urls]
     return [(Path(path), path) for path in local] + copies
 
 
 def index_shard(shard: Path, name: str) -> list[ShardImage]:
-    """Find the images of a shard and their labels.
+    """List the images of a shard with their labels.
 
     Args:
         shard: the tar file.
-        name: of it, for messages.
+        name: name of the shard for messages.
 
     Raises:
-        DataError: if it is damaged, truncated, or holds a member that is too large or sparse, or
-            whose name is not UTF-8.
+        DataError: if the shard is damaged or truncated, or a member is sparse, too large, or has a
+            name that is not UTF-8.
     """
-    images: dict[str, ShardImage] = {}
-    labels: dict[tuple[str, str], dict[str, str]] = {}
-    broken: dict[tuple[str, str], str] = {}
-    parsers = {"txt": caption, "json": json_labels}
+    index = _Index(shard, name)
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
-                key, suffix = base_plus_ext(member.name)  # None for hidden files
-                if not member.isfile() or key is None or suffix is None:
-                    continue
-                check_text(member.name, f"{name}:{member.name}")
-                most = MAX_LABELS_BYTES if suffix in parsers else MAX_MEMBER_BYTES
-                if member.size > most:
-                    raise DataError(f"{name}:{member.name} has {member.size} bytes; refused.")
-                if member.issparse():  # its bytes are not where they seem to be
-                    raise DataError(f"{name}:{member.name} is a sparse file; refused.")
-                place = (member.offset_data, member.size)
-                if f".{suffix.lower()}" in IMAGE_SUFFIXES:
-                    images[member.name] = ShardImage(shard, name, member.name, key, *place)
-                elif suffix in parsers:
-                    data = _member_bytes(tar, member)
-                    try:
-                        labels[key, suffix] = parsers[suffix](data, f"{name}:{member.name}")
-                    except DataError as error:  # of that image, and not of the whole shard
-                        broken[key, suffix] = str(error)
+                index.add(tar, member)
             _check_end(tar, name)
     except DataError:
         raise
     except Exception as error:  # tarfile raises many kinds on damaged headers
         raise DataError(f"{name}: not a readable tar file ({error}).") from error
-    for image in images.values():
-        for suffix in parsers:
-            image.labels.update(labels.get((image.key, suffix), {}))
-            if (image.key, suffix) in broken:
-                image.labels_broken.append(broken[image.key, suffix])
-    return list(images.values())
+    return index.images()
 
 
-def _all_inside(images: list[ShardImage]) -> list[ShardImage]:
-    """Refuse names that lead out of the folder into which somebody unpacks a shard."""
+class _Index:
+    """Collects images and labels of one shard, in whatever order its members come."""
+
+    def __init__(self, shard: Path, name: str) -> None:
+        self.shard = shard
+        self.name = name
+        self._images: dict[str, ShardImage] = {}
+        self._labels: dict[tuple[str, str], dict[str, str]] = {}  # by key and suffix
+        self._label_errors: dict[tuple[str, str], str] = {}
+
+    def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        key, suffix = base_plus_ext(member.name)  # None for hidden files
+        if not member.isfile() or key is None or suffix is None:
+            return
+        name = f"{self.name}:{member.name}"
+        _check_member(member, suffix, name)
+        if f".{suffix.lower()}" in IMAGE_SUFFIXES:
+            place = (member.offset_data, member.size)
+            self._images[member.name] = ShardImage(self.shard, self.name, member.name, key, *place)
+        elif suffix in LABEL_PARSERS:
+            data = _member_bytes(tar, member)
+            try:
+                self._labels[key, suffix] = LABEL_PARSERS[suffix](data, name)
+            except DataError as error:  # only this image is broken, not the whole shard
+                self._label_errors[key, suffix] = str(error)
+
+    def images(self) -> list[ShardImage]:
+        for image in self._images.values():
+            for suffix in LABEL_PARSERS:
+                image.labels.update(self._labels.get((image.key, suffix), {}))
+                if (image.key, suffix) in self._label_errors:
+                    image.label_errors.append(self._label_errors[image.key, suffix])
+        return list(self._images.values())
+
+
+def _check_member(member: tarfile.TarInfo, suffix: str, name: str) -> None:
+    check_text(member.name, name)
+    limit = MAX_LABELS_BYTES if suffix in LABEL_PARSERS else MAX_MEMBER_BYTES
+    if member.size > limit:
+        raise DataError(f"{name} has {member.size} bytes; at most {limit} are allowed.")
+    if member.issparse():  # the bytes are not where the header says
+        raise DataError(f"{name} is a sparse file, which is not supported.")
+
+
+def _check_names(images: list[ShardImage]) -> list[ShardImage]:
+    """Refuse names that would lead out of the folder where someone unpacks the shard."""
     for image in images:
         parts = image.member.split("/")
         if not parts[0] or ".." in parts:
-            raise DataError(f"{image.name}: its name leads out of the shard; refused.")
+            raise DataError(f"{image.name}: the name leads out of the shard; rename the member.")
     return images
 
 
@@ -210,7 +236,7 @@ def _member_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _check_end(tar: tarfile.TarFile, name: str) -> None:
-    """Refuse what `tarfile` takes for the end of the file, unless it is marked as the end."""
+    """Check for the end mark where `tarfile` stopped: it also stops silently at damaged headers."""
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

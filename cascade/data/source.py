@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,37 +11,53 @@ from pathlib import Path
 from cascade.errors import DataError, nearest
 
 MAX_MEMBER_BYTES = 256 * 1024 * 1024  # of one file in a source
-MAX_LABELS_BYTES = 1024 * 1024  # of the labels beside an image in a shard
+MAX_LABELS_BYTES = 1024 * 1024  # of a label file in a shard
 
 
-def check_text(name: str, shown: str) -> None:
-    """Check that a file's name is text, which keys, labels and messages are made of.
+def check_text(name: str, path: str) -> None:
+    """Check that a file name is valid text, because keys, labels and messages are made of it.
+
+    Args:
+        name: the file name.
+        path: the whole path, for the message.
 
     Raises:
-        DataError: if it is not UTF-8.
+        DataError: if the name is not UTF-8.
     """
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        readable = shown.encode(errors="replace").decode()
+        readable = path.encode(errors="replace").decode()
         raise DataError(f"{readable}: its name is not UTF-8; rename it.") from error
 
 
 def read_file(path: Path, name: str) -> bytes:
-    """The bytes of a file of a source.
+    """Read a file of a source.
+
+    Args:
+        path: the file.
+        name: its name for messages.
 
     Raises:
-        DataError: naming it, if it is missing, no plain file, too large or cannot be read.
+        DataError: if the file is missing, not a regular file, too large, or cannot be read.
     """
     try:
-        size_bytes = path.stat().st_size
-        if size_bytes > MAX_MEMBER_BYTES or not path.is_file():  # a device never ends
-            raise DataError(f"{name}: is no file, or has too many bytes ({size_bytes}); refused.")
+        status = path.stat()
+        _check_status(status, name)
         return path.read_bytes()
+    except DataError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{name}: cannot be read ({getattr(error, 'strerror', error)}).") from error
+
+
+def _check_status(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode):  # a device would never end
+        raise DataError(f"{name}: not a regular file.")
+    if status.st_size > MAX_MEMBER_BYTES:
+        raise DataError(
+            f"{name}: has {status.st_size} bytes; at most {MAX_MEMBER_BYTES} are allowed."
+        )
 
 
 class ImageSource(ABC):
@@ -55,14 +73,14 @@ class ImageSource(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What to call an image in messages."""
+        """The image's name for messages."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """The bytes of the image file.
+        """Read the image file.
 
         Raises:
-            DataError: if they cannot be read.
+            DataError: if it cannot be read.
         """
 
     @abstractmethod
@@ -74,51 +92,54 @@ class ImageSource(ABC):
         """
 
     def readable_labels(self, index: int) -> dict[str, str]:
-        """The image's labels; none if a file of them is broken, which is told when it is used."""
+        """The image's labels, or none if a file of labels is broken.
+
+        Use it for counting; the broken file is reported when the image itself is used.
+        """
         try:
             return self.labels(index)
         except DataError:
             return {}
 
     def vocabulary(self, fields: Sequence[str]) -> dict[str, list[str]]:
-        """Collect the names of each label field, sorted.
+        """Collect the class names of each label field, sorted.
 
         Raises:
             DataError: if no image has such a field.
         """
-        found: dict[str, set[str]] = {field: set() for field in fields}
+        names: dict[str, set[str]] = {field: set() for field in fields}
         for index in range(len(self)):
             labels = self.readable_labels(index)
             for field in fields:
                 if field in labels:
-                    found[field].add(labels[field])
-        for field, names in found.items():
-            if not names:
+                    names[field].add(labels[field])
+        for field in fields:
+            if not names[field]:
                 raise DataError(
                     f"no image has a label {field!r}; put images into one folder per class, or "
-                    "name a field of the shards' JSON, of metadata.csv or of data.name_pattern; "
-                    "without classes, set condition.labels=[] and sampling.guidance=1."
+                    "name a field of the shards' JSON, of metadata.csv or of a name pattern; to "
+                    "train without classes, use no label fields and guidance 1."
                 )
-        return {field: sorted(names) for field, names in found.items()}
+        return {field: sorted(names[field]) for field in fields}
 
 
 class SelectedSource(ImageSource):
     """The images of a source that have certain labels.
 
     Args:
-        source: to choose from.
-        only: for each label field the names to keep.
+        source: all images.
+        only: the class names to keep, by label field; an image must match every field.
 
     Raises:
-        DataError: if a name stands on no image.
+        DataError: if no image has one of the names, or none matches every field.
     """
 
     def __init__(self, source: ImageSource, only: Mapping[str, Sequence[str]]) -> None:
         for field, names in only.items():
-            known = source.vocabulary([field])[field]
+            vocabulary = source.vocabulary([field])[field]
             for name in names:
-                if name not in known:
-                    raise DataError(f"no image has {field} {name!r}: {nearest(name, known)}")
+                if name not in vocabulary:
+                    raise DataError(f"no image has {field} {name!r}: {nearest(name, vocabulary)}")
         self.source = source
         self.indices = [
             index

@@ -1,7 +1,7 @@
-"""Where training images come from: a folder, webdataset shards, or a Hugging Face data set.
+"""Opens training images: a folder, webdataset shards, or a Hugging Face data set.
 
-All are indexed once and read by index, and the first two in the order of their keys, so that they
-give the same batches for the same pictures.
+Every source is indexed once and then read by index. A folder and shards of the same images have
+the same order, so both give the same batches.
 """
 
 from __future__ import annotations
@@ -24,35 +24,38 @@ def open_source(
     only: Mapping[str, Sequence[str]] | None = None,
     name_pattern: str | None = None,
     cache_dir: str | None = None,
-    damaged: list[str] | None = None,
+    damaged_shards: list[str] | None = None,
 ) -> ImageSource:
     """Open a folder, shards or a Hugging Face data set.
 
     Args:
-        path: of a folder; a pattern of shards that ends in `.tar`, or URLs of them; or
-            `hf:NAME` or `hf:NAME:SPLIT`, see `HuggingFaceSource`.
-        only: for each label field the names to keep; default: all images.
+        path: a folder; or a pattern of shards that ends in `.tar`, or of URLs; or `hf:NAME` or
+            `hf:NAME:SPLIT`, see `HuggingFaceSource`.
+        only: the class names to keep, by label field; default: all images.
         name_pattern: a regular expression on file names whose named groups are labels.
-        cache_dir: where copies of remote shards are kept; default: the user's cache folder.
-        damaged: a list for what is wrong with damaged shards; default: the first one is an error.
+        cache_dir: folder for copies of remote shards; default: the user's cache folder.
+        damaged_shards: a list that receives one message per damaged shard, which is then left out.
+            Default: the first damaged shard raises.
 
     Raises:
         DataError: if there is nothing to read.
     """
     cache = None if cache_dir is None else Path(cache_dir)
-    source = _open(path, name_pattern, cache, damaged)
+    source = _open(path, name_pattern, cache, damaged_shards)
     return SelectedSource(source, only) if only else source
 
 
 def _open(
-    path: str, name_pattern: str | None, cache_dir: Path | None, damaged: list[str] | None
+    path: str, name_pattern: str | None, cache_dir: Path | None, damaged_shards: list[str] | None
 ) -> ImageSource:
     if not path.strip():
-        raise DataError("no pictures are named; give a folder, or shards that end in .tar.")
+        raise DataError("the path of the images is empty; give a folder, or shards (*.tar).")
     if path.startswith(HUGGING_FACE) and not is_remote(path):
         from cascade.data.hugging_face import HuggingFaceSource
 
         return HuggingFaceSource(path.removeprefix(HUGGING_FACE))
     if path.endswith(".tar") or is_remote(path):
-        return ShardSource(path, name_pattern=name_pattern, cache_dir=cache_dir, damaged=damaged)
+        return ShardSource(
+            path, name_pattern=name_pattern, cache_dir=cache_dir, damaged_shards=damaged_shards
+        )
     return FolderSource(Path(path), name_pattern=name_pattern)

@@ -1,7 +1,7 @@
-"""One HTML page that holds all it shows, for a screen, a phone and paper.
+"""Self-contained HTML pages for a screen, a phone and paper.
 
-It loads nothing and runs nothing, which its content security policy makes sure of. All text that
-is put in is escaped: names of classes and files are anybody's.
+A page loads nothing and runs nothing; its content security policy enforces this. All text is
+escaped, because the names of classes and files can come from anyone.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import NewType
 
 from PIL import Image
 
-Html = NewType("Html", str)  # escaped already
-MOST_PNG_BYTES = 600_000
-MOST_SIDE_PX = 1200
-SMALLEST_WIDTH_PX = 480
+Html = NewType("Html", str)  # already escaped
+MAX_PNG_BYTES = 600_000
+MAX_SIDE_PX = 1200
+MIN_WIDTH_PX = 480
 STYLE = """
 :root{color-scheme:light dark;--ink:#1d2129;--soft:#5c6470;--rule:#e3e6ea;--paper:#fff;
 --panel:#f6f7f9;--line:#2563a8;--red:#c43c35;--green:#2c8a4b;--blue:#2f6fd0}
@@ -72,9 +72,9 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, Html]]) -> str:
     """Put a page together.
 
     Args:
-        title: of the page.
-        lead: the sentence below it.
-        sections: heading and content of each; those without content are left out.
+        title: title of the page.
+        lead: one sentence below the title.
+        sections: heading and content of each section; sections without content are left out.
 
     Returns:
         The text of an HTML file.
@@ -93,12 +93,12 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, Html]]) -> str:
 
 
 def joined(*parts: Html) -> Html:
-    """One after the other."""
+    """Parts one below another."""
     return Html("".join(parts))
 
 
 def side_by_side(parts: Sequence[Html]) -> Html:
-    """In as many columns as the screen is wide."""
+    """Parts in as many columns as fit on the screen."""
     return Html(f'<div class="grid">{"".join(parts)}</div>') if any(parts) else Html("")
 
 
@@ -108,24 +108,29 @@ def note(text: str) -> Html:
 
 
 def code(text: str) -> Html:
-    """Text in its own lines and a fixed width."""
+    """Text with its own line breaks in a fixed-width font."""
     return Html(f"<pre>{escape(text)}</pre>")
 
 
 def facts(values: Mapping[str, str]) -> Html:
-    """Names and short values."""
+    """A grid of names and short values."""
     pairs = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in values.items())
     return Html(f"<dl>{''.join(pairs)}</dl>")
 
 
 def counts(values: Mapping[str, int]) -> Html:
-    """Names with a number each, in columns."""
+    """Names with one number each, in columns."""
     rows = (f"<div><span>{escape(k)}</span><span>{v:,}</span></div>" for k, v in values.items())
     return Html(f'<div class="columns">{"".join(rows)}</div>')
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
-    """Rows of text."""
+    """A table of text.
+
+    Args:
+        head: one heading per column.
+        rows: the cells of each row.
+    """
     top = "".join(f"<th>{escape(text)}</th>" for text in head)
     body = "".join(
         f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in rows
@@ -134,24 +139,24 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
 
 
 def wide(part: Html) -> Html:
-    """What may be wider than the screen, and is then moved by itself."""
+    """A part that may be wider than the screen and then scrolls on its own."""
     return Html(f'<div class="wide">{part}</div>')
 
 
 def picture(image: Image.Image, caption: str) -> Html:
-    """A picture inside the page: as it is, or as a smaller JPEG where it would be heavy.
+    """Embed a picture: lossless, or as a smaller JPEG if the PNG would be large.
 
     Args:
-        image: the picture.
-        caption: above it.
+        image: the picture, of any size; a small one is displayed enlarged.
+        caption: text above the picture.
     """
-    kind, data = "png", _encoded(image, "PNG")
-    if len(data) > MOST_PNG_BYTES:
+    kind, data = "png", _encode(image, "PNG")
+    if len(data) > MAX_PNG_BYTES:
         smaller = image.convert("RGB")
-        smaller.thumbnail((MOST_SIDE_PX, MOST_SIDE_PX))
-        kind, data = "jpeg", _encoded(smaller, "JPEG")
-    enlarge = max(1, SMALLEST_WIDTH_PX // image.width)  # whole, so that pixels stay square
-    small = f' class="small" width="{image.width * enlarge}"' if enlarge > 1 else ""
+        smaller.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+        kind, data = "jpeg", _encode(smaller, "JPEG")
+    zoom = max(1, MIN_WIDTH_PX // image.width)  # a whole number, so that pixels stay square
+    small = f' class="small" width="{image.width * zoom}"' if zoom > 1 else ""
     text = base64.b64encode(data).decode("ascii")
     return Html(
         f"<figure><figcaption>{escape(caption)}</figcaption>"
@@ -159,7 +164,7 @@ def picture(image: Image.Image, caption: str) -> Html:
     )
 
 
-def _encoded(image: Image.Image, kind: str) -> bytes:
+def _encode(image: Image.Image, kind: str) -> bytes:
     file = io.BytesIO()
     image.save(file, format=kind, quality=88)
     return file.getvalue()

@@ -1,13 +1,12 @@
-"""A chart of named points, each with an interval and a share, as a small SVG."""
+"""Scatter charts as small SVGs: each point has a name, an interval and a share."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-from cascade.reporting.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, x_tick, y_tick
+from cascade.reporting.chart import Axis, figure, horizontal_axis, vertical_axis
 from cascade.reporting.page import Html
 
 RADIUS_PX = 11
@@ -16,15 +15,15 @@ COLOURS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One point.
+    """One point of a chart.
 
     Attributes:
-        x: place, above 0.
-        y: value.
-        name: for the legend.
-        share: from 0 to 1, shown as area of the dot inside a ring; None for a plain dot.
-        low: lower end of the interval of `y`; None for none.
-        high: upper end.
+        x: horizontal value, above 0.
+        y: vertical value.
+        name: text in the legend.
+        share: area of the dot as a share of the ring around it, in [0, 1]; None draws a plain dot.
+        low: lower end of the interval of `y`; None draws no interval.
+        high: upper end of the interval of `y`.
     """
 
     x: float
@@ -36,44 +35,38 @@ class Point:
 
 
 def scatter_chart(points: Sequence[Point], *, title: str, x_label: str) -> Html:
-    """Draw points; the horizontal axis goes by the logarithm if they lie far apart.
+    """Draw points; the horizontal axis is logarithmic if they lie far apart.
 
     Args:
         points: at least one.
-        title: above the chart, also for screen readers.
-        x_label: below the axis.
+        title: text above the chart, also for screen readers.
+        x_label: text below the horizontal axis.
 
     Returns:
         A figure with title, legend and SVG.
     """
-    xs = [point.x for point in points]
-    ys = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
-    far = min(xs) > 0 and max(xs) > 20 * min(xs)
-    across = Axis(
-        min(xs) / 1.5 if far else 0.0,
-        max(xs) * (1.5 if far else 1.15),
-        LEFT,
-        WIDTH - RIGHT,
-        log=far,
+    across = _across([point.x for point in points])
+    up = _up([v for p in points for v in (p.y, p.low, p.high) if v is not None])
+    return figure(
+        [_dot(point, number, across, up) for number, point in enumerate(points)],
+        title=title,
+        legend=[(point.name, _colour(number)) for number, point in enumerate(points)],
+        x_label=x_label,
+        across=across,
+        up=up,
     )
-    room = (max(ys) - min(ys)) * 0.12 or abs(ys[0]) / 2 or 1.0
-    up = Axis(min(0.0, min(ys) - room), max(ys) + room, HEIGHT - BOTTOM, TOP)
-    drawn = [
-        *(y_tick(value, up) for value in up.ticks()),
-        *(x_tick(value, across) for value in across.ticks()),
-        *(_dot(point, number, across, up) for number, point in enumerate(points)),
-        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" '
-        f'text-anchor="middle">{escape(x_label)}</text>',
-    ]
-    keys = "".join(
-        f'<span class="key"><i style="background:{_colour(number)}"></i>{escape(point.name)}</span>'
-        for number, point in enumerate(points)
-    )
-    return Html(
-        f'<figure class="chart"><figcaption>{escape(title)}<span class="keys">{keys}</span>'
-        f'</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(drawn)}</svg></figure>'
-    )
+
+
+def _across(values: Sequence[float]) -> Axis:
+    low, high = min(values), max(values)
+    if low > 0 and high > 20 * low:
+        return horizontal_axis(low / 1.5, high * 1.5, log=True)
+    return horizontal_axis(0.0, high * 1.15)
+
+
+def _up(values: Sequence[float]) -> Axis:
+    margin = (max(values) - min(values)) * 0.12 or abs(values[0]) / 2 or 1.0
+    return vertical_axis(min(0.0, min(values) - margin), max(values) + margin)
 
 
 def _dot(point: Point, number: int, across: Axis, up: Axis) -> str:

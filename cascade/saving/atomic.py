@@ -1,4 +1,4 @@
-"""Writing files and folders so that nothing half-written stands under its final name."""
+"""Writes files and folders so that an incomplete one never appears under its final name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cascade.errors import OutputError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, synced and renamed to it when the block ends well.
+    """Yield a temporary path; when the block succeeds, sync it and rename it to `path`.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -31,23 +31,23 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
-        with suppress(OSError):  # it was renamed, or could not be made
+        with suppress(OSError):  # already renamed, or never created
             temporary.unlink()
 
 
 @contextmanager
 def atomic_folder(path: Path, *, owned: Collection[str]) -> Iterator[Path]:
-    """Give a temporary folder beside `path` that takes its place when the block ends well.
+    """Yield a temporary folder; when the block succeeds, put it in the place of `path`.
 
-    A folder that stood there before is removed only after the new one is complete.
+    An existing folder is removed only after the new one is complete.
 
     Args:
-        path: of the folder.
-        owned: names of the files and folders that may stand there already and be replaced; where
-            anything else does, it is somebody's work and nothing is touched.
+        path: the folder to write.
+        owned: names of entries that an existing folder may have. If it has any other entry, that
+            is someone's work, and nothing is changed.
 
     Raises:
-        OutputError: if the folder cannot be written, or something else stands there.
+        OutputError: if the folder cannot be written, or exists with other entries.
     """
     temporary = None
     try:
@@ -69,6 +69,7 @@ def atomic_folder(path: Path, *, owned: Collection[str]) -> Iterator[Path]:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
+    """Rename; an existing folder is set aside first and restored if the rename fails."""
     if not path.exists():
         os.replace(temporary, path)
         return
@@ -85,7 +86,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that no half of it stands under its name at any moment."""
+    """Remove a folder by renaming it first, so that it never appears half removed."""
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     with suppress(OSError):
         os.replace(path, aside / path.name)
@@ -93,14 +94,13 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:
-    """Remove what killed writers left beside the files and folders that they wrote.
+    """Remove the temporary files and folders that killed writers left behind.
 
-    A folder that was to be replaced, and whose writer was killed before the new one had its name,
-    gets its name back.
+    If a writer was killed while it replaced a folder, the old folder gets its name back.
 
     Args:
-        folder: where to look; nobody else may be writing these names there at the time.
-        names: of the files and folders that were written; default: any.
+        folder: where to look. No other process may be writing the same names there.
+        names: the files and folders whose leftovers to remove; default: all.
     """
     for path in folder.glob(".?*"):
         name, _, _ = path.name[1:].rpartition(".")[0].rpartition(".")
@@ -119,19 +119,19 @@ def _check_replaceable(path: Path, owned: Collection[str]) -> None:
         return
     if not path.is_dir():
         raise OutputError(f"{path} is a file; choose another folder.")
-    foreign = {each.name for each in path.iterdir()} - set(owned)
-    if foreign:
+    others = {entry.name for entry in path.iterdir()} - set(owned)
+    if others:
         raise OutputError(
-            f"{path} holds other things, such as {min(foreign)}, and would be replaced; choose "
+            f"{path} holds other things, such as {min(others)}, which would be lost; choose "
             "another folder or empty it."
         )
 
 
 def check_writable_folder(path: Path) -> None:
-    """Create an output folder and check that files can be put into it.
+    """Create an output folder and check that files can be written into it.
 
     Raises:
-        OutputError: if it cannot be created or written to.
+        OutputError: if the folder cannot be created or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -142,11 +142,11 @@ def check_writable_folder(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, outlive a failure of power."""
+    """Flush a file, or the entries of a folder, to disk, so that they survive a power failure."""
     if path.is_dir() and os.name == "nt":
-        return  # folders cannot be opened there
-    opened = os.open(path, os.O_RDONLY)
+        return  # Windows cannot open folders
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        os.fsync(descriptor)
     finally:
-        os.close(opened)
+        os.close(descriptor)

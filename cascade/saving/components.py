@@ -130,10 +130,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def weights_digest(module: nn.Module) -> str:
-    """A hash of the names and values of all weights, 64 hexadecimal digits."""
+def weights_digest(*modules: nn.Module) -> str:
+    """Hash the names and values of all weights of one or more modules.
+
+    Returns:
+        64 hexadecimal digits; equal weights in another precision give other digits.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

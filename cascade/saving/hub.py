@@ -1,4 +1,4 @@
-"""Folders to and from the Hugging Face Hub; whatever goes wrong there is one clear error."""
+"""Downloads and uploads folders of the Hugging Face Hub; every failure is one clear error."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ PATTERNS = ["*.json", "*.safetensors", "*.md", "*.yaml", "pipeline.py"]
 
 
 def download(repo_id: str, **options: Any) -> Path:
-    """Fetch a saved pipeline into the Hub's cache.
+    """Download a saved pipeline into the Hub's cache.
 
     Args:
-        repo_id: such as `user/name`.
-        options: `revision`, `token`, `cache_dir`, `local_files_only`.
+        repo_id: name of the repository, such as `user/name`.
+        options: `revision`, `token`, `cache_dir` or `local_files_only` of `snapshot_download`.
+
+    Returns:
+        The downloaded folder.
 
     Raises:
-        WeightsError: if it cannot be fetched.
+        WeightsError: if it cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(repo_id, allow_patterns=PATTERNS, **options))
-    except Exception as error:  # the hub raises many kinds, from bad names to no network
+    except Exception as error:  # the Hub raises many kinds, from bad names to no network
         raise WeightsError(
-            f"{repo_id!r} is neither a folder nor could it be fetched from the Hub "
-            f"({_reason(error)})."
+            f"{repo_id!r} is neither a folder nor available on the Hub ({_reason(error)})."
         ) from error
 
 
@@ -40,15 +42,15 @@ def upload(
     commit_message: str | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Put a folder's files into a repository, which is created if there is none.
+    """Upload a folder to a repository, which is created if it does not exist.
 
     Args:
-        folder: to upload.
-        repo_id: such as `user/name`.
-        private: whether a new repository is private; default: as the account has it.
-        token: default: the one that `hf auth login` stored.
+        folder: the folder to upload.
+        repo_id: name of the repository, such as `user/name`.
+        private: whether a new repository is private; default: the account's own default.
+        token: access token; default: the one stored by `hf auth login`.
         commit_message: default: "Upload a cascade".
-        create_pr: whether to open a pull request instead.
+        create_pr: whether to open a pull request instead of committing.
 
     Returns:
         The address of the commit.

@@ -1,4 +1,4 @@
-"""Where saved pipelines are: bundled, in a folder, or on the Hub."""
+"""Finds saved pipelines: in a folder, among the bundled ones, or on the Hub."""
 
 from __future__ import annotations
 
@@ -11,84 +11,88 @@ from cascade.saving.atomic import check_writable_folder
 from cascade.saving.hub import download
 
 INDEX = "model_index.json"
-NO_ID = ("/", ".", "~", "pipelines/")  # how names of folders begin
+PATH_STARTS = ("/", ".", "~", "pipelines/")  # names that are not ids of the Hub begin so
 
 
 def pipeline_folder(name: str, **options: Any) -> Path:
-    """Where a saved pipeline is; one on the Hub is fetched.
+    """Find the folder of a saved pipeline, downloading it from the Hub if necessary.
 
     Args:
-        name: a folder, a bundled pipeline such as `photo-x4`, or an id such as `user/name`; what is
-            here goes first.
-        options: for the Hub, as for `download`.
+        name: a folder, a bundled pipeline such as `photo-x4`, or an id of the Hub such as
+            `user/name`, in this order.
+        options: options of `cascade.saving.hub.download`.
 
     Raises:
-        WeightsError: if there is none, it cannot be fetched, or it has no weights yet.
+        WeightsError: if the pipeline does not exist, cannot be downloaded, or has no weights yet.
     """
     folder = local_folder(name)
-    if folder is None and name.count("/") == 1 and not name.startswith(NO_ID):
+    if folder is None and name.count("/") == 1 and not name.startswith(PATH_STARTS):
         return download(name, **options)
     if folder is None:
         bundled = [recipe_name(path) for path in list_recipes("pipelines")]
         raise WeightsError(
-            f"no pipeline {name!r}, neither a folder nor bundled nor an id of the Hub: "
+            f"no pipeline {name!r}, neither a folder nor bundled nor an id of the Hub; "
             f"{nearest(name, bundled)}"
         )
     if not has_weights(folder) and (folder / "pipeline.yaml").is_file():
         raise WeightsError(
-            f"pipeline {name!r} has no weights yet: train its stages, then cascade chain {name}."
+            f"pipeline {name!r} has no weights yet: train its stages, then run "
+            f"cascade chain {name}."
         )
     return folder
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a pipeline was saved in a folder."""
+    """Whether a folder contains a saved pipeline."""
     return (folder / INDEX).is_file()
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder of a saved or bundled pipeline, with weights or without; None if not here.
+    """The folder of a saved or bundled pipeline, with or without weights.
+
+    Returns:
+        The folder, or None if there is none on this machine.
 
     Raises:
-        WeightsError: if it is the name of a file.
+        WeightsError: if the name is that of a file.
     """
     folder = Path(name)
     try:
-        if has_weights(folder) or (folder / "stages").is_dir():  # damaged perhaps, but meant
+        if has_weights(folder) or (folder / "stages").is_dir():  # it may be damaged
             return folder
         if folder.is_file():
-            return _of_file(folder)
+            return _folder_of_file(folder)
         return find_recipe(name, "pipelines").parent
     except RecipeError:
         return folder if folder.is_dir() else None
-    except OSError:  # a name that no file can have
+    except OSError:  # not a possible file name
         return None
 
 
-def _of_file(file: Path) -> Path:
-    """The folder of a pipeline's recipe, or the bundled pipeline that has the name of a file."""
+def _folder_of_file(file: Path) -> Path:
+    """The folder of a pipeline's recipe, or a bundled pipeline with the same name as the file."""
     if file.name == "pipeline.yaml":
         return file.parent
     bundled = {recipe_name(path): path.parent for path in list_recipes("pipelines")}
     if str(file) not in bundled:
-        raise WeightsError(f"{file} is a file; give the folder of a pipeline, or its name.")
+        raise WeightsError(f"{file} is a file; give the folder or the name of a pipeline.")
     return bundled[str(file)]
 
 
 def changeable_folder(name: str) -> Path:
-    """Where a pipeline's files are, to change them.
+    """Find the folder of a pipeline in order to change its files.
 
     Args:
-        name: of a bundled pipeline, or a saved one's folder.
+        name: a bundled pipeline, or the folder of a saved one.
 
     Raises:
-        WeightsError: if they are not here, but on the Hub perhaps.
-        OutputError: if they cannot be changed.
+        WeightsError: if there is no such folder on this machine.
+        OutputError: if the folder cannot be written to.
     """
     folder = local_folder(name)
     if folder is None:
         raise WeightsError(
-            f"{name} is not a folder here, so that it cannot be changed; save it with "
+            f"{name} is not a local folder and cannot be changed; save the pipeline with "
             "save_pretrained first."
         )
     check_writable_folder(folder)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: weights, averages, optimisers, position. Nothing is pickled."""
+"""Saves and restores runs: weights, averages, optimisers and position, all without pickle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,6 +20,7 @@ from cascade.saving.atomic import atomic_folder, remove_folder
 from cascade.saving.components import read_json
 from cascade.stage import Stage
 from cascade.training.averaging import PowerAverage
+from cascade.training.moments import named_moments, restore_moments
 from cascade.training.processes import together
 from cascade.training.sharding import cut_like, gather
 
@@ -32,24 +32,24 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointFormatError(WeightsError):
-    """A checkpoint that another version of Cascade wrote."""
+    """A checkpoint was written by another version of Cascade."""
 
 
 @dataclass
 class RunState:
-    """What a checkpoint holds and a run goes on from.
+    """Everything that changes during a run and is saved in a checkpoint.
 
     Attributes:
-        stage: the trained stage.
-        ema: its averaged weights.
-        optimisers: with their moments.
-        power_averages: those that snapshots are made of; may be none.
-        images_seen: the position in the data.
-        steps: optimiser steps made.
-        bad_steps: steps that were skipped because loss or gradient was not finite.
-        bad_steps_in_a_row: how many of them were the last ones.
-        broken: images that could not be used, each as `name: reason`.
-        recent_losses: of the steps since the last line of the log.
+        stage: the stage in training.
+        ema: exponential moving average of its weights.
+        optimisers: the optimisers, with their moments.
+        power_averages: the averages that are stored as snapshots; may be empty.
+        images_seen: number of images seen, which is the position in the data.
+        steps: number of optimiser steps.
+        bad_steps: number of steps skipped because the loss or gradient was not finite.
+        bad_steps_in_a_row: how many of the latest steps were skipped without a break.
+        broken: one `name: reason` per image that could not be used.
+        recent_losses: losses of the steps since the last line of the log.
     """
 
     stage: Stage
@@ -66,7 +66,13 @@ class RunState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read from a folder, whole and undamaged, but not yet put to use."""
+    """The checked contents of a checkpoint, not yet restored into a run.
+
+    Attributes:
+        folder: folder of the checkpoint.
+        values: contents of `state.json`.
+        tensors: contents of each safetensors file, by file name.
+    """
 
     folder: Path
     values: dict[str, Any]
@@ -78,22 +84,26 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/<images seen>` atomically and remove all but the newest `keep`.
 
-    All processes must come here, since each may have a part of the weights only; what the main one
-    writes does not tell how many there were.
+    All processes must call this, because each may hold only a part of the weights. The files do
+    not depend on how many processes there are.
 
     Args:
-        state: of the run.
-        folder: of the run's checkpoints.
-        keep: how many to leave.
-        about: plain values that a resumed run must agree with.
+        state: the run.
+        folder: folder of the run's checkpoints.
+        keep: number of checkpoints to keep, at least 1.
+        about: nested plain values that must not change when the run resumes.
         main: whether this process writes.
 
+    Returns:
+        The folder of the checkpoint.
+
     Raises:
-        OutputError: if it cannot be written, as on a full disk; older checkpoints stay.
+        OutputError: if it cannot be written, as on a full disk; older checkpoints remain.
     """
     target = folder / f"{state.images_seen:012d}"
-    in_parts = (state.stage.state_dict(), _averages(state), _optimiser_tensors(state))
-    tensors = [gather(values, keep=main) for values in in_parts]
+    moments = named_moments(state.stage, state.optimisers)
+    parts = (state.stage.state_dict(), _averages(state), moments)
+    tensors = [gather(values, keep=main) for values in parts]
     with together():
         if main:
             _write(state, target, tensors, about)
@@ -120,44 +130,50 @@ def _write(
 
 
 def _remove_old(state: RunState, folder: Path, keep: int) -> None:
-    passed = [path for path in checkpoints(folder) if int(path.name) <= state.images_seen]
-    for old in passed[:-keep]:  # a damaged one that is ahead must not push out a good one
-        remove_folder(old)
+    """Prune checkpoints up to this one; a damaged one further ahead must not count as newest."""
+    past = [path for path in checkpoints(folder) if int(path.name) <= state.images_seen]
+    for path in past[:-keep]:
+        remove_folder(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    found = [
+    complete = [
         path
         for path in folder.glob("[0-9]*")
         if path.name.isdecimal() and (path / "state.json").is_file()
     ]
-    return sorted(found, key=lambda path: int(path.name))
+    return sorted(complete, key=lambda path: int(path.name))
 
 
 def read_newest(folder: Path) -> Checkpoint | None:
-    """Read the newest checkpoint that is not damaged; None if there is none at all.
+    """Read the newest checkpoint that is not damaged.
+
+    Args:
+        folder: folder of the run's checkpoints; it need not exist.
+
+    Returns:
+        The checkpoint, or None if the run has none.
 
     Raises:
-        WeightsError: if there are checkpoints and every one is damaged, or the newest is of
-            another version of Cascade.
+        WeightsError: if all checkpoints are damaged, or the newest was written by another version
+            of Cascade.
     """
-    error = None
-    for path in reversed(checkpoints(folder)):
+    paths = checkpoints(folder)
+    for path in reversed(paths):
         try:
             return read_checkpoint(path)
         except CheckpointFormatError:
             raise
-        except WeightsError as damage:
-            logger.warning("%s Trying the one before.", damage)
-            error = damage
-    if error is not None:
+        except WeightsError as error:
+            logger.warning("%s Trying the one before.", error)
+    if paths:
         raise WeightsError(f"no good checkpoint in {folder}; remove the folder to start anew.")
     return None
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint and compare its files with their hashes.
+    """Read a checkpoint and check its files against their hashes.
 
     Raises:
         CheckpointFormatError: if another version of Cascade wrote it.
@@ -165,19 +181,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     try:
         values = read_json(folder / "state.json")
-        if "images_seen" in values and values.get("format", 1) != FORMAT:
-            raise CheckpointFormatError(
-                f"checkpoint {folder} has format {values.get('format', 1)}, and this version of "
-                f"Cascade goes on from format {FORMAT}; use the version that wrote it, or a new "
-                "--out with train.init_from."
-            )
-        for name in TENSOR_FILES:
-            if _sha256(folder / name) != values["sha256"][name]:
-                raise WeightsError(f"{name} is not what was written")
+        _check_format(values, folder)
+        _check_complete(values, folder)
         tensors = {name: load_file(folder / name) for name in TENSOR_FILES}
-        missing = {*COUNTERS, "ema_steps", "broken", "about"} - set(values)
-        if missing:
-            raise WeightsError(f"state.json has no {min(missing)}")
     except CheckpointFormatError:
         raise
     except (SafetensorError, OSError, WeightsError, LookupError, TypeError) as error:
@@ -185,38 +191,64 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, values, tensors)
 
 
+def _check_format(values: dict[str, Any], folder: Path) -> None:
+    if values["format"] != FORMAT:
+        raise CheckpointFormatError(
+            f"checkpoint {folder} has format {values['format']}, but this version of Cascade reads "
+            f"format {FORMAT}; resume with the version that wrote it, or begin a new run in "
+            "another folder."
+        )
+
+
+def _check_complete(values: dict[str, Any], folder: Path) -> None:
+    for name in TENSOR_FILES:
+        if _sha256(folder / name) != values["sha256"][name]:
+            raise WeightsError(f"{name} has changed since it was written")
+    missing_keys = {*COUNTERS, "ema_steps", "broken", "about"} - set(values)
+    if missing_keys:
+        raise WeightsError(f"state.json has no {min(missing_keys)}")
+
+
 def restore(state: RunState, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint's values into the state.
+    """Load a checkpoint into a run.
+
+    Args:
+        state: a run of the same stage and optimisers; changed in place.
+        checkpoint: what to load.
 
     Raises:
-        WeightsError: if it is of another stage.
+        WeightsError: if the checkpoint belongs to another stage.
     """
     values, tensors = checkpoint.values, checkpoint.tensors
     try:
-        weights = state.stage.state_dict()
-        state.stage.load_state_dict(
-            {k: cut_like(v, weights[k]) for k, v in tensors["stage.safetensors"].items()}
-        )
-        averages = _averages(state)
-        for name, value in tensors["ema.safetensors"].items():
-            average = averages.pop(name)
-            average.copy_(cut_like(value, average))
-        if averages:
-            raise ValueError(f"no average {min(averages)}")
+        _restore_weights(state, tensors["stage.safetensors"], tensors["ema.safetensors"])
+        restore_moments(state.stage, state.optimisers, tensors["optimisers.safetensors"])
         state.ema.optimization_step = values["ema_steps"]
-        _restore_optimisers(state, tensors["optimisers.safetensors"])
         for name in COUNTERS:
             setattr(state, name, int(values[name]))
         state.broken = list(values["broken"])
         state.recent_losses = list(values["recent_losses"])
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"checkpoint {checkpoint.folder} is of another stage; use a new --out."
+            f"checkpoint {checkpoint.folder} belongs to another stage; use another folder."
         ) from error
 
 
+def _restore_weights(
+    state: RunState, weights: dict[str, Tensor], averaged: dict[str, Tensor]
+) -> None:
+    current = state.stage.state_dict()
+    state.stage.load_state_dict({k: cut_like(v, current[k]) for k, v in weights.items()})
+    averages = _averages(state)
+    for name, value in averaged.items():
+        average = averages.pop(name)
+        average.copy_(cut_like(value, average))
+    if averages:
+        raise ValueError(f"no average {min(averages)}")
+
+
 def _averages(state: RunState) -> dict[str, Tensor]:
-    """All averaged weights by name; those for snapshots carry their width in front."""
+    """All averaged weights by name; those of snapshots have their width as a prefix."""
     names = [name for name, _ in state.stage.named_parameters()]
     averages = dict(zip(names, state.ema.shadow_params, strict=True))
     for average in state.power_averages:
@@ -225,44 +257,10 @@ def _averages(state: RunState) -> dict[str, Tensor]:
     return averages
 
 
-def _optimiser_tensors(state: RunState) -> dict[str, Tensor]:
-    """The moments of all optimisers, by the parameters' names and not by their order."""
-    names = {id(parameter): name for name, parameter in state.stage.named_parameters()}
-    return {
-        f"{names[id(parameter)]}:{moment}": torch.as_tensor(value)
-        for optimiser in state.optimisers
-        for parameter, moments in optimiser.state.items()
-        for moment, value in moments.items()
-    }
-
-
-def _restore_optimisers(state: RunState, tensors: dict[str, Tensor]) -> None:
-    if not tensors:
-        return  # every step until then was skipped
-    names = {id(parameter): name for name, parameter in state.stage.named_parameters()}
-    moments: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        name, _, moment = key.rpartition(":")
-        moments.setdefault(name, {})[moment] = tensor
-    for optimiser in state.optimisers:
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        restored = {
-            index: {
-                moment: cut_like(value, parameter) if value.shape == parameter.shape else value
-                for moment, value in moments.pop(names[id(parameter)]).items()
-            }
-            for index, parameter in enumerate(parameters)
-        }
-        groups = optimiser.state_dict()["param_groups"]
-        optimiser.load_state_dict({"state": restored, "param_groups": groups})
-    if moments:
-        raise ValueError(f"moments of an unknown parameter {min(moments)}")
-
-
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
 def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

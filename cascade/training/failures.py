@@ -1,4 +1,4 @@
-"""What torch raises in training for a fault that is not the code's, told in one line."""
+"""Turns torch's errors that are not the code's fault into one line that says what to do."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LOST_PROCESS = ("gloo/transport", "Connection closed by peer", "Connection reset
 
 @contextmanager
 def told_in_one_line(settings: TrainingSettings) -> Iterator[None]:
-    """Say what to do where memory, the compiler or another process fails inside the block.
+    """Replace errors of memory, compiler and other processes inside the block.
 
     Args:
-        settings: of the run.
+        settings: settings of the run, which the advice depends on.
 
     Raises:
-        CascadeError: in the place of torch's errors; others go through.
+        CascadeError: in place of torch's errors; other errors pass unchanged.
         OtherProcessError: if another process of the run has ended.
     """
     try:
@@ -34,29 +34,35 @@ def told_in_one_line(settings: TrainingSettings) -> Iterator[None]:
     except CascadeError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
-            raise CascadeError(_out_of_memory(settings)) from error
-        if _has_lost_a_process(error):
-            raise OtherProcessError("another process of this run has ended.") from error
-        if settings.compile and _is_of_the_compiler(error):
-            raise CascadeError(
-                f"the network cannot be compiled ({_reason(error)}); train.compile=false trains "
-                f"without. If a file of its cache is damaged, remove the folder {_cache()}."
-            ) from error
-        raise
+        replacement = _replacement(error, settings)
+        if replacement is None:
+            raise
+        raise replacement from error
+
+
+def _replacement(error: Exception, settings: TrainingSettings) -> CascadeError | None:
+    if is_out_of_memory(error):
+        return CascadeError(_out_of_memory(settings))
+    if _has_lost_a_process(error):
+        return OtherProcessError("another process of this run has ended.")
+    if settings.compile and _is_from_compiler(error):
+        return CascadeError(
+            f"the network cannot be compiled ({_reason(error)}); train with compile=false. If a "
+            f"file in the compiler's cache is damaged, remove the folder {_compiler_cache()}."
+        )
+    return None
 
 
 def _out_of_memory(settings: TrainingSettings) -> str:
-    more = settings.accumulation_steps * 2
-    means = [f"a smaller batch at a time, by train.accumulation_steps={more}"]
+    remedies = [f"set accumulation_steps={settings.accumulation_steps * 2} for smaller batches"]
     if not settings.gradient_checkpointing:
-        means.append("train.gradient_checkpointing=true")
-    means.append("a smaller train.sample_count, data.crop_px or network")
-    return f"out of memory in training; take {', or '.join(means)}."
+        remedies.append("set gradient_checkpointing=true")
+    remedies.append("lower sample_count, crop_px or the size of the network")
+    return f"out of memory in training; {', or '.join(remedies)}."
 
 
 def _has_lost_a_process(error: Exception) -> bool:
-    """torch's own kind; of gloo only the words tell."""
+    """torch has its own class for this; for gloo only the message tells."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return False
     if isinstance(error, torch.distributed.DistError):
@@ -64,19 +70,19 @@ def _has_lost_a_process(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in LOST_PROCESS)
 
 
-def _is_of_the_compiler(error: BaseException) -> bool:
-    """Also what it meets on the way back, where it lets the errors of Python's imports through."""
+def _is_from_compiler(error: BaseException) -> bool:
+    """Includes errors of importing compiled code, which the compiler does not wrap."""
     module = type(error).__module__
     return module.startswith(("torch._dynamo", "torch._inductor")) or isinstance(error, ImportError)
 
 
 def _reason(error: BaseException) -> str:
-    """The line that names the kind of the first error, such as `ImportError: file too short`."""
+    """The line that names the first error, such as `ImportError: file too short`."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if not line.startswith("backend=")]
-    return named[0].rstrip(".") if named else type(error).__name__
+    reasons = [line for line in lines if not line.startswith("backend=")]
+    return reasons[0].rstrip(".") if reasons else type(error).__name__
 
 
-def _cache() -> Path:
-    named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    return Path(named or Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}")
+def _compiler_cache() -> Path:
+    folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    return Path(folder or Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}")

@@ -29,6 +29,7 @@ from cascade.imaging.writing import to_uint8
 from cascade.resizing import resize
 from cascade.sampling.walk import Hooks, StartFrom
 from cascade.saving.atomic import atomic_file
+from cascade.saving.components import weights_digest
 from cascade.stage import Run, Stage
 from cascade.training.processes import make_accelerator, together
 
@@ -140,9 +141,7 @@ def _fingerprint(previous: Stage, images: TrainingImages, strength: tuple[float,
     contract, source = images.contract, images.source
     settings = [previous.config(), contract.to_dict(), images.seed, strength, PART_IMAGES]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in sorted(previous.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    digest.update(weights_digest(previous).encode())
     for index in range(len(source)):
         digest.update(f"{source.key(index)}\n".encode())
     return digest.hexdigest()

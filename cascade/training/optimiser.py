@@ -1,4 +1,4 @@
-"""Optimisers of a stage, and clipping of its gradients."""
+"""The optimisers of a stage, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from cascade.training.sharding import BLOCKS, full
 
 @final
 class WeightMuon(Muon):
-    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), of convolutions too.
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for matrices and convolutions.
 
-    The weight (out, in, height, width) of a convolution is to it the matrix by which a patch is
-    multiplied, (out, in height width).
+    A convolution's weight (out, in, height, width) is treated as the matrix
+    (out, in * height * width) that multiplies a flattened patch.
 
     Args:
-        weights: of two dimensions or more, contiguous.
-        options: as for torch's `Muon`.
+        weights: contiguous tensors with at least two dimensions.
+        options: options of torch's `Muon`.
     """
 
     def __init__(self, weights: Sequence[nn.Parameter], **options: Any) -> None:
         super().__init__([{"params": [w for w in weights if w.ndim == 2]}], **options)
-        self.add_param_group({"params": [w for w in weights if w.ndim != 2]})  # unchecked by torch
+        others = [w for w in weights if w.ndim != 2]
+        self.add_param_group({"params": others})  # torch checks the shapes of the first group only
 
     def _init_group(
         self,
@@ -38,27 +39,21 @@ class WeightMuon(Muon):
         muon_momentum_bufs: list[Tensor],
     ) -> bool:
         has_complex = super()._init_group(group, params_with_grad, grads, muon_momentum_bufs)
-        for tensors in (params_with_grad, muon_momentum_bufs):  # which are changed in place
+        for tensors in (params_with_grad, muon_momentum_bufs):  # views: torch updates them in place
             tensors[:] = [tensor.view(len(tensor), -1) for tensor in tensors]
         grads[:] = [grad.flatten(1) for grad in grads]
         return has_complex
 
 
 def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]:
-    """AdamW for all parameters, or Muon for the weights of the blocks and AdamW for the rest."""
+    """AdamW for all parameters, or Muon for the weights of the blocks and AdamW for the rest.
+
+    Every parameter group holds its full learning rate as `full_lr`.
+    """
     weights = muon_parameters(stage) if settings.optimiser == "muon" else []
-    chosen = {id(parameter) for parameter in weights}
-    rest = [p for p in stage.parameters() if id(p) not in chosen]
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in rest)
-    optimisers: list[Optimizer] = [
-        AdamW(
-            rest,
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=fused,
-        )
-    ]
+    muon_ids = {id(parameter) for parameter in weights}
+    rest = [p for p in stage.parameters() if id(p) not in muon_ids]
+    optimisers: list[Optimizer] = [_adamw(rest, settings)]
     if weights:
         optimisers.append(
             WeightMuon(weights, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
@@ -69,14 +64,32 @@ def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]
     return optimisers
 
 
+def _adamw(parameters: list[nn.Parameter], settings: TrainingSettings) -> AdamW:
+    return AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        fused=all(parameter.device.type in ("cpu", "cuda") for parameter in parameters),
+    )
+
+
 def muon_parameters(stage: Stage) -> list[nn.Parameter]:
-    """The matrices and convolutions of a network's blocks: neither its first layer nor its last."""
+    """The matrices and convolutions of a network's blocks, without its first and last layers."""
     blocks = (m for m in stage.trunk.modules() if isinstance(m, BLOCKS))
     weights = {id(p): p for block in blocks for p in block.parameters() if p.ndim > 1}
     return list(weights.values())
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest_norm: float) -> float:
-    """Scale gradients down to a norm, and return the norm before; of sharded ones, that of all."""
+    """Scale gradients down to a largest norm.
+
+    Args:
+        parameters: parameters with gradients, sharded or not; changed in place.
+        largest_norm: largest norm of all gradients together, above 0.
+
+    Returns:
+        The norm before clipping, over all processes.
+    """
     norm = torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
     return float(full(norm))

@@ -1,4 +1,4 @@
-"""The processes of a run: what they agree on, and how an error in one of them ends all."""
+"""Coordinates the processes of a run: shared decisions, and errors that stop all of them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ UNSUPPORTED = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
 }
-SUPPORTED = (DistributedType.NO, DistributedType.FSDP)  # and DDP on any kind of device
+SUPPORTED = (DistributedType.NO, DistributedType.FSDP)  # besides DDP on any kind of device
 OTHER_FAILED = "another process of this run failed."
 LONGEST_WAIT = timedelta(hours=1)  # while the main process samples and writes
 
 
 @dataclass(frozen=True)
 class StepVote:
-    """What one process, or all of them together, say of a step.
+    """What one process reports about a step, or the sum over all processes.
 
     Attributes:
-        loss: its part of the batch's mean loss; summed up, the whole.
-        bad: above 0 if loss or gradient is not finite.
-        stop: above 0 if the run should end.
+        loss: this process's share of the batch's mean loss; the sum is the mean loss.
+        bad: above 0 if the loss or gradient is not finite.
+        stop: above 0 if the run should stop.
     """
 
     loss: float
@@ -44,20 +44,20 @@ class StepVote:
 
 
 def make_accelerator() -> Accelerator:
-    """Join the other processes, if accelerate or torchrun started some.
+    """Join the other processes, if accelerate or torchrun started any.
 
-    Precision, accumulation and compilation are the recipe's, whatever accelerate's own settings
-    say. Every parameter has a gradient in every step and buffers never change, so that DDP need not
-    look for unused ones nor send buffers around.
+    Precision, accumulation and compilation follow the training settings, whatever accelerate's own
+    settings say. Every parameter gets a gradient in every step and buffers never change, so DDP
+    need not look for unused parameters or broadcast buffers.
 
     Raises:
-        CascadeError: for a way of distributing that is not supported.
-        OtherProcessError: the same, in other processes than the first.
+        CascadeError: if the kind of distributed training is not supported.
+        OtherProcessError: the same error, in all processes but the first.
     """
     try:
         return _join()
     except CascadeError as error:
-        if os.environ.get("RANK", "0") != "0":  # all of them come here, and one speaks
+        if os.environ.get("RANK", "0") != "0":  # all processes fail here, and the first reports it
             raise OtherProcessError(OTHER_FAILED) from error
         raise
 
@@ -66,12 +66,12 @@ def _join() -> Accelerator:
     for key, name in UNSUPPORTED.items():
         if os.environ.get(key, "false").lower() == "true":
             raise CascadeError(f"training with {name} is not supported; use DDP or FSDP.")
-    asks_for_sharding()  # accelerate would stumble over what is not supported
+    asks_for_sharding()  # checks FSDP settings that accelerate would fail on
     try:
         accelerator = Accelerator(
             mixed_precision="no",
             dynamo_backend="no",
-            cpu=best_device().type == "cpu",  # or processes on the CPU would not find each other
+            cpu=best_device().type == "cpu",  # needed for processes on the CPU to connect
             kwargs_handlers=[
                 DistributedDataParallelKwargs(
                     gradient_as_bucket_view=True, broadcast_buffers=False
@@ -84,88 +84,99 @@ def _join() -> Accelerator:
     kind = accelerator.distributed_type
     if kind not in SUPPORTED and not kind.value.startswith("MULTI_"):
         raise CascadeError(
-            f"distributed training by {kind.value} is not supported; use DDP or FSDP."
+            f"distributed training with {kind.value} is not supported; use DDP or FSDP."
         )
     return accelerator
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Wait for all processes at the end of a block, and end them all if it failed in one.
+    """Wait for all processes at the end of a block; if it fails in one, raise in all.
 
-    All of them must come here, and inside the block they must not wait for each other.
+    All processes must enter the block, and must not wait for each other inside it.
 
     Raises:
-        Exception: that of the block, in the first process in which it failed.
-        OtherProcessError: in all others, so that one process speaks.
+        Exception: the error of the block, in the first process in which it failed.
+        OtherProcessError: in all other processes, so that only one reports the error.
     """
-    error = None
+    failure = None
     try:
         yield
-    except Exception as raised:
-        error = raised
-    first, own = _first_that_failed(error is not None)
-    if error is not None and first == own:
-        raise error
-    if first is not None:
-        raise OtherProcessError(OTHER_FAILED) from error
+    except Exception as error:
+        failure = error
+    first_rank, own_rank = _first_failed_rank(failure is not None)
+    if failure is not None and first_rank == own_rank:
+        raise failure
+    if first_rank is not None:
+        raise OtherProcessError(OTHER_FAILED) from failure
 
 
 def in_step(items: Iterable[Item]) -> Iterator[Item]:
-    """Go through items as the other processes do, until one of them fails to get its next.
+    """Iterate over items in step with the other processes; if one of them fails, raise in all.
+
+    Args:
+        items: this process's items, as many as in every other process.
 
     Raises:
-        OtherProcessError: if it was not this one.
+        OtherProcessError: if another process failed to get its next item.
     """
-    waiting = iter(items)
+    iterator = iter(items)
     while True:
         with together():
-            item = next(waiting, None)
+            item = next(iterator, None)
         if item is None:
             return
         yield item
 
 
-def _first_that_failed(failed: bool) -> tuple[int | None, int | None]:
-    """Rank of the first process that says so, None if none does; and that of this one."""
+def _first_failed_rank(failed: bool) -> tuple[int | None, int]:
+    """The lowest rank that failed, or None; and the rank of this process."""
     if not torch.distributed.is_initialized():
         return (0 if failed else None), 0
     state = PartialState()
-    count, own = state.num_processes, state.process_index
-    first = torch.tensor(own if failed else count, device=state.device)
+    count, own_rank = state.num_processes, state.process_index
+    first = torch.tensor(own_rank if failed else count, device=state.device)
     torch.distributed.all_reduce(first, torch.distributed.ReduceOp.MIN)
-    return (None if first == count else int(first)), own
+    return (None if first == count else int(first)), own_rank
 
 
 def check_same(accelerator: Accelerator, values: Mapping[str, int]) -> None:
-    """Check that all processes found the same: machines may not share their disks.
+    """Check that all processes found the same data; machines may not share their disks.
 
     Args:
-        accelerator: of the run.
-        values: whole numbers, by what they count.
+        accelerator: the accelerator of the run.
+        values: counts to compare, by the words that name them in the message.
 
     Raises:
-        CascadeError: in the main process, naming the first that differs.
-        OtherProcessError: in the others.
+        CascadeError: in the main process, naming the first count that differs.
+        OtherProcessError: in the other processes.
     """
     if accelerator.num_processes == 1:
         return
     own = torch.tensor(list(values.values()), dtype=torch.long, device=accelerator.device)
-    least, most = own.clone(), own.clone()
-    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
-    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
-    for name, low, high in zip(values, least.tolist(), most.tolist(), strict=True):
+    for name, low, high in zip(values, *_ranges(own), strict=True):
         if low != high:
             if not accelerator.is_main_process:
                 raise OtherProcessError(OTHER_FAILED)
             raise CascadeError(
                 f"the processes of this run found {low} to {high} {name}; all machines need the "
-                "same data, and one folder of the run that they share."
+                "same data and must share the folder of the run."
             )
 
 
+def _ranges(values: torch.Tensor) -> tuple[list[int], list[int]]:
+    """The least and the largest of each value over all processes."""
+    least, most = values.clone(), values.clone()
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    return least.tolist(), most.tolist()
+
+
 def all_of(accelerator: Accelerator, items: Sequence[str]) -> list[str]:
-    """What all processes have, in the order of their ranks; all of them must come here."""
+    """Collect the items of all processes, in the order of their ranks.
+
+    All processes must call this.
+    """
     count = accelerator.num_processes
     if count == 1:
         return list(items)
@@ -173,13 +184,13 @@ def all_of(accelerator: Accelerator, items: Sequence[str]) -> list[str]:
     torch.distributed.all_reduce(total)
     if not int(total):
         return []
-    found: list[list[str]] = [[] for _ in range(count)]
-    torch.distributed.all_gather_object(found, list(items))
-    return [item for part in found for item in part]
+    parts: list[list[str]] = [[] for _ in range(count)]
+    torch.distributed.all_gather_object(parts, list(items))
+    return [item for part in parts for item in part]
 
 
 def agree(accelerator: Accelerator, vote: StepVote) -> StepVote:
-    """Sum the votes of all processes, so that all of them do the same next."""
+    """Sum the votes of all processes, so that all of them decide alike."""
     if accelerator.num_processes == 1:
         return vote
     values = torch.tensor(astuple(vote), device=accelerator.device)

@@ -18,7 +18,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from cascade.data.remote import shown
+from cascade.data.remote import without_secrets
 from cascade.data.source import ImageSource
 from cascade.data.training_images import TrainingImages
 from cascade.errors import WeightsError
@@ -145,7 +145,7 @@ def command_line() -> str:
     """What was typed, for a shell, without the keys of URLs."""
     program = Path(sys.argv[0])
     name = "cascade" if program.name in ("cascade", "__main__.py", "main.py") else program.name
-    return shown(shlex.join([name, *sys.argv[1:]]))
+    return without_secrets(shlex.join([name, *sys.argv[1:]]))
 
 
 def hardware(processes: int = 1) -> str:

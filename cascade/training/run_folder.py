@@ -1,4 +1,4 @@
-"""The folder of a run: who may write there, its log, and what it must stay the same in."""
+"""The folder of a run: its lock, its log, and what must not change when the run resumes."""
 
 from __future__ import annotations
 
@@ -12,40 +12,43 @@ from typing import Any
 
 from cascade.errors import CascadeError, OutputError
 from cascade.saving.atomic import atomic_file, remove_leftovers
+from cascade.saving.differences import differences
 
-MAY_CHANGE = "train.images, learning rates, sampling.*, data.path and how often it saves"
-
-WRITTEN = ("stage", "recipe.yaml", "about.json", "log.jsonl", "report.html")
-WRITTEN_INTO = ("checkpoints", "averages", "samples", "generated")
+MAY_CHANGE = (
+    "the number of images, learning rates, sampling settings, the path of the data, and how often "
+    "to save"
+)
+FILES = ("stage", "recipe.yaml", "about.json", "log.jsonl", "report.html")
+FOLDERS = ("checkpoints", "averages", "samples", "generated")
 
 
 class RunLock:
     """Keeps a second process from writing into a run's folder, and cleans up after killed ones.
 
-    The system ends the lock together with the process, however that ends; a data worker that
-    outlives it for a moment does not hold it (POSIX record locks are not inherited).
+    The operating system releases the lock when the process ends, however it ends. A data worker
+    that lives a moment longer does not hold it, because POSIX record locks are not inherited.
 
     Args:
-        out: folder of the run.
+        out: folder of the run; it must exist.
 
     Raises:
-        OutputError: if another process trains there.
+        OutputError: if another process is training in this folder.
     """
 
     def __init__(self, out: Path) -> None:
         self.out = out
         self._file = open(out / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
         if self._acquire():
-            remove_leftovers(out, WRITTEN)
-            for name in WRITTEN_INTO:
+            remove_leftovers(out, FILES)
+            for name in FOLDERS:
                 remove_leftovers(out / name)
 
     def release(self) -> None:
-        """Let others write there."""
+        """Let other processes write to the folder."""
         self._file.close()
 
     def _acquire(self) -> bool:
-        """Whether it is certain that nobody else writes there."""
+        """Try to lock; returns whether it is certain that no other process writes here."""
         try:
             import fcntl
 
@@ -54,12 +57,13 @@ class RunLock:
             return False
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return False  # a file system without locks
+                return False  # the file system has no locks
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown"
             self.release()
             raise OutputError(
-                f"another process trains in {self.out} ({owner}); end it first, or use a new --out."
+                f"another process is training in {self.out} ({owner}); stop it first, or use "
+                "another folder."
             ) from error
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -68,12 +72,12 @@ class RunLock:
 
 
 class RunLog:
-    """`log.jsonl`: one JSON object in each line, with the `images` seen and the `seconds` trained.
+    """`log.jsonl`: one JSON object per line, each with `images` seen and `seconds` trained.
 
-    Most lines hold the values of the last steps. Those with `"kind": "meters"` hold the meters.
+    Most lines hold the values of the last steps. Lines with `"kind": "meters"` hold the meters.
 
     Args:
-        file: where it is.
+        file: path of the log; it need not exist.
     """
 
     def __init__(self, file: Path) -> None:
@@ -85,19 +89,23 @@ class RunLog:
             file.write(json.dumps(dict(line)) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """All lines that are whole, in their order."""
+        """All complete lines, in order."""
         return [line for _, line in self._lines() if line is not None]
 
     def rewind(self, images_seen: int) -> None:
-        """Take out what a killed run wrote after the checkpoint that it goes on from."""
+        """Remove the lines that a killed run wrote after the checkpoint it resumes from.
+
+        Args:
+            images_seen: position of the checkpoint; later lines are removed.
+        """
         lines = self._lines()
-        kept = [text for text, line in lines if line and line["images"] <= images_seen]
-        if len(kept) < len(lines):
+        remaining = [text for text, line in lines if line and line["images"] <= images_seen]
+        if len(remaining) < len(lines):
             with atomic_file(self.file) as temporary:
-                temporary.write_text("".join(kept), encoding="utf-8")
+                temporary.write_text("".join(remaining), encoding="utf-8")
 
     def _lines(self) -> list[tuple[str, dict[str, Any] | None]]:
-        """Each line with what it holds; None for one that was cut off."""
+        """The text and the values of each line; None for the values of an incomplete line."""
         if not self.file.is_file():
             return []
         text = self.file.read_text(encoding="utf-8", errors="replace")
@@ -105,38 +113,22 @@ class RunLog:
 
 
 def check_same_run(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Check that a run goes on with what it began with.
+    """Check that a run resumes with the settings it began with.
 
     Args:
         out: folder of the run, for the message.
-        before: plain values of the checkpoint.
-        now: of the run that wants to go on from it.
+        before: nested plain values from the checkpoint.
+        now: the same values of the run that resumes from it.
 
     Raises:
-        CascadeError: naming every key that differs, and what may.
+        CascadeError: naming every key that differs, and what may change.
     """
-    old, new = flat(before), flat(json.loads(json.dumps(now)))
-    changed = [
-        f"{key}={old.get(key)} (now {new.get(key)})"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
-    if changed:
+    changes = differences(before, now)
+    if changes:
         raise CascadeError(
-            f"{out} was trained with {', '.join(changed)}; set this back or use a new --out. "
-            f"What may change: {MAY_CHANGE}."
+            f"{out} was trained with {', '.join(map(str, changes))}; set this back, or use another "
+            f"folder. Only these may change: {MAY_CHANGE}."
         )
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted keys."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[f"{prefix}{key}"] = value
-    return result
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -1,9 +1,9 @@
-"""Sharding of a network that is too large for one device: FSDP2, after ZeRO (arXiv 1910.02054).
+"""Shards a network that is too large for one device: FSDP2, after ZeRO (arXiv 1910.02054).
 
-Each process keeps a part of every weight, and so of its gradient, averages and moments; while it
-computes, it has one block whole at a time. accelerate's settings say whether; how the network is
-cut is said here, and it is done with torch's own `fully_shard`, since accelerate would not do it on
-the CPU and ties it to optimisers that are made before.
+Each process keeps a part of every weight, and therefore of its gradient, averages and moments. To
+compute, it gathers one block at a time. accelerate's settings decide whether to shard; this module
+decides how, with torch's own `fully_shard`, because accelerate does not shard on the CPU and
+requires optimisers that exist before.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ def asks_for_sharding() -> bool:
     """Whether accelerate's settings ask for FSDP.
 
     Raises:
-        CascadeError: if they ask for a kind that is not supported.
+        CascadeError: if they ask for a variant that is not supported.
     """
     if not _is_on("ACCELERATE_USE_FSDP"):
         return False
     if os.environ.get("FSDP_VERSION", "1") != "2":
-        raise CascadeError("FSDP is supported in version 2 only; add --fsdp_version 2.")
+        raise CascadeError("FSDP is supported in version 2 only; launch with --fsdp_version 2.")
     if _is_on("FSDP_OFFLOAD_PARAMS"):
         raise CascadeError(
-            "FSDP with offloading to the CPU is not supported; set --fsdp_offload_params false."
+            "FSDP with offloading to the CPU is not supported; launch with "
+            "--fsdp_offload_params false."
         )
     return True
 
@@ -50,26 +51,21 @@ def asks_for_sharding() -> bool:
 def shard(
     learner: Learner, settings: TrainingSettings, *, device: torch.device, processes: int
 ) -> None:
-    """Cut the weights of a stage into parts of which this process keeps its own, on its device.
+    """Split a learner's weights among the processes; this one keeps its part on its device.
 
-    In bf16 the blocks are sent in bf16, so that no whole copy of them stays for the way back;
-    gradients are summed in float32.
+    With bf16, blocks are gathered in bf16, so that no full-precision copy is kept for the backward
+    pass. Gradients are summed in float32.
 
     Args:
-        learner: the same in all processes; changed in place.
-        settings: of the run.
-        device: of this process.
-        processes: among which it is cut.
+        learner: the stage and its objective, equal in all processes; changed in place.
+        settings: settings of the run.
+        device: device of this process.
+        processes: number of processes.
 
     Raises:
-        CascadeError: for settings that cannot do with parts of weights.
+        CascadeError: if the optimiser or the compiler cannot work with split weights.
     """
-    if settings.optimiser == "muon":
-        raise CascadeError(
-            "train.optimiser=muon needs whole weights, which FSDP cuts; use adamw, or DDP."
-        )
-    if settings.compile:
-        raise CascadeError("train.compile is not supported with FSDP; switch one of them off.")
+    _check_shardable(settings)
     half = torch.bfloat16 if uses_bf16(device, settings.precision) else None
     policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(device.type, (processes,))
@@ -77,48 +73,60 @@ def shard(
     for block in [module for module in learner.modules() if isinstance(module, BLOCKS)]:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
     fully_shard(learner, mesh=mesh, mp_policy=policy)
-    if device.type == "cpu":  # gloo cannot average
+    if device.type == "cpu":  # gloo can sum, but not average
         for module in learner.modules():
             if isinstance(module, FSDPModule):
                 module.set_force_sum_reduction_for_comms(True)
 
 
+def _check_shardable(settings: TrainingSettings) -> None:
+    if settings.optimiser == "muon":
+        raise CascadeError(
+            "the optimiser muon needs whole weights, which FSDP splits; use adamw, or DDP."
+        )
+    if settings.compile:
+        raise CascadeError("compile is not supported with FSDP; switch one of them off.")
+
+
 def full(tensor: Tensor) -> Tensor:
-    """The whole of a tensor; if it is in parts, all processes must come here."""
+    """The whole tensor; if it is sharded, all processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gather(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """The whole of many tensors, one after another; all processes must come here.
+    """Gather many tensors, one after another; all processes must call this.
 
     Args:
-        tensors: in parts or not.
-        keep: whether this process wants them.
+        tensors: sharded or whole tensors.
+        keep: whether this process needs the result.
 
     Returns:
-        All of them, those that were in parts on the CPU; nothing if they are not wanted.
+        All tensors whole, those that were sharded on the CPU; empty without `keep`.
     """
-    kept = {}
+    result = {}
     for name, tensor in tensors.items():
         whole = full(tensor.detach())
         if keep:
-            kept[name] = whole.cpu() if isinstance(tensor, DTensor) else whole
-    return kept
+            result[name] = whole.cpu() if isinstance(tensor, DTensor) else whole
+    return result
 
 
 def cut_like(tensor: Tensor, other: Tensor) -> Tensor:
-    """This process's part of a whole tensor, if it has only a part of the other one.
+    """Shard a tensor like another one.
 
     Args:
-        tensor: the same in all processes.
-        other: of the same shape.
+        tensor: a whole tensor, equal in all processes.
+        other: a tensor of the same shape, sharded or not.
+
+    Returns:
+        This process's part of `tensor`, or `tensor` itself if `other` is not sharded.
     """
     if not isinstance(other, DTensor):
         return tensor
-    placed = distribute_tensor(
+    part = distribute_tensor(
         tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None
     )
-    return placed.clone()  # a view would keep the whole
+    return part.clone()  # a view would keep the whole tensor in memory
 
 
 def _is_on(key: str, default: str = "false") -> bool:

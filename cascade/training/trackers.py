@@ -1,6 +1,6 @@
-"""Trackers of experiments, through accelerate: TensorBoard, Weights & Biases, Trackio.
+"""Experiment trackers, through accelerate: TensorBoard, Weights & Biases, Trackio.
 
-A tracker only looks on: one that fails during a run is dropped with a warning, and the run goes on.
+A tracker must not disturb training: if one fails during a run, it is dropped with a warning.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """What trackers are told of a run when they start.
+    """What trackers need to know about a run when they start.
 
     Attributes:
-        folder: of the run; TensorBoard writes into `tensorboard/` in it.
-        id: unlike that of any other run, and the same in all parts of this one.
-        config: the resolved recipe by dotted keys.
-        images_seen: where this part of the run starts.
-        tracked_images: up to where a part that was killed has sent values already.
+        folder: folder of the run; TensorBoard writes into `tensorboard/` in it.
+        id: unique id of the run, the same each time it resumes.
+        config: the resolved recipe, by keys with dots.
+        images_seen: number of images seen when this part of the run begins.
+        tracked_images: number of images up to which an earlier, killed part sent values.
     """
 
     folder: Path
@@ -43,28 +43,28 @@ class TrackedRun:
 
 
 def check_trackers(names: Sequence[TrackerName]) -> None:
-    """Check that the packages of trackers are installed.
+    """Check that the trackers' packages are installed.
 
     Raises:
-        CascadeError: naming one that is not, and how to install it.
+        CascadeError: naming a package that is missing.
     """
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise CascadeError(
-                f"train.trackers names {name}, which is not installed: pip install {name}, or "
-                "leave it out."
+                f"the tracker {name} is not installed: pip install {name}, or train without it."
             )
 
 
 class Trackers:
     """Sends values and pictures to every tracker, in groups such as `train/loss`.
 
-    Each goes on with the same run when training is resumed. What a killed part sent after its last
-    checkpoint is taken back in TensorBoard; the others cannot take back, and are not sent it again.
+    When training resumes, each tracker continues the same run. Values that a killed part sent
+    after its last checkpoint are deleted in TensorBoard; the other trackers cannot delete them, so
+    the same steps are not sent to them again.
 
     Args:
-        names: of the trackers; may be none.
-        run: what they are told.
+        names: the trackers; may be empty.
+        run: the run to track.
 
     Raises:
         CascadeError: if a tracker cannot be started.
@@ -75,60 +75,72 @@ class Trackers:
         self._trackers = {name: _start(name, run) for name in names}
 
     def log(self, group: str, values: Mapping[str, float], *, images: int) -> None:
-        """Send numbers, whose place on the axis is the number of images seen."""
+        """Send numbers.
+
+        Args:
+            group: prefix of the names, such as `train`.
+            values: the numbers, by name.
+            images: number of images seen, which is the position on the horizontal axis.
+        """
         grouped = {f"{group}/{name}": value for name, value in values.items()}
         self._each(images, lambda name, tracker: tracker.log(grouped, step=images))
 
     def log_picture(self, name: str, picture: Image.Image, *, images: int) -> None:
-        """Send a picture."""
+        """Send a picture.
+
+        Args:
+            name: name of the series of pictures.
+            picture: the picture.
+            images: number of images seen.
+        """
         self._each(images, lambda kind, tracker: _log_picture(kind, tracker, name, picture, images))
 
     def finish(self) -> None:
-        """Close all of them."""
+        """Close all trackers."""
         self._each(None, lambda name, tracker: tracker.finish())
         self._trackers.clear()
 
     def _each(self, images: int | None, act: Callable[[str, Any], None]) -> None:
         for name, tracker in list(self._trackers.items()):
-            known = images is not None and images <= self._run.tracked_images
-            if known and name != "tensorboard":
+            sent_before = images is not None and images <= self._run.tracked_images
+            if sent_before and name != "tensorboard":
                 continue
             try:
                 act(name, tracker)
-            except Exception as error:  # of somebody else's code and network
-                logger.warning("%s failed and is left out from here on (%s).", name, error)
+            except Exception as error:  # from foreign code and the network
+                logger.warning("tracker %s failed and is dropped (%s).", name, error)
                 del self._trackers[name]
 
 
 def _start(name: str, run: TrackedRun) -> Any:
+    try:
+        tracker = _make(name, run)
+        tracker.start()
+        _store_config(name, tracker, run)
+    except Exception as error:  # for example no account or no network
+        reason = " ".join(str(error).split())
+        raise CascadeError(
+            f"tracker {name} cannot start ({reason}); fix this, or train without the tracker."
+        ) from error
+    return tracker
+
+
+def _make(name: str, run: TrackedRun) -> Any:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     make = LOGGER_TYPE_TO_CLASS[name]
-    try:
-        if name == "tensorboard":
-            tracker = make("tensorboard", run.folder, purge_step=run.images_seen + 1)
-        elif name == "wandb":
-            tracker = make(
-                PROJECT, name=run.folder.name, id=run.id, resume="allow", dir=str(run.folder)
-            )
-        else:
-            tracker = make(PROJECT, name=f"{run.folder.name}-{run.id}", resume="allow")
-        tracker.start()
-        _store_config(name, tracker, run)
-    except Exception as error:  # such as no account and no network
-        reason = " ".join(str(error).split())
-        raise CascadeError(
-            f"tracker {name} cannot start ({reason}); leave it out of train.trackers to train "
-            "without it."
-        ) from error
-    return tracker
+    if name == "tensorboard":
+        return make("tensorboard", run.folder, purge_step=run.images_seen + 1)
+    if name == "wandb":
+        return make(PROJECT, name=run.folder.name, id=run.id, resume="allow", dir=str(run.folder))
+    return make(PROJECT, name=f"{run.folder.name}-{run.id}", resume="allow")
 
 
 def _store_config(name: str, tracker: Any, run: TrackedRun) -> None:
     if name != "tensorboard":
         tracker.store_init_configuration(dict(run.config))
         return
-    # accelerate would make a new run for TensorBoard's hyperparameters, again in every part.
+    # For TensorBoard, accelerate would store hyperparameters as a new run each time it resumes.
     rows = "\n".join(f"| {key} | {value} |" for key, value in run.config.items())
     text = f"| key | value |\n|---|---|\n{rows}"
     tracker.tracker.add_text("recipe", text, global_step=run.images_seen)
@@ -141,5 +153,5 @@ def _log_picture(kind: str, tracker: Any, name: str, picture: Image.Image, image
     elif kind == "wandb":
         tracker.log_images({name: [picture]}, step=images)
     else:
-        trackio = importlib.import_module("trackio")  # accelerate has no pictures for it
+        trackio = importlib.import_module("trackio")  # accelerate cannot send pictures to it
         tracker.log({name: trackio.Image(picture)}, step=images)

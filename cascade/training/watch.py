@@ -1,4 +1,4 @@
-"""What a run shows while it goes: log, progress, trackers, grids of samples, meters, the report."""
+"""Makes a run observable: log, progress, trackers, sample grids, meters, the report."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from cascade.data.remote import shown
+from cascade.data.remote import without_secrets
 from cascade.data.training_images import TrainingImages
 from cascade.errors import CascadeError, RecipeError
 from cascade.imaging.writing import save_png
 from cascade.recipe.reading import load_stage_recipe
+from cascade.saving.differences import flat
 from cascade.stage import Stage
 from cascade.training.checkpoint import RunState
 from cascade.training.grids import draw_samples, sample_grid, shown_batch
 from cascade.training.meters import measure
 from cascade.training.provenance import begin_part, read_about, write_about
 from cascade.training.report import write_report
-from cascade.training.run_folder import RunLog, flat
+from cascade.training.run_folder import RunLog
 from cascade.training.settings import TrainingSettings
 from cascade.training.trackers import TrackedRun, Trackers, check_trackers
 
@@ -31,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 
 class Watch:
-    """Writes down and shows how a run goes. Only the main process does; in others it is silent.
+    """Records and displays the course of a run, in the main process only.
 
     Args:
         out: folder of the run.
-        settings: of the run.
-        accelerator: knows which process this is.
-        progress: called with each line of the log of training, and `total` images.
+        settings: settings of the run.
+        accelerator: tells the processes apart.
+        on_log: called with each line of the training log, and the `total` number of images.
 
     Raises:
         CascadeError: if the package of a tracker is missing.
@@ -48,14 +49,14 @@ class Watch:
         out: Path,
         settings: TrainingSettings,
         accelerator: Accelerator,
-        progress: Callable[[dict[str, float]], None] | None = None,
+        on_log: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
         check_trackers(settings.trackers)
         self.out = out
         self.settings = settings
         self.processes = accelerator.num_processes
         self.active = accelerator.is_main_process
-        self.progress = progress
+        self.on_log = on_log
         self.log = RunLog(out / "log.jsonl")
         self._tracked_images = 0
         self._seconds_before = 0.0
@@ -63,7 +64,11 @@ class Watch:
         self._trackers: Trackers | None = None
 
     def rewind(self, images_seen: int) -> None:
-        """Go back to the checkpoint that a run goes on from."""
+        """Go back to the checkpoint that a run resumes from.
+
+        Args:
+            images_seen: position of the checkpoint; 0 for a new run.
+        """
         if self.active:
             self._tracked_images = max((line["images"] for line in self.log.read()), default=0)
             self.log.rewind(images_seen)
@@ -72,7 +77,7 @@ class Watch:
 
     @contextmanager
     def watching(self, state: RunState, images: TrainingImages) -> Iterator[None]:
-        """While a part of the run goes on; at its end, however it ends, the report is written."""
+        """Observe one part of the run; the report is written even if the block fails."""
         if not self.active:
             yield
             return
@@ -100,7 +105,7 @@ class Watch:
         return Trackers(self.settings.trackers, run)
 
     def _config(self, stage: Stage) -> dict[str, Any]:
-        """The resolved recipe; what stands for it where a run was made without one."""
+        """The resolved recipe by keys with dots, or settings and stage if there is no recipe."""
         try:
             recipe = load_stage_recipe(self.out / "recipe.yaml").model_dump(mode="json")
         except RecipeError:
@@ -108,7 +113,7 @@ class Watch:
         return {key: _plain(value) for key, value in flat(recipe).items()}
 
     def _end(self, about: dict[str, Any], state: RunState) -> None:
-        """Nothing of this may hide an error of the run, or make a run fail that did not."""
+        """Close trackers and write the report; its errors must not hide or replace the run's."""
         if self._trackers is not None:
             self._trackers.finish()
         try:
@@ -118,28 +123,33 @@ class Watch:
             logger.warning("no report: %s", error)
 
     def values(self, values: Mapping[str, float], *, images: int) -> None:
-        """Take the values of the last steps."""
+        """Log the values of the last steps.
+
+        Args:
+            values: means over the last steps, by name.
+            images: number of images seen.
+        """
         if not self.active:
             return
         line = {"images": images, "seconds": self._seconds(), **values}
         self.log.append(line)
         if self._trackers is not None:
             self._trackers.log("train", values, images=images)
-        if self.progress is not None:
-            self.progress({**line, "total": self.settings.images})
+        if self.on_log is not None:
+            self.on_log({**line, "total": self.settings.images})
 
-    def samples(self, stage: Stage, shown: TrainingImages, *, images: int) -> None:
-        """Draw samples with averaged weights, show them and measure the stage.
+    def samples(self, stage: Stage, data: TrainingImages, *, images: int) -> None:
+        """Draw samples, save them as a grid, and measure the stage.
 
         Args:
-            stage: with averaged weights.
-            shown: the training images, of which the first are shown.
-            images: how many the run has seen.
+            stage: a stage with averaged weights.
+            data: the training images; the first of them condition the samples.
+            images: number of images seen.
         """
         if not self.active:
             return
         precision = self.settings.precision
-        batch = shown_batch(shown, self.settings.sample_count).to(stage.device)
+        batch = shown_batch(data, self.settings.sample_count).to(stage.device)
         samples = draw_samples(stage, batch, precision=precision)
         grid = sample_grid(stage, batch, samples)
         save_png(grid, self.out / "samples" / f"{images:012d}.png")
@@ -150,11 +160,11 @@ class Watch:
             self._trackers.log_picture("samples", grid, images=images)
 
     def _seconds(self) -> float:
-        """Trained in all parts that led here; what was lost to a kill is not counted."""
+        """Training time of all parts of the run, without steps that a kill undid."""
         return round(self._seconds_before + time.monotonic() - self._started_s, 3)
 
 
 def _plain(value: Any) -> str | int | float | bool | None:
     if value is None or isinstance(value, (int, float, bool)):
         return value
-    return shown(str(value))  # keys of URLs are no one's business
+    return without_secrets(str(value))  # URLs may contain keys

@@ -34,7 +34,7 @@ def test_shards_that_were_built_can_be_checked_and_trained_on(command, pictures,
     checked = command("data", "check", shards, "--size", 16)
     assert checked.code == 0
     assert "class: blue 6, red-dot 6, red 6" in checked.out
-    assert "18 images, 0 broken, 0 too small, 0 twice" in checked.out
+    assert "18 images, 0 broken, 0 too small, 0 duplicated" in checked.out
 
 
 def test_a_broken_image_is_named_and_ends_both_with_1(command, pictures, tmp_path):

@@ -46,7 +46,7 @@ def test_table_json_and_report_are_written(command, trained, pictures, tmp_path)
         (["--lpips-path", "alexnet.pth"], "leave --lpips and --lpips-path out"),
         (["--report", "."], "is a folder; name a file"),
         (["--report", "a.html", "--json", "a.html"], "cannot hold two kinds of results"),
-        (["--data", ""], "no pictures are named"),
+        (["--data", ""], "the path of the images is empty"),
     ],
 )
 def test_a_mistake_is_one_line(command, trained, pictures, arguments, said):

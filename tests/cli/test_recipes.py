@@ -45,7 +45,7 @@ def test_copy_copies_and_never_overwrites_unless_forced(command, tmp_path):
     mine.write_text("changed")
     refused = command("copy", "tiny-16", mine)
     assert refused.code == 1
-    assert refused.err == f"cascade: {mine} exists; choose another name or add --force.\n"
+    assert refused.err == f"cascade: {mine} exists; choose another name, or add --force.\n"
     assert mine.read_text() == "changed"
     assert command("copy", "tiny-16", mine, "--force").code == 0
     assert mine.read_bytes() == TINY.read_bytes()

@@ -50,12 +50,12 @@ def test_the_default_folder_is_the_recipe_s_name_below_runs(
     ]
     done = command("train", "tiny-16", *values)
     assert done.code == 0
-    assert "runs/tiny-16/stage holds the trained stage." in done.out
+    assert "wrote the trained stage to runs/tiny-16/stage\n" in done.out
     assert (tmp_path / "runs" / "tiny-16" / "stage" / "stage.json").is_file()
     assert "8/8" in done.err  # the progress goes to stderr
     again = command("train", "tiny-16", *values)
     assert again.code == 0
-    assert "holds the trained stage" in again.out
+    assert "wrote the trained stage to" in again.out
 
 
 @pytest.mark.parametrize("broken", ["corrupt", "too small"])
@@ -83,7 +83,7 @@ def test_training_on_in_another_run_s_folder_is_refused(command, trained, pictur
     before = (trained.base / "log.jsonl").read_bytes()
     done = command("train", "tiny-16-to-32", f"data.path={pictures}", "--out", trained.base)
     assert done.code == 1
-    assert "is of another stage; use a new --out." in done.err
+    assert "belongs to another stage; use another folder." in done.err
     assert done.err.count("\n") == 1
     assert (trained.base / "log.jsonl").read_bytes() == before
 
@@ -237,7 +237,7 @@ def test_an_average_of_another_width_is_a_stage_that_chains(command, pictures, t
     assert made.code == 0, made.err
     done = command("ema", run, "--width", 0.2)
     assert done.code == 0
-    assert done.out == f"{run / 'stage-0.200'} holds the stage.\n"
+    assert done.out == f"wrote the stage to {run / 'stage-0.200'}\n"
     stages = ["-s", f"base={run / 'stage-0.200'}", "-s", f"upsampler={trained.upsampler}"]
     assert command("chain", "tiny-32", *stages, "-o", tmp_path / "chained").code == 0
 
@@ -296,7 +296,7 @@ def test_a_colouring_stage_is_trained_chained_and_colours_a_grey_picture(
     assert any(len(set(colour)) > 1 for _, colour in coloured.getcolors())
     report = (run / "report.html").read_text()
     assert "colours of grey pictures, 32 px" in report
-    assert "In threes: what was given, the sample, the truth." in report
+    assert "In threes: the input, the sample, the truth." in report
     done = command("chain", tmp_path, "--stage", f"colour={run}", "--out", out)
     assert done.code == 0, done.err
     assert f"try: cascade colourise PICTURE --model {out} -o" in done.out.replace("\n", " ")

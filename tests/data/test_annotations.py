@@ -179,5 +179,5 @@ def test_a_damaged_file_of_labels_makes_its_image_a_broken_one_and_no_other(tmp_
     ("pattern", "words"), [("(", "not valid"), (r"[a-z]+_\d", "no named group")]
 )
 def test_a_wrong_name_pattern_is_refused(tmp_path, pattern, words):
-    with pytest.raises(DataError, match=rf"data\.name_pattern .*{words}"):
+    with pytest.raises(DataError, match=rf"name_pattern .*{words}"):
         FolderSource(make_folder(tmp_path, {"1.png": png()}), name_pattern=pattern)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.resizing import resize
-from cascade.data.building import SPLITS, Encoding, build_shards
+from cascade.data.building import SPLITS, build_shards
+from cascade.data.encoding import Encoding
 from cascade.data.folder import FolderSource
 from cascade.data.shard_writing import sha256_of
 from cascade.data.shards import ShardSource
+from cascade.resizing import resize
 from cascade.data.sources import open_source
 from cascade.errors import DataError, OutputError
 from cascade.imaging.reading import decode_image
@@ -128,8 +129,8 @@ def test_what_is_left_out_is_named_with_its_reason(pictures, tmp_path):
     assert reasons[str(folder / "red" / "bad.png")].startswith("not a readable image")
     assert reasons[str(folder / "flat.png")] == "50x12 px is too small"
     pair = {str(folder / "again.bmp"), str(folder / "blue" / "0.png")}
-    (twice,) = pair & set(reasons)
-    assert reasons[twice] == f"has the pixels of {(pair - {twice}).pop()}"
+    (duplicate,) = pair & set(reasons)
+    assert reasons[duplicate] == f"has the same pixels as {(pair - {duplicate}).pop()}"
 
 
 def test_no_group_is_on_both_sides_and_the_split_stays_when_the_set_grows(tmp_path):
@@ -206,7 +207,7 @@ def test_the_shards_that_are_read_are_not_replaced(pictures, tmp_path, monkeypat
     assert {"train-000000.tar", "heldout-000000.tar"} < set(before)
     monkeypatch.chdir(tmp_path)
     for folder in (tmp_path / "out", Path("out"), tmp_path / "out" / ".." / "out"):
-        with pytest.raises(OutputError, match="holds the shards that are read"):
+        with pytest.raises(OutputError, match="holds the shards being read"):
             build(ShardSource("out/train-*.tar"), folder, Encoding())
     assert contents(tmp_path / "out") == before
 
@@ -215,12 +216,12 @@ def test_an_interrupted_build_leaves_what_was_there(pictures, tmp_path):
     build(FolderSource(pictures), tmp_path / "out")
     before = contents(tmp_path / "out")
 
-    def stop(images: int, total: int) -> None:
+    def stop(task: str, images: int, total: int) -> None:
         if images == 9:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(FolderSource(pictures), tmp_path / "out", Encoding(16), report=stop)
+        build(FolderSource(pictures), tmp_path / "out", Encoding(16), progress=stop)
     assert contents(tmp_path / "out") == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cascade.data.remote import default_cache, fetch, shown
+from cascade.data.remote import default_cache, fetch, without_secrets
 from cascade.data.shards import ShardSource, index_shard
 from cascade.data.sources import open_source
 from cascade.errors import DataError
@@ -160,10 +160,10 @@ def test_the_cache_is_the_user_s_and_names_hide_what_is_secret(tmp_path, monkeyp
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_cache() == tmp_path / ".cache" / "cascade" / "shards"
-    assert shown("https://me:secret@host/a.tar?key=secret") == "https://host/a.tar"
+    assert without_secrets("https://me:secret@host/a.tar?key=secret") == "https://host/a.tar"
     several = (
         "part-?.tar::https://me:s@cret@host/{0..9}.tar?key=secret::s3://host/b@c.tar?key=secret"
     )
-    assert shown(several) == "part-?.tar::https://host/{0..9}.tar::s3://host/b@c.tar"
+    assert without_secrets(several) == "part-?.tar::https://host/{0..9}.tar::s3://host/b@c.tar"
     line = "cascade evaluate p --data 'https://host/a.tar?key=secret&b' --seed 1"
-    assert shown(line) == "cascade evaluate p --data 'https://host/a.tar' --seed 1"
+    assert without_secrets(line) == "cascade evaluate p --data 'https://host/a.tar' --seed 1"

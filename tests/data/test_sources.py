@@ -113,11 +113,13 @@ def test_hidden_files_and_other_files_are_left_out(tmp_path, write_shard):
 def test_a_name_that_leads_out_of_the_shard_is_refused(tmp_path, write_shard, name):
     good = write_shard(tmp_path / "0.tar", {"./a/1..png": png(), "a../..b/2.png": png()})
     evil = write_shard(tmp_path / "1.tar", {"1.png": png(), name: png()})
-    with pytest.raises(DataError, match="leads out of the shard; refused") as error:
+    with pytest.raises(DataError, match="leads out of the shard; rename") as error:
         open_source(str(tmp_path / "*.tar"))
     one_line_naming(f"{evil}:{name}", error)
     damaged = []
-    assert len(open_source(str(tmp_path / "*.tar"), damaged=damaged)) == len(ShardSource(str(good)))
+    assert len(open_source(str(tmp_path / "*.tar"), damaged_shards=damaged)) == len(
+        ShardSource(str(good))
+    )
     assert len(damaged) == 1
 
 
@@ -139,11 +141,11 @@ def test_a_sparse_member_and_huge_labels_are_refused(tmp_path, write_shard):
         member.size = len(png())
         member.pax_headers = {"GNU.sparse.size": "9000", "GNU.sparse.map": f"8000,{len(png())}"}
         tar.addfile(member, io.BytesIO(png()))
-    with pytest.raises(DataError, match="is a sparse file; refused") as error:
+    with pytest.raises(DataError, match="is a sparse file, which is not supported") as error:
         ShardSource(str(shard))
     one_line_naming(f"{shard}:1.png", error)
     shard = write_shard(tmp_path / "b.tar", {"1.png": png(), "1.txt": bytes(2**20 + 1)})
-    with pytest.raises(DataError, match="has 1048577 bytes; refused") as error:
+    with pytest.raises(DataError, match="has 1048577 bytes; at most 1048576 are allowed") as error:
         ShardSource(str(shard))
     one_line_naming(f"{shard}:1.txt", error)
 
@@ -194,7 +196,8 @@ def test_a_folder_of_shards_says_how_to_name_them(tmp_path, write_shard):
     write_shard(tmp_path / "train-000000.tar", {"1.png": png()})
     with pytest.raises(DataError) as error:
         open_source(str(tmp_path))
-    assert str(error.value).endswith(f"but shards: name them, such as {tmp_path / 'train-*.tar'}.")
+    pattern = tmp_path / "train-*.tar"
+    assert str(error.value).endswith(f"but shards; give a pattern such as {pattern}.")
 
 
 @pytest.mark.parametrize("data", [b"", b"not a tar file" * 100, png()])

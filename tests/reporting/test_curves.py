@@ -6,16 +6,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cascade.reporting.curves import (
-    Series,
-    line_chart,
-    running_mean,
-    short_number,
-    with_running_mean,
-)
+from cascade.reporting.chart import short_number
+from cascade.reporting.curves import Series, line_chart, running_mean, with_running_mean
 
 
-def drawn(chart: str) -> ElementTree.Element:
+def svg(chart: str) -> ElementTree.Element:
     """The SVG of a chart, which must be well-formed."""
     return ElementTree.fromstring(re.search(r"<svg.*</svg>", chart).group())
 
@@ -23,12 +18,12 @@ def drawn(chart: str) -> ElementTree.Element:
 def lines(chart: str) -> list[list[tuple[float, float]]]:
     return [
         [tuple(map(float, pair.split(","))) for pair in line.get("points").split()]
-        for line in drawn(chart).iter("polyline")
+        for line in svg(chart).iter("polyline")
     ]
 
 
 def labels(chart: str) -> list[str]:
-    return [text.text for text in drawn(chart).iter("text")]
+    return [text.text for text in svg(chart).iter("text")]
 
 
 def test_a_straight_line_is_straight_and_ends_in_the_corners():
@@ -56,7 +51,7 @@ def test_values_that_cannot_be_drawn_are_left_out():
 
 
 def test_a_single_value_is_a_dot_and_a_constant_is_in_the_middle():
-    dot = drawn(line_chart([Series([5], [3])], title="t", x_label="x"))
+    dot = svg(line_chart([Series([5], [3])], title="t", x_label="x"))
     assert [circle.get("r") for circle in dot.iter("circle")] == ["2.5"]
     for log in (False, True):
         ((_, first), (_, second)) = lines(

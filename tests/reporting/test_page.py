@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.reporting.page import MOST_SIDE_PX, code, counts, facts, note, page, picture, table
+from cascade.reporting.page import MAX_SIDE_PX, code, counts, facts, note, page, picture, table
 
 
 def inside(html: str) -> tuple[str, Image.Image]:
@@ -18,7 +18,7 @@ def inside(html: str) -> tuple[str, Image.Image]:
 
 
 @pytest.mark.parametrize(
-    "made",
+    "html",
     [
         note("<x>"),
         code("<x>"),
@@ -29,9 +29,9 @@ def inside(html: str) -> tuple[str, Image.Image]:
         page("<x>", "<x>", [("<x>", note(""))]),
     ],
 )
-def test_text_stays_text(made):
-    assert "<x>" not in made
-    assert "&lt;x&gt;" in made
+def test_text_stays_text(html):
+    assert "<x>" not in html
+    assert "&lt;x&gt;" in html
 
 
 def test_sections_without_content_are_left_out():
@@ -42,16 +42,16 @@ def test_sections_without_content_are_left_out():
 
 def test_a_light_picture_is_kept_bit_by_bit():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-    kind, found = inside(picture(Image.fromarray(pixels), "c"))
+    kind, image = inside(picture(Image.fromarray(pixels), "c"))
     assert kind == "png"
-    assert (np.asarray(found) == pixels).all()
+    assert (np.asarray(image) == pixels).all()
 
 
 def test_a_heavy_picture_becomes_lighter():
     pixels = np.random.default_rng(0).integers(0, 256, (700, 1400, 3), dtype=np.uint8)
     html = picture(Image.fromarray(pixels), "c")
-    kind, found = inside(html)
-    assert (kind, found.size) == ("jpeg", (MOST_SIDE_PX, MOST_SIDE_PX // 2))
+    kind, image = inside(html)
+    assert (kind, image.size) == ("jpeg", (MAX_SIDE_PX, MAX_SIDE_PX // 2))
     assert len(html) < 1_000_000
 
 

@@ -11,8 +11,8 @@ from cascade.reporting.scatter import RADIUS_PX, Point, scatter_chart
 
 
 def circles(html: str) -> list[tuple[float, float, float]]:
-    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="([\d.]+)"', html)
-    return [(float(x), float(y), float(r)) for x, y, r in found]
+    matches = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="([\d.]+)"', html)
+    return [(float(x), float(y), float(r)) for x, y, r in matches]
 
 
 def chart(*points: Point) -> str:

@@ -6,7 +6,12 @@ from safetensors.torch import load_file, save_file
 
 from cascade.errors import WeightsError
 from cascade.networks.embedding import ConditionEmbedding
-from cascade.saving.components import load_component, read_json, save_component
+from cascade.saving.components import (
+    load_component,
+    read_json,
+    save_component,
+    weights_digest,
+)
 
 FILE = "diffusion_pytorch_model.safetensors"
 
@@ -115,3 +120,15 @@ def test_a_damaged_config_is_refused(folder, text, message):
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="missing or unreadable"):
         read_json(tmp_path)
+
+
+def test_the_weights_digest_sees_names_values_precision_and_order():
+    a, b = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    same = torch.nn.Linear(2, 3)
+    same.load_state_dict(a.state_dict())
+    half = torch.nn.Linear(2, 3).bfloat16()
+    renamed = torch.nn.Sequential(a)
+    assert weights_digest(same) == weights_digest(a)
+    modules = [(a,), (b,), (half,), (renamed,), (a, b), (b, a)]
+    assert len({weights_digest(*each) for each in modules}) == len(modules)
+    assert weights_digest(a, b) == weights_digest(same, b)

@@ -163,7 +163,7 @@ def test_a_checkpoint_of_another_format_is_said_to_be_one(state, tmp_path):
     target = save_checkpoint(state, tmp_path, keep=2, about={})
     for number in (1, 3):
         rewrite(target / "state.json", format=number)
-        with pytest.raises(WeightsError, match=f"has format {number}, and this version") as error:
+        with pytest.raises(WeightsError, match=f"has format {number}, but this version") as error:
             read_newest(tmp_path)
         assert "damaged" not in str(error.value)
 
@@ -196,7 +196,7 @@ def test_a_damaged_state_is_a_clear_error(state, tmp_path, damage: Callable[[Pat
 
 def test_a_checkpoint_of_another_stage_is_refused(state, upsampler, tmp_path):
     target = save_checkpoint(state, tmp_path, keep=2, about={})
-    with pytest.raises(WeightsError, match="is of another stage; use a new --out"):
+    with pytest.raises(WeightsError, match="belongs to another stage; use another folder"):
         restore(fresh_state(upsampler), read_checkpoint(target))
 
 
@@ -208,7 +208,7 @@ def test_moments_are_found_by_the_parameter_s_name_and_not_by_its_place(state, t
     assert {key.rpartition(":")[0] for key in moments} == names
     first = min(moments)
     moments[f"other.{first}"] = moments.pop(first)
-    with pytest.raises(WeightsError, match="is of another stage; use a new --out"):
+    with pytest.raises(WeightsError, match="belongs to another stage; use another folder"):
         restore(fresh_state(state.stage), checkpoint)
 
 

@@ -227,7 +227,7 @@ def test_a_polite_signal_saves_says_so_and_ends_with_0(
     monkeypatch.setattr(TrainingProgress, "update", send_signal)
     stopped = command(*arguments)
     assert stopped.code == 0
-    assert "stopped after 160 images; the same command goes on from there." in stopped.out
+    assert "stopped after 160 images; repeat the command to resume." in stopped.out
     assert int(checkpoints(tmp_path / "checkpoints")[-1].name) == 160
     assert (tmp_path / "stage" / "stage.json").is_file()
     assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is own_handlers
@@ -275,11 +275,11 @@ def test_a_full_disk_ends_the_run_with_one_line_and_takes_nothing_away(
 def test_a_checkpoint_of_another_format_is_refused_in_one_line(server, pictures, begun, tmp_path):
     state = begun / "checkpoints" / f"{64:012d}" / "state.json"
     values = json.loads(state.read_text())
-    values.pop("format")
+    values["format"] = 1
     state.write_text(json.dumps(values))
     assert server.run([*command_line(pictures), begun], tmp_path / "said") == [1]
     [line] = errors(tmp_path / "said")
-    assert line.startswith(f"cascade: checkpoint {state.parent} has format 1, and this version")
+    assert line.startswith(f"cascade: checkpoint {state.parent} has format 1, but this version")
     assert json.loads(state.read_text()) == values
 
 
@@ -289,7 +289,7 @@ def test_two_processes_do_not_train_in_one_folder(server, pictures, begun, tmp_p
         fcntl.lockf(file, fcntl.LOCK_EX)  # as a run that is under way
         assert server.run([*command_line(pictures), begun], tmp_path / "said") == [1]
         [line] = errors(tmp_path / "said")
-        assert line.startswith(f"cascade: another process trains in {begun} (process ")
+        assert line.startswith(f"cascade: another process is training in {begun} (process ")
         assert leftovers(begun) == [".000000000128.x.tmp"]  # it may be writing
 
 

@@ -111,7 +111,7 @@ def test_two_processes_train_as_one(server, pictures, one, tmp_path, accumulatio
     changes = [f"train.accumulation_steps={accumulation_steps}", "train.workers=1"]
     arguments = [*command_line(pictures, *changes), tmp_path / "two"]
     assert server.run(arguments, tmp_path / "said", processes=2) == [0, 0]
-    assert (tmp_path / "said").read_text().count("holds the trained stage") == 1
+    assert (tmp_path / "said").read_text().count("wrote the trained stage to") == 1
     assert_same_training(tmp_path / "two", one)
 
 
@@ -133,7 +133,7 @@ def test_accelerate_launches_the_same_command_and_its_settings_change_nothing(
     settings = ["--mixed_precision", "bf16", "--gradient_accumulation_steps", "4"]
     done = launch([*settings, "--multi_gpu"], [*command_line(pictures), tmp_path / "two"])
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("holds the trained stage") == 1
+    assert done.stdout.count("wrote the trained stage to") == 1
     assert on_two_processes(tmp_path / "two")
     assert_same_training(tmp_path / "two", one)
 
@@ -180,7 +180,7 @@ def test_sharding_through_accelerate_changes_nothing(server, pictures, tmp_path,
     settings = ["--use_fsdp", "--fsdp_version", "2", "--mixed_precision", "bf16"]
     done = launch(settings, [*arguments, tmp_path / "two"])
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("holds the trained stage") == 1
+    assert done.stdout.count("wrote the trained stage to") == 1
     assert on_two_processes(tmp_path / "two")
     assert_same_training(tmp_path / "two", tmp_path / "one")
     sheets = [sorted((tmp_path / run / "samples").iterdir()) for run in ("one", "two")]

@@ -10,13 +10,14 @@ from PIL import Image
 
 from cascade.training import trainer as trainer_module
 from cascade.training.provenance import command_line, count_classes
-from cascade.training.report import read_run, render, write_report
+from cascade.training.report import render, write_report
+from cascade.training.run_record import read_run
 
 SAMPLES = ["train.sample_every_images=32", "train.sample_count=2", "sampling.steps=1"]
 
 
 class Reader(HTMLParser):
-    """Text, tags and what the page would load."""
+    """Collects text, tags and the addresses that a page would load."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ def test_a_run_that_was_stopped_has_a_report_that_says_so(make_trainer, tmp_path
     trainer = make_trainer(tmp_path, report=stop)
     trainer.run()
     text = Reader((tmp_path / "report.html").read_text()).text
-    assert "160 of 320; not finished, the same command goes on" in text
+    assert "160 of 320; not finished, the same command resumes it" in text
 
 
 def test_a_run_that_fails_has_a_report_too(make_trainer, tmp_path, pictures):
@@ -158,9 +159,9 @@ def test_damaged_files_are_left_out(run):
 def test_of_many_grids_the_first_a_few_and_the_last_are_shown(run):
     for number in range(0, 1000, 10):
         Image.new("RGB", (4, 4)).save(run / "samples" / f"{number:012d}.png")
-    shown = re.findall(r"<figcaption>after (\d+) images", render(read_run(run)))
-    assert len(shown) == 4
-    assert (shown[0], shown[-1]) == ("0", "990")
+    captions = re.findall(r"<figcaption>after (\d+) images", render(read_run(run)))
+    assert len(captions) == 4
+    assert (captions[0], captions[-1]) == ("0", "990")
 
 
 def test_an_upsampler_s_report_shows_its_consistency(make_trainer, tmp_path):
@@ -168,7 +169,7 @@ def test_an_upsampler_s_report_shows_its_consistency(make_trainer, tmp_path):
     text = Reader((tmp_path / "report.html").read_text()).text
     assert "upsampler, 16 → 32 px" in text
     assert "Low-resolution consistency" in text
-    assert "In threes: what was given, the sample, the truth" in text
+    assert "In threes: the input, the sample, the truth" in text
 
 
 def test_the_command_makes_a_report_anew_or_says_what_is_missing(command, run, tmp_path):

@@ -30,15 +30,18 @@ def test_sharding_is_asked_for_by_the_settings_of_accelerate(fsdp):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
-        ({"FSDP_VERSION": "1"}, "^FSDP is supported in version 2 only; add --fsdp_version 2"),
+        (
+            {"FSDP_VERSION": "1"},
+            "^FSDP is supported in version 2 only; launch with --fsdp_version 2",
+        ),
         ({"FSDP_OFFLOAD_PARAMS": "true"}, "^FSDP with offloading to the CPU is not supported"),
     ],
 )
-def test_other_kinds_of_fsdp_are_refused(fsdp, values, said):
+def test_other_kinds_of_fsdp_are_refused(fsdp, values, message):
     fsdp(**values)
-    with pytest.raises(CascadeError, match=said):
+    with pytest.raises(CascadeError, match=message):
         make_accelerator()
 
 
@@ -55,12 +58,12 @@ def test_a_setting_of_fsdp_that_accelerate_does_not_know_is_one_line(fsdp):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
-        (TrainingSettings(optimiser="muon"), r"train\.optimiser=muon needs whole weights"),
-        (TrainingSettings(compile=True), r"train\.compile is not supported with FSDP"),
+        (TrainingSettings(optimiser="muon"), r"the optimiser muon needs whole weights"),
+        (TrainingSettings(compile=True), r"compile is not supported with FSDP"),
     ],
 )
-def test_settings_that_need_whole_weights_are_refused(base_stage, settings, said):
-    with pytest.raises(CascadeError, match=said):
+def test_settings_that_need_whole_weights_are_refused(base_stage, settings, message):
+    with pytest.raises(CascadeError, match=message):
         shard(base_stage, settings, device=torch.device("cpu"), processes=2)

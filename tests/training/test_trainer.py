@@ -137,12 +137,12 @@ def test_a_longer_run_goes_on_from_a_finished_one(make_trainer, tmp_path):
     ("override", "words"),
     [
         ("train.batch_size=8", "train.batch_size=16 (now 8)"),
-        ("train.seed=1", "train.seed=0 (now 1); set this back or use a new --out"),
+        ("train.seed=1", "train.seed=0 (now 1); set this back, or use another folder"),
         ("diffusion.prediction=v", "stage.process.prediction=x0 (now v)"),
         ("condition.label_drop=0.2", "stage.label_drop=0.1 (now 0.2)"),
         ("data.flip=false", "data.flip=True (now False)"),
-        ("network.width=128", "network.width=64 (now 128); set this back or use a new --out"),
-        ("name=other network.width=128", "is of another stage; use a new --out"),
+        ("network.width=128", "network.width=64 (now 128); set this back, or use another folder"),
+        ("name=other network.width=128", "belongs to another stage; use another folder"),
     ],
 )
 def test_a_run_does_not_go_on_with_what_would_make_it_another(
