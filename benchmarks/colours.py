@@ -30,12 +30,12 @@ from photos import Method, load_stages, read_crops, run
 from torch import Tensor
 
 from cascade.conditioning.luminance import impose_luminance, luminance
-from cascade.resizing import quantise
 from cascade.errors import CascadeError
 from cascade.evaluation.features import extract_features
 from cascade.evaluation.metrics import colourfulness, kernel_distance, psnr
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
+from cascade.resizing import quantise
 from cascade.restoration.colouring import Colouring, colourise_image
 
 COLUMNS = {"KID x1000": 1, "colourful": 2, "share": 2, "PSNR dB": 2, "luma": 2, "s/image": 2}

@@ -46,7 +46,6 @@ from side_by_side import (
 from torch import Tensor
 from trainees import Clock, DenoisingDiffusionPytorch, ImagenPytorch, Ours, Peer, Trainee
 
-from cascade.resizing import quantise, resize
 from cascade.contract import Contract
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
@@ -59,6 +58,7 @@ from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe
+from cascade.resizing import quantise, resize
 from cascade.saving.atomic import atomic_file
 
 OURS, IMAGEN, DENOISING = "ours", "imagen-pytorch", "denoising-diffusion-pytorch"

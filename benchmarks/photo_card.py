@@ -26,11 +26,11 @@ from photos import load_stages
 from torch import Tensor
 
 from cascade.conditioning.luminance import luminance
-from cascade.resizing import quantise, resize
 from cascade.contract import Contract
 from cascade.data.training_images import fit_square
 from cascade.imaging.reading import read_image
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
+from cascade.resizing import quantise, resize
 from cascade.restoration.colouring import Colouring, colourise_image
 from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.stage import Stage

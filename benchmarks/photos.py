@@ -36,7 +36,6 @@ from torch import Tensor
 
 from cascade import Stage, open_source
 from cascade.building.pipelines import find_stage
-from cascade.resizing import quantise, resize
 from cascade.errors import CascadeError, DataError, WeightsError
 from cascade.evaluation.features import extract_features
 from cascade.evaluation.metrics import (
@@ -50,6 +49,7 @@ from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.pipeline import CascadePipeline
+from cascade.resizing import quantise, resize
 from cascade.restoration.upscaling import Upscaling, upscale_image
 
 SCALE = 4

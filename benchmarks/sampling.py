@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from cascade.conditioning.conditions import Conditions
 from diffusers import ConfigMixin, DDIMPipeline, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
@@ -32,7 +33,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cascade import CascadePipeline
-from cascade.conditioning.conditions import Conditions
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
 from cascade.devices import Precision, autocast

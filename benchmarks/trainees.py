@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from cascade.building.training import build_trainer
-from cascade.resizing import resize
 from cascade.data.training_images import TrainingImages
 from cascade.devices import Precision, autocast, best_device, uses_bf16
 from cascade.imaging.writing import save_png, to_pil
 from cascade.recipe.sections import StageRecipe
+from cascade.resizing import resize
 from cascade.saving.atomic import atomic_file
 
 MANY_IMAGES = 10**9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -84,8 +85,16 @@ class Contract:
     @property
     def scale(self) -> int:
         """How many times larger the result is than the smallest image that is taken."""
-        scales = [self.space.scale_from(each.size) for each in self.image_spaces]
-        return max(scales, default=1)
+        return max(self._scales, default=1)
+
+    @property
+    def grid_px(self) -> int:
+        """Crops and results have sides that are multiples of it, so that images join exactly."""
+        return math.lcm(*self._scales)
+
+    @property
+    def _scales(self) -> list[int]:
+        return [self.space.scale_from(each.size) for each in self.image_spaces]
 
     def condition(self, name: str) -> Condition | None:
         """The condition of a name, or None."""

@@ -175,7 +175,7 @@ class DiffusionStage(Stage):
         self.contract.check_inputs(inputs)
         self._check_counts(len(seeds), inputs, previous)
         height, width = self.contract.result_size(inputs, previous)
-        grid = math.lcm(self.contract.scale, self.network.size_multiple_px)
+        grid = math.lcm(self.contract.grid_px, self.network.size_multiple_px)
         size = (math.ceil(height / grid) * grid, math.ceil(width / grid) * grid)
         tiling = Tiling(size, grid, run.tiles, len(seeds))
         device = self.device if tiling.is_whole else torch.device("cpu")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from cascade.devices import find_device
+from cascade.diffusion.noise import make_seeds
 from cascade.imaging.writing import contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput, CascadePipeline
-from cascade.pipeline_inputs import make_seeds
 from cascade.saving.atomic import check_writable_folder
 
 PICTURES_AT_A_TIME = 16  # written before the next are begun

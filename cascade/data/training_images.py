@@ -181,9 +181,9 @@ class TrainingImages(Dataset[TrainingSample]):
         return {name: _compact(each) for name, each in made.items() if each is not None}
 
     def _crop_and_flip(self, sized: SizedImage, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cut the same place out of all; the offset is a multiple of their scales."""
+        """Cut the same place out of all images, on whole pixels of the smallest."""
         generator = torch.Generator().manual_seed(derive_seed(seed, "crop"))
-        step = self.contract.scale
+        step = self.contract.grid_px
         height, width = sized.image.shape[-2:]
         size = (self.crop_px or height, self.crop_px or width)
         spare = [side - cut for side, cut in zip((height, width), size, strict=True)]
@@ -215,10 +215,10 @@ def check_crop(crop_px: int | None, contract: Contract) -> None:
         DataError: if it is too large or not a multiple of the scale.
     """
     smallest_px = min(contract.space.size)
-    if crop_px is not None and (crop_px > smallest_px or crop_px % contract.scale):
+    if crop_px is not None and (crop_px > smallest_px or crop_px % contract.grid_px):
         raise DataError(
             f"crop_px must be at most the stage's {smallest_px} px and a multiple of its "
-            f"scale {contract.scale}, got {crop_px}."
+            f"scale {contract.grid_px}, got {crop_px}."
         )
 
 
@@ -325,7 +325,7 @@ def load_batches(
     if len(images.source) < positions.batch_size:
         raise DataError(
             f"{len(images.source)} images are too few for a batch of {positions.batch_size}; add "
-            "images or lower train.batch_size."
+            "images or use a smaller batch."
         )
     for batch in load_in_order(_Batches(images), positions, workers=workers):
         if isinstance(batch, CascadeError):

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.conditioning.labels import LabelVocabulary
+from cascade.conditioning.labels import Labels
 from cascade.contract import Contract
 from cascade.data.checking import check_images
 from cascade.data.folder import FolderSource
 from cascade.data.shards import ShardSource
 from cascade.data.training_images import TrainingImages
 from cascade.errors import DataError
+from cascade.space import Space
 
 
 def png(value: int = 0) -> bytes:
@@ -164,14 +165,14 @@ def test_a_damaged_file_of_labels_makes_its_image_a_broken_one_and_no_other(tmp_
     members |= {f"{n}.json": b'{"class": "cat"}' for n in range(2)} | {"2.json": b"{"}
     shard = write_shard(tmp_path / "a.tar", members)
     for source in (FolderSource(make_folder(tmp_path / "f", members)), ShardSource(str(shard))):
-        found = check_images(source)
-        assert (found.images, len(found.broken)) == (3, 1)
-        assert "2.json: not valid JSON" in found.broken[0]
-        labels = LabelVocabulary(source.vocabulary(["class"]))
+        report = check_images(source)
+        assert (report.images, len(report.broken)) == (3, 1)
+        assert "2.json: not valid JSON" in report.broken[0]
+        labels = Labels(fields=source.vocabulary(["class"]))
         assert labels.fields == {"class": ["cat"]}
-        samples = TrainingImages(source, Contract(size_px=4), labels=labels)
+        samples = TrainingImages(source, Contract(Space(size_px=4), (labels,)))
         drawn = [samples[place] for place in range(3)]
-        assert [sample.labels for sample in drawn] == [[0]] * 3
+        assert [sample.conditions["labels"].tolist() for sample in drawn] == [[0]] * 3
         assert sum("2.json" in "".join(sample.broken) for sample in drawn) == 1
 
 

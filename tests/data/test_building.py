@@ -15,11 +15,11 @@ from cascade.data.encoding import Encoding
 from cascade.data.folder import FolderSource
 from cascade.data.shard_writing import sha256_of
 from cascade.data.shards import ShardSource
-from cascade.resizing import resize
 from cascade.data.sources import open_source
 from cascade.errors import DataError, OutputError
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import to_uint8
+from cascade.resizing import resize
 
 AS_THEY_ARE = Encoding()
 

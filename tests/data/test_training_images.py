@@ -5,8 +5,9 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import final
 
 import numpy as np
 import pytest
@@ -15,26 +16,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cascade.conditioning.labels import LabelVocabulary
-from cascade.resizing import resize
-from cascade.contract import Contract
 from cascade.conditioning.batch import Batch
+from cascade.conditioning.condition import Condition, Slots
+from cascade.conditioning.labels import Labels
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.conditioning.luminance import Luminance, luminance
+from cascade.conditioning.signals import ChannelSignal, Signals
+from cascade.contract import Contract
 from cascade.data.sources import FolderSource, ShardSource, open_source
 from cascade.data.training_images import (
     PositionBatches,
     TrainingImages,
     collate,
     epoch_order,
-    fit_square,
+    fit_size,
     load_batches,
 )
 from cascade.errors import CascadeError, DataError
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import from_uint8, to_uint8
+from cascade.resizing import resize
+from cascade.space import Space
 
-BASE = Contract(size_px=16)
-UPSAMPLER = Contract(size_px=32, low_res_px=8)
-CLASSES = LabelVocabulary({"class": ["blue", "red", "red-dot"]})
+CLASSES = Labels(fields={"class": ["blue", "red", "red-dot"]})
+UNLABELLED = Contract(Space(size_px=16))
+BASE = Contract(Space(size_px=16), (CLASSES,))
+UPSAMPLER = Contract(Space(size_px=32), (CLASSES, LowResolution(size_px=8)))
 
 
 def batches(images: TrainingImages, *, start=0, end=60, workers=0) -> list[Batch]:
@@ -42,10 +49,11 @@ def batches(images: TrainingImages, *, start=0, end=60, workers=0) -> list[Batch
 
 
 def same(first: Batch, second: Batch) -> bool:
-    pairs = [(first.images, second.images), (first.labels, second.labels)]
-    if first.low_res is not None and second.low_res is not None:
-        pairs.append((first.low_res, second.low_res))
-    return first.seeds == second.seeds and all(torch.equal(a, b) for a, b in pairs)
+    names = first.conditions.keys()
+    pairs = [(first.images, second.images)]
+    pairs += [(first.conditions[name], second.conditions[name]) for name in names]
+    alike = first.seeds == second.seeds and names == second.conditions.keys()
+    return alike and all(torch.equal(a, b) for a, b in pairs)
 
 
 def all_same(first: list[Batch], second: list[Batch]) -> bool:
@@ -53,7 +61,7 @@ def all_same(first: list[Batch], second: list[Batch]) -> bool:
 
 
 def training_images(source, contract=UPSAMPLER, **options) -> TrainingImages:
-    return TrainingImages(source, contract, labels=CLASSES, **({"crop_px": 16} | options))
+    return TrainingImages(source, contract, **({"crop_px": 16} | options))
 
 
 # ---- the same batches, however they are made ----------------------------------------------------
@@ -144,18 +152,18 @@ def test_epochs_and_runs_have_different_orders():
 def test_every_epoch_shows_every_image_once(pictures):
     source = FolderSource(pictures)
     images = training_images(source, BASE, crop_px=None, flip=False)
-    wanted = sorted(
-        to_uint8(fit_square_of(source, index, BASE)).flatten().tolist()
+    expected = sorted(
+        to_uint8(fitted(source, index, BASE.space)).flatten().tolist()
         for index in range(len(source))
     )
     for epoch in range(2):
         shown = [images[epoch * 18 + place].image for place in range(18)]
-        assert sorted(to_uint8(image).flatten().tolist() for image in shown) == wanted
+        assert sorted(to_uint8(image).flatten().tolist() for image in shown) == expected
 
 
-def fit_square_of(source, index: int, contract: Contract) -> torch.Tensor:
+def fitted(source, index: int, space: Space) -> torch.Tensor:
     image = decode_image(source.read(index), source.name(index))
-    return from_uint8(fit_square(image, contract, source.name(index)))
+    return from_uint8(fit_size(image, space, source.name(index)))
 
 
 @given(
@@ -163,7 +171,7 @@ def fit_square_of(source, index: int, contract: Contract) -> torch.Tensor:
     end=st.integers(0, 900),
     processes=st.sampled_from([1, 2, 3, 4, 6]),
 )
-def test_processes_share_the_batches_of_one(start, end, processes):  # trap 30
+def test_processes_share_the_batches_of_one(start, end, processes):
     alone = list(PositionBatches(start, end, 12))
     shares = [
         list(PositionBatches(start, end, 12, rank=rank, processes=processes))
@@ -190,51 +198,131 @@ def test_a_batch_that_processes_cannot_share_is_refused():
 
 
 @pytest.mark.parametrize("crop_px", [8, 16, 28, 32])
-def test_low_res_crops_are_crops_of_the_whole_picture_made_small(pictures, crop_px):  # trap 20
+def test_low_res_crops_are_crops_of_the_whole_picture_made_small(pictures, crop_px):
+    places, flips = check_crops(pictures, UPSAMPLER, crop_px)
+    assert flips == {False, True}
+    assert len(places) > 1 or crop_px == 32
+
+
+def check_crops(pictures, contract: Contract, crop_px: int) -> tuple[set, set]:
+    """Check the crops of twelve samples, and return their places and whether they are mirrored."""
     source = FolderSource(pictures)
-    images = training_images(source, crop_px=crop_px)
-    scale = UPSAMPLER.scale
+    images = training_images(source, contract, crop_px=crop_px)
     places, flips = set(), set()
     for position in range(12):
         sample = images[position]
         index = int(epoch_order(0, 0, 18)[position])
-        whole = fit_square_of(source, index, UPSAMPLER)
-        small = from_uint8(to_uint8(resize(whole[None], (8, 8), UPSAMPLER.resize_kernel)[0]))
-        found = [
-            (top, left, flip)
-            for top in range(0, 32 - crop_px + 1)
-            for left in range(0, 32 - crop_px + 1)
-            for flip in (False, True)
-            if flipped(whole[:, top : top + crop_px, left : left + crop_px], flip).equal(
-                sample.image
-            )
-        ]
-        assert len(found) == 1  # the pictures have no two equal places
-        top, left, flip = found[0]
-        assert top % scale == left % scale == 0
-        rows, columns = (slice(at // scale, (at + crop_px) // scale) for at in (top, left))
-        assert sample.low_res is not None
-        assert flipped(small[:, rows, columns], flip).equal(sample.low_res)
+        whole = fitted(source, index, contract.space)
+        top, left, flip = place_of(sample.image, whole)
+        for condition in contract.conditions:
+            image = condition.of_picture(whole, contract.space)
+            if image is None:
+                continue
+            scale = whole.shape[-1] // image.shape[-1]
+            assert top % scale == left % scale == 0
+            rows, columns = (slice(at // scale, (at + crop_px) // scale) for at in (top, left))
+            cut = flipped(image[:, rows, columns], flip)
+            assert cut.shape[-2:] == (crop_px // scale, crop_px // scale)
+            assert cut.equal(sample.conditions[condition.name])
         places.add((top, left))
         flips.add(flip)
-    assert flips == {False, True}
-    assert len(places) > 1 or crop_px == 32
+    return places, flips
+
+
+def place_of(part: torch.Tensor, whole: torch.Tensor) -> tuple[int, int, bool]:
+    """Where a square was cut out of a whole image, and whether it was mirrored."""
+    side = part.shape[-1]
+    places = [
+        (top, left, flip)
+        for top in range(whole.shape[-2] - side + 1)
+        for left in range(whole.shape[-1] - side + 1)
+        for flip in (False, True)
+        if flipped(whole[:, top : top + side, left : left + side], flip).equal(part)
+    ]
+    assert len(places) == 1  # the pictures have no two equal places
+    return places[0]
 
 
 def flipped(image: torch.Tensor, flip: bool) -> torch.Tensor:
     return image.flip(-1) if flip else image
 
 
-def test_low_res_images_are_rounded_only_if_the_contract_says_so(pictures):  # trap 19
+def test_crops_of_a_rectangular_stage_move_along_both_sides(pictures):
+    contract = Contract(Space(size_px=(24, 32)), (LowResolution(size_px=(6, 8)),))
+    places, flips = check_crops(pictures, contract, 16)
+    tops, lefts = ({place[side] for place in places} for side in (0, 1))
+    assert tops == {0, 4, 8}
+    assert lefts <= {0, 4, 8, 12, 16}
+    assert len(lefts) > 2
+    assert flips == {False, True}
+    with pytest.raises(DataError, match="at most the stage's 24 px and a multiple of its scale 4"):
+        training_images(FolderSource(pictures), contract, crop_px=28)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Thumbnail(Condition):
+    """A grey image a third as large, beside whatever else a stage is told."""
+
+    name = input_name = "thumbnail"
+    recipe = dict
+
+    def slots(self, space):
+        return Slots(channels=1)
+
+    def image_space(self, space):
+        height, width = space.size
+        return space.resized((height // 3, width // 3), channels=1)
+
+    def of_picture(self, image, space):
+        return resize(luminance(image[None]), self.image_space(space).size, "bicubic")[0]
+
+    def of_batch(self, batch, space, noise):
+        return Signals(channels={self.name: ChannelSignal(batch.conditions[self.name], 3)})
+
+    def of_request(self, request):
+        return Signals(channels={self.name: ChannelSignal(request.inputs.get(self.name), 3)})
+
+    def absent(self, signals):
+        return signals.map(torch.zeros_like)
+
+    def input_of(self, batch, space, *, damaged=False):
+        return batch.conditions[self.name]
+
+
+def test_images_of_two_conditions_are_cut_at_the_same_place_on_whole_pixels(pictures):
+    conditions = (CLASSES, LowResolution(size_px=9), Thumbnail())
+    contract = Contract(Space(size_px=36), conditions)  # 4 and 3 times larger
+    places, _ = check_crops(pictures, contract, 12)
+    assert {at for place in places for at in place} == {0, 12, 24}
+    batch = collate([training_images(FolderSource(pictures), contract, crop_px=12)[0]])
+    shapes = {name: tuple(each.shape) for name, each in batch.conditions.items()}
+    assert shapes == {
+        "labels": (1, 1),
+        "low_resolution": (1, 3, 3, 3),
+        "thumbnail": (1, 1, 4, 4),
+    }
+    with pytest.raises(DataError, match="a multiple of its scale 12, got 8"):
+        training_images(FolderSource(pictures), contract, crop_px=8)
+
+
+def test_a_condition_without_an_image_of_its_own_adds_nothing_to_a_sample(pictures):
+    contract = Contract(Space(size_px=16), (CLASSES, Luminance()))
+    sample = training_images(FolderSource(pictures), contract)[0]
+    assert sample.conditions.keys() == {"labels"}  # the grey image is made of the crop
+
+
+def test_low_res_images_are_rounded_only_if_the_contract_says_so(pictures):
     for quantised in (True, False):
-        contract = replace(UPSAMPLER, quantised=quantised)
+        condition = LowResolution(size_px=8, quantised=quantised)
+        contract = Contract(Space(size_px=32), (condition,))
         source = FolderSource(pictures)
         sample = training_images(source, contract, crop_px=None, flip=False)[0]
         index = int(epoch_order(0, 0, 18)[0])
-        small = resize(fit_square_of(source, index, contract)[None], (8, 8), "bicubic")[0]
-        assert sample.low_res is not None
+        small = resize(fitted(source, index, contract.space)[None], (8, 8), "bicubic")[0]
         rounded = from_uint8(to_uint8(small))
-        assert sample.low_res.equal(rounded if quantised else small)
+        low_res = sample.conditions["low_resolution"]
+        assert low_res.equal(rounded if quantised else small.clamp(-1, 1))
         assert not rounded.equal(small)
 
 
@@ -243,7 +331,7 @@ def test_without_flip_no_image_is_mirrored(pictures):
     images = training_images(source, BASE, crop_px=None, flip=False)
     for position in range(18):
         index = int(epoch_order(0, 0, 18)[position])
-        assert images[position].image.equal(fit_square_of(source, index, BASE))
+        assert images[position].image.equal(fitted(source, index, BASE.space))
 
 
 @pytest.mark.parametrize("crop_px", [33, 36, 10])
@@ -259,28 +347,46 @@ def test_the_middle_square_is_taken_whatever_the_shape():
     wide = torch.linspace(-1, 1, 48).expand(3, 16, 48)
     tall = wide.transpose(1, 2)
     middle = to_uint8(torch.linspace(-1, 1, 48)[16:32])
-    assert fit_square(wide, BASE, "a")[0, 5].equal(middle)
-    assert fit_square(tall, BASE, "a")[0, :, 5].equal(middle)
+    assert fit_size(wide, BASE.space, "a")[0, 5].equal(middle)
+    assert fit_size(tall, BASE.space, "a")[0, :, 5].equal(middle)
+
+
+@pytest.mark.parametrize(
+    ("size", "cut"), [((16, 24), (24, 36)), ((40, 16), (40, 16)), ((20, 12), (40, 24))]
+)
+def test_the_middle_of_the_stage_s_shape_is_taken_and_as_much_as_covers_it(size, cut):
+    image = torch.rand(3, 40, 36, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    top, left = (40 - cut[0]) // 2, (36 - cut[1]) // 2
+    middle = image[None, :, top : top + cut[0], left : left + cut[1]]
+    expected = to_uint8(resize(middle, size, "bicubic")[0])
+    assert fit_size(image, Space(size_px=size), "a").equal(expected)
+
+
+@pytest.mark.parametrize("size", [(41, 16), (16, 37)])
+def test_an_image_that_is_too_small_in_one_direction_is_refused(size):
+    text = f"a: 36x40 px is smaller than the stage's {size[1]}x{size[0]} px"
+    with pytest.raises(DataError, match=text):
+        fit_size(torch.zeros(3, 40, 36), Space(size_px=size), "a")
 
 
 @pytest.mark.parametrize("kernel", ["bicubic", "bilinear", "area", "nearest"])
 @pytest.mark.parametrize("side", [16, 17, 33, 50])
 def test_images_shrink_to_the_stage_with_its_own_kernel(kernel, side):
     image = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    contract = replace(BASE, resize_kernel=kernel)
     cut = side - side % 16 if kernel == "area" else side  # area is for whole factors
-    wanted = resize(image[None, :, :cut, :cut], (16, 16), kernel)[0]
-    assert fit_square(image, contract, "a").equal(to_uint8(wanted))
+    first = (side - cut) // 2
+    middle = image[None, :, first : first + cut, first : first + cut]
+    small = fit_size(image, replace(BASE.space, resize_kernel=kernel), "a")
+    assert small.equal(to_uint8(resize(middle, (16, 16), kernel)[0]))
 
 
 def test_a_batch_is_in_range_and_has_the_stage_s_shapes(pictures):
     for batch in batches(training_images(FolderSource(pictures), crop_px=None)):
         assert batch.images.shape == (6, 3, 32, 32)
-        assert batch.low_res is not None
-        assert batch.low_res.shape == (6, 3, 8, 8)
-        assert batch.labels is not None
-        assert batch.labels.dtype == torch.long
-        for tensor in (batch.images, batch.low_res):
+        assert batch.conditions["low_resolution"].shape == (6, 3, 8, 8)
+        assert batch.conditions["labels"].shape == (6, 1)
+        assert batch.conditions["labels"].dtype == torch.long
+        for tensor in (batch.images, batch.conditions["low_resolution"]):
             assert tensor.dtype == torch.float32
             assert -1 <= tensor.min() < -0.7
             assert 0.9 < tensor.max() <= 1
@@ -289,18 +395,18 @@ def test_a_batch_is_in_range_and_has_the_stage_s_shapes(pictures):
 
 def test_labels_follow_their_images_and_unknown_ones_are_minus_one(pictures, tmp_path, write_shard):
     batch = batches(training_images(FolderSource(pictures), BASE, crop_px=None))[0]
-    assert batch.labels is not None
-    for image, label in zip(batch.images, batch.labels.flatten().tolist(), strict=True):
+    indices = batch.conditions["labels"].flatten().tolist()
+    for image, label in zip(batch.images, indices, strict=True):
         red, _, blue = image[:, 7, 7].tolist()
-        assert (blue > red) == (CLASSES.decode([label]) == {"class": "blue"})
+        assert (blue > red) == (CLASSES.vocabulary.decode([label]) == {"class": "blue"})
     member = {"1.png": (pictures / "red" / "0.png").read_bytes()}
     images = training_images(ShardSource(str(write_shard(tmp_path / "a.tar", member))), BASE)
-    assert images[0].labels == [-1]
+    assert images[0].conditions["labels"].tolist() == [-1]
 
 
 def test_a_class_that_the_stage_does_not_know_is_refused(pictures):
-    few = LabelVocabulary({"class": ["blue", "red"]})
-    images = TrainingImages(FolderSource(pictures), BASE, labels=few)
+    few = Contract(Space(size_px=16), (Labels(fields={"class": ["blue", "red"]}),))
+    images = TrainingImages(FolderSource(pictures), few)
     with pytest.raises(CascadeError, match="unknown class 'red-dot': did you mean 'red'"):
         [images[position] for position in range(18)]
 
@@ -308,7 +414,7 @@ def test_a_class_that_the_stage_does_not_know_is_refused(pictures):
 # ---- images that do not do ----------------------------------------------------------------------
 
 
-def first_of(path, contract=BASE) -> None:
+def first_of(path, contract=UNLABELLED) -> None:
     images = TrainingImages(FolderSource(path), contract)
     next(islice(load_batches(images, PositionBatches(0, 1, 1)), 1))
 
@@ -325,7 +431,7 @@ def test_an_unreadable_image_is_named(tmp_path, pictures, damage):
 
 def test_an_unreadable_image_is_named_from_a_data_worker_too(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
-    images = TrainingImages(FolderSource(tmp_path), BASE)
+    images = TrainingImages(FolderSource(tmp_path), UNLABELLED)
     with pytest.raises(DataError, match=r"x\.png: not a readable image") as error:
         list(load_batches(images, PositionBatches(0, 2, 1), workers=1))
     assert "Traceback" not in str(error.value)
@@ -364,11 +470,11 @@ def test_the_next_readable_image_of_the_epoch_stands_in_for_a_broken_one(picture
         ahead = next(n for n in range(18) if order[(place + n) % 18] not in BROKEN)
         sample, stand_in = replaced[position], plain[epoch * 18 + (place + ahead) % 18]
         assert sample.image.equal(stand_in.image)
-        assert sample.labels == stand_in.labels
+        assert sample.conditions["labels"].equal(stand_in.conditions["labels"])
         assert sample.seed == plain[position].seed  # or one step would see one seed twice
         reasons = [reason.removeprefix(f"{partly_broken}/") for reason in sample.broken]
-        wanted = [order[(place + n) % 18] for n in range(ahead)]
-        assert [reason.partition(":")[0] for reason in reasons] == wanted
+        names_before = [order[(place + n) % 18] for n in range(ahead)]
+        assert [reason.partition(":")[0] for reason in reasons] == names_before
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -458,7 +564,9 @@ def test_moving_a_batch_keeps_what_it_holds(pictures):
     batch = batches(training_images(FolderSource(pictures)))[0]
     assert same(batch.to("cpu"), batch)
     moved = batch.to("meta")
-    assert moved.images.device.type == moved.low_res.device.type == "meta"
+    assert moved.conditions.keys() == {"labels", "low_resolution"}
+    for tensor in (moved.images, *moved.conditions.values()):
+        assert tensor.device.type == "meta"
     assert len(moved) == 6
     assert moved.seeds == batch.seeds
 
@@ -466,5 +574,5 @@ def test_moving_a_batch_keeps_what_it_holds(pictures):
 def test_bytes_of_the_pixels_come_through_unchanged_at_the_stage_s_own_size(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    image = TrainingImages(FolderSource(tmp_path), BASE, flip=False)[0].image
+    image = TrainingImages(FolderSource(tmp_path), UNLABELLED, flip=False)[0].image
     assert np.array_equal(to_uint8(image).permute(1, 2, 0).numpy(), pixels)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cascade.resizing import quantise, resize
-from cascade.contract import Contract
 from cascade.conditioning.batch import Batch
+from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.resizing import quantise, resize
 from cascade.sampling.settings import SamplingSettings
 from cascade.training.grids import draw_samples
 from cascade.training.meters import (

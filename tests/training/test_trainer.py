@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cascade.resizing import quantise
 from cascade.errors import CascadeError, DataError, OutputError
 from cascade.imaging.reading import read_image
 from cascade.recipe.reading import load_stage_recipe
+from cascade.resizing import quantise
 from cascade.stage import Stage
 from cascade.training import trainer as trainer_module
 from cascade.training.checkpoint import checkpoints
