@@ -20,13 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cascade.conditioning.batch import Batch
 from cascade.conditioning.inputs import Inputs
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.training_images import TrainingImages, as_float, epoch_order
 from cascade.diffusion.noise import SeededNoise, derive_seed
 from cascade.errors import CascadeError, ContractError
 from cascade.imaging.writing import to_uint8
-from cascade.resizing import resize
 from cascade.sampling.walk import Hooks, StartFrom
 from cascade.saving.atomic import atomic_file
 from cascade.saving.components import weights_digest
@@ -68,7 +68,9 @@ def generated_pool(
     with together():
         if images.contract.condition(condition) is None:
             raise ContractError(f"this stage has no condition {condition!r} to make images for.")
-        images.contract.check_follows(previous.contract, name="this", previous_name="generated_by")
+        images.contract.check_follows(
+            previous.contract, name="this stage", previous_name="the previous stage"
+        )
         made_from = _fingerprint(previous, images, strength)
         for file in folder.glob("*.safetensors"):
             _check_made_from(file, made_from)
@@ -108,12 +110,10 @@ def _make_part(
     seeds = [derive_seed(images.seed, "generated", place) for place in places]
     small = [sized.smaller[condition] for _, sized, _ in chosen]
     real = torch.stack([as_float(each) for each in small]).to(previous.device)
-    inputs = _annotations(previous, images, indices)
+    inputs = previous.contract.inputs_of(Batch(images=real, seeds=tuple(seeds)))
+    inputs = Inputs({**inputs.values, **_annotations(previous, images, indices)})
     hooks = Hooks()
-    if previous.contract.needs_image:
-        (space,) = previous.contract.image_spaces
-        inputs = inputs.with_value("image", resize(real, space.size, space.resize_kernel))
-    else:
+    if not previous.contract.needs_image:
         low, high = strength
         share = SeededNoise([seeds[0]], "strength").uniform().item()
         hooks = Hooks(start_from=StartFrom(real, low + (high - low) * share))
@@ -121,19 +121,19 @@ def _make_part(
     return {"indices": torch.tensor(indices), "images": to_uint8(made).cpu()}
 
 
-def _annotations(previous: Stage, images: TrainingImages, indices: list[int]) -> Inputs:
-    """What the images' annotations say to the previous stage; "any" where it knows another name."""
-    named = [images.source.readable_labels(index) for index in indices]
-    return Inputs(
-        {
-            each.input_name: [
-                {f: label[f] for f, names in each.classes.items() if label.get(f) in names}
-                for label in named
-            ]
-            for each in previous.conditions
-            if each.classes
-        }
-    )
+def _annotations(
+    previous: Stage, images: TrainingImages, indices: list[int]
+) -> dict[str, list[dict[str, str]]]:
+    """The images' labels as inputs of the previous stage, without classes that it does not have."""
+    labels = [images.source.readable_labels(index) for index in indices]
+    return {
+        each.input_name: [
+            {f: label[f] for f, names in each.classes.items() if label.get(f) in names}
+            for label in labels
+        ]
+        for each in previous.conditions
+        if each.classes
+    }
 
 
 def _fingerprint(previous: Stage, images: TrainingImages, strength: tuple[float, float]) -> str:
@@ -151,13 +151,13 @@ def _check_made_from(file: Path, made_from: str) -> None:
     """Refuse a part that was made from something else; what cannot be read is made anew."""
     try:
         with safe_open(file, "pt") as opened:
-            recorded = (opened.metadata() or {}).get(MADE_FROM, made_from)  # older ones have none
+            recorded = (opened.metadata() or {}).get(MADE_FROM)
     except (SafetensorError, OSError):
         return
     if recorded != made_from:
         raise CascadeError(
             f"the small images in {file.parent} were made by another stage, from other images or "
-            "with other condition.generated_strength; set this back or use a new --out."
+            "with another strength; set this back, or use another folder."
         )
 
 

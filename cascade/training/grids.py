@@ -33,6 +33,13 @@ def draw_samples(stage: Stage, batch: Batch, *, precision: Precision) -> Tensor:
     return stage.run(range(len(batch)), stage.contract.inputs_of(batch), run=run)
 
 
+def grid_columns(stage: Stage) -> list[str]:
+    """What a grid shows for every sample, in order: inputs that are images, `sample`, `truth`."""
+    slots = stage.contract.slots
+    inputs = [each.input_name for each in stage.conditions if slots[each.name].channels > 0]
+    return [*inputs, "sample", "truth"] if inputs else ["sample"]
+
+
 def sample_grid(stage: Stage, batch: Batch, samples: Tensor) -> Image.Image:
     """Lay out samples.
 
@@ -42,16 +49,16 @@ def sample_grid(stage: Stage, batch: Batch, samples: Tensor) -> Image.Image:
         samples: (B, C, H, W) in [-1, 1].
 
     Returns:
-        One picture. If the stage takes images, it shows what it takes, the sample and the truth
-        side by side. Of images that are neither grey nor RGB, the first channel is shown.
+        One picture, with the columns of `grid_columns` side by side for every sample. Of images
+        that are neither grey nor RGB, the first channel is shown.
     """
-    inputs = stage.contract.inputs_of(batch).values.values()
-    images = [each for each in inputs if isinstance(each, Tensor) and each.ndim == 4]
-    if not images:
+    names = grid_columns(stage)
+    if len(names) == 1:
         return contact_sheet(_rgb(samples))
+    inputs = stage.contract.inputs_of(batch)
+    images = {"sample": samples, "truth": batch.images} | {n: inputs.get(n) for n in names[:-2]}
     size = (batch.images.shape[-2], batch.images.shape[-1])
-    columns = [nn.functional.interpolate(_rgb(image), size=size) for image in images]
-    columns += [_rgb(samples), _rgb(batch.images)]
+    columns = [nn.functional.interpolate(_rgb(images[name]), size=size) for name in names]
     count = len(columns)
     return contact_sheet(
         torch.stack(columns, dim=1).flatten(0, 1), columns=6 // count * count or count

@@ -25,16 +25,14 @@ from cascade.errors import WeightsError
 from cascade.saving.atomic import atomic_file
 from cascade.saving.components import read_json
 from cascade.stage import Stage
+from cascade.training.grids import grid_columns
 
 PACKAGES = ("cascade-diffusion", "torch", "diffusers", "accelerate")
 
 
-class _Contract(TypedDict):
-    size_px: int
-
-
 class _Stage(TypedDict):
-    contract: _Contract
+    takes: str
+    gives: str
     network: str
     parameters: int
     prediction: str
@@ -58,6 +56,7 @@ class _About(TypedDict, total=False):
 
     id: str
     stage: _Stage
+    grid: list[str]
     data: _Data
     parts: list[_Part]
     broken: list[str]
@@ -106,13 +105,14 @@ def begin_part(
     return {
         "id": about.get("id") or secrets.token_hex(6),
         "stage": describe_stage(stage),
+        "grid": grid_columns(stage),
         "data": describe_data(images),
         "parts": [*earlier, part],
     }
 
 
 def describe_stage(stage: Stage) -> dict[str, Any]:
-    """What it takes and gives, network, number of parameters, and prediction."""
+    """Describe a stage: what it takes and gives, its network, parameters and prediction."""
     summary = stage.summary()
     return {
         "takes": summary.takes,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -73,8 +72,9 @@ def render(run: RunRecord) -> str:
 
 def _facts(run: RunRecord) -> Html:
     stage, parts = run.about.get("stage", {}), run.about.get("parts", [])
-    values = {"Stage": _describe_contract(stage.get("contract", {}))}
+    values = {"Stage": "unknown"}
     if stage:
+        values["Stage"] = f"{stage['takes']} → {stage['gives']}"
         values["Network"] = f"{stage['network']}, {stage['parameters'] / 1e6:.2f} M parameters"
         values["Predicts"] = stage["prediction"]
     values["Images seen"] = f"{run.images_seen:,}{_remainder(run)}"
@@ -95,27 +95,14 @@ def _remainder(run: RunRecord) -> str:
     return f" of {total:,}; not finished, the same command resumes it"
 
 
-def _describe_contract(contract: Mapping[str, Any]) -> str:
-    if not contract:
-        return "unknown"
-    size = contract["size_px"]
-    if contract.get("low_res_px"):
-        return f"upsampler, {contract['low_res_px']} → {size} px"
-    return f"colours of grey pictures, {size} px" if _takes_image(contract) else f"base, {size} px"
-
-
-def _takes_image(contract: Mapping[str, Any]) -> bool:
-    """Whether the stage is conditioned on an image."""
-    return bool(contract.get("low_res_px")) or contract.get("takes") == "grey"
-
-
 def _samples(run: RunRecord) -> Html:
     grids = [grid for images in _spread(sorted(run.grids)) for grid in _grid(run, images)]
     if not grids:
         return Html("")
     text = "Drawn with averaged weights, always from the same seeds and labels."
-    if _takes_image(run.about.get("stage", {}).get("contract", {})):
-        text += " In threes: the input, the sample, the truth."
+    columns = run.about.get("grid", [])
+    if len(columns) > 1:
+        text += f" In groups of {len(columns)}: {', '.join(columns)}."
     return joined(side_by_side(grids), note(text))
 
 

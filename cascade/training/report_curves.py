@@ -10,12 +10,14 @@ from cascade.reporting.page import Html, joined, note, side_by_side
 from cascade.training.meters import CHANNELS, LOG_SNRS
 from cascade.training.run_record import RunRecord
 
+NOT_METERS = ("images", "seconds", "kind")
+GENERAL_METERS = ("loss_at_log_snr_", "colour_mean_", "colour_spread_")
 METERS_NOTE = (
     "Measured with averaged weights on the images and seeds of the samples above. Loss: at fixed "
     "noise levels, from little noise (+7) to much (-7). Drift: samples minus truth, over all "
-    "pixels; for a base stage the truth is training images with the same labels."
+    "pixels; without an input image the truth is training images with the same labels. Other "
+    "meters: how far samples are from their inputs."
 )
-CONSISTENCY_NOTE = " Consistency: the downscaled samples compared with their low-resolution input."
 
 
 def training_curves(run: RunRecord) -> Html:
@@ -42,35 +44,46 @@ def _step_chart(run: RunRecord, key: str, title: str, **options: Any) -> Html:
 
 
 def meter_curves(run: RunRecord) -> Html:
-    """Loss by noise level, consistency and colour drift over the images seen."""
-    consistency = line_chart(
-        [_series(run.meters, "low_res_consistency")],
-        title="Low-resolution consistency, squared 8-bit units",
-        **_axis(run),
-        log=True,
-    )
+    """Loss by noise level, the meters of conditions, and colour drift over the images seen."""
     charts = [
         _loss_chart(run),
-        consistency,
+        *(_condition_chart(run, key) for key in _condition_meters(run)),
         _drift_chart(run, "colour_mean", "Mean of colours"),
         _drift_chart(run, "colour_spread", "Spread of colours"),
     ]
     if not any(charts):
         return Html("")
-    text = METERS_NOTE + (CONSISTENCY_NOTE if consistency else "")
-    return joined(side_by_side([chart for chart in charts if chart]), note(text))
+    return joined(side_by_side([chart for chart in charts if chart]), note(METERS_NOTE))
+
+
+def _condition_meters(run: RunRecord) -> list[str]:
+    """The meters that the stage's conditions named, such as `low_res_consistency`."""
+    keys = {key for line in run.meters for key in line}
+    return sorted(key for key in keys - {*NOT_METERS} if not key.startswith(GENERAL_METERS))
+
+
+def _condition_chart(run: RunRecord, key: str) -> Html:
+    title = key.replace("_", " ").capitalize()
+    return line_chart([_series(run.meters, key)], title=title, **_axis(run), log=True)
 
 
 def _loss_chart(run: RunRecord) -> Html:
     levels = [
-        _series(run.meters, f"loss_at_log_snr_{level:+d}", f"{level:+d}", _shade(number))
+        _series(
+            run.meters, f"loss_at_log_snr_{level:+d}", f"{level:+d}", _shade(number, len(LOG_SNRS))
+        )
         for number, level in enumerate(LOG_SNRS)
     ]
     return line_chart(levels, title="Loss by log-SNR", **_axis(run), log=True)
 
 
 def _drift_chart(run: RunRecord, key: str, title: str) -> Html:
-    series = [_series(run.meters, f"{key}_{name}", name, f"var(--{name})") for name in CHANNELS]
+    keys = list(dict.fromkeys(k for line in run.meters for k in line if k.startswith(f"{key}_")))
+    names = [each.removeprefix(f"{key}_") for each in keys]
+    series = [
+        _series(run.meters, each, name, _channel_colour(name, number, len(names)))
+        for number, (each, name) in enumerate(zip(keys, names, strict=True))
+    ]
     return line_chart(series, title=f"{title}: drift, 8-bit units", **_axis(run), include=(0,))
 
 
@@ -90,6 +103,10 @@ def _axis(run: RunRecord) -> dict[str, Any]:
     return {"x_label": "images seen", "x_end": run.images_seen}
 
 
-def _shade(number: int) -> str:
-    """From warm at little noise to cold at much; readable on light and dark backgrounds."""
-    return f"hsl({20 + 230 * number / (len(LOG_SNRS) - 1):.0f} 60% 50%)"
+def _channel_colour(name: str, number: int, count: int) -> str:
+    return f"var(--{name})" if name in CHANNELS else _shade(number, count)
+
+
+def _shade(number: int, count: int) -> str:
+    """From warm for the first line to cold for the last; readable on light and dark backgrounds."""
+    return f"hsl({20 + 230 * number / max(1, count - 1):.0f} 60% 50%)"

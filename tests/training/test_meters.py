@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cascade.conditioning.batch import Batch
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.resizing import quantise, resize
 from cascade.sampling.settings import SamplingSettings
+from cascade.space import Space
 from cascade.training.grids import draw_samples
 from cascade.training.meters import (
     LOG_SNRS,
     colour_drift,
     loss_by_noise_level,
-    low_res_consistency,
     measure,
     nearest_timestep,
 )
@@ -33,10 +37,7 @@ class Answer(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.x0 = x0
 
-    def seen(self, conditions):
-        return conditions
-
-    def forward(self, x_t: Tensor, t: Tensor, conditions: object) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, signals: object) -> Tensor:
         return self.x0 + 0 * self.weight
 
 
@@ -48,17 +49,18 @@ def batch() -> Batch:
     return Batch(
         images=images,
         seeds=(1, 2, 3, 4),
-        labels=torch.zeros(4, 2, dtype=torch.long),
-        low_res=quantise(resize(images, (16, 16), "bicubic")),
+        conditions={
+            "labels": torch.zeros(4, 2, dtype=torch.long),
+            "low_resolution": quantise(resize(images, (16, 16), "bicubic")),
+        },
     )
 
 
 def knowing(stage, answer: Tensor, **process):
     """The stage with a network that answers x0."""
-    stage.process = NoiseProcess(NoiseSchedule(train_steps=100), prediction="x0", **process)
-    stage.sampling = SamplingSettings(steps=4, guidance=1.0, augmentation_level=0.0)
-    stage.network = Answer(answer)
-    return stage
+    process = NoiseProcess(NoiseSchedule(train_steps=100), prediction="x0", **process)
+    sampling = SamplingSettings(steps=4, guidance=1.0, augmentation_level=0.0)
+    return DiffusionStage(Answer(answer), process, stage.contract, sampling=sampling)
 
 
 def test_a_stage_that_answers_the_truth_has_neither_drift_nor_inconsistency(upsampler, batch):
@@ -89,12 +91,30 @@ def test_drift_is_told_by_channel_and_spread_by_its_own_scale(batch):
 
 
 def test_detail_that_downscaling_removes_is_consistent(batch):
-    contract = Contract(size_px=32, low_res_px=16, resize_kernel="area")
+    condition, space = LowResolution(size_px=16), Space(size_px=32, resize_kernel="area")
     small = quantise(resize(batch.images, (16, 16), "area"))
     enlarged = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
     detail = 0.2 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16)
-    assert low_res_consistency(enlarged + detail, small, contract) == pytest.approx(0, abs=1e-6)
-    assert low_res_consistency(enlarged.flip(-1), small, contract) > 1
+    key = "low_res_consistency"
+    assert condition.deviation(enlarged + detail, small, space)[key] == pytest.approx(0, abs=1e-6)
+    assert condition.deviation(enlarged.flip(-1), small, space)[key] > 1
+
+
+def test_each_condition_names_its_own_figure_and_others_none(base_stage, colouriser, batch):
+    for stage in (base_stage, colouriser):
+        small = replace(batch, images=batch.images[..., :16, :16])
+        samples = draw_samples(stage, small, precision="fp32")
+        assert "low_res_consistency" not in measure(stage, small, samples)
+
+
+def test_channels_that_are_not_colours_are_numbered():
+    stage = DiffusionStage(
+        Answer(torch.zeros(2, 5, 8, 8)), NoiseProcess(NoiseSchedule()), Contract(Space(size_px=8, channels=5))
+    )
+    truth = torch.zeros(2, 5, 8, 8)
+    offsets = torch.arange(5.0).view(1, 5, 1, 1) * UNIT
+    values = measure(stage, Batch(images=truth, seeds=(0, 1)), truth + offsets)
+    assert [values[f"colour_mean_{n}"] for n in range(5)] == pytest.approx(range(5), abs=1e-3)
 
 
 def test_the_loss_at_each_level_is_that_of_its_timestep(upsampler, batch):
@@ -112,8 +132,8 @@ def test_the_loss_at_each_level_is_that_of_its_timestep(upsampler, batch):
 @pytest.mark.parametrize("log_snr", LOG_SNRS)
 def test_levels_are_the_same_for_every_schedule(options, log_snr):
     schedule = NoiseSchedule(train_steps=1000, **options)
-    found = 2 * float(schedule.log_alpha_sigma[nearest_timestep(schedule, log_snr)])
-    assert found == pytest.approx(log_snr, abs=0.4)
+    nearest = 2 * float(schedule.log_alpha_sigma[nearest_timestep(schedule, log_snr)])
+    assert nearest == pytest.approx(log_snr, abs=0.4)
 
 
 def test_a_stage_measures_the_same_every_time_and_its_training_is_left_alone(upsampler, batch):

@@ -8,7 +8,6 @@ import torch
 from torch.optim import AdamW, Muon
 
 from cascade.building.stages import build_stage
-from cascade.conditioning.labels import LabelVocabulary
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.stage import Stage
@@ -23,7 +22,7 @@ SETTINGS = TrainingSettings(
 @pytest.fixture
 def transformer_stage() -> Stage:
     recipe = load_stage_recipe(find_recipe("tiny-16", "stages"))
-    return build_stage(recipe, LabelVocabulary({"class": ["a", "b"]}))
+    return build_stage(recipe, lambda fields: {"class": ["a", "b"]})
 
 
 # ---- which parameters ---------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_a_report_tells_stage_data_recipe_and_versions(run):
 
     text = Reader((run / "report.html").read_text()).text
     for words in (
-        "base, 16 px",
+        "noise → 16 px",
         "transformer, 0.2",
         "Images 18",
         "class: 3 names blue 6 red 6 red-dot 6",
@@ -148,6 +148,7 @@ def test_damaged_files_are_left_out(run):
         "{",
         json.dumps(about | {"parts": [{"command": "mine"}]}),
         json.dumps(about | {"stage": {"network": 3}}),
+        json.dumps(about | {"grid": "all"}),
         json.dumps(about | {"data": "photographs"}),
         json.dumps(about | {"broken": 2}),
     )
@@ -167,9 +168,9 @@ def test_of_many_grids_the_first_a_few_and_the_last_are_shown(run):
 def test_an_upsampler_s_report_shows_its_consistency(make_trainer, tmp_path):
     make_trainer(tmp_path, "train.images=32", *SAMPLES, recipe="tiny-16-to-32").run()
     text = Reader((tmp_path / "report.html").read_text()).text
-    assert "upsampler, 16 → 32 px" in text
-    assert "Low-resolution consistency" in text
-    assert "In threes: the input, the sample, the truth" in text
+    assert "Stage 16 px → 32 px" in text
+    assert "Low res consistency" in text
+    assert "In groups of 3: image, sample, truth." in text
 
 
 def test_the_command_makes_a_report_anew_or_says_what_is_missing(command, run, tmp_path):

@@ -9,13 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cascade.errors import CascadeError, DataError, OutputError
+from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import CascadeError, DataError, OutputError, WeightsError
 from cascade.imaging.reading import read_image
 from cascade.recipe.reading import load_stage_recipe
 from cascade.resizing import quantise
 from cascade.stage import Stage
+from cascade.stage_kinds import load_stage
 from cascade.training import trainer as trainer_module
 from cascade.training.checkpoint import checkpoints
+from cascade.training.objectives.denoising import Denoising
 from cascade.training.trainer import Trainer
 
 
@@ -53,7 +56,7 @@ def test_a_run_learns_and_leaves_its_averaged_weights(make_trainer, tmp_path):
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [{**line, "total": 640} for line in log] == lines
     assert same(weights(stage), trainer.state.ema.shadow_params)
-    saved = Stage.from_pretrained(tmp_path / "stage")
+    saved = load_stage(tmp_path / "stage")
     assert same(weights(saved), trainer.state.ema.shadow_params)
     assert not same(weights(saved), weights(trainer.state.stage))
 
@@ -86,11 +89,11 @@ def test_data_workers_do_not_change_a_run(make_trainer, tmp_path):
     [
         ("tiny-16", ["train.optimiser=adamw", "train.weight_decay=0.1"]),
         ("tiny-16", ["train.optimiser=muon", "train.accumulation_steps=2"]),
-        ("tiny-16-to-32", ["condition.blur_probability=0.5", "condition.image_drop=0.2"]),
+        ("tiny-16-to-32", [f"condition.low_resolution.{v}" for v in ("blur_probability=0.5", "drop=0.2")]),
         ("tiny-16-to-32", ["train.optimiser=muon"]),
     ],
 )
-def test_a_resumed_run_equals_one_without_a_gap_bit_by_bit(  # trap 27
+def test_a_resumed_run_equals_one_without_a_gap_bit_by_bit(
     make_trainer, tmp_path, recipe, overrides
 ):
     whole = make_trainer(tmp_path / "whole", *overrides, recipe=recipe)
@@ -139,7 +142,7 @@ def test_a_longer_run_goes_on_from_a_finished_one(make_trainer, tmp_path):
         ("train.batch_size=8", "train.batch_size=16 (now 8)"),
         ("train.seed=1", "train.seed=0 (now 1); set this back, or use another folder"),
         ("diffusion.prediction=v", "stage.process.prediction=x0 (now v)"),
-        ("condition.label_drop=0.2", "stage.label_drop=0.1 (now 0.2)"),
+        ("condition.labels.drop=0.2", "stage.contract.conditions.labels.drop=0.1 (now 0.2)"),
         ("data.flip=false", "data.flip=True (now False)"),
         ("network.width=128", "network.width=64 (now 128); set this back, or use another folder"),
         ("name=other network.width=128", "belongs to another stage; use another folder"),
@@ -161,7 +164,8 @@ def test_classes_of_the_same_number_but_other_names_make_another_run(
     make_trainer(tmp_path / "run", "train.images=32").run()
     shutil.copytree(pictures, tmp_path / "data")
     (tmp_path / "data" / "blue").rename(tmp_path / "data" / "azure")
-    with pytest.raises(CascadeError, match=r"stage\.labels\.class=\['blue', .*\(now \['azure'"):
+    words = r"stage\.contract\.conditions\.labels\.fields\.class=\['blue', .*\(now \['azure'"
+    with pytest.raises(CascadeError, match=words):
         make_trainer(tmp_path / "run", f"data.path={tmp_path / 'data'}")
 
 
@@ -254,7 +258,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(make_trainer
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
-def test_the_average_counts_optimiser_steps_and_warms_up(  # trap 25
+def test_the_average_counts_optimiser_steps_and_warms_up(
     make_trainer, tmp_path, monkeypatch, accumulation
 ):
     monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 1)
@@ -276,14 +280,14 @@ def test_the_average_counts_optimiser_steps_and_warms_up(  # trap 25
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
 
 
-def test_samples_are_made_with_the_averaged_weights(make_trainer, tmp_path, monkeypatch):  # trap 26
+def test_samples_are_made_with_the_averaged_weights(make_trainer, tmp_path, monkeypatch):
     used = []
 
-    def sample(stage, seeds, *, plain=Stage.sample, **options):
+    def run(stage, *arguments, plain=DiffusionStage.run, **options):
         used.append(weights(stage))
-        return plain(stage, seeds, **options)
+        return plain(stage, *arguments, **options)
 
-    monkeypatch.setattr(Stage, "sample", sample)
+    monkeypatch.setattr(DiffusionStage, "run", run)
     trainer = make_trainer(
         tmp_path, "train.images=64", "train.sample_every_images=64", "sampling.steps=2"
     )
@@ -309,19 +313,20 @@ def test_a_grid_of_an_upsampler_shows_input_sample_and_truth(make_trainer, tmp_p
     image = read_image(grid)
     assert image.shape == (3, 32, 6 * 34 - 2)
     for place in range(2):
-        shown = trainer.images[place]
+        sample = trainer.images[place]
         left = place * 3 * 34
-        enlarged = quantise(shown.low_res).repeat_interleave(2, 1).repeat_interleave(2, 2)
-        for column, wanted in ((0, enlarged), (2, shown.image)):
+        low_res = quantise(sample.conditions["low_resolution"])
+        enlarged = low_res.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        for column, expected in ((0, enlarged), (2, sample.image)):
             at = left + column * 34
-            assert (image[:, :, at : at + 32] - wanted).abs().max() < 0.5 / 127.5
+            assert (image[:, :, at : at + 32] - expected).abs().max() < 0.5 / 127.5
 
 
 # ---- steps --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("accumulation", [2, 3, 16])  # of 16 images; 3 leaves a smaller part
-def test_accumulated_gradients_are_those_of_one_batch(  # trap 28
+def test_accumulated_gradients_are_those_of_one_batch(
     make_trainer, tmp_path, monkeypatch, accumulation
 ):
     gradients: list[list[torch.Tensor]] = []
@@ -348,7 +353,7 @@ def test_accumulated_gradients_are_those_of_one_batch(  # trap 28
         (16, 1, [16, 32, 48, 64, 80]),
     ],
 )
-def test_checkpoints_come_when_a_multiple_is_passed_and_at_the_end(  # trap 29
+def test_checkpoints_come_when_a_multiple_is_passed_and_at_the_end(
     make_trainer, tmp_path, batch_size, every, wanted
 ):
     make_trainer(
@@ -388,17 +393,17 @@ def not_finite(monkeypatch):
 
     def make(*numbers: int) -> None:
         counter = itertools.count()
-        plain = Stage.loss
+        plain = Denoising.loss
 
-        def loss(stage, batch):
-            return plain(stage, batch) * (math.nan if next(counter) in numbers else 1)
+        def loss(objective, stage, batch):
+            return plain(objective, stage, batch) * (math.nan if next(counter) in numbers else 1)
 
-        monkeypatch.setattr(Stage, "loss", loss)
+        monkeypatch.setattr(Denoising, "loss", loss)
 
     return make
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(  # trap 36
+def test_a_step_that_is_not_finite_is_skipped_and_counted(
     make_trainer, tmp_path, not_finite
 ):
     not_finite(2, 3, 7)
