@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,13 @@ from cascade.saving.atomic import check_writable_folder
 from cascade.saving.hub import download
 
 INDEX = "model_index.json"
+PIPELINE_ENTRIES = (INDEX, "pipeline.py", "pipeline.yaml", "README.md", "stages")
+PIPELINE_FILE = '''"""Where diffusers finds the class of this folder: trust_remote_code=True."""
+
+from cascade import CascadePipeline
+
+__all__ = ["CascadePipeline"]
+'''
 NO_ID = ("/", ".", "~", "pipelines/")  # how names of folders begin
 
 
@@ -93,3 +101,16 @@ def changeable_folder(name: str) -> Path:
         )
     check_writable_folder(folder)
     return folder
+
+
+def write_index(folder: Path) -> None:
+    """Write the files by which diffusers finds the class of a saved pipeline, and its parts."""
+    from diffusers import __version__
+
+    index = {
+        "_class_name": ["pipeline", "CascadePipeline"],
+        "_diffusers_version": __version__,
+        "stages": ["cascade.chain", "StageChain"],
+    }
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (folder / "pipeline.py").write_text(PIPELINE_FILE, encoding="utf-8")
