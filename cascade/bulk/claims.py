@@ -1,8 +1,8 @@
 """Who works on what, among processes that share a folder of results.
 
-Every task is one byte of a common lock file, found by a hash of its name, and whoever holds the
+Every job is one byte of a common lock file, found by a hash of its name, and whoever holds the
 POSIX record lock on that byte works on it. The system takes the locks back together with the
-process, however that ends, so the task of a killed process is free at once; they also work between
+process, however that ends, so the job of a killed process is free at once; they also work between
 machines that share a file system. Byte 0 is held by all that are at work, so that the first to come
 and the last to go know that they are.
 """
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Claims:
-    """Locks on the tasks of a folder; where there are none to be had, everything is free.
+    """Locks on the jobs of a folder; where there are none to be had, everything is free.
 
     Args:
         file: the lock file; it must be opened nowhere else in this process, because the system
@@ -68,11 +68,11 @@ class Claims:
         return self._lock(PRESENCE, shared=False)
 
     def take(self, key: str) -> bool:
-        """Claim a task: whether nobody else has."""
+        """Claim a job: whether nobody else has."""
         return self._lock(_place(key), shared=False)
 
     def give_back(self, key: str) -> None:
-        """Let others have a task."""
+        """Let others have a job."""
         self._unlock(_place(key))
 
     def close(self) -> None:
@@ -102,6 +102,6 @@ class Claims:
 
 
 def _place(key: str) -> int:
-    """A byte from 1 on; two of a million tasks share one with a chance of 1 to 10 million."""
+    """A byte from 1 on; two of a million jobs share one with a chance of 1 to 10 million."""
     number = int.from_bytes(hashlib.sha256(os.fsencode(key)).digest()[:8], "big")
     return 1 + (number >> 2)

@@ -14,7 +14,7 @@ import torch
 
 from cascade import __version__
 from cascade.bulk.inputs import Found, find_inputs
-from cascade.bulk.tasks import ImageFormat, is_file_name, plan_tasks
+from cascade.bulk.jobs import ImageFormat, is_file_name, plan_jobs
 from cascade.bulk.work import Bulk, Method, Moment
 from cascade.devices import find_device
 from cascade.errors import ContractError
@@ -150,14 +150,14 @@ def prepare_colouring(
 
 
 class _Plan:
-    """A request with its inputs found and its tasks checked."""
+    """A request with its inputs found and its jobs checked."""
 
     def __init__(self, request: Request, seeds: Sequence[int]) -> None:
         self.request = request
         as_file = is_file_name(request.out, request.inputs)
         self.folder = None if as_file else request.out
         self.found = find_inputs(request.inputs, results=self.folder)
-        self.tasks, self.variants = plan_tasks(
+        self.jobs, self.variants = plan_jobs(
             self.found.pictures,
             request.out,
             as_file=as_file,
@@ -196,7 +196,7 @@ class _Plan:
 
     def bulk(self, method: Method, report: Report | None) -> Bulk:
         check_writable_folder(self.folder or self.request.out.parent)
-        return Bulk(self.tasks, method, self.folder, variants=self.variants, report=report)
+        return Bulk(self.jobs, method, self.folder, variants=self.variants, report=report)
 
 
 def _own_device(name: str | None) -> torch.device:

@@ -27,7 +27,7 @@ class Ledger:
 
     Attributes:
         made: the last line of each result that was ever made or found, by its key.
-        now: the last line of each task, by its key and what was wanted, since work was begun by the
+        now: the last line of each job, by its key and what was wanted, since work was begun by the
             first process now at work.
 
     Raises:
@@ -48,7 +48,7 @@ class Ledger:
         self._append({"event": "started"})
 
     def add(self, event: Event, key: str, wanted: str, values: Mapping[str, Any]) -> None:
-        """Say what became of a task.
+        """Say what became of a job.
 
         Args:
             event: what.

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from cascade.bulk.claims import Claims
+from cascade.bulk.jobs import Job, Variants
 from cascade.bulk.ledger import Event, Ledger
 from cascade.bulk.records import INPUT, described, difference, fingerprint, recorded
 from cascade.bulk.sheets import Before, write_comparison, write_variants
-from cascade.bulk.tasks import Task, Variants
 from cascade.errors import CascadeError, OutputError
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
@@ -82,7 +82,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of all tasks.
+    """What became of all jobs.
 
     Attributes:
         made: by all processes that were at work together.
@@ -98,14 +98,14 @@ class Summary:
 
 
 class Bulk:
-    """Works through tasks, together with all processes that have the same folder of results.
+    """Works through jobs, together with all processes that have the same folder of results.
 
     What failed is left behind, and tried again when no process is at work any more and a new one
     begins. A process ends when everything is finished, so that it can take up what others, killed
     meanwhile, had begun.
 
     Args:
-        tasks: to work on.
+        jobs: to work on.
         method: how.
         variants: sheets to write of them.
         folder: of the results, where ledger and locks are kept; None for a single file, which is
@@ -115,14 +115,14 @@ class Bulk:
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        jobs: Sequence[Job],
         method: Method,
         folder: Path | None,
         *,
         variants: Sequence[Variants] = (),
         report: Callable[[Moment], None] | None = None,
     ) -> None:
-        self.tasks = tasks
+        self.jobs = jobs
         self.method = method
         self.folder = folder
         self.variants = variants
@@ -132,16 +132,16 @@ class Bulk:
         self.ledger = Ledger(self._hidden("jsonl"))
 
     def run(self) -> Summary:
-        """Work until all tasks are finished.
+        """Work until all jobs are finished.
 
         Raises:
             NothingCanBeWrittenError: if the disk is full; what was made is kept.
             OutputError: if ledger, locks or a sheet of variants cannot be written.
         """
         with self._among_others() as claims:
-            waiting = list(self.tasks)
+            waiting = list(self.jobs)
             while waiting:
-                waiting = [task for task in waiting if not self._settle(task, claims)]
+                waiting = [job for job in waiting if not self._settle(job, claims)]
                 if waiting:
                     time.sleep(WAIT_S)
                     self.ledger.refresh()
@@ -151,21 +151,21 @@ class Bulk:
         return self.summary()
 
     def summary(self) -> Summary:
-        """What has become of the tasks so far."""
-        ends = [self.ledger.now.get(self._wanted(task), {}) for task in self.tasks]
+        """What has become of the jobs so far."""
+        ends = [self.ledger.now.get(self._wanted(job), {}) for job in self.jobs]
         events = [end.get("event") for end in ends]
         return Summary(
             made=events.count("made"),
             before=len(self._before) + events.count("found"),
             failed=[(end["name"], end["reason"]) for end in ends if end.get("event") == "failed"],
-            unfinished=sum(not self._is_settled(task) for task in self.tasks),
+            unfinished=sum(not self._is_settled(job) for job in self.jobs),
         )
 
-    def _is_settled(self, task: Task) -> bool:
-        if task.key in self._before:
+    def _is_settled(self, job: Job) -> bool:
+        if job.key in self._before:
             return True
-        end = self.ledger.now.get(self._wanted(task))
-        return end is not None and (end["event"] == "failed" or not _lacks_sheet(task))
+        end = self.ledger.now.get(self._wanted(job))
+        return end is not None and (end["event"] == "failed" or not _lacks_sheet(job))
 
     def _hidden(self, suffix: str) -> Path | None:
         name = f".cascade-{self.method.command}.{suffix}"
@@ -191,8 +191,8 @@ class Bulk:
     def _sweep(self) -> None:
         """Remove what killed processes left half-written, while nobody else writes."""
         names: dict[Path, set[str]] = {}
-        for task in self.tasks:
-            for path in (task.output, task.sheet):
+        for job in self.jobs:
+            for path in (job.output, job.sheet):
                 if path is not None:
                     names.setdefault(path.parent, set()).add(path.name)
         for each in self.variants:
@@ -200,28 +200,28 @@ class Bulk:
         for folder, written in names.items():
             remove_leftovers(folder, written)
 
-    # ---- one task -------------------------------------------------------------------------------
+    # ---- one job -------------------------------------------------------------------------------
 
-    def _settle(self, task: Task, claims: Claims) -> bool:
-        """Finish a task, unless another process is at it."""
-        if self._is_settled(task):
+    def _settle(self, job: Job, claims: Claims) -> bool:
+        """Finish a job, unless another process is at it."""
+        if self._is_settled(job):
             return True
-        if not claims.take(task.key):
+        if not claims.take(job.key):
             return False
         try:
             self.ledger.refresh()
-            if not self._is_settled(task):  # by another process, a moment ago
-                self._tell(task, 0.0)
-                self._tell(task, 0.0, self._try(task))
+            if not self._is_settled(job):  # by another process, a moment ago
+                self._tell(job, 0.0)
+                self._tell(job, 0.0, self._try(job))
         finally:
-            claims.give_back(task.key)
+            claims.give_back(job.key)
         return True
 
-    def _try(self, task: Task) -> str:
-        """Finish a task, well or not, and say what became of it."""
-        name = task.source.name
+    def _try(self, job: Job) -> str:
+        """Finish a job, well or not, and say what became of it."""
+        name = job.source.name
         try:
-            return self._finish(task)
+            return self._finish(job)
         except NothingCanBeWrittenError:
             raise
         except CascadeError as error:
@@ -231,40 +231,40 @@ class Bulk:
         except Exception as error:  # one odd picture does not end the night's work
             reason = f"unexpected {type(error).__name__}: {error}"
         reason = " ".join(reason.removeprefix(f"{name}: ").split())
-        self._before.discard(task.key)
-        self._add("failed", task, {"name": name, "reason": reason})
+        self._before.discard(job.key)
+        self._add("failed", job, {"name": name, "reason": reason})
         return f"failed: {name}: {reason}"
 
-    def _finish(self, task: Task) -> str:
-        said = "" if self._is_there(task) else self._make(task)
-        if task.sheet is not None and _is_older(task.sheet, task.output):
+    def _finish(self, job: Job) -> str:
+        said = "" if self._is_there(job) else self._make(job)
+        if job.sheet is not None and _is_older(job.sheet, job.output):
             write_comparison(
-                task.source.read(),
-                read_picture(task.output),
-                task.sheet,
+                job.source.read(),
+                read_picture(job.output),
+                job.sheet,
                 before=self.method.before,
-                caption=f"{self.method.settings['model']}, seed {task.seed}",
+                caption=f"{self.method.settings['model']}, seed {job.seed}",
             )
         return said
 
-    def _make(self, task: Task) -> str:
+    def _make(self, job: Job) -> str:
         begun = time.monotonic()
-        source, settings = described(task.source), self._settings(task)
-        picture = task.source.read()
-        self._check_can_be_written(picture, task.output)
+        source, settings = described(job.source), self._settings(job)
+        picture = job.source.read()
+        self._check_can_be_written(picture, job.output)
         result = self.method.make(
-            picture, task.seed, lambda done, total: self._tell(task, done / total)
+            picture, job.seed, lambda done, total: self._tell(job, done / total)
         )
         told = {**settings, INPUT: source["sha256"]}
         try:
-            write_picture(result, task.output, settings=told, metadata=self.method.metadata)
+            write_picture(result, job.output, settings=told, metadata=self.method.metadata)
         except OutputError as error:
-            if _fits_nothing_more(error, result, task.output.parent):
+            if _fits_nothing_more(error, result, job.output.parent):
                 raise NothingCanBeWrittenError(str(error)) from error
             raise
         took = time.monotonic() - begun
-        self._add("made", task, {**source, "seconds": round(took, 3), "settings": settings})
-        return f"{self.method.done}: {task.source.name} -> {task.output} ({took:.1f} s)"
+        self._add("made", job, {**source, "seconds": round(took, 3), "settings": settings})
+        return f"{self.method.done}: {job.source.name} -> {job.output} ({took:.1f} s)"
 
     def _check_can_be_written(self, picture: Picture, path: Path) -> None:
         """Check before the long work that the format can hold its result."""
@@ -276,60 +276,60 @@ class Bulk:
 
     def _show(self, variants: Variants, claims: Claims) -> None:
         """Write a sheet of variants, unless another process does or they are not all there."""
-        ends = [self.ledger.now.get(self._wanted(task), {}).get("event") for task in variants.tasks]
-        stale = any(_is_older(variants.sheet, task.output) for task in variants.tasks)
+        ends = [self.ledger.now.get(self._wanted(job), {}).get("event") for job in variants.jobs]
+        stale = any(_is_older(variants.sheet, job.output) for job in variants.jobs)
         if "failed" in ends or not stale or not claims.take(str(variants.sheet)):
             return
-        made = [(f"seed {task.seed}", read_picture(task.output)) for task in variants.tasks]
+        made = [(f"seed {job.seed}", read_picture(job.output)) for job in variants.jobs]
         write_variants(made, variants.sheet)
         claims.give_back(str(variants.sheet))
 
-    def _settings(self, task: Task) -> dict[str, Any]:
-        return {**self.method.settings, "seed": task.seed}
+    def _settings(self, job: Job) -> dict[str, Any]:
+        return {**self.method.settings, "seed": job.seed}
 
-    def _wanted(self, task: Task) -> tuple[str, str]:
-        """What the ledger knows the task by."""
-        if task.seed not in self._fingerprints:
-            self._fingerprints[task.seed] = fingerprint(self._settings(task))
-        return task.key, self._fingerprints[task.seed]
+    def _wanted(self, job: Job) -> tuple[str, str]:
+        """What the ledger knows the job by."""
+        if job.seed not in self._fingerprints:
+            self._fingerprints[job.seed] = fingerprint(self._settings(job))
+        return job.key, self._fingerprints[job.seed]
 
-    def _add(self, event: Event, task: Task, values: Mapping[str, Any]) -> None:
-        self.ledger.add(event, *self._wanted(task), values)
+    def _add(self, event: Event, job: Job, values: Mapping[str, Any]) -> None:
+        self.ledger.add(event, *self._wanted(job), values)
 
-    def _is_there(self, task: Task) -> bool:
+    def _is_there(self, job: Job) -> bool:
         """Whether the result is there already.
 
         Raises:
             OutputError: if something else is, which may not be replaced.
         """
-        if not os.path.lexists(task.output):
+        if not os.path.lexists(job.output):
             return False
-        if task.output.is_dir():
-            raise OutputError(f"{task.output} is a folder.")
-        settings, how = self._settings(task), "by something else"
-        line = self.ledger.made.get(task.key)
+        if job.output.is_dir():
+            raise OutputError(f"{job.output} is a folder.")
+        settings, how = self._settings(job), "by something else"
+        line = self.ledger.made.get(job.key)
         if line is not None:
-            how = difference(line, settings, task.source)
+            how = difference(line, settings, job.source)
             if not how:
-                if self._wanted(task) not in self.ledger.now:  # made now, but for its sheet
-                    self._before.add(task.key)
+                if self._wanted(job) not in self.ledger.now:  # made now, but for its sheet
+                    self._before.add(job.key)
                 return True
-        line = recorded(task.output)
+        line = recorded(job.output)
         if line is not None:
-            how = difference(line, settings, task.source)
+            how = difference(line, settings, job.source)
             if not how:
-                self._add("found", task, {**described(task.source), "settings": settings})
+                self._add("found", job, {**described(job.source), "settings": settings})
                 return True
         if not self.method.overwrite:
             raise OutputError(
-                f"{task.output} is there already, and was made {how}; --overwrite replaces it."
+                f"{job.output} is there already, and was made {how}; --overwrite replaces it."
             )
         return False
 
-    def _tell(self, task: Task, part: float, said: str = "") -> None:
+    def _tell(self, job: Job, part: float, said: str = "") -> None:
         if self.report is not None:
-            finished = min(len(self._before) + len(self.ledger.now), len(self.tasks))
-            self.report(Moment(finished, len(self.tasks), task.source.name, part, said))
+            finished = min(len(self._before) + len(self.ledger.now), len(self.jobs))
+            self.report(Moment(finished, len(self.jobs), job.source.name, part, said))
 
 
 def _fits_nothing_more(error: OutputError, picture: Picture, folder: Path) -> bool:
@@ -341,9 +341,9 @@ def _fits_nothing_more(error: OutputError, picture: Picture, folder: Path) -> bo
     return folder.is_dir() and shutil.disk_usage(folder).free < size_bytes
 
 
-def _lacks_sheet(task: Task) -> bool:
+def _lacks_sheet(job: Job) -> bool:
     """Whether a before/after sheet is wanted and missing, or of an earlier result."""
-    return task.sheet is not None and _is_older(task.sheet, task.output)
+    return job.sheet is not None and _is_older(job.sheet, job.output)
 
 
 def _is_older(path: Path, than: Path) -> bool:

@@ -58,7 +58,7 @@ def other(file):
     made.kill()
 
 
-def test_a_task_is_one_s_until_it_is_given_back_or_its_process_is_killed(file, other):
+def test_a_job_is_one_s_until_it_is_given_back_or_its_process_is_killed(file, other):
     claims = Claims(file)
     assert other.ask("take a.png") == "True"
     assert not claims.take("a.png")

@@ -41,7 +41,7 @@ def test_a_new_round_forgets_failures_and_keeps_results(file):
         assert list(each.made) == ["a.png"]
 
 
-def test_the_same_result_with_other_settings_is_another_task(file):
+def test_the_same_result_with_other_settings_is_another_job(file):
     ledger = Ledger(file)
     ledger.add("made", "a.png", "one", {})
     ledger.add("failed", "a.png", "other", {})

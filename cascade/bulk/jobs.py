@@ -18,13 +18,13 @@ SHEETS = "compare"
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """One result to make.
 
     Attributes:
         source: the picture that it is made from.
         output: the file to write.
-        key: `output` below the folder of the results, which names the task.
+        key: `output` below the folder of the results, which names the job.
         seed: to make it with.
         sheet: the before/after sheet to write beside it, if one is wanted.
     """
@@ -41,11 +41,11 @@ class Variants:
     """Results of one picture with several seeds, to be shown on one sheet.
 
     Attributes:
-        tasks: that make them.
+        jobs: that make them.
         sheet: the file to write.
     """
 
-    tasks: Sequence[Task]
+    jobs: Sequence[Job]
     sheet: Path
 
 
@@ -67,7 +67,7 @@ def is_file_name(out: Path, inputs: Sequence[str]) -> bool:
     return True
 
 
-def plan_tasks(
+def plan_jobs(
     pictures: Sequence[InputPicture],
     out: Path,
     *,
@@ -75,7 +75,7 @@ def plan_tasks(
     image_format: ImageFormat | None = None,
     seeds: Sequence[int] = (0,),
     compare: bool = False,
-) -> tuple[list[Task], list[Variants]]:
+) -> tuple[list[Job], list[Variants]]:
     """Say what to make.
 
     A result has the name and the format of its input, GIF, BMP and unknown suffixes excepted, which
@@ -91,7 +91,7 @@ def plan_tasks(
         compare: whether before/after sheets are wanted too.
 
     Returns:
-        The tasks, and the sheets of variants.
+        The jobs, and the sheets of variants.
 
     Raises:
         OutputError: if two results would have the same name, or one that of an input.
@@ -99,27 +99,27 @@ def plan_tasks(
     if as_file and image_format not in (None, FORMAT_OF_SUFFIX[out.suffix.lower()]):
         raise OutputError(f"{out} is not the name of a {image_format} file; change one of the two.")
     folder = out.parent if as_file else out
-    tasks, variants = [], []
+    jobs, variants = [], []
     for picture in pictures:
         place = PurePosixPath(out.name) if as_file else _place(picture.place, image_format)
         places = [place if len(seeds) == 1 else _renamed(place, f"seed{seed}") for seed in seeds]
         own = [
-            _task(picture, folder, each, seed, compare)
+            _job(picture, folder, each, seed, compare)
             for each, seed in zip(places, seeds, strict=True)
         ]
         if len(seeds) > 1:
             sheet = folder / _renamed(place, "variants").with_suffix(".png")
             variants.append(Variants(own, sheet))
-        tasks += own
-    _check_apart(tasks, variants)
-    return tasks, variants
+        jobs += own
+    _check_apart(jobs, variants)
+    return jobs, variants
 
 
-def _task(
+def _job(
     picture: InputPicture, folder: Path, place: PurePosixPath, seed: int, compare: bool
-) -> Task:
+) -> Job:
     sheet = folder / SHEETS / f"{place}.jpg" if compare else None
-    return Task(picture, folder / place, place.as_posix(), seed, sheet)
+    return Job(picture, folder / place, place.as_posix(), seed, sheet)
 
 
 def _renamed(place: PurePosixPath, ending: str) -> PurePosixPath:
@@ -138,11 +138,11 @@ def _place(place: PurePosixPath, image_format: ImageFormat | None) -> PurePosixP
     return place.with_name(f"{place.name}.png")
 
 
-def _check_apart(tasks: Sequence[Task], variants: Sequence[Variants]) -> None:
+def _check_apart(jobs: Sequence[Job], variants: Sequence[Variants]) -> None:
     """Check that no result or sheet takes the place of another or of an input."""
-    written = [(task.output, task.source.name) for task in tasks]
-    written += [(task.sheet, task.source.name) for task in tasks if task.sheet is not None]
-    written += [(each.sheet, each.tasks[0].source.name) for each in variants]
+    written = [(job.output, job.source.name) for job in jobs]
+    written += [(job.sheet, job.source.name) for job in jobs if job.sheet is not None]
+    written += [(each.sheet, each.jobs[0].source.name) for each in variants]
     owners: dict[Path, str] = {}
     for path, name in written:
         other = owners.setdefault(path, name)
@@ -151,7 +151,7 @@ def _check_apart(tasks: Sequence[Task], variants: Sequence[Variants]) -> None:
                 f"{other} and {name} would both be written to {path}; rename one, name a "
                 "folder above them, or work on them apart."
             )
-    inputs = {_on_disk(task.source.file): task.source.file for task in tasks}
+    inputs = {_on_disk(job.source.file): job.source.file for job in jobs}
     for path in owners:
         same = inputs.get(_on_disk(path))
         if same is not None and os.path.exists(path):
