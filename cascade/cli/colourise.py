@@ -1,4 +1,4 @@
-"""`cascade colourise`, which is `cascade colorize` too."""
+"""`cascade colourise`, also spelt `cascade colorize`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from cascade.cli import bulk
 
 
 def colourise(
-    inputs: bulk.Inputs,
+    inputs: bulk.InputNames,
     out: bulk.Out,
-    model: Annotated[
-        str, typer.Option(help="A bundled pipeline, a saved one's folder, or a Hub id.")
-    ] = "photo-colour",
+    model: bulk.Model = "photo-colour",
     variants: Annotated[
         int,
-        typer.Option("--variants", "-n", min=1, help="Seeds to try, with a sheet of all of them."),
+        typer.Option("--variants", "-n", min=1, help="Number of seeds, shown together on a sheet."),
     ] = 1,
     hints: Annotated[
         Path | None, typer.Option(help="A picture of the same size with a few coloured strokes.")
@@ -34,10 +32,10 @@ def colourise(
     no_metadata: bulk.NoMetadata = False,
     overwrite: bulk.Overwrite = False,
 ) -> None:
-    """Colour grey pictures, or colour ones anew: one, a folder, or many, shared between processes.
+    """Colour grey pictures, or recolour others: one, a folder, or many, shared between processes.
 
-    The same command again goes on where it stopped. A bad picture is left behind and listed at the
-    end, which is then 1.
+    Run the same command again to continue where it stopped. Pictures that fail are listed at the
+    end, and the exit code is then 1.
 
     Examples:
 
@@ -60,7 +58,7 @@ def colourise(
         metadata=not no_metadata,
         overwrite=overwrite,
     )
-    wanted = Colouring(
+    colouring = Colouring(
         seed=seed,
         steps=steps,
         sampler=None if sampler is None else sampler.value,
@@ -68,7 +66,7 @@ def colourise(
         temperature=temperature,
     )
     bulk.work_through(
-        lambda report: prepare_colouring(
-            request, wanted, variants=variants, hints=hints, report=report
+        lambda on_progress: prepare_colouring(
+            request, colouring, variants=variants, hints=hints, on_progress=on_progress
         )
     )

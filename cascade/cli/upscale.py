@@ -10,14 +10,12 @@ from cascade.cli import bulk
 
 
 def upscale(
-    inputs: bulk.Inputs,
+    inputs: bulk.InputNames,
     out: bulk.Out,
-    model: Annotated[
-        str, typer.Option(help="A bundled pipeline, a saved one's folder, or a Hub id.")
-    ] = "photo-x4",
+    model: bulk.Model = "photo-x4",
     scale: Annotated[
         float | None,
-        typer.Option(min=1, max=64, help="Such as 2, 3.5 or 8; default: the model's own."),
+        typer.Option(min=1, max=64, help="For example 2, 3.5 or 8. Default: the model's."),
     ] = None,
     steps: bulk.Steps = None,
     sampler: bulk.Sampler = None,
@@ -26,11 +24,11 @@ def upscale(
     seed: bulk.Seed = 0,
     tile: bulk.Tile = None,
     augmentation: Annotated[
-        float | None, typer.Option(help="Noise on the input, which hides small faults of it.")
+        float | None, typer.Option(help="Noise level added to the input; hides its small faults.")
     ] = None,
     no_consistency: Annotated[
         bool,
-        typer.Option("--no-consistency", help="The result, made small, may differ from the input."),
+        typer.Option("--no-consistency", help="Let the downscaled result differ from the input."),
     ] = False,
     device: bulk.Device = None,
     image_format: bulk.Format = None,
@@ -38,10 +36,10 @@ def upscale(
     no_metadata: bulk.NoMetadata = False,
     overwrite: bulk.Overwrite = False,
 ) -> None:
-    """Enlarge pictures of any size: one, a folder, or many, shared between processes.
+    """Upscale pictures of any size: one, a folder, or many, shared between processes.
 
-    The same command again goes on where it stopped. A bad picture is left behind and listed at the
-    end, which is then 1.
+    Run the same command again to continue where it stopped. Pictures that fail are listed at the
+    end, and the exit code is then 1.
 
     Examples:
 
@@ -66,7 +64,7 @@ def upscale(
         metadata=not no_metadata,
         overwrite=overwrite,
     )
-    wanted = Upscaling(
+    upscaling = Upscaling(
         scale=scale,
         seed=seed,
         steps=steps,
@@ -77,4 +75,6 @@ def upscale(
         tile_px=tile,
         consistent=False if no_consistency else None,
     )
-    bulk.work_through(lambda report: prepare_upscaling(request, wanted, report=report))
+    bulk.work_through(
+        lambda on_progress: prepare_upscaling(request, upscaling, on_progress=on_progress)
+    )

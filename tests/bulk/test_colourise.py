@@ -48,7 +48,7 @@ def test_pictures_are_coloured_as_by_the_python_api(colourise, colourer, photos,
     assert recorded is not None
     assert (recorded["command"], recorded["seed"]) == ("colourise", 2)
     assert colourise(photos / "a.jpg", "--seed", 2, verb="colorize").out == (
-        "0 coloured, 1 were done before\n"
+        "0 coloured, 1 already done\n"
     )
 
 
@@ -64,7 +64,7 @@ def test_variants_are_those_of_each_seed_with_a_sheet(colourise, photos):
     sheet = Path("out/c-variants.png")
     before = sheet.stat().st_mtime_ns
     assert colourise(photos / "sub", "--seed", 5, "-n", 2, "--format", "png").out == (
-        "0 coloured, 6 were done before\n"
+        "0 coloured, 6 already done\n"
     )
     assert sheet.stat().st_mtime_ns == before
     sheet.unlink()
@@ -97,7 +97,7 @@ def test_hints_steer_the_colours_and_are_a_setting_of_their_own(colourise, photo
         (
             ["photos", "--hints", "photos/a.jpg"],
             1,
-            "hints are for one picture, and the inputs are",
+            "hints need exactly one input picture, got 5; name one picture",
         ),
         (["photos/a.jpg", "--hints", "no.png"], 1, "no.png: cannot be read"),
         (["photos/a.jpg", "-n", "0"], 2, "should be greater than or equal"),

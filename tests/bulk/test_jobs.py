@@ -55,19 +55,19 @@ def test_one_file_may_be_given_its_name(tmp_path):
     with pytest.raises(OutputError, match=r"results end in .png, .jpg, .jpeg, .webp, .tif, .tiff"):
         is_file_name(tmp_path / "b.gif", given)
     for many in (given * 2, [str(tmp_path)], ["x.tar"]):
-        with pytest.raises(OutputError, match="names one picture, but the inputs may be many"):
+        with pytest.raises(OutputError, match="names one picture, but there may be several inputs"):
             is_file_name(tmp_path / "b.webp", many)
 
 
 def test_seeds_stand_in_the_names_and_come_with_a_sheet():
-    jobs, (variants,) = plan_jobs(pictures("s/a.jpg"), Path("out"), seeds=[4, 5], compare=True)
+    jobs, (sheet,) = plan_jobs(pictures("s/a.jpg"), Path("out"), seeds=[4, 5], compare=True)
     assert [(job.key, job.seed) for job in jobs] == [("s/a-seed4.jpg", 4), ("s/a-seed5.jpg", 5)]
     assert [str(job.sheet) for job in jobs] == [
         "out/compare/s/a-seed4.jpg.jpg",
         "out/compare/s/a-seed5.jpg.jpg",
     ]
-    assert variants.jobs == jobs
-    assert str(variants.sheet) == "out/s/a-variants.png"
+    assert sheet.jobs == jobs
+    assert str(sheet.path) == "out/s/a-variants.png"
     (job,), none = plan_jobs(pictures("s/a.jpg"), Path("out"), seeds=[4])
     assert (job.key, job.seed, job.sheet, none) == ("s/a.jpg", 4, None, [])
 
@@ -97,7 +97,9 @@ def test_no_result_takes_the_place_of_an_input(tmp_path, link):
     out.mkdir(exist_ok=True)
     if link is not None:
         link(source, out / "a.png")
-    with pytest.raises(OutputError, match=r"a.png is the input .*a.png itself; choose another"):
+    with pytest.raises(
+        OutputError, match=r"a.png is the input .*a.png itself; choose another place"
+    ):
         plan_jobs(pictures("a.png", folder=tmp_path), out)
     other = pictures("b.png", folder=tmp_path) + pictures("a.png", folder=tmp_path)
     with pytest.raises(OutputError, match="is the input"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.bulk import commands, work
+from cascade.bulk import commands, making
 from cascade.bulk.ledger import Ledger
 from cascade.bulk.sheets import write_comparison
 from cascade.data.shard_writing import write_tar
@@ -63,7 +64,7 @@ def test_every_picture_becomes_what_the_python_api_makes_of_it(upscale, upscaler
     (photos / "notes.txt").write_text("no picture")
     done = upscale(photos, "--seed", 3, "--steps", 1)
     assert done.code == 0, done.err
-    assert done.out == "5 upscaled, 1 passed over (hidden or no pictures)\n"
+    assert done.out == "5 upscaled, 1 skipped (hidden or not a picture)\n"
     assert tree() == RESULTS
     stages = [stage for _, stage in CascadePipeline.from_pretrained(upscaler).stages.items()]
     for result in RESULTS:
@@ -86,16 +87,18 @@ def test_settings_are_recorded_in_results_and_ledger_unless_unwanted(upscale, ph
     for result, line in made.items():
         recorded = recorded_settings(Path("out", result))
         assert recorded is not None
-        assert recorded.pop("input_sha256") == line["sha256"]
-        assert recorded == line["settings"]
+        assert recorded == line["record"]
+        height, width = read_picture(Path("out", result)).size
+        assert recorded["size_px"] == [height, width]
+        assert (
+            recorded["input_sha256"] == hashlib.sha256(Path(line["input"]).read_bytes()).hexdigest()
+        )
         assert recorded["command"] == "upscale"
         assert recorded["model"] == "tiny-x4"
         assert (recorded["seed"], recorded["scale"]) == (3, 4.0)
         assert recorded["stages"]["upsampler"]["steps"] == 2
-        assert (line["size_bytes"], line["mtime_ns"]) == (
-            os.stat(line["input"]).st_size,
-            os.stat(line["input"]).st_mtime_ns,
-        )
+        status = os.stat(line["input"])
+        assert line["input_stamp"] == [status.st_size, status.st_mtime_ns]
     upscale(photos, "--no-metadata", out="bare")
     assert [recorded_settings(Path("bare", result)) for result in RESULTS] == [None] * 5
 
@@ -122,7 +125,7 @@ def test_names_may_be_in_any_script_and_even_no_text(upscale, photos):
         os.link(os.fsencode(photos / "a.jpg"), os.fsencode(photos) + b"/" + name)
     assert upscale(photos, "--compare").code == 0
     assert set(names) <= set(os.listdir(b"out"))
-    assert upscale(photos, "--compare").out == "0 upscaled, 7 were done before\n"
+    assert upscale(photos, "--compare").out == "0 upscaled, 7 already done\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="such names cannot be there")
@@ -137,14 +140,17 @@ def test_names_do_not_command_the_terminal(upscale, photos):
 
 
 def test_one_picture_may_be_given_a_name_and_nothing_else_is_left(upscale, photos):
-    for words in ("1 upscaled", "0 upscaled, 1 were done before"):
+    for words in ("1 upscaled", "0 upscaled, 1 already done"):
         done = upscale(photos / "a.jpg", out="new/large.webp")
         assert (done.code, done.out) == (0, f"{words}\n")
         assert os.listdir("new") == ["large.webp"]
     assert read_picture(Path("new/large.webp")).format == "webp"
     done = upscale(photos / "a.jpg", "--seed", 1, out="new/large.webp")
     assert done.code == 1
-    assert "was made with seed=0 (now 1); --overwrite replaces it" in done.err
+    assert (
+        "already exists and was made with seed=0 (now 1); move it away or allow overwriting"
+        in done.err
+    )
 
 
 # ---- going on -----------------------------------------------------------------------------------
@@ -154,12 +160,12 @@ def test_the_same_command_again_makes_only_what_is_missing(upscale, photos, draw
     upscale(photos)
     before = state()
     again = upscale(photos)
-    assert (again.code, again.out) == (0, "0 upscaled, 5 were done before\n")
+    assert (again.code, again.out) == (0, "0 upscaled, 5 already done\n")
     assert state() == before
     Path("out/sub/c.png").unlink()
     draw(photos / "new.png", seed=9)
     again = upscale(photos)
-    assert again.out == "2 upscaled, 4 were done before\n"
+    assert again.out == "2 upscaled, 4 already done\n"
     after = state()
     assert after.pop("new.png")
     assert after["sub/c.png"][1] == before["sub/c.png"][1]
@@ -174,11 +180,13 @@ def test_a_sheet_that_a_killed_process_did_not_come_to_is_made_by_the_others(
         raise SystemExit(143)
 
     with monkeypatch.context() as patch:
-        patch.setattr(work, "write_comparison", stop)
+        patch.setattr(making, "write_comparison", stop)
         upscale(photos / "a.jpg", "--compare")
-        patch.setattr(Ledger, "start", lambda self: None)  # as for one that was there meanwhile
+        patch.setattr(
+            Ledger, "start_round", lambda self: None
+        )  # as for one that was there meanwhile
         assert tree() == ["a.jpg"]
-        patch.setattr(work, "write_comparison", write_comparison)
+        patch.setattr(making, "write_comparison", write_comparison)
         assert upscale(photos / "a.jpg", "--compare").out == "1 upscaled\n"
     assert tree() == ["a.jpg", "compare/a.jpg.jpg"]
 
@@ -193,7 +201,7 @@ def test_what_was_done_is_known_by_ledger_records_or_contents(upscale, photos, l
         for path in photos.rglob("*.*"):
             os.utime(path, ns=(1, 1))
     again = upscale(photos, *(["--no-metadata"] if lost == "records" else []))
-    assert again.out == "0 upscaled, 5 were done before\n"
+    assert again.out == "0 upscaled, 5 already done\n"
     assert state() == before
 
 
@@ -208,22 +216,24 @@ def test_what_was_made_otherwise_is_only_replaced_when_asked_to(upscale, photos,
     assert again.code == 1
     assert again.out == "0 upscaled, 3 failed\n"
     assert state() == before
-    advice = "is there already, and was made {}; --overwrite replaces it."
+    formats = "PNG, JPEG, WEBP, BMP, TIFF, GIF"
+    advice = "already exists and {}; move it away or allow overwriting."
     assert failures(again) == {
-        "photos/a.jpg": "out/a.jpg " + advice.format("with seed=0 (now 1)"),
-        "photos/b.png": "out/b.png " + advice.format("with seed=0 (now 1)"),
-        "photos/sub/c.png": "out/c.png " + advice.format("by something else"),
+        "photos/a.jpg": "out/a.jpg " + advice.format("was made with seed=0 (now 1)"),
+        "photos/b.png": "out/b.png " + advice.format("was made with seed=0 (now 1)"),
+        "photos/sub/c.png": "out/c.png "
+        + advice.format(f"is not an intact picture: not a readable image (none of {formats})"),
     }
     same_seed = upscale(photos / "b.png")
-    assert "was made from another picture of that name" in same_seed.err
+    assert "was made from another input of that name" in same_seed.err
     replaced = upscale(*given, "--overwrite")
     assert (replaced.code, replaced.out) == (0, "3 upscaled\n")
     assert all(state()[name] != before[name] for name in before)
-    assert upscale(*given, "--overwrite").out == "0 upscaled, 3 were done before\n"
+    assert upscale(*given, "--overwrite").out == "0 upscaled, 3 already done\n"
 
 
 def test_results_inside_the_inputs_are_not_worked_on_again(upscale, photos):
-    for words in ("5 upscaled", "0 upscaled, 5 were done before"):
+    for words in ("5 upscaled", "0 upscaled, 5 already done"):
         done = upscale(photos, "--compare", out=photos / "large")
         assert (done.code, done.out) == (0, f"{words}\n")
     assert len(tree(photos / "large")) == 10
@@ -314,7 +324,7 @@ def test_files_and_folders_that_cannot_be_read_are_listed(upscale, photos, monke
     scandir = os.scandir
 
     def refuse(path):
-        if Path(path) == photos / "sub":
+        if path == str(photos / "sub"):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
@@ -337,8 +347,8 @@ def test_a_picture_that_needs_too_much_memory_is_left_behind(upscale, photos, mo
     monkeypatch.setattr(commands, "upscale_picture", make)
     for reason, words in (
         ("needs 9 GiB. Use --tile.", "4 upscaled"),
-        ("not enough memory.", "0 upscaled, 4 were done before"),
-        ("unexpected ZeroDivisionError: odd", "0 upscaled, 4 were done before"),
+        ("not enough memory.", "0 upscaled, 4 already done"),
+        ("unexpected ZeroDivisionError: odd", "0 upscaled, 4 already done"),
     ):
         done = upscale(photos)
         assert (done.code, done.out) == (1, f"{words}, 1 failed\n")
@@ -372,13 +382,13 @@ def test_a_full_disk_ends_the_work_at_once_and_keeps_what_is_done(upscale, photo
         patch.setattr(atomic, "_sync", fill)
         done = upscale(photos)
     assert done.code == 1
-    assert done.out == "2 upscaled, 3 left; the same command goes on from there\n"
+    assert done.out == "2 upscaled, 3 left; run the same command again to continue\n"
     assert (
         done.err.splitlines()[-1] == "cascade: cannot write out/sub/c.png: No space left on device."
     )
     assert len(written) == 3
     assert tree() == ["a.jpg", "b.png"]
-    assert upscale(photos).out == "3 upscaled, 2 were done before\n"
+    assert upscale(photos).out == "3 upscaled, 2 already done\n"
 
 
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
@@ -392,9 +402,9 @@ def test_stopped_in_the_middle_nothing_is_half_written(upscale, photos, monkeypa
         patch.setattr(commands, "upscale_picture", make)
         done = upscale(photos)
     assert done.code == code
-    assert done.out.startswith("3 upscaled, 2 left; the same command goes on from there\n")
+    assert done.out.startswith("3 upscaled, 2 left; run the same command again to continue\n")
     assert tree() == ["a.jpg", "b.png", "sub/c.png"]
-    assert upscale(photos).out == "2 upscaled, 3 were done before\n"
+    assert upscale(photos).out == "2 upscaled, 3 already done\n"
 
 
 def test_the_last_words_of_one_that_is_stopped_count_what_others_made(upscale, photos, monkeypatch):
@@ -408,7 +418,7 @@ def test_the_last_words_of_one_that_is_stopped_count_what_others_made(upscale, p
         return upscale_picture(stages, picture, wanted, progress=progress)
 
     monkeypatch.setattr(commands, "upscale_picture", make)
-    assert upscale(photos).out.startswith("4 upscaled, 1 left; the same command")
+    assert upscale(photos).out.startswith("4 upscaled, 1 left; run the same command")
 
 
 def test_what_a_killed_process_left_half_written_is_removed(upscale, photos):
@@ -430,7 +440,7 @@ def test_of_processes_of_one_launcher_the_first_speaks(upscale, photos, monkeypa
     assert (done.code, done.out, done.err) == (0, "", "")
     monkeypatch.setenv("RANK", "0")
     done = upscale(photos)
-    assert (done.code, done.out) == (1, "0 upscaled, 5 were done before, 1 failed\n")
+    assert (done.code, done.out) == (1, "0 upscaled, 5 already done, 1 failed\n")
 
 
 # ---- usage --------------------------------------------------------------------------------------
@@ -444,7 +454,7 @@ def test_of_processes_of_one_launcher_the_first_speaks(upscale, photos, monkeypa
         (["photos", "-o", "out", "--steps", "0"], 2, "greater than or equal to 1"),
         (["photos", "-o", "out", "--format", "jp2"], 2, "'jp2' is not one of"),
         (["photos", "-o", "photos"], 1, "photos is an input, so the results cannot go there"),
-        (["photos", "-o", "out.png"], 1, "names one picture, but the inputs may be many"),
+        (["photos", "-o", "out.png"], 1, "names one picture, but there may be several inputs"),
         (["photos", "-o", "file"], 1, "cannot write to folder file"),
         (["photos", "-o", "out", "--sampler", "dimm"], 2, "'dimm' is not one of"),
         (["photos", "-o", "out", "--scale", "0.5"], 2, "greater than or equal to 1"),
