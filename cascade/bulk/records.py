@@ -6,12 +6,13 @@ and the record names the same input and settings. A result that was emptied, cut
 replaced by another picture does not count; one that was tagged or retouched by a program that keeps
 the record does.
 
-PNG, JPEG, WebP and TIFF all hold the record. Results without metadata do not; for them the ledger
-keeps it, together with the SHA-256 of the result, and any change of the file makes it a stranger.
+PNG, JPEG, WebP and TIFF all hold the record. Results without metadata do not: for them the record
+in the ledger counts, as long as the result has the SHA-256 that stands beside it.
 
-Opening every result takes long when there are many, so the ledger also notes size and times of
-input and result when it has checked them (as git does in its index). While those are unchanged, two
-calls of `stat` are all that a finished job costs.
+Opening every result takes long when there are many, so the ledger also keeps size and times of
+input and result (as git does in its index). While those are unchanged, two calls of `stat` are all
+that a finished job costs. If only the times have changed, as in a copy of the folder, the SHA-256
+spares decoding the result.
 """
 
 from __future__ import annotations
@@ -87,27 +88,24 @@ def result_stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def ledger_values(
-    job: Job, record: Record, input_stamp: Sequence[int], *, in_result: bool
-) -> dict[str, Any]:
+def ledger_values(job: Job, record: Record, input_stamp: Sequence[int]) -> dict[str, Any]:
     """What the ledger notes about a result that is right.
 
     Args:
         job: that it belongs to.
         record: of the result.
         input_stamp: of the input before it was read, so that later changes of it are noticed.
-        in_result: whether the result holds the record.
 
     Raises:
         OSError: if the result is gone.
     """
-    values = {
+    return {
         "input": job.source.name,
         "input_stamp": list(input_stamp),
         "result_stamp": result_stamp(job.output),
+        "result_sha256": _sha256(job.output),
         "record": record.to_json(),
     }
-    return values if in_result else {**values, "result_sha256": _sha256(job.output)}
 
 
 def is_unchanged(job: Job, line: Mapping[str, Any]) -> bool:
@@ -171,9 +169,10 @@ def difference(record: Record, settings: Mapping[str, Any], source: InputPicture
 
 def _is_described(path: Path, line: Mapping[str, Any]) -> bool:
     """Whether a file is the one that a line of the ledger describes, by its times or its bytes."""
-    if line.get("result_stamp") == result_stamp(path):
-        return True
-    return "result_sha256" in line and line["result_sha256"] == _sha256(path)
+    old, new = line.get("result_stamp"), result_stamp(path)
+    if not isinstance(old, list) or old[:1] != new[:1]:  # of another size
+        return False
+    return old == new or line.get("result_sha256") == _sha256(path)
 
 
 def _read_record(path: Path) -> Record:

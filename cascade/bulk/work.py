@@ -215,7 +215,7 @@ class Bulk:
         begin, stamp = time.monotonic(), job.source.stamp()
         record = make_result(job, self.method, lambda done, total: self._notify(job, done / total))
         seconds = time.monotonic() - begin
-        values = ledger_values(job, record, stamp, in_result=self.method.metadata)
+        values = ledger_values(job, record, stamp)
         self._note("made", job, {**values, "seconds": round(seconds, 3)})
         name = job.source.name
         return f"{self.method.description}: {name} -> {job.output} ({seconds:.1f} s)"
@@ -257,7 +257,7 @@ class Bulk:
         if line is not None and is_unchanged(job, line):
             self._done_before.add(job.key)
         else:
-            values = ledger_values(job, record, stamp, in_result=self.method.metadata)
+            values = ledger_values(job, record, stamp)
             self._note("verified", job, values)
         return ""
 

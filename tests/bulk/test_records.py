@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -267,3 +268,16 @@ def test_results_without_a_ledger_are_opened_once(upscale, photos, monkeypatch):
     for _ in range(2):
         assert upscale(photos).out == "0 upscaled, 5 already done\n"
     assert len(opened) == 5
+
+
+def test_a_copy_of_the_folder_is_known_by_its_bytes(upscale, photos, monkeypatch):
+    def refuse(path):
+        raise AssertionError("a result was decoded")
+
+    assert upscale(photos).code == 0
+    shutil.copytree("out", "copy")
+    shutil.rmtree("out")
+    os.rename("copy", "out")
+    monkeypatch.setattr(records, "read_picture", refuse)
+    for _ in range(2):
+        assert upscale(photos).out == "0 upscaled, 5 already done\n"
