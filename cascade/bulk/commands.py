@@ -41,7 +41,7 @@ class Request:
         image_format: of all results; None keeps the formats of the inputs.
         compare: whether to write before/after sheets into `OUT/compare`.
         metadata: whether to write EXIF, resolution and settings into the results.
-        overwrite: whether to replace files that are not the results of this very request.
+        overwrite: whether to replace existing files that differ from the results.
     """
 
     inputs: Sequence[str]

@@ -85,8 +85,8 @@ class InputPicture:
 
 
 @dataclass
-class FoundPictures:
-    """The result of a search for pictures.
+class InputListing:
+    """What the inputs hold.
 
     Attributes:
         pictures: in the order of the inputs, each once.
@@ -99,7 +99,7 @@ class FoundPictures:
     skipped: set[Path] = field(default_factory=set)
 
 
-def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> FoundPictures:
+def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> InputListing:
     """Find the pictures that inputs name.
 
     - A file is always taken, whatever its name; its result keeps the name, without folders.
@@ -118,25 +118,25 @@ def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> Foun
         DataError: if an input does not exist or matches nothing, or if none holds a picture.
         OutputError: if the folder of the results is one of the inputs.
     """
-    found = FoundPictures()
-    search = _Search(found, None if results is None else results.resolve())
+    listing = InputListing()
+    search = _Search(listing, None if results is None else results.resolve())
     for text in inputs:
         search.add_input(text)
     once: dict[tuple[str, str], InputPicture] = {}
-    for picture in found.pictures:
+    for picture in listing.pictures:
         once.setdefault(picture.identity(), picture)
-    found.pictures = list(once.values())
-    if not found.pictures and not found.unreadable:
+    listing.pictures = list(once.values())
+    if not listing.pictures and not listing.unreadable:
         raise DataError(
-            f"no pictures in {', '.join(inputs)} ({len(found.skipped)} other files); expected "
+            f"no pictures in {', '.join(inputs)} ({len(listing.skipped)} other files); expected "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}. Name shards one by one or as 'a/*.tar'."
         )
-    return found
+    return listing
 
 
 @dataclass(frozen=True)
 class _Search:
-    found: FoundPictures
+    listing: InputListing
     results: Path | None  # resolved
 
     def add_input(self, text: str) -> None:
@@ -156,7 +156,7 @@ class _Search:
             self._add_shard(path, str(path))
         else:
             place = PurePosixPath(path.relative_to(base).as_posix())
-            self.found.pictures.append(InputPicture(path, place))
+            self.listing.pictures.append(InputPicture(path, place))
 
     def _add_matches(self, pattern: str) -> None:
         base = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
@@ -200,7 +200,7 @@ class _Search:
             if _is_visible_picture(path):
                 self._add_file(path, base)
             else:
-                self.found.skipped.add(path)
+                self.listing.skipped.add(path)
 
     def _is_result(self, path: Path, base: Path) -> bool:
         """Whether a path lies in the folder of the results, and the search began outside it."""
@@ -227,14 +227,14 @@ class _Search:
             if member.is_absolute() or ".." in member.parts:
                 self._note_unreadable(image.name, "its name leads out of the folder of results.")
             else:
-                self.found.pictures.append(InputPicture(shard, folder / member, image))
+                self.listing.pictures.append(InputPicture(shard, folder / member, image))
 
     def _note_unreadable_folder(self, error: OSError) -> None:
         reason = f"cannot be read ({error.strerror or error})."
         self._note_unreadable(str(error.filename), reason)
 
     def _note_unreadable(self, name: str, reason: str) -> None:
-        self.found.unreadable.append((name, reason.removeprefix(f"{name}: ")))
+        self.listing.unreadable.append((name, reason.removeprefix(f"{name}: ")))
 
 
 def _is_visible_picture(path: Path) -> bool:

@@ -35,7 +35,7 @@ class Method:
         make: makes the result of a picture, a seed and a callback for progress.
         settings: to record, without the seed; anything that JSON can hold.
         metadata: whether the record, EXIF and resolution are written into the results.
-        overwrite: whether files that are not the results of these jobs may be replaced.
+        overwrite: whether existing files that differ from the results may be replaced.
         factor: by which the sides of a picture grow.
         before: what the left side of a before/after sheet shows, see `write_comparison`.
     """

@@ -56,11 +56,11 @@ def write_comparison(
     left_caption = "before, enlarged by bicubic" if before == "bicubic" else "before"
     cells = [Cell(left_caption, _middle(left, size)), Cell(caption, _middle(right, size))]
     if size != right.size:
-        shown = (min(size[0], right.width), min(size[0], right.height))
-        share = (shown[0] / right.width, shown[1] / right.height)
+        crop = (min(size[0], right.width), min(size[0], right.height))
+        share = (crop[0] / right.width, crop[1] / right.height)
         cells += [
-            Cell("the middle at full size", _middle(left, shown, share)),
-            Cell("", _middle(right, shown, share)),
+            Cell("the middle at full size", _middle(left, crop, share)),
+            Cell("", _middle(right, crop, share)),
         ]
     _save(_sheet(cells, columns=2), path)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.bulk.claims import Claims
-from cascade.bulk.inputs import FoundPictures
+from cascade.bulk.inputs import InputListing
 from cascade.bulk.jobs import Job, VariantSheet
 from cascade.bulk.ledger import Event, Ledger
 from cascade.bulk.making import (
@@ -69,7 +69,7 @@ class Bulk:
         folder: of the results, where ledger and locks are kept; None for a single result in a file
             of its own, which no other process shares.
         variants: sheets to write when their jobs are done.
-        inputs: the search that gave the jobs, for the outcome.
+        inputs: what the inputs hold, of which the outcome counts what has no job.
         on_progress: called with every change.
 
     Raises:
@@ -83,14 +83,14 @@ class Bulk:
         folder: Path | None,
         *,
         variants: Sequence[VariantSheet] = (),
-        inputs: FoundPictures | None = None,
+        inputs: InputListing | None = None,
         on_progress: Callable[[ProgressUpdate], None] | None = None,
     ) -> None:
         self.jobs = jobs
         self.method = method
         self.folder = folder
         self.variants = variants
-        self.inputs = inputs or FoundPictures()
+        self.inputs = inputs or InputListing()
         self.on_progress = on_progress
         self._done_before: set[str] = set()  # keys
         self._settings_ids = {job.seed: settings_id(method.settings_of(job)) for job in jobs}

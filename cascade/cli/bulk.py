@@ -69,7 +69,7 @@ NoMetadata = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace files that were not made by this very command."),
+    typer.Option("--overwrite", help="Replace files that differ from what this command makes."),
 ]
 
 

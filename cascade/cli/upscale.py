@@ -24,7 +24,7 @@ def upscale(
     seed: bulk.Seed = 0,
     tile: bulk.Tile = None,
     augmentation: Annotated[
-        float | None, typer.Option(help="Noise level added to the input; hides its small faults.")
+        float | None, typer.Option(help="Noise level added to the input, to hide small faults.")
     ] = None,
     no_consistency: Annotated[
         bool,

@@ -55,9 +55,9 @@ def file(tmp_path) -> Path:
 
 @pytest.fixture
 def other(file):
-    made = Other(file)
-    yield made
-    made.kill()
+    process = Other(file)
+    yield process
+    process.kill()
 
 
 def test_a_job_belongs_to_one_process_until_it_gives_it_back_or_is_killed(file, other):

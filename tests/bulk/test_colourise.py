@@ -42,8 +42,8 @@ def test_pictures_are_coloured_as_by_the_python_api(colourise, colourer, photos,
     assert names() == ["a.jpg", "a.jpg.jpg", "c.png", "c.png.jpg"]
     stages = [stage for _, stage in CascadePipeline.from_pretrained(colourer).stages.items()]
     source = read_picture(photos / "sub" / "c.png")
-    made = read_picture(Path("out/c.png"))
-    assert made.colour.equal(colourise_picture(stages, source, Colouring(seed=2)).colour)
+    image = read_picture(Path("out/c.png"))
+    assert image.colour.equal(colourise_picture(stages, source, Colouring(seed=2)).colour)
     recorded = recorded_settings(Path("out/c.png"))
     assert recorded is not None
     assert (recorded["command"], recorded["seed"]) == ("colourise", 2)
@@ -103,7 +103,7 @@ def test_hints_steer_the_colours_and_are_a_setting_of_their_own(colourise, photo
         (["photos/a.jpg", "-n", "0"], 2, "should be greater than or equal"),
     ],
 )
-def test_wrong_usage_is_said_before_any_work(colourise, photos, arguments, code, message):
+def test_wrong_usage_is_reported_before_any_work(colourise, photos, arguments, code, message):
     done = colourise(*arguments)
     assert done.code == code
     assert message in " ".join(done.err.split())

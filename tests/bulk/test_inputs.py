@@ -39,10 +39,10 @@ def places(*inputs: str, **options) -> list[str]:
 
 def test_folders_keep_their_structure_and_hidden_and_other_files_are_skipped(photos):
     assert places("photos") == ["a.JPG", "b.png", "sub/c.webp", "sub/deep/d.tiff"]
-    found = find_pictures(["photos"])
-    assert {path.name for path in found.skipped} == {"notes.txt", ".hidden.png"}
-    assert found.unreadable == []
-    assert [picture.name for picture in found.pictures][2] == "photos/sub/c.webp"
+    listing = find_pictures(["photos"])
+    assert {path.name for path in listing.skipped} == {"notes.txt", ".hidden.png"}
+    assert listing.unreadable == []
+    assert [picture.name for picture in listing.pictures][2] == "photos/sub/c.webp"
 
 
 @pytest.mark.parametrize(
@@ -80,21 +80,21 @@ def test_a_picture_that_is_named_twice_is_taken_once(photos):
     ]
 
 
-@pytest.mark.parametrize("given", ["photos", "photos/**", "photos/sub/*"])
-def test_results_are_not_taken_for_inputs(photos, given):
-    before = places(given)
+@pytest.mark.parametrize("name", ["photos", "photos/**", "photos/sub/*"])
+def test_results_are_not_taken_for_inputs(photos, name):
+    before = places(name)
     out = photos / "sub" / "large"
     out.mkdir()
     (out / "b.png").write_bytes(png())
-    assert places(given, results=Path("photos/sub/large")) == before
+    assert places(name, results=Path("photos/sub/large")) == before
     (photos.parent / "link").symlink_to(out)
-    assert places(given, results=Path("link")) == before
-    assert places(given) != before
+    assert places(name, results=Path("link")) == before
+    assert places(name) != before
 
 
-@pytest.mark.parametrize("given", ["photos/sub", "photos/sub/**"])
-def test_inputs_inside_the_folder_of_the_results_are_taken_whole(photos, given):
-    assert places(given, results=photos) == ["c.webp", "deep/d.tiff"]
+@pytest.mark.parametrize("name", ["photos/sub", "photos/sub/**"])
+def test_inputs_inside_the_folder_of_the_results_are_taken_whole(photos, name):
+    assert places(name, results=photos) == ["c.webp", "deep/d.tiff"]
 
 
 def test_links_to_folders_are_followed_once_and_loops_end(photos):
@@ -129,9 +129,9 @@ def test_shards_give_their_pictures_into_a_folder_of_their_name(photos):
 def test_a_damaged_shard_is_noted_and_the_others_are_taken(photos):
     write_tar(Path("good.tar"), [("3.png", png())])
     Path("bad.tar").write_bytes(b"x" * 5000)
-    found = find_pictures(["bad.tar", "good.tar"])
-    assert [str(picture.place) for picture in found.pictures] == ["good/3.png"]
-    ((name, reason),) = found.unreadable
+    listing = find_pictures(["bad.tar", "good.tar"])
+    assert [str(picture.place) for picture in listing.pictures] == ["good/3.png"]
+    ((name, reason),) = listing.unreadable
     assert name == "bad.tar"
     assert reason.startswith("not a readable tar file")
 
@@ -142,9 +142,9 @@ def test_no_member_of_a_shard_leads_out_of_the_results(photos, member):
         info = tarfile.TarInfo(member)
         info.size = len(png())
         tar.addfile(info, io.BytesIO(png()))
-    found = find_pictures(["evil.tar"])
-    assert found.pictures == []
-    assert found.unreadable == [
+    listing = find_pictures(["evil.tar"])
+    assert listing.pictures == []
+    assert listing.unreadable == [
         (f"evil.tar:{member}", "its name leads out of the folder of results.")
     ]
 
@@ -158,13 +158,13 @@ def test_a_folder_that_cannot_be_read_is_noted_and_the_others_are_taken(photos, 
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    found = find_pictures(["photos"])
-    assert [str(picture.place) for picture in found.pictures] == ["a.JPG", "b.png"]
-    assert found.unreadable == [("photos/sub", "cannot be read (Permission denied).")]
+    listing = find_pictures(["photos"])
+    assert [str(picture.place) for picture in listing.pictures] == ["a.JPG", "b.png"]
+    assert listing.unreadable == [("photos/sub", "cannot be read (Permission denied).")]
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("name", "message"),
     [
         ("nowhere", "nowhere: no such file or folder"),
         ("photos/*.gif", r"photos/\*.gif: matches no file or folder"),
@@ -176,11 +176,11 @@ def test_a_folder_that_cannot_be_read_is_noted_and_the_others_are_taken(photos, 
         ("nowhere-{0..3}.tar", "no such shard"),
     ],
 )
-def test_nothing_to_do_is_an_error(photos, given, message):
+def test_nothing_to_do_is_an_error(photos, name, message):
     (photos.parent / "empty").mkdir()
     (photos.parent / "empty" / "a.tar").write_bytes(b"")
     with pytest.raises(DataError, match=message):
-        find_pictures([given])
+        find_pictures([name])
 
 
 def test_one_input_that_is_not_there_is_an_error_beside_others(photos):

@@ -21,10 +21,10 @@ def outputs(*places: str, **options) -> list[str]:
 
 
 def test_names_and_formats_are_those_of_the_inputs():
-    kept = ["a.JPG", "sub/b.jpeg", "c.png", "d.webp", "e.tif", "f.TIFF"]
-    assert outputs(*kept) == kept
-    made = outputs("a.gif", "sub/b.BMP", "scan.dat", "noending", "x.tar.png")
-    assert made == ["a.png", "sub/b.png", "scan.dat.png", "noending.png", "x.tar.png"]
+    names = ["a.JPG", "sub/b.jpeg", "c.png", "d.webp", "e.tif", "f.TIFF"]
+    assert outputs(*names) == names
+    renamed = outputs("a.gif", "sub/b.BMP", "scan.dat", "noending", "x.tar.png")
+    assert renamed == ["a.png", "sub/b.png", "scan.dat.png", "noending.png", "x.tar.png"]
 
 
 @pytest.mark.parametrize(
@@ -44,17 +44,17 @@ def test_a_format_changes_the_endings_that_are_of_another(image_format, expected
 def test_one_file_may_be_given_its_name(tmp_path):
     (tmp_path / "a.jpg").touch()
     (tmp_path / "folder.png").mkdir()
-    given = [str(tmp_path / "a.jpg")]
-    assert is_file_name(tmp_path / "b.webp", given)
-    assert not is_file_name(tmp_path / "b", given)
-    assert not is_file_name(tmp_path / "folder.png", given)
+    inputs = [str(tmp_path / "a.jpg")]
+    assert is_file_name(tmp_path / "b.webp", inputs)
+    assert not is_file_name(tmp_path / "b", inputs)
+    assert not is_file_name(tmp_path / "folder.png", inputs)
     (job,), _ = plan_jobs(pictures("a.jpg"), tmp_path / "b.webp", as_file=True)
     assert job.output == tmp_path / "b.webp"
     with pytest.raises(OutputError, match=r"b.webp is not the name of a tiff file"):
         plan_jobs(pictures("a.jpg"), tmp_path / "b.webp", as_file=True, image_format="tiff")
     with pytest.raises(OutputError, match=r"results end in .png, .jpg, .jpeg, .webp, .tif, .tiff"):
-        is_file_name(tmp_path / "b.gif", given)
-    for many in (given * 2, [str(tmp_path)], ["x.tar"]):
+        is_file_name(tmp_path / "b.gif", inputs)
+    for many in (inputs * 2, [str(tmp_path)], ["x.tar"]):
         with pytest.raises(OutputError, match="names one picture, but there may be several inputs"):
             is_file_name(tmp_path / "b.webp", many)
 

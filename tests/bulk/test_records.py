@@ -64,7 +64,7 @@ def test_every_format_holds_the_record(tmp_path, monkeypatch, suffix):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_result_that_was_cut_off_anywhere_is_none(tmp_path, monkeypatch, suffix):
+def test_a_result_that_was_cut_off_anywhere_does_not_count(tmp_path, monkeypatch, suffix):
     monkeypatch.chdir(tmp_path)
     path = Path(f"a{suffix}")
     write_record(path, {"seed": 3}, size=(40, 60))
@@ -98,7 +98,7 @@ def test_a_difference_names_the_settings_and_then_the_input(photos):
     assert difference(same, {"seed": 1, "a": {"b": 2}}, source) == ""
 
 
-# ---- results that something happened to ---------------------------------------------------------
+# ---- harmed results -----------------------------------------------------------------------------
 
 
 def emptied(path: Path) -> None:
@@ -148,7 +148,7 @@ HARM = [
 
 @pytest.mark.parametrize("with_ledger", [True, False])
 @pytest.mark.parametrize(("harm", "reason"), HARM)
-def test_a_result_that_is_none_any_more_is_not_done_and_only_replaced_when_allowed(
+def test_a_harmed_result_is_not_done_and_only_replaced_if_allowed(
     upscale, photos, result, harm, reason, with_ledger
 ):
     right = result.read_bytes()
@@ -192,15 +192,15 @@ def test_without_metadata_a_changed_result_is_not_done(upscale, photos, draw, ha
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp", "tiff"])
 def test_without_metadata_the_ledger_knows_a_result_by_its_bytes(upscale, photos, image_format):
-    given = [photos / "a.jpg", "--format", image_format, "--no-metadata"]
-    assert upscale(*given).out == "1 upscaled\n"
+    arguments = [photos / "a.jpg", "--format", image_format, "--no-metadata"]
+    assert upscale(*arguments).out == "1 upscaled\n"
     (result,) = (path for path in Path("out").iterdir() if path.name[0] != ".")
     assert recorded_settings(result) is None
     os.utime(result, ns=(1, 1))
     for _ in range(2):
-        assert upscale(*given).out == "0 upscaled, 1 already done\n"
+        assert upscale(*arguments).out == "0 upscaled, 1 already done\n"
     LEDGER.unlink()
-    done = upscale(*given)
+    done = upscale(*arguments)
     assert "already exists and is not a result of this command" in done.err
 
 
@@ -243,7 +243,7 @@ def test_finished_results_are_neither_opened_nor_claimed_again(
     upscale, photos, monkeypatch, options
 ):
     def refuse(*arguments, **keywords):
-        raise AssertionError("a finished job was looked into")
+        raise AssertionError("a finished job was not left alone")
 
     assert upscale(photos, *options).code == 0
     for owner, name in (

@@ -1,4 +1,4 @@
-"""Work in bulk by the commands: what is made, skipped, refused and left behind."""
+"""The bulk commands: which results they make, skip and refuse."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def upscale(command, upscaler) -> Callable:
     """A function that runs `cascade upscale … -o out` with the tiny model."""
 
     def run(*arguments: object, out: object = "out"):
-        given = ["upscale", *arguments, "-o", out, "--model", upscaler, "--device", "cpu"]
-        return command(*given)
+        options = ["-o", out, "--model", upscaler, "--device", "cpu"]
+        return command("upscale", *arguments, *options)
 
     return run
 
 
 def tree(folder: Path | str = "out") -> list[str]:
     """All files but the ledger and the locks."""
-    found = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
-    return sorted(str(path) for path in found if not path.name.startswith(".cascade-"))
+    paths = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
+    return sorted(str(path) for path in paths if not path.name.startswith(".cascade-"))
 
 
 def state(folder: str = "out") -> dict[str, tuple[int, bytes]]:
@@ -52,7 +52,7 @@ def state(folder: str = "out") -> dict[str, tuple[int, bytes]]:
 
 
 def failures(outcome) -> dict[str, str]:
-    """What the last words say of each bad picture."""
+    """Reason of each failure, by the name of the input."""
     lines = [line for line in outcome.err.splitlines() if line.startswith("failed: ")]
     return dict(line.removeprefix("failed: ").split(": ", 1) for line in lines)
 
@@ -60,7 +60,7 @@ def failures(outcome) -> dict[str, str]:
 # ---- what is made -------------------------------------------------------------------------------
 
 
-def test_every_picture_becomes_what_the_python_api_makes_of_it(upscale, upscaler, photos):
+def test_every_result_equals_that_of_the_python_api(upscale, upscaler, photos):
     (photos / "notes.txt").write_text("no picture")
     done = upscale(photos, "--seed", 3, "--steps", 1)
     assert done.code == 0, done.err
@@ -69,22 +69,22 @@ def test_every_picture_becomes_what_the_python_api_makes_of_it(upscale, upscaler
     stages = [stage for _, stage in CascadePipeline.from_pretrained(upscaler).stages.items()]
     for result in RESULTS:
         source = next(photos.glob(f"{result.rpartition('.')[0]}.*"))
-        wanted = upscale_picture(stages, read_picture(source), Upscaling(seed=3, steps=1))
-        made = read_picture(Path("out", result))
-        assert made.size == wanted.size == tuple(4 * side for side in read_picture(source).size)
+        expected = upscale_picture(stages, read_picture(source), Upscaling(seed=3, steps=1))
+        image = read_picture(Path("out", result))
+        assert image.size == expected.size == tuple(4 * side for side in read_picture(source).size)
         if result.endswith(".png"):
-            assert made.colour.equal(wanted.colour)
-            assert (made.alpha is None) == (wanted.alpha is None)
-        assert made.format == {"jpg": "jpeg"}.get(result[-3:], result.rpartition(".")[2])
+            assert image.colour.equal(expected.colour)
+            assert (image.alpha is None) == (expected.alpha is None)
+        assert image.format == {"jpg": "jpeg"}.get(result[-3:], result.rpartition(".")[2])
 
 
-def test_settings_are_recorded_in_results_and_ledger_unless_unwanted(upscale, photos):
+def test_settings_are_recorded_in_results_and_ledger_unless_switched_off(upscale, photos):
     upscale(photos, "--seed", 3)
     text = Path("out/.cascade-upscale.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
-    made = {line["output"]: line for line in lines if line["event"] == "made"}
-    assert sorted(made) == RESULTS
-    for result, line in made.items():
+    by_output = {line["output"]: line for line in lines if line["event"] == "made"}
+    assert sorted(by_output) == RESULTS
+    for result, line in by_output.items():
         recorded = recorded_settings(Path("out", result))
         assert recorded is not None
         assert recorded == line["record"]
@@ -111,7 +111,7 @@ def test_shards_and_a_chosen_format(upscale, photos):
     assert read_picture(Path("out/set-1/k/x.tif")).format == "tiff"
 
 
-def test_a_scale_that_the_model_does_not_have_is_reached_and_said(upscale, photos):
+def test_a_scale_that_the_model_lacks_is_reached_by_resampling_and_reported(upscale, photos):
     done = upscale("photos/a.jpg", "--scale", 2.5)
     assert done.out == "1 upscaled (x4 by the model, resampled to x2.5)\n"
     assert read_picture(Path("out/a.jpg")).size == (35, 50)
@@ -129,7 +129,7 @@ def test_names_may_be_in_any_script_and_even_no_text(upscale, photos):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="such names cannot be there")
-def test_names_do_not_command_the_terminal(upscale, photos):
+def test_names_cannot_control_the_terminal(upscale, photos):
     (photos / "good\n\x1b[31m.jpg").write_bytes((photos / "a.jpg").read_bytes())
     (photos / "bad\n\x1b[31m.jpg").write_bytes(b"")
     done = upscale(photos)
@@ -139,7 +139,7 @@ def test_names_do_not_command_the_terminal(upscale, photos):
     assert r"failed: photos/bad\n\x1b[31m.jpg: " in done.err
 
 
-def test_one_picture_may_be_given_a_name_and_nothing_else_is_left(upscale, photos):
+def test_a_single_result_may_have_a_file_name_and_nothing_else_is_left(upscale, photos):
     for words in ("1 upscaled", "0 upscaled, 1 already done"):
         done = upscale(photos / "a.jpg", out="new/large.webp")
         assert (done.code, done.out) == (0, f"{words}\n")
@@ -169,8 +169,8 @@ def test_the_same_command_again_makes_only_what_is_missing(upscale, photos, draw
     after = state()
     assert after.pop("new.png")
     assert after["sub/c.png"][1] == before["sub/c.png"][1]
-    kept = set(RESULTS) - {"sub/c.png"}
-    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    others = set(RESULTS) - {"sub/c.png"}
+    assert {name: after[name] for name in others} == {name: before[name] for name in others}
 
 
 def test_a_sheet_that_a_killed_process_did_not_come_to_is_made_by_the_others(
@@ -192,7 +192,7 @@ def test_a_sheet_that_a_killed_process_did_not_come_to_is_made_by_the_others(
 
 
 @pytest.mark.parametrize("lost", ["ledger", "records", "times"])
-def test_what_was_done_is_known_by_ledger_records_or_contents(upscale, photos, lost):
+def test_done_results_are_recognised_by_ledger_record_or_content(upscale, photos, lost):
     upscale(photos, *(["--no-metadata"] if lost == "records" else []))
     before = state()
     if lost == "ledger":
@@ -205,14 +205,14 @@ def test_what_was_done_is_known_by_ledger_records_or_contents(upscale, photos, l
     assert state() == before
 
 
-def test_what_was_made_otherwise_is_only_replaced_when_asked_to(upscale, photos, draw):
+def test_other_files_are_only_replaced_if_overwriting_is_allowed(upscale, photos, draw):
     upscale(photos / "a.jpg", photos / "b.png")
     Path("out/c.png").write_bytes(b"mine")
     Path("out/sub").mkdir()
     draw(photos / "b.png", seed=8)
     before = state()
-    given = [photos / "a.jpg", photos / "b.png", photos / "sub" / "c.png", "--seed", 1]
-    again = upscale(*given)
+    arguments = [photos / "a.jpg", photos / "b.png", photos / "sub" / "c.png", "--seed", 1]
+    again = upscale(*arguments)
     assert again.code == 1
     assert again.out == "0 upscaled, 3 failed\n"
     assert state() == before
@@ -226,10 +226,10 @@ def test_what_was_made_otherwise_is_only_replaced_when_asked_to(upscale, photos,
     }
     same_seed = upscale(photos / "b.png")
     assert "was made from another input of that name" in same_seed.err
-    replaced = upscale(*given, "--overwrite")
+    replaced = upscale(*arguments, "--overwrite")
     assert (replaced.code, replaced.out) == (0, "3 upscaled\n")
     assert all(state()[name] != before[name] for name in before)
-    assert upscale(*given, "--overwrite").out == "0 upscaled, 3 already done\n"
+    assert upscale(*arguments, "--overwrite").out == "0 upscaled, 3 already done\n"
 
 
 def test_results_inside_the_inputs_are_not_worked_on_again(upscale, photos):
@@ -308,7 +308,7 @@ def pipe(path: Path, draw) -> None:
         ("bad.png", pipe, [], "not a file"),
     ],
 )
-def test_a_bad_picture_is_left_behind_and_listed(
+def test_a_bad_picture_is_listed_and_does_not_stop_the_others(
     upscale, photos, draw, name, make, arguments, reason
 ):
     make(photos / name, draw)
@@ -337,11 +337,13 @@ def test_files_and_folders_that_cannot_be_read_are_listed(upscale, photos, monke
     }
 
 
-def test_a_picture_that_needs_too_much_memory_is_left_behind(upscale, photos, monkeypatch):
-    def make(stages, picture, wanted, *, progress):
+def test_a_picture_that_needs_too_much_memory_does_not_stop_the_others(
+    upscale, photos, monkeypatch
+):
+    def make(stages, picture, upscaling, *, progress):
         if picture.size == (31, 9):
             raise errors.pop()
-        return upscale_picture(stages, picture, wanted, progress=progress)
+        return upscale_picture(stages, picture, upscaling, progress=progress)
 
     errors = [ZeroDivisionError("odd"), MemoryError(), CascadeError("needs 9 GiB.\nUse --tile.")]
     monkeypatch.setattr(commands, "upscale_picture", make)
@@ -356,7 +358,7 @@ def test_a_picture_that_needs_too_much_memory_is_left_behind(upscale, photos, mo
 
 
 @pytest.mark.parametrize("make", [transparent, deep, wordy])
-def test_what_a_format_cannot_hold_is_said_before_the_work(
+def test_what_a_format_cannot_hold_is_reported_before_the_work(
     upscale, photos, draw, monkeypatch, make
 ):
     def refuse(*_, **__):
@@ -393,10 +395,10 @@ def test_a_full_disk_ends_the_work_at_once_and_keeps_what_is_done(upscale, photo
 
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
 def test_stopped_in_the_middle_nothing_is_half_written(upscale, photos, monkeypatch, stop, code):
-    def make(stages, picture, wanted, *, progress):
+    def make(stages, picture, upscaling, *, progress):
         if picture.size == (31, 9):
             raise stop
-        return upscale_picture(stages, picture, wanted, progress=progress)
+        return upscale_picture(stages, picture, upscaling, progress=progress)
 
     with monkeypatch.context() as patch:
         patch.setattr(commands, "upscale_picture", make)
@@ -407,15 +409,15 @@ def test_stopped_in_the_middle_nothing_is_half_written(upscale, photos, monkeypa
     assert upscale(photos).out == "2 upscaled, 3 already done\n"
 
 
-def test_the_last_words_of_one_that_is_stopped_count_what_others_made(upscale, photos, monkeypatch):
-    def make(stages, picture, wanted, *, progress):
+def test_a_stopped_process_also_counts_what_others_made(upscale, photos, monkeypatch):
+    def make(stages, picture, upscaling, *, progress):
         if picture.size == (31, 9):
             file = Path("out/.cascade-upscale.jsonl")
             line = json.loads(file.read_text().splitlines()[-1]) | {"output": "sub/e.png"}
             with file.open("a") as ledger:
                 ledger.write(json.dumps(line) + "\n")  # as another process does
             raise KeyboardInterrupt
-        return upscale_picture(stages, picture, wanted, progress=progress)
+        return upscale_picture(stages, picture, upscaling, progress=progress)
 
     monkeypatch.setattr(commands, "upscale_picture", make)
     assert upscale(photos).out.startswith("4 upscaled, 1 left; run the same command")
@@ -433,7 +435,7 @@ def test_what_a_killed_process_left_half_written_is_removed(upscale, photos):
 # ---- several processes --------------------------------------------------------------------------
 
 
-def test_of_processes_of_one_launcher_the_first_speaks(upscale, photos, monkeypatch):
+def test_only_the_first_process_of_a_launcher_prints_and_fails(upscale, photos, monkeypatch):
     (photos / "bad.png").write_bytes(b"")
     monkeypatch.setenv("RANK", "1")
     done = upscale(photos)
@@ -464,7 +466,9 @@ def test_of_processes_of_one_launcher_the_first_speaks(upscale, photos, monkeypa
         (["photos", "-o", "out", "--model", "photo-x5"], 1, "no pipeline 'photo-x5'"),
     ],
 )
-def test_wrong_usage_is_said_before_any_work(command, photos, upscaler, arguments, code, message):
+def test_wrong_usage_is_reported_before_any_work(
+    command, photos, upscaler, arguments, code, message
+):
     Path("file").write_text("x")
     model = [] if "--model" in arguments else ["--model", upscaler]
     done = command("upscale", *arguments, *model)
