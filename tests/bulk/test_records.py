@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -96,6 +97,21 @@ def test_a_difference_names_the_settings_and_then_the_input(photos):
     assert difference(record, {"seed": 1, "a": {"b": 2}}, source) == other
     same = Record(settings=record.settings, input_sha256=source.sha256(), size_px=(1, 1))
     assert difference(same, {"seed": 1, "a": {"b": 2}}, source) == ""
+
+
+def test_a_record_from_json_equals_the_settings_that_it_was_made_of(photos):
+    (source,) = find_pictures([str(photos / "a.jpg")]).pictures
+    settings = {"interval": (0.1, 0.9), "tile_px": None}
+    record = Record(settings=settings, input_sha256=source.sha256(), size_px=(3, 4))
+    loaded = Record.from_json(json.loads(json.dumps(record.to_json())))
+    assert loaded.size_px == (3, 4)
+    assert difference(loaded, settings, source) == ""
+
+
+@pytest.mark.parametrize("values", [{}, {"input_sha256": "ab"}, {"size_px": 3}, {"size_px": [1]}])
+def test_values_of_others_are_no_record(values):
+    with pytest.raises(NotAResultError, match="is not a result of this command"):
+        Record.from_json(values)
 
 
 # ---- harmed results -----------------------------------------------------------------------------

@@ -173,6 +173,14 @@ def test_the_same_command_again_makes_only_what_is_missing(upscale, photos, draw
     assert {name: after[name] for name in others} == {name: before[name] for name in others}
 
 
+def test_missing_sheets_are_added_to_finished_results(upscale, photos):
+    upscale(photos / "a.jpg")
+    before = state()
+    assert upscale(photos / "a.jpg", "--compare").out == "0 upscaled, 1 already done\n"
+    assert tree() == ["a.jpg", "compare/a.jpg.jpg"]
+    assert state()["a.jpg"] == before["a.jpg"]
+
+
 def test_a_sheet_that_a_killed_process_did_not_come_to_is_made_by_the_others(
     upscale, photos, monkeypatch
 ):
