@@ -10,8 +10,8 @@ from typing import Literal
 
 from cascade.bulk.inputs import InputPicture
 from cascade.errors import OutputError
+from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX
-from cascade.imaging.reading import IMAGE_SUFFIXES
 
 ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
 COMPARISONS = "compare"  # the folder of the before/after sheets
