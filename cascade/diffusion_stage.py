@@ -34,6 +34,7 @@ from cascade.sampling.tiles import TiledNetwork, Tiling
 from cascade.sampling.walk import walk
 from cascade.saving.model_card import StageSummary
 from cascade.saving.stage_folder import (
+    diffusion_config,
     read_diffusion_stage,
     write_network,
     write_scheduler,
@@ -238,13 +239,7 @@ class DiffusionStage(Stage):
     # ---- saving and loading ---------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
-        return {
-            "network": {"kind": self.network.kind, **self.network.config()},
-            "contract": self.contract.to_dict(),
-            "schedule": self.process.schedule.config(),
-            "process": self.process.config(),
-            "sampling": self.sampling.to_dict(),
-        }
+        return diffusion_config(self.network, self.contract, self.process, self.sampling)
 
     def write_weights(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
         write_network(self.network, folder, dtype=dtype)

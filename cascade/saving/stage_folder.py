@@ -23,6 +23,23 @@ CONFIG = "stage.json"
 STAGE_ENTRIES = (CONFIG, "embedding", "encoder", "scheduler", *NETWORKS)
 
 
+def diffusion_config(
+    network: StageNetwork, contract: Contract, process: NoiseProcess, sampling: SamplingSettings
+) -> dict[str, Any]:
+    """What `stage.json` holds of a diffusion stage, besides its kind.
+
+    Raises:
+        WeightsError: if the network could not be built again from what would be saved.
+    """
+    return {
+        "network": {"kind": network.kind, **network.config()},
+        "contract": contract.to_dict(),
+        "schedule": process.schedule.config(),
+        "process": process.config(),
+        "sampling": sampling.to_dict(),
+    }
+
+
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write `stage.json`."""
     text = json.dumps(config, indent=2) + "\n"
