@@ -54,8 +54,7 @@ class DiffusionStage(Stage):
         sampling: how to sample unless a call says otherwise.
 
     Raises:
-        ContractError: if the network has no room for a condition, or the process does not go with
-            the conditions.
+        ContractError: if network, process and conditions do not go together.
     """
 
     kind = "diffusion"
@@ -73,8 +72,7 @@ class DiffusionStage(Stage):
         self.process = process
         self._sampling = sampling or SamplingSettings()
         channels = contract.space.channels
-        outputs = channels * (2 if process.learned_variance else 1)
-        self.network.check(channels, outputs, contract.slots)
+        self.network.check(channels, process.output_channels(channels), contract.slots)
         if process.residual is not None and not self._resembling:
             raise ContractError(
                 "residual_std is for stages with an image that resembles the result, and that is "
@@ -109,7 +107,7 @@ class DiffusionStage(Stage):
         channels = contract.space.channels
         shape = NetworkShape(
             image_channels=channels,
-            out_channels=channels * (2 if process.learned_variance else 1),
+            out_channels=process.output_channels(channels),
             size=contract.space.size,
             slots=contract.slots,
             embedding_dim=embedding_dim,
@@ -128,6 +126,7 @@ class DiffusionStage(Stage):
     def with_sampling(self, settings: SamplingSettings) -> DiffusionStage:
         self.check_settings(settings)
         other = copy.copy(self)
+        other._modules = dict(self._modules)  # so that a new network for one is not for both
         other._sampling = settings
         return other
 
@@ -213,8 +212,9 @@ class DiffusionStage(Stage):
             with context():
                 return self.network.prepared(signals)
 
-        schedule, guide = self.process.schedule, settings.guide
-        model = GuidedNetwork(self.predict, guide, self.conditions, schedule, context)
+        model = GuidedNetwork(
+            self.predict, settings.guide, self.conditions, self.process.schedule, context
+        )
         return TiledNetwork(model, prepare, signals, tiling, self.device)
 
     def check_settings(self, settings: SamplingSettings) -> None:
