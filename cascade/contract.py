@@ -14,6 +14,7 @@ from cascade.conditioning.condition import Condition, Slots
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.kinds import read_conditions
 from cascade.errors import ContractError
+from cascade.sampling.settings import SamplingSettings
 from cascade.space import Size, Space
 
 
@@ -119,8 +120,8 @@ class Contract:
             raise ContractError(f"the inputs call for results of different sizes, {texts}.")
         return sizes[0] if sizes else self.space.size
 
-    def check_inputs(self, inputs: Inputs) -> None:
-        """Check that every input is read by a condition.
+    def check_inputs(self, inputs: Inputs, previous: Tensor | None, count: int) -> None:
+        """Check that every input is read by a condition, and is for that many images.
 
         Raises:
             ContractError: naming the input, and those that would be read.
@@ -131,6 +132,11 @@ class Contract:
                 raise ContractError(
                     f"this stage has no condition that reads {name!r}; its inputs: {readable}."
                 )
+        inputs.check_count(count)
+        if previous is not None and not self.needs_image:
+            raise ContractError("this stage is a base stage and takes no image.")
+        if previous is not None and len(previous) != count:
+            raise ContractError(f"got {len(previous)} images to start from for {count} seeds.")
 
     def inputs_of(self, batch: Batch, *, damaged: bool = False) -> Inputs:
         """What a user would give to get the pictures of a batch."""
@@ -175,6 +181,24 @@ class Contract:
                 raise ContractError(
                     f"augmentation level must be in [{low}, {high}], as in training; got {level}."
                 )
+
+    def check_sampling(self, settings: SamplingSettings) -> None:
+        """Check that a stage with these conditions can sample like this.
+
+        Raises:
+            ContractError: naming the setting that does not fit.
+        """
+        self.check_augmentation_level(settings.augmentation_level)
+        if settings.temperature != 1 and not self.needs_image:
+            raise ContractError(
+                f"temperature {settings.temperature} is for stages that take an image; without one "
+                "only noise of 1 is what the stage was trained on."
+            )
+        if settings.guidance != 1 and not self.droppable:
+            raise ContractError(
+                f"guidance {settings.guidance} needs a condition that training dropped now and "
+                "then; use guidance 1."
+            )
 
     # ---- saving ---------------------------------------------------------------------------------
 

@@ -8,23 +8,25 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from cascade.conditioning.assembling import request_signals, without_conditions
+from cascade.conditioning.assembling import request_signals
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.signals import Signals
 from cascade.contract import Contract
 from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
-from cascade.errors import CascadeError, ContractError, WeightsError
+from cascade.errors import ContractError
 from cascade.networks.backbones import NetworkShape, build_network
 from cascade.networks.stage_network import as_network
 from cascade.sampling.canvas import CanvasNoise, new_canvas
+from cascade.sampling.guidance import GuidedNetwork
 from cascade.sampling.memory import TILE_PX, fitting_tile_px
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.settings import SamplingSettings
@@ -32,6 +34,7 @@ from cascade.sampling.tiles import TiledNetwork, Tiling
 from cascade.sampling.walk import walk
 from cascade.saving.model_card import StageSummary
 from cascade.saving.stage_folder import (
+    diffusion_config,
     read_diffusion_stage,
     write_network,
     write_scheduler,
@@ -51,8 +54,7 @@ class DiffusionStage(Stage):
         sampling: how to sample unless a call says otherwise.
 
     Raises:
-        ContractError: if the network has no room for a condition, or the process does not go with
-            the conditions.
+        ContractError: if network, process and conditions do not go together.
     """
 
     kind = "diffusion"
@@ -70,9 +72,8 @@ class DiffusionStage(Stage):
         self.process = process
         self._sampling = sampling or SamplingSettings()
         channels = contract.space.channels
-        outputs = channels * (2 if process.learned_variance else 1)
-        self.network.check(channels, outputs, contract.slots)
-        if process.residual is not None and not self._guesses:
+        self.network.check(channels, process.output_channels(channels), contract.slots)
+        if process.residual is not None and not self._resembling:
             raise ContractError(
                 "residual_std is for stages with an image that resembles the result, and that is "
                 "never dropped."
@@ -106,7 +107,7 @@ class DiffusionStage(Stage):
         channels = contract.space.channels
         shape = NetworkShape(
             image_channels=channels,
-            out_channels=channels * (2 if process.learned_variance else 1),
+            out_channels=process.output_channels(channels),
             size=contract.space.size,
             slots=contract.slots,
             embedding_dim=embedding_dim,
@@ -125,6 +126,7 @@ class DiffusionStage(Stage):
     def with_sampling(self, settings: SamplingSettings) -> DiffusionStage:
         self.check_settings(settings)
         other = copy.copy(self)
+        other._modules = dict(self._modules)  # so that a new network for one is not for both
         other._sampling = settings
         return other
 
@@ -134,7 +136,7 @@ class DiffusionStage(Stage):
         return fitting_tile_px(self.network.bytes_at_once, self.device, largest_px=largest)
 
     @property
-    def _guesses(self) -> list[str]:
+    def _resembling(self) -> list[str]:
         """Names of the images that resemble the result and are always there."""
         return [each.name for each in self.conditions if each.resembles_result and not each.drop]
 
@@ -155,7 +157,7 @@ class DiffusionStage(Stage):
         signals = signals.enlarged()
         if residual is None:
             return self.network(x_t, t, signals)
-        base = signals.channels[self._guesses[0]].image
+        base = signals.channels[self._resembling[0]].image
         output = self.network(residual.network_input(x_t, base, t), t, signals)
         return residual.x0(output.float(), x_t, base, t)
 
@@ -172,8 +174,7 @@ class DiffusionStage(Stage):
         inputs, run = inputs or Inputs(), run or Run()
         settings = run.settings or self.sampling
         sampler = self._sampler_for(settings)
-        self.contract.check_inputs(inputs)
-        self._check_counts(len(seeds), inputs, previous)
+        self.contract.check_inputs(inputs, previous, len(seeds))
         height, width = self.contract.result_size(inputs, previous)
         grid = math.lcm(self.contract.grid_px, self.network.size_multiple_px)
         size = (math.ceil(height / grid) * grid, math.ceil(width / grid) * grid)
@@ -203,45 +204,25 @@ class DiffusionStage(Stage):
         """The guided network over the canvas."""
         if precision == "auto" and self.dtype != torch.float32:
             precision = "fp32"  # the weights have a precision of their own
-        guidance = settings.guide
 
-        def model(x_t: Tensor, t: int, signals: Signals) -> Tensor:
-            times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
-            with autocast(self.device, precision):
-                if not guidance.applies(self.process.schedule.alpha_bar_at(t)):
-                    return self.predict(x_t, times, signals)
-                without = without_conditions(self.conditions, signals)
-                return guidance.output(self.predict, x_t, times, signals, without)
+        def context() -> AbstractContextManager:
+            return autocast(self.device, precision)
 
         def prepare(signals: Signals) -> Signals:
-            with autocast(self.device, precision):
+            with context():
                 return self.network.prepared(signals)
 
+        model = GuidedNetwork(
+            self.predict, settings.guide, self.conditions, self.process.schedule, context
+        )
         return TiledNetwork(model, prepare, signals, tiling, self.device)
-
-    def _check_counts(self, count: int, inputs: Inputs, previous: Tensor | None) -> None:
-        inputs.check_count(count)
-        if previous is not None and len(previous) != count:
-            raise ContractError(f"got {len(previous)} images to start from for {count} seeds.")
-        if previous is not None and not self.contract.needs_image:
-            raise ContractError("this stage is a base stage and takes no image.")
 
     def check_settings(self, settings: SamplingSettings) -> None:
         self._sampler_for(settings)
 
     def _sampler_for(self, settings: SamplingSettings) -> Sampler:
         """The sampler of one batch, if the stage can sample like this."""
-        self.contract.check_augmentation_level(settings.augmentation_level)
-        if settings.temperature != 1 and not self.contract.needs_image:
-            raise ContractError(
-                f"temperature {settings.temperature} is for stages that take an image; without one "
-                "only noise of 1 is what the stage was trained on."
-            )
-        if settings.guidance != 1 and not self.contract.droppable:
-            raise ContractError(
-                f"guidance {settings.guidance} needs a condition that training dropped now and "
-                "then; use guidance 1."
-            )
+        self.contract.check_sampling(settings)
         return settings.make_sampler(self.process)
 
     def summary(self) -> StageSummary:
@@ -258,13 +239,7 @@ class DiffusionStage(Stage):
     # ---- saving and loading ---------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
-        return {
-            "network": {"kind": self.network.kind, **self.network.config()},
-            "contract": self.contract.to_dict(),
-            "schedule": self.process.schedule.config(),
-            "process": self.process.config(),
-            "sampling": self.sampling.to_dict(),
-        }
+        return diffusion_config(self.network, self.contract, self.process, self.sampling)
 
     def write_weights(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
         write_network(self.network, folder, dtype=dtype)
@@ -277,10 +252,4 @@ class DiffusionStage(Stage):
         Raises:
             WeightsError: if the folder is missing, incomplete, damaged, or not such a stage.
         """
-        arguments = read_diffusion_stage(Path(folder))
-        try:
-            return cls(**arguments).eval()
-        except CascadeError as error:  # its parts are right, but do not go together
-            raise WeightsError(
-                f"{Path(folder) / 'stage.json'} does not describe a stage: {error}"
-            ) from error
+        return read_diffusion_stage(Path(folder), cls).eval()

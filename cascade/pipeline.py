@@ -5,25 +5,22 @@ Shapes: B images, C channels, H and W pixels, F label fields.
 
 from __future__ import annotations
 
-import json
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers import __version__ as diffusers_version
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
+from cascade.call import CALLBACK_TENSORS, Call, CallOptions, split_fields
 from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import Labels, LabelsLike, LabelVocabulary
-from cascade.devices import Precision
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import ContractError, WeightsError
 from cascade.imaging.exchange import OutputType, PictureLike, as_output, of_each, to_tensor
@@ -31,27 +28,18 @@ from cascade.imaging.picture import Picture
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.settings import Overrides
-from cascade.sampling.walk import Hooks, Progress
+from cascade.sampling.walk import Progress
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.components import read_json
 from cascade.saving.hub import upload
 from cascade.saving.model_card import write_model_card
-from cascade.saving.pipelines import INDEX, pipeline_folder
-from cascade.stage import Run, Stage
+from cascade.saving.pipelines import INDEX, PIPELINE_ENTRIES, pipeline_folder, write_index
+from cascade.stage import Stage
 from cascade.tasks.table import find_task
 
-BATCH_PIXELS = 2**18
 CARD_FOLDER = "this/folder"  # in the examples of a model card
-CALLBACK_TENSORS = ("x_t", "x0")
+
 StepEnd = Callable[..., Mapping[str, Any] | None]
-Options = TypeVar("Options")
-PIPELINE_ENTRIES = (INDEX, "pipeline.py", "pipeline.yaml", "README.md", "stages")
-PIPELINE_FILE = '''"""Where diffusers finds the class of this folder: trust_remote_code=True."""
-
-from cascade import CascadePipeline
-
-__all__ = ["CascadePipeline"]
-'''
 
 
 @dataclass
@@ -72,38 +60,6 @@ class CascadeOutput(BaseOutput):
     labels: list[dict[str, str]]
     settings: dict[str, dict[str, Any]]
     intermediates: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallOptions:
-    """Options of a call of a pipeline, besides the usual ones.
-
-    Attributes:
-        inputs: what conditions of your own read, by the name of the input.
-        overrides: changes of the stages' sampling settings.
-        start_at: the stage that takes the image; default: the first that takes its size.
-        batch_size: images at a time, which changes memory and time but not the images; default: as
-            many as have 2^18 pixels together.
-        precision: `auto`, `fp32` or `bf16`.
-        keep_intermediates: whether to return the earlier stages' images too.
-        callback_on_step_end_tensor_inputs: which of `x_t` and `x0` a callback gets.
-
-    Raises:
-        ContractError: if callbacks cannot get one of these.
-    """
-
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    overrides: Overrides = field(default_factory=Overrides)
-    start_at: str | None = None
-    batch_size: int | None = None
-    precision: Precision = "auto"
-    keep_intermediates: bool = False
-    callback_on_step_end_tensor_inputs: Sequence[str] = CALLBACK_TENSORS
-
-    def __post_init__(self) -> None:
-        unknown = set(self.callback_on_step_end_tensor_inputs) - set(CALLBACK_TENSORS)
-        if unknown:
-            raise ContractError(f"callbacks can have {list(CALLBACK_TENSORS)}, not {unknown}.")
 
 
 class CascadePipeline(DiffusionPipeline):
@@ -140,6 +96,10 @@ class CascadePipeline(DiffusionPipeline):
     def num_timesteps(self) -> int:
         """How many steps the current stage takes, for callbacks."""
         return self._num_timesteps
+
+    def enter(self, stage: str | None, steps: int = 0) -> None:
+        """Note which stage samples, in how many steps."""
+        self._current_stage, self._num_timesteps = stage, steps
 
     @property
     def labels(self) -> LabelVocabulary | None:
@@ -216,8 +176,9 @@ class CascadePipeline(DiffusionPipeline):
         run = run.with_sampling(options_of_call.overrides.within(run.names).with_later(overrides))
         values = {**options_of_call.inputs, "labels": labels, "image": given}
         inputs = self._inputs(run, values, seeds)
-        call = _Call(self, options_of_call, inputs, seeds, callback_on_step_end)
-        images = call.run_all(run)
+        # diffusers decorates progress_bar in a way that hides its signature
+        call = Call(self, options_of_call, inputs, seeds, callback_on_step_end)  # pyright: ignore
+        images = call.run(run)
         shown = {name: as_output(each, output_type) for name, each in images.items()}
         result = shown.pop(run.names[-1])
         if not return_dict:
@@ -379,14 +340,7 @@ class CascadePipeline(DiffusionPipeline):
             raise WeightsError("weights are written as safetensors only: safe_serialization=True.")
         with atomic_folder(Path(save_directory), owned=PIPELINE_ENTRIES) as temporary:
             self.stages.write(temporary / "stages", dtype=dtype)
-            index = {
-                "_class_name": ["pipeline", "CascadePipeline"],
-                "_diffusers_version": diffusers_version,
-                "stages": ["cascade.chain", "StageChain"],
-            }
-            text = json.dumps(index, indent=2) + "\n"
-            (temporary / INDEX).write_text(text, encoding="utf-8")
-            (temporary / "pipeline.py").write_text(PIPELINE_FILE, encoding="utf-8")
+            write_index(temporary)
             summaries = {name: stage.summary() for name, stage in self.stages.items()}
             task = find_task(self.stages.contracts)
             usage = None if task is None else task.usage(CARD_FOLDER)
@@ -441,68 +395,3 @@ class CascadePipeline(DiffusionPipeline):
         if index.get("stages") is None:
             raise WeightsError(f"{local} is a diffusers pipeline, but not a Cascade.")
         return cls(StageChain.from_pretrained(local / "stages", torch_dtype=torch_dtype))
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One call of a pipeline: every stage over all images, a batch at a time."""
-
-    pipeline: CascadePipeline
-    options: CallOptions
-    inputs: Inputs
-    seeds: list[int]
-    callback: StepEnd | None
-
-    def run_all(self, chain: StageChain) -> dict[str, Tensor]:
-        """The images of the last stage, and of the others if they are kept, on the CPU."""
-        images: dict[str, Tensor] = {}
-        previous = None
-        for name, stage in chain.items():
-            previous = self._run_stage(name, stage, previous)
-            if self.options.keep_intermediates or name == chain.names[-1]:
-                images[name] = previous
-        self.pipeline._current_stage = None
-        return images
-
-    def _run_stage(self, name: str, stage: Stage, previous: Tensor | None) -> Tensor:
-        """The images (B, C, H, W) of one stage."""
-        inputs = self.inputs.only(stage.contract.input_names)
-        pixels = math.prod(stage.contract.result_size(inputs, previous))
-        size = self.options.batch_size or max(1, BATCH_PIXELS // pixels)
-        batches = [slice(first, first + size) for first in range(0, len(self.seeds), size)]
-        self.pipeline._current_stage = name
-        results = []
-        # torch.compiler.disable hides this method's signature from pyright
-        with self.pipeline.progress_bar(total=1) as bar:  # pyright: ignore[reportCallIssue]
-            bar.set_description(name)
-            for number, part in enumerate(batches):
-                run = Run(
-                    hooks=self._hooks(part, bar, number, len(batches)),
-                    stream=f"stage {name}",
-                    precision=self.options.precision,
-                )
-                start = None if previous is None else previous[part].to(self.pipeline.device)
-                results.append(stage.run(self.seeds[part], inputs.part(part), start, run).cpu())
-        return torch.cat(results)
-
-    def _hooks(self, part: slice, bar: Any, number: int, batches: int) -> Hooks:
-        """Reports every step of a batch to the progress bar and the callback."""
-
-        def progress(done: int, total: int) -> None:
-            self.pipeline._num_timesteps = total
-            bar.total, bar.n = total * batches, total * number + done
-            bar.refresh()
-
-        def on_step(step: int, t: int, tensors: dict[str, Tensor]) -> Mapping[str, Any] | None:
-            kwargs = {key: tensors[key] for key in self.options.callback_on_step_end_tensor_inputs}
-            assert self.callback is not None
-            return self.callback(self.pipeline, step, t, kwargs | {"seeds": self.seeds[part]})
-
-        return Hooks(callback=None if self.callback is None else on_step, progress=progress)
-
-
-def split_fields(kind: type[Options], values: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
-    """An object of the values that are its fields, and the other values."""
-    names = {each.name for each in fields(kind)}  # pyright: ignore[reportArgumentType]
-    own = {name: value for name, value in values.items() if name in names}
-    return kind(**own), {name: value for name, value in values.items() if name not in names}

@@ -45,8 +45,8 @@ class Space:
         object.__setattr__(self, "range", (float(low), float(high)))
         if min(pair) < 1 or self.channels < 1:
             raise ContractError(
-                f"an image must have at least 1 px a side and 1 channel, got {pair[1]}x{pair[0]} px and "
-                f"{self.channels} channels."
+                f"an image has at least 1 px a side and 1 channel, got {pair[1]}x{pair[0]} px "
+                f"and {self.channels} channels."
             )
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ContractError(

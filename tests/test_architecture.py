@@ -21,7 +21,8 @@ FLOORS = (
     ("generation", "diagnosis", "bulk", "evaluation"),
     ("building",),
     ("pipeline",),
-    ("training", "chain"),
+    ("training", "call"),
+    ("chain",),
     ("tasks",),
     ("restoration", "stage_kinds"),
     ("diffusion_stage",),
@@ -80,7 +81,7 @@ def test_recipes_are_data():
 
 
 def test_the_python_file_of_a_pipeline_is_the_one_that_saving_writes():
-    from cascade.pipeline import PIPELINE_FILE
+    from cascade.saving.pipelines import PIPELINE_FILE
 
     for path in (CHECKOUT / "pipelines").rglob("*.py"):
         assert path.name == "pipeline.py"

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from cascade.recipe import (
+from cascade.conditioning.degradation import Degradation
+from cascade.conditioning.kinds import CONDITIONS
+from cascade.conditioning.low_resolution import GeneratedOptions
+from cascade.recipe.sections import (
     DataSection,
     DiffusionSection,
-    SamplingSection,
-    Section,
+    SpaceSection,
     TrainSection,
     TransformerSection,
     UNetSection,
+    condition_section,
+    sampling_section,
 )
 
 CHECKOUT = Path(__file__).parents[1]
@@ -27,12 +31,17 @@ PAGES = [
     ),
 ]
 SECTIONS = (
+    SpaceSection,
+    condition_section(),
+    *(kind.recipe for kind in CONDITIONS.values()),
+    GeneratedOptions,
+    Degradation,
     UNetSection,
     TransformerSection,
     DiffusionSection,
     DataSection,
     TrainSection,
-    SamplingSection,
+    sampling_section(),
 )
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
 
@@ -52,8 +61,9 @@ def test_links_lead_to_files_and_headings(page):
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
-def test_every_recipe_key_is_described(section: type[Section]):
+def test_every_recipe_key_is_described(section: type):
     text = (CHECKOUT / "docs" / "recipes.md").read_text(encoding="utf-8")
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
     described = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
-    assert set(section.model_fields) - {"kind"} <= described
+    keys = getattr(section, "model_fields", None) or section.__dataclass_fields__
+    assert set(keys) - {"kind"} <= described

@@ -1,10 +1,15 @@
-"""Who works on what, among processes that share a folder of results.
+"""Which process works on which job, when several share a folder of results.
 
-Every task is one byte of a common lock file, found by a hash of its name, and whoever holds the
-POSIX record lock on that byte works on it. The system takes the locks back together with the
-process, however that ends, so the task of a killed process is free at once; they also work between
-machines that share a file system. Byte 0 is held by all that are at work, so that the first to come
-and the last to go know that they are.
+Every claim is a lock of the operating system on a small file, taken through `filelock`. The system
+drops the lock when its process ends, however it ends, so the job of a killed process is free at
+once. The locks also hold between machines, as far as the shared file system supports them.
+
+- `FILE` guards arrivals and departures. It is the only file that stays.
+- `FILE.d/process-*`: each process holds one while it is at work.
+- `FILE.d/job-*`: a job locks the slot that the hash of its key picks. Slots keep the number of
+  files small; a process that finds a slot busy takes another job first.
+
+The last process to leave removes `FILE.d`.
 """
 
 from __future__ import annotations
@@ -13,95 +18,163 @@ import errno
 import hashlib
 import logging
 import os
-import time
+import shutil
+import uuid
+from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
+from typing import BinaryIO
+
+from filelock import lock_descriptor
 
 from cascade.errors import OutputError
 
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None
-
-PRESENCE = 0
-POLL_S = 0.05
+SLOTS = 4096
+NO_LOCKS_ERRORS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 logger = logging.getLogger(__name__)
 
 
 class Claims:
-    """Locks on the tasks of a folder; where there are none to be had, everything is free.
+    """Locks on the jobs of one folder of results.
+
+    Where the file system has no locks, a warning says so once and every claim succeeds.
 
     Args:
-        file: the lock file; it must be opened nowhere else in this process, because the system
-            gives up a process's locks on a file when it closes it anywhere. None for no locks.
+        file: the lock file that stays; None if no other process shares the results, then every
+            claim succeeds and nothing is written.
 
     Raises:
-        OutputError: if the file cannot be made.
+        OutputError: if the file cannot be written.
     """
 
     def __init__(self, file: Path | None) -> None:
-        self._file = None
-        if file is None or fcntl is None:
-            return
-        try:
-            self._file = open(file, "a+b")  # noqa: SIM115
-        except OSError as error:
-            raise OutputError(f"cannot write {file}: {error.strerror or error}.") from error
+        self._file = file
+        self._has_locks = file is not None
+        self._door: BinaryIO | None = None  # locked while this process arrives or leaves
+        self._presence: BinaryIO | None = None  # locked while this process is at work
+        self._slots: dict[str, BinaryIO] = {}  # by the key of the job
+        if file is not None:
+            _open(file).close()
 
     def join(self) -> bool:
-        """Come to the others: whether there are none, who then wait until `let_in` is called."""
-        while not self._lock(PRESENCE, shared=False):
-            if self._lock(PRESENCE, shared=True):
-                return False
-            time.sleep(POLL_S)
-        return True
+        """Start to work beside the other processes.
+
+        Returns:
+            Whether no other process is at work. If so, others that arrive wait for `let_in`.
+        """
+        if self._file is None or not self._has_locks:
+            return True
+        self._door = self._lock(self._file, wait=True)
+        alone = not self._others_are_at_work()
+        self._presence = self._lock(self._folder() / f"process-{uuid.uuid4().hex}")
+        if not alone:
+            self.let_in()
+        return alone
 
     def let_in(self) -> None:
-        """Let others come."""
-        self._lock(PRESENCE, shared=True)
+        """Let in the processes that wait in `join`."""
+        if self._door is not None:
+            self._door.close()
+        self._door = None
 
     def leave(self) -> bool:
-        """Leave the others: whether there are none; then none can come until `close` is called."""
-        self._unlock(PRESENCE)  # or two that leave together would each see the other
-        return self._lock(PRESENCE, shared=False)
+        """Stop working.
+
+        Returns:
+            Whether no other process is at work. If so, others that arrive wait for `close`.
+        """
+        if self._file is None or not self._has_locks:
+            return True
+        if self._door is None:
+            self._door = self._lock(self._file, wait=True)
+        if self._presence is not None:
+            self._presence.close()
+        self._presence = None
+        alone = not self._others_are_at_work()
+        if not alone:
+            self.let_in()
+        return alone
 
     def take(self, key: str) -> bool:
-        """Claim a task: whether nobody else has."""
-        return self._lock(_place(key), shared=False)
+        """Claim a job.
+
+        Returns:
+            Whether this process may work on it. If not, another process works on it, or on a job
+            that shares its slot.
+        """
+        if not self._has_locks or key in self._slots:
+            return True
+        slot = self._lock(self._folder() / f"job-{_slot_of(key)}")
+        if slot is not None:
+            self._slots[key] = slot
+        return slot is not None
 
     def give_back(self, key: str) -> None:
-        """Let others have a task."""
-        self._unlock(_place(key))
+        """Let other processes claim a job."""
+        if key in self._slots:
+            self._slots.pop(key).close()
 
     def close(self) -> None:
-        """Give everything back and go."""
-        if self._file is not None:
-            self._file.close()
+        """Release all claims; the last process removes the lock files."""
+        for key in list(self._slots):
+            self.give_back(key)
+        if self._presence is not None:
+            with suppress(OutputError):  # the disk is gone, and so is what should be tidied
+                self.leave()
+        if self._door is not None:
+            shutil.rmtree(self._folder(), ignore_errors=True)
+        self.let_in()
 
-    def _lock(self, place: int, *, shared: bool) -> bool:
-        if self._file is None:
-            return True
-        assert fcntl is not None
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    def _folder(self) -> Path:
+        """Of the lock files that are removed at the end."""
+        assert self._file is not None
+        folder = self._file.with_name(f"{self._file.name}.d")
         try:
-            fcntl.lockf(self._file, kind | fcntl.LOCK_NB, 1, place)
+            folder.mkdir(exist_ok=True)
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                return False
+            raise _cannot_write(folder, error) from error
+        return folder
+
+    def _others_are_at_work(self) -> bool:
+        """Look for other processes, and remove what killed ones left; needs the door."""
+        if not self._has_locks:
+            return False
+        for path in self._folder().glob("process-*"):
+            presence = self._lock(path)
+            if presence is None:
+                return True
+            presence.close()
+            with suppress(OSError):
+                path.unlink()
+        return False
+
+    def _lock(self, path: Path, *, wait: bool = False) -> BinaryIO | None:
+        """Open and lock a file; None if another process holds it."""
+        file = _open(path)
+        try:
+            if not self._has_locks or lock_descriptor(file.fileno(), blocking=wait):
+                return file
+        except OSError as error:
+            if error.errno not in NO_LOCKS_ERRORS:
+                raise _cannot_write(path, error) from error
             logger.warning("no locks on this file system: start one process only (%s).", error)
-            self.close()
-            self._file = None
-        return True
-
-    def _unlock(self, place: int) -> None:
-        if self._file is not None:
-            assert fcntl is not None
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
+            self._has_locks = False
+            return file
+        file.close()
+        return None
 
 
-def _place(key: str) -> int:
-    """A byte from 1 on; two of a million tasks share one with a chance of 1 to 10 million."""
-    number = int.from_bytes(hashlib.sha256(os.fsencode(key)).digest()[:8], "big")
-    return 1 + (number >> 2)
+def _slot_of(key: str) -> int:
+    digest = hashlib.sha256(os.fsencode(key)).digest()
+    return int.from_bytes(digest[:8], "big") % SLOTS
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a lock file for writing, which exclusive locks on NFS require."""
+    try:
+        return path.open("ab")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {path}: {error.strerror or error}.")

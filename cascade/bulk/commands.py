@@ -1,4 +1,4 @@
-"""From what a user asked for to the work on many pictures: upscaling and colourising."""
+"""From the request of a user to the work on many pictures: upscaling and colourising."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cascade import __version__
-from cascade.bulk.inputs import Found, find_inputs
-from cascade.bulk.tasks import ImageFormat, is_file_name, plan_tasks
-from cascade.bulk.work import Bulk, Method, Moment
+from cascade.bulk.inputs import find_pictures
+from cascade.bulk.jobs import ImageFormat, is_file_name, plan_jobs
+from cascade.bulk.making import Method
+from cascade.bulk.work import Bulk, ProgressUpdate
 from cascade.devices import find_device
 from cascade.errors import ContractError
 from cascade.imaging.picture_reading import read_picture
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_picture, colouriser_of
 from cascade.restoration.upscaling import Upscaling, plan_passes, upsamplers_of, upscale_picture
+from cascade.sampling.settings import Overrides
 from cascade.saving.atomic import check_writable_folder
 from cascade.saving.components import weights_digest
 from cascade.stage import Stage
 
-Report = Callable[[Moment], None]
+OnProgress = Callable[[ProgressUpdate], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +36,21 @@ class Request:
     """What to work on, with which model, and where the results go.
 
     Attributes:
-        inputs: see `find_inputs`.
-        out: a folder, or for one input file the name of a file.
-        model: a bundled pipeline, a saved one's folder, or a Hub id.
-        device: to compute on; None for the best that is there.
-        image_format: of all results; None keeps each input's own.
-        compare: whether before/after sheets are wanted, in `OUT/compare`.
-        metadata: whether EXIF, resolution and settings go into the results.
-        overwrite: whether results that were made otherwise may be replaced.
+        inputs: names of files, folders and shards, and patterns; see `find_pictures`.
+        out: a folder, or for a single input the file of its result.
+        model: a bundled pipeline, the folder of a saved one, or a Hub id.
+        overrides: changes of the sampling settings of the model's stages.
+        device: to compute on; None for the best one available.
+        image_format: of all results; None keeps the formats of the inputs.
+        compare: whether to write before/after sheets into `OUT/compare`.
+        metadata: whether to write EXIF, resolution and settings into the results.
+        overwrite: whether to replace existing files that differ from the results.
     """
 
     inputs: Sequence[str]
     out: Path
     model: str
+    overrides: Overrides = field(default_factory=Overrides)
     device: str | None = None
     image_format: ImageFormat | None = None
     compare: bool = False
@@ -55,111 +59,114 @@ class Request:
 
 
 def prepare_upscaling(
-    request: Request, wanted: Upscaling, *, report: Report | None = None
-) -> tuple[Bulk, Found]:
-    """Make ready to upscale pictures; nothing is written yet.
+    request: Request, upscaling: Upscaling, *, on_progress: OnProgress | None = None
+) -> Bulk:
+    """Prepare the upscaling of pictures; results are written by `Bulk.run`.
 
     Args:
-        request: which pictures.
-        wanted: how.
-        report: called with every change.
-
-    Returns:
-        The work, and what the inputs stand for.
+        request: which pictures, and where the results go.
+        upscaling: how.
+        on_progress: called with every change.
 
     Raises:
         CascadeError: if inputs, settings, model and folder do not go together.
     """
-    planned = _Plan(request, [wanted.seed])
-    stages = planned.load_stages()
-    enlarging = upsamplers_of(list(stages.values()))
-    scale = float(wanted.scale or math.prod(stage.contract.scale for stage in enlarging))
+    plan = _Preparation(request, [upscaling.seed])
+    stages = plan.load_stages()
+    upsamplers = upsamplers_of(list(stages.values()))
+    scale = float(upscaling.scale or math.prod(stage.contract.scale for stage in upsamplers))
     method = Method(
         command="upscale",
-        done=_enlarged(enlarging, scale),
+        description=_description(upsamplers, scale),
         make=lambda picture, seed, progress: upscale_picture(
-            enlarging, picture, replace(wanted, seed=seed), progress=progress
+            upsamplers, picture, replace(upscaling, seed=seed), progress=progress
         ),
         settings={
-            **planned.settings("upscale", stages, enlarging, wanted),
+            **plan.settings("upscale", stages, upsamplers),
             "scale": scale,
-            "tile_px": wanted.tile_px,
-            "consistent": wanted.is_consistent(enlarging),
+            "tile_px": upscaling.tile_px,
+            "consistent": upscaling.is_consistent(upsamplers),
         },
         metadata=request.metadata,
         overwrite=request.overwrite,
         factor=scale,
         before="bicubic",
     )
-    return planned.bulk(method, report), planned.found
+    return plan.bulk(method, on_progress)
 
 
-def _enlarged(stages: Sequence[Stage], scale: float) -> str:
-    """What is done to pictures, in words, which say so where the scale is not the model's."""
+def _description(stages: Sequence[Stage], scale: float) -> str:
+    """`upscaled`, and how, if the model does not reach the scale by itself."""
     passes, _ = plan_passes(stages, (1, 1), scale)
-    reached = math.prod(step.stage.contract.scale for step in passes)
-    said = "" if reached == scale else f" (x{reached} by the model, resampled to x{scale:g})"
-    return f"upscaled{said}"
+    model_scale = math.prod(step.stage.contract.scale for step in passes)
+    if model_scale == scale:
+        return "upscaled"
+    return f"upscaled (x{model_scale} by the model, resampled to x{scale:g})"
 
 
 def prepare_colouring(
     request: Request,
-    wanted: Colouring,
+    colouring: Colouring,
     *,
     variants: int = 1,
     hints: Path | None = None,
-    report: Report | None = None,
-) -> tuple[Bulk, Found]:
-    """Make ready to colourise pictures; nothing is written yet.
+    on_progress: OnProgress | None = None,
+) -> Bulk:
+    """Prepare the colouring of pictures; results are written by `Bulk.run`.
 
     Args:
-        request: which pictures.
-        wanted: how; the hints are given apart.
-        variants: how many seeds to make each picture with, counted up from `wanted.seed`.
-        hints: a picture with coloured strokes; for one picture only.
-        report: called with every change.
-
-    Returns:
-        The work, and what the inputs stand for.
+        request: which pictures, and where the results go.
+        colouring: how; its hints are replaced by `hints`.
+        variants: number of seeds to colour each picture with, counted up from `colouring.seed`.
+        hints: file of a picture with coloured strokes; for a single input only.
+        on_progress: called with every change.
 
     Raises:
         CascadeError: if inputs, settings, model and folder do not go together.
     """
-    planned = _Plan(request, range(wanted.seed, wanted.seed + variants))
-    count = len(planned.found.pictures)
+    plan = _Preparation(request, range(colouring.seed, colouring.seed + variants))
+    count = len(plan.inputs.pictures)
     if hints is not None and count != 1:
-        raise ContractError(f"hints are for one picture, and the inputs are {count}.")
+        raise ContractError(f"hints need exactly one input picture, got {count}; name one picture.")
     if hints is not None:
-        wanted = replace(wanted, hints=read_picture(hints))
-    stages = planned.load_stages()
-    colouring = [colouriser_of(list(stages.values()))]
+        colouring = replace(colouring, hints=read_picture(hints))
+    stages = plan.load_stages()
+    colourisers = [colouriser_of(list(stages.values()))]
     method = Method(
         command="colourise",
-        done="coloured",
+        description="coloured",
         make=lambda picture, seed, progress: colourise_picture(
-            colouring, picture, replace(wanted, seed=seed), progress=progress
+            colourisers, picture, replace(colouring, seed=seed), progress=progress
         ),
         settings={
-            **planned.settings("colourise", stages, colouring, wanted),
+            **plan.settings("colourise", stages, colourisers),
             "hints_sha256": hints and hashlib.sha256(hints.read_bytes()).hexdigest(),
         },
         metadata=request.metadata,
         overwrite=request.overwrite,
         before="grey",
     )
-    return planned.bulk(method, report), planned.found
+    return plan.bulk(method, on_progress)
 
 
-class _Plan:
-    """A request with its inputs found and its tasks checked."""
+class _Preparation:
+    """The pictures and jobs of a request, before its model is loaded.
+
+    Args:
+        request: of the user.
+        seeds: to make each picture with.
+
+    Raises:
+        CascadeError: if inputs and places of the results do not go together.
+    """
 
     def __init__(self, request: Request, seeds: Sequence[int]) -> None:
         self.request = request
         as_file = is_file_name(request.out, request.inputs)
         self.folder = None if as_file else request.out
-        self.found = find_inputs(request.inputs, results=self.folder)
-        self.tasks, self.variants = plan_tasks(
-            self.found.pictures,
+        self.inputs = find_pictures(request.inputs, results=self.folder)
+        self.jobs, self.variants = plan_jobs(
+            self.inputs.pictures,
             request.out,
             as_file=as_file,
             image_format=request.image_format,
@@ -168,40 +175,44 @@ class _Plan:
         )
 
     def load_stages(self) -> dict[str, Stage]:
-        """The model's stages by name, on the device."""
-        device = _own_device(self.request.device)
-        return dict(CascadePipeline.from_pretrained(self.request.model).to(device).stages.items())
+        """Load the stages of the model by name, onto the device."""
+        device = _device_of_process(self.request.device)
+        pipeline = CascadePipeline.from_pretrained(self.request.model).to(device)
+        return dict(pipeline.stages.with_sampling(self.request.overrides).items())
 
     def settings(
         self,
         command: str,
         stages: Mapping[str, Stage],
         used: Sequence[Stage],
-        wanted: Upscaling | Colouring,
     ) -> dict[str, Any]:
-        """What to record; those of the stages that are used are checked first."""
-        sampling = {}
-        for name, stage in stages.items():
-            if stage in used:
-                sampling[name] = wanted.settings_of(stage)
-                stage.check_settings(sampling[name])
+        """The settings to record."""
+        sampling = {n: stage.sampling.to_dict() for n, stage in stages.items() if stage in used}
         model = self.request.model
         return {
             "command": command,
             "version": __version__,
             "model": Path(model).name if Path(model).exists() else model,
             "weights": weights_digest(*used)[:16],
-            "stages": {name: asdict(each) for name, each in sampling.items()},
+            "stages": sampling,
             **({} if self.request.metadata else {"metadata": False}),
         }
 
-    def bulk(self, method: Method, report: Report | None) -> Bulk:
+    def bulk(self, method: Method, on_progress: OnProgress | None) -> Bulk:
+        """The work on all jobs by a method; creates the folder of the results."""
         check_writable_folder(self.folder or self.request.out.parent)
-        return Bulk(self.tasks, method, self.folder, variants=self.variants, report=report)
+        return Bulk(
+            self.jobs,
+            method,
+            self.folder,
+            variants=self.variants,
+            inputs=self.inputs,
+            on_progress=on_progress,
+        )
 
 
-def _own_device(name: str | None) -> torch.device:
-    """The device of that name, or the best; processes of one launcher each take their own."""
+def _device_of_process(name: str | None) -> torch.device:
+    """The device of that name, or the best; each process of a launcher gets its own."""
     device = find_device(name)
     if name is not None or device.type == "cpu":
         return device

@@ -1,4 +1,4 @@
-"""What inputs stand for: files, folders, globs and webdataset shards, down to single pictures."""
+"""The pictures that inputs name: files, folders, globs and webdataset shards."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class InputPicture:
     """One picture to work on, in a file of its own or in a webdataset shard.
 
     Attributes:
-        file: that holds it.
-        place: where it belongs below the folder of the results, with its suffix.
-        image: where it lies in the shard.
+        file: the picture's file, or the shard that holds it.
+        place: where its result belongs below the folder of the results, with the input's suffix.
+        image: where the picture lies in the shard; None if it has a file of its own.
     """
 
     file: Path
@@ -35,25 +35,25 @@ class InputPicture:
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """Its name in messages."""
         return str(self.file) if self.image is None else self.image.name
 
     def stamp(self) -> tuple[int, int]:
-        """Its size in bytes, and when its file was last changed, in ns.
+        """Size of the picture in bytes, and time of the last change of its file, in ns.
 
         Raises:
-            DataError: if the file is gone or is none.
+            DataError: if the file is missing or not a regular file.
         """
         try:
-            found = self.file.stat()
+            status = self.file.stat()
         except OSError as error:
             raise self._unreadable(error) from error
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{self.name}: not a file.")
-        return (self.image.size_bytes if self.image else found.st_size), found.st_mtime_ns
+        return (self.image.size_bytes if self.image else status.st_size), status.st_mtime_ns
 
     def sha256(self) -> str:
-        """Of its bytes, in hex.
+        """SHA-256 of its bytes, in hex.
 
         Raises:
             DataError: if they cannot be read.
@@ -70,14 +70,14 @@ class InputPicture:
         """Decode it.
 
         Raises:
-            DataError: if it is not a picture that can be read.
+            DataError: if it is not a readable picture.
         """
         if self.image is not None:
             return decode_picture(self.image.read(), self.name)
         return read_picture(self.file)
 
     def identity(self) -> tuple[str, str]:
-        """The same for two ways to name one picture."""
+        """Real path and member; the same for two ways to name one picture."""
         return os.path.realpath(self.file), self.image.member if self.image else ""
 
     def _unreadable(self, error: OSError) -> DataError:
@@ -85,153 +85,157 @@ class InputPicture:
 
 
 @dataclass
-class Found:
-    """What inputs stand for.
+class InputListing:
+    """What the inputs hold.
 
     Attributes:
-        pictures: in their order, each once.
-        unreadable: folders and shards that could not be read: what and why.
-        passed_over: files in folders that are hidden or not pictures by their suffix.
+        pictures: in the order of the inputs, each once.
+        unreadable: name and reason of each folder or shard that could not be read.
+        skipped: files in folders that are hidden or whose suffix is not that of a picture.
     """
 
     pictures: list[InputPicture] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    passed_over: set[Path] = field(default_factory=set)
+    skipped: set[Path] = field(default_factory=set)
 
 
-def find_inputs(inputs: Sequence[str], *, results: Path | None = None) -> Found:
-    """Find the pictures that inputs stand for.
+def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> InputListing:
+    """Find the pictures that inputs name.
 
-    - A file is always taken, whatever its name, and goes by its name alone.
-    - A folder is searched recursively, links to folders too, and its structure is kept; hidden
-      files and those whose suffix is not of a picture are passed over.
-    - A glob, in which `**` is any number of folders, does the same with all that it matches; the
-      structure is kept from its first wildcard on.
+    - A file is always taken, whatever its name; its result keeps the name, without folders.
+    - A folder is searched recursively, also through links to folders, and its structure is kept.
+      Hidden files and files without the suffix of a picture are skipped.
+    - A glob, in which `**` matches any number of folders, does the same with all that it matches;
+      the structure is kept from the first wildcard on.
     - A webdataset shard, whose name ends in `.tar`, a pattern of shards as training takes it, or
-      the URL of one, gives its pictures into a folder of its name.
+      the URL of a shard, puts the results of its pictures into a folder of its name.
 
     Args:
-        inputs: what the user named.
-        results: that of the results, in which nothing is looked for unless an input lies in it.
+        inputs: names of files, folders or shards, and patterns.
+        results: folder of the results, which is not searched unless an input lies in it.
 
     Raises:
-        DataError: if one of the inputs is missing or matches nothing, or there is no picture in
-            all of them.
+        DataError: if an input does not exist or matches nothing, or if none holds a picture.
         OutputError: if the folder of the results is one of the inputs.
     """
-    found = Found()
-    search = _Search(found, None if results is None else results.resolve())
+    listing = InputListing()
+    search = _Search(listing, None if results is None else results.resolve())
     for text in inputs:
-        search.take(text)
+        search.add_input(text)
     once: dict[tuple[str, str], InputPicture] = {}
-    for picture in found.pictures:
+    for picture in listing.pictures:
         once.setdefault(picture.identity(), picture)
-    found.pictures = list(once.values())
-    if not found.pictures and not found.unreadable:
+    listing.pictures = list(once.values())
+    if not listing.pictures and not listing.unreadable:
         raise DataError(
-            f"no pictures in {', '.join(inputs)} ({len(found.passed_over)} other files); looked "
-            f"for {', '.join(sorted(IMAGE_SUFFIXES))}. Shards are named by themselves: 'a/*.tar'."
+            f"no pictures in {', '.join(inputs)} ({len(listing.skipped)} other files); expected "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}. Name shards one by one or as 'a/*.tar'."
         )
-    return found
+    return listing
 
 
 @dataclass(frozen=True)
 class _Search:
-    found: Found
-    results: Path | None
+    listing: InputListing
+    results: Path | None  # resolved
 
-    def take(self, text: str) -> None:
+    def add_input(self, text: str) -> None:
         if is_remote(text) or (text.endswith(".tar") and not os.path.exists(text)):
-            self._shards(text)
+            self._add_shards(text)
         elif os.path.isdir(text):
-            self._folder(Path(text), Path(text))
+            self._add_folder(Path(text), Path(text))
         elif os.path.exists(text):
-            self._file(Path(text), Path(text).parent)
+            self._add_file(Path(text), Path(text).parent)
         elif glob.has_magic(text):
-            self._glob(text)
+            self._add_matches(text)
         else:
             raise DataError(f"{text}: no such file or folder.")
 
-    def _file(self, path: Path, base: Path) -> None:
+    def _add_file(self, path: Path, base: Path) -> None:
         if path.suffix == ".tar":
-            self._shard(path, str(path))
+            self._add_shard(path, str(path))
         else:
             place = PurePosixPath(path.relative_to(base).as_posix())
-            self.found.pictures.append(InputPicture(path, place))
+            self.listing.pictures.append(InputPicture(path, place))
 
-    def _glob(self, pattern: str) -> None:
+    def _add_matches(self, pattern: str) -> None:
         base = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
-        matches = sorted(glob.glob(pattern, recursive=True))
-        if not matches:
+        paths = sorted(glob.glob(pattern, recursive=True))
+        if not paths:
             raise DataError(f"{pattern}: matches no file or folder.")
-        for path in map(Path, matches):
+        for path in map(Path, paths):
             if self._is_result(path, base):
                 continue
             if path.is_dir():
-                self._folder(path, base)
-            elif path.suffix == ".tar" or _is_picture(path):
-                self._file(path, base)
+                self._add_folder(path, base)
+            elif path.suffix == ".tar":
+                self._add_file(path, base)
             else:
-                self.found.passed_over.add(path)
+                self._add_pictures([path], base)
 
-    def _folder(self, folder: Path, base: Path) -> None:
+    def _add_folder(self, folder: Path, base: Path) -> None:
         if folder.resolve() == self.results:
             raise OutputError(
                 f"{folder} is an input, so the results cannot go there; choose another folder."
             )
-        seen, waiting = set(), [folder]  # links wait, so that pictures have their real places
+        visited: set[str] = set()
+        waiting = [folder]  # links wait, so that pictures get their real places
         for top in waiting:
-            for root, folders, files in os.walk(top, onerror=self._cannot_look):
-                if os.path.realpath(root) in seen:  # a link leads back to it
+            for root, folders, files in os.walk(top, onerror=self._note_unreadable_folder):
+                if os.path.realpath(root) in visited:  # a link leads back to it
                     folders.clear()
                     continue
-                seen.add(os.path.realpath(root))
-                visible = [Path(root, name) for name in sorted(folders) if name[0] != "."]
-                wanted = [path for path in visible if not self._is_result(path, folder)]
-                folders[:] = [path.name for path in wanted]
-                waiting += [path for path in wanted if path.is_symlink()]
-                self._files([Path(root, name) for name in sorted(files)], base)
+                visited.add(os.path.realpath(root))
+                inner = self._folders_to_search(root, folders, folder)
+                folders[:] = [path.name for path in inner]
+                waiting += [path for path in inner if path.is_symlink()]
+                self._add_pictures([Path(root, name) for name in sorted(files)], base)
 
-    def _files(self, paths: Sequence[Path], base: Path) -> None:
+    def _folders_to_search(self, root: str, names: Sequence[str], top: Path) -> list[Path]:
+        visible = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
+        return [path for path in visible if not self._is_result(path, top)]
+
+    def _add_pictures(self, paths: Sequence[Path], base: Path) -> None:
         for path in paths:
-            if _is_picture(path):
-                self._file(path, base)
+            if _is_visible_picture(path):
+                self._add_file(path, base)
             else:
-                self.found.passed_over.add(path)
+                self.listing.skipped.add(path)
 
     def _is_result(self, path: Path, base: Path) -> bool:
-        """Whether it lies in the folder of the results, to which the search came from outside."""
+        """Whether a path lies in the folder of the results, and the search began outside it."""
         if self.results is None or base.resolve().is_relative_to(self.results):
             return False
         return path.resolve().is_relative_to(self.results)
 
-    def _cannot_look(self, error: OSError) -> None:
-        self._fail(str(error.filename), f"cannot be read ({error.strerror or error}).")
-
-    def _shards(self, pattern: str) -> None:
+    def _add_shards(self, pattern: str) -> None:
         shards = find_shards(pattern, default_cache())
         if not shards:
             raise DataError(f"{pattern}: no such shard.")
         for shard, name in shards:
-            self._shard(shard, name)
+            self._add_shard(shard, name)
 
-    def _shard(self, shard: Path, name: str) -> None:
+    def _add_shard(self, shard: Path, name: str) -> None:
         try:
             images = index_shard(shard, name)
         except DataError as error:
-            self._fail(name, str(error))
+            self._note_unreadable(name, str(error))
             return
         folder = PurePosixPath(name.rpartition("/")[2]).with_suffix("")
         for image in sorted(images, key=lambda image: image.member):
             member = PurePosixPath(image.member)
             if member.is_absolute() or ".." in member.parts:
-                self._fail(image.name, "its name leads out of the folder of the results.")
+                self._note_unreadable(image.name, "its name leads out of the folder of results.")
             else:
-                self.found.pictures.append(InputPicture(shard, folder / member, image))
+                self.listing.pictures.append(InputPicture(shard, folder / member, image))
 
-    def _fail(self, name: str, reason: str) -> None:
-        self.found.unreadable.append((name, reason.removeprefix(f"{name}: ")))
+    def _note_unreadable_folder(self, error: OSError) -> None:
+        reason = f"cannot be read ({error.strerror or error})."
+        self._note_unreadable(str(error.filename), reason)
+
+    def _note_unreadable(self, name: str, reason: str) -> None:
+        self.listing.unreadable.append((name, reason.removeprefix(f"{name}: ")))
 
 
-def _is_picture(path: Path) -> bool:
+def _is_visible_picture(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

@@ -1,8 +1,15 @@
-"""What was done: a file of JSON lines that outlives a kill at any moment.
+"""Notes that the processes sharing a folder of results leave for each other and for later runs.
 
-A line is appended when a process finds itself alone at work ("started"), when a result is made,
-when one that was made before is found without a line ("found"), and when one cannot be made
-("failed").
+The ledger is a file of JSON lines that survives a kill at any moment. It serves three purposes:
+
+- within a round (from the first process that starts until the last one ends) it says which results
+  were made and which failed, so that no process repeats what another did;
+- for later runs it says what each result looked like on disk when it was made or last checked, so
+  that unchanged results need not be opened again;
+- for results written without metadata it keeps the record that they cannot hold themselves.
+
+Results decide, not the ledger: a line about a result counts only as long as the file on disk is the
+one that the line describes (`cascade/bulk/records.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +23,7 @@ from typing import Any, Literal
 
 from cascade.errors import OutputError
 
-Event = Literal["made", "found", "failed"]
+Event = Literal["made", "verified", "failed"]
 
 
 class Ledger:
@@ -26,9 +33,8 @@ class Ledger:
         file: where they are kept; None keeps them in memory.
 
     Attributes:
-        made: the last line of each result that was ever made or found, by its key.
-        now: the last line of each task, by its key and what was wanted, since work was begun by the
-            first process now at work.
+        results: the last line about each result that was made or verified, by the key of its job.
+        this_round: the last line about each job in this round, by its key and settings id.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -36,88 +42,94 @@ class Ledger:
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
-        self.made: dict[str, dict[str, Any]] = {}
-        self.now: dict[tuple[str, str], dict[str, Any]] = {}
+        self.results: dict[str, dict[str, Any]] = {}
+        self.this_round: dict[tuple[str, str], dict[str, Any]] = {}
         self._read_bytes = 0
         if file is not None:
             self._write(b"")
         self.refresh()
 
-    def start(self) -> None:
-        """Begin a new round of work: what failed before is tried again."""
+    def start_round(self) -> None:
+        """Forget what failed, so that it is tried again."""
         self._append({"event": "started"})
 
-    def add(self, event: Event, key: str, wanted: str, values: Mapping[str, Any]) -> None:
-        """Say what became of a task.
+    def add(self, event: Event, key: str, settings_id: str, values: Mapping[str, Any]) -> None:
+        """Note what became of a job.
 
         Args:
-            event: what.
-            key: of its result.
-            wanted: fingerprint of its settings.
-            values: what else to keep.
+            event: `made`, `verified` (the result existed and is right) or `failed`.
+            key: of the job.
+            settings_id: of its settings, see `settings_id` in `cascade/bulk/records.py`.
+            values: more to keep in the line; anything that JSON can hold.
+
+        Raises:
+            OutputError: if the line cannot be written.
         """
-        self._append({"event": event, "output": key, "wanted": wanted, **values})
+        self._append({"event": event, "output": key, "settings_id": settings_id, **values})
 
     def refresh(self) -> None:
-        """Take in what was added since, by whatever process."""
+        """Read the lines that any process added since the last call.
+
+        Raises:
+            OutputError: if the file cannot be read.
+        """
         if self.file is None:
             return
         try:
             with self.file.open("rb") as file:
                 file.seek(self._read_bytes)
-                new, _, _ = file.read().rpartition(b"\n")
+                whole_lines, _, _ = file.read().rpartition(b"\n")
         except OSError as error:
-            raise self._error(error) from error
-        if new:
-            self._read_bytes += len(new) + 1
-            for text in new.split(b"\n"):
-                self._take_in(text)
+            raise self._cannot_write(error) from error
+        if whole_lines:
+            self._read_bytes += len(whole_lines) + 1
+            for line in whole_lines.split(b"\n"):
+                self._take_in(line)
 
-    def _append(self, line: dict[str, Any]) -> None:
-        line["process"] = os.getpid()
-        text = json.dumps(line).encode()
+    def _append(self, values: dict[str, Any]) -> None:
+        line = json.dumps({**values, "process": os.getpid()}).encode()
         if self.file is None:
-            self._take_in(text)
+            self._take_in(line)
         else:
-            self._write(text + b"\n")
+            self._write(line + b"\n")
             self.refresh()
 
-    def _write(self, text: bytes) -> None:
-        """In one call, so that the lines of processes do not mix."""
+    def _write(self, data: bytes) -> None:
+        """Append in one system call, so that the lines of several processes do not mix."""
         assert self.file is not None
         try:
-            opened = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                if _is_torn(opened):
-                    text = b"\n" + text
-                if os.write(opened, text) < len(text):
+                if _ends_in_half_a_line(descriptor):
+                    data = b"\n" + data
+                if os.write(descriptor, data) < len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
-                os.close(opened)
+                os.close(descriptor)
         except OSError as error:
-            raise self._error(error) from error
+            raise self._cannot_write(error) from error
 
-    def _take_in(self, text: bytes) -> None:
+    def _take_in(self, line: bytes) -> None:
         try:
-            line = json.loads(text)
-            event = line["event"]
+            values = json.loads(line)
+            event = values["event"]
             if event == "started":
-                self.now = {}
+                self.this_round = {}
                 return
-            key, wanted = line["output"], line["wanted"]
+            key, settings_id = values["output"], values["settings_id"]
         except (ValueError, LookupError, TypeError):
-            return  # cut off by a kill
-        self.now[key, wanted] = line
-        if event in ("made", "found"):
-            self.made[key] = line
+            return  # a killed process wrote half of it
+        self.this_round[key, settings_id] = values
+        if event in ("made", "verified"):
+            self.results[key] = values
 
-    def _error(self, error: OSError) -> OutputError:
+    def _cannot_write(self, error: OSError) -> OutputError:
         return OutputError(f"cannot write {self.file}: {error.strerror or error}.")
 
 
-def _is_torn(opened: int) -> bool:
-    """Whether the last line was cut off, so that another would be lost behind it."""
-    if os.lseek(opened, 0, os.SEEK_END) == 0:
+def _ends_in_half_a_line(descriptor: int) -> bool:
+    """Whether a killed process left a line without its end, which would swallow the next one."""
+    if os.lseek(descriptor, 0, os.SEEK_END) == 0:
         return False
-    os.lseek(opened, -1, os.SEEK_END)
-    return os.read(opened, 1) != b"\n"
+    os.lseek(descriptor, -1, os.SEEK_END)
+    return os.read(descriptor, 1) != b"\n"

@@ -1,4 +1,4 @@
-"""Sheets to look at: before and after side by side, and one picture with several seeds."""
+"""Sheets to look at: before and after side by side, or one picture with several seeds."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from cascade.saving.atomic import atomic_file
 MAX_PX = 1600
 GAP_PX = 6
 CAPTION_PX = 22
-MARK = "made by cascade"  # in each sheet, so that nobody else's picture is taken for one
+MARK = "made by cascade"  # the comment in every sheet; files without it are not replaced
 Before = Literal["bicubic", "grey"]
-Size = tuple[int, int]
+Size = tuple[int, int]  # (width, height) in pixels, as PIL has it
 
 
 class Cell(NamedTuple):
-    """A picture on a sheet, with the words above it."""
+    """An image on a sheet, with the text above it."""
 
     caption: str
     image: Image.Image
@@ -37,32 +37,30 @@ def write_comparison(
 ) -> None:
     """Write a sheet with the input on the left and the result on the right.
 
-    Where they must be shrunk to fit, a second row shows their middle at full size.
+    If they must be shrunk to fit, a second row shows their middle at full size.
 
     Args:
         source: the input.
         result: what was made of it.
         path: of the sheet, a JPEG.
-        before: whether the input is shown enlarged by bicubic, or as grey.
-        caption: of the result.
+        before: how the left side shows the input: enlarged by bicubic interpolation, or in grey.
+        caption: above the result.
 
     Raises:
-        OutputError: if it cannot be written, or somebody else's file stands there.
+        OutputError: if the sheet cannot be written, or another file has its name.
     """
-    left, right = _flat(source), _flat(result)
+    left, right = _as_rgb(source), _as_rgb(result)
     if before == "grey":
         left = left.convert("L").convert("RGB")
-    size = _fitting(right.size, columns=2)
-    cells = [
-        Cell("before, enlarged by bicubic" if before == "bicubic" else "before", _part(left, size)),
-        Cell(caption, _part(right, size)),
-    ]
+    size = _size_on_sheet(right.size, columns=2)
+    left_caption = "before, enlarged by bicubic" if before == "bicubic" else "before"
+    cells = [Cell(left_caption, _middle(left, size)), Cell(caption, _middle(right, size))]
     if size != right.size:
-        middle = (min(size[0], right.width), min(size[0], right.height))
-        share = (middle[0] / right.width, middle[1] / right.height)
+        crop = (min(size[0], right.width), min(size[0], right.height))
+        share = (crop[0] / right.width, crop[1] / right.height)
         cells += [
-            Cell("the middle of it", _part(left, middle, share)),
-            Cell("", _part(right, middle, share)),
+            Cell("the middle at full size", _middle(left, crop, share)),
+            Cell("", _middle(right, crop, share)),
         ]
     _save(_sheet(cells, columns=2), path)
 
@@ -71,37 +69,37 @@ def write_variants(variants: Sequence[tuple[str, Picture]], path: Path) -> None:
     """Write a sheet of one picture made several times.
 
     Args:
-        variants: words and pictures, all of one size.
+        variants: captions and pictures; all pictures have one size.
         path: of the sheet, a PNG.
 
     Raises:
-        OutputError: if it cannot be written, or somebody else's file stands there.
+        OutputError: if the sheet cannot be written, or another file has its name.
     """
     columns = len(variants) if len(variants) < 4 else math.ceil(math.sqrt(len(variants)))
     cells = []
     for caption, picture in variants:
-        image = _flat(picture)
-        cells.append(Cell(caption, _part(image, _fitting(image.size, columns))))
+        image = _as_rgb(picture)
+        cells.append(Cell(caption, _middle(image, _size_on_sheet(image.size, columns))))
     _save(_sheet(cells, columns), path)
 
 
-def _flat(picture: Picture) -> Image.Image:
-    """8-bit sRGB on white."""
+def _as_rgb(picture: Picture) -> Image.Image:
+    """8-bit sRGB; transparent pictures are laid on white."""
     image = picture.in_srgb().to_pil()
     if image.mode == "I;16":
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     return to_rgb(image)
 
 
-def _fitting(size: Size, columns: int) -> Size:
-    """The size at which pictures side by side are no wider, and none is higher, than `MAX_PX`."""
+def _size_on_sheet(size: Size, columns: int) -> Size:
+    """The size at which a row of pictures is at most `MAX_PX` wide and high."""
     width = (MAX_PX - (columns - 1) * GAP_PX) // columns
     factor = min(1.0, width / size[0], MAX_PX / size[1])
     return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
 
 
-def _part(image: Image.Image, size: Size, share: tuple[float, float] = (1, 1)) -> Image.Image:
-    """The middle of a picture, as a share of its width and height, at some size."""
+def _middle(image: Image.Image, size: Size, share: tuple[float, float] = (1, 1)) -> Image.Image:
+    """The middle of an image, a share of its width and of its height, resized to `size`."""
     margins = [side * (1 - part) / 2 for side, part in zip(image.size, share, strict=True)]
     box = (margins[0], margins[1], image.width - margins[0], image.height - margins[1])
     return image.resize(size, Image.Resampling.BICUBIC, box=box)
@@ -126,8 +124,10 @@ def _sheet(cells: Sequence[Cell], columns: int) -> Image.Image:
 
 
 def _save(sheet: Image.Image, path: Path) -> None:
-    if path.exists() and not _is_ours(path):
-        raise OutputError(f"{path} is no sheet of this command; move it away.")
+    if path.exists() and not _is_sheet(path):
+        raise OutputError(
+            f"{path} already exists and is not a sheet of this command; move it away."
+        )
     text = PngInfo()
     text.add_text("comment", MARK)
     with atomic_file(path) as temporary:
@@ -137,7 +137,7 @@ def _save(sheet: Image.Image, path: Path) -> None:
             sheet.save(temporary, format="JPEG", quality=92, subsampling=0, comment=MARK)
 
 
-def _is_ours(path: Path) -> bool:
+def _is_sheet(path: Path) -> bool:
     with suppress(OSError, ValueError, SyntaxError), Image.open(path) as image:
         return image.info.get("comment") in (MARK, MARK.encode())
     return False

@@ -1,10 +1,8 @@
-"""The loop over many pictures, shared between processes, which goes on where it stopped."""
+"""The loop over many jobs, which several processes share and which continues where it stopped."""
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,342 +11,274 @@ from pathlib import Path
 from typing import Any
 
 from cascade.bulk.claims import Claims
+from cascade.bulk.inputs import InputListing
+from cascade.bulk.jobs import Job, VariantSheet
 from cascade.bulk.ledger import Event, Ledger
-from cascade.bulk.records import INPUT, described, difference, fingerprint, recorded
-from cascade.bulk.sheets import Before, write_comparison, write_variants
-from cascade.bulk.tasks import Task, Variants
-from cascade.errors import CascadeError, OutputError
-from cascade.imaging.picture import Picture
-from cascade.imaging.picture_reading import read_picture
-from cascade.imaging.picture_writing import (
-    check_exif,
-    check_format,
-    write_picture,
+from cascade.bulk.making import (
+    DiskError,
+    Method,
+    lacks_sheet,
+    lacks_variants,
+    make_result,
+    write_sheet,
+    write_variant_sheet,
 )
+from cascade.bulk.outcome import Outcome
+from cascade.bulk.records import (
+    NotAResultError,
+    difference,
+    is_unchanged,
+    ledger_values,
+    record_of,
+    settings_id,
+)
+from cascade.errors import CascadeError, OutputError
 from cascade.saving.atomic import remove_leftovers
 
-WAIT_S = 0.2  # before those that others had claimed are looked at again
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-Make = Callable[[Picture, int, Callable[[int, int], None]], Picture]
-
-
-class NothingCanBeWrittenError(OutputError):
-    """The disk is full or gone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """How each picture is worked on.
-
-    Attributes:
-        command: `upscale` or `colourise`.
-        done: what was done to it, in a word, such as `upscaled`.
-        make: called with the picture, the seed, and what to call with the parts done and all.
-        settings: to record; the seed is added.
-        metadata: whether they, EXIF and resolution go into the results.
-        overwrite: whether results that were made otherwise may be replaced.
-        factor: by which the sides of a picture grow.
-        before: what the left side of a before/after sheet shows, see `write_comparison`.
-    """
-
-    command: str
-    done: str
-    make: Make
-    settings: Mapping[str, Any]
-    metadata: bool = True
-    overwrite: bool = False
-    factor: float = 1.0
-    before: Before = "bicubic"
+WAIT_S = 0.2  # before jobs that other processes had claimed are looked at again
 
 
 @dataclass(frozen=True)
-class Moment:
+class ProgressUpdate:
     """How far the work is.
 
     Attributes:
-        finished: results that are there or have failed, by all processes.
-        total: of them.
-        name: of the picture that is worked on.
-        part: of it that is done, in [0, 1].
-        said: what became of it, in a line; empty before that, and if it was done before.
+        finished: number of jobs that are done or have failed, in all processes.
+        total: number of jobs.
+        name: of the picture at hand.
+        part: how much of it is done, in [0, 1].
+        message: what became of it, in one line; empty until then, and if it was done before.
     """
 
     finished: int
     total: int
     name: str
     part: float
-    said: str = ""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What became of all tasks.
-
-    Attributes:
-        made: by all processes that were at work together.
-        before: results that were there.
-        failed: names of pictures, and why.
-        unfinished: what is left if the work was stopped.
-    """
-
-    made: int
-    before: int
-    failed: list[tuple[str, str]]
-    unfinished: int
+    message: str = ""
 
 
 class Bulk:
-    """Works through tasks, together with all processes that have the same folder of results.
+    """Does all jobs, together with every process that has the same folder of results.
 
-    What failed is left behind, and tried again when no process is at work any more and a new one
-    begins. A process ends when everything is finished, so that it can take up what others, killed
-    meanwhile, had begun.
+    A job that failed is not tried again as long as any of these processes is at work. A process
+    ends when all jobs are finished, so that it can take over what a killed one had begun.
 
     Args:
-        tasks: to work on.
+        jobs: to do.
         method: how.
-        variants: sheets to write of them.
-        folder: of the results, where ledger and locks are kept; None for a single file, which is
-            known by the settings recorded in it.
-        report: called with every change.
+        folder: of the results, where ledger and locks are kept; None for a single result in a file
+            of its own, which no other process shares.
+        variants: sheets to write when their jobs are done.
+        inputs: what the inputs hold, of which the outcome counts what has no job.
+        on_progress: called with every change.
+
+    Raises:
+        OutputError: if the ledger cannot be written.
     """
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        jobs: Sequence[Job],
         method: Method,
         folder: Path | None,
         *,
-        variants: Sequence[Variants] = (),
-        report: Callable[[Moment], None] | None = None,
+        variants: Sequence[VariantSheet] = (),
+        inputs: InputListing | None = None,
+        on_progress: Callable[[ProgressUpdate], None] | None = None,
     ) -> None:
-        self.tasks = tasks
+        self.jobs = jobs
         self.method = method
         self.folder = folder
         self.variants = variants
-        self.report = report
-        self._before: set[str] = set()  # keys of results that were there
-        self._fingerprints: dict[int, str] = {}
-        self.ledger = Ledger(self._hidden("jsonl"))
+        self.inputs = inputs or InputListing()
+        self.on_progress = on_progress
+        self._done_before: set[str] = set()  # keys
+        self._settings_ids = {job.seed: settings_id(method.settings_of(job)) for job in jobs}
+        self.ledger = Ledger(self._hidden_file("jsonl"))
 
-    def run(self) -> Summary:
-        """Work until all tasks are finished.
+    def run(self) -> None:
+        """Work until all jobs are finished.
 
         Raises:
-            NothingCanBeWrittenError: if the disk is full; what was made is kept.
+            DiskError: if the disk is full; results made so far are kept.
             OutputError: if ledger, locks or a sheet of variants cannot be written.
         """
-        with self._among_others() as claims:
-            waiting = list(self.tasks)
+        with self._beside_other_processes() as claims:
+            waiting = list(self.jobs)
             while waiting:
-                waiting = [task for task in waiting if not self._settle(task, claims)]
+                waiting = [job for job in waiting if not self._settle(job, claims)]
                 if waiting:
                     time.sleep(WAIT_S)
                     self.ledger.refresh()
-                    self._tell(waiting[0], 0.0)
-            for each in self.variants:
-                self._show(each, claims)
-        return self.summary()
+                    self._notify(waiting[0], 0.0)
+            for sheet in self.variants:
+                self._show_variants(sheet, claims)
 
-    def summary(self) -> Summary:
-        """What has become of the tasks so far."""
-        ends = [self.ledger.now.get(self._wanted(task), {}) for task in self.tasks]
-        events = [end.get("event") for end in ends]
-        return Summary(
+    def outcome(self) -> Outcome:
+        """What has become of the jobs so far."""
+        lines = [self.ledger.this_round.get(self._id(job), {}) for job in self.jobs]
+        events = [line.get("event") for line in lines]
+        failed = [(line["name"], line["reason"]) for line in lines if line.get("event") == "failed"]
+        return Outcome(
             made=events.count("made"),
-            before=len(self._before) + events.count("found"),
-            failed=[(end["name"], end["reason"]) for end in ends if end.get("event") == "failed"],
-            unfinished=sum(not self._is_settled(task) for task in self.tasks),
+            done_before=len(self._done_before) + events.count("verified"),
+            failed=[*self.inputs.unreadable, *failed],
+            unfinished=sum(not self._is_settled(job) for job in self.jobs),
+            skipped=len(self.inputs.skipped),
         )
 
-    def _is_settled(self, task: Task) -> bool:
-        if task.key in self._before:
-            return True
-        end = self.ledger.now.get(self._wanted(task))
-        return end is not None and (end["event"] == "failed" or not _lacks_sheet(task))
-
-    def _hidden(self, suffix: str) -> Path | None:
+    def _hidden_file(self, suffix: str) -> Path | None:
         name = f".cascade-{self.method.command}.{suffix}"
         return None if self.folder is None else self.folder / name
 
     @contextmanager
-    def _among_others(self) -> Iterator[Claims]:
-        claims = Claims(self._hidden("lock"))
+    def _beside_other_processes(self) -> Iterator[Claims]:
+        claims = Claims(self._hidden_file("lock"))
         try:
             if claims.join():
-                self._sweep()
-                self.ledger.start()
+                self._remove_leftovers()
+                self.ledger.start_round()
                 claims.let_in()
             self.ledger.refresh()
             yield claims
             if claims.leave():
-                self._sweep()
+                self._remove_leftovers()
         finally:
             claims.close()
-            with suppress(OutputError):  # what others have made until now, for the last words
+            with suppress(OutputError):  # the outcome counts what others made until now
                 self.ledger.refresh()
 
-    def _sweep(self) -> None:
-        """Remove what killed processes left half-written, while nobody else writes."""
+    def _remove_leftovers(self) -> None:
+        """Remove half-written files of killed processes, while no other process is at work."""
+        paths = [job.output for job in self.jobs]
+        paths += [job.sheet for job in self.jobs if job.sheet is not None]
+        paths += [sheet.path for sheet in self.variants]
         names: dict[Path, set[str]] = {}
-        for task in self.tasks:
-            for path in (task.output, task.sheet):
-                if path is not None:
-                    names.setdefault(path.parent, set()).add(path.name)
-        for each in self.variants:
-            names.setdefault(each.sheet.parent, set()).add(each.sheet.name)
+        for path in paths:
+            names.setdefault(path.parent, set()).add(path.name)
         for folder, written in names.items():
             remove_leftovers(folder, written)
 
-    # ---- one task -------------------------------------------------------------------------------
+    # ---- one job --------------------------------------------------------------------------------
 
-    def _settle(self, task: Task, claims: Claims) -> bool:
-        """Finish a task, unless another process is at it."""
-        if self._is_settled(task):
+    def _is_settled(self, job: Job) -> bool:
+        """Whether nothing is left to do for a job, as far as this process knows."""
+        if job.key in self._done_before:
             return True
-        if not claims.take(task.key):
+        line = self.ledger.this_round.get(self._id(job))
+        return line is not None and (line["event"] == "failed" or not lacks_sheet(job))
+
+    def _settle(self, job: Job, claims: Claims) -> bool:
+        """Finish a job: False if another process works on it."""
+        if self._is_settled(job):
+            return True
+        if self._is_known_to_be_done(job) and not lacks_sheet(job):
+            self._done_before.add(job.key)
+            self._notify(job, 0.0)
+            return True
+        if not claims.take(job.key):
             return False
         try:
             self.ledger.refresh()
-            if not self._is_settled(task):  # by another process, a moment ago
-                self._tell(task, 0.0)
-                self._tell(task, 0.0, self._try(task))
+            if not self._is_settled(job):  # another process may just have finished it
+                self._notify(job, 0.0)
+                self._notify(job, 0.0, self._try(job))
         finally:
-            claims.give_back(task.key)
+            claims.give_back(job.key)
         return True
 
-    def _try(self, task: Task) -> str:
-        """Finish a task, well or not, and say what became of it."""
-        name = task.source.name
+    def _try(self, job: Job) -> str:
+        """Do what a job lacks, or note why it failed; returns a message."""
+        name = job.source.name
         try:
-            return self._finish(task)
-        except NothingCanBeWrittenError:
+            return self._finish(job)
+        except DiskError:
             raise
         except CascadeError as error:
             reason = str(error)
         except MemoryError:
             reason = "not enough memory."
-        except Exception as error:  # one odd picture does not end the night's work
+        except Exception as error:  # one odd picture must not end the whole run
             reason = f"unexpected {type(error).__name__}: {error}"
         reason = " ".join(reason.removeprefix(f"{name}: ").split())
-        self._before.discard(task.key)
-        self._add("failed", task, {"name": name, "reason": reason})
+        self._done_before.discard(job.key)
+        self._note("failed", job, {"name": name, "reason": reason})
         return f"failed: {name}: {reason}"
 
-    def _finish(self, task: Task) -> str:
-        said = "" if self._is_there(task) else self._make(task)
-        if task.sheet is not None and _is_older(task.sheet, task.output):
-            write_comparison(
-                task.source.read(),
-                read_picture(task.output),
-                task.sheet,
-                before=self.method.before,
-                caption=f"{self.method.settings['model']}, seed {task.seed}",
-            )
-        return said
+    def _finish(self, job: Job) -> str:
+        message = "" if self._is_done(job) else self._make(job)
+        if lacks_sheet(job):
+            write_sheet(job, self.method)
+        return message
 
-    def _make(self, task: Task) -> str:
-        begun = time.monotonic()
-        source, settings = described(task.source), self._settings(task)
-        picture = task.source.read()
-        self._check_can_be_written(picture, task.output)
-        result = self.method.make(
-            picture, task.seed, lambda done, total: self._tell(task, done / total)
-        )
-        told = {**settings, INPUT: source["sha256"]}
-        try:
-            write_picture(result, task.output, settings=told, metadata=self.method.metadata)
-        except OutputError as error:
-            if _fits_nothing_more(error, result, task.output.parent):
-                raise NothingCanBeWrittenError(str(error)) from error
-            raise
-        took = time.monotonic() - begun
-        self._add("made", task, {**source, "seconds": round(took, 3), "settings": settings})
-        return f"{self.method.done}: {task.source.name} -> {task.output} ({took:.1f} s)"
+    def _make(self, job: Job) -> str:
+        begin, stamp = time.monotonic(), job.source.stamp()
+        record = make_result(job, self.method, lambda done, total: self._notify(job, done / total))
+        seconds = time.monotonic() - begin
+        values = ledger_values(job, record, stamp)
+        self._note("made", job, {**values, "seconds": round(seconds, 3)})
+        name = job.source.name
+        return f"{self.method.description}: {name} -> {job.output} ({seconds:.1f} s)"
 
-    def _check_can_be_written(self, picture: Picture, path: Path) -> None:
-        """Check before the long work that the format can hold its result."""
-        height, width = (round(side * self.method.factor) for side in picture.size)
-        has_alpha = picture.alpha is not None
-        check_format(path, size=(height, width), bits=picture.bits, has_alpha=has_alpha)
-        if self.method.metadata:
-            check_exif(path, picture.exif)
+    def _is_known_to_be_done(self, job: Job) -> bool:
+        """Whether the ledger says so of this very input and result; opens neither."""
+        line = self.ledger.results.get(job.key, {})
+        made_now = self._id(job) in self.ledger.this_round
+        same_settings = line.get("settings_id") == self._settings_ids[job.seed]
+        return same_settings and not made_now and is_unchanged(job, line)
 
-    def _show(self, variants: Variants, claims: Claims) -> None:
-        """Write a sheet of variants, unless another process does or they are not all there."""
-        ends = [self.ledger.now.get(self._wanted(task), {}).get("event") for task in variants.tasks]
-        stale = any(_is_older(variants.sheet, task.output) for task in variants.tasks)
-        if "failed" in ends or not stale or not claims.take(str(variants.sheet)):
-            return
-        made = [(f"seed {task.seed}", read_picture(task.output)) for task in variants.tasks]
-        write_variants(made, variants.sheet)
-        claims.give_back(str(variants.sheet))
-
-    def _settings(self, task: Task) -> dict[str, Any]:
-        return {**self.method.settings, "seed": task.seed}
-
-    def _wanted(self, task: Task) -> tuple[str, str]:
-        """What the ledger knows the task by."""
-        if task.seed not in self._fingerprints:
-            self._fingerprints[task.seed] = fingerprint(self._settings(task))
-        return task.key, self._fingerprints[task.seed]
-
-    def _add(self, event: Event, task: Task, values: Mapping[str, Any]) -> None:
-        self.ledger.add(event, *self._wanted(task), values)
-
-    def _is_there(self, task: Task) -> bool:
-        """Whether the result is there already.
+    def _is_done(self, job: Job) -> bool:
+        """Whether the result of a job exists and is right.
 
         Raises:
-            OutputError: if something else is, which may not be replaced.
+            OutputError: if another file stands in its place and may not be replaced.
         """
-        if not os.path.lexists(task.output):
+        if not os.path.lexists(job.output):
             return False
-        if task.output.is_dir():
-            raise OutputError(f"{task.output} is a folder.")
-        settings, how = self._settings(task), "by something else"
-        line = self.ledger.made.get(task.key)
-        if line is not None:
-            how = difference(line, settings, task.source)
-            if not how:
-                if self._wanted(task) not in self.ledger.now:  # made now, but for its sheet
-                    self._before.add(task.key)
-                return True
-        line = recorded(task.output)
-        if line is not None:
-            how = difference(line, settings, task.source)
-            if not how:
-                self._add("found", task, {**described(task.source), "settings": settings})
-                return True
-        if not self.method.overwrite:
+        if job.output.is_dir():
+            raise OutputError(f"{job.output} is a folder; move it away.")
+        fault = self._check_result(job)
+        if fault and not self.method.overwrite:
             raise OutputError(
-                f"{task.output} is there already, and was made {how}; --overwrite replaces it."
+                f"{job.output} already exists and {fault}; move it away or allow overwriting."
             )
-        return False
+        return not fault
 
-    def _tell(self, task: Task, part: float, said: str = "") -> None:
-        if self.report is not None:
-            finished = min(len(self._before) + len(self.ledger.now), len(self.tasks))
-            self.report(Moment(finished, len(self.tasks), task.source.name, part, said))
+    def _check_result(self, job: Job) -> str:
+        """What is wrong with the file in the place of a result; if nothing, the job is noted."""
+        line, stamp = self.ledger.results.get(job.key), job.source.stamp()
+        try:
+            record = record_of(job.output, line)
+        except NotAResultError as error:
+            return str(error)
+        fault = difference(record, self.method.settings_of(job), job.source)
+        if fault or self._id(job) in self.ledger.this_round:  # made now, but its sheet is missing
+            return fault
+        if line is not None and is_unchanged(job, line):
+            self._done_before.add(job.key)
+        else:
+            values = ledger_values(job, record, stamp)
+            self._note("verified", job, values)
+        return ""
 
+    def _show_variants(self, sheet: VariantSheet, claims: Claims) -> None:
+        """Write a sheet of variants, unless another process does or one of its jobs failed."""
+        lines = [self.ledger.this_round.get(self._id(job), {}) for job in sheet.jobs]
+        failed = any(line.get("event") == "failed" for line in lines)
+        if failed or not lacks_variants(sheet) or not claims.take(str(sheet.path)):
+            return
+        write_variant_sheet(sheet)
+        claims.give_back(str(sheet.path))
 
-def _fits_nothing_more(error: OutputError, picture: Picture, folder: Path) -> bool:
-    """Whether all further pictures would fail as this one did."""
-    if isinstance(error.__cause__, OSError):
-        return error.__cause__.errno in DISK_ERRORS
-    copies = 2  # of pixels and of the whole file, while it is written
-    size_bytes = copies * picture.colour.nbytes
-    return folder.is_dir() and shutil.disk_usage(folder).free < size_bytes
+    def _id(self, job: Job) -> tuple[str, str]:
+        """Key and settings id, by which the ledger knows a job."""
+        return job.key, self._settings_ids[job.seed]
 
+    def _note(self, event: Event, job: Job, values: Mapping[str, Any]) -> None:
+        self.ledger.add(event, *self._id(job), values)
 
-def _lacks_sheet(task: Task) -> bool:
-    """Whether a before/after sheet is wanted and missing, or of an earlier result."""
-    return task.sheet is not None and _is_older(task.sheet, task.output)
-
-
-def _is_older(path: Path, than: Path) -> bool:
-    """Whether a file is missing, or older than another."""
-    try:
-        return path.stat().st_mtime_ns < than.stat().st_mtime_ns
-    except OSError:
-        return True
+    def _notify(self, job: Job, part: float, message: str = "") -> None:
+        if self.on_progress is not None:
+            finished = min(len(self._done_before) + len(self.ledger.this_round), len(self.jobs))
+            name = job.source.name
+            self.on_progress(ProgressUpdate(finished, len(self.jobs), name, part, message))

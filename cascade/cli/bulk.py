@@ -1,117 +1,88 @@
-"""What the verbs share that work through many pictures: options, signals, and the last words."""
+"""What the bulk commands share: options, progress, SIGTERM, the last line and the exit code."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
-    from cascade.bulk.inputs import Found
-    from cascade.bulk.work import Bulk, Moment
-
-SIGTERM_CODE = 143
+    from cascade.bulk.work import Bulk, ProgressUpdate
 
 
-class FormatName(StrEnum):
-    """What results are saved as."""
-
-    png = "png"
-    jpeg = "jpeg"
-    webp = "webp"
-    tiff = "tiff"
-
-
-class SamplerName(StrEnum):
-    """Samplers that work in tiles."""
-
-    ddim = "ddim"
-    ddpm = "ddpm"
-
-
-Inputs = Annotated[
+InputNames = Annotated[
     list[str], typer.Argument(help="Pictures, folders, globs such as 'a/**/*.jpg', or *.tar.")
 ]
 Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Folder of the results; for one picture, its name.")
+    Path,
+    typer.Option("--out", "-o", help="Folder of the results, or the file name of a single one."),
 ]
-Temperature = Annotated[
-    float | None,
-    typer.Option(min=0, max=1, help="Lower is calmer, higher bolder. Default: the model's own."),
+Model = Annotated[
+    str, typer.Option(help="A bundled pipeline, the folder of a saved one, or a Hub id.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Default: the model's own.")]
-Sampler = Annotated[SamplerName | None, typer.Option(help="Default: the model's own.")]
-Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")]
 Tile = Annotated[
-    int | None, typer.Option(min=1, help="Side of a tile in pixels; default: by the memory.")
+    int | None, typer.Option(min=1, help="Side of a tile in pixels. Default: what memory allows.")
 ]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, mps; default: the best that is there.")
+    str | None, typer.Option(help="cpu, cuda or mps. Default: the best one available.")
 ]
 Format = Annotated[
-    FormatName | None,
-    typer.Option("--format", help="Default: as the input; GIF and BMP become PNG."),
+    Literal["png", "jpeg", "webp", "tiff"] | None,
+    typer.Option("--format", help="Default: the format of the input; PNG for GIF and BMP."),
 ]
 Compare = Annotated[
     bool, typer.Option("--compare", help="Also write before/after sheets into OUT/compare.")
 ]
 NoMetadata = Annotated[
-    bool, typer.Option("--no-metadata", help="Leave EXIF, resolution and settings out.")
+    bool, typer.Option("--no-metadata", help="Leave EXIF, resolution and settings out of results.")
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace results that were made with other settings.")
+    bool,
+    typer.Option("--overwrite", help="Replace files that differ from what this command makes."),
 ]
 
 
-def work_through(prepare: Callable[[Callable[[Moment], None]], tuple[Bulk, Found]]) -> None:
-    """Do the work, show how far it is, and say at the end what became of it.
+def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk]) -> None:
+    """Do all jobs, show the progress, print the outcome and exit with its code.
 
-    Of the processes that a launcher started together, the first speaks for all.
+    Of several processes that a launcher started together, only the first prints and reports
+    failures in its exit code, because the launcher stops the others when one of them fails.
 
     Args:
-        prepare: called with what is to be told every change.
+        prepare: called once, with the callback for progress; returns the work.
     """
     from cascade.cli.progress import BulkProgress
 
-    speaks = os.environ.get("RANK", "0") == "0"
-    with BulkProgress(quiet=not speaks) as progress:
-        bulk, found = prepare(progress.update)
-        before = signal.signal(signal.SIGTERM, _end)
+    is_first = os.environ.get("RANK", "0") == "0"
+    with BulkProgress(quiet=not is_first) as progress:
+        work = prepare(progress.update)
+        previous = signal.signal(signal.SIGTERM, _terminate)
         try:
-            bulk.run()
+            work.run()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, previous)
             progress.stop()
-            if speaks:
-                _say(bulk, found)
-    if speaks and (bulk.summary().failed or found.unreadable):
-        raise typer.Exit(1)
+            if is_first:
+                _print_outcome(work)
+    if is_first and work.outcome().exit_code:
+        raise typer.Exit(work.outcome().exit_code)
 
 
-def _end(number: int, frame: object) -> None:
-    raise SystemExit(SIGTERM_CODE)
+def _terminate(number: int, frame: object) -> None:
+    from cascade.bulk.outcome import TERMINATED
+
+    raise SystemExit(TERMINATED)
 
 
-def _say(bulk: Bulk, found: Found) -> None:
+def _print_outcome(work: Bulk) -> None:
     from cascade.cli.progress import printable
 
-    summary = bulk.summary()
-    failed = [*found.unreadable, *summary.failed]
-    for name, reason in failed:
-        typer.echo(printable(f"failed: {name}: {reason}"), err=True)
-    parts = [f"{summary.made} {bulk.method.done}"]
-    if summary.before:
-        parts.append(f"{summary.before} were done before")
-    if failed:
-        parts.append(f"{len(failed)} failed")
-    if found.passed_over:
-        parts.append(f"{len(found.passed_over)} passed over (hidden or no pictures)")
-    if summary.unfinished:
-        parts.append(f"{summary.unfinished} left; the same command goes on from there")
-    typer.echo(", ".join(parts))
+    outcome = work.outcome()
+    for line in outcome.failure_lines():
+        typer.echo(printable(line), err=True)
+    typer.echo(outcome.last_line(work.method.description))

@@ -1,4 +1,4 @@
-"""`cascade colourise`, which is `cascade colorize` too."""
+"""`cascade colourise`, also spelt `cascade colorize`."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli import bulk
+from cascade.cli import bulk, sampling
 
 
 def colourise(
-    inputs: bulk.Inputs,
+    inputs: bulk.InputNames,
     out: bulk.Out,
-    model: Annotated[
-        str, typer.Option(help="A bundled pipeline, a saved one's folder, or a Hub id.")
-    ] = "photo-colour",
+    model: bulk.Model = "photo-colour",
     variants: Annotated[
         int,
-        typer.Option("--variants", "-n", min=1, help="Seeds to try, with a sheet of all of them."),
+        typer.Option("--variants", "-n", min=1, help="Number of seeds, shown together on a sheet."),
     ] = 1,
     hints: Annotated[
         Path | None, typer.Option(help="A picture of the same size with a few coloured strokes.")
     ] = None,
-    steps: bulk.Steps = None,
-    sampler: bulk.Sampler = None,
-    guidance: bulk.Guidance = None,
-    temperature: bulk.Temperature = None,
+    steps: sampling.Steps = None,
+    sampler: sampling.Sampler = None,
+    guidance: sampling.Guidance = None,
+    temperature: sampling.Temperature = None,
+    changes: sampling.Set = None,
     seed: bulk.Seed = 0,
     device: bulk.Device = None,
     image_format: bulk.Format = None,
@@ -34,10 +33,10 @@ def colourise(
     no_metadata: bulk.NoMetadata = False,
     overwrite: bulk.Overwrite = False,
 ) -> None:
-    """Colour grey pictures, or colour ones anew: one, a folder, or many, shared between processes.
+    """Colour grey pictures, or recolour others: one, a folder, or many, shared between processes.
 
-    The same command again goes on where it stopped. A bad picture is left behind and listed at the
-    end, which is then 1.
+    Run the same command again to continue where it stopped. Pictures that fail are listed at the
+    end, and the exit code is then 1.
 
     Examples:
 
@@ -54,21 +53,22 @@ def colourise(
         inputs=inputs,
         out=out,
         model=model,
+        overrides=sampling.overrides(
+            changes,
+            steps=steps,
+            sampler=sampler,
+            guidance=guidance,
+            temperature=temperature,
+        ),
         device=device,
-        image_format=None if image_format is None else image_format.value,
+        image_format=image_format,
         compare=compare,
         metadata=not no_metadata,
         overwrite=overwrite,
     )
-    wanted = Colouring(
-        seed=seed,
-        steps=steps,
-        sampler=None if sampler is None else sampler.value,
-        guidance=guidance,
-        temperature=temperature,
-    )
+    colouring = Colouring(seed=seed)
     bulk.work_through(
-        lambda report: prepare_colouring(
-            request, wanted, variants=variants, hints=hints, report=report
+        lambda on_progress: prepare_colouring(
+            request, colouring, variants=variants, hints=hints, on_progress=on_progress
         )
     )

@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Column
 
 if TYPE_CHECKING:
-    from cascade.bulk.work import Moment
+    from cascade.bulk.work import ProgressUpdate
 
 LINE_S = 30
 
@@ -222,30 +222,30 @@ class BulkProgress:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
-    def update(self, moment: Moment) -> None:
-        """Show the present state of the work."""
+    def update(self, progress: ProgressUpdate) -> None:
+        """Show how far the work is."""
         if self._quiet:
             return
         if not self._console.is_terminal:
-            if moment.said:
-                self._console.file.write(f"{printable(moment.said)}\n")
+            if progress.message:
+                self._console.file.write(f"{printable(progress.message)}\n")
                 self._console.file.flush()
             return
-        self._move_bars(moment)
+        self._move_bars(progress)
 
-    def _move_bars(self, moment: Moment) -> None:
+    def _move_bars(self, progress: ProgressUpdate) -> None:
         if self._all is None or self._current is None:
-            self._all = self._progress.add_task("all pictures", total=moment.total, count="")
+            self._all = self._progress.add_task("all pictures", total=progress.total, count="")
             self._current = self._progress.add_task("", total=1.0, count="")
             self._progress.start()
-        if moment.name != self._name:
-            self._name = moment.name
-            self._progress.reset(self._current, description=printable(moment.name))
-        self._progress.update(self._current, completed=moment.part)
+        if progress.name != self._name:
+            self._name = progress.name
+            self._progress.reset(self._current, description=printable(progress.name))
+        self._progress.update(self._current, completed=progress.part)
         self._progress.update(
             self._all,
-            completed=moment.finished + moment.part * (not moment.said),
-            count=f"{moment.finished}/{moment.total}",
+            completed=progress.finished + progress.part * (not progress.message),
+            count=f"{progress.finished}/{progress.total}",
         )
 
     def stop(self) -> None:

@@ -6,31 +6,30 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli import bulk
+from cascade.cli import bulk, sampling
 
 
 def upscale(
-    inputs: bulk.Inputs,
+    inputs: bulk.InputNames,
     out: bulk.Out,
-    model: Annotated[
-        str, typer.Option(help="A bundled pipeline, a saved one's folder, or a Hub id.")
-    ] = "photo-x4",
+    model: bulk.Model = "photo-x4",
     scale: Annotated[
         float | None,
-        typer.Option(min=1, max=64, help="Such as 2, 3.5 or 8; default: the model's own."),
+        typer.Option(min=1, max=64, help="For example 2, 3.5 or 8. Default: the model's."),
     ] = None,
-    steps: bulk.Steps = None,
-    sampler: bulk.Sampler = None,
-    guidance: bulk.Guidance = None,
-    temperature: bulk.Temperature = None,
+    steps: sampling.Steps = None,
+    sampler: sampling.Sampler = None,
+    guidance: sampling.Guidance = None,
+    temperature: sampling.Temperature = None,
+    changes: sampling.Set = None,
     seed: bulk.Seed = 0,
     tile: bulk.Tile = None,
     augmentation: Annotated[
-        float | None, typer.Option(help="Noise on the input, which hides small faults of it.")
+        float | None, typer.Option(help="Noise level added to the input, to hide small faults.")
     ] = None,
     no_consistency: Annotated[
         bool,
-        typer.Option("--no-consistency", help="The result, made small, may differ from the input."),
+        typer.Option("--no-consistency", help="Let the downscaled result differ from the input."),
     ] = False,
     device: bulk.Device = None,
     image_format: bulk.Format = None,
@@ -38,10 +37,10 @@ def upscale(
     no_metadata: bulk.NoMetadata = False,
     overwrite: bulk.Overwrite = False,
 ) -> None:
-    """Enlarge pictures of any size: one, a folder, or many, shared between processes.
+    """Upscale pictures of any size: one, a folder, or many, shared between processes.
 
-    The same command again goes on where it stopped. A bad picture is left behind and listed at the
-    end, which is then 1.
+    Run the same command again to continue where it stopped. Pictures that fail are listed at the
+    end, and the exit code is then 1.
 
     Examples:
 
@@ -60,21 +59,26 @@ def upscale(
         inputs=inputs,
         out=out,
         model=model,
+        overrides=sampling.overrides(
+            changes,
+            steps=steps,
+            sampler=sampler,
+            guidance=guidance,
+            temperature=temperature,
+            augmentation_level=augmentation,
+        ),
         device=device,
-        image_format=None if image_format is None else image_format.value,
+        image_format=image_format,
         compare=compare,
         metadata=not no_metadata,
         overwrite=overwrite,
     )
-    wanted = Upscaling(
+    upscaling = Upscaling(
         scale=scale,
         seed=seed,
-        steps=steps,
-        sampler=None if sampler is None else sampler.value,
-        guidance=guidance,
-        augmentation_level=augmentation,
-        temperature=temperature,
         tile_px=tile,
         consistent=False if no_consistency else None,
     )
-    bulk.work_through(lambda report: prepare_upscaling(request, wanted, report=report))
+    bulk.work_through(
+        lambda on_progress: prepare_upscaling(request, upscaling, on_progress=on_progress)
+    )

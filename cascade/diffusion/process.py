@@ -106,6 +106,10 @@ class NoiseProcess:
             "residual_std": None if self.residual is None else self.residual.std,
         }
 
+    def output_channels(self, channels: int) -> int:
+        """Channels of the network's output for images of that many."""
+        return 2 * channels if self.learned_variance else channels
+
     def draw_timesteps(self, u: Tensor) -> Tensor:
         """Map uniform numbers to training timesteps, one per image.
 

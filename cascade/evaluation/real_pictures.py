@@ -24,7 +24,7 @@ from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
-from cascade.data.remote import default_cache, shown
+from cascade.data.remote import default_cache, without_secrets
 from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
 from cascade.data.training_images import (
@@ -75,7 +75,7 @@ class RealPictures:
     ) -> None:
         opened = source if isinstance(source, ImageSource) else open_source(str(source))
         self.source: ImageSource = opened
-        self.path = "" if isinstance(source, ImageSource) else shown(str(source))
+        self.path = "" if isinstance(source, ImageSource) else without_secrets(str(source))
         self.name = name
         self._vocabulary = vocabulary
         wrong = {

@@ -7,13 +7,17 @@ pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from cascade.conditioning.assembling import without_conditions
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.signals import Signals
+from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
 
 Predict = Callable[[Tensor, Tensor, Signals], Tensor]
@@ -70,6 +74,34 @@ class Guidance:
         both = predict(torch.cat([x_t, x_t]), torch.cat([t, t]), signals.concatenate(without))
         conditional, unconditional = both.float().chunk(2)
         return guide(conditional, unconditional, self.scale, channels=x_t.shape[1])
+
+
+@dataclass(frozen=True)
+class GuidedNetwork:
+    """A stage's network with guidance, as tiles call it.
+
+    Attributes:
+        predict: the network.
+        guidance: how it is guided.
+        conditions: of the stage; the unconditional half leaves out those that training drops.
+        schedule: of the noise.
+        precision: the context in which the network computes.
+    """
+
+    predict: Predict
+    guidance: Guidance
+    conditions: Sequence[Condition]
+    schedule: NoiseSchedule
+    precision: Callable[[], AbstractContextManager]
+
+    def __call__(self, x_t: Tensor, t: int, signals: Signals) -> Tensor:
+        """The output (B, C', H, W) for x_t (B, C, H, W) at one timestep."""
+        times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
+        with self.precision():
+            if not self.guidance.applies(self.schedule.alpha_bar_at(t)):
+                return self.predict(x_t, times, signals)
+            without = without_conditions(self.conditions, signals)
+            return self.guidance.output(self.predict, x_t, times, signals, without)
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float, *, channels: int) -> Tensor:

@@ -176,10 +176,10 @@ class _Step:
     def _outputs(self, canvas: Tensor) -> Iterator[tuple[slice, Tensor]]:
         outputs = self.strips.outputs(canvas, self.sampler, self.index)
         for number, (rows, output) in enumerate(outputs, start=1):
-            yield rows, output
             if self.hooks.progress is not None:
                 done = self.index * self.strips.count + number
                 self.hooks.progress(done, self.total * self.strips.count)
+            yield rows, output
 
 
 class _Held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,13 @@ from cascade.saving.hub import download
 
 INDEX = "model_index.json"
 PATH_STARTS = ("/", ".", "~", "pipelines/")  # names that are not ids of the Hub begin so
+PIPELINE_ENTRIES = (INDEX, "pipeline.py", "pipeline.yaml", "README.md", "stages")
+PIPELINE_FILE = '''"""Where diffusers finds the class of this folder: trust_remote_code=True."""
+
+from cascade import CascadePipeline
+
+__all__ = ["CascadePipeline"]
+'''
 
 
 def pipeline_folder(name: str, **options: Any) -> Path:
@@ -97,3 +105,16 @@ def changeable_folder(name: str) -> Path:
         )
     check_writable_folder(folder)
     return folder
+
+
+def write_index(folder: Path) -> None:
+    """Write the files by which diffusers finds the class of a saved pipeline, and its parts."""
+    from diffusers import __version__
+
+    index = {
+        "_class_name": ["pipeline", "CascadePipeline"],
+        "_diffusers_version": __version__,
+        "stages": ["cascade.chain", "StageChain"],
+    }
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (folder / "pipeline.py").write_text(PIPELINE_FILE, encoding="utf-8")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,8 +18,26 @@ from cascade.networks.stage_network import StageNetwork
 from cascade.sampling.settings import SamplingSettings
 from cascade.saving.components import load_component, read_json, save_component
 
+Built = TypeVar("Built")
 CONFIG = "stage.json"
 STAGE_ENTRIES = (CONFIG, "embedding", "encoder", "scheduler", *NETWORKS)
+
+
+def diffusion_config(
+    network: StageNetwork, contract: Contract, process: NoiseProcess, sampling: SamplingSettings
+) -> dict[str, Any]:
+    """What `stage.json` holds of a diffusion stage, besides its kind.
+
+    Raises:
+        WeightsError: if the network could not be built again from what would be saved.
+    """
+    return {
+        "network": {"kind": network.kind, **network.config()},
+        "contract": contract.to_dict(),
+        "schedule": process.schedule.config(),
+        "process": process.config(),
+        "sampling": sampling.to_dict(),
+    }
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -91,8 +109,12 @@ def read_kind(folder: Path) -> str:
     return str(read_json(folder / CONFIG).get("kind"))
 
 
-def read_diffusion_stage(folder: Path) -> dict[str, Any]:
-    """The arguments of a `DiffusionStage` that a folder holds, on the CPU, in float32.
+def read_diffusion_stage(folder: Path, stage_class: Callable[..., Built]) -> Built:
+    """Build the diffusion stage that a folder holds, on the CPU, in float32.
+
+    Args:
+        folder: of the stage.
+        stage_class: `DiffusionStage`, which stands on a floor above.
 
     Raises:
         WeightsError: if the folder is missing, incomplete, damaged, or not such a stage.
@@ -102,7 +124,7 @@ def read_diffusion_stage(folder: Path) -> dict[str, Any]:
         raise WeightsError(f"{folder / CONFIG} describes a {kind} stage, not a diffusion stage.")
     config = read_json(folder / CONFIG)
     try:
-        return _arguments(config, folder)
+        return stage_class(**_arguments(config, folder))
     except WeightsError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:

@@ -9,17 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.conditioning.luminance import Luminance
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.settings import SamplingSettings
-from cascade.stage import Stage
+from cascade.space import Space
 
 
 def _saved(name: str, contract: Contract, folder: Path) -> str:
     torch.manual_seed(0)
-    stage = Stage.build(
+    stage = DiffusionStage.build(
         contract,
         NoiseProcess(NoiseSchedule(train_steps=100)),
         network_options={"channels": (8, 16), "blocks": 1, "patch_size": 4},
@@ -37,14 +40,16 @@ def _saved(name: str, contract: Contract, folder: Path) -> str:
 @pytest.fixture(scope="session")
 def upscaler(tmp_path_factory) -> str:
     """Folder of a saved pipeline that enlarges 16 to 64 px, or x4, with random weights."""
-    contract = Contract(size_px=64, low_res_px=16, augmentation_range=(0.0, 0.5))
+    contract = Contract(
+        Space(size_px=64), (LowResolution(size_px=16, augmentation_range=(0.0, 0.5)),)
+    )
     return _saved("upsampler", contract, tmp_path_factory.mktemp("model") / "tiny-x4")
 
 
 @pytest.fixture(scope="session")
 def colourer(tmp_path_factory) -> str:
     """Folder of a saved pipeline that colours grey pictures, with random weights."""
-    contract = Contract(size_px=32, takes="grey")
+    contract = Contract(Space(size_px=32), (Luminance(),))
     return _saved("colourer", contract, tmp_path_factory.mktemp("model") / "tiny-grey")
 
 

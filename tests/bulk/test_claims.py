@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cascade.bulk import claims as module
 from cascade.bulk.claims import Claims
 from cascade.errors import OutputError
 
@@ -53,12 +55,12 @@ def file(tmp_path) -> Path:
 
 @pytest.fixture
 def other(file):
-    made = Other(file)
-    yield made
-    made.kill()
+    process = Other(file)
+    yield process
+    process.kill()
 
 
-def test_a_task_is_one_s_until_it_is_given_back_or_its_process_is_killed(file, other):
+def test_a_job_belongs_to_one_process_until_it_gives_it_back_or_is_killed(file, other):
     claims = Claims(file)
     assert other.ask("take a.png") == "True"
     assert not claims.take("a.png")
@@ -71,7 +73,7 @@ def test_a_task_is_one_s_until_it_is_given_back_or_its_process_is_killed(file, o
     assert claims.take("b.png")
 
 
-def test_the_first_and_the_last_know_that_they_are(file, other):
+def test_the_first_to_join_and_the_last_to_leave_learn_that_they_are(file, other):
     claims = Claims(file)
     assert claims.join()
     claims.let_in()
@@ -82,10 +84,77 @@ def test_the_first_and_the_last_know_that_they_are(file, other):
     assert claims.join()
 
 
-def test_who_comes_after_a_killed_one_is_the_first(file, other):
+def test_a_process_that_joins_after_a_killed_one_is_the_first(file, other):
     assert other.ask("join") == "True"
     other.kill()
     assert Claims(file).join()
+
+
+def test_the_last_process_removes_all_lock_files_but_one(file, other):
+    claims = Claims(file)
+    for each in ("join", "take a.png"):
+        assert other.ask(each) == "True"
+    other.ask("let_in")
+    assert not claims.join()
+    assert claims.take("b.png")
+    claims.close()
+    assert len(list(file.with_name("lock.d").iterdir())) > 2
+    other.ask("close")
+    assert os.listdir(file.parent) == ["lock"]
+
+
+def test_the_lock_files_of_a_killed_process_are_removed_by_the_next(file, other):
+    assert other.ask("join") == "True"
+    assert other.ask("take a.png") == "True"
+    other.kill()
+    claims = Claims(file)
+    assert claims.join()
+    claims.close()
+    assert os.listdir(file.parent) == ["lock"]
+
+
+def test_jobs_that_share_a_slot_are_never_two_processes_at_once(file, other, monkeypatch):
+    monkeypatch.setattr(module, "_slot_of", lambda key: 7)
+    one, two = Claims(file), Claims(file)
+    assert one.take("a.png")
+    assert not two.take("b.png")
+    one.give_back("a.png")
+    assert two.take("b.png")
+
+
+def test_a_job_may_be_claimed_twice_by_its_process(file):
+    claims = Claims(file)
+    assert claims.take("a.png")
+    assert claims.take("a.png")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_on_a_file_system_without_locks_every_claim_succeeds(file, monkeypatch, caplog, number):
+    def refuse(descriptor, *, blocking):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, "lock_descriptor", refuse)
+    one, two = Claims(file), Claims(file)
+    for claims in (one, two):
+        assert claims.join()
+        claims.let_in()
+    assert one.take("a.png")
+    assert two.take("a.png")
+    for claims in (one, two):
+        assert claims.leave()
+        claims.close()
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2  # one for each process
+    assert all("no locks on this file system" in message for message in messages)
+
+
+def test_a_lock_that_fails_for_another_reason_is_one_clear_error(file, monkeypatch):
+    def fail(descriptor, *, blocking):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(module, "lock_descriptor", fail)
+    with pytest.raises(OutputError, match=r"cannot write .*lock: Input/output error\."):
+        Claims(file).join()
 
 
 def test_without_a_file_everything_is_free(tmp_path):

@@ -42,13 +42,13 @@ def test_pictures_are_coloured_as_by_the_python_api(colourise, colourer, photos,
     assert names() == ["a.jpg", "a.jpg.jpg", "c.png", "c.png.jpg"]
     stages = [stage for _, stage in CascadePipeline.from_pretrained(colourer).stages.items()]
     source = read_picture(photos / "sub" / "c.png")
-    made = read_picture(Path("out/c.png"))
-    assert made.colour.equal(colourise_picture(stages, source, Colouring(seed=2)).colour)
+    image = read_picture(Path("out/c.png"))
+    assert image.colour.equal(colourise_picture(stages, source, Colouring(seed=2)).colour)
     recorded = recorded_settings(Path("out/c.png"))
     assert recorded is not None
     assert (recorded["command"], recorded["seed"]) == ("colourise", 2)
     assert colourise(photos / "a.jpg", "--seed", 2, verb="colorize").out == (
-        "0 coloured, 1 were done before\n"
+        "0 coloured, 1 already done\n"
     )
 
 
@@ -64,7 +64,7 @@ def test_variants_are_those_of_each_seed_with_a_sheet(colourise, photos):
     sheet = Path("out/c-variants.png")
     before = sheet.stat().st_mtime_ns
     assert colourise(photos / "sub", "--seed", 5, "-n", 2, "--format", "png").out == (
-        "0 coloured, 6 were done before\n"
+        "0 coloured, 6 already done\n"
     )
     assert sheet.stat().st_mtime_ns == before
     sheet.unlink()
@@ -97,13 +97,13 @@ def test_hints_steer_the_colours_and_are_a_setting_of_their_own(colourise, photo
         (
             ["photos", "--hints", "photos/a.jpg"],
             1,
-            "hints are for one picture, and the inputs are",
+            "hints need exactly one input picture, got 5; name one picture",
         ),
         (["photos/a.jpg", "--hints", "no.png"], 1, "no.png: cannot be read"),
         (["photos/a.jpg", "-n", "0"], 2, "should be greater than or equal"),
     ],
 )
-def test_wrong_usage_is_said_before_any_work(colourise, photos, arguments, code, message):
+def test_wrong_usage_is_reported_before_any_work(colourise, photos, arguments, code, message):
     done = colourise(*arguments)
     assert done.code == code
     assert message in " ".join(done.err.split())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cascade.bulk.inputs import find_inputs
+from cascade.bulk.inputs import find_pictures
 from cascade.data.shard_writing import write_tar
 from cascade.errors import DataError, OutputError
 
@@ -34,15 +34,15 @@ def photos(tmp_path, monkeypatch) -> Path:
 
 
 def places(*inputs: str, **options) -> list[str]:
-    return [str(picture.place) for picture in find_inputs(inputs, **options).pictures]
+    return [str(picture.place) for picture in find_pictures(inputs, **options).pictures]
 
 
-def test_folders_keep_their_structure_and_hidden_and_other_files_are_passed_over(photos):
+def test_folders_keep_their_structure_and_hidden_and_other_files_are_skipped(photos):
     assert places("photos") == ["a.JPG", "b.png", "sub/c.webp", "sub/deep/d.tiff"]
-    found = find_inputs(["photos"])
-    assert {path.name for path in found.passed_over} == {"notes.txt", ".hidden.png"}
-    assert found.unreadable == []
-    assert [picture.name for picture in found.pictures][2] == "photos/sub/c.webp"
+    listing = find_pictures(["photos"])
+    assert {path.name for path in listing.skipped} == {"notes.txt", ".hidden.png"}
+    assert listing.unreadable == []
+    assert [picture.name for picture in listing.pictures][2] == "photos/sub/c.webp"
 
 
 @pytest.mark.parametrize(
@@ -80,21 +80,21 @@ def test_a_picture_that_is_named_twice_is_taken_once(photos):
     ]
 
 
-@pytest.mark.parametrize("given", ["photos", "photos/**", "photos/sub/*"])
-def test_results_are_not_taken_for_inputs(photos, given):
-    before = places(given)
+@pytest.mark.parametrize("name", ["photos", "photos/**", "photos/sub/*"])
+def test_results_are_not_taken_for_inputs(photos, name):
+    before = places(name)
     out = photos / "sub" / "large"
     out.mkdir()
     (out / "b.png").write_bytes(png())
-    assert places(given, results=Path("photos/sub/large")) == before
+    assert places(name, results=Path("photos/sub/large")) == before
     (photos.parent / "link").symlink_to(out)
-    assert places(given, results=Path("link")) == before
-    assert places(given) != before
+    assert places(name, results=Path("link")) == before
+    assert places(name) != before
 
 
-@pytest.mark.parametrize("given", ["photos/sub", "photos/sub/**"])
-def test_inputs_inside_the_folder_of_the_results_are_taken_whole(photos, given):
-    assert places(given, results=photos) == ["c.webp", "deep/d.tiff"]
+@pytest.mark.parametrize("name", ["photos/sub", "photos/sub/**"])
+def test_inputs_inside_the_folder_of_the_results_are_taken_whole(photos, name):
+    assert places(name, results=photos) == ["c.webp", "deep/d.tiff"]
 
 
 def test_links_to_folders_are_followed_once_and_loops_end(photos):
@@ -107,7 +107,7 @@ def test_links_to_folders_are_followed_once_and_loops_end(photos):
 
 def test_the_folder_of_the_results_cannot_be_an_input(photos):
     with pytest.raises(OutputError, match="photos is an input, so the results cannot go there"):
-        find_inputs(["photos"], results=photos.parent / "photos" / "sub" / "..")
+        find_pictures(["photos"], results=photos.parent / "photos" / "sub" / "..")
 
 
 def test_shards_give_their_pictures_into_a_folder_of_their_name(photos):
@@ -118,20 +118,20 @@ def test_shards_give_their_pictures_into_a_folder_of_their_name(photos):
     assert places("set-0.tar", "set-1.tar") == both
     assert places("*.tar") == both
     assert places("set-{0..1}.tar") == both
-    (picture,) = (each for each in find_inputs(["set-0.tar"]).pictures if each.place.stem == "1")
+    (picture,) = (each for each in find_pictures(["set-0.tar"]).pictures if each.place.stem == "1")
     assert picture.name == "set-0.tar:cat/1.png"
     assert picture.read().size == (2, 3)
     assert picture.stamp() == (len(png((3, 2))), os.stat("set-0.tar").st_mtime_ns)
     Path("alone.png").write_bytes(png((3, 2)))
-    assert picture.sha256() == find_inputs(["alone.png"]).pictures[0].sha256()
+    assert picture.sha256() == find_pictures(["alone.png"]).pictures[0].sha256()
 
 
 def test_a_damaged_shard_is_noted_and_the_others_are_taken(photos):
     write_tar(Path("good.tar"), [("3.png", png())])
     Path("bad.tar").write_bytes(b"x" * 5000)
-    found = find_inputs(["bad.tar", "good.tar"])
-    assert [str(picture.place) for picture in found.pictures] == ["good/3.png"]
-    ((name, reason),) = found.unreadable
+    listing = find_pictures(["bad.tar", "good.tar"])
+    assert [str(picture.place) for picture in listing.pictures] == ["good/3.png"]
+    ((name, reason),) = listing.unreadable
     assert name == "bad.tar"
     assert reason.startswith("not a readable tar file")
 
@@ -142,10 +142,10 @@ def test_no_member_of_a_shard_leads_out_of_the_results(photos, member):
         info = tarfile.TarInfo(member)
         info.size = len(png())
         tar.addfile(info, io.BytesIO(png()))
-    found = find_inputs(["evil.tar"])
-    assert found.pictures == []
-    assert found.unreadable == [
-        (f"evil.tar:{member}", "its name leads out of the folder of the results.")
+    listing = find_pictures(["evil.tar"])
+    assert listing.pictures == []
+    assert listing.unreadable == [
+        (f"evil.tar:{member}", "its name leads out of the folder of results.")
     ]
 
 
@@ -158,40 +158,43 @@ def test_a_folder_that_cannot_be_read_is_noted_and_the_others_are_taken(photos, 
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    found = find_inputs(["photos"])
-    assert [str(picture.place) for picture in found.pictures] == ["a.JPG", "b.png"]
-    assert found.unreadable == [("photos/sub", "cannot be read (Permission denied).")]
+    listing = find_pictures(["photos"])
+    assert [str(picture.place) for picture in listing.pictures] == ["a.JPG", "b.png"]
+    assert listing.unreadable == [("photos/sub", "cannot be read (Permission denied).")]
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("name", "message"),
     [
         ("nowhere", "nowhere: no such file or folder"),
         ("photos/*.gif", r"photos/\*.gif: matches no file or folder"),
-        ("photos/*.txt", r"no pictures in photos/\*.txt \(1 other files\); looked for .bmp, .gif"),
-        ("empty", r"no pictures in empty \(1 other files\).*Shards are named by themselves"),
+        ("photos/*.txt", r"no pictures in photos/\*.txt \(1 other files\); expected .bmp, .gif"),
+        (
+            "empty",
+            r"no pictures in empty \(1 other files\).*Name shards one by one or as 'a/\*.tar'",
+        ),
         ("nowhere-{0..3}.tar", "no such shard"),
     ],
 )
-def test_nothing_to_do_is_an_error(photos, given, message):
+def test_nothing_to_do_is_an_error(photos, name, message):
     (photos.parent / "empty").mkdir()
     (photos.parent / "empty" / "a.tar").write_bytes(b"")
     with pytest.raises(DataError, match=message):
-        find_inputs([given])
+        find_pictures([name])
 
 
 def test_one_input_that_is_not_there_is_an_error_beside_others(photos):
     for missing in ("photos/x.png", "photos/*.gif"):
         with pytest.raises(DataError, match=re.escape(missing)):
-            find_inputs(["photos", missing])
+            find_pictures(["photos", missing])
 
 
 def test_what_is_gone_or_no_file_is_one_clear_line(photos):
-    (picture,) = find_inputs(["photos/b.png"]).pictures
+    (picture,) = find_pictures(["photos/b.png"]).pictures
     (photos / "b.png").unlink()
     for look in (picture.stamp, picture.sha256, picture.read):
         with pytest.raises(DataError, match=r"^photos/b.png: cannot be read \(No such file"):
             look()
     os.mkfifo("pipe.png")
     with pytest.raises(DataError, match=r"^pipe.png: not a file"):
-        find_inputs(["pipe.png"]).pictures[0].stamp()
+        find_pictures(["pipe.png"]).pictures[0].stamp()

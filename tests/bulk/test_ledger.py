@@ -17,35 +17,35 @@ def file(tmp_path) -> Path:
 
 def test_what_one_writes_another_reads(file):
     one, other = Ledger(file), Ledger(file)
-    one.start()
+    one.start_round()
     one.add("made", "a.png", "w", {"seconds": 1.5})
     other.add("failed", "b.png", "w", {"reason": "\udcff broken\n"})
     one.refresh()
     other.refresh()
-    assert one.now == other.now == Ledger(file).now
-    assert list(one.now) == [("a.png", "w"), ("b.png", "w")]
-    assert one.now["b.png", "w"]["reason"] == "\udcff broken\n"
-    assert list(one.made) == ["a.png"]
-    assert one.made["a.png"]["seconds"] == 1.5
+    assert one.this_round == other.this_round == Ledger(file).this_round
+    assert list(one.this_round) == [("a.png", "w"), ("b.png", "w")]
+    assert one.this_round["b.png", "w"]["reason"] == "\udcff broken\n"
+    assert list(one.results) == ["a.png"]
+    assert one.results["a.png"]["seconds"] == 1.5
 
 
 def test_a_new_round_forgets_failures_and_keeps_results(file):
     ledger = Ledger(file)
     for _ in range(2):
-        ledger.start()
+        ledger.start_round()
         ledger.add("made", "a.png", "w", {})
         ledger.add("failed", "b.png", "w", {})
-    ledger.start()
+    ledger.start_round()
     for each in (ledger, Ledger(file)):
-        assert each.now == {}
-        assert list(each.made) == ["a.png"]
+        assert each.this_round == {}
+        assert list(each.results) == ["a.png"]
 
 
-def test_the_same_result_with_other_settings_is_another_task(file):
+def test_the_same_result_with_other_settings_is_another_job(file):
     ledger = Ledger(file)
     ledger.add("made", "a.png", "one", {})
     ledger.add("failed", "a.png", "other", {})
-    assert {key: line["event"] for key, line in Ledger(file).now.items()} == {
+    assert {key: line["event"] for key, line in Ledger(file).this_round.items()} == {
         ("a.png", "one"): "made",
         ("a.png", "other"): "failed",
     }
@@ -61,36 +61,38 @@ def test_it_outlives_a_kill_at_any_byte(file):
         file.write_bytes(torn[:end])
         reader = Ledger(file)
         reader.add("made", "c.png", "w", {"seconds": 3})
-        assert list(Ledger(file).made) == ["a.png", "c.png"]
+        assert list(Ledger(file).results) == ["a.png", "c.png"]
     file.write_bytes(torn)
-    assert list(Ledger(file).made) == ["a.png", "b.png"]
+    assert list(Ledger(file).results) == ["a.png", "b.png"]
 
 
 def test_a_line_that_another_has_only_half_written_is_read_when_it_is_whole(file):
     ledger = Ledger(file)
-    line = json.dumps({"event": "made", "output": "a.png", "wanted": "w"}).encode()
+    line = json.dumps({"event": "made", "output": "a.png", "settings_id": "w"}).encode()
     with file.open("ab") as other:
         other.write(line[:9])
         other.flush()
         ledger.refresh()
-        assert ledger.made == {}
+        assert ledger.results == {}
         other.write(line[9:] + b"\n")
     ledger.refresh()
-    assert list(ledger.made) == ["a.png"]
+    assert list(ledger.results) == ["a.png"]
 
 
 def test_lines_of_somebody_else_are_left_alone(file):
-    file.write_bytes(b'[1]\n{"x": 1}\nnull\n\xff\n{"event": 3, "output": "x", "wanted": "w"}\n')
+    file.write_bytes(
+        b'[1]\n{"x": 1}\nnull\n\xff\n{"event": 3, "output": "x", "settings_id": "w"}\n'
+    )
     ledger = Ledger(file)
-    assert ledger.made == {}
+    assert ledger.results == {}
 
 
 def test_without_a_file_it_is_kept_in_memory(tmp_path):
     ledger = Ledger(None)
     ledger.add("made", "a.png", "w", {})
     ledger.refresh()
-    assert list(ledger.made) == ["a.png"]
-    assert list(ledger.now) == [("a.png", "w")]
+    assert list(ledger.results) == ["a.png"]
+    assert list(ledger.this_round) == [("a.png", "w")]
     assert os.listdir(tmp_path) == []
 
 

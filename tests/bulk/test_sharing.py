@@ -54,9 +54,9 @@ def start(server, upscaler, draw, tmp_path, monkeypatch) -> Callable[[], int]:
         draw(tmp_path / "photos" / f"{number}.png", size=(24, 20), seed=number)
 
     def start_one() -> int:
-        given = [tmp_path / "photos", "-o", tmp_path / "out", "--model", upscaler]
+        arguments = [tmp_path / "photos", "-o", tmp_path / "out", "--model", upscaler]
         options = ["--device", "cpu", "--steps", 12, "--compare"]
-        argv = [str(each) for each in ("upscale", *given, *options)]
+        argv = [str(each) for each in ("upscale", *arguments, *options)]
         log = str(tmp_path / "log")
         return server.ask({"argv": argv, "env": {}, "log": log, "limit": None})
 

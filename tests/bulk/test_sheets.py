@@ -111,6 +111,8 @@ def test_only_sheets_are_replaced(tmp_path, name):
     write()
     Image.new("RGB", (4, 4)).save(tmp_path / name)
     mine = (tmp_path / name).read_bytes()
-    with pytest.raises(OutputError, match="is no sheet of this command; move it away"):
+    with pytest.raises(
+        OutputError, match="already exists and is not a sheet of this command; move it away"
+    ):
         write()
     assert (tmp_path / name).read_bytes() == mine

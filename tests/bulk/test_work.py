@@ -1,7 +1,8 @@
-"""Work in bulk by the commands: what is made, skipped, refused and left behind."""
+"""The bulk commands: which results they make, skip and refuse."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.bulk import commands, work
+from cascade.bulk import commands, making
 from cascade.bulk.ledger import Ledger
 from cascade.bulk.sheets import write_comparison
 from cascade.data.shard_writing import write_tar
@@ -21,7 +22,7 @@ from cascade.errors import CascadeError
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import recorded_settings
 from cascade.pipeline import CascadePipeline
-from cascade.restoration.upscaling import Upscaling, upscale_picture
+from cascade.restoration.upscaling import upscale_picture
 from cascade.saving import atomic
 
 RESULTS = ["a.jpg", "b.png", "sub/c.png", "sub/d.webp", "sub/e.png"]
@@ -32,16 +33,16 @@ def upscale(command, upscaler) -> Callable:
     """A function that runs `cascade upscale … -o out` with the tiny model."""
 
     def run(*arguments: object, out: object = "out"):
-        given = ["upscale", *arguments, "-o", out, "--model", upscaler, "--device", "cpu"]
-        return command(*given)
+        options = ["-o", out, "--model", upscaler, "--device", "cpu"]
+        return command("upscale", *arguments, *options)
 
     return run
 
 
 def tree(folder: Path | str = "out") -> list[str]:
     """All files but the ledger and the locks."""
-    found = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
-    return sorted(str(path) for path in found if not path.name.startswith(".cascade-"))
+    paths = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
+    return sorted(str(path) for path in paths if not path.name.startswith(".cascade-"))
 
 
 def state(folder: str = "out") -> dict[str, tuple[int, bytes]]:
@@ -51,7 +52,7 @@ def state(folder: str = "out") -> dict[str, tuple[int, bytes]]:
 
 
 def failures(outcome) -> dict[str, str]:
-    """What the last words say of each bad picture."""
+    """Reason of each failure, by the name of the input."""
     lines = [line for line in outcome.err.splitlines() if line.startswith("failed: ")]
     return dict(line.removeprefix("failed: ").split(": ", 1) for line in lines)
 
@@ -59,43 +60,45 @@ def failures(outcome) -> dict[str, str]:
 # ---- what is made -------------------------------------------------------------------------------
 
 
-def test_every_picture_becomes_what_the_python_api_makes_of_it(upscale, upscaler, photos):
+def test_every_result_equals_that_of_the_python_api(upscale, upscaler, photos):
     (photos / "notes.txt").write_text("no picture")
     done = upscale(photos, "--seed", 3, "--steps", 1)
     assert done.code == 0, done.err
-    assert done.out == "5 upscaled, 1 passed over (hidden or no pictures)\n"
+    assert done.out == "5 upscaled, 1 skipped (hidden or not a picture)\n"
     assert tree() == RESULTS
-    stages = [stage for _, stage in CascadePipeline.from_pretrained(upscaler).stages.items()]
+    pipeline = CascadePipeline.from_pretrained(upscaler)
     for result in RESULTS:
         source = next(photos.glob(f"{result.rpartition('.')[0]}.*"))
-        wanted = upscale_picture(stages, read_picture(source), Upscaling(seed=3, steps=1))
-        made = read_picture(Path("out", result))
-        assert made.size == wanted.size == tuple(4 * side for side in read_picture(source).size)
+        expected = pipeline.upscale(read_picture(source), seed=3, steps=1)
+        image = read_picture(Path("out", result))
+        assert image.size == expected.size == tuple(4 * side for side in read_picture(source).size)
         if result.endswith(".png"):
-            assert made.colour.equal(wanted.colour)
-            assert (made.alpha is None) == (wanted.alpha is None)
-        assert made.format == {"jpg": "jpeg"}.get(result[-3:], result.rpartition(".")[2])
+            assert image.colour.equal(expected.colour)
+            assert (image.alpha is None) == (expected.alpha is None)
+        assert image.format == {"jpg": "jpeg"}.get(result[-3:], result.rpartition(".")[2])
 
 
-def test_settings_are_recorded_in_results_and_ledger_unless_unwanted(upscale, photos):
+def test_settings_are_recorded_in_results_and_ledger_unless_switched_off(upscale, photos):
     upscale(photos, "--seed", 3)
     text = Path("out/.cascade-upscale.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
-    made = {line["output"]: line for line in lines if line["event"] == "made"}
-    assert sorted(made) == RESULTS
-    for result, line in made.items():
+    by_output = {line["output"]: line for line in lines if line["event"] == "made"}
+    assert sorted(by_output) == RESULTS
+    for result, line in by_output.items():
         recorded = recorded_settings(Path("out", result))
         assert recorded is not None
-        assert recorded.pop("input_sha256") == line["sha256"]
-        assert recorded == line["settings"]
+        assert recorded == line["record"]
+        height, width = read_picture(Path("out", result)).size
+        assert recorded["size_px"] == [height, width]
+        assert (
+            recorded["input_sha256"] == hashlib.sha256(Path(line["input"]).read_bytes()).hexdigest()
+        )
         assert recorded["command"] == "upscale"
         assert recorded["model"] == "tiny-x4"
         assert (recorded["seed"], recorded["scale"]) == (3, 4.0)
         assert recorded["stages"]["upsampler"]["steps"] == 2
-        assert (line["size_bytes"], line["mtime_ns"]) == (
-            os.stat(line["input"]).st_size,
-            os.stat(line["input"]).st_mtime_ns,
-        )
+        status = os.stat(line["input"])
+        assert line["input_stamp"] == [status.st_size, status.st_mtime_ns]
     upscale(photos, "--no-metadata", out="bare")
     assert [recorded_settings(Path("bare", result)) for result in RESULTS] == [None] * 5
 
@@ -108,7 +111,7 @@ def test_shards_and_a_chosen_format(upscale, photos):
     assert read_picture(Path("out/set-1/k/x.tif")).format == "tiff"
 
 
-def test_a_scale_that_the_model_does_not_have_is_reached_and_said(upscale, photos):
+def test_a_scale_that_the_model_lacks_is_reached_by_resampling_and_reported(upscale, photos):
     done = upscale("photos/a.jpg", "--scale", 2.5)
     assert done.out == "1 upscaled (x4 by the model, resampled to x2.5)\n"
     assert read_picture(Path("out/a.jpg")).size == (35, 50)
@@ -122,11 +125,11 @@ def test_names_may_be_in_any_script_and_even_no_text(upscale, photos):
         os.link(os.fsencode(photos / "a.jpg"), os.fsencode(photos) + b"/" + name)
     assert upscale(photos, "--compare").code == 0
     assert set(names) <= set(os.listdir(b"out"))
-    assert upscale(photos, "--compare").out == "0 upscaled, 7 were done before\n"
+    assert upscale(photos, "--compare").out == "0 upscaled, 7 already done\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="such names cannot be there")
-def test_names_do_not_command_the_terminal(upscale, photos):
+def test_names_cannot_control_the_terminal(upscale, photos):
     (photos / "good\n\x1b[31m.jpg").write_bytes((photos / "a.jpg").read_bytes())
     (photos / "bad\n\x1b[31m.jpg").write_bytes(b"")
     done = upscale(photos)
@@ -136,15 +139,18 @@ def test_names_do_not_command_the_terminal(upscale, photos):
     assert r"failed: photos/bad\n\x1b[31m.jpg: " in done.err
 
 
-def test_one_picture_may_be_given_a_name_and_nothing_else_is_left(upscale, photos):
-    for words in ("1 upscaled", "0 upscaled, 1 were done before"):
+def test_a_single_result_may_have_a_file_name_and_nothing_else_is_left(upscale, photos):
+    for words in ("1 upscaled", "0 upscaled, 1 already done"):
         done = upscale(photos / "a.jpg", out="new/large.webp")
         assert (done.code, done.out) == (0, f"{words}\n")
         assert os.listdir("new") == ["large.webp"]
     assert read_picture(Path("new/large.webp")).format == "webp"
     done = upscale(photos / "a.jpg", "--seed", 1, out="new/large.webp")
     assert done.code == 1
-    assert "was made with seed=0 (now 1); --overwrite replaces it" in done.err
+    assert (
+        "already exists and was made with seed=0 (now 1); move it away or allow overwriting"
+        in done.err
+    )
 
 
 # ---- going on -----------------------------------------------------------------------------------
@@ -154,17 +160,25 @@ def test_the_same_command_again_makes_only_what_is_missing(upscale, photos, draw
     upscale(photos)
     before = state()
     again = upscale(photos)
-    assert (again.code, again.out) == (0, "0 upscaled, 5 were done before\n")
+    assert (again.code, again.out) == (0, "0 upscaled, 5 already done\n")
     assert state() == before
     Path("out/sub/c.png").unlink()
     draw(photos / "new.png", seed=9)
     again = upscale(photos)
-    assert again.out == "2 upscaled, 4 were done before\n"
+    assert again.out == "2 upscaled, 4 already done\n"
     after = state()
     assert after.pop("new.png")
     assert after["sub/c.png"][1] == before["sub/c.png"][1]
-    kept = set(RESULTS) - {"sub/c.png"}
-    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    others = set(RESULTS) - {"sub/c.png"}
+    assert {name: after[name] for name in others} == {name: before[name] for name in others}
+
+
+def test_missing_sheets_are_added_to_finished_results(upscale, photos):
+    upscale(photos / "a.jpg")
+    before = state()
+    assert upscale(photos / "a.jpg", "--compare").out == "0 upscaled, 1 already done\n"
+    assert tree() == ["a.jpg", "compare/a.jpg.jpg"]
+    assert state()["a.jpg"] == before["a.jpg"]
 
 
 def test_a_sheet_that_a_killed_process_did_not_come_to_is_made_by_the_others(
@@ -174,17 +188,19 @@ def test_a_sheet_that_a_killed_process_did_not_come_to_is_made_by_the_others(
         raise SystemExit(143)
 
     with monkeypatch.context() as patch:
-        patch.setattr(work, "write_comparison", stop)
+        patch.setattr(making, "write_comparison", stop)
         upscale(photos / "a.jpg", "--compare")
-        patch.setattr(Ledger, "start", lambda self: None)  # as for one that was there meanwhile
+        patch.setattr(
+            Ledger, "start_round", lambda self: None
+        )  # as for one that was there meanwhile
         assert tree() == ["a.jpg"]
-        patch.setattr(work, "write_comparison", write_comparison)
+        patch.setattr(making, "write_comparison", write_comparison)
         assert upscale(photos / "a.jpg", "--compare").out == "1 upscaled\n"
     assert tree() == ["a.jpg", "compare/a.jpg.jpg"]
 
 
 @pytest.mark.parametrize("lost", ["ledger", "records", "times"])
-def test_what_was_done_is_known_by_ledger_records_or_contents(upscale, photos, lost):
+def test_done_results_are_recognised_by_ledger_record_or_content(upscale, photos, lost):
     upscale(photos, *(["--no-metadata"] if lost == "records" else []))
     before = state()
     if lost == "ledger":
@@ -193,37 +209,39 @@ def test_what_was_done_is_known_by_ledger_records_or_contents(upscale, photos, l
         for path in photos.rglob("*.*"):
             os.utime(path, ns=(1, 1))
     again = upscale(photos, *(["--no-metadata"] if lost == "records" else []))
-    assert again.out == "0 upscaled, 5 were done before\n"
+    assert again.out == "0 upscaled, 5 already done\n"
     assert state() == before
 
 
-def test_what_was_made_otherwise_is_only_replaced_when_asked_to(upscale, photos, draw):
+def test_other_files_are_only_replaced_if_overwriting_is_allowed(upscale, photos, draw):
     upscale(photos / "a.jpg", photos / "b.png")
     Path("out/c.png").write_bytes(b"mine")
     Path("out/sub").mkdir()
     draw(photos / "b.png", seed=8)
     before = state()
-    given = [photos / "a.jpg", photos / "b.png", photos / "sub" / "c.png", "--seed", 1]
-    again = upscale(*given)
+    arguments = [photos / "a.jpg", photos / "b.png", photos / "sub" / "c.png", "--seed", 1]
+    again = upscale(*arguments)
     assert again.code == 1
     assert again.out == "0 upscaled, 3 failed\n"
     assert state() == before
-    advice = "is there already, and was made {}; --overwrite replaces it."
+    formats = "PNG, JPEG, WEBP, BMP, TIFF, GIF"
+    advice = "already exists and {}; move it away or allow overwriting."
     assert failures(again) == {
-        "photos/a.jpg": "out/a.jpg " + advice.format("with seed=0 (now 1)"),
-        "photos/b.png": "out/b.png " + advice.format("with seed=0 (now 1)"),
-        "photos/sub/c.png": "out/c.png " + advice.format("by something else"),
+        "photos/a.jpg": "out/a.jpg " + advice.format("was made with seed=0 (now 1)"),
+        "photos/b.png": "out/b.png " + advice.format("was made with seed=0 (now 1)"),
+        "photos/sub/c.png": "out/c.png "
+        + advice.format(f"is not an intact picture: not a readable image (none of {formats})"),
     }
     same_seed = upscale(photos / "b.png")
-    assert "was made from another picture of that name" in same_seed.err
-    replaced = upscale(*given, "--overwrite")
+    assert "was made from another input of that name" in same_seed.err
+    replaced = upscale(*arguments, "--overwrite")
     assert (replaced.code, replaced.out) == (0, "3 upscaled\n")
     assert all(state()[name] != before[name] for name in before)
-    assert upscale(*given, "--overwrite").out == "0 upscaled, 3 were done before\n"
+    assert upscale(*arguments, "--overwrite").out == "0 upscaled, 3 already done\n"
 
 
 def test_results_inside_the_inputs_are_not_worked_on_again(upscale, photos):
-    for words in ("5 upscaled", "0 upscaled, 5 were done before"):
+    for words in ("5 upscaled", "0 upscaled, 5 already done"):
         done = upscale(photos, "--compare", out=photos / "large")
         assert (done.code, done.out) == (0, f"{words}\n")
     assert len(tree(photos / "large")) == 10
@@ -298,7 +316,7 @@ def pipe(path: Path, draw) -> None:
         ("bad.png", pipe, [], "not a file"),
     ],
 )
-def test_a_bad_picture_is_left_behind_and_listed(
+def test_a_bad_picture_is_listed_and_does_not_stop_the_others(
     upscale, photos, draw, name, make, arguments, reason
 ):
     make(photos / name, draw)
@@ -314,7 +332,7 @@ def test_files_and_folders_that_cannot_be_read_are_listed(upscale, photos, monke
     scandir = os.scandir
 
     def refuse(path):
-        if Path(path) == photos / "sub":
+        if path == str(photos / "sub"):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
@@ -327,18 +345,20 @@ def test_files_and_folders_that_cannot_be_read_are_listed(upscale, photos, monke
     }
 
 
-def test_a_picture_that_needs_too_much_memory_is_left_behind(upscale, photos, monkeypatch):
-    def make(stages, picture, wanted, *, progress):
+def test_a_picture_that_needs_too_much_memory_does_not_stop_the_others(
+    upscale, photos, monkeypatch
+):
+    def make(stages, picture, upscaling, *, progress):
         if picture.size == (31, 9):
             raise errors.pop()
-        return upscale_picture(stages, picture, wanted, progress=progress)
+        return upscale_picture(stages, picture, upscaling, progress=progress)
 
     errors = [ZeroDivisionError("odd"), MemoryError(), CascadeError("needs 9 GiB.\nUse --tile.")]
     monkeypatch.setattr(commands, "upscale_picture", make)
     for reason, words in (
         ("needs 9 GiB. Use --tile.", "4 upscaled"),
-        ("not enough memory.", "0 upscaled, 4 were done before"),
-        ("unexpected ZeroDivisionError: odd", "0 upscaled, 4 were done before"),
+        ("not enough memory.", "0 upscaled, 4 already done"),
+        ("unexpected ZeroDivisionError: odd", "0 upscaled, 4 already done"),
     ):
         done = upscale(photos)
         assert (done.code, done.out) == (1, f"{words}, 1 failed\n")
@@ -346,7 +366,7 @@ def test_a_picture_that_needs_too_much_memory_is_left_behind(upscale, photos, mo
 
 
 @pytest.mark.parametrize("make", [transparent, deep, wordy])
-def test_what_a_format_cannot_hold_is_said_before_the_work(
+def test_what_a_format_cannot_hold_is_reported_before_the_work(
     upscale, photos, draw, monkeypatch, make
 ):
     def refuse(*_, **__):
@@ -372,43 +392,43 @@ def test_a_full_disk_ends_the_work_at_once_and_keeps_what_is_done(upscale, photo
         patch.setattr(atomic, "_sync", fill)
         done = upscale(photos)
     assert done.code == 1
-    assert done.out == "2 upscaled, 3 left; the same command goes on from there\n"
+    assert done.out == "2 upscaled, 3 left; run the same command again to continue\n"
     assert (
         done.err.splitlines()[-1] == "cascade: cannot write out/sub/c.png: No space left on device."
     )
     assert len(written) == 3
     assert tree() == ["a.jpg", "b.png"]
-    assert upscale(photos).out == "3 upscaled, 2 were done before\n"
+    assert upscale(photos).out == "3 upscaled, 2 already done\n"
 
 
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
 def test_stopped_in_the_middle_nothing_is_half_written(upscale, photos, monkeypatch, stop, code):
-    def make(stages, picture, wanted, *, progress):
+    def make(stages, picture, upscaling, *, progress):
         if picture.size == (31, 9):
             raise stop
-        return upscale_picture(stages, picture, wanted, progress=progress)
+        return upscale_picture(stages, picture, upscaling, progress=progress)
 
     with monkeypatch.context() as patch:
         patch.setattr(commands, "upscale_picture", make)
         done = upscale(photos)
     assert done.code == code
-    assert done.out.startswith("3 upscaled, 2 left; the same command goes on from there\n")
+    assert done.out.startswith("3 upscaled, 2 left; run the same command again to continue\n")
     assert tree() == ["a.jpg", "b.png", "sub/c.png"]
-    assert upscale(photos).out == "2 upscaled, 3 were done before\n"
+    assert upscale(photos).out == "2 upscaled, 3 already done\n"
 
 
-def test_the_last_words_of_one_that_is_stopped_count_what_others_made(upscale, photos, monkeypatch):
-    def make(stages, picture, wanted, *, progress):
+def test_a_stopped_process_also_counts_what_others_made(upscale, photos, monkeypatch):
+    def make(stages, picture, upscaling, *, progress):
         if picture.size == (31, 9):
             file = Path("out/.cascade-upscale.jsonl")
             line = json.loads(file.read_text().splitlines()[-1]) | {"output": "sub/e.png"}
             with file.open("a") as ledger:
                 ledger.write(json.dumps(line) + "\n")  # as another process does
             raise KeyboardInterrupt
-        return upscale_picture(stages, picture, wanted, progress=progress)
+        return upscale_picture(stages, picture, upscaling, progress=progress)
 
     monkeypatch.setattr(commands, "upscale_picture", make)
-    assert upscale(photos).out.startswith("4 upscaled, 1 left; the same command")
+    assert upscale(photos).out.startswith("4 upscaled, 1 left; run the same command")
 
 
 def test_what_a_killed_process_left_half_written_is_removed(upscale, photos):
@@ -423,14 +443,14 @@ def test_what_a_killed_process_left_half_written_is_removed(upscale, photos):
 # ---- several processes --------------------------------------------------------------------------
 
 
-def test_of_processes_of_one_launcher_the_first_speaks(upscale, photos, monkeypatch):
+def test_only_the_first_process_of_a_launcher_prints_and_fails(upscale, photos, monkeypatch):
     (photos / "bad.png").write_bytes(b"")
     monkeypatch.setenv("RANK", "1")
     done = upscale(photos)
     assert (done.code, done.out, done.err) == (0, "", "")
     monkeypatch.setenv("RANK", "0")
     done = upscale(photos)
-    assert (done.code, done.out) == (1, "0 upscaled, 5 were done before, 1 failed\n")
+    assert (done.code, done.out) == (1, "0 upscaled, 5 already done, 1 failed\n")
 
 
 # ---- usage --------------------------------------------------------------------------------------
@@ -444,17 +464,23 @@ def test_of_processes_of_one_launcher_the_first_speaks(upscale, photos, monkeypa
         (["photos", "-o", "out", "--steps", "0"], 2, "greater than or equal to 1"),
         (["photos", "-o", "out", "--format", "jp2"], 2, "'jp2' is not one of"),
         (["photos", "-o", "photos"], 1, "photos is an input, so the results cannot go there"),
-        (["photos", "-o", "out.png"], 1, "names one picture, but the inputs may be many"),
+        (["photos", "-o", "out.png"], 1, "names one picture, but there may be several inputs"),
         (["photos", "-o", "file"], 1, "cannot write to folder file"),
-        (["photos", "-o", "out", "--sampler", "dimm"], 2, "'dimm' is not one of"),
+        (
+            ["photos", "-o", "out", "--sampler", "dimm"],
+            1,
+            "unknown sampler 'dimm': did you mean 'ddim'",
+        ),
         (["photos", "-o", "out", "--scale", "0.5"], 2, "greater than or equal to 1"),
         (["photos", "-o", "out", "--steps", "101"], 1, "101"),
-        (["photos", "-o", "out", "--guidance", "2"], 1, "guidance 2.0 needs a stage"),
+        (["photos", "-o", "out", "--guidance", "2"], 1, "guidance 2.0 needs a condition"),
         (["photos", "-o", "out", "--augmentation", "0.9"], 1, "0.9"),
         (["photos", "-o", "out", "--model", "photo-x5"], 1, "no pipeline 'photo-x5'"),
     ],
 )
-def test_wrong_usage_is_said_before_any_work(command, photos, upscaler, arguments, code, message):
+def test_wrong_usage_is_reported_before_any_work(
+    command, photos, upscaler, arguments, code, message
+):
     Path("file").write_text("x")
     model = [] if "--model" in arguments else ["--model", upscaler]
     done = command("upscale", *arguments, *model)

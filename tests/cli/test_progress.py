@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from cascade.bulk.work import Moment
+from cascade.bulk.work import ProgressUpdate
 from cascade.cli.progress import LINE_S, BulkProgress, TrainingProgress, short_duration
 
 
@@ -91,20 +91,22 @@ def test_durations_are_short(seconds, text):
 # ---- many pictures ------------------------------------------------------------------------------
 
 
-def moments() -> list[Moment]:
+def updates() -> list[ProgressUpdate]:
     """Of two pictures, the second of which fails."""
-    parts = [Moment(0, 2, "photos/a[1].jpg", part / 4) for part in range(4)]
-    made = Moment(1, 2, "photos/a[1].jpg", 0.0, "upscaled: photos/a[1].jpg -> out/a[1].jpg (2.0 s)")
-    begun = Moment(1, 2, "photos/b.jpg", 0.5)
-    return [*parts, made, begun, Moment(2, 2, "photos/b.jpg", 0.0, "failed: photos/b.jpg: bad")]
+    parts = [ProgressUpdate(0, 2, "photos/a[1].jpg", part / 4) for part in range(4)]
+    message = "upscaled: photos/a[1].jpg -> out/a[1].jpg (2.0 s)"
+    made = ProgressUpdate(1, 2, "photos/a[1].jpg", 0.0, message)
+    begun = ProgressUpdate(1, 2, "photos/b.jpg", 0.5)
+    failed = ProgressUpdate(2, 2, "photos/b.jpg", 0.0, "failed: photos/b.jpg: bad")
+    return [*parts, made, begun, failed]
 
 
 def show_bulk(*, terminal: bool, quiet: bool = False) -> str:
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=80, color_system=None)
     with BulkProgress(quiet=quiet, console=console) as progress:
-        for moment in moments():
-            progress.update(moment)
+        for update in updates():
+            progress.update(update)
     return file.getvalue()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from cascade.bulk.inputs import InputPicture
-from cascade.bulk.tasks import is_file_name, plan_tasks
+from cascade.bulk.jobs import is_file_name, plan_jobs
 from cascade.errors import OutputError
 
 
@@ -15,16 +15,16 @@ def pictures(*places: str, folder: Path = Path("in")) -> list[InputPicture]:
 
 
 def outputs(*places: str, **options) -> list[str]:
-    tasks, _ = plan_tasks(pictures(*places), Path("out"), **options)
-    assert [str(task.output) for task in tasks] == [f"out/{task.key}" for task in tasks]
-    return [task.key for task in tasks]
+    jobs, _ = plan_jobs(pictures(*places), Path("out"), **options)
+    assert [str(job.output) for job in jobs] == [f"out/{job.key}" for job in jobs]
+    return [job.key for job in jobs]
 
 
 def test_names_and_formats_are_those_of_the_inputs():
-    kept = ["a.JPG", "sub/b.jpeg", "c.png", "d.webp", "e.tif", "f.TIFF"]
-    assert outputs(*kept) == kept
-    made = outputs("a.gif", "sub/b.BMP", "scan.dat", "noending", "x.tar.png")
-    assert made == ["a.png", "sub/b.png", "scan.dat.png", "noending.png", "x.tar.png"]
+    names = ["a.JPG", "sub/b.jpeg", "c.png", "d.webp", "e.tif", "f.TIFF"]
+    assert outputs(*names) == names
+    renamed = outputs("a.gif", "sub/b.BMP", "scan.dat", "noending", "x.tar.png")
+    assert renamed == ["a.png", "sub/b.png", "scan.dat.png", "noending.png", "x.tar.png"]
 
 
 @pytest.mark.parametrize(
@@ -44,32 +44,32 @@ def test_a_format_changes_the_endings_that_are_of_another(image_format, expected
 def test_one_file_may_be_given_its_name(tmp_path):
     (tmp_path / "a.jpg").touch()
     (tmp_path / "folder.png").mkdir()
-    given = [str(tmp_path / "a.jpg")]
-    assert is_file_name(tmp_path / "b.webp", given)
-    assert not is_file_name(tmp_path / "b", given)
-    assert not is_file_name(tmp_path / "folder.png", given)
-    (task,), _ = plan_tasks(pictures("a.jpg"), tmp_path / "b.webp", as_file=True)
-    assert task.output == tmp_path / "b.webp"
+    inputs = [str(tmp_path / "a.jpg")]
+    assert is_file_name(tmp_path / "b.webp", inputs)
+    assert not is_file_name(tmp_path / "b", inputs)
+    assert not is_file_name(tmp_path / "folder.png", inputs)
+    (job,), _ = plan_jobs(pictures("a.jpg"), tmp_path / "b.webp", as_file=True)
+    assert job.output == tmp_path / "b.webp"
     with pytest.raises(OutputError, match=r"b.webp is not the name of a tiff file"):
-        plan_tasks(pictures("a.jpg"), tmp_path / "b.webp", as_file=True, image_format="tiff")
+        plan_jobs(pictures("a.jpg"), tmp_path / "b.webp", as_file=True, image_format="tiff")
     with pytest.raises(OutputError, match=r"results end in .png, .jpg, .jpeg, .webp, .tif, .tiff"):
-        is_file_name(tmp_path / "b.gif", given)
-    for many in (given * 2, [str(tmp_path)], ["x.tar"]):
-        with pytest.raises(OutputError, match="names one picture, but the inputs may be many"):
+        is_file_name(tmp_path / "b.gif", inputs)
+    for many in (inputs * 2, [str(tmp_path)], ["x.tar"]):
+        with pytest.raises(OutputError, match="names one picture, but there may be several inputs"):
             is_file_name(tmp_path / "b.webp", many)
 
 
 def test_seeds_stand_in_the_names_and_come_with_a_sheet():
-    tasks, (variants,) = plan_tasks(pictures("s/a.jpg"), Path("out"), seeds=[4, 5], compare=True)
-    assert [(task.key, task.seed) for task in tasks] == [("s/a-seed4.jpg", 4), ("s/a-seed5.jpg", 5)]
-    assert [str(task.sheet) for task in tasks] == [
+    jobs, (sheet,) = plan_jobs(pictures("s/a.jpg"), Path("out"), seeds=[4, 5], compare=True)
+    assert [(job.key, job.seed) for job in jobs] == [("s/a-seed4.jpg", 4), ("s/a-seed5.jpg", 5)]
+    assert [str(job.sheet) for job in jobs] == [
         "out/compare/s/a-seed4.jpg.jpg",
         "out/compare/s/a-seed5.jpg.jpg",
     ]
-    assert variants.tasks == tasks
-    assert str(variants.sheet) == "out/s/a-variants.png"
-    (task,), none = plan_tasks(pictures("s/a.jpg"), Path("out"), seeds=[4])
-    assert (task.key, task.seed, task.sheet, none) == ("s/a.jpg", 4, None, [])
+    assert sheet.jobs == jobs
+    assert str(sheet.path) == "out/s/a-variants.png"
+    (job,), none = plan_jobs(pictures("s/a.jpg"), Path("out"), seeds=[4])
+    assert (job.key, job.seed, job.sheet, none) == ("s/a.jpg", 4, None, [])
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,11 @@ def test_no_result_takes_the_place_of_an_input(tmp_path, link):
     out.mkdir(exist_ok=True)
     if link is not None:
         link(source, out / "a.png")
-    with pytest.raises(OutputError, match=r"a.png is the input .*a.png itself; choose another"):
-        plan_tasks(pictures("a.png", folder=tmp_path), out)
+    with pytest.raises(
+        OutputError, match=r"a.png is the input .*a.png itself; choose another place"
+    ):
+        plan_jobs(pictures("a.png", folder=tmp_path), out)
     other = pictures("b.png", folder=tmp_path) + pictures("a.png", folder=tmp_path)
     with pytest.raises(OutputError, match="is the input"):
-        plan_tasks(other, out)
+        plan_jobs(other, out)
     assert source.read_bytes() == b"x"

@@ -1,0 +1,137 @@
+"""How one job is done: read the input, make and write the result with its record, draw a sheet."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascade.bulk.jobs import Job, VariantSheet
+from cascade.bulk.records import Record
+from cascade.bulk.sheets import Before, write_comparison, write_variants
+from cascade.errors import OutputError
+from cascade.imaging.picture import Picture
+from cascade.imaging.picture_reading import read_picture
+from cascade.imaging.picture_writing import check_exif, check_format, write_picture
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+PartProgress = Callable[[int, int], None]  # parts done, parts in all
+
+
+class DiskError(OutputError):
+    """Nothing more can be written: the disk is full or gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How each picture is worked on.
+
+    Attributes:
+        command: `upscale` or `colourise`.
+        description: what was done to a picture, for messages, such as `upscaled`.
+        make: makes the result of a picture, a seed and a callback for progress.
+        settings: to record, without the seed; anything that JSON can hold.
+        metadata: whether the record, EXIF and resolution are written into the results.
+        overwrite: whether existing files that differ from the results may be replaced.
+        factor: by which the sides of a picture grow.
+        before: what the left side of a before/after sheet shows, see `write_comparison`.
+    """
+
+    command: str
+    description: str
+    make: Callable[[Picture, int, PartProgress], Picture]
+    settings: Mapping[str, Any]
+    metadata: bool = True
+    overwrite: bool = False
+    factor: float = 1.0
+    before: Before = "bicubic"
+
+    def settings_of(self, job: Job) -> dict[str, Any]:
+        """The settings of a job, its seed among them."""
+        return {**self.settings, "seed": job.seed}
+
+
+def make_result(job: Job, method: Method, progress: PartProgress) -> Record:
+    """Make the result of a job and write it.
+
+    Returns:
+        The record of the result.
+
+    Raises:
+        DiskError: if no result can be written any more.
+        CascadeError: if this one cannot be made.
+    """
+    sha256 = job.source.sha256()
+    picture = job.source.read()
+    _check_format_holds_result(picture, job.output, method)
+    result = method.make(picture, job.seed, progress)
+    record = Record(settings=method.settings_of(job), input_sha256=sha256, size_px=result.size)
+    try:
+        write_picture(result, job.output, settings=record.to_json(), metadata=method.metadata)
+    except OutputError as error:
+        if _disk_is_full(error, result, job.output.parent):
+            raise DiskError(str(error)) from error
+        raise
+    return record
+
+
+def lacks_sheet(job: Job) -> bool:
+    """Whether the before/after sheet of a job is missing, or older than its result."""
+    return job.sheet is not None and _is_older(job.sheet, job.output)
+
+
+def write_sheet(job: Job, method: Method) -> None:
+    """Write the before/after sheet of a job whose result exists.
+
+    Raises:
+        CascadeError: if it cannot be made.
+    """
+    assert job.sheet is not None
+    caption = f"{method.settings['model']}, seed {job.seed}"
+    source, result = job.source.read(), read_picture(job.output)
+    write_comparison(source, result, job.sheet, before=method.before, caption=caption)
+
+
+def lacks_variants(sheet: VariantSheet) -> bool:
+    """Whether a sheet of variants is missing, or older than one of its results."""
+    return any(_is_older(sheet.path, job.output) for job in sheet.jobs)
+
+
+def write_variant_sheet(sheet: VariantSheet) -> None:
+    """Write a sheet of variants whose results all exist.
+
+    Raises:
+        CascadeError: if it cannot be made.
+    """
+    write_variants(
+        [(f"seed {job.seed}", read_picture(job.output)) for job in sheet.jobs], sheet.path
+    )
+
+
+def _check_format_holds_result(picture: Picture, path: Path, method: Method) -> None:
+    """Check before the long work that the format can hold the result of a picture."""
+    height, width = (round(side * method.factor) for side in picture.size)
+    has_alpha = picture.alpha is not None
+    check_format(path, size=(height, width), bits=picture.bits, has_alpha=has_alpha)
+    if method.metadata:
+        check_exif(path, picture.exif)
+
+
+def _disk_is_full(error: OutputError, picture: Picture, folder: Path) -> bool:
+    """Whether all further pictures would fail as this one did."""
+    if isinstance(error.__cause__, OSError):
+        return error.__cause__.errno in DISK_ERRORS
+    copies = 2  # of the pixels and of the whole file, while it is written
+    size_bytes = copies * picture.colour.nbytes
+    return folder.is_dir() and shutil.disk_usage(folder).free < size_bytes
+
+
+def _is_older(path: Path, other: Path) -> bool:
+    """Whether a file is missing, or older than another one."""
+    try:
+        return path.stat().st_mtime_ns < other.stat().st_mtime_ns
+    except OSError:
+        return True

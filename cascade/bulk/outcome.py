@@ -1,0 +1,54 @@
+"""The outcome of a bulk command: its exit code, its counts, its failures and its last line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ALL_DONE, SOME_FAILED = 0, 1  # exit codes; a wrong command line ends with 2
+TERMINATED = 143  # exit code after SIGTERM; Ctrl-C ends with 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of all jobs.
+
+    Attributes:
+        made: number of results made now, by all processes that worked together.
+        done_before: number of results that were there already.
+        failed: name and reason of each input without a result, of folders and shards too.
+        unfinished: number of jobs left because the command was stopped.
+        skipped: number of files in the inputs that are hidden or not pictures.
+    """
+
+    made: int
+    done_before: int
+    failed: Sequence[tuple[str, str]]
+    unfinished: int
+    skipped: int
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command that ran to its end."""
+        return SOME_FAILED if self.failed else ALL_DONE
+
+    def failure_lines(self) -> list[str]:
+        """One line for each input without a result."""
+        return [f"failed: {name}: {reason}" for name, reason in self.failed]
+
+    def last_line(self, description: str) -> str:
+        """All counts in one line.
+
+        Args:
+            description: what was done to the pictures, such as `upscaled`.
+        """
+        parts = [f"{self.made} {description}"]
+        if self.done_before:
+            parts.append(f"{self.done_before} already done")
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed")
+        if self.skipped:
+            parts.append(f"{self.skipped} skipped (hidden or not a picture)")
+        if self.unfinished:
+            parts.append(f"{self.unfinished} left; run the same command again to continue")
+        return ", ".join(parts)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from cascade.bulk.outcome import Outcome
+
+
+def outcome(**changes) -> Outcome:
+    counts = {"made": 2, "done_before": 0, "failed": [], "unfinished": 0, "skipped": 0}
+    return Outcome(**{**counts, **changes})
+
+
+def test_the_exit_code_is_1_only_if_an_input_has_no_result():
+    assert outcome(done_before=3, skipped=4).exit_code == 0
+    assert outcome(failed=[("a.png", "not a file.")]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "2 upscaled"),
+        ({"made": 0, "done_before": 5}, "0 upscaled, 5 already done"),
+        (
+            {"failed": [("a", "b")], "skipped": 3, "unfinished": 4},
+            "2 upscaled, 1 failed, 3 skipped (hidden or not a picture), "
+            "4 left; run the same command again to continue",
+        ),
+    ],
+)
+def test_the_last_line_has_every_count_that_is_not_zero(changes, line):
+    assert outcome(**changes).last_line("upscaled") == line
+
+
+def test_each_failure_has_a_line():
+    failed = [("a.png", "not a file."), ("b", "cannot be read (Permission denied).")]
+    assert outcome(failed=failed).failure_lines() == [
+        "failed: a.png: not a file.",
+        "failed: b: cannot be read (Permission denied).",
+    ]
