@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from cascade.conditioning.degradation import Degradation
-from cascade.resizing import quantise
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
 from cascade.evaluation.evaluate import evaluate
 from cascade.evaluation.pictures import Pictures
 from cascade.pipeline import CascadePipeline
+from cascade.resizing import quantise
 from cascade.sweeping import making as making_module
 from cascade.sweeping.making import GeneratedMaking
 from cascade.sweeping.report import render, write_strips
