@@ -1,4 +1,4 @@
-"""Measurements of the images that one combination of settings made, and the files that keep them.
+"""What a sweep keeps of the images of one candidate, and the files that it is kept in.
 
 Shapes: N images, F features, H and W pixels.
 """
@@ -20,8 +20,8 @@ FIGURE = "figure: "  # before the names of figures, in files
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurements:
-    """What a sweep keeps of images, in the order of their seeds.
+class CandidateImages:
+    """The images of one candidate in the order of their seeds: features and figures, not pixels.
 
     Attributes:
         features: (N, F) float32.
@@ -40,9 +40,9 @@ class Measurements:
     def __len__(self) -> int:
         return len(self.features)
 
-    def first(self, count: int) -> Measurements:
-        """Those of the first images only."""
-        return Measurements(
+    def first(self, count: int) -> CandidateImages:
+        """The first images only."""
+        return CandidateImages(
             features=self.features[:count],
             real_features=self.real_features[:count],
             seconds=self.seconds[:count],
@@ -50,9 +50,9 @@ class Measurements:
             samples=self.samples[:count],
         )
 
-    def followed_by(self, more: Measurements) -> Measurements:
-        """These, and those of the next seeds."""
-        return Measurements(
+    def followed_by(self, more: CandidateImages) -> CandidateImages:
+        """These images, and those of the next seeds."""
+        return CandidateImages(
             features=torch.cat([self.features, more.features]),
             real_features=torch.cat([self.real_features, more.real_features]),
             seconds=torch.cat([self.seconds, more.seconds]),
@@ -64,7 +64,7 @@ class Measurements:
         )
 
     def save(self, file: Path) -> None:
-        """Write the measurements; an interruption leaves no damaged file.
+        """Write them; an interruption leaves no damaged file.
 
         Raises:
             OutputError: if the file cannot be written.
@@ -80,7 +80,7 @@ class Measurements:
             save_file({name: each.contiguous() for name, each in tensors.items()}, temporary)
 
 
-def load_measurements(file: Path) -> Measurements | None:
+def load_candidate_images(file: Path) -> CandidateImages | None:
     """Read what `save` wrote; None if there is no file, or it is damaged."""
     try:
         with safe_open(file, framework="pt") as opened:
@@ -90,6 +90,6 @@ def load_measurements(file: Path) -> Measurements | None:
             for name in list(tensors)
             if name.startswith(FIGURE)
         }
-        return Measurements(figures=figures, **tensors)
+        return CandidateImages(figures=figures, **tensors)
     except (OSError, SafetensorError, TypeError):
         return None
