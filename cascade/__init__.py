@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cascade.errors import CascadeError
     from cascade.evaluation.evaluate import evaluate
     from cascade.evaluation.likelihood import bits_per_dimension
-    from cascade.evaluation.scores import Evaluation
+    from cascade.evaluation.results import Evaluation
     from cascade.pipeline import CascadeOutput, CascadePipeline
     from cascade.sampling.settings import Overrides, SamplingSettings
     from cascade.space import Space
@@ -45,7 +45,7 @@ _HOMES = {
     "Condition": "cascade.conditioning.condition",
     "Contract": "cascade.contract",
     "DiffusionStage": "cascade.diffusion_stage",
-    "Evaluation": "cascade.evaluation.scores",
+    "Evaluation": "cascade.evaluation.results",
     "FolderSource": "cascade.data.sources",
     "ImageSource": "cascade.data.sources",
     "Inputs": "cascade.conditioning.inputs",

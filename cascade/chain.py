@@ -11,6 +11,7 @@ import torch
 from diffusers import ModelMixin
 from torch import nn
 
+from cascade.contract import Contract
 from cascade.errors import ContractError, WeightsError, nearest
 from cascade.sampling.settings import Overrides
 from cascade.saving.atomic import atomic_folder
@@ -69,6 +70,11 @@ class StageChain(ModelMixin):
     def last(self) -> Stage:
         """The last stage."""
         return self[self.names[-1]]
+
+    @property
+    def contracts(self) -> list[Contract]:
+        """What the stages agree on, first stage first."""
+        return [stage.contract for _, stage in self.items()]
 
     def from_stage(self, name: str) -> StageChain:
         """The chain from one of its stages on."""

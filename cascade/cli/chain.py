@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from cascade.pipeline import CascadePipeline
 
 
 def chain(
@@ -31,6 +28,7 @@ def chain(
     """
     from cascade.building.pipelines import chain_pipeline
     from cascade.recipe.finding import find_recipe
+    from cascade.tasks.table import find_task
 
     runs = {}
     for pair in stage or []:
@@ -39,14 +37,6 @@ def chain(
             raise typer.BadParameter(f"--stage takes NAME=RUN, got {pair!r}.")
         runs[name] = Path(run)
     chained = chain_pipeline(find_recipe(pipeline, "pipelines"), runs, out, dtype=dtype, card=card)
-    typer.echo(f"{out} written; try: {_use(chained, out)}")
-
-
-def _use(pipeline: CascadePipeline, folder: Path) -> str:
-    """A command that uses a pipeline."""
-    first = pipeline.stages[pipeline.stages.names[0]].contract
-    if first.takes == "grey":
-        return f"cascade colourise PICTURE --model {folder} -o coloured.png"
-    if first.takes == "low_res":
-        return f"cascade upscale PICTURE --model {folder} -o large.png"
-    return f"cascade generate {folder} -n 4 -o out"
+    task = find_task(chained.stages.contracts)
+    example = "" if task is None else f"; try: {task.command(str(out))}"
+    typer.echo(f"{out} written{example}")

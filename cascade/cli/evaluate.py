@@ -77,7 +77,7 @@ def evaluate(
             extractor_path=extractor_path,
             lpips=lpips,
             lpips_path=lpips_path,
-            report=progress.update,
+            progress=progress.update,
         )
     typer.echo("\n".join(found.lines()))
     if json is not None:

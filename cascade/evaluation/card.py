@@ -14,14 +14,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from yaml import YAMLError
 
 from cascade.errors import OutputError
-from cascade.evaluation.scores import Evaluation, Score
+from cascade.evaluation.figures import Score
+from cascade.evaluation.results import Evaluation
 from cascade.saving.atomic import atomic_file
-
-TASKS = {
-    "generate": ("unconditional-image-generation", "Image generation"),
-    "upscale": ("image-to-image", "Super-resolution"),
-    "colourise": ("image-to-image", "Colourisation"),
-}
+from cascade.tasks.table import task_named
 
 
 def write_results(evaluation: Evaluation, folder: Path) -> None:
@@ -57,12 +53,12 @@ def write_results(evaluation: Evaluation, folder: Path) -> None:
 
 def eval_results(evaluation: Evaluation) -> list[EvalResult]:
     """The figures of the whole pipeline as the Hub knows them."""
-    kind, title = TASKS[evaluation.task]
+    task = task_named(evaluation.task)
     data = _last_parts(evaluation.data) or "held-out pictures"
     return [
         EvalResult(
-            task_type=kind,
-            task_name=title,
+            task_type=task.hub_type,
+            task_name=task.hub_title,
             dataset_type=_slug(data),  # by which the Hub tells data sets apart
             dataset_name=data,
             metric_type=_slug(score.name),

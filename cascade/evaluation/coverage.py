@@ -66,9 +66,9 @@ def precision_recall(
     _check_counts("precision and recall", neighbours, features, truth)
     real_radii = _radii(truth, neighbours)
     radii = _radii(features, neighbours)
-    held = [(part <= real_radii).any(dim=1) for part in _distances(features, truth)]
-    found = [(part <= radii).any(dim=1) for part in _distances(truth, features)]
-    return PrecisionRecall(*(torch.cat(parts).double() for parts in (held, found)))
+    looks_real = [(part <= real_radii).any(dim=1) for part in _distances(features, truth)]
+    is_covered = [(part <= radii).any(dim=1) for part in _distances(truth, features)]
+    return PrecisionRecall(*(torch.cat(parts).double() for parts in (looks_real, is_covered)))
 
 
 def density_coverage(
@@ -103,9 +103,9 @@ def nearest_neighbours(features: Tensor, others: Tensor) -> Neighbours:
         others: (M, F), at least one.
     """
     _check_counts("nearest neighbours", 0, others)
-    found = [part.min(dim=1) for part in _distances(features, others)]
+    nearest = [part.min(dim=1) for part in _distances(features, others)]
     return Neighbours(
-        torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+        torch.cat([each.values for each in nearest]), torch.cat([each.indices for each in nearest])
     )
 
 
@@ -128,7 +128,7 @@ def inception_score(probabilities: Tensor) -> float:
     """How sure a classifier is of each sample, and how many classes it sees in all.
 
     exp of the mean KL divergence of an image's classes from those of the whole set (Salimans et
-    al. 2016, arXiv 1606.03498), without splits: from 1 to K. It knows no real images.
+    al. 2016, arXiv 1606.03498), without splits: from 1 to K. It ignores real images.
 
     Args:
         probabilities: (N, K), rows that add up to 1.
@@ -147,12 +147,12 @@ def _distances(features: Tensor, others: Tensor) -> Iterator[Tensor]:
 
 def _radii(features: Tensor, neighbours: int) -> Tensor:
     """Distance of each image to its k-th nearest other one in the set: (N,)."""
-    found = []
+    radii = []
     for number, part in enumerate(_distances(features, features)):
         rows = torch.arange(len(part), device=part.device)
         part[rows, rows + number * ROWS_AT_A_TIME] = -1.0  # itself, whatever the rounding
-        found.append(part.kthvalue(neighbours + 1, dim=1).values)
-    return torch.cat(found)
+        radii.append(part.kthvalue(neighbours + 1, dim=1).values)
+    return torch.cat(radii)
 
 
 def _check_counts(what: str, neighbours: int, *sets: Tensor) -> None:

@@ -1,31 +1,36 @@
-"""How good a pipeline is, and which of its stages holds it back."""
+"""Measures how good a pipeline is, and which of its stages holds it back."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError
-from cascade.evaluation.bootstrap import warn_of_few
-from cascade.evaluation.features import FeatureExtractor, find_extractor
-from cascade.evaluation.findings import REAL, Findings
-from cascade.evaluation.generated import evaluate_generated
-from cascade.evaluation.metrics import perceptual_distance
-from cascade.evaluation.pictures import Pictures, Report
-from cascade.evaluation.restored import Distance, evaluate_restored
-from cascade.evaluation.scores import Evaluation, Task
-from cascade.evaluation.sheets import make_sheets
-from cascade.networks.efficientnet import load_efficientnet
+from cascade.evaluation.extractors import find_extractor
+from cascade.evaluation.features import FeatureExtractor
+from cascade.evaluation.figures import Measured
+from cascade.evaluation.measuring_pairs import PairMeasurer
+from cascade.evaluation.measuring_sets import SetMeasurer
+from cascade.evaluation.perceptual_distances import distances_on
+from cascade.evaluation.progress import NamedProgress, no_progress
+from cascade.evaluation.real_pictures import REAL, RealPictures
+from cascade.evaluation.results import Evaluation
+from cascade.evaluation.set_distances import warn_of_few
 from cascade.pipeline import CascadePipeline
+from cascade.tasks.table import task_of
+from cascade.tasks.task import PairedTask
 from cascade.training.provenance import command_line, hardware, versions
 
 MOST_IMAGES = 1000
+CHANNELS = 3  # of what extractors and metrics see
 ALONE = (
-    "a stage alone is given the held-out pictures themselves, made small, so that it scores better "
-    "than on other pictures; what lies between it and the chain is what the stages before it cost."
+    "a stage alone gets inputs made from the held-out pictures themselves, so it scores better "
+    "than on other pictures; the difference between it and the chain is what the stages before it "
+    "cost."
 )
 
 
@@ -42,42 +47,42 @@ def evaluate(
     lpips: bool = False,
     lpips_path: Path | None = None,
     cache_dir: Path | None = None,
-    report: Report | None = None,
+    progress: NamedProgress | None = None,
 ) -> Evaluation:
     """Measure a pipeline on held-out pictures, whole and stage by stage.
 
-    A pipeline that begins with a base stage makes as many pictures as are asked for, of the classes
-    of the held-out ones, and both sets are compared. One that takes pictures gets the held-out ones
-    made small, or grey, and its results are compared with the originals.
+    A pipeline that starts from noise makes `num_images` pictures of the classes of the held-out
+    ones, and both sets are compared. One that takes pictures gets smaller or grey copies of the
+    held-out ones, as its first stage takes them, and its results are compared with the originals.
 
     Args:
         pipeline: on its device.
         data: a folder, shards or a source of held-out pictures, at least as large as the last
             stage's.
         name: of the pipeline, for the report.
-        train: the pictures that it was trained on, in which copies are looked for; for pipelines
-            that begin with a base stage.
-        num_images: how many to make or to restore; default: as many as are held out, at most 1000.
+        train: the pictures that it was trained on, to look for copies of them; for pipelines that
+            start from noise.
+        num_images: how many to make; default: as many as are held out, at most 1000.
         seed: of the first image; the others count up.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
         extractor_path: of its weights.
         lpips: whether to measure LPIPS too, for which AlexNet's weights are downloaded once.
         lpips_path: of AlexNet's weights, with which LPIPS is measured without a download.
         cache_dir: where features of real pictures are kept; default: the user's cache folder.
-        report: called with what is being done, how much of it is done, and of how much.
+        progress: called with what is being done, how much of it is done, and of how much.
 
     Raises:
         DataError: if there are too few pictures, or one is damaged or too small.
-        ContractError: if something that was given does not fit the pipeline.
-        WeightsError: if weights of an extractor cannot be had.
+        ContractError: if an argument does not fit the pipeline.
+        WeightsError: if weights of an extractor cannot be loaded.
     """
-    told = report or (lambda what, done, total: None)
-    task = task_of(pipeline)
-    vocabulary = pipeline.labels if task == "generate" else None
-    held_out = Pictures(data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir)
+    task = task_of(pipeline.stages.contracts)
+    _check_channels(pipeline)
+    vocabulary = None if isinstance(task, PairedTask) else pipeline.labels
+    held_out = RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir)
     training = None
     if train is not None:
-        training = Pictures(train, name="training pictures", cache_dir=cache_dir)
+        training = RealPictures(train, name="training pictures", cache_dir=cache_dir)
     if isinstance(extractor, str):
         extractor = find_extractor(extractor, extractor_path)
     elif extractor_path is not None:
@@ -85,98 +90,94 @@ def evaluate(
     count = min(len(held_out), MOST_IMAGES) if num_images is None else num_images
     if count < 1:
         raise ContractError(f"num_images must be at least 1, got {count}.")
-    quiet = CascadePipeline.from_stages(dict(pipeline.stages.items()))
-    quiet.set_progress_bar_config(disable=True)
-    options = {"num_images": count, "seed": seed, "report": told}
-    if task == "generate":
-        _check_without_pairs(lpips or lpips_path is not None)
-        found = evaluate_generated(quiet, held_out, training, extractor, **options)
-    else:
+    options = {
+        "pipeline": _quiet(pipeline),
+        "held_out": held_out,
+        "extractor": extractor,
+        "num_images": count,
+        "seed": seed,
+        "progress": progress or no_progress,
+    }
+    if isinstance(task, PairedTask):
         _check_without_training(training)
         distances = distances_on(pipeline.device, lpips=lpips, lpips_path=lpips_path)
-        found = evaluate_restored(quiet, held_out, extractor, distances, **options)
-    last = pipeline.stages[pipeline.stages.names[-1]].contract
+        measurer = PairMeasurer(**options, distances=distances)
+    else:
+        _check_without_lpips(lpips or lpips_path is not None)
+        measurer = SetMeasurer(**options, training=training)
+    measurements = measurer.measure()
     return Evaluation(
         pipeline=name,
-        task=task,
+        task=task.name,
         data=held_out.path,
         train="" if training is None else training.path,
         seed=seed,
-        settings=found.settings,
-        measured=found.measured,
-        notes=_notes(found, extractor.dim, held_out, training),
+        settings=measurements.settings,
+        measured=measurements.measured,
+        notes=[
+            *measurements.notes,
+            *held_out.notes(),
+            *_notes(measurements.measured, extractor.dim, held_out, training),
+        ],
         peak_memory_mib=peak_memory_mib(pipeline.device),
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
-        sheets=make_sheets(task, found, training, last),
+        sheets=measurements.sheets,
     )
 
 
-def task_of(pipeline: CascadePipeline) -> Task:
-    """What a pipeline does, by what its first stage takes."""
-    first = pipeline.stages[pipeline.stages.names[0]].contract
-    tasks: dict[str, Task] = {"noise": "generate", "low_res": "upscale", "grey": "colourise"}
-    return tasks[str(first.takes)]
+def _check_channels(pipeline: CascadePipeline) -> None:
+    for name, stage in pipeline.stages.items():
+        if stage.space.channels != CHANNELS or stage.space.kind != "pixels":
+            raise ContractError(
+                f"evaluation measures RGB images, but stage {name!r} gives {stage.space.channels} "
+                f"channels of {stage.space.kind}; measure such a stage by a meter of your own."
+            )
 
 
-def _check_without_pairs(lpips: bool) -> None:
+def _quiet(pipeline: CascadePipeline) -> CascadePipeline:
+    """The same pipeline without a progress bar of its own."""
+    quiet = CascadePipeline.from_stages(dict(pipeline.stages.items()))
+    quiet.set_progress_bar_config(disable=True)
+    return quiet
+
+
+def _check_without_lpips(lpips: bool) -> None:
     if lpips:
         raise ContractError(
-            "LPIPS compares results with originals, which a pipeline that begins with a base stage "
-            "does not have; leave --lpips and --lpips-path out."
+            "LPIPS compares results with originals, which a pipeline that starts from noise does "
+            "not have; leave lpips and lpips_path out."
         )
 
 
-def _check_without_training(training: Pictures | None) -> None:
+def _check_without_training(training: RealPictures | None) -> None:
     if training is not None:
         raise ContractError(
-            "copies of training pictures are looked for in what a base stage makes; this pipeline "
-            "takes pictures, leave --train out."
+            "copies of training pictures are looked for in pictures made from noise; this pipeline "
+            "takes pictures, leave train out."
         )
 
 
-def distances_on(
-    device: torch.device, *, lpips: bool = False, lpips_path: Path | None = None
-) -> dict[str, Distance]:
-    """Distances of results from originals, by name: PD-EffLite0, and LPIPS if it is wanted.
-
-    Raises:
-        CascadeError: if a package is missing.
-        WeightsError: if weights cannot be had.
-    """
-    lite = load_efficientnet("lite0").to(device)
-    distances = {f"PD-{lite.name}": _on(device, lambda a, b: perceptual_distance(lite, a, b))}
-    if lpips or lpips_path is not None:
-        from cascade.evaluation.published_extractors import LearnedDistance
-
-        learned = LearnedDistance(lpips_path)
-        learned.network.to(device)
-        distances["LPIPS-AlexNet"] = _on(device, learned)
-    return distances
-
-
-def _on(device: torch.device, distance: Distance) -> Distance:
-    return lambda images, truth: distance(images.to(device), truth.to(device)).cpu()
-
-
-def _notes(found: Findings, dim: int, held_out: Pictures, training: Pictures | None) -> list[str]:
+def _notes(
+    measured: Sequence[Measured], dim: int, held_out: RealPictures, training: RealPictures | None
+) -> list[str]:
     """What one must know to read the figures."""
-    notes = [*found.notes, *held_out.notes()]
-    score = found.measured[-1].score("FD")
+    notes = []
+    score = measured[-1].score("FD")
     if score is not None:
         notes += warn_of_few(min(score.n, score.n_reference), dim)
     same = 0 if training is None else len(set(held_out.digests) & set(training.digests))
     if same:
         notes.append(
-            f"{same} of {len(held_out)} held-out pictures are training pictures too; what is "
-            "measured on them says little of other pictures."
+            f"{same} of {len(held_out)} held-out pictures are training pictures too; figures "
+            "measured on them say little about other pictures."
         )
-    if any(each.subject.endswith(", alone") for each in found.measured):
+    if any(each.subject.endswith(", alone") for each in measured):
         notes.append(ALONE)
     return notes
 
 
 def peak_memory_mib(device: torch.device) -> float | None:
-    """Most memory so far, of the accelerator or of the process; None where it cannot be told."""
+    """Most memory so far, of the accelerator or of the process; None if it is not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

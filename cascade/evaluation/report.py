@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import OutputError
-from cascade.evaluation.scores import Evaluation, Measured, Score, short
+from cascade.evaluation.figures import Measured, Score
+from cascade.evaluation.results import Evaluation
+from cascade.evaluation.tables import rounded
 from cascade.reporting.page import (
     Html,
     code,
@@ -23,12 +25,8 @@ from cascade.reporting.page import (
 )
 from cascade.reporting.scatter import Point, scatter_chart
 from cascade.saving.atomic import atomic_file, check_writable_folder
+from cascade.tasks.table import task_named
 
-TASKS = {
-    "generate": "makes pictures from noise",
-    "upscale": "enlarges pictures",
-    "colourise": "colours grey pictures",
-}
 PLOTTED = ("FD", "PD")  # the first of them that was measured stands for quality
 
 
@@ -72,7 +70,7 @@ def render(evaluation: Evaluation) -> str:
         ("Settings of the stages", _settings(evaluation.settings)),
         ("How it was run", _about(evaluation)),
     ]
-    lead = f"{TASKS[evaluation.task]}; measured on held-out pictures"
+    lead = f"{task_named(evaluation.task).description}; measured on held-out pictures"
     return page(f"Evaluation of {evaluation.pipeline}", lead, sections)
 
 
@@ -85,7 +83,7 @@ def _facts(evaluation: Evaluation) -> Html:
     values["Seeds"] = f"from {evaluation.seed} on"
     values |= {each.name: each.text() for each in _headlines(whole)}
     if whole.seconds_per_image is not None:
-        values["Seconds per image"] = short(whole.seconds_per_image)
+        values["Seconds per image"] = rounded(whole.seconds_per_image)
     if evaluation.peak_memory_mib is not None:
         values["Peak memory"] = f"{evaluation.peak_memory_mib:,.0f} MiB"
     return joined(facts(values), *(note(each) for each in evaluation.notes))

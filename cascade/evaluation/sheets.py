@@ -1,67 +1,71 @@
 """The pictures of an evaluation: samples, nearest training pictures, before and after.
 
-Shapes: B images, H and W pixels.
+Shapes: B images, C channels, H and W pixels.
 """
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
 
-from cascade.contract import Contract
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
 from cascade.evaluation.coverage import nearest_neighbours
-from cascade.evaluation.findings import Findings
-from cascade.evaluation.pictures import Pictures
-from cascade.evaluation.scores import Sheet, Task, short
+from cascade.evaluation.image_set import ImageSet
+from cascade.evaluation.real_pictures import RealPictures
+from cascade.evaluation.results import Sheet
+from cascade.evaluation.tables import rounded
 from cascade.imaging.writing import contact_sheet, from_uint8
+from cascade.space import Space
 
 MOST_NEIGHBOURS = 8
 COLUMNS = 6
 
 
-def make_sheets(
-    task: Task, found: Findings, training: Pictures | None, contract: Contract
-) -> list[Sheet]:
-    """Lay out what the report shows.
+def samples_sheet(name: str, images: ImageSet) -> Sheet:
+    """The first images of a set."""
+    sheet = contact_sheet(from_uint8(images.shown), columns=COLUMNS)
+    return Sheet("Samples", f"{name}, not chosen", sheet)
+
+
+def neighbours_sheet(
+    samples: ImageSet, training: ImageSet, pictures: RealPictures, space: Space
+) -> Sheet:
+    """Of the samples that are kept to be shown, those that come nearest to training pictures.
 
     Args:
-        task: of the pipeline.
-        found: with the pictures.
-        training: pictures to show beside samples, or None.
-        contract: of the last stage.
+        samples: of the whole pipeline.
+        training: all training pictures.
+        pictures: the same, to be read.
+        space: of the last stage.
     """
-    if task != "generate":
-        return [_before_and_after(found)]
-    sheets = [
-        Sheet(
-            "Samples",
-            f"{name.lower()}, not chosen",
-            contact_sheet(from_uint8(shown), columns=COLUMNS),
-        )
-        for name, shown in found.pictures.items()
-    ]
-    neighbours = _neighbours(found, training, contract)
-    return sheets if neighbours is None else [*sheets, neighbours]
-
-
-def _before_and_after(found: Findings) -> Sheet:
-    rows = torch.stack([from_uint8(each) for each in found.pictures.values()], dim=1)
-    sheet = contact_sheet(rows.flatten(0, 1), columns=rows.shape[1])
-    return Sheet("Before and after", ", ".join(found.pictures), sheet)
-
-
-def _neighbours(found: Findings, training: Pictures | None, contract: Contract) -> Sheet | None:
-    """The samples that come nearest to training pictures, of those that are kept to be shown."""
-    if training is None or found.samples is None or found.training is None:
-        return None
-    shown = found.samples.shown
-    near = nearest_neighbours(found.samples.features[: len(shown)], found.training.features)
+    shown = samples.shown
+    near = nearest_neighbours(samples.features[: len(shown)], training.features)
     closest = near.distances.argsort()[:MOST_NEIGHBOURS]
-    theirs, _ = training.read(near.indices[closest].tolist(), contract)
+    theirs = pictures.read(near.indices[closest].tolist(), space)
     pairs = torch.stack([from_uint8(shown[closest]), theirs], dim=1)
-    far = ", ".join(short(float(each)) for each in near.distances[closest])
+    distances = ", ".join(rounded(float(each)) for each in near.distances[closest])
     return Sheet(
         "Nearest training pictures",
         f"in pairs: a sample, and the training picture nearest to it, nearest first, of the first "
-        f"{len(shown)} samples; distances {far}",
+        f"{len(shown)} samples; distances {distances}",
         contact_sheet(pairs.flatten(0, 1), columns=4),
     )
+
+
+def before_and_after_sheet(columns: Mapping[str, Tensor]) -> Sheet:
+    """What was given, results and originals beside each other, a row for each picture.
+
+    Args:
+        columns: by caption, images (B, 1 or 3, H, W) uint8; the last ones, the originals, have the
+            size at which all are shown.
+    """
+    size = list(columns.values())[-1].shape[-2:]
+    images = {
+        name: F.interpolate(each, size=tuple(size)).expand(-1, 3, -1, -1)
+        for name, each in columns.items()
+    }
+    rows = torch.stack([from_uint8(each) for each in images.values()], dim=1)
+    sheet = contact_sheet(rows.flatten(0, 1), columns=rows.shape[1])
+    return Sheet("Before and after", ", ".join(images), sheet)

@@ -11,19 +11,20 @@ Shapes: C channels, H and W pixels of the picture, h and w of the small one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.luminance import Luminance, impose_luminance, luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.resizing import resize
+from cascade.restoration.further_inputs import check_read, inputs_for
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
 from cascade.sampling.walk import Hooks, Known, Progress
@@ -46,11 +47,13 @@ class Colouring:
         hints: a picture of the same shape with strokes in the colours that are wanted there: what
             is opaque in it, or in a picture without transparency what is not grey.
         precision: `auto`, `fp32` or `bf16`.
+        inputs: what conditions of your own read, by the name of the input; each for one picture.
     """
 
     seed: int = 0
     hints: Picture | None = None
     precision: Precision = "auto"
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.hints, Picture | None):
@@ -158,6 +161,8 @@ def _colour_small(
     stage: Stage, small: Tensor, colouring: Colouring, progress: Progress | None
 ) -> Tensor:
     """(1, 3, h, w)."""
+    check_read(colouring.inputs, [stage])
+    inputs = inputs_for(stage, small, colouring.inputs)
     tile_px = math.ceil(LONGEST_WHOLE * stage.space.longer_px)
     known = None if colouring.hints is None else _known(colouring.hints, small)
 
@@ -168,7 +173,7 @@ def _colour_small(
             stream="colourise",
             precision=colouring.precision,
         )
-        return stage.run([colouring.seed], Inputs({"image": small}), run=run).cpu()
+        return stage.run([colouring.seed], inputs, run=run).cpu()
 
     return smaller_tiles_if_needed(sample, tile_px, stage.device)
 

@@ -11,19 +11,20 @@ Shapes: C channels, h and w pixels of what is given, H and W of the result.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cascade.conditioning.consistency import consistent_bands
-from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.luminance import luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.resizing import ResizeKernel, resize
+from cascade.restoration.further_inputs import check_read, inputs_for
 from cascade.sampling.canvas import new_canvas
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
@@ -47,6 +48,7 @@ class Upscaling:
         consistent: whether the result, made small again, shall be the picture that was given;
             default: yes, unless a stage was trained to mend damaged pictures.
         precision: `auto`, `fp32` or `bf16`.
+        inputs: what conditions of your own read, by the name of the input; each for one picture.
     """
 
     scale: float | None = None
@@ -54,6 +56,7 @@ class Upscaling:
     tile_px: int | None = None
     consistent: bool | None = None
     precision: Precision = "auto"
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scale is None:
@@ -191,6 +194,7 @@ def upscaled_bands(
 ) -> tuple[tuple[int, int], Iterator[tuple[slice, Tensor]]]:
     """The size of the result, and the result a band of rows at a time: (1, C, rows, W)."""
     passes, size = plan_passes(stages, (image.shape[-2], image.shape[-1]), upscaling.scale)
+    check_read(upscaling.inputs, [step.stage for step in passes])
     channels = passes[0].stage.space.channels
     if image.ndim != 3 or image.shape[0] not in (1, channels):
         raise ContractError(
@@ -236,6 +240,7 @@ def resample(image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> T
 
 def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress | None) -> Tensor:
     """The result (C, H, W) of one stage, on the CPU."""
+    inputs = inputs_for(stage, image[None], upscaling.inputs)
 
     def sample(tile_px: int) -> Tensor:
         run = Run(
@@ -244,7 +249,7 @@ def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress 
             stream="upscale",
             precision=upscaling.precision,
         )
-        return stage.run([upscaling.seed], Inputs({"image": image[None]}), run=run)[0].cpu()
+        return stage.run([upscaling.seed], inputs, run=run)[0].cpu()
 
     side = stage.default_tile_px() if upscaling.tile_px is None else upscaling.tile_px
     return smaller_tiles_if_needed(sample, side, stage.device)

@@ -8,14 +8,7 @@ from pathlib import Path
 
 from cascade.sampling.settings import SamplingSettings
 
-HEAD = """---
-library_name: diffusers
-tags:
-- cascade-diffusion
-- unconditional-image-generation
-- image-generation
----
-"""
+TAGS = ("cascade-diffusion",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +34,45 @@ class StageSummary:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What a card says about using a pipeline.
+
+    Attributes:
+        tags: of the Hugging Face Hub, by which the pipeline is found.
+        command: an example command.
+        python: lines of an example in Python.
+    """
+
+    tags: tuple[str, ...]
+    command: str
+    python: tuple[str, ...]
+
+
 def write_model_card(
-    folder: Path, stages: Mapping[str, StageSummary], text: str | None = None
+    folder: Path,
+    stages: Mapping[str, StageSummary],
+    usage: Usage | None,
+    text: str | None = None,
 ) -> None:
-    """Write `README.md`: the given text, or a card that describes the stages."""
-    (folder / "README.md").write_text(text or describe(stages), encoding="utf-8")
+    """Write `README.md`.
+
+    Args:
+        folder: where to.
+        stages: by name.
+        usage: see `describe`.
+        text: of the card; default: one that describes the stages.
+    """
+    (folder / "README.md").write_text(text or describe(stages, usage), encoding="utf-8")
 
 
-def describe(stages: Mapping[str, StageSummary]) -> str:
-    """A model card that says what can be read off the stages, and how to load them."""
+def describe(stages: Mapping[str, StageSummary], usage: Usage | None) -> str:
+    """A model card that says what can be read off the stages, and how to use them.
+
+    Args:
+        stages: by name.
+        usage: examples; None if nothing is known of what the pipeline is for.
+    """
     rows = [
         "| stage | takes | gives | network | parameters | prediction | sampling |",
         "|---|---|---|---|---|---|---|",
@@ -57,16 +80,21 @@ def describe(stages: Mapping[str, StageSummary]) -> str:
     ]
     facts = {name: text for stage in stages.values() for name, text in stage.facts.items()}
     names = [f"**{name}**: {text}." for name, text in facts.items()]
-    usage = [
-        "```python",
-        "from cascade import CascadePipeline",
-        "",
-        'pipeline = CascadePipeline.from_pretrained("this/folder")',
-        "pipeline(num_images=4, seed=0).images[0].show()",
-        "```",
-    ]
     title = f"# A cascade of {len(stages)} stage{'s' if len(stages) > 1 else ''}"
-    return HEAD + "\n".join([title, "", *rows, "", *names, "", *usage, ""])
+    lines = [*_head(usage), title, "", *rows, "", *names, "", *_examples(usage)]
+    return "\n".join(lines)
+
+
+def _head(usage: Usage | None) -> list[str]:
+    """The front matter, which the Hub reads."""
+    tags = [*TAGS, *(usage.tags if usage else ())]
+    return ["---", "library_name: diffusers", "tags:", *(f"- {tag}" for tag in tags), "---"]
+
+
+def _examples(usage: Usage | None) -> list[str]:
+    if usage is None:
+        return []
+    return ["```sh", usage.command, "```", "", "```python", *usage.python, "```", ""]
 
 
 def _row(name: str, stage: StageSummary) -> str:

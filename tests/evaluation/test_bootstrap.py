@@ -6,10 +6,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
-
-from cascade.errors import ContractError
-from cascade.evaluation import bootstrap
 from cascade.evaluation.bootstrap import (
     frechet_estimate,
     kernel_estimate,
@@ -17,6 +13,10 @@ from cascade.evaluation.bootstrap import (
     warn_of_few,
 )
 from cascade.evaluation.metrics import frechet_distance
+from torch import nn
+
+from cascade.errors import ContractError
+from cascade.evaluation import bootstrap
 
 
 def gaussian(count: int, mean: float, seed: int, features: int = 4) -> torch.Tensor:

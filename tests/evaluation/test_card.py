@@ -9,7 +9,8 @@ from huggingface_hub import ModelCard
 
 from cascade.errors import OutputError
 from cascade.evaluation.card import write_results
-from cascade.evaluation.scores import Evaluation, Measured, Score
+from cascade.evaluation.figures import Measured, Score
+from cascade.evaluation.results import Evaluation
 
 CARD = """\
 ---

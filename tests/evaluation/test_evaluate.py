@@ -1,8 +1,7 @@
-"""Evaluating pipelines: what the figures are of, and what wrong input is told."""
+"""Evaluating pipelines: what the figures are measured on, and the errors for wrong input."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import tarfile
@@ -13,18 +12,27 @@ import torch
 from PIL import Image
 
 from cascade.conditioning.degradation import Degradation
-from cascade.conditioning.labels import LabelVocabulary
-from cascade.resizing import quantise, resize
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.contract import Contract
 from cascade.data.sources import open_source
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError, WeightsError
 from cascade.evaluation.card import write_results
 from cascade.evaluation.evaluate import evaluate
-from cascade.evaluation.metrics import frechet_distance, low_res_error, psnr
-from cascade.evaluation.pictures import Pictures
+from cascade.evaluation.image_metrics import psnr
+from cascade.evaluation.image_set import ImageSetBuilder
+from cascade.evaluation.real_pictures import RealPictures
 from cascade.evaluation.report import render
-from cascade.evaluation.scores import Evaluation
+from cascade.evaluation.results import Evaluation
+from cascade.evaluation.set_distances import frechet_distance
+from cascade.evaluation.set_figures import colour_scores
 from cascade.pipeline import CascadePipeline
+from cascade.resizing import quantise, resize
 from cascade.restoration.upscaling import Upscaling, upscale_image
+from cascade.space import Space
+from cascade.tasks.enlarging import low_res_error
+
+FIELDS = {"class": ["cat", "dog"], "style": ["noto", "twemoji"]}
 
 
 @pytest.fixture
@@ -43,8 +51,8 @@ def test_the_whole_pipeline_is_what_it_makes_beside_the_held_out_pictures(
     cascade, held_out, measure, extractor
 ):
     found = measure(cascade, held_out, num_images=20, seed=7)
-    pictures = Pictures(held_out, name="", vocabulary=cascade.labels)
-    truth, _ = pictures.read(range(16), cascade.stages["upsampler"].contract)
+    pictures = RealPictures(held_out, name="", vocabulary=cascade.labels)
+    truth = pictures.read(range(16), cascade.stages["upsampler"].space)
     labels = [pictures.labels(i % 16) for i in range(20)]
     made = cascade(20, seed=7, labels=labels, output_type="pt").images
     sets = [extractor.features(quantise(each)).double() for each in (made, truth)]
@@ -67,9 +75,10 @@ def test_a_stage_alone_is_given_held_out_pictures_made_small_by_its_contract(
         "whole pipeline",
     ]
     assert [each.size_px for each in found.measured] == [16, 32, 32, 32]
-    pictures = Pictures(held_out, name="", vocabulary=cascade.labels)
+    pictures = RealPictures(held_out, name="", vocabulary=cascade.labels)
     contract = cascade.stages["upsampler"].contract
-    truth, given = pictures.read(range(16), contract)
+    truth = pictures.read(range(16), contract.space)
+    given = pictures.inputs(range(16), [contract], damaged=False).get("image")
     torch.testing.assert_close(given, quantise(resize(truth, (16, 16), "bicubic")))
     labels = [pictures.labels(i) for i in range(16)]
     made = cascade(image=given, seed=0, labels=labels, output_type="pt").images
@@ -78,15 +87,15 @@ def test_a_stage_alone_is_given_held_out_pictures_made_small_by_its_contract(
 
 
 def test_a_stage_between_is_measured_alone_and_in_the_chain(
-    base_stage, upsampler, held_out, measure, extractor
+    base_stage, upsampler, relabelled, held_out, measure
 ):
     # Two upsamplers of the same kind, the first from 8 px, so that a stage stands in the middle.
-    base, middle = base_stage, copy.deepcopy(upsampler)
-    base.contract = replace(base.contract, size_px=8)
-    middle.contract = replace(middle.contract, size_px=16, low_res_px=8)
-    stages = {"base": base, "middle": middle, "upsampler": upsampler}
-    for stage in stages.values():
-        stage.labels = LabelVocabulary({"class": ["cat", "dog"], "style": ["noto", "twemoji"]})
+    stages = {
+        "base": _resized(base_stage, 8),
+        "middle": _resized(upsampler, 16, low_res_px=8),
+        "upsampler": upsampler,
+    }
+    stages = {name: relabelled(stage, FIELDS) for name, stage in stages.items()}
     found = measure(CascadePipeline.from_stages(stages), held_out, num_images=6)
     assert [(each.subject, each.size_px) for each in found.measured] == [
         ("base", 8),
@@ -98,6 +107,16 @@ def test_a_stage_between_is_measured_alone_and_in_the_chain(
     ]
     seconds = [each.seconds_per_image for each in found.measured]
     assert seconds[0] < seconds[2] < seconds[5]
+
+
+def _resized(stage, size_px, *, low_res_px=None):
+    """A stage with the same weights for images of another size."""
+    conditions = [
+        replace(each, size_px=low_res_px) if isinstance(each, LowResolution) else each
+        for each in stage.conditions
+    ]
+    contract = Contract(Space(size_px=size_px), tuple(conditions))
+    return DiffusionStage(stage.network, stage.process, contract, sampling=stage.sampling)
 
 
 def test_a_copy_is_found(cascade, held_out, measure, tmp_path):
@@ -114,7 +133,7 @@ def test_a_copy_is_found(cascade, held_out, measure, tmp_path):
 
 
 def _labels(pipeline, folder, count):
-    pictures = Pictures(folder, name="", vocabulary=pipeline.labels)
+    pictures = RealPictures(folder, name="", vocabulary=pipeline.labels)
     return [pictures.labels(i) for i in range(count)]
 
 
@@ -130,10 +149,9 @@ def test_few_images_are_warned_of(cascade, held_out, measure):
 
 
 def test_what_was_seen_of_real_pictures_is_kept_until_one_of_them_changes(
-    base_stage, held_out, measure, extractor
+    base_stage, relabelled, held_out, measure, extractor
 ):
-    base_stage.labels = LabelVocabulary({"class": ["cat", "dog"], "style": ["noto", "twemoji"]})
-    pipeline = CascadePipeline.from_stages({"base": base_stage})
+    pipeline = CascadePipeline.from_stages({"base": relabelled(base_stage, FIELDS)})
     first = measure(pipeline, held_out, num_images=6)
     assert extractor.looked_at == 16 + 6
     again = measure(pipeline, held_out, num_images=6)
@@ -146,19 +164,16 @@ def test_what_was_seen_of_real_pictures_is_kept_until_one_of_them_changes(
 
 
 def test_colours_drift_by_as_much_as_they_were_shifted(held_out, measure, tmp_path, extractor):
-    from cascade.evaluation.observation import Observer
-    from cascade.evaluation.set_scores import colour_scores
-
     images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
     shifted = images.clone()
     shifted[:, 2] += 10 / 127.5
-    seen = []
+    sets = []
     for each in (shifted, images):
-        observer = Observer(extractor, torch.device("cpu"))
-        observer.add(each[:3])
-        observer.add(each[3:])
-        seen.append(observer.finish())
-    mean, spread, *_ = colour_scores(*seen, "others")
+        builder = ImageSetBuilder(extractor, torch.device("cpu"))
+        builder.add(each[:3])
+        builder.add(each[3:])
+        sets.append(builder.finish())
+    mean, spread, *_ = colour_scores(*sets, "others")
     assert mean.value == pytest.approx(10, abs=0.05)
     assert spread.value == pytest.approx(0, abs=0.05)
 
@@ -173,7 +188,7 @@ def test_enlarging_is_measured_as_a_user_gets_it(
     found = measure(pipeline, held_out, num_images=3, seed=5)
     assert found.task == "upscale"
     assert [each.subject for each in found.measured] == ["bicubic", "whole pipeline"]
-    truth, _ = Pictures(held_out, name="").read(range(3), upsampler.contract)
+    truth = RealPictures(held_out, name="").read(range(3), upsampler.space)
     given = quantise(resize(truth, (16, 16), "bicubic"))
     made = [upscale_image([upsampler], g, Upscaling(seed=5 + i)) for i, g in enumerate(given)]
     expected = float(psnr(torch.stack(made), truth).mean())
@@ -192,14 +207,18 @@ def test_enlarging_is_measured_as_a_user_gets_it(
 def test_a_stage_that_mends_is_given_damaged_pictures(
     upsampler, held_out, measure, lite_of_random_weights
 ):
-    upsampler.degradation = Degradation(probability=1, noise=(20.0, 30.0))
-    pipeline = CascadePipeline.from_stages({"upsampler": upsampler})
-    found = measure(pipeline, held_out, num_images=3)
+    damage = Degradation(probability=1, noise=(20.0, 30.0))
+    conditions = (LowResolution(size_px=16, augmentation_range=(0, 1), degradation=damage),)
+    contract = Contract(upsampler.space, (*upsampler.conditions[:1], *conditions))
+    mending = DiffusionStage(
+        upsampler.network, upsampler.process, contract, sampling=upsampler.sampling
+    )
+    found = measure(CascadePipeline.from_stages({"upsampler": mending}), held_out, num_images=3)
     simple = found.measured[0]
     assert simple.given == "held-out pictures, 16 px, damaged"
-    truth, _ = Pictures(held_out, name="").read(range(3), upsampler.contract)
-    small = resize(truth, (16, 16), "bicubic")
-    given = quantise(upsampler.degradation.apply(truth, small, "bicubic", range(3)))
+    truth = RealPictures(held_out, name="").read(range(3), upsampler.space)
+    small = quantise(resize(truth, (16, 16), "bicubic"))
+    given = quantise(damage.apply(truth, small, "bicubic", range(3)))
     expected, clean = (psnr(resize(each, (32, 32), "bicubic"), truth) for each in (given, small))
     assert simple.score("PSNR, dB").value == pytest.approx(float(expected.mean()))
     assert float(expected.mean()) < float(clean.mean()) - 1
@@ -209,8 +228,7 @@ def test_a_stage_that_mends_is_given_damaged_pictures(
 def test_upsamplers_are_measured_alone_at_their_own_sizes(
     upsampler, held_out, measure, lite_of_random_weights
 ):
-    first = copy.deepcopy(upsampler)
-    first.contract = replace(first.contract, size_px=16, low_res_px=8)
+    first = _resized(upsampler, 16, low_res_px=8)
     pipeline = CascadePipeline.from_stages({"first": first, "second": upsampler})
     found = measure(pipeline, held_out, num_images=2)
     assert [(each.subject, each.size_px, each.given) for each in found.measured] == [
@@ -257,7 +275,7 @@ def test_json_is_read_back_as_it_was(cascade, held_out, measure, tmp_path):
 
 
 def test_keys_of_urls_are_not_in_what_is_written(
-    base_stage, held_out, measure, tmp_path, monkeypatch
+    base_stage, relabelled, held_out, measure, tmp_path, monkeypatch
 ):
     url = "https://me:hunter2@host/held-out.tar?key=hunter2"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -267,8 +285,8 @@ def test_keys_of_urls_are_not_in_what_is_written(
     name = hashlib.sha256(url.encode()).hexdigest()[:32]
     with tarfile.open(copy_of_shard / f"{name}.tar", "w") as tar:
         tar.add(held_out, arcname="held-out")
-    base_stage.labels = LabelVocabulary({"class": ["cat", "dog"], "style": ["noto", "twemoji"]})
-    found = measure(CascadePipeline.from_stages({"base": base_stage}), url, num_images=6)
+    pipeline = CascadePipeline.from_stages({"base": relabelled(base_stage, FIELDS)})
+    found = measure(pipeline, url, num_images=6)
     assert found.data == "https://host/held-out.tar"
     write_results(found, tmp_path)
     card = (tmp_path / "README.md").read_text()
@@ -391,17 +409,16 @@ def test_a_damaged_picture_is_found_before_anything_is_restored(
 def test_options_for_another_kind_of_pipeline_are_refused(
     cascade, upsampler, held_out, measure, tmp_path
 ):
-    with pytest.raises(ContractError, match="leave --lpips and --lpips-path out"):
+    with pytest.raises(ContractError, match="leave lpips and lpips_path out"):
         measure(cascade, held_out, lpips_path=tmp_path / "alexnet.pth")
-    with pytest.raises(ContractError, match="leave --lpips and --lpips-path out"):
+    with pytest.raises(ContractError, match="leave lpips and lpips_path out"):
         measure(cascade, held_out, lpips=True)
-    with pytest.raises(ContractError, match="leave --train out"):
+    with pytest.raises(ContractError, match="leave train out"):
         measure(CascadePipeline.from_stages({"up": upsampler}), held_out, train=held_out)
 
 
-def test_a_source_and_a_folder_give_the_same(base_stage, held_out, measure):
-    base_stage.labels = LabelVocabulary({"class": ["cat", "dog"], "style": ["noto", "twemoji"]})
-    pipeline = CascadePipeline.from_stages({"base": base_stage})
+def test_a_source_and_a_folder_give_the_same(base_stage, relabelled, held_out, measure):
+    pipeline = CascadePipeline.from_stages({"base": relabelled(base_stage, FIELDS)})
     folder, source = (
         measure(pipeline, data, num_images=6) for data in (held_out, open_source(str(held_out)))
     )

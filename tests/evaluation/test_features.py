@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cascade.resizing import quantise, resize
 from cascade.errors import CascadeError, ContractError, WeightsError
 from cascade.evaluation.features import extract_features, find_extractor
 from cascade.networks.efficientnet import load_efficientnet
+from cascade.resizing import quantise, resize
 
 
 @pytest.fixture

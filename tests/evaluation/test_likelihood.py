@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from cascade.resizing import quantise
 from cascade.conditioning.batch import Batch
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
 from cascade.evaluation.likelihood import bits_per_dimension
+from cascade.resizing import quantise
 from cascade.stage import Stage
 
 STD = 0.3  # of a pixel; 0.1 % of such pixels are out of the range of images

@@ -7,10 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-from cascade.resizing import quantise, resize
-from cascade.errors import ContractError
 from cascade.evaluation.metrics import (
     colourfulness,
     frechet_distance,
@@ -20,7 +16,11 @@ from cascade.evaluation.metrics import (
     psnr,
     ssim,
 )
+from torch import nn
+
+from cascade.errors import ContractError
 from cascade.networks.efficientnet import EfficientNetLite
+from cascade.resizing import quantise, resize
 
 
 def level(value: float) -> float:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate, mean_estimate
 from cascade.evaluation.coverage import (
     density_coverage,
     diversity,
@@ -15,25 +12,27 @@ from cascade.evaluation.coverage import (
     precision_recall,
 )
 from cascade.evaluation.features import FeatureExtractor
-from cascade.evaluation.observation import Observation
-from cascade.evaluation.scores import Score
+from cascade.evaluation.figures import Score
+from cascade.evaluation.image_set import ImageSet
+from cascade.evaluation.intervals import mean_estimate
+from cascade.evaluation.set_distances import frechet_estimate, kernel_estimate
 
 FEWEST_FOR_COVERAGE = 6
 
 
 def distance_scores(
-    extractor: FeatureExtractor, seen: Observation, real: Observation, reference: str
+    extractor: FeatureExtractor, images: ImageSet, real: ImageSet, reference: str
 ) -> list[Score]:
     """Fréchet distance and KID, with intervals.
 
     Args:
-        extractor: that saw both sets.
-        seen: at least 2 images.
+        extractor: of the features of both sets.
+        images: of samples; at least 2 images.
         real: the same.
-        reference: what the real ones are, in words.
+        reference: the real ones in words, such as `held-out pictures`.
     """
-    basis = _basis(extractor, seen, real, reference)
-    pair = seen.features.double(), real.features.double()
+    basis = _basis(extractor, images, real, reference)
+    pair = images.features.double(), real.features.double()
     return [
         Score(name=name, better="lower", **estimate._asdict(), **basis)
         for name, estimate in (
@@ -44,53 +43,53 @@ def distance_scores(
 
 
 def coverage_scores(
-    extractor: FeatureExtractor, seen: Observation, real: Observation, reference: str
+    extractor: FeatureExtractor, images: ImageSet, real: ImageSet, reference: str
 ) -> list[Score]:
     """Precision, recall, density, coverage, diversity and, with a classifier, its score.
 
-    The intervals of the first four are of the images that are averaged, with the balls as they are.
+    The intervals of the first four are those of means over images, with unchanged balls.
     Diversity is left out where all real images are the same.
 
     Args:
-        extractor: that saw both sets.
-        seen: at least 6 images.
+        extractor: of the features of both sets.
+        images: of samples; at least 6 images.
         real: the same.
-        reference: what the real ones are, in words.
+        reference: the real ones in words, such as `held-out pictures`.
     """
-    basis = _basis(extractor, seen, real, reference)
+    basis = _basis(extractor, images, real, reference)
     alone = basis | {"reference": "", "n_reference": 0}
-    shares = precision_recall(seen.features, real.features)._asdict()
-    shares |= density_coverage(seen.features, real.features)._asdict()
+    shares = precision_recall(images.features, real.features)._asdict()
+    shares |= density_coverage(images.features, real.features)._asdict()
     scores = [
         Score(name=name, better="higher", **mean_estimate(values.tolist())._asdict(), **basis)
         for name, values in shares.items()
     ]
-    ours, theirs = (diversity(each.features.double()) for each in (seen, real))
+    ours, theirs = (diversity(each.features.double()) for each in (images, real))
     if theirs > 0:
         name = "diversity, share of real"
         scores.append(Score(name=name, value=ours / theirs, better="nearer to 1", **basis))
-    if seen.probabilities is not None:
-        value = inception_score(seen.probabilities)
+    if images.probabilities is not None:
+        value = inception_score(images.probabilities)
         scores.append(Score(name=f"IS-{extractor.name}", value=value, better="higher", **alone))
     return scores
 
 
-def colour_scores(seen: Observation, real: Observation, reference: str) -> list[Score]:
+def colour_scores(images: ImageSet, real: ImageSet, reference: str) -> list[Score]:
     """Drift of mean and spread of the channel that drifts most, and colourfulness.
 
     Above 0 the images are too bright, or have too much contrast, in that channel.
     """
-    basis = {"n": len(seen), "reference": reference, "n_reference": len(real)}
+    basis = {"n": len(images), "reference": reference, "n_reference": len(real)}
     drifts = {
-        "colour mean drift, 8-bit": seen.colour_mean - real.colour_mean,
-        "colour spread drift, 8-bit": seen.colour_spread - real.colour_spread,
+        "colour mean drift, 8-bit": images.colour_mean - real.colour_mean,
+        "colour spread drift, 8-bit": images.colour_spread - real.colour_spread,
     }
     scores = [
         Score(name=name, value=float(drift[drift.abs().argmax()]), better="nearer to 0", **basis)
         for name, drift in drifts.items()
     ]
-    alone = float(seen.colourfulness.mean())
-    scores.append(Score(name="colourfulness", value=alone, n=len(seen)))
+    alone = float(images.colourfulness.mean())
+    scores.append(Score(name="colourfulness", value=alone, n=len(images)))
     theirs = float(real.colourfulness.mean())
     if theirs > 0:
         scores.append(
@@ -105,15 +104,15 @@ def colour_scores(seen: Observation, real: Observation, reference: str) -> list[
 
 
 def copy_scores(
-    extractor: FeatureExtractor, seen: Observation, real: Observation, training: Observation
+    extractor: FeatureExtractor, images: ImageSet, real: ImageSet, training: ImageSet
 ) -> list[Score]:
     """How near samples come to training pictures, beside how near held-out pictures come to them.
 
     A share well below 1 means that samples are nearer to training pictures than other real
     pictures of the same kind are: the pipeline repeats what it was trained on.
     """
-    basis = _basis(extractor, seen, training, "training pictures")
-    ours = nearest_neighbours(seen.features, training.features).distances.median()
+    basis = _basis(extractor, images, training, "training pictures")
+    ours = nearest_neighbours(images.features, training.features).distances.median()
     theirs = nearest_neighbours(real.features, training.features).distances.median()
     scores = [Score(name="distance to nearest training picture", value=float(ours), **basis)]
     if theirs > 0:
@@ -123,27 +122,11 @@ def copy_scores(
     return scores
 
 
-def halves(real: Observation) -> tuple[Observation, Observation]:
-    """Every other image of a set, and the others."""
-    return _part(real, slice(0, None, 2)), _part(real, slice(1, None, 2))
-
-
-def _part(seen: Observation, chosen: slice) -> Observation:
-    return Observation(
-        features=seen.features[chosen],
-        probabilities=None,
-        colourfulness=seen.colourfulness[chosen],
-        colour_mean=seen.colour_mean,
-        colour_spread=seen.colour_spread,
-        shown=torch.empty(0),
-    )
-
-
 def _basis(
-    extractor: FeatureExtractor, seen: Observation, real: Observation, reference: str
+    extractor: FeatureExtractor, images: ImageSet, real: ImageSet, reference: str
 ) -> dict[str, Any]:
     return {
-        "n": len(seen),
+        "n": len(images),
         "reference": reference,
         "n_reference": len(real),
         "extractor": extractor.name,

@@ -1,33 +1,35 @@
-"""What is kept of a set of images while it is made or read: features and colours, not pixels.
+"""A set of images as metrics see it: features and colours instead of pixels.
 
-Shapes: B images, N of all of them, H and W pixels, F features, K classes.
+Shapes: B images at a time, N in all, H and W pixels, F features, K classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
 
 from cascade.errors import WeightsError
 from cascade.evaluation.features import FeatureExtractor
-from cascade.evaluation.metrics import colourfulness
+from cascade.evaluation.image_metrics import colourfulness
 from cascade.imaging.writing import to_uint8
 from cascade.resizing import quantise
 
-UNITS_8_BIT = 127.5  # of an image in [-1, 1]
+UNITS_8_BIT = 127.5  # per unit of an image in [-1, 1]
 FEATURE_BATCH = 32
 MOST_SHOWN = 36
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
-class Observation:
-    """A set of images as metrics see it.
+class ImageSet:
+    """What metrics need of a set of images.
 
     Attributes:
         features: (N, F) float32.
-        probabilities: (N, K) float32 of classes; None where the extractor is no classifier.
+        probabilities: (N, K) float32 of classes; None if the extractor is no classifier.
         colourfulness: (N,).
         colour_mean: (3,) over all pixels, in 8-bit units.
         colour_spread: (3,), their standard deviation.
@@ -44,9 +46,23 @@ class Observation:
     def __len__(self) -> int:
         return len(self.features)
 
+    def halves(self) -> tuple[ImageSet, ImageSet]:
+        """Every other image, and the others, for metrics of features."""
+        return self._part(slice(0, None, 2)), self._part(slice(1, None, 2))
 
-class Observer:
-    """Takes images as they come, and keeps what an `Observation` holds.
+    def _part(self, places: slice) -> ImageSet:
+        return replace(
+            self,
+            features=self.features[places],
+            probabilities=None,
+            colourfulness=self.colourfulness[places],
+            shown=self.shown[:0],
+        )
+
+
+@final
+class ImageSetBuilder:
+    """Takes images as they come, and keeps what an `ImageSet` holds.
 
     Args:
         extractor: of the features.
@@ -65,7 +81,7 @@ class Observer:
 
     @torch.no_grad()
     def add(self, images: Tensor) -> None:
-        """Look at images (B, 3, H, W) in [-1, 1], rounded to 8 bits.
+        """Add images (B, 3, H, W) in [-1, 1], rounded to 8 bits.
 
         Raises:
             WeightsError: if a value is not finite.
@@ -83,22 +99,15 @@ class Observer:
             if probabilities is not None:
                 self._probabilities.append(probabilities.float().cpu())
         self._colourfulness.append(colourfulness(images))
-        pixels = images.double().transpose(0, 1).flatten(1) * UNITS_8_BIT  # (3, B H W)
-        self._moments += torch.stack(
-            [
-                torch.full((3,), float(pixels.shape[1])),
-                pixels.sum(dim=1),
-                pixels.square().sum(dim=1),
-            ]
-        )
+        self._moments += _moments(images)
         room = MOST_SHOWN - sum(len(each) for each in self._shown)
         self._shown += [to_uint8(images[:room])] if room > 0 else []
 
-    def finish(self) -> Observation:
-        """What was seen; at least one image."""
+    def finish(self) -> ImageSet:
+        """The set of all images that were added; at least one."""
         number, total, squares = self._moments
         mean = total / number
-        return Observation(
+        return ImageSet(
             features=torch.cat(self._features),
             probabilities=torch.cat(self._probabilities) if self._probabilities else None,
             colourfulness=torch.cat(self._colourfulness),
@@ -106,3 +115,10 @@ class Observer:
             colour_spread=(squares / number - mean.square()).clamp(min=0).sqrt().float(),
             shown=torch.cat(self._shown),
         )
+
+
+def _moments(images: Tensor) -> Tensor:
+    """Number, sum and sum of squares of the pixels of each channel, in 8-bit units: (3, 3)."""
+    pixels = images.double().transpose(0, 1).flatten(1) * UNITS_8_BIT  # (3, B H W)
+    number = torch.full((3,), float(pixels.shape[1]))
+    return torch.stack([number, pixels.sum(dim=1), pixels.square().sum(dim=1)])

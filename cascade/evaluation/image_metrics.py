@@ -1,0 +1,81 @@
+"""Metrics of single images: PSNR and SSIM beside their originals, and colourfulness.
+
+Conventions, the same for every metric: RGB, all pixels (no border is cut off), results rounded to
+8 bits first, levels of 255.
+
+Shapes: B images, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cascade.errors import CascadeError
+from cascade.resizing import quantise
+
+
+def psnr(images: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio over all three channels.
+
+    Args:
+        images: (B, 3, H, W) in [-1, 1].
+        truth: the same.
+
+    Returns:
+        (B,) in dB; infinite where they are equal.
+    """
+    from_truth = (_levels(images) - _levels(truth)).square().flatten(1).mean(dim=1)
+    return 10 * torch.log10(255**2 / from_truth)
+
+
+def ssim(images: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity with a Gaussian window of 11 px and sigma 1.5, mean over RGB.
+
+    Wang et al. 2004, by torchmetrics.
+
+    Args:
+        images: (B, 3, H, W) in [-1, 1].
+        truth: the same.
+
+    Returns:
+        (B,), 1 where they are equal.
+
+    Raises:
+        CascadeError: if torchmetrics is not installed.
+    """
+    similarity = _torchmetrics().functional.image.structural_similarity_index_measure
+    return similarity(_levels(images), _levels(truth), data_range=255.0, reduction="none").view(-1)
+
+
+def colourfulness(images: Tensor) -> Tensor:
+    """How colourful images are: Hasler & Süsstrunk 2003, eq. 13 (their M3), 0 for grey.
+
+    Args:
+        images: (B, 3, H, W) in [-1, 1].
+
+    Returns:
+        (B,); about 15 is slightly and 109 extremely colourful.
+    """
+    red, green, blue = _levels(images).flatten(2).unbind(dim=1)  # (B, H W) each
+    opponents = torch.stack([red - green, (red + green) / 2 - blue])
+    spread = opponents.var(dim=2, unbiased=False).sum(dim=0).sqrt()
+    return spread + 0.3 * opponents.mean(dim=2).square().sum(dim=0).sqrt()
+
+
+def _levels(images: Tensor) -> Tensor:
+    return (quantise(images) + 1) * 127.5
+
+
+def _torchmetrics() -> Any:
+    try:
+        import torchmetrics
+        import torchmetrics.functional.image
+    except ImportError as error:
+        raise CascadeError(
+            f"torchmetrics cannot be imported ({error}); install it with: "
+            'pip install "cascade-diffusion[evaluate]"'
+        ) from error
+    return torchmetrics

@@ -1,0 +1,115 @@
+"""Distances of results from originals by what networks see in them: PD-EffLite0 and LPIPS.
+
+Shapes: B images, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from cascade.errors import WeightsError
+from cascade.evaluation.published_weights import import_package, load_state
+from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
+from cascade.resizing import quantise
+
+TAP_EPS = 1e-10
+ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+
+Distance = Callable[[Tensor, Tensor], Tensor]  # of results and originals (B, 3, H, W): (B,)
+
+
+def distances_on(
+    device: torch.device, *, lpips: bool = False, lpips_path: Path | None = None
+) -> dict[str, Distance]:
+    """Distances of results from originals, by name.
+
+    Args:
+        device: where the networks compute.
+        lpips: whether to measure LPIPS too.
+        lpips_path: the file of AlexNet's weights, with which LPIPS is measured too.
+
+    Raises:
+        CascadeError: if a package is missing.
+        WeightsError: if weights cannot be loaded.
+    """
+    lite = load_efficientnet("lite0").to(device)
+    distances = {f"PD-{lite.name}": _on(device, lambda a, b: perceptual_distance(lite, a, b))}
+    if lpips or lpips_path is not None:
+        learned = LearnedDistance(lpips_path)
+        learned.network.to(device)
+        distances["LPIPS-AlexNet"] = _on(device, learned)
+    return distances
+
+
+def _on(device: torch.device, distance: Distance) -> Distance:
+    return lambda images, truth: distance(images.to(device), truth.to(device)).cpu()
+
+
+@torch.no_grad()
+def perceptual_distance(
+    extractor: EfficientNetLite, images: Tensor, truth: Tensor, *, batch_size: int = 16
+) -> Tensor:
+    """PD-EffLite: the distance of feature maps, as in LPIPS but without learned weights.
+
+    At each tap of the extractor, features are scaled to length 1 over the channels at every place;
+    the squared length of their difference is averaged over places and summed over taps (Zhang et
+    al. 2018, arXiv 1801.03924, eq. 1 with w = 1). Images go in as they are, without resizing.
+
+    Args:
+        extractor: EfficientNet-Lite.
+        images: (B, 3, H, W) in [-1, 1].
+        truth: the same.
+        batch_size: images in one forward.
+
+    Returns:
+        (B,), from 0 for equal images to at most 4 per tap.
+    """
+    parts = zip(quantise(images).split(batch_size), quantise(truth).split(batch_size), strict=True)
+    return torch.cat(
+        [
+            torch.stack(
+                [_tap_distance(*taps) for taps in zip(*map(extractor.taps, pair), strict=True)]
+            ).sum(dim=0)
+            for pair in parts
+        ]
+    )
+
+
+def _tap_distance(first: Tensor, second: Tensor) -> Tensor:
+    unit = [tap / (tap.norm(dim=1, keepdim=True) + TAP_EPS) for tap in (first, second)]
+    return (unit[0] - unit[1]).square().sum(dim=1).mean(dim=(1, 2))  # (B,)
+
+
+@final
+class LearnedDistance:
+    """LPIPS, version 0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924).
+
+    Args:
+        weights: the file of AlexNet's weights, `alexnet-owt-7be5be79.pth`; default: the download.
+
+    Raises:
+        CascadeError: if the package lpips is not installed.
+        WeightsError: if the weights cannot be loaded.
+    """
+
+    def __init__(self, weights: Path | None = None) -> None:
+        module = import_package("lpips")
+        state = load_state("AlexNet", ALEXNET_URL, weights, "lpips_path")
+        with redirect_stdout(None):  # it prints what it loads
+            self.network = module.LPIPS(net="alex", pnet_rand=True).eval().requires_grad_(False)
+        try:
+            for name, parameter in self.network.net.named_parameters():
+                parameter.copy_(state[f"features.{name.partition('.')[2]}"])
+        except (KeyError, RuntimeError) as error:
+            raise WeightsError(f"{weights or ALEXNET_URL}: not the weights of AlexNet.") from error
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, truth: Tensor) -> Tensor:
+        """Distances (B,) of images (B, 3, H, W) in [-1, 1] from others, as they are."""
+        return self.network(quantise(images), quantise(truth)).view(-1)

@@ -1,0 +1,11 @@
+"""What evaluations and sweeps report while they work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+NamedProgress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Report nothing."""

@@ -1,0 +1,61 @@
+"""Packages and weights of published networks: imported, downloaded or read, never unpickled."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cascade.errors import CascadeError, WeightsError
+
+MOST_OF_REASON = 200
+
+
+def load_state(name: str, url: str, file: Path | None, argument: str) -> dict[str, Tensor]:
+    """Read weights from a file, or from a download that torch keeps.
+
+    Args:
+        name: of the network, for messages.
+        url: of the download.
+        file: to read instead; None for the download.
+        argument: that would name a file, for messages.
+
+    Raises:
+        WeightsError: if they cannot be loaded.
+    """
+    try:
+        if file is not None:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        return torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except Exception as error:  # of the network, of the disk, of damaged files: many kinds
+        raise weights_error(name, str(file or url), argument, error) from error
+
+
+def weights_error(name: str, where: str, argument: str, error: Exception) -> WeightsError:
+    """The error that says why weights cannot be loaded, and what to do."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = reason[:MOST_OF_REASON].rstrip(".")
+    return WeightsError(
+        f"the weights of {name} cannot be loaded from {where} ({reason}); download them elsewhere "
+        f"and give their path as {argument}, or use the extractor lite0, which needs no download."
+    )
+
+
+def import_package(name: str) -> Any:
+    """Import a module of the extra `extractors`.
+
+    Raises:
+        CascadeError: if its package is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise CascadeError(
+            f"{name.partition('.')[0]} cannot be imported ({error}); install it with: "
+            'pip install "cascade-diffusion[extractors]"'
+        ) from error

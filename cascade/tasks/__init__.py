@@ -1,0 +1,1 @@
+"""What pipelines are for: making pictures, enlarging them, colouring them."""

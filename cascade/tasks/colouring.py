@@ -1,0 +1,103 @@
+"""Colouring: grey pictures of any size given colours, and enlarged if upsamplers follow.
+
+Shapes: B images, C channels, H and W pixels of the result, h and w of the grey image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from torch import Tensor
+
+from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.low_resolution import UNITS_8_BIT
+from cascade.conditioning.luminance import Luminance, luminance
+from cascade.contract import Contract
+from cascade.resizing import ResizeKernel, resize
+from cascade.restoration.colouring import Colouring, colourise_image
+from cascade.restoration.upscaling import Upscaling, upscale_image
+from cascade.saving.model_card import Usage
+from cascade.space import Space
+from cascade.stage import Stage
+from cascade.tasks.task import PairedTask, PairFigure
+
+IMAGE = Luminance.input_name
+LUMINANCE_ERROR = "luminance error, 8-bit"
+
+
+@final
+class ColouringTask(PairedTask):
+    """The first stage takes a grey image; users call `cascade colourise` or `pipeline.colourise`.
+
+    Upsamplers behind it enlarge the result.
+    """
+
+    name = "colourise"
+    description = "colours grey pictures"
+    hub_type = "image-to-image"
+    hub_title = "Colourisation"
+    baseline_name = "grey copy"
+
+    def suits(self, contracts: Sequence[Contract]) -> bool:
+        return contracts[0].condition(Luminance.name) is not None
+
+    def command(self, folder: str) -> str:
+        return f"cascade colourise PICTURE --model {folder} -o coloured.png"
+
+    def usage(self, folder: str) -> Usage:
+        return Usage(
+            tags=("image-colorization", self.hub_type),
+            command=self.command(folder),
+            python=(
+                "from PIL import Image",
+                "",
+                "from cascade import CascadePipeline",
+                "",
+                f'pipeline = CascadePipeline.from_pretrained("{folder}")',
+                'pipeline.colourise(Image.open("picture.png")).show()',
+            ),
+        )
+
+    def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
+        image, further = inputs.get(IMAGE)[0], inputs.with_value(IMAGE, None)
+        colourisers, upsamplers = stages[:1], stages[1:]
+        colouring = Colouring(seed=seed, inputs=_read_by(colourisers, further))
+        image = colourise_image(colourisers, image, colouring)
+        if not upsamplers:
+            return image
+        upscaling = Upscaling(seed=seed, inputs=_read_by(upsamplers, further))
+        return upscale_image(upsamplers, image, upscaling)
+
+    def baseline(self, inputs: Inputs, space: Space) -> Tensor:
+        grey = inputs.get(IMAGE)
+        if tuple(grey.shape[-2:]) != space.size:
+            grey = resize(grey, space.size, "bicubic")
+        return grey[0].expand(3, -1, -1)
+
+    def figures(self, contracts: Sequence[Contract]) -> dict[str, PairFigure]:
+        kernel = contracts[0].space.resize_kernel
+        return {
+            LUMINANCE_ERROR: lambda result, inputs: float(
+                luminance_error(result, inputs.get(IMAGE), kernel)
+            )
+        }
+
+
+def _read_by(stages: Sequence[Stage], inputs: Inputs) -> Mapping[str, Any]:
+    return inputs.only([name for stage in stages for name in stage.contract.input_names]).values
+
+
+def luminance_error(images: Tensor, grey: Tensor, kernel: ResizeKernel = "bicubic") -> Tensor:
+    """How far the luminance of results is from the grey images that they were made from.
+
+    Args:
+        images: (B, 3, H, W) in [-1, 1], results, downscaled first if they are larger.
+        grey: (B, 1, h, w) in [-1, 1], the inputs.
+        kernel: of the antialiased resizing.
+
+    Returns:
+        (B,) mean absolute error in levels of 255.
+    """
+    small = resize(images, (grey.shape[-2], grey.shape[-1]), kernel)
+    return (luminance(small) - grey).abs().flatten(1).mean(dim=1) * UNITS_8_BIT
