@@ -67,19 +67,17 @@ class CandidateMeasurer:
     """Measures candidates, first all of them and then the best.
 
     Attributes:
-        store: of their images.
+        runner: makes their images.
+        store: keeps them.
         extractor: of the features.
-        real_features: (M, F) of real pictures; None to compare with the originals.
-        reference: the real pictures in words.
         by: name of the figure that decides.
         progress: called as the work goes on.
         failures: one sentence for each candidate that could not be measured.
     """
 
+    runner: Runner
     store: ImageStore
     extractor: FeatureExtractor
-    real_features: Tensor | None
-    reference: str
     by: str
     progress: NamedProgress
     failures: list[str] = field(default_factory=list)
@@ -88,6 +86,7 @@ class CandidateMeasurer:
         self, candidates: Sequence[Candidate], rounds: Sequence[Round]
     ) -> list[Outcome]:
         """The outcome of every candidate that could be measured, from the last of its rounds."""
+        real_features = self.runner.real_features(self.progress)
         outcomes: dict[int, Outcome] = {}
         places = list(range(len(candidates)))
         for number, each in enumerate(rounds):
@@ -97,23 +96,28 @@ class CandidateMeasurer:
             name = "settings" if len(rounds) == 1 else f"round {number + 1} of {len(rounds)}"
             for done, place in enumerate(places):
                 self.progress(name, done, len(places))
-                self._measure(candidates[place], place, each.images, outcomes)
+                earlier = outcomes.pop(place, None)
+                outcome = self._measure(candidates[place], each.images, earlier, real_features)
+                outcomes |= {} if outcome is None else {place: outcome}
             self.progress(name, len(places), len(places))
             places = [place for place in places if place in outcomes]
         return list(outcomes.values())
 
     def _measure(
-        self, candidate: Candidate, place: int, count: int, outcomes: dict[int, Outcome]
-    ) -> None:
-        """Put the outcome of a candidate in its place, or leave it out with a reason."""
-        earlier = outcomes.pop(place, None)
+        self,
+        candidate: Candidate,
+        count: int,
+        earlier: Outcome | None,
+        real_features: Tensor | None,
+    ) -> Outcome | None:
+        """The outcome of a candidate on `count` images; None if its images are not finite."""
         try:
             images = self.store.images(candidate, count)
         except NotFiniteError as error:
             self.failures.append(f"{candidate.text()}: left out, since {error}")
-            return
-        scores = scores_of(images, self.real_features, self.extractor, self.reference)
-        outcomes[place] = Outcome(
+            return None
+        scores = scores_of(images, real_features, self.extractor, self.runner.reference)
+        return Outcome(
             candidate=candidate,
             scores=scores,
             first_scores=scores if earlier is None else earlier.first_scores,

@@ -84,7 +84,7 @@ def _distance_scores(
     features: Tensor, truth: Tensor, extractor: FeatureExtractor, basis: Mapping[str, Any]
 ) -> list[Score]:
     pair = features.double(), truth.double()
-    by = {"extractor": extractor.name, "resizing": extractor.resizing}
+    by: dict[str, Any] = {"extractor": extractor.name, "resizing": extractor.resizing}
     return [
         Score(name=name, better="lower", **estimate._asdict(), **basis, **by)
         for name, estimate in (

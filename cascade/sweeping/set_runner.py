@@ -38,6 +38,10 @@ class StageImages:
     images: Tensor
     seconds: Tensor
 
+    def part(self, numbers: Sequence[int]) -> StageImages:
+        """The images of these numbers, counted from 0."""
+        return StageImages(self.images[numbers], self.seconds[numbers])
+
 
 @final
 class SetRunner(Runner):
@@ -67,7 +71,7 @@ class SetRunner(Runner):
         self._extractor = extractor
         self._seed = seed
         self._kept_settings: dict[str, list[SamplingSettings]] = {}
-        self._kept: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
+        self._kept: dict[str, dict[int, StageImages]] = {}  # by stage and place, one image each
 
     def figure_names(self) -> list[str]:
         return distance_names(self._extractor)
@@ -114,14 +118,12 @@ class SetRunner(Runner):
         kept = self._kept[name]
         missing = [number for number, place in enumerate(places) if place not in kept]
         if missing:
-            if previous is not None:
-                previous = StageImages(previous.images[missing], previous.seconds[missing])
+            previous = None if previous is None else previous.part(missing)
             missing_places = [places[number] for number in missing]
             made = self._run(name, previous, chain_settings[-1], missing_places)
-            pairs = zip(made.images, made.seconds, strict=True)
-            kept |= dict(zip(missing_places, pairs, strict=True))
-        images, seconds = zip(*(kept[place] for place in places), strict=True)
-        return StageImages(torch.stack(images), torch.stack(seconds))
+            kept |= {place: made.part([number]) for number, place in enumerate(missing_places)}
+        images, seconds = zip(*((kept[p].images, kept[p].seconds) for p in places), strict=True)
+        return StageImages(torch.cat(images), torch.cat(seconds))
 
     def _run(
         self,

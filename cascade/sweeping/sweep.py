@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError, DataError
@@ -32,7 +32,7 @@ from cascade.sweeping.measuring import CandidateMeasurer, ImageStore
 from cascade.sweeping.outcomes import Outcome, Preference, check_figure, choose, in_order
 from cascade.sweeping.paired_runner import PairedRunner
 from cascade.sweeping.results import Sweep
-from cascade.sweeping.rounds import plan_rounds
+from cascade.sweeping.rounds import Round, plan_rounds
 from cascade.sweeping.runner import Runner
 from cascade.sweeping.set_runner import SetRunner
 from cascade.tasks.table import task_of
@@ -60,6 +60,9 @@ class SweepOptions:
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
         extractor_path: of its weights.
         cache_dir: where features of real pictures are kept; default: the user's cache folder.
+
+    Raises:
+        ContractError: if `prefer` is something else, or a path goes with an extractor of your own.
     """
 
     name: str = "pipeline"
@@ -71,6 +74,14 @@ class SweepOptions:
     extractor: str | FeatureExtractor = "lite0"
     extractor_path: Path | None = None
     cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.prefer not in get_args(Preference):
+            raise ContractError(
+                f"prefer must be one of {get_args(Preference)}, got {self.prefer!r}."
+            )
+        if not isinstance(self.extractor, str) and self.extractor_path is not None:
+            raise ContractError("extractor_path is for extractors by name; leave it out.")
 
     def find_extractor(self) -> FeatureExtractor:
         """The extractor of the features.
@@ -136,27 +147,38 @@ def sweep(
     check_figure(choice.by, runner.figure_names())
     runner.check(rounds[0].images, most, progress)
     measurer = CandidateMeasurer(
+        runner=runner,
         store=ImageStore(runner, out / "images", _basis(pipeline, held_out, extractor, choice)),
         extractor=extractor,
-        real_features=runner.real_features(progress),
-        reference=runner.reference,
         by=choice.by,
         progress=progress,
     )
+    outcomes = measurer.measure_all(candidates, rounds)
+    notes = [*measurer.failures, *held_out.notes(), *warn_of_few(rounds[-1].images, extractor.dim)]
+    return _result(pipeline, choice, held_out.path, rounds, outcomes, notes)
+
+
+def _result(
+    pipeline: CascadePipeline,
+    choice: SweepOptions,
+    data: str,
+    rounds: Sequence[Round],
+    outcomes: Sequence[Outcome],
+    notes: Sequence[str],
+) -> Sweep:
     current = {name: stage.sampling for name, stage in pipeline.stages.items()}
-    outcomes = in_order(measurer.measure_all(candidates, rounds), choice.by, current)
-    few = warn_of_few(rounds[-1].images, extractor.dim)
+    ordered = in_order(outcomes, choice.by, current)
     return Sweep(
         pipeline=choice.name,
-        data=held_out.path,
+        data=data,
         seed=choice.seed,
         by=choice.by,
         prefer=choice.prefer,
         rounds=rounds,
-        outcomes=outcomes,
-        current=_place_of(current, outcomes),
-        best=choose(outcomes, choice.by, choice.prefer),
-        notes=[*measurer.failures, *held_out.notes(), *few],
+        outcomes=ordered,
+        current=_place_of(current, ordered),
+        best=choose(ordered, choice.by, choice.prefer),
+        notes=notes,
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
     )
 
