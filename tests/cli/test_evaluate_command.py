@@ -43,7 +43,7 @@ def test_table_json_and_report_are_written(command, trained, pictures, tmp_path)
         (["--data", "nothing"], "the folder does not exist"),
         (["-n", 3], "at least 6 held-out pictures"),
         (["--extractor", "lite"], "did you mean"),
-        (["--lpips-path", "alexnet.pth"], "leave --lpips and --lpips-path out"),
+        (["--lpips-path", "alexnet.pth"], "leave lpips and lpips_path out"),
         (["--report", "."], "is a folder; name a file"),
         (["--report", "a.html", "--json", "a.html"], "cannot hold two kinds of results"),
         (["--data", ""], "no pictures are named"),

@@ -12,10 +12,10 @@ from torch.distributions import Normal, kl_divergence
 from cascade.conditioning.batch import Batch
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.evaluation.likelihood import bits_per_dimension
 from cascade.resizing import quantise
-from cascade.stage import Stage
 
 STD = 0.3  # of a pixel; 0.1 % of such pixels are out of the range of images
 ENTROPY_BITS = math.log2(STD * math.sqrt(2 * math.pi * math.e) * 127.5)  # of its 8-bit value
@@ -40,18 +40,19 @@ class ExactGaussian(nn.Module):
         self.fraction = (2 * fraction - 1).float()
         self.learned = learned
 
-    def forward(self, x_t, t, conditions):
+    def forward(self, x_t, t, signals):
         mean = self.gain[t].view(-1, 1, 1, 1) * x_t
         if not self.learned:
             return mean
         return torch.cat([mean, self.fraction[t].view(-1, 1, 1, 1).expand_as(x_t)], dim=1)
 
 
-def stage_of(base: Stage, schedule: NoiseSchedule, *, learned: bool, std: float = STD) -> Stage:
-    stage = Stage(base.network, base.process, base.contract, labels=base.labels)
-    stage.process = NoiseProcess(schedule, prediction="x0", learned_variance=learned)
-    stage.network = ExactGaussian(schedule, learned=learned, std=std)
-    return stage.eval()
+def stage_of(
+    base: DiffusionStage, schedule: NoiseSchedule, *, learned: bool, std: float = STD
+) -> DiffusionStage:
+    process = NoiseProcess(schedule, prediction="x0", learned_variance=learned)
+    network = ExactGaussian(schedule, learned=learned, std=std)
+    return DiffusionStage(network, process, base.contract).eval()
 
 
 @pytest.fixture
@@ -107,10 +108,8 @@ def test_the_prior_is_the_divergence_of_the_last_noisy_image_from_noise(base_sta
 
 
 def test_timesteps_are_drawn_evenly_one_from_each_part(base_stage, record):
-    stage = Stage(
-        base_stage.network, NoiseProcess(NoiseSchedule(train_steps=10)), base_stage.contract,
-        labels=base_stage.labels,
-    )  # fmt: skip
+    process = NoiseProcess(NoiseSchedule(train_steps=10))
+    stage = DiffusionStage(base_stage.network, process, base_stage.contract)
     calls = record(stage)
     images = torch.zeros(300, 3, 1, 1)
     bits_per_dimension(stage, Batch(images=images, seeds=tuple(range(300))), timesteps=3)
@@ -124,21 +123,22 @@ def test_timesteps_are_drawn_evenly_one_from_each_part(base_stage, record):
 
 def test_an_image_has_the_same_bits_in_any_batch(upsampler, low_res):
     images = torch.nn.functional.interpolate(low_res, size=32)
-    whole = Batch(images=images, seeds=(3, 4, 5, 6, 7), low_res=low_res)
-    one = Batch(images=images[2:3], seeds=(5,), low_res=low_res[2:3])
+    whole = Batch(images=images, seeds=(3, 4, 5, 6, 7), conditions={"low_resolution": low_res})
+    one = Batch(images=images[2:3], seeds=(5,), conditions={"low_resolution": low_res[2:3]})
     bits = [bits_per_dimension(upsampler, each, timesteps=3).total for each in (whole, one)]
     torch.testing.assert_close(bits[0][2:3], bits[1], rtol=1e-4, atol=1e-4)
     assert (bits[0] > 0).all()
 
 
-def test_an_upsampler_is_told_the_image_that_it_takes(upsampler, low_res, record):
+def test_an_upsampler_is_conditioned_as_in_sampling(upsampler, low_res, record):
     calls = record(upsampler)
     images = torch.nn.functional.interpolate(low_res, size=32)
-    batch = Batch(images=images, seeds=(1, 2, 3, 4, 5), low_res=low_res)
+    batch = Batch(images=images, seeds=(1, 2, 3, 4, 5), conditions={"low_resolution": low_res})
     bits_per_dimension(upsampler, batch, timesteps=2)
-    _, _, conditions = calls[0]
-    assert conditions.level.tolist() == pytest.approx([0.3] * 5)  # its own, of sampling
-    assert conditions.image.shape == (5, 3, 32, 32)
+    _, _, signals = calls[0]
+    level = signals.vectors["low_resolution"]
+    assert level.tolist() == pytest.approx([0.3] * 5)  # its own, of sampling
+    assert signals.channels["low_resolution"].image.shape == (5, 3, 32, 32)
     assert calls[-1][1].tolist() == [0] * 5
 
 

@@ -1,17 +1,16 @@
-"""Extractors: what they see, how they resize, and what they say where their weights are missing."""
+"""Extractors: their features, their resizing, and the errors where weights are missing."""
 
 from __future__ import annotations
 
 import sys
-import urllib.error
-import urllib.request
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from cascade.errors import CascadeError, ContractError, WeightsError
-from cascade.evaluation.features import extract_features, find_extractor
+from cascade.evaluation.extractors import find_extractor
+from cascade.evaluation.features import extract_features
 from cascade.networks.efficientnet import load_efficientnet
 from cascade.resizing import quantise, resize
 
@@ -19,18 +18,6 @@ from cascade.resizing import quantise, resize
 @pytest.fixture
 def images() -> torch.Tensor:
     return quantise(torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1)
-
-
-@pytest.fixture
-def no_network(monkeypatch, tmp_path):
-    """What a machine without a network, and with nothing fetched before, answers."""
-
-    def refused(*arguments, **options):
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refused)
-    monkeypatch.setattr(torch.hub, "urlopen", refused)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
 
 # ---- EfficientNet-Lite --------------------------------------------------------------------------
@@ -106,7 +93,7 @@ def test_a_folder_without_weights_or_with_damaged_ones_is_one_line(tmp_path):
         find_extractor("dinov2", tmp_path)
     tiny_clip(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(WeightsError, match="use --extractor lite0"):
+    with pytest.raises(WeightsError, match="use the extractor lite0"):
         find_extractor("clip", tmp_path)
 
 
@@ -172,7 +159,7 @@ def test_weights_of_another_network_are_one_line(tmp_path):
 
 def test_without_a_network_it_is_said_what_to_do(no_network):
     pytest.importorskip("torch_fidelity")
-    with pytest.raises(WeightsError, match=r"no route to host.*--extractor-path.*lite0"):
+    with pytest.raises(WeightsError, match=r"no route to host.*extractor_path.*lite0"):
         find_extractor("inception")
 
 
@@ -189,57 +176,3 @@ def test_wrong_names_and_paths_are_one_line(tmp_path):
         find_extractor("inceptoin")
     with pytest.raises(ContractError, match="takes no path"):
         find_extractor("lite0", tmp_path)
-
-
-# ---- LPIPS --------------------------------------------------------------------------------------
-
-
-def alexnet_state() -> dict[str, torch.Tensor]:
-    shapes = {
-        0: (64, 3, 11),
-        3: (192, 64, 5),
-        6: (384, 192, 3),
-        8: (256, 384, 3),
-        10: (256, 256, 3),
-    }
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for number, (outputs, inputs, side) in shapes.items():
-        weight = torch.randn(outputs, inputs, side, side, generator=generator)
-        state[f"features.{number}.weight"] = weight / (inputs * side * side) ** 0.5
-        state[f"features.{number}.bias"] = 0.1 * torch.randn(outputs, generator=generator)
-    return state
-
-
-def test_lpips_has_the_backbone_of_the_file_and_its_own_weights_of_features(tmp_path, images):
-    torchmetrics = pytest.importorskip("torchmetrics.functional.image.lpips")
-    pytest.importorskip("lpips")
-    from cascade.evaluation.published_extractors import LearnedDistance
-
-    state = alexnet_state()
-    torch.save(state, tmp_path / "alexnet.pth")
-    distance = LearnedDistance(tmp_path / "alexnet.pth")
-    other = torchmetrics._LPIPS(net="alex", pnet_rand=True)
-    for name, parameter in other.net.named_parameters():
-        parameter.copy_(state[f"features.{name.partition('.')[2]}"])
-    first, second = (resize(images[i : i + 2], (64, 64), "bicubic") for i in (0, 1))
-    first, second = quantise(first), quantise(second)
-    torch.testing.assert_close(distance(first, second), other(first, second).view(-1))
-    assert (distance(first, first) == 0).all()
-
-
-def test_lpips_without_a_network_says_what_to_do(no_network):
-    pytest.importorskip("lpips")
-    from cascade.evaluation.published_extractors import LearnedDistance
-
-    with pytest.raises(WeightsError, match=r"no route to host.*--lpips-path"):
-        LearnedDistance()
-
-
-def test_lpips_is_fetched_when_it_is_asked_for(no_network, lite_of_random_weights):
-    pytest.importorskip("lpips")
-    from cascade.evaluation.evaluate import distances_on
-
-    assert list(distances_on(torch.device("cpu"))) == ["PD-EffLite0"]
-    with pytest.raises(WeightsError, match=r"no route to host.*--lpips-path"):
-        distances_on(torch.device("cpu"), lpips=True)

@@ -1,27 +1,29 @@
-"""Intervals of distances: what they hold, and how often."""
+"""Distances of sets against closed forms and torchmetrics, and what their intervals hold."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from cascade.evaluation.bootstrap import (
-    frechet_estimate,
-    kernel_estimate,
-    mean_estimate,
-    warn_of_few,
-)
-from cascade.evaluation.metrics import frechet_distance
 from torch import nn
 
 from cascade.errors import ContractError
-from cascade.evaluation import bootstrap
+from cascade.evaluation import set_distances
+from cascade.evaluation.set_distances import (
+    frechet_distance,
+    frechet_estimate,
+    kernel_estimate,
+    warn_of_few,
+)
 
 
-def gaussian(count: int, mean: float, seed: int, features: int = 4) -> torch.Tensor:
+def gaussian(
+    count: int, mean: float, seed: int, features: int = 4, *, std: float = 1
+) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return mean + torch.randn(count, features, generator=generator, dtype=torch.float64)
+    return mean + std * torch.randn(count, features, generator=generator, dtype=torch.float64)
 
 
 def test_kid_over_all_pairs_equals_torchmetrics_with_one_subset_of_all():
@@ -65,25 +67,10 @@ def test_the_spread_of_the_frechet_distance_is_that_of_other_images():
     assert found.value == frechet_distance(gaussian(60, 0, 0), gaussian(60, 1, 1))
 
 
-def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
-    values = gaussian(400, 3, 0, features=1)[:, 0]
-    found = mean_estimate(values.tolist())
-    assert found.value == pytest.approx(float(values.mean()))
-    half = 1.96 * float(values.std()) / math.sqrt(400)
-    assert found.high - found.value == pytest.approx(half, rel=0.15)
-    assert found.value - found.low == pytest.approx(half, rel=0.15)
-
-
-def test_the_interval_of_a_share_is_inside_0_and_1():
-    found = mean_estimate([1.0] * 19 + [0.0])
-    assert 0.8 < found.low < found.value < found.high <= 1
-    assert mean_estimate([1.0] * 9) == (1.0, 1.0, 1.0)
-
-
 def test_pairs_may_be_summed_some_at_a_time(monkeypatch):
     sets = gaussian(20, 0, 0), gaussian(31, 1, 1)
     whole = kernel_estimate(*sets, drawings=5)
-    monkeypatch.setattr(bootstrap, "ROWS_AT_A_TIME", 7)
+    monkeypatch.setattr(set_distances, "ROWS_AT_A_TIME", 7)
     assert kernel_estimate(*sets, drawings=5) == pytest.approx(whole)
 
 
@@ -111,3 +98,55 @@ def test_one_image_is_refused():
         kernel_estimate(torch.zeros(1, 4), torch.zeros(5, 4))
     with pytest.raises(ContractError, match="at least 2 images in each set, got 1"):
         frechet_estimate(torch.zeros(1, 4), torch.zeros(5, 4))
+
+
+def test_kid_is_not_biased_by_few_images():
+    # Over many draws its mean is 0 for equal distributions; a biased one is always above.
+    values = np.array(
+        [
+            kernel_estimate(
+                gaussian(8, 0, 2 * seed), gaussian(8, 0, 2 * seed + 1), drawings=2
+            ).value
+            for seed in range(200)
+        ]
+    )
+    assert abs(values.mean()) < 3 * values.std() / math.sqrt(len(values))
+    assert (values < 0).sum() > 20
+
+
+def test_intervals_leave_the_global_generator_alone():
+    torch.manual_seed(9)
+    before = torch.random.get_rng_state()
+    sets = gaussian(20, 0, 0), gaussian(20, 1, 1)
+    kernel_estimate(*sets, drawings=5)
+    frechet_estimate(*sets, drawings=5)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_frechet_distance_of_shifted_and_scaled_sets_is_the_closed_form():
+    features = gaussian(50, 0, 0)
+    assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(features, features + 3) == pytest.approx(4 * 9)
+    scaled = features.mean(dim=0) + 2 * (features - features.mean(dim=0))
+    variance = features.var(dim=0).sum().item()
+    assert frechet_distance(features, scaled) == pytest.approx(variance)
+
+
+def test_frechet_distance_equals_torchmetrics_on_the_same_features():
+    fid = pytest.importorskip("torchmetrics.image.fid")
+
+    class Given(nn.Identity):
+        num_features = 4
+
+    first, second = gaussian(60, 0, 0), gaussian(60, 0.5, 1, std=2)
+    metric = fid.FrechetInceptionDistance(feature=Given()).set_dtype(torch.float64)
+    metric.update(second, real=True)
+    metric.update(first, real=False)
+    assert frechet_distance(first, second) == pytest.approx(float(metric.compute()), rel=1e-5)
+
+
+def test_frechet_distance_is_the_same_with_more_images_than_features_and_with_fewer():
+    # Features padded with zeros change nothing, but which of N and F is larger.
+    first, second = gaussian(30, 0, 0), gaussian(25, 0.5, 1, std=2)
+    padded = [torch.cat([f, torch.zeros(len(f), 60).double()], dim=1) for f in (first, second)]
+    assert frechet_distance(first, second) == pytest.approx(frechet_distance(*padded))
