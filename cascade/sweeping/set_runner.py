@@ -136,13 +136,14 @@ class SetRunner(Runner):
         stage = self._pipeline.stages[name].with_sampling(settings)
         alone = CascadePipeline.from_stages({name: stage})
         alone.set_progress_bar_config(disable=True)
+        inputs = self._inputs(places).only(stage.contract.input_names)
         start_s = time.perf_counter()
         result = alone(
             len(places),
             seeds=self._seeds(places),
             image=None if previous is None else previous.images,
             labels=self._labels(alone, places),
-            inputs=self._inputs(places).only(stage.contract.input_names).values,
+            inputs=inputs.values,
             output_type="pt",
         )
         assert isinstance(result, CascadeOutput)

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError, DataError
+from cascade.evaluation.evaluate import check_measurable
 from cascade.evaluation.extractors import find_extractor
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.measuring_pairs import FEWEST_FOR_DISTANCES
@@ -138,6 +139,7 @@ def sweep(
         OutputError: if the folder cannot be written.
     """
     choice, progress = SweepOptions(**options), progress or no_progress
+    check_measurable(pipeline)
     extractor = choice.find_extractor()
     held_out = _held_out(pipeline, data, choice)
     candidates = _candidates(pipeline, axes)

@@ -11,6 +11,8 @@ from PIL import Image
 
 from cascade.conditioning.degradation import Degradation
 from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.evaluate import evaluate
@@ -18,6 +20,7 @@ from cascade.evaluation.real_pictures import RealPictures
 from cascade.evaluation.set_distances import frechet_estimate, kernel_estimate
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import quantise
+from cascade.space import Space
 from cascade.sweeping.outcomes import choose
 from cascade.sweeping.report import render, write_strips
 from cascade.sweeping.results import Sweep
@@ -350,6 +353,17 @@ def test_wrong_input_is_an_error_before_anything_is_made(cascade, held_out, run,
     with pytest.raises(ContractError, match="a budget of 9 images is too small for 3 settings"):
         run(cascade, held_out, "steps=1,2", budget_images=9)
     assert calls == []
+
+
+def test_stages_of_other_channels_are_refused(held_out, run):
+    stage = DiffusionStage.build(
+        Contract(Space(size_px=16, channels=5)),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8, 16), "blocks": 1},
+        embedding_dim=32,
+    )
+    with pytest.raises(ContractError, match="measures RGB images, but stage 'base' gives 5 chan"):
+        run(CascadePipeline.from_stages({"base": stage}), held_out, "steps=1", num_images=6)
 
 
 def test_more_pictures_than_are_held_out_cannot_be_restored(
