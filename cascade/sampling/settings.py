@@ -14,7 +14,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError, nearest
 from cascade.sampling.guidance import Guidance
 from cascade.sampling.samplers.sampler import Sampler
-from cascade.sampling.samplers.table import make_sampler, option_names
+from cascade.sampling.samplers.table import default_options, make_sampler, option_names
 from cascade.sampling.thresholding import Threshold, Thresholding
 
 ALL = "all"  # in overrides: every stage
@@ -110,6 +110,12 @@ class SamplingSettings:
                     f"unknown sampling setting {name!r}: {nearest(name, [*SETTINGS, *allowed])}"
                 )
         return replace(self, **settings, options=options)
+
+    def value(self, name: str) -> Any:
+        """A setting, or an option of the sampler; None if the sampler has no such option."""
+        if name in SETTINGS:
+            return getattr(self, name)
+        return {**default_options(self.sampler), **self.options}.get(name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with the options of the sampler beside the settings."""
