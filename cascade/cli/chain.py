@@ -17,12 +17,13 @@ def chain(
     stage: Annotated[
         list[str] | None,
         typer.Option(
-            "--stage", "-s", help="NAME=RUN: where a stage was trained; default: runs/RECIPE."
+            "--stage", "-s", help="NAME=RUN: the run that trained a stage; default: runs/RECIPE."
         ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of the weights: fp32, bf16 or fp16.")] = "fp32",
     card: Annotated[
-        Path | None, typer.Option(help="Text of the model card; default: one made for it.")
+        Path | None,
+        typer.Option(help="File with the text of the model card; default: one that is generated."),
     ] = None,
 ) -> None:
     """Join trained stages into one saved pipeline.
@@ -39,14 +40,16 @@ def chain(
             raise typer.BadParameter(f"--stage takes NAME=RUN, got {pair!r}.")
         runs[name] = Path(run)
     chained = chain_pipeline(find_recipe(pipeline, "pipelines"), runs, out, dtype=dtype, card=card)
-    typer.echo(f"{out} written; try: {_use(chained, out)}")
+    typer.echo(f"{out} written; try: {_example(chained, out)}")
 
 
-def _use(pipeline: CascadePipeline, folder: Path) -> str:
+def _example(pipeline: CascadePipeline, folder: Path) -> str:
     """A command that uses a pipeline."""
-    first = pipeline.stages[pipeline.stages.names[0]].contract
-    if first.takes == "grey":
+    from cascade.conditioning.luminance import Luminance
+
+    contract = pipeline.stages.first.contract
+    if contract.condition(Luminance.name) is not None:
         return f"cascade colourise PICTURE --model {folder} -o coloured.png"
-    if first.takes == "low_res":
+    if contract.needs_image:
         return f"cascade upscale PICTURE --model {folder} -o large.png"
     return f"cascade generate {folder} -n 4 -o out"
