@@ -242,7 +242,7 @@ def _spread(setting: str, value: Any, names: Sequence[str], run: Sequence[str]) 
         if unknown:
             raise ContractError(f"{setting}: no stage {min(unknown)!r}; there are {list(names)}.")
         return {name: each for name, each in value.items() if name in run}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence) and not _is_one_value(setting, value):
         for stages in (run, names):
             if len(value) == len(stages):
                 pairs = dict(zip(stages, value, strict=True))
@@ -251,6 +251,14 @@ def _spread(setting: str, value: Any, names: Sequence[str], run: Sequence[str]) 
             f"{setting}: got {len(value)} values for the {len(run)} stages {', '.join(run)}."
         )
     return {ALL: value}
+
+
+def _is_one_value(setting: str, value: Sequence[Any]) -> bool:
+    """Whether a sequence is the value of one stage: a text, or the two ends of an interval."""
+    is_interval = setting == "guidance_interval" and not any(
+        each is None or isinstance(each, Sequence) for each in value
+    )
+    return is_interval or isinstance(value, str)
 
 
 def _as_interval(value: Any) -> tuple[float, float]:

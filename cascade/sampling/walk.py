@@ -76,7 +76,7 @@ class Hooks:
         start_from: images to change.
         callback: called after every step with its index, its timestep and `{"x_t", "x0"}`; it may
             return a new `x_t`.
-        progress: called after every strip with how many are done and how many there are.
+        progress: called with how many strips the network has done and how many there are.
     """
 
     known: Known | None = None
@@ -176,10 +176,10 @@ class _Step:
     def _outputs(self, canvas: Tensor) -> Iterator[tuple[slice, Tensor]]:
         outputs = self.strips.outputs(canvas, self.sampler, self.index)
         for number, (rows, output) in enumerate(outputs, start=1):
-            yield rows, output
             if self.hooks.progress is not None:
                 done = self.index * self.strips.count + number
                 self.hooks.progress(done, self.total * self.strips.count)
+            yield rows, output
 
 
 class _Held:
