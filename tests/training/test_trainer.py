@@ -89,7 +89,10 @@ def test_data_workers_do_not_change_a_run(make_trainer, tmp_path):
     [
         ("tiny-16", ["train.optimiser=adamw", "train.weight_decay=0.1"]),
         ("tiny-16", ["train.optimiser=muon", "train.accumulation_steps=2"]),
-        ("tiny-16-to-32", [f"condition.low_resolution.{v}" for v in ("blur_probability=0.5", "drop=0.2")]),
+        (
+            "tiny-16-to-32",
+            [f"condition.low_resolution.{v}" for v in ("blur_probability=0.5", "drop=0.2")],
+        ),
         ("tiny-16-to-32", ["train.optimiser=muon"]),
     ],
 )
@@ -403,9 +406,7 @@ def not_finite(monkeypatch):
     return make
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(
-    make_trainer, tmp_path, not_finite
-):
+def test_a_step_that_is_not_finite_is_skipped_and_counted(make_trainer, tmp_path, not_finite):
     not_finite(2, 3, 7)
     lines = []
     trainer = make_trainer(
