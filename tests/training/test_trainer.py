@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import CascadeError, DataError, OutputError, WeightsError
+from cascade.errors import CascadeError, DataError, OutputError
 from cascade.imaging.reading import read_image
 from cascade.recipe.reading import load_stage_recipe
 from cascade.resizing import quantise
