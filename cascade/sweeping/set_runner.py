@@ -70,8 +70,8 @@ class SetRunner(Runner):
         self._held_out = held_out
         self._extractor = extractor
         self._seed = seed
-        self._kept_settings: dict[str, list[SamplingSettings]] = {}
-        self._kept: dict[str, dict[int, StageImages]] = {}  # by stage and place, one image each
+        self._cache_settings: dict[str, list[SamplingSettings]] = {}
+        self._cache: dict[str, dict[int, StageImages]] = {}  # by stage and place, one image each
 
     def figure_names(self) -> list[str]:
         return distance_names(self._extractor)
@@ -85,24 +85,21 @@ class SetRunner(Runner):
         return images.features
 
     def run(self, settings: Settings, places: Sequence[int]) -> CandidateImages:
-        made = None
-        names = self._pipeline.stages.names
-        for number, name in enumerate(names):
-            chain_settings = [settings[each] for each in names[: number + 1]]
-            if name == names[-1]:
-                made = self._run(name, made, chain_settings[-1], places)
-            else:
-                made = self._run_or_recall(name, made, chain_settings, places)
-        assert made is not None
+        previous = None
+        *earlier, last = self._pipeline.stages.names
+        for number, name in enumerate(earlier):
+            chain_settings = [settings[each] for each in earlier[: number + 1]]
+            previous = self._run_or_recall(name, previous, chain_settings, places)
+        result = self._run(last, previous, settings[last], places)
         builder = ImageSetBuilder(self._extractor, self._pipeline.device)
-        builder.add(made.images)
+        builder.add(result.images)
         features = builder.finish().features
         return CandidateImages(
             features=features,
             real_features=features[:0],
-            seconds=made.seconds,
+            seconds=result.seconds,
             figures={},
-            samples=to_uint8(made.images[:MOST_SAMPLES]),
+            samples=to_uint8(result.images[:MOST_SAMPLES]),
         )
 
     def _run_or_recall(
@@ -112,17 +109,17 @@ class SetRunner(Runner):
         chain_settings: list[SamplingSettings],
         places: Sequence[int],
     ) -> StageImages:
-        """The images of a stage, of which only those are made that are not kept."""
-        if self._kept_settings.get(name) != chain_settings:
-            self._kept_settings[name], self._kept[name] = chain_settings, {}
-        kept = self._kept[name]
-        missing = [number for number, place in enumerate(places) if place not in kept]
+        """The images of a stage, made only where they are not in the cache."""
+        if self._cache_settings.get(name) != chain_settings:
+            self._cache_settings[name], self._cache[name] = chain_settings, {}
+        cache = self._cache[name]
+        missing = [number for number, place in enumerate(places) if place not in cache]
         if missing:
             previous = None if previous is None else previous.part(missing)
             missing_places = [places[number] for number in missing]
-            made = self._run(name, previous, chain_settings[-1], missing_places)
-            kept |= {place: made.part([number]) for number, place in enumerate(missing_places)}
-        images, seconds = zip(*((kept[p].images, kept[p].seconds) for p in places), strict=True)
+            new = self._run(name, previous, chain_settings[-1], missing_places)
+            cache |= {place: new.part([number]) for number, place in enumerate(missing_places)}
+        images, seconds = zip(*((cache[p].images, cache[p].seconds) for p in places), strict=True)
         return StageImages(torch.cat(images), torch.cat(seconds))
 
     def _run(
