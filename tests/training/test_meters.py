@@ -109,7 +109,9 @@ def test_each_condition_names_its_own_figure_and_others_none(base_stage, colouri
 
 def test_channels_that_are_not_colours_are_numbered():
     stage = DiffusionStage(
-        Answer(torch.zeros(2, 5, 8, 8)), NoiseProcess(NoiseSchedule()), Contract(Space(size_px=8, channels=5))
+        Answer(torch.zeros(2, 5, 8, 8)),
+        NoiseProcess(NoiseSchedule()),
+        Contract(Space(size_px=8, channels=5)),
     )
     truth = torch.zeros(2, 5, 8, 8)
     offsets = torch.arange(5.0).view(1, 5, 1, 1) * UNIT

@@ -15,7 +15,6 @@ from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 from cascade.training.starting_point import start_from
 
-
 TABLE = "network.embedding.parts.labels.0.weight"
 
 
