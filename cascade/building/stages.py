@@ -13,7 +13,7 @@ from cascade.data.training_images import check_crop
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import RecipeError
+from cascade.errors import DataError, RecipeError
 from cascade.recipe.sections import Section, StageRecipe
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
@@ -43,13 +43,22 @@ def build_stage(
 
 
 def build_conditions(recipe: StageRecipe, vocabulary: Vocabulary) -> tuple[Condition, ...]:
-    """Make the conditions of a recipe, in the order of the table of kinds."""
-    options = {name: getattr(recipe.condition, name, None) for name in CONDITIONS}
-    return tuple(
-        CONDITIONS[name].of_recipe(each, vocabulary)
-        for name, each in options.items()
-        if each is not None
-    )
+    """Make the conditions of a recipe, in the order of the table of kinds.
+
+    Raises:
+        DataError: if the data lack what a condition needs, with how to train without it.
+    """
+    conditions = []
+    for name, kind in CONDITIONS.items():
+        options = getattr(recipe.condition, name, None)
+        try:
+            conditions += [] if options is None else [kind.of_recipe(options, vocabulary)]
+        except DataError as error:
+            text = str(error).removesuffix(".")
+            raise DataError(
+                f"{text}; or train without it: condition.{name}=null sampling.guidance=1."
+            ) from error
+    return tuple(conditions)
 
 
 def build_process(recipe: StageRecipe) -> NoiseProcess:

@@ -113,4 +113,4 @@ def _tell_changes(before: Path, recipe: StageRecipe) -> None:
     except RecipeError:  # of another version
         return
     for key, value, new_value in differences(old, recipe.model_dump(mode="json")):
-        logger.info("going on with %s=%s, which was %s.", key, new_value, value)
+        logger.info("resuming with %s=%s, which was %s.", key, new_value, value)

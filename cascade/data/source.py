@@ -117,8 +117,7 @@ class ImageSource(ABC):
             if not names[field]:
                 raise DataError(
                     f"no image has a label {field!r}; put images into one folder per class, or "
-                    "name a field of the shards' JSON, of metadata.csv or of a name pattern; to "
-                    "train without classes, use no label fields and guidance 1."
+                    "name a field of the shards' JSON, of metadata.csv or of a name pattern."
                 )
         return {field: sorted(names[field]) for field in fields}
 

@@ -1,11 +1,11 @@
-"""Has the previous stage of a chain make images that the next stage trains on.
+"""Images that the previous stage of a chain makes, for the next stage to train on.
 
-Each is made from a training image, so that the large image is known: a base stage changes the real
-small image a little (SDEdit, Meng et al. 2021, arXiv 2108.01073), an upsampler enlarges a smaller
-one, and a colourising stage colours its luminance. The pool is written once, into the run's folder,
-in parts that several processes share and an interrupted run goes on with.
+Each is made from a training image, so that the true large image is known: a stage without an input
+image changes the true small image a little (SDEdit, Meng et al. 2021, arXiv 2108.01073); other
+stages get what a user would give them for the true small image. The pool is written once, into the
+run's folder, in parts that several processes share and that an interrupted run completes.
 
-Shapes: B images of a part, s pixels of their side.
+Shapes: B images of a part, C channels, h and w pixels.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.inputs import Inputs
+from cascade.contract import Contract
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.training_images import TrainingImages, as_float, epoch_order
 from cascade.diffusion.noise import SeededNoise, derive_seed
@@ -34,7 +35,7 @@ from cascade.stage import Run, Stage
 from cascade.training.processes import make_accelerator, together
 
 PART_IMAGES = 64
-MADE_FROM = "made_from"
+FINGERPRINT = "fingerprint"
 logger = logging.getLogger(__name__)
 
 
@@ -48,48 +49,57 @@ def generated_pool(
     fraction: float,
     strength: tuple[float, float] = (0.1, 0.5),
 ) -> GeneratedImages:
-    """Make the pool, or what is missing of it, and read it.
+    """Make the missing parts of a pool, and read the whole.
 
     Args:
-        previous: the stage that makes what the next one takes.
-        images: of the next stage.
-        folder: of the pool.
-        condition: name of the next stage's condition that takes them.
-        count: how many to make; rounded up to whole parts.
-        fraction: of the samples that shall take one.
-        strength: the least and the most that a base stage changes a real image, in (0, 1].
+        previous: the stage that makes the images.
+        images: the training images of the next stage.
+        folder: folder of the pool.
+        condition: name of the next stage's condition that takes the images.
+        count: number of images, at least 1; rounded up to whole parts.
+        fraction: share of the training samples that take an image of the pool, in [0, 1].
+        strength: smallest and largest change of a true image, in (0, 1], for a previous stage that
+            takes no image.
 
     Raises:
-        ContractError: if the stages do not join, or this one is a base stage.
-        CascadeError: if the pool in the folder was made by or from something else.
+        ContractError: if the stages do not join, or the condition takes no image.
+        CascadeError: if the pool in the folder was made by another stage, from other images, or
+            with another strength.
     """
     accelerator = make_accelerator()
     parts = range(-(-count // PART_IMAGES))
     with together():
-        if images.contract.condition(condition) is None:
-            raise ContractError(f"this stage has no condition {condition!r} to make images for.")
+        _check_condition(images.contract, condition)
         images.contract.check_follows(
             previous.contract, name="this stage", previous_name="the previous stage"
         )
-        made_from = _fingerprint(previous, images, strength)
+        fingerprint = _fingerprint(previous, images, strength)
         for file in folder.glob("*.safetensors"):
-            _check_made_from(file, made_from)
+            _check_fingerprint(file, fingerprint)
         previous = previous.to(accelerator.device).eval()
         for part in parts[accelerator.process_index :: accelerator.num_processes]:
             file = folder / f"{part:06d}.safetensors"
             if _read(file) is None:
-                logger.info("images by the previous stage: part %s of %s.", part + 1, len(parts))
-                made = _make_part(previous, images, condition, part, strength)
+                logger.info("the previous stage makes images: part %s of %s.", part + 1, len(parts))
+                tensors = _make_part(previous, images, condition, part, strength)
                 with atomic_file(file) as temporary:
-                    save_file(made, temporary, metadata={MADE_FROM: made_from})
-    read = [_read(folder / f"{part:06d}.safetensors") for part in parts]
-    whole = [tensors for tensors in read if tensors is not None]
+                    save_file(tensors, temporary, metadata={FINGERPRINT: fingerprint})
+    contents = [_read(folder / f"{part:06d}.safetensors") for part in parts]
+    whole = [tensors for tensors in contents if tensors is not None]
     return GeneratedImages(
         condition,
         torch.cat([tensors["indices"] for tensors in whole]),
         torch.cat([tensors["images"] for tensors in whole]),
         fraction,
     )
+
+
+def _check_condition(contract: Contract, name: str) -> None:
+    """Check that training images of the condition are made from pictures, so that others can be."""
+    condition = contract.condition(name)
+    blank = torch.zeros(contract.space.channels, *contract.space.size)
+    if condition is None or condition.of_picture(blank, contract.space) is None:
+        raise ContractError(f"this stage has no condition {name!r} to make images for.")
 
 
 def _make_part(
@@ -102,13 +112,13 @@ def _make_part(
     """Indices (B,) and images (B, C, h, w) uint8 of one part."""
     total = len(images.source)
     places = range(part * PART_IMAGES, (part + 1) * PART_IMAGES)
-    chosen = [
+    samples = [
         images.first_readable(epoch_order(images.seed, place // total, total), place % total)
         for place in places
     ]
-    indices = [index for index, _, _ in chosen]
+    indices = [index for index, _, _ in samples]
     seeds = [derive_seed(images.seed, "generated", place) for place in places]
-    small = [sized.smaller[condition] for _, sized, _ in chosen]
+    small = [sized.smaller[condition] for _, sized, _ in samples]
     real = torch.stack([as_float(each) for each in small]).to(previous.device)
     inputs = previous.contract.inputs_of(Batch(images=real, seeds=tuple(seeds)))
     inputs = Inputs({**inputs.values, **_annotations(previous, images, indices)})
@@ -117,8 +127,8 @@ def _make_part(
         low, high = strength
         share = SeededNoise([seeds[0]], "strength").uniform().item()
         hooks = Hooks(start_from=StartFrom(real, low + (high - low) * share))
-    made = previous.run(seeds, inputs, run=Run(hooks=hooks, precision="auto"))
-    return {"indices": torch.tensor(indices), "images": to_uint8(made).cpu()}
+    results = previous.run(seeds, inputs, run=Run(hooks=hooks, precision="auto"))
+    return {"indices": torch.tensor(indices), "images": to_uint8(results).cpu()}
 
 
 def _annotations(
@@ -137,7 +147,7 @@ def _annotations(
 
 
 def _fingerprint(previous: Stage, images: TrainingImages, strength: tuple[float, float]) -> str:
-    """A hash of all that the small images depend on, but for the pixels of the training images."""
+    """A hash of everything that determines the pool, except the pixels of the training images."""
     contract, source = images.contract, images.source
     settings = [previous.config(), contract.to_dict(), images.seed, strength, PART_IMAGES]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
@@ -147,14 +157,14 @@ def _fingerprint(previous: Stage, images: TrainingImages, strength: tuple[float,
     return digest.hexdigest()
 
 
-def _check_made_from(file: Path, made_from: str) -> None:
-    """Refuse a part that was made from something else; what cannot be read is made anew."""
+def _check_fingerprint(file: Path, fingerprint: str) -> None:
+    """Refuse a part with another fingerprint; a part that cannot be read is made anew."""
     try:
         with safe_open(file, "pt") as opened:
-            recorded = (opened.metadata() or {}).get(MADE_FROM)
+            recorded = (opened.metadata() or {}).get(FINGERPRINT)
     except (SafetensorError, OSError):
         return
-    if recorded != made_from:
+    if recorded != fingerprint:
         raise CascadeError(
             f"the small images in {file.parent} were made by another stage, from other images or "
             "with another strength; set this back, or use another folder."

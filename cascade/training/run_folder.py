@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cascade.data.training_images import TrainingImages
 from cascade.errors import CascadeError, OutputError
 from cascade.saving.atomic import atomic_file, remove_leftovers
 from cascade.saving.differences import differences
+from cascade.stage import Stage
+from cascade.training.settings import TrainingSettings
 
 MAY_CHANGE = (
     "the number of images, learning rates, sampling settings, the path of the data, and how often "
@@ -110,6 +113,37 @@ class RunLog:
             return []
         text = self.file.read_text(encoding="utf-8", errors="replace")
         return [(line, _parse(line)) for line in text.splitlines(keepends=True)]
+
+
+def run_identity(
+    settings: TrainingSettings, stage: Stage, images: TrainingImages
+) -> dict[str, Any]:
+    """What must stay the same when a run resumes, as nested plain values.
+
+    Args:
+        settings: settings of the run.
+        stage: the stage that is trained.
+        images: the training images.
+    """
+    pool, config = images.generated, stage.config()
+    config.pop("sampling")
+    return {
+        "train": {
+            "batch_size": settings.batch_size,
+            "seed": settings.seed,
+            "optimiser": settings.optimiser,
+            "objective": settings.objective,
+            "snapshots": settings.snapshot_every_images > 0,
+        },
+        "stage": config,
+        "data": {
+            "images": len(images.source),
+            "crop_px": images.crop_px,
+            "flip": images.flip,
+            "generated_fraction": 0.0 if pool is None else pool.fraction,
+            "generated_images": 0 if pool is None else len(pool.indices),
+        },
+    }
 
 
 def check_same_run(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The training loop of one stage, on accelerate.
 
-Running it again in the same folder goes on from the newest checkpoint.
+Run again in the same folder, it resumes from the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -42,9 +41,10 @@ from cascade.training.processes import (
     make_accelerator,
     together,
 )
-from cascade.training.run_folder import RunLock, check_same_run
+from cascade.training.run_folder import RunLock, check_same_run, run_identity
 from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import asks_for_sharding, full, shard
+from cascade.training.stopping import stop_on_signal
 from cascade.training.watch import Watch
 
 LOG_EVERY_STEPS = 10
@@ -57,15 +57,16 @@ class Trainer:
     Args:
         stage: the stage to train; its weights are changed.
         images: the training images.
-        out: folder of the run: checkpoints, samples, log and the finished stage.
-        settings: of the run.
-        report: called with each line of the log of training, and the `total` of images.
+        out: folder of the run, for checkpoints, samples, log and the trained stage.
+        settings: settings of the run.
+        report: called with each line of the training log, and the `total` number of images.
 
     Raises:
         OutputError: if the folder cannot be written.
-        WeightsError: if it holds checkpoints of another stage, or none that is whole.
-        CascadeError: if the run in it began with other settings, a tracker is not installed, or
-            several processes do not find the same.
+        WeightsError: if the stage could not be loaded again after training, or the folder contains
+            checkpoints of another stage, or only incomplete ones.
+        CascadeError: if the run in the folder began with other settings, a tracker is not
+            installed, or the processes of the run found different images or checkpoints.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         with told_in_one_line(settings), together():
             stage.check_settings(stage.sampling)
-            stage.config()  # it raises if the stage could not be loaded again
+            stage.config()  # raises if the stage could not be loaded again
             objective = make_objective(settings.objective)
             objective.check(stage)
             self._check_share()
@@ -93,17 +94,17 @@ class Trainer:
             check_writable_folder(out)
             self.watch = Watch(out, settings, self.accelerator, report)
             self.lock = RunLock(out) if self.accelerator.is_main_process else None
-        with told_in_one_line(settings), together():  # the lock mended what others read now
+        with told_in_one_line(settings), together():  # the lock removed leftovers before
             self.averaged = self._make_averaged(stage)
             learner = self._prepare_learner(stage, objective)
             self.state = self._begin_or_resume(stage)
             self.broken = BrokenImages(len(images.source), images.max_broken_share)
             self.broken.add(self.state.broken)
-        found = {
+        counts = {
             "images": len(images.source),
             "images seen in the newest checkpoint": self.state.images_seen,
         }
-        check_same(self.accelerator, found)
+        check_same(self.accelerator, counts)
         copied = self.accelerator.num_processes > 1 and not self.sharded
         self.model: nn.Module = self.accelerator.prepare_model(learner) if copied else learner
         self._last_log_s, self._last_log_images = time.monotonic(), self.state.images_seen
@@ -117,14 +118,14 @@ class Trainer:
             )
 
     def _make_averaged(self, stage: Stage) -> Stage:
-        """A whole stage that takes averaged weights; where it is sharded, devices have no room."""
+        """A whole stage for averaged weights; if sharded, not on a device, which has no room."""
         device = self.accelerator.device
         if self.sharded:
             device = "cpu" if self.accelerator.is_main_process else "meta"
         return copy.deepcopy(stage).to(device).eval().requires_grad_(False)
 
     def _prepare_learner(self, stage: Stage, objective: Objective) -> Learner:
-        """Stage and objective on their devices, ready to be wrapped."""
+        """Put stage and objective on this process's device, as one module that DDP can wrap."""
         device, processes = self.accelerator.device, self.accelerator.num_processes
         learner = Learner(stage, objective)
         if self.sharded:
@@ -152,7 +153,7 @@ class Trainer:
         )
         if checkpoint is not None:
             restore(state, checkpoint)
-            check_same_run(self.out, checkpoint.values["about"], self._about(stage))
+            check_same_run(self.out, checkpoint.values["about"], self._identity(stage))
         self.watch.rewind(state.images_seen)
         return state
 
@@ -160,30 +161,34 @@ class Trainer:
         """Train to the end, or until SIGTERM or Ctrl-C, after which a checkpoint is written.
 
         Returns:
-            The stage with averaged weights; of a sharded one, other processes than the main one get
-            it without weights, on the device `meta`.
+            The stage with averaged weights. If it is sharded, only the main process gets weights;
+            in others they are on the device `meta`.
 
         Raises:
             CascadeError: if too many steps in a row are not finite, images cannot be read, or
-                memory is short.
-            OutputError: if something cannot be written; what was saved before stays.
+                memory runs out.
+            OutputError: if a file cannot be written; earlier checkpoints stay.
         """
         self._last_log_s = time.monotonic()
-        with told_in_one_line(self.settings), ExitStack() as stack, self._stop_on_signal():
+        with (
+            told_in_one_line(self.settings),
+            ExitStack() as stack,
+            stop_on_signal(self._request_stop),
+        ):
             with together():
                 stack.enter_context(self.watch.watching(self.state, self.images))
             for batch in self._batches():
                 stopping = self._step(batch)
                 if self._crossed(self.settings.snapshot_every_images):
-                    self._save_snapshots()  # before any checkpoint that goes on from here
-                if stopping:  # before samples: who asked for it may not wait
+                    self._save_snapshots()  # before a checkpoint, which would never return to them
+                if stopping:  # before samples: a scheduler may not wait
                     self._save()
                 if self._crossed(self.settings.sample_every_images):
                     self._draw_samples()
                 if stopping:
                     break
                 if self._crossed(self.settings.checkpoint_every_images):
-                    self._save()  # last, so that a run that is killed before does it all again
+                    self._save()  # last, so that a run killed before repeats all of the above
             stage = self._finish()
         if self.lock is not None:
             self.lock.release()
@@ -204,54 +209,54 @@ class Trainer:
                 with together():
                     self._count_broken(broken)
                 yield batch
-        except (DataError, OtherProcessError):  # what was trained until then is kept
+        except (DataError, OtherProcessError):  # keep the training so far
             if self.state.steps:
                 self._save()
             raise
 
     def _count_broken(self, reasons: Sequence[str]) -> None:
-        """Name images that are broken once each; too many of them end the run."""
+        """Log each broken image once; too many of them end the run."""
         for reason in dict.fromkeys(reasons):
             if reason not in self.broken.names and self.accelerator.is_main_process:
-                logger.warning("left out a broken image: %s", reason)
+                logger.warning("skipping a broken image: %s", reason)
         self.broken.add(reasons)
         self.state.broken = self.broken.names
 
     # ---- one step -------------------------------------------------------------------------------
 
     def _step(self, batch: Batch) -> bool:
-        """Learn from one batch; returns whether the run should end."""
+        """Train on one batch; returns whether the run should end."""
         factor = set_learning_rate(self.state.optimisers, self.state.images_seen, self.settings)
         loss = self._accumulate_gradients(batch)
         norm = clip_gradients(list(self.state.stage.parameters()), self.settings.gradient_clip)
         finite = math.isfinite(loss) and math.isfinite(norm)
         share = loss / self.accelerator.num_processes
-        all_say = agree(self.accelerator, StepVote(share, not finite, self.stop_requested))
+        votes = agree(self.accelerator, StepVote(share, not finite, self.stop_requested))
         self.state.images_seen += self.settings.batch_size
-        if all_say.bad:
+        if votes.bad:
             with together():
                 self._skip_step()
         else:
             self._take_step()
-        self._log_now_and_then(all_say.loss, norm, factor)
+        self._log_now_and_then(votes.loss, norm, factor)
         alone = self.accelerator.num_processes == 1
-        return self.stop_requested if alone else all_say.stop > 0
+        return self.stop_requested if alone else votes.stop > 0
 
     def _accumulate_gradients(self, batch: Batch) -> float:
-        """Every part of the batch counts by its share, whatever its size."""
+        """Sum the gradients of the parts of a batch, each weighted by its number of images."""
         total = torch.zeros((), device=self.accelerator.device)
         parts = batch.parts(self.settings.accumulation_steps)
         for number, part in enumerate(parts, start=1):
             with self._synchronised(last=number == len(parts)):
                 with autocast(self.accelerator.device, self.settings.precision):
                     loss = self.model(part.to(self.accelerator.device)).sum() / len(batch)
-                loss.backward()  # accelerate's own would divide by its own setting
+                loss.backward()  # accelerate's own divides by its own setting
             total += loss.detach()
         return float(total)
 
     @contextmanager
     def _synchronised(self, *, last: bool) -> Iterator[None]:
-        """Processes exchange gradients once a step, sharded ones at once: they have no room."""
+        """Exchange gradients once a step; if sharded, after each part, for lack of memory."""
         if last or self.sharded:
             yield
         else:
@@ -274,7 +279,7 @@ class Trainer:
         state.bad_steps_in_a_row = 0
 
     def _skip_step(self) -> None:
-        """Leave out a step that is not finite; too many in a row end the run."""
+        """Skip a step that is not finite; too many in a row end the run."""
         state = self.state
         for optimiser in state.optimisers:
             optimiser.zero_grad(set_to_none=True)
@@ -321,9 +326,9 @@ class Trainer:
     # ---- samples, checkpoints, end --------------------------------------------------------------
 
     def _with_weights(self, values: list[Tensor]) -> Stage:
-        """The stage for sampling and saving, with other weights than those in training.
+        """The stage for sampling and saving, with averaged weights.
 
-        All processes must come here; if sharded, it is the main one that has the weights.
+        All processes must call it; if sharded, only the main one gets the weights.
         """
         with torch.no_grad():
             for parameter, value in zip(self.averaged.parameters(), values, strict=True):
@@ -350,34 +355,15 @@ class Trainer:
     def _stored_widths(self) -> tuple[float, ...]:
         return STORED_WIDTHS if self.settings.snapshot_every_images > 0 else ()
 
-    def _about(self, of: Stage) -> dict[str, Any]:
-        """What a resumed run must agree with: it would not be the same run otherwise."""
-        stage, pool = of.config(), self.images.generated
-        stage.pop("sampling")
-        return {
-            "train": {
-                "batch_size": self.settings.batch_size,
-                "seed": self.settings.seed,
-                "optimiser": self.settings.optimiser,
-                "objective": self.settings.objective,
-                "snapshots": bool(self._stored_widths()),
-            },
-            "stage": stage,
-            "data": {
-                "images": len(self.images.source),
-                "crop_px": self.images.crop_px,
-                "flip": self.images.flip,
-                "generated_fraction": 0.0 if pool is None else pool.fraction,
-                "generated_images": 0 if pool is None else len(pool.indices),
-            },
-        }
+    def _identity(self, stage: Stage) -> dict[str, Any]:
+        return run_identity(self.settings, stage, self.images)
 
     def _save(self) -> None:
         save_checkpoint(
             self.state,
             self.out / "checkpoints",
             keep=self.settings.keep_checkpoints,
-            about=self._about(self.state.stage),
+            about=self._identity(self.state.stage),
             main=self.accelerator.is_main_process,
         )
 
@@ -388,25 +374,7 @@ class Trainer:
                 stage.save_pretrained(self.out / "stage")
         return stage
 
-    @contextmanager
-    def _stop_on_signal(self) -> Iterator[None]:
-        """SIGTERM and the first Ctrl-C end the run after the step that is under way."""
-
-        def request_stop(number, frame) -> None:
-            if self.stop_requested and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.stop_requested = True
-
-        try:
-            previous = {
-                number: signal.signal(number, request_stop)
-                for number in (signal.SIGTERM, signal.SIGINT)
-            }
-        except ValueError:  # not in the main thread, where signals cannot be handled
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    def _request_stop(self) -> bool:
+        """Ask for the end after this step; returns whether that was asked before."""
+        before, self.stop_requested = self.stop_requested, True
+        return before

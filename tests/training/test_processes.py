@@ -304,7 +304,7 @@ def test_broken_images_of_all_processes_count_in_the_order_of_one(server, pictur
     assert len(recorded("one")) > ALWAYS_ALLOWED_IMAGES
     assert recorded("two") == recorded("one")
     for lines in named:
-        assert sum("left out a broken image" in line for line in lines) == len(recorded("one"))
+        assert sum("skipping a broken image" in line for line in lines) == len(recorded("one"))
     ends = [train(out, processes, 0.1, 1)[-1] for out, processes in (("three", 1), ("four", 2))]
     assert ends[0] == ends[1]
     assert ends[0].startswith(f"cascade: {len(recorded('one'))} of 18 images are broken")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import CascadeError, DataError, OutputError
+from cascade.errors import CascadeError, ContractError, DataError, OutputError
 from cascade.imaging.reading import read_image
 from cascade.recipe.reading import load_stage_recipe
 from cascade.resizing import quantise
@@ -19,6 +19,7 @@ from cascade.stage_kinds import load_stage
 from cascade.training import trainer as trainer_module
 from cascade.training.checkpoint import checkpoints
 from cascade.training.objectives.denoising import Denoising
+from cascade.training.objectives.table import OBJECTIVES
 from cascade.training.trainer import Trainer
 
 
@@ -192,10 +193,22 @@ def test_what_a_resumed_run_does_otherwise_is_told(make_trainer, tmp_path, caplo
     caplog.set_level("INFO")
     make_trainer(tmp_path, "train.images=32").run()
     make_trainer(tmp_path, "train.images=64", "sampling.steps=3")
-    told = [record.getMessage() for record in caplog.records if "going on" in record.message]
-    assert told[0].startswith("going on with sampling.steps=3, which was ")
-    assert told[1] == "going on with train.images=64, which was 32."
-    assert len(told) == 2
+    lines = [each.getMessage() for each in caplog.records if "resuming with" in each.message]
+    assert lines[0].startswith("resuming with sampling.steps=3, which was ")
+    assert lines[1] == "resuming with train.images=64, which was 32."
+    assert len(lines) == 2
+
+
+def test_an_objective_that_does_not_exist_is_refused_with_the_nearest(make_trainer, tmp_path):
+    with pytest.raises(ContractError, match="'denoise': did you mean 'denoising'"):
+        make_trainer(tmp_path, "train.objective=denoise")
+
+
+def test_a_run_does_not_go_on_with_another_objective(make_trainer, tmp_path, monkeypatch):
+    make_trainer(tmp_path, "train.images=32").run()
+    monkeypatch.setitem(OBJECTIVES, "other", Denoising)
+    with pytest.raises(CascadeError, match=r"train\.objective=denoising \(now other\)"):
+        make_trainer(tmp_path, "train.objective=other")
 
 
 def test_a_picture_that_breaks_during_a_run_ends_it_but_loses_nothing(
@@ -233,7 +246,7 @@ def test_a_broken_picture_is_left_out_named_and_remembered(
     trainer = make_trainer(tmp_path / "run", path, report=stop)
     trainer.run()
     (told,) = [r.getMessage() for r in caplog.records if "broken" in r.getMessage()]
-    assert told.startswith("left out a broken image: ")
+    assert told.startswith("skipping a broken image: ")
     assert "3.png: not a readable image" in told
     again = make_trainer(tmp_path / "run", path)
     assert again.state.images_seen == 160
