@@ -64,7 +64,7 @@ def test_the_whole_pipeline_is_what_it_makes_beside_the_held_out_pictures(
     assert evaluation.whole.seconds_per_image > 0
 
 
-def test_a_stage_alone_is_given_held_out_pictures_made_small_by_its_contract(
+def test_a_stage_alone_gets_held_out_pictures_downscaled_as_its_contract_says(
     cascade, held_out, measure, extractor
 ):
     evaluation = measure(cascade, held_out, num_images=16)
@@ -208,7 +208,7 @@ def test_enlarging_is_measured_as_a_user_gets_it(
     assert evaluation.measured[0].score("PD-EffLite0 between two seeds") is None
 
 
-def test_a_stage_that_mends_is_given_damaged_pictures(
+def test_a_stage_that_restores_gets_degraded_pictures(
     upsampler, held_out, measure, lite_of_random_weights
 ):
     damage = Degradation(probability=1, noise=(20.0, 30.0))
