@@ -145,7 +145,7 @@ class _Runs:
 def test_no_file_of_weights_is_unpickled(tmp_path, capsys):
     pytest.importorskip("torch_fidelity")
     torch.save({"weights": _Runs()}, tmp_path / "weights.pth")
-    with pytest.raises(WeightsError, match="the weights of Inception cannot be had"):
+    with pytest.raises(WeightsError, match="the weights of Inception cannot be loaded"):
         find_extractor("inception", tmp_path / "weights.pth")
     assert "unpickled" not in capsys.readouterr().out
 
