@@ -46,19 +46,23 @@ from side_by_side import (
 from torch import Tensor
 from trainees import Clock, DenoisingDiffusionPytorch, ImagenPytorch, Ours, Peer, Trainee
 
-from cascade.resizing import quantise, resize
 from cascade.contract import Contract
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
 from cascade.devices import best_device
 from cascade.errors import CascadeError
-from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
-from cascade.evaluation.features import EXTRACTORS, FeatureExtractor, find_extractor
-from cascade.evaluation.metrics import frechet_distance
+from cascade.evaluation.extractors import EXTRACTORS, find_extractor
+from cascade.evaluation.features import FeatureExtractor
+from cascade.evaluation.set_distances import (
+    frechet_distance,
+    frechet_estimate,
+    kernel_estimate,
+)
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe
+from cascade.resizing import quantise, resize
 from cascade.saving.atomic import atomic_file
 
 OURS, IMAGEN, DENOISING = "ours", "imagen-pytorch", "denoising-diffusion-pytorch"
