@@ -31,7 +31,9 @@ def evaluate(
     seed: measuring.Seed = 0,
     report: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="JSON file to write.")] = None,
-    card: Annotated[bool, typer.Option("--card", help="Write figures into the model card.")] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write figures into the model card.")
+    ] = False,
     extractor: measuring.Extractor = "lite0",
     extractor_path: measuring.ExtractorPath = None,
     lpips: Annotated[

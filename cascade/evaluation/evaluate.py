@@ -74,7 +74,7 @@ def evaluate(
         WeightsError: if weights cannot be loaded, or give values that are not finite.
     """
     task = task_of(pipeline.stages.contracts)
-    _check_rgb(pipeline)
+    check_measurable(pipeline)
     vocabulary = None if isinstance(task, PairedTask) else pipeline.labels
     held_out = RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir)
     training = _training_pictures(train, cache_dir)
@@ -144,7 +144,12 @@ def _measure(
     return SetMeasurer(**options, training=training).measure()
 
 
-def _check_rgb(pipeline: CascadePipeline) -> None:
+def check_measurable(pipeline: CascadePipeline) -> None:
+    """Check that metrics can see what every stage gives.
+
+    Raises:
+        ContractError: if a stage gives something else than RGB images.
+    """
     for name, stage in pipeline.stages.items():
         if stage.space.channels != CHANNELS or stage.space.kind != "pixels":
             raise ContractError(
