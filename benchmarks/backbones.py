@@ -26,6 +26,7 @@ from cascade.building.training import build_trainer
 from cascade.data.sources import open_source
 from cascade.diffusion.noise import derive_seed
 from cascade.evaluation.features import extract_features
+from cascade.evaluation.set_distances import frechet_distance
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import load_efficientnet
 from cascade.recipe.finding import find_recipe

@@ -26,13 +26,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from cascade.evaluation.metrics import colourfulness, kernel_distance, psnr
+from cascade.evaluation.metrics import colourfulness, psnr
 from photos import Method, load_stages, read_crops, run
 from torch import Tensor
 
 from cascade.conditioning.luminance import impose_luminance, luminance
 from cascade.errors import CascadeError
 from cascade.evaluation.features import extract_features
+from cascade.evaluation.image_metrics import colourfulness, psnr
+from cascade.evaluation.set_distances import kernel_estimate
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.resizing import quantise
@@ -124,12 +126,13 @@ def measure(
     extractor: EfficientNetLite, results: Tensor, truth: Tensor, features: Tensor
 ) -> dict[str, float]:
     """The figures of one method; `features` are those of the truth."""
-    kid = kernel_distance(extract_features(extractor, results), features)
+    kid = kernel_estimate(extract_features(extractor, results), features)
     wanted = float(colourfulness(truth).mean())
     reached = float(colourfulness(results).mean())
     return {
-        "KID x1000": kid.mean,
-        "KID x1000 std": kid.std,
+        "KID x1000": kid.value,
+        "KID x1000 low": kid.low,
+        "KID x1000 high": kid.high,
         "colourful": reached,
         "share": reached / wanted,
         "PSNR dB": float(psnr(results, truth).mean()),

@@ -53,7 +53,13 @@ from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
 from cascade.devices import best_device
 from cascade.errors import CascadeError
-from cascade.evaluation.features import EXTRACTORS, FeatureExtractor, find_extractor
+from cascade.evaluation.extractors import EXTRACTORS, find_extractor
+from cascade.evaluation.features import FeatureExtractor
+from cascade.evaluation.set_distances import (
+    frechet_distance,
+    frechet_estimate,
+    kernel_estimate,
+)
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe

@@ -32,25 +32,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from cascade.evaluation.metrics import (
-    kernel_distance,
-    low_res_error,
-    perceptual_distance,
-    psnr,
-    ssim,
-)
 from torch import Tensor
 
 from cascade import Stage, open_source
 from cascade.building.pipelines import find_stage
 from cascade.errors import CascadeError, DataError, WeightsError
 from cascade.evaluation.features import extract_features
+from cascade.evaluation.image_metrics import psnr, ssim
+from cascade.evaluation.perceptual_distances import perceptual_distance
+from cascade.evaluation.set_distances import kernel_estimate
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import quantise, resize
 from cascade.restoration.upscaling import Upscaling, upscale_image
+from cascade.tasks.enlarging import low_res_error
 
 SCALE = 4
 COLUMNS = ("PSNR dB", "SSIM", "PD", "KID x1000", "LR", "s/image")
@@ -233,13 +230,14 @@ def measure(
     extractor: EfficientNetLite, results: Tensor, truth: Tensor, low_res: Tensor, features: Tensor
 ) -> dict[str, float]:
     """The figures of one method; `features` are those of the truth."""
-    kid = kernel_distance(extract_features(extractor, results), features)
+    kid = kernel_estimate(extract_features(extractor, results), features)
     return {
         "PSNR dB": float(psnr(results, truth).mean()),
         "SSIM": float(ssim(results, truth).mean()),
         "PD": float(perceptual_distance(extractor, results, truth).mean()),
-        "KID x1000": kid.mean,
-        "KID x1000 std": kid.std,
+        "KID x1000": kid.value,
+        "KID x1000 low": kid.low,
+        "KID x1000 high": kid.high,
         "LR": float(low_res_error(results, low_res).mean()),
     }
 

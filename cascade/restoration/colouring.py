@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.conditioning.luminance import Luminance, impose_luminance, luminance
+from cascade.conditioning.luminance import impose_luminance, luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
@@ -69,7 +69,8 @@ def colouriser_of(stages: Sequence[Stage]) -> Stage:
         ContractError: if there is none.
     """
     for stage in stages:
-        if stage.contract.condition(Luminance.name) is not None:
+        images = stage.contract.image_spaces
+        if stage.space.channels == 3 and any(image.channels == 1 for image in images):
             return stage
     raise ContractError("this pipeline has no stage that takes grey; it cannot colour pictures.")
 

@@ -15,6 +15,8 @@ from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.data.sources import open_source
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError, WeightsError
 from cascade.evaluation.card import write_results
@@ -421,6 +423,23 @@ def test_options_for_another_kind_of_pipeline_are_refused(
         measure(cascade, held_out, lpips=True)
     with pytest.raises(ContractError, match="leave train out"):
         measure(CascadePipeline.from_stages({"up": upsampler}), held_out, train=held_out)
+
+
+def test_images_that_are_not_rgb_are_refused(held_out, measure):
+    stage = DiffusionStage.build(
+        Contract(Space(size_px=16, channels=5)),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8, 16), "blocks": 1},
+    )
+    with pytest.raises(ContractError, match="stage 'bands' gives pixels with 5 channels"):
+        measure(CascadePipeline.from_stages({"bands": stage}), held_out)
+
+
+def test_stages_may_be_rectangular(base_stage, relabelled, held_out, measure):
+    wide = _resized(relabelled(base_stage, FIELDS), (16, 32))
+    evaluation = measure(CascadePipeline.from_stages({"wide": wide}), held_out, num_images=6)
+    assert evaluation.whole.size_px == 32
+    assert evaluation.sheets[0].image.size == (6 * 34 - 2, 16)
 
 
 def test_a_source_and_a_folder_give_the_same(base_stage, relabelled, held_out, measure):
