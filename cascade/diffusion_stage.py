@@ -125,7 +125,7 @@ class DiffusionStage(Stage):
     def with_sampling(self, settings: SamplingSettings) -> DiffusionStage:
         self.check_settings(settings)
         other = copy.copy(self)
-        other._modules = dict(self._modules)  # or a part exchanged in one would be in both
+        other._modules = dict(self._modules)  # so that a new network for one is not for both
         other._sampling = settings
         return other
 
