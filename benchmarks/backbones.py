@@ -19,13 +19,13 @@ from tempfile import TemporaryDirectory
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from cascade.evaluation.metrics import frechet_distance
 from emoji_card import read_all
 
 from cascade.building.training import build_trainer
 from cascade.data.sources import open_source
 from cascade.diffusion.noise import derive_seed
 from cascade.evaluation.features import extract_features
-from cascade.evaluation.metrics import frechet_distance
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import load_efficientnet
 from cascade.recipe.finding import find_recipe

@@ -26,13 +26,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from cascade.evaluation.metrics import colourfulness, kernel_distance, psnr
 from photos import Method, load_stages, read_crops, run
 from torch import Tensor
 
 from cascade.conditioning.luminance import impose_luminance, luminance
 from cascade.errors import CascadeError
 from cascade.evaluation.features import extract_features
-from cascade.evaluation.metrics import colourfulness, kernel_distance, psnr
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.resizing import quantise

@@ -35,6 +35,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
+from cascade.evaluation.metrics import frechet_distance
 from side_by_side import (
     ProcessFailedError,
     count_gflop,
@@ -51,9 +53,7 @@ from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
 from cascade.devices import best_device
 from cascade.errors import CascadeError
-from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
 from cascade.evaluation.features import EXTRACTORS, FeatureExtractor, find_extractor
-from cascade.evaluation.metrics import frechet_distance
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe

@@ -32,12 +32,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-from cascade import Stage, open_source
-from cascade.building.pipelines import find_stage
-from cascade.errors import CascadeError, DataError, WeightsError
-from cascade.evaluation.features import extract_features
 from cascade.evaluation.metrics import (
     kernel_distance,
     low_res_error,
@@ -45,6 +39,12 @@ from cascade.evaluation.metrics import (
     psnr,
     ssim,
 )
+from torch import Tensor
+
+from cascade import Stage, open_source
+from cascade.building.pipelines import find_stage
+from cascade.errors import CascadeError, DataError, WeightsError
+from cascade.evaluation.features import extract_features
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet

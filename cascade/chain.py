@@ -13,7 +13,7 @@ from torch import nn
 
 from cascade.contract import Contract
 from cascade.errors import ContractError, WeightsError, nearest
-from cascade.sampling.settings import Overrides
+from cascade.sampling.settings import ALL, Overrides
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.components import read_json
 from cascade.stage import Stage
@@ -40,6 +40,8 @@ class StageChain(ModelMixin):
         for name, stage in stages.items():
             if not name.isidentifier():
                 raise ContractError(f"stage name {name!r} must be a word such as 'upsampler'.")
+            if name == ALL:
+                raise ContractError(f"stage name {name!r} stands for every stage; use another.")
             if previous is not None:
                 stage.contract.check_follows(
                     previous[1].contract, name=name, previous_name=previous[0]
@@ -105,7 +107,10 @@ class StageChain(ModelMixin):
         for name, stage in self.items():
             values = overrides.of(name)
             if not stage.contract.needs_image:
-                values = {key: v for key, v in values.items() if key not in IMAGE_SETTINGS}
+                for setting in IMAGE_SETTINGS:
+                    if setting in overrides.values.get(name, {}):
+                        raise ContractError(f"{setting}: stage {name!r} takes no image.")
+                    values.pop(setting, None)
             changed[name] = stage.with_sampling(stage.sampling.changed(**values))
         return StageChain(changed)
 

@@ -176,7 +176,9 @@ class Contract:
             ContractError: if a condition's `augmentation_range` does not hold it.
         """
         for condition in self.conditions:
-            low, high = condition.augmentation_range or (level, level)
+            if condition.augmentation_range is None:
+                continue
+            low, high = condition.augmentation_range
             if not low <= level <= high:
                 raise ContractError(
                     f"augmentation level must be in [{low}, {high}], as in training; got {level}."
@@ -216,7 +218,14 @@ class Contract:
         Raises:
             ContractError: if they do not describe a contract.
         """
-        return cls(Space(**values["space"]), read_conditions(values["conditions"]))
+        unknown = set(values) - {"space", "conditions"}
+        if unknown:
+            raise ContractError(f"a contract holds space and conditions, not {min(unknown)!r}.")
+        try:
+            space, conditions = Space(**values["space"]), read_conditions(values["conditions"])
+        except (TypeError, LookupError, AttributeError) as error:
+            raise ContractError(f"these values do not describe a contract: {error}.") from error
+        return cls(space, conditions)
 
 
 def _text(value: Any) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cascade.devices import find_device
 from cascade.diffusion.noise import make_seeds
 from cascade.imaging.writing import contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput, CascadePipeline
+from cascade.sampling.settings import Overrides
 from cascade.saving.atomic import check_writable_folder
 
 PICTURES_AT_A_TIME = 16  # written before the next are begun
@@ -25,88 +25,105 @@ class Generation:
     """What to generate; see `CascadePipeline.__call__`.
 
     Attributes:
-        classes: such as `cat-face,noto`; several take turns over the images.
-        device: to compute on; None for the best that is there.
+        num_images: how many pictures.
+        seed: of the first picture, the others count up from it; None to draw one.
+        classes: such as `cat-face,noto`; several take turns over the pictures.
+        overrides: changes of the stages' sampling settings.
+        batch_size: pictures at a time; None for as many as `CascadePipeline` takes by default.
+        keep_intermediates: whether to write the pictures of the earlier stages too.
     """
 
     num_images: int = 1
     seed: int | None = None
     classes: Sequence[str] = ()
-    steps: Any = None
-    sampler: Any = None
-    guidance: Any = None
-    augmentation_level: float | None = None
+    overrides: Overrides = field(default_factory=Overrides)
     batch_size: int | None = None
-    device: str | None = None
     keep_intermediates: bool = False
 
 
 def generate_files(
-    name: str, out: Path, wanted: Generation, *, callback: Callable[..., None] | None = None
+    pipeline: CascadePipeline,
+    out: Path,
+    generation: Generation,
+    *,
+    name: str,
+    callback: Callable[..., None] | None = None,
 ) -> list[Path]:
     """Generate pictures into a folder: numbered PNGs and `grid.png`.
 
-    Numbers go on after those that are already there, so that nothing is overwritten.
+    Numbers continue after those of the files in the folder, so nothing is overwritten.
+
+    Args:
+        pipeline: on the device that computes.
+        out: folder of the pictures; it is created if it does not exist.
+        generation: what to generate.
+        name: of the pipeline, which the PNGs record.
+        callback: called after every step, as `callback_on_step_end` of the pipeline.
 
     Returns:
         The numbered files.
 
     Raises:
-        CascadeError: if the pipeline, the settings or the folder do not do.
+        CascadeError: if the settings do not fit the pipeline or the folder cannot be written.
     """
-    device = find_device(wanted.device)
-    pipeline = CascadePipeline.from_pretrained(name)
     check_writable_folder(out)
-    pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
-    numbers = _free_numbers(out, wanted.num_images)
-    seeds = make_seeds(wanted.num_images, wanted.seed, None)
-    shown: list[Tensor] = []
+    numbers = _free_numbers(out, generation.num_images)
+    seeds = make_seeds(generation.num_images, generation.seed, None)
+    in_grid: list[Tensor] = []
     files: list[Path] = []
-    for first in range(0, wanted.num_images, PICTURES_AT_A_TIME):
-        part = range(first, min(first + PICTURES_AT_A_TIME, wanted.num_images))
-        result = pipeline(
-            len(part),
-            seeds=[seeds[i] for i in part],
-            labels=[wanted.classes[i % len(wanted.classes)] for i in part]
-            if wanted.classes
-            else None,
-            steps=wanted.steps,
-            sampler=wanted.sampler,
-            guidance=wanted.guidance,
-            augmentation_level=wanted.augmentation_level,
-            batch_size=wanted.batch_size,
-            keep_intermediates=wanted.keep_intermediates,
-            callback_on_step_end=callback,
-            output_type="pt",
-        )
-        assert isinstance(result, CascadeOutput)
+    for first in range(0, generation.num_images, PICTURES_AT_A_TIME):
+        part = range(first, min(first + PICTURES_AT_A_TIME, generation.num_images))
+        result = _generate(pipeline, generation, [seeds[i] for i in part], part, callback)
         files += _write_pictures(result, [out / f"{numbers[i]:05d}.png" for i in part], name)
-        shown += list(result.images[: MOST_IN_GRID - len(shown)])
-    save_png(
-        contact_sheet(torch.stack(shown)), out / "grid.png", {"pipeline": name, "seeds": seeds}
-    )
+        in_grid += list(result.images[: MOST_IN_GRID - len(in_grid)])
+    grid = contact_sheet(torch.stack(in_grid))
+    save_png(grid, out / "grid.png", {"pipeline": name, "seeds": seeds})
     return files
 
 
+def _generate(
+    pipeline: CascadePipeline,
+    generation: Generation,
+    seeds: list[int],
+    places: range,
+    callback: Callable[..., None] | None,
+) -> CascadeOutput:
+    """The pictures at some places of all that are generated."""
+    classes = generation.classes
+    result = pipeline(
+        len(seeds),
+        seeds=seeds,
+        labels=[classes[i % len(classes)] for i in places] if classes else None,
+        overrides=generation.overrides,
+        batch_size=generation.batch_size,
+        keep_intermediates=generation.keep_intermediates,
+        callback_on_step_end=callback,
+        output_type="pt",
+    )
+    assert isinstance(result, CascadeOutput)
+    return result
+
+
 def _free_numbers(out: Path, count: int) -> range:
-    """The numbers after those of the pictures that are there."""
-    taken = [int(path.stem) for path in out.glob("*.png") if path.stem.isdecimal()]
-    first = max(taken, default=-1) + 1
+    """The numbers after those of the pictures in the folder."""
+    used = [int(path.stem) for path in out.glob("*.png") if path.stem.isdecimal()]
+    first = max(used, default=-1) + 1
     return range(first, first + count)
 
 
 def _write_pictures(result: CascadeOutput, files: list[Path], name: str) -> list[Path]:
-    described = [
+    """Write the pictures of every stage that was kept, each with how it was generated."""
+    records = [
         {"pipeline": name, "seed": seed, "labels": labels, "stages": result.settings}
         for seed, labels in zip(result.seeds, result.labels, strict=True)
     ]
-    _write_each(result.images, files, described)
+    _write_each(result.images, files, records)
     for stage, images in result.intermediates.items():
-        _write_each(images, [file.with_suffix(f".{stage}.png") for file in files], described)
+        _write_each(images, [file.with_suffix(f".{stage}.png") for file in files], records)
     return files
 
 
-def _write_each(images: Tensor, files: list[Path], described: list[dict[str, Any]]) -> None:
-    for image, file, text in zip(to_pil(images), files, described, strict=True):
-        save_png(image, file, text)
+def _write_each(images: Tensor, files: list[Path], records: list[dict[str, Any]]) -> None:
+    for image, file, record in zip(to_pil(images), files, records, strict=True):
+        save_png(image, file, record)

@@ -172,6 +172,7 @@ class CascadePipeline(DiffusionPipeline):
         seeds = make_seeds(num_images if given is None else len(given), seed, seeds)
         first = self._first_stage(given, options_of_call.start_at)
         run = self.stages.from_stage(first)
+        options_of_call.overrides.check(self.stages.names)
         overrides = Overrides.per_stage(self.stages.names, run.names, **settings)
         run = run.with_sampling(options_of_call.overrides.within(run.names).with_later(overrides))
         values = {**options_of_call.inputs, "labels": labels, "image": given}

@@ -19,8 +19,8 @@ def resize(images: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Te
     Args:
         images: (B, C, h, w) in [-1, 1].
         size_px: height and width of the result.
-        kernel: `area` averages exactly when it shrinks by a whole factor and repeats pixels when it
-            enlarges.
+        kernel: `area` averages whole blocks when it downscales by a whole factor, and repeats
+            pixels when it upscales.
 
     Returns:
         (B, C, *size_px), clamped to [-1, 1] because bicubic overshoots.
@@ -35,6 +35,12 @@ def resize(images: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Te
 
 
 def quantise(images: Tensor, levels: int = 256) -> Tensor:
-    """Round images in [-1, 1] to evenly spaced values, 256 as in an 8-bit file by default."""
+    """Round images to evenly spaced values from -1 to 1.
+
+    Args:
+        images: any shape; values outside [-1, 1] are clamped.
+        levels: number of values, at least 2; 256 gives those of an 8-bit file.
+    """
+
     half = (levels - 1) / 2
     return ((images.clamp(-1, 1) + 1) * half).round() / half - 1

@@ -1,4 +1,7 @@
-"""Space: what the images of a stage are: pixels or latents, their size, and what a number means."""
+"""Space: what the images of a stage are: pixels or latents, their size, and what a number means.
+
+Shapes: B images, C channels, H and W pixels.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,15 @@ Size = tuple[int, int]  # height and width in pixels
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The images that one stage gives and the next one takes. Tensors hold them in [-1, 1].
+    """The images that one stage produces and the next one takes. Tensors hold them in [-1, 1].
 
     Attributes:
         size_px: height and width in pixels; one number stands for a square.
-        channels: of an image.
+        channels: number C of channels of an image, at least 1.
         kind: `pixels`, or `latents` of an autoencoder.
         range: the numbers that -1 and 1 stand for, such as (0, 255) for 8-bit files.
-        unit: of those numbers, such as `HU`; empty for none.
-        resize_kernel: the kernel that brought training images to this size.
+        unit: unit of the numbers in `range`, such as `HU`; empty for none.
+        resize_kernel: the kernel that resizes training images to this size.
 
     Raises:
         ContractError: if a value is out of range.
@@ -45,8 +48,8 @@ class Space:
         object.__setattr__(self, "range", (float(low), float(high)))
         if min(pair) < 1 or self.channels < 1:
             raise ContractError(
-                f"an image has at least 1 px a side and 1 channel, got {pair[1]}x{pair[0]} px "
-                f"and {self.channels} channels."
+                f"an image must have at least 1 px a side and 1 channel, got {pair[1]}x{pair[0]} "
+                f"px and {self.channels} channels."
             )
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ContractError(
@@ -76,28 +79,28 @@ class Space:
         return round(self.range[1] - self.range[0]) + 1
 
     def resized(self, size_px: Size | int, *, channels: int | None = None) -> Space:
-        """The same space at another size, and with other channels if they are given."""
+        """The same space at another size, and with another number of channels unless it is None."""
         return replace(self, size_px=size_px, channels=channels or self.channels)
 
     def to_unit(self, values: Tensor) -> Tensor:
-        """Map numbers of the range to [-1, 1]."""
+        """Map numbers in `range` to [-1, 1]; any shape."""
         low, high = self.range
         return (values.float() - low) / (high - low) * 2 - 1
 
     def from_unit(self, images: Tensor) -> Tensor:
-        """Map [-1, 1] back to numbers of the range."""
+        """Map numbers in [-1, 1] to `range`; any shape."""
         low, high = self.range
         return (images + 1) / 2 * (high - low) + low
 
     def quantise(self, images: Tensor) -> Tensor:
-        """Round images in [-1, 1] to the whole numbers of the range."""
+        """Round images in [-1, 1] to the values that stand for whole numbers in `range`."""
         return quantise(images, self.levels)
 
     def check(self, images: Tensor) -> None:
-        """Check the channels of a batch; its size may be another, such as that of a crop.
+        """Check that a batch is (B, C, H, W). H and W may differ from `size`, as those of crops do.
 
         Raises:
-            ContractError: naming the shape that came.
+            ContractError: if it has another number of dimensions or channels.
         """
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ContractError(
@@ -105,12 +108,16 @@ class Space:
             )
 
     def scale_from(self, size: Size) -> int:
-        """By what whole factor an image of another size must grow to have this size.
+        """The whole factor by which an image of another size is upscaled to this size.
+
+        Args:
+            size: height and width of the other image in pixels.
 
         Raises:
-            ContractError: if there is no such factor.
+            ContractError: if the factor is not a whole number, or not the same for both sides.
         """
-        factors = {mine / theirs for mine, theirs in zip(self.size, size, strict=True)}
+        factors = {large / small for large, small in zip(self.size, size, strict=True)}
+
         scale = factors.pop()
         if factors or scale != round(scale) or scale < 1:
             small, large = (f"{w}x{h}" for h, w in (size, self.size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -105,9 +106,29 @@ def relabelled():
     def with_labels(stage: DiffusionStage, fields: dict[str, list[str]]) -> DiffusionStage:
         others = [each for each in stage.conditions if each.name != Labels.name]
         contract = Contract(stage.space, (Labels(fields=fields), *others))
-        return DiffusionStage(stage.network, stage.process, contract, sampling=stage.sampling)
+        return DiffusionStage(
+            stage.network, stage.process, contract, sampling=stage.sampling
+        ).eval()
 
     return with_labels
+
+
+@pytest.fixture
+def reconditioned():
+    """A function that gives a stage the same weights, and a condition with other values."""
+
+    def with_values(stage: DiffusionStage, name: str, **values) -> DiffusionStage:
+        conditions = [
+            dataclasses.replace(each, **values) if each.name == name else each
+            for each in stage.conditions
+        ]
+        sampling = stage.sampling
+        if "augmentation_range" in values:
+            sampling = sampling.changed(augmentation_level=values["augmentation_range"][0])
+        contract = Contract(stage.space, tuple(conditions))
+        return DiffusionStage(stage.network, stage.process, contract, sampling=sampling).eval()
+
+    return with_values
 
 
 @pytest.fixture

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cascade.evaluation.metrics import colourfulness, low_res_error, psnr
+from cascade.restoration.spans import spans
 from torch import Tensor
 
 from cascade.conditioning.luminance import luminance
-from cascade.resizing import quantise, resize
-from cascade.evaluation.metrics import colourfulness, low_res_error, psnr
 from cascade.imaging.reading import read_image
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.finding import find_recipe, recipes_root
 from cascade.recipe.reading import load_stage_recipe
-from cascade.restoration.spans import spans
+from cascade.resizing import quantise, resize
 
 PIPELINES = recipes_root() / "pipelines"
 MODELS = {"photo-x4": "upsampler", "photo-x4-blind": "upsampler", "photo-colour": "colours"}

@@ -1,3 +1,5 @@
+"""Chains: stages that join, by name, with their weights and with changes of their settings."""
+
 from __future__ import annotations
 
 import json
@@ -7,17 +9,26 @@ import pytest
 import torch
 
 from cascade.chain import StageChain
-from cascade.conditioning.labels import LabelVocabulary
+from cascade.conditioning.condition import Condition
+from cascade.conditioning.labels import Labels
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, WeightsError
-from cascade.stage import Stage
+from cascade.sampling.settings import Overrides
+from cascade.space import Space
 
 
-def stage(**contract) -> Stage:
-    return Stage.build(
-        Contract(**contract),
+def stage(
+    size_px: int | tuple[int, int], *conditions: Condition, small_px=None, **space
+) -> DiffusionStage:
+    """A tiny stage; `small_px` adds a low-resolution image of that size."""
+    if small_px is not None:
+        conditions = (*conditions, LowResolution(size_px=small_px))
+    return DiffusionStage.build(
+        Contract(Space(size_px=size_px, **space), conditions),
         NoiseProcess(NoiseSchedule(train_steps=10)),
         network_options={"channels": (8,), "blocks": 1},
         embedding_dim=8,
@@ -34,20 +45,23 @@ def test_stages_keep_their_names_and_order(base_stage, upsampler):
 
 
 @pytest.mark.parametrize(
-    ("contract", "words"),
+    ("values", "words"),
     [
-        ({"size_px": 32, "low_res_px": 8}, ["size_px 16", "low_res_px 8"]),
-        ({"size_px": 32, "low_res_px": 16, "channels": 1}, ["channels 3", "channels 1"]),
+        ({"size_px": 32, "small_px": 8}, ["size_px 16x16", "takes 8x8"]),
+        ({"size_px": 32, "small_px": 16, "channels": 1}, ["channels 3", "takes 1"]),
         (
-            {"size_px": 32, "low_res_px": 16, "resize_kernel": "area"},
-            ["resize_kernel bicubic", "resize_kernel area"],
+            {"size_px": 32, "small_px": 16, "resize_kernel": "area"},
+            ["resize_kernel bicubic", "takes area"],
         ),
+        ({"size_px": 32, "small_px": 16, "range": (0, 1)}, ["(0.0, 255.0)", "takes (0.0, 1.0)"]),
+        ({"size_px": (32, 64), "small_px": (16, 32)}, ["size_px 16x16", "takes 32x16"]),
         ({"size_px": 16}, ["is a base stage"]),
     ],
 )
-def test_stages_that_do_not_join_are_refused_with_both_numbers(base_stage, contract, words):
+def test_stages_that_do_not_join_are_refused_with_both_values(base_stage, values, words):
+    following = stage(**values)
     with pytest.raises(ContractError, match=r"stages do not join: .*'base'") as error:
-        StageChain({"base": base_stage, "next": stage(**contract)})
+        StageChain({"base": base_stage, "next": following})
     for word in [*words, "'base'", "'next'"]:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
@@ -59,20 +73,22 @@ def test_no_stages_and_bad_names_are_refused(base_stage):
     for name in ("../up", "a b", "", "a/b", "a.b"):
         with pytest.raises(ContractError, match="must be a word"):
             StageChain({name: base_stage})
+    with pytest.raises(ContractError, match="'all' stands for every stage"):
+        StageChain({"all": base_stage})
 
 
 def test_a_chain_may_start_with_an_upsampler(upsampler):
-    second = stage(size_px=64, low_res_px=32)
+    second = stage(64, small_px=32)
     assert StageChain({"first": upsampler, "second": second}).names == ["first", "second"]
 
 
 def test_replacing_checks_the_joins_anew(base_stage, upsampler):
     chain = StageChain({"base": base_stage, "larger": upsampler})
-    other = stage(size_px=64, low_res_px=16)
+    other = stage(64, small_px=16)
     assert chain.replaced("larger", other)["larger"] is other
     assert chain["larger"] is upsampler
-    with pytest.raises(ContractError, match=r"size_px 32.*low_res_px 16"):
-        chain.replaced("base", stage(size_px=32))
+    with pytest.raises(ContractError, match=r"size_px 32x32.*takes 16x16"):
+        chain.replaced("base", stage(32))
     with pytest.raises(ContractError, match="no stage 'small'"):
         chain.replaced("small", other)
 
@@ -118,11 +134,69 @@ def test_a_missing_stage_and_stages_that_do_not_join_are_refused(base_stage, ups
 
 
 def test_vocabularies_may_differ_between_stages(base_stage):
-    larger = Stage.build(
-        Contract(size_px=32, low_res_px=16),
-        NoiseProcess(NoiseSchedule(train_steps=10)),
-        network_options={"channels": (8,), "blocks": 1},
-        labels=LabelVocabulary({"style": ["noto", "sketch"]}),
-        embedding_dim=8,
-    )
+    larger = stage(32, Labels(fields={"style": ["noto", "sketch"]}), small_px=16)
     assert StageChain({"base": base_stage, "larger": larger}).names == ["base", "larger"]
+
+
+# ---- parts of a chain ---------------------------------------------------------------------------
+
+
+def test_the_chain_from_a_stage_on_holds_that_stage_and_those_after_it(base_stage, upsampler):
+    chain = StageChain({"base": base_stage, "larger": upsampler, "last": stage(64, small_px=32)})
+    assert chain.first is base_stage
+    assert chain.last is chain["last"]
+    rest = chain.from_stage("larger")
+    assert rest.names == ["larger", "last"]
+    assert rest.first is upsampler
+    assert chain.from_stage("base").names == chain.names
+    with pytest.raises(ContractError, match="no stage 'lager'"):
+        chain.from_stage("lager")
+
+
+# ---- settings -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chain(base_stage, upsampler) -> StageChain:
+    return StageChain({"base": base_stage, "larger": upsampler})
+
+
+def test_changes_reach_their_stages_and_leave_the_chain_as_it_was(chain):
+    before = {name: stage.sampling for name, stage in chain.items()}
+    overrides = Overrides({"all": {"steps": 3}, "larger": {"steps": 5, "eta": 0.5}})
+    changed = chain.with_sampling(overrides)
+    assert changed["base"].sampling == before["base"].changed(steps=3)
+    assert changed["larger"].sampling == before["larger"].changed(steps=5, eta=0.5)
+    assert {name: stage.sampling for name, stage in chain.items()} == before
+    for name, parameter in chain.named_parameters():
+        assert changed.get_parameter(name) is parameter
+
+
+def test_settings_of_images_reach_only_the_stages_that_take_one(chain):
+    overrides = Overrides({"all": {"augmentation_level": 0.7, "temperature": 0.5}})
+    changed = chain.with_sampling(overrides)
+    assert changed["base"].sampling == chain["base"].sampling
+    larger = changed["larger"].sampling
+    assert (larger.augmentation_level, larger.temperature) == (0.7, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"lager": {"steps": 3}}, "no stage 'lager' in this pipeline: did you mean 'larger'"),
+        ({"all": {"step": 3}}, "unknown sampling setting 'step': did you mean 'steps'"),
+        ({"larger": {"steps": 101}}, "1 to 100.*got 101"),
+        ({"base": {"augmentation_level": 0.3}}, "augmentation_level: stage 'base' takes no image"),
+        ({"base": {"temperature": 0.3}}, "temperature: stage 'base' takes no image"),
+    ],
+)
+def test_changes_that_do_not_fit_are_refused(chain, values, words):
+    with pytest.raises(ContractError, match=words):
+        chain.with_sampling(Overrides(values))
+
+
+def test_settings_of_images_without_a_stage_that_takes_one_are_refused(base_stage):
+    chain = StageChain({"base": base_stage})
+    for name in ("augmentation_level", "temperature"):
+        with pytest.raises(ContractError, match=f"{name}: no stage of this run takes an image"):
+            chain.with_sampling(Overrides({"all": {name: 0.3}}))

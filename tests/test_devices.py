@@ -23,6 +23,7 @@ def test_a_named_device_is_taken_and_none_means_the_best():
 def test_a_device_that_cannot_compute_is_one_clear_line(name):
     with pytest.raises(ContractError, match=f"device '{name}' cannot be used here") as error:
         find_device(name)
+    assert "cascade doctor" in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""Sampling with a pipeline; saving is in test_pipeline_saving.py."""
+"""Sampling with a pipeline; saving is in saving/test_pipelines.py."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from cascade.conditioning.labels import LabelVocabulary
+from cascade.conditioning.condition import Condition
+from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.labels import Labels
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.imaging.writing import from_uint8, to_uint8
 from cascade.pipeline import CascadeOutput, CascadePipeline
-from cascade.stage import Stage
+from cascade.sampling.settings import Overrides
+from cascade.space import Space
+from cascade.stage import Run
 
 STEP = 2 / 255  # of an 8-bit picture
 
@@ -37,8 +43,26 @@ def sample(pipeline: CascadePipeline, *arguments, **options) -> CascadeOutput:
     return result
 
 
+def stage(size_px, *conditions: Condition, small_px=None, **space) -> DiffusionStage:
+    """A tiny stage of random weights; `small_px` adds a low-resolution image of that size."""
+    if small_px is not None:
+        conditions = (*conditions, LowResolution(size_px=small_px))
+    torch.manual_seed(0)
+    return DiffusionStage.build(
+        Contract(Space(size_px=size_px, **space), conditions),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8,), "blocks": 1},
+        embedding_dim=8,
+    ).eval()
+
+
+def alone(*arguments, **options) -> CascadePipeline:
+    """A pipeline of one such stage."""
+    return quiet(CascadePipeline.from_stages({"base": stage(*arguments, **options)}))
+
+
 class Calls:
-    """A callback that records what it is told."""
+    """A callback that records its arguments."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
@@ -89,7 +113,7 @@ def test_the_last_stage_s_images_come_out_in_each_form(pipeline):
         ("bf16", 16 / 256),
     ],
 )
-def test_a_seed_gives_its_image_at_any_batch_size(pipeline, precision, tolerance):  # trap 30
+def test_a_seed_gives_its_image_at_any_batch_size(pipeline, precision, tolerance):
     options = {
         "precision": precision,
         "keep_intermediates": True,
@@ -123,7 +147,7 @@ def test_a_seed_gives_its_image_at_any_batch_size(pipeline, precision, tolerance
     assert not alike(together, other)
 
 
-def test_the_whole_batch_comes_back_in_the_order_of_the_seeds(pipeline):  # trap 31
+def test_the_whole_batch_comes_back_in_the_order_of_the_seeds(pipeline):
     seeds = [4, 0, 2, 9, 4]
     result = sample(pipeline, 5, seeds=seeds, batch_size=2)
     assert result.seeds == seeds
@@ -156,7 +180,7 @@ def test_no_noise_of_one_stage_is_that_of_another(pipeline, record):
     calls = {name: record(stage) for name, stage in pipeline.stages.items()}
     sample(pipeline, 1, seed=3, steps=1, augmentation_level=1.0)  # conditioned on pure noise
     base, up = calls["base"][0][0], calls["up"][0][0]
-    condition = calls["up"][0][2].image
+    condition = calls["up"][0][2].channels["low_resolution"].image
     enlarged = interpolate(base, size=condition.shape[-1], mode="bicubic")
     for a, b in ((condition, enlarged), (up.flatten()[:768], base.flatten())):
         correlation = torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]
@@ -198,7 +222,7 @@ def test_labels_that_are_given_are_used_and_the_rest_is_drawn(pipeline, record):
     assert result.labels[1] == {"animal": "cat", "style": free[1]["style"]}
     assert result.labels[2] == free[2]
     encoded = pipeline.labels.batch(result.labels)
-    assert base[0][2].labels.equal(encoded)
+    assert base[0][2].vectors["labels"].equal(encoded)
     one = sample(pipeline, 2, seed=0, labels="dog", steps=1).labels
     assert [each["animal"] for each in one] == ["dog", "dog"]
 
@@ -209,35 +233,30 @@ def test_an_unknown_class_offers_the_nearest(pipeline, labels):
         sample(pipeline, 1, labels=labels)
 
 
-def test_labels_without_classes_are_refused():
-    plain = quiet(CascadePipeline.from_stages({"base": unlabelled(size_px=16)}))
-    with pytest.raises(ContractError, match="has no classes"):
+def test_labels_without_classes_are_refused_in_one_line():
+    plain = alone(16)
+    with pytest.raises(
+        ContractError, match=r"no stage .* reads 'labels'; its inputs: none"
+    ) as error:
         sample(plain, 1, labels="cat")
+    assert "\n" not in str(error.value)
     assert sample(plain, 1, steps=1).labels == [{}]
+    assert plain.labels is None
 
 
-def test_a_stage_with_fewer_fields_gets_those_that_it_knows(base_stage, record):
-    torch.manual_seed(0)
-    larger = Stage.build(
-        Contract(size_px=32, low_res_px=16),
-        NoiseProcess(NoiseSchedule(train_steps=100)),
-        network_options={"channels": (8,), "blocks": 1},
-        labels=LabelVocabulary({"style": ["twemoji", "sketch"]}),
-        embedding_dim=8,
-    )
+def test_a_stage_with_fewer_names_gets_those_that_it_knows(base_stage, record):
+    larger = stage(32, Labels(fields={"style": ["twemoji", "sketch"]}), small_px=16)
     both = quiet(CascadePipeline.from_stages({"base": base_stage, "larger": larger}))
     calls = record(larger)
     sample(both, 2, seed=0, labels=["cat,twemoji", "cat,noto"], steps=1, batch_size=2)
-    assert calls[0][2].labels.tolist() == [[0], [-1]]
+    assert calls[0][2].vectors["labels"].tolist() == [[0], [-1]]
 
 
-def unlabelled(**contract) -> Stage:
-    return Stage.build(
-        Contract(**contract),
-        NoiseProcess(NoiseSchedule(train_steps=100)),
-        network_options={"channels": (8,), "blocks": 1},
-        embedding_dim=8,
-    )
+@pytest.mark.parametrize("name", ["mask", "lables"])
+def test_inputs_that_no_stage_reads_are_refused_with_those_that_are(pipeline, name):
+    with pytest.raises(ContractError, match=f"reads '{name}'; its inputs: labels, image") as error:
+        sample(pipeline, 1, inputs={name: [0]})
+    assert "\n" not in str(error.value)
 
 
 # ---- settings of stages -------------------------------------------------------------------------
@@ -261,27 +280,117 @@ def test_steps_are_given_for_all_in_order_or_by_name(pipeline, value, base, up):
     assert calls.of("up") == list(range(up))
 
 
-def test_every_setting_reaches_its_stage(pipeline, monkeypatch):
-    seen = {}
-    for name, stage in pipeline.stages.items():
-        monkeypatch.setattr(
-            stage,
-            "sample",
-            lambda seeds, settings, name=name, stage=stage, **_: (
-                seen.update({name: settings})
-                or torch.zeros(len(seeds), 3, stage.contract.size_px, stage.contract.size_px)
-            ),
-        )
-    sample(
-        pipeline,
-        sampler=["ddpm", "euler"],
-        steps={"up": 7},
-        guidance=(1.5, 2.5),
-        augmentation_level=0.7,
-    )
+@pytest.fixture
+def settings_of_runs(monkeypatch) -> dict:
+    """The settings with which stages ran, by stream; they draw nothing."""
+    settings = {}
+
+    def run(self, seeds, inputs=None, previous=None, run=None):
+        settings[run.stream] = run.settings or self.sampling
+        return torch.zeros(len(seeds), self.space.channels, *self.space.size)
+
+    monkeypatch.setattr(DiffusionStage, "run", run)
+    return settings
+
+
+def test_every_setting_reaches_its_stage(pipeline, settings_of_runs):
+    options = {
+        "sampler": ["ddpm", "euler"],
+        "steps": {"up": 7},
+        "guidance": (1.5, 2.5),
+        "augmentation_level": 0.7,
+        "temperature": {"up": 0.5},
+        "threshold": "none",
+        "variance": ["large", None],
+        "guidance_interval": {"base": (0.5, 2.0)},
+    }
+    result = sample(pipeline, **options)
     base, up = (pipeline.stages[name].sampling for name in ("base", "up"))
-    assert seen["base"] == base.changed(sampler="ddpm", guidance=1.5)
-    assert seen["up"] == up.changed(sampler="euler", guidance=2.5, steps=7, augmentation_level=0.7)
+    base = base.changed(
+        sampler="ddpm",
+        guidance=1.5,
+        threshold="none",
+        variance="large",
+        guidance_interval=(0.5, 2.0),
+    )
+    up = up.changed(
+        sampler="euler",
+        guidance=2.5,
+        steps=7,
+        augmentation_level=0.7,
+        temperature=0.5,
+        threshold="none",
+    )
+    assert settings_of_runs == {"stage base": base, "stage up": up}
+    assert result.settings == {"base": base.to_dict(), "up": up.to_dict()}
+
+
+@pytest.mark.parametrize(
+    ("value", "base", "up"),
+    [
+        ((0.5, 2.0), (0.5, 2.0), (0.5, 2.0)),
+        ([0.5, 2.0], (0.5, 2.0), (0.5, 2.0)),
+        ([(0.5, 2.0), [1, 3]], (0.5, 2.0), (1, 3)),
+        ([None, (1, 3)], None, (1, 3)),
+    ],
+)
+def test_an_interval_is_one_value_and_not_one_for_each_stage(
+    pipeline, settings_of_runs, value, base, up
+):
+    sample(pipeline, guidance_interval=value)
+    assert settings_of_runs["stage base"].guidance_interval == base
+    assert settings_of_runs["stage up"].guidance_interval == up
+
+
+def test_overrides_reach_their_stages_and_values_of_the_call_go_before_them(
+    pipeline, settings_of_runs
+):
+    overrides = Overrides({"all": {"steps": 7}, "up": {"eta": 0.5, "guidance": 2.0, "steps": 9}})
+    sample(pipeline, overrides=overrides)
+    base, up = (pipeline.stages[name].sampling for name in ("base", "up"))
+    assert settings_of_runs["stage base"] == base.changed(steps=7)
+    assert settings_of_runs["stage up"] == up.changed(steps=9, eta=0.5, guidance=2.0)
+    sample(pipeline, overrides=overrides, steps=3)
+    assert settings_of_runs["stage base"] == base.changed(steps=3)
+    assert settings_of_runs["stage up"] == up.changed(steps=3, eta=0.5, guidance=2.0)
+
+
+def test_overrides_of_stages_that_do_not_run_are_checked_and_left_out(pipeline, settings_of_runs):
+    image = torch.zeros(1, 3, 16, 16)
+    sample(pipeline, image=image, overrides=Overrides({"base": {"steps": 1}, "up": {"steps": 2}}))
+    assert {stream: each.steps for stream, each in settings_of_runs.items()} == {"stage up": 2}
+    with pytest.raises(
+        ContractError, match="no stage 'bsae' in this pipeline: did you mean 'base'"
+    ):
+        sample(pipeline, image=image, overrides=Overrides({"bsae": {"steps": 1}}))
+
+
+def test_settings_of_one_call_are_not_those_of_the_next(pipeline):
+    first = sample(pipeline, 1, seed=0)
+    sample(pipeline, 1, seed=0, steps=1, sampler="ddpm", guidance=3.0, augmentation_level=0.9)
+    again = sample(pipeline, 1, seed=0)
+    assert again.settings == first.settings
+    assert again.images.equal(first.images)
+
+
+def test_a_pipeline_with_other_settings_leaves_the_original_as_it_was(pipeline):
+    before = {name: stage.sampling for name, stage in pipeline.stages.items()}
+    images = sample(pipeline, 1, seed=0).images
+    other = quiet(pipeline.with_sampling(Overrides({"up": {"steps": 2}})))
+    assert {name: stage.sampling for name, stage in pipeline.stages.items()} == before
+    assert other.stages["up"].sampling == before["up"].changed(steps=2)
+    assert sample(pipeline, 1, seed=0).images.equal(images)
+    changed = sample(other, 1, seed=0).images
+    assert changed.equal(sample(pipeline, 1, seed=0, steps={"up": 2}).images)
+    assert not changed.equal(images)
+
+
+def test_options_of_a_sampler_that_is_exchanged_are_left_behind(pipeline, settings_of_runs):
+    eta = quiet(pipeline.with_sampling(Overrides({"all": {"eta": 0.5}})))
+    assert eta.stages["base"].sampling.options == {"eta": 0.5}
+    sample(eta, 1, sampler={"base": "ddpm"})
+    assert settings_of_runs["stage base"].options == {}
+    assert settings_of_runs["stage up"].options == {"eta": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -294,6 +403,11 @@ def test_every_setting_reaches_its_stage(pipeline, monkeypatch):
         ({"sampler": "dimm"}, "unknown sampler 'dimm': did you mean 'ddim'"),
         ({"guidance": float("nan")}, "guidance must be a finite number"),
         ({"augmentation_level": 1.5}, r"\[0\.0, 1\.0\].*1\.5"),
+        ({"stps": 3}, "unknown sampling setting 'stps': did you mean 'steps'"),
+        ({"sampler": "ddpm", "eta": 0.5}, "unknown sampling setting 'eta'"),
+        ({"guidance_interval": [2.0, 1.0]}, r"guidance_interval must be 0 <= low < high"),
+        ({"temperature": {"base": 0.5}}, "temperature: stage 'base' takes no image"),
+        ({"augmentation_level": [0.1, 0.2]}, "augmentation_level: stage 'base' takes no image"),
         ({"callback_on_step_end_tensor_inputs": ["eps"]}, "'x_t', 'x0'.*'eps'"),
     ],
 )
@@ -306,15 +420,14 @@ def test_settings_that_do_not_fit_are_refused_before_any_step(pipeline, options,
 
 
 def test_guidance_on_a_stage_that_never_dropped_anything_is_refused():
-    plain = quiet(CascadePipeline.from_stages({"base": unlabelled(size_px=16)}))
-    with pytest.raises(ContractError, match=r"guidance 2\.0 needs a stage .* label_drop"):
-        sample(plain, 1, guidance=2.0)
+    with pytest.raises(ContractError, match=r"guidance 2\.0 needs a condition .* dropped"):
+        sample(alone(16), 1, guidance=2.0)
 
 
-def test_an_augmentation_level_without_an_upsampler_is_refused():  # no flag without effect, trap 7
-    plain = quiet(CascadePipeline.from_stages({"base": unlabelled(size_px=16)}))
-    with pytest.raises(ContractError, match="augmentation_level: no stage of this run"):
-        sample(plain, 1, augmentation_level=0.3)
+@pytest.mark.parametrize("name", ["augmentation_level", "temperature"])
+def test_settings_of_images_in_a_pipeline_without_images_are_refused(name):
+    with pytest.raises(ContractError, match=f"{name}: no stage of this run takes an image"):
+        sample(alone(16), 1, **{name: 0.3})
 
 
 # ---- starting from an image ---------------------------------------------------------------------
@@ -338,8 +451,8 @@ def test_pictures_start_a_stage_as_their_pixels_do(pipeline):
     pixels = torch.randint(0, 256, (2, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     tensor = from_uint8(pixels.to(torch.uint8))
     pictures = [Image.fromarray(each.permute(1, 2, 0).numpy().astype(np.uint8)) for each in pixels]
-    wanted = sample(pipeline, image=tensor, seed=1).images
-    assert sample(pipeline, image=pictures, seed=1).images.equal(wanted)
+    expected = sample(pipeline, image=tensor, seed=1).images
+    assert sample(pipeline, image=pictures, seed=1).images.equal(expected)
     first = sample(pipeline, image=pictures[0], seed=1).images
     assert first.equal(sample(pipeline, image=tensor[0], seed=1).images)
     assert first.shape == (1, 3, 32, 32)
@@ -354,26 +467,22 @@ def test_settings_in_order_may_be_given_for_the_stages_that_run(pipeline):
 
 
 def test_an_image_enters_where_its_size_fits():
-    stages = {
-        "base": unlabelled(size_px=16),
-        "up": unlabelled(size_px=32, low_res_px=16),
-        "top": unlabelled(size_px=64, low_res_px=32),
-    }
+    stages = {"base": stage(16), "up": stage(32, small_px=16), "top": stage(64, small_px=32)}
     three = quiet(CascadePipeline.from_stages(stages))
-    for size, wanted in ((16, ["up", "top"]), (32, ["top"])):
+    for size, names in ((16, ["up", "top"]), (32, ["top"])):
         calls = Calls()
         image = torch.zeros(1, 3, size, size)
         result = sample(three, image=image, steps=1, callback_on_step_end=calls)
-        assert calls.stages == wanted
+        assert calls.stages == names
         assert result.images.shape[-1] == 64
 
 
 @pytest.mark.parametrize(
     ("size", "start_at", "words"),
     [
-        ((20, 20), None, "no stage takes an image of 20x20 px (up takes 16x16); resize it."),
+        ((20, 20), None, "no stage takes an image of 20x20 px (up takes 16 px); resize it."),
         ((24, 16), None, "no stage takes an image of 24x16 px"),
-        ((24, 16), "up", "stage 'up' takes 16x16 px, the image has 24x16; resize it."),
+        ((24, 16), "up", "stage 'up' takes 16 px, the image has 24x16; resize it."),
         ((16, 16), "base", "stage 'base' is a base stage and takes no image."),
         ((16, 16), "upp", "no stage 'upp' in this pipeline: did you mean 'up'?"),
     ],
@@ -422,7 +531,7 @@ def test_intermediates_are_kept_only_when_asked_for_and_in_the_same_form(pipelin
 # ---- callback -----------------------------------------------------------------------------------
 
 
-def test_the_callback_is_told_stage_step_timestep_tensors_and_seeds(pipeline):
+def test_the_callback_gets_stage_step_timestep_tensors_and_seeds(pipeline):
     calls = Calls()
     result = sample(pipeline, 3, seed=5, steps=[2, 3], batch_size=2, callback_on_step_end=calls)
     assert calls.stages == ["base"] * 4 + ["up"] * 6
@@ -439,17 +548,17 @@ def test_the_callback_is_told_stage_step_timestep_tensors_and_seeds(pipeline):
     assert pipeline.current_stage is None
 
 
-@pytest.mark.parametrize("wanted", [[], ["x0"], ["x_t"], ["x_t", "x0"]])
-def test_the_callback_gets_only_the_tensors_it_asked_for(pipeline, wanted):
+@pytest.mark.parametrize("names", [[], ["x0"], ["x_t"], ["x_t", "x0"]])
+def test_the_callback_gets_only_the_tensors_it_asked_for(pipeline, names):
     calls = Calls()
     sample(
         pipeline,
         1,
         steps=1,
         callback_on_step_end=calls,
-        callback_on_step_end_tensor_inputs=wanted,
+        callback_on_step_end_tensor_inputs=names,
     )
-    assert [set(kwargs) for kwargs in calls.kwargs] == [{*wanted, "seeds"}] * 2
+    assert [set(kwargs) for kwargs in calls.kwargs] == [{*names, "seeds"}] * 2
 
 
 def test_the_x_t_that_the_callback_returns_goes_on(pipeline):
@@ -471,11 +580,11 @@ def test_a_callback_that_returns_nothing_changes_nothing(pipeline, answer):
 def test_the_progress_bar_counts_every_call_of_every_batch(pipeline, capsys):
     pipeline.set_progress_bar_config(disable=False)
     sample(pipeline, 3, steps=[2, 3], batch_size=2)
-    shown = capsys.readouterr().err
-    assert "base: 100%" in shown
-    assert "4/4" in shown
-    assert "up: 100%" in shown
-    assert "6/6" in shown
+    text = capsys.readouterr().err
+    assert "base: 100%" in text
+    assert "4/4" in text
+    assert "up: 100%" in text
+    assert "6/6" in text
 
 
 # ---- swapping a stage ---------------------------------------------------------------------------
@@ -493,10 +602,10 @@ def test_a_replaced_stage_is_the_one_that_samples(pipeline, upsampler, fill_zero
 
 
 def test_a_stage_that_does_not_join_is_not_swapped_in(pipeline):
-    with pytest.raises(ContractError, match="'base' gives size_px 8, 'up' takes low_res_px 16"):
-        pipeline.replace_stage("base", unlabelled(size_px=8))
+    with pytest.raises(ContractError, match="'base' gives size_px 8x8, 'up' takes 16x16"):
+        pipeline.replace_stage("base", stage(8))
     with pytest.raises(ContractError, match=r"no stage 'upp' .* 'up'"):
-        pipeline.replace_stage("upp", unlabelled(size_px=32, low_res_px=16))
+        pipeline.replace_stage("upp", stage(32, small_px=16))
     assert sample(pipeline, 1, steps=1).images.shape == (1, 3, 32, 32)
 
 
@@ -517,31 +626,47 @@ def test_a_grey_picture_is_coloured_and_then_enlarged(colouring, colouriser, ups
     assert calls.stages == ["colour"] * 4 + ["up"] * 4
     assert result.intermediates["colour"].shape == (1, 3, 16, 16)
     assert result.images.shape == (1, 3, 32, 32)
-    coloured = colouriser.sample(
-        [1], image=from_uint8(torch.from_numpy(np.array(grey)))[None, None], stream="stage colour"
-    )
+    tensor = from_uint8(torch.from_numpy(np.array(grey)))[None, None]
+    coloured = colouriser.run([1], Inputs({"image": tensor}), run=Run(stream="stage colour"))
     assert result.intermediates["colour"].equal(coloured)
-    assert result.images.equal(upsampler.sample([1], image=coloured, stream="stage up"))
+    enlarged = upsampler.run([1], previous=coloured, run=Run(stream="stage up"))
+    assert result.images.equal(enlarged)
 
 
 def test_a_grey_picture_of_another_size_is_coloured_and_enlarged(colouring):
-    assert sample(colouring, image=torch.zeros(1, 1, 8, 20), seed=1).images.shape[2:] == (16, 40)
+    for height, width in ((8, 20), (16, 18), (5, 7)):
+        image = torch.zeros(1, 1, height, width)
+        shape = sample(colouring, image=image, seed=1, steps=1).images.shape
+        assert shape == (1, 3, 2 * height, 2 * width)
     calls = Calls()
     colour = torch.zeros(1, 3, 16, 16)
     sample(colouring, image=colour, start_at="up", callback_on_step_end=calls)
     assert calls.stages == ["up"] * 4
 
 
-def test_pictures_that_cannot_be_coloured_are_refused(colouring):
+def test_a_picture_that_is_missing_or_cannot_be_coloured_is_refused(colouring):
     with pytest.raises(ContractError, match=r"the first stage, 'colour', needs .*: grey 16 px"):
         sample(colouring)
-    with pytest.raises(
-        ContractError,
-        match=r"18x16 px \(colour takes sides that are multiples of 4, up takes 16x16\); resize",
-    ):
-        sample(colouring, image=torch.zeros(1, 1, 16, 18))
+    with pytest.raises(ContractError, match=r"to colour must be \(B, 1, H, W\).*\(1, 2, 16, 16\)"):
+        sample(colouring, image=torch.zeros(1, 2, 16, 16))
 
 
 def test_a_colouring_stage_follows_no_stage_that_gives_colours(base_stage, colouriser):
-    with pytest.raises(ContractError, match="'base' gives channels 3, 'colour' takes channels 1"):
+    with pytest.raises(ContractError, match="'base' gives channels 3, 'colour' takes 1"):
         CascadePipeline.from_stages({"base": base_stage, "colour": colouriser})
+
+
+# ---- spaces -------------------------------------------------------------------------------------
+
+
+def test_stages_of_other_sizes_channels_and_ranges_work_in_a_chain():
+    bands = {"channels": 5, "range": (0, 10_000), "unit": "reflectance"}
+    stages = {"base": stage((12, 20), **bands), "up": stage((24, 40), small_px=(12, 20), **bands)}
+    wide = quiet(CascadePipeline.from_stages(stages))
+    whole = sample(wide, 2, seed=3, steps=2, keep_intermediates=True)
+    assert whole.images.shape == (2, 5, 24, 40)
+    small = whole.intermediates["base"]
+    assert small.shape == (2, 5, 12, 20)
+    assert sample(wide, image=small, seed=3, steps=2).images.equal(whole.images)
+    with pytest.raises(ContractError, match=r"12x20 px \(up takes 20x12 px\); resize it"):
+        sample(wide, image=small.transpose(2, 3))

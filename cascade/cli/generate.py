@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from cascade.cli.verb import SAMPLER_NAMES
+
+if TYPE_CHECKING:
+    from cascade.sampling.settings import Overrides
 
 
 def generate(
     pipeline: Annotated[
-        str, typer.Argument(help="A bundled pipeline, a saved one's folder, or a Hub id.")
+        str, typer.Argument(help="A bundled pipeline, the folder of a saved one, or a Hub id.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")],
     num_images: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 1,
     seed: Annotated[
-        int | None, typer.Option(help="Of the first picture; the others count up. Default: new.")
+        int | None,
+        typer.Option(help="Of the first picture; the others count up. Default: a new one."),
     ] = None,
     classes: Annotated[
         list[str] | None,
@@ -26,54 +33,89 @@ def generate(
         ),
     ] = None,
     steps: Annotated[
-        str | None, typer.Option(help="Per stage, such as 50,25, or one number for all.")
+        str | None, typer.Option(help="Number of steps: 50 for all stages, or 50,25 for each.")
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="ddim, ddpm, dpmsolver++, unipc, heun, euler; per stage too.")
+        str | None,
+        typer.Option(
+            help=f"One of {SAMPLER_NAMES}, or the class name of a scheduler of diffusers; for all "
+            "stages, or one for each, separated by commas."
+        ),
     ] = None,
     guidance: Annotated[
-        str | None, typer.Option(help="Classifier-free guidance scale, per stage or for all.")
+        str | None,
+        typer.Option(help="Scale of classifier-free guidance, for all stages or for each."),
     ] = None,
     augmentation: Annotated[
         float | None, typer.Option(help="Augmentation level of the upsamplers.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="[STAGE.]KEY=VALUE",
+            help="Any sampling setting, or an option of the sampler, for all stages or for one; "
+            "may be repeated. The options above take precedence.",
+        ),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at a time.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps; default: the best that is there.")
+        str | None, typer.Option(help="cpu, cuda or mps; default: the best one available.")
     ] = None,
     keep_intermediates: Annotated[
         bool, typer.Option("--keep-intermediates", help="Also write the earlier stages' pictures.")
     ] = False,
 ) -> None:
-    """Make pictures: numbered PNGs with their seed and settings inside, and grid.png.
+    """Generate pictures: numbered PNGs that record their seed and settings, and grid.png.
 
     Examples:
 
     cascade generate emoji-256 -n 16 -o out
 
     cascade generate emoji-256 -n 4 --class cat-face,noto --seed 7 --steps 50,25 -o cats
+
+    cascade generate emoji-256 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
     """
     from cascade.cli.progress import SamplingProgress
+    from cascade.devices import find_device
     from cascade.generation import Generation, generate_files
+    from cascade.pipeline import CascadePipeline
 
-    wanted = Generation(
+    per_stage = {
+        "steps": _values(steps, int, "--steps"),
+        "sampler": _values(sampler, str, "--sampler"),
+        "guidance": _values(guidance, float, "--guidance"),
+        "augmentation_level": augmentation,
+    }
+    overrides = _parse(settings or [])
+    torch_device = find_device(device)
+    loaded = CascadePipeline.from_pretrained(pipeline).to(torch_device)
+    names = loaded.stages.names
+    generation = Generation(
         num_images=num_images,
         seed=seed,
         classes=classes or [],
-        steps=_per_stage(steps, int, "--steps"),
-        sampler=_per_stage(sampler, str, "--sampler"),
-        guidance=_per_stage(guidance, float, "--guidance"),
-        augmentation_level=augmentation,
+        overrides=overrides.with_later(overrides.per_stage(names, names, **per_stage)),
         batch_size=batch_size,
-        device=device,
         keep_intermediates=keep_intermediates,
     )
     with SamplingProgress(num_images) as progress:
-        written = generate_files(pipeline, out, wanted, callback=progress.on_step)
-    typer.echo(f"{len(written)} pictures and grid.png in {out}")
+        files = generate_files(loaded, out, generation, name=pipeline, callback=progress.on_step)
+    typer.echo(f"{len(files)} picture{'s' if len(files) > 1 else ''} and grid.png in {out}")
 
 
-def _per_stage(text: str | None, kind: type, option: str):
+def _parse(texts: Sequence[str]) -> Overrides:
+    """The values of `--set`."""
+    from cascade.errors import ContractError
+    from cascade.sampling.settings import Overrides
+
+    try:
+        return Overrides.parse(texts)
+    except ContractError as error:
+        raise typer.BadParameter(f"--set: {error}") from error
+
+
+def _values(text: str | None, kind: type, option: str) -> Any:
     """One value, or a list of them split at commas."""
     if text is None:
         return None

@@ -26,6 +26,7 @@ from cascade.cli.sweep import sweep
 from cascade.cli.train import train
 from cascade.cli.upscale import upscale
 from cascade.cli.validate import validate
+from cascade.cli.verb import Verb
 from cascade.errors import CascadeError, OtherProcessError, RecipeError
 
 REPORTING_TIME_S = 2.0  # for the process that failed first
@@ -39,10 +40,10 @@ app = typer.Typer(
     "Try [bold]cascade generate emoji-256 -n 16 -o out[/bold].",
 )
 for verb in (generate, upscale, colourise, evaluate, sweep, train, report, ema, chain):
-    app.command()(verb)
+    app.command(cls=Verb)(verb)
 for verb in (ls, show, copy, validate, doctor):
-    app.command()(verb)
-app.command("colorize", hidden=True)(colourise)
+    app.command(cls=Verb)(verb)
+app.command("colorize", cls=Verb, hidden=True)(colourise)
 app.add_typer(data, name="data")
 
 

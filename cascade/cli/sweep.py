@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from cascade.cli import bulk, measuring
 from cascade.errors import RecipeError
+
+if TYPE_CHECKING:
+    from cascade.sampling.settings import SamplingSettings
+    from cascade.sweeping.results import Sweep
 
 
 def sweep(
@@ -17,8 +22,9 @@ def sweep(
         list[str] | None,
         typer.Argument(
             metavar="[[STAGE.]SETTING=VALUE,VALUE…]…",
-            help="What to try, in all combinations. Default: guidance, temperature, augmentation "
-            "level, steps and samplers, one change at a time.",
+            help="What to try, in all combinations: any sampling setting or sampler option. "
+            "Default: guidance, temperature, augmentation level, steps and samplers, one change "
+            "at a time.",
             show_default=False,
         ),
     ] = None,
@@ -34,7 +40,8 @@ def sweep(
             "--num-images",
             "-n",
             min=2,
-            help="Of each combination; with --budget at most. Default: 100, or what is held out.",
+            help="Images of each combination; with --budget at most. Default: 100, or as many as "
+            "are held out.",
         ),
     ] = None,
     budget: Annotated[
@@ -46,75 +53,98 @@ def sweep(
         ),
     ] = None,
     by: Annotated[
-        str, typer.Option(help="What decides: KID, FD; for restored pictures also PD, PSNR, SSIM.")
+        str,
+        typer.Option(
+            help="The figure that decides: KID, FD; for upscalers and colourisers also PD, PSNR, "
+            "SSIM."
+        ),
     ] = "KID",
     prefer: Annotated[
         str,
         typer.Option(
-            help="quality, or speed: the fastest of those that are as good within the interval."
+            help="quality: the combination with the best figure; speed: the fastest of those that "
+            "are as good within the interval."
         ),
     ] = "quality",
     seed: measuring.Seed = 0,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Write the best settings into the pipeline.")
+        bool,
+        typer.Option(
+            "--apply",
+            help="Make the best settings the pipeline's own, and print them for its recipe.",
+        ),
     ] = False,
     extractor: measuring.Extractor = "lite0",
     extractor_path: measuring.ExtractorPath = None,
     device: bulk.Device = None,
 ) -> None:
-    """Find the settings of a pipeline that are best on held-out pictures.
+    """Find the sampling settings of a pipeline that are best on held-out pictures.
 
-    Every combination runs through the whole chain, with the same seeds. OUT gets report.html,
-    strips.png and sweep.json. The same command again goes on where it stopped.
+    Every combination runs through the whole chain with the same seeds. OUT gets report.html,
+    strips.png and sweep.json. The same command resumes where it stopped.
 
     Examples:
 
     cascade sweep emoji-256 --data heldout base.guidance=1,2,3 upsampler.augmentation_level=0,0.1
 
-    cascade sweep photo-x4 --data 'heldout-*.tar' temperature=0.4,0.6,0.8 steps=5,15 --by PD
+    cascade sweep emoji-256 --data heldout base.guidance=2,4 'base.guidance_interval=[0.3,3],[0,5]'
+
+    cascade sweep photo-x4 --data 'heldout-*.tar' temperature=0.4,0.6,0.8 eta=0,0.5 --by PD
 
     cascade sweep my-pipeline --data heldout --budget 3000 --prefer speed --apply
     """
-    from typing import get_args
-
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
     from cascade.pipeline import CascadePipeline
     from cascade.saving.atomic import check_writable_folder
-    from cascade.sweeping.applying import apply_settings, check_applicable
-    from cascade.sweeping.report import write_report, write_strips
-    from cascade.sweeping.results import Preference
-    from cascade.sweeping.sweep import sweep as try_all
+    from cascade.saving.pipelines import changeable_folder
+    from cascade.sweeping.outcomes import Preference
+    from cascade.sweeping.sweep import sweep as run_sweep
 
     if prefer not in get_args(Preference):
         raise RecipeError(f"--prefer must be quality or speed, got {prefer!r}.")
-    folder = check_applicable(pipeline) if apply else None
+    folder = changeable_folder(pipeline) if apply else None
     loaded = CascadePipeline.from_pretrained(pipeline).to(find_device(device))
     out = out or Path("sweeps") / Path(pipeline).resolve().name
     check_writable_folder(out)
     with TaskProgress() as progress:
-        found = try_all(
+        result = run_sweep(
             loaded,
             data,
             axes or (),
             out=out,
+            progress=progress.update,
             name=pipeline,
             num_images=num_images,
             budget_images=budget,
             by=by,
-            prefer="speed" if prefer == "speed" else "quality",
+            prefer=prefer,
             seed=seed,
             extractor=extractor,
             extractor_path=extractor_path,
-            report=progress.update,
         )
-    typer.echo("\n".join(found.lines()))
-    found.save(out / "sweep.json")
-    write_strips(found, out / "strips.png")
-    write_report(found, out / "report.html")
+    _write_results(result, out)
     if folder is not None:
-        files = apply_settings(folder, found.outcomes[found.best].candidate.settings)
-        for file in files:
-            typer.echo(f"wrote {file}")
-        if not files:
-            typer.echo(f"{folder} has these settings already.")
+        _apply(folder, result.outcomes[result.best].candidate.settings)
+
+
+def _write_results(result: Sweep, out: Path) -> None:
+    from cascade.sweeping.report import write_report, write_strips
+
+    typer.echo("\n".join(result.lines()))
+    result.save(out / "sweep.json")
+    write_strips(result, out / "strips.png")
+    write_report(result, out / "report.html")
+
+
+def _apply(folder: Path, settings: Mapping[str, SamplingSettings]) -> None:
+    """Write settings into a pipeline, and print what its recipe needs."""
+    from cascade.sweeping.applying import apply_settings, recipe_sections
+
+    files = apply_settings(folder, settings)
+    for file in files:
+        typer.echo(f"wrote {file}")
+    if not files:
+        typer.echo(f"{folder} has these settings already.")
+    typer.echo("for the pipeline's recipe, so that chaining its stages again keeps the settings:")
+    typer.echo(recipe_sections(settings).rstrip("\n"))

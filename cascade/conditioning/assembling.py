@@ -1,4 +1,4 @@
-"""The signals of all conditions of a stage, for training, for sampling, and for guidance."""
+"""The signals of all conditions of a stage: in training, in sampling, and without conditions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cascade.space import Space
 
 
 def training_signals(conditions: Sequence[Condition], batch: Batch, space: Space) -> Signals:
-    """What a network is told about a training batch; each condition has its own random stream.
+    """The signals of a training batch. Each condition draws from its own random stream.
 
     Raises:
-        ContractError: if the batch lacks something.
+        ContractError: if the batch lacks something that a condition needs.
     """
     signals = Signals()
     for each in conditions:
@@ -26,7 +26,7 @@ def training_signals(conditions: Sequence[Condition], batch: Batch, space: Space
 
 
 def request_signals(conditions: Sequence[Condition], request: Request) -> Signals:
-    """What a network is told when it samples.
+    """The signals of one call of a stage.
 
     Raises:
         ContractError: if an input is missing or does not fit.
@@ -38,11 +38,11 @@ def request_signals(conditions: Sequence[Condition], request: Request) -> Signal
 
 
 def without_conditions(conditions: Sequence[Condition], signals: Signals) -> Signals:
-    """The same signals without the conditions that training drops; all others are shared."""
+    """The same signals without the conditions that training sometimes drops, for guidance."""
     for each in conditions:
         if each.drop > 0:
             own = signals.only(each.name)
             signals = signals.merged(each.absent(own))
             if own.channels:
-                signals = signals.unseen()
+                signals = signals.without_features()
     return signals

@@ -12,15 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """True images, and what the data hold for the conditions of a stage.
+    """Training images, and the data of a stage's conditions.
 
     Attributes:
-        images: (B, C, H, W) in [-1, 1], at the stage's size or a crop of it.
-        seeds: one per image; everything that its loss draws comes from it.
-        conditions: tensors (B, …) by the name of the condition that they belong to, such as label
-            indices (B, F) under `labels`. A condition makes what is missing from `images`, if it
-            can.
-        broken: unusable images as `name: reason`; other images take their place in the batch.
+        images: (B, C, H, W) in [-1, 1], at the stage's size or cropped from it.
+        seeds: B whole numbers; all random draws in an image's loss come from its seed.
+        conditions: tensors (B, …) by the name of their condition, such as label indices (B, F)
+            under `labels`. A condition that is not listed makes its tensor from `images` if it can.
+        broken: images that could not be read, as `name: reason`; others replace them in the batch.
     """
 
     images: Tensor
@@ -32,7 +31,7 @@ class Batch:
         return self.images.shape[0]
 
     def to(self, device: torch.device | str) -> Batch:
-        """Copy the tensors to another device."""
+        """The same batch with its tensors on another device."""
         return Batch(
             images=self.images.to(device, non_blocking=True),
             seeds=self.seeds,
@@ -43,10 +42,11 @@ class Batch:
         )
 
     def parts(self, count: int) -> list[Batch]:
-        """Cut the batch into at most `count` parts of one size; the last one may be smaller.
+        """Cut the batch into at most `count` parts of equal size; the last one may be smaller.
 
-        Only the whole batch lists broken images.
+        The parts list no broken images.
         """
+
         size = math.ceil(len(self) / count)
         return [self._cut(slice(first, first + size)) for first in range(0, len(self), size)]
 

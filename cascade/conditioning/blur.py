@@ -10,12 +10,14 @@ KERNEL_PX = 3
 
 
 def blur(images: Tensor, uniform: Tensor, probability: float) -> Tensor:
-    """Blur a part of the images with a 3x3 Gaussian of sigma U(0.4, 0.6).
+    """Blur some of the images with a 3x3 Gaussian of sigma U(0.4, 0.6).
 
     Args:
         images: (B, C, h, w).
-        uniform: (B, 2) in [0, 1): which images are blurred, and how much.
-        probability: that an image is blurred.
+        uniform: (B, 2) uniform draws in [0, 1): an image is blurred if the first is below
+            `probability`, with the sigma that the second gives.
+        probability: share of the images that are blurred, in [0, 1].
+
 
     Returns:
         (B, C, h, w).

@@ -1,7 +1,8 @@
-"""Condition: one thing that a stage is told, from its recipe key to its place in the network.
+"""Condition: one piece of information that a network receives besides the noisy image.
 
-A new kind of condition is one final subclass in a file of its own, and an entry in `CONDITIONS` of
-`cascade.conditioning.kinds`. Nothing else in the package names a kind.
+A condition knows its recipe key, what training, sampling and evaluation do with it, and how it
+enters the network. To add a kind, write one final subclass in a file of its own and enter it into
+`CONDITIONS` of `cascade.conditioning.kinds`. Nothing else in the package names a kind.
 
 Shapes: B batch, C channels, H and W pixels of the stage's images, h and w of a conditioning image.
 """
@@ -19,6 +20,7 @@ from cascade.conditioning.batch import Batch
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.signals import Signals
 from cascade.diffusion.noise import SeededNoise
+from cascade.errors import ContractError
 from cascade.space import Size, Space
 
 Vocabulary = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
@@ -26,10 +28,10 @@ Vocabulary = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
 
 @dataclass(frozen=True)
 class Classes:
-    """A vector slot of indices (B, F), one per field; -1 stands for "any".
+    """A vector slot for class indices (B, F), one per label field; -1 stands for "any".
 
     Attributes:
-        sizes: number of classes of each field.
+        sizes: number of classes of each of the F fields.
     """
 
     sizes: tuple[int, ...]
@@ -37,15 +39,15 @@ class Classes:
 
 @dataclass(frozen=True)
 class Level:
-    """A vector slot of one number (B,) in [0, 1] per image."""
+    """A vector slot for one number (B,) in [0, 1] per image."""
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A vector slot of embeddings (B, width) from elsewhere.
+    """A vector slot for embeddings (B, width) that another model computed.
 
     Attributes:
-        width: of an embedding.
+        width: length of an embedding.
     """
 
     width: int
@@ -59,9 +61,9 @@ class Slots:
     """How a condition enters the network.
 
     Attributes:
-        channels: concatenated to the noisy image; 0 for none.
-        vector: embedded and added to the embedding of the time; None for none.
-        tokens: width of the tokens that are attended to; 0 for none.
+        channels: number of channels concatenated to the noisy image; 0 for none.
+        vector: the vector that is embedded and added to the time embedding; None for none.
+        tokens: width of the tokens that the network attends to; 0 for none.
     """
 
     channels: int = 0
@@ -74,20 +76,27 @@ class Condition(ABC):
     """A kind of condition with its settings, which are saved with the stage.
 
     Attributes:
-        drop: probability, in training, that an image loses the condition. Guidance needs it.
+        drop: probability in [0, 1] that training hides the condition of an image. Guidance needs a
+            condition with a probability above 0.
+
+    Raises:
+        ContractError: if a value is out of range.
     """
 
     name: ClassVar[str]  # recipe key, name of the signals and of the random stream
-    input_name: ClassVar[str]  # of what a user gives, such as `image`
-    recipe: ClassVar[type]  # dataclass of what the recipe states
+    input_name: ClassVar[str]  # name of the user's input that it reads, such as `image`
+    recipe: ClassVar[type]  # dataclass of its recipe section
 
     drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_share("drop", self.drop)
 
     # ---- what it is -----------------------------------------------------------------------------
 
     @abstractmethod
     def slots(self, space: Space) -> Slots:
-        """How it enters the network of a stage that gives this space."""
+        """How it enters the network of a stage whose images are in this space."""
 
     @classmethod
     def of_recipe(cls, options: Any, vocabulary: Vocabulary) -> Condition:
@@ -95,23 +104,23 @@ class Condition(ABC):
 
         Args:
             options: an instance of `cls.recipe`.
-            vocabulary: collects the class names of label fields from the data.
+            vocabulary: returns the class names in the data by field, for a list of label fields.
         """
         return cls(**asdict(options))
 
     def config(self) -> dict[str, Any]:
-        """Plain values with which the class can be called again."""
+        """The keyword arguments that make the same condition, as plain values for JSON."""
         return asdict(self)
 
     def check(self, space: Space) -> None:  # noqa: B027  most kinds go with every space
-        """Check that it goes with the images of a stage.
+        """Check that it fits a stage whose images are in this space.
 
         Raises:
             ContractError: naming the number that does not fit.
         """
 
     def image_space(self, space: Space) -> Space | None:
-        """The space of the image that it takes from the stage before; None if it takes none."""
+        """The space of the image that it takes from the previous stage; None if it takes none."""
         return None
 
     def description(self, space: Space) -> str:
@@ -120,15 +129,15 @@ class Condition(ABC):
 
     @property
     def classes(self) -> Mapping[str, Sequence[str]]:
-        """For each of its label fields the class names, in the order of their indices."""
+        """Class names by label field, in the order of their indices; empty without labels."""
         return {}
 
     def facts(self) -> dict[str, str]:
-        """What a model card says about it, by heading."""
+        """Lines for a model card, text by heading."""
         return {}
 
     def accepts_size(self, size_px: Size, space: Space) -> bool:
-        """Whether a pipeline may start here with an image of that height and width."""
+        """Whether a pipeline can start at this stage with an image of this height and width."""
         return False
 
     @property
@@ -138,51 +147,51 @@ class Condition(ABC):
 
     @property
     def resembles_result(self) -> bool:
-        """Whether its image, enlarged, is a first guess of the result."""
+        """Whether its image, upscaled to the result's size, is a first guess of the result."""
         return False
 
     @property
     def mends(self) -> bool:
-        """Whether training damages its image, so that results should not agree with it exactly."""
+        """Whether training degrades its image, so that results need not agree with it exactly."""
         return False
 
     # ---- data -----------------------------------------------------------------------------------
 
     def of_picture(self, image: Tensor, space: Space) -> Tensor | None:
-        """What is made of a whole training picture before it is cropped.
+        """Make a conditioning image from a whole training picture, before it is cropped.
 
         Args:
             image: (C, H, W) in [-1, 1], at the stage's size.
-            space: of the stage.
+            space: space of the stage's images.
 
         Returns:
-            (C', h, w) in [-1, 1] with H a whole multiple of h, which is cropped at the same place;
-            None if there is nothing to make, or crops will do.
+            (C', h, w) in [-1, 1], where H is a whole multiple of h; it is cropped together with
+            `image`. None if the condition can be made from the crop, or has no image.
         """
         return None
 
     @property
     def annotation_fields(self) -> list[str]:
-        """The fields of annotations that `of_annotations` reads."""
+        """The annotation fields that `of_annotations` reads."""
         return list(self.classes)
 
     def of_annotations(self, annotations: Mapping[str, str]) -> Tensor | None:
-        """What the annotations of a training picture say; None if it needs none of them."""
+        """The entry in a batch for a picture with these annotations; None if it reads none."""
         return None
 
     # ---- training and sampling ------------------------------------------------------------------
 
     @abstractmethod
     def of_batch(self, batch: Batch, space: Space, noise: SeededNoise) -> Signals:
-        """The signals of a training batch: drawn, disturbed, and dropped from some images.
+        """The signals of a training batch, with augmentation, and dropped from some images.
 
         Args:
-            batch: of training images.
-            space: of the stage.
-            noise: the condition's own random stream of each image.
+            batch: training images, at the stage's size or cropped from it.
+            space: space of the stage's images.
+            noise: one random stream per image, of this condition alone.
 
         Raises:
-            ContractError: if the batch lacks something, or it has another size.
+            ContractError: if the batch lacks what the condition needs, or has it at another size.
         """
 
     @abstractmethod
@@ -195,19 +204,19 @@ class Condition(ABC):
 
     @abstractmethod
     def absent(self, signals: Signals) -> Signals:
-        """Signals of the same shapes that say nothing, for dropping and for guidance.
+        """Signals of the same shapes that carry no information, for dropping and for guidance.
 
         Args:
-            signals: of this condition alone.
+            signals: signals of this condition alone.
         """
 
     def completed(self, value: Any, seeds: Sequence[int], *, draw: bool) -> Any:
-        """Read what a user gave for a pipeline, and complete it.
+        """Read a user's input to a pipeline and fill in what it leaves out.
 
         Args:
-            value: in any form that users may give it in; None for nothing.
-            seeds: of the images.
-            draw: whether to draw what is missing from each image's seed, or to leave it open.
+            value: the input in any form that the pipeline accepts; None for no input.
+            seeds: one whole number per image.
+            draw: whether to draw missing parts from each image's seed or leave them unset.
 
         Returns:
             One entry per image, or None.
@@ -218,7 +227,12 @@ class Condition(ABC):
         return value
 
     def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size | None:
-        """Height and width of the result that the inputs call for; None if they leave it open.
+        """Height and width of the result that follow from the inputs; None if none follow.
+
+        Args:
+            inputs: the user's inputs.
+            previous: (B, C, h, w) in [-1, 1], the result of the previous stage; None for the first.
+            space: space of the stage's images.
 
         Raises:
             ContractError: if an input is missing or does not fit.
@@ -229,17 +243,27 @@ class Condition(ABC):
 
     @abstractmethod
     def input_of(self, batch: Batch, space: Space, *, damaged: bool = False) -> Any:
-        """What a user would give to get these pictures.
+        """The input with which a user would ask for the pictures of a batch.
 
         Args:
-            batch: of true pictures.
-            space: of the stage.
-            damaged: whether to damage it as training does; its seeds decide how.
+            batch: true pictures.
+            space: space of the stage's images.
+            damaged: whether to degrade an image as training does, by the seeds of the batch.
 
         Returns:
-            (B, …), or None if nothing is known.
+            (B, …), or None if the batch does not hold it.
         """
 
     def deviation(self, samples: Tensor, value: Any, space: Space) -> dict[str, float]:
-        """How far samples (B, C, H, W) are from what `input_of` gave for them, by figure."""
+        """How far samples (B, C, H, W) are from the `input_of` they were made from, by metric."""
         return {}
+
+
+def check_share(name: str, value: float) -> None:
+    """Check a probability or another share.
+
+    Raises:
+        ContractError: if it is not from 0 to 1.
+    """
+    if not 0 <= value <= 1:
+        raise ContractError(f"{name} must be from 0 to 1, got {value}.")

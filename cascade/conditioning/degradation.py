@@ -1,16 +1,17 @@
-"""Degradation of an upsampler's small image in training, for damaged pictures (blind upscaling).
+"""Degradation of an upsampler's low-resolution image in training, for blind upscaling.
 
 After Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833, section 3): blur, resizing, noise and JPEG,
-in this order and twice over, as a picture meets them that is taken, saved, sent on and saved again.
-The chain begins with the large image, as there: blur and noise from before a picture was made small
-look otherwise than those from after. Crops of it are enough, so that it costs some milliseconds an
-image. JPEG is the real one, by Pillow: differentiable imitations round softly, and leave a trace of
-what a file has lost, from which a network would learn to cheat.
+in this order and twice, as happens to a picture that is taken, saved, shared and saved again. As in
+Real-ESRGAN, the chain starts at the full-size image, because blur and noise look different before
+and after downscaling. It works on crops and takes a few milliseconds an image. Pillow does the
+JPEG: differentiable approximations round softly, so traces of what a real file has lost remain, and
+the network would learn to read them.
 
-Every draw comes from the image's own seed, and images are worked on one by one, since each is
-resized to a size of its own: the same seed gives the same damage, bit for bit, in any batch.
+All draws come from the image's own seed, and each image is degraded on its own, since each is
+resized to a different size: the same seed gives the same result, bit for bit, in any batch.
 
-Shapes: B batch, H and W pixels of the large image, h and w of the small one.
+Shapes: B batch, C channels, H and W pixels of the full-size image, h and w of the low-resolution
+one.
 """
 
 from __future__ import annotations
@@ -31,28 +32,29 @@ from cascade.errors import ContractError
 from cascade.resizing import ResizeKernel, resize
 
 KERNELS: tuple[ResizeKernel, ...] = ("bicubic", "bilinear", "area")
-GREY_NOISE_PROBABILITY = 0.4  # as in Real-ESRGAN; else each channel has noise of its own
+GREY_NOISE_PROBABILITY = 0.4  # as in Real-ESRGAN; otherwise each channel has its own noise
 SHOT_NOISE_PROBABILITY = 0.5
-LOWEST_CUTOFF = 1 / 3  # of the sinc filter, as in Real-ESRGAN; 1 is the finest detail there is
+LOWEST_CUTOFF = 1 / 3  # of the sinc filter, as in Real-ESRGAN; 1 keeps the finest detail
 SMALLEST_PX = 4
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Degradation:
-    """What is done to small images in training; ranges are drawn from uniformly, per image.
+    """How training degrades low-resolution images. Each image draws uniformly from the ranges.
 
     Attributes:
-        probability: of an image to be degraded at all; the others stay clean.
-        orders: how often the chain is gone through.
-        blur_sigma: width of the Gaussian blur along each of its two axes, in pixels of the large
-            image; the axes lie at a random angle.
-        sinc_probability: of a blur to be an ideal low-pass filter, which leaves ringing, instead.
-        resize: factor of the size on the way: of the large image's, and the last time of the small
-            image's. The kernel is a random one.
-        noise: standard deviation, in steps of an 8-bit picture. Half of it is even, half shot
-            noise, whose variance grows with brightness (this is then the value at white).
-        jpeg_quality: 1 to 95; None for no JPEG.
+        probability: probability in [0, 1] that an image is degraded at all.
+        orders: number of passes through the chain, 1 to 4.
+        blur_sigma: standard deviation of the Gaussian blur along each of its two axes, in pixels of
+            the full-size image, 0 to 20; the axes lie at a random angle.
+        sinc_probability: probability in [0, 1] that a blur is an ideal low-pass filter, which
+            leaves ringing, instead of a Gaussian.
+        resize: factor of the intermediate size, 0.05 to 4: relative to the full-size image, and in
+            the last pass to the low-resolution image. The kernel is random.
+        noise: standard deviation in 8-bit steps, 0 to 255. Half of the images get uniform noise,
+            half shot noise, whose variance grows with brightness (`noise` then holds at white).
+        jpeg_quality: quality of the JPEG file, 1 to 95; None for no JPEG.
 
     Raises:
         ContractError: naming the value that is out of range.
@@ -93,13 +95,15 @@ class Degradation:
     def apply(
         self, images: Tensor, low_res: Tensor, kernel: ResizeKernel, seeds: Sequence[int]
     ) -> Tensor:
-        """Put degraded small images in the place of clean ones.
+        """Degrade low-resolution images.
 
         Args:
-            images: (B, 3, H, W) in [-1, 1], the large images.
-            low_res: (B, 3, h, w) in [-1, 1], the clean small ones.
-            kernel: with which a small image is made, at the end of the chain too.
-            seeds: one per image.
+            images: (B, 3, H, W) in [-1, 1], the full-size images, from which degraded ones are
+                made.
+            low_res: (B, 3, h, w) in [-1, 1], the clean low-resolution images, which are returned
+                where an image is not degraded.
+            kernel: kernel of the last downscaling.
+            seeds: B whole numbers.
 
         Returns:
             (B, 3, h, w) in [-1, 1].
@@ -116,24 +120,24 @@ class Degradation:
     def _degraded(
         self, image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel, noise: SeededNoise
     ) -> Tensor:
-        """One image (1, 3, H, W) gone through the whole chain: (1, 3, h, w)."""
-        large_px = image.shape[-1]
+        """Pass one image (1, 3, H, W) through the whole chain: (1, 3, h, w)."""
+        full_px = image.shape[-1]
         for order in range(self.orders):
-            last = order == self.orders - 1
-            drawn = iter(noise.uniform(12)[0].tolist())
-            image = self._blurred(image, image.shape[-1] / large_px, drawn)
-            image = self._resized(image, size_px if last else None, kernel, drawn)
-            image = self._noised(image, noise, drawn)
-            if last and next(drawn) < 0.5:  # half of the files were saved at their final size
+            is_last = order == self.orders - 1
+            uniform = iter(noise.uniform(12)[0].tolist())
+            image = self._blurred(image, image.shape[-1] / full_px, uniform)
+            image = self._resized(image, size_px if is_last else None, kernel, uniform)
+            image = self._noised(image, noise, uniform)
+            if is_last and next(uniform) < 0.5:  # half of the files are saved at their final size
                 image = resize(image, size_px, kernel)
             if self.jpeg_quality is not None:
-                image = jpeg(image, round(_between(self.jpeg_quality, next(drawn))))
+                image = jpeg(image, round(_between(self.jpeg_quality, next(uniform))))
         return resize(image, size_px, kernel)
 
-    def _blurred(self, image: Tensor, scale: float, drawn: Iterator[float]) -> Tensor:
-        is_sinc = next(drawn) < self.sinc_probability
-        sigmas = [scale * _between(self.blur_sigma, next(drawn)) for _ in range(2)]
-        angle, cutoff = next(drawn) * math.pi, _between((LOWEST_CUTOFF, 1.0), next(drawn))
+    def _blurred(self, image: Tensor, scale: float, uniform: Iterator[float]) -> Tensor:
+        is_sinc = next(uniform) < self.sinc_probability
+        sigmas = [scale * _between(self.blur_sigma, next(uniform)) for _ in range(2)]
+        angle, cutoff = next(uniform) * math.pi, _between((LOWEST_CUTOFF, 1.0), next(uniform))
         if is_sinc:
             return low_pass(image, cutoff)
         return gaussian_blur(image, (sigmas[0], sigmas[1]), angle)
@@ -143,32 +147,32 @@ class Degradation:
         image: Tensor,
         size_px: tuple[int, int] | None,
         kernel: ResizeKernel,
-        drawn: Iterator[float],
+        uniform: Iterator[float],
     ) -> Tensor:
-        factor = _between(self.resize, next(drawn))
-        any_kernel = KERNELS[int(next(drawn) * len(KERNELS))]
+        factor = _between(self.resize, next(uniform))
+        any_kernel = KERNELS[int(next(uniform) * len(KERNELS))]
         height, width = size_px or image.shape[-2:]
         size = tuple(max(SMALLEST_PX, round(side * factor)) for side in (height, width))
         return resize(image, (size[0], size[1]), kernel if size == size_px else any_kernel)
 
-    def _noised(self, image: Tensor, noise: SeededNoise, drawn: Iterator[float]) -> Tensor:
-        std = _between(self.noise, next(drawn)) / 127.5
-        grey = next(drawn) < GREY_NOISE_PROBABILITY
-        normal = noise.normal(1 if grey else 3, *image.shape[-2:])
-        if next(drawn) < SHOT_NOISE_PROBABILITY:  # Poisson's variance; its shape hardly shows
+    def _noised(self, image: Tensor, noise: SeededNoise, uniform: Iterator[float]) -> Tensor:
+        std = _between(self.noise, next(uniform)) / 127.5
+        is_grey = next(uniform) < GREY_NOISE_PROBABILITY
+        normal = noise.normal(1 if is_grey else 3, *image.shape[-2:])
+        if next(uniform) < SHOT_NOISE_PROBABILITY:  # Poisson's variance; its shape hardly shows
             normal = normal * ((image + 1) / 2).clamp(0, 1).sqrt()
         return (image + std * normal).clamp(-1, 1)
 
 
 def gaussian_blur(images: Tensor, sigmas: tuple[float, float], angle: float) -> Tensor:
-    """Blur with a Gaussian whose two axes are turned by an angle.
+    """Blur with a Gaussian whose two axes are rotated by an angle.
 
-    Done in the frequency domain, where any Gaussian is one product, whatever its width.
+    It works in the frequency domain, where a Gaussian of any width is one product.
 
     Args:
         images: (B, C, H, W).
         sigmas: standard deviation along the first and second axis, in pixels.
-        angle: of the first axis against the image's rows, in radians.
+        angle: angle between the first axis and the image's rows, in radians.
 
     Returns:
         (B, C, H, W).
@@ -184,42 +188,43 @@ def gaussian_blur(images: Tensor, sigmas: tuple[float, float], angle: float) -> 
 
 
 def low_pass(images: Tensor, cutoff: float) -> Tensor:
-    """Take out all detail finer than a limit, which leaves ringing at edges (a sinc filter).
+    """Remove all detail finer than a limit, which leaves ringing at edges (a sinc filter).
 
     Args:
         images: (B, C, H, W) in [-1, 1].
-        cutoff: the finest frequency that stays, 1 being that of single pixels.
+        cutoff: highest frequency that remains, in (0, 1]; 1 is that of single pixels.
 
     Returns:
-        (B, C, H, W), clamped to [-1, 1], since it overshoots.
+        (B, C, H, W), clamped to [-1, 1] because the filter overshoots.
     """
     filtered = _filtered(images, lambda y, x: (torch.hypot(y, x) <= cutoff / 2).float(), 16)
     return filtered.clamp(-1, 1)
 
 
 def jpeg(images: Tensor, quality: int) -> Tensor:
-    """Save as JPEG and read again.
+    """Encode images as JPEG and decode them.
 
     Args:
         images: (B, 3, H, W) in [-1, 1].
-        quality: 1 to 95.
+        quality: quality of the file, 1 to 95.
 
     Returns:
-        (B, 3, H, W) in [-1, 1], on the 256 values of an 8-bit file.
+        (B, 3, H, W) in [-1, 1], with the 256 values of an 8-bit file.
     """
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8)
-    read = []
+    decoded = []
     for each in pixels.permute(0, 2, 3, 1).numpy():
         file = io.BytesIO()
         Image.fromarray(each).save(file, "JPEG", quality=quality)
-        read.append(torch.from_numpy(np.array(Image.open(file))))
-    return torch.stack(read).permute(0, 3, 1, 2).to(images) / 127.5 - 1
+        decoded.append(torch.from_numpy(np.array(Image.open(file))))
+    return torch.stack(decoded).permute(0, 3, 1, 2).to(images) / 127.5 - 1
 
 
 def _filtered(
     images: Tensor, response: Callable[[Tensor, Tensor], Tensor], margin_px: int
 ) -> Tensor:
-    """Multiply frequencies (in cycles per pixel) by a response; borders are mirrored."""
+    """Multiply frequencies, in cycles per pixel, by a response; borders are mirrored."""
+
     height, width = images.shape[-2:]
     rows, columns = min(margin_px, height - 1), min(margin_px, width - 1)
     padded = F.pad(images, (columns, columns, rows, rows), mode="reflect")

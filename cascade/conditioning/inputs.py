@@ -1,4 +1,4 @@
-"""Inputs: what a user gives for a batch of images; it goes unchanged through a whole chain."""
+"""The user's inputs to a batch of images, which pass unchanged through a whole chain of stages."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cascade.space import Size, Space
 
 @dataclass(frozen=True)
 class Inputs:
-    """Values by the name of the input, such as `image` or `labels`.
+    """Values by name of the input, such as `image` or `labels`.
 
     Attributes:
-        values: each a tensor (B, …) or a sequence of B entries. Every condition reads its own at
-            the size of its own stage.
+        values: each a tensor (B, …) or a sequence of B entries; None values are left out. Every
+            condition reads its own, at the size of its own stage.
 
     Raises:
         ContractError: if values are for different numbers of images.
@@ -37,29 +37,29 @@ class Inputs:
             raise ContractError(f"inputs must be for the same number of images, got {text}.")
 
     def get(self, name: str) -> Any:
-        """The value of an input, or None."""
+        """The value of an input; None if it is missing."""
         return self.values.get(name)
 
     def check_count(self, count: int) -> None:
-        """Check that every input is for that many images.
+        """Check that every input is for `count` images.
 
         Raises:
-            ContractError: if one is not.
+            ContractError: naming the input that is not.
         """
         for name, value in self.values.items():
             if len(value) != count:
                 raise ContractError(f"got {len(value)} entries of {name} for {count} seeds.")
 
     def part(self, places: slice) -> Inputs:
-        """The inputs of some of the images."""
+        """The inputs of a part of the images."""
         return Inputs({name: value[places] for name, value in self.values.items()})
 
     def only(self, names: Sequence[str]) -> Inputs:
-        """The inputs of these names."""
+        """The inputs with these names."""
         return Inputs({name: value for name, value in self.values.items() if name in names})
 
     def with_value(self, name: str, value: Tensor | Sequence[Any] | None) -> Inputs:
-        """The same inputs with one more, or one replaced."""
+        """The same inputs with one added or replaced."""
         return Inputs({**self.values, name: value})
 
 
@@ -68,13 +68,13 @@ class Request:
     """One call of a stage, as its conditions see it.
 
     Attributes:
-        inputs: of the user.
-        previous: (B, C, h, w) in [-1, 1], what the stage before gave; None for the first stage of a
-            run, which takes the user's `image`.
-        space: that the stage gives.
-        size_px: height and width of the canvas, which may be a little larger than the result: the
-            network takes only multiples of some size.
-        augmentation_level: noise on conditioning images, in [0, 1].
+        inputs: the user's inputs.
+        previous: (B, C, h, w) in [-1, 1], the result of the previous stage; None for the first
+            stage of a run, which takes the user's `image`.
+        space: space of the stage's images.
+        size_px: height and width of the canvas, which may be a little larger than the result
+            because networks take only multiples of some size.
+        augmentation_level: level of noise on conditioning images, in [0, 1].
         noise: one random stream per image, on the device where signals are made.
     """
 
@@ -92,10 +92,11 @@ class Request:
 
     @property
     def device(self) -> torch.device:
-        """Where signals are made."""
+        """The device where signals are made."""
         return self.noise.device
 
     @property
     def image(self) -> Tensor | None:
-        """What the stage before gave, or else the user's image."""
+        """The result of the previous stage, or the user's image if there was none."""
+
         return self.inputs.get("image") if self.previous is None else self.previous

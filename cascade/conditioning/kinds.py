@@ -1,4 +1,4 @@
-"""The kinds of conditions, by recipe key. The order here is that of a stage's conditions."""
+"""The kinds of conditions by recipe key. Stages that recipes describe have them in this order."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CONDITIONS: dict[str, type[Condition]] = {
 
 
 def find_condition(name: str) -> type[Condition]:
-    """The kind of a name.
+    """The kind of condition with a name.
 
     Raises:
-        ContractError: if there is none; the message offers the nearest name.
+        ContractError: for an unknown name; the message offers the nearest.
     """
     if name not in CONDITIONS:
         raise ContractError(f"unknown condition {name!r}: {nearest(name, CONDITIONS)}")
@@ -28,9 +28,10 @@ def find_condition(name: str) -> type[Condition]:
 
 
 def read_conditions(configs: Mapping[str, Mapping[str, Any]]) -> tuple[Condition, ...]:
-    """Make conditions from what their `config` gave, by name.
+    """Make conditions from the values of `Condition.config`, by name.
 
     Raises:
-        ContractError: for a kind that does not exist, or a value out of range.
+        ContractError: for an unknown kind, or a value out of range.
     """
+
     return tuple(find_condition(name)(**config) for name, config in configs.items())

@@ -1,4 +1,4 @@
-"""Class labels: several fields (such as subject and style), each with its own names.
+"""Class labels as a condition: several fields, such as subject and style, each with its own names.
 
 Shapes: B batch, F label fields.
 """
@@ -26,30 +26,29 @@ LabelsLike = OneLabels | Sequence[OneLabels]
 
 
 class LabelVocabulary:
-    """Names of the classes of each label field.
+    """The class names of each label field.
 
     Args:
-        fields: for each field its class names, in the order of their indices.
+        fields: class names by field, in the order of their indices.
 
     Raises:
-        ContractError: if a name stands twice or holds a comma, so that it would not say what is
-            meant.
+        ContractError: if a name appears twice, also in different fields, or contains a comma:
+            `parse` could not tell what it means.
     """
 
     def __init__(self, fields: Mapping[str, Sequence[str]]) -> None:
         self.fields = {name: list(names) for name, names in fields.items()}
-        seen: dict[str, str] = {}
+        self._field_of: dict[str, str] = {}
         for label, names in self.fields.items():
             for name in names:
                 if "," in name:
-                    raise ContractError(f"class name {name!r} must not hold a comma.")
-                if name in seen:
+                    raise ContractError(f"class name {name!r} must not contain a comma.")
+                if name in self._field_of:
                     raise ContractError(
-                        f"class name {name!r} stands in both {seen[name]!r} and {label!r}; "
-                        "names must differ."
+                        f"class name {name!r} appears in both {self._field_of[name]!r} and "
+                        f"{label!r}; names must differ."
                     )
-                seen[name] = label
-        self._field_of = seen
+                self._field_of[name] = label
 
     @property
     def sizes(self) -> list[int]:
@@ -57,7 +56,7 @@ class LabelVocabulary:
         return [len(names) for names in self.fields.values()]
 
     def encode(self, labels: Mapping[str, str]) -> list[int]:
-        """Indices of an image's labels, one per field; -1 for a field that is not given.
+        """Indices of an image's class names by field, one index per field; -1 for missing fields.
 
         Raises:
             ContractError: for an unknown field or name; the message offers the nearest.
@@ -75,10 +74,13 @@ class LabelVocabulary:
         ]
 
     def parse(self, text: str) -> dict[str, str]:
-        """Read `cat-face` or `cat-face,noto`: names of different fields, joined by commas.
+        """Read names of different fields, joined by commas: `cat-face` or `cat-face,noto`.
+
+        Returns:
+            Class names by field.
 
         Raises:
-            ContractError: for an unknown name, or two names of one field.
+            ContractError: for an unknown name, or two names of the same field.
         """
         labels: dict[str, str] = {}
         for name in (part.strip() for part in text.split(",")):
@@ -91,22 +93,22 @@ class LabelVocabulary:
         return labels
 
     def batch(self, labels: Sequence[Mapping[str, str]]) -> Tensor:
-        """Indices of a batch: (B, F) int64."""
+        """Indices (B, F) int64 of the class names by field of B images."""
         return torch.tensor([self.encode(each) for each in labels], dtype=torch.long)
 
     def decode(self, indices: Sequence[int]) -> dict[str, str]:
-        """Names of one image's indices; fields at -1 are left out."""
+        """Class names by field of one image's indices; fields with index -1 are left out."""
         pairs = zip(self.fields.items(), indices, strict=True)
         return {field: names[index] for (field, names), index in pairs if index >= 0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOptions:
-    """What a recipe states about labels; the names come from the data.
+    """The recipe section of labels; the class names come from the data.
 
     Attributes:
-        fields: of the data's annotations, such as `class`.
-        drop: probability, in training, that an image loses its labels.
+        fields: names of annotation fields in the data, such as `class`.
+        drop: see `Labels`.
     """
 
     fields: list[str]
@@ -116,12 +118,15 @@ class LabelOptions:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Labels(Condition):
-    """Class labels as one embedding per field.
+    """Class labels, embedded field by field.
 
     Attributes:
-        fields: for each field its class names, in the order of their indices.
-        drop: probability, in training, that an image loses all labels; with several fields each
-            one is also dropped on its own with it.
+        fields: class names by field, in the order of their indices.
+        drop: probability in [0, 1] that training hides all labels of an image. With several
+            fields, each field is also hidden on its own with this probability.
+
+    Raises:
+        ContractError: if a value is out of range.
     """
 
     name = "labels"
@@ -133,7 +138,7 @@ class Labels(Condition):
 
     @cached_property
     def vocabulary(self) -> LabelVocabulary:
-        """Names and indices."""
+        """Translates between names and indices."""
         return LabelVocabulary(self.fields)
 
     def check(self, space: Space) -> None:
@@ -167,8 +172,8 @@ class Labels(Condition):
             raise ContractError("this stage is class-conditional, but the batch has no labels.")
         indices = batch.conditions[self.name]  # (B, F)
         drop = noise.uniform(1 + indices.shape[1]) < self.drop  # (B, 1 + F)
-        lost = drop[:, :1] if indices.shape[1] == 1 else drop[:, :1] | drop[:, 1:]
-        return self._signals(torch.where(lost, -1, indices))
+        hidden = drop[:, :1] if indices.shape[1] == 1 else drop[:, :1] | drop[:, 1:]
+        return self._signals(torch.where(hidden, -1, indices))
 
     def of_request(self, request: Request) -> Signals:
         labels = request.inputs.get(self.input_name)
@@ -179,8 +184,10 @@ class Labels(Condition):
     def completed(
         self, value: LabelsLike | None, seeds: Sequence[int], *, draw: bool
     ) -> list[dict[str, str]]:
-        """The labels of each image: `value` is `{"class": "cat-face"}` or `"cat-face,noto"`, for
-        all images or one for each of them."""
+        """Class names by field for each image.
+
+        `value` is `{"class": "cat-face"}` or `"cat-face,noto"`, for all images or one for each.
+        """
         if value is None or isinstance(value, str | Mapping):
             value = [value or {}] * len(seeds)
         if len(value) != len(seeds):
@@ -189,10 +196,10 @@ class Labels(Condition):
         for each, seed in zip(value, seeds, strict=True):
             labels = self.vocabulary.parse(each) if isinstance(each, str) else dict(each)
             self.vocabulary.encode(labels)
-            completed.append((self._drawn(seed) if draw else {}) | labels)
+            completed.append((self._draw(seed) if draw else {}) | labels)
         return completed
 
-    def _drawn(self, seed: int) -> dict[str, str]:
+    def _draw(self, seed: int) -> dict[str, str]:
         return {
             name: names[derive_seed(seed, "label", name) % len(names)]
             for name, names in self.vocabulary.fields.items()
@@ -208,12 +215,19 @@ class Labels(Condition):
         return Signals(vectors={self.name: indices})
 
     def _indices(self, count: int, labels: Tensor | Sequence[Mapping[str, str]] | None) -> Tensor:
-        """(B, F) int64 of indices, of names, of which other stages may know more, or of nothing."""
+        """(B, F) int64 from indices, class names or None.
+
+        A name or a field that only other stages know is left open.
+        """
         if labels is None:
             return torch.full((count, len(self.vocabulary.sizes)), -1)
         if isinstance(labels, Tensor):
             return labels
-        return self.vocabulary.batch([self._in_vocabulary(each) for each in labels])
+        fields = self.vocabulary.fields
+        own = [
+            {f: name for f, name in each.items() if name in fields.get(f, ())} for each in labels
+        ]
+        return self.vocabulary.batch(own)
 
     def _in_vocabulary(self, labels: Mapping[str, str]) -> dict[str, str]:
         return {name: value for name, value in labels.items() if name in self.vocabulary.fields}

@@ -1,4 +1,4 @@
-"""The low-resolution image as a condition: what makes a stage an upsampler.
+"""The low-resolution image as a condition, which makes a stage an upsampler.
 
 Shapes: B batch, C channels, H and W pixels of the result, h and w of the low-resolution image.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.blur import blur
-from cascade.conditioning.condition import Condition, Level, Slots, Vocabulary
+from cascade.conditioning.condition import Condition, Level, Slots, Vocabulary, check_share
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.noised_image import (
@@ -35,13 +35,16 @@ UNITS_8_BIT = 127.5  # per unit of [-1, 1]
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedOptions:
-    """Low-resolution images made by the stage before, mixed into the training.
+    """Low-resolution images that the previous stage generates and training mixes in.
 
     Attributes:
-        fraction: of the training samples that take one.
-        by: the run or the stage that makes them.
-        images: how many to make.
-        strength: least and most that a stage without an image changes a true image, in (0, 1].
+        fraction: share of the training samples that take a generated image, in [0, 1].
+        by: folder of the run or the stage that generates them.
+        images: number of images to generate.
+        strength: least and most by which a base stage changes a true image, in (0, 1].
+
+    Raises:
+        ContractError: if a value is out of range.
     """
 
     fraction: float = 0.0
@@ -49,10 +52,19 @@ class GeneratedOptions:
     images: int = 10_000
     strength: tuple[float, float] = (0.1, 0.5)
 
+    def __post_init__(self) -> None:
+        check_share("generated.fraction", self.fraction)
+        low, high = self.strength
+        if self.images < 1 or not 0 < low <= high <= 1:
+            raise ContractError(
+                "generated.images must be at least 1 and generated.strength within 0 and 1, low "
+                f"end first and above 0; got {self.images} and ({low}, {high})."
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LowResolutionOptions:
-    """What a recipe states about the low-resolution image; see `LowResolution`."""
+    """The recipe section of the low-resolution image; see `LowResolution`."""
 
     size_px: int | tuple[int, int]
     quantised: bool = True
@@ -69,14 +81,14 @@ class LowResolution(Condition):
     """A smaller image of the same content.
 
     Attributes:
-        size_px: its height and width; one number stands for a square. The stage's size is a whole
-            multiple of it.
-        quantised: whether it is rounded to the whole numbers of the stage's range, in training and
-            between stages.
-        augmentation_range: lowest and highest noise level in training.
-        blur_probability: that a training image is blurred.
-        degradation: damage in training; None for none.
-        drop: probability, in training, that an image loses it.
+        size_px: height and width in pixels; one number stands for a square. The stage's size is a
+            whole multiple of it.
+        quantised: whether it is rounded to the whole numbers of the space's range, in training and
+            in sampling.
+        augmentation_range: lowest and highest noise level in training, within [0, 1].
+        blur_probability: probability in [0, 1] that training blurs it.
+        degradation: how training degrades it; None for not at all.
+        drop: probability in [0, 1] that training hides it.
 
     Raises:
         ContractError: if a value is out of range.
@@ -103,6 +115,8 @@ class LowResolution(Condition):
         if min(pair) < 1:
             raise ContractError(f"the low-resolution size must be at least 1 px, got {size}.")
         check_range(self.augmentation_range)
+        check_share("blur_probability", self.blur_probability)
+        super().__post_init__()
 
     @classmethod
     def of_recipe(cls, options: LowResolutionOptions, vocabulary: Vocabulary) -> LowResolution:
@@ -173,7 +187,11 @@ class LowResolution(Condition):
         return without_image(signals)
 
     def input_of(self, batch: Batch, space: Space, *, damaged: bool = False) -> Tensor:
-        """The low-resolution images (B, C, h, w), made from the batch where it holds none."""
+        """The low-resolution images (B, C, h, w), made from the images unless the batch has them.
+
+        Raises:
+            ContractError: if those of the batch have another size.
+        """
         scale = space.scale_from(self.size)
         height, width = (side // scale for side in batch.images.shape[-2:])
         image = batch.conditions.get(self.name)
@@ -192,14 +210,14 @@ class LowResolution(Condition):
         return image
 
     def deviation(self, samples: Tensor, value: Any, space: Space) -> dict[str, float]:
-        """Mean squared error, in squared 8-bit units, of the samples made small again.
+        """Mean squared error of the downscaled samples, in squared 8-bit units.
 
-        Crops out of larger images differ a little at their edges, where the kernel saw more of the
-        image when it was made small.
+        Crops of larger images differ a little at their edges, where the kernel saw more of the
+        image when it was downscaled.
         """
         height, width = value.shape[-2:]
-        small = self._rounded(resize(samples, (height, width), space.resize_kernel), space)
-        error = (small - self._rounded(value, space)) ** 2
+        downscaled = self._rounded(resize(samples, (height, width), space.resize_kernel), space)
+        error = (downscaled - self._rounded(value, space)) ** 2
         return {"low_res_consistency": float(error.double().mean()) * UNITS_8_BIT**2}
 
     def _rounded(self, image: Tensor, space: Space) -> Tensor:

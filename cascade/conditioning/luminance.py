@@ -1,8 +1,8 @@
 """The luminance of an image as a condition, which makes a stage colour grey images.
 
-Luminance here is the luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B of the gamma-encoded values:
-what Pillow's mode "L", OpenCV, JPEG and most image editors make of a colour picture, and so what
-the grey pictures of the world hold. One function serves training and sampling.
+Luminance here is the luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B of the gamma-encoded values.
+Pillow's mode "L", OpenCV, JPEG and most image editors compute it, so grey pictures usually hold it.
+Training and sampling share one function.
 
 Shapes: B batch, H and W pixels.
 """
@@ -33,10 +33,10 @@ from cascade.space import Size, Space
 
 
 def luminance(images: Tensor) -> Tensor:
-    """The grey image of a colour image.
+    """Convert colour images to grey.
 
     Args:
-        images: (B, 3, H, W) in [-1, 1], or (B, 1, H, W), which is grey already.
+        images: (B, 3, H, W) in [-1, 1], or (B, 1, H, W), which is returned as it is.
 
     Returns:
         (B, 1, H, W) in [-1, 1].
@@ -52,11 +52,10 @@ def luminance(images: Tensor) -> Tensor:
 
 
 def impose_luminance(images: Tensor, grey: Tensor) -> Tensor:
-    """Give coloured images exactly the luminance of grey ones.
+    """Give colour images exactly the luminance of grey images.
 
-    The difference is added to all three channels, which keeps the colour differences. Where that
-    leaves the range of images, the colour is drawn towards the grey value until it fits: its hue
-    stays, and no more of its saturation is lost than must be.
+    The difference is added to all three channels, which keeps the colour differences. Where the sum
+    leaves [-1, 1], saturation is reduced just far enough to fit; the hue stays.
 
     Args:
         images: (B, 3, H, W) in [-1, 1].
@@ -66,12 +65,12 @@ def impose_luminance(images: Tensor, grey: Tensor) -> Tensor:
         (B, 3, H, W) in [-1, 1], whose luminance is `grey`.
 
     Raises:
-        ContractError: if the shapes do not go together.
+        ContractError: if the shapes do not match.
     """
     if images.shape[1] != 3 or images[:, :1].shape != grey.shape:
         raise ContractError(
-            f"images (B, 3, H, W) and grey (B, 1, H, W) must go together, got "
-            f"{tuple(images.shape)} and {tuple(grey.shape)}."
+            f"images (B, 3, H, W) and grey (B, 1, H, W) must match, got {tuple(images.shape)} and "
+            f"{tuple(grey.shape)}."
         )
     chroma = images - luminance(images)  # its own luminance is 0, so it may be scaled
     room = torch.where(chroma > 0, 1 - grey, -1 - grey)
@@ -83,7 +82,7 @@ def impose_luminance(images: Tensor, grey: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class LuminanceOptions:
-    """What a recipe states about the grey image; see `Luminance`."""
+    """The recipe section of the grey image; see `Luminance`."""
 
     quantised: bool = True
     augmentation_range: tuple[float, float] = (0.0, 0.0)
@@ -93,12 +92,12 @@ class LuminanceOptions:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Luminance(Condition):
-    """The grey image of a picture, at the stage's own size.
+    """The luminance of an image of the stage's own size.
 
     Attributes:
-        quantised: whether it is rounded to the whole numbers of the stage's range.
-        augmentation_range: lowest and highest noise level in training.
-        drop: probability, in training, that an image loses it.
+        quantised: whether it is rounded to the whole numbers of the space's range.
+        augmentation_range: lowest and highest noise level in training, within [0, 1].
+        drop: probability in [0, 1] that training hides it.
 
     Raises:
         ContractError: if a value is out of range.
@@ -116,6 +115,7 @@ class Luminance(Condition):
         levels = self.augmentation_range
         object.__setattr__(self, "augmentation_range", (levels[0], levels[1]))
         check_range(self.augmentation_range)
+        super().__post_init__()
 
     @property
     def resembles_result(self) -> bool:
@@ -147,8 +147,8 @@ class Luminance(Condition):
             )
         if image.ndim != 4 or image.shape[1] not in (1, 3):
             raise ContractError(
-                "images to colour must be (B, 1, H, W), or (B, 3, H, W) of which the luminance is "
-                f"taken, got {tuple(image.shape)}."
+                "images to colour must be (B, 1, H, W), or (B, 3, H, W) whose luminance is used, "
+                f"got {tuple(image.shape)}."
             )
         return image.shape[-2], image.shape[-1]
 

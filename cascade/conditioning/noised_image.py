@@ -1,7 +1,7 @@
 """Noise-conditioning augmentation: a conditioning image with noise at a level that is embedded.
 
 After CDM (Ho et al. 2021, arXiv 2106.15282, section 4): Gaussian noise is drawn once per image, and
-the network is told its level. Training and sampling share these functions.
+the network receives its level. Training and sampling share these functions.
 
 Shapes: B batch, C channels, h and w pixels of the conditioning image.
 """
@@ -24,10 +24,10 @@ Range = tuple[float, float]
 
 
 def augment(images: Tensor, level: Tensor, noise: Tensor) -> Tensor:
-    """Noise a conditioning image at a level, keeping the variance.
+    """Add noise to conditioning images, keeping their variance.
 
     Args:
-        images: (B, C, h, w) in [-1, 1], at their own small size.
+        images: (B, C, h, w) in [-1, 1], before upscaling.
         level: (B,) in [0, 1]: 0 leaves the image unchanged, 1 is pure noise.
         noise: (B, C, h, w) standard normal, drawn once per image.
 
@@ -47,28 +47,28 @@ def noised_image(
         name: of the condition.
         image: (B, C, h, w) in [-1, 1].
         level: (B,) in [0, 1].
-        noise: the condition's random stream of each image.
-        scale: of the result to the image.
+        noise: random streams of the condition, from which the noise is drawn.
+        scale: factor from the size of `image` to that of the result.
     """
     augmented = augment(image, level, noise.normal(*image.shape[1:]).to(image.device))
     return Signals(channels={name: ChannelSignal(augmented, scale)}, vectors={name: level})
 
 
 def noised_request(name: str, image: Tensor, request: Request, *, scale: int) -> Signals:
-    """The same when sampling: one level for all images, padded to the canvas."""
+    """The same in sampling: padded to the canvas, with the request's level for all images."""
     padded = pad_to(image, request.size_px, scale)
     level = torch.full((request.count,), request.augmentation_level, device=image.device)
     return noised_image(name, padded, level, request.noise, scale=scale)
 
 
 def draw_level(augmentation_range: Range, noise: SeededNoise) -> Tensor:
-    """A level of each image, (B,), uniform in the range."""
+    """Draw each image's level (B,) uniformly from a range."""
     low, high = augmentation_range
     return low + (high - low) * noise.uniform().view(-1)
 
 
 def without_image(signals: Signals) -> Signals:
-    """Zero images at level 1, that of pure noise, which says that they tell nothing."""
+    """Replace images by zeros at level 1, the level of pure noise, which tells nothing."""
     return Signals(
         channels={
             name: ChannelSignal(torch.zeros_like(each.image), each.scale)
@@ -79,12 +79,21 @@ def without_image(signals: Signals) -> Signals:
 
 
 def dropped(signals: Signals, absent: Signals, drop: float, noise: SeededNoise) -> Signals:
-    """Take the absent signals for each image with probability `drop`."""
+    """Replace each image's signals by the absent ones with probability `drop`."""
     return signals.replaced(noise.uniform().view(-1) < drop, absent)
 
 
 def pad_to(image: Tensor, size_px: Size, scale: int) -> Tensor:
-    """Repeat the last row and column of (B, C, h, w) until `scale` times its size is a canvas's."""
+    """Pad a conditioning image to a canvas by repeating its last row and column.
+
+    Args:
+        image: (B, C, h, w).
+        size_px: height and width of the canvas, multiples of `scale`.
+        scale: factor from the size of `image` to that of the result.
+
+    Returns:
+        (B, C, height / scale, width / scale).
+    """
     height, width = (side // scale for side in size_px)
     below, beside = height - image.shape[-2], width - image.shape[-1]
     if below == beside == 0:
@@ -93,7 +102,7 @@ def pad_to(image: Tensor, size_px: Size, scale: int) -> Tensor:
 
 
 def check_range(augmentation_range: Range) -> None:
-    """Check the range of levels.
+    """Check a range of levels.
 
     Raises:
         ContractError: if it is not 0 <= low <= high <= 1.

@@ -1,8 +1,8 @@
-"""Signals: what conditions tell a network, sorted by the way they enter it.
+"""Signals: what a network receives besides noisy images and times, by the way it enters.
 
-Channels are concatenated to the noisy image, vectors are embedded and added to the embedding of the
-time, tokens are attended to. Images stay at their own small size with the factor that is missing to
-the size of the result, so that a window of the result needs only a part of them.
+Channels are concatenated to the noisy image, vectors are embedded and added to the time embedding,
+tokens are attended to. A conditioning image keeps its own size, together with the factor by which
+it must be upscaled, so that a window of the result reads only a part of it.
 
 Shapes: B batch, C channels, H and W pixels of the result, h and w of a conditioning image, N
 tokens, D width of a token, E channels of an encoder's features.
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ENLARGING_MARGIN_PX = 2  # bicubic interpolation reads two pixels to each side
+UPSCALING_MARGIN_PX = 2  # bicubic interpolation reads two pixels to each side
 
 
 @dataclass(frozen=True)
@@ -25,26 +25,26 @@ class ChannelSignal:
     """An image that is concatenated to the noisy one.
 
     Attributes:
-        image: (B, C, h, w) in [-1, 1], at its own size.
-        scale: the whole factor by which it is enlarged to the size of the result.
+        image: (B, C, h, w) in [-1, 1] plus noise, at its own size.
+        scale: whole factor by which it is upscaled to the size of the result.
     """
 
     image: Tensor
     scale: int = 1
 
     def window(self, rows: slice, columns: slice) -> ChannelSignal:
-        """The part under a window of the result, enlarged from no more pixels than it needs.
+        """The part under a window of the result, upscaled from no more pixels than it needs.
 
         Args:
-            rows: of the result, in pixels.
-            columns: the same along the width.
+            rows: rows of the window, in pixels of the result.
+            columns: columns of the window, in pixels of the result.
         """
         if self.scale == 1:
             return ChannelSignal(self.image[..., rows, columns])
         cuts, inner = [], []
         for span, side in zip((rows, columns), self.image.shape[-2:], strict=True):
-            first = max(0, span.start // self.scale - ENLARGING_MARGIN_PX)
-            last = min(side, -(-span.stop // self.scale) + ENLARGING_MARGIN_PX)
+            first = max(0, span.start // self.scale - UPSCALING_MARGIN_PX)
+            last = min(side, -(-span.stop // self.scale) + UPSCALING_MARGIN_PX)
             cuts.append(slice(first, last))
             inner.append(slice(span.start - first * self.scale, span.stop - first * self.scale))
         enlarged = ChannelSignal(self.image[..., cuts[0], cuts[1]], self.scale).enlarged().image
@@ -64,7 +64,7 @@ class TokenSignal:
 
     Attributes:
         tokens: (B, N, D).
-        mask: (B, N) bool; False marks padding, which must not change anything.
+        mask: (B, N) bool; False marks padding, which the network ignores.
     """
 
     tokens: Tensor
@@ -73,14 +73,14 @@ class TokenSignal:
 
 @dataclass(frozen=True)
 class Signals:
-    """What a network is told about a batch besides the noisy images and the time.
+    """What a network receives with a batch of noisy images and times; all by name of condition.
 
     Attributes:
-        channels: images by the name of their condition, in the order in which they are
-            concatenated.
-        vectors: (B, …) values to embed, by name, as the condition's `VectorSlot` says.
-        tokens: sequences to attend to, by name.
-        features: (B, E, h, w), what the network's encoder makes of its image; None until it ran.
+        channels: images, in the order in which they are concatenated.
+        vectors: (B, …) values to embed, of the shape that the condition's `VectorSlot` states.
+        tokens: sequences to attend to.
+        features: (B, E, h, w) features that the network's encoder extracted from an image; None
+            before it ran.
     """
 
     channels: Mapping[str, ChannelSignal] = field(default_factory=dict)
@@ -89,11 +89,14 @@ class Signals:
     features: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Signals:
-        """Apply a function to every tensor; the batch is the first dimension of each."""
+        """Apply a function to every tensor. The first dimension of each tensor is the batch."""
         return self.combine(self, lambda mine, _: change(mine))
 
     def combine(self, other: Signals, join: Callable[[Tensor, Tensor], Tensor]) -> Signals:
-        """Join each tensor with the one of the same place in signals of the same names."""
+        """Join each tensor with its counterpart in signals of the same names.
+
+        Features are left out unless both have them.
+        """
         both = self.features is not None and other.features is not None
         return Signals(
             channels={
@@ -116,7 +119,12 @@ class Signals:
         return self.combine(other, lambda mine, theirs: torch.cat([mine, theirs]))
 
     def replaced(self, mask: Tensor, other: Signals) -> Signals:
-        """Take other signals for the images of a mask (B,) bool."""
+        """Replace the signals of some images by those of `other`.
+
+        Args:
+            mask: (B,) bool, True for images whose signals are replaced.
+            other: signals of the same names and shapes.
+        """
 
         def choose(mine: Tensor, theirs: Tensor) -> Tensor:
             return torch.where(mask.view(-1, *[1] * (mine.ndim - 1)).to(mine.device), theirs, mine)
@@ -124,7 +132,11 @@ class Signals:
         return self.combine(other, choose)
 
     def merged(self, other: Signals) -> Signals:
-        """The signals of both; those of `other` come last, and replace those of the same name."""
+        """The signals of both.
+
+        Those of `other` replace signals of the same name in their place; new names come last.
+        """
+
         return Signals(
             channels={**self.channels, **other.channels},
             vectors={**self.vectors, **other.vectors},
@@ -140,17 +152,18 @@ class Signals:
             tokens={key: each for key, each in self.tokens.items() if key == name},
         )
 
-    def unseen(self) -> Signals:
-        """The same without what an encoder made of the images, because one of them changed."""
+    def without_features(self) -> Signals:
+        """The same without features, for when an image has changed since they were extracted."""
         return replace(self, features=None)
 
     def window(self, rows: slice, columns: slice) -> Signals:
-        """What holds for a window of the result: images are cut and enlarged, all else stays."""
+        """The signals of a window of the result: images are cut and upscaled, the rest stays."""
         cut = {name: each.window(rows, columns) for name, each in self.channels.items()}
         return replace(self, channels=cut)
 
     def enlarged(self) -> Signals:
-        """The same with all images at the size of the result."""
+        """The same with all images upscaled to the size of the result."""
+
         if all(each.scale == 1 for each in self.channels.values()):
             return self
         large = {name: each.enlarged() for name, each in self.channels.items()}

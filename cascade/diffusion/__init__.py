@@ -1,0 +1,1 @@
+"""The noise process of a stage: schedules, predictions, weights, and noise by seed."""

@@ -1,7 +1,9 @@
-"""Noise that belongs to an image: the same seed gives the same numbers in any batch, anywhere.
+"""Noise by seed: each image draws the same numbers in any batch and on any machine.
 
-Every image has a generator of its own on the CPU, so that neither the batch, the device nor the
-number of processes changes what it draws.
+Every image has its own generator on the CPU, so what it draws depends neither on the batch, nor on
+the device, nor on the number of processes.
+
+Shapes: B images.
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from cascade.errors import ContractError
 
 
 class NoiseSource(Protocol):
-    """Whatever gives standard normal noise."""
+    """A source of standard normal noise for a batch."""
 
     @property
     def generators(self) -> list[torch.Generator]:
-        """One per image."""
+        """One generator per image."""
         ...
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal noise, float32: (B, *shape)."""
+        """The next standard normal numbers of each image, float32: (B, *shape)."""
         ...
 
 
@@ -35,15 +37,15 @@ class SeededNoise:
     """One random stream per image.
 
     Args:
-        seeds: one integer per image of the batch.
-        stream: name of the stream; streams of one seed are independent of each other.
-        device: where the noise is put after it is drawn.
+        seeds: B whole numbers.
+        stream: name of the stream; streams of the same seed are independent of each other.
+        device: device to which draws are moved; they are made on the CPU.
 
     Raises:
-        ContractError: if a seed is no whole number.
+        ContractError: if a seed is not a whole number.
 
     Attributes:
-        temperature: standard deviation of what `normal` gives from now on; 1 at first.
+        temperature: standard deviation of the next draws from `normal`; initially 1.
     """
 
     def __init__(
@@ -51,58 +53,55 @@ class SeededNoise:
     ) -> None:
         self.device = torch.device(device)
         self.temperature = 1.0
-        try:
-            whole = [operator.index(seed) for seed in seeds]
-        except TypeError as error:
-            raise ContractError(f"a seed is a whole number; got {seeds!r} as seeds.") from error
         self._generators = [
-            torch.Generator().manual_seed(derive_seed(seed, stream)) for seed in whole
+            torch.Generator().manual_seed(derive_seed(seed, stream)) for seed in _whole(seeds)
         ]
 
     @property
     def generators(self) -> list[torch.Generator]:
-        """One per image."""
+        """One generator per image."""
         return self._generators
 
     def __len__(self) -> int:
         return len(self.generators)
 
     def normal(self, *shape: int) -> Tensor:
-        """Normal noise, float32: (B, *shape), the next of each image's stream."""
-        drawn = torch.empty(len(self), *shape)
-        self.fill_normal(drawn)
-        return drawn.to(self.device)
+        """The next normal numbers of each image, float32: (B, *shape)."""
+        noise = torch.empty(len(self), *shape)
+        self.fill_normal(noise)
+        return noise.to(self.device)
 
     def fill_normal(self, canvas: Tensor) -> None:
-        """Fill a tensor (B, ...) on the CPU in place with what `normal` would give."""
+        """Fill a float32 tensor (B, …) on the CPU with the numbers that `normal` would return."""
         for each, generator in zip(canvas, self.generators, strict=True):
             each.normal_(generator=generator)
         if self.temperature != 1:
             canvas *= self.temperature
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1), float32: (B, *shape), the next of each image's stream."""
+        """The next uniform numbers in [0, 1) of each image, float32: (B, *shape)."""
         return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(
             self.device
         )
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every part and on nothing else (SHA-256 of their text)."""
+    """A 63-bit seed that depends on all parts and on nothing else: SHA-256 of their text."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def make_seeds(count: int, seed: int | None, seeds: Sequence[int] | None) -> list[int]:
-    """One seed per image: the ones that are given, or counted up from the first.
+    """One seed per image: `seeds`, or numbers that count up from `seed`.
 
     Args:
-        count: number of images.
-        seed: of the first image; None to draw one.
-        seeds: of all images, instead.
+        count: number of images, at least 1.
+        seed: seed of the first image; None draws one at random.
+        seeds: seeds of all images, instead of `seed`.
 
     Raises:
-        ContractError: if the numbers disagree.
+        ContractError: if `count` is below 1 or not the number of seeds, if both `seed` and `seeds`
+            are given, or if one is not a whole number.
     """
     if count < 1:
         raise ContractError(f"num_images must be at least 1, got {count}.")
@@ -111,6 +110,14 @@ def make_seeds(count: int, seed: int | None, seeds: Sequence[int] | None) -> lis
             raise ContractError("give seed or seeds, not both.")
         if len(seeds) != count:
             raise ContractError(f"got {len(seeds)} seeds for {count} images.")
-        return [int(each) for each in seeds]
-    first = secrets.randbelow(2**31) if seed is None else int(seed)
+        return _whole(seeds)
+    (first,) = _whole([secrets.randbelow(2**31) if seed is None else seed])
     return list(range(first, first + count))
+
+
+def _whole(seeds: Sequence[int]) -> list[int]:
+    """Seeds of any integer type as integers of Python."""
+    try:
+        return [operator.index(seed) for seed in seeds]
+    except TypeError as error:
+        raise ContractError(f"a seed is a whole number; got {seeds!r} as seeds.") from error

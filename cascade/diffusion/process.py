@@ -1,4 +1,4 @@
-"""The noise process of a stage: what the network predicts, at which timesteps, how weighed.
+"""The noise process of a stage: what the network predicts, at which timesteps, and its loss.
 
 Predictions: eps (DDPM, arXiv 2006.11239), x0, and v = alpha eps - sigma x0 (Salimans & Ho 2022,
 arXiv 2202.00512). Weights: min-SNR-gamma (Hang et al. 2023, arXiv 2303.09556) and the clipped
@@ -31,24 +31,25 @@ class NoiseProcess:
     Args:
         schedule: the noise schedule.
         prediction: what the network predicts: `eps`, `x0` or `v`.
-        weighting: of the squared error: `uniform` in the predicted quantity, `min_snr`, or
-            `velocity` (the error of x0 divided by sigma, clipped at sigma = 0.05), or `residual`
-            (that of the network's own output, where `residual_std` is given).
-        min_snr_gamma: gamma of min-SNR.
-        timesteps: `uniform`; `logit_normal`: log(alpha / sigma) is drawn from a normal
-            distribution and the nearest timestep taken; or `last`: always T - 1, which holds
-            nothing of the image, so that x0 prediction becomes a regression from the conditions
-            (sampled with one step; the baseline of SR3, arXiv 2104.07636, and of Palette).
+        weighting: weight of the squared error: `uniform` in the predicted quantity; `min_snr`;
+            `velocity`, the error of x0 divided by sigma, clipped at sigma = 0.05; or `residual`,
+            the error of the network's own output, which needs `residual_std`.
+        min_snr_gamma: gamma of min-SNR, above 0.
+        timesteps: how training draws timesteps: `uniform`; `logit_normal`, the timestep nearest to
+            a log(alpha / sigma) drawn from a normal distribution; or `last`, always T - 1, where
+            nothing of the image is left, so that x0 prediction becomes a regression from the
+            conditions (sampled in one step; the baseline of SR3, arXiv 2104.07636, and Palette).
         logit_mean: mean of log(alpha / sigma); below 0 trains more on noisy images.
-        logit_std: standard deviation of log(alpha / sigma).
-        learned_variance: the network has 2 C outputs, the second half interpolating the log
-            variance of the DDPM step.
-        residual_std: for x0 prediction by a stage that takes an image: the network predicts only
-            what that image leaves open, whose spread this is; see `Residual`.
+        logit_std: standard deviation of log(alpha / sigma), above 0.
+        learned_variance: whether the network has 2 C outputs, of which the second half
+            interpolates the log variance of the DDPM step.
+        residual_std: for x0 prediction by a stage with a conditioning image: the root mean square
+            of what that image lacks of the result, which is then all that the network predicts;
+            see `Residual`. None for a network that predicts the whole of x0.
 
     Raises:
-        RecipeError: for eps prediction with a schedule whose SNR ends at zero, since x0 cannot be
-            recovered from pure noise and eps; or if `residual_std` does not go with the rest.
+        RecipeError: for eps prediction with a schedule that ends at an SNR of zero, because x0
+            cannot be recovered from pure noise and eps; or if `residual_std` does not fit the rest.
     """
 
     def __init__(
@@ -74,15 +75,15 @@ class NoiseProcess:
         if prediction == "eps" and schedule.alpha_bar[-1] == 0:
             raise RecipeError(
                 "eps prediction cannot be used with zero_terminal_snr: the last timestep holds no "
-                "image to recover. Use prediction: v or x0."
+                "image to recover. Use v or x0 prediction."
             )
         if residual_std is not None and (prediction != "x0" or learned_variance):
             raise RecipeError(
-                "residual_std needs prediction: x0 and no learned_variance, got "
-                f"{prediction} and learned_variance: {str(learned_variance).lower()}."
+                "residual_std needs x0 prediction without learned_variance, got "
+                f"{prediction} prediction {'with' if learned_variance else 'without'} it."
             )
         if weighting == "residual" and residual_std is None:
-            raise RecipeError("weighting: residual needs residual_std.")
+            raise RecipeError("residual weighting needs residual_std.")
         self.residual = None if residual_std is None else Residual(schedule, residual_std)
         self.schedule = schedule
         self.prediction: Prediction = prediction
@@ -94,7 +95,7 @@ class NoiseProcess:
         self.learned_variance = learned_variance
 
     def config(self) -> dict[str, Any]:
-        """The keyword arguments that make the same process with a schedule."""
+        """The keyword arguments besides `schedule` that make the same process."""
         return {
             "prediction": self.prediction,
             "weighting": self.weighting,
@@ -125,12 +126,12 @@ class NoiseProcess:
         if self.timesteps == "last":
             return torch.full_like(u, self.schedule.train_steps - 1, dtype=torch.long)
         normal = math.sqrt(2) * torch.erfinv((2 * exact - 1).clamp(-1 + 1e-12, 1 - 1e-12))
-        wanted = self.logit_mean + self.logit_std * normal
-        distance = (self.schedule.log_alpha_sigma[None] - wanted[:, None]).abs()
+        logit = self.logit_mean + self.logit_std * normal
+        distance = (self.schedule.log_alpha_sigma[None] - logit[:, None]).abs()
         return distance.argmin(dim=1).to(u.device)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network should predict: (B, C, H, W) from x0 and eps (B, C, H, W) and t (B,)."""
+        """What the network learns to predict: (B, C, H, W) from x0 and eps (B, C, H, W), t (B,)."""
         if self.prediction == "x0":
             return x0
         if self.prediction == "eps":
@@ -148,14 +149,14 @@ class NoiseProcess:
         return alpha * x_t - sigma * prediction
 
     def eps(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The noise that is left when x0 is taken out of x_t; all (B, C, H, W), t (B,)."""
+        """The noise in x_t if x0 is its clean image; all (B, C, H, W), t (B,)."""
         alpha, sigma = self.schedule.alpha_sigma(t)
         return (x_t - alpha * x0) / sigma
 
     def weight(self, t: Tensor) -> Tensor:
         """Weight of the squared error in the predicted quantity: (B, 1, 1, 1) from t (B,).
 
-        The error of x0 weighs as much as: eps 1/SNR, v 1/(SNR + 1) of it.
+        A weight w for the error of x0 is w / SNR for that of eps and w / (SNR + 1) for that of v.
         """
         snr = self.schedule.snr(t)
         if self.weighting == "uniform":
@@ -174,7 +175,10 @@ class NoiseProcess:
         return torch.where(snr > 0, in_x0 / snr.clamp(min=1e-20), 1.0).float()
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Separate prediction (B, C, H, W) and variance channels (B, C, H, W), or None without."""
+        """Separate an output into prediction and variance channels, each (B, C, H, W).
+
+        The variance is None unless it is learned.
+        """
         if not self.learned_variance:
             return output, None
         prediction, variance = output.chunk(2, dim=1)
@@ -185,7 +189,7 @@ class NoiseProcess:
 
         Args:
             output: (B, C, H, W), or 2 C channels with learned variances.
-            x0: clean images (B, C, H, W) in [-1, 1]; never changed here.
+            x0: clean images (B, C, H, W) in [-1, 1].
             x_t: noisy images (B, C, H, W).
             eps: the noise in them (B, C, H, W).
             t: (B,) timesteps.

@@ -1,10 +1,10 @@
-"""Predicting only what a given image leaves open, with the preconditioning of EDM around it.
+"""Predict only what a conditioning image lacks of the result, with EDM's preconditioning.
 
-EDM (Karras et al. 2022, arXiv 2206.00364, section 5) passes as much of the noisy image by the
-network as the best linear guess of the clean one would, so that the network's own part always has
-variance 1. Here that guess also knows the given image: x0 = base + r, where `base` is the given
-image at full size and r what it leaves open, of a known spread. At low noise the fine detail of x_t
-thus reaches the result without passing through the network, at high noise `base` does.
+EDM (Karras et al. 2022, arXiv 2206.00364, section 5) skips the network with the best linear guess
+of the clean image from the noisy one, so that the network's own output always has variance 1. Here
+that guess also uses the conditioning image: x0 = base + r, where `base` is the conditioning image
+at the result's size and r what it lacks, with a known standard deviation. At low noise, the fine
+detail of x_t reaches the result without passing through the network; at high noise, `base` does.
 
 Shapes: B batch, C channels, H and W pixels.
 """
@@ -27,8 +27,8 @@ class Residual:
     v = alpha^2 std^2 + sigma^2, and its standard deviation is std sigma / sqrt(v).
 
     Args:
-        schedule: of the noise.
-        std: root mean square of x0 - base over images, in [-1, 1].
+        schedule: the noise schedule.
+        std: root mean square of x0 - base over the training images, above 0.
 
     Raises:
         RecipeError: if `std` is not above 0.
@@ -42,18 +42,18 @@ class Residual:
             raise RecipeError(f"residual_std must be above 0, got {self.std}.")
 
     def network_input(self, x_t: Tensor, base: Tensor, t: Tensor) -> Tensor:
-        """What the network sees of x_t, of variance 1; all (B, C, H, W), t (B,)."""
+        """The network's input in place of x_t, with variance 1; all (B, C, H, W), t (B,)."""
         alpha, sigma = self.schedule.alpha_sigma(t)
         return (x_t - alpha * base) / (alpha**2 * self.std**2 + sigma**2).sqrt()
 
     def x0(self, output: Tensor, x_t: Tensor, base: Tensor, t: Tensor) -> Tensor:
-        """The clean image that the network's output stands for; all (B, C, H, W), t (B,)."""
+        """The clean image that an output of the network implies; all (B, C, H, W), t (B,)."""
         alpha, sigma = self.schedule.alpha_sigma(t)
         variance = alpha**2 * self.std**2 + sigma**2
         guess = base + alpha * self.std**2 / variance * (x_t - alpha * base)
         return guess + self.std * sigma / variance.sqrt() * output
 
     def weight(self, t: Tensor) -> Tensor:
-        """Weight of the squared error of x0 that makes it that of the output: (B, 1, 1, 1)."""
+        """The weight with which a squared error of x0 equals that of the output: (B, 1, 1, 1)."""
         alpha, sigma = self.schedule.alpha_sigma(t)
         return (alpha**2 * self.std**2 + sigma**2) / (self.std * sigma) ** 2

@@ -1,9 +1,10 @@
 """Noise schedules: how much of the image is left at each training timestep.
 
-Linear betas are those of DDPM (Ho et al. 2020, arXiv 2006.11239), the cosine those of Nichol &
-Dhariwal 2021 (arXiv 2102.09672, eq. 17), the resolution shift that of simple diffusion (Hoogeboom
-et al. 2023, arXiv 2301.11093, eq. 9), the zero terminal SNR that of Lin et al. 2023 (arXiv
-2305.08891, algorithm 1). Tables are float64 and cast when used.
+Linear betas come from DDPM (Ho et al. 2020, arXiv 2006.11239), cosine betas from Nichol & Dhariwal
+2021 (arXiv 2102.09672, eq. 17), the resolution shift from simple diffusion (Hoogeboom et al. 2023,
+arXiv 2301.11093, eq. 9), the zero terminal SNR from Lin et al. 2023 (arXiv 2305.08891, algorithm
+1). Tables are float64 and cast when used: in float32, 1 - alpha_bar of the first timesteps would be
+right to three digits only.
 
 Shapes: T training timesteps, B batch.
 """
@@ -28,9 +29,9 @@ class NoiseSchedule:
     Args:
         kind: `cosine` or `linear`.
         train_steps: number T of training timesteps, at least 2.
-        shift: multiplies sqrt(SNR) everywhere; reference size / size, so below 1 for larger images,
-            which need more noise. 1 leaves the schedule as it is.
-        zero_terminal_snr: rescale so that the last timestep is pure noise.
+        shift: factor of sqrt(SNR) at every timestep, above 0: reference size / image size, so below
+            1 for larger images, which need more noise. 1 leaves the schedule unchanged.
+        zero_terminal_snr: whether to rescale the table so that the last timestep is pure noise.
 
     Raises:
         RecipeError: if a value is out of range.
@@ -104,15 +105,17 @@ class NoiseSchedule:
         return self._tables[name, t.device][t].view(-1, 1, 1, 1)
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """Draw x_t from q(x_t | x0) with given noise (DDPM, eq. 4). Images (B, C, H, W), t (B,)."""
+        """x_t of q(x_t | x0) with noise eps (DDPM, eq. 4); images (B, C, H, W), t (B,)."""
         alpha, sigma = self.alpha_sigma(t)
         return alpha * x0 + sigma * eps
 
     def sampling_timesteps(self, steps: int) -> list[int]:
-        """Choose the timesteps to visit: evenly spaced, falling, from T - 1 (`trailing` spacing).
+        """The timesteps to visit: evenly spaced, falling, from T - 1 (`trailing` spacing).
+
+        Sampling starts from pure noise, so the first timestep must be the noisiest one.
 
         Args:
-            steps: how many, from 1 to T.
+            steps: number of timesteps, from 1 to T.
 
         Returns:
             Exactly `steps` different timesteps, the first T - 1.
@@ -136,7 +139,7 @@ class NoiseSchedule:
         }
 
     def diffusers_config(self) -> dict[str, Any]:
-        """The keys with which a diffusers scheduler builds the same table."""
+        """The configuration with which a scheduler of diffusers builds the same table."""
         config: dict[str, Any] = {"num_train_timesteps": self.train_steps}
         scale = 1000 / self.train_steps if self.kind == "linear" else 1
         if self.shift == 1 and 0.02 * scale <= LARGEST_BETA:  # diffusers does not clip linear betas

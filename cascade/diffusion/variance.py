@@ -16,7 +16,13 @@ BIN_HALF_WIDTH = 1 / 255  # half an 8-bit step of an image in [-1, 1]
 
 
 def interpolate_log_variance(variance: Tensor, log_small: Tensor, log_large: Tensor) -> Tensor:
-    """Log variance between the posterior's and beta (eq. 15); `variance` in about [-1, 1]."""
+    """Interpolate a log variance (eq. 15).
+
+    Args:
+        variance: (B, C, H, W) output of the network, about in [-1, 1].
+        log_small: log variance of the posterior, at -1.
+        log_large: log beta, at 1.
+    """
     fraction = (variance + 1) / 2
     return fraction * log_large + (1 - fraction) * log_small
 
@@ -29,14 +35,14 @@ def variational_bound(
     Args:
         schedule: the noise schedule.
         x0: clean images (B, C, H, W) in [-1, 1].
-        x0_hat: predicted clean images (B, C, H, W); pass it detached, so that only the variance
-            learns from the bound.
+        x0_hat: predicted clean images (B, C, H, W), detached, so that only the variance learns from
+            the bound.
         x_t: noisy images (B, C, H, W).
         t: (B,) timesteps.
-        variance: (B, C, H, W) interpolation between the two extreme log variances.
+        variance: (B, C, H, W), see `interpolate_log_variance`.
 
     Returns:
-        (B,): the KL divergence of the step, or the discretised negative log-likelihood at t = 0.
+        (B,): the KL divergence of the step; at t = 0 the discretised negative log-likelihood.
     """
     steps = t.cpu()  # not every device has float64
     alpha_bar = schedule.alpha_bar[steps].view(-1, 1, 1, 1)

@@ -77,7 +77,7 @@ def evaluate(
         WeightsError: if weights of an extractor cannot be loaded.
     """
     task = task_of(pipeline.stages.contracts)
-    _check_channels(pipeline)
+    check_measurable(pipeline)
     vocabulary = None if isinstance(task, PairedTask) else pipeline.labels
     held_out = RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir)
     training = None
@@ -125,7 +125,12 @@ def evaluate(
     )
 
 
-def _check_channels(pipeline: CascadePipeline) -> None:
+def check_measurable(pipeline: CascadePipeline) -> None:
+    """Check that metrics can see what every stage gives.
+
+    Raises:
+        ContractError: if a stage gives something else than RGB images.
+    """
     for name, stage in pipeline.stages.items():
         if stage.space.channels != CHANNELS or stage.space.kind != "pixels":
             raise ContractError(

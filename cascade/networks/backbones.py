@@ -125,7 +125,8 @@ class BackboneNetwork(StageNetwork, ABC):
         if ours != theirs:
             raise ContractError(
                 f"the contract asks for {ours[0]} channels in and {ours[1]} out, the network has "
-                f"{theirs[0]:g} and {theirs[1]:g}."
+                f"{theirs[0]:g} and {theirs[1]:g}; conditions that are images: "
+                f"{_image_channels(slots)}."
             )
         _check_slots(slots)
         vectors = {} if self.embedding is None else self.embedding.config["vectors"]
@@ -186,6 +187,12 @@ class BackboneNetwork(StageNetwork, ABC):
             size_multiple_px=config["size_multiple_px"],
             encoder=components.get("encoder"),
         )
+
+
+def _image_channels(slots: Mapping[str, Slots]) -> str:
+    """The conditions that are images, each with its channels, in words."""
+    images = [f"{name!r} ({each.channels})" for name, each in slots.items() if each.channels]
+    return ", ".join(images) or "none"
 
 
 def _check_slots(slots: Mapping[str, Slots]) -> None:

@@ -115,11 +115,9 @@ def _unfolded(fault: Any, model: type[Section]) -> list[dict[str, Any]]:
     """The faults inside a section that was checked on its own, with their places in the recipe."""
     if fault["type"] != "nested":
         return [{**fault, "model": model, "inner": fault["loc"]}]
-    outer, inner = fault["loc"], fault["ctx"]
-    return [
-        {**each, "loc": (*outer, *each["loc"]), "model": inner["model"], "inner": each["loc"]}
-        for each in inner["faults"]
-    ]
+    inner = fault["ctx"]
+    faults = [deeper for each in inner["faults"] for deeper in _unfolded(each, inner["model"])]
+    return [{**each, "loc": (*fault["loc"], *each["loc"])} for each in faults]
 
 
 def _known_keys(model: type[Section], location: Sequence[int | str]) -> list[str]:

@@ -6,8 +6,10 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_type_hints
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -36,7 +38,6 @@ def _no_boolean(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 Side = Annotated[Whole, Field(gt=0)]
-_NUMBERS: dict[Any, Any] = {int: Whole, float: Number}
 Beta = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(gt=0, le=1)]
 
@@ -144,63 +145,73 @@ class TrainSection(Section):
 
 def condition_section() -> type[Section]:
     """The section of conditions: a key for each kind, whose values its class declares."""
-    options = {
-        name: Annotated[kind.recipe | None, _no_booleans(kind.recipe)]
-        for name, kind in CONDITIONS.items()
-    }
-    return create_model(
-        "ConditionSection",
-        __base__=Section,
-        **{name: (each, None) for name, each in options.items()},  # pyright: ignore
-    )
+    return _section_of("ConditionSection", **{n: kind.recipe for n, kind in CONDITIONS.items()})
 
 
 def sampling_section() -> type[Section]:
-    """The section of sampling settings and of the options of all samplers; None is "as it was"."""
+    """The section of sampling settings and of the options of all samplers."""
     classes = [SamplingSettings, *(kind.Options for kind in SAMPLERS.values()), DiffusersOptions]
-    types = {
-        name: _NUMBERS.get(annotation, annotation)
-        for each in classes
-        for name, annotation in get_type_hints(each).items()
-        if name != "options"
-    }
-    return create_model(
-        "SamplingSection",
-        __base__=Section,
-        **{name: (each | None, None) for name, each in types.items()},  # pyright: ignore
-    )
+    types = {name: hint for each in classes for name, hint in get_type_hints(each).items()}
+    del types["options"]
+    return _section_of("SamplingSection", **types)
+
+
+def _section_of(name: str, **types: Any) -> type[Section]:
+    """A section of keys that may all be missing."""
+    return _make_section(name, tuple(types.items()))
+
+
+@cache  # so that recipes with the same values are equal
+def _make_section(name: str, types: tuple[tuple[str, Any], ...]) -> type[Section]:
+    keys = {key: (each | None, None) for key, each in types}
+    return create_model(name, __base__=Section, **keys)  # pyright: ignore
 
 
 def _by(section: Callable[[], type[Section]]) -> Any:
     """Checks a value by a section that is made when a recipe is read, so that it knows all kinds.
 
     Raises:
-        PydanticCustomError: of the type `nested`, with the first fault of the section.
+        PydanticCustomError: of the type `nested`, with the faults of the section.
     """
 
     def check(value: Any) -> Section:
+        model, value = section(), {} if value is None else value
+        faults: list[Any] = list(_booleans(value, model))
         try:
-            return section().model_validate({} if value is None else value)
+            if not faults:
+                return model.model_validate(value)
         except ValidationError as error:
             faults = error.errors()
-            raise PydanticCustomError(
-                "nested", "does not fit", {"faults": faults, "model": section()}
-            ) from error
+        raise PydanticCustomError("nested", "does not fit", {"faults": faults, "model": model})
 
     return BeforeValidator(check)
 
 
-def _no_booleans(options: type) -> BeforeValidator:
-    """Python counts with booleans, and pydantic lets it: true would be 1."""
+def _booleans(value: Any, hint: Any, place: tuple[int | str, ...] = ()) -> Iterator[dict[str, Any]]:
+    """Faults for booleans where a number is expected; pydantic would read them as 0 and 1."""
+    types = _types_in(hint)
+    if isinstance(value, bool) and {int, float} & types and bool not in types:
+        message = "input should be a number"
+        yield {"type": "number", "loc": place, "msg": message, "input": value}
+    elif isinstance(value, Mapping):
+        for hints in map(_keys_of, types):
+            for name in value.keys() & hints.keys():
+                yield from _booleans(value[name], hints[name], (*place, name))
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from _booleans(each, hint, (*place, number))
 
-    def check(value: Any) -> Any:
-        hints = get_type_hints(options)
-        for name, each in value.items() if isinstance(value, dict) else ():
-            if isinstance(each, bool) and hints.get(name, bool) is not bool:
-                raise PydanticCustomError("number", "input should hold numbers, not true or false")
-        return value
 
-    return BeforeValidator(check)
+def _types_in(hint: Any) -> set[Any]:
+    """The types that a type hint names, however deep."""
+    return {hint}.union(*map(_types_in, get_args(hint)))
+
+
+def _keys_of(kind: Any) -> dict[str, Any]:
+    """The type hints of a section or a dataclass by key; none for other types."""
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return {name: field.annotation for name, field in kind.model_fields.items()}
+    return get_type_hints(kind) if is_dataclass(kind) else {}
 
 
 ConditionValues = Annotated[Any, _by(condition_section)]

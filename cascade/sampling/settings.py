@@ -14,7 +14,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError, nearest
 from cascade.sampling.guidance import Guidance
 from cascade.sampling.samplers.sampler import Sampler
-from cascade.sampling.samplers.table import make_sampler, option_names
+from cascade.sampling.samplers.table import default_options, make_sampler, option_names
 from cascade.sampling.thresholding import Threshold, Thresholding
 
 ALL = "all"  # in overrides: every stage
@@ -68,7 +68,9 @@ class SamplingSettings:
             raise ContractError(f"temperature must be from 0 to 1, got {self.temperature}.")
         Thresholding(self.threshold, self.percentile)
         if self.guidance_interval is not None:
-            object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
+            object.__setattr__(self, "guidance_interval", _as_interval(self.guidance_interval))
+        if not isinstance(self.options, Mapping):
+            raise ContractError(f"options must be a mapping by name, got {self.options!r}.")
         _ = self.guide
 
     @property
@@ -100,7 +102,10 @@ class SamplingSettings:
         allowed = option_names(sampler) if isinstance(sampler, str) else []
         options = {name: v for name, v in self.options.items() if name in allowed}
         settings = {}
-        for name, value in {**values.pop("options", {}), **values}.items():
+        further = values.pop("options", {})
+        if not isinstance(further, Mapping):
+            raise ContractError(f"options must be a mapping by name, got {further!r}.")
+        for name, value in {**further, **values}.items():
             if name in SETTINGS:
                 settings[name] = value
             elif name in allowed:
@@ -110,6 +115,12 @@ class SamplingSettings:
                     f"unknown sampling setting {name!r}: {nearest(name, [*SETTINGS, *allowed])}"
                 )
         return replace(self, **settings, options=options)
+
+    def value(self, name: str) -> Any:
+        """A setting, or an option of the sampler; None if the sampler has no such option."""
+        if name in SETTINGS:
+            return getattr(self, name)
+        return {**default_options(self.sampler), **self.options}.get(name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with the options of the sampler beside the settings."""
@@ -150,9 +161,9 @@ class Overrides:
         values: dict[str, dict[str, Any]] = {}
         for text in texts:
             key, equals, value = text.partition("=")
-            stage, _, name = key.strip().rpartition(".")
+            stage, dot, name = key.strip().rpartition(".")
             try:
-                number = safe_load(value) if equals and name else None
+                number = safe_load(value) if equals and name and bool(stage) == bool(dot) else None
             except YAMLError:
                 number = None
             if number is None:
@@ -225,11 +236,11 @@ class Overrides:
         """
         for stage in self.values:
             if stage != ALL and stage not in names:
-                raise ContractError(f"no stage {stage!r}; there are {', '.join(names)}.")
+                raise ContractError(f"no stage {stage!r} in this pipeline: {nearest(stage, names)}")
 
 
 def _spread(setting: str, value: Any, names: Sequence[str], run: Sequence[str]) -> dict[str, Any]:
-    """The value of each stage that has one."""
+    """A value by stage, or under `all`."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
@@ -237,7 +248,7 @@ def _spread(setting: str, value: Any, names: Sequence[str], run: Sequence[str]) 
         if unknown:
             raise ContractError(f"{setting}: no stage {min(unknown)!r}; there are {list(names)}.")
         return {name: each for name, each in value.items() if name in run}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence) and not _is_one_value(setting, value):
         for stages in (run, names):
             if len(value) == len(stages):
                 pairs = dict(zip(stages, value, strict=True))
@@ -245,7 +256,29 @@ def _spread(setting: str, value: Any, names: Sequence[str], run: Sequence[str]) 
         raise ContractError(
             f"{setting}: got {len(value)} values for the {len(run)} stages {', '.join(run)}."
         )
-    return dict.fromkeys(run, value)
+    return {ALL: value}
+
+
+def _is_one_value(setting: str, value: Sequence[Any]) -> bool:
+    """Whether a sequence is the value of one stage: a text, or the two ends of an interval."""
+    is_interval = setting == "guidance_interval" and not any(
+        each is None or isinstance(each, Sequence) for each in value
+    )
+    return is_interval or isinstance(value, str)
+
+
+def _as_interval(value: Any) -> tuple[float, float]:
+    """A guidance interval as a pair of numbers.
+
+    Raises:
+        ContractError: if it is not one.
+    """
+    pair = tuple(value) if isinstance(value, Sequence) else ()
+    if len(pair) != 2 or not all(
+        isinstance(each, int | float) and not isinstance(each, bool) for each in pair
+    ):
+        raise ContractError(f"guidance_interval must be two numbers, got {value!r}.")
+    return pair
 
 
 def _is_whole(value: Any) -> bool:

@@ -76,7 +76,7 @@ class Hooks:
         start_from: images to change.
         callback: called after every step with its index, its timestep and `{"x_t", "x0"}`; it may
             return a new `x_t`.
-        progress: called after every strip with how many are done and how many there are.
+        progress: called with how many strips the network has done and how many there are.
     """
 
     known: Known | None = None

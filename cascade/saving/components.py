@@ -59,6 +59,7 @@ def load_component(model_class: type[Model], folder: Path) -> Model:
         TypeError,
         ValueError,
         LookupError,
+        AttributeError,
         ArithmeticError,
         RuntimeError,
         MemoryError,

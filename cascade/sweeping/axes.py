@@ -1,27 +1,20 @@
-"""What a sweep goes over: settings of stages with the values to try, and all their combinations."""
+"""Axes: sampling settings of stages, each with the values that a sweep tries.
+
+Which settings there are is read from `SamplingSettings` and from the options of the samplers, so
+one that is added there can be swept without a change here.
+"""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cascade.errors import ContractError, nearest
 from cascade.pipeline import CascadePipeline
-from cascade.restoration.tiled_sampling import tiled_sampler
-from cascade.sampling.settings import SamplingSettings
+from cascade.sampling.samplers.table import option_names, sampler_names
+from cascade.sampling.settings import SETTINGS
 from cascade.stage import Stage
-
-MOST_CANDIDATES = 2000
-SETTINGS = tuple(field.name for field in fields(SamplingSettings))
-WORDS = ("sampler", "threshold")  # the settings that are names
-GUIDANCE = (1.0, 1.5, 2.0, 3.0, 5.0)
-TEMPERATURES = (0.4, 0.6, 0.8, 1.0)
-LEVEL_SHARES = (0.0, 0.25, 0.5, 1.0)  # of the range of augmentation that a stage was trained on
-STEP_FACTORS = (0.5, 1.0, 2.0)  # of the steps that a stage takes now
-USUAL_SAMPLERS = ("ddim", "ddpm", "dpmsolver++")
 
 
 @dataclass(frozen=True)
@@ -29,8 +22,8 @@ class Axis:
     """One setting and the values to try.
 
     Attributes:
-        setting: of `SamplingSettings`.
-        stages: names of those that have it, which share its value.
+        setting: a field of `SamplingSettings`, or an option of a sampler.
+        stages: names of the stages that have it; they share each value.
         values: to try, in order.
         name: for tables, such as `upsampler.steps`.
     """
@@ -42,217 +35,184 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One combination of settings.
+class Requirement:
+    """A setting that only acts together with certain values of another one.
 
     Attributes:
-        settings: of each stage, in their order.
-        values: of each axis, by its name; where stages that share an axis differ today, those of
-            all, as a text.
+        other: name of the other setting.
+        is_met: whether a value of the other setting lets this one act.
+        example: such a value, for error messages.
     """
 
-    settings: Mapping[str, SamplingSettings]
-    values: Mapping[str, Any]
-
-    def text(self) -> str:
-        """The values in a few words: `base.guidance 2, upsampler.steps 20`."""
-        return ", ".join(f"{name} {value_text(value)}" for name, value in self.values.items())
+    other: str
+    is_met: Callable[[Any], bool]
+    example: str
 
 
-def value_text(value: Any) -> str:
-    """A value of a setting, without needless digits."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+REQUIREMENTS = {
+    "percentile": Requirement("threshold", lambda value: value == "dynamic", "dynamic"),
+    "guidance_interval": Requirement("guidance", lambda value: value != 1, "2"),
+}
 
 
 def read_axes(texts: Sequence[str], pipeline: CascadePipeline) -> list[Axis]:
-    """Read axes as they stand on a command line.
+    """Read axes as they are typed on a command line.
 
     Args:
-        texts: such as `steps=10,20,50` or `upsampler.augmentation_level=0,0.1`. Without a stage,
-            all stages that have the setting share each value.
-        pipeline: whose stages they are.
+        texts: such as `steps=10,20,50`, `upsampler.eta=0,0.5` or
+            `base.guidance_interval=[0.3,3],[0,5]`. Without a stage, all stages that have the
+            setting share each value.
+        pipeline: its stages are swept.
+
+    Returns:
+        The axes, in the order of the stages.
 
     Raises:
-        ContractError: for an unknown stage or setting, a value that is none of it, or a setting
-            that is given twice.
+        ContractError: for an unknown stage or setting, a value that does not fit it, a setting
+            that has no effect, or one that is given twice.
     """
-    axes = [_read_axis(text, dict(pipeline.stages.items())) for text in texts]
+    stages = dict(pipeline.stages.items())
+    entries = [_Entry.parse(text, next(iter(stages))) for text in texts]
+    samplers = {name: _swept_values("sampler", name, stages[name], entries) for name in stages}
+    axes = [_axis(entry, stages, samplers) for entry in entries]
+    _check_no_repeats(axes)
+    _check_requirements(axes, stages, entries)
+    return sorted(axes, key=lambda axis: pipeline.stages.names.index(axis.stages[0]))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One argument, with its values but before its names are checked."""
+
+    stage: str  # empty for all
+    setting: str
+    values: tuple[Any, ...]
+
+    @classmethod
+    def parse(cls, text: str, example_stage: str) -> _Entry:
+        name, equals, listed = text.partition("=")
+        if not equals or not listed.strip():
+            raise ContractError(
+                f"{text!r} must be a setting and its values, such as steps=10,20,50 or "
+                f"{example_stage}.steps=10,20,50."
+            )
+        stage, dot, setting = name.strip().rpartition(".")
+        if dot and not stage:
+            raise ContractError(f"{text!r} names no stage before the dot; leave the dot out.")
+        _check_setting(setting)
+        return cls(stage, setting, _read_values(setting, listed))
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}.{self.setting}" if self.stage else self.setting
+
+    def covers(self, stage: str) -> bool:
+        return self.stage in (stage, "")
+
+
+def _check_setting(setting: str) -> None:
+    """Check that there is such a setting, or such an option of any sampler."""
+    options = [option for sampler in sampler_names() for option in option_names(sampler)]
+    names = list(dict.fromkeys([*SETTINGS, *options]))
+    if setting not in names:
+        raise ContractError(f"unknown sampling setting {setting!r}: {nearest(setting, names)}")
+
+
+def _read_values(setting: str, listed: str) -> tuple[Any, ...]:
+    """The values between commas; brackets and braces hold values of several parts."""
+    from yaml import YAMLError, safe_load
+
+    try:
+        values = safe_load(f"[{listed}]")
+    except YAMLError as error:
+        raise ContractError(f"{setting}: {listed!r} is not a list of values.") from error
+    unique = []
+    for value in (_read_value(setting, each) for each in values):
+        if value not in unique:
+            unique.append(value)
+    return tuple(unique)
+
+
+def _read_value(setting: str, value: Any) -> Any:
+    """The value as the type that the setting is declared with."""
+    from pydantic import ValidationError
+
+    from cascade.recipe.sections import sampling_section
+
+    try:
+        typed = getattr(sampling_section().model_validate({setting: value}), setting)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].lower()
+        raise ContractError(f"{setting}: {reason}, got {value!r}.") from error
+    if typed is None:
+        raise ContractError(f"{setting} needs a value, got {value!r}.")
+    return typed
+
+
+def _swept_values(
+    setting: str, name: str, stage: Stage, entries: Sequence[_Entry]
+) -> tuple[Any, ...]:
+    """The values that a setting of one stage takes during a sweep."""
+    for entry in entries:
+        if entry.setting == setting and entry.covers(name):
+            return entry.values
+    return (stage.sampling.value(setting),)
+
+
+def _axis(
+    entry: _Entry, stages: Mapping[str, Stage], samplers: Mapping[str, Sequence[str]]
+) -> Axis:
+    """The axis of an entry, with the stages that have a use for its setting."""
+    if entry.stage and entry.stage not in stages:
+        raise ContractError(
+            f"no stage {entry.stage!r} in this pipeline: {nearest(entry.stage, stages)}"
+        )
+    names = tuple(
+        name
+        for name, stage in stages.items()
+        if entry.covers(name) and _has_use(entry.setting, stage, samplers[name])
+    )
+    if not names:
+        owner = (
+            f"stage {entry.stage!r} has no" if entry.stage else "no stage of this pipeline has a"
+        )
+        raise ContractError(f"{entry.setting}: {owner} use for it; leave it out.")
+    return Axis(entry.setting, names, entry.values, entry.name)
+
+
+def _has_use(setting: str, stage: Stage, samplers: Sequence[str]) -> bool:
+    """Whether a setting, or an option of one of these samplers, acts on a stage."""
+    contract = stage.contract
+    if setting == "augmentation_level":
+        return any(each.augmentation_range is not None for each in contract.conditions)
+    if setting == "temperature":
+        return contract.needs_image
+    if setting in ("guidance", "guidance_interval"):
+        return bool(contract.droppable)
+    return setting in SETTINGS or any(setting in option_names(each) for each in samplers)
+
+
+def _check_no_repeats(axes: Sequence[Axis]) -> None:
     places = [(stage, axis.setting) for axis in axes for stage in axis.stages]
-    twice = next((place for place in places if places.count(place) > 1), None)
-    if twice is not None:
-        raise ContractError(f"{twice[1]} of stage {twice[0]!r} is swept twice; give it once.")
-    _check_percentiles(axes, pipeline)
-    order = pipeline.stages.names
-    return sorted(axes, key=lambda axis: order.index(axis.stages[0]))
+    repeated = next((place for place in places if places.count(place) > 1), None)
+    if repeated is not None:
+        stage, setting = repeated
+        raise ContractError(f"{setting} of stage {stage!r} is swept twice; give it once.")
 
 
-def _check_percentiles(axes: Sequence[Axis], pipeline: CascadePipeline) -> None:
-    """Refuse percentiles of a stage that is at no point to threshold by them."""
+def _check_requirements(
+    axes: Sequence[Axis], stages: Mapping[str, Stage], entries: Sequence[_Entry]
+) -> None:
+    """Refuse a setting that no combination gives an effect."""
     for axis in axes:
-        for name in axis.stages if axis.setting == "percentile" else ():
-            thresholds = [pipeline.stages[name].sampling.threshold]
-            for other in axes:
-                if other.setting == "threshold" and name in other.stages:
-                    thresholds = list(other.values)
-            if "dynamic" not in thresholds:
-                raise ContractError(
-                    f"percentile has no effect on stage {name!r} with threshold {thresholds[0]}; "
-                    "give threshold=dynamic too, or leave it out."
-                )
-
-
-def _read_axis(text: str, stages: Mapping[str, Stage]) -> Axis:
-    name, equals, listed = text.partition("=")
-    if not equals or not listed.strip():
-        raise ContractError(
-            f"{text!r} must be a setting and its values, such as steps=10,20,50 or "
-            f"{next(iter(stages))}.steps=10,20,50."
-        )
-    stage, dot, setting = name.strip().rpartition(".")
-    if setting not in SETTINGS:
-        raise ContractError(f"unknown sampling setting {setting!r}: {nearest(setting, SETTINGS)}")
-    if dot and stage not in stages:
-        raise ContractError(f"no stage {stage!r} in this pipeline: {nearest(stage, stages)}")
-    chosen = tuple(n for n, s in stages.items() if _has(setting, s) and stage in (n, ""))
-    if not chosen:
-        who = f"stage {stage!r} has no" if dot else "no stage of this pipeline has a"
-        raise ContractError(f"{setting}: {who} use for it; leave it out.")
-    values = tuple(dict.fromkeys(_read_value(setting, each.strip()) for each in listed.split(",")))
-    return Axis(setting, chosen, values, name.strip())
-
-
-def _read_value(setting: str, text: str) -> Any:
-    if setting in WORDS:
-        return text
-    try:
-        return int(text) if setting == "steps" else float(text)
-    except ValueError as error:
-        kind = "whole numbers" if setting == "steps" else "numbers"
-        raise ContractError(f"{setting} takes {kind}, got {text!r}.") from error
-
-
-def _has(setting: str, stage: Stage) -> bool:
-    """Whether a stage has a use for a setting."""
-    if setting in ("augmentation_level", "temperature"):
-        return stage.contract.takes_image
-    if setting == "guidance":
-        return stage.label_drop > 0 or stage.image_drop > 0
-    return True
-
-
-def usual_axes(pipeline: CascadePipeline) -> list[Axis]:
-    """What is worth trying of a pipeline of which nothing more is known.
-
-    Guidance of a stage with classes, temperature and augmentation level of one that takes an
-    image, half, the same and twice the number of steps, and some samplers; of these what the stage
-    can do.
-    """
-    axes = []
-    tiled = _works_in_tiles(pipeline)
-    for name, stage in pipeline.stages.items():
-        low, high = stage.contract.augmentation_range
-        values: dict[str, Sequence[Any]] = {
-            "steps": [max(1, round(factor * stage.sampling.steps)) for factor in STEP_FACTORS],
-            "sampler": USUAL_SAMPLERS,
-        }
-        if stage.labels is not None and stage.label_drop > 0:
-            values["guidance"] = GUIDANCE
-        if stage.contract.takes_image and high > low:
-            levels = [low + share * (high - low) for share in LEVEL_SHARES]
-            values["augmentation_level"] = [round(level, 4) for level in levels]
-        if stage.process.residual is not None:
-            values["temperature"] = TEMPERATURES
-        for setting, listed in values.items():
-            able = [v for v in dict.fromkeys(listed) if _can(stage, setting, v, tiled=tiled)]
-            axes.append(Axis(setting, (name,), tuple(able), f"{name}.{setting}"))
-    return axes
-
-
-def _works_in_tiles(pipeline: CascadePipeline) -> bool:
-    """Whether users get its pictures from `upscale` and `colourise`, which go tile by tile."""
-    return pipeline.stages[pipeline.stages.names[0]].contract.takes_image
-
-
-def _check(stage: Stage, settings: SamplingSettings, *, tiled: bool) -> None:
-    stage.check_settings(settings)
-    if tiled:
-        tiled_sampler(stage, settings)
-
-
-def _can(stage: Stage, setting: str, value: Any, *, tiled: bool) -> bool:
-    try:
-        _check(stage, stage.sampling.changed(**{setting: value}), tiled=tiled)
-    except ContractError:
-        return False
-    return True
-
-
-def one_at_a_time(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
-    """The settings of today, and those that differ from them in one axis.
-
-    Those of the last stages come first, so that they find what the stages before have made.
-
-    Args:
-        axes: in the order of the stages.
-        pipeline: whose settings are those of today.
-
-    Raises:
-        ContractError: if a stage cannot sample like one of them.
-    """
-    stages = dict(pipeline.stages.items())
-    today = _today(axes, stages)
-    found = [today]
-    for axis in reversed(axes):
-        for value in axis.values:
-            changed = _candidate([axis], [value], stages, tiled=_works_in_tiles(pipeline))
-            if changed.settings != today.settings:
-                found.append(Candidate(changed.settings, {**today.values, **changed.values}))
-    return found
-
-
-def _today(axes: Sequence[Axis], stages: Mapping[str, Stage]) -> Candidate:
-    values = {}
-    for axis in axes:
-        own = [getattr(stages[name].sampling, axis.setting) for name in axis.stages]
-        same = all(value == own[0] for value in own)
-        values[axis.name] = own[0] if same else " / ".join(value_text(value) for value in own)
-    return Candidate({name: stage.sampling for name, stage in stages.items()}, values)
-
-
-def combine(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
-    """All combinations, that of today among them, so that those of one first stage are together.
-
-    Args:
-        axes: at least one, in the order of the stages.
-        pipeline: whose settings are those of today.
-
-    Raises:
-        ContractError: if there are too many, or a stage cannot sample like one of them.
-    """
-    count = math.prod(len(axis.values) for axis in axes)
-    if count > MOST_CANDIDATES:
-        raise ContractError(
-            f"{count} combinations are more than {MOST_CANDIDATES}; sweep fewer values at a time."
-        )
-    stages = dict(pipeline.stages.items())
-    current = _today(axes, stages)
-    found = [
-        _candidate(axes, values, stages, tiled=_works_in_tiles(pipeline))
-        for values in itertools.product(*(axis.values for axis in axes))
-    ]
-    if all(each.settings != current.settings for each in found):
-        found.insert(0, current)
-    return found
-
-
-def _candidate(
-    axes: Sequence[Axis], values: Sequence[Any], stages: Mapping[str, Stage], *, tiled: bool
-) -> Candidate:
-    changes: dict[str, dict[str, Any]] = {name: {} for name in stages}
-    for axis, value in zip(axes, values, strict=True):
+        if axis.setting not in REQUIREMENTS:
+            continue
+        requirement = REQUIREMENTS[axis.setting]
         for name in axis.stages:
-            changes[name][axis.setting] = value
-    settings = {name: stages[name].sampling.changed(**each) for name, each in changes.items()}
-    for name, each in settings.items():
-        _check(stages[name], each, tiled=tiled)
-    return Candidate(settings, {axis.name: value for axis, value in zip(axes, values, strict=True)})
+            values = _swept_values(requirement.other, name, stages[name], entries)
+            if not any(requirement.is_met(value) for value in values):
+                raise ContractError(
+                    f"{axis.setting} has no effect on stage {name!r} with {requirement.other} "
+                    f"{values[0]}; give {requirement.other}={requirement.example} too, or leave "
+                    "it out."
+                )

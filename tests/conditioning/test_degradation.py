@@ -8,8 +8,8 @@ from kornia.filters import gaussian_blur2d
 from PIL import Image
 
 from cascade.conditioning.degradation import Degradation, gaussian_blur, jpeg, low_pass
-from cascade.resizing import resize
 from cascade.errors import ContractError
+from cascade.resizing import resize
 
 NEUTRAL = {
     "blur_sigma": (0.0, 0.0),
@@ -22,7 +22,7 @@ NEUTRAL = {
 
 @pytest.fixture(scope="module")
 def images():
-    """Eight smooth pictures of 64 px with detail, in [-1, 1]."""
+    """Eight smooth pictures of 64 px with some detail, in [-1, 1]."""
     rough = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(0)) * 2 - 1
     fine = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(1)) - 0.5
     return (0.8 * resize(rough, (64, 64), "bicubic") + 0.3 * fine).clamp(-1, 1)
@@ -39,7 +39,7 @@ def high_frequencies(images):
     return (images - gaussian_blur2d(images, (5, 5), (1.0, 1.0))).square().mean()
 
 
-def test_an_image_s_damage_depends_on_its_seed_alone(images):  # trap 30
+def test_the_degradation_of_an_image_depends_on_its_seed_alone(images):
     clean = resize(images, (16, 16), "bicubic")
     chain, seeds = Degradation(probability=0.7), list(range(100, 108))
     together = chain.apply(images, clean, "bicubic", seeds)
@@ -52,18 +52,18 @@ def test_an_image_s_damage_depends_on_its_seed_alone(images):  # trap 30
 
 
 @pytest.mark.parametrize("orders", [1, 2, 3])
-def test_neutral_ranges_give_the_clean_small_image(images, orders):
+def test_neutral_ranges_give_the_clean_image(images, orders):
     assert degraded(images, orders=orders, **NEUTRAL).abs().max() < 1e-5
 
 
-def test_the_clean_image_is_kept_as_it_was_given_unless_it_is_degraded(images):
-    given = torch.full((8, 3, 16, 16), 0.5)  # such as one that a previous stage made
+def test_an_image_that_is_not_degraded_stays_as_it_is(images):
+    low_res = torch.full((8, 3, 16, 16), 0.5)  # such as one that the previous stage generated
     seeds = range(8)
-    assert Degradation(probability=0.0).apply(images, given, "bicubic", seeds).equal(given)
-    mixed = Degradation(probability=0.5).apply(images, given, "bicubic", seeds)
-    kept = [mixed[i].equal(given[i]) for i in range(8)]
+    assert Degradation(probability=0.0).apply(images, low_res, "bicubic", seeds).equal(low_res)
+    mixed = Degradation(probability=0.5).apply(images, low_res, "bicubic", seeds)
+    kept = [mixed[i].equal(low_res[i]) for i in range(8)]
     assert 0 < sum(kept) < 8
-    assert given.eq(0.5).all()
+    assert low_res.eq(0.5).all()
 
 
 def test_probability_is_that_of_an_image():
@@ -88,11 +88,11 @@ def test_noise_has_the_drawn_width_and_shot_noise_grows_with_brightness(brightne
     values = NEUTRAL | {"noise": (10.0, 10.0), "orders": 1}
     clean = images[..., :32, :32]
     added = Degradation(**values).apply(images, clean, "bicubic", range(40)) - clean
-    found = {round(each.std().item() * 127.5 * 2) / 2 for each in added}
+    stds = {round(each.std().item() * 127.5 * 2) / 2 for each in added}
     shot = 10 * math.sqrt((brightness + 1) / 2)
-    assert {min(abs(std - 10), abs(std - shot)) < 0.8 for std in found} == {True}
-    assert any(abs(std - 10) < 0.8 for std in found)
-    assert any(abs(std - shot) < 0.8 for std in found)
+    assert {min(abs(std - 10), abs(std - shot)) < 0.8 for std in stds} == {True}
+    assert any(abs(std - 10) < 0.8 for std in stds)
+    assert any(abs(std - shot) < 0.8 for std in stds)
     assert added.mean().abs() * 127.5 < 0.2
     grey = [(each - each[:1]).abs().max() < 1e-5 for each in added]
     assert 0.2 < sum(grey) / 40 < 0.6
@@ -107,7 +107,7 @@ def test_noise_has_the_drawn_width_and_shot_noise_grows_with_brightness(brightne
         {"jpeg_quality": (20.0, 40.0)},
     ],
 )
-def test_blur_shrinking_and_jpeg_take_detail_away(images, values):
+def test_blur_downscaling_and_jpeg_remove_detail(images, values):
     clean = resize(images, (16, 16), "bicubic")
     left = Degradation(**NEUTRAL | values).apply(images, clean, "bicubic", range(8))
     assert high_frequencies(left) < 0.9 * high_frequencies(clean)
@@ -115,16 +115,16 @@ def test_blur_shrinking_and_jpeg_take_detail_away(images, values):
     assert kept > 0.6  # the picture is still there, and in its place
 
 
-def test_every_order_does_its_part(images):
+def test_every_pass_degrades_further(images):
     images = images.repeat(4, 1, 1, 1)
     errors = [degraded(images, orders=orders).square().mean() for orders in (1, 2, 4)]
     assert errors[0] < errors[1] < errors[2]
 
 
-# ---- its parts ----------------------------------------------------------------------------------
+# ---- parts of the chain -------------------------------------------------------------------------
 
 
-def test_an_isotropic_blur_is_kornia_s(images):
+def test_an_isotropic_blur_equals_kornia(images):
     for angle in (0.0, 0.7):
         ours = gaussian_blur(images, (1.5, 1.5), angle)
         theirs = gaussian_blur2d(images, (15, 15), (1.5, 1.5))
@@ -142,8 +142,8 @@ def test_a_point_becomes_a_gaussian_with_two_axes_at_the_angle(angle):
     y, x = torch.meshgrid(torch.arange(-20.0, 21), torch.arange(-20.0, 21), indexing="ij")
     covariance = torch.tensor([[(spread * a * b).sum() for b in (x, y)] for a in (x, y)])
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    wanted = turn @ torch.diag(torch.tensor([9.0, 1.0])) @ turn.T
-    torch.testing.assert_close(covariance, wanted, rtol=0, atol=0.05)
+    expected = turn @ torch.diag(torch.tensor([9.0, 1.0])) @ turn.T
+    torch.testing.assert_close(covariance, expected, rtol=0, atol=0.05)
     assert spread.sum() == pytest.approx(1, abs=1e-3)
 
 
@@ -157,7 +157,7 @@ def test_the_low_pass_keeps_waves_below_its_limit_and_takes_those_above():
 
 
 @pytest.mark.parametrize("quality", [5, 50, 95])
-def test_jpeg_is_that_of_a_file(images, quality):
+def test_jpeg_equals_a_saved_and_opened_file(images, quality):
     pixels = ((images[0] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)

@@ -4,12 +4,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.diffusion.noise import SeededNoise, derive_seed
+from cascade.diffusion.noise import SeededNoise, derive_seed, make_seeds
 from cascade.errors import ContractError
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=6), st.data())
-def test_an_image_gets_the_same_numbers_in_any_batch(seeds, data):  # trap 30
+def test_an_image_gets_the_same_numbers_in_any_batch(seeds, data):
     position = data.draw(st.integers(0, len(seeds) - 1))
     batch, alone = SeededNoise(seeds), SeededNoise([seeds[position]])
     for _ in range(3):
@@ -54,12 +54,12 @@ def test_derived_seeds_depend_on_every_part_and_stay_the_same_forever():
 
 
 def test_seeds_are_whole_numbers_of_any_kind():
-    wanted = SeededNoise([5]).normal(4)
+    expected = SeededNoise([5]).normal(4)
     for kind in (np.int64, np.uint8, torch.tensor):
-        assert SeededNoise([kind(5)]).normal(4).equal(wanted)
-    for wrong in (1.5, "5", [5, 6], None):
+        assert SeededNoise([kind(5)]).normal(4).equal(expected)
+    for value in (1.5, "5", [5, 6], None):
         with pytest.raises(ContractError, match="a seed is a whole number"):
-            SeededNoise([wrong])
+            SeededNoise([value])
 
 
 def test_temperature_scales_normal_noise_and_nothing_else():
@@ -67,3 +67,34 @@ def test_temperature_scales_normal_noise_and_nothing_else():
     cool.temperature = 0.5
     assert torch.equal(cool.normal(3, 4), 0.5 * plain.normal(3, 4))
     assert torch.equal(cool.uniform(5), plain.uniform(5))
+
+
+def test_normal_noise_fills_a_canvas_as_it_would_be_drawn():
+    first, second = SeededNoise([1, 2]), SeededNoise([1, 2])
+    first.temperature = second.temperature = 0.7
+    canvas = torch.empty(2, 3, 5)
+    first.fill_normal(canvas)
+    assert canvas.equal(second.normal(3, 5))
+
+
+def test_seeds_count_up_from_the_first_or_are_taken_as_they_are():
+    assert make_seeds(3, 7, None) == [7, 8, 9]
+    assert make_seeds(2, None, [5, 3]) == [5, 3]
+    drawn = make_seeds(2, None, None)
+    assert drawn[1] == drawn[0] + 1
+    assert make_seeds(1, None, None) != drawn[:1]
+
+
+@pytest.mark.parametrize(
+    ("count", "seed", "seeds", "message"),
+    [
+        (0, 1, None, "num_images must be at least 1, got 0"),
+        (2, 1, [1, 2], "give seed or seeds, not both"),
+        (2, None, [1], "got 1 seeds for 2 images"),
+        (1, 1.5, None, r"a seed is a whole number; got \[1.5\]"),
+        (1, None, ["7"], "a seed is a whole number"),
+    ],
+)
+def test_seeds_that_disagree_are_refused(count, seed, seeds, message):
+    with pytest.raises(ContractError, match=message):
+        make_seeds(count, seed, seeds)

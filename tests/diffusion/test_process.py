@@ -58,14 +58,14 @@ def test_velocity_target_equals_diffusers(schedule, images):
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_eps_prediction_needs_some_signal_at_the_end():  # trap 8
+def test_eps_prediction_is_refused_if_the_last_timestep_is_pure_noise():
     schedule = NoiseSchedule(zero_terminal_snr=True)
     with pytest.raises(RecipeError, match="zero_terminal_snr"):
         NoiseProcess(schedule, prediction="eps")
 
 
 @pytest.mark.parametrize("prediction", ["x0", "v"])
-def test_image_comes_out_of_pure_noise(prediction, images):  # trap 8
+def test_image_comes_out_of_pure_noise(prediction, images):
     schedule = NoiseSchedule(train_steps=100, zero_terminal_snr=True)
     process = NoiseProcess(schedule, prediction=prediction)
     x0, eps = images
@@ -86,7 +86,7 @@ def test_image_comes_out_of_pure_noise(prediction, images):  # trap 8
         ("velocity", "v", lambda snr, sigma: (sigma / sigma.clamp(min=0.05)) ** 2),
     ],
 )
-def test_weights_equal_their_formulas(weighting, prediction, formula):  # trap 9
+def test_weights_equal_their_formulas(weighting, prediction, formula):
     schedule = NoiseSchedule("cosine", train_steps=200)
     snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
     expected = formula(snr, (1 - schedule.alpha_bar).sqrt())
@@ -102,7 +102,7 @@ def test_gamma_of_min_snr_is_the_one_asked_for():
 
 @pytest.mark.parametrize("weighting", ["uniform", "min_snr", "velocity"])
 @pytest.mark.parametrize("prediction", ["x0", "v"])
-def test_weights_are_finite_where_snr_is_zero(weighting, prediction):  # trap 9
+def test_weights_are_finite_where_snr_is_zero(weighting, prediction):
     schedule = NoiseSchedule(train_steps=50, zero_terminal_snr=True)
     process = NoiseProcess(schedule, prediction=prediction, weighting=weighting)
     weight = process.weight(torch.arange(50))
@@ -110,7 +110,7 @@ def test_weights_are_finite_where_snr_is_zero(weighting, prediction):  # trap 9
     assert (weight >= 0).all()
 
 
-def test_min_snr_of_eps_stays_finite_as_snr_underflows():  # trap 9
+def test_min_snr_of_eps_stays_finite_as_snr_underflows():
     schedule = NoiseSchedule("cosine", train_steps=50, shift=1e-25)
     process = NoiseProcess(schedule, prediction="eps", weighting="min_snr")
     assert process.weight(torch.arange(50)).isfinite().all()
@@ -128,8 +128,8 @@ def test_logit_normal_timesteps_are_quantiles_of_log_snr(zero_terminal_snr):
     process = NoiseProcess(schedule, timesteps="logit_normal", logit_mean=-0.5, logit_std=0.7)
     quantiles = [0.01, 0.1, 0.5, 0.7, 0.99]
     t = process.draw_timesteps(torch.tensor(quantiles, dtype=torch.float64))
-    wanted = torch.tensor([NormalDist(-0.5, 0.7).inv_cdf(q) for q in quantiles])
-    torch.testing.assert_close(schedule.log_alpha_sigma[t].float(), wanted, rtol=0, atol=0.01)
+    expected = torch.tensor([NormalDist(-0.5, 0.7).inv_cdf(q) for q in quantiles])
+    torch.testing.assert_close(schedule.log_alpha_sigma[t].float(), expected, rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize("timesteps", ["uniform", "logit_normal"])
@@ -143,7 +143,7 @@ def test_the_ends_of_the_unit_interval_are_timesteps(timesteps):
 @pytest.mark.parametrize("weighting", ["uniform", "min_snr", "velocity"])
 def test_a_perfect_network_has_no_loss_and_a_wrong_one_its_weighted_error(
     schedule, images, prediction, weighting
-):  # trap 10
+):
     process = NoiseProcess(schedule, prediction=prediction, weighting=weighting)
     x0, eps = images
     t = torch.tensor([10, 70])
@@ -158,7 +158,7 @@ def test_a_perfect_network_has_no_loss_and_a_wrong_one_its_weighted_error(
         assert tensor.equal(copied)
 
 
-def test_learned_variance_channels_are_the_second_half(schedule):  # trap 11
+def test_learned_variance_channels_are_the_second_half(schedule):
     output = torch.arange(2.0 * 6 * 4 * 4).view(2, 6, 4, 4)
     prediction, variance = NoiseProcess(schedule, learned_variance=True).split(output)
     assert prediction.equal(output[:, :3])
@@ -168,7 +168,7 @@ def test_learned_variance_channels_are_the_second_half(schedule):  # trap 11
     assert none is None
 
 
-def test_variational_term_teaches_the_variance_and_not_the_mean(schedule, images):  # trap 11
+def test_variational_term_teaches_the_variance_and_not_the_mean(schedule, images):
     x0, eps = images
     t = torch.tensor([0, 40])  # the likelihood and the divergence
     x_t = schedule.add_noise(x0, eps, t)

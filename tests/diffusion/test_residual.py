@@ -21,18 +21,20 @@ def normal(*shape: int, seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("t", [0, 30, 200, 600, 999])
-def test_input_and_wanted_output_have_variance_1_and_are_independent(residual, t):
+def test_input_and_ideal_output_have_variance_1_and_are_independent(residual, t):
     base = normal(1, 1, 400, 400, seed=0).clamp(-1, 1)
     x0 = base + STD * normal(1, 1, 400, 400, seed=1)
     times = torch.tensor([t])
     x_t = residual.schedule.add_noise(x0, normal(1, 1, 400, 400, seed=2), times)
-    seen = residual.network_input(x_t, base, times)
+    network_input = residual.network_input(x_t, base, times)
     nothing, one = (residual.x0(torch.full_like(x0, n), x_t, base, times) for n in (0.0, 1.0))
-    wanted = (x0 - nothing) / (one - nothing)  # the output that gives x0
-    assert seen.std() == pytest.approx(1, abs=0.01)
-    assert wanted.std() == pytest.approx(1, abs=0.01)
-    assert float((seen * wanted).mean()) == pytest.approx(0, abs=0.01)  # the guess was the best
-    torch.testing.assert_close(residual.x0(wanted, x_t, base, times), x0, rtol=0, atol=1e-5)
+    ideal = (x0 - nothing) / (one - nothing)  # the output that gives x0
+    assert network_input.std() == pytest.approx(1, abs=0.01)
+    assert ideal.std() == pytest.approx(1, abs=0.01)
+    assert float((network_input * ideal).mean()) == pytest.approx(
+        0, abs=0.01
+    )  # the guess was the best
+    torch.testing.assert_close(residual.x0(ideal, x_t, base, times), x0, rtol=0, atol=1e-5)
 
 
 def test_at_the_ends_the_guess_is_the_noisy_image_or_the_base(residual):
@@ -49,22 +51,25 @@ def test_the_weighted_loss_is_the_squared_error_of_the_output(residual):
     times = torch.tensor([3, 500, 999])
     base, x_t, x0 = (normal(3, 3, 8, 8, seed=seed) for seed in range(3))
     nothing, output = torch.zeros_like(x0), normal(3, 3, 8, 8, seed=5)
-    wanted = (x0 - residual.x0(nothing, x_t, base, times)) / (
+    ideal = (x0 - residual.x0(nothing, x_t, base, times)) / (
         residual.x0(nothing + 1, x_t, base, times) - residual.x0(nothing, x_t, base, times)
     )
     loss = process.loss(residual.x0(output, x_t, base, times), x0, x_t, nothing, times)
-    torch.testing.assert_close(loss, (output - wanted).pow(2).mean((1, 2, 3)), rtol=1e-3, atol=0)
+    torch.testing.assert_close(loss, (output - ideal).pow(2).mean((1, 2, 3)), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"prediction": "v", "residual_std": 0.1}, "residual_std needs prediction: x0"),
+        (
+            {"prediction": "v", "residual_std": 0.1},
+            "residual_std needs x0 prediction without .* got v prediction",
+        ),
         (
             {"prediction": "x0", "residual_std": 0.1, "learned_variance": True},
-            "no learned_variance",
+            "without learned_variance, got x0 prediction with it",
         ),
-        ({"prediction": "x0", "weighting": "residual"}, "weighting: residual needs residual_std"),
+        ({"prediction": "x0", "weighting": "residual"}, "residual weighting needs residual_std"),
         ({"prediction": "x0", "residual_std": 0.0}, "residual_std must be above 0"),
     ],
 )

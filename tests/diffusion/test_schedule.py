@@ -43,7 +43,7 @@ def test_diffusers_config_gives_diffusers_the_same_table(
     torch.testing.assert_close(ours.alpha_bar.float(), theirs.alphas_cumprod, rtol=1e-3, atol=2e-7)
 
 
-def test_table_is_exact_to_double_precision():  # trap 12
+def test_table_is_exact_to_double_precision():
     alpha_bar = 1.0
     for i in range(1000):
         alpha_bar *= 1 - (1e-4 + (0.02 - 1e-4) * i / 999)
@@ -53,7 +53,7 @@ def test_table_is_exact_to_double_precision():  # trap 12
 @pytest.mark.parametrize(
     ("kind", "train_steps"), [("linear", 10), ("cosine", 10), ("cosine", 1000)]
 )
-def test_largest_beta_is_clipped(kind, train_steps):  # trap 12
+def test_largest_beta_is_clipped(kind, train_steps):
     betas = NoiseSchedule(kind, train_steps=train_steps).betas
     assert betas.max().item() == pytest.approx(0.999, abs=1e-9)
     assert betas.min() > 0
@@ -86,7 +86,7 @@ def test_scales_and_noise_of_each_image_follow_its_own_timestep():
 
 
 @pytest.mark.parametrize("train_steps", [2, 37, 250, 1000])
-def test_every_number_of_steps_gives_that_many_from_the_last_one(train_steps):  # traps 2 and 5
+def test_every_number_of_steps_gives_that_many_from_the_last_one(train_steps):
     schedule = NoiseSchedule(train_steps=train_steps)
     for steps in range(1, train_steps + 1):
         timesteps = schedule.sampling_timesteps(steps)

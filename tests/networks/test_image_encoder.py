@@ -8,18 +8,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from cascade.conditioning.conditions import Conditions
-from cascade.contract import Contract
+from cascade.restoration.memory import tile_bytes
+from cascade.restoration.tiled_sampling import sample_tiled
+
 from cascade.conditioning.batch import Batch
+from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError, WeightsError
 from cascade.networks import efficientnet
 from cascade.networks.efficientnet import load_efficientnet
 from cascade.networks.image_encoder import ImageEncoder
-from cascade.restoration.memory import tile_bytes
-from cascade.restoration.tiled_sampling import sample_tiled
 from cascade.stage import Stage
 
 OPTIONS = {"channels": (8, 16), "blocks": 1, "patch_size": 2, "encoder_channels": 4}

@@ -1,7 +1,7 @@
 import pytest
 import torch
-
 from cascade.conditioning.conditions import Conditions
+
 from cascade.errors import ContractError, RecipeError
 from cascade.networks.embedding import ConditionEmbedding
 from cascade.networks.stage_network import NETWORKS, StageTransformer, StageUNet

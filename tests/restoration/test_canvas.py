@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cascade.restoration.canvas import NoiseRows, new_canvas
 
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import OutputError
 from cascade.restoration import canvas
-from cascade.restoration.canvas import NoiseRows, new_canvas
 
 
 def test_a_large_canvas_lies_on_disk_and_holds_the_same(monkeypatch, tmp_path):

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.conditioning.luminance import luminance
-from cascade.resizing import resize
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.imaging.vips import libvips
+from cascade.resizing import resize
 from cascade.restoration.colouring import (
     Colouring,
     colourise_image,

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cascade.restoration.memory import default_tile_px, smaller_tiles_if_needed, tile_bytes
 
 from cascade.errors import ContractError
 from cascade.restoration import memory
-from cascade.restoration.memory import default_tile_px, smaller_tiles_if_needed, tile_bytes
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from cascade.conditioning.conditions import Conditions
+from cascade.restoration.spans import spans
+from cascade.restoration.tiled_sampling import sample_tiled
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from cascade.conditioning.conditions import Conditions
 from cascade.conditioning.luminance import luminance
-from cascade.resizing import resize
 from cascade.errors import ContractError
 from cascade.imaging.reading import read_image
-from cascade.restoration.spans import spans
-from cascade.restoration.tiled_sampling import sample_tiled
+from cascade.resizing import resize
 from cascade.stage import Stage
 
 BUNDLED = Path(__file__).parents[2] / "pipelines" / "emoji-256" / "stages" / "upsampler"

@@ -6,19 +6,19 @@ from typing import Literal
 
 import pytest
 import torch
+from cascade.restoration.tiled_sampling import sample_tiled
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.luminance import luminance
-from cascade.resizing import resize
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
-from cascade.restoration.tiled_sampling import sample_tiled
+from cascade.resizing import resize
 from cascade.restoration.upscaling import (
     Upscaling,
     plan_passes,

@@ -9,13 +9,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from cascade.sampling.samplers.all import DIFFUSERS_SAMPLERS, SAMPLERS, make_sampler
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
-from cascade.sampling.samplers.all import DIFFUSERS_SAMPLERS, SAMPLERS, make_sampler
 from cascade.sampling.steps import ddim_step
 
 MU, S = 0.2, 0.3

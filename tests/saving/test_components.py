@@ -13,13 +13,14 @@ from cascade.saving.components import (
     weights_digest,
 )
 
+VECTORS = {"labels": {"kind": "classes", "sizes": [3]}, "low_resolution": {"kind": "level"}}
 FILE = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return ConditionEmbedding(label_sizes=[3], level=True, dim=8)
+    return ConditionEmbedding(vectors=VECTORS, dim=8)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def assert_refused(folder, message):
 def test_round_trip_is_exact_and_frees_nothing(model, folder):
     loaded = load_component(ConditionEmbedding, folder)
     assert not loaded.training
-    assert loaded.config["label_sizes"] == [3]
+    assert loaded.config["vectors"] == VECTORS
     for (name, ours), theirs in zip(
         model.state_dict().items(), loaded.state_dict().values(), strict=True
     ):
@@ -84,10 +85,13 @@ def test_a_pickle_under_a_safe_name_is_refused(model, folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors: tensors.pop("tables.0.weight"), "'tables.0.weight' is missing"),
         (
-            lambda tensors: tensors.update({"tables.0.weight": torch.zeros(5, 8)}),
-            r"'tables.0.weight' has shape \(5, 8\), the config asks for \(4, 8\)",
+            lambda tensors: tensors.pop("parts.labels.0.weight"),
+            "'parts.labels.0.weight' is missing",
+        ),
+        (
+            lambda tensors: tensors.update({"parts.labels.0.weight": torch.zeros(5, 8)}),
+            r"'parts.labels.0.weight' has shape \(5, 8\), the config asks for \(4, 8\)",
         ),
         (lambda tensors: tensors.update(other=torch.zeros(1)), "unknown tensor 'other'"),
     ],
@@ -106,7 +110,7 @@ def test_weights_of_another_model_are_refused(folder, change, message):
         ("", "not valid JSON"),
         ('{"dim": ', "not valid JSON"),
         ("[1]", "must hold a JSON object"),
-        (json.dumps({"label_sizes": 3}), "does not describe a ConditionEmbedding"),
+        (json.dumps({"vectors": 3}), "does not describe a ConditionEmbedding"),
     ],
 )
 def test_a_damaged_config_is_refused(folder, text, message):

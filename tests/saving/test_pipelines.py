@@ -10,9 +10,9 @@ import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
 
-from cascade import chain
 from cascade.errors import ContractError, OutputError, WeightsError
 from cascade.pipeline import CascadePipeline
+from cascade.stage import Stage
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_saved_pipeline_gives_the_same_images_and_saves_to_the_same_files(pipe
     assert not any(stage.training for _, stage in loaded.stages.items())
 
 
-def test_plain_diffusers_loads_the_folder_with_trust_remote_code(pipeline, tmp_path):  # trap 39
+def test_plain_diffusers_loads_the_folder_with_trust_remote_code(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "a")
     loaded = DiffusionPipeline.from_pretrained(tmp_path / "a", trust_remote_code=True)
     assert images(loaded).equal(images(pipeline))
@@ -106,12 +106,12 @@ def test_a_failing_save_keeps_the_old_folder_and_leaves_no_rubbish(
     before = files(tmp_path)
     pipeline.stages["up"].network.backbone.conv_out.bias.data.fill_(1)
 
-    def fail_at_the_second_stage(self, folder, *, dtype=None, write=chain.Stage.write):
+    def fail_at_the_second_stage(self, folder, *, dtype=None, write=Stage.write):
         if folder.name == "up":
             raise error
         write(self, folder, dtype=dtype)
 
-    monkeypatch.setattr(chain.Stage, "write", fail_at_the_second_stage)
+    monkeypatch.setattr(Stage, "write", fail_at_the_second_stage)
     expected = OutputError if isinstance(error, OSError) else RuntimeError
     with pytest.raises(expected) as caught:
         pipeline.save_pretrained(tmp_path / "a")
@@ -172,8 +172,20 @@ def edit_json(**values) -> Callable[[Path], None]:
         ("stages/chain.json", lambda path: path.write_text("x"), "not valid JSON"),
         ("stages/up", shutil.rmtree, "no stage at"),
         ("stages/up/stage.json", Path.unlink, "missing"),
-        ("stages/up/stage.json", lambda path: path.write_text("{}"), "does not describe a stage"),
+        (
+            "stages/up/stage.json",
+            lambda path: path.write_text("{}"),
+            "unknown kind of stage 'None'",
+        ),
+        (
+            "stages/up/stage.json",
+            lambda path: path.write_text('{"kind": "diffusion"}'),
+            "does not describe a stage",
+        ),
+        ("stages/up/stage.json", edit_json(network={"kind": "vae"}), "unknown network 'vae'"),
         ("stages/up/stage.json", edit_json(network="vae"), "does not describe a stage"),
+        ("stages/up/stage.json", edit_json(kind="difusion"), "unknown kind .*'diffusion'"),
+        ("stages/up/stage.json", edit_json(sampling={"stps": 3}), "unknown sampling setting"),
         ("stages/up/stage.json", edit_json(contract=3), "does not describe a stage"),
         ("stages/up/stage.json", edit_json(schedule={"kind": "?"}), r"stage\.json does .*got '\?'"),
         ("stages/up/unet/config.json", Path.unlink, "missing"),

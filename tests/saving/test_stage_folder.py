@@ -4,36 +4,36 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from cascade.conditioning.degradation import Degradation
+from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
+from cascade.networks.stage_network import MODULES
 from cascade.sampling.settings import SamplingSettings
-from cascade.stage import Stage
+from cascade.sampling.walk import Hooks
+from cascade.space import Space
+from cascade.stage import Run
+from cascade.stage_kinds import load_stage
 
 
 @pytest.mark.parametrize("name", ["base_stage", "upsampler", "colouriser"])
 def test_round_trip_is_exact(name, low_res, tmp_path, request, labels):
     stage = request.getfixturevalue(name)
     stage.save_pretrained(tmp_path / "stage")
-    loaded = Stage.from_pretrained(tmp_path / "stage")
+    loaded = DiffusionStage.from_pretrained(tmp_path / "stage")
     assert loaded.config() == stage.config()
     assert not loaded.training
-    values = {"labels": labels, "image": low_res if stage.contract.takes_image else None}
-    assert loaded.sample(range(5), **values).equal(stage.sample(range(5), **values))
-
-
-def test_a_stage_that_was_saved_before_grey_images_were_known_loads(upsampler, tmp_path):
-    upsampler.save_pretrained(tmp_path / "stage")
-    config = json.loads((tmp_path / "stage" / "stage.json").read_text())
-    del config["contract"]["takes"]
-    del config["degradation"]
-    config["low_res_drop"] = config.pop("image_drop")
-    (tmp_path / "stage" / "stage.json").write_text(json.dumps(config))
-    assert Stage.from_pretrained(tmp_path / "stage").config() == upsampler.config()
+    assert load_stage(tmp_path / "stage").config() == stage.config()
+    image = low_res if stage.contract.needs_image else None
+    inputs = Inputs({"labels": labels, "image": image})
+    assert loaded.run(range(5), inputs).equal(stage.run(range(5), inputs))
 
 
 def test_a_stage_with_every_option_set_otherwise_round_trips(tmp_path):
@@ -48,41 +48,39 @@ def test_a_stage_with_every_option_set_otherwise_round_trips(tmp_path):
         logit_std=0.3,
         learned_variance=True,
     )
-    contract = Contract(
-        size_px=16,
-        channels=1,
-        low_res_px=4,
-        resize_kernel="area",
+    condition = LowResolution(
+        size_px=(4, 8),
         quantised=False,
         augmentation_range=(0.1, 0.2),
-    )
-    stage = Stage.build(
-        contract,
-        process,
-        network="transformer",
-        network_options={
-            "width": 16,
-            "depth": 1,
-            "fine_width": 8,
-            "fine_depth": 1,
-            "head_channels": 4,
-        },
-        embedding_dim=8,
-        image_drop=0.25,
+        drop=0.25,
         blur_probability=0.5,
         degradation=Degradation(probability=0.3, resize=(0.5, 0.9), jpeg_quality=None),
+    )
+    space = Space(size_px=(16, 32), range=(0, 10_000), unit="HU", resize_kernel="area")
+    options = {"width": 16, "depth": 1, "fine_width": 8, "fine_depth": 1, "head_channels": 4}
+    stage = DiffusionStage.build(
+        Contract(space, (condition,)),
+        process,
+        network="transformer",
+        network_options=options,
+        embedding_dim=8,
         sampling=SamplingSettings(
             sampler="ddpm",
             steps=9,
             guidance=1.5,
+            guidance_interval=(0.5, 2.0),
             augmentation_level=0.15,
             threshold="dynamic",
             percentile=0.9,
+            temperature=0.5,
+            options={"variance": "large"},
         ),
     )
     stage.save_pretrained(tmp_path / "stage")
-    loaded = Stage.from_pretrained(tmp_path / "stage")
+    loaded = DiffusionStage.from_pretrained(tmp_path / "stage")
     assert loaded.config() == stage.config()
+    assert loaded.contract == stage.contract
+    assert loaded.sampling == stage.sampling
     assert loaded.process.schedule.alpha_bar.equal(schedule.alpha_bar)
 
 
@@ -91,7 +89,7 @@ def test_network_loads_with_plain_diffusers(base_stage, tmp_path, labels):
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "stage", subfolder="unet")
     x_t = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     inputs = {"sample": x_t, "timestep": torch.tensor([5, 80]), "encoder_hidden_states": None}
-    vector = base_stage.network.embedding(labels[:2], None)
+    vector = base_stage.network.embedding({"labels": labels[:2]})
     with torch.no_grad():
         theirs = unet(**inputs, class_labels=vector).sample
         ours = base_stage.network.backbone(**inputs, class_labels=vector).sample
@@ -101,17 +99,17 @@ def test_network_loads_with_plain_diffusers(base_stage, tmp_path, labels):
 @pytest.mark.parametrize("threshold", ["static", "dynamic", "none"])
 def test_saved_scheduler_samples_the_same_image_in_plain_diffusers(
     base_stage, tmp_path, threshold, labels
-):  # trap 23
-    base_stage.sampling = base_stage.sampling.changed(threshold=threshold, percentile=0.9)
+):
+    settings = base_stage.sampling.changed(threshold=threshold, percentile=0.9)
+    base_stage = base_stage.with_sampling(settings)
     base_stage.save_pretrained(tmp_path / "stage")
     scheduler = DDIMScheduler.from_pretrained(tmp_path / "stage", subfolder="scheduler")
     scheduler.set_timesteps(4)
     kept = []
-    base_stage.sample(
-        [1], labels=labels[:1], callback=lambda step, t, tensors: kept.append(tensors["x0"])
-    )
+    hooks = Hooks(callback=lambda step, t, tensors: kept.append(tensors["x0"].clone()))
+    base_stage.run([1], Inputs({"labels": labels[:1]}), run=Run(hooks=hooks))
     x_t = SeededNoise([1], "sample").normal(3, 16, 16)
-    vector = base_stage.network.embedding(labels[:1], None)
+    vector = base_stage.network.embedding({"labels": labels[:1]})
     with torch.no_grad():
         for step, t in enumerate(scheduler.timesteps):
             output = base_stage.network.backbone(x_t, t, None, class_labels=vector).sample
@@ -123,7 +121,7 @@ def test_saved_scheduler_samples_the_same_image_in_plain_diffusers(
 def test_saving_in_bfloat16_rounds_the_file_and_not_the_stage(base_stage, tmp_path):
     before = [parameter.clone() for parameter in base_stage.parameters()]
     base_stage.save_pretrained(tmp_path / "stage", dtype=torch.bfloat16)
-    loaded = Stage.from_pretrained(tmp_path / "stage")
+    loaded = DiffusionStage.from_pretrained(tmp_path / "stage")
     for ours, copied, theirs in zip(
         base_stage.parameters(), before, loaded.parameters(), strict=True
     ):
@@ -137,7 +135,7 @@ def test_a_save_that_fails_leaves_the_old_stage(base_stage, tmp_path, monkeypatc
     with pytest.raises(TypeError, match="not JSON serializable"):
         base_stage.save_pretrained(tmp_path / "stage")
     assert [path.name for path in tmp_path.iterdir()] == ["stage"]
-    Stage.from_pretrained(tmp_path / "stage")
+    DiffusionStage.from_pretrained(tmp_path / "stage")
 
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -158,11 +156,20 @@ def change_shape(path):
 
 
 def change_network(path):
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"network": "unett"}))
+    config = json.loads(path.read_text())
+    config["network"]["kind"] = "unett"
+    path.write_text(json.dumps(config))
+
+
+def change(key, value):
+    """A function that replaces a value of a JSON file."""
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
 
 
 def change_patch_size(path):
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"patch_size": 1}))
+    config = json.loads(path.read_text())
+    config["network"]["patch_size"] = 1
+    path.write_text(json.dumps(config))
 
 
 def remove_folder(path):
@@ -180,8 +187,12 @@ def remove_folder(path):
         (WEIGHTS, change_shape, r"'conv_in.weight' has shape \(4, 24, 3, 3\), .*\(8, 24, 3, 3\)"),
         ("stage.json", lambda path: path.unlink(), "stage.json is missing"),
         ("stage.json", truncate, "stage.json is not valid JSON"),
-        ("stage.json", lambda path: path.write_text("{}"), "does not describe a stage"),
-        ("stage.json", change_network, "does not describe a stage"),
+        ("stage.json", lambda path: path.write_text("{}"), "a None stage, not a diffusion stage"),
+        ("stage.json", change("process", 3), "does not describe a stage"),
+        ("stage.json", change("contract", {"space": {}, "conditions": {}}), "does not describe a"),
+        ("stage.json", change("sampling", {"stps": 3}), "unknown sampling setting 'stps'"),
+        ("stage.json", change("kind", "autoencoder"), "an? autoencoder stage, not a diffusion"),
+        ("stage.json", change_network, "unknown network 'unett': did you mean 'unet'"),
         ("stage.json", change_patch_size, "6 channels in and 3 out, the network has 24 and 12"),
         ("unet/config.json", truncate, "config.json is not valid JSON"),
         ("embedding", remove_folder, "config.json is missing"),
@@ -191,10 +202,55 @@ def test_damaged_folders_are_refused_in_one_line(upsampler, tmp_path, file, dama
     upsampler.save_pretrained(tmp_path / "stage")
     damage(tmp_path / "stage" / file)
     with pytest.raises(WeightsError, match=message) as refusal:
-        Stage.from_pretrained(tmp_path / "stage")
+        DiffusionStage.from_pretrained(tmp_path / "stage")
     assert "\n" not in str(refusal.value)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="the folder does not exist"):
-        Stage.from_pretrained(tmp_path / "stage")
+        DiffusionStage.from_pretrained(tmp_path / "stage")
+
+
+# ---- networks of one's own ----------------------------------------------------------------------
+
+
+class Mixing(nn.Module):
+    """A module of one's own, which mixes the channels of each pixel."""
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__()
+        self.config = {"channels": channels}
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x_t, t, signals):
+        return self.mix(x_t)
+
+
+def own_stage() -> DiffusionStage:
+    torch.manual_seed(0)
+    process = NoiseProcess(NoiseSchedule(train_steps=50))
+    space = Space(size_px=(4, 6), channels=5, range=(0, 10_000))
+    sampling = SamplingSettings(steps=2)
+    return DiffusionStage(Mixing(channels=5), process, Contract(space), sampling=sampling)
+
+
+def test_a_network_of_one_s_own_is_saved_and_loaded(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODULES, "mixing", Mixing)
+    stage = own_stage()
+    stage.save_pretrained(tmp_path / "stage")
+    loaded = DiffusionStage.from_pretrained(tmp_path / "stage")
+    assert loaded.config() == stage.config()
+    images = stage.run([1])
+    assert images.shape == (1, 5, 4, 6)
+    assert loaded.run([1]).equal(images)
+
+
+def test_a_network_that_could_not_be_loaded_again_is_not_saved(tmp_path, monkeypatch):
+    with pytest.raises(WeightsError, match=r"Mixing could not be loaded again: .*\.MODULES"):
+        own_stage().save_pretrained(tmp_path / "stage")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setitem(MODULES, "mixing", Mixing)
+    own_stage().save_pretrained(tmp_path / "stage")
+    monkeypatch.delitem(MODULES, "mixing")
+    with pytest.raises(WeightsError, match=r"'mixing' is not in .*\.MODULES: known: none"):
+        DiffusionStage.from_pretrained(tmp_path / "stage")

@@ -1,44 +1,156 @@
-"""What is swept: axes as they are typed, the usual ones, and their combinations."""
+"""What is swept: axes as they are typed, and those that are tried without being named."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import final
+
 import pytest
 
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.pipeline import CascadePipeline
-from cascade.sweeping.axes import combine, one_at_a_time, read_axes, usual_axes
+from cascade.sampling.samplers.ddim import DDIM
+from cascade.sampling.samplers.sampler import PairSampler
+from cascade.sampling.samplers.table import SAMPLERS
+from cascade.space import Space
+from cascade.sweeping.axes import read_axes
+from cascade.sweeping.candidates import combine
+from cascade.sweeping.default_axes import default_axes
+
+# ---- as they are typed --------------------------------------------------------------------------
 
 
 def test_an_axis_without_a_stage_is_of_all_stages_that_have_a_use_for_it(cascade):
     steps, level = read_axes(["augmentation_level=0,0.5", "steps=2,4"], cascade)[::-1]
     assert {steps.stages, level.stages} == {("base", "upsampler"), ("upsampler",)}
-    found = {axis.setting: axis.values for axis in (steps, level)}
-    assert found == {"steps": (2, 4), "augmentation_level": (0.0, 0.5)}
+    values = {axis.setting: axis.values for axis in (steps, level)}
+    assert values == {"steps": (2, 4), "augmentation_level": (0.0, 0.5)}
 
 
-def test_every_combination_is_there_once_and_that_of_today_too(cascade):
-    axes = read_axes(["base.steps=2,3", "upsampler.guidance=1,2,2"], cascade)
-    found = combine(axes, cascade)
-    values = [(c.values["base.steps"], c.values["upsampler.guidance"]) for c in found]
-    assert values == [(4, 1.0), (2, 1.0), (2, 2.0), (3, 1.0), (3, 2.0)]
-    assert found[0].settings == {n: s.sampling for n, s in cascade.stages.items()}
-    assert found[2].settings["base"].steps == 2
-    assert found[2].settings["upsampler"].guidance == 2
-    assert found[2].settings["upsampler"].steps == cascade.stages["upsampler"].sampling.steps
-    assert found[2].text() == "base.steps 2, upsampler.guidance 2"
+def test_values_have_the_types_that_the_settings_declare(cascade):
+    texts = ["base.guidance=1,2,1e1", "base.steps=3", "base.threshold=none,dynamic"]
+    values = {axis.setting: axis.values for axis in read_axes(texts, cascade)}
+    assert values["guidance"] == (1.0, 2.0, 10.0)
+    assert [type(each) for each in values["guidance"]] == [float] * 3
+    assert values["steps"] == (3,)
+    assert values["threshold"] == ("none", "dynamic")
 
 
-def test_today_is_not_there_twice(cascade):
-    assert len(combine(read_axes(["base.steps=2,4"], cascade), cascade)) == 2
+def test_intervals_are_written_in_brackets(cascade):
+    texts = ["base.guidance=2", "base.guidance_interval=[0.3,3],[0,5]"]
+    axis = next(a for a in read_axes(texts, cascade) if a.setting == "guidance_interval")
+    assert axis.values == ((0.3, 3.0), (0.0, 5.0))
+    candidates = combine(read_axes(texts, cascade), cascade)
+    assert [each.settings["base"].guidance_interval for each in candidates] == [
+        None,
+        (0.3, 3.0),
+        (0.0, 5.0),
+    ]
+    assert candidates[0].text() == "base.guidance 1, base.guidance_interval –"
+    assert candidates[1].text() == "base.guidance 2, base.guidance_interval [0.3, 3]"
 
 
-def test_combinations_of_one_first_stage_are_together(cascade):
-    axes = read_axes(["upsampler.steps=2,3", "base.steps=5,6"], cascade)
-    assert [c.values["base.steps"] for c in combine(axes, cascade)] == [4, 5, 5, 6, 6]
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("steps", "must be a setting and its values, such as steps=10,20,50"),
+        ("steps=", "must be a setting and its values"),
+        (".steps=3", "names no stage before the dot"),
+        ("stepps=2", "did you mean"),
+        ("etta=2", "did you mean 'eta'"),
+        ("options=2", "unknown sampling setting 'options'"),
+        ("upsampla.steps=2", "no stage 'upsampla' in this pipeline"),
+        ("steps=2.5", "steps: input should be a valid integer.*, got 2.5"),
+        ("guidance=much", "guidance: input should be a valid number.*, got 'much'"),
+        ("guidance=true", "guidance: input should be a number, got True"),
+        ("guidance_interval=null", "guidance_interval needs a value, got None"),
+        ("steps=[2", r"steps: '\[2' is not a list of values"),
+        ("steps=0", "0"),
+        ("sampler=dddim", "ddim"),
+        ("base.temperature=0.5", "temperature: stage 'base' has no use for it"),
+        ("base.augmentation_level=0,0.1", "augmentation_level: stage 'base' has no use for it"),
+        ("augmentation_level=0,1.5", "augmentation level must be in"),
+        ("eta=0,-1", "eta must be a number of at least 0, got -1.0"),
+        ("variance=large", "variance: no stage of this pipeline has a use for it"),
+        ("base.variance=large", "variance: stage 'base' has no use for it"),
+    ],
+)
+def test_a_wrong_axis_is_refused(cascade, text, reason):
+    with pytest.raises(ContractError, match=reason):
+        combine(read_axes([text], cascade), cascade)
 
 
-def test_the_usual_axes_are_what_the_stages_have_a_use_for(cascade, colouriser):
-    names = {axis.name for axis in usual_axes(cascade)}
+def test_guidance_is_for_stages_that_can_do_without_a_condition(upsampler, unlabelled):
+    guided = CascadePipeline.from_stages({"up": unlabelled(upsampler)})
+    assert read_axes(["guidance=1,2"], guided)[0].stages == ("up",)
+    alone = CascadePipeline.from_stages({"up": unlabelled(upsampler, drop=0.0)})
+    for text in ("guidance=1,2", "guidance_interval=[0,1]"):
+        with pytest.raises(ContractError, match="no stage of this pipeline has a use for it"):
+            read_axes([text], alone)
+
+
+def test_percentiles_are_of_dynamic_thresholds(cascade):
+    with pytest.raises(ContractError, match="percentile has no effect on stage 'base'"):
+        read_axes(["base.percentile=0.9,0.99"], cascade)
+    texts = ["threshold=static,dynamic", "base.percentile=0.9,0.99"]
+    assert len(combine(read_axes(texts, cascade), cascade)) == 5  # with the current settings
+
+
+def test_intervals_are_of_guidance(cascade, resample):
+    with pytest.raises(ContractError, match="guidance_interval has no effect on stage 'base'"):
+        read_axes(["base.guidance_interval=[0,1]", "upsampler.guidance=2"], cascade)
+    resample(cascade, "base", guidance=2.0)
+    assert read_axes(["base.guidance_interval=[0,1]"], cascade)[0].stages == ("base",)
+
+
+def test_a_setting_is_swept_once(cascade):
+    with pytest.raises(ContractError, match="steps of stage 'base' is swept twice"):
+        read_axes(["steps=2", "base.steps=3"], cascade)
+
+
+# ---- options of samplers ------------------------------------------------------------------------
+
+
+def test_an_option_is_of_the_stages_whose_sampler_has_it(cascade, resample):
+    assert read_axes(["eta=0,0.5"], cascade)[0].stages == ("base", "upsampler")
+    resample(cascade, "upsampler", sampler="ddpm")
+    assert read_axes(["eta=0,0.5"], cascade)[0].stages == ("base",)
+    swept = {axis.setting: axis for axis in read_axes(["sampler=ddim", "eta=0,1"], cascade)}
+    assert swept["eta"].stages == ("base", "upsampler")
+
+
+def test_a_sampler_with_an_option_of_its_own_is_swept_without_more_code(cascade, monkeypatch):
+    @dataclass(frozen=True, kw_only=True)
+    class DeepOptions:
+        eta: float = 0.0
+        depth: int = 1
+
+    @final
+    class Deep(PairSampler):
+        Options = DeepOptions
+        move = DDIM.move
+
+    monkeypatch.setitem(SAMPLERS, "deep", Deep)
+    axes = read_axes(["base.sampler=deep", "base.depth=1,3"], cascade)
+    candidates = combine(axes, cascade)
+    assert [each.text() for each in candidates] == [
+        "base.sampler ddim, base.depth –",
+        "base.sampler deep, base.depth 1",
+        "base.sampler deep, base.depth 3",
+    ]
+    assert candidates[-1].settings["base"].options == {"depth": 3}
+
+
+# ---- without being named ------------------------------------------------------------------------
+
+
+def test_the_default_axes_are_what_the_stages_have_a_use_for(cascade, colouriser, unlabelled):
+    names = {axis.name for axis in default_axes(cascade)}
     assert names == {
         "base.steps",
         "base.sampler",
@@ -48,82 +160,29 @@ def test_the_usual_axes_are_what_the_stages_have_a_use_for(cascade, colouriser):
         "upsampler.guidance",
         "upsampler.augmentation_level",
     }
-    level = next(a for a in usual_axes(cascade) if a.setting == "augmentation_level")
+    level = next(a for a in default_axes(cascade) if a.setting == "augmentation_level")
     assert level.values == (0.0, 0.25, 0.5, 1.0)
-    colouriser.labels = None
-    alone = CascadePipeline.from_stages({"colours": colouriser})
-    found = {a.setting: a.values for a in usual_axes(alone)}
-    assert set(found) == {"steps", "sampler", "augmentation_level"}
-    assert found["sampler"] == ("ddim", "ddpm")  # pictures of any size are coloured in tiles
+    alone = CascadePipeline.from_stages({"colours": unlabelled(colouriser)})
+    values = {axis.setting: axis.values for axis in default_axes(alone)}
+    assert set(values) == {"steps", "sampler", "augmentation_level"}
+    assert values["sampler"] == ("ddim", "ddpm", "dpmsolver++")  # all of them work in tiles
 
 
-def test_usual_values_are_those_that_the_stage_can_take(cascade):
-    base = cascade.stages["base"]
-    longest = base.process.schedule.train_steps
-    base.sampling = base.sampling.changed(steps=longest, eta=0.5)
-    found = {axis.name: axis.values for axis in usual_axes(cascade)}
-    assert found["base.steps"] == (longest // 2, longest)
-    assert found["base.sampler"] == ("ddim",)
+def test_temperatures_are_tried_where_a_first_guess_is_refined():
+    stage = DiffusionStage.build(
+        Contract(Space(size_px=8), (LowResolution(size_px=4),)),
+        NoiseProcess(NoiseSchedule(train_steps=100), prediction="x0", residual_std=0.1),
+        network_options={"channels": (8, 16), "blocks": 1},
+        embedding_dim=32,
+    )
+    axes = default_axes(CascadePipeline.from_stages({"up": stage}))
+    values = {axis.setting: axis.values for axis in axes}
+    assert values["temperature"] == (0.4, 0.6, 0.8, 1.0)
+    assert set(values) == {"steps", "sampler", "temperature"}
 
 
-def test_one_change_at_a_time(cascade):
-    axes = read_axes(["base.steps=2,3,4", "upsampler.guidance=1,2,3"], cascade)
-    found = one_at_a_time(axes, cascade)
-    values = [(c.values["base.steps"], c.values["upsampler.guidance"]) for c in found]
-    assert values == [(4, 1.0), (4, 2.0), (4, 3.0), (2, 1.0), (3, 1.0)]
-    for (steps, guidance), each in zip(values, found, strict=True):
-        assert each.settings["base"] == cascade.stages["base"].sampling.changed(steps=steps)
-        own = cascade.stages["upsampler"].sampling
-        assert each.settings["upsampler"] == own.changed(guidance=guidance)
-
-
-def test_stages_that_differ_today_are_not_said_to_be_alike(cascade):
-    upsampler = cascade.stages["upsampler"]
-    upsampler.sampling = upsampler.sampling.changed(steps=7)
-    found = combine(read_axes(["steps=4,5"], cascade), cascade)
-    assert [each.text() for each in found] == ["steps 4 / 7", "steps 4", "steps 5"]
-
-
-def test_what_goes_tile_by_tile_is_swept_over_what_tiles_can_do(upsampler):
-    upsampler.labels = None
-    alone = CascadePipeline.from_stages({"up": upsampler})
-    with pytest.raises(ContractError, match="tiles need sampler ddim or ddpm"):
-        combine(read_axes(["sampler=ddim,heun"], alone), alone)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("steps", "must be a setting and its values, such as steps=10,20,50"),
-        ("steps=", "must be a setting and its values"),
-        ("stepps=2", "did you mean"),
-        ("upsampla.steps=2", "no stage 'upsampla' in this pipeline"),
-        ("steps=2.5", "steps takes whole numbers, got '2.5'"),
-        ("guidance=much", "guidance takes numbers, got 'much'"),
-        ("steps=0", "0"),
-        ("sampler=dddim", "ddim"),
-        ("base.temperature=0.5", "temperature: stage 'base' has no use for it"),
-        ("base.augmentation_level=0,0.1", "augmentation_level: stage 'base' has no use for it"),
-    ],
-)
-def test_a_wrong_axis_is_refused(cascade, text, said):
-    with pytest.raises(ContractError, match=said.replace("(", r"\(")):
-        combine(read_axes([text], cascade), cascade)
-
-
-def test_percentiles_are_of_dynamic_thresholds(cascade):
-    with pytest.raises(ContractError, match="percentile has no effect on stage 'base'"):
-        read_axes(["base.percentile=0.9,0.99"], cascade)
-    texts = ["threshold=static,dynamic", "base.percentile=0.9,0.99"]
-    assert len(combine(read_axes(texts, cascade), cascade)) == 5  # with that of today
-
-
-def test_a_setting_is_swept_once(cascade):
-    with pytest.raises(ContractError, match="steps of stage 'base' is swept twice"):
-        read_axes(["steps=2", "base.steps=3"], cascade)
-
-
-def test_too_many_combinations_are_refused(cascade):
-    values = ",".join(str(n) for n in range(1, 60))
-    with pytest.raises(ContractError, match="3481 combinations are more than 2000"):
-        combine(read_axes([f"base.steps={values}", f"upsampler.steps={values}"], cascade), cascade)
+def test_default_values_are_those_that_the_stage_can_take(cascade, resample):
+    longest = cascade.stages["base"].process.schedule.train_steps
+    resample(cascade, "base", steps=longest, eta=0.5)
+    values = {axis.name: axis.values for axis in default_axes(cascade)}
+    assert values["base.steps"] == (longest // 2, longest)

@@ -9,7 +9,7 @@ from cascade.errors import ContractError
 from cascade.sweeping.rounds import FEWEST_IMAGES, Round, plan_rounds
 
 
-def made(rounds: list[Round]) -> int:
+def images_of(rounds: list[Round]) -> int:
     before = [0, *(each.images for each in rounds)]
     return sum(r.candidates * (r.images - b) for r, b in zip(rounds, before, strict=False))
 
@@ -36,13 +36,13 @@ def test_the_budget_is_kept_and_used(candidates, most, budget):
     except ContractError as error:
         least = int(str(error).split("at least ")[1].split(",")[0])
         assert least > budget
-        assert made(plan_rounds(candidates, most_images=most, budget_images=least)) <= least
+        assert images_of(plan_rounds(candidates, most_images=most, budget_images=least)) <= least
         return
-    assert made(rounds) <= budget
+    assert images_of(rounds) <= budget
     assert rounds[0].candidates == candidates
     assert rounds[0].images >= min(FEWEST_IMAGES, most)
     assert all(r.images <= most for r in rounds)
     if rounds[0].images < most:  # one image more would be too many
         more = [Round(r.candidates, min(most, (rounds[0].images + 1) * 3**i)) for i, r in
                 enumerate(rounds)]  # fmt: skip
-        assert made(more) > budget or len(more) > len(rounds) or rounds[-1].images == most
+        assert images_of(more) > budget or len(more) > len(rounds) or rounds[-1].images == most

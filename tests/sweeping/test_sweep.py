@@ -7,18 +7,24 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from PIL import Image
 
 from cascade.conditioning.degradation import Degradation
-from cascade.resizing import quantise
+from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError
-from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
 from cascade.evaluation.evaluate import evaluate
-from cascade.evaluation.pictures import Pictures
+from cascade.evaluation.real_pictures import RealPictures
+from cascade.evaluation.set_distances import frechet_estimate, kernel_estimate
 from cascade.pipeline import CascadePipeline
-from cascade.sweeping import making as making_module
-from cascade.sweeping.making import GeneratedMaking
+from cascade.resizing import quantise
+from cascade.space import Space
+from cascade.sweeping.outcomes import choose
 from cascade.sweeping.report import render, write_strips
-from cascade.sweeping.results import Sweep, choose
+from cascade.sweeping.results import Sweep
+from cascade.sweeping.set_runner import SetRunner
 from cascade.sweeping.sweep import sweep
 
 
@@ -31,8 +37,26 @@ def run(extractor, tmp_path):
     return run
 
 
-def values_of(found: Sweep, axis: str) -> list:
-    return [each.candidate.values[axis] for each in found.outcomes]
+@pytest.fixture
+def runs(monkeypatch) -> list[list[int]]:
+    """The places of the images that are made, a list for each run of the chain."""
+    places_of_runs = []
+    original = SetRunner.run
+
+    def run(self, settings, places):
+        places_of_runs.append(list(places))
+        return original(self, settings, places)
+
+    monkeypatch.setattr(SetRunner, "run", run)
+    return places_of_runs
+
+
+def values_of(result: Sweep, axis: str) -> list:
+    return [each.candidate.values[axis] for each in result.outcomes]
+
+
+def scores_of(result: Sweep) -> list[list[dict]]:
+    return [[asdict(score) for score in each.scores] for each in result.outcomes]
 
 
 # ---- from noise ---------------------------------------------------------------------------------
@@ -41,16 +65,16 @@ def values_of(found: Sweep, axis: str) -> list:
 def test_figures_are_those_of_the_whole_pipeline_with_these_settings(
     cascade, held_out, run, extractor
 ):
-    found = run(
+    result = run(
         cascade, held_out, "base.steps=2", "upsampler.augmentation_level=0,0.9", num_images=9
     )
-    pictures = Pictures(held_out, name="", vocabulary=cascade.labels)
-    truth, _ = pictures.read(range(16), cascade.stages["upsampler"].contract)
+    pictures = RealPictures(held_out, name="", vocabulary=cascade.labels)
+    truth = pictures.read(range(16), cascade.stages.last.space)
     labels = [pictures.labels(i % 16) for i in range(9)]
-    assert len(found.outcomes) == 3
-    for each in found.outcomes:
+    assert len(result.outcomes) == 3
+    for each in result.outcomes:
         values = each.candidate.values
-        made = cascade(
+        output = cascade(
             9,
             seed=0,
             labels=labels,
@@ -58,7 +82,7 @@ def test_figures_are_those_of_the_whole_pipeline_with_these_settings(
             augmentation_level={"upsampler": values["upsampler.augmentation_level"]},
             output_type="pt",
         )
-        sets = [extractor.features(quantise(x)).double() for x in (made.images, truth)]
+        sets = [extractor.features(quantise(x)).double() for x in (output.images, truth)]
         kid, fd = each.scores
         assert kid.value == pytest.approx(kernel_estimate(*sets).value, rel=1e-3, abs=1e-3)
         assert fd.value == pytest.approx(frechet_estimate(*sets).value, rel=1e-3)
@@ -69,17 +93,18 @@ def test_labels_that_no_held_out_picture_has_are_those_that_the_chain_draws(
     cascade, held_out, run, extractor
 ):
     """The style is known of no picture: all stages must see the same drawn one."""
-    held = Pictures(held_out, name="", vocabulary=cascade.labels)
+    pictures = RealPictures(held_out, name="", vocabulary=cascade.labels)
     settings = {name: stage.sampling for name, stage in cascade.stages.items()}
-    seen = GeneratedMaking(cascade, held, extractor, seed=3).make(settings, range(6))
-    labels = [held.labels(place) for place in range(6)]
+    images = SetRunner(cascade, pictures, extractor, seed=3).run(settings, range(6))
+    labels = [pictures.labels(place) for place in range(6)]
     assert all("style" not in each for each in labels)
-    made = cascade(6, seed=3, labels=labels, output_type="pt").images
-    assert torch.allclose(seen.features, extractor.features(quantise(made)), atol=1e-4)
+    expected = cascade(6, seed=3, labels=labels, output_type="pt").images
+    assert torch.allclose(images.features, extractor.features(quantise(expected)), atol=1e-4)
 
 
-def test_first_stages_run_once_for_all_settings_of_later_ones(cascade, held_out, run, record):
-    calls = record(cascade.stages["base"])
+def test_first_stages_run_once_for_all_settings_of_later_ones(cascade, held_out, run):
+    calls = []
+    cascade.stages["base"].network.register_forward_hook(lambda *call: calls.append(call))
     run(cascade, held_out, "upsampler.steps=2,3,4,5", num_images=16)
     assert len(calls) == cascade.stages["base"].sampling.steps
     run(cascade, held_out, "base.steps=1,2", "upsampler.steps=2,3", num_images=16, seed=50)
@@ -87,36 +112,27 @@ def test_first_stages_run_once_for_all_settings_of_later_ones(cascade, held_out,
 
 
 def test_the_pipeline_s_own_settings_are_as_they_were(cascade, held_out, run):
-    before = {name: asdict(stage.sampling) for name, stage in cascade.stages.items()}
+    before = {name: stage.sampling.to_dict() for name, stage in cascade.stages.items()}
     run(cascade, held_out, "steps=1,2", num_images=6)
-    assert {name: asdict(stage.sampling) for name, stage in cascade.stages.items()} == before
+    assert {name: stage.sampling.to_dict() for name, stage in cascade.stages.items()} == before
 
 
-def test_what_was_measured_is_not_made_again_and_more_images_go_on(
-    cascade, held_out, run, monkeypatch
-):
+def test_what_was_measured_is_not_made_again_and_more_images_go_on(cascade, held_out, run, runs):
     first = run(cascade, held_out, "base.steps=1,2", num_images=18)
-    made = []
-    original = GeneratedMaking.make
-    monkeypatch.setattr(
-        making_module.GeneratedMaking,
-        "make",
-        lambda self, s, places: made.append(list(places)) or original(self, s, places),
-    )
+    runs.clear()
     again = run(cascade, held_out, "base.steps=1,2", num_images=18)
-    assert made == []
-    plain = [[asdict(s) for s in each.scores] for each in first.outcomes]
-    assert plain == [[asdict(s) for s in each.scores] for each in again.outcomes]
+    assert runs == []
+    assert scores_of(first) == scores_of(again)
     run(cascade, held_out, "base.steps=2,3", num_images=20)
     new, old = list(range(16)), [18, 19]
-    assert sorted(made) == sorted([old, old, new, [16, 17, 18, 19]])
+    assert sorted(runs) == sorted([old, old, new, [16, 17, 18, 19]])
 
 
 def test_an_interrupted_sweep_ends_as_one_without_a_gap(
     cascade, held_out, run, monkeypatch, tmp_path
 ):
     whole = run(cascade, held_out, "base.steps=1,2", num_images=20, out=tmp_path / "whole")
-    original, calls = GeneratedMaking.make, []
+    original, calls = SetRunner.run, []
 
     def interrupted(self, settings, places):
         calls.append(places)
@@ -124,7 +140,7 @@ def test_an_interrupted_sweep_ends_as_one_without_a_gap(
             raise KeyboardInterrupt
         return original(self, settings, places)
 
-    monkeypatch.setattr(making_module.GeneratedMaking, "make", interrupted)
+    monkeypatch.setattr(SetRunner, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(cascade, held_out, "base.steps=1,2", num_images=20)
     resumed = run(cascade, held_out, "base.steps=1,2", num_images=20)
@@ -136,19 +152,17 @@ def test_an_interrupted_sweep_ends_as_one_without_a_gap(
 
 def test_what_was_written_by_halves_is_made_anew(cascade, held_out, run, tmp_path):
     first = run(cascade, held_out, "base.steps=1,2", num_images=6)
-    for file in (tmp_path / "out" / "seen").iterdir():
+    for file in (tmp_path / "out" / "images").iterdir():
         file.write_bytes(file.read_bytes()[:-10])
     again = run(cascade, held_out, "base.steps=1,2", num_images=6)
-    plain = [[asdict(s) for s in each.scores] for each in first.outcomes]
-    assert plain == [[asdict(s) for s in each.scores] for each in again.outcomes]
+    assert scores_of(first) == scores_of(again)
 
 
-def test_of_equal_settings_those_of_today_are_the_best(cascade, held_out, run):
-    base = cascade.stages["base"]
-    base.sampling = base.sampling.changed(threshold="dynamic", percentile=0.01)
-    found = run(cascade, held_out, "base.percentile=0.02,0.01", num_images=6)  # both clip at 1
-    assert found.outcomes[0].scores == found.outcomes[1].scores
-    assert found.best == found.today == 0
+def test_of_equal_settings_the_current_ones_are_the_best(cascade, held_out, run, resample):
+    resample(cascade, "base", threshold="dynamic", percentile=0.01)
+    result = run(cascade, held_out, "base.percentile=0.02,0.01", num_images=6)  # both clip at 1
+    assert result.outcomes[0].scores == result.outcomes[1].scores
+    assert result.best == result.current == 0
 
 
 def test_other_weights_are_not_mistaken_for_these(cascade, held_out, run):
@@ -159,63 +173,59 @@ def test_other_weights_are_not_mistaken_for_these(cascade, held_out, run):
     assert first.outcomes[0].scores[1].value != second.outcomes[0].scores[1].value
 
 
-def test_other_contracts_and_labels_are_not_mistaken_for_these(cascade, held_out, run, monkeypatch):
-    made = []
-    original = GeneratedMaking.make
-    monkeypatch.setattr(
-        making_module.GeneratedMaking,
-        "make",
-        lambda self, s, places: made.append(len(places)) or original(self, s, places),
-    )
+def test_other_contracts_and_labels_are_not_mistaken_for_these(cascade, held_out, run, runs):
     run(cascade, held_out, "base.steps=4", num_images=6)
-    assert made == [6]
+    assert len(runs) == 1
     (held_out / "dog").rename(held_out / "dogs")
     (held_out / "cat").rename(held_out / "dog")
     (held_out / "dogs").rename(held_out / "cat")
     run(cascade, held_out, "base.steps=4", num_images=6)
-    assert made == [6, 6]
+    assert len(runs) == 2
     stage = cascade.stages["upsampler"]
-    stage.contract = replace(stage.contract, quantised=not stage.contract.quantised)
+    labels, image = stage.conditions
+    contract = Contract(stage.space, (labels, replace(image, quantised=False)))
+    changed = DiffusionStage(stage.network, stage.process, contract, sampling=stage.sampling)
+    cascade.replace_stage("upsampler", changed)
     run(cascade, held_out, "base.steps=4", num_images=6)
-    assert made == [6, 6, 6]
+    assert len(runs) == 3
 
 
 def test_settings_whose_pictures_are_no_numbers_are_left_out_and_named(cascade, held_out, run):
     axes = ("base.guidance=1e38,1", "base.threshold=none")
-    found = run(cascade, held_out, *axes, num_images=6)
-    assert values_of(found, "base.guidance") == [1, 1]
-    (note,) = [note for note in found.notes if "left out" in note]
+    result = run(cascade, held_out, *axes, num_images=6)
+    assert values_of(result, "base.guidance") == [1, 1]
+    (note,) = [note for note in result.notes if "left out" in note]
     assert note == (
         "base.guidance 1e+38, base.threshold none: left out, since the pictures of stage 'base' "
         "are not finite numbers."
     )
-    assert note in render(found).replace("&#x27;", "'")
+    assert note in render(result).replace("&#x27;", "'")
     with torch.no_grad():
         next(iter(cascade.stages["upsampler"].parameters())).fill_(float("nan"))
-    with pytest.raises(ContractError, match=r"settings as they are, .* are not finite numbers"):
+    with pytest.raises(ContractError, match=r"current settings, .* are not finite numbers"):
         run(cascade, held_out, "base.steps=2", num_images=6)
 
 
 def test_pictures_of_other_classes_are_counted(cascade, held_out, run):
     (held_out / "cat").rename(held_out / "horse")
-    found = run(cascade, held_out, "base.steps=4", num_images=6)
-    assert "8 held-out pictures are of classes that the pipeline does not know" in found.notes[0]
+    result = run(cascade, held_out, "base.steps=4", num_images=6)
+    assert "8 held-out pictures are of classes that the pipeline does not know" in result.notes[0]
 
 
 def test_without_axes_one_setting_is_changed_at_a_time(cascade, held_out, run):
-    found = run(cascade, held_out, num_images=6)
-    own = found.outcomes[found.today].candidate.values
+    result = run(cascade, held_out, num_images=6)
+    own = result.outcomes[result.current].candidate.values
     changed = [
         [axis for axis, value in each.candidate.values.items() if value != own[axis]]
-        for each in found.outcomes
+        for each in result.outcomes
     ]
     assert sorted(map(len, changed)) == [0] + [1] * (len(changed) - 1)
     steps = [
         each.first_scores[0].value
-        for each, axes in zip(found.outcomes, changed, strict=True)
+        for each, axes in zip(result.outcomes, changed, strict=True)
         if axes in ([], ["base.steps"])
     ]
-    chart = next(c for c in render(found).split("<figure")[1:] if ">base.steps<" in c)
+    chart = next(c for c in render(result).split("<figure")[1:] if ">base.steps<" in c)
     low, high = min(steps), max(steps)
     drawn = [float(p.split(",")[1]) for p in chart.split('points="')[1].split('"')[0].split()]
     assert len(drawn) == len(steps) == 3
@@ -228,13 +238,13 @@ def test_without_axes_one_setting_is_changed_at_a_time(cascade, held_out, run):
 
 def test_halving_keeps_the_best_third(cascade, held_out, run):
     steps = ",".join(str(number) for number in range(1, 12))
-    found = run(cascade, held_out, f"base.steps={steps}", budget_images=250, num_images=90)
-    assert [r.candidates for r in found.rounds] == [11, 4, 2]
-    counts = [each.scores[0].n for each in found.outcomes]
+    result = run(cascade, held_out, f"base.steps={steps}", budget_images=250, num_images=90)
+    assert [r.candidates for r in result.rounds] == [11, 4, 2]
+    counts = [each.scores[0].n for each in result.outcomes]
     assert counts == sorted(counts, reverse=True)
-    assert [counts.count(r.images) for r in found.rounds] == [7, 2, 2]
-    ranked = sorted(found.outcomes, key=lambda each: each.first_scores[0].value)
-    second_round = {each.candidate.text() for each in found.outcomes[:4]}
+    assert [counts.count(r.images) for r in result.rounds] == [7, 2, 2]
+    ranked = sorted(result.outcomes, key=lambda each: each.first_scores[0].value)
+    second_round = {each.candidate.text() for each in result.outcomes[:4]}
     assert {each.candidate.text() for each in ranked[:4]} == second_round
 
 
@@ -242,78 +252,102 @@ def test_halving_keeps_the_best_third(cascade, held_out, run):
 
 
 def test_restored_pictures_are_measured_as_an_evaluation_does(
-    upsampler, held_out, run, extractor, tmp_path, lite_of_random_weights
+    upsampler, held_out, run, extractor, tmp_path, lite_of_random_weights, unlabelled
 ):
     pytest.importorskip("torchmetrics")
-    upsampler.labels = None
-    pipeline = CascadePipeline.from_stages({"up": upsampler})
-    found = run(pipeline, held_out, "steps=2,3", num_images=5, by="psnr")
+    pipeline = CascadePipeline.from_stages({"up": unlabelled(upsampler)})
+    result = run(pipeline, held_out, "steps=2,3", num_images=5, by="psnr")
     measured = evaluate(
         pipeline, held_out, num_images=5, extractor=extractor, cache_dir=tmp_path / "cache"
     ).whole
-    own = found.outcomes[found.today]
+    own = result.outcomes[result.current]
     for name in ("PSNR", "SSIM", "PD", "LR-consistency", "FD", "KID"):
         ours = next(s for s in own.scores if s.name.startswith(name))
         theirs = measured.score(name)
         assert ours.name == theirs.name
         assert ours.value == pytest.approx(theirs.value, rel=1e-4)
-    psnr = [each.scores[2].value for each in found.outcomes]
+    psnr = [each.scores[2].value for each in result.outcomes]
     assert psnr == sorted(psnr, reverse=True)
     again = run(pipeline, held_out, "steps=2,3,5", num_images=5, by="psnr")  # three are kept
     names = [[score.name for score in each.scores] for each in again.outcomes]
     assert names == [[score.name for score in own.scores]] * 4
 
 
-def test_colouring_says_how_colourful_it_is(colouriser, held_out, run, lite_of_random_weights):
+def test_colouring_says_how_colourful_it_is(
+    colouriser, held_out, run, lite_of_random_weights, unlabelled
+):
     pytest.importorskip("torchmetrics")
-    colouriser.labels = None
-    pipeline = CascadePipeline.from_stages({"colours": colouriser})
-    found = run(pipeline, held_out, "steps=2,3", num_images=4, by="colourfulness")
-    shares = [each.scores[-1].value for each in found.outcomes]
-    assert found.outcomes[0].scores[-1].name == "colourfulness, share of real"
+    pipeline = CascadePipeline.from_stages({"colours": unlabelled(colouriser)})
+    result = run(pipeline, held_out, "steps=2,3", num_images=4, by="colourfulness")
+    shares = [each.scores[-1].value for each in result.outcomes]
+    assert result.outcomes[0].scores[-1].name == "colourfulness, share of real"
     assert [abs(s - 1) for s in shares] == sorted(abs(s - 1) for s in shares)
+
+
+# ---- options of samplers ------------------------------------------------------------------------
+
+
+def test_an_option_of_a_sampler_is_swept_and_changes_the_images(cascade, held_out, run, extractor):
+    result = run(cascade, held_out, "base.sampler=ddim,ddpm", "base.eta=0,0.7", num_images=6)
+    assert sorted(each.candidate.text() for each in result.outcomes) == [
+        "base.sampler ddim, base.eta 0",
+        "base.sampler ddim, base.eta 0.7",
+        "base.sampler ddpm, base.eta –",
+    ]
+    pictures = RealPictures(held_out, name="", vocabulary=cascade.labels)
+    labels = [pictures.labels(place) for place in range(6)]
+    truth = extractor.features(pictures.read(range(16), cascade.stages.last.space)).double()
+    outcome = next(o for o in result.outcomes if o.candidate.values["base.eta"] == 0.7)
+    images = cascade(6, seed=0, labels=labels, eta={"base": 0.7}, output_type="pt").images
+    features = extractor.features(quantise(images)).double()
+    expected = kernel_estimate(features, truth).value
+    assert outcome.scores[0].value == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert len({each.scores[0].value for each in result.outcomes}) == 3
+    assert ">base.eta<" in render(result)
 
 
 # ---- choosing and writing -----------------------------------------------------------------------
 
 
 def test_speed_takes_the_fastest_of_those_that_are_as_good(cascade, held_out, run):
-    found = run(cascade, held_out, "base.steps=1,2,3,8", num_images=8)
-    place = choose(found.outcomes, "KID", "speed")
-    best, chosen = found.outcomes[0].scores[0], found.outcomes[place]
+    result = run(cascade, held_out, "base.steps=1,2,3,8", num_images=8)
+    place = choose(result.outcomes, "KID", "speed")
+    best, chosen = result.outcomes[0].scores[0], result.outcomes[place]
     limit = best.value + (best.high - best.low) / 2
-    near = [each for each in found.outcomes if each.scores[0].value <= limit]
+    near = [each for each in result.outcomes if each.scores[0].value <= limit]
     assert chosen.seconds_per_image == min(each.seconds_per_image for each in near)
-    assert choose(found.outcomes, "KID", "quality") == 0
+    assert choose(result.outcomes, "KID", "quality") == 0
 
 
 def test_table_report_and_json_say_the_same(cascade, held_out, run, tmp_path):
-    found = run(cascade, held_out, "base.steps=1,2", "sampler=ddim,ddpm", num_images=6)
-    head, rows = found.table()
-    assert len(rows) == len(found.outcomes) == 5
+    result = run(cascade, held_out, "base.steps=1,2", "sampler=ddim,ddpm", num_images=6)
+    head, rows = result.table()
+    assert len(rows) == len(result.outcomes) == 5
     assert head[1:4] == ["base.steps", "sampler", "n"]
-    html = render(found)
+    html = render(result)
     assert 'src="http' not in html
     assert all(cell in html for row in rows for cell in row if cell)
     assert html.count("data:image/png") == 5
-    found.save(tmp_path / "sweep.json")
+    result.save(tmp_path / "sweep.json")
     values = json.loads((tmp_path / "sweep.json").read_text())
     assert values["outcomes"][values["best"]]["scores"][0]["value"] == min(
         each["scores"][0]["value"] for each in values["outcomes"]
     )
-    write_strips(found, tmp_path / "strips.png")
-    from PIL import Image
-
+    write_strips(result, tmp_path / "strips.png")
     assert Image.open(tmp_path / "strips.png").size == (6 * 34 - 2, 5 * 34 - 2)
 
 
 # ---- wrong input --------------------------------------------------------------------------------
 
 
-def test_wrong_input_is_told_before_anything_is_made(cascade, held_out, run, upsampler, record):
+def test_wrong_input_is_an_error_before_anything_is_made(cascade, held_out, run, upsampler, record):
     calls = record(cascade.stages["base"])
     with pytest.raises(ContractError, match="no figure 'PSNR' of this pipeline; there are: KID"):
         run(cascade, held_out, "steps=1", by="PSNR")
+    with pytest.raises(ContractError, match=r"prefer must be one of .*, got 'beauty'"):
+        run(cascade, held_out, "steps=1", prefer="beauty")
+    with pytest.raises(ContractError, match="extractor_path is for extractors by name"):
+        run(cascade, held_out, "steps=1", extractor_path=held_out)
     with pytest.raises(DataError, match="at least 6 held-out pictures and as many samples"):
         run(cascade, held_out, "steps=1", num_images=4)
     with pytest.raises(ContractError, match="a budget of 9 images is too small for 3 settings"):
@@ -321,11 +355,21 @@ def test_wrong_input_is_told_before_anything_is_made(cascade, held_out, run, ups
     assert calls == []
 
 
+def test_stages_of_other_channels_are_refused(held_out, run):
+    stage = DiffusionStage.build(
+        Contract(Space(size_px=16, channels=5)),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8, 16), "blocks": 1},
+        embedding_dim=32,
+    )
+    with pytest.raises(ContractError, match="measures RGB images, but stage 'base' gives 5 chan"):
+        run(CascadePipeline.from_stages({"base": stage}), held_out, "steps=1", num_images=6)
+
+
 def test_more_pictures_than_are_held_out_cannot_be_restored(
-    upsampler, held_out, run, lite_of_random_weights
+    upsampler, held_out, run, lite_of_random_weights, unlabelled
 ):
-    upsampler.labels = None
-    pipeline = CascadePipeline.from_stages({"up": upsampler})
+    pipeline = CascadePipeline.from_stages({"up": unlabelled(upsampler)})
     with pytest.raises(DataError, match="17 pictures were asked for, but there are 16"):
         run(pipeline, held_out, "steps=1", num_images=17)
     for few in (-1, 0, 1):
@@ -334,21 +378,21 @@ def test_more_pictures_than_are_held_out_cannot_be_restored(
 
 
 def test_what_mends_has_no_consistency_to_decide_by(
-    upsampler, held_out, run, lite_of_random_weights
+    upsampler, held_out, run, lite_of_random_weights, unlabelled
 ):
-    upsampler.labels, upsampler.degradation = None, Degradation()
-    pipeline = CascadePipeline.from_stages({"up": upsampler})
+    stage = unlabelled(upsampler, degradation=Degradation())
+    pipeline = CascadePipeline.from_stages({"up": stage})
     with pytest.raises(ContractError, match="no figure 'LR' of this pipeline"):
         run(pipeline, held_out, "steps=1", num_images=3, by="LR")
 
 
 def test_one_slow_picture_does_not_make_settings_slow(cascade, held_out, run, monkeypatch):
-    original = GeneratedMaking.make
+    original = SetRunner.run
 
     def slow_first(self, settings, places):
         seconds = torch.tensor([100.0 if place == 0 else 1.0 for place in places])
         return replace(original(self, settings, places), seconds=seconds)
 
-    monkeypatch.setattr(making_module.GeneratedMaking, "make", slow_first)
-    found = run(cascade, held_out, "base.steps=4", num_images=6)
-    assert found.outcomes[0].seconds_per_image == 1
+    monkeypatch.setattr(SetRunner, "run", slow_first)
+    result = run(cascade, held_out, "base.steps=4", num_images=6)
+    assert result.outcomes[0].seconds_per_image == 1

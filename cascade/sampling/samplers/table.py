@@ -35,10 +35,19 @@ def option_names(name: str) -> list[str]:
     Raises:
         ContractError: for an unknown sampler.
     """
+    return list(default_options(name))
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """The default value of each option of a sampler.
+
+    Raises:
+        ContractError: for an unknown sampler.
+    """
     if name not in SAMPLERS:
         _scheduler(name)
-    options = SAMPLERS[name].Options if name in SAMPLERS else DiffusersOptions
-    return [field.name for field in fields(options)]
+    defaults = SAMPLERS[name].Options() if name in SAMPLERS else DiffusersOptions()
+    return {field.name: getattr(defaults, field.name) for field in fields(defaults)}
 
 
 def make_sampler(

@@ -1,4 +1,4 @@
-"""What is kept of the pictures that one combination of settings made, and the file it is kept in.
+"""What a sweep keeps of the images of one candidate, and the files that it is kept in.
 
 Shapes: N images, F features, H and W pixels.
 """
@@ -15,55 +15,56 @@ from torch import Tensor
 
 from cascade.saving.atomic import atomic_file
 
-MOST_SHOWN = 8
-VALUE = "value: "
+MOST_SAMPLES = 8
+FIGURE = "figure: "  # before the names of figures, in files
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """Images as a sweep sees them, those of the first seed first.
+class CandidateImages:
+    """The images of one candidate in the order of their seeds: features and figures, not pixels.
 
     Attributes:
         features: (N, F) float32.
         real_features: (N, F) float32 of the originals; (0, F) where there are none.
-        seconds: (N,) that each took.
-        values: figures (N,) of each image beside its original, by name.
-        shown: the first images, (8 or fewer, 3, H, W) uint8.
+        seconds: (N,) wall time of each image.
+        figures: by name, (N,) figures of each image beside its original.
+        samples: (8 or fewer, 3, H, W) uint8, the first images.
     """
 
     features: Tensor
     real_features: Tensor
     seconds: Tensor
-    values: dict[str, Tensor]
-    shown: Tensor
+    figures: dict[str, Tensor]
+    samples: Tensor
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def first(self, count: int) -> Seen:
-        """Of the first so many images only."""
-        return Seen(
+    def first(self, count: int) -> CandidateImages:
+        """The first images only."""
+        return CandidateImages(
             features=self.features[:count],
             real_features=self.real_features[:count],
             seconds=self.seconds[:count],
-            values={name: each[:count] for name, each in self.values.items()},
-            shown=self.shown[:count],
+            figures={name: values[:count] for name, values in self.figures.items()},
+            samples=self.samples[:count],
         )
 
-    def followed_by(self, more: Seen) -> Seen:
-        """With those of the next seeds."""
-        return Seen(
+    def followed_by(self, more: CandidateImages) -> CandidateImages:
+        """These images, and those of the next seeds."""
+        return CandidateImages(
             features=torch.cat([self.features, more.features]),
             real_features=torch.cat([self.real_features, more.real_features]),
             seconds=torch.cat([self.seconds, more.seconds]),
-            values={
-                name: torch.cat([each, more.values[name]]) for name, each in self.values.items()
+            figures={
+                name: torch.cat([values, more.figures[name]])
+                for name, values in self.figures.items()
             },
-            shown=torch.cat([self.shown, more.shown])[:MOST_SHOWN],
+            samples=torch.cat([self.samples, more.samples])[:MOST_SAMPLES],
         )
 
     def save(self, file: Path) -> None:
-        """Write it, whole or not at all.
+        """Write them; an interruption leaves no damaged file.
 
         Raises:
             OutputError: if the file cannot be written.
@@ -72,23 +73,23 @@ class Seen:
             "features": self.features,
             "real_features": self.real_features,
             "seconds": self.seconds,
-            "shown": self.shown,
-            **{VALUE + name: each for name, each in self.values.items()},
+            "samples": self.samples,
+            **{FIGURE + name: values for name, values in self.figures.items()},
         }
         with atomic_file(file) as temporary:
             save_file({name: each.contiguous() for name, each in tensors.items()}, temporary)
 
 
-def load_seen(file: Path) -> Seen | None:
-    """Read what was saved; None if there is nothing, or it is damaged."""
+def load_candidate_images(file: Path) -> CandidateImages | None:
+    """Read what `save` wrote; None if there is no file, or it is damaged."""
     try:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        values = {
-            name.removeprefix(VALUE): tensors.pop(name)
+        figures = {
+            name.removeprefix(FIGURE): tensors.pop(name)
             for name in list(tensors)
-            if name.startswith(VALUE)
+            if name.startswith(FIGURE)
         }
-        return Seen(values=values, **tensors)
+        return CandidateImages(figures=figures, **tensors)
     except (OSError, SafetensorError, TypeError):
         return None

@@ -1,0 +1,147 @@
+"""Candidates: the combinations of settings that a sweep compares."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cascade.errors import ContractError
+from cascade.pipeline import CascadePipeline
+from cascade.sampling.samplers.table import option_names
+from cascade.sampling.settings import SETTINGS, SamplingSettings
+from cascade.stage import Stage
+from cascade.sweeping.axes import Axis
+
+MOST_CANDIDATES = 2000
+NO_VALUE = "–"  # of an option that the sampler does not have, or an interval that is not set
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One combination of settings.
+
+    Attributes:
+        settings: of each stage, in the order of the stages.
+        values: of each axis, by its name. Where stages that share an axis have different values,
+            a text with all of them; None where no stage has a value.
+    """
+
+    settings: Mapping[str, SamplingSettings]
+    values: Mapping[str, Any]
+
+    def text(self) -> str:
+        """The values in a few words: `base.guidance 2, upsampler.steps 20`."""
+        return ", ".join(f"{name} {value_text(value)}" for name, value in self.values.items())
+
+
+def value_text(value: Any) -> str:
+    """A value of a setting, without needless digits."""
+    if value is None:
+        return NO_VALUE
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(value_text(each) for each in value)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def combine(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
+    """All combinations and the current settings, ordered so that early stages rarely change.
+
+    An option of a sampler is left out of combinations with other samplers, which are then listed
+    once.
+
+    Args:
+        axes: at least one, in the order of the stages.
+        pipeline: its settings are the current ones.
+
+    Raises:
+        ContractError: if there are too many, or a stage cannot sample like one of them.
+    """
+    count = math.prod(len(axis.values) for axis in axes)
+    if count > MOST_CANDIDATES:
+        raise ContractError(
+            f"{count} combinations are more than {MOST_CANDIDATES}; sweep fewer values at a time."
+        )
+    stages = dict(pipeline.stages.items())
+    changed = [
+        _changed(axes, list(zip(axes, values, strict=True)), stages)
+        for values in itertools.product(*(axis.values for axis in axes))
+    ]
+    current = _current(axes, stages)
+    is_among_them = any(each.settings == current.settings for each in changed)
+    return _unique(changed if is_among_them else [current, *changed])
+
+
+def one_at_a_time(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
+    """The current settings, and those that differ from them in one axis.
+
+    Changes of the last stages come first, so that they find the images of the stages before.
+
+    Args:
+        axes: in the order of the stages.
+        pipeline: its settings are the current ones.
+
+    Raises:
+        ContractError: if a stage cannot sample like one of them.
+    """
+    stages = dict(pipeline.stages.items())
+    changed = [
+        _changed(axes, [(axis, value)], stages) for axis in reversed(axes) for value in axis.values
+    ]
+    return _unique([_current(axes, stages), *changed])
+
+
+def _current(axes: Sequence[Axis], stages: Mapping[str, Stage]) -> Candidate:
+    return _candidate(axes, {name: stage.sampling for name, stage in stages.items()})
+
+
+def _changed(
+    axes: Sequence[Axis], values: Sequence[tuple[Axis, Any]], stages: Mapping[str, Stage]
+) -> Candidate:
+    """The candidate with the current settings, but for new values of some axes."""
+    settings = {}
+    for name, stage in stages.items():
+        changes = {axis.setting: value for axis, value in values if name in axis.stages}
+        settings[name] = _with_changes(stage.sampling, changes)
+        stage.check_settings(settings[name])
+    return _candidate(axes, settings)
+
+
+def _with_changes(settings: SamplingSettings, changes: Mapping[str, Any]) -> SamplingSettings:
+    """The settings with some values changed.
+
+    What stays as it is, is not written out, so that equal settings compare as equal.
+    """
+    settings = settings.changed(sampler=changes.get("sampler"))
+    names = [*SETTINGS, *option_names(settings.sampler)]
+    new = {
+        name: value
+        for name, value in changes.items()
+        if name in names and settings.value(name) != value
+    }
+    return settings.changed(**new)
+
+
+def _candidate(axes: Sequence[Axis], settings: Mapping[str, SamplingSettings]) -> Candidate:
+    return Candidate(settings, {axis.name: _shared_value(axis, settings) for axis in axes})
+
+
+def _shared_value(axis: Axis, settings: Mapping[str, SamplingSettings]) -> Any:
+    """The value of an axis in the stages that have one."""
+    values = [settings[name].value(axis.setting) for name in axis.stages]
+    values = [value for value in values if value is not None]
+    if not values or all(value == values[0] for value in values):
+        return values[0] if values else None
+    return " / ".join(value_text(value) for value in values)
+
+
+def _unique(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Each combination of settings once, at its first place."""
+    by_settings: dict[str, Candidate] = {}
+    for candidate in candidates:
+        plain = {name: settings.to_dict() for name, settings in candidate.settings.items()}
+        by_settings.setdefault(json.dumps(plain), candidate)
+    return list(by_settings.values())

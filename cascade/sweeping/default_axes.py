@@ -1,0 +1,67 @@
+"""The axes that a sweep tries when it is given none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import ContractError
+from cascade.pipeline import CascadePipeline
+from cascade.stage import Stage
+from cascade.sweeping.axes import Axis
+
+GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
+TEMPERATURES = (0.4, 0.6, 0.8, 1.0)
+LEVEL_SHARES = (0.0, 0.25, 0.5, 1.0)  # of the range of augmentation that a stage was trained on
+STEP_FACTORS = (0.5, 1.0, 2.0)  # of the steps that a stage takes now
+SAMPLERS = ("ddim", "ddpm", "dpmsolver++")
+
+
+def default_axes(pipeline: CascadePipeline) -> list[Axis]:
+    """Axes for every stage of a pipeline about which nothing more is known.
+
+    For each stage: half, the same and twice its number of steps, and some samplers; guidance if it
+    can do without its labels; augmentation levels if it was trained on several; temperatures if it
+    refines a first guess. Values that the stage cannot sample with are left out.
+    """
+    axes = []
+    for name, stage in pipeline.stages.items():
+        for setting, values in _values_to_try(stage).items():
+            possible = [value for value in dict.fromkeys(values) if _can(stage, setting, value)]
+            axes.append(Axis(setting, (name,), tuple(possible), f"{name}.{setting}"))
+    return axes
+
+
+def _values_to_try(stage: Stage) -> Mapping[str, Sequence[Any]]:
+    """The values of each setting."""
+    steps = [max(1, round(factor * stage.sampling.steps)) for factor in STEP_FACTORS]
+    values: dict[str, Sequence[Any]] = {"steps": steps, "sampler": SAMPLERS}
+    if any(each.image_space(stage.space) is None for each in stage.contract.droppable):
+        values["guidance"] = GUIDANCE_SCALES
+    levels = _augmentation_levels(stage)
+    if levels:
+        values["augmentation_level"] = levels
+    if isinstance(stage, DiffusionStage) and stage.process.residual is not None:
+        values["temperature"] = TEMPERATURES
+    return values
+
+
+def _augmentation_levels(stage: Stage) -> list[float]:
+    """Levels that all noised images of the stage were trained on; none if there is only one."""
+    ranges = [each.augmentation_range for each in stage.conditions]
+    ranges = [each for each in ranges if each is not None]
+    low = max((low for low, _ in ranges), default=0.0)
+    high = min((high for _, high in ranges), default=0.0)
+    if high <= low:
+        return []
+    return [round(low + share * (high - low), 4) for share in LEVEL_SHARES]
+
+
+def _can(stage: Stage, setting: str, value: Any) -> bool:
+    """Whether the stage can sample with one setting changed."""
+    try:
+        stage.check_settings(stage.sampling.changed(**{setting: value}))
+    except ContractError:
+        return False
+    return True

@@ -1,0 +1,191 @@
+"""Outcomes of candidates: their figures, how they rank, and which one is the best.
+
+Shapes: M real images, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from cascade.errors import ContractError
+from cascade.evaluation.features import FeatureExtractor
+from cascade.evaluation.figures import Better, Score
+from cascade.evaluation.measuring_pairs import BETTER
+from cascade.evaluation.set_distances import frechet_estimate, kernel_estimate
+from cascade.sampling.settings import SamplingSettings
+from cascade.sweeping.candidate_images import CandidateImages
+from cascade.sweeping.candidates import Candidate
+
+Preference = Literal["quality", "speed"]
+COLOURFULNESS, REAL_COLOURFULNESS = "colourfulness", "colourfulness of the originals"
+COLOURFULNESS_SHARE = f"{COLOURFULNESS}, share of real"
+SPEED_TOLERANCE = 0.01  # of the best figure, where it has no interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One candidate and its figures.
+
+    Attributes:
+        candidate: the settings.
+        scores: on the images of its last round.
+        first_scores: on those of the first round, which all candidates have in common.
+        seconds_per_image: wall time, the median: the first image of a run takes longer.
+        samples: (8 or fewer, 3, H, W) uint8, its first images.
+    """
+
+    candidate: Candidate
+    scores: tuple[Score, ...]
+    first_scores: tuple[Score, ...]
+    seconds_per_image: float
+    samples: Tensor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON, without the samples."""
+        settings = self.candidate.settings
+        return {
+            "values": dict(self.candidate.values),
+            "settings": {name: each.to_dict() for name, each in settings.items()},
+            "scores": [asdict(each) for each in self.scores],
+            "seconds_per_image": self.seconds_per_image,
+        }
+
+
+# ---- figures ------------------------------------------------------------------------------------
+
+
+def scores_of(
+    images: CandidateImages,
+    real_features: Tensor | None,
+    extractor: FeatureExtractor,
+    reference: str,
+) -> tuple[Score, ...]:
+    """The figures of the images of a candidate.
+
+    Args:
+        images: at least 2 images.
+        real_features: (M, F) of real pictures; None to compare with the originals.
+        extractor: of the features.
+        reference: the real pictures in words, such as `originals`.
+    """
+    truth = images.real_features if real_features is None else real_features
+    basis = {"n": len(images), "reference": reference, "n_reference": len(truth)}
+    return (
+        *_distance_scores(images.features, truth, extractor, basis),
+        *_pair_scores(images.figures, basis),
+    )
+
+
+def _distance_scores(
+    features: Tensor, truth: Tensor, extractor: FeatureExtractor, basis: Mapping[str, Any]
+) -> list[Score]:
+    pair = features.double(), truth.double()
+    by: dict[str, Any] = {"extractor": extractor.name, "resizing": extractor.resizing}
+    return [
+        Score(name=name, better="lower", **estimate._asdict(), **basis, **by)
+        for name, estimate in (
+            (f"KID-{extractor.name} x1000", kernel_estimate(*pair)),
+            (f"FD-{extractor.name}", frechet_estimate(*pair)),
+        )
+    ]
+
+
+def _pair_scores(figures: Mapping[str, Tensor], basis: Mapping[str, Any]) -> list[Score]:
+    """Means over the images, in an order of their own: a file does not keep that of its tensors."""
+    names = sorted(figures, key=lambda name: (name not in BETTER, name))
+    scores = [
+        Score(
+            name=name,
+            value=float(figures[name].mean()),
+            better=BETTER.get(name, "lower"),
+            **basis,
+        )
+        for name in names
+        if name not in (COLOURFULNESS, REAL_COLOURFULNESS)
+    ]
+    if COLOURFULNESS in figures:
+        real = figures[REAL_COLOURFULNESS].mean().clamp(1e-6)
+        share = float(figures[COLOURFULNESS].mean() / real)
+        scores.append(Score(name=COLOURFULNESS_SHARE, value=share, better="nearer to 1", **basis))
+    return scores
+
+
+def check_figure(by: str, names: Sequence[str]) -> None:
+    """Check, before work that takes long, that one of the figures is called so.
+
+    Raises:
+        ContractError: if none is.
+    """
+    if not any(is_called(name, by) for name in names):
+        raise ContractError(f"no figure {by!r} of this pipeline; there are: {'; '.join(names)}.")
+
+
+def is_called(name: str, by: str) -> bool:
+    """Whether the name of a figure begins with `by`, in any case."""
+    return bool(by) and name.lower().startswith(by.lower())
+
+
+def find_score(scores: Sequence[Score], by: str) -> Score:
+    """The first figure whose name begins with `by`; there must be one."""
+    return next(score for score in scores if is_called(score.name, by))
+
+
+# ---- ranking ------------------------------------------------------------------------------------
+
+
+def badness(score: Score) -> float:
+    """How far a figure is from perfect, to compare it with figures of the same name."""
+    values: dict[Better, float] = {
+        "higher": -score.value,
+        "nearer to 1": abs(score.value - 1),
+        "nearer to 0": abs(score.value),
+    }
+    return values.get(score.better, score.value)
+
+
+def badness_of(outcome: Outcome, by: str) -> float:
+    """How far a candidate is from perfect by one of its figures."""
+    return badness(find_score(outcome.scores, by))
+
+
+def in_order(
+    outcomes: Sequence[Outcome], by: str, current: Mapping[str, SamplingSettings]
+) -> list[Outcome]:
+    """Best first; those that were measured on fewer images come after the others.
+
+    Of equal ones the current settings come first: without a gain, nothing should change.
+    """
+    return sorted(
+        outcomes,
+        key=lambda each: (
+            -each.scores[0].n,
+            badness_of(each, by),
+            each.candidate.settings != current,
+        ),
+    )
+
+
+def choose(outcomes: Sequence[Outcome], by: str, prefer: Preference) -> int:
+    """Place of the best candidate among outcomes in order.
+
+    With `speed`, it is the fastest candidate of the last round whose figure lies inside the
+    interval of the best one; where a figure has no interval, inside one per cent of it.
+    """
+    if prefer == "quality":
+        return 0
+    best = find_score(outcomes[0].scores, by)
+    if best.low is None or best.high is None:
+        tolerance = SPEED_TOLERANCE * abs(best.value)
+    else:
+        tolerance = (best.high - best.low) / 2
+    places = [
+        place
+        for place, each in enumerate(outcomes)
+        if each.scores[0].n == outcomes[0].scores[0].n
+        and badness_of(each, by) <= badness_of(outcomes[0], by) + tolerance
+    ]
+    return min(places, key=lambda place: outcomes[place].seconds_per_image)

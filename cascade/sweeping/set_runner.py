@@ -1,0 +1,175 @@
+"""Runs a whole chain and compares the set of its images with held-out pictures.
+
+Shapes: B images, M held-out pictures, C channels, H and W pixels, F features.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from cascade.conditioning.inputs import Inputs
+from cascade.evaluation.features import FeatureExtractor
+from cascade.evaluation.image_set import ImageSetBuilder
+from cascade.evaluation.measuring_sets import check_enough, labels_of
+from cascade.evaluation.progress import NamedProgress
+from cascade.evaluation.real_pictures import REAL, RealPictures
+from cascade.imaging.writing import to_uint8
+from cascade.pipeline import CascadeOutput, CascadePipeline
+from cascade.sampling.settings import SamplingSettings
+from cascade.sweeping.candidate_images import MOST_SAMPLES, CandidateImages
+from cascade.sweeping.runner import Runner, Settings, check_finite, distance_names
+
+
+@dataclass(frozen=True)
+class StageImages:
+    """What one stage made.
+
+    Attributes:
+        images: (B, C, H, W) in [-1, 1].
+        seconds: (B,) wall time of each image, with the stages before.
+    """
+
+    images: Tensor
+    seconds: Tensor
+
+    def part(self, numbers: Sequence[int]) -> StageImages:
+        """The images of these numbers, counted from 0."""
+        return StageImages(self.images[numbers], self.seconds[numbers])
+
+
+@final
+class SetRunner(Runner):
+    """Makes images whose set is compared with held-out pictures.
+
+    What the earlier stages made is kept until their settings change, and serves the later stages.
+
+    Args:
+        pipeline: on its device.
+        held_out: real pictures, whose classes the images have.
+        extractor: of the features.
+        seed: of the first image.
+    """
+
+    at_a_time = 16
+    reference = REAL
+
+    def __init__(
+        self,
+        pipeline: CascadePipeline,
+        held_out: RealPictures,
+        extractor: FeatureExtractor,
+        seed: int,
+    ) -> None:
+        self._pipeline = pipeline
+        self._held_out = held_out
+        self._extractor = extractor
+        self._seed = seed
+        self._cache_settings: dict[str, list[SamplingSettings]] = {}
+        self._cache: dict[str, dict[int, StageImages]] = {}  # by stage and place, one image each
+
+    def figure_names(self) -> list[str]:
+        return distance_names(self._extractor)
+
+    def check(self, fewest: int, most: int, progress: NamedProgress) -> None:
+        check_enough(fewest, len(self._held_out))
+
+    def real_features(self, progress: NamedProgress) -> Tensor:
+        space, device = self._pipeline.stages.last.space, self._pipeline.device
+        images = self._held_out.image_set(space, self._extractor, device=device, progress=progress)
+        return images.features
+
+    def run(self, settings: Settings, places: Sequence[int]) -> CandidateImages:
+        previous = None
+        *earlier, last = self._pipeline.stages.names
+        for number, name in enumerate(earlier):
+            chain_settings = [settings[each] for each in earlier[: number + 1]]
+            previous = self._run_or_recall(name, previous, chain_settings, places)
+        result = self._run(last, previous, settings[last], places)
+        builder = ImageSetBuilder(self._extractor, self._pipeline.device)
+        builder.add(result.images)
+        features = builder.finish().features
+        return CandidateImages(
+            features=features,
+            real_features=features[:0],
+            seconds=result.seconds,
+            figures={},
+            samples=to_uint8(result.images[:MOST_SAMPLES]),
+        )
+
+    def _run_or_recall(
+        self,
+        name: str,
+        previous: StageImages | None,
+        chain_settings: list[SamplingSettings],
+        places: Sequence[int],
+    ) -> StageImages:
+        """The images of a stage, made only where they are not in the cache."""
+        if self._cache_settings.get(name) != chain_settings:
+            self._cache_settings[name], self._cache[name] = chain_settings, {}
+        cache = self._cache[name]
+        missing = [number for number, place in enumerate(places) if place not in cache]
+        if missing:
+            previous = None if previous is None else previous.part(missing)
+            missing_places = [places[number] for number in missing]
+            new = self._run(name, previous, chain_settings[-1], missing_places)
+            cache |= {place: new.part([number]) for number, place in enumerate(missing_places)}
+        images, seconds = zip(*((cache[p].images, cache[p].seconds) for p in places), strict=True)
+        return StageImages(torch.cat(images), torch.cat(seconds))
+
+    def _run(
+        self,
+        name: str,
+        previous: StageImages | None,
+        settings: SamplingSettings,
+        places: Sequence[int],
+    ) -> StageImages:
+        """The images of one stage."""
+        stage = self._pipeline.stages[name].with_sampling(settings)
+        alone = CascadePipeline.from_stages({name: stage})
+        alone.set_progress_bar_config(disable=True)
+        inputs = self._inputs(places).only(stage.contract.input_names)
+        start_s = time.perf_counter()
+        result = alone(
+            len(places),
+            seeds=self._seeds(places),
+            image=None if previous is None else previous.images,
+            labels=self._labels(alone, places),
+            inputs=inputs.values,
+            output_type="pt",
+        )
+        assert isinstance(result, CascadeOutput)
+        seconds = torch.full((len(places),), (time.perf_counter() - start_s) / len(places))
+        check_finite(result.images, f"stage {name!r}")
+        before = 0 if previous is None else previous.seconds
+        return StageImages(result.images, before + seconds)
+
+    def _seeds(self, places: Sequence[int]) -> list[int]:
+        return [self._seed + place for place in places]
+
+    def _inputs(self, places: Sequence[int]) -> Inputs:
+        """What a user would give to get held-out pictures, class names aside."""
+        held_out_places = [place % len(self._held_out) for place in places]
+        contracts = self._pipeline.stages.contracts
+        return self._held_out.inputs(held_out_places, contracts, damaged=False)
+
+    def _labels(
+        self, alone: CascadePipeline, places: Sequence[int]
+    ) -> list[Mapping[str, str]] | None:
+        """The labels of images for one stage: those that the whole chain has.
+
+        Of held-out pictures, and where these have none, as the chain draws them from the seeds.
+        """
+        if alone.labels is None:
+            return None
+        stages = [stage for _, stage in self._pipeline.stages.items()]
+        condition = next(each for stage in stages for each in stage.conditions if each.classes)
+        labels = labels_of(self._pipeline, self._held_out, places)
+        completed = condition.completed(labels, self._seeds(places), draw=True)
+        fields = alone.labels.fields
+        return [{key: each[key] for key in fields if key in each} for each in completed]

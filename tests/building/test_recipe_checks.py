@@ -1,0 +1,136 @@
+"""Recipes that could be trained, chained and sampled, and those that could not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cascade.building.pipelines import chain_pipeline, check_recipe
+from cascade.errors import CascadeError, RecipeError
+from cascade.recipe.finding import find_recipe, list_recipes, recipe_name
+from cascade.recipe.reading import (
+    dump_recipe,
+    load_any_recipe,
+    load_pipeline_recipe,
+    load_stage_recipe,
+)
+from cascade.recipe.sections import PipelineRecipe
+
+BUNDLED = [path for kind in ("stages", "pipelines") for path in list_recipes(kind)]
+TINY = find_recipe("tiny-16", "stages")
+CHAIN = find_recipe("tiny-32", "pipelines")
+
+# ---- the bundled ones ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=recipe_name)
+def test_every_bundled_recipe_loads_builds_and_joins(path):
+    recipe = load_any_recipe(str(path))
+    assert recipe.name == recipe_name(path)
+    assert recipe.description
+    lines = check_recipe(recipe)
+    assert "M parameters" in lines[0]
+    if isinstance(recipe, PipelineRecipe):
+        assert len(lines) == len(recipe.stages) + 1
+        assert lines[-1] == f"{recipe.name}: the stages join"
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=recipe_name)
+def test_a_dumped_recipe_loads_as_the_same(path, tmp_path):
+    recipe = load_any_recipe(str(path))
+    (tmp_path / "dumped.yaml").write_text(dump_recipe(recipe))
+    assert load_any_recipe(str(tmp_path / "dumped.yaml")) == recipe
+
+
+def test_a_pipeline_s_stages_are_found_from_its_own_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (tmp_path / "base.yaml").write_text(TINY.read_text().replace("name: tiny-16", "name: mine-16"))
+    text = CHAIN.read_text().replace("recipe: tiny-16\n", "recipe: ../base.yaml\n")
+    (folder / "pipeline.yaml").write_text(text)
+    recipe = load_pipeline_recipe(folder / "pipeline.yaml")
+    for working_folder in (tmp_path, folder):
+        monkeypatch.chdir(working_folder)
+        lines = check_recipe(recipe, folder / "pipeline.yaml")
+        assert lines[0].startswith("base: mine-16: ")
+        with pytest.raises(CascadeError, match="no trained stage in runs/mine-16"):
+            chain_pipeline(folder / "pipeline.yaml", {}, tmp_path / "out")
+
+
+# ---- numbers that do not fit together -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "words"),
+    [
+        ("tiny-16", "space.size_px=18", ["18", "multiple of", "4"]),
+        ("tiny-16", "space.size_px=[16,18]", ["18", "multiple of", "4"]),
+        ("tiny-16", "space.range=[255,0]", ["the lower one first", "(255.0, 0.0)"]),
+        ("tiny-16", "diffusion.zero_terminal_snr=true diffusion.prediction=eps", ["eps"]),
+        ("tiny-16", "sampling.steps=1001", ["1 to 1000", "1001"]),
+        ("tiny-16", "sampling.sampler=dimm", ["unknown sampler 'dimm'", "'ddim'"]),
+        ("tiny-16", "sampling.variance=large", ["unknown sampling setting 'variance'"]),
+        ("tiny-16", "sampling.temperature=0.5", ["temperature 0.5", "take an image"]),
+        ("tiny-16", "sampling.guidance_interval=[2,1]", ["0 <= low < high", "(2.0, 1.0)"]),
+        ("tiny-16", "condition.labels.drop=0", ["guidance 1.5 needs a condition", "dropped"]),
+        ("tiny-16", "condition.labels=null", ["guidance 1.5 needs a condition", "dropped"]),
+        ("tiny-16", "condition.labels.fields=[]", ["at least one field"]),
+        ("tiny-16", "train.objective=denoisin", ["unknown objective", "'denoising'"]),
+        ("tiny-16-to-32", "space.size_px=40", ["40x40", "16x16"]),
+        ("tiny-16-to-32", "condition.luminance.drop=0.1", ["two conditions", "'image'"]),
+        (
+            "tiny-16-to-32",
+            "condition.low_resolution.augmentation_range=[0.5,0.2]",
+            ["0.5", "0.2"],
+        ),
+        ("tiny-16-to-32", "sampling.augmentation_level=0.9", ["[0.0, 0.5]", "0.9"]),
+        ("tiny-16-to-32", "data.crop_px=15", ["crop_px", "32", "15"]),
+        ("tiny-16-to-32", "data.crop_px=64", ["crop_px", "32", "64"]),
+        ("tiny-16-to-32", "data.crop_px=18", ["crop_px", "multiple of 4", "18"]),
+    ],
+)
+def test_a_recipe_that_could_not_be_trained_or_sampled_does_not_validate(name, override, words):
+    recipe = load_stage_recipe(find_recipe(name, "stages"), override.split())
+    with pytest.raises(CascadeError) as error:
+        check_recipe(recipe)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_every_prediction_validates(prediction):
+    overrides = [f"diffusion.prediction={prediction}", "diffusion.weighting=uniform"]
+    assert len(check_recipe(load_stage_recipe(TINY, overrides))) == 1
+
+
+def pipeline_of(tmp_path: Path, *stages: str) -> PipelineRecipe:
+    sections = "\n".join(f"  - {{name: s{number}, {stage}}}" for number, stage in enumerate(stages))
+    (tmp_path / "pipeline.yaml").write_text(f"kind: pipeline\nname: mine\nstages:\n{sections}\n")
+    return load_pipeline_recipe(tmp_path / "pipeline.yaml")
+
+
+def test_a_pipeline_whose_stages_do_not_join_does_not_validate(tmp_path):
+    upsampler = "recipe: tiny-16-to-32"
+    with pytest.raises(CascadeError, match="'s0' gives size_px 32x32, 's1' takes 16x16"):
+        check_recipe(pipeline_of(tmp_path, upsampler, upsampler))
+    level = upsampler + ", sampling: {augmentation_level: 0.9}"
+    with pytest.raises(CascadeError, match=r"\[0\.0, 0\.5\].*0\.9"):
+        check_recipe(pipeline_of(tmp_path, "recipe: tiny-16", level))
+    with pytest.raises(RecipeError, match="no stage recipe 'tiny-61'"):
+        check_recipe(pipeline_of(tmp_path, "recipe: tiny-61"))
+
+
+def test_a_stage_that_gives_another_range_does_not_join(tmp_path):
+    text = TINY.read_text().replace("size_px: 16", "size_px: 16\n  range: [0, 10000]")
+    (tmp_path / "base.yaml").write_text(text)
+    base = f"recipe: {tmp_path / 'base.yaml'}"
+    with pytest.raises(CascadeError, match=r"'s0' gives range \(0\.0, 10000\.0\), 's1' takes"):
+        check_recipe(pipeline_of(tmp_path, base, "recipe: tiny-16-to-32"))
+
+
+def test_a_rectangular_recipe_of_five_channels_validates():
+    values = ["space.size_px=[48,80]", "space.channels=5", "space.range=[0,10000]"]
+    (line,) = check_recipe(load_stage_recipe(TINY, values))
+    assert "noise -> 80x48 px" in line
