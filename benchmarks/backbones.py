@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cascade.evaluation.metrics import frechet_distance
 from emoji_card import read_all
 
 from cascade.building.training import build_trainer

@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from cascade.evaluation.metrics import colourfulness, psnr
 from photos import Method, load_stages, read_crops, run
 from torch import Tensor
 

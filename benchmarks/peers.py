@@ -35,8 +35,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from cascade.evaluation.bootstrap import frechet_estimate, kernel_estimate
-from cascade.evaluation.metrics import frechet_distance
 from side_by_side import (
     ProcessFailedError,
     count_gflop,

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cascade.evaluation.metrics import colourfulness, low_res_error, psnr
-from cascade.restoration.spans import spans
 from torch import Tensor
 
 from cascade.conditioning.luminance import luminance
-from cascade.evaluation.image_metrics import colourfulness, psnr
+from cascade.resizing import quantise, resize
+from cascade.evaluation.metrics import colourfulness, low_res_error, psnr
 from cascade.imaging.reading import read_image
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.finding import find_recipe, recipes_root
 from cascade.recipe.reading import load_stage_recipe
-from cascade.resizing import quantise, resize
-from cascade.sampling.spans import spans
-from cascade.tasks.enlarging import low_res_error
+from cascade.restoration.spans import spans
 
 PIPELINES = recipes_root() / "pipelines"
 MODELS = {"photo-x4": "upsampler", "photo-x4-blind": "upsampler", "photo-colour": "colours"}
