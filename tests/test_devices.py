@@ -23,6 +23,7 @@ def test_a_named_device_is_taken_and_none_means_the_best():
 def test_a_device_that_cannot_compute_is_one_clear_line(name):
     with pytest.raises(ContractError, match=f"device '{name}' cannot be used here") as error:
         find_device(name)
+    assert "cascade doctor" in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -41,15 +42,15 @@ def test_auto_is_bf16_only_where_it_is_fast(monkeypatch, fast):
 
 def test_the_diagnosis_names_versions_device_precision_extras_and_weights(monkeypatch):
     monkeypatch.setattr("cascade.diagnosis.EXTRAS", {"not_there": ("web", "shows a page")})
-    found = {finding.subject: finding for finding in diagnose()}
-    assert torch.__version__.startswith(found["torch"].found)
-    assert found["device"].found
-    assert found["bf16"].meaning in ("precision auto is bf16", "precision auto is fp32")
-    assert found["not_there"].found == "missing"
-    assert 'pip install "cascade-diffusion[web]"' in found["not_there"].meaning
+    findings = {finding.subject: finding for finding in diagnose()}
+    assert torch.__version__.startswith(findings["torch"].value)
+    assert findings["device"].value
+    assert findings["bf16"].meaning in ("precision auto means bf16", "precision auto means fp32")
+    assert findings["not_there"].value == "missing"
+    assert 'pip install "cascade-diffusion[web]"' in findings["not_there"].meaning
     bundled = [
         recipe_name(path)
         for path in list_recipes("pipelines")
         if (path.parent / "model_index.json").is_file()
     ]
-    assert [f.found for f in diagnose() if f.subject == "weights"] == bundled
+    assert [f.value for f in diagnose() if f.subject == "weights"] == bundled
