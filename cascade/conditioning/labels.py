@@ -215,13 +215,19 @@ class Labels(Condition):
         return Signals(vectors={self.name: indices})
 
     def _indices(self, count: int, labels: Tensor | Sequence[Mapping[str, str]] | None) -> Tensor:
-        """(B, F) int64 from indices, class names or None; fields of other stages are ignored."""
+        """(B, F) int64 from indices, class names or None.
 
+        A name or a field that only other stages know is left open.
+        """
         if labels is None:
             return torch.full((count, len(self.vocabulary.sizes)), -1)
         if isinstance(labels, Tensor):
             return labels
-        return self.vocabulary.batch([self._in_vocabulary(each) for each in labels])
+        fields = self.vocabulary.fields
+        own = [
+            {f: name for f, name in each.items() if name in fields.get(f, ())} for each in labels
+        ]
+        return self.vocabulary.batch(own)
 
     def _in_vocabulary(self, labels: Mapping[str, str]) -> dict[str, str]:
         return {name: value for name, value in labels.items() if name in self.vocabulary.fields}
