@@ -38,7 +38,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards import (
-    SPLITS,
     DatasetError,
     check,
     content_sha256,
@@ -52,6 +51,7 @@ from cascade.errors import OutputError
 IMAGE_PX = 256
 SHARD_SAMPLES = 512
 SHUFFLE_SEED = 0
+SPLITS = ("train", "heldout")
 HELDOUT_FRACTION = 0.05
 DEFAULT_GROUPS = ("smileys-emotion", "animals-nature", "food-drink")
 SUMS_PATH = Path(__file__).with_suffix(".sha256")

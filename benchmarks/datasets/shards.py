@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-SPLITS = ("train", "heldout")
+SPLITS = ("train", "validation", "heldout")
 
 
 class DatasetError(Exception):

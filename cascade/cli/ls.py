@@ -23,11 +23,11 @@ def ls() -> None:
 
 def _rows() -> Iterator[tuple[str, str, str, str]]:
     from cascade.recipe.finding import list_recipes, recipe_name
-    from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
+    from cascade.recipe.yaml_files import read_yaml
     from cascade.saving.pipelines import has_weights
 
     for path in list_recipes("pipelines"):
         weights = "bundled" if has_weights(path.parent) else "-"
-        yield "pipeline", recipe_name(path), weights, load_pipeline_recipe(path).description
+        yield "pipeline", recipe_name(path), weights, read_yaml(path).get("description", "")
     for path in list_recipes("stages"):
-        yield "stage", recipe_name(path), "-", load_stage_recipe(path).description
+        yield "stage", recipe_name(path), "-", read_yaml(path).get("description", "")

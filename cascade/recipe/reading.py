@@ -5,12 +5,12 @@ A recipe holds values only: no import paths, nothing that runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
@@ -18,8 +18,10 @@ from yaml import YAMLError
 from cascade.errors import RecipeError, nearest
 from cascade.recipe.finding import find_any_recipe
 from cascade.recipe.sections import PipelineRecipe, Section, StageRecipe
+from cascade.recipe.yaml_files import one_line, read_yaml
 
 Recipe = TypeVar("Recipe", bound=Section)
+ALTERNATIVES = ("unet", "transformer", "int", "float", "str", "bool")
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -48,7 +50,7 @@ def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> StageRecipe | P
         RecipeError: as `find_any_recipe` and `load_stage_recipe`.
     """
     path = find_any_recipe(name)
-    kind = _read_yaml(path).get("kind")
+    kind = read_yaml(path).get("kind")
     if kind not in ("stage", "pipeline"):
         raise RecipeError(f"{path}: key 'kind' must be 'stage' or 'pipeline', got {kind!r}.")
     return _load(path, overrides, StageRecipe if kind == "stage" else PipelineRecipe)
@@ -60,7 +62,7 @@ def dump_recipe(recipe: StageRecipe | PipelineRecipe) -> str:
 
 
 def _load(path: Path, overrides: Sequence[str], model: type[Recipe]) -> Recipe:
-    config = _read_yaml(path)
+    config = read_yaml(path)
     for override in overrides:
         if "=" not in override or override.startswith("="):
             raise RecipeError(
@@ -78,19 +80,7 @@ def _load(path: Path, overrides: Sequence[str], model: type[Recipe]) -> Recipe:
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         if isinstance(error, ValidationError):
             raise RecipeError(_explain(path, error, model)) from error
-        raise RecipeError(f"{path}: {_one_line(error)}.") from error
-
-
-def _read_yaml(path: Path) -> DictConfig:
-    try:
-        config = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error}).") from error
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise RecipeError(f"{path}: not valid YAML ({_one_line(error)}).") from error
-    if not isinstance(config, DictConfig):
-        raise RecipeError(f"{path}: a recipe must be a mapping of keys to values.")
-    return config
+        raise RecipeError(f"{path}: {one_line(error)}.") from error
 
 
 def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:
@@ -98,17 +88,27 @@ def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:
     faults = [fault for each in error.errors() for fault in _unfolded(each, model)]
     # A recipe of the other kind lacks keys, and so does one in which a key is misspelt.
     first = min(faults, key=lambda f: (f["loc"] != ("kind",), f["type"] not in UNKNOWN_KEY))
-    location = [str(part) for part in first["loc"] if part not in ("unet", "transformer")]
+    keys = [_keys(fault) for fault in faults]
+    location = _keys(first)
     key = ".".join(location)
     if first["type"] in UNKNOWN_KEY:
         known = _known_keys(first["model"], first["inner"][:-1])
         text = f"unknown key {key!r}; {nearest(location[-1], known)}"
     elif first["type"] == "missing":
         text = f"key {key!r} is missing"
+    elif first["type"] == "value_error":  # by our own check, whose message says what came
+        text = f"key {key!r}: {str(first['ctx']['error']).removesuffix('.')}"
     else:
         text = f"key {key!r}: {first['msg'].lower()}, got {first['input']!r}"
-    more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
+    others = len(set(keys)) - 1
+    more = f" ({others} more)" if others else ""
     return f"{path}: {text}{more}"
+
+
+def _keys(fault: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys that lead to a fault, without the types that pydantic tried in between."""
+    parts = [str(part) for part in fault["loc"] if part not in ALTERNATIVES]
+    return tuple(part for part in parts if not set("[(") & set(part))
 
 
 def _unfolded(fault: Any, model: type[Section]) -> list[dict[str, Any]]:
@@ -158,7 +158,3 @@ def _fields(option: Any) -> dict[str, Any]:
 def _kind_of(option: Any) -> str | None:
     kind = _fields(option).get("kind")
     return get_args(kind)[0] if kind is not None else None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

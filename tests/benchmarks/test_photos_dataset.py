@@ -95,8 +95,18 @@ def test_the_split_is_the_recorded_one_and_never_parts_a_scene():
     heldout = [p for p in listed if p.split == "heldout"]
     names = " ".join(sorted(p.name for p in heldout))
     assert hashlib.sha256(names.encode()).hexdigest()[:12] == "450f3007cb45"
-    assert {p.scene for p in heldout}.isdisjoint(p.scene for p in listed if p.split == "train")
+    assert {p.scene for p in heldout}.isdisjoint(p.scene for p in listed if p.split != "heldout")
     assert len(heldout) / len(listed) == pytest.approx(photos.HELDOUT_FRACTION, abs=0.05)
+
+
+def test_validation_is_the_recorded_part_of_the_other_scenes():
+    listed = [p for p in photos.read_list() if p.split != "heldout"]
+    validation = {p.scene for p in listed if p.split == "validation"}
+    names = " ".join(sorted(validation))
+    assert hashlib.sha256(names.encode()).hexdigest()[:12] == "af4afe47ca41"
+    assert validation.isdisjoint(p.scene for p in listed if p.split == "train")
+    part = len(validation) / len({p.scene for p in listed})
+    assert part == pytest.approx(photos.VALIDATION_FRACTION, abs=0.01)
 
 
 # Qt resources
@@ -235,13 +245,15 @@ def scene_of(split: str) -> str:
     return next(s for s in map(str, range(100)) if photo(scene=s).split == split)
 
 
-def test_held_out_photos_give_few_crops_and_all_training_tiles_stay():
+@pytest.mark.parametrize("split", ["validation", "heldout"])
+def test_other_photos_give_few_crops_and_all_training_tiles_stay(split):
     train = [tile("a", i, scene_of("train")) for i in range(20)]
-    heldout = [tile("b", i, scene_of("heldout")) for i in range(20)]
-    chosen = photos.choose([*train, *heldout])
+    others = [tile("b", i, scene_of(split)) for i in range(20)]
+    chosen = photos.choose([*train, *others])
     assert sum(t.photo.name == "a" for t in chosen) == 20
     assert sum(t.photo.name == "b" for t in chosen) == photos.CROPS_PER_PHOTO
-    assert photos.choose([*heldout, *train][::-1]) == chosen
+    assert photos.choose([*others, *train][::-1]) == chosen
+    assert photos.SHARP_BLOCKS[split] == photos.SHARP_BLOCKS["heldout"]
 
 
 def test_shards_are_read_by_the_framework_with_labels(tmp_path):

@@ -61,8 +61,8 @@ def test_help_does_not_import_anything_slow(arguments):
     assert done.stderr == "[]\n"
 
 
-@pytest.mark.parametrize("arguments", [["ls"], ["show", "tiny-16"], ["validate", "--help"]])
-def test_verbs_on_recipes_do_not_import_torch(arguments):
+@pytest.mark.parametrize("arguments", [["ls"], ["validate", "--help"]])
+def test_verbs_that_check_no_recipe_do_not_import_torch(arguments):
     done = separately(*arguments, after="print('torch' in sys.modules, file=sys.stderr)")
     assert done.returncode == 0
     assert done.stderr == "False\n"
@@ -77,8 +77,8 @@ def test_threads_of_two_commands_do_not_wait_for_each_other(monkeypatch, given, 
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    told = "import os; print(os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr)"
-    done = separately("ls", after=told)  # of which another test says that torch is not loaded yet
+    after = "import os; print(os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr)"
+    done = separately("ls", after=after)  # torch is not loaded yet, by the test above
     assert done.stderr == f"{expected}\n"
 
 
@@ -136,7 +136,7 @@ def test_no_verb_shows_the_help_and_ends_with_2(command):
         ("generate tiny-23 -o x", 1, "no pipeline 'tiny-23'.* 'tiny-32'"),
         ("show tiny-16 train.lerning_rate=1", 2, "'train.lerning_rate'; did you mean 'learning_"),
         ("train tiny-16 train.images=many", 2, "'train.images': .* valid integer"),
-        ("validate tiny-16 contract.size_px=18", 2, "18 px must be a multiple of"),
+        ("validate tiny-16 space.size_px=18", 2, "18 px must be a multiple of"),
         ("validate tiny-16 sampling.sampler=dimm", 1, "unknown sampler 'dimm'"),
         ("train tiny-16 data.path=nowhere", 1, "no data at nowhere"),
         ("train tiny-16 data.path=nowhere-{0..3}.tar", 1, "no data at nowhere"),
@@ -165,7 +165,7 @@ def test_a_disk_that_fails_is_one_line(command, monkeypatch):
     def fail(*arguments):
         raise OSError(28, "No space left on device", "log.jsonl")
 
-    monkeypatch.setattr("cascade.recipe.list_recipes", fail)
+    monkeypatch.setattr("cascade.recipe.finding.list_recipes", fail)
     done = command("ls")
     assert (done.code, done.out) == (1, "")
     assert done.err == "cascade: log.jsonl: No space left on device.\n"
@@ -180,7 +180,7 @@ def test_the_installed_command_ends_with_the_code_and_the_line():
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback():
-    interrupted = "import cascade.cli.main as m, cascade.recipe as r\n" + (
+    interrupted = "import cascade.cli.main as m, cascade.recipe.finding as r\n" + (
         "def stop(*_): raise KeyboardInterrupt\nr.list_recipes = stop"
     )
     done = separately("ls", before=interrupted)

@@ -14,6 +14,8 @@ def test_ls_lists_every_recipe(command):
     listed = command("ls")
     assert listed.code == 0
     rows = [line.split() for line in listed.out.splitlines()]
+    text = " ".join(" ".join(row) for row in rows)
+    assert load_stage_recipe(TINY).description[:30] in text
     for kind, word in (("stages", "stage"), ("pipelines", "pipeline")):
         for path in list_recipes(kind):
             assert [row[:2] for row in rows].count([word, recipe_name(path)]) == 1
@@ -23,10 +25,10 @@ def test_show_prints_the_whole_recipe_so_that_it_can_be_used(command, tmp_path):
     shown = command("show", "tiny-16", "train.batch_size=7", "train.learning_rate=1e-4")
     assert shown.code == 0
     (tmp_path / "shown.yaml").write_text(shown.out)
-    wanted = load_stage_recipe(TINY, ["train.batch_size=7", "train.learning_rate=1e-4"])
-    assert load_any_recipe(str(tmp_path / "shown.yaml")) == wanted
-    assert wanted.train.learning_rate == 1e-4
-    assert shown.out == dump_recipe(wanted)
+    recipe = load_stage_recipe(TINY, ["train.batch_size=7", "train.learning_rate=1e-4"])
+    assert load_any_recipe(str(tmp_path / "shown.yaml")) == recipe
+    assert recipe.train.learning_rate == 1e-4
+    assert shown.out == dump_recipe(recipe)
 
 
 def test_show_prints_long_values_whole(command, tmp_path):
@@ -64,7 +66,7 @@ def test_validate_says_what_the_recipe_is(command, name):
 
 def test_a_copied_recipe_validates_with_overrides(command, tmp_path):
     command("copy", "tiny-16", tmp_path / "mine.yaml")
-    checked = command("validate", tmp_path / "mine.yaml", "contract.size_px=24")
+    checked = command("validate", tmp_path / "mine.yaml", "space.size_px=24")
     assert checked.code == 0
     assert "noise -> 24 px" in checked.out
 

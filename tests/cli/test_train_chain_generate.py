@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cascade.pipeline import CascadePipeline
-from cascade.stage import Stage
+from cascade.stage_kinds import load_stage
 
 
 def settings(path: Path) -> dict:
@@ -31,7 +31,7 @@ def test_a_run_holds_stage_checkpoints_samples_and_log(trained):
         assert names(run) == sorted([*files, "checkpoints", "samples", "stage", "tensorboard"])
         assert names(run / "checkpoints") == ["000000000160", "000000000320"]
         assert names(run / "samples") == ["000000000320.png"]
-        assert Stage.from_pretrained(run / "stage").contract.size_px == size
+        assert load_stage(run / "stage").space.size == (size, size)
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         assert [line["images"] for line in lines] == [160, 320, 320]
         assert ["kind" in line for line in lines] == [False, False, True]
@@ -193,10 +193,10 @@ def test_a_chained_folder_can_be_chained_again_but_not_over_other_things(
 def test_an_average_of_another_width_is_a_stage_that_chains(command, pictures, trained, tmp_path):
     run = tmp_path / "run"
     values = ["train.images=64", "train.batch_size=16", "train.snapshot_every_images=16"]
-    made = command(
+    done = command(
         "train", "tiny-16", f"data.path={pictures}", *values, "-o", run, "train.warmup_images=32"
     )
-    assert made.code == 0, made.err
+    assert done.code == 0, done.err
     done = command("ema", run, "--width", 0.2)
     assert done.code == 0
     assert done.out == f"wrote the stage to {run / 'stage-0.200'}\n"
@@ -206,8 +206,8 @@ def test_an_average_of_another_width_is_a_stage_that_chains(command, pictures, t
 
 def test_an_average_of_any_point_but_those_stored_is_refused(command, pictures, tmp_path):
     values = ["train.images=32", "train.batch_size=16", "train.snapshot_every_images=16"]
-    made = command("train", "tiny-16", f"data.path={pictures}", *values, "-o", tmp_path)
-    assert made.code == 0, made.err
+    done = command("train", "tiny-16", f"data.path={pictures}", *values, "-o", tmp_path)
+    assert done.code == 0, done.err
     assert command("ema", tmp_path, "--width", 0.1, "--at", 16).code == 0
     for point in (0, 24):
         done = command("ema", tmp_path, "--width", 0.1, "--at", point, "-o", tmp_path / "no")
@@ -233,7 +233,7 @@ def test_a_colouring_stage_is_trained_chained_and_colours_a_grey_picture(
         "kind: pipeline\nname: colour\nstages: [{name: colour, recipe: colourise-256}]\n"
     )
     values = [
-        "contract.size_px=32",
+        "space.size_px=32",
         "network.channels=[32,32]",
         "network.blocks=1",
         "network.attention=[false,true]",
@@ -257,17 +257,17 @@ def test_a_colouring_stage_is_trained_chained_and_colours_a_grey_picture(
     assert all(len(set(colour)) == 1 for _, colour in grey.getcolors())
     assert any(len(set(colour)) > 1 for _, colour in coloured.getcolors())
     report = (run / "report.html").read_text()
-    assert "colours of grey pictures, 32 px" in report
-    assert "In threes: the input, the sample, the truth." in report
+    assert "grey 32 px → 32 px" in report
+    assert "In groups of 3: image, sample, truth." in report
     done = command("chain", tmp_path, "--stage", f"colour={run}", "--out", out)
     assert done.code == 0, done.err
     assert f"try: cascade colourise PICTURE --model {out} -o" in done.out.replace("\n", " ")
     pipeline = CascadePipeline.from_pretrained(out)
     pipeline.set_progress_bar_config(disable=True)
-    given = Image.linear_gradient("L").resize((40, 24))
-    result = pipeline(image=given, seed=1).images[0]
+    photo = Image.linear_gradient("L").resize((40, 24))
+    result = pipeline(image=photo, seed=1).images[0]
     assert result.size == (40, 24)
-    assert result.tobytes() == pipeline(image=given.convert("RGB"), seed=1).images[0].tobytes()
+    assert result.tobytes() == pipeline(image=photo.convert("RGB"), seed=1).images[0].tobytes()
     refused = command("generate", out, "-o", tmp_path / "out")
     assert refused.code == 1
     assert "the first stage, 'colour', needs an image to start from: grey 32 px." in refused.err
@@ -278,14 +278,14 @@ def test_an_upsampler_is_trained_on_damaged_pictures(command, pictures, tmp_path
         "train.images=32",
         "train.batch_size=16",
         "train.sample_every_images=0",
-        "condition.degradation.probability=0.5",
-        "condition.degradation.jpeg_quality=null",
+        "condition.low_resolution.degradation.probability=0.5",
+        "condition.low_resolution.degradation.jpeg_quality=null",
     ]
     line = ["train", "tiny-16-to-32", f"data.path={pictures}", *values, "--out", tmp_path / "run"]
     assert command(*line).code == 0
-    degradation = Stage.from_pretrained(tmp_path / "run" / "stage").degradation
-    assert degradation is not None
+    condition = load_stage(tmp_path / "run" / "stage").contract.condition("low_resolution")
+    degradation = condition.degradation
     assert (degradation.probability, degradation.jpeg_quality) == (0.5, None)
-    refused = command(*line, "condition.degradation.probability=2")
-    assert refused.code == 1
+    refused = command(*line, "condition.low_resolution.degradation.probability=2")
+    assert refused.code == 2
     assert "degradation.probability must be within 0 and 1" in refused.err

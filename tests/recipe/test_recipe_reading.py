@@ -160,6 +160,12 @@ def test_a_checked_recipe_cannot_be_changed():
         ("network.kind=resnet", ["'network'", "'resnet'", "'unet', 'transformer'"]),
         ("space.resize_kernel=lanczos", ["'space.resize_kernel'", "'bicubic'", "'lanczos'"]),
         ("space.size_px.x=1", ["'space.size_px", "valid integer"]),
+        ("space.size_px=0", ["key 'space.size_px': input should be greater than 0, got 0"]),
+        ("space.size-px=0", ["unknown key 'space.size-px'"]),
+        (
+            "condition.low_resolution={size_px: 8, degradation: {probability: 2}}",
+            ["degradation': degradation.probability must be within 0 and 1, low end first, got 2"],
+        ),
         ("space.size_px=[16]", ["'space.size_px", "[16]"]),
         ("space.channels=0", ["'space.channels'", "greater than 0", "0"]),
         ("space.range=[0]", ["'space.range.1'", "missing"]),
