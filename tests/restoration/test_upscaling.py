@@ -6,7 +6,6 @@ from typing import Literal
 
 import pytest
 import torch
-from cascade.restoration.tiled_sampling import sample_tiled
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
