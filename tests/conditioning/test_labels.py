@@ -170,7 +170,6 @@ def test_fields_of_other_stages_are_ignored_in_sampling_and_in_annotations():
         (torch.zeros(1, 1).long(), r"labels must be \(1, 2\), got \(1, 1\)"),
         (torch.tensor([[3, 0]]), "indices of animal must be from -1 to 2"),
         (torch.tensor([[0, -2]]), "indices of style must be from -1 to 1"),
-
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels, message):
