@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cascade.evaluation.image_metrics import colourfulness, psnr
 from torch import Tensor
 
 from cascade.conditioning.luminance import luminance
+from cascade.evaluation.image_metrics import colourfulness, psnr
 from cascade.imaging.reading import read_image
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.finding import find_recipe, recipes_root
