@@ -74,6 +74,11 @@ class CanvasNoise:
         """One generator per image."""
         return self._noise.generators
 
+    @property
+    def temperature(self) -> float:
+        """Standard deviation of the noise."""
+        return self._noise.temperature
+
     def new_step(self) -> None:
         """Discard the noise of the last step, and return whole canvases until `rows` is set."""
         self._is_drawn = False

@@ -116,7 +116,7 @@ def test_strips_change_nothing_with_any_options_and_threshold(walked, process, n
         torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
 
 
-@own_sampler
+@pytest.mark.parametrize("name", sorted(set(sampler_names()) - {"euler-ancestral"}))
 def test_a_temperature_scales_the_first_noise_and_that_of_the_steps(process, name):
     """A network that knows only zeros leaves nothing but the noise, of which x_t is linear."""
 
@@ -135,6 +135,13 @@ def test_a_temperature_scales_the_first_noise_and_that_of_the_steps(process, nam
             walk(sampler, strips, noise.normal(*SHAPE[1:]), fresh, Hooks())
         for (_, _, x_t), (_, _, half) in zip(warm.calls, cool.calls, strict=True):
             torch.testing.assert_close(half, 0.5 * x_t, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["euler-ancestral", "DDPMScheduler"])
+def test_noise_that_a_scheduler_of_diffusers_draws_has_no_other_temperature(walked, name):
+    assert walked(name).isfinite().all()
+    with pytest.raises(ContractError, match=r"draws noise at temperature 1 only, got 0\.5; use"):
+        walked(name, temperature=0.5)
 
 
 # ---- known pixels -------------------------------------------------------------------------------

@@ -126,8 +126,24 @@ class DiffusersSampler(Sampler):
         x0 = self.predicted_x0(prediction, x_t, t)
         alpha, sigma = self.process.schedule.alpha_sigma(t)
         v = alpha * self.process.eps(x0, x_t, t) - sigma * x0
+        moved = self._moved(v, state, index, noise)
+        is_last = index == len(self.scheduler.timesteps) - 1  # some would stop at timestep 0
+        return x0 if is_last else moved, x0
+
+    def _moved(self, v: Tensor, state: Tensor, index: int, noise: NoiseSource) -> Tensor:
+        """The scheduler's next state.
+
+        Raises:
+            ContractError: if it draws noise, which has a temperature only in samplers of our own.
+        """
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         extra = {"generator": noise.generators} if takes_generator else {}
+        before = noise.generators[0].get_state()
         moved = self.scheduler.step(v, self.scheduler.timesteps[index], state, **extra)
-        is_last = index == len(self.scheduler.timesteps) - 1  # some would stop at timestep 0
-        return x0 if is_last else moved.prev_sample, x0
+        is_drawn = not before.equal(noise.generators[0].get_state())
+        if is_drawn and noise.temperature != 1:
+            raise ContractError(
+                f"{type(self.scheduler).__name__} draws noise at temperature 1 only, got "
+                f"{noise.temperature}; use ddim or ddpm, or a sampler that draws none."
+            )
+        return moved.prev_sample
