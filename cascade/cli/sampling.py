@@ -31,8 +31,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="[STAGE.]KEY=VALUE",
-        help="Any sampling setting, or an option of the sampler, for all stages or for one, such as "
-        "eta=0.5; may be repeated. It goes before the other options.",
+        help="Any sampling setting, or an option of the sampler, for all stages or for one, such "
+        "as eta=0.5; may be repeated. It overrides the other options.",
     ),
 ]
 

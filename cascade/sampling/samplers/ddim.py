@@ -28,7 +28,7 @@ class DDIMOptions:
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.eta, int | float) or not 0 <= self.eta < math.inf:
+        if not 0 <= self.eta < math.inf:
             raise ContractError(f"eta must be a number of at least 0, got {self.eta!r}.")
 
 

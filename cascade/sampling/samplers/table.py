@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError, nearest
@@ -81,11 +82,21 @@ def make_sampler(
     thresholding = Thresholding(threshold, percentile)
     if name in SAMPLERS:
         kind = SAMPLERS[name]
+        _check_numbers(kind.Options, options)
         return kind(process, steps, thresholding, kind.Options(**options))
     scheduler, config = _scheduler(name)
     further = DiffusersOptions(**options).config
     merged = DiffusersOptions(config={**config, **further})
     return DiffusersSampler(process, steps, thresholding, merged, scheduler=scheduler)
+
+
+def _check_numbers(options_class: type, options: Mapping[str, Any]) -> None:
+    """Check that options that are numbers got numbers, so that samplers check ranges only."""
+    types = get_type_hints(options_class)
+    for name, value in options.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if types[name] in (int, float) and not is_number:
+            raise ContractError(f"{name} must be a number, got {value!r}.")
 
 
 def _scheduler(name: str) -> tuple[str, dict[str, Any]]:
