@@ -61,12 +61,8 @@ def inputs() -> Inputs:
 
 
 def canvas_noise(shape: tuple[int, ...], inputs: Inputs) -> Tensor:
-    """The noise from which the walk starts: that of the images comes first in their stream."""
-    noise = SeededNoise(SEEDS, "sample")
-    image = inputs.get("image")
-    padded = (image.shape[1], -(-image.shape[2] // 2) * 2, -(-image.shape[3] // 2) * 2)
-    noise.normal(*padded)
-    return noise.normal(*shape)
+    """The noise from which the walk starts; conditions draw from streams of their own."""
+    return SeededNoise(SEEDS, "sample").normal(*shape)
 
 
 def sample(stage, inputs, tiles=None, *, hooks=None, **values) -> Tensor:

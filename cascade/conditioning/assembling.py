@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.condition import Condition
@@ -19,21 +20,22 @@ def training_signals(conditions: Sequence[Condition], batch: Batch, space: Space
         ContractError: if the batch lacks something that a condition needs.
     """
     signals = Signals()
+    noise = SeededNoise(batch.seeds, "train", device=batch.images.device)
     for each in conditions:
-        noise = SeededNoise(batch.seeds, f"train {each.name}", device=batch.images.device)
-        signals = signals.merged(each.of_batch(batch, space, noise))
+        signals = signals.merged(each.of_batch(batch, space, noise.fork(each.name)))
     return signals
 
 
 def request_signals(conditions: Sequence[Condition], request: Request) -> Signals:
-    """The signals of one call of a stage.
+    """The signals of one call of a stage. Each condition draws from its own random stream.
 
     Raises:
         ContractError: if an input is missing or does not fit.
     """
     signals = Signals()
     for each in conditions:
-        signals = signals.merged(each.of_request(request))
+        own = replace(request, noise=request.noise.fork(each.name))
+        signals = signals.merged(each.of_request(own))
     return signals
 
 

@@ -75,7 +75,8 @@ class Request:
         size_px: height and width of the canvas, which may be a little larger than the result
             because networks take only multiples of some size.
         augmentation_level: level of noise on conditioning images, in [0, 1].
-        noise: one random stream per image, on the device where signals are made.
+        noise: the random stream of each image, on the device where signals are made; every
+            condition gets one of its own.
     """
 
     inputs: Inputs

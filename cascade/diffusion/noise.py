@@ -58,8 +58,9 @@ class SeededNoise:
     ) -> None:
         self.device = torch.device(device)
         self.temperature = 1.0
+        self._seeds, self._stream = _whole(seeds), stream
         self._generators = [
-            torch.Generator().manual_seed(derive_seed(seed, stream)) for seed in _whole(seeds)
+            torch.Generator().manual_seed(derive_seed(seed, stream)) for seed in self._seeds
         ]
 
     @property
@@ -69,6 +70,10 @@ class SeededNoise:
 
     def __len__(self) -> int:
         return len(self.generators)
+
+    def fork(self, name: str) -> SeededNoise:
+        """Start an independent stream of the same seeds, whatever this one has drawn."""
+        return SeededNoise(self._seeds, f"{self._stream} {name}", device=self.device)
 
     def normal(self, *shape: int) -> Tensor:
         """The next normal numbers of each image, float32: (B, *shape)."""

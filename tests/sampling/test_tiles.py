@@ -230,7 +230,7 @@ def test_progress_is_reported_after_every_row_of_tiles(pointwise, image):
 
 
 def test_the_noise_is_that_of_the_seeds_for_the_whole_canvas(pointwise, image):
-    """The image's own noise first, then that of the first step, whatever the tiles."""
+    """It is the first of the stream, whatever the tiles: conditions have streams of their own."""
     first = {}
 
     def keep(index, t, tensors):
@@ -244,7 +244,6 @@ def test_the_noise_is_that_of_the_seeds_for_the_whole_canvas(pointwise, image):
     )
     draw(pointwise, image, hooks=hooks)
     noise = SeededNoise([3], "sample")
-    noise.normal(3, 26, 38)
     sigma = pointwise.process.schedule.alpha_sigma(torch.tensor([24]))[1]
     torch.testing.assert_close(network_inputs[0], sigma * noise.normal(3, 52, 76))
 
