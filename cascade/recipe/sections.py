@@ -176,7 +176,7 @@ def _by(section: Callable[[], type[Section]]) -> Any:
 
     def check(value: Any) -> Section:
         model, value = section(), {} if value is None else value
-        faults: list[Any] = list(_booleans(value, model))
+        faults: list[Any] = list(boolean_faults(value, model))
         try:
             if not faults:
                 return model.model_validate(value)
@@ -187,7 +187,9 @@ def _by(section: Callable[[], type[Section]]) -> Any:
     return BeforeValidator(check)
 
 
-def _booleans(value: Any, hint: Any, place: tuple[int | str, ...] = ()) -> Iterator[dict[str, Any]]:
+def boolean_faults(
+    value: Any, hint: Any, place: tuple[int | str, ...] = ()
+) -> Iterator[dict[str, Any]]:
     """Faults for booleans where a number is expected; pydantic would read them as 0 and 1."""
     types = _types_in(hint)
     if isinstance(value, bool) and {int, float} & types and bool not in types:
@@ -196,10 +198,10 @@ def _booleans(value: Any, hint: Any, place: tuple[int | str, ...] = ()) -> Itera
     elif isinstance(value, Mapping):
         for hints in map(_keys_of, types):
             for name in value.keys() & hints.keys():
-                yield from _booleans(value[name], hints[name], (*place, name))
+                yield from boolean_faults(value[name], hints[name], (*place, name))
     elif isinstance(value, list | tuple):
         for number, each in enumerate(value):
-            yield from _booleans(each, hint, (*place, number))
+            yield from boolean_faults(each, hint, (*place, number))
 
 
 def _types_in(hint: Any) -> set[Any]:

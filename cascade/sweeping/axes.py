@@ -137,10 +137,13 @@ def _read_value(setting: str, value: Any) -> Any:
     """The value as the type that the setting is declared with."""
     from pydantic import ValidationError
 
-    from cascade.recipe.sections import sampling_section
+    from cascade.recipe.sections import boolean_faults, sampling_section
 
+    model, values = sampling_section(), {setting: value}
+    for fault in boolean_faults(values, model):
+        raise ContractError(f"{setting}: {fault['msg']}, got {value!r}.")
     try:
-        typed = getattr(sampling_section().model_validate({setting: value}), setting)
+        typed = getattr(model.model_validate(values), setting)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].lower()
         raise ContractError(f"{setting}: {reason}, got {value!r}.") from error

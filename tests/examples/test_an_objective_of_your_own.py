@@ -43,24 +43,24 @@ OBJECTIVES["brightness"] = Brightness
 # ---- how it trains ----
 
 
-def train(images: int, out: Path, pictures: Path, processes: int) -> None:
-    """Run this file as the command `cascade`, which knows the objective then."""
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "accelerate.commands.launch", "--multi_gpu", "--cpu"][:2]
-        launch += ["--cpu", "--num_processes", str(processes)]
+def arguments(images: int, out: Path, pictures: Path) -> list[str]:
     values = (
         f"data.path={pictures} train.objective=brightness train.images={images} "
         "train.batch_size=8 train.warmup_images=8 train.schedule=constant "
         "train.checkpoint_every_images=16 train.sample_every_images=0 train.trackers=[]"
     )
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return ["train", "tiny-16", *values.split(), "--out", str(out)]
+
+
+def train_on_two_processes(images: int, out: Path, pictures: Path) -> None:
+    """Launch this file, which knows the objective, as the command `cascade`."""
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", __file__]
     done = subprocess.run(
-        [*launch, __file__, "train", "tiny-16", *values.split(), "--out", str(out)],
+        [sys.executable, *launch, *arguments(images, out, pictures)],
         capture_output=True,
         text=True,
         timeout=300,
-        env=environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -70,19 +70,18 @@ def weights(run: Path) -> torch.Tensor:
     return torch.cat([each.flatten() for each in load_stage(run / "stage").parameters()])
 
 
-def test_it_trains_and_resumes_exactly(pictures, tmp_path):
-    train(32, tmp_path / "whole", pictures, 1)
-    train(16, tmp_path / "parts", pictures, 1)
-    train(32, tmp_path / "parts", pictures, 1)
+def test_it_trains_and_resumes_exactly(command, pictures, tmp_path):
+    for images, folder in ((32, "whole"), (16, "parts"), (32, "parts")):
+        outcome = command(*arguments(images, tmp_path / folder, pictures))
+        assert outcome.code == 0, outcome.err
     assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
 @pytest.mark.slow
-def test_it_trains_on_two_processes_and_resumes_exactly(pictures, tmp_path):
-    train(32, tmp_path / "alone", pictures, 1)
-    train(32, tmp_path / "whole", pictures, 2)
-    train(16, tmp_path / "parts", pictures, 2)
-    train(32, tmp_path / "parts", pictures, 2)
+def test_it_trains_on_two_processes_and_resumes_exactly(command, pictures, tmp_path):
+    command(*arguments(32, tmp_path / "alone", pictures))
+    for images, folder in ((32, "whole"), (16, "parts"), (32, "parts")):
+        train_on_two_processes(images, tmp_path / folder, pictures)
     assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert torch.allclose(weights(tmp_path / "alone"), weights(tmp_path / "whole"), atol=1e-4)
 

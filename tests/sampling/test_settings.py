@@ -149,7 +149,7 @@ def test_every_sampler_says_which_options_it_has():
 
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "x", None])
 def test_an_eta_out_of_range_is_refused(value):
-    with pytest.raises(ContractError, match="eta must be a number of at least 0"):
+    with pytest.raises(ContractError, match="eta must be a number"):
         make_sampler("ddim", NoiseProcess(NoiseSchedule(train_steps=10)), 2, eta=value)
 
 

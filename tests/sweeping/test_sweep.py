@@ -362,7 +362,7 @@ def test_stages_of_other_channels_are_refused(held_out, run):
         network_options={"channels": (8, 16), "blocks": 1},
         embedding_dim=32,
     )
-    with pytest.raises(ContractError, match="measures RGB images, but stage 'base' gives 5 chan"):
+    with pytest.raises(ContractError, match="stage 'base' gives pixels with 5 chan"):
         run(CascadePipeline.from_stages({"base": stage}), held_out, "steps=1", num_images=6)
 
 

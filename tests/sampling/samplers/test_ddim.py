@@ -92,5 +92,5 @@ def test_noise_is_drawn_only_for_an_eta_above_0_and_not_in_the_last_step(
 
 @pytest.mark.parametrize("eta", [-0.1, math.nan, math.inf, "much", None])
 def test_an_eta_that_is_no_number_from_0_is_refused(process, eta):
-    with pytest.raises(ContractError, match="eta must be a number of at least 0, got"):
+    with pytest.raises(ContractError, match="eta must be a number"):
         make_sampler("ddim", process, 5, eta=eta)
