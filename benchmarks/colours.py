@@ -26,13 +26,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from cascade.evaluation.metrics import colourfulness, kernel_distance, psnr
-from photos import Method, load_stages, read_crops, run
+from photos import Figures, Method, load_stages, read_crops, run
 from torch import Tensor
 
 from cascade.conditioning.luminance import impose_luminance, luminance
 from cascade.errors import CascadeError
 from cascade.evaluation.features import extract_features
+from cascade.evaluation.image_metrics import colourfulness, psnr
+from cascade.evaluation.set_distances import kernel_estimate
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.resizing import quantise
@@ -107,12 +108,12 @@ def all_methods(arguments: argparse.Namespace) -> dict[str, Method]:
 
 def load_ours(path: str, steps: int | None) -> Method:
     """A run, a stage's folder or a pipeline, used as `cascade colourise` does."""
-    stages = load_stages(path)
+    stages = load_stages(path, steps=steps)
 
     def colourise(grey: Tensor, seeds: Sequence[int]) -> Tensor:
         return torch.stack(
             [
-                colourise_image(stages, image, Colouring(seed=seed, steps=steps))
+                colourise_image(stages, image, Colouring(seed=seed))
                 for image, seed in zip(grey, seeds, strict=True)
             ]
         )
@@ -122,16 +123,16 @@ def load_ours(path: str, steps: int | None) -> Method:
 
 def measure(
     extractor: EfficientNetLite, results: Tensor, truth: Tensor, features: Tensor
-) -> dict[str, float]:
+) -> Figures:
     """The figures of one method; `features` are those of the truth."""
-    kid = kernel_distance(extract_features(extractor, results), features)
-    wanted = float(colourfulness(truth).mean())
-    reached = float(colourfulness(results).mean())
+    kid = kernel_estimate(extract_features(extractor, results), features)
+    true_colour = float(colourfulness(truth).mean())
+    colour = float(colourfulness(results).mean())
     return {
-        "KID x1000": kid.mean,
-        "KID x1000 std": kid.std,
-        "colourful": reached,
-        "share": reached / wanted,
+        "KID x1000": kid.value,
+        "KID x1000 interval": (kid.low, kid.high),
+        "colourful": colour,
+        "share": colour / true_colour,
         "PSNR dB": float(psnr(results, truth).mean()),
         "luma": float((luminance(results) - quantise(luminance(truth))).abs().max() * 127.5),
     }

@@ -32,29 +32,27 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from cascade.evaluation.metrics import (
-    kernel_distance,
-    low_res_error,
-    perceptual_distance,
-    psnr,
-    ssim,
-)
 from torch import Tensor
 
-from cascade import Stage, open_source
+from cascade import Stage, load_stage, open_source
 from cascade.building.pipelines import find_stage
 from cascade.errors import CascadeError, DataError, WeightsError
 from cascade.evaluation.features import extract_features
+from cascade.evaluation.image_metrics import psnr, ssim
+from cascade.evaluation.perceptual_distances import perceptual_distance
+from cascade.evaluation.set_distances import kernel_estimate
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import quantise, resize
 from cascade.restoration.upscaling import Upscaling, upscale_image
+from cascade.tasks.enlarging import low_res_error
 
 SCALE = 4
 COLUMNS = ("PSNR dB", "SSIM", "PD", "KID x1000", "LR", "s/image")
 Method = Callable[[Tensor, Sequence[int]], Tensor]  # images and seeds to images
+Figures = dict[str, Any]  # numbers, and intervals of 95 %
 
 
 def main() -> None:
@@ -193,14 +191,16 @@ def realesrgan() -> Method:
     return lambda low_res, seeds: torch.stack([one(image) for image in low_res])
 
 
-def load_ours(path: str, **options: Any) -> Method:
+def load_ours(path: str, *, steps: int | None = None, consistent: bool | None = None) -> Method:
     """A run, a stage's folder or a pipeline, used as `cascade upscale` does."""
-    stages = load_stages(path)
+    stages = load_stages(path, steps=steps)
 
     def upscale(low_res: Tensor, seeds: Sequence[int]) -> Tensor:
         return torch.stack(
             [
-                upscale_image(stages, image, Upscaling(scale=SCALE, seed=seed, **options))
+                upscale_image(
+                    stages, image, Upscaling(scale=SCALE, seed=seed, consistent=consistent)
+                )
                 for image, seed in zip(low_res, seeds, strict=True)
             ]
         )
@@ -208,49 +208,55 @@ def load_ours(path: str, **options: Any) -> Method:
     return upscale
 
 
-def load_stages(path: str) -> list[Stage]:
-    """The stages of a pipeline, or the one of a run or a stage's folder."""
+def load_stages(path: str, *, steps: int | None = None) -> list[Stage]:
+    """The stages of a pipeline, or the one of a run or a stage's folder.
+
+    Args:
+        path: of any of them, or the name of a bundled pipeline.
+        steps: of sampling; None for the stages' own.
+    """
     try:
-        return [Stage.from_pretrained(find_stage(Path(path))).eval()]
+        stages = [load_stage(find_stage(Path(path)))]
     except WeightsError:
-        return [stage for _, stage in CascadePipeline.from_pretrained(path).stages.items()]
+        stages = [stage for _, stage in CascadePipeline.from_pretrained(path).stages.items()]
+    return [stage.with_sampling(stage.sampling.changed(steps=steps)) for stage in stages]
 
 
 # Figures
 
 
 @torch.no_grad()
-def run(method: Method, given: Tensor) -> tuple[Tensor, float]:
+def run(method: Method, inputs: Tensor) -> tuple[Tensor, float]:
     """Results (B, 3, H, W) rounded to 8 bits, and seconds per image after a first one aside."""
-    method(given[:1], [0])
-    begun = time.perf_counter()
-    results = method(given, range(len(given)))
-    seconds = (time.perf_counter() - begun) / len(given)
+    method(inputs[:1], [0])
+    start_s = time.perf_counter()
+    results = method(inputs, range(len(inputs)))
+    seconds = (time.perf_counter() - start_s) / len(inputs)
     return quantise(results), seconds
 
 
 def measure(
     extractor: EfficientNetLite, results: Tensor, truth: Tensor, low_res: Tensor, features: Tensor
-) -> dict[str, float]:
+) -> Figures:
     """The figures of one method; `features` are those of the truth."""
-    kid = kernel_distance(extract_features(extractor, results), features)
+    kid = kernel_estimate(extract_features(extractor, results), features)
     return {
         "PSNR dB": float(psnr(results, truth).mean()),
         "SSIM": float(ssim(results, truth).mean()),
         "PD": float(perceptual_distance(extractor, results, truth).mean()),
-        "KID x1000": kid.mean,
-        "KID x1000 std": kid.std,
+        "KID x1000": kid.value,
+        "KID x1000 interval": (kid.low, kid.high),
         "LR": float(low_res_error(results, low_res).mean()),
     }
 
 
-def table_cells(scores: dict[str, float]) -> str:
+def table_cells(scores: Figures) -> str:
     """One row of the table."""
     digits = {"SSIM": 4, "KID x1000": 1}
     return "".join(f"{scores[name]:14.{digits.get(name, 2)}f}" for name in COLUMNS)
 
 
-def write_scores(scores: dict[str, dict[str, float]], count: int, out: Path) -> None:
+def write_scores(scores: dict[str, Figures], count: int, out: Path) -> None:
     """Write what the table says, with the conventions, so far as it has come."""
     out.mkdir(parents=True, exist_ok=True)
     conventions = "RGB, no border cut off, 8-bit results; EffLite0 at 256 px, not resized"
