@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from photos import Figures, Method, load_stages, read_crops, run
+from photos import Method, load_stages, read_crops, run
 from torch import Tensor
 
 from cascade.conditioning.luminance import impose_luminance, luminance
@@ -123,14 +123,15 @@ def load_ours(path: str, steps: int | None) -> Method:
 
 def measure(
     extractor: EfficientNetLite, results: Tensor, truth: Tensor, features: Tensor
-) -> Figures:
+) -> dict[str, float]:
     """The figures of one method; `features` are those of the truth."""
     kid = kernel_estimate(extract_features(extractor, results), features)
     true_colour = float(colourfulness(truth).mean())
     colour = float(colourfulness(results).mean())
     return {
         "KID x1000": kid.value,
-        "KID x1000 interval": (kid.low, kid.high),
+        "KID x1000 low": kid.low,
+        "KID x1000 high": kid.high,
         "colourful": colour,
         "share": colour / true_colour,
         "PSNR dB": float(psnr(results, truth).mean()),

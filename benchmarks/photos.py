@@ -28,7 +28,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +51,6 @@ from cascade.tasks.enlarging import low_res_error
 SCALE = 4
 COLUMNS = ("PSNR dB", "SSIM", "PD", "KID x1000", "LR", "s/image")
 Method = Callable[[Tensor, Sequence[int]], Tensor]  # images and seeds to images
-Figures = dict[str, Any]  # numbers, and intervals of 95 %
 
 
 def main() -> None:
@@ -237,7 +235,7 @@ def run(method: Method, inputs: Tensor) -> tuple[Tensor, float]:
 
 def measure(
     extractor: EfficientNetLite, results: Tensor, truth: Tensor, low_res: Tensor, features: Tensor
-) -> Figures:
+) -> dict[str, float]:
     """The figures of one method; `features` are those of the truth."""
     kid = kernel_estimate(extract_features(extractor, results), features)
     return {
@@ -245,18 +243,19 @@ def measure(
         "SSIM": float(ssim(results, truth).mean()),
         "PD": float(perceptual_distance(extractor, results, truth).mean()),
         "KID x1000": kid.value,
-        "KID x1000 interval": (kid.low, kid.high),
+        "KID x1000 low": kid.low,
+        "KID x1000 high": kid.high,
         "LR": float(low_res_error(results, low_res).mean()),
     }
 
 
-def table_cells(scores: Figures) -> str:
+def table_cells(scores: dict[str, float]) -> str:
     """One row of the table."""
     digits = {"SSIM": 4, "KID x1000": 1}
     return "".join(f"{scores[name]:14.{digits.get(name, 2)}f}" for name in COLUMNS)
 
 
-def write_scores(scores: dict[str, Figures], count: int, out: Path) -> None:
+def write_scores(scores: dict[str, dict[str, float]], count: int, out: Path) -> None:
     """Write what the table says, with the conventions, so far as it has come."""
     out.mkdir(parents=True, exist_ok=True)
     conventions = "RGB, no border cut off, 8-bit results; EffLite0 at 256 px, not resized"

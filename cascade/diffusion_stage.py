@@ -195,8 +195,10 @@ class DiffusionStage(Stage):
         canvas = new_canvas((len(seeds), self.space.channels, *size))  # (B, C, H, W)
         noise.fill_normal(canvas)
         fresh = CanvasNoise(noise, canvas.shape)
-        images = walk(sampler, network, canvas.to(device), fresh, run.hooks)
-        return images[..., :height, :width].clamp_(-1, 1)
+        images = walk(sampler, network, canvas.to(device), fresh, run.hooks)[..., :height, :width]
+        if run.hooks.callback is not None:  # which may keep the last images
+            return images.clamp(-1, 1)
+        return images.clamp_(-1, 1)
 
     def _tiled(
         self, signals: Signals, tiling: Tiling, settings: SamplingSettings, precision: Precision

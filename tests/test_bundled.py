@@ -30,12 +30,14 @@ def test_weights_are_small_and_of_the_recipes(emoji):
     for name, recipe_name in (("base", "emoji-64"), ("upsampler", "emoji-64-to-256")):
         recipe = load_stage_recipe(find_recipe(recipe_name, "stages"))
         stage = emoji.stages[name]
-        assert stage.contract.size_px == recipe.contract.size_px
-        assert stage.network.component == recipe.network.kind
+        assert stage.space.longer_px == recipe.space.size_px
+        assert stage.network.kind == recipe.network.kind
         assert stage.process.prediction == recipe.diffusion.prediction
+        labels = stage.contract.condition("labels")
+        assert list(labels.fields) == recipe.condition.labels.fields
     base = load_stage_recipe(find_recipe("emoji-64", "stages"))
-    assert emoji.labels is not None
-    assert emoji.labels.fields["class"] == sorted(base.data.only["class"])
+    fields = emoji.stages.first.contract.condition("labels").fields
+    assert fields["class"] == sorted(base.data.only["class"])
 
 
 def test_a_yellow_face_on_white_comes_out(emoji):

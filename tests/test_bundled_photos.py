@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cascade.evaluation.metrics import colourfulness, low_res_error, psnr
-from cascade.restoration.spans import spans
 from torch import Tensor
 
 from cascade.conditioning.luminance import luminance
+from cascade.evaluation.image_metrics import colourfulness, psnr
 from cascade.imaging.reading import read_image
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.finding import find_recipe, recipes_root
 from cascade.recipe.reading import load_stage_recipe
 from cascade.resizing import quantise, resize
+from cascade.sampling.spans import spans
+from cascade.tasks.enlarging import low_res_error
 
 PIPELINES = recipes_root() / "pipelines"
 MODELS = {"photo-x4": "upsampler", "photo-x4-blind": "upsampler", "photo-colour": "colours"}
@@ -42,24 +43,25 @@ def test_weights_are_small_and_of_the_recipe(name):
     assert weights <= 8_000_000
     stage = CascadePipeline.from_pretrained(name).stages[MODELS[name]]
     recipe = load_stage_recipe(find_recipe(name, "stages"))
-    assert stage.contract.takes == ("grey" if name == "photo-colour" else "low_res")
+    (condition,) = stage.conditions
+    assert condition.name == ("luminance" if name == "photo-colour" else "low_resolution")
     assert stage.process.residual is not None
     assert stage.process.residual.std == recipe.diffusion.residual_std
-    assert (stage.degradation is not None) == (name == "photo-x4-blind")
+    assert stage.contract.mends == (name == "photo-x4-blind")
 
 
-def test_an_enlarged_photograph_has_the_detail_that_bicubic_lacks(upscaler, truth):
+def test_an_upscaled_photograph_has_detail_that_bicubic_lacks(upscaler, truth):
     small = quantise(resize(truth, (64, 64), "bicubic"))
-    made = upscaler.upscale(small, seed=0)
+    result = upscaler.upscale(small, seed=0)
     smooth = resize(small, (256, 256), "bicubic")
     detail = {
         name: float(image.diff(dim=-1).abs().mean())
-        for name, image in (("made", made), ("smooth", smooth), ("truth", truth))
+        for name, image in (("result", result), ("smooth", smooth), ("truth", truth))
     }
-    assert 1.2 * detail["smooth"] < detail["made"] < detail["truth"]
-    assert float(psnr(made, truth)) > float(psnr(smooth, truth)) + 1
-    assert float(low_res_error(quantise(made), small)) < 1
-    assert (made.mean((2, 3)) - truth.mean((2, 3))).abs().max() * 127.5 < 1
+    assert 1.2 * detail["smooth"] < detail["result"] < detail["truth"]
+    assert float(psnr(result, truth)) > float(psnr(smooth, truth)) + 1
+    assert float(low_res_error(quantise(result), small)) < 1
+    assert (result.mean((2, 3)) - truth.mean((2, 3))).abs().max() * 127.5 < 1
 
 
 def test_borders_of_tiles_do_not_show_in_a_photograph(upscaler, truth):
@@ -75,7 +77,7 @@ def test_borders_of_tiles_do_not_show_in_a_photograph(upscaler, truth):
     assert ((tiled - whole) * 127.5).pow(2).mean().sqrt() < 8  # of 255
 
 
-def test_the_blind_model_takes_away_noise_that_the_other_keeps(upscaler):
+def test_the_blind_model_removes_noise_that_the_other_keeps(upscaler):
     truth = cell("photo-x4/enlarged.png", row=0, column=3)  # most of it a smooth sky
     small = resize(truth, (64, 64), "bicubic")
     noise = torch.randn(small.shape, generator=torch.Generator().manual_seed(0))
@@ -86,6 +88,6 @@ def test_the_blind_model_takes_away_noise_that_the_other_keeps(upscaler):
 
 def test_a_coloured_photograph_is_in_colour_and_keeps_its_luminance():
     grey = luminance(cell("photo-colour/coloured.png", row=0, column=0))
-    made = CascadePipeline.from_pretrained("photo-colour").colourise(grey, seed=0)
-    assert ((luminance(made) - grey) * 127.5).abs().max() <= 1
-    assert float(colourfulness(quantise(made))) > 5
+    result = CascadePipeline.from_pretrained("photo-colour").colourise(grey, seed=0)
+    assert ((luminance(result) - grey) * 127.5).abs().max() <= 1
+    assert float(colourfulness(quantise(result))) > 5

@@ -252,8 +252,26 @@ def test_inputs_that_no_condition_reads_are_refused_with_those_that_are(contract
     with pytest.raises(
         ContractError, match=f"no condition that reads '{name}'; its inputs: {fitting}\\."
     ):
-        contract.check_inputs(Inputs({name: [0]}))
-    contract.check_inputs(Inputs({name: None}))
+        contract.check_inputs(Inputs({name: [0]}), None, 1)
+    contract.check_inputs(Inputs({name: None}), None, 1)
+
+
+@pytest.mark.parametrize(
+    ("contract", "inputs", "previous", "message"),
+    [
+        (
+            UPSAMPLER,
+            {"image": torch.zeros(2, 3, 16, 16)},
+            None,
+            "got 2 entries of image for 1 seed",
+        ),
+        (UPSAMPLER, {}, torch.zeros(2, 3, 16, 16), "got 2 images to start from for 1 seeds"),
+        (BASE, {}, torch.zeros(1, 3, 16, 16), "is a base stage and takes no image"),
+    ],
+)
+def test_inputs_for_another_number_of_images_are_refused(contract, inputs, previous, message):
+    with pytest.raises(ContractError, match=message):
+        contract.check_inputs(Inputs(inputs), previous, 1)
 
 
 def test_inputs_that_call_for_different_sizes_are_refused():

@@ -338,6 +338,9 @@ def test_a_stage_with_other_settings_shares_its_weights(base_stage):
     other = base_stage.with_sampling(base_stage.sampling.changed(steps=1))
     for mine, theirs in zip(base_stage.parameters(), other.parameters(), strict=True):
         assert mine is theirs
+    network = base_stage.network
+    other.network = PlainNetwork(nn.Conv2d(3, 3, 1))
+    assert base_stage.network is network
 
 
 @pytest.mark.parametrize(

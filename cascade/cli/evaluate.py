@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cascade.cli import bulk, measuring
+
+if TYPE_CHECKING:
+    from cascade.evaluation.results import Evaluation
 
 
 def evaluate(
@@ -22,31 +25,31 @@ def evaluate(
             "--num-images",
             "-n",
             min=1,
-            help="To make, or to restore. Default: as many as are held out, at most 1000.",
+            help="Number of images. Default: as many as are held out, at most 1000.",
         ),
     ] = None,
     seed: measuring.Seed = 0,
     report: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="JSON file to write.")] = None,
     card: Annotated[
-        bool,
-        typer.Option("--card", help="Write the figures into the pipeline's model card."),
+        bool, typer.Option("--card", help="Write figures into the model card.")
     ] = False,
     extractor: measuring.Extractor = "lite0",
     extractor_path: measuring.ExtractorPath = None,
     lpips: Annotated[
-        bool, typer.Option("--lpips", help="Measure LPIPS of restored pictures too.")
+        bool,
+        typer.Option("--lpips", help="Measure LPIPS too, for results that have originals."),
     ] = False,
     lpips_path: Annotated[
         Path | None,
-        typer.Option(help="The same with AlexNet's weights of a file, without a download."),
+        typer.Option(help="File with AlexNet's weights, to measure LPIPS without a download."),
     ] = None,
     device: bulk.Device = None,
 ) -> None:
-    """Say how good a pipeline is on held-out pictures, and which stage holds it back.
+    """Measure how good a pipeline is on held-out pictures, and which stage holds it back.
 
-    A pipeline that makes pictures is compared with the held-out ones as a set; one that enlarges or
-    colours gets them made small or grey, and is compared picture by picture.
+    A generator is compared with the held-out pictures as a set. An upscaler or colouriser gets
+    smaller or grey copies of them, and each result is compared with its original.
 
     Examples:
 
@@ -56,9 +59,8 @@ def evaluate(
     """
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
-    from cascade.evaluation.card import write_results
     from cascade.evaluation.evaluate import evaluate as measure
-    from cascade.evaluation.report import check_outputs, write_report
+    from cascade.evaluation.report import check_outputs
     from cascade.pipeline import CascadePipeline
     from cascade.saving.pipelines import changeable_folder
 
@@ -66,7 +68,7 @@ def evaluate(
     folder = changeable_folder(pipeline) if card else None
     loaded = CascadePipeline.from_pretrained(pipeline).to(find_device(device))
     with TaskProgress() as progress:
-        found = measure(
+        evaluation = measure(
             loaded,
             data,
             name=pipeline,
@@ -79,10 +81,19 @@ def evaluate(
             lpips_path=lpips_path,
             progress=progress.update,
         )
-    typer.echo("\n".join(found.lines()))
+    typer.echo("\n".join(evaluation.lines()))
+    _write(evaluation, json=json, report=report, card_folder=folder)
+
+
+def _write(
+    evaluation: Evaluation, *, json: Path | None, report: Path | None, card_folder: Path | None
+) -> None:
+    from cascade.evaluation.card import write_results
+    from cascade.evaluation.report import write_report
+
     if json is not None:
-        found.save(json)
+        evaluation.save(json)
     if report is not None:
-        write_report(found, report)
-    if folder is not None:
-        write_results(found, folder)
+        write_report(evaluation, report)
+    if card_folder is not None:
+        write_results(evaluation, card_folder)

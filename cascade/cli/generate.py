@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from cascade.cli import sampling
 from cascade.cli.verb import SAMPLER_NAMES
-
-if TYPE_CHECKING:
-    from cascade.sampling.settings import Overrides
 
 
 def generate(
@@ -49,15 +46,7 @@ def generate(
     augmentation: Annotated[
         float | None, typer.Option(help="Augmentation level of the upsamplers.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="[STAGE.]KEY=VALUE",
-            help="Any sampling setting, or an option of the sampler, for all stages or for one; "
-            "may be repeated. The options above take precedence.",
-        ),
-    ] = None,
+    changes: sampling.Set = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at a time.")] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or mps; default: the best one available.")
@@ -87,7 +76,7 @@ def generate(
         "guidance": _values(guidance, float, "--guidance"),
         "augmentation_level": augmentation,
     }
-    overrides = _parse(settings or [])
+    overrides = sampling.parse(changes)
     torch_device = find_device(device)
     loaded = CascadePipeline.from_pretrained(pipeline).to(torch_device)
     names = loaded.stages.names
@@ -95,24 +84,13 @@ def generate(
         num_images=num_images,
         seed=seed,
         classes=classes or [],
-        overrides=overrides.with_later(overrides.per_stage(names, names, **per_stage)),
+        overrides=overrides.per_stage(names, names, **per_stage).with_later(overrides),
         batch_size=batch_size,
         keep_intermediates=keep_intermediates,
     )
     with SamplingProgress(num_images) as progress:
         files = generate_files(loaded, out, generation, name=pipeline, callback=progress.on_step)
     typer.echo(f"{len(files)} picture{'s' if len(files) > 1 else ''} and grid.png in {out}")
-
-
-def _parse(texts: Sequence[str]) -> Overrides:
-    """The values of `--set`."""
-    from cascade.errors import ContractError
-    from cascade.sampling.settings import Overrides
-
-    try:
-        return Overrides.parse(texts)
-    except ContractError as error:
-        raise typer.BadParameter(f"--set: {error}") from error
 
 
 def _values(text: str | None, kind: type, option: str) -> Any:

@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cascade.cli.verb import SAMPLER_NAMES
+
 if TYPE_CHECKING:
     from cascade.sampling.settings import Overrides
 
 Steps = Annotated[int | None, typer.Option(min=1, help="Sampling steps. Default: the model's.")]
 Sampler = Annotated[
     str | None,
-    typer.Option(help="ddim, ddpm, dpmsolver++, unipc, heun or euler. Default: the model's."),
+    typer.Option(
+        help=f"One of {SAMPLER_NAMES}, or the class name of a scheduler of diffusers. Default: the "
+        "model's."
+    ),
 ]
 Guidance = Annotated[
     float | None, typer.Option(help="Classifier-free guidance scale. Default: the model's.")
@@ -24,17 +29,31 @@ Temperature = Annotated[
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Any sampling setting, as KEY=VALUE or STAGE.KEY=VALUE, such as eta=0.5."
+        "--set",
+        metavar="[STAGE.]KEY=VALUE",
+        help="Any sampling setting, or an option of the sampler, for all stages or for one, such "
+        "as eta=0.5; may be repeated. It overrides the other options.",
     ),
 ]
 
 
 def overrides(changes: list[str] | None, **settings: Any) -> Overrides:
-    """The changes of a command line: single options for all stages, then those of `--set`.
-
-    Raises:
-        ContractError: if a change is not KEY=VALUE.
-    """
+    """The changes of a command line: single options for all stages, then those of `--set`."""
     from cascade.sampling.settings import ALL, Overrides
 
-    return Overrides({ALL: settings}).with_later(Overrides.parse(changes or []))
+    return Overrides({ALL: settings}).with_later(parse(changes))
+
+
+def parse(changes: list[str] | None) -> Overrides:
+    """The values of `--set`.
+
+    Raises:
+        BadParameter: if one is not KEY=VALUE.
+    """
+    from cascade.errors import ContractError
+    from cascade.sampling.settings import Overrides
+
+    try:
+        return Overrides.parse(changes or [])
+    except ContractError as error:
+        raise typer.BadParameter(f"--set: {error}") from error

@@ -21,15 +21,20 @@ from cascade.errors import ContractError
 
 
 class NoiseSource(Protocol):
-    """A source of standard normal noise for a batch."""
+    """A source of normal noise for a batch."""
 
     @property
     def generators(self) -> list[torch.Generator]:
         """One generator per image."""
         ...
 
+    @property
+    def temperature(self) -> float:
+        """Standard deviation of what `normal` returns; the generators themselves know none."""
+        ...
+
     def normal(self, *shape: int) -> Tensor:
-        """The next standard normal numbers of each image, float32: (B, *shape)."""
+        """The next normal numbers of each image, float32: (B, *shape)."""
         ...
 
 

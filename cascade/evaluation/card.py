@@ -1,7 +1,7 @@
-"""Puts the figures of an evaluation into a model card, where the Hub reads and shows them.
+"""Writes the figures of an evaluation into a model card, where the Hub reads and shows them.
 
-They become the `model-index` of the card's front matter, as `huggingface_hub.EvalResult`; the text
-stays as it is.
+They become the `model-index` of the card's front matter, by `huggingface_hub.EvalResult`. The text
+of the card does not change.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cascade.tasks.table import task_named
 
 
 def write_results(evaluation: Evaluation, folder: Path) -> None:
-    """Put the figures of the whole pipeline into its card, in the place of earlier ones.
+    """Write the figures of the whole pipeline into its card, and remove earlier ones.
 
-    Results on other data, which others may have written there, stay.
+    Results on other data stay, since somebody else may have written them.
 
     Args:
-        evaluation: of the pipeline.
-        folder: of the pipeline; `README.md` in it is changed, or made.
+        evaluation: the figures.
+        folder: the folder of the pipeline, whose `README.md` is changed or created.
 
     Raises:
         OutputError: if the card cannot be read or written.
@@ -38,28 +38,28 @@ def write_results(evaluation: Evaluation, folder: Path) -> None:
         card = ModelCard(text or "---\nlibrary_name: diffusers\n---\n", ignore_metadata_errors=True)
     except (OSError, ValueError, YAMLError) as error:
         raise OutputError(f"{file}: not a model card that can be changed ({error}).") from error
-    known = {k: v for k, v in card.data.to_dict().items() if k != "model-index"}
-    name = known.pop("model_name", None) or Path(evaluation.pipeline).name
+    metadata = {k: v for k, v in card.data.to_dict().items() if k != "model-index"}
+    name = metadata.pop("model_name", None) or Path(evaluation.pipeline).name
     new = eval_results(evaluation)
-    measured_on = {each.dataset_name for each in new}
+    data_sets = {each.dataset_name for each in new}
     earlier = getattr(card.data, "eval_results", None) or []
-    others = [each for each in earlier if each.dataset_name not in measured_on]
+    others = [each for each in earlier if each.dataset_name not in data_sets]
     card.data = ModelCardData(
-        **known, model_name=name, eval_results=others + new, ignore_metadata_errors=True
+        **metadata, model_name=name, eval_results=others + new, ignore_metadata_errors=True
     )
     with atomic_file(file) as temporary:
         temporary.write_text(str(card), encoding="utf-8")
 
 
 def eval_results(evaluation: Evaluation) -> list[EvalResult]:
-    """The figures of the whole pipeline as the Hub knows them."""
+    """Convert the figures of the whole pipeline to the Hub's own class."""
     task = task_named(evaluation.task)
     data = _last_parts(evaluation.data) or "held-out pictures"
     return [
         EvalResult(
             task_type=task.hub_type,
             task_name=task.hub_title,
-            dataset_type=_slug(data),  # by which the Hub tells data sets apart
+            dataset_type=_slug(data),  # the Hub tells data sets apart by it
             dataset_name=data,
             metric_type=_slug(score.name),
             metric_name=score.name,
@@ -71,7 +71,7 @@ def eval_results(evaluation: Evaluation) -> list[EvalResult]:
 
 
 def _last_parts(data: str) -> str:
-    """A name and the folder that it is in; where that is on this machine is nobody's business."""
+    """Keep a name and its folder; the rest of a path is private to this machine."""
     path = Path(data)
     return "/".join(path.relative_to(path.anchor).parts[-2:])
 

@@ -1,8 +1,8 @@
-"""How much of the real pictures a set of samples covers, how varied it is, and what it copies.
+"""How much of the real images a set of samples covers, how varied it is, and what it copies.
 
 Precision and recall: Kynkäänniemi et al. 2019, arXiv 1904.06991. Density and coverage: Naeem et al.
-2020, arXiv 2002.09797. All look at balls around features that reach to the k-th nearest neighbour
-in the same set, and so depend on the numbers of images: state them.
+2020, arXiv 2002.09797. All use balls around features that reach to the k-th nearest neighbour in
+the same set. They depend on the numbers of images, so state these with them.
 
 Shapes: N samples, M real images, F features, K classes.
 """
@@ -23,9 +23,13 @@ ROWS_AT_A_TIME = 1024
 
 
 class PrecisionRecall(NamedTuple):
-    """Share of samples that look real, and of real images that samples look like; 0 to 1.
+    """The share of samples that look real, and of real images that some sample resembles.
 
-    Both are means of an image each: `precision` (N,), `recall` (M,), float64, 0 or 1.
+    The shares are the means of these tensors.
+
+    Attributes:
+        precision: (N,) float64, 1 for a sample inside a real image's ball, else 0.
+        recall: (M,) float64, 1 for a real image inside a sample's ball, else 0.
     """
 
     precision: Tensor
@@ -33,10 +37,14 @@ class PrecisionRecall(NamedTuple):
 
 
 class DensityCoverage(NamedTuple):
-    """How many real images' balls hold a sample (1 as for real ones), and share that hold any.
+    """How densely real images surround samples, and the share of real images with a sample nearby.
 
-    Both are means of an image each: `density` (N,), `coverage` (M,), float64, of which the latter
-    is 0 or 1.
+    The figures are the means of these tensors.
+
+    Attributes:
+        density: (N,) float64, number of real images' balls that hold a sample, divided by k; real
+            images have about 1.
+        coverage: (M,) float64, 1 for a real image whose ball holds a sample, else 0.
     """
 
     density: Tensor
@@ -44,7 +52,12 @@ class DensityCoverage(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """Of each sample the nearest other image: distance (N,) float64 and index (N,) int64."""
+    """The nearest other image of each sample.
+
+    Attributes:
+        distances: (N,) float64, between features.
+        indices: (N,) int64, of the other images.
+    """
 
     distances: Tensor
     indices: Tensor
@@ -53,15 +66,15 @@ class Neighbours(NamedTuple):
 def precision_recall(
     features: Tensor, truth: Tensor, *, neighbours: int = PRECISION_NEIGHBOURS
 ) -> PrecisionRecall:
-    """Improved precision and recall (arXiv 1904.06991, eq. 1-3), image by image.
+    """Compute improved precision and recall (arXiv 1904.06991, eq. 1-3), image by image.
 
     Args:
-        features: (N, F) of samples.
-        truth: (M, F) of real images.
-        neighbours: k; every ball reaches to the k-th nearest of its own set.
+        features: (N, F) features of the samples.
+        truth: (M, F) features of the real images.
+        neighbours: k; each ball reaches to the k-th nearest image of its own set.
 
     Raises:
-        ContractError: if a set has not more than k images.
+        ContractError: if a set has k images or fewer.
     """
     _check_counts("precision and recall", neighbours, features, truth)
     real_radii = _radii(truth, neighbours)
@@ -74,15 +87,15 @@ def precision_recall(
 def density_coverage(
     features: Tensor, truth: Tensor, *, neighbours: int = DENSITY_NEIGHBOURS
 ) -> DensityCoverage:
-    """Density and coverage (arXiv 2002.09797, eq. 5 and 6), which odd images harm less.
+    """Compute density and coverage (arXiv 2002.09797, eq. 5 and 6), on which outliers weigh less.
 
     Args:
-        features: (N, F) of samples.
-        truth: (M, F) of real images.
-        neighbours: k; every ball reaches to the k-th nearest real image.
+        features: (N, F) features of the samples.
+        truth: (M, F) features of the real images.
+        neighbours: k; each ball reaches to the k-th nearest real image.
 
     Raises:
-        ContractError: if there are not more than k real images, or no sample.
+        ContractError: if there are k real images or fewer, or no sample.
     """
     _check_counts("density and coverage", neighbours, truth)
     _check_counts("density and coverage", 0, features)
@@ -96,11 +109,11 @@ def density_coverage(
 
 
 def nearest_neighbours(features: Tensor, others: Tensor) -> Neighbours:
-    """The nearest other image of each sample, such as a training picture that it may be a copy of.
+    """Find the nearest other image of each sample, such as a training image that it may copy.
 
     Args:
-        features: (N, F) of samples.
-        others: (M, F), at least one.
+        features: (N, F) features of the samples.
+        others: (M, F) features of the other images, at least one.
     """
     _check_counts("nearest neighbours", 0, others)
     nearest = [part.min(dim=1) for part in _distances(features, others)]
@@ -110,28 +123,28 @@ def nearest_neighbours(features: Tensor, others: Tensor) -> Neighbours:
 
 
 def diversity(features: Tensor) -> float:
-    """Mean distance of the features of two different images of a set; 0 if all are the same.
+    """Compute the mean distance of two different images of a set; 0 if all are equal.
 
     Args:
-        features: (N, F).
+        features: (N, F) features of the images.
 
     Raises:
         ContractError: if there are fewer than 2 images.
     """
     _check_counts("diversity", 1, features)
-    centred = features - features.mean(dim=0)  # so that equal images are 0 apart after rounding
+    centred = features - features.mean(dim=0)  # else rounding keeps equal images apart
     total = sum(float(part.sum()) for part in _distances(centred, centred))
     return total / (len(features) * (len(features) - 1))
 
 
 def inception_score(probabilities: Tensor) -> float:
-    """How sure a classifier is of each sample, and how many classes it sees in all.
+    """Compute the inception score, which is high for a sure classifier that sees many classes.
 
-    exp of the mean KL divergence of an image's classes from those of the whole set (Salimans et
-    al. 2016, arXiv 1606.03498), without splits: from 1 to K. It ignores real images.
+    It is exp of the mean KL divergence between the classes of an image and those of the whole set
+    (Salimans et al. 2016, arXiv 1606.03498), without splits, from 1 to K. It ignores real images.
 
     Args:
-        probabilities: (N, K), rows that add up to 1.
+        probabilities: (N, K) class probabilities; rows add up to 1.
     """
     tiny = torch.finfo(probabilities.dtype).tiny
     mean = probabilities.mean(dim=0, keepdim=True).clamp(min=tiny)
@@ -140,17 +153,17 @@ def inception_score(probabilities: Tensor) -> float:
 
 
 def _distances(features: Tensor, others: Tensor) -> Iterator[Tensor]:
-    """Euclidean distances, some rows (n, M) at a time: all of them may not fit into memory."""
+    """Yield Euclidean distances in blocks of rows (n, M), since all may not fit in memory."""
     for part in features.double().split(ROWS_AT_A_TIME):
         yield torch.cdist(part, others.double())
 
 
 def _radii(features: Tensor, neighbours: int) -> Tensor:
-    """Distance of each image to its k-th nearest other one in the set: (N,)."""
+    """Distances (N,) of images to their k-th nearest neighbour in the same set."""
     radii = []
     for number, part in enumerate(_distances(features, features)):
         rows = torch.arange(len(part), device=part.device)
-        part[rows, rows + number * ROWS_AT_A_TIME] = -1.0  # itself, whatever the rounding
+        part[rows, rows + number * ROWS_AT_A_TIME] = -1.0  # itself, first of all
         radii.append(part.kthvalue(neighbours + 1, dim=1).values)
     return torch.cat(radii)
 

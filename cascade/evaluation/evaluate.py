@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,21 +12,20 @@ from cascade.data.source import ImageSource
 from cascade.errors import ContractError
 from cascade.evaluation.extractors import find_extractor
 from cascade.evaluation.features import FeatureExtractor
-from cascade.evaluation.figures import Measured
 from cascade.evaluation.measuring_pairs import PairMeasurer
 from cascade.evaluation.measuring_sets import SetMeasurer
 from cascade.evaluation.perceptual_distances import distances_on
 from cascade.evaluation.progress import NamedProgress, no_progress
 from cascade.evaluation.real_pictures import REAL, RealPictures
-from cascade.evaluation.results import Evaluation
+from cascade.evaluation.results import Evaluation, Measurements
 from cascade.evaluation.set_distances import warn_of_few
 from cascade.pipeline import CascadePipeline
 from cascade.tasks.table import task_of
-from cascade.tasks.task import PairedTask
+from cascade.tasks.task import PairedTask, Task
 from cascade.training.provenance import command_line, hardware, versions
 
 MOST_IMAGES = 1000
-CHANNELS = 3  # of what extractors and metrics see
+CHANNELS = 3  # of the images that extractors and metrics take
 ALONE = (
     "a stage alone gets inputs made from the held-out pictures themselves, so it scores better "
     "than on other pictures; the difference between it and the chain is what the stages before it "
@@ -49,63 +48,45 @@ def evaluate(
     cache_dir: Path | None = None,
     progress: NamedProgress | None = None,
 ) -> Evaluation:
-    """Measure a pipeline on held-out pictures, whole and stage by stage.
+    """Measure a pipeline on held-out pictures, as a whole and stage by stage.
 
-    A pipeline that starts from noise makes `num_images` pictures of the classes of the held-out
-    ones, and both sets are compared. One that takes pictures gets smaller or grey copies of the
-    held-out ones, as its first stage takes them, and its results are compared with the originals.
+    If it starts from noise, it makes images of the same classes as the held-out pictures, and both
+    sets are compared. If it takes pictures, it gets inputs made from the held-out ones, such as
+    smaller or grey copies, and its results are compared with the originals.
 
     Args:
-        pipeline: on its device.
-        data: a folder, shards or a source of held-out pictures, at least as large as the last
-            stage's.
-        name: of the pipeline, for the report.
-        train: the pictures that it was trained on, to look for copies of them; for pipelines that
-            start from noise.
-        num_images: how many to make; default: as many as are held out, at most 1000.
-        seed: of the first image; the others count up.
+        pipeline: the pipeline, on its device.
+        data: a folder, shards or a source of held-out pictures, not smaller than the last stage's.
+        name: name of the pipeline in the report.
+        train: the pictures that it was trained on, to look for copies; if it starts from noise.
+        num_images: number of images to make; default: as many as are held out, at most 1000.
+        seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
-        extractor_path: of its weights.
-        lpips: whether to measure LPIPS too, for which AlexNet's weights are downloaded once.
-        lpips_path: of AlexNet's weights, with which LPIPS is measured without a download.
-        cache_dir: where features of real pictures are kept; default: the user's cache folder.
-        progress: called with what is being done, how much of it is done, and of how much.
+        extractor_path: weights of the extractor, instead of a download.
+        lpips: whether to measure LPIPS too, which downloads AlexNet's weights once.
+        lpips_path: file with AlexNet's weights, to measure LPIPS without a download.
+        cache_dir: folder for features of real pictures; default: the user's cache folder.
+        progress: called as `progress(what, done, total)` while the measurement runs.
 
     Raises:
         DataError: if there are too few pictures, or one is damaged or too small.
         ContractError: if an argument does not fit the pipeline.
-        WeightsError: if weights of an extractor cannot be loaded.
+        WeightsError: if weights cannot be loaded, or give values that are not finite.
     """
     task = task_of(pipeline.stages.contracts)
     check_measurable(pipeline)
     vocabulary = None if isinstance(task, PairedTask) else pipeline.labels
     held_out = RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir)
-    training = None
-    if train is not None:
-        training = RealPictures(train, name="training pictures", cache_dir=cache_dir)
-    if isinstance(extractor, str):
-        extractor = find_extractor(extractor, extractor_path)
-    elif extractor_path is not None:
-        raise ContractError("extractor_path is for extractors by name; leave it out.")
-    count = min(len(held_out), MOST_IMAGES) if num_images is None else num_images
-    if count < 1:
-        raise ContractError(f"num_images must be at least 1, got {count}.")
+    training = _training_pictures(train, cache_dir)
     options = {
         "pipeline": _quiet(pipeline),
         "held_out": held_out,
-        "extractor": extractor,
-        "num_images": count,
+        "extractor": _loaded(extractor, extractor_path),
+        "num_images": _count(num_images, held_out),
         "seed": seed,
         "progress": progress or no_progress,
     }
-    if isinstance(task, PairedTask):
-        _check_without_training(training)
-        distances = distances_on(pipeline.device, lpips=lpips, lpips_path=lpips_path)
-        measurer = PairMeasurer(**options, distances=distances)
-    else:
-        _check_without_lpips(lpips or lpips_path is not None)
-        measurer = SetMeasurer(**options, training=training)
-    measurements = measurer.measure()
+    measurements = _measure(task, options, training, lpips=lpips, lpips_path=lpips_path)
     return Evaluation(
         pipeline=name,
         task=task.name,
@@ -114,15 +95,53 @@ def evaluate(
         seed=seed,
         settings=measurements.settings,
         measured=measurements.measured,
-        notes=[
-            *measurements.notes,
-            *held_out.notes(),
-            *_notes(measurements.measured, extractor.dim, held_out, training),
-        ],
+        notes=_notes(measurements, options["extractor"], held_out, training),
         peak_memory_mib=peak_memory_mib(pipeline.device),
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
         sheets=measurements.sheets,
     )
+
+
+def _training_pictures(
+    train: str | Path | ImageSource | None, cache_dir: Path | None
+) -> RealPictures | None:
+    if train is None:
+        return None
+    return RealPictures(train, name="training pictures", cache_dir=cache_dir)
+
+
+def _loaded(extractor: str | FeatureExtractor, path: Path | None) -> FeatureExtractor:
+    if isinstance(extractor, str):
+        return find_extractor(extractor, path)
+    if path is not None:
+        raise ContractError("extractor_path is for extractors by name; leave it out.")
+    return extractor
+
+
+def _count(num_images: int | None, held_out: RealPictures) -> int:
+    if num_images is None:
+        return min(len(held_out), MOST_IMAGES)
+    if num_images < 1:
+        raise ContractError(f"num_images must be at least 1, got {num_images}.")
+    return num_images
+
+
+def _measure(
+    task: Task,
+    options: dict[str, Any],
+    training: RealPictures | None,
+    *,
+    lpips: bool,
+    lpips_path: Path | None,
+) -> Measurements:
+    """Measure by the measurer of a task: pairs where results have originals, else sets."""
+    if isinstance(task, PairedTask):
+        _check_without_training(training)
+        device = options["pipeline"].device
+        distances = distances_on(device, lpips=lpips, lpips_path=lpips_path)
+        return PairMeasurer(**options, distances=distances).measure()
+    _check_without_lpips(lpips or lpips_path is not None)
+    return SetMeasurer(**options, training=training).measure()
 
 
 def check_measurable(pipeline: CascadePipeline) -> None:
@@ -134,13 +153,13 @@ def check_measurable(pipeline: CascadePipeline) -> None:
     for name, stage in pipeline.stages.items():
         if stage.space.channels != CHANNELS or stage.space.kind != "pixels":
             raise ContractError(
-                f"evaluation measures RGB images, but stage {name!r} gives {stage.space.channels} "
-                f"channels of {stage.space.kind}; measure such a stage by a meter of your own."
+                f"evaluation measures RGB images, but stage {name!r} gives {stage.space.kind} with "
+                f"{stage.space.channels} channels; measure its images yourself."
             )
 
 
 def _quiet(pipeline: CascadePipeline) -> CascadePipeline:
-    """The same pipeline without a progress bar of its own."""
+    """Make the same pipeline without a progress bar of its own."""
     quiet = CascadePipeline.from_stages(dict(pipeline.stages.items()))
     quiet.set_progress_bar_config(disable=True)
     return quiet
@@ -157,32 +176,35 @@ def _check_without_lpips(lpips: bool) -> None:
 def _check_without_training(training: RealPictures | None) -> None:
     if training is not None:
         raise ContractError(
-            "copies of training pictures are looked for in pictures made from noise; this pipeline "
-            "takes pictures, leave train out."
+            "copies of training pictures are searched for among images made from noise, but this "
+            "pipeline takes pictures; leave train out."
         )
 
 
 def _notes(
-    measured: Sequence[Measured], dim: int, held_out: RealPictures, training: RealPictures | None
+    measurements: Measurements,
+    extractor: FeatureExtractor,
+    held_out: RealPictures,
+    training: RealPictures | None,
 ) -> list[str]:
-    """What one must know to read the figures."""
-    notes = []
-    score = measured[-1].score("FD")
+    """Write what a reader of the figures should know."""
+    notes = [*measurements.notes, *held_out.notes()]
+    score = measurements.measured[-1].score("FD")
     if score is not None:
-        notes += warn_of_few(min(score.n, score.n_reference), dim)
+        notes += warn_of_few(min(score.n, score.n_reference), extractor.dim)
     same = 0 if training is None else len(set(held_out.digests) & set(training.digests))
     if same:
         notes.append(
             f"{same} of {len(held_out)} held-out pictures are training pictures too; figures "
             "measured on them say little about other pictures."
         )
-    if any(each.subject.endswith(", alone") for each in measured):
+    if any(each.subject.endswith(", alone") for each in measurements.measured):
         notes.append(ALONE)
     return notes
 
 
 def peak_memory_mib(device: torch.device) -> float | None:
-    """Most memory so far, of the accelerator or of the process; None if it is not known."""
+    """Read the peak memory of the accelerator, or else of the process; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

@@ -20,12 +20,12 @@ EXTRACTORS = (*get_args(Size), "inception", *TRANSFORMERS)
 
 
 def find_extractor(name: str, path: Path | None = None) -> FeatureExtractor:
-    """An extractor by name.
+    """Load an extractor by name.
 
     Args:
         name: `lite0`, `lite2`, `inception`, `clip` or `dinov2`.
-        path: of its weights, a file for `inception` and a folder for `clip` and `dinov2`; default:
-            they are downloaded.
+        path: its weights, a file for `inception` or a folder for `clip` and `dinov2`; default: a
+            download.
 
     Raises:
         ContractError: for an unknown name, or a path for an extractor that takes none.

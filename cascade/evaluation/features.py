@@ -1,7 +1,7 @@
 """Feature extractors: the networks whose features the metrics of sets compare.
 
-Every extractor resizes the images itself, always in the same way, and says how, since a distance
-depends on it as much as on the network (Parmar et al. 2022, arXiv 2104.11222).
+Every extractor resizes the images itself, always in the same way, and states how: a distance
+depends on the resizing as much as on the network (Parmar et al. 2022, arXiv 2104.11222).
 
 Shapes: B images, H and W pixels, F features, K classes.
 """
@@ -26,10 +26,10 @@ class FeatureExtractor(ABC):
     """A network whose features are compared.
 
     Attributes:
-        name: in the names of metrics, as in `FD-EffLite0`.
-        resizing: of the images, in words.
+        name: part of the names of figures, as in `FD-EffLite0`.
+        resizing: how images are resized, in words.
         dim: number F of features.
-        network: that holds the weights.
+        network: the module that holds the weights.
     """
 
     name: str
@@ -39,14 +39,18 @@ class FeatureExtractor(ABC):
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """Features (B, F) of images (B, 3, H, W) in [-1, 1], which are rounded to 8 bits."""
+        """Compute features (B, F) of images (B, 3, H, W) in [-1, 1], rounded to 8 bits first."""
 
     @abstractmethod
     def classify(self, images: Tensor) -> Tensor | None:
-        """Probabilities (B, K) of classes of images (B, 3, H, W) in [-1, 1]; None without any."""
+        """Compute class probabilities (B, K) of images (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            The probabilities, or None if the network is no classifier.
+        """
 
     def fingerprint(self) -> str:
-        """Different for different weights and ways of resizing."""
+        """Hash the weights and the resizing."""
         basis = f"{self.name}, {self.resizing}, {weights_digest(self.network)}"
         return hashlib.sha256(basis.encode()).hexdigest()
 
@@ -88,14 +92,14 @@ def extract_features(
     resized_px: int | None = None,
     batch_size: int = 32,
 ) -> Tensor:
-    """Pooled features of images, in parts.
+    """Compute pooled features of images, some images at a time.
 
     Args:
-        extractor: on the device of the images.
+        extractor: the network, on the device of the images.
         images: (B, 3, H, W) in [-1, 1].
-        resized_px: side that the images are resized to first (antialiased bicubic); default: as
-            they are.
-        batch_size: images in one forward.
+        resized_px: side to which the images are resized first (antialiased bicubic); default: no
+            resizing.
+        batch_size: number of images in one forward pass.
 
     Returns:
         (B, F) float64.

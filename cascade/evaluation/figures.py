@@ -12,19 +12,19 @@ Better = Literal["lower", "higher", "nearer to 0", "nearer to 1", ""]
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One figure.
+    """One figure with its basis.
 
     Attributes:
-        name: such as `FD-EffLite0`.
-        value: of it.
+        name: name of the figure, such as `FD-EffLite0`.
+        value: the measured value.
         n: number of images that it was measured on.
-        reference: what they were compared with, in words; empty for nothing.
+        reference: name of the images that they were compared with; empty for no comparison.
         n_reference: number of images of the reference.
-        extractor: whose features were compared; empty for pixels.
-        resizing: of the images before they were compared, in words; empty for none.
+        extractor: name of the extractor of the compared features; empty if pixels were compared.
+        resizing: how images were resized before the comparison; empty if they were not.
         low: lower end of the interval of 95 %; None if there is no interval.
-        high: upper end.
-        better: which way is better.
+        high: upper end of the interval.
+        better: which values are better; empty if that cannot be said.
     """
 
     name: str
@@ -39,17 +39,17 @@ class Score:
     better: Better = ""
 
     def text(self) -> str:
-        """Value and interval, rounded."""
+        """Write the value and its interval, rounded for tables."""
         if self.low is None or self.high is None:
             return rounded(self.value)
         return f"{rounded(self.value)} [{rounded(self.low)}, {rounded(self.high)}]"
 
     def head(self) -> str:
-        """Name, and which way is better."""
+        """Write the name, and which values are better."""
         return f"{self.name}, {self.better}" if self.better else self.name
 
     def basis(self) -> str:
-        """Number of images, reference, extractor and resizing, as one sentence."""
+        """Write numbers of images, reference, extractor and resizing."""
         parts = [f"n = {self.n}"]
         if self.reference:
             parts.append(f"against {self.n_reference} {self.reference}")
@@ -62,10 +62,10 @@ class Measured:
     """The figures of one subject: a stage alone, the whole chain, or a baseline.
 
     Attributes:
-        subject: what was measured, such as `upsampler, alone`.
-        given: what its input was, in words.
-        size_px: longer side of its images.
-        seconds_per_image: wall time, all included; None where nothing was made.
+        subject: name of what was measured, such as `upsampler, alone`.
+        given: its input in words, such as `noise`.
+        size_px: longer side of its images in pixels.
+        seconds_per_image: wall time of an image, stages before it included; None for real pictures.
         scores: the figures.
     """
 
@@ -76,5 +76,5 @@ class Measured:
     scores: tuple[Score, ...]
 
     def score(self, name: str) -> Score | None:
-        """The first figure whose name begins so, such as `FD`; None if there is none."""
+        """Find the first figure whose name starts with `name`, such as `FD`; None if missing."""
         return next((each for each in self.scores if each.name.startswith(name)), None)

@@ -21,11 +21,11 @@ def psnr(images: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio over all three channels.
 
     Args:
-        images: (B, 3, H, W) in [-1, 1].
-        truth: the same.
+        images: (B, 3, H, W) in [-1, 1], results.
+        truth: (B, 3, H, W) in [-1, 1], their originals.
 
     Returns:
-        (B,) in dB; infinite where they are equal.
+        (B,) in dB; infinite for a result that equals its original.
     """
     from_truth = (_levels(images) - _levels(truth)).square().flatten(1).mean(dim=1)
     return 10 * torch.log10(255**2 / from_truth)
@@ -37,11 +37,11 @@ def ssim(images: Tensor, truth: Tensor) -> Tensor:
     Wang et al. 2004, by torchmetrics.
 
     Args:
-        images: (B, 3, H, W) in [-1, 1].
-        truth: the same.
+        images: (B, 3, H, W) in [-1, 1], results.
+        truth: (B, 3, H, W) in [-1, 1], their originals.
 
     Returns:
-        (B,), 1 where they are equal.
+        (B,); 1 for a result that equals its original.
 
     Raises:
         CascadeError: if torchmetrics is not installed.

@@ -25,15 +25,15 @@ MOST_SHOWN = 36
 @final
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """What metrics need of a set of images.
+    """What metrics need to know about a set of images.
 
     Attributes:
-        features: (N, F) float32.
-        probabilities: (N, K) float32 of classes; None if the extractor is no classifier.
-        colourfulness: (N,).
-        colour_mean: (3,) over all pixels, in 8-bit units.
-        colour_spread: (3,), their standard deviation.
-        shown: the first images, (36 or fewer, 3, H, W) uint8.
+        features: (N, F) float32, from an extractor.
+        probabilities: (N, K) float32 class probabilities; None if the extractor is no classifier.
+        colourfulness: (N,) colourfulness of each image.
+        colour_mean: (3,) mean of each channel over all pixels, in 8-bit units.
+        colour_spread: (3,) standard deviation of each channel, in 8-bit units.
+        shown: (36 or fewer, 3, H, W) uint8, the first images.
     """
 
     features: Tensor
@@ -47,7 +47,7 @@ class ImageSet:
         return len(self.features)
 
     def halves(self) -> tuple[ImageSet, ImageSet]:
-        """Every other image, and the others, for metrics of features."""
+        """Split into every other image and the rest; both keep the colours of the whole set."""
         return self._part(slice(0, None, 2)), self._part(slice(1, None, 2))
 
     def _part(self, places: slice) -> ImageSet:
@@ -62,11 +62,11 @@ class ImageSet:
 
 @final
 class ImageSetBuilder:
-    """Takes images as they come, and keeps what an `ImageSet` holds.
+    """Collects an `ImageSet` from images that come some at a time.
 
     Args:
-        extractor: of the features.
-        device: where it computes.
+        extractor: computes the features.
+        device: device of the extractor.
     """
 
     def __init__(self, extractor: FeatureExtractor, device: torch.device) -> None:
@@ -81,7 +81,7 @@ class ImageSetBuilder:
 
     @torch.no_grad()
     def add(self, images: Tensor) -> None:
-        """Add images (B, 3, H, W) in [-1, 1], rounded to 8 bits.
+        """Add images (B, 3, H, W) in [-1, 1], which are rounded to 8 bits.
 
         Raises:
             WeightsError: if a value is not finite.
@@ -89,7 +89,7 @@ class ImageSetBuilder:
         if not images.isfinite().all():
             raise WeightsError(
                 "a stage made pictures with values that are not finite; its weights are spoilt, "
-                "take those of an earlier checkpoint or train it again."
+                "use an earlier checkpoint or train it again."
             )
         images = quantise(images.cpu())
         for part in images.split(FEATURE_BATCH):
@@ -104,7 +104,7 @@ class ImageSetBuilder:
         self._shown += [to_uint8(images[:room])] if room > 0 else []
 
     def finish(self) -> ImageSet:
-        """The set of all images that were added; at least one."""
+        """Return the set of all images that were added, at least one."""
         number, total, squares = self._moments
         mean = total / number
         return ImageSet(
@@ -118,7 +118,7 @@ class ImageSetBuilder:
 
 
 def _moments(images: Tensor) -> Tensor:
-    """Number, sum and sum of squares of the pixels of each channel, in 8-bit units: (3, 3)."""
+    """Number, sum and sum of squares (3, 3) of the pixels of each channel, in 8-bit units."""
     pixels = images.double().transpose(0, 1).flatten(1) * UNITS_8_BIT  # (3, B H W)
     number = torch.full((3,), float(pixels.shape[1]))
     return torch.stack([number, pixels.sum(dim=1), pixels.square().sum(dim=1)])

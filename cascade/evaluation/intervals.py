@@ -1,9 +1,9 @@
-"""How much figures would differ with other images: bootstrap intervals of 95 %.
+"""Bootstrap intervals of 95 %: how much figures would vary with other images.
 
-Images are drawn anew with replacement, as many as there are (Efron 1979). Drawing an image twice
-makes sets look less varied than they are, which raises distances of sets; therefore the interval is
-the spread of the drawn values around their mean, placed around the value itself. An interval says
-nothing about the bias of that value.
+The bootstrap (Efron 1979) draws as many images as there are, with replacement, and measures them
+again. A set with duplicates looks less varied than it is, which raises distances between sets.
+Therefore the interval takes the spread of the drawn values around their own mean and puts it around
+the measured value. It says nothing about the bias of that value.
 
 Shapes: N images, R drawings.
 """
@@ -21,7 +21,7 @@ SHARE = 0.95
 
 
 class Estimate(NamedTuple):
-    """A value, and between what it would lie in 95 of 100 cases with other images."""
+    """A value, and the range in which it would lie in 95 of 100 cases with other images."""
 
     value: float
     low: float
@@ -31,14 +31,14 @@ class Estimate(NamedTuple):
 def mean_estimate(
     values: Sequence[float], *, drawings: int = MEAN_DRAWINGS, seed: int = 0
 ) -> Estimate:
-    """The mean of a figure of single images, such as PSNR, with its interval.
+    """Estimate the mean of a figure of single images, such as PSNR.
 
-    The interval does not leave the range of the values.
+    The interval stays within the range of the values.
 
     Args:
-        values: of each image, at least 2.
-        drawings: R.
-        seed: of the drawings.
+        values: one value per image, at least 2.
+        drawings: how many times R to draw.
+        seed: decides the drawings.
     """
     each = torch.tensor(values, dtype=torch.float64)
     counts = draw_counts(len(each), drawings, torch.Generator().manual_seed(seed))[1:]
@@ -49,7 +49,10 @@ def mean_estimate(
 
 
 def draw_counts(count: int, drawings: int, generator: torch.Generator) -> Tensor:
-    """How often each of N = `count` images is drawn: (1 + R, N); in the first row, once each."""
+    """Draw R times from N = `count` images, and count each image: (1 + R, N) float64.
+
+    The first row stands for the images as they are: it counts each of them once.
+    """
     drawn = torch.randint(count, (drawings, count), generator=generator)
     often = torch.zeros(drawings, count, dtype=torch.float64)
     often.scatter_add_(1, drawn, torch.ones(drawings, 1, dtype=torch.float64).expand_as(often))
@@ -57,7 +60,7 @@ def draw_counts(count: int, drawings: int, generator: torch.Generator) -> Tensor
 
 
 def spread_around(value: float, drawn: Tensor) -> Estimate:
-    """The interval of a value, from its values (R,) in the drawings."""
+    """Give a value the interval that its values (R,) in the drawings span."""
     ends = torch.tensor([(1 - SHARE) / 2, (1 + SHARE) / 2], dtype=torch.float64)
     low, high = (drawn - drawn.mean()).quantile(ends).tolist()
     return Estimate(value, value + low, value + high)

@@ -1,11 +1,11 @@
 """Bits per dimension: how many a stage would need to store images, by the variational bound.
 
 Ho et al. 2020 (arXiv 2006.11239, eqs. 5 and 13), Nichol & Dhariwal 2021 (arXiv 2102.09672, eqs.
-4-7): prior + the sum over timesteps of the divergence of the stage's step from the true one + the
-8-bit values themselves at the first. It is a bound for sampling with ddpm in all T steps, without
-guidance and thresholding, and for 8-bit images: other images have values between those.
+4-7): the prior, plus the divergences of the stage's steps from the true ones, plus the 8-bit values
+at the first timestep. The bound holds for sampling with ddpm in all T steps without guidance and
+thresholding, and for images with 8 bits.
 
-Shapes: B batch, C channels, H and W pixels, F label fields, T training timesteps.
+Shapes: B batch, C channels, H and W pixels, T training timesteps.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ from cascade.errors import ContractError
 from cascade.resizing import quantise
 from cascade.sampling.steps import Variance
 
+LEVELS = 256  # of 8-bit values
+
 
 @dataclass(frozen=True)
 class Bound:
-    """Bits per dimension of each image, (B,) float64, in three parts.
+    """Bits per dimension of each image, in three parts.
 
     Attributes:
-        prior: of what is left of the image at the last timestep.
-        steps: of the steps between.
-        values: of the 8-bit values, given the image at the first timestep.
+        prior: (B,) float64, for what is left of the image at the last timestep.
+        steps: (B,) float64, for the steps between.
+        values: (B,) float64, for the 8-bit values, given the image at the first timestep.
     """
 
     prior: Tensor
@@ -45,7 +47,7 @@ class Bound:
 
     @property
     def total(self) -> Tensor:
-        """Of the image: (B,)."""
+        """(B,) float64, the sum of the parts."""
         return self.prior + self.steps + self.values
 
 
@@ -58,46 +60,71 @@ def bits_per_dimension(
     variance: Variance = "large",
     precision: Precision = "fp32",
 ) -> Bound:
-    """Bound the bits that a stage needs for images, given what it is conditioned on.
+    """Bound the bits that a stage needs for images, given its conditions.
 
     Args:
-        stage: to measure; it is conditioned as in sampling, at its own augmentation level.
-        batch: images (B, C, H, W) in [-1, 1], which are rounded to 8 bits, and what its conditions
-            need; all noise comes from its seeds.
+        stage: the stage to measure. Its conditions are those of sampling, made from the batch, at
+            its own augmentation level.
+        batch: images (B, C, H, W) in [-1, 1], which are rounded to 8 bits. All noise comes from its
+            seeds.
         timesteps: how many of the T - 1 to visit for each image, spread evenly and drawn from its
-            seed, so that the mean over images is without bias; default: all, which is exact but
-            for the noise.
-        variance: of the steps, unless the stage has learned it; `large` is mostly the tighter.
+            seed, so the mean over images has no bias; default: all, which is exact apart from the
+            noise.
+        variance: of the steps, unless the stage has learned it; `large` is usually tighter.
         precision: of the network.
 
     Raises:
         ContractError: if the images do not fit the stage, or `timesteps` is out of range.
     """
-    batch = batch.to(stage.device)
-    images = quantise(batch.images)
-    noise = SeededNoise(batch.seeds, "likelihood", device=stage.device)
-    signals = _signals(stage, batch, noise)
     last = stage.process.schedule.train_steps - 1
     count = last if timesteps is None else timesteps
     if not 1 <= count <= last:
         raise ContractError(f"timesteps must be from 1 to {last}, got {count}.")
-
-    def term(t: Tensor) -> Tensor:
-        return _term(stage, images, t, signals, noise, variance, precision)
-
+    if stage.space.levels != LEVELS:
+        raise ContractError(
+            f"bits per dimension are for images of {LEVELS} levels, but this stage's range has "
+            f"{stage.space.levels}."
+        )
+    terms = _Terms(stage, batch.to(stage.device), variance, precision)
     steps = torch.zeros(len(batch), dtype=torch.float64)
     for number in range(count):
         low, high = 1 + last * number / count, 1 + last * (number + 1) / count
-        place = noise.uniform().view(-1).double().cpu()
+        place = terms.noise.uniform().view(-1).double().cpu()
         t = (low + (high - low) * place).long().clamp(max=last).to(stage.device)
-        steps += term(t) * (last / count)
-    values = term(torch.zeros(len(batch), dtype=torch.long, device=stage.device))
-    bits = 1 / math.log(2)
-    return Bound(_prior(stage, images) * bits, steps * bits, values * bits)
+        steps += terms.at(t) * (last / count)
+    values = terms.at(torch.zeros(len(batch), dtype=torch.long, device=stage.device))
+    bits = 1 / math.log(2)  # in a nat
+    return Bound(_prior(stage, terms.images) * bits, steps * bits, values * bits)
+
+
+class _Terms:
+    """The terms of the bound for one batch."""
+
+    def __init__(
+        self, stage: DiffusionStage, batch: Batch, variance: Variance, precision: Precision
+    ) -> None:
+        self.stage = stage
+        self.images = quantise(batch.images)  # (B, C, H, W)
+        self.noise = SeededNoise(batch.seeds, "likelihood", device=stage.device)
+        self.variance = variance
+        self.precision: Precision = precision
+        self.signals = _signals(stage, batch, self.noise)
+
+    def at(self, t: Tensor) -> Tensor:
+        """The term of timesteps t (B,) in nats per dimension: (B,) float64 on the CPU."""
+        process, x0 = self.stage.process, self.images
+        x_t = process.schedule.add_noise(x0, self.noise.normal(*x0.shape[1:]), t)
+        with autocast(self.stage.device, self.precision):
+            output = self.stage.predict(x_t, t, self.signals)
+        prediction, learned = process.split(output.float())
+        x0_hat = process.x0(prediction, x_t, t)
+        if learned is None:
+            learned = torch.full_like(x0, -1.0 if self.variance == "small" else 1.0)
+        return variational_bound(process.schedule, x0, x0_hat, x_t, t, learned).double().cpu()
 
 
 def _signals(stage: DiffusionStage, batch: Batch, noise: SeededNoise) -> Signals:
-    """What the network is told about the images, as in sampling."""
+    """The signals of the stage's conditions, as in sampling."""
     request = Request(
         inputs=stage.contract.inputs_of(batch),
         previous=None,
@@ -107,27 +134,6 @@ def _signals(stage: DiffusionStage, batch: Batch, noise: SeededNoise) -> Signals
         noise=noise,
     )
     return request_signals(stage.conditions, request)
-
-
-def _term(
-    stage: DiffusionStage,
-    x0: Tensor,
-    t: Tensor,
-    signals: Signals,
-    noise: SeededNoise,
-    variance: Variance,
-    precision: Precision,
-) -> Tensor:
-    """One term of the bound in nats per dimension: (B,) float64 on the CPU."""
-    process = stage.process
-    x_t = process.schedule.add_noise(x0, noise.normal(*x0.shape[1:]), t)
-    with autocast(stage.device, precision):
-        output = stage.predict(x_t, t, signals)
-    prediction, learned = process.split(output.float())
-    x0_hat = process.x0(prediction, x_t, t)
-    if learned is None:
-        learned = torch.full_like(x0, -1.0 if variance == "small" else 1.0)
-    return variational_bound(process.schedule, x0, x0_hat, x_t, t, learned).double().cpu()
 
 
 def _prior(stage: DiffusionStage, x0: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """Measures what a pipeline makes from held-out pictures, one by one beside the originals.
 
-The pipeline gets what a user would give it for these pictures, such as smaller or grey copies, with
-damage if it was trained to mend them. A stage of several is measured alone too, at its own size.
-The task's baseline, which costs nothing, stands beside them.
+The pipeline gets what a user would give it, such as smaller or grey copies of these pictures, which
+are degraded if it was trained to restore them. If there are several stages, each is measured alone
+too, at its own size. The task's baseline is measured beside them.
 
-Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255; PSNR is at most
-100 dB, or one result that equals its original would make the mean infinite.
+Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255. PSNR is at most
+100 dB, since one result that equals its original would make the mean infinite.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -38,8 +38,8 @@ from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import quantise
 from cascade.stage import Stage
-from cascade.tasks.table import task_of
-from cascade.tasks.task import PairedTask, PairFigure
+from cascade.tasks.table import paired_task_of
+from cascade.tasks.task import PairFigure
 
 SECOND_SEEDS = 8  # pictures that are made again with another seed
 SECOND_SEED_AFTER = 1_000_003
@@ -54,14 +54,15 @@ BETTER: dict[str, Better] = {"PSNR, dB": "higher", "SSIM": "higher"}
 
 @dataclass(frozen=True)
 class Way:
-    """A way to make results from what is given.
+    """A way to make results from inputs: a stage, a chain, or the baseline.
 
     Attributes:
-        subject: its name.
-        contracts: of the stages, whose first says what is given and whose last the size of results.
-        figures: how well a result agrees with what was given, by name.
-        run: a result (C, H, W) from inputs and a seed.
-        is_random: whether another seed may give another result.
+        subject: its name in tables.
+        contracts: contracts of the stages. The first one determines the inputs, the last one the
+            size of results.
+        figures: by name, functions of a result and its inputs.
+        run: makes a result (C, H, W) in [-1, 1] from inputs and a seed.
+        is_random: whether another seed can give another result.
     """
 
     subject: str
@@ -77,13 +78,13 @@ class PairMeasurer:
     """Makes results from held-out pictures and compares them with the originals.
 
     Attributes:
-        pipeline: to measure, on its device.
+        pipeline: the pipeline to measure, on its device.
         held_out: pictures that it was not trained on.
-        extractor: of the features of sets.
-        distances: of results from originals, such as LPIPS, by name.
-        num_images: how many pictures to work on.
-        seed: of the first picture.
-        progress: called as the work goes on.
+        extractor: computes the features of the sets of results and originals.
+        distances: distances between results and originals by name, such as LPIPS.
+        num_images: number of pictures to work on.
+        seed: seed of the first picture; each further picture has the next seed.
+        progress: called while the measurement runs.
     """
 
     pipeline: CascadePipeline
@@ -99,6 +100,7 @@ class PairMeasurer:
 
         Raises:
             DataError: if there are too few pictures, or one is damaged or too small.
+            WeightsError: if a stage makes values that are not finite.
         """
         stages = dict(self.pipeline.stages.items())
         contracts = self.pipeline.stages.contracts
@@ -122,31 +124,36 @@ class PairMeasurer:
         )
 
     def _measured(self, way: Way) -> tuple[Measured, Tensor]:
-        """The figures of one way, and its first results (B, 3, H, W) uint8."""
-        results, originals = (
-            ImageSetBuilder(self.extractor, self.pipeline.device) for _ in range(2)
-        )
+        """Measure one way.
+
+        Returns:
+            Its figures, and its first results (6 or fewer, 3, H, W) uint8.
+        """
+        device, count = self.pipeline.device, self.num_images
+        results, originals = (ImageSetBuilder(self.extractor, device) for _ in range(2))
         values: dict[str, list[float]] = {}
         seconds, shown = 0.0, []
-        for place in range(self.num_images):
-            self.progress(way.subject, place, self.num_images)
+        for place in range(count):
+            self.progress(way.subject, place, count)
             inputs, truth = pairs(self.held_out, [place], way.contracts)
-            begun = time.perf_counter()
+            start_s = time.perf_counter()
             result = quantise(way.run(inputs, self.seed + place)[None])
-            seconds += time.perf_counter() - begun
+            seconds += time.perf_counter() - start_s
             for name, value in self._values(way, place, inputs, result, truth).items():
                 values.setdefault(name, []).append(value)
             results.add(result)
             originals.add(truth)
             shown += [to_uint8(result)] if place < SHOWN else []
-        self.progress(way.subject, self.num_images, self.num_images)
-        sets = self._set_scores(results.finish(), originals.finish())
+        self.progress(way.subject, count, count)
         measured = Measured(
             subject=way.subject,
             given=_given(way.contracts[0]),
             size_px=way.contracts[-1].space.longer_px,
-            seconds_per_image=seconds / self.num_images,
-            scores=(*_means(values, way.figures), *sets),
+            seconds_per_image=seconds / count,
+            scores=(
+                *_means(values, way.figures),
+                *self._set_scores(results.finish(), originals.finish()),
+            ),
         )
         return measured, torch.cat(shown)
 
@@ -169,7 +176,7 @@ class PairMeasurer:
 
 
 def _shown_inputs(inputs: Inputs) -> dict[str, Tensor]:
-    """The image (B, 1 or 3, h, w) uint8 that was given, if there is one that can be shown."""
+    """Column of the sheet with the image inputs (B, 1 or 3, h, w) uint8, if they can be shown."""
     image = inputs.get("image")
     if image is None or image.shape[1] not in (1, 3):
         return {}
@@ -177,30 +184,16 @@ def _shown_inputs(inputs: Inputs) -> dict[str, Tensor]:
 
 
 def _same(images: Tensor, others: Tensor) -> bool:
-    """Whether images (B, C, H, W) show the same as others of perhaps one channel."""
+    """Whether images (B, 3, H, W) equal others (B, 1 or 3, H, W)."""
     same_size = images.shape[-2:] == others.shape[-2:]
     return same_size and torch.equal(images, others.expand_as(images))
 
 
-def paired_task(contracts: Sequence[Contract]) -> PairedTask:
-    """The task of a chain whose first stage takes an image.
-
-    Args:
-        contracts: of the stages, first stage first.
-
-    Raises:
-        ContractError: if no kind of task suits it.
-    """
-    task = task_of(contracts)
-    assert isinstance(task, PairedTask), f"{task.name} has no originals"
-    return task
-
-
 def _ways(stages: Mapping[str, Stage]) -> list[Way]:
-    """The baseline, each of several stages alone, and the whole pipeline."""
+    """List the baseline, each stage alone if there are several, and the whole pipeline."""
     members = list(stages.values())
     contracts = [stage.contract for stage in members]
-    task, space = paired_task(contracts), contracts[-1].space
+    task, space = paired_task_of(contracts), contracts[-1].space
     baseline = Way(
         task.baseline_name,
         contracts,
@@ -214,7 +207,7 @@ def _ways(stages: Mapping[str, Stage]) -> list[Way]:
 
 def _way(subject: str, stages: Sequence[Stage]) -> Way:
     contracts = [stage.contract for stage in stages]
-    task = paired_task(contracts)
+    task = paired_task_of(contracts)
     return Way(
         subject,
         contracts,
@@ -226,12 +219,12 @@ def _way(subject: str, stages: Sequence[Stage]) -> Way:
 def pairs(
     held_out: RealPictures, places: Sequence[int], contracts: Sequence[Contract]
 ) -> tuple[Inputs, Tensor]:
-    """What a chain of stages is given, and what it should make of it.
+    """Make the inputs of a chain from held-out pictures, and read the originals.
 
     Args:
         held_out: the originals.
-        places: in their mixed order; the seeds of the damage, too.
-        contracts: of the stages, first stage first.
+        places: of the pictures, which also seed the degradation.
+        contracts: contracts of the stages, first stage first.
 
     Returns:
         The inputs, and the originals (B, 3, H, W) in [-1, 1] at the last stage's size.
@@ -246,12 +239,12 @@ def pairs(
 def pair_values(
     result: Tensor, truth: Tensor, distances: Mapping[str, Distance]
 ) -> dict[str, float]:
-    """The figures of one result beside its original: those of `BETTER`, and the distances.
+    """Measure one result beside its original: the figures of `BETTER`, and the distances.
 
     Args:
         result: (1, 3, H, W) in [-1, 1], rounded to 8 bits.
-        truth: (1, 3, H, W) in [-1, 1].
-        distances: of a result from the original, by name.
+        truth: (1, 3, H, W) in [-1, 1], the original.
+        distances: distances between results and originals by name.
     """
     ratio = min(float(psnr(result, truth)), MOST_PSNR_DB)
     values = {"PSNR, dB": ratio, "SSIM": float(ssim(result, truth))}
@@ -261,20 +254,20 @@ def pair_values(
 def distance_values(
     result: Tensor, other: Tensor, distances: Mapping[str, Distance]
 ) -> dict[str, float]:
-    """Distances of one image (1, 3, H, W) from another, by name."""
+    """Measure the distances between two images (1, 3, H, W) in [-1, 1], by name."""
     return {name: float(distance(result, other)) for name, distance in distances.items()}
 
 
 def _given(first: Contract) -> str:
-    return f"{REAL}, {first.description}" + (", damaged" if first.mends else "")
+    return f"{REAL}, {first.description}" + (", degraded" if first.mends else "")
 
 
 def _means(values: Mapping[str, Sequence[float]], figures: Mapping[str, PairFigure]) -> list[Score]:
-    """The mean over pictures of each figure, with its interval if there are several pictures.
+    """Average each figure over pictures, with an interval if there are several.
 
     Args:
-        values: of each picture, by the name of the figure.
-        figures: those that compare results with what was given.
+        values: by the name of the figure, a value per picture.
+        figures: those figures that compare results with their inputs.
     """
     scores = []
     for name, each in values.items():

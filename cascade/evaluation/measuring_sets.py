@@ -1,8 +1,8 @@
-"""Measures what a pipeline makes as a set beside held-out pictures: the whole, and each stage.
+"""Measures the pictures that a pipeline makes from noise, as a set beside held-out pictures.
 
-Every stage is measured twice at its own size: alone, given inputs made from held-out pictures, and
-in the chain, given what the stages before it made. The difference is what those stages cost. The
-first stage has none before it, so it is measured once.
+Every stage is measured twice at its own size: alone, with inputs made from held-out pictures, and
+in the chain, with what the stages before it made. The difference is what those stages cost. The
+first stage is measured once.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -39,7 +39,12 @@ OTHERS = f"other {REAL}"
 
 @dataclass(frozen=True)
 class Made:
-    """What a stage made, and how long it took for each image, the stages before it included."""
+    """The images of a stage.
+
+    Attributes:
+        images: all of them.
+        seconds_per_image: wall time of this stage and the stages before it.
+    """
 
     images: ImageSet
     seconds_per_image: float
@@ -47,18 +52,22 @@ class Made:
 
 @final
 class Clock:
-    """Seconds that each stage takes, by a pipeline's callback after every step."""
+    """Measures the seconds of each stage, as a callback of a pipeline.
+
+    Attributes:
+        seconds: by the name of the stage.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last_s = time.perf_counter()
 
     def start(self) -> None:
-        """The first stage begins now."""
+        """Start to count for the first stage."""
         self._last_s = time.perf_counter()
 
     def on_step(self, pipeline: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> None:
-        """Count the time since the last step for the stage that is sampling."""
+        """Add the time since the last step to the stage that is sampling."""
         wait_for(pipeline.device)
         now = time.perf_counter()
         name = pipeline.current_stage
@@ -72,13 +81,13 @@ class SetMeasurer:
     """Makes pictures with a pipeline and compares them with held-out ones as a set.
 
     Attributes:
-        pipeline: to measure, on its device.
+        pipeline: the pipeline to measure, on its device.
         held_out: pictures that it was not trained on.
         training: pictures that it was trained on, to look for copies of them; None to skip that.
-        extractor: of the features.
-        num_images: how many to make.
-        seed: of the first image.
-        progress: called as the work goes on.
+        extractor: computes the features of the images.
+        num_images: number of images to make.
+        seed: seed of the first image; each further image has the next seed.
+        progress: called while the measurement runs.
     """
 
     pipeline: CascadePipeline
@@ -94,6 +103,7 @@ class SetMeasurer:
 
         Raises:
             DataError: if there are too few pictures, or one is damaged or too small.
+            WeightsError: if a stage makes values that are not finite.
         """
         check_enough(self.num_images, len(self.held_out))
         spaces = {name: stage.space for name, stage in self.pipeline.stages.items()}
@@ -121,7 +131,7 @@ class SetMeasurer:
         return pictures.image_set(space, self.extractor, device=device, progress=self.progress)
 
     def _stages(self, made: Mapping[str, Made], real: Mapping[str, ImageSet]) -> list[Measured]:
-        """The stages of a chain of several, but for the whole chain."""
+        """Measure the stages of a chain, except the whole chain; none if there is one stage."""
         first, *later = self.pipeline.stages.names
         if not later:
             return []
@@ -139,7 +149,7 @@ class SetMeasurer:
         return measured
 
     def _make_alone(self, name: str, subject: str) -> Made:
-        """One stage's images, made from held-out pictures."""
+        """Make images with one stage, whose inputs come from held-out pictures."""
         alone = CascadePipeline.from_stages({name: self.pipeline.stages[name]})
         alone.set_progress_bar_config(disable=True)
         return self._make(alone, subject)[0][name]
@@ -147,9 +157,12 @@ class SetMeasurer:
     def _make(
         self, pipeline: CascadePipeline, subject: str
     ) -> tuple[dict[str, Made], Mapping[str, Any]]:
-        """Each stage's images when a pipeline runs, and how the stages sampled.
+        """Make images with a pipeline, whose inputs come from held-out pictures.
 
-        It gets what a user would give for held-out pictures, which repeat once all were used.
+        If there are fewer pictures than images to make, they repeat.
+
+        Returns:
+            The images of each stage by its name, and the sampling settings of each stage.
         """
         clock, count = Clock(), self.num_images
         builders = {
@@ -197,7 +210,7 @@ class SetMeasurer:
         space: Space,
         further: Sequence[Score] = (),
     ) -> Measured:
-        """The figures of one set of images beside real ones of the same size."""
+        """Measure one set of images beside real ones of the same size."""
         scores = [
             *distance_scores(self.extractor, made.images, real, REAL),
             *coverage_scores(self.extractor, made.images, real, REAL),
@@ -212,7 +225,7 @@ class SetMeasurer:
         )
 
     def _halves(self, real: ImageSet, space: Space) -> list[Measured]:
-        """Figures of real pictures beside others, which is the floor at half of the numbers."""
+        """Measure half of the real pictures beside the other half, as a bound for samples."""
         if len(real) < 2 * FEWEST_FOR_COVERAGE:
             return []
         halves = real.halves()
@@ -242,10 +255,14 @@ class SetMeasurer:
 
 
 def check_enough(num_images: int, held_out: int) -> None:
-    """Check that there are as many images as the figures of sets need.
+    """Check that there are enough images for the figures of sets.
+
+    Args:
+        num_images: number of samples.
+        held_out: number of held-out pictures.
 
     Raises:
-        DataError: if there are not.
+        DataError: if there are too few of either.
     """
     if min(num_images, held_out) < FEWEST_FOR_COVERAGE:
         raise DataError(
@@ -257,15 +274,15 @@ def check_enough(num_images: int, held_out: int) -> None:
 def labels_of(
     pipeline: CascadePipeline, held_out: RealPictures, part: Sequence[int]
 ) -> list[Mapping[str, str]] | None:
-    """The labels of held-out pictures, so that both sets show the same classes.
+    """Take the labels of held-out pictures, so that both sets show the same classes.
 
     Args:
-        pipeline: that will make pictures.
-        held_out: the pictures, which repeat once all were used.
-        part: numbers of the pictures to make.
+        pipeline: the pipeline that will make images.
+        held_out: the pictures; if there are fewer than images, they repeat.
+        part: numbers of the images to make, from 0.
 
     Returns:
-        For each, the labels of the pipeline's fields; None if it has none.
+        For each image, the names of the pipeline's label fields; None if it has no labels.
     """
     if pipeline.labels is None:
         return None

@@ -1,4 +1,4 @@
-"""Distances of results from originals by what networks see in them: PD-EffLite0 and LPIPS.
+"""Distances between results and originals in the features of networks: PD-EffLite0 and LPIPS.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -27,12 +27,12 @@ Distance = Callable[[Tensor, Tensor], Tensor]  # of results and originals (B, 3,
 def distances_on(
     device: torch.device, *, lpips: bool = False, lpips_path: Path | None = None
 ) -> dict[str, Distance]:
-    """Distances of results from originals, by name.
+    """Load the distances by name: PD-EffLite0, and LPIPS on request.
 
     Args:
-        device: where the networks compute.
-        lpips: whether to measure LPIPS too.
-        lpips_path: the file of AlexNet's weights, with which LPIPS is measured too.
+        device: device of the networks.
+        lpips: whether to measure LPIPS, with a download of AlexNet's weights.
+        lpips_path: file with AlexNet's weights, to measure LPIPS without a download.
 
     Raises:
         CascadeError: if a package is missing.
@@ -55,17 +55,17 @@ def _on(device: torch.device, distance: Distance) -> Distance:
 def perceptual_distance(
     extractor: EfficientNetLite, images: Tensor, truth: Tensor, *, batch_size: int = 16
 ) -> Tensor:
-    """PD-EffLite: the distance of feature maps, as in LPIPS but without learned weights.
+    """Compute PD-EffLite: the distance of feature maps, as LPIPS but without learned weights.
 
-    At each tap of the extractor, features are scaled to length 1 over the channels at every place;
-    the squared length of their difference is averaged over places and summed over taps (Zhang et
-    al. 2018, arXiv 1801.03924, eq. 1 with w = 1). Images go in as they are, without resizing.
+    At each tap of the extractor, features are scaled to length 1 over the channels at every place.
+    The squared length of their difference is averaged over places and summed over taps (Zhang et
+    al. 2018, arXiv 1801.03924, eq. 1 with w = 1). Images are not resized.
 
     Args:
-        extractor: EfficientNet-Lite.
-        images: (B, 3, H, W) in [-1, 1].
-        truth: the same.
-        batch_size: images in one forward.
+        extractor: the network.
+        images: (B, 3, H, W) in [-1, 1], results.
+        truth: (B, 3, H, W) in [-1, 1], their originals.
+        batch_size: number of images in one forward pass.
 
     Returns:
         (B,), from 0 for equal images to at most 4 per tap.
@@ -91,7 +91,7 @@ class LearnedDistance:
     """LPIPS, version 0.1 on AlexNet (Zhang et al. 2018, arXiv 1801.03924).
 
     Args:
-        weights: the file of AlexNet's weights, `alexnet-owt-7be5be79.pth`; default: the download.
+        weights: a copy of `alexnet-owt-7be5be79.pth`; default: a download.
 
     Raises:
         CascadeError: if the package lpips is not installed.
@@ -111,5 +111,5 @@ class LearnedDistance:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, truth: Tensor) -> Tensor:
-        """Distances (B,) of images (B, 3, H, W) in [-1, 1] from others, as they are."""
+        """Compute distances (B,) of images (B, 3, H, W) in [-1, 1] from their originals."""
         return self.network(quantise(images), quantise(truth)).view(-1)

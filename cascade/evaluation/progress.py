@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-NamedProgress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
+NamedProgress = Callable[[str, int, int], None]  # (what is being done, done, total)
 
 
 def no_progress(what: str, done: int, total: int) -> None:

@@ -27,11 +27,11 @@ INCEPTION_OUTPUTS = ["2048", "logits"]
 
 @final
 class InceptionFeatures(FeatureExtractor):
-    """The Inception-v3 of FID and of the Inception score, from torch-fidelity.
+    """The Inception-v3 of FID and of the inception score, from torch-fidelity.
 
     Args:
-        weights: the file of its weights, `weights-inception-2015-12-05-6726825d.pth`; default:
-            torch-fidelity's download.
+        weights: a copy of `weights-inception-2015-12-05-6726825d.pth`; default: torch-fidelity's
+            download.
 
     Raises:
         CascadeError: if torch-fidelity is not installed.
@@ -72,14 +72,14 @@ class Published:
     """A vision transformer that published figures use.
 
     Attributes:
-        name: in the names of metrics.
+        name: part of the names of figures.
         kind: its class in transformers.
         output: the attribute of its output that holds the features.
         dim: the attribute of its configuration that holds their number.
-        hub_id: where its weights are.
-        mean: of its input, for images in [0, 1].
-        std: the same.
-        most_px: side of its input, if it could take a larger one.
+        hub_id: repository of its weights on the Hugging Face Hub.
+        mean: subtracted from each channel of images in [0, 1].
+        std: by which each channel is then divided.
+        most_px: largest side of its input, for networks that could take larger ones.
     """
 
     name: str
@@ -118,8 +118,8 @@ class TransformerFeatures(FeatureExtractor):
     """A vision transformer of the library transformers.
 
     Args:
-        published: which.
-        folder: with its `config.json` and `model.safetensors`; default: from the Hub.
+        published: which one.
+        folder: a folder with its `config.json` and `model.safetensors`; default: the Hub.
 
     Raises:
         CascadeError: if transformers is not installed.
@@ -140,7 +140,7 @@ class TransformerFeatures(FeatureExtractor):
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        except Exception as error:  # of the network, of the Hub, of damaged files: many kinds
+        except Exception as error:  # many kinds: network, Hub, damaged files
             where = published.hub_id if folder is None else str(folder)
             raise weights_error(published.name, where, "extractor_path", error) from error
         missing = sorted(loaded["missing_keys"])
@@ -151,7 +151,7 @@ class TransformerFeatures(FeatureExtractor):
             )
         self.network = network.eval().requires_grad_(False)
         width, patch_px = network.config.hidden_size, network.config.patch_size
-        self.name = f"{published.name}-{width}/{patch_px}"  # which of its sizes
+        self.name = f"{published.name}-{width}/{patch_px}"  # tells its sizes apart
         self.dim = int(getattr(network.config, published.dim))
         self._published = published
         self._side_px = min(int(network.config.image_size), published.most_px)

@@ -1,4 +1,4 @@
-"""Packages and weights of published networks: imported, downloaded or read, never unpickled."""
+"""Imports the packages of published networks and loads their weights, without unpickling."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MOST_OF_REASON = 200
 
 
 def load_state(name: str, url: str, file: Path | None, argument: str) -> dict[str, Tensor]:
-    """Read weights from a file, or from a download that torch keeps.
+    """Load weights from a file, or download them into torch's cache.
 
     Args:
-        name: of the network, for messages.
-        url: of the download.
-        file: to read instead; None for the download.
-        argument: that would name a file, for messages.
+        name: name of the network, for messages.
+        url: address of the download.
+        file: file to read instead of the download; None to download.
+        argument: name of the argument by which a user gives the file, for messages.
 
     Raises:
         WeightsError: if they cannot be loaded.
@@ -32,12 +32,19 @@ def load_state(name: str, url: str, file: Path | None, argument: str) -> dict[st
         return torch.hub.load_state_dict_from_url(
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
-    except Exception as error:  # of the network, of the disk, of damaged files: many kinds
+    except Exception as error:  # many kinds: network, disk, damaged files
         raise weights_error(name, str(file or url), argument, error) from error
 
 
 def weights_error(name: str, where: str, argument: str, error: Exception) -> WeightsError:
-    """The error that says why weights cannot be loaded, and what to do."""
+    """Make the error that says why weights cannot be loaded, and what to do.
+
+    Args:
+        name: name of the network.
+        where: file, folder or address that was tried.
+        argument: name of the argument by which a user gives a file or folder.
+        error: what went wrong.
+    """
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     reason = reason[:MOST_OF_REASON].rstrip(".")
     return WeightsError(

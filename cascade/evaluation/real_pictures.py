@@ -1,7 +1,7 @@
-"""Held-out and training pictures at the sizes of stages, and their features, kept in a cache.
+"""Held-out and training pictures at the sizes of stages, with their features in a cache.
 
-What a network sees in real pictures is kept in a cache folder, under a hash of their bytes, their
-size, and the extractor's weights: a change of any of these leads to another file.
+The name of a cache file is a hash of the bytes of the pictures, their size and the weights of the
+extractor, so a change of any of these leads to another file.
 
 Shapes: B images, H and W pixels of a stage's images.
 """
@@ -42,27 +42,30 @@ from cascade.imaging.writing import from_uint8
 from cascade.saving.atomic import atomic_file
 from cascade.space import Space
 
-REAL = "held-out pictures"  # in the bases of figures
+REAL = "held-out pictures"  # their name in figures
 READ_AT_A_TIME = 32
 CACHED = ("features", "colourfulness", "colour_mean", "colour_spread", "shown")
 
 
 @final
 class RealPictures:
-    """Pictures of a source, in a mixed order that is always the same.
+    """The pictures of a source, shuffled in an order that is always the same.
+
+    A place is the number of a picture in this order.
 
     Args:
-        source: a folder, shards, or an opened source.
-        name: for sentences, such as `held-out pictures`.
-        vocabulary: of the pipeline; pictures of classes that are not in it are left out.
-        cache_dir: where features are kept; default: the user's cache folder.
+        source: a folder, shards, or an open source.
+        name: what messages call the pictures, such as `held-out pictures`.
+        vocabulary: class names of the pipeline; pictures of other classes are left out. None keeps
+            all pictures.
+        cache_dir: folder for features; default: the user's cache folder.
 
     Attributes:
         left_out: number of pictures that are left out.
-        path: of the source, without the keys of URLs; empty if it was opened before.
+        path: path of the source, without secret parts of URLs; empty for an open source.
 
     Raises:
-        DataError: if there is no picture, or none of a class of the vocabulary.
+        DataError: if there are no pictures, or none of a class in the vocabulary.
     """
 
     def __init__(
@@ -78,13 +81,12 @@ class RealPictures:
         self.path = "" if isinstance(source, ImageSource) else without_secrets(str(source))
         self.name = name
         self._vocabulary = vocabulary
-        wrong = {
-            index: self._check_class(index) for index in epoch_order(0, 0, len(opened)).tolist()
-        }
-        self.order = [index for index, reason in wrong.items() if not reason]
-        self.left_out = len(wrong) - len(self.order)
+        order = epoch_order(0, 0, len(opened)).tolist()
+        reasons = {index: self._check_class(index) for index in order}
+        self.order = [index for index, reason in reasons.items() if not reason]
+        self.left_out = len(order) - len(self.order)
         if not self.order:
-            raise DataError(f"no {name} of the pipeline's classes: {next(iter(wrong.values()))}")
+            raise DataError(f"no {name} of the pipeline's classes: {next(iter(reasons.values()))}")
         self.cache_dir = cache_dir or default_cache().with_name("features")
 
     def __len__(self) -> int:
@@ -93,11 +95,11 @@ class RealPictures:
     # ---- pictures -------------------------------------------------------------------------------
 
     def read(self, places: Sequence[int], space: Space) -> Tensor:
-        """Pictures at the size of a stage.
+        """Read pictures at the size of a stage.
 
         Args:
-            places: in the mixed order.
-            space: of the stage.
+            places: of the pictures.
+            space: space of the stage.
 
         Returns:
             (B, 3, H, W) in [-1, 1].
@@ -108,11 +110,11 @@ class RealPictures:
         return self.batch(places, Contract(space)).images
 
     def batch(self, places: Sequence[int], contract: Contract) -> Batch:
-        """Pictures with what belongs to them for the conditions of a stage, as in training.
+        """Read pictures as training batches have them, with what the conditions of a stage need.
 
         Args:
-            places: in the mixed order; they are the seeds of the batch, too.
-            contract: of the stage.
+            places: of the pictures, which are also the seeds of the batch.
+            contract: contract of the stage.
 
         Raises:
             DataError: naming a picture that is damaged or too small.
@@ -133,13 +135,13 @@ class RealPictures:
     def inputs(
         self, places: Sequence[int], contracts: Sequence[Contract], *, damaged: bool
     ) -> Inputs:
-        """What a user would give a chain of stages to get these pictures, class names aside.
+        """Make the inputs that a user would give a chain to get these pictures, except class names.
 
         Args:
-            places: in the mixed order; they are the seeds of the damage, too.
-            contracts: of the stages, first stage first. An input that several stages read is made
-                at the size of the last one.
-            damaged: whether images are damaged as in training.
+            places: of the pictures, which also seed the degradation.
+            contracts: contracts of the stages, first stage first. An input that several stages read
+                is made at the size of the last of them.
+            damaged: whether images are degraded as in training.
 
         Raises:
             DataError: naming a picture that is damaged or too small.
@@ -155,10 +157,10 @@ class RealPictures:
         return Inputs(values)
 
     def check(self, count: int, space: Space, progress: NamedProgress) -> None:
-        """Read the first pictures once, before work that takes long.
+        """Read the first `count` pictures once, before work that takes long.
 
         Raises:
-            DataError: if there are fewer, or naming one that is damaged or too small.
+            DataError: if there are fewer pictures, or naming one that is damaged or too small.
         """
         if count > len(self):
             raise DataError(
@@ -171,11 +173,11 @@ class RealPictures:
     # ---- classes --------------------------------------------------------------------------------
 
     def labels(self, place: int) -> dict[str, str]:
-        """Labels of the picture at a place, of the fields of the vocabulary."""
+        """Read the labels of a picture, for the fields of the vocabulary."""
         return self._known_labels(self.order[place])
 
     def notes(self) -> list[str]:
-        """What one must know about the pictures to read figures."""
+        """Write the notes that figures on these pictures need."""
         if not self.left_out:
             return []
         return [
@@ -189,7 +191,7 @@ class RealPictures:
         return {field: labels[field] for field in fields if field in labels}
 
     def _check_class(self, index: int) -> str:
-        """Why the class of a picture is not in the vocabulary; empty if it is."""
+        """Say why the class of a picture is not in the vocabulary; empty if it is."""
         try:
             if self._vocabulary is not None:
                 self._vocabulary.encode(self._known_labels(index))
@@ -201,7 +203,7 @@ class RealPictures:
 
     @cached_property
     def digests(self) -> list[str]:
-        """A hash of each file, in the mixed order."""
+        """A hash of each file, by place."""
         return [hashlib.sha256(self.source.read(index)).hexdigest() for index in self.order]
 
     def image_set(
@@ -212,7 +214,13 @@ class RealPictures:
         device: torch.device,
         progress: NamedProgress,
     ) -> ImageSet:
-        """All pictures at a stage's size, from the cache if they were read before.
+        """Collect all pictures at the size of a stage, from the cache if it has them.
+
+        Args:
+            space: space of the stage.
+            extractor: computes the features.
+            device: device of the extractor.
+            progress: called while pictures are read.
 
         Raises:
             DataError: naming a picture that is damaged or too small.
@@ -223,11 +231,11 @@ class RealPictures:
         if cached is not None:
             return cached
         builder = ImageSetBuilder(extractor, device)
-        for first in range(0, len(self), READ_AT_A_TIME):
-            progress(f"{self.name}, {space.size_text}", first, len(self))
-            places = range(first, min(first + READ_AT_A_TIME, len(self)))
-            builder.add(self.read(places, space))
-        progress(f"{self.name}, {space.size_text}", len(self), len(self))
+        what, count = f"{self.name}, {space.size_text}", len(self)
+        for first in range(0, count, READ_AT_A_TIME):
+            progress(what, first, count)
+            builder.add(self.read(range(first, min(first + READ_AT_A_TIME, count)), space))
+        progress(what, count, count)
         images = builder.finish()
         with atomic_file(file) as temporary:
             save_file({name: getattr(images, name).contiguous() for name in CACHED}, temporary)
@@ -239,7 +247,7 @@ class RealPictures:
 
 
 def _reads_input(condition: Condition, contract: Contract, is_first: bool) -> bool:
-    """Whether a user gives what the condition needs; class names are given apart."""
+    """Whether the condition reads an input of the user other than class names."""
     takes_previous = not is_first and condition.image_space(contract.space) is not None
     return not takes_previous and not condition.classes
 
@@ -248,6 +256,6 @@ def _load(file: Path) -> ImageSet | None:
     try:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in CACHED}
-    except (OSError, SafetensorError):  # not there, or damaged: it is made anew
+    except (OSError, SafetensorError):  # missing or damaged: the pictures are read again
         return None
     return ImageSet(**tensors, probabilities=None)

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML page with table, plot, pictures, settings and versions."""
+"""The report of an evaluation: an HTML page with table, plot, pictures, settings and versions."""
 
 from __future__ import annotations
 
@@ -27,26 +27,31 @@ from cascade.reporting.scatter import Point, scatter_chart
 from cascade.saving.atomic import atomic_file, check_writable_folder
 from cascade.tasks.table import task_named
 
-PLOTTED = ("FD", "PD")  # the first of them that was measured stands for quality
+PLOTTED = ("FD", "PD")  # the plot shows the first of them that was measured
+INTERVALS = "In brackets: the range of a figure in 95 of 100 cases with other images."
+HEADLINES = ("FD", "KID", "coverage", "PSNR, dB", "PD", "LPIPS")
 
 
 def check_outputs(*files: Path | None) -> None:
-    """Check that files can be written, before work that takes long; None is left out.
+    """Check that files can be written, before work that takes long.
+
+    Args:
+        files: the files; None for results that are not to be written.
 
     Raises:
-        OutputError: if one cannot, or is named twice.
+        OutputError: if a file cannot be written, or two are the same.
     """
-    given = [file for file in files if file is not None]
-    for file in given:
-        if file.is_dir():
-            raise OutputError(f"{file} is a folder; name a file.")
-        check_writable_folder(file.parent)
-    if len({file.resolve() for file in given}) < len(given):
-        raise OutputError(f"{given[0]} cannot hold two kinds of results; name a file for each.")
+    paths = [file for file in files if file is not None]
+    for path in paths:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; name a file.")
+        check_writable_folder(path.parent)
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise OutputError(f"{paths[0]} cannot hold two kinds of results; name a file for each.")
 
 
 def write_report(evaluation: Evaluation, file: Path) -> None:
-    """Write the report.
+    """Write the report of an evaluation as one HTML file.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -56,7 +61,7 @@ def write_report(evaluation: Evaluation, file: Path) -> None:
 
 
 def render(evaluation: Evaluation) -> str:
-    """The text of the report."""
+    """Lay out the report as one HTML page."""
     head, rows = evaluation.table()
     sections = [
         ("What was measured", _facts(evaluation)),
@@ -64,8 +69,8 @@ def render(evaluation: Evaluation) -> str:
         ("Quality, coverage and speed", _trilemma(evaluation.measured)),
     ]
     for heading, sheets in groupby(evaluation.sheets, lambda sheet: sheet.heading):
-        shown = [picture(sheet.image, sheet.caption) for sheet in sheets]
-        sections.append((heading, side_by_side(shown)))
+        pictures = [picture(sheet.image, sheet.caption) for sheet in sheets]
+        sections.append((heading, side_by_side(pictures)))
     sections += [
         ("Settings of the stages", _settings(evaluation.settings)),
         ("How it was run", _about(evaluation)),
@@ -90,45 +95,42 @@ def _facts(evaluation: Evaluation) -> Html:
 
 
 def _headlines(measured: Measured) -> list[Score]:
-    found = [measured.score(name) for name in ("FD", "KID", "coverage", "PSNR, dB", "PD", "LPIPS")]
-    return [score for score in found if score is not None]
+    scores = (measured.score(name) for name in HEADLINES)
+    return [score for score in scores if score is not None]
 
 
 def _basis(evaluation: Evaluation) -> Html:
     parts = [note(line) for line in evaluation.bases()]
-    intervals = (
-        "In brackets: between these a figure would lie in 95 of 100 cases with other images."
-    )
-    return joined(note(intervals), *parts)
+    return joined(note(INTERVALS), *parts)
 
 
 def _trilemma(measured: Sequence[Measured]) -> Html:
-    """Quality against seconds per image, and how much of the real pictures is covered."""
-    named = [each for each in measured if each.seconds_per_image is not None]
-    quality = next((name for name in PLOTTED if named and named[-1].score(name)), None)
-    points = []
-    for each in named:
-        score = None if quality is None else each.score(quality)
-        if score is not None and each.seconds_per_image is not None:
-            coverage = each.score("coverage")
-            points.append(
-                Point(
-                    x=each.seconds_per_image,
-                    y=score.value,
-                    name=each.subject,
-                    share=None if coverage is None else coverage.value,
-                    low=score.low,
-                    high=score.high,
-                )
-            )
-    if not points or quality is None:
+    """Plot quality against seconds per image, with coverage as the area of the dots."""
+    timed = [each for each in measured if each.seconds_per_image is not None]
+    quality = next((name for name in PLOTTED if timed and timed[-1].score(name)), "")
+    pairs = [(each, score) for each in timed if quality and (score := each.score(quality))]
+    if not pairs:
         return Html("")
-    name = next(s.name for each in named if (s := each.score(quality)) is not None)
-    chart = scatter_chart(points, x_label="seconds per image", title=f"{name}, lower is better")
+    points = [_point(each, score) for each, score in pairs]
+    title = f"{pairs[0][1].name}, lower is better"
     text = "Bars: intervals of 95 %."
     if any(point.share is not None for point in points):
-        text += " Area of a dot: coverage, of which the ring is all."
+        text += " Area of a dot: coverage, relative to the ring."
+    chart = scatter_chart(points, x_label="seconds per image", title=title)
     return joined(side_by_side([chart]), note(text))
+
+
+def _point(measured: Measured, quality: Score) -> Point:
+    assert measured.seconds_per_image is not None
+    coverage = measured.score("coverage")
+    return Point(
+        x=measured.seconds_per_image,
+        y=quality.value,
+        name=measured.subject,
+        share=None if coverage is None else coverage.value,
+        low=quality.low,
+        high=quality.high,
+    )
 
 
 def _settings(settings: Any) -> Html:

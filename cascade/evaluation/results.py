@@ -17,7 +17,13 @@ from cascade.saving.atomic import atomic_file
 
 @dataclass(frozen=True)
 class Sheet:
-    """Pictures for the report."""
+    """Pictures for the report.
+
+    Attributes:
+        heading: of the section that shows it; sheets with the same heading share a section.
+        caption: says what the pictures are.
+        image: the pictures side by side.
+    """
 
     heading: str
     caption: str
@@ -26,12 +32,12 @@ class Sheet:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """What a measurer gives.
+    """What `SetMeasurer` and `PairMeasurer` return.
 
     Attributes:
-        measured: the figures; the last is the whole pipeline.
-        settings: how each stage sampled, by name.
-        notes: what one must know to read the figures.
+        measured: the figures of each subject; the last one is the whole pipeline.
+        settings: sampling settings of each stage, by its name.
+        notes: sentences that a reader of the figures should know.
         sheets: pictures for the report.
     """
 
@@ -46,17 +52,17 @@ class Evaluation:
     """How good a pipeline is.
 
     Attributes:
-        pipeline: its name.
-        task: name of what it is for; see `cascade.tasks`.
-        data: where the held-out pictures are.
-        train: where the training pictures are; empty if they were not given.
-        seed: of the first image; the others count up.
-        settings: how each stage sampled, by name.
-        measured: the figures; the last is the whole pipeline.
-        notes: what one must know to read them.
-        peak_memory_mib: most memory of the process, or of the accelerator; None if unknown.
+        pipeline: name of the pipeline.
+        task: name of its task, such as `upscale`; see `cascade.tasks`.
+        data: path of the held-out pictures.
+        train: path of the training pictures; empty if they were not given.
+        seed: seed of the first image; each further image has the next seed.
+        settings: sampling settings of each stage, by its name.
+        measured: the figures of each subject; the last one is the whole pipeline.
+        notes: sentences that a reader of the figures should know.
+        peak_memory_mib: peak memory of the process or the accelerator; None if unknown.
         about: command, hardware and versions.
-        sheets: pictures; not part of the JSON.
+        sheets: pictures for the report, which are not part of the JSON.
     """
 
     pipeline: str
@@ -77,7 +83,7 @@ class Evaluation:
         return self.measured[-1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON, without the pictures."""
+        """Convert to plain values for JSON, without the sheets."""
         values = {name: value for name, value in vars(self).items() if name != "sheets"}
         return values | {
             "measured": [asdict(each) for each in self.measured],
@@ -86,7 +92,7 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """Read `to_dict`'s values back."""
+        """Convert the values of `to_dict` back."""
         measured = [
             Measured(**each | {"scores": tuple(Score(**score) for score in each["scores"])})
             for each in values["measured"]
@@ -102,7 +108,11 @@ class Evaluation:
         write_json(self.to_dict(), file)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Head and rows of a table: a row for each figure, the whole pipeline first."""
+        """Lay out a table with a row for each figure and the whole pipeline in the first column.
+
+        Returns:
+            The head and the rows.
+        """
         columns = [self.whole, *self.measured[:-1]]
         names = dict.fromkeys(score.name for each in columns for score in each.scores)
         rows = [["side, px", *(str(each.size_px) for each in columns)]]
@@ -112,18 +122,18 @@ class Evaluation:
         return ["", *(each.subject for each in columns)], rows
 
     def bases(self) -> list[str]:
-        """What the figures were measured on: a line for each basis."""
+        """Say what the figures were measured on: a line for each basis."""
         subjects: dict[str, list[str]] = {}
         for each in self.measured:
-            names: dict[str, list[str]] = {}
+            figures: dict[str, list[str]] = {}
             for score in each.scores:
-                names.setdefault(score.basis(), []).append(score.name)
-            for basis, of in names.items():
-                subjects.setdefault(f"{basis}: {'; '.join(of)}", []).append(each.subject)
-        return [f"{' | '.join(of)}: {basis}" for basis, of in subjects.items()]
+                figures.setdefault(score.basis(), []).append(score.name)
+            for basis, names in figures.items():
+                subjects.setdefault(f"{basis}: {'; '.join(names)}", []).append(each.subject)
+        return [f"{' | '.join(names)}: {basis}" for basis, names in subjects.items()]
 
     def lines(self) -> list[str]:
-        """The table as text, the bases of its figures, and the notes."""
+        """Write the table, the bases of its figures and the notes as lines of text."""
         head, rows = self.table()
         text = text_table(head, rows)
         if self.peak_memory_mib is not None:
@@ -136,13 +146,13 @@ def _score_named(name: str, measured: Measured) -> Score | None:
 
 
 def _row(scores: Sequence[Score | None]) -> list[str]:
-    """The row of one figure."""
+    """Lay out the row of one figure, with an empty cell where it was not measured."""
     head = next(score.head() for score in scores if score is not None)
     return [head, *("" if score is None else score.text() for score in scores)]
 
 
 def write_json(values: Mapping[str, Any], file: Path) -> None:
-    """Write plain values, whole or not at all.
+    """Write plain values as JSON, so that an incomplete file never appears.
 
     Raises:
         OutputError: if the file cannot be written.

@@ -1,9 +1,9 @@
-"""How far a set of images is from a set of real ones: the Fréchet distance and KID.
+"""Distances between a set of images and a set of real ones: the Fréchet distance and KID.
 
-Both compare features; figures carry the extractor's name, such as KID-EffLite0, and are not
-comparable between extractors. They depend on the numbers of images: state them. The Fréchet
-distance of few images is too high; KID has no such bias, and can be slightly negative for equal
-distributions. Intervals: see `cascade.evaluation.intervals`.
+Both compare features. Figures carry the extractor's name, such as KID-EffLite0, and cannot be
+compared between extractors. They depend on the numbers of images, so state these with them. The
+Fréchet distance of few images is too high; KID has no such bias, and can be slightly negative for
+equal distributions. `cascade.evaluation.intervals` explains the intervals.
 
 Shapes: N samples, M real images, F features, R drawings.
 """
@@ -25,15 +25,15 @@ ROWS_AT_A_TIME = 1024
 
 
 def frechet_distance(features: Tensor, truth: Tensor) -> float:
-    """Fréchet distance of two feature sets, each taken as a Gaussian (Heusel et al. 2017).
+    """Compute the Fréchet distance of two feature sets, treated as Gaussians (Heusel et al. 2017).
 
-    tr (C1 C2)^(1/2) is the sum of the singular values of A B^T where C1 = A^T A and C2 = B^T B:
-    exact where the samples are fewer than the features, for which libraries take the roots of the
-    eigenvalues of a singular matrix.
+    tr (C1 C2)^(1/2) is the sum of the singular values of A B^T where C1 = A^T A and C2 = B^T B.
+    This is exact even if there are fewer images than features, where libraries take the roots of
+    the eigenvalues of a singular matrix.
 
     Args:
-        features: (N, F), N at least 2.
-        truth: (M, F).
+        features: (N, F) features of the samples, N at least 2.
+        truth: (M, F) features of the real images, M at least 2.
 
     Raises:
         ContractError: if a set has fewer than 2 images.
@@ -47,7 +47,7 @@ def frechet_distance(features: Tensor, truth: Tensor) -> float:
 
 
 def _covariance_root(features: Tensor) -> Tensor:
-    """A (N or F, F) with A^T A the covariance of features (N, F): never more than F rows."""
+    """Factor the covariance of features (N, F) into A^T A, with A of at most F rows."""
     root = (features - features.mean(dim=0)) / math.sqrt(len(features) - 1)
     return torch.linalg.qr(root, mode="r").R if len(root) > root.shape[1] else root
 
@@ -55,13 +55,13 @@ def _covariance_root(features: Tensor) -> Tensor:
 def frechet_estimate(
     features: Tensor, truth: Tensor, *, drawings: int = FRECHET_DRAWINGS, seed: int = 0
 ) -> Estimate:
-    """The Fréchet distance with its interval.
+    """Estimate the Fréchet distance with its interval.
 
     Args:
-        features: (N, F) of samples.
-        truth: (M, F) of real images.
-        drawings: R.
-        seed: of the drawings.
+        features: (N, F) features of the samples.
+        truth: (M, F) features of the real images.
+        drawings: how many times R to draw both sets.
+        seed: decides the drawings.
 
     Raises:
         ContractError: if a set has fewer than 2 images.
@@ -82,17 +82,17 @@ def frechet_estimate(
 def kernel_estimate(
     features: Tensor, truth: Tensor, *, drawings: int = KERNEL_DRAWINGS, seed: int = 0
 ) -> Estimate:
-    """KID times 1000 with its interval: the unbiased squared MMD with kernel (x . y / F + 1)^3.
+    """Estimate KID times 1000: the unbiased squared MMD with the kernel (x . y / F + 1)^3.
 
     Bińkowski et al. 2018, arXiv 1801.01401, over all pairs of images instead of subsets. In a
-    drawing, an image counts as often as it was drawn, but never as a pair with itself, so that the
-    drawn values have no bias either.
+    drawing, an image counts as often as it was drawn, but never as a pair with itself, so the drawn
+    values have no bias either.
 
     Args:
-        features: (N, F) of samples.
-        truth: (M, F) of real images.
-        drawings: R.
-        seed: of the drawings.
+        features: (N, F) features of the samples.
+        truth: (M, F) features of the real images.
+        drawings: how many times R to draw both sets.
+        seed: decides the drawings.
 
     Raises:
         ContractError: if a set has fewer than 2 images.
@@ -106,12 +106,12 @@ def kernel_estimate(
 
 
 def _mean_between(features: Tensor, a: Tensor, others: Tensor, b: Tensor) -> Tensor:
-    """Mean kernel of an image of each set, which count a (R, N) and b (R, M) times: (R,)."""
+    """Mean kernel (R,) between the two sets, whose images count a (R, N) and b (R, M) times."""
     return _sum_of_kernels(features, a, others, b) / (a.sum(dim=1) * b.sum(dim=1))
 
 
 def _mean_of_pairs(features: Tensor, counts: Tensor) -> Tensor:
-    """Mean kernel of two different images of a set: (R,)."""
+    """Mean kernel (R,) of two different images of a set, which count `counts` (R, N) times."""
     with_itself = counts.square()
     alone = (features.double().square().sum(dim=1) / features.shape[1] + 1) ** 3
     total = _sum_of_kernels(features, counts, features, counts) - with_itself @ alone.cpu()
@@ -119,7 +119,7 @@ def _mean_of_pairs(features: Tensor, counts: Tensor) -> Tensor:
 
 
 def _sum_of_kernels(features: Tensor, a: Tensor, others: Tensor, b: Tensor) -> Tensor:
-    """(x . y / F + 1)^3 of all pairs, some rows at a time: all may not fit into memory."""
+    """Sum (x . y / F + 1)^3 over all pairs, in blocks of rows, since all may not fit in memory."""
     others, b = others.double(), b.to(others.device)
     total = torch.zeros(len(a), dtype=torch.float64)
     for part, times in zip(
@@ -137,14 +137,14 @@ def _check_two(what: str, features: Tensor, truth: Tensor) -> None:
 
 
 def warn_of_few(count: int, features: int) -> list[str]:
-    """Notes on distances between sets of which the smaller has `count` images.
+    """Write the warnings that distances between small sets need.
 
     Args:
-        count: number of images.
-        features: F.
+        count: number of images in the smaller set.
+        features: number F of features.
 
     Returns:
-        Sentences; none if there are enough images.
+        Sentences; an empty list if there are enough images.
     """
     notes = []
     if count <= features:

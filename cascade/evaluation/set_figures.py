@@ -1,4 +1,4 @@
-"""The figures of a set of images beside a set of real ones."""
+"""The figures of a set of images beside a set of real ones, as scores."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ FEWEST_FOR_COVERAGE = 6
 def distance_scores(
     extractor: FeatureExtractor, images: ImageSet, real: ImageSet, reference: str
 ) -> list[Score]:
-    """Fréchet distance and KID, with intervals.
+    """Score the Fréchet distance and KID, with intervals.
 
     Args:
-        extractor: of the features of both sets.
-        images: of samples; at least 2 images.
-        real: the same.
-        reference: the real ones in words, such as `held-out pictures`.
+        extractor: that computed the features of both sets.
+        images: at least 2 samples.
+        real: at least 2 real images.
+        reference: name of the real images, such as `held-out pictures`.
     """
-    basis = _basis(extractor, images, real, reference)
-    pair = images.features.double(), real.features.double()
+    basis = _basis(images, real, reference) | _by(extractor)
+    features = images.features.double(), real.features.double()
     return [
         Score(name=name, better="lower", **estimate._asdict(), **basis)
         for name, estimate in (
-            (f"FD-{extractor.name}", frechet_estimate(*pair)),
-            (f"KID-{extractor.name} x1000", kernel_estimate(*pair)),
+            (f"FD-{extractor.name}", frechet_estimate(*features)),
+            (f"KID-{extractor.name} x1000", kernel_estimate(*features)),
         )
     ]
 
@@ -45,41 +45,45 @@ def distance_scores(
 def coverage_scores(
     extractor: FeatureExtractor, images: ImageSet, real: ImageSet, reference: str
 ) -> list[Score]:
-    """Precision, recall, density, coverage, diversity and, with a classifier, its score.
+    """Score precision, recall, density, coverage and diversity, and the inception score.
 
-    The intervals of the first four are those of means over images, with unchanged balls.
-    Diversity is left out where all real images are the same.
+    The intervals of the first four come from the images over which a mean is taken; the balls stay
+    the same. Diversity is left out if all real images are equal, and the inception score if the
+    extractor is no classifier.
 
     Args:
-        extractor: of the features of both sets.
-        images: of samples; at least 6 images.
-        real: the same.
-        reference: the real ones in words, such as `held-out pictures`.
+        extractor: that computed the features of both sets.
+        images: at least 6 samples.
+        real: at least 6 real images.
+        reference: name of the real images, such as `held-out pictures`.
     """
-    basis = _basis(extractor, images, real, reference)
-    alone = basis | {"reference": "", "n_reference": 0}
-    shares = precision_recall(images.features, real.features)._asdict()
-    shares |= density_coverage(images.features, real.features)._asdict()
+    basis = _basis(images, real, reference) | _by(extractor)
+    parts = precision_recall(images.features, real.features)._asdict()
+    parts |= density_coverage(images.features, real.features)._asdict()
     scores = [
         Score(name=name, better="higher", **mean_estimate(values.tolist())._asdict(), **basis)
-        for name, values in shares.items()
+        for name, values in parts.items()
     ]
     ours, theirs = (diversity(each.features.double()) for each in (images, real))
-    if theirs > 0:
-        name = "diversity, share of real"
-        scores.append(Score(name=name, value=ours / theirs, better="nearer to 1", **basis))
+    scores += _share("diversity, share of real", ours, theirs, basis)
     if images.probabilities is not None:
         value = inception_score(images.probabilities)
-        scores.append(Score(name=f"IS-{extractor.name}", value=value, better="higher", **alone))
+        by = {"n": len(images), **_by(extractor)}
+        scores.append(Score(name=f"IS-{extractor.name}", value=value, better="higher", **by))
     return scores
 
 
 def colour_scores(images: ImageSet, real: ImageSet, reference: str) -> list[Score]:
-    """Drift of mean and spread of the channel that drifts most, and colourfulness.
+    """Score the drift of colours, in the channel that drifts most, and the colourfulness.
 
-    Above 0 the images are too bright, or have too much contrast, in that channel.
+    With a drift above 0, the images are too bright or have too much contrast in that channel.
+
+    Args:
+        images: the samples.
+        real: the real images.
+        reference: name of the real images, such as `held-out pictures`.
     """
-    basis = {"n": len(images), "reference": reference, "n_reference": len(real)}
+    basis = _basis(images, real, reference)
     drifts = {
         "colour mean drift, 8-bit": images.colour_mean - real.colour_mean,
         "colour spread drift, 8-bit": images.colour_spread - real.colour_spread,
@@ -88,47 +92,44 @@ def colour_scores(images: ImageSet, real: ImageSet, reference: str) -> list[Scor
         Score(name=name, value=float(drift[drift.abs().argmax()]), better="nearer to 0", **basis)
         for name, drift in drifts.items()
     ]
-    alone = float(images.colourfulness.mean())
-    scores.append(Score(name="colourfulness", value=alone, n=len(images)))
-    theirs = float(real.colourfulness.mean())
-    if theirs > 0:
-        scores.append(
-            Score(
-                name="colourfulness, share of real",
-                value=alone / theirs,
-                better="nearer to 1",
-                **basis,
-            )
-        )
-    return scores
+    ours, theirs = (float(each.colourfulness.mean()) for each in (images, real))
+    scores.append(Score(name="colourfulness", value=ours, n=len(images)))
+    return scores + _share("colourfulness, share of real", ours, theirs, basis)
 
 
 def copy_scores(
     extractor: FeatureExtractor, images: ImageSet, real: ImageSet, training: ImageSet
 ) -> list[Score]:
-    """How near samples come to training pictures, beside how near held-out pictures come to them.
+    """Score how near samples are to training pictures, also compared with held-out pictures.
 
     A share well below 1 means that samples are nearer to training pictures than other real
-    pictures of the same kind are: the pipeline repeats what it was trained on.
+    pictures are: the pipeline repeats what it was trained on.
+
+    Args:
+        extractor: that computed the features of all sets.
+        images: the samples.
+        real: held-out pictures.
+        training: the pictures that the pipeline was trained on.
     """
-    basis = _basis(extractor, images, training, "training pictures")
-    ours = nearest_neighbours(images.features, training.features).distances.median()
-    theirs = nearest_neighbours(real.features, training.features).distances.median()
-    scores = [Score(name="distance to nearest training picture", value=float(ours), **basis)]
-    if theirs > 0:
-        share = float(ours / theirs)
-        name = "the same, share of held-out pictures'"
-        scores.append(Score(name=name, value=share, better="nearer to 1", **basis))
-    return scores
+    basis = _basis(images, training, "training pictures") | _by(extractor)
+    ours, theirs = (
+        float(nearest_neighbours(each.features, training.features).distances.median())
+        for each in (images, real)
+    )
+    distance = Score(name="distance to nearest training picture", value=ours, **basis)
+    return [distance, *_share("the same, share of held-out pictures'", ours, theirs, basis)]
 
 
-def _basis(
-    extractor: FeatureExtractor, images: ImageSet, real: ImageSet, reference: str
-) -> dict[str, Any]:
-    return {
-        "n": len(images),
-        "reference": reference,
-        "n_reference": len(real),
-        "extractor": extractor.name,
-        "resizing": extractor.resizing,
-    }
+def _share(name: str, ours: float, theirs: float, basis: dict[str, Any]) -> list[Score]:
+    """Score ours / theirs; no score if theirs is 0."""
+    if theirs <= 0:
+        return []
+    return [Score(name=name, value=ours / theirs, better="nearer to 1", **basis)]
+
+
+def _basis(images: ImageSet, real: ImageSet, reference: str) -> dict[str, Any]:
+    return {"n": len(images), "reference": reference, "n_reference": len(real)}
+
+
+def _by(extractor: FeatureExtractor) -> dict[str, Any]:
+    return {"extractor": extractor.name, "resizing": extractor.resizing}

@@ -24,7 +24,7 @@ COLUMNS = 6
 
 
 def samples_sheet(name: str, images: ImageSet) -> Sheet:
-    """The first images of a set."""
+    """Show the first images of a set."""
     sheet = contact_sheet(from_uint8(images.shown), columns=COLUMNS)
     return Sheet("Samples", f"{name}, not chosen", sheet)
 
@@ -32,13 +32,13 @@ def samples_sheet(name: str, images: ImageSet) -> Sheet:
 def neighbours_sheet(
     samples: ImageSet, training: ImageSet, pictures: RealPictures, space: Space
 ) -> Sheet:
-    """Of the samples that are kept to be shown, those that come nearest to training pictures.
+    """Show the samples that are nearest to training pictures, beside these pictures.
 
     Args:
-        samples: of the whole pipeline.
-        training: all training pictures.
-        pictures: the same, to be read.
-        space: of the last stage.
+        samples: images of the whole pipeline; only its first images, which are kept, are shown.
+        training: features of all training pictures.
+        pictures: the same training pictures, to read the nearest ones.
+        space: space of the last stage.
     """
     shown = samples.shown
     near = nearest_neighbours(samples.features[: len(shown)], training.features)
@@ -48,18 +48,18 @@ def neighbours_sheet(
     distances = ", ".join(rounded(float(each)) for each in near.distances[closest])
     return Sheet(
         "Nearest training pictures",
-        f"in pairs: a sample, and the training picture nearest to it, nearest first, of the first "
-        f"{len(shown)} samples; distances {distances}",
+        f"pairs of a sample and the training picture nearest to it, nearest pairs first, from the "
+        f"first {len(shown)} samples; distances {distances}",
         contact_sheet(pairs.flatten(0, 1), columns=4),
     )
 
 
 def before_and_after_sheet(columns: Mapping[str, Tensor]) -> Sheet:
-    """What was given, results and originals beside each other, a row for each picture.
+    """Show inputs, results and originals side by side, a row for each picture.
 
     Args:
-        columns: by caption, images (B, 1 or 3, H, W) uint8; the last ones, the originals, have the
-            size at which all are shown.
+        columns: images (B, 1 or 3, H, W) uint8 by caption. All are shown at the size of the last
+            column, which holds the originals.
     """
     size = list(columns.values())[-1].shape[-2:]
     images = {

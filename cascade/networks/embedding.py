@@ -1,7 +1,7 @@
-"""One vector for all the conditions that are not images.
+"""One embedding for the vectors of all conditions.
 
-Class labels, augmentation levels and embeddings from elsewhere are summed before the network sees
-them, since diffusers' U-Net has one slot (`class_embed_type="projection"`) for all of them.
+The embeddings of class labels, augmentation levels and dense vectors are summed, because diffusers'
+U-Net takes a single vector (`class_embed_type="projection"`).
 
 Shapes: B batch, F label fields, E embedding.
 """
@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from cascade.conditioning.condition import Classes, Dense, Level, Slots, VectorSlot
 
-WAVES = 256  # sine and cosine values of a level
+WAVES = 256  # number of sines and cosines of a level
 SLOTS: dict[str, type[VectorSlot]] = {"classes": Classes, "level": Level, "dense": Dense}
 
 
 class ConditionEmbedding(ModelMixin, ConfigMixin):
-    """Sum of the embeddings of the vectors of all conditions.
+    """The sum of the embeddings of all conditions' vectors.
 
     Args:
-        vectors: for each condition the kind of its vector and the kind's values, such as
+        vectors: kind and values of each condition's `VectorSlot` by its name, such as
             `{"labels": {"kind": "classes", "sizes": [17, 5]}}`; see `vectors_of`.
         dim: length E of the sum.
     """
@@ -40,11 +40,11 @@ class ConditionEmbedding(ModelMixin, ConfigMixin):
         self.parts = nn.ModuleDict({name: _part(each, dim) for name, each in self.slots.items()})
 
     def forward(self, vectors: Mapping[str, Tensor]) -> Tensor:
-        """Embed a batch.
+        """Embed the vectors of a batch.
 
         Args:
-            vectors: for each condition indices (B, F) int64 with -1 for "any", levels (B,) in
-                [0, 1], or embeddings (B, width).
+            vectors: by name of condition: indices (B, F) int64 with -1 for "any", levels (B,) in
+                [0, 1], or dense vectors (B, width).
 
         Returns:
             (B, E).
@@ -65,7 +65,7 @@ class ConditionEmbedding(ModelMixin, ConfigMixin):
 
 
 def vectors_of(slots: Mapping[str, Slots]) -> dict[str, dict[str, Any]]:
-    """The `vectors` of an embedding for the slots of a stage's conditions."""
+    """The argument `vectors` of an embedding for the slots of a stage's conditions."""
     kinds = {slot: kind for kind, slot in SLOTS.items()}
     return {
         name: {"kind": kinds[type(each.vector)], **_plain(asdict(each.vector))}
@@ -75,7 +75,7 @@ def vectors_of(slots: Mapping[str, Slots]) -> dict[str, dict[str, Any]]:
 
 
 def embedding_for(slots: Mapping[str, Slots], dim: int) -> ConditionEmbedding | None:
-    """A new embedding of length `dim`; None if no condition has a vector."""
+    """Make a new embedding of length `dim`; None if no condition has a vector."""
     vectors = vectors_of(slots)
     return ConditionEmbedding(vectors=vectors, dim=dim) if vectors else None
 
@@ -92,7 +92,7 @@ def _part(slot: VectorSlot, dim: int) -> nn.Module:
         return TimestepEmbedding(WAVES, dim)
     if isinstance(slot, Dense):
         return nn.Linear(slot.width, dim)
-    tables = [nn.Embedding(size + 1, dim) for size in slot.sizes]  # the last row is "any"
+    tables = [nn.Embedding(size + 1, dim) for size in slot.sizes]  # the last row stands for "any"
     for table in tables:
         nn.init.normal_(table.weight, std=0.5)
     return nn.ModuleList(tables)

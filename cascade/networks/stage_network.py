@@ -1,14 +1,17 @@
-"""StageNetwork: what a stage asks of its network, and any module of one's own behind it.
+"""StageNetwork: what a stage asks of its network; and PlainNetwork, which wraps any module.
 
 Shapes: B batch, C channels, H and W pixels.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, ClassVar, final
 
+from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from cascade.conditioning.condition import Slots
@@ -20,10 +23,10 @@ class StageNetwork(nn.Module, ABC):
     """A network that is called as `network(x_t, t, signals)`.
 
     Args:
-        size_multiple_px: image sides must be multiples of it.
+        size_multiple_px: image sides must be multiples of this number of pixels.
     """
 
-    kind: str
+    kind: ClassVar[str]  # name in `stage.json` and recipes
 
     def __init__(self, size_multiple_px: int) -> None:
         super().__init__()
@@ -31,12 +34,12 @@ class StageNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
-        """Predict.
+        """Predict from noisy images.
 
         Args:
             x_t: (B, C, H, W) noisy images.
             t: (B,) training timesteps.
-            signals: of the conditions, with images at the size of x_t.
+            signals: the conditions' signals.
 
         Returns:
             (B, C, H, W), or 2 C channels with learned variances.
@@ -47,12 +50,12 @@ class StageNetwork(nn.Module, ABC):
 
     @abstractmethod
     def check(self, channels: int, out_channels: int, slots: Mapping[str, Slots]) -> None:
-        """Check that the network has room for what a stage gives it.
+        """Check that the network takes the images and conditions of a stage.
 
         Args:
-            channels: of the noisy image.
-            out_channels: of the prediction.
-            slots: of the conditions.
+            channels: number of channels of the noisy image.
+            out_channels: number of channels of the prediction.
+            slots: how each condition enters, by its name.
 
         Raises:
             ContractError: naming the condition or the number that does not fit.
@@ -63,20 +66,23 @@ class StageNetwork(nn.Module, ABC):
         """Plain values that `of_components` needs besides the components.
 
         Raises:
-            WeightsError: if the network could not be built again from what would be saved.
+            WeightsError: if the network could not be loaded again from what would be saved.
         """
 
     @abstractmethod
     def components(self) -> dict[str, nn.Module]:
-        """The parts that are saved, each in a folder of its name."""
+        """The modules that are saved, each in a folder of its name."""
 
     @classmethod
     @abstractmethod
     def component_classes(cls, config: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
-        """The classes of the saved parts, by name.
+        """The classes of the saved modules, by name.
+
+        Args:
+            config: the values of `config`.
 
         Raises:
-            WeightsError: if one is not there.
+            WeightsError: if a class is unknown.
         """
 
     @classmethod
@@ -84,28 +90,28 @@ class StageNetwork(nn.Module, ABC):
     def of_components(
         cls, components: Mapping[str, nn.Module], config: Mapping[str, Any]
     ) -> StageNetwork:
-        """Put the saved parts together again."""
+        """Build the network from its loaded modules and the values of `config`."""
 
     def prepared(self, signals: Signals) -> Signals:
-        """Do once what would otherwise be done at every step: enlarge images, look at them."""
+        """Do once what every step needs, such as upscaling images and extracting features."""
         return signals.enlarged()
 
     @property
     def trunk(self) -> nn.Module:
-        """The part that training compiles, shards and saves memory in."""
+        """The module that training compiles, shards and checkpoints activations of."""
         return self
 
     @property
     def has_attention(self) -> bool:
-        """Whether the output at one place depends on all others, however far away."""
+        """Whether an output pixel depends on all input pixels, however far away."""
         return any("Attention" in type(module).__name__ for module in self.modules())
 
     def bytes_at_once(self, side_px: int) -> int:
-        """An estimate of the memory that one square image needs while the network works."""
+        """An estimate of the memory in bytes that a forward pass over one square image needs."""
         return 4 * 64 * side_px**2
 
     def check_size(self, x_t: Tensor) -> None:
-        """Check height and width of (B, C, H, W).
+        """Check height and width of images (B, C, H, W).
 
         Raises:
             ContractError: if one is not a multiple of `size_multiple_px`.
@@ -120,12 +126,13 @@ class StageNetwork(nn.Module, ABC):
 
 @final
 class PlainNetwork(StageNetwork):
-    """A module of one's own as a stage network.
+    """Any module as a stage network.
 
     Args:
-        module: called as `module(x_t, t, signals)`; it concatenates and embeds the signals itself.
-            To be saved, its class stands in `MODULES` under `kind`, and its attribute `config`
-            holds the keyword arguments of its constructor as plain values.
+        module: called as `module(x_t, t, signals)`, with all images upscaled to the size of x_t; it
+            concatenates and embeds the signals itself. An attribute `size_multiple_px` states which
+            sizes it takes. To be saved, its class must be in `MODULES`, and its attribute `config`
+            must hold the keyword arguments of its constructor as plain values.
     """
 
     kind = "plain"
@@ -139,13 +146,14 @@ class PlainNetwork(StageNetwork):
         return self.module(x_t, t, signals.enlarged())
 
     def check(self, channels: int, out_channels: int, slots: Mapping[str, Slots]) -> None:
-        """Nothing to check: the module decides what it does with the signals."""
+        """Accept everything: the module decides what it does with the signals."""
 
     def config(self) -> dict[str, Any]:
-        names = [name for name, kind in MODULES.items() if kind is type(self.module)]
-        if not names or not isinstance(getattr(self.module, "config", None), dict):
+        module_class = type(self.module)
+        names = [name for name, each in MODULES.items() if each is module_class]
+        if not names or not _can_build(module_class, getattr(self.module, "config", None)):
             raise WeightsError(
-                f"{type(self.module).__name__} could not be loaded again: enter its class into "
+                f"{module_class.__name__} could not be loaded again: enter its class into "
                 "cascade.networks.stage_network.MODULES, and keep its constructor's keyword "
                 "arguments in its attribute `config`."
             )
@@ -171,9 +179,20 @@ class PlainNetwork(StageNetwork):
         return cls(components[cls.kind])
 
 
-MODULES: dict[str, type[nn.Module]] = {}  # modules of one's own that can be loaded again, by name
+MODULES: dict[str, type[nn.Module]] = {}  # classes that a `PlainNetwork` can load again, by name
 
 
 def as_network(module: nn.Module) -> StageNetwork:
-    """A stage network as it is, any other module behind a `PlainNetwork`."""
+    """Wrap a module in a `PlainNetwork`, unless it is a stage network already."""
     return module if isinstance(module, StageNetwork) else PlainNetwork(module)
+
+
+def _can_build(module_class: type[nn.Module], config: Any) -> bool:
+    """Whether the class can be called with a config that was saved as JSON."""
+    if issubclass(module_class, ModelMixin):  # diffusers keeps and reads its own config
+        return True
+    try:
+        inspect.signature(module_class).bind(**json.loads(json.dumps(config)))
+    except (TypeError, ValueError):
+        return False
+    return True

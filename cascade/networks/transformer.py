@@ -1,10 +1,10 @@
 """A plain pixel transformer that predicts the image itself, after Li & He 2025 (arXiv 2511.13720).
 
-Large patches keep the sequence short. A few blocks on patches of half the side stand before and
-after the others, as in an hourglass (Crowson et al. 2024, arXiv 2401.11605), and draw edges and
-small features for little more time. adaLN carries the time and the conditions (one projection for
-a stack of blocks, as in PixArt-alpha, arXiv 2310.00426), and a small convolutional head joins the
-patches, so that their borders do not show.
+Large patches keep the sequence short. A few blocks on patches of half the side come before and
+after the others, as in an hourglass (Crowson et al. 2024, arXiv 2401.11605); they draw edges and
+small features at little cost. adaLN carries the time and the conditions (one projection for a stack
+of blocks, as in PixArt-alpha, arXiv 2310.00426), and a small convolutional head joins the patches,
+so that their borders do not show.
 
 Shapes: B batch, C channels, H and W pixels, N patches, D width, E embedding.
 """
@@ -27,17 +27,17 @@ HEAD_WIDTH = 64
 
 
 class PixelTransformer(ModelMixin, ConfigMixin):
-    """Hourglass of transformer blocks on pixels, called like diffusers' `UNet2DConditionModel`.
+    """An hourglass of transformer blocks on pixels, called as diffusers' `UNet2DConditionModel`.
 
     Args:
-        in_channels: channels of the noisy image and of the images concatenated to it.
-        out_channels: channels of the prediction.
-        patch_size: side of a patch, in pixels, even; height and width must be multiples of it.
-        width: channels of a patch's token; a multiple of 64, the width of a head, unless smaller.
+        in_channels: number of channels of the noisy image and all images concatenated to it.
+        out_channels: number of channels of the prediction.
+        patch_size: side of a patch in pixels, even; height and width must be multiples of it.
+        width: length D of a patch's token; a multiple of 64, the width of a head, or less than 64.
         depth: number of blocks on patches.
-        fine_width: channels of the token of a fine patch, which has half the side.
-        fine_depth: number of blocks on fine patches before, and again after, the others.
-        head_channels: channels per pixel that the convolutional head works on.
+        fine_width: length of the token of a fine patch, which has half the side; as `width`.
+        fine_depth: number of blocks on fine patches before the others, and again after them.
+        head_channels: number of channels of the convolutional head.
         projection_class_embeddings_input_dim: length E of the condition vector; None without one.
 
     Raises:
@@ -62,7 +62,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if patch_size % 2:
-            raise RecipeError(f"network.patch_size must be even, got {patch_size}.")
+            raise RecipeError(f"patch_size must be even, got {patch_size}.")
         fine_px = patch_size // 2
         self.embed = nn.Conv2d(in_channels, fine_width, fine_px, stride=fine_px)
         self.time_embedding = TimestepEmbedding(256, width)
@@ -85,16 +85,19 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         encoder_hidden_states: None = None,
         class_labels: Tensor | None = None,
     ) -> UNet2DConditionOutput:
-        """Predict from a noisy image.
+        """Predict from noisy images.
 
         Args:
             sample: (B, in_channels, H, W).
             timestep: (B,) training timesteps.
-            encoder_hidden_states: not used by this network; must be None.
+            encoder_hidden_states: must be None; the network has no cross-attention.
             class_labels: (B, E) condition vector.
 
         Returns:
-            `sample`: (B, out_channels, H, W).
+            An object whose `sample` is (B, out_channels, H, W).
+
+        Raises:
+            ContractError: if `encoder_hidden_states` is not None.
         """
         if encoder_hidden_states is not None:
             raise ContractError("PixelTransformer has no cross-attention and takes no text.")
@@ -142,9 +145,9 @@ class BlockStack(nn.Module):
     def __init__(self, width: int, depth: int, condition_width: int) -> None:
         super().__init__()
         if width % min(HEAD_WIDTH, width) or width % 4:
-            raise RecipeError(f"network widths must be multiples of {HEAD_WIDTH}, got {width}.")
+            raise RecipeError(f"widths must be multiples of {HEAD_WIDTH}, got {width}.")
         self.blocks = nn.ModuleList(TransformerBlock(width) for _ in range(depth))
-        # Without a bias, since every block has an offset of its own.
+        # Without a bias, because every block has its own offset.
         self.modulation = nn.Linear(condition_width, 6 * width, bias=False) if depth else None
         for parameter in self.modulation.parameters() if self.modulation is not None else ():
             nn.init.zeros_(parameter)
@@ -206,7 +209,7 @@ class TransformerBlock(nn.Module):
 
 
 class ConvolutionalHead(nn.Module):
-    """Turns the tokens' pixels into the prediction with two 3x3 convolutions that see the input."""
+    """Turns the tokens' pixels and the input into the prediction with two 3x3 convolutions."""
 
     def __init__(self, in_channels: int, head_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -222,7 +225,7 @@ class ConvolutionalHead(nn.Module):
 
 
 def position_embedding(rows: int, columns: int, width: int) -> Tensor:
-    """Fixed 2-D sine-cosine positions: (1, rows * columns, width), for any grid."""
+    """2-D sine-cosine positions of a grid of any size: (1, rows * columns, width)."""
     row = get_timestep_embedding(torch.arange(rows), width // 2, max_period=100)
     column = get_timestep_embedding(torch.arange(columns), width // 2, max_period=100)
     grid = torch.cat(

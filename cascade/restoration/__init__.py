@@ -1,1 +1,1 @@
-"""Pictures of any size made larger or coloured by stages that were trained on small ones."""
+"""Upscales and colours pictures of any size with stages that were trained on small ones."""

@@ -1,9 +1,9 @@
-"""A picture of any size coloured by a stage that takes grey images.
+"""Colours a picture of any size with a stage that takes grey images.
 
-What a thing is, and so its colour, is seen best in a small picture: the grey one is made as small
-as the stage was trained on, coloured there, and its colours are brought back to full size by a
-guided filter (He & Sun 2015, arXiv 1505.00996), which keeps them inside the edges of the grey
-picture. Its luminance is that of the source, to the rounding of the file.
+A network recognises things, and so their colours, best at the size that it was trained on.
+Therefore the grey picture is downscaled to that size and coloured there. A guided filter (He & Sun
+2015, arXiv 1505.00996) brings the colours back to full size and keeps them inside the edges of the
+grey picture. The luminance of the result is that of the source, apart from rounding.
 
 Shapes: C channels, H and W pixels of the picture, h and w of the small one.
 """
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.conditioning.luminance import Luminance, impose_luminance, luminance
+from cascade.conditioning.luminance import impose_luminance, luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
@@ -31,23 +31,23 @@ from cascade.sampling.walk import Hooks, Known, Progress
 from cascade.stage import Run, Stage
 
 BAND_PX = 512
-LONGEST_WHOLE = 2.5  # pictures of up to this ratio of sides are coloured in one tile
+LONGEST_WHOLE = 2.5  # largest ratio of sides of pictures that are coloured in one tile
 FILTER_RADIUS_PX = 2
-FILTER_EPS = 0.01**2 * 4  # in [-1, 1]: edges of less than a hundredth of the range are no edges
-HINT_CHROMA = 0.08  # of [-1, 1]: what a stroke must differ from grey to be one
-HINT_SHARE = 0.5  # of a small pixel that a stroke must cover
+FILTER_EPS = 0.01**2 * 4  # in [-1, 1]: smaller steps than a hundredth of the range are no edges
+HINT_CHROMA = 0.08  # in [-1, 1]: least difference between a stroke and grey
+HINT_SHARE = 0.5  # least share of a small pixel that a stroke covers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Colouring:
-    """How to colour a picture; the stage says how it samples.
+    """How to colour a picture. Sampling settings belong to the stage.
 
     Attributes:
-        seed: of all noise; another seed may give other colours.
-        hints: a picture of the same shape with strokes in the colours that are wanted there: what
-            is opaque in it, or in a picture without transparency what is not grey.
+        seed: decides all noise; another seed may give other colours.
+        hints: a picture of the same shape with strokes in the colours to use there. Strokes are its
+            opaque pixels, or without transparency the pixels that are not grey.
         precision: `auto`, `fp32` or `bf16`.
-        inputs: what conditions of your own read, by the name of the input; each for one picture.
+        inputs: inputs of further conditions by name, each for one picture.
     """
 
     seed: int = 0
@@ -63,13 +63,14 @@ class Colouring:
 
 
 def colouriser_of(stages: Sequence[Stage]) -> Stage:
-    """The stage that colours.
+    """Find the stage that colours.
 
     Raises:
         ContractError: if there is none.
     """
     for stage in stages:
-        if stage.contract.condition(Luminance.name) is not None:
+        images = stage.contract.image_spaces
+        if stage.space.channels == 3 and any(image.channels == 1 for image in images):
             return stage
     raise ContractError("this pipeline has no stage that takes grey; it cannot colour pictures.")
 
@@ -81,16 +82,16 @@ def colourise_picture(
     *,
     progress: Progress | None = None,
 ) -> Picture:
-    """Colour a picture, grey or in colour; of the latter only the luminance is used.
+    """Colour a picture; if it has colours, only its luminance is used.
 
-    Size, transparency, number of bits and all metadata stay, but a picture with a profile becomes
-    sRGB, since colours are made there: its luminance is the one that it has in sRGB.
+    Size, transparency, number of bits and metadata stay. A picture with a colour profile is
+    converted to sRGB first, and keeps its luminance there.
 
     Args:
-        stages: of a pipeline, one of which takes grey.
-        picture: of any size.
+        stages: the stages of a pipeline, one of which takes grey.
+        picture: a picture of any size.
         colouring: how to colour it.
-        progress: called as it goes on with how much is done and how much there is.
+        progress: called as `progress(done, total)` while the stage runs.
 
     Raises:
         ContractError: if settings or hints do not fit, or memory is short.
@@ -113,13 +114,13 @@ def colourise_image(
     """Colour an image.
 
     Args:
-        stages: as for `colourise_picture`.
+        stages: the stages of a pipeline, one of which takes grey.
         image: (1, H, W) or (3, H, W) in [-1, 1].
         colouring: how to colour it.
-        progress: as for `colourise_picture`.
+        progress: called as `progress(done, total)` while the stage runs.
 
     Returns:
-        (3, H, W) float32 in [-1, 1] on the CPU, of the luminance of `image`.
+        (3, H, W) float32 in [-1, 1] on the CPU, with the luminance of `image`.
 
     Raises:
         ContractError: as for `colourise_picture`.
@@ -136,7 +137,7 @@ def coloured_bands(
     *,
     progress: Progress | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Colour a band of rows at a time: (1, 3, rows, W), from the top."""
+    """Colour an image, and yield bands of rows (1, 3, rows, W) from the top."""
     stage = colouriser_of(stages)
     grey = luminance(image[None].float().cpu())  # (1, 1, H, W)
     small = resize(grey, _working_size(stage, grey), "bicubic")  # (1, 1, h, w)
@@ -151,7 +152,7 @@ def coloured_bands(
 
 
 def _working_size(stage: Stage, grey: Tensor) -> tuple[int, int]:
-    """Height and width at which a picture is coloured: its shorter side as trained, or smaller."""
+    """Height and width for colouring: the shorter side is the stage's size, or smaller."""
     height, width = grey.shape[-2:]
     share = min(1.0, stage.space.longer_px / min(height, width))
     return max(1, round(height * share)), max(1, round(width * share))
@@ -160,7 +161,7 @@ def _working_size(stage: Stage, grey: Tensor) -> tuple[int, int]:
 def _colour_small(
     stage: Stage, small: Tensor, colouring: Colouring, progress: Progress | None
 ) -> Tensor:
-    """(1, 3, h, w)."""
+    """Colour the downscaled grey picture (1, 1, h, w): (1, 3, h, w)."""
     check_read(colouring.inputs, [stage])
     inputs = inputs_for(stage, small, colouring.inputs)
     tile_px = math.ceil(LONGEST_WHOLE * stage.space.longer_px)
@@ -179,15 +180,15 @@ def _colour_small(
 
 
 def guided_coefficients(guide: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """The guided filter's straight lines, by which values follow from the guide around each pixel.
+    """Fit the linear models of the guided filter around each pixel.
 
     Args:
-        guide: (1, 1, h, w).
-        values: (1, C, h, w).
+        guide: (1, 1, h, w) in [-1, 1].
+        values: (1, C, h, w) in [-2, 2].
 
     Returns:
-        Slope and offset (1, C, h, w), He & Sun's mean a and mean b: values are slope x guide +
-        offset, with edges where the guide has them.
+        Slope and offset (1, C, h, w), the mean a and mean b of He & Sun: values are about
+        slope x guide + offset, with edges where the guide has them.
     """
     mean_guide, mean_values = _box(guide), _box(values)
     covariance = _box(guide * values) - mean_guide * mean_values
@@ -197,13 +198,13 @@ def guided_coefficients(guide: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _box(images: Tensor) -> Tensor:
-    """The mean of the square around each pixel, as far as it is inside."""
+    """Average over the square around each pixel, as far as it is inside the image."""
     side = 2 * FILTER_RADIUS_PX + 1
     return F.avg_pool2d(images, side, stride=1, padding=FILTER_RADIUS_PX, count_include_pad=False)
 
 
 def _rows_enlarged(image: Tensor, size_px: Sequence[int], rows: slice) -> Tensor:
-    """Some rows of (1, C, h, w) enlarged bilinearly to size_px (H, W)."""
+    """Enlarge (1, C, h, w) bilinearly to size_px (H, W), and return some rows of the result."""
     height, width = size_px
     places = torch.arange(rows.start, rows.stop) + 0.5
     y = places / height * 2 - 1  # both grids span [-1, 1] from edge to edge
@@ -216,7 +217,11 @@ def _rows_enlarged(image: Tensor, size_px: Sequence[int], rows: slice) -> Tensor
 
 
 def _known(hints: Picture, small: Tensor) -> Known:
-    """Where strokes say what the colour is, and which: at the size that is coloured.
+    """Convert hints to the pixels whose colours are known, at the size of the colouring.
+
+    Args:
+        hints: a picture with strokes.
+        small: (1, 1, h, w) in [-1, 1], the downscaled grey picture.
 
     Raises:
         ContractError: if the hints have another shape, or no stroke.
@@ -227,12 +232,7 @@ def _known(hints: Picture, small: Tensor) -> Known:
             f"hints of {hints.size[1]}x{hints.size[0]} px have another shape than the picture; "
             "paint them on a copy of it."
         )
-    colour = hints.image().expand(3, -1, -1)[None]
-    chroma = colour - luminance(colour)
-    if hints.alpha is not None:
-        strokes = hints.alpha[None].float() / (2**hints.bits - 1)
-    else:
-        strokes = (chroma.abs().amax(dim=1, keepdim=True) > HINT_CHROMA).float()
+    chroma, strokes = _strokes(hints)
     covered = F.interpolate(strokes, size=(height, width), mode="area")
     amount = F.interpolate(chroma * strokes, size=(height, width), mode="area")
     mask = covered[0, 0] >= HINT_SHARE
@@ -241,5 +241,14 @@ def _known(hints: Picture, small: Tensor) -> Known:
             "the hints hold no coloured stroke, or only thinner ones than a pixel of the "
             f"{width}x{height} px at which colours are drawn; paint broader ones."
         )
-    wanted = impose_luminance(small + amount / covered.clamp(min=HINT_SHARE), small)
-    return Known(wanted, mask)
+    colours = impose_luminance(small + amount / covered.clamp(min=HINT_SHARE), small)
+    return Known(colours, mask)
+
+
+def _strokes(hints: Picture) -> tuple[Tensor, Tensor]:
+    """Colour differences from grey (1, 3, H, W), and how much of each pixel is a stroke, 0 to 1."""
+    colour = hints.image().expand(3, -1, -1)[None]
+    chroma = colour - luminance(colour)
+    if hints.alpha is not None:
+        return chroma, hints.alpha[None].float() / (2**hints.bits - 1)
+    return chroma, (chroma.abs().amax(dim=1, keepdim=True) > HINT_CHROMA).float()

@@ -1,4 +1,4 @@
-"""What a user gives for one picture besides the picture itself: inputs of further conditions."""
+"""Inputs of further conditions, which a user gives beside a picture."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from cascade.stage import Stage
 
 
 def check_read(further: Mapping[str, Any], stages: Sequence[Stage]) -> None:
-    """Check that every further input is read by one of the stages.
+    """Check that a condition of the stages reads each input.
+
+    Args:
+        further: inputs by name.
+        stages: the stages that will run.
 
     Raises:
-        ContractError: naming the input, and those that would be read.
+        ContractError: naming the input, and the names that are read.
     """
     readable = dict.fromkeys(name for stage in stages for name in stage.contract.input_names)
     for name in further:
@@ -28,11 +32,12 @@ def check_read(further: Mapping[str, Any], stages: Sequence[Stage]) -> None:
 
 
 def inputs_for(stage: Stage, image: Tensor, further: Mapping[str, Any]) -> Inputs:
-    """The inputs of one stage.
+    """Collect the inputs of one stage.
 
     Args:
-        stage: that will run.
+        stage: the stage that will run.
         image: (1, C, h, w) in [-1, 1].
-        further: by the name of the input, each for one picture; those of other stages are left out.
+        further: inputs by name, each for one picture; those that the stage does not read are
+            left out.
     """
     return Inputs({**further, "image": image}).only(stage.contract.input_names)

@@ -1,11 +1,11 @@
-"""A picture of any size made larger by any factor, by upsamplers that were trained on crops.
+"""Upscales a picture of any size by any factor, with upsamplers that were trained on crops.
 
-A picture passes through upsamplers one after another, in tiles, until it is at least as large as
-it shall be. Before each pass but the first it is made as small as the rest of the passes allow, so
-that they end at the wanted size; where their factors do not give it exactly, the last result is
-resampled down. Then it is made to agree with what was given.
+A picture passes through upsamplers one after another, in tiles, until it is large enough. Before
+each pass except the first it is downscaled as far as the remaining passes allow, so they end at the
+requested size. If their factors do not give that size exactly, the last result is downscaled.
+Then the result is changed to agree with the input.
 
-Shapes: C channels, h and w pixels of what is given, H and W of the result.
+Shapes: C channels, h and w pixels of the input, H and W of the result.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ PROGRESS_PARTS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Upscaling:
-    """How to enlarge a picture; the stages say how they sample.
+    """How to upscale a picture. Sampling settings belong to the stages.
 
     Attributes:
         scale: factor of both sides, above 1 and at most 64; default: that of all upsamplers.
-        seed: of all noise; the same seed gives the same result.
-        tile_px: side of a tile of the result; default: 512, or the stage's own size where it has
-            attention, and less where memory is short.
-        consistent: whether the result, made small again, shall be the picture that was given;
-            default: yes, unless a stage was trained to mend damaged pictures.
+        seed: decides all noise; the same seed gives the same result.
+        tile_px: side of a tile of the result; default: 512, or the stage's own size if it has
+            attention, and less if memory is short.
+        consistent: whether the result, downscaled again, must equal the input; default: yes, unless
+            a stage was trained to restore degraded pictures.
         precision: `auto`, `fp32` or `bf16`.
-        inputs: what conditions of your own read, by the name of the input; each for one picture.
+        inputs: inputs of further conditions by name, each for one picture.
     """
 
     scale: float | None = None
@@ -67,7 +67,7 @@ class Upscaling:
             )
 
     def is_consistent(self, stages: Sequence[Stage]) -> bool:
-        """Whether the result of these stages is made to agree with what was given."""
+        """Whether the results of these stages are changed to agree with their inputs."""
         if self.consistent is not None:
             return self.consistent
         return not any(stage.contract.mends for stage in stages)
@@ -75,14 +75,19 @@ class Upscaling:
 
 @dataclass(frozen=True)
 class Pass:
-    """One enlargement: by which stage, and what size (h, w) goes in."""
+    """One run of an upsampler.
+
+    Attributes:
+        stage: the upsampler.
+        size_px: height and width of its input.
+    """
 
     stage: Stage
     size_px: tuple[int, int]
 
 
 def upsamplers_of(stages: Sequence[Stage]) -> list[Stage]:
-    """Those that enlarge.
+    """Select the stages that upscale.
 
     Raises:
         ContractError: if there is none.
@@ -96,24 +101,24 @@ def upsamplers_of(stages: Sequence[Stage]) -> list[Stage]:
 def plan_passes(
     stages: Sequence[Stage], size_px: tuple[int, int], scale: float | None
 ) -> tuple[list[Pass], tuple[int, int]]:
-    """Which stages enlarge a picture, one after another, and to what size.
+    """Plan which stages upscale a picture, one after another, and to what size.
 
     Args:
-        stages: of a pipeline; its upsamplers take turns, the last one again and again.
+        stages: the stages of a pipeline. Its upsamplers take turns; the last one repeats.
         size_px: height and width of the picture.
-        scale: factor of both sides; None for the product of all upsamplers'.
+        scale: factor of both sides; None for the product of the factors of all upsamplers.
 
     Returns:
-        The passes, and height and width of the result, which may be a little smaller than what the
-        last pass gives.
+        The passes, and height and width of the result, which may be a little smaller than the
+        result of the last pass.
     """
     upsamplers = upsamplers_of(stages)
-    wanted = scale or math.prod(stage.contract.scale for stage in upsamplers)
+    scale = scale or math.prod(stage.contract.scale for stage in upsamplers)
     used, reached = [], 1
-    while reached < wanted:
+    while reached < scale:
         used.append(upsamplers[min(len(used), len(upsamplers) - 1)])
         reached *= used[-1].contract.scale
-    final = (round(size_px[0] * wanted), round(size_px[1] * wanted))
+    final = (round(size_px[0] * scale), round(size_px[1] * scale))
     passes = []
     for stage in used:
         needed = (math.ceil(final[0] / reached), math.ceil(final[1] / reached))
@@ -129,15 +134,16 @@ def upscale_picture(
     *,
     progress: Progress | None = None,
 ) -> Picture:
-    """Enlarge a picture with everything that it carries.
+    """Upscale a picture and keep its metadata.
 
-    Grey stays grey, 16 bits stay 16 bits; an alpha channel is enlarged by bicubic interpolation.
+    Grey pictures stay grey, and 16-bit pictures keep 16 bits. An alpha channel is enlarged by
+    bicubic interpolation.
 
     Args:
-        stages: of a pipeline, with at least one upsampler of colour images.
-        picture: of any size.
-        upscaling: how to enlarge it.
-        progress: called as it goes on with how much is done and how much there is.
+        stages: the stages of a pipeline, with at least one upsampler of colour images.
+        picture: a picture of any size.
+        upscaling: how to upscale it.
+        progress: called as `progress(done, total)` while stages run.
 
     Raises:
         ContractError: if the settings do not fit the stages, or memory is short.
@@ -162,13 +168,13 @@ def upscale_image(
     *,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Enlarge an image.
+    """Upscale an image.
 
     Args:
-        stages: as for `upscale_picture`.
+        stages: the stages of a pipeline, with at least one upsampler.
         image: (C, h, w) in [-1, 1].
-        upscaling: how to enlarge it.
-        progress: as for `upscale_picture`.
+        upscaling: how to upscale it.
+        progress: called as `progress(done, total)` while stages run.
 
     Returns:
         (C, H, W) float32 in [-1, 1] on the CPU.
@@ -192,7 +198,7 @@ def upscaled_bands(
     *,
     progress: Progress | None = None,
 ) -> tuple[tuple[int, int], Iterator[tuple[slice, Tensor]]]:
-    """The size of the result, and the result a band of rows at a time: (1, C, rows, W)."""
+    """Upscale an image; return the size of the result and its bands of rows (1, C, rows, W)."""
     passes, size = plan_passes(stages, (image.shape[-2], image.shape[-1]), upscaling.scale)
     check_read(upscaling.inputs, [step.stage for step in passes])
     channels = passes[0].stage.space.channels
@@ -200,25 +206,41 @@ def upscaled_bands(
         raise ContractError(
             f"images to enlarge must be (1, h, w) or ({channels}, h, w), got {tuple(image.shape)}."
         )
-    given = image[None].float().cpu().expand(-1, channels, -1, -1)  # grey is three equal channels
+    image = image[None].float().cpu().expand(-1, channels, -1, -1)  # grey: equal channels
     kernel = passes[0].stage.space.resize_kernel
-    current, consistent = given, upscaling.is_consistent([step.stage for step in passes])
+    result = resample(_run_passes(passes, image, size, upscaling, progress), size, kernel)
+    scales = [large / small for large, small in zip(size, image.shape[-2:], strict=True)]
+    is_whole = scales[0] == scales[1] == round(scales[0])
+    if is_whole and upscaling.is_consistent([step.stage for step in passes]):
+        return size, consistent_bands(result, image, kernel, band_px=BAND_PX)
+    return size, _bands(result)
+
+
+def _run_passes(
+    passes: Sequence[Pass],
+    image: Tensor,
+    size: tuple[int, int],
+    upscaling: Upscaling,
+    progress: Progress | None,
+) -> Tensor:
+    """Run the upsamplers one after another: (1, C, H, W), perhaps a little larger than `size`.
+
+    If results must be consistent, the result of each pass is changed to agree with the input of
+    that pass. The result of final size is not: the caller compares it with the very first input.
+    """
+    kernel = passes[0].stage.space.resize_kernel
+    consistent = upscaling.is_consistent([step.stage for step in passes])
     for number, step in enumerate(passes):
         if number:
-            current = resample(current, step.size_px, kernel)
-        told = None if progress is None else _part_of(progress, number, len(passes))
-        drawn = _draw(step.stage, current[0], upscaling, told)[None]
-        on_the_way = number + 1 < len(passes) or tuple(drawn.shape[-2:]) != size
-        if consistent and on_the_way:
-            for rows, band in consistent_bands(drawn, current, kernel, band_px=BAND_PX):
-                drawn[..., rows, :] = band
-        current = drawn
-    current = resample(current, size, kernel)
-    is_whole = all(side % small == 0 for side, small in zip(size, given.shape[-2:], strict=True))
-    same = size[0] * given.shape[-1] == size[1] * given.shape[-2]
-    if consistent and is_whole and same:
-        return size, consistent_bands(current, given, kernel, band_px=BAND_PX)
-    return size, _bands(current)
+            image = resample(image, step.size_px, kernel)
+        part = None if progress is None else _part_of(progress, number, len(passes))
+        result = _draw(step.stage, image[0], upscaling, part)[None]
+        is_final = number + 1 == len(passes) and tuple(result.shape[-2:]) == size
+        if consistent and not is_final:
+            for rows, band in consistent_bands(result, image, kernel, band_px=BAND_PX):
+                result[..., rows, :] = band
+        image = result
+    return image
 
 
 def _bands(image: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -228,7 +250,7 @@ def _bands(image: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def resample(image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Tensor:
-    """Resize (1, C, H, W) a channel at a time, which needs less memory on the way."""
+    """Resize (1, C, H, W) one channel at a time, to save memory."""
     if tuple(image.shape[-2:]) == tuple(size_px):
         return image
     result = new_canvas((*image.shape[:2], *size_px))
@@ -239,7 +261,7 @@ def resample(image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> T
 
 
 def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress | None) -> Tensor:
-    """The result (C, H, W) of one stage, on the CPU."""
+    """Run one stage on an image (C, h, w): (C, H, W) on the CPU."""
     inputs = inputs_for(stage, image[None], upscaling.inputs)
 
     def sample(tile_px: int) -> Tensor:
@@ -256,10 +278,10 @@ def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress 
 
 
 def _part_of(progress: Progress, number: int, count: int) -> Callable[[int, int], None]:
-    """Progress of one pass as a part of all."""
+    """Report the progress of one pass as a part of all."""
 
-    def told(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         parts = PROGRESS_PARTS * (number + done / total)
         progress(round(parts), PROGRESS_PARTS * count)
 
-    return told
+    return report

@@ -1,1 +1,1 @@
-"""From noise to images: one walk over timesteps, its samplers, guidance, tiles and settings."""
+"""From noise to images: one walk over timesteps, and its samplers, guidance, tiles and settings."""

@@ -1,4 +1,4 @@
-"""The noisy images of any size that a walk works on; very large ones lie on disk.
+"""Canvases: the noisy images that a walk works on, of any size; very large ones are files.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -21,37 +21,45 @@ MOST_IN_MEMORY_BYTES = 2**30
 
 
 def new_canvas(shape: Sequence[int]) -> Tensor:
-    """An uninitialised float32 tensor on the CPU.
+    """Allocate an uninitialised float32 tensor on the CPU.
 
-    Above `MOST_IN_MEMORY_BYTES` it is a file without a name in the folder for temporary files, of
-    which the system keeps in memory what there is room for.
+    Above `MOST_IN_MEMORY_BYTES` it is mapped to an unnamed file in the folder for temporary files;
+    the system keeps as much of it in memory as fits.
+
+    Args:
+        shape: of the tensor.
 
     Raises:
-        OutputError: if the disk has no room for it.
+        OutputError: if the disk is full.
     """
     size_bytes = 4 * math.prod(shape)
     if size_bytes <= MOST_IN_MEMORY_BYTES:
         return torch.empty(*shape)
     with tempfile.TemporaryFile() as file:
         try:
-            if hasattr(os, "posix_fallocate"):  # or a full disk would kill the process later
+            if hasattr(os, "posix_fallocate"):  # otherwise a full disk kills the process later
                 os.posix_fallocate(file.fileno(), 0, size_bytes)
             mapped = np.memmap(file, dtype=np.float32, mode="w+", shape=tuple(shape))
         except OSError as error:
             raise OutputError(
-                f"a picture of this size needs {size_bytes / 2**30:.1f} GiB in "
-                f"{tempfile.gettempdir()} while it is worked on ({error.strerror or error}); make "
-                "room, or point TMPDIR elsewhere."
+                f"a picture of this size needs {size_bytes / 2**30:.1f} GiB of temporary space in "
+                f"{tempfile.gettempdir()} ({error.strerror or error}); free some, or set TMPDIR to "
+                "another folder."
             ) from error
     return torch.from_numpy(mapped)
 
 
 class CanvasNoise:
-    """Fresh noise for every step of a canvas, of which a strip of rows may be asked for.
+    """Fresh noise for every step of a canvas, whole or for a strip of rows.
+
+    Strips get the rows of the same noise that the whole canvas would get.
 
     Args:
-        noise: random streams of the images.
-        shape: of the canvas, (B, C, H, W).
+        noise: one random stream per image.
+        shape: (B, C, H, W) of the canvas.
+
+    Attributes:
+        rows: the rows that `normal` returns.
     """
 
     def __init__(self, noise: SeededNoise, shape: Sequence[int]) -> None:
@@ -63,16 +71,21 @@ class CanvasNoise:
 
     @property
     def generators(self) -> list[torch.Generator]:
-        """One per image."""
+        """One generator per image."""
         return self._noise.generators
 
+    @property
+    def temperature(self) -> float:
+        """Standard deviation of the noise."""
+        return self._noise.temperature
+
     def new_step(self) -> None:
-        """Forget the noise of the last step, and give whole canvases until `rows` is set."""
+        """Discard the noise of the last step, and return whole canvases until `rows` is set."""
         self._is_drawn = False
         self.rows = slice(None)
 
     def normal(self, *shape: int) -> Tensor:
-        """The rows at hand of this step's noise, drawn when first asked for: (B, C, rows, W)."""
+        """The noise of this step at `rows`: (B, C, rows, W); drawn at the first call of a step."""
         if self._field is None:
             self._field = new_canvas(self._shape)
         if not self._is_drawn:

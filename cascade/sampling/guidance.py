@@ -1,7 +1,7 @@
 """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), everywhere or in an interval.
 
-Shapes: B batch, C channels of the prediction, C' with learned variances behind them, H and W
-pixels.
+Shapes: B batch, C channels of the prediction, C' channels with learned variances after them, H and
+W pixels.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Guidance:
     """Pushes predictions away from those without conditions.
 
     Attributes:
-        scale: 1 is none.
-        interval: lowest and highest sigma / alpha at which it is applied; None for all
-            (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+        scale: guidance scale; 1 for no guidance.
+        interval: lowest and highest noise level sigma / alpha at which guidance is applied; None
+            for all levels (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
     Raises:
         ContractError: if a number is not finite, or the interval is not 0 <= low < high.
@@ -47,7 +47,11 @@ class Guidance:
             raise ContractError(f"guidance_interval must be 0 <= low < high, got ({low}, {high}).")
 
     def applies(self, alpha_bar: float) -> bool:
-        """Whether predictions at this noise level are guided."""
+        """Whether predictions at a noise level are guided.
+
+        Args:
+            alpha_bar: of the timestep, in [0, 1].
+        """
         if self.scale == 1:
             return False
         if self.interval is None:
@@ -59,14 +63,14 @@ class Guidance:
     def output(
         self, predict: Predict, x_t: Tensor, t: Tensor, signals: Signals, without: Signals
     ) -> Tensor:
-        """The guided prediction, as one forward pass over both halves.
+        """The guided prediction, from one forward pass over both halves.
 
         Args:
-            predict: the stage's network.
-            x_t: (B, C, H, W).
+            predict: called as `predict(x_t, t, signals)`.
+            x_t: (B, C, H, W) noisy images.
             t: (B,) timesteps.
-            signals: of the conditions.
-            without: the same with what training drops left out, and all else shared.
+            signals: the signals of all conditions.
+            without: the same signals without the conditions that training drops.
 
         Returns:
             (B, C', H, W).
@@ -108,11 +112,11 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float, *, channels:
     """Push a prediction away from the unconditional one.
 
     Args:
-        conditional: (B, C', H, W) output under the conditions.
+        conditional: (B, C', H, W) output with the conditions.
         unconditional: (B, C', H, W) output without them, for the same noisy image.
-        scale: 1 gives the conditional output.
-        channels: number C of leading channels that are the prediction; learned variances behind
-            them stay the conditional ones.
+        scale: guidance scale; 1 returns the conditional output.
+        channels: number C of leading channels that are the prediction. Learned variances after
+            them are not guided, because a variance pushed too far is no variance.
 
     Returns:
         (B, C', H, W).

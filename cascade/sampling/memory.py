@@ -1,4 +1,4 @@
-"""How large a tile may be in the memory that there is."""
+"""How large tiles may be in the free memory."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 def smaller_tiles_if_needed(
     sample: Callable[[int], Result], tile_px: int, device: torch.device
 ) -> Result:
-    """Sample with tiles that fit into memory; after a failure again with half the side.
+    """Sample with tiles that fit into memory: after each failure, try again with half the side.
 
     Args:
-        sample: with tiles of the side that it is called with.
-        tile_px: the side to begin with.
-        device: where the network computes.
+        sample: samples with tiles of the side in pixels that it is called with.
+        tile_px: side of the first try.
+        device: device of the network.
 
     Raises:
         ContractError: if not even the smallest tiles fit.
@@ -51,21 +51,21 @@ def smaller_tiles_if_needed(
 def fitting_tile_px(
     bytes_at_once: Callable[[int], int], device: torch.device, *, largest_px: int = TILE_PX
 ) -> int:
-    """The side of tiles: the largest, halved until a tile fits into free memory.
+    """The side of tiles in pixels: `largest_px`, halved until a tile fits into free memory.
 
     Args:
-        bytes_at_once: memory that the network needs for a tile of a side.
-        device: where the network computes.
-        largest_px: the side to begin with.
+        bytes_at_once: memory in bytes that the network needs for a tile of a side in pixels.
+        device: device of the network.
+        largest_px: largest side in pixels.
     """
-    side, free = largest_px, MOST_OF_MEMORY * free_bytes(device)
-    while side > SMALLEST_TILE_PX and bytes_at_once(side) > free:
-        side //= 2
-    return side
+    side_px, free = largest_px, MOST_OF_MEMORY * free_bytes(device)
+    while side_px > SMALLEST_TILE_PX and bytes_at_once(side_px) > free:
+        side_px //= 2
+    return side_px
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free where the network computes."""
+    """Free memory of a device in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     import psutil

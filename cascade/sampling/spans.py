@@ -1,4 +1,4 @@
-"""Where overlapping tiles lie along an axis, and the weights with which they are blended."""
+"""Where overlapping tiles lie along an axis, and the weights that blend them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Span:
-    """One tile's extent along an axis, with its blending weights there.
+    """The extent of one tile along an axis, and its blending weights.
 
     Attributes:
-        start: first pixel.
-        stop: the pixel after the last.
-        weight: (stop - start,) in (0, 1]; those of all spans sum to 1 at every pixel.
+        start: its first pixel.
+        stop: the pixel after its last.
+        weight: (stop - start,) in (0, 1]; the weights of all spans sum to 1 at every pixel.
     """
 
     start: int
@@ -31,16 +31,17 @@ class Span:
 
 
 def spans(length_px: int, tile_px: int, overlap_px: int, multiple_px: int) -> list[Span]:
-    """Cover a length with tiles of one size, evenly, on a grid.
+    """Cover an axis evenly with tiles of one size that start on a grid.
 
     Args:
-        length_px: of the axis, a multiple of the grid.
-        tile_px: of a tile, a multiple of the grid.
-        overlap_px: the least by which neighbours overlap; less than a tile.
-        multiple_px: of the grid.
+        length_px: length of the axis, a multiple of `multiple_px`.
+        tile_px: side of a tile, a multiple of `multiple_px`.
+        overlap_px: least overlap of neighbours, below `tile_px`; the grid may take up to one
+            `multiple_px` of it.
+        multiple_px: spacing of the grid.
 
     Returns:
-        The tiles in order; one that covers all if the length is no more than a tile.
+        The tiles in order; a single one if the axis is no longer than a tile.
     """
     if length_px <= tile_px:
         return [Span(0, length_px, torch.ones(length_px))]
@@ -58,7 +59,7 @@ def spans(length_px: int, tile_px: int, overlap_px: int, multiple_px: int) -> li
 
 
 def _ramps(start: int, tile_px: int, starts: Sequence[int]) -> Tensor:
-    """A tile's weight before it is made to sum to one: raised cosines where neighbours overlap."""
+    """A tile's weight before normalisation: raised cosines where neighbours overlap, else 1."""
     place = starts.index(start)
     weight = torch.ones(tile_px)
     if place > 0:

@@ -2,7 +2,7 @@
 
 DDPM: Ho et al. 2020 (arXiv 2006.11239, eqs. 6-7), for any stride as in Nichol & Dhariwal 2021
 (arXiv 2102.09672, eq. 19). DDIM: Song et al. 2021 (arXiv 2010.02502, eqs. 12 and 16).
-`t_prev = -1` is the clean image: there alpha_bar is 1, no noise is added, and x0 is returned.
+`t_prev = -1` is the clean image, where alpha_bar is 1: x0 is returned, and no noise is added.
 
 Shapes: all images (B, C, H, W).
 """
@@ -40,9 +40,9 @@ def ddpm_step(
         x0: the predicted clean image, already thresholded.
         t: timestep of x_t.
         t_prev: timestep to go to, below t; -1 for the clean image.
-        noise: standard normal; not used, and may be None, at the last step.
-        variance: the posterior's own (`small`) or beta (`large`).
-        learned: where the network has learned it, between the two, in about [-1, 1].
+        noise: standard normal; may be None at the last step.
+        variance: that of the posterior (`small`) or beta (`large`).
+        learned: a learned variance instead, from -1 (`small`) to 1 (`large`).
 
     Returns:
         x at t_prev.
@@ -77,11 +77,12 @@ def ddim_step(
     Args:
         schedule: the noise schedule.
         x0: the predicted clean image, already thresholded.
-        eps: the noise that belongs to this x0, re-derived after thresholding.
+        eps: the noise in x_t for this x0, so derived again after thresholding.
         t: timestep of x_t.
         t_prev: timestep to go to, below t; -1 for the clean image.
         noise: standard normal; may be None where eta is 0 and at the last step.
-        eta: 0 is deterministic, 1 has the variance of DDPM's posterior.
+        eta: 0 is deterministic, 1 has the variance of DDPM's posterior; beyond the value at which
+            all noise at t_prev is fresh, it changes nothing.
 
     Returns:
         x at t_prev.
@@ -90,6 +91,7 @@ def ddim_step(
         return x0
     alpha_bar, before = schedule.alpha_bar_at(t), schedule.alpha_bar_at(t_prev)
     variance = eta**2 * (1 - before) / (1 - alpha_bar) * (1 - alpha_bar / before)
-    along_eps = math.sqrt(max(1 - before - variance, 0.0))
+    variance = min(variance, 1 - before)  # there is no more noise at t_prev
+    along_eps = math.sqrt(1 - before - variance)
     x_prev = math.sqrt(before) * x0 + along_eps * eps
     return x_prev if noise is None or eta == 0 else x_prev + math.sqrt(variance) * noise

@@ -41,11 +41,11 @@ class Thresholding:
 
     @property
     def by_pixel(self) -> bool:
-        """Whether each pixel is thresholded on its own, so that parts of an image will do."""
+        """Whether each pixel is thresholded on its own, so that an image can come in parts."""
         return self.kind != "dynamic"
 
     def apply(self, x0: Tensor) -> Tensor:
-        """Bring x0 (B, C, H, W) into range."""
+        """Threshold x0 (B, C, H, W)."""
         return apply_threshold(x0, self.kind, percentile=self.percentile)
 
 
@@ -54,9 +54,9 @@ def apply_threshold(x0: Tensor, kind: Threshold, *, percentile: float = 0.995) -
 
     Args:
         x0: (B, C, H, W).
-        kind: `none`; `static`, a clip; `dynamic`, which clips each image at its own percentile of
-            |x0| where that exceeds 1, and divides by it.
-        percentile: for `dynamic`, in (0, 1].
+        kind: `none`; `static`, which clips; or `dynamic`, which clips each image at its own
+            percentile of |x0| where that exceeds 1, and divides by it.
+        percentile: of `dynamic`, in (0, 1].
 
     Returns:
         (B, C, H, W), in [-1, 1] unless `kind` is `none`.
@@ -71,7 +71,7 @@ def apply_threshold(x0: Tensor, kind: Threshold, *, percentile: float = 0.995) -
 
 
 def _quantile(values: Tensor, q: float) -> Tensor:
-    """Quantile of each row by sorting, since torch.quantile refuses more than 16 M elements."""
+    """Quantile of each row by sorting, because torch.quantile refuses more than 16 M elements."""
     position = q * (values.shape[1] - 1)
     below = int(position)
     ordered = values.sort(dim=1).values

@@ -1,9 +1,9 @@
 """A network over a canvas of any size: whole, or in overlapping tiles without seams.
 
-The outputs of overlapping tiles are blended with weights that sum to one, and the canvas takes the
-step as a whole (MultiDiffusion, Bar-Tal et al. 2023, arXiv 2302.08113; Mixture of Diffusers,
-Jimenez 2023, arXiv 2302.02412). Tiles come row by row, so that besides the canvas only one row of
-tiles is in memory.
+At every step, the outputs for overlapping tiles are blended with weights that sum to one, and the
+canvas takes the step as a whole (MultiDiffusion, Bar-Tal et al. 2023, arXiv 2302.08113; Mixture of
+Diffusers, Jimenez 2023, arXiv 2302.02412). Tiles come row by row, so that besides the canvas only
+one row of tiles is in memory.
 
 Shapes: B images, C channels, H and W pixels of the canvas, P channels of the network's output.
 """
@@ -31,11 +31,12 @@ Prepare = Callable[[Signals], Signals]
 
 @dataclass(frozen=True)
 class Tiles:
-    """How large tiles are and how far they overlap, in pixels of the result.
+    """The size and overlap of tiles, in pixels of the result.
 
     Attributes:
-        tile_px: side of a tile.
-        overlap_px: the least by which neighbours overlap; None for a quarter of a tile.
+        tile_px: side of a tile, at least 1; it is rounded up to what the network takes.
+        overlap_px: least overlap of neighbours, from 0 to below a tile; None for a quarter of a
+            tile.
     """
 
     tile_px: int
@@ -43,16 +44,16 @@ class Tiles:
 
 
 class Tiling:
-    """Where the tiles lie on a canvas.
+    """Where the tiles of a canvas lie, and which of them go through the network together.
 
     Args:
-        size_px: height and width of the canvas, multiples of the grid.
-        grid_px: corners of tiles lie on its multiples.
-        tiles: None for one that covers everything.
+        size_px: height and width of the canvas, multiples of `grid_px`.
+        grid_px: tiles start at multiples of this number of pixels.
+        tiles: their size and overlap; None for one tile that covers the canvas.
         images: number B of images on the canvas.
 
     Raises:
-        ContractError: if the sizes are out of range.
+        ContractError: if size or overlap is out of range.
     """
 
     def __init__(self, size_px: Size, grid_px: int, tiles: Tiles | None, images: int) -> None:
@@ -73,7 +74,7 @@ class Tiling:
 
     @property
     def is_whole(self) -> bool:
-        """Whether one tile covers the canvas."""
+        """Whether a single tile covers the canvas."""
         return len(self.rows) == len(self.columns) == 1
 
 
@@ -82,11 +83,11 @@ class TiledNetwork:
     """A network over the tiles of a canvas.
 
     Attributes:
-        model: the network's output (B, P, h, w) for x_t (B, C, h, w), a timestep, and signals.
-        prepare: does once for signals what the network would else do at every step.
-        signals: of the whole canvas.
+        model: returns the output (B, P, h, w) for x_t (B, C, h, w), a timestep, and signals.
+        prepare: does once what every step needs of signals; see `StageNetwork.prepared`.
+        signals: signals of the whole canvas.
         tiling: where the tiles lie.
-        device: where the network computes.
+        device: device of the network.
     """
 
     model: Model
@@ -97,7 +98,7 @@ class TiledNetwork:
 
     @property
     def count(self) -> int:
-        """Number of strips in one step."""
+        """Number of strips of one step."""
         return len(self.tiling.rows)
 
     def outputs(
@@ -105,7 +106,7 @@ class TiledNetwork:
     ) -> Iterator[tuple[slice, Tensor]]:
         """The outputs (B, P, rows, W) of call `index`, a strip of rows at a time, from the top.
 
-        A strip comes when no further tile reaches it, so that the caller may change the canvas.
+        A strip is yielded once no later tile reads the canvas there, so the caller may change it.
         """
         rows = self.tiling.rows
         if self.tiling.is_whole:
@@ -118,12 +119,12 @@ class TiledNetwork:
             if number:
                 strip[..., : pending.shape[-2], :] += pending
             end = rows[number + 1].start if number + 1 < len(rows) else row.stop
-            done = end - row.start
-            pending = strip[..., done:, :].clone()
-            yield slice(row.start, end), strip[..., :done, :]
+            height = end - row.start
+            pending = strip[..., height:, :].clone()
+            yield slice(row.start, end), strip[..., :height, :]
 
     def _row(self, canvas: Tensor, sampler: Sampler, index: int, row: Span) -> Tensor:
-        """Outputs of one row of tiles, blended along the row: (B, P, tile, W) on the CPU."""
+        """The outputs of one row of tiles, blended along the row: (B, P, tile, W) on the CPU."""
         strip = None
         for columns in self.tiling.batches:
             x_t = torch.cat([canvas[..., row.pixels, column.pixels] for column in columns])
@@ -147,11 +148,11 @@ class TiledNetwork:
 
     @cached_property
     def _prepared(self) -> Signals:
-        """The signals of the only batch of tiles; of more there may be no memory for all."""
+        """The prepared signals of a single batch of tiles; those of many may not fit in memory."""
         return self.prepare(self._signals(self.tiling.rows[0], self.tiling.batches[0]))
 
     def _signals(self, row: Span, columns: Sequence[Span]) -> Signals:
-        """The signals of the tiles of a row at some columns, on the network's device."""
+        """The signals of a batch of tiles, on the network's device."""
         if self.tiling.is_whole:
             return self.signals.map(lambda tensor: tensor.to(self.device))
         windows = [self.signals.window(row.pixels, column.pixels) for column in columns]

@@ -1,7 +1,7 @@
-"""The walk from noise to images, the same one for whole images and for tiles.
+"""The walk from noise to images, for whole images and for tiles alike.
 
-A canvas holds the images of a batch. At every step the network's outputs for it come in strips of
-rows: one strip for a whole image, many for tiles. The canvas then takes the step.
+A canvas holds the images of a batch. At every step, the network's outputs come in strips of rows:
+one strip for whole images, one for each row of tiles otherwise. Then the canvas takes the step.
 
 Shapes: B images, C channels, H and W pixels of the canvas, P channels of the network's output.
 """
@@ -18,7 +18,7 @@ from cascade.errors import ContractError
 from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.samplers.sampler import PairSampler, Sampler
 
-Progress = Callable[[int, int], None]  # (done, total), in units of one strip of one step
+Progress = Callable[[int, int], None]  # (done, total), counted in strips of all steps
 StepCallback = Callable[[int, int, dict[str, Tensor]], Mapping[str, Any] | None]
 
 
@@ -27,26 +27,26 @@ class Strips(Protocol):
 
     @property
     def count(self) -> int:
-        """Number of strips in one step."""
+        """Number of strips of one step."""
         ...
 
     def outputs(
         self, canvas: Tensor, sampler: Sampler, index: int
     ) -> Iterator[tuple[slice, Tensor]]:
-        """The outputs (B, P, rows, W) of call `index`, with their rows, from the top.
+        """The outputs (B, P, rows, W) of call `index` with their rows, from the top.
 
-        A strip comes when no later one reads the canvas there, so that the caller may change it.
+        A strip is yielded once no later one reads the canvas there, so the caller may change it.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Known:
-    """Pixels of the result that are given.
+    """Pixels of the result that are known beforehand.
 
     Attributes:
-        image: (B, C, H, W) in [-1, 1]; B may be 1 for all images.
-        mask: (H, W) bool, true where the image holds.
+        image: (B, C, h, w) in [-1, 1], no larger than the canvas; B may be 1 for all images.
+        mask: (h, w) bool, True at known pixels.
     """
 
     image: Tensor
@@ -55,11 +55,11 @@ class Known:
 
 @dataclass(frozen=True)
 class StartFrom:
-    """Images to change instead of drawing new ones (SDEdit, Meng et al. 2021, arXiv 2108.01073).
+    """Images to start from instead of noise (SDEdit, Meng et al. 2021, arXiv 2108.01073).
 
     Attributes:
         image: (B, C, H, W) in [-1, 1].
-        strength: the share of the steps that are taken, in (0, 1].
+        strength: share of the steps that are taken, in (0, 1]; at 1 little is left of the image.
     """
 
     image: Tensor
@@ -68,15 +68,16 @@ class StartFrom:
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """What may be done during a walk.
+    """What else happens during a walk.
 
     Attributes:
-        known: pixels that are given. Noised as the canvas is, they replace it there before every
-            step, so that the rest is drawn to fit (Lugmayr et al. 2022, arXiv 2201.09865).
-        start_from: images to change.
-        callback: called after every step with its index, its timestep and `{"x_t", "x0"}`; it may
-            return a new `x_t`.
-        progress: called with how many strips the network has done and how many there are.
+        known: known pixels. They replace the canvas before every step, with the noise of that step,
+            so that the other pixels are drawn to fit (Lugmayr et al. 2022, arXiv 2201.09865).
+        start_from: images to start from; None for noise.
+        callback: called after every step with its index, its timestep and the tensors `x_t` and
+            `x0` by name; it may return `{"x_t": ...}` to replace the images. With tiles, later
+            steps overwrite `x_t`.
+        progress: called after every strip with the numbers of strips done and in total.
     """
 
     known: Known | None = None
@@ -91,19 +92,19 @@ def walk(
     """Go from noise to images.
 
     Args:
-        sampler: made for this batch.
-        strips: the network.
-        noise: (B, C, H, W), what the walk starts from; it may be overwritten.
+        sampler: a new sampler for this batch.
+        strips: the network over the canvas.
+        noise: (B, C, H, W) standard normal noise; the walk may overwrite it.
         fresh: noise of the steps.
-        hooks: what else is done on the way.
+        hooks: what else happens.
 
     Returns:
-        (B, C, H, W) float32, the last predicted images.
+        (B, C, H, W) float32, the images that the last step predicts.
 
     Raises:
         ContractError: if the sampler cannot start from an image, or an image has another size.
     """
-    known = None if hooks.known is None else _Held(hooks.known, noise)
+    known = None if hooks.known is None else _KnownPixels(hooks.known, noise)
     canvas, first = _start(sampler, noise, hooks.start_from)
     timesteps = sampler.timesteps
     for index in range(first, len(timesteps)):
@@ -121,7 +122,7 @@ def walk(
 
 
 def _start(sampler: Sampler, noise: Tensor, start_from: StartFrom | None) -> tuple[Tensor, int]:
-    """The first state and the index of the first call."""
+    """The first state and the index of the first step."""
     if start_from is None:
         return sampler.start(noise), 0
     if not isinstance(sampler, PairSampler):
@@ -137,7 +138,7 @@ def _start(sampler: Sampler, noise: Tensor, start_from: StartFrom | None) -> tup
 
 @dataclass(frozen=True)
 class _Step:
-    """One step of the whole canvas."""
+    """One step of the canvas."""
 
     sampler: Sampler
     strips: Strips
@@ -147,7 +148,7 @@ class _Step:
     total: int
 
     def take(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
-        """The next canvas and the predicted images; the latter only if a callback asks for them."""
+        """The next canvas, and the predicted images if a callback needs them."""
         if self.strips.count == 1 or not self.sampler.by_strips:
             return self.sampler.step(self._gathered(canvas), canvas, self.index, self.fresh)
         x0 = new_canvas(canvas.shape) if self.hooks.callback is not None else canvas
@@ -162,16 +163,17 @@ class _Step:
         return canvas, x0
 
     def _gathered(self, canvas: Tensor) -> Tensor:
-        """The output for the whole canvas."""
-        gathered = None
+        """The output for the whole canvas: (B, P, H, W)."""
+        whole = None
         for rows, output in self._outputs(canvas):
             if self.strips.count == 1:
-                return output
-            if gathered is None:
-                gathered = new_canvas((*output.shape[:2], *canvas.shape[-2:]))
-            gathered[..., rows, :] = output
-        assert gathered is not None
-        return gathered
+                whole = output
+                continue
+            if whole is None:
+                whole = new_canvas((*output.shape[:2], *canvas.shape[-2:]))
+            whole[..., rows, :] = output
+        assert whole is not None
+        return whole
 
     def _outputs(self, canvas: Tensor) -> Iterator[tuple[slice, Tensor]]:
         outputs = self.strips.outputs(canvas, self.sampler, self.index)
@@ -182,15 +184,15 @@ class _Step:
             yield rows, output
 
 
-class _Held:
-    """The known pixels, with the canvas's own first noise there."""
+class _KnownPixels:
+    """Known pixels with the noise that the canvas has there at the start."""
 
     def __init__(self, known: Known, noise: Tensor) -> None:
         size, channels = known.mask.shape, noise.shape[1]
         fits = all(mine <= theirs for mine, theirs in zip(size, noise.shape[-2:], strict=True))
         if not fits or known.image.shape[-3:] != (channels, *size):
             raise ContractError(
-                f"known pixels must be an image (B, {channels}, H, W) and a mask (H, W), no larger "
+                f"known pixels must be an image (B, {channels}, h, w) and a mask (h, w), no larger "
                 f"than {tuple(noise.shape[-2:])}, got {tuple(known.image.shape)} and "
                 f"{tuple(size)}."
             )
@@ -200,6 +202,6 @@ class _Held:
         self._eps = noise[:, :, *self._places][..., None]
 
     def put_into(self, canvas: Tensor, sampler: Sampler, index: int | None) -> None:
-        """Put them where they belong, as noisy as before call `index`, or clean for None."""
+        """Write them into the canvas, as noisy as before step `index`, or clean for None."""
         value = self._x0 if index is None else sampler.noised(self._x0, self._eps, index)
         canvas[:, :, *self._places] = value[..., 0].to(canvas)

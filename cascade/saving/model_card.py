@@ -1,4 +1,4 @@
-"""The model card that goes with a saved pipeline."""
+"""Writes the model card of a saved pipeline."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class StageSummary:
     """What a card says about a stage.
 
     Attributes:
-        takes: the image that it takes, in words, or `noise`.
-        gives: its size in words.
-        network: its kind.
-        parameters: their number.
-        predicts: the quantity that the network predicts.
-        sampling: how it samples.
-        facts: further lines, such as the names of its classes.
+        takes: the image that it takes, such as `64 px`, or `noise`.
+        gives: size of its images, such as `256 px`.
+        network: kind of the network, such as `unet`.
+        parameters: number of parameters.
+        predicts: quantity that the network predicts, such as `v`.
+        sampling: its sampling settings.
+        facts: further lines by heading, such as the names of its classes.
     """
 
     takes: str
@@ -39,9 +39,9 @@ class Usage:
     """What a card says about using a pipeline.
 
     Attributes:
-        tags: of the Hugging Face Hub, by which the pipeline is found.
+        tags: tags for the search on the Hugging Face Hub.
         command: an example command.
-        python: lines of an example in Python.
+        python: the lines of an example in Python.
     """
 
     tags: tuple[str, ...]
@@ -58,20 +58,20 @@ def write_model_card(
     """Write `README.md`.
 
     Args:
-        folder: where to.
-        stages: by name.
-        usage: see `describe`.
-        text: of the card; default: one that describes the stages.
+        folder: the folder of the pipeline.
+        stages: the stages by name.
+        usage: examples; None if the task of the pipeline is not known.
+        text: the whole card; default: what `describe` writes.
     """
     (folder / "README.md").write_text(text or describe(stages, usage), encoding="utf-8")
 
 
 def describe(stages: Mapping[str, StageSummary], usage: Usage | None) -> str:
-    """A model card that says what can be read off the stages, and how to use them.
+    """Write a model card that describes the stages and shows how to use the pipeline.
 
     Args:
-        stages: by name.
-        usage: examples; None if nothing is known of what the pipeline is for.
+        stages: the stages by name.
+        usage: examples; None if the task of the pipeline is not known.
     """
     rows = [
         "| stage | takes | gives | network | parameters | prediction | sampling |",
@@ -86,7 +86,7 @@ def describe(stages: Mapping[str, StageSummary], usage: Usage | None) -> str:
 
 
 def _head(usage: Usage | None) -> list[str]:
-    """The front matter, which the Hub reads."""
+    """Write the front matter, which the Hub reads."""
     tags = [*TAGS, *(usage.tags if usage else ())]
     return ["---", "library_name: diffusers", "tags:", *(f"- {tag}" for tag in tags), "---"]
 
@@ -111,12 +111,12 @@ def _sampling_cell(sampling: SamplingSettings) -> str:
 def with_sampling(
     text: str, before: Mapping[str, SamplingSettings], after: Mapping[str, SamplingSettings]
 ) -> str:
-    """A card whose table of stages says how they sample now; other cards stay as they are.
+    """Update the sampling settings in a card's table of stages; cards without it do not change.
 
     Args:
-        text: of the card.
-        before: settings of each stage when it was written.
-        after: those of now.
+        text: the card.
+        before: by stage, the settings that the card shows.
+        after: by stage, the settings to show.
     """
     lines = text.split("\n")
     for place, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Colouring: grey pictures of any size given colours, and enlarged if upsamplers follow.
+"""Colouring: grey pictures of any size get colours; upsamplers behind it enlarge them.
 
 Shapes: B images, C channels, H and W pixels of the result, h and w of the grey image.
 """
@@ -28,10 +28,7 @@ LUMINANCE_ERROR = "luminance error, 8-bit"
 
 @final
 class ColouringTask(PairedTask):
-    """The first stage takes a grey image; users call `cascade colourise` or `pipeline.colourise`.
-
-    Upsamplers behind it enlarge the result.
-    """
+    """The first stage takes grey; users call `cascade colourise` or `pipeline.colourise`."""
 
     name = "colourise"
     description = "colours grey pictures"
@@ -89,12 +86,12 @@ def _read_by(stages: Sequence[Stage], inputs: Inputs) -> Mapping[str, Any]:
 
 
 def luminance_error(images: Tensor, grey: Tensor, kernel: ResizeKernel = "bicubic") -> Tensor:
-    """How far the luminance of results is from the grey images that they were made from.
+    """Measure how far the luminance of results is from that of their inputs.
 
     Args:
-        images: (B, 3, H, W) in [-1, 1], results, downscaled first if they are larger.
+        images: (B, 3, H, W) in [-1, 1], results; they are resized to the size of the inputs.
         grey: (B, 1, h, w) in [-1, 1], the inputs.
-        kernel: of the antialiased resizing.
+        kernel: kernel of the antialiased resizing.
 
     Returns:
         (B,) mean absolute error in levels of 255.

@@ -66,22 +66,22 @@ class EnlargingTask(PairedTask):
         if first.mends:  # results must not agree with degraded inputs
             return {}
         kernel = first.space.resize_kernel
-        return {CONSISTENCY: lambda result, inputs: float(_error(result, inputs, kernel))}
-
-
-def _error(result: Tensor, inputs: Inputs, kernel: ResizeKernel) -> Tensor:
-    return low_res_error(result, inputs.get(IMAGE), kernel)
+        return {
+            CONSISTENCY: lambda result, inputs: float(
+                low_res_error(result, inputs.get(IMAGE), kernel)
+            )
+        }
 
 
 def low_res_error(images: Tensor, low_res: Tensor, kernel: ResizeKernel = "bicubic") -> Tensor:
-    """LR-consistency: how far results, downscaled again, are from what they were enlarged from.
+    """Measure LR-consistency: how far results, downscaled again, are from their inputs.
 
-    Rounding the result to 8 bits alone makes it about 0.01.
+    The rounding of results to 8 bits alone gives about 0.01.
 
     Args:
         images: (B, C, H, W) in [-1, 1], results.
         low_res: (B, C, h, w) in [-1, 1], the inputs.
-        kernel: of the antialiased resizing.
+        kernel: kernel of the antialiased resizing.
 
     Returns:
         (B,) mean squared error in squared levels of 255.

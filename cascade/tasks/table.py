@@ -1,4 +1,4 @@
-"""The kinds of tasks in the order in which they are asked. One of your own is an entry here."""
+"""The tasks, in the order in which they are tried. A task of your own is an entry here."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from cascade.errors import ContractError, nearest
 from cascade.tasks.colouring import ColouringTask
 from cascade.tasks.enlarging import EnlargingTask
 from cascade.tasks.generating import GeneratingTask
-from cascade.tasks.task import Task
+from cascade.tasks.task import PairedTask, Task
 
 TASKS: tuple[Task, ...] = (GeneratingTask(), ColouringTask(), EnlargingTask())
 
 
 def find_task(contracts: Sequence[Contract]) -> Task | None:
-    """What a chain of stages is for; None if no kind of task suits it.
+    """Find what a chain of stages is for; None if no task suits it.
 
     Args:
-        contracts: of the stages, first stage first; see `StageChain.contracts`.
+        contracts: contracts of the stages, first stage first; see `StageChain.contracts`.
     """
     return next((task for task in TASKS if task.suits(contracts)), None)
 
 
 def task_of(contracts: Sequence[Contract]) -> Task:
-    """What a chain of stages is for.
+    """Find what a chain of stages is for.
 
     Args:
-        contracts: of the stages, first stage first; see `StageChain.contracts`.
+        contracts: contracts of the stages, first stage first; see `StageChain.contracts`.
 
     Raises:
-        ContractError: if no kind of task suits it.
+        ContractError: if no task suits the chain.
     """
     task = find_task(contracts)
     if task is None:
@@ -42,8 +42,25 @@ def task_of(contracts: Sequence[Contract]) -> Task:
     return task
 
 
+def paired_task_of(contracts: Sequence[Contract]) -> PairedTask:
+    """Find what a chain of stages is for, if its results have originals.
+
+    Args:
+        contracts: contracts of the stages, first stage first; see `StageChain.contracts`.
+
+    Raises:
+        ContractError: if no task suits the chain, or one without originals does.
+    """
+    task = task_of(contracts)
+    if not isinstance(task, PairedTask):
+        raise ContractError(
+            f"a pipeline that {task.description} has no originals to compare its results with."
+        )
+    return task
+
+
 def task_named(name: str) -> Task:
-    """The kind of task of a name, such as `upscale`.
+    """Find a task by its name, such as `upscale`.
 
     Raises:
         ContractError: for an unknown name.

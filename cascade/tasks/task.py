@@ -1,7 +1,7 @@
 """Task: what a pipeline is for, and so how it runs, is shown, and is measured.
 
-A new kind of task is one final subclass in a file of its own, and an entry in `TASKS` of
-`cascade.tasks.table`. Nothing else in the package asks what kind of pipeline it has.
+A new task is one final subclass in a file of its own, and an entry in `TASKS` of
+`cascade.tasks.table`. No other code asks what kind of pipeline it has.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -20,50 +20,63 @@ from cascade.saving.model_card import Usage
 from cascade.space import Space
 from cascade.stage import Stage
 
-PairFigure = Callable[[Tensor, Inputs], float]  # of a result (1, C, H, W) and its inputs
+PairFigure = Callable[[Tensor, Inputs], float]  # (result (1, C, H, W), its inputs)
 
 
 class Task(ABC):
     """What the pipelines of one kind are for.
 
-    Evaluation compares what they make with true pictures as a set, unless the task is a
-    `PairedTask`.
+    Evaluation compares their images with real pictures as sets, unless the task is a `PairedTask`.
+
+    Attributes:
+        name: the task in JSON.
+        description: the end of a sentence that begins with "a pipeline that".
+        hub_type: the task type of the Hugging Face Hub.
+        hub_title: the heading of its results on the Hub.
     """
 
-    name: ClassVar[str]  # in JSON
-    description: ClassVar[str]  # completes "a pipeline that …"
-    hub_type: ClassVar[str]  # task type of the Hugging Face Hub
-    hub_title: ClassVar[str]  # its title in a model card's results
+    name: ClassVar[str]
+    description: ClassVar[str]
+    hub_type: ClassVar[str]
+    hub_title: ClassVar[str]
 
     @abstractmethod
     def suits(self, contracts: Sequence[Contract]) -> bool:
-        """Whether a chain of stages with these contracts, first stage first, is of this kind."""
+        """Whether this is the task of a chain.
+
+        Args:
+            contracts: contracts of the stages, first stage first.
+        """
 
     @abstractmethod
     def command(self, folder: str) -> str:
-        """An example command that uses the pipeline of a folder."""
+        """Write an example command that uses the pipeline of a folder."""
 
     @abstractmethod
     def usage(self, folder: str) -> Usage:
-        """What a model card says about using the pipeline of a folder."""
+        """Write what a model card says about using the pipeline of a folder."""
 
 
 class PairedTask(Task):
-    """A task whose results have originals, so that evaluation compares them one by one."""
+    """A task whose results have originals, so evaluation compares them one by one.
 
-    baseline_name: ClassVar[str]  # in tables, of what costs nothing and must be beaten
+    Attributes:
+        baseline_name: name of the baseline in tables.
+    """
+
+    baseline_name: ClassVar[str]
 
     @abstractmethod
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
-        """Do what a user of the pipeline gets done.
+        """Make what a user of the pipeline gets.
 
         Args:
-            stages: of the chain, first stage first.
-            inputs: for one picture, as `Contract.inputs_of` makes them.
-            seed: of all noise.
+            stages: the chain, first stage first.
+            inputs: inputs for one picture, as `Contract.inputs_of` makes them.
+            seed: decides all noise.
 
         Returns:
-            (C, H, W) float32 in [-1, 1].
+            The result (C, H, W) float32 in [-1, 1].
 
         Raises:
             ContractError: if the inputs do not fit the stages.
@@ -71,20 +84,22 @@ class PairedTask(Task):
 
     @abstractmethod
     def baseline(self, inputs: Inputs, space: Space) -> Tensor:
-        """The result that costs nothing.
+        """Make the result without a model that a pipeline should beat.
 
         Args:
-            inputs: for one picture, as `Contract.inputs_of` makes them.
-            space: that the last stage gives.
+            inputs: inputs for one picture, as `Contract.inputs_of` makes them.
+            space: space of the last stage.
 
         Returns:
-            (C, H, W) in [-1, 1].
+            The result (C, H, W) in [-1, 1].
         """
 
     @abstractmethod
     def figures(self, contracts: Sequence[Contract]) -> dict[str, PairFigure]:
-        """How well a result agrees with what was given: figures by name, lower is better.
+        """List the task's own figures by name: how far a result is from its inputs.
+
+        Lower is better.
 
         Args:
-            contracts: of the chain, first stage first.
+            contracts: contracts of the stages, first stage first.
         """

@@ -38,7 +38,7 @@ def test_table_json_and_report_are_written(command, trained, pictures, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--data", "nothing"], "the folder does not exist"),
         (["-n", 3], "at least 6 held-out pictures"),
@@ -49,9 +49,9 @@ def test_table_json_and_report_are_written(command, trained, pictures, tmp_path)
         (["--data", ""], "the path of the images is empty"),
     ],
 )
-def test_a_mistake_is_one_line(command, trained, pictures, arguments, said):
+def test_a_mistake_is_one_line(command, trained, pictures, arguments, message):
     data = [] if "--data" in arguments else ["--data", pictures]
     done = command("evaluate", trained.pipeline, *data, *arguments)
     assert done.code == 1
-    assert said in done.err
+    assert message in done.err
     assert len(done.err.splitlines()) == 1

@@ -107,7 +107,7 @@ def test_any_setting_and_option_of_a_sampler_can_be_set(command, trained, tmp_pa
     assert "guidance_interval" not in upsampler
 
 
-def test_options_of_their_own_go_before_set_and_later_values_before_earlier(
+def test_set_goes_before_the_other_options_and_later_values_before_earlier(
     command, trained, tmp_path
 ):
     settings = ["--set", "upsampler.steps=7", "--set", "guidance=3", "--set", "guidance=2"]
@@ -115,7 +115,7 @@ def test_options_of_their_own_go_before_set_and_later_values_before_earlier(
     done = command(*line, "--set", "upsampler.guidance=1")
     assert done.code == 0, done.err
     base, upsampler = stages_of(tmp_path)
-    assert (base["steps"], upsampler["steps"]) == (1, 1)
+    assert (base["steps"], upsampler["steps"]) == (1, 7)
     assert (base["guidance"], upsampler["guidance"]) == (2, 1)
 
 

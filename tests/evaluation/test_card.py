@@ -64,8 +64,8 @@ def test_results_of_others_on_other_data_stay(tmp_path):
     elsewhere = replace(evaluation(50.0), data="/data/other/heldout.tar")
     write_results(elsewhere, tmp_path)
     write_results(evaluation(13.0), tmp_path)
-    found = ModelCard.load(tmp_path / "README.md").data.eval_results
-    values = [(e.dataset_name, e.metric_value) for e in found if e.metric_type[:3] == "kid"]
+    results = ModelCard.load(tmp_path / "README.md").data.eval_results
+    values = [(e.dataset_name, e.metric_value) for e in results if e.metric_type[:3] == "kid"]
     assert values == [("other/heldout.tar", 50.0), ("mine/heldout.tar", 13.0)]
 
 

@@ -22,8 +22,8 @@ def on_a_line(*places: float) -> torch.Tensor:
     return torch.tensor(places, dtype=torch.float64)[:, None]
 
 
-def means(found: tuple[torch.Tensor, ...]) -> tuple[float, ...]:
-    return tuple(float(each.mean()) for each in found)
+def means(parts: tuple[torch.Tensor, ...]) -> tuple[float, ...]:
+    return tuple(float(each.mean()) for each in parts)
 
 
 def gaussian(count: int, mean: float, seed: int, features: int = 6) -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_density_and_coverage_on_a_line_are_counted_by_hand():
 def test_density_of_more_real_images_is_about_one_and_coverage_as_the_paper_says():
     # Naeem et al., section 3: expectations are 1, and 1 - (M-1)...(M-k) / ((M+N-1)...(M+N-k)).
     count, k = 400, 5
-    found = torch.tensor(
+    parts = torch.tensor(
         [
             means(
                 density_coverage(
@@ -64,8 +64,8 @@ def test_density_of_more_real_images_is_about_one_and_coverage_as_the_paper_says
         ]
     ).mean(dim=0)
     expected = 1 - math.prod((count - i) / (2 * count - i) for i in range(1, k + 1))
-    assert found[0] == pytest.approx(1.0, abs=0.05)
-    assert found[1] == pytest.approx(expected, abs=0.02)
+    assert parts[0] == pytest.approx(1.0, abs=0.05)
+    assert parts[1] == pytest.approx(expected, abs=0.02)
 
 
 def test_a_set_covers_itself_and_nothing_that_is_far():

@@ -15,6 +15,8 @@ from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.data.sources import open_source
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError, WeightsError
 from cascade.evaluation.card import write_results
@@ -50,40 +52,42 @@ def measure(extractor, tmp_path):
 def test_the_whole_pipeline_is_what_it_makes_beside_the_held_out_pictures(
     cascade, held_out, measure, extractor
 ):
-    found = measure(cascade, held_out, num_images=20, seed=7)
+    evaluation = measure(cascade, held_out, num_images=20, seed=7)
     pictures = RealPictures(held_out, name="", vocabulary=cascade.labels)
     truth = pictures.read(range(16), cascade.stages["upsampler"].space)
     labels = [pictures.labels(i % 16) for i in range(20)]
-    made = cascade(20, seed=7, labels=labels, output_type="pt").images
-    sets = [extractor.features(quantise(each)).double() for each in (made, truth)]
-    score = found.whole.score("FD")
+    images = cascade(20, seed=7, labels=labels, output_type="pt").images
+    sets = [extractor.features(quantise(each)).double() for each in (images, truth)]
+    score = evaluation.whole.score("FD")
     assert score.value == pytest.approx(frechet_distance(*sets), rel=1e-3)
     assert (score.n, score.n_reference) == (20, 16)
     assert score.low < score.value < score.high
     assert score.basis() == "n = 20, against 16 held-out pictures, Pooled, area to 4 px"
-    assert found.whole.seconds_per_image > 0
+    assert evaluation.whole.seconds_per_image > 0
 
 
-def test_a_stage_alone_is_given_held_out_pictures_made_small_by_its_contract(
+def test_a_stage_alone_gets_held_out_pictures_downscaled_as_its_contract_says(
     cascade, held_out, measure, extractor
 ):
-    found = measure(cascade, held_out, num_images=16)
-    assert [each.subject for each in found.measured] == [
+    evaluation = measure(cascade, held_out, num_images=16)
+    assert [each.subject for each in evaluation.measured] == [
         "base",
         "upsampler, alone",
         "real, half against half",
         "whole pipeline",
     ]
-    assert [each.size_px for each in found.measured] == [16, 32, 32, 32]
+    assert [each.size_px for each in evaluation.measured] == [16, 32, 32, 32]
     pictures = RealPictures(held_out, name="", vocabulary=cascade.labels)
     contract = cascade.stages["upsampler"].contract
     truth = pictures.read(range(16), contract.space)
-    given = pictures.inputs(range(16), [contract], damaged=False).get("image")
-    torch.testing.assert_close(given, quantise(resize(truth, (16, 16), "bicubic")))
+    inputs = pictures.inputs(range(16), [contract], damaged=False).get("image")
+    torch.testing.assert_close(inputs, quantise(resize(truth, (16, 16), "bicubic")))
     labels = [pictures.labels(i) for i in range(16)]
-    made = cascade(image=given, seed=0, labels=labels, output_type="pt").images
-    expected = frechet_distance(*(extractor.features(quantise(x)).double() for x in (made, truth)))
-    assert found.measured[1].score("FD").value == pytest.approx(expected, rel=1e-3)
+    images = cascade(image=inputs, seed=0, labels=labels, output_type="pt").images
+    expected = frechet_distance(
+        *(extractor.features(quantise(x)).double() for x in (images, truth))
+    )
+    assert evaluation.measured[1].score("FD").value == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_stage_between_is_measured_alone_and_in_the_chain(
@@ -96,8 +100,8 @@ def test_a_stage_between_is_measured_alone_and_in_the_chain(
         "upsampler": upsampler,
     }
     stages = {name: relabelled(stage, FIELDS) for name, stage in stages.items()}
-    found = measure(CascadePipeline.from_stages(stages), held_out, num_images=6)
-    assert [(each.subject, each.size_px) for each in found.measured] == [
+    evaluation = measure(CascadePipeline.from_stages(stages), held_out, num_images=6)
+    assert [(each.subject, each.size_px) for each in evaluation.measured] == [
         ("base", 8),
         ("middle, alone", 16),
         ("up to middle", 16),
@@ -105,7 +109,7 @@ def test_a_stage_between_is_measured_alone_and_in_the_chain(
         ("real, half against half", 32),
         ("whole pipeline", 32),
     ]
-    seconds = [each.seconds_per_image for each in found.measured]
+    seconds = [each.seconds_per_image for each in evaluation.measured]
     assert seconds[0] < seconds[2] < seconds[5]
 
 
@@ -120,16 +124,16 @@ def _resized(stage, size_px, *, low_res_px=None):
 
 
 def test_a_copy_is_found(cascade, held_out, measure, tmp_path):
-    made = cascade(6, seed=0, labels=_labels(cascade, held_out, 6)).images
-    for number, image in enumerate(made):
+    images = cascade(6, seed=0, labels=_labels(cascade, held_out, 6)).images
+    for number, image in enumerate(images):
         (tmp_path / "train").mkdir(exist_ok=True)
         image.save(tmp_path / "train" / f"{number}.png")
-    found = measure(cascade, held_out, train=tmp_path / "train", num_images=6, seed=0)
-    assert found.whole.score("distance to nearest training picture").value == pytest.approx(
+    evaluation = measure(cascade, held_out, train=tmp_path / "train", num_images=6, seed=0)
+    assert evaluation.whole.score("distance to nearest training picture").value == pytest.approx(
         0, abs=1e-5
     )
-    assert found.whole.score("the same, share of held-out pictures'").value < 1e-4
-    assert "Nearest training pictures" in [sheet.heading for sheet in found.sheets]
+    assert evaluation.whole.score("the same, share of held-out pictures'").value < 1e-4
+    assert "Nearest training pictures" in [sheet.heading for sheet in evaluation.sheets]
 
 
 def _labels(pipeline, folder, count):
@@ -138,8 +142,10 @@ def _labels(pipeline, folder, count):
 
 
 def test_held_out_pictures_that_were_trained_on_are_counted(cascade, held_out, measure):
-    found = measure(cascade, held_out, train=held_out, num_images=6)
-    assert any("16 of 16 held-out pictures are training pictures too" in n for n in found.notes)
+    evaluation = measure(cascade, held_out, train=held_out, num_images=6)
+    assert any(
+        "16 of 16 held-out pictures are training pictures too" in n for n in evaluation.notes
+    )
     assert not any("too;" in note for note in measure(cascade, held_out, num_images=6).notes)
 
 
@@ -185,26 +191,26 @@ def test_enlarging_is_measured_as_a_user_gets_it(
     upsampler, held_out, measure, lite_of_random_weights
 ):
     pipeline = CascadePipeline.from_stages({"upsampler": upsampler})
-    found = measure(pipeline, held_out, num_images=3, seed=5)
-    assert found.task == "upscale"
-    assert [each.subject for each in found.measured] == ["bicubic", "whole pipeline"]
+    evaluation = measure(pipeline, held_out, num_images=3, seed=5)
+    assert evaluation.task == "upscale"
+    assert [each.subject for each in evaluation.measured] == ["bicubic", "whole pipeline"]
     truth = RealPictures(held_out, name="").read(range(3), upsampler.space)
-    given = quantise(resize(truth, (16, 16), "bicubic"))
-    made = [upscale_image([upsampler], g, Upscaling(seed=5 + i)) for i, g in enumerate(given)]
-    expected = float(psnr(torch.stack(made), truth).mean())
-    score = found.whole.score("PSNR, dB")
+    inputs = quantise(resize(truth, (16, 16), "bicubic"))
+    images = [upscale_image([upsampler], g, Upscaling(seed=5 + i)) for i, g in enumerate(inputs)]
+    expected = float(psnr(torch.stack(images), truth).mean())
+    score = evaluation.whole.score("PSNR, dB")
     assert score.value == pytest.approx(expected, rel=1e-4)
     assert score.basis() == "n = 3, against 3 originals"
     assert score.low < score.value < score.high
-    simple = found.measured[0].score("PSNR, dB").value
-    assert simple == pytest.approx(float(psnr(resize(given, (32, 32), "bicubic"), truth).mean()))
-    error = low_res_error(torch.stack(made), given).mean()
-    assert found.whole.score("LR-consistency").value == pytest.approx(float(error), rel=1e-4)
-    assert found.whole.score("PD-EffLite0 between two seeds").value > 0
-    assert found.measured[0].score("PD-EffLite0 between two seeds") is None
+    simple = evaluation.measured[0].score("PSNR, dB").value
+    assert simple == pytest.approx(float(psnr(resize(inputs, (32, 32), "bicubic"), truth).mean()))
+    error = low_res_error(torch.stack(images), inputs).mean()
+    assert evaluation.whole.score("LR-consistency").value == pytest.approx(float(error), rel=1e-4)
+    assert evaluation.whole.score("PD-EffLite0 between two seeds").value > 0
+    assert evaluation.measured[0].score("PD-EffLite0 between two seeds") is None
 
 
-def test_a_stage_that_mends_is_given_damaged_pictures(
+def test_a_stage_that_restores_gets_degraded_pictures(
     upsampler, held_out, measure, lite_of_random_weights
 ):
     damage = Degradation(probability=1, noise=(20.0, 30.0))
@@ -213,16 +219,18 @@ def test_a_stage_that_mends_is_given_damaged_pictures(
     mending = DiffusionStage(
         upsampler.network, upsampler.process, contract, sampling=upsampler.sampling
     )
-    found = measure(CascadePipeline.from_stages({"upsampler": mending}), held_out, num_images=3)
-    simple = found.measured[0]
-    assert simple.given == "held-out pictures, 16 px, damaged"
+    evaluation = measure(
+        CascadePipeline.from_stages({"upsampler": mending}), held_out, num_images=3
+    )
+    simple = evaluation.measured[0]
+    assert simple.given == "held-out pictures, 16 px, degraded"
     truth = RealPictures(held_out, name="").read(range(3), upsampler.space)
     small = quantise(resize(truth, (16, 16), "bicubic"))
-    given = quantise(damage.apply(truth, small, "bicubic", range(3)))
-    expected, clean = (psnr(resize(each, (32, 32), "bicubic"), truth) for each in (given, small))
+    inputs = quantise(damage.apply(truth, small, "bicubic", range(3)))
+    expected, clean = (psnr(resize(each, (32, 32), "bicubic"), truth) for each in (inputs, small))
     assert simple.score("PSNR, dB").value == pytest.approx(float(expected.mean()))
     assert float(expected.mean()) < float(clean.mean()) - 1
-    assert found.whole.score("LR-consistency") is None  # with what is damaged
+    assert evaluation.whole.score("LR-consistency") is None  # degraded inputs
 
 
 def test_upsamplers_are_measured_alone_at_their_own_sizes(
@@ -230,14 +238,14 @@ def test_upsamplers_are_measured_alone_at_their_own_sizes(
 ):
     first = _resized(upsampler, 16, low_res_px=8)
     pipeline = CascadePipeline.from_stages({"first": first, "second": upsampler})
-    found = measure(pipeline, held_out, num_images=2)
-    assert [(each.subject, each.size_px, each.given) for each in found.measured] == [
+    evaluation = measure(pipeline, held_out, num_images=2)
+    assert [(each.subject, each.size_px, each.given) for each in evaluation.measured] == [
         ("bicubic", 32, "held-out pictures, 8 px"),
         ("first, alone", 16, "held-out pictures, 8 px"),
         ("second, alone", 32, "held-out pictures, 16 px"),
         ("whole pipeline", 32, "held-out pictures, 8 px"),
     ]
-    (sheet,) = found.sheets
+    (sheet,) = evaluation.sheets
     assert sheet.caption == "given, bicubic, first, alone, second, alone, whole pipeline, original"
     assert sheet.image.size == (6 * 34 - 2, 2 * 34 - 2)
 
@@ -246,9 +254,9 @@ def test_colouring_keeps_the_luminance_and_is_measured(
     colouriser, held_out, measure, lite_of_random_weights
 ):
     pipeline = CascadePipeline.from_stages({"colouriser": colouriser})
-    found = measure(pipeline, held_out, num_images=2)
-    assert found.task == "colourise"
-    grey, whole = found.measured
+    evaluation = measure(pipeline, held_out, num_images=2)
+    assert evaluation.task == "colourise"
+    grey, whole = evaluation.measured
     assert grey.score("colourfulness").value == pytest.approx(0, abs=1e-4)
     assert whole.score("luminance error, 8-bit").value < 0.6
     assert whole.score("colourfulness").value > 1
@@ -256,21 +264,21 @@ def test_colouring_keeps_the_luminance_and_is_measured(
 
 def test_one_picture_has_no_distances_of_sets(upsampler, held_out, measure, lite_of_random_weights):
     pipeline = CascadePipeline.from_stages({"upsampler": upsampler})
-    found = measure(pipeline, held_out, num_images=1)
-    assert found.whole.score("FD") is None
-    assert found.whole.score("PSNR").low is None
-    assert any("need at least 2 pictures" in note for note in found.notes)
+    evaluation = measure(pipeline, held_out, num_images=1)
+    assert evaluation.whole.score("FD") is None
+    assert evaluation.whole.score("PSNR").low is None
+    assert any("need at least 2 pictures" in note for note in evaluation.notes)
 
 
 # ---- what is written ----------------------------------------------------------------------------
 
 
 def test_json_is_read_back_as_it_was(cascade, held_out, measure, tmp_path):
-    found = measure(cascade, held_out, num_images=6, name="mine")
-    found.save(tmp_path / "scores.json")
+    evaluation = measure(cascade, held_out, num_images=6, name="mine")
+    evaluation.save(tmp_path / "scores.json")
     values = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     again = Evaluation.from_dict(values)
-    assert again == found
+    assert again == evaluation
     assert again.pipeline == "mine"
 
 
@@ -286,11 +294,11 @@ def test_keys_of_urls_are_not_in_what_is_written(
     with tarfile.open(copy_of_shard / f"{name}.tar", "w") as tar:
         tar.add(held_out, arcname="held-out")
     pipeline = CascadePipeline.from_stages({"base": relabelled(base_stage, FIELDS)})
-    found = measure(pipeline, url, num_images=6)
-    assert found.data == "https://host/held-out.tar"
-    write_results(found, tmp_path)
+    evaluation = measure(pipeline, url, num_images=6)
+    assert evaluation.data == "https://host/held-out.tar"
+    write_results(evaluation, tmp_path)
     card = (tmp_path / "README.md").read_text()
-    for text in (json.dumps(found.to_dict()), render(found), card):
+    for text in (json.dumps(evaluation.to_dict()), render(evaluation), card):
         assert "held-out.tar" in text
         assert "hunter2" not in text
 
@@ -298,9 +306,9 @@ def test_keys_of_urls_are_not_in_what_is_written(
 def test_table_and_report_hold_every_figure_and_the_report_loads_nothing(
     cascade, held_out, measure
 ):
-    found = measure(cascade, held_out, train=held_out, num_images=6, name="<mine>")
-    text, html = "\n".join(found.lines()), render(found)
-    for measured in found.measured:
+    evaluation = measure(cascade, held_out, train=held_out, num_images=6, name="<mine>")
+    text, html = "\n".join(evaluation.lines()), render(evaluation)
+    for measured in evaluation.measured:
         for score in measured.scores:
             assert score.text() in text
             assert score.text() in html
@@ -318,9 +326,9 @@ def test_held_out_pictures_that_are_all_the_same_have_figures_too(cascade, held_
     first, *others = sorted(held_out.rglob("*.png"))
     for file in others:
         file.write_bytes(first.read_bytes())
-    found = measure(cascade, held_out, num_images=6)
-    assert found.whole.score("FD").value > 0
-    assert found.whole.score("diversity") is None
+    evaluation = measure(cascade, held_out, num_images=6)
+    assert evaluation.whole.score("FD").value > 0
+    assert evaluation.whole.score("diversity") is None
 
 
 def test_results_that_equal_their_originals_do_not_make_the_mean_infinite(
@@ -328,9 +336,9 @@ def test_results_that_equal_their_originals_do_not_make_the_mean_infinite(
 ):
     for number in range(3):
         Image.new("RGB", (40, 40), (80 * number,) * 3).save(tmp_path / f"{number}.png")
-    found = measure(CascadePipeline.from_stages({"up": upsampler}), tmp_path)
-    assert found.measured[0].score("PSNR, dB").value == 100
-    json.dumps(found.to_dict(), allow_nan=False)
+    evaluation = measure(CascadePipeline.from_stages({"up": upsampler}), tmp_path)
+    assert evaluation.measured[0].score("PSNR, dB").value == 100
+    json.dumps(evaluation.to_dict(), allow_nan=False)
 
 
 def test_a_stage_whose_weights_are_spoilt_is_one_line(
@@ -381,9 +389,9 @@ def test_pictures_of_classes_that_the_pipeline_does_not_know_are_left_out(
     Image.new("RGB", (40, 40), "green").save(held_out / "green.png")
     (held_out / "bird").mkdir()
     Image.new("RGB", (40, 40), "red").save(held_out / "bird" / "0.png")
-    found = measure(cascade, held_out, num_images=6)
-    assert found.whole.score("FD").n_reference == 17
-    assert any("1 held-out pictures are of classes" in note for note in found.notes)
+    evaluation = measure(cascade, held_out, num_images=6)
+    assert evaluation.whole.score("FD").n_reference == 17
+    assert any("1 held-out pictures are of classes" in note for note in evaluation.notes)
 
 
 def test_pictures_of_other_classes_alone_are_one_line(cascade, held_out, measure):
@@ -415,6 +423,23 @@ def test_options_for_another_kind_of_pipeline_are_refused(
         measure(cascade, held_out, lpips=True)
     with pytest.raises(ContractError, match="leave train out"):
         measure(CascadePipeline.from_stages({"up": upsampler}), held_out, train=held_out)
+
+
+def test_images_that_are_not_rgb_are_refused(held_out, measure):
+    stage = DiffusionStage.build(
+        Contract(Space(size_px=16, channels=5)),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8, 16), "blocks": 1},
+    )
+    with pytest.raises(ContractError, match="stage 'bands' gives pixels with 5 channels"):
+        measure(CascadePipeline.from_stages({"bands": stage}), held_out)
+
+
+def test_stages_may_be_rectangular(base_stage, relabelled, held_out, measure):
+    wide = _resized(relabelled(base_stage, FIELDS), (16, 32))
+    evaluation = measure(CascadePipeline.from_stages({"wide": wide}), held_out, num_images=6)
+    assert evaluation.whole.size_px == 32
+    assert evaluation.sheets[0].image.size == (6 * 34 - 2, 16)
 
 
 def test_a_source_and_a_folder_give_the_same(base_stage, relabelled, held_out, measure):

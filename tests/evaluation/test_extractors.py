@@ -61,15 +61,15 @@ def tiny_clip(folder):
 
 def test_clip_is_that_of_transformers_with_its_own_preprocessing(tmp_path, images):
     network = tiny_clip(tmp_path)
-    found = find_extractor("clip", tmp_path)
+    extractor = find_extractor("clip", tmp_path)
     mean, std = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
     pixels = (resize(images, (32, 32), "bicubic") + 1) / 2
     pixels = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    torch.testing.assert_close(found.features(images), network(pixels).image_embeds)
-    assert found.classify(images) is None
-    assert found.dim == 12
-    assert found.name == "CLIP-16/8"  # width and side of a patch
-    assert found.resizing == "antialiased bicubic to 32 px"
+    torch.testing.assert_close(extractor.features(images), network(pixels).image_embeds)
+    assert extractor.classify(images) is None
+    assert extractor.dim == 12
+    assert extractor.name == "CLIP-16/8"  # width and side of a patch
+    assert extractor.resizing == "antialiased bicubic to 32 px"
 
 
 def test_dinov2_is_that_of_transformers_at_224_px_or_less(tmp_path, images):
@@ -82,9 +82,9 @@ def test_dinov2_is_that_of_transformers_at_224_px_or_less(tmp_path, images):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     pixels = (resize(images, (28, 28), "bicubic") + 1) / 2
     pixels = (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-    found = find_extractor("dinov2", tmp_path)
-    torch.testing.assert_close(found.features(images), network(pixels).pooler_output)
-    assert found.dim == 16
+    extractor = find_extractor("dinov2", tmp_path)
+    torch.testing.assert_close(extractor.features(images), network(pixels).pooler_output)
+    assert extractor.dim == 16
 
 
 def test_a_folder_without_weights_or_with_damaged_ones_is_one_line(tmp_path):
@@ -127,12 +127,12 @@ def inception_file(tmp_path_factory):
 
 def test_inception_is_that_of_torch_fidelity(inception_file, images):
     file, network = inception_file
-    found = find_extractor("inception", file)
+    extractor = find_extractor("inception", file)
     pixels = ((images + 1) * 127.5).round().to(torch.uint8)
     features, logits = network(pixels)
-    torch.testing.assert_close(found.features(images), features)
-    assert found.dim == features.shape[1]
-    torch.testing.assert_close(found.classify(images), logits.softmax(dim=1))
+    torch.testing.assert_close(extractor.features(images), features)
+    assert extractor.dim == features.shape[1]
+    torch.testing.assert_close(extractor.classify(images), logits.softmax(dim=1))
 
 
 class _Runs:
@@ -145,7 +145,7 @@ class _Runs:
 def test_no_file_of_weights_is_unpickled(tmp_path, capsys):
     pytest.importorskip("torch_fidelity")
     torch.save({"weights": _Runs()}, tmp_path / "weights.pth")
-    with pytest.raises(WeightsError, match="the weights of Inception cannot be had"):
+    with pytest.raises(WeightsError, match="the weights of Inception cannot be loaded"):
         find_extractor("inception", tmp_path / "weights.pth")
     assert "unpickled" not in capsys.readouterr().out
 

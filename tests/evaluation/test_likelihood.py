@@ -22,7 +22,7 @@ ENTROPY_BITS = math.log2(STD * math.sqrt(2 * math.pi * math.e) * 127.5)  # of it
 
 
 class ExactGaussian(nn.Module):
-    """Answers E[x0 | x_t], and if wanted the exact variance of the step, of independent pixels."""
+    """Answers E[x0 | x_t] of independent pixels, and with `learned` the exact variance of steps."""
 
     def __init__(self, schedule: NoiseSchedule, *, learned: bool, std: float = STD) -> None:
         super().__init__()

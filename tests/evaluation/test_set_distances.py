@@ -33,9 +33,9 @@ def test_kid_over_all_pairs_equals_torchmetrics_with_one_subset_of_all():
     metric.update(truth, real=True)
     metric.update(samples, real=False)
     expected = 1000 * float(metric.compute()[0])
-    found = kernel_estimate(samples, truth)
-    assert found.value == pytest.approx(expected, rel=1e-5)
-    assert found.low < found.value < found.high
+    estimate = kernel_estimate(samples, truth)
+    assert estimate.value == pytest.approx(expected, rel=1e-5)
+    assert estimate.low < estimate.value < estimate.high
 
 
 def test_kid_of_two_points_is_the_closed_form_and_certain():
@@ -47,13 +47,13 @@ def test_kid_of_two_points_is_the_closed_form_and_certain():
 def test_the_interval_of_kid_holds_the_truth_about_as_often_as_it_says():
     # KID of equal distributions is 0; where they differ it is what many more images give.
     true = kernel_estimate(gaussian(1500, 0, 0), gaussian(1500, 1, 1), drawings=2).value
-    held = []
+    hits = []
     for seed in range(60):
-        found = kernel_estimate(
+        estimate = kernel_estimate(
             gaussian(40, 0, 2 * seed + 10), gaussian(40, 1, 2 * seed + 11), drawings=200
         )
-        held.append(found.low <= true <= found.high)
-    assert 0.85 <= sum(held) / len(held) <= 1.0
+        hits.append(estimate.low <= true <= estimate.high)
+    assert 0.85 <= sum(hits) / len(hits) <= 1.0
 
 
 def test_the_spread_of_the_frechet_distance_is_that_of_other_images():
@@ -62,9 +62,9 @@ def test_the_spread_of_the_frechet_distance_is_that_of_other_images():
         for s in range(60)
     ]
     spread = torch.tensor(others).std().item()
-    found = frechet_estimate(gaussian(60, 0, 0), gaussian(60, 1, 1), drawings=100)
-    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(spread, rel=0.5)
-    assert found.value == frechet_distance(gaussian(60, 0, 0), gaussian(60, 1, 1))
+    estimate = frechet_estimate(gaussian(60, 0, 0), gaussian(60, 1, 1), drawings=100)
+    assert (estimate.high - estimate.low) / (2 * 1.96) == pytest.approx(spread, rel=0.5)
+    assert estimate.value == frechet_distance(gaussian(60, 0, 0), gaussian(60, 1, 1))
 
 
 def test_pairs_may_be_summed_some_at_a_time(monkeypatch):
@@ -76,8 +76,8 @@ def test_pairs_may_be_summed_some_at_a_time(monkeypatch):
 
 def test_a_frechet_distance_is_never_below_zero():
     few = gaussian(3, 0, 0)
-    found = frechet_estimate(few, 1.1 * few + 0.1)
-    assert 0 == found.low < found.value < found.high
+    estimate = frechet_estimate(few, 1.1 * few + 0.1)
+    assert 0 == estimate.low < estimate.value < estimate.high
 
 
 def test_the_same_seed_gives_the_same_interval():

@@ -1,103 +1,147 @@
+"""A module of one's own as a network: how it is called, and that it can be loaded again."""
+
+from __future__ import annotations
+
+import json
+
 import pytest
 import torch
-from cascade.conditioning.conditions import Conditions
+from torch import Tensor, nn
 
-from cascade.errors import ContractError, RecipeError
-from cascade.networks.embedding import ConditionEmbedding
-from cascade.networks.stage_network import NETWORKS, StageTransformer, StageUNet
-
-OPTIONS = {
-    "unet": {"patch_size": 2, "channels": (8, 16), "blocks": 1, "attention": (False, True)},
-    "transformer": {
-        "patch_size": 4,
-        "width": 32,
-        "depth": 1,
-        "fine_width": 16,
-        "fine_depth": 1,
-        "head_channels": 4,
-    },
-}
+from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.conditioning.signals import ChannelSignal, Signals
+from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import ContractError, WeightsError
+from cascade.networks import stage_network
+from cascade.networks.backbones import NetworkShape, build_network
+from cascade.networks.stage_network import PlainNetwork, as_network
+from cascade.sampling.settings import SamplingSettings
+from cascade.space import Space
 
 
-@pytest.fixture(params=OPTIONS)
-def network(request):
-    """Untrained network of an upsampler to 32 px with two label fields."""
-    torch.manual_seed(0)
-    embedding = ConditionEmbedding(label_sizes=[3, 2], level=True, dim=16)
-    return NETWORKS[request.param].build(
-        embedding, in_channels=6, out_channels=3, size_px=32, **OPTIONS[request.param]
-    )
+class Mixer(nn.Module):
+    """A 1x1 convolution over the noisy image and the low-resolution one."""
+
+    size_multiple_px = 4
+
+    def __init__(self, *, gain: float, channels: int = 3) -> None:
+        super().__init__()
+        self.config = {"gain": gain, "channels": channels}
+        self.mix = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
+        image = signals.channels["low_resolution"].image
+        return self.config["gain"] * self.mix(torch.cat([x_t, image], dim=1))
+
+
+def make_stage(network: nn.Module) -> DiffusionStage:
+    contract = Contract(Space(size_px=8), (LowResolution(size_px=4),))
+    sampling = SamplingSettings(steps=3)
+    process = NoiseProcess(NoiseSchedule(train_steps=10))
+    return DiffusionStage(network, process, contract, sampling=sampling)
 
 
 @pytest.fixture
-def inputs():
-    """x_t of 16x24 px, times and conditions of a batch of two."""
-    x_t, image = torch.randn(2, 2, 3, 16, 24, generator=torch.Generator().manual_seed(1))
-    conditions = Conditions(torch.tensor([[0, 1], [2, -1]]), image, torch.tensor([0.1, 0.8]))
-    return x_t, torch.tensor([3, 90]), conditions
+def modules(monkeypatch):
+    """The table of modules that can be loaded again, empty."""
+    table: dict[str, type[nn.Module]] = {}
+    monkeypatch.setattr(stage_network, "MODULES", table)
+    return table
 
 
-def test_output_has_the_shape_of_a_non_square_image_and_starts_at_zero(network, inputs):
-    output = network(*inputs)
-    assert output.shape == (2, 3, 16, 24)
-    assert not output.any()
+def test_any_module_is_wrapped_and_a_stage_network_is_not():
+    module = Mixer(gain=1.0)
+    wrapped = as_network(module)
+    assert isinstance(wrapped, PlainNetwork)
+    assert wrapped.module is module
+    assert as_network(wrapped) is wrapped
+    shape = NetworkShape(image_channels=3, out_channels=3, size=(8, 8), slots={})
+    unet = build_network("unet", shape, {"channels": (8,), "blocks": 1})
+    assert as_network(unet) is unet
 
 
-def test_gradient_reaches_every_parameter(network, inputs, fill_zeros):
-    fill_zeros(network)
-    x_t, t, conditions = inputs
-    dropped = conditions.dropped(labels=True)
-    (network(x_t, t, conditions) + network(x_t, t, dropped)).square().sum().backward()
-    without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
+def test_a_module_sees_images_at_the_size_of_the_noisy_one():
+    module = Mixer(gain=1.0)
+    signals = Signals(channels={"low_resolution": ChannelSignal(torch.rand(2, 3, 4, 4), 2)})
+    x_t = torch.rand(2, 3, 8, 8)
+    expected = module(x_t, torch.zeros(2), signals.enlarged())
+    assert PlainNetwork(module)(x_t, torch.zeros(2), signals).equal(expected)
 
 
-def test_labels_and_augmentation_level_both_matter(network, inputs, fill_zeros):  # trap 15
-    fill_zeros(network)
-    x_t, t, conditions = inputs
-    output = network(x_t, t, conditions)
-    for labels, image, level in (
-        (conditions.labels.flip(1).clamp(max=1), conditions.image, conditions.level),
-        (conditions.labels, -conditions.image, conditions.level),
-        (conditions.labels, conditions.image, conditions.level.flip(0)),
-    ):
-        changed = network(x_t, t, Conditions(labels, image, level))
-        assert ((output - changed).flatten(1).abs().amax(dim=1) > 1e-4).all()
+def test_sizes_that_the_module_does_not_take_are_refused():
+    x_t = torch.zeros(1, 3, 8, 6)
+    with pytest.raises(ContractError, match="multiples of 4 px for this network, got 6x8"):
+        PlainNetwork(Mixer(gain=1.0))(x_t, torch.zeros(1), Signals())
+    module = nn.Identity()
+    assert as_network(module).size_multiple_px == 1
 
 
-@pytest.mark.parametrize(("height", "width"), [(16, 26), (18, 16), (1, 16)])
-def test_sizes_that_do_not_fit_are_refused(network, inputs, height, width):  # trap 37
-    _, t, conditions = inputs
-    with pytest.raises(ContractError, match=f"multiples of 4 px .* got {width}x{height}"):
-        network(torch.zeros(2, 3, height, width), t, conditions)
+def test_attention_is_found_inside_a_module():
+    assert not as_network(Mixer(gain=1.0)).has_attention
+    assert as_network(nn.Sequential(nn.MultiheadAttention(4, 1))).has_attention
 
 
-def test_patches_are_folded_and_unfolded_in_place():
-    """A pixel's patch is the same for input and output: a shuffle undoes the unshuffle."""
+def test_a_module_in_the_table_is_saved_and_loaded(modules, tmp_path):
+    modules["mixer"] = Mixer
+    stage = make_stage(Mixer(gain=0.5)).eval()
+    stage.save_pretrained(tmp_path / "stage")
+    config = json.loads((tmp_path / "stage" / "stage.json").read_text())
+    assert config["network"] == {"kind": "plain", "module": "mixer"}
+    loaded = DiffusionStage.from_pretrained(tmp_path / "stage")
+    assert isinstance(loaded.network, PlainNetwork)
+    assert loaded.network.module.config == {"gain": 0.5, "channels": 3}
+    inputs = Inputs({"image": torch.rand(1, 3, 4, 4)})
+    assert loaded.run([3], inputs).equal(stage.run([3], inputs))
 
-    class Identity(torch.nn.Module):
-        dtype = torch.float32
 
-        def forward(self, sample, t, encoder_hidden_states, class_labels):
-            return type("Output", (), {"sample": sample})
+class WithoutConfig(Mixer):
+    """Says nothing of its constructor."""
 
-    network = StageUNet(Identity(), None, patch_size=4, size_multiple_px=4)
-    x_t = torch.arange(2.0 * 3 * 8 * 12).view(2, 3, 8, 12)
-    assert network(x_t, torch.zeros(2), Conditions()).equal(x_t)
+    def __init__(self) -> None:
+        super().__init__(gain=1.0)
+        del self.config
+
+
+class OfATensor(Mixer):
+    """Has a value that JSON cannot hold."""
+
+    def __init__(self, *, gain: float) -> None:
+        super().__init__(gain=gain)
+        self.config["gain"] = torch.tensor(gain)
+
+
+class OfAnotherName(Mixer):
+    """Its constructor has other arguments than its config."""
+
+    def __init__(self, *, strength: float) -> None:
+        super().__init__(gain=strength)
 
 
 @pytest.mark.parametrize(
-    ("network_class", "options", "message"),
-    [
-        (StageUNet, {"size_px": 36, "channels": (8, 8, 8), "patch_size": 2}, "36 px.*= 8"),
-        (StageUNet, {"size_px": 32, "channels": (8, 12)}, r"multiples of 8, got \[8, 12\]"),
-        (StageUNet, {"size_px": 32, "channels": (8, 8), "attention": (True,)}, r"\(2\), got 1"),
-        (StageTransformer, {"size_px": 36, "patch_size": 8}, "36 px.*patch_size 8"),
-        (StageTransformer, {"size_px": 32, "width": 200}, "multiples of 64, got 200"),
-        (StageTransformer, {"size_px": 32, "fine_width": 100}, "multiples of 64, got 100"),
-        (StageTransformer, {"size_px": 33, "patch_size": 3}, "must be even, got 3"),
-    ],
+    "module", [WithoutConfig(), OfATensor(gain=1.0), OfAnotherName(strength=1.0)], ids=repr
 )
-def test_recipes_that_do_not_divide_are_refused(network_class, options, message):
-    with pytest.raises(RecipeError, match=message):
-        network_class.build(None, in_channels=3, out_channels=3, **options)
+def test_saving_refuses_a_module_that_its_config_does_not_make(modules, tmp_path, module):
+    name = type(module).__name__
+    modules[name] = type(module)
+    with pytest.raises(WeightsError, match=f"{name} could not be loaded again: .*its attribute"):
+        make_stage(module).save_pretrained(tmp_path / "stage")
+    assert not (tmp_path / "stage").exists()
+
+
+def test_saving_refuses_a_module_that_is_not_in_the_table(modules, tmp_path):
+    modules["another"] = WithoutConfig
+    with pytest.raises(WeightsError, match="Mixer could not be loaded again: enter its class into"):
+        make_stage(Mixer(gain=1.0)).save_pretrained(tmp_path / "stage")
+    assert not (tmp_path / "stage").exists()
+
+
+def test_loading_a_module_that_is_no_longer_in_the_table_is_refused(modules, tmp_path):
+    modules["mixer"] = Mixer
+    make_stage(Mixer(gain=0.5)).save_pretrained(tmp_path / "stage")
+    modules["mixar"] = modules.pop("mixer")
+    with pytest.raises(WeightsError, match=r"'mixer' is not in .*MODULES: did you mean 'mixar'"):
+        DiffusionStage.from_pretrained(tmp_path / "stage")

@@ -52,7 +52,7 @@ def test_ddim_step_keeps_the_marginals_for_every_eta(pair, eta):
 
 
 @given(pairs(), st.floats(-2, 2), st.floats(-1, 1), st.floats(-2, 2))
-def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance(pair, x_t, x0, noise):  # trap 6
+def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance(pair, x_t, x0, noise):
     t, t_prev = pair
     alpha, variance = marginal(t)
     eps = (x_t - alpha * x0) / math.sqrt(variance)
@@ -61,9 +61,17 @@ def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance(pair, x_t, x0, nois
     torch.testing.assert_close(ddim, ddpm)
 
 
-def test_ddim_with_large_eta_is_clamped():  # trap 6
-    step = ddim_step(SCHEDULE, ONE, ONE, 50, 40, ZERO, eta=10.0)
-    assert step.item() == pytest.approx(marginal(40)[0])  # all of the noise is new
+@given(pairs(), st.floats(1, 1e3))
+def test_ddim_keeps_the_marginals_where_a_large_eta_leaves_no_room_for_more_noise(pair, eta):
+    t, t_prev = pair
+    from_eps = ddim_step(SCHEDULE, ZERO, ONE, t, t_prev, ZERO, eta=eta).item()
+    from_noise = ddim_step(SCHEDULE, ZERO, ZERO, t, t_prev, ONE, eta=eta).item()
+    assert from_eps**2 + from_noise**2 == pytest.approx(marginal(t_prev)[1], rel=1e-9)
+
+
+def test_beyond_some_eta_all_of_the_noise_is_fresh():
+    for eta in (10.0, 1000.0):
+        assert ddim_step(SCHEDULE, ZERO, ONE, 50, 40, ZERO, eta=eta).item() == 0
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
@@ -87,14 +95,14 @@ def test_ddpm_step_equals_diffusers(variance, steps, index):
 
 @pytest.mark.parametrize("t", [0, 13, 99])
 @pytest.mark.parametrize("variance", ["small", "large"])
-def test_last_step_is_x0_exactly_at_any_timestep(t, variance):  # trap 3
+def test_last_step_is_x0_exactly_at_any_timestep(t, variance):
     x0, x_t, noise = torch.randn(3, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     assert ddpm_step(SCHEDULE, x_t, x0, t, -1, noise, variance=variance).equal(x0)
     assert ddpm_step(SCHEDULE, x_t, x0, t, -1, noise, learned=noise).equal(x0)
     assert ddim_step(SCHEDULE, x0, x_t, t, -1, noise, eta=1.0).equal(x0)
 
 
-def test_learned_variance_goes_from_the_posterior_to_beta():  # trap 11
+def test_learned_variance_goes_from_the_posterior_to_beta():
     noise = torch.ones(1, 1, 1, 1)
     for fraction, variance in ((-1.0, "small"), (1.0, "large")):
         fixed = ddpm_step(SCHEDULE, 0 * noise, 0 * noise, 60, 50, noise, variance=variance)

@@ -4,7 +4,8 @@ from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.sampling.thresholding import apply_threshold
+from cascade.errors import ContractError
+from cascade.sampling.thresholding import Thresholding, apply_threshold
 
 
 @pytest.fixture
@@ -20,24 +21,24 @@ def test_none_changes_nothing_and_static_clips(images):
 
 
 @pytest.mark.parametrize("percentile", [0.5, 0.9, 0.995, 1.0])
-def test_dynamic_divides_each_image_by_its_own_percentile(images, percentile):  # trap 23
+def test_dynamic_divides_each_image_by_its_own_percentile(images, percentile):
     out = apply_threshold(images, "dynamic", percentile=percentile)
     for image, thresholded in zip(images, out, strict=True):
         scale = torch.quantile(image.abs().flatten(), percentile).clamp(min=1)
         torch.testing.assert_close(thresholded, image.clip(-scale, scale) / scale)
 
 
-def test_dynamic_leaves_an_image_in_range_alone(images):  # trap 23
+def test_dynamic_leaves_an_image_in_range_alone(images):
     assert apply_threshold(images, "dynamic", percentile=0.9)[0].equal(images[0])
 
 
-def test_dynamic_equals_diffusers_without_its_default_ceiling(images):  # trap 23
+def test_dynamic_equals_diffusers_without_its_default_ceiling(images):
     theirs = DDIMScheduler(thresholding=True, sample_max_value=100.0)
     expected = theirs._threshold_sample(images)
     torch.testing.assert_close(apply_threshold(images, "dynamic", percentile=0.995), expected)
 
 
-def test_dynamic_takes_bfloat16_and_finds_the_percentile_in_float32(images):  # trap 23
+def test_dynamic_takes_bfloat16_and_finds_the_percentile_in_float32(images):
     low = images.bfloat16()
     out = apply_threshold(low, "dynamic", percentile=0.9)
     assert out.dtype == torch.bfloat16
@@ -51,3 +52,31 @@ def test_result_is_in_range_and_keeps_the_order_of_pixels(scale, percentile, see
     out = apply_threshold(image, "dynamic", percentile=percentile)
     assert out.abs().max() <= 1
     assert (out.flatten()[image.flatten().argsort()].diff() >= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["none", "static", "dynamic"])
+def test_a_thresholding_applies_its_kind_and_percentile(images, kind):
+    expected = apply_threshold(images, kind, percentile=0.7)
+    assert Thresholding(kind, 0.7).apply(images).equal(expected)
+
+
+@pytest.mark.parametrize("kind", ["none", "static"])
+def test_all_but_the_dynamic_threshold_may_be_applied_to_parts_of_an_image(images, kind):
+    threshold = Thresholding(kind)
+    assert threshold.by_pixel
+    assert threshold.apply(images[..., 2:5, :]).equal(threshold.apply(images)[..., 2:5, :])
+    assert not Thresholding("dynamic").by_pixel
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "clip"}, r"threshold must be one of .* got 'clip'"),
+        ({"percentile": 0.0}, r"percentile must be in \(0, 1\], got 0.0"),
+        ({"percentile": 1.1}, r"percentile must be in \(0, 1\], got 1.1"),
+        ({"percentile": "high"}, "got 'high'"),
+    ],
+)
+def test_impossible_thresholds_are_refused(values, message):
+    with pytest.raises(ContractError, match=message):
+        Thresholding(**values)

@@ -19,7 +19,7 @@ class DDIMOptions:
     """Options of DDIM.
 
     Attributes:
-        eta: 0 is deterministic, 1 as noisy as DDPM.
+        eta: share of fresh noise, at least 0: 0 is deterministic, 1 is as noisy as DDPM.
 
     Raises:
         ContractError: if eta is below 0 or not finite.
@@ -28,13 +28,16 @@ class DDIMOptions:
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.eta, int | float) or not 0 <= self.eta < math.inf:
+        if not 0 <= self.eta < math.inf:
             raise ContractError(f"eta must be a number of at least 0, got {self.eta!r}.")
 
 
 @final
 class DDIM(PairSampler):
-    """Takes the implicit step; learned variances are not used."""
+    """Takes the implicit step, with eps derived again from the thresholded x0.
+
+    Without that, x0 and eps would not add up to x_t. Learned variances are not used.
+    """
 
     Options = DDIMOptions
     options: DDIMOptions

@@ -18,7 +18,7 @@ class DDPMOptions:
     """Options of DDPM.
 
     Attributes:
-        variance: `small` (the posterior's) or `large` (beta); learned variances take its place.
+        variance: `small` (that of the posterior) or `large` (beta); a learned variance replaces it.
 
     Raises:
         ContractError: for any other variance.
@@ -35,7 +35,7 @@ class DDPMOptions:
 
 @final
 class DDPM(PairSampler):
-    """Draws every step from the posterior."""
+    """Draws every step from the posterior q(x_prev | x_t, x0)."""
 
     Options = DDPMOptions
     options: DDPMOptions

@@ -1,7 +1,7 @@
-"""Any scheduler of diffusers as a sampler, given our schedule, thresholding and timesteps.
+"""Any scheduler of diffusers as a sampler, with our noise schedule, thresholding and timesteps.
 
-It is fed with v predictions of thresholded images: every such scheduler understands v, and v exists
-where the SNR is zero, where eps does not.
+It receives v predictions of thresholded images: every scheduler understands v, and unlike eps, v
+determines the image where the SNR is zero.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from cascade.diffusion.noise import NoiseSource
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import LARGEST_BETA
-from cascade.errors import ContractError
+from cascade.errors import ContractError, nearest
 from cascade.sampling.samplers.sampler import Sampler, batch_of
 from cascade.sampling.thresholding import Thresholding
 
@@ -26,10 +26,17 @@ class DiffusersOptions:
     """Options of a scheduler of diffusers.
 
     Attributes:
-        config: further keys of its configuration, such as `{"solver_order": 3}`.
+        config: further values of its configuration, such as `{"solver_order": 3}`.
+
+    Raises:
+        ContractError: if `config` is not a mapping.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.config, Mapping):
+            raise ContractError(f"config must be a mapping, got {self.config!r}.")
 
 
 @final
@@ -37,14 +44,15 @@ class DiffusersSampler(Sampler):
     """A scheduler of diffusers.
 
     Args:
-        process: schedule and prediction of the stage.
+        process: noise schedule and prediction of the stage.
         steps: number of timesteps to visit; second-order schedulers call the network more often.
-        thresholding: how the predicted image is kept in range.
-        options: further configuration.
+        thresholding: how predicted images are kept in range; default: static.
+        options: further configuration of the scheduler; default: none.
         scheduler: name of a class of diffusers, such as `UniPCMultistepScheduler`.
 
     Raises:
-        ContractError: if the scheduler cannot take the stage's schedule or that many steps.
+        ContractError: if the scheduler cannot use the stage's noise schedule or number of steps, or
+            has no such setting.
     """
 
     Options = DiffusersOptions
@@ -62,26 +70,29 @@ class DiffusersSampler(Sampler):
         super().__init__(process, steps, thresholding, options)
         import diffusers
 
-        # Betas instead of a named schedule: several schedulers know no zero terminal SNR, and at an
-        # SNR of exactly zero their sigmas would be infinite.
+        # Betas instead of a named schedule: several schedulers have no zero terminal SNR, and at an
+        # SNR of exactly zero, where beta is 1, their sigmas would be infinite.
         config = {
             "num_train_timesteps": process.schedule.train_steps,
             "trained_betas": process.schedule.betas.clamp(max=LARGEST_BETA).tolist(),
             "prediction_type": "v_prediction",
             "timestep_spacing": "trailing",
-            "clip_sample": False,  # the image is thresholded here
+            "clip_sample": False,  # images are thresholded here
             **self.options.config,
         }
         scheduler_class = getattr(diffusers, scheduler)
         keys = inspect.signature(scheduler_class.__init__).parameters
         if not {"trained_betas", "prediction_type"} <= set(keys):
             raise ContractError(
-                f"{scheduler} cannot be given the stage's noise schedule, or needs a package that "
-                "is not installed; use another sampler, such as ddim or unipc."
+                f"{scheduler} cannot use the stage's noise schedule, or needs a package that is "
+                "not installed; use another sampler, such as ddim or unipc."
             )
+        for key in self.options.config:
+            if key not in keys:
+                raise ContractError(f"{scheduler} has no setting {key!r}: {nearest(key, keys)}")
         self.scheduler = scheduler_class(**{k: v for k, v in config.items() if k in keys})
         self.scheduler.set_timesteps(steps)
-        if min(self.timesteps) < 0:  # its float arithmetic counts one step too many
+        if min(self.timesteps) < 0:  # float arithmetic in diffusers counted one step too many
             total = process.schedule.train_steps
             raise ContractError(
                 f"diffusers' {scheduler} cannot space {steps} of {total} timesteps evenly; use "
@@ -115,8 +126,24 @@ class DiffusersSampler(Sampler):
         x0 = self.predicted_x0(prediction, x_t, t)
         alpha, sigma = self.process.schedule.alpha_sigma(t)
         v = alpha * self.process.eps(x0, x_t, t) - sigma * x0
+        moved = self._moved(v, state, index, noise)
+        is_last = index == len(self.scheduler.timesteps) - 1  # some would stop at timestep 0
+        return x0 if is_last else moved, x0
+
+    def _moved(self, v: Tensor, state: Tensor, index: int, noise: NoiseSource) -> Tensor:
+        """The scheduler's next state.
+
+        Raises:
+            ContractError: if it draws noise, which has a temperature only in samplers of our own.
+        """
         takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
         extra = {"generator": noise.generators} if takes_generator else {}
+        before = noise.generators[0].get_state()
         moved = self.scheduler.step(v, self.scheduler.timesteps[index], state, **extra)
-        is_last = index == len(self.scheduler.timesteps) - 1  # some would stop at timestep 0
-        return x0 if is_last else moved.prev_sample, x0
+        is_drawn = not before.equal(noise.generators[0].get_state())
+        if is_drawn and noise.temperature != 1:
+            raise ContractError(
+                f"{type(self.scheduler).__name__} draws noise at temperature 1 only, got "
+                f"{noise.temperature}; use ddim or ddpm, or a sampler that draws none."
+            )
+        return moved.prev_sample

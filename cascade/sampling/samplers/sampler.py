@@ -1,4 +1,4 @@
-"""Sampler: one way from noise to an image, a call of the network at a time.
+"""Sampler: one way from noise to images, one call of the network at a time.
 
 Shapes: all images (B, C, H, W).
 """
@@ -24,16 +24,16 @@ class NoOptions:
 
 
 class Sampler(ABC):
-    """Made anew for every batch, because it may remember earlier steps.
+    """A sampler of one batch; it may remember earlier steps, so every batch needs a new one.
 
     Args:
-        process: schedule and prediction of the stage.
+        process: noise schedule and prediction of the stage.
         steps: number of timesteps to visit.
-        thresholding: how the predicted image is kept in range.
-        options: an instance of the class's `Options`.
+        thresholding: how predicted images are kept in range; default: static.
+        options: an instance of the class's `Options`; default: with its default values.
     """
 
-    Options: ClassVar[type] = NoOptions  # frozen; its fields are settings in recipes and commands
+    Options: ClassVar[type] = NoOptions  # a frozen dataclass; recipes and commands read its fields
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def timesteps(self) -> list[int]:
-        """The timestep of every call of the network, in order."""
+        """The timestep of each call of the network, in order."""
 
     @property
     def by_strips(self) -> bool:
-        """Whether a step may be taken strip by strip: each pixel depends on no other one."""
+        """Whether steps can be taken strip by strip, because no pixel depends on another one."""
         return self.thresholding.by_pixel
 
     @abstractmethod
@@ -63,35 +63,35 @@ class Sampler(ABC):
 
     @abstractmethod
     def noised(self, x0: Tensor, noise: Tensor, index: int) -> Tensor:
-        """The state that clean images have before call `index`, with this noise in them."""
+        """The state before call `index` of clean images x0 with this standard normal noise."""
 
     @abstractmethod
     def network_input(self, state: Tensor, index: int) -> Tensor:
-        """The x_t that the network gets at call `index`."""
+        """The x_t that the network receives in call `index`."""
 
     @abstractmethod
     def step(
         self, output: Tensor, state: Tensor, index: int, noise: NoiseSource
     ) -> tuple[Tensor, Tensor]:
-        """Advance by one call.
+        """Advance by one call of the network.
 
         Args:
-            output: of the network, with variance channels if they are learned.
-            state: what `start` or the last `step` returned.
-            index: of the call, from 0.
+            output: the network's output, with variance channels if they are learned.
+            state: the result of `start` or of the last `step`.
+            index: number of the call, from 0.
             noise: source of fresh noise.
 
         Returns:
-            The next state, and the predicted clean image; after the last call the state is x0.
+            The next state and the predicted clean images; the state after the last call is these.
         """
 
     def predicted_x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The clean image that a prediction implies, thresholded."""
+        """The clean images that a prediction implies, thresholded."""
         return self.thresholding.apply(self.process.x0(prediction, x_t, t))
 
 
 class PairSampler(Sampler, ABC):
-    """Walks explicit pairs (t, t_prev), and derives eps anew from the thresholded image."""
+    """A sampler that walks explicit pairs (t, t_prev)."""
 
     @property
     def timesteps(self) -> list[int]:
@@ -107,10 +107,10 @@ class PairSampler(Sampler, ABC):
         return noise
 
     def first_call(self, strength: float) -> int:
-        """The index of the first call when a given image is changed by `strength`, in (0, 1].
+        """The index of the first call of a walk that starts from an image.
 
-        The strength is the share of the steps that are taken (SDEdit, Meng et al. 2021, arXiv
-        2108.01073); at 1 little is left of the image.
+        Args:
+            strength: share of the steps that are taken, in (0, 1].
 
         Raises:
             ContractError: if the strength is out of range.
@@ -145,11 +145,11 @@ class PairSampler(Sampler, ABC):
         """Go from x_t at t to t_prev.
 
         Args:
-            x0: the predicted clean image, thresholded.
-            x_t: the noisy image.
-            pair: t and t_prev; -1 stands for the clean image.
+            x0: the predicted clean images, thresholded.
+            x_t: the noisy images.
+            pair: t and t_prev; a t_prev of -1 stands for the clean images.
             noise: source of fresh noise.
-            variance: what the network learned about it; None if it learned nothing.
+            variance: the learned variance, about in [-1, 1]; None if the network learns none.
         """
 
 

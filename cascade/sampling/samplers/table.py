@@ -1,9 +1,10 @@
-"""The samplers by name. One of your own is a final subclass of `Sampler` and an entry here."""
+"""The samplers by name. To add one, write a final subclass of `Sampler` and enter it here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError, nearest
@@ -59,32 +60,43 @@ def make_sampler(
     percentile: float = 0.995,
     **options: Any,
 ) -> Sampler:
-    """Build a sampler by name.
+    """Make a sampler by name.
 
     Args:
         name: one of `sampler_names()`, or the class name of any scheduler of diffusers.
-        process: schedule and prediction of the stage.
+        process: noise schedule and prediction of the stage.
         steps: number of timesteps to visit, from 1 to T.
-        threshold: how the predicted image is kept in range.
-        percentile: of the dynamic threshold.
-        options: of the sampler, such as `eta` of ddim.
+        threshold: how predicted images are kept in range: `none`, `static` or `dynamic`.
+        percentile: percentile of the dynamic threshold, in (0, 1].
+        options: options of the sampler, such as `eta` of ddim.
 
     Raises:
         ContractError: for an unknown name, an option that the sampler does not have, or a number
             of steps out of range.
     """
     process.schedule.sampling_timesteps(steps)
-    known = option_names(name)
+    names = option_names(name)
     for option in options:
-        if option not in known:
+        if option not in names:
             raise ContractError(f"sampler {name!r} has no option {option!r}.")
     thresholding = Thresholding(threshold, percentile)
     if name in SAMPLERS:
         kind = SAMPLERS[name]
+        _check_numbers(kind.Options, options)
         return kind(process, steps, thresholding, kind.Options(**options))
     scheduler, config = _scheduler(name)
-    config = DiffusersOptions(config={**config, **options.get("config", {})})
-    return DiffusersSampler(process, steps, thresholding, config, scheduler=scheduler)
+    further = DiffusersOptions(**options).config
+    merged = DiffusersOptions(config={**config, **further})
+    return DiffusersSampler(process, steps, thresholding, merged, scheduler=scheduler)
+
+
+def _check_numbers(options_class: type, options: Mapping[str, Any]) -> None:
+    """Check that options that are numbers got numbers, so that samplers check ranges only."""
+    types = get_type_hints(options_class)
+    for name, value in options.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if types[name] in (int, float) and not is_number:
+            raise ContractError(f"{name} must be a number, got {value!r}.")
 
 
 def _scheduler(name: str) -> tuple[str, dict[str, Any]]:

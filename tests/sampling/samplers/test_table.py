@@ -1,0 +1,60 @@
+"""Samplers by name, and their options, which are declared by their classes alone."""
+
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+from cascade.errors import ContractError
+from cascade.sampling.samplers.table import (
+    SAMPLERS,
+    make_sampler,
+    option_names,
+    sampler_names,
+)
+
+
+def test_every_name_makes_a_sampler(process):
+    assert sampler_names()[:2] == ["ddim", "ddpm"]
+    for name in [*sampler_names(), "DPMSolverSinglestepScheduler"]:
+        assert make_sampler(name, process, 5).steps == 5
+
+
+def test_options_are_the_fields_of_the_class():
+    for name, kind in SAMPLERS.items():
+        assert is_dataclass(kind.Options)
+        assert option_names(name) == [field.name for field in fields(kind.Options)]
+    assert option_names("ddim") == ["eta"]
+    assert option_names("ddpm") == ["variance"]
+    assert option_names("unipc") == option_names("UniPCMultistepScheduler") == ["config"]
+
+
+def test_options_reach_the_sampler(process):
+    assert make_sampler("ddim", process, 5).options == SAMPLERS["ddim"].Options()
+    assert make_sampler("ddim", process, 5, eta=0.5).options == SAMPLERS["ddim"].Options(eta=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dddim", {}, "unknown sampler 'dddim': did you mean 'ddim'"),
+        ("NoScheduler", {}, "unknown sampler"),
+        ("ddpm", {"eta": 0.5}, "'ddpm' has no option 'eta'"),
+        ("ddim", {"variance": "large"}, "'ddim' has no option 'variance'"),
+        ("heun", {"eta": 0.5}, "'heun' has no option 'eta'"),
+    ],
+)
+def test_unknown_samplers_and_options_without_effect_are_refused(process, name, options, message):
+    with pytest.raises(ContractError, match=message):
+        make_sampler(name, process, 5, **options)
+
+
+def test_options_of_an_unknown_sampler_are_refused():
+    with pytest.raises(ContractError, match="unknown sampler 'eulr': did you mean 'euler'"):
+        option_names("eulr")
+
+
+@pytest.mark.parametrize("name", sampler_names())
+def test_steps_out_of_range_are_refused(process, name):
+    for steps in (0, 101):
+        with pytest.raises(ContractError, match="from 1 to 100"):
+            make_sampler(name, process, steps)
