@@ -32,18 +32,18 @@ def separately(*arguments: str, before: str = "", after: str = "") -> subprocess
 
 def test_help_lists_every_verb(command):
     for option in ("--help", "-h"):
-        shown = command(option)
-        assert shown.code == 0
-        assert shown.err == ""
+        outcome = command(option)
+        assert outcome.code == 0
+        assert outcome.err == ""
         for verb in VERBS:
-            assert re.search(rf"│ {verb} ", shown.out)
+            assert re.search(rf"│ {verb} ", outcome.out)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_every_verb_has_an_example(command, verb):
-    shown = command(verb, "--help")
-    assert shown.code == 0
-    words = " ".join(shown.out.split())
+    outcome = command(verb, "--help")
+    assert outcome.code == 0
+    words = " ".join(outcome.out.split())
     assert re.search(rf"Examples?: cascade {verb}", words)
 
 
@@ -77,8 +77,8 @@ def test_threads_of_two_commands_do_not_wait_for_each_other(monkeypatch, given, 
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    told = "import os; print(os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr)"
-    done = separately("ls", after=told)  # of which another test says that torch is not loaded yet
+    code = "import os; print(os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr)"
+    done = separately("ls", after=code)  # of which another test says that torch is not loaded yet
     assert done.stderr == f"{expected}\n"
 
 

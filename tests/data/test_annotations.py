@@ -52,15 +52,15 @@ PATTERN = r"(?P<class>[a-z]+)_\d"
 def test_a_folder_and_a_shard_give_the_same_labels_from_files_beside_the_images(
     tmp_path, write_shard
 ):
-    wanted = {
+    labels = {
         "1": {"class": "cat", "caption": "of JSON"},
         "2": {"caption": "a cat,\nasleep"},
         "red_3": {"class": "red"},
     }
-    assert labels_of(make_folder(tmp_path / "f", BESIDE), name_pattern=PATTERN) == wanted
+    assert labels_of(make_folder(tmp_path / "f", BESIDE), name_pattern=PATTERN) == labels
     members = {n: d.encode() if isinstance(d, str) else d for n, d in BESIDE.items()}
     shard = ShardSource(str(write_shard(tmp_path / "a.tar", members)), name_pattern=PATTERN)
-    assert {shard.key(i): shard.labels(i) for i in range(3)} == wanted
+    assert {shard.key(i): shard.labels(i) for i in range(3)} == labels
 
 
 def test_of_two_images_with_one_key_both_are_read_and_share_their_labels(tmp_path, write_shard):
@@ -104,8 +104,8 @@ def test_what_is_nearest_to_the_image_wins(tmp_path):
 )
 def test_a_table_at_the_root_gives_fields_by_file_name(tmp_path, name, text):
     folder = make_folder(tmp_path, {"a/1.png": png(), "a/2.png": png(), name: text})
-    wanted = {"class": "a", "style": "ink, wash", "text": "x"}
-    assert labels_of(folder) == {"a/1": wanted, "a/2": {"class": "a"}}
+    fields = {"class": "a", "style": "ink, wash", "text": "x"}
+    assert labels_of(folder) == {"a/1": fields, "a/2": {"class": "a"}}
 
 
 @pytest.mark.parametrize("text", ["a\u2028b", "a\x85b", "a\x0bb\x0cc"])
@@ -164,15 +164,15 @@ def test_a_damaged_file_of_labels_makes_its_image_a_broken_one_and_no_other(tmp_
     members |= {f"{n}.json": b'{"class": "cat"}' for n in range(2)} | {"2.json": b"{"}
     shard = write_shard(tmp_path / "a.tar", members)
     for source in (FolderSource(make_folder(tmp_path / "f", members)), ShardSource(str(shard))):
-        found = check_images(source)
-        assert (found.images, len(found.broken)) == (3, 1)
-        assert "2.json: not valid JSON" in found.broken[0]
+        report = check_images(source)
+        assert (report.images, len(report.broken)) == (3, 1)
+        assert "2.json: not valid JSON" in report.broken[0]
         labels = LabelVocabulary(source.vocabulary(["class"]))
         assert labels.fields == {"class": ["cat"]}
-        samples = TrainingImages(source, Contract(size_px=4), labels=labels)
-        drawn = [samples[place] for place in range(3)]
-        assert [sample.labels for sample in drawn] == [[0]] * 3
-        assert sum("2.json" in "".join(sample.broken) for sample in drawn) == 1
+        images = TrainingImages(source, Contract(size_px=4), labels=labels)
+        samples = [images[place] for place in range(3)]
+        assert [sample.labels for sample in samples] == [[0]] * 3
+        assert sum("2.json" in "".join(sample.broken) for sample in samples) == 1
 
 
 @pytest.mark.parametrize(

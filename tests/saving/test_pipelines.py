@@ -47,7 +47,7 @@ def test_a_saved_pipeline_gives_the_same_images_and_saves_to_the_same_files(pipe
     assert not any(stage.training for _, stage in loaded.stages.items())
 
 
-def test_plain_diffusers_loads_the_folder_with_trust_remote_code(pipeline, tmp_path):  # trap 39
+def test_plain_diffusers_loads_the_folder_with_trust_remote_code(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "a")
     loaded = DiffusionPipeline.from_pretrained(tmp_path / "a", trust_remote_code=True)
     assert images(loaded).equal(images(pipeline))

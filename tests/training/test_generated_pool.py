@@ -62,11 +62,11 @@ def test_the_same_pool_is_made_again_and_what_is_there_is_kept(base, images, tmp
     assert len(first.indices) == 12  # whole parts
     files = sorted(tmp_path.iterdir())
     files[1].write_bytes(files[1].read_bytes()[:100])
-    kept = files[0].stat().st_mtime_ns
+    mtime_ns = files[0].stat().st_mtime_ns
     again = generated_pool(base, images, tmp_path, count=10, fraction=0.5)
     assert again.indices.equal(first.indices)
     assert again.low_res.equal(first.low_res)
-    assert files[0].stat().st_mtime_ns == kept
+    assert files[0].stat().st_mtime_ns == mtime_ns
 
 
 def test_a_pool_of_another_stage_strength_or_set_of_images_is_refused(
@@ -103,8 +103,8 @@ def test_an_upsampler_enlarges_a_smaller_real_image(
     assert pool.low_res.shape == (2, 3, 32, 32)
     small = TrainingImages(FolderSource(pictures), Contract(size_px=32, low_res_px=16))
     for place, index in enumerate(pool.indices.tolist()):
-        wanted = as_float(small.sized(index)[1])
-        assert (asked[0]["image"][place] - wanted).abs().max() < 1.01 / 127.5  # one rounding less
+        expected = as_float(small.sized(index)[1])
+        assert (asked[0]["image"][place] - expected).abs().max() < 1.01 / 127.5  # one rounding less
 
 
 def test_stages_that_do_not_join_are_refused(base, pictures, tmp_path):

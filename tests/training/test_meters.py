@@ -112,8 +112,8 @@ def test_the_loss_at_each_level_is_that_of_its_timestep(upsampler, batch):
 @pytest.mark.parametrize("log_snr", LOG_SNRS)
 def test_levels_are_the_same_for_every_schedule(options, log_snr):
     schedule = NoiseSchedule(train_steps=1000, **options)
-    found = 2 * float(schedule.log_alpha_sigma[nearest_timestep(schedule, log_snr)])
-    assert found == pytest.approx(log_snr, abs=0.4)
+    nearest = 2 * float(schedule.log_alpha_sigma[nearest_timestep(schedule, log_snr)])
+    assert nearest == pytest.approx(log_snr, abs=0.4)
 
 
 def test_a_stage_measures_the_same_every_time_and_its_training_is_left_alone(upsampler, batch):

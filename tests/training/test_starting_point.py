@@ -26,12 +26,12 @@ def test_all_weights_are_taken_over_and_classes_by_their_names():
     stage = make_stage("bee", "owl", "cat", overrides=("contract.size_px=32",))
     new = stage.state_dict()["network.embedding.tables.0.weight"].clone()
     start_from(stage, trained)
-    given = trained.state_dict()
+    weights = trained.state_dict()
     for name, tensor in stage.state_dict().items():
         if "tables" not in name:
-            assert tensor.equal(given[name]), name
+            assert tensor.equal(weights[name]), name
     table = stage.state_dict()["network.embedding.tables.0.weight"]
-    source = given["network.embedding.tables.0.weight"]
+    source = weights["network.embedding.tables.0.weight"]
     assert table[0].equal(new[0])  # bee
     assert table[1].equal(source[2])  # owl
     assert table[2].equal(source[0])  # cat
@@ -65,11 +65,11 @@ def test_a_run_starts_from_a_trained_stage_and_resumes_from_its_own_checkpoint(
 ):
     start = f"train.init_from={trained.base}"
     trainer = make_trainer(tmp_path / "run", start, "train.images=32")
-    wanted = Stage.from_pretrained(trained.base / "stage").state_dict()
+    weights = Stage.from_pretrained(trained.base / "stage").state_dict()
     for name, tensor in trainer.state.stage.state_dict().items():
-        assert tensor.equal(wanted[name]), name
-    for name, tensor in zip(wanted, trainer.state.ema.shadow_params, strict=True):
-        assert tensor.equal(wanted[name]), name
+        assert tensor.equal(weights[name]), name
+    for name, tensor in zip(weights, trainer.state.ema.shadow_params, strict=True):
+        assert tensor.equal(weights[name]), name
     trainer.run()
     again = make_trainer(tmp_path / "run", "train.init_from=moved/away", "train.images=32")
     pairs = zip(again.state.ema.shadow_params, trainer.state.ema.shadow_params, strict=True)

@@ -90,7 +90,7 @@ def test_data_workers_do_not_change_a_run(make_trainer, tmp_path):
         ("tiny-16-to-32", ["train.optimiser=muon"]),
     ],
 )
-def test_a_resumed_run_equals_one_without_a_gap_bit_by_bit(  # trap 27
+def test_a_resumed_run_equals_one_without_a_gap_bit_by_bit(
     make_trainer, tmp_path, recipe, overrides
 ):
     whole = make_trainer(tmp_path / "whole", *overrides, recipe=recipe)
@@ -254,7 +254,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(make_trainer
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
-def test_the_average_counts_optimiser_steps_and_warms_up(  # trap 25
+def test_the_average_counts_optimiser_steps_and_warms_up(
     make_trainer, tmp_path, monkeypatch, accumulation
 ):
     monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 1)
@@ -276,7 +276,7 @@ def test_the_average_counts_optimiser_steps_and_warms_up(  # trap 25
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
 
 
-def test_samples_are_made_with_the_averaged_weights(make_trainer, tmp_path, monkeypatch):  # trap 26
+def test_samples_are_made_with_the_averaged_weights(make_trainer, tmp_path, monkeypatch):
     used = []
 
     def sample(stage, seeds, *, plain=Stage.sample, **options):
@@ -321,7 +321,7 @@ def test_a_grid_of_an_upsampler_shows_input_sample_and_truth(make_trainer, tmp_p
 
 
 @pytest.mark.parametrize("accumulation", [2, 3, 16])  # of 16 images; 3 leaves a smaller part
-def test_accumulated_gradients_are_those_of_one_batch(  # trap 28
+def test_accumulated_gradients_are_those_of_one_batch(
     make_trainer, tmp_path, monkeypatch, accumulation
 ):
     gradients: list[list[torch.Tensor]] = []
@@ -348,7 +348,7 @@ def test_accumulated_gradients_are_those_of_one_batch(  # trap 28
         (16, 1, [16, 32, 48, 64, 80]),
     ],
 )
-def test_checkpoints_come_when_a_multiple_is_passed_and_at_the_end(  # trap 29
+def test_checkpoints_come_when_a_multiple_is_passed_and_at_the_end(
     make_trainer, tmp_path, batch_size, every, wanted
 ):
     make_trainer(
@@ -398,9 +398,7 @@ def not_finite(monkeypatch):
     return make
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(  # trap 36
-    make_trainer, tmp_path, not_finite
-):
+def test_a_step_that_is_not_finite_is_skipped_and_counted(make_trainer, tmp_path, not_finite):
     not_finite(2, 3, 7)
     lines = []
     trainer = make_trainer(
