@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from emoji_card import read_all
 
 from cascade.building.training import build_trainer
+from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.labels import Labels
 from cascade.data.sources import open_source
 from cascade.diffusion.noise import derive_seed
 from cascade.evaluation.features import extract_features
@@ -31,7 +33,7 @@ from cascade.networks.efficientnet import load_efficientnet
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe, TransformerSection, UNetSection
-from cascade.stage import Stage
+from cascade.stage import Run, Stage
 
 INPUT_PX = 128  # of the extractor
 
@@ -66,8 +68,8 @@ def main() -> None:
     extractor = load_efficientnet("lite2")
     real = read_all(open_source(arguments.data), 64)
     features = extract_features(extractor, real, resized_px=INPUT_PX)
-    chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
-    floor = frechet_distance(features[chosen[: arguments.samples]], features)
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
+    floor = frechet_distance(features[order[: arguments.samples]], features)
     print(f"real pictures, n {arguments.samples}: FD-EffLite2 {floor:.0f}", flush=True)
     for name, changes in networks().items():
         if arguments.only and name not in arguments.only:
@@ -76,8 +78,8 @@ def main() -> None:
         stage, seen, loss = train(recipe, arguments.cpu_s)
         images = sample(stage, arguments.samples)
         save_png(contact_sheet(images[:64]), arguments.out / f"{name}.png")
-        found = extract_features(extractor, images, resized_px=INPUT_PX)
-        distance = frechet_distance(found, features)
+        own = extract_features(extractor, images, resized_px=INPUT_PX)
+        distance = frechet_distance(own, features)
         millions = sum(p.numel() for p in stage.parameters()) / 1e6
         print(
             f"{name}: {millions:.2f} M parameters, {seen} images in {arguments.cpu_s:.0f} CPU s, "
@@ -122,21 +124,16 @@ def train(recipe: StageRecipe, cpu_s: float) -> tuple[Stage, int, float]:
 
 def sample(stage: Stage, count: int) -> torch.Tensor:
     """Samples (count, 3, 64, 64) with labels drawn evenly, the same for every network."""
-    assert stage.labels is not None
-    drawn = [
-        [derive_seed(seed, field) % size for field, size in enumerate(stage.labels.sizes)]
-        for seed in range(count)
-    ]
+    condition = stage.contract.condition(Labels.name)
+    assert isinstance(condition, Labels)
+    sizes = condition.vocabulary.sizes
+    labels = torch.tensor(
+        [[derive_seed(seed, field) % n for field, n in enumerate(sizes)] for seed in range(count)]
+    )
+    run = Run(precision="auto")
     parts = torch.arange(count).split(64)
     return torch.cat(
-        [
-            stage.sample(
-                part.tolist(),
-                labels=torch.tensor([drawn[i] for i in part.tolist()]),
-                precision="auto",
-            )
-            for part in parts
-        ]
+        [stage.run(part.tolist(), Inputs({"labels": labels[part]}), run=run) for part in parts]
     )
 
 

@@ -108,12 +108,12 @@ def all_methods(arguments: argparse.Namespace) -> dict[str, Method]:
 
 def load_ours(path: str, steps: int | None) -> Method:
     """A run, a stage's folder or a pipeline, used as `cascade colourise` does."""
-    stages = load_stages(path)
+    stages = load_stages(path, steps=steps)
 
     def colourise(grey: Tensor, seeds: Sequence[int]) -> Tensor:
         return torch.stack(
             [
-                colourise_image(stages, image, Colouring(seed=seed, steps=steps))
+                colourise_image(stages, image, Colouring(seed=seed))
                 for image, seed in zip(grey, seeds, strict=True)
             ]
         )
@@ -126,14 +126,14 @@ def measure(
 ) -> dict[str, float]:
     """The figures of one method; `features` are those of the truth."""
     kid = kernel_estimate(extract_features(extractor, results), features)
-    wanted = float(colourfulness(truth).mean())
-    reached = float(colourfulness(results).mean())
+    true_colour = float(colourfulness(truth).mean())
+    colour = float(colourfulness(results).mean())
     return {
         "KID x1000": kid.value,
         "KID x1000 low": kid.low,
         "KID x1000 high": kid.high,
-        "colourful": reached,
-        "share": reached / wanted,
+        "colourful": colour,
+        "share": colour / true_colour,
         "PSNR dB": float(psnr(results, truth).mean()),
         "luma": float((luminance(results) - quantise(luminance(truth))).abs().max() * 127.5),
     }

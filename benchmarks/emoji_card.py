@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade import Contract, ImageSource, open_source
-from cascade.data.training_images import fit_square
+from cascade import ImageSource, Space, open_source
+from cascade.data.training_images import fit_size
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.pipeline import CascadePipeline
@@ -38,8 +38,8 @@ def main() -> None:
     assert pipeline.labels is not None
     only = {"class": pipeline.labels.fields["class"]}
     train = read_all(open_source(arguments.data, only=only), small.shape[-1])
-    known = set(open_source(arguments.heldout).vocabulary(["class"])["class"])
-    held_out_only = {"class": [name for name in only["class"] if name in known]}
+    held_out_names = set(open_source(arguments.heldout).vocabulary(["class"])["class"])
+    held_out_only = {"class": [name for name in only["class"] if name in held_out_names]}
     heldout = read_all(open_source(arguments.heldout, only=held_out_only), small.shape[-1])
     real = read_all(open_source(arguments.heldout, only=held_out_only), large.shape[-1])
 
@@ -65,11 +65,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def read_all(source: ImageSource, size_px: int) -> Tensor:
     """All images of a source at one size: (N, 3, size, size) in [-1, 1]."""
-    contract = Contract(size_px=size_px)
+    space = Space(size_px=size_px)
     images = []
     for index in range(len(source)):
         name = source.name(index)
-        images.append(fit_square(decode_image(source.read(index), name), contract, name))
+        images.append(fit_size(decode_image(source.read(index), name), space, name))
     return from_uint8(torch.stack(images))
 
 

@@ -53,17 +53,14 @@ from cascade.devices import best_device
 from cascade.errors import CascadeError
 from cascade.evaluation.extractors import EXTRACTORS, find_extractor
 from cascade.evaluation.features import FeatureExtractor
-from cascade.evaluation.set_distances import (
-    frechet_distance,
-    frechet_estimate,
-    kernel_estimate,
-)
+from cascade.evaluation.set_distances import frechet_distance, frechet_estimate, kernel_estimate
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe
 from cascade.resizing import quantise, resize
 from cascade.saving.atomic import atomic_file
+from cascade.space import Space
 
 OURS, IMAGEN, DENOISING = "ours", "imagen-pytorch", "denoising-diffusion-pytorch"
 RECIPES = {"emoji": "emoji-64", "photos": "photo-x4"}
@@ -113,23 +110,30 @@ def our_recipe(work: Work) -> StageRecipe:
     return StageRecipe.model_validate(values)
 
 
+def space_of(recipe: StageRecipe) -> Space:
+    """What the stage of a recipe gives."""
+    return Space(**recipe.space.model_dump())
+
+
+def low_res_px(recipe: StageRecipe) -> int:
+    """The side of the small image that an upsampler takes; 0 for a base stage."""
+    options = recipe.condition.low_resolution
+    return 0 if options is None else options.size_px
+
+
 def training_images(recipe: StageRecipe) -> TrainingImages:
     """The pictures of a recipe, whole, for the peers and for measuring."""
-    contract = Contract(
-        size_px=recipe.contract.size_px, resize_kernel=recipe.contract.resize_kernel
-    )
     source = open_source(recipe.data.path, only=recipe.data.only)
+    contract = Contract(space_of(recipe))
     return TrainingImages(source, contract, flip=recipe.data.flip, seed=recipe.train.seed)
 
 
-def held_out(work: Work, size_px: int) -> Tensor:
-    """Every so manieth held-out picture, a quarter as many as samples: (B, 3, S, S) in [-1, 1]."""
-    images = TrainingImages(
-        open_source(work.heldout), Contract(size_px=size_px, resize_kernel="bicubic")
-    )
+def held_out(work: Work, space: Space) -> Tensor:
+    """Held-out pictures at even distances, a quarter as many as samples: (B, 3, S, S)."""
+    images = TrainingImages(open_source(work.heldout), Contract(space))
     count = min(max(1, work.samples // 4), len(images.source))
-    chosen = torch.linspace(0, len(images.source) - 1, count).long().tolist()
-    return from_uint8(torch.stack([images.sized(index)[0] for index in chosen]))
+    indices = torch.linspace(0, len(images.source) - 1, count).long().tolist()
+    return from_uint8(torch.stack([images.sized(index).image for index in indices]))
 
 
 def made_small(images: Tensor, size_px: int) -> Tensor:
@@ -166,16 +170,15 @@ def prepare_reference(work: Work, folder: Path) -> dict[str, Any]:
         return known
     extractor, recipe = find_extractor(work.extractor), our_recipe(work)
     if work.task == "photos":
-        truth = held_out(work, recipe.contract.size_px)
-        assert recipe.contract.low_res_px is not None
-        small = made_small(truth, recipe.contract.low_res_px)
+        truth = held_out(work, space_of(recipe))
+        small = made_small(truth, low_res_px(recipe))
         features = features_of(extractor, quarters(truth))
         simple = resize(small, (truth.shape[-2], truth.shape[-1]), "bicubic")
         simple = features_of(extractor, quarters(simple))
         words, beside = "quarters of 128 px of the true pictures", "bicubic"
     else:
         images = training_images(recipe)
-        pictures = (images.sized(index)[0] for index in range(len(images.source)))
+        pictures = (images.sized(index).image for index in range(len(images.source)))
         features = features_of(extractor, from_uint8(torch.stack(list(pictures))))
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
         simple, words = features[order[: work.samples]], "training pictures of 64 px"
@@ -220,7 +223,7 @@ def make_trainee(name: str, work: Work, out: Path) -> Trainee:
     images = training_images(recipe)
     same = {"batch_size": work.batch_size, "steps": work.steps}
     if name == IMAGEN:
-        return ImagenPytorch(images, clock, low_res_px=recipe.contract.low_res_px or 0, **same)
+        return ImagenPytorch(images, clock, low_res_px=low_res_px(recipe), **same)
     return DenoisingDiffusionPytorch(images, clock, out=out, **same)
 
 
@@ -288,10 +291,9 @@ def task_pictures(work: Work) -> tuple[Tensor | None, Tensor | None]:
     """Of an upsampler the true pictures and the small ones that it gets."""
     if work.task != "photos":
         return None, None
-    contract = our_recipe(work).contract
-    assert contract.low_res_px is not None
-    truth = held_out(work, contract.size_px)
-    return truth, made_small(truth, contract.low_res_px)
+    recipe = our_recipe(work)
+    truth = held_out(work, space_of(recipe))
+    return truth, made_small(truth, low_res_px(recipe))
 
 
 def size_of(trainee: Trainee, work: Work, low_res: Tensor | None) -> dict[str, float]:

@@ -25,14 +25,15 @@ import torch.nn.functional as F
 from photos import load_stages
 from torch import Tensor
 
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import luminance
-from cascade.contract import Contract
-from cascade.data.training_images import fit_square
+from cascade.data.training_images import fit_size
 from cascade.imaging.reading import read_image
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.resizing import quantise, resize
 from cascade.restoration.colouring import Colouring, colourise_image
 from cascade.restoration.upscaling import Upscaling, upscale_image
+from cascade.space import Space
 from cascade.stage import Stage
 
 SIDE_PX = 256
@@ -75,17 +76,19 @@ def enlarged_row(truth: Tensor, clean: Sequence[Stage]) -> list[Tensor]:
 
 def mended_row(truth: Tensor, clean: Sequence[Stage], blind: Sequence[Stage]) -> list[Tensor]:
     """The same crop, damaged as the blind model's training pictures are, by each method."""
-    damage = blind[0].degradation
-    assert damage is not None, "the blind model was trained without damage"
+    condition = blind[0].contract.condition(LowResolution.name)
+    assert isinstance(condition, LowResolution)
+    degradation = condition.degradation
+    assert degradation is not None, "the blind model was trained without degradation"
     small = resize(truth, (SIDE_PX // 4, SIDE_PX // 4), "bicubic")
-    small = quantise(damage.apply(truth, small, "bicubic", [DAMAGE_SEED]))
+    small = quantise(degradation.apply(truth, small, "bicubic", [DAMAGE_SEED]))
     by_models = [enlarge(small, stages) for stages in (clean, blind)]
     return [pixels(small), bicubic(small), *by_models, truth]
 
 
 def coloured_row(picture: Tensor, colour: Sequence[Stage]) -> list[Tensor]:
     """The grey picture, its colours by three seeds, and the truth."""
-    square = fit_square(picture, Contract(size_px=SIDE_PX, resize_kernel="bicubic"), "a picture")
+    square = fit_size(picture, Space(size_px=SIDE_PX), "a picture")
     truth = from_uint8(square)[None]
     grey = quantise(luminance(truth))
     coloured = [colourise_image(colour, grey[0], Colouring(seed=seed))[None] for seed in range(3)]

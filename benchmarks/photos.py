@@ -28,13 +28,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade import Stage, open_source
+from cascade import Stage, load_stage, open_source
 from cascade.building.pipelines import find_stage
 from cascade.errors import CascadeError, DataError, WeightsError
 from cascade.evaluation.features import extract_features
@@ -190,14 +189,16 @@ def realesrgan() -> Method:
     return lambda low_res, seeds: torch.stack([one(image) for image in low_res])
 
 
-def load_ours(path: str, **options: Any) -> Method:
+def load_ours(path: str, *, steps: int | None = None, consistent: bool | None = None) -> Method:
     """A run, a stage's folder or a pipeline, used as `cascade upscale` does."""
-    stages = load_stages(path)
+    stages = load_stages(path, steps=steps)
 
     def upscale(low_res: Tensor, seeds: Sequence[int]) -> Tensor:
         return torch.stack(
             [
-                upscale_image(stages, image, Upscaling(scale=SCALE, seed=seed, **options))
+                upscale_image(
+                    stages, image, Upscaling(scale=SCALE, seed=seed, consistent=consistent)
+                )
                 for image, seed in zip(low_res, seeds, strict=True)
             ]
         )
@@ -205,24 +206,30 @@ def load_ours(path: str, **options: Any) -> Method:
     return upscale
 
 
-def load_stages(path: str) -> list[Stage]:
-    """The stages of a pipeline, or the one of a run or a stage's folder."""
+def load_stages(path: str, *, steps: int | None = None) -> list[Stage]:
+    """The stages of a pipeline, or the one of a run or a stage's folder.
+
+    Args:
+        path: of any of them, or the name of a bundled pipeline.
+        steps: of sampling; None for the stages' own.
+    """
     try:
-        return [Stage.from_pretrained(find_stage(Path(path))).eval()]
+        stages = [load_stage(find_stage(Path(path)))]
     except WeightsError:
-        return [stage for _, stage in CascadePipeline.from_pretrained(path).stages.items()]
+        stages = [stage for _, stage in CascadePipeline.from_pretrained(path).stages.items()]
+    return [stage.with_sampling(stage.sampling.changed(steps=steps)) for stage in stages]
 
 
 # Figures
 
 
 @torch.no_grad()
-def run(method: Method, given: Tensor) -> tuple[Tensor, float]:
+def run(method: Method, inputs: Tensor) -> tuple[Tensor, float]:
     """Results (B, 3, H, W) rounded to 8 bits, and seconds per image after a first one aside."""
-    method(given[:1], [0])
-    begun = time.perf_counter()
-    results = method(given, range(len(given)))
-    seconds = (time.perf_counter() - begun) / len(given)
+    method(inputs[:1], [0])
+    start_s = time.perf_counter()
+    results = method(inputs, range(len(inputs)))
+    seconds = (time.perf_counter() - start_s) / len(inputs)
     return quantise(results), seconds
 
 

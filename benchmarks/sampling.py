@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from cascade.conditioning.conditions import Conditions
 from diffusers import ConfigMixin, DDIMPipeline, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
@@ -33,16 +32,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cascade import CascadePipeline
-from cascade.conditioning.labels import LabelVocabulary
+from cascade.conditioning.assembling import without_conditions
+from cascade.conditioning.labels import Labels
+from cascade.conditioning.signals import Signals
 from cascade.contract import Contract
 from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import CascadeError
 from cascade.recipe.finding import find_recipe
 from cascade.saving.pipelines import has_weights
-from cascade.stage import Stage
+from cascade.space import Space
 
 EPILOG = """examples:
   python benchmarks/sampling.py
@@ -51,6 +53,7 @@ EPILOG = """examples:
   python benchmarks/sampling.py --images 8 --rounds 7 --precision bf16 --skip-generate
 """
 CLASS = "cat-face"
+LABELS = Labels(fields={"class": [CLASS, "dog-face"]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,46 +73,44 @@ QUICK = Size(size_px=32, images=4, steps=10, rounds=3)
 # ---- the two loops ------------------------------------------------------------------------------
 
 
-def make_stage(size_px: int) -> Stage:
+def make_stage(size_px: int) -> DiffusionStage:
     """A class-conditional base stage with random weights; the last layer's too, or it would say 0.
 
     The weights are small, so that the images stay near the range that a trained stage has.
     """
     torch.manual_seed(0)
-    stage = Stage.build(
-        Contract(size_px=size_px),
+    stage = DiffusionStage.build(
+        Contract(Space(size_px=size_px), (LABELS,)),
         NoiseProcess(NoiseSchedule("cosine"), prediction="v"),
-        labels=LabelVocabulary({"class": [CLASS, "dog-face"]}),
         network_options={"patch_size": 2, "channels": (64, 128, 192), "blocks": 1},
     )
-    backbone = stage.network.backbone
-    nn.init.normal_(backbone.conv_out.weight, std=0.02)
+    nn.init.normal_(stage.network.backbone.conv_out.weight, std=0.02)
     return stage.eval()
 
 
 class AsUNet2D(ModelMixin, ConfigMixin):
-    """A stage's network under the call of `UNet2DModel`, with its conditions held."""
+    """A stage's network under the call of `UNet2DModel`, always with the same signals."""
 
     @register_to_config
     def __init__(self, *, sample_size: int, in_channels: int) -> None:
         super().__init__()
         self.network: nn.Module | None = None
-        self.conditions: Conditions | None = None
+        self.signals: Signals | None = None
 
     @classmethod
-    def of(cls, stage: Stage, conditions: Conditions) -> AsUNet2D:
-        adapter = cls(sample_size=stage.contract.size_px, in_channels=stage.contract.channels)
+    def of(cls, stage: DiffusionStage, signals: Signals) -> AsUNet2D:
+        adapter = cls(sample_size=stage.space.longer_px, in_channels=stage.space.channels)
         adapter.network = stage.network
-        adapter.conditions = conditions
+        adapter.signals = signals
         return adapter
 
     def forward(self, sample: Tensor, timestep: Tensor) -> UNet2DOutput:
         assert self.network is not None
         t = timestep.expand(sample.shape[0]).to(sample.device)
-        return UNet2DOutput(sample=self.network(sample, t, self.conditions))
+        return UNet2DOutput(sample=self.network(sample, t, self.signals))
 
 
-def make_scheduler(stage: Stage) -> DDIMScheduler:
+def make_scheduler(stage: DiffusionStage) -> DDIMScheduler:
     """diffusers' scheduler where it is right: trailing spacing, alpha_bar 1 at the end."""
     return DDIMScheduler(
         prediction_type="v_prediction",
@@ -120,12 +121,15 @@ def make_scheduler(stage: Stage) -> DDIMScheduler:
     )
 
 
-def conditions_of(stage: Stage, count: int) -> Conditions:
-    assert stage.labels is not None
-    return Conditions(stage.labels.batch([{"class": CLASS}] * count))
+def signals_of(count: int) -> Signals:
+    """What the network is told about images of the one class."""
+    indices = LABELS.vocabulary.batch([{"class": CLASS}] * count)
+    return Signals(vectors={LABELS.name: indices})
 
 
-def our_images(stage: Stage, size: Size, *, guidance: float, precision: Precision) -> Tensor:
+def our_images(
+    stage: DiffusionStage, size: Size, *, guidance: float, precision: Precision
+) -> Tensor:
     """`CascadePipeline` of one stage: (B, H, W, C) in [0, 1]."""
     pipeline = CascadePipeline.from_stages({"base": stage})
     pipeline.set_progress_bar_config(disable=True)
@@ -144,9 +148,9 @@ def our_images(stage: Stage, size: Size, *, guidance: float, precision: Precisio
     return torch.from_numpy(images)
 
 
-def pipeline_images(stage: Stage, size: Size, *, precision: Precision) -> Tensor:
+def pipeline_images(stage: DiffusionStage, size: Size, *, precision: Precision) -> Tensor:
     """diffusers' `DDIMPipeline`: (B, H, W, C) in [0, 1]."""
-    unet = AsUNet2D.of(stage, conditions_of(stage, size.images))
+    unet = AsUNet2D.of(stage, signals_of(size.images))
     pipeline = DDIMPipeline(unet=unet, scheduler=make_scheduler(stage))
     pipeline.set_progress_bar_config(disable=True)
     with autocast(stage.device, precision):
@@ -163,15 +167,15 @@ def pipeline_images(stage: Stage, size: Size, *, precision: Precision) -> Tensor
 
 @torch.no_grad()
 def guided_images(
-    stage: Stage, size: Size, *, guidance: float, batched: bool, precision: Precision
+    stage: DiffusionStage, size: Size, *, guidance: float, batched: bool, precision: Precision
 ) -> Tensor:
     """The loop of diffusers' documentation over its `DDIMScheduler`: (B, H, W, C) in [0, 1]."""
     scheduler = make_scheduler(stage)
     scheduler.set_timesteps(size.steps)
-    conditions = conditions_of(stage, size.images)
-    without = conditions.dropped(labels=True)
+    signals = signals_of(size.images)
+    without = without_conditions(stage.conditions, signals)
     noise = SeededNoise(range(size.images), "stage base")
-    x_t = noise.normal(stage.contract.channels, size.size_px, size.size_px)  # (B, C, H, W)
+    x_t = noise.normal(stage.space.channels, size.size_px, size.size_px)  # (B, C, H, W)
     for t in scheduler.timesteps:
         times = t.expand(size.images)
         with autocast(stage.device, precision):
@@ -179,11 +183,11 @@ def guided_images(
                 both = stage.network(
                     torch.cat([x_t, x_t]),
                     torch.cat([times, times]),
-                    conditions.concatenate(without),
+                    signals.concatenate(without),
                 )
                 conditional, unconditional = both.chunk(2)
             else:
-                conditional = stage.network(x_t, times, conditions)
+                conditional = stage.network(x_t, times, signals)
                 unconditional = stage.network(x_t, times, without)
         guided = unconditional.float() + guidance * (conditional - unconditional).float()
         x_t = scheduler.step(guided, t, x_t, use_clipped_model_output=True).prev_sample

@@ -28,12 +28,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from cascade.building.training import build_trainer
+from cascade.conditioning.inputs import Inputs
 from cascade.data.training_images import TrainingImages
 from cascade.devices import Precision, autocast, best_device, uses_bf16
 from cascade.imaging.writing import save_png, to_pil
 from cascade.recipe.sections import StageRecipe
 from cascade.resizing import resize
 from cascade.saving.atomic import atomic_file
+from cascade.stage import Run
 
 MANY_IMAGES = 10**9
 RECENT_STEPS = 30
@@ -182,7 +184,7 @@ class Ours(Trainee):
         self._budget_s, self._until_s = budget_s, 0.0
         self._settings = self.trainer.averaged.sampling.changed(steps=steps)
         self._steps: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
-        self.trainer.state.stage.register_forward_pre_hook(lambda *_: self._before_step())
+        self.trainer.model.register_forward_pre_hook(lambda *_: self._before_step())
 
     @property
     def network(self) -> nn.Module:
@@ -226,14 +228,11 @@ class Ours(Trainee):
             state.ema.copy_to(stage.parameters())
         else:
             stage.load_state_dict(state.stage.state_dict())
-        parts = torch.arange(count).split(draw_together(stage.contract.size_px))
+        run = Run(settings=self._settings, precision=precision)
+        inputs = Inputs({"image": low_res})
+        parts = torch.arange(count).split(draw_together(stage.space.longer_px))
         pictures = [
-            stage.sample(
-                part.tolist(),
-                image=None if low_res is None else low_res[part].to(stage.device),
-                settings=self._settings,
-                precision=precision,
-            ).cpu()
+            stage.run(part.tolist(), inputs.part(slice(part[0], part[-1] + 1)), run=run).cpu()
             for part in parts
         ]
         return torch.cat(pictures)
@@ -242,7 +241,7 @@ class Ours(Trainee):
 def timed(recipe: StageRecipe) -> StageRecipe:
     """The recipe without labels, which the peers cannot take, for a run that a clock ends."""
     values = recipe.model_dump()
-    values["condition"]["labels"] = []
+    values["condition"]["labels"] = None
     values["sampling"]["guidance"] = 1.0
     values["train"] |= {
         "images": MANY_IMAGES,
@@ -343,7 +342,7 @@ class ImagenPytorch(Peer):
         self, images: TrainingImages, clock: Clock, *, batch_size: int, steps: int, low_res_px: int
     ) -> None:
         super().__init__(clock, batch_size)
-        device, self._size_px = best_device(), images.contract.size_px
+        device, self._size_px = best_device(), images.contract.space.longer_px
         self._number, unet, imagen = 1, {"dim": 32, "dim_mults": (1, 2, 4, 8)}, {}
         if low_res_px:
             self._number = 2
@@ -401,7 +400,7 @@ class DenoisingDiffusionPytorch(Peer):
         self, images: TrainingImages, clock: Clock, *, batch_size: int, steps: int, out: Path
     ) -> None:
         super().__init__(clock, batch_size)
-        self._size_px = images.contract.size_px
+        self._size_px = images.contract.space.longer_px
         pictures = Pictures(images)
         for index in range(FEWEST_IN_FOLDER):  # its trainer asks for them; its loader is not used
             picture = to_pil(pictures[index % len(images.source)][None] * 2 - 1)[0]

@@ -104,11 +104,12 @@ def make_stage(size_px: int):
     from cascade.contract import Contract
     from cascade.diffusion.process import NoiseProcess
     from cascade.diffusion.schedule import NoiseSchedule
-    from cascade.stage import Stage
+    from cascade.diffusion_stage import DiffusionStage
+    from cascade.space import Space
 
     torch.manual_seed(0)
-    return Stage.build(
-        Contract(size_px=size_px),
+    return DiffusionStage.build(
+        Contract(Space(size_px=size_px)),
         NoiseProcess(NoiseSchedule("cosine"), prediction="v"),
         network_options={"channels": CHANNELS, "blocks": 1, "attention": (False, False, True)},
     )
@@ -291,9 +292,10 @@ def measure_data_path(work: Work) -> float:
     from cascade.contract import Contract
     from cascade.data.sources import FolderSource
     from cascade.data.training_images import PositionBatches, TrainingImages, load_batches
+    from cascade.space import Space
 
     source = FolderSource(Path(work.data))
-    images = TrainingImages(source, Contract(size_px=work.size_px), cache_mib=0)
+    images = TrainingImages(source, Contract(Space(size_px=work.size_px)), cache_mib=0)
     count = max(1, 512 // work.batch_size) * work.batch_size
     start = time.perf_counter()
     for _ in load_batches(images, PositionBatches(0, count, work.batch_size)):

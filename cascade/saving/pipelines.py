@@ -100,8 +100,8 @@ def changeable_folder(name: str) -> Path:
     folder = local_folder(name)
     if folder is None:
         raise WeightsError(
-            f"{name} is not a local folder and cannot be changed; save the pipeline with "
-            "save_pretrained first."
+            f"{name} is not a local folder and cannot be changed; save it with save_pretrained "
+            "first."
         )
     check_writable_folder(folder)
     return folder

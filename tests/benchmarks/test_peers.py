@@ -20,6 +20,7 @@ from cascade.data.training_images import TrainingImages
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe
+from cascade.space import Space
 from cascade.training.learning_rate import learning_rate_factor
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "peers.py"
@@ -34,6 +35,7 @@ def load_script() -> ModuleType:
     return module
 
 
+CONTRACT = Contract(Space(size_px=8))
 peers = load_script()
 trainees = sys.modules["trainees"]
 
@@ -126,7 +128,7 @@ def test_peers_see_our_pictures_mirrored_in_some_epochs(tmp_path):
     pixels = np.zeros((8, 8, 3), dtype=np.uint8)
     pixels[:, :4] = 255
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    pictures = trainees.Pictures(TrainingImages(open_source(str(tmp_path)), Contract(size_px=8)))
+    pictures = trainees.Pictures(TrainingImages(open_source(str(tmp_path)), CONTRACT))
     as_it_is = torch.from_numpy(pixels).permute(2, 0, 1) / 255
     same = [torch.equal(pictures[epoch], as_it_is) for epoch in range(20)]
     mirrored = [torch.equal(pictures[epoch], as_it_is.flip(-1)) for epoch in range(20)]

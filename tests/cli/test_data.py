@@ -12,9 +12,9 @@ from cascade.data.sources import open_source
 
 @pytest.mark.parametrize("verb", ["build", "check"])
 def test_help_has_an_example(command, verb):
-    shown = command("data", verb, "--help")
-    assert shown.code == 0
-    assert f"Example: cascade data {verb}" in " ".join(shown.out.split())
+    outcome = command("data", verb, "--help")
+    assert outcome.code == 0
+    assert f"Example: cascade data {verb}" in " ".join(outcome.out.split())
 
 
 def test_help_lists_the_verbs(command):
@@ -87,7 +87,7 @@ def test_every_damaged_shard_is_named_and_the_others_are_read(command, pictures,
     shard.rename(tmp_path / "d.tar")
     checked = command("data", "check", tmp_path / "*.tar")
     assert checked.code == 1
-    damaged = [line for line in checked.out.splitlines() if line.startswith("damaged shard: ")]
-    assert [line.split(": ")[1] for line in damaged] == [f"{tmp_path}/{n}.tar" for n in "bc"]
+    lines = [line for line in checked.out.splitlines() if line.startswith("damaged shard: ")]
+    assert [line.split(": ")[1] for line in lines] == [f"{tmp_path}/{n}.tar" for n in "bc"]
     assert "18 images, 0 broken" in checked.out
     assert command("data", "check", tmp_path / "[bc].tar").code == 1

@@ -32,18 +32,18 @@ def separately(*arguments: str, before: str = "", after: str = "") -> subprocess
 
 def test_help_lists_every_verb(command):
     for option in ("--help", "-h"):
-        shown = command(option)
-        assert shown.code == 0
-        assert shown.err == ""
+        outcome = command(option)
+        assert outcome.code == 0
+        assert outcome.err == ""
         for verb in VERBS:
-            assert re.search(rf"│ {verb} ", shown.out)
+            assert re.search(rf"│ {verb} ", outcome.out)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_every_verb_has_an_example(command, verb):
-    shown = command(verb, "--help")
-    assert shown.code == 0
-    words = " ".join(shown.out.split())
+    outcome = command(verb, "--help")
+    assert outcome.code == 0
+    words = " ".join(outcome.out.split())
     assert re.search(rf"Examples?: cascade {verb}", words)
 
 

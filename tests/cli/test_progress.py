@@ -44,32 +44,32 @@ def show(clock: Clock, updates, *, terminal: bool, start: int = 0, total: int = 
 
 def test_without_a_terminal_there_is_a_plain_line_every_so_often(clock):
     updates = [(1.0, line(images)) for images in range(100, 10_001, 100)]
-    written = show(clock, updates, terminal=False).splitlines()
-    assert "\x1b" not in "".join(written)
-    assert len(written) == 1 + 99 // LINE_S + 1
+    lines = show(clock, updates, terminal=False).splitlines()
+    assert "\x1b" not in "".join(lines)
+    assert len(lines) == 1 + 99 // LINE_S + 1
     first = "photo-256-to-1024: 100/10,000  loss 0.123  grad 0.57  100/s  1:39"
-    assert written[0] == first
-    assert written[-1].startswith("photo-256-to-1024: 10,000/10,000")
-    assert written[-1].endswith("0:00")
+    assert lines[0] == first
+    assert lines[-1].startswith("photo-256-to-1024: 10,000/10,000")
+    assert lines[-1].endswith("0:00")
 
 
 def test_a_terminal_of_80_columns_shows_all_of_it(clock):
     total = 20_000_000
     text = show(clock, [(1.0, line(12_345_678))], terminal=True, total=total)
     lines = re.sub(r"\x1b\[[?\d]*[A-Za-z]|\r", "\n", text).split("\n")
-    (shown,) = {each for each in lines if "12,345,678" in each}
-    assert shown.startswith("photo-2")
-    assert shown.endswith(" 12,345,678/20,000,000  loss 0.123  grad 0.57  100/s  21:15:43")
-    assert len(shown) == 80
+    (row,) = {each for each in lines if "12,345,678" in each}
+    assert row.startswith("photo-2")
+    assert row.endswith(" 12,345,678/20,000,000  loss 0.123  grad 0.57  100/s  21:15:43")
+    assert len(row) == 80
 
 
 @pytest.mark.parametrize("start", [0, 9_000])
 def test_time_left_is_by_the_rate_of_this_part_of_the_run(clock, start):
     updates = [(5.0, line(start + 100, rate=20.0))]
     updates += [(2.0, line(start + 100 + 20 * n, rate=99.0)) for n in range(1, 21)]  # 10 a second
-    written = show(clock, updates, terminal=False, start=start, total=start + 1000)
-    assert written.splitlines()[0].endswith("  0:45")  # 900 left at 20 a second
-    at_30_s = written.splitlines()[1]
+    text = show(clock, updates, terminal=False, start=start, total=start + 1000)
+    assert text.splitlines()[0].endswith("  0:45")  # 900 left at 20 a second
+    at_30_s = text.splitlines()[1]
     assert f": {start + 400:,}/{start + 1000:,} " in at_30_s
     assert at_30_s.endswith("  1:00")  # 600 left at 10 a second, whatever the last steps say
 
@@ -95,10 +95,10 @@ def updates() -> list[ProgressUpdate]:
     """Of two pictures, the second of which fails."""
     parts = [ProgressUpdate(0, 2, "photos/a[1].jpg", part / 4) for part in range(4)]
     message = "upscaled: photos/a[1].jpg -> out/a[1].jpg (2.0 s)"
-    made = ProgressUpdate(1, 2, "photos/a[1].jpg", 0.0, message)
-    begun = ProgressUpdate(1, 2, "photos/b.jpg", 0.5)
-    failed = ProgressUpdate(2, 2, "photos/b.jpg", 0.0, "failed: photos/b.jpg: bad")
-    return [*parts, made, begun, failed]
+    success = ProgressUpdate(1, 2, "photos/a[1].jpg", 0.0, message)
+    start = ProgressUpdate(1, 2, "photos/b.jpg", 0.5)
+    failure = ProgressUpdate(2, 2, "photos/b.jpg", 0.0, "failed: photos/b.jpg: bad")
+    return [*parts, success, start, failure]
 
 
 def show_bulk(*, terminal: bool, quiet: bool = False) -> str:

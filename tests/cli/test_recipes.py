@@ -22,19 +22,19 @@ def test_ls_lists_every_recipe(command):
 
 
 def test_show_prints_the_whole_recipe_so_that_it_can_be_used(command, tmp_path):
-    shown = command("show", "tiny-16", "train.batch_size=7", "train.learning_rate=1e-4")
-    assert shown.code == 0
-    (tmp_path / "shown.yaml").write_text(shown.out)
+    outcome = command("show", "tiny-16", "train.batch_size=7", "train.learning_rate=1e-4")
+    assert outcome.code == 0
+    (tmp_path / "shown.yaml").write_text(outcome.out)
     recipe = load_stage_recipe(TINY, ["train.batch_size=7", "train.learning_rate=1e-4"])
     assert load_any_recipe(str(tmp_path / "shown.yaml")) == recipe
     assert recipe.train.learning_rate == 1e-4
-    assert shown.out == dump_recipe(recipe)
+    assert outcome.out == dump_recipe(recipe)
 
 
 def test_show_prints_long_values_whole(command, tmp_path):
     path = "/".join(["a long folder name"] * 20)
-    shown = command("show", "tiny-16", f"data.path={path}")
-    (tmp_path / "shown.yaml").write_text(shown.out)
+    outcome = command("show", "tiny-16", f"data.path={path}")
+    (tmp_path / "shown.yaml").write_text(outcome.out)
     assert load_any_recipe(str(tmp_path / "shown.yaml")).data.path == path
 
 
@@ -72,7 +72,7 @@ def test_a_copied_recipe_validates_with_overrides(command, tmp_path):
 
 
 def test_doctor_says_what_is_here(command):
-    found = command("doctor")
-    assert found.code == 0
+    outcome = command("doctor")
+    assert outcome.code == 0
     for word in ("python", "torch", "device", "bf16"):
-        assert word in found.out
+        assert word in outcome.out

@@ -193,10 +193,10 @@ def test_a_chained_folder_can_be_chained_again_but_not_over_other_things(
 def test_an_average_of_another_width_is_a_stage_that_chains(command, pictures, trained, tmp_path):
     run = tmp_path / "run"
     values = ["train.images=64", "train.batch_size=16", "train.snapshot_every_images=16"]
-    done = command(
+    training = command(
         "train", "tiny-16", f"data.path={pictures}", *values, "-o", run, "train.warmup_images=32"
     )
-    assert done.code == 0, done.err
+    assert training.code == 0, training.err
     done = command("ema", run, "--width", 0.2)
     assert done.code == 0
     assert done.out == f"wrote the stage to {run / 'stage-0.200'}\n"
@@ -206,8 +206,8 @@ def test_an_average_of_another_width_is_a_stage_that_chains(command, pictures, t
 
 def test_an_average_of_any_point_but_those_stored_is_refused(command, pictures, tmp_path):
     values = ["train.images=32", "train.batch_size=16", "train.snapshot_every_images=16"]
-    done = command("train", "tiny-16", f"data.path={pictures}", *values, "-o", tmp_path)
-    assert done.code == 0, done.err
+    training = command("train", "tiny-16", f"data.path={pictures}", *values, "-o", tmp_path)
+    assert training.code == 0, training.err
     assert command("ema", tmp_path, "--width", 0.1, "--at", 16).code == 0
     for point in (0, 24):
         done = command("ema", tmp_path, "--width", 0.1, "--at", point, "-o", tmp_path / "no")
@@ -264,10 +264,10 @@ def test_a_colouring_stage_is_trained_chained_and_colours_a_grey_picture(
     assert f"try: cascade colourise PICTURE --model {out} -o" in done.out.replace("\n", " ")
     pipeline = CascadePipeline.from_pretrained(out)
     pipeline.set_progress_bar_config(disable=True)
-    photo = Image.linear_gradient("L").resize((40, 24))
-    result = pipeline(image=photo, seed=1).images[0]
+    picture = Image.linear_gradient("L").resize((40, 24))
+    result = pipeline(image=picture, seed=1).images[0]
     assert result.size == (40, 24)
-    assert result.tobytes() == pipeline(image=photo.convert("RGB"), seed=1).images[0].tobytes()
+    assert result.tobytes() == pipeline(image=picture.convert("RGB"), seed=1).images[0].tobytes()
     refused = command("generate", out, "-o", tmp_path / "out")
     assert refused.code == 1
     assert "the first stage, 'colour', needs an image to start from: grey 32 px." in refused.err

@@ -53,15 +53,15 @@ PATTERN = r"(?P<class>[a-z]+)_\d"
 def test_a_folder_and_a_shard_give_the_same_labels_from_files_beside_the_images(
     tmp_path, write_shard
 ):
-    wanted = {
+    labels = {
         "1": {"class": "cat", "caption": "of JSON"},
         "2": {"caption": "a cat,\nasleep"},
         "red_3": {"class": "red"},
     }
-    assert labels_of(make_folder(tmp_path / "f", BESIDE), name_pattern=PATTERN) == wanted
+    assert labels_of(make_folder(tmp_path / "f", BESIDE), name_pattern=PATTERN) == labels
     members = {n: d.encode() if isinstance(d, str) else d for n, d in BESIDE.items()}
     shard = ShardSource(str(write_shard(tmp_path / "a.tar", members)), name_pattern=PATTERN)
-    assert {shard.key(i): shard.labels(i) for i in range(3)} == wanted
+    assert {shard.key(i): shard.labels(i) for i in range(3)} == labels
 
 
 def test_of_two_images_with_one_key_both_are_read_and_share_their_labels(tmp_path, write_shard):
@@ -105,8 +105,8 @@ def test_what_is_nearest_to_the_image_wins(tmp_path):
 )
 def test_a_table_at_the_root_gives_fields_by_file_name(tmp_path, name, text):
     folder = make_folder(tmp_path, {"a/1.png": png(), "a/2.png": png(), name: text})
-    wanted = {"class": "a", "style": "ink, wash", "text": "x"}
-    assert labels_of(folder) == {"a/1": wanted, "a/2": {"class": "a"}}
+    fields = {"class": "a", "style": "ink, wash", "text": "x"}
+    assert labels_of(folder) == {"a/1": fields, "a/2": {"class": "a"}}
 
 
 @pytest.mark.parametrize("text", ["a\u2028b", "a\x85b", "a\x0bb\x0cc"])

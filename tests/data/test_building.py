@@ -54,8 +54,8 @@ def test_the_manifest_counts_and_hashes_what_is_there(pictures, tmp_path):
         source = ShardSource(str(tmp_path / "out" / f"{split}-*.tar"))
         assert manifest["counts"][split] == len(source) > 0
         classes = [source.labels(index)["class"] for index in range(len(source))]
-        wanted = {name: classes.count(name) for name in sorted(set(classes))}
-        assert manifest["labels"][split] == {"class": wanted}
+        counts = {name: classes.count(name) for name in sorted(set(classes))}
+        assert manifest["labels"][split] == {"class": counts}
     for name, shard in manifest["shards"].items():
         assert shard["sha256"] == sha256_of(tmp_path / "out" / name)
     assert set(contents(tmp_path / "out")) == {"manifest.json", *manifest["shards"]}
@@ -171,8 +171,10 @@ def test_keys_without_dots_and_without_repeats_are_all_read_back(tmp_path):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / "in" / name)
     build(FolderSource(tmp_path / "in"), tmp_path / "out")
     shards = ShardSource(str(tmp_path / "out" / "train-000000.tar"))
-    found = {int(to_uint8(decode_image(shards.read(i), "x"))[0, 0, 0]) for i in range(len(shards))}
-    assert found == set(range(len(names)))
+    numbers = {
+        int(to_uint8(decode_image(shards.read(i), "x"))[0, 0, 0]) for i in range(len(shards))
+    }
+    assert numbers == set(range(len(names)))
     assert len({shards.key(index) for index in range(len(shards))}) == len(names)
 
 

@@ -116,11 +116,11 @@ def test_a_name_that_leads_out_of_the_shard_is_refused(tmp_path, write_shard, na
     with pytest.raises(DataError, match="leads out of the shard; rename") as error:
         open_source(str(tmp_path / "*.tar"))
     one_line_naming(f"{evil}:{name}", error)
-    damaged = []
-    assert len(open_source(str(tmp_path / "*.tar"), damaged_shards=damaged)) == len(
+    messages = []
+    assert len(open_source(str(tmp_path / "*.tar"), damaged_shards=messages)) == len(
         ShardSource(str(good))
     )
-    assert len(damaged) == 1
+    assert len(messages) == 1
 
 
 def test_a_name_that_is_not_text_is_refused(tmp_path, write_shard):
@@ -276,9 +276,9 @@ def test_a_member_that_is_too_large_is_refused_before_it_is_read(
 def test_only_images_with_the_wanted_labels_are_shown(pictures, tmp_path, write_shard):
     selected = open_source(str(pictures), only={"class": ["red-dot", "blue"]})
     whole = FolderSource(pictures)
-    kept = [i for i in range(18) if whole.labels(i)["class"] in ("blue", "red-dot")]
-    assert len(selected) == len(kept) == 12
-    for index, original in enumerate(kept):
+    indices = [i for i in range(18) if whole.labels(i)["class"] in ("blue", "red-dot")]
+    assert len(selected) == len(indices) == 12
+    for index, original in enumerate(indices):
         assert selected.name(index) == whole.name(original)
         assert selected.read(index) == whole.read(original)
         assert selected.labels(index) == whole.labels(original)

@@ -31,13 +31,13 @@ def running(width: float, values: list[float], store_every: int = 0) -> tuple[fl
     """The running average of a series of weights, and what it was every so many steps."""
     weight = torch.tensor([0.0], dtype=torch.float64)
     average = PowerAverage([weight], width)
-    stored = []
+    history = []
     for step, value in enumerate(values, start=1):
         weight.fill_(value)
         average.step([weight], images_seen=step * BATCH, batch_size=BATCH)
         if store_every and step % store_every == 0:
-            stored.append(float(average.values[0]))
-    return float(average.values[0]), stored
+            history.append(float(average.values[0]))
+    return float(average.values[0]), history
 
 
 @given(width=st.floats(0.01, 0.28))
@@ -82,11 +82,11 @@ def test_other_widths_come_close_to_the_average_kept_in_training(width):
     times = [(number + 1) * 25 * BATCH for number in range(len(series[0.05]))]
     stored = [(time, w) for w in series for time in times]
     weights = combination(stored, (IMAGES, width))
-    made = sum(w * v for w, v in zip(weights, [*series[0.05], *series[0.1]], strict=True))
-    wanted, _ = running(width, values.tolist())
+    average = sum(w * v for w, v in zip(weights, [*series[0.05], *series[0.1]], strict=True))
+    expected, _ = running(width, values.tolist())
     assert sum(weights) == pytest.approx(1, abs=0.02)
-    assert made == pytest.approx(wanted, abs=0.02 * np.std(values))
-    assert abs(made - series[0.05][-1]) > 0.02 * np.std(values)  # no width is taken for another
+    assert average == pytest.approx(expected, abs=0.02 * np.std(values))
+    assert abs(average - series[0.05][-1]) > 0.02 * np.std(values)  # no width is taken for another
 
 
 def test_a_run_stores_averages_from_which_others_are_made(make_trainer, tmp_path):
@@ -97,9 +97,9 @@ def test_a_run_stores_averages_from_which_others_are_made(make_trainer, tmp_path
         (images, width) for images in (32, 64, 96, 128, 160) for width in (0.05, 0.1)
     ]
     same = reconstruct(stored, 0.1, images_seen=160)
-    kept = trainer.state.power_averages[1].values
-    for made, value in zip(same.parameters(), kept, strict=True):
-        torch.testing.assert_close(made, value, rtol=2e-3, atol=1e-4)  # stored in 16 bits
+    averages = trainer.state.power_averages[1].values
+    for parameter, value in zip(same.parameters(), averages, strict=True):
+        torch.testing.assert_close(parameter, value, rtol=2e-3, atol=1e-4)  # stored in 16 bits
     wider = reconstruct(stored, 0.2, images_seen=160)
     pairs = zip(same.parameters(), wider.parameters(), strict=True)
     assert any((a - b).abs().max() > 1e-3 for a, b in pairs)
@@ -114,9 +114,9 @@ def test_what_is_not_trained_is_not_averaged(tmp_path):
     )
     for width in (0.05, 0.1):
         stage.save_pretrained(snapshot_folder(tmp_path, 64, width))
-    made = reconstruct(snapshots(tmp_path), 0.08, images_seen=64)
-    for (name, value), wanted in zip(made.named_buffers(), stage.buffers(), strict=True):
-        assert value.equal(wanted), name
+    average = reconstruct(snapshots(tmp_path), 0.08, images_seen=64)
+    for (name, value), expected in zip(average.named_buffers(), stage.buffers(), strict=True):
+        assert value.equal(expected), name
 
 
 def test_snapshots_of_another_point_are_refused(tmp_path, base_stage):
@@ -138,18 +138,18 @@ def test_a_width_that_too_few_snapshots_cannot_give_is_refused(tmp_path, base_st
 
 
 def test_the_misfit_is_the_distance_of_the_profiles():
-    stored, wanted, factors = [(4000, 0.05), (8000, 0.1)], (8000, 0.2), [0.3, 0.6]
+    stored, target, factors = [(4000, 0.05), (8000, 0.1)], (8000, 0.2), [0.3, 0.6]
     t = np.linspace(0, 8000, 400_001)
 
     def profile(images, width):
         inside = np.where(t <= images, (t / images) ** width_to_exponent(width), 0)
         return inside / (np.sum(inside) * t[1])
 
-    difference = profile(*wanted) - sum(
+    difference = profile(*target) - sum(
         f * profile(*each) for f, each in zip(factors, stored, strict=True)
     )
-    norms = [np.sum(each**2) ** 0.5 for each in (difference, profile(*wanted))]
-    assert misfit(stored, factors, wanted) == pytest.approx(norms[0] / norms[1], rel=1e-3)
+    norms = [np.sum(each**2) ** 0.5 for each in (difference, profile(*target))]
+    assert misfit(stored, factors, target) == pytest.approx(norms[0] / norms[1], rel=1e-3)
 
 
 def test_folders_that_are_no_snapshots_are_passed_over(tmp_path, base_stage):

@@ -102,12 +102,12 @@ def test_a_checkpoint_holds_safetensors_and_json_only(state, tmp_path):
 
 @pytest.mark.parametrize("keep", [1, 2, 5])
 def test_the_newest_are_kept_and_listed_oldest_first(state, tmp_path, keep):
-    for seen in (16, 32, 48, 1_000_000_000_000):  # the last has more digits
-        state.images_seen = seen
+    for images in (16, 32, 48, 1_000_000_000_000):  # the last has more digits
+        state.images_seen = images
         save_checkpoint(state, tmp_path, keep=keep, about={})
-    kept = [int(path.name) for path in checkpoints(tmp_path)]
-    assert kept == [16, 32, 48, 1_000_000_000_000][-keep:]
-    assert len(list(tmp_path.iterdir())) == len(kept)
+    positions = [int(path.name) for path in checkpoints(tmp_path)]
+    assert positions == [16, 32, 48, 1_000_000_000_000][-keep:]
+    assert len(list(tmp_path.iterdir())) == len(positions)
 
 
 def test_a_damaged_checkpoint_that_is_ahead_does_not_push_out_a_good_one(state, tmp_path):

@@ -19,13 +19,13 @@ OUT_OF_MEMORY = (
 )
 
 
-def said(error: Exception, **settings) -> str:
+def message_of(error: Exception, **settings) -> str:
     """The one line that the user gets in the place of an error."""
-    with pytest.raises(CascadeError) as told, told_in_one_line(TrainingSettings(**settings)):
+    with pytest.raises(CascadeError) as caught, told_in_one_line(TrainingSettings(**settings)):
         raise error
-    assert told.value.__cause__ is error
-    assert "\n" not in str(told.value)
-    return str(told.value)
+    assert caught.value.__cause__ is error
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
@@ -45,10 +45,10 @@ def test_short_memory_ends_a_run_with_what_to_do(make_trainer, tmp_path, monkeyp
 
 
 def test_what_is_on_already_is_not_offered():
-    line = said(MemoryError(), accumulation_steps=4, gradient_checkpointing=True)
+    line = message_of(MemoryError(), accumulation_steps=4, gradient_checkpointing=True)
     assert "accumulation_steps=8" in line
     assert "gradient_checkpointing" not in line
-    assert "gradient_checkpointing=true" in said(MemoryError())
+    assert "gradient_checkpointing=true" in message_of(MemoryError())
 
 
 def test_a_damaged_cache_of_the_compiler_is_named(make_trainer, tmp_path, monkeypatch):
@@ -61,10 +61,10 @@ def test_a_damaged_cache_of_the_compiler_is_named(make_trainer, tmp_path, monkey
     trainer = make_trainer(tmp_path / "run", "train.compile=true")
     torch._dynamo.reset()
     trainer.state.stage.network.backbone.compile(backend=damaged)
-    with pytest.raises(CascadeError) as told:
+    with pytest.raises(CascadeError) as caught:
         trainer.run()
-    assert isinstance(told.value.__cause__, BackendCompilerFailed)
-    line = str(told.value)
+    assert isinstance(caught.value.__cause__, BackendCompilerFailed)
+    line = str(caught.value)
     assert line.startswith("the network cannot be compiled (ImportError: abc.main.so: file too sh")
     assert line.endswith(f"remove the folder {tmp_path / 'cache'}.")
     assert "\n" not in line
@@ -72,6 +72,6 @@ def test_a_damaged_cache_of_the_compiler_is_named(make_trainer, tmp_path, monkey
 
 def test_other_errors_go_through():
     for error in (KeyError("x"), RuntimeError("mat1 and mat2"), ImportError("x")):
-        with pytest.raises(type(error)) as raised, told_in_one_line(TrainingSettings()):
+        with pytest.raises(type(error)) as caught, told_in_one_line(TrainingSettings()):
             raise error
-        assert raised.value is error
+        assert caught.value is error

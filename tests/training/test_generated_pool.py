@@ -84,11 +84,11 @@ def test_the_same_pool_is_made_again_and_what_is_there_is_kept(base, images, tmp
     assert len(first.indices) == 12  # whole parts
     files = sorted(tmp_path.iterdir())
     files[1].write_bytes(files[1].read_bytes()[:100])
-    kept = files[0].stat().st_mtime_ns
+    mtime_ns = files[0].stat().st_mtime_ns
     again = pool_of(base, images, tmp_path, count=10, fraction=0.5)
     assert again.indices.equal(first.indices)
     assert again.images.equal(first.images)
-    assert files[0].stat().st_mtime_ns == kept
+    assert files[0].stat().st_mtime_ns == mtime_ns
 
 
 def test_a_pool_of_another_stage_strength_or_set_of_images_is_refused(

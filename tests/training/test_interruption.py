@@ -56,10 +56,10 @@ def everything(run: Path) -> dict[str, object]:
         for path in (run / name).rglob("*")
         if path.is_file()
     ]
-    found: dict[str, object] = {str(file.relative_to(run)): file.read_bytes() for file in files}
+    contents: dict[str, object] = {str(file.relative_to(run)): file.read_bytes() for file in files}
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    found["log"] = [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
-    return found
+    contents["log"] = [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+    return contents
 
 
 def leftovers(run: Path) -> list[str]:
@@ -67,26 +67,26 @@ def leftovers(run: Path) -> list[str]:
 
 
 def assert_same(run: Path, whole: dict[str, object]) -> None:
-    found = everything(run)
-    assert found.keys() == whole.keys()
-    assert [name for name in whole if found[name] != whole[name]] == []
+    contents = everything(run)
+    assert contents.keys() == whole.keys()
+    assert [name for name in whole if contents[name] != whole[name]] == []
     assert leftovers(run) == []
 
 
 @pytest.fixture(scope="module")
 def whole(server, pictures, shards, tmp_path_factory) -> Callable[..., dict[str, object]]:
     """A function that makes a run without a gap, once for each way to use processes."""
-    made: dict[tuple[int, bool], dict[str, object]] = {}
+    runs: dict[tuple[int, bool], dict[str, object]] = {}
 
     def make(processes: int = 1, *, sharded: bool = False) -> dict[str, object]:
         way = (processes, sharded)
-        if way not in made:
+        if way not in runs:
             out, arguments = tmp_path_factory.mktemp("whole"), command_line(pictures)
             codes = server.run([*arguments, out], out / "said", processes, sharded=sharded)
             assert codes == [0] * processes, (out / "said").read_text()
-            made[way] = everything(out)
-            assert len(made[way]) > 20
-        return made[way]
+            runs[way] = everything(out)
+            assert len(runs[way]) > 20
+        return runs[way]
 
     return make
 
@@ -116,9 +116,9 @@ def wait_for_moment(draw: random.Random, run: Path, images: float) -> None:
 
 
 def lacks_samples(run: Path) -> bool:
-    seen = reached(run)
-    sheet = run / "samples" / f"{seen:012d}.png"
-    return seen > 0 and seen % SAMPLE_EVERY == 0 and not sheet.exists()
+    images = reached(run)
+    sheet = run / "samples" / f"{images:012d}.png"
+    return images > 0 and images % SAMPLE_EVERY == 0 and not sheet.exists()
 
 
 def reached(run: Path) -> int:

@@ -17,14 +17,17 @@ SETTINGS = TrainingSettings(images=1000, batch_size=10, warmup_images=100, decay
 
 
 def test_warm_up_plateau_and_cosine():
-    factors = {seen: learning_rate_factor(seen, SETTINGS) for seen in range(0, 1000, 10)}
-    for seen, factor in factors.items():
-        if seen < 100:
-            assert factor == pytest.approx((seen + 10) / 100)
-        elif seen <= 700:
+    factors = {
+        images_seen: learning_rate_factor(images_seen, SETTINGS)
+        for images_seen in range(0, 1000, 10)
+    }
+    for images_seen, factor in factors.items():
+        if images_seen < 100:
+            assert factor == pytest.approx((images_seen + 10) / 100)
+        elif images_seen <= 700:
             assert factor == 1
         else:
-            progress = (seen - 700) / 300
+            progress = (images_seen - 700) / 300
             assert factor == pytest.approx(0.5 * (1 + math.cos(math.pi * progress)))
 
 
@@ -40,22 +43,24 @@ def test_every_step_of_a_run_learns_and_none_learns_more_than_fully(
     settings = TrainingSettings(
         images=images, batch_size=batch_size, warmup_images=warmup, decay_fraction=decay
     )
-    factors = [learning_rate_factor(seen, settings) for seen in range(0, images, batch_size)]
+    factors = [
+        learning_rate_factor(images_seen, settings) for images_seen in range(0, images, batch_size)
+    ]
     assert all(0 < factor <= 1 for factor in factors)
 
 
 def test_without_warm_up_and_decay_the_rate_is_full_throughout():
     flat = replace(SETTINGS, warmup_images=0, decay_fraction=0)
-    assert {learning_rate_factor(seen, flat) for seen in range(0, 1000, 10)} == {1.0}
+    assert {learning_rate_factor(images_seen, flat) for images_seen in range(0, 1000, 10)} == {1.0}
 
 
 def test_the_rate_is_a_function_of_the_images_seen_alone():
     optimisers = [torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr) for lr in (3e-4, 0.02)]
     for optimiser in optimisers:
         optimiser.param_groups[0]["full_lr"] = optimiser.param_groups[0]["lr"]
-    for seen in (500, 0, 990, 500):
-        factor = set_learning_rate(optimisers, seen, SETTINGS)
-        assert factor == learning_rate_factor(seen, SETTINGS)
+    for images_seen in (500, 0, 990, 500):
+        factor = set_learning_rate(optimisers, images_seen, SETTINGS)
+        assert factor == learning_rate_factor(images_seen, SETTINGS)
         assert [group["lr"] for o in optimisers for group in o.param_groups] == [
             3e-4 * factor,
             0.02 * factor,
@@ -67,8 +72,10 @@ def test_other_schedules_are_those_of_diffusers(name):
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = get_scheduler(name, optimiser, num_warmup_steps=0, num_training_steps=100)
     settings = replace(SETTINGS, warmup_images=0, schedule=name)
-    for seen in range(0, 1000, 10):
-        assert learning_rate_factor(seen, settings) == pytest.approx(scheduler.get_last_lr()[0])
+    for images_seen in range(0, 1000, 10):
+        assert learning_rate_factor(images_seen, settings) == pytest.approx(
+            scheduler.get_last_lr()[0]
+        )
         optimiser.step()
         scheduler.step()
 

@@ -16,8 +16,8 @@ def fsdp(monkeypatch):
     """A function that sets what `accelerate launch --use_fsdp` does."""
 
     def set_values(**values: str) -> None:
-        given = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **values}
-        for key, value in given.items():
+        variables = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **values}
+        for key, value in variables.items():
             monkeypatch.setenv(key, value)
 
     return set_values

@@ -72,14 +72,14 @@ def test_everything_of_a_run_is_in_tensorboard_by_groups(make_trainer, tmp_path,
     monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 1)
     samples = ["train.sample_every_images=32", "train.sample_count=2", "sampling.steps=1"]
     make_trainer(tmp_path, "train.images=64", *samples).run()
-    shown = board(tmp_path)
-    scalars = shown.Tags()["scalars"]
+    events = board(tmp_path)
+    scalars = events.Tags()["scalars"]
     assert {"train/loss", "train/gradient_norm", "train/images_per_s"} <= set(scalars)
     assert {"meters/colour_mean_red", "meters/loss_at_log_snr_-7"} <= set(scalars)
-    assert [event.step for event in shown.Scalars("train/loss")] == [16, 32, 48, 64]
-    assert [event.step for event in shown.Scalars("meters/colour_mean_red")] == [32, 64]
-    assert [event.step for event in shown.Images("samples")] == [32, 64]
-    (recipe,) = shown.Tensors("recipe/text_summary")
+    assert [event.step for event in events.Scalars("train/loss")] == [16, 32, 48, 64]
+    assert [event.step for event in events.Scalars("meters/colour_mean_red")] == [32, 64]
+    assert [event.step for event in events.Images("samples")] == [32, 64]
+    (recipe,) = events.Tensors("recipe/text_summary")
     assert b"| train.images | 64 |" in recipe.tensor_proto.string_val[0]
 
 
@@ -145,8 +145,8 @@ def test_a_tracker_that_cannot_start_ends_the_run_before_it_begins(recorder, tmp
 
 
 def test_a_missing_package_is_told_with_the_command_that_installs_it(monkeypatch):
-    found = {"tensorboard": object()}
-    monkeypatch.setattr(trackers_module.importlib.util, "find_spec", found.get)
+    packages = {"tensorboard": object()}
+    monkeypatch.setattr(trackers_module.importlib.util, "find_spec", packages.get)
     check_trackers(["tensorboard"])
     with pytest.raises(CascadeError, match="trackio is not installed: pip install trackio"):
         check_trackers(["tensorboard", "trackio"])
