@@ -4,76 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cascade.cli import bulk, measuring
-from cascade.errors import RecipeError
 
 if TYPE_CHECKING:
     from cascade.sampling.settings import SamplingSettings
     from cascade.sweeping.results import Sweep
 
 
+Axes = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[[STAGE.]SETTING=VALUE,VALUE…]…",
+        help="What to try, in all combinations: any sampling setting or sampler option. "
+        "Default: guidance, temperature, augmentation level, steps and samplers, one change "
+        "at a time.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of the results. Default: sweeps/NAME.")
+]
+NumImages = Annotated[
+    int | None,
+    typer.Option(
+        "--num-images",
+        "-n",
+        min=2,
+        help="Images of each combination; with --budget at most. Default: 100, or as many as "
+        "are held out.",
+    ),
+]
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Images of all combinations together: all on few images, then the best third on "
+        "three times as many, and so on (successive halving).",
+    ),
+]
+By = Annotated[
+    str,
+    typer.Option(
+        help="The figure that decides: KID, FD; for upscalers and colourisers also PD, PSNR, SSIM."
+    ),
+]
+Prefer = Annotated[
+    Literal["quality", "speed"],
+    typer.Option(
+        help="quality: the combination with the best figure; speed: the fastest of those that "
+        "are as good within the interval."
+    ),
+]
+Apply = Annotated[
+    bool,
+    typer.Option(
+        "--apply", help="Make the best settings the pipeline's own, and print them for its recipe."
+    ),
+]
+
+
 def sweep(
     pipeline: measuring.Pipeline,
-    axes: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[[STAGE.]SETTING=VALUE,VALUE…]…",
-            help="What to try, in all combinations: any sampling setting or sampler option. "
-            "Default: guidance, temperature, augmentation level, steps and samplers, one change "
-            "at a time.",
-            show_default=False,
-        ),
-    ] = None,
+    axes: Axes = None,
     *,
     data: measuring.Data,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Folder of the results. Default: sweeps/NAME."),
-    ] = None,
-    num_images: Annotated[
-        int | None,
-        typer.Option(
-            "--num-images",
-            "-n",
-            min=2,
-            help="Images of each combination; with --budget at most. Default: 100, or as many as "
-            "are held out.",
-        ),
-    ] = None,
-    budget: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Images of all combinations together: all on few images, then the best third on "
-            "three times as many, and so on (successive halving).",
-        ),
-    ] = None,
-    by: Annotated[
-        str,
-        typer.Option(
-            help="The figure that decides: KID, FD; for upscalers and colourisers also PD, PSNR, "
-            "SSIM."
-        ),
-    ] = "KID",
-    prefer: Annotated[
-        str,
-        typer.Option(
-            help="quality: the combination with the best figure; speed: the fastest of those that "
-            "are as good within the interval."
-        ),
-    ] = "quality",
+    out: Out = None,
+    num_images: NumImages = None,
+    budget: Budget = None,
+    by: By = "KID",
+    prefer: Prefer = "quality",
     seed: measuring.Seed = 0,
-    apply: Annotated[
-        bool,
-        typer.Option(
-            "--apply",
-            help="Make the best settings the pipeline's own, and print them for its recipe.",
-        ),
-    ] = False,
+    apply: Apply = False,
     extractor: measuring.Extractor = "lite0",
     extractor_path: measuring.ExtractorPath = None,
     device: bulk.Device = None,
@@ -98,11 +103,8 @@ def sweep(
     from cascade.pipeline import CascadePipeline
     from cascade.saving.atomic import check_writable_folder
     from cascade.saving.pipelines import changeable_folder
-    from cascade.sweeping.outcomes import Preference
     from cascade.sweeping.sweep import sweep as run_sweep
 
-    if prefer not in get_args(Preference):
-        raise RecipeError(f"--prefer must be quality or speed, got {prefer!r}.")
     folder = changeable_folder(pipeline) if apply else None
     loaded = CascadePipeline.from_pretrained(pipeline).to(find_device(device))
     out = out or Path("sweeps") / Path(pipeline).resolve().name
