@@ -142,7 +142,7 @@ def test_the_help_lists_every_sampler_and_shows_an_example_with_set(command):
         ("steps=many", "steps must be a whole number and sampler a name, got 'many'"),
         ("steps=0", "steps must be from 1 to 1000"),
         ("eta=-1", "eta must be a number of at least 0, got -1"),
-        ("eta=x", "eta must be a number of at least 0, got 'x'"),
+        ("eta=x", "eta must be a number, got 'x'"),
         ("guidance=[1, 2]", "guidance must be a number, got [1, 2]"),
         ("guidance_interval=3", "guidance_interval must be two numbers, got 3"),
         ("guidance_interval=[1, x]", "guidance_interval must be two numbers, got [1, 'x']"),
