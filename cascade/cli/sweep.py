@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from cascade.cli import bulk, measuring
+from cascade.errors import RecipeError
 
 if TYPE_CHECKING:
     from cascade.sampling.settings import SamplingSettings
@@ -53,7 +54,7 @@ By = Annotated[
     ),
 ]
 Prefer = Annotated[
-    Literal["quality", "speed"],
+    str,
     typer.Option(
         help="quality: the combination with the best figure; speed: the fastest of those that "
         "are as good within the interval."
@@ -103,8 +104,11 @@ def sweep(
     from cascade.pipeline import CascadePipeline
     from cascade.saving.atomic import check_writable_folder
     from cascade.saving.pipelines import changeable_folder
+    from cascade.sweeping.outcomes import Preference
     from cascade.sweeping.sweep import sweep as run_sweep
 
+    if prefer not in get_args(Preference):
+        raise RecipeError(f"--prefer must be quality or speed, got {prefer!r}.")
     folder = changeable_folder(pipeline) if apply else None
     loaded = CascadePipeline.from_pretrained(pipeline).to(find_device(device))
     out = out or Path("sweeps") / Path(pipeline).resolve().name
