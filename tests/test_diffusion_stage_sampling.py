@@ -381,7 +381,7 @@ class Words(Condition):
     def absent(self, signals):
         raise NotImplementedError
 
-    def input_of(self, batch, space, *, damaged=False):
+    def input_of(self, batch, space, *, degraded=False):
         return None
 
 

@@ -70,7 +70,7 @@ class Upscaling:
         """Whether the results of these stages are changed to agree with their inputs."""
         if self.consistent is not None:
             return self.consistent
-        return not any(stage.contract.mends for stage in stages)
+        return not any(stage.contract.restores for stage in stages)
 
 
 @dataclass(frozen=True)

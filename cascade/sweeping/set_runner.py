@@ -156,7 +156,7 @@ class SetRunner(Runner):
         """What a user would give to get held-out pictures, class names aside."""
         held_out_places = [place % len(self._held_out) for place in places]
         contracts = self._pipeline.stages.contracts
-        return self._held_out.inputs(held_out_places, contracts, damaged=False)
+        return self._held_out.inputs(held_out_places, contracts, degraded=False)
 
     def _labels(
         self, alone: CascadePipeline, places: Sequence[int]

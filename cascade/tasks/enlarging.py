@@ -63,7 +63,7 @@ class EnlargingTask(PairedTask):
 
     def figures(self, contracts: Sequence[Contract]) -> dict[str, PairFigure]:
         first = contracts[0]
-        if first.mends:  # results must not agree with degraded inputs
+        if first.restores:  # results must not agree with degraded inputs
             return {}
         kernel = first.space.resize_kernel
         return {
