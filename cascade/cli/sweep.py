@@ -22,7 +22,7 @@ def sweep(
         list[str] | None,
         typer.Argument(
             metavar="[[STAGE.]SETTING=VALUE,VALUE…]…",
-            help="What to try, in all combinations: any sampling setting or sampler option. "
+            help="Settings to try in all combinations: any sampling setting or sampler option. "
             "Default: guidance, temperature, augmentation level, steps and samplers, one change "
             "at a time.",
             show_default=False,
@@ -40,15 +40,15 @@ def sweep(
             "--num-images",
             "-n",
             min=2,
-            help="Images of each combination; with --budget at most. Default: 100, or as many as "
-            "are held out.",
+            help="Images per combination; with --budget, at most this many. Default: 100, or all "
+            "held-out pictures if they are fewer.",
         ),
     ] = None,
     budget: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Images of all combinations together: all on few images, then the best third on "
+            help="Images over all combinations: first all on few images, then the best third on "
             "three times as many, and so on (successive halving).",
         ),
     ] = None,
@@ -146,5 +146,5 @@ def _apply(folder: Path, settings: Mapping[str, SamplingSettings]) -> None:
         typer.echo(f"wrote {file}")
     if not files:
         typer.echo(f"{folder} has these settings already.")
-    typer.echo("for the pipeline's recipe, so that chaining its stages again keeps the settings:")
+    typer.echo("put this into the pipeline's recipe to keep the settings when it is chained again:")
     typer.echo(recipe_sections(settings).rstrip("\n"))
