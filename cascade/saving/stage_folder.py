@@ -113,7 +113,7 @@ def read_diffusion_stage(folder: Path, stage_class: Callable[..., Built]) -> Bui
     """Build the diffusion stage that a folder holds, on the CPU, in float32.
 
     Args:
-        folder: of the stage.
+        folder: folder of the stage.
         stage_class: `DiffusionStage`, which stands on a floor above.
 
     Raises:
