@@ -32,7 +32,7 @@ class Sheet:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """What `SetMeasurer` and `PairMeasurer` return.
+    """The result of `SetMeasurer` or `PairMeasurer`.
 
     Attributes:
         measured: the figures of each subject; the last one is the whole pipeline.

@@ -1,4 +1,4 @@
-"""Which metadata of a picture is kept, and which is brought up to date or left out.
+"""Decides which metadata of a picture to keep, update or leave out.
 
 | metadata | what happens to it |
 |---|---|

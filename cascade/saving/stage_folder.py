@@ -26,7 +26,7 @@ STAGE_ENTRIES = (CONFIG, "embedding", "encoder", "scheduler", *NETWORKS)
 def diffusion_config(
     network: StageNetwork, contract: Contract, process: NoiseProcess, sampling: SamplingSettings
 ) -> dict[str, Any]:
-    """What `stage.json` holds of a diffusion stage, besides its kind.
+    """The values in `stage.json` of a diffusion stage, besides its kind.
 
     Raises:
         WeightsError: if the network could not be built again from what would be saved.

@@ -153,7 +153,7 @@ class SetRunner(Runner):
         return [self._seed + place for place in places]
 
     def _inputs(self, places: Sequence[int]) -> Inputs:
-        """What a user would give to get held-out pictures, class names aside."""
+        """The inputs from which a stage should make held-out pictures, without class names."""
         held_out_places = [place % len(self._held_out) for place in places]
         contracts = self._pipeline.stages.contracts
         return self._held_out.inputs(held_out_places, contracts, degraded=False)

@@ -30,7 +30,7 @@ LONGEST_WAIT = timedelta(hours=1)  # while the main process samples and writes
 
 @dataclass(frozen=True)
 class StepVote:
-    """What one process reports about a step, or the sum over all processes.
+    """The report of one process about a step, or the sum over all processes.
 
     Attributes:
         loss: this process's share of the batch's mean loss; the sum is the mean loss.

@@ -115,7 +115,7 @@ def begin_part(
 
 
 def describe_stage(stage: Stage) -> dict[str, Any]:
-    """Describe a stage: what it takes and gives, its network, parameters and prediction."""
+    """Describe a stage: its input and results, its network, parameters and prediction."""
     summary = stage.summary()
     return {
         "takes": summary.takes,
