@@ -1,4 +1,4 @@
-"""One call of a pipeline: every stage over all images, a batch at a time.
+"""One call of a pipeline: every stage runs over all images, a batch at a time.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -28,20 +28,21 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True, kw_only=True)
 class CallOptions:
-    """Options of a call of a pipeline, besides the usual ones.
+    """Options of a pipeline call that few users need.
 
     Attributes:
-        inputs: what conditions of your own read, by the name of the input.
-        overrides: changes of the stages' sampling settings.
-        start_at: the stage that takes the image; default: the first that takes its size.
-        batch_size: images at a time, which changes memory and time but not the images; default: as
-            many as have 2^18 pixels together.
+        inputs: inputs for conditions of your own, by input name.
+        overrides: changes to the stages' sampling settings.
+        start_at: name of the stage that takes the input image; default: the first one that takes
+            its size.
+        batch_size: number of images at a time, which changes memory and time but not the images;
+            default: as many as have 2^18 pixels together.
         precision: `auto`, `fp32` or `bf16`.
         keep_intermediates: whether to return the earlier stages' images too.
         callback_on_step_end_tensor_inputs: which of `x_t` and `x0` a callback gets.
 
     Raises:
-        ContractError: if callbacks cannot get one of these.
+        ContractError: if `callback_on_step_end_tensor_inputs` contains any other name.
     """
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -59,19 +60,19 @@ class CallOptions:
 
 
 class Host(Protocol):
-    """What a call needs of its pipeline."""
+    """The part of a pipeline that a call uses."""
 
     @property
     def device(self) -> torch.device:
-        """Where the stages are."""
+        """The device of the stages."""
         ...
 
     def progress_bar(self, *, total: int) -> Any:
-        """A bar, as a context."""
+        """A progress bar for `total` steps, as a context manager."""
         ...
 
     def enter(self, stage: str | None, steps: int = 0) -> None:
-        """Note which stage samples, in how many steps."""
+        """Record which stage is sampling and in how many steps."""
         ...
 
 
@@ -81,10 +82,10 @@ class Call:
 
     Attributes:
         host: the pipeline.
-        options: of the call.
-        inputs: of the user.
-        seeds: of the images.
-        on_step: the user's callback, or None.
+        options: batch size, precision and what else the user asked of this call.
+        inputs: the user's inputs, read and completed by the conditions.
+        seeds: one whole number per image.
+        on_step: the user's callback, see `CascadePipeline.__call__`; None for no callback.
     """
 
     host: Host
@@ -94,7 +95,12 @@ class Call:
     on_step: Callable[..., Mapping[str, Any] | None] | None
 
     def run(self, chain: StageChain) -> dict[str, Tensor]:
-        """The images of the last stage, and of the others if they are kept, on the CPU."""
+        """Run the chain.
+
+        Returns:
+            The last stage's images (B, C, H, W), and those of the earlier stages if the options
+            keep them, by stage name, on the CPU.
+        """
         images: dict[str, Tensor] = {}
         previous = None
         for name, stage in chain.items():
@@ -105,7 +111,7 @@ class Call:
         return images
 
     def _run_stage(self, name: str, stage: Stage, previous: Tensor | None) -> Tensor:
-        """The images (B, C, H, W) of one stage."""
+        """Run one stage over all images; returns (B, C, H, W) on the CPU."""
         inputs = self.inputs.only(stage.contract.input_names)
         pixels = math.prod(stage.contract.result_size(inputs, previous))
         size = self.options.batch_size or max(1, BATCH_PIXELS // pixels)
@@ -125,7 +131,7 @@ class Call:
         return torch.cat(results)
 
     def _hooks(self, name: str, part: slice, bar: Any, batches: int) -> Hooks:
-        """Reports every step of a batch to the progress bar and the callback."""
+        """Hooks that report every step of a batch to the progress bar and the callback."""
 
         def progress(done: int, total: int) -> None:
             self.host.enter(name, total)
@@ -141,7 +147,7 @@ class Call:
 
 
 def split_fields(kind: type[Options], values: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
-    """An object of the values that are its fields, and the other values."""
+    """Make a dataclass from the values that are fields of it; returns it and the other values."""
     names = {each.name for each in fields(kind)}  # pyright: ignore[reportArgumentType]
     own = {name: value for name, value in values.items() if name in names}
     return kind(**own), {name: value for name, value in values.items() if name not in names}

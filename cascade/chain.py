@@ -1,4 +1,4 @@
-"""StageChain: the stages of a pipeline in order, checked to join, as one component of diffusers."""
+"""StageChain: a pipeline's stages, in order and checked to join, as one diffusers component."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from cascade.saving.components import read_json
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 
-IMAGE_SETTINGS = ("augmentation_level", "temperature")  # they mean nothing without an image
+IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
 
 
 class StageChain(ModelMixin):
-    """Named stages, each of which takes what the one before it gives.
+    """Named stages, each of which takes the images of the one before it.
 
     Args:
-        stages: by name, first stage first; only the first one may start from noise alone.
+        stages: the stages by name, first stage first; only the first one may start from noise
+            alone.
 
     Raises:
         ContractError: if the stages do not join; the message names the number that disagrees.
@@ -75,29 +76,37 @@ class StageChain(ModelMixin):
 
     @property
     def contracts(self) -> list[Contract]:
-        """What the stages agree on, first stage first."""
+        """The contracts of the stages, first stage first."""
         return [stage.contract for _, stage in self.items()]
 
     def from_stage(self, name: str) -> StageChain:
-        """The chain from one of its stages on."""
+        """The part of the chain that begins at one of its stages.
+
+        Raises:
+            ContractError: if no stage has that name.
+        """
         self[name]
         place = self.names.index(name)
         return StageChain(dict(list(self.items())[place:]))
 
     def replaced(self, name: str, stage: Stage) -> StageChain:
-        """The same chain with another stage in one place, checked anew."""
+        """Return a chain in which another stage takes the place of the one of that name.
+
+        Raises:
+            ContractError: if no stage has that name, or the new stage does not join its neighbours.
+        """
         self[name]
         return StageChain({**dict(self.items()), name: stage})
 
     def with_sampling(self, overrides: Overrides) -> StageChain:
-        """The same stages, weights shared, that sample with these changes.
+        """Return a chain that shares the weights and samples with changed settings.
 
-        What is changed for all stages is left out where it means nothing: noise levels and
-        temperatures of stages that take no image.
+        Noise level and temperature are only for stages that take an image. A change of them for
+        all stages passes over the others.
 
         Raises:
             ContractError: for a stage or a setting that does not exist, or a value that does not
-                fit a stage, or no stage at all.
+                fit a stage.
         """
         overrides.check(self.names)
         if not any(stage.contract.needs_image for _, stage in self.items()):
@@ -137,10 +146,11 @@ class StageChain(ModelMixin):
         """Load what `save_pretrained` wrote.
 
         Args:
-            folder: to read.
-            torch_dtype: of the weights in memory; default float32.
+            folder: the folder to read.
+            torch_dtype: floating-point type of the weights in memory; default: float32.
             from_diffusers: device maps and the like, which `DiffusionPipeline.from_pretrained`
-                hands to every model; a chain is loaded on the CPU and moved with `.to`.
+                passes to every model. They are ignored: a chain is loaded on the CPU and moved
+                with `.to`.
 
         Raises:
             WeightsError: if a file is missing or damaged.

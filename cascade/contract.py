@@ -1,4 +1,4 @@
-"""Contract: what a stage gives and what it is told, so that stages that do not fit are refused."""
+"""Contract: the images that a stage makes and the conditions it takes, to refuse a bad fit."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from cascade.space import Size, Space
 
 @dataclass(frozen=True)
 class Contract:
-    """What neighbouring stages, and the data, must agree on.
+    """What a stage must agree on with its neighbours and with the data.
 
     Args:
-        space: of the images that the stage gives.
-        conditions: what the stage is told, in the order in which images are concatenated.
+        space: size, channels and range of the images that the stage makes.
+        conditions: what steers the stage, in the order in which their images are concatenated.
 
     Raises:
-        ContractError: if two conditions have one name or read one input, or one does not go with
-            the space.
+        ContractError: if two conditions share a name or an input, or a condition does not fit the
+            space.
     """
 
     space: Space
@@ -38,9 +38,9 @@ class Contract:
         object.__setattr__(self, "conditions", tuple(self.conditions))
         for attribute, word in (("name", "are called"), ("input_name", "read the input")):
             names = [getattr(each, attribute) for each in self.conditions]
-            double = next((name for name in names if names.count(name) > 1), None)
-            if double is not None:
-                raise ContractError(f"two conditions {word} {double!r}; a stage can have one.")
+            duplicate = next((name for name in names if names.count(name) > 1), None)
+            if duplicate is not None:
+                raise ContractError(f"two conditions {word} {duplicate!r}; a stage can have one.")
         for condition in self.conditions:
             condition.check(self.space)
 
@@ -53,13 +53,13 @@ class Contract:
 
     @property
     def image_spaces(self) -> list[Space]:
-        """The images that are taken from the stage before."""
+        """The spaces of the images that the conditions take from the previous stage."""
         spaces = (each.image_space(self.space) for each in self.conditions)
         return [space for space in spaces if space is not None]
 
     @property
     def input_names(self) -> list[str]:
-        """What a user can give."""
+        """Names of the inputs that the conditions read."""
         return [each.input_name for each in self.conditions]
 
     @property
@@ -69,28 +69,28 @@ class Contract:
 
     @property
     def description(self) -> str:
-        """The image that it takes, in words: `64 px`, `grey 256 px`, or `noise`."""
+        """The image that the stage takes, in words: `64 px`, `grey 256 px`, or `noise`."""
         texts = [each.description(self.space) for each in self.conditions]
         return ", ".join(text for text in texts if text) or "noise"
 
     @property
-    def mends(self) -> bool:
-        """Whether training damages an image that the stage takes."""
-        return any(each.mends for each in self.conditions)
+    def restores(self) -> bool:
+        """Whether training degrades an image that the stage takes."""
+        return any(each.restores for each in self.conditions)
 
     @property
     def droppable(self) -> list[Condition]:
-        """The conditions that training drops now and then, as guidance needs it."""
+        """The conditions that training drops now and then, which guidance needs."""
         return [each for each in self.conditions if each.drop > 0]
 
     @property
     def scale(self) -> int:
-        """How many times larger the result is than the smallest image that is taken."""
+        """The factor from the smallest image that the stage takes to its result; 1 for none."""
         return max(self._scales, default=1)
 
     @property
     def grid_px(self) -> int:
-        """Crops and results have sides that are multiples of it, so that images join exactly."""
+        """Sides of crops and results are multiples of this, so that all images align exactly."""
         return math.lcm(*self._scales)
 
     @property
@@ -98,20 +98,20 @@ class Contract:
         return [self.space.scale_from(each.size) for each in self.image_spaces]
 
     def condition(self, name: str) -> Condition | None:
-        """The condition of a name, or None."""
+        """The condition with a name; None if there is no such condition."""
         return next((each for each in self.conditions if each.name == name), None)
 
     def accepts_size(self, size_px: Size) -> bool:
-        """Whether a pipeline may start at this stage with an image of that height and width."""
+        """Whether a pipeline may start at this stage with an image of this height and width."""
         images = [each for each in self.conditions if each.image_space(self.space) is not None]
         return bool(images) and all(each.accepts_size(size_px, self.space) for each in images)
 
     def result_size(self, inputs: Inputs, previous: Tensor | None = None) -> Size:
-        """Height and width of what the stage gives for these inputs.
+        """Height and width in pixels of the stage's result for these inputs.
 
         Raises:
-            ContractError: if it needs an image and has none, the image does not fit, or it takes
-                none and has one.
+            ContractError: if a needed image is missing, does not fit, or the images call for
+                results of different sizes.
         """
         sizes = [each.result_size(inputs, previous, self.space) for each in self.conditions]
         sizes = [size for size in sizes if size is not None]
@@ -121,10 +121,10 @@ class Contract:
         return sizes[0] if sizes else self.space.size
 
     def check_inputs(self, inputs: Inputs, previous: Tensor | None, count: int) -> None:
-        """Check that every input is read by a condition, and is for that many images.
+        """Check that a condition reads every input, and that each is for `count` images.
 
         Raises:
-            ContractError: naming the input, and those that would be read.
+            ContractError: naming the input, and the inputs that the stage reads.
         """
         for name in inputs.values:
             if name not in self.input_names:
@@ -138,11 +138,16 @@ class Contract:
         if previous is not None and len(previous) != count:
             raise ContractError(f"got {len(previous)} images to start from for {count} seeds.")
 
-    def inputs_of(self, batch: Batch, *, damaged: bool = False) -> Inputs:
-        """What a user would give to get the pictures of a batch."""
+    def inputs_of(self, batch: Batch, *, degraded: bool = False) -> Inputs:
+        """The inputs from which the stage should make the pictures of a batch.
+
+        Args:
+            batch: training images (B, C, H, W) in [-1, 1] with their annotations.
+            degraded: whether to degrade the input images as training does.
+        """
         return Inputs(
             {
-                each.input_name: each.input_of(batch, self.space, damaged=damaged)
+                each.input_name: each.input_of(batch, self.space, degraded=degraded)
                 for each in self.conditions
             }
         )
@@ -150,7 +155,7 @@ class Contract:
     # ---- neighbours -----------------------------------------------------------------------------
 
     def check_follows(self, previous: Contract, *, name: str, previous_name: str) -> None:
-        """Check that this stage can take what the previous one gives.
+        """Check that this stage can take the images of the previous one.
 
         Raises:
             ContractError: naming both stages and the number that disagrees.
@@ -160,9 +165,9 @@ class Contract:
                 f"stages do not join: {name!r} is a base stage and takes no image, but follows "
                 f"{previous_name!r}."
             )
-        for taken in self.image_spaces:
+        for space in self.image_spaces:
             for field in fields(Space):
-                theirs, ours = (getattr(each, field.name) for each in (previous.space, taken))
+                theirs, ours = (getattr(each, field.name) for each in (previous.space, space))
                 if theirs != ours:
                     raise ContractError(
                         f"stages do not join: {previous_name!r} gives {field.name} "
@@ -170,10 +175,10 @@ class Contract:
                     )
 
     def check_augmentation_level(self, level: float) -> None:
-        """Check that training saw a noise level.
+        """Check that training covered a noise level.
 
         Raises:
-            ContractError: if a condition's `augmentation_range` does not hold it.
+            ContractError: if the level is outside a condition's `augmentation_range`.
         """
         for condition in self.conditions:
             if condition.augmentation_range is None:
@@ -185,7 +190,7 @@ class Contract:
                 )
 
     def check_sampling(self, settings: SamplingSettings) -> None:
-        """Check that a stage with these conditions can sample like this.
+        """Check that a stage with these conditions can sample with these settings.
 
         Raises:
             ContractError: naming the setting that does not fit.
@@ -193,8 +198,8 @@ class Contract:
         self.check_augmentation_level(settings.augmentation_level)
         if settings.temperature != 1 and not self.needs_image:
             raise ContractError(
-                f"temperature {settings.temperature} is for stages that take an image; without one "
-                "only noise of 1 is what the stage was trained on."
+                f"temperature {settings.temperature} is for stages that take an image; use "
+                "temperature 1."
             )
         if settings.guidance != 1 and not self.droppable:
             raise ContractError(
@@ -205,7 +210,7 @@ class Contract:
     # ---- saving ---------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """The contract as plain values for JSON."""
         return {
             "space": self.space.to_dict(),
             "conditions": {each.name: each.config() for each in self.conditions},
@@ -213,10 +218,10 @@ class Contract:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Contract:
-        """Read the values of `to_dict`.
+        """Make a contract from the values of `to_dict`.
 
         Raises:
-            ContractError: if they do not describe a contract.
+            ContractError: if the values do not describe a contract.
         """
         unknown = set(values) - {"space", "conditions"}
         if unknown:
@@ -229,7 +234,7 @@ class Contract:
 
 
 def _text(value: Any) -> str:
-    """A size as width x height, all else as it is."""
+    """The text of a value: width x height for a size."""
     if isinstance(value, tuple) and all(isinstance(each, int) for each in value):
         return f"{value[1]}x{value[0]}"
     return str(value)

@@ -1,4 +1,4 @@
-"""DiffusionStage: a network and its noise process, from noise and conditions to images.
+"""DiffusionStage: a network and its noise process make images from noise and conditions.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -49,12 +49,12 @@ class DiffusionStage(Stage):
     Args:
         network: a `StageNetwork`, or any module that is called as `module(x_t, t, signals)`; see
             `cascade.networks.stage_network`.
-        process: schedule, prediction, weighting.
-        contract: what it gives and what it is told.
-        sampling: how to sample unless a call says otherwise.
+        process: noise schedule, predicted quantity and loss weighting.
+        contract: the images that the stage makes, and its conditions.
+        sampling: default sampling settings; None for those of `SamplingSettings()`.
 
     Raises:
-        ContractError: if network, process and conditions do not go together.
+        ContractError: if network, process and conditions do not fit together.
     """
 
     kind = "diffusion"
@@ -75,8 +75,8 @@ class DiffusionStage(Stage):
         self.network.check(channels, process.output_channels(channels), contract.slots)
         if process.residual is not None and not self._resembling:
             raise ContractError(
-                "residual_std is for stages with an image that resembles the result, and that is "
-                "never dropped."
+                "residual_std is for stages with a conditioning image that resembles the result "
+                "and is never dropped."
             )
         contract.check_augmentation_level(self._sampling.augmentation_level)
 
@@ -94,15 +94,15 @@ class DiffusionStage(Stage):
         """Make a stage with a new, untrained network.
 
         Args:
-            contract: what it gives and what it is told.
-            process: schedule, prediction, weighting.
+            contract: the images that the stage makes, and its conditions.
+            process: noise schedule, predicted quantity and loss weighting.
             network: `unet` or `transformer`.
-            network_options: keyword arguments of its `build`.
-            embedding_dim: length of the vector that the conditions share.
-            sampling: how to sample unless a call says otherwise.
+            network_options: keyword arguments of the network's `build`.
+            embedding_dim: length of the vector into which the conditions' vectors are embedded.
+            sampling: default sampling settings; None for those of `SamplingSettings()`.
 
         Raises:
-            CascadeError: if the parts do not go together.
+            CascadeError: if the parts do not fit together.
         """
         channels = contract.space.channels
         shape = NetworkShape(
@@ -112,8 +112,8 @@ class DiffusionStage(Stage):
             slots=contract.slots,
             embedding_dim=embedding_dim,
         )
-        built = build_network(network, shape, network_options or {})
-        return cls(built, process, contract, sampling=sampling)
+        module = build_network(network, shape, network_options or {})
+        return cls(module, process, contract, sampling=sampling)
 
     @property
     def trunk(self) -> nn.Module:
@@ -126,29 +126,29 @@ class DiffusionStage(Stage):
     def with_sampling(self, settings: SamplingSettings) -> DiffusionStage:
         self.check_settings(settings)
         other = copy.copy(self)
-        other._modules = dict(self._modules)  # so that a new network for one is not for both
+        other._modules = dict(self._modules)  # so that a new network in one leaves the other alone
         other._sampling = settings
         return other
 
     def default_tile_px(self) -> int:
-        """A network with attention keeps to the size that it was trained for."""
+        """At most the trained size if the network has attention, which depends on the size."""
         largest = self.space.longer_px if self.network.has_attention else TILE_PX
         return fitting_tile_px(self.network.bytes_at_once, self.device, largest_px=largest)
 
     @property
     def _resembling(self) -> list[str]:
-        """Names of the images that resemble the result and are always there."""
+        """Names of the conditions whose image resembles the result and is never dropped."""
         return [each.name for each in self.conditions if each.resembles_result and not each.drop]
 
     # ---- the network ----------------------------------------------------------------------------
 
     def predict(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
-        """What the stage says of noisy images, in the quantity that its process predicts.
+        """Predict from noisy images the quantity that the process is trained on.
 
         Args:
-            x_t: (B, C, H, W).
-            t: (B,) timesteps.
-            signals: of the conditions.
+            x_t: (B, C, H, W) noisy images.
+            t: (B,) training timesteps.
+            signals: the conditions' signals for the B images.
 
         Returns:
             (B, C, H, W), or 2 C channels with learned variances.
@@ -196,16 +196,16 @@ class DiffusionStage(Stage):
         noise.fill_normal(canvas)
         fresh = CanvasNoise(noise, canvas.shape)
         images = walk(sampler, network, canvas.to(device), fresh, run.hooks)[..., :height, :width]
-        if run.hooks.callback is not None:  # which may keep the last images
+        if run.hooks.callback is not None:  # it may have kept the last images
             return images.clamp(-1, 1)
         return images.clamp_(-1, 1)
 
     def _tiled(
         self, signals: Signals, tiling: Tiling, settings: SamplingSettings, precision: Precision
     ) -> TiledNetwork:
-        """The guided network over the canvas."""
+        """The guided network, which predicts the whole canvas tile by tile."""
         if precision == "auto" and self.dtype != torch.float32:
-            precision = "fp32"  # the weights have a precision of their own
+            precision = "fp32"  # no autocast: the weights already are in half precision
 
         def context() -> AbstractContextManager:
             return autocast(self.device, precision)
@@ -223,7 +223,7 @@ class DiffusionStage(Stage):
         self._sampler_for(settings)
 
     def _sampler_for(self, settings: SamplingSettings) -> Sampler:
-        """The sampler of one batch, if the stage can sample like this."""
+        """The sampler for one batch, after checking that the settings fit the stage."""
         self.contract.check_sampling(settings)
         return settings.make_sampler(self.process)
 
@@ -252,6 +252,7 @@ class DiffusionStage(Stage):
         """Load a stage that `save_pretrained` wrote, on the CPU, in float32.
 
         Raises:
-            WeightsError: if the folder is missing, incomplete, damaged, or not such a stage.
+            WeightsError: if the folder is missing, incomplete, damaged, or holds another kind of
+                stage.
         """
         return read_diffusion_stage(Path(folder), cls).eval()

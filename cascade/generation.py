@@ -1,4 +1,4 @@
-"""Generating picture files with a pipeline."""
+"""Generates picture files with a pipeline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.sampling.settings import Overrides
 from cascade.saving.atomic import check_writable_folder
 
-PICTURES_AT_A_TIME = 16  # written before the next are begun
+PICTURES_AT_A_TIME = 16  # they are written before the next ones begin
 MOST_IN_GRID = 64
 
 
@@ -25,11 +25,13 @@ class Generation:
     """What to generate; see `CascadePipeline.__call__`.
 
     Attributes:
-        num_images: how many pictures.
-        seed: of the first picture, the others count up from it; None to draw one.
-        classes: such as `cat-face,noto`; several take turns over the pictures.
-        overrides: changes of the stages' sampling settings.
-        batch_size: pictures at a time; None for as many as `CascadePipeline` takes by default.
+        num_images: number of pictures.
+        seed: whole number for the first picture; the others count up from it; None for a random
+            one.
+        classes: class names of pictures, such as `cat-face,noto`, which take turns over the
+            pictures; empty to draw them.
+        overrides: changes to the stages' sampling settings.
+        batch_size: number of pictures at a time; None for the default of `CascadePipeline`.
         keep_intermediates: whether to write the pictures of the earlier stages too.
     """
 
@@ -54,11 +56,11 @@ def generate_files(
     Numbers continue after those of the files in the folder, so nothing is overwritten.
 
     Args:
-        pipeline: on the device that computes.
-        out: folder of the pictures; it is created if it does not exist.
-        generation: what to generate.
-        name: of the pipeline, which the PNGs record.
-        callback: called after every step, as `callback_on_step_end` of the pipeline.
+        pipeline: the pipeline, on the device that should compute.
+        out: folder for the pictures; it is created if it does not exist.
+        generation: number, seeds and classes of the pictures, and how to sample them.
+        name: the pipeline's name, which the PNGs record.
+        callback: called after every step, see `callback_on_step_end` of the pipeline.
 
     Returns:
         The numbered files.
@@ -89,7 +91,7 @@ def _generate(
     places: range,
     callback: Callable[..., None] | None,
 ) -> CascadeOutput:
-    """The pictures at some places of all that are generated."""
+    """Generate the pictures at some places of the whole series."""
     classes = generation.classes
     result = pipeline(
         len(seeds),
@@ -106,14 +108,14 @@ def _generate(
 
 
 def _free_numbers(out: Path, count: int) -> range:
-    """The numbers after those of the pictures in the folder."""
-    used = [int(path.stem) for path in out.glob("*.png") if path.stem.isdecimal()]
-    first = max(used, default=-1) + 1
+    """The numbers for new pictures, which follow those of the pictures in the folder."""
+    numbers = [int(path.stem) for path in out.glob("*.png") if path.stem.isdecimal()]
+    first = max(numbers, default=-1) + 1
     return range(first, first + count)
 
 
 def _write_pictures(result: CascadeOutput, files: list[Path], name: str) -> list[Path]:
-    """Write the pictures of every stage that was kept, each with how it was generated."""
+    """Write the pictures of all returned stages; each PNG records how it was generated."""
     records = [
         {"pipeline": name, "seed": seed, "labels": labels, "stages": result.settings}
         for seed, labels in zip(result.seeds, result.labels, strict=True)

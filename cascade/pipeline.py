@@ -1,6 +1,6 @@
-"""CascadePipeline: stages in a chain, from noise or a given image to the last stage's size.
+"""CascadePipeline: stages in a chain, from noise or an input image to the last stage's size.
 
-Shapes: B images, C channels, H and W pixels, F label fields.
+Shapes: B images, C channels, H and W pixels of results, h and w pixels of input images.
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ StepEnd = Callable[..., Mapping[str, Any] | None]
 
 @dataclass
 class CascadeOutput(BaseOutput):
-    """What a pipeline gives.
+    """The result of a pipeline call.
 
     Attributes:
         images: the last stage's images: PIL images, or (B, C, H, W) in [-1, 1] for `pt`, or
             (B, H, W, C) in [0, 1] for `np`, as in diffusers.
-        seeds: of the images, with which each can be made again.
-        labels: of the images, by field.
-        settings: how each stage sampled, by name.
-        intermediates: each earlier stage's images by name, if they were asked for.
+        seeds: one whole number per image, which makes the same image again.
+        labels: one dictionary per image, from label field to class name.
+        settings: each stage's sampling settings, by stage name.
+        intermediates: each earlier stage's images by stage name, like `images`; empty unless the
+            call keeps them.
     """
 
     images: Any
@@ -66,7 +67,7 @@ class CascadePipeline(DiffusionPipeline):
     """A base or a colourising stage and its upsamplers, or any part of such a chain.
 
     Args:
-        stages: the chain; `CascadePipeline.from_stages` makes it from a dictionary.
+        stages: the chain of stages; `CascadePipeline.from_stages` makes one from a dictionary.
     """
 
     _callback_tensor_inputs: ClassVar = list(CALLBACK_TENSORS)
@@ -80,16 +81,16 @@ class CascadePipeline(DiffusionPipeline):
 
     @classmethod
     def from_stages(cls, stages: Mapping[str, Stage]) -> CascadePipeline:
-        """Chain stages by name, first stage first.
+        """Chain named stages, first stage first.
 
         Raises:
-            ContractError: if they do not join.
+            ContractError: if the stages do not join.
         """
         return cls(StageChain(stages))
 
     @property
     def current_stage(self) -> str | None:
-        """Name of the stage that is sampling, for callbacks."""
+        """Name of the stage that is sampling, for callbacks; None between calls."""
         return self._current_stage
 
     @property
@@ -98,28 +99,28 @@ class CascadePipeline(DiffusionPipeline):
         return self._num_timesteps
 
     def enter(self, stage: str | None, steps: int = 0) -> None:
-        """Note which stage samples, in how many steps."""
+        """Record which stage is sampling and in how many steps."""
         self._current_stage, self._num_timesteps = stage, steps
 
     @property
     def labels(self) -> LabelVocabulary | None:
-        """The class names of the first class-conditional stage."""
+        """The class names of the first class-conditional stage; None if there is no such stage."""
         conditions = (each for _, stage in self.stages.items() for each in stage.conditions)
         return next((each.vocabulary for each in conditions if isinstance(each, Labels)), None)
 
     def with_sampling(self, overrides: Overrides) -> CascadePipeline:
-        """The same pipeline, weights shared, that samples with these changes.
+        """Return a pipeline that shares the weights and samples with changed settings.
 
         Raises:
-            ContractError: if they do not fit the stages.
+            ContractError: if the changes do not fit the stages.
         """
         return CascadePipeline(self.stages.with_sampling(overrides))
 
     def replace_stage(self, name: str, stage: Stage) -> None:
-        """Put another trained stage in one's place.
+        """Replace a stage by another trained one.
 
         Raises:
-            ContractError: if it does not join, or there is no stage of that name.
+            ContractError: if the new stage does not join its neighbours, or no stage has that name.
         """
         chain = self.stages.replaced(name, stage.to(self.device))
         self.register_modules(stages=chain)
@@ -143,22 +144,22 @@ class CascadePipeline(DiffusionPipeline):
         """Make images.
 
         Args:
-            num_images: how many; given images decide it themselves.
+            num_images: number of images to make; ignored if there are input images, which make one
+                result each.
             labels: for all images, or one per image: `{"class": "cat-face"}` or `"cat-face,noto"`.
-                Fields that are missing are drawn from each image's seed, or left open where an
-                image is given, since it is not known what it shows.
-            image: to start from: PIL images, or (B, C, h, w) in [-1, 1].
-            seed: of the first image, the others count up from it; default: drawn afresh.
-            seeds: one per image, instead.
+                Missing fields are drawn from each image's seed, or left open if there is an input
+                image, because nobody knows what it shows.
+            image: input images to start from: PIL images, or (B, C, h, w) in [-1, 1].
+            seed: whole number for the first image; the others count up from it; default: random.
+            seeds: one whole number per image, instead of `seed`.
             output_type: `pil`, `pt` or `np`.
             callback_on_step_end: called as `callback(pipeline, step, timestep, kwargs)` after every
-                step; may return a dictionary with a new `x_t`. `kwargs["seeds"]` are those of the
-                images at hand, `pipeline.current_stage` the stage.
+                step; may return a dictionary with a new `x_t`. `kwargs["seeds"]` are the seeds of
+                the current batch, and `pipeline.current_stage` is the name of its stage.
             return_dict: whether to return a `CascadeOutput`, or a tuple with the images.
-            options: of the call, see `CallOptions`, and sampling settings, such as `steps`,
-                `sampler`, `guidance`, `augmentation_level` or `eta`: one value for all stages, a
-                sequence in their order, or a mapping by stage name. What is not given is as the
-                stage was saved.
+            options: the fields of `CallOptions`, and sampling settings such as `steps`, `sampler`,
+                `guidance`, `augmentation_level` or `eta`: one value for all stages, a sequence in
+                their order, or a mapping by stage name. Default: the stage's saved settings.
 
         Raises:
             ContractError: if an argument does not fit the stages.
@@ -168,20 +169,20 @@ class CascadePipeline(DiffusionPipeline):
                 f"output_type must be one of {get_args(OutputType)}, got {output_type!r}."
             )
         options_of_call, settings = split_fields(CallOptions, options)
-        given = None if image is None else to_tensor(image)
-        seeds = make_seeds(num_images if given is None else len(given), seed, seeds)
-        first = self._first_stage(given, options_of_call.start_at)
+        start = None if image is None else to_tensor(image)  # (B, C, h, w)
+        seeds = make_seeds(num_images if start is None else len(start), seed, seeds)
+        first = self._first_stage(start, options_of_call.start_at)
         run = self.stages.from_stage(first)
         options_of_call.overrides.check(self.stages.names)
         overrides = Overrides.per_stage(self.stages.names, run.names, **settings)
         run = run.with_sampling(options_of_call.overrides.within(run.names).with_later(overrides))
-        values = {**options_of_call.inputs, "labels": labels, "image": given}
+        values = {**options_of_call.inputs, "labels": labels, "image": start}
         inputs = self._inputs(run, values, seeds)
         # diffusers decorates progress_bar in a way that hides its signature
         call = Call(self, options_of_call, inputs, seeds, callback_on_step_end)  # pyright: ignore
         images = call.run(run)
-        shown = {name: as_output(each, output_type) for name, each in images.items()}
-        result = shown.pop(run.names[-1])
+        outputs = {name: as_output(each, output_type) for name, each in images.items()}
+        result = outputs.pop(run.names[-1])
         if not return_dict:
             return (result,)
         return CascadeOutput(
@@ -189,11 +190,11 @@ class CascadePipeline(DiffusionPipeline):
             seeds=seeds,
             labels=inputs.get("labels") or [{} for _ in seeds],
             settings={name: stage.sampling.to_dict() for name, stage in run.items()},
-            intermediates=shown,
+            intermediates=outputs,
         )
 
     def _inputs(self, run: StageChain, values: Mapping[str, Any], seeds: list[int]) -> Inputs:
-        """What the user gave, read and completed by the first condition that takes it."""
+        """The user's inputs, each read and completed by the first condition that takes it."""
         draw = values.get("image") is None
         completed = {}
         for condition in (each for _, stage in run.items() for each in stage.conditions):
@@ -251,18 +252,18 @@ class CascadePipeline(DiffusionPipeline):
         progress: Progress | None = None,
         **settings: Any,
     ) -> Any:
-        """Enlarge pictures of any size by the upsamplers, in tiles without seams.
+        """Upscale pictures of any size with the upsamplers, in tiles without seams.
 
         Args:
             image: a PIL image or a list of them, which keep transparency and metadata; a `Picture`,
                 which also keeps 16 bits; or a tensor (C, h, w) or (B, C, h, w) in [-1, 1].
-            scale: factor of both sides, also a fraction; default: that of the upsamplers.
-            progress: called now and then with how much is done and how much there is.
+            scale: factor for both sides, above 1; default: the factor of all upsamplers together.
+            progress: called as `progress(done, total)` from time to time, in units of work.
             settings: `seed`, `tile_px`, `consistent`, `precision`, see
                 `cascade.restoration.upscaling.Upscaling`, and sampling settings as in a call.
 
         Returns:
-            The same kind of thing as was given.
+            The results, of the same type as `image`.
 
         Raises:
             ContractError: if an argument does not fit the stages.
@@ -278,16 +279,16 @@ class CascadePipeline(DiffusionPipeline):
     def colourise(
         self, image: PictureLike, *, progress: Progress | None = None, **settings: Any
     ) -> Any:
-        """Colour pictures of any size by the stage that takes grey, keeping their luminance.
+        """Colour pictures of any size with the stage that takes grey, keeping their luminance.
 
         Args:
-            image: as for `upscale`, grey or in colour.
-            progress: as for `upscale`.
+            image: grey or colour pictures, of the same types as for `upscale`.
+            progress: called as `progress(done, total)` from time to time, in units of work.
             settings: `seed`, `hints` (a PIL image or a `Picture`), `precision`, see
                 `cascade.restoration.colouring.Colouring`, and sampling settings as in a call.
 
         Returns:
-            The same kind of thing as was given.
+            The results, of the same type as `image`.
 
         Raises:
             ContractError: if an argument does not fit the stages.
@@ -304,7 +305,7 @@ class CascadePipeline(DiffusionPipeline):
         )
 
     def _sampling_with(self, settings: Mapping[str, Any]) -> list[Stage]:
-        """The stages with sampling settings as a call gives them."""
+        """The stages with the sampling settings of a call."""
         names = self.stages.names
         chain = self.stages.with_sampling(Overrides.per_stage(names, names, **settings))
         return [stage for _, stage in chain.items()]
@@ -324,11 +325,11 @@ class CascadePipeline(DiffusionPipeline):
         """Write the pipeline: `model_index.json`, `stages/`, `pipeline.py` and a model card.
 
         Args:
-            save_directory: where to; what stood there is replaced when the new one is complete.
-            dtype: of the written tensors, such as bfloat16 for publishing; default float32.
-            card: text of the model card; default: one that describes the stages.
-            extra_files: texts by file name to put beside them, such as the recipe.
-            safe_serialization: must be true; nothing is pickled here.
+            save_directory: the pipeline's folder, which is replaced once the new one is complete.
+            dtype: type of the written tensors, such as bfloat16 for publishing; default: float32.
+            card: text of the model card; default: a description of the stages.
+            extra_files: contents of further text files by file name, such as the recipe.
+            safe_serialization: must be true; Cascade never pickles.
             hub: `push_to_hub=True` and `repo_id=…` upload the folder afterwards; see `push_to_hub`.
 
         Raises:
@@ -362,9 +363,9 @@ class CascadePipeline(DiffusionPipeline):
         """Save the pipeline and upload it, model card included, to the Hugging Face Hub.
 
         Args:
-            repo_id: such as `user/name`.
-            dtype: as for `save_pretrained`.
-            card: as for `save_pretrained`.
+            repo_id: the repository, such as `user/name`.
+            dtype: floating-point type of the uploaded tensors; default: float32.
+            card: text of the model card; default: a description of the stages.
             hub: `private`, `token`, `commit_message`, `create_pr`.
 
         Returns:
@@ -387,12 +388,12 @@ class CascadePipeline(DiffusionPipeline):
                 `local_files_only`.
 
         Raises:
-            WeightsError: if it is missing, incomplete or damaged.
+            WeightsError: if the pipeline is missing, incomplete or damaged.
             ContractError: if its stages do not join.
         """
         torch_dtype = kwargs.pop("torch_dtype", None)
         local = pipeline_folder(str(folder), **kwargs)
         index = read_json(local / INDEX)
         if index.get("stages") is None:
-            raise WeightsError(f"{local} is a diffusers pipeline, but not a Cascade.")
+            raise WeightsError(f"{local} is a diffusers pipeline, but not a Cascade pipeline.")
         return cls(StageChain.from_pretrained(local / "stages", torch_dtype=torch_dtype))

@@ -1,4 +1,4 @@
-"""Space: what the images of a stage are: pixels or latents, their size, and what a number means.
+"""Space: a stage's images: pixels or latents, their size, and what their numbers stand for.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -125,5 +125,5 @@ class Space:
         return round(scale)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """The space as plain values for JSON."""
         return asdict(self)

@@ -1,6 +1,7 @@
-"""Stage: one independently trained model with a contract; what every kind of stage can do.
+"""Stage: an independently trained model with a contract; the interface of every kind of stage.
 
-Shapes: B images, C channels, H and W pixels of what the stage gives, h and w of what it takes.
+Shapes: B images, C channels, H and W pixels of the stage's results, h and w pixels of the images
+that it takes.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class Run:
     """How one call of a stage is carried out.
 
     Attributes:
-        settings: of sampling; None for the stage's own.
-        tiles: for images that are too large for one pass; None for whole images.
-        hooks: what is done on the way, such as known pixels, callbacks and progress.
-        stream: name of the random stream; the stages of a pipeline have different ones.
+        settings: sampling settings; None for the stage's own.
+        tiles: how to cut images that are too large for one pass; None for whole images.
+        hooks: extra work during sampling, such as known pixels, callbacks and progress.
+        stream: name of the random stream; each stage of a pipeline has another one.
         precision: `fp32`, `bf16`, or `auto`.
     """
 
@@ -50,10 +51,10 @@ class Stage(nn.Module, ABC):
     """A trained model in a chain.
 
     Args:
-        contract: what it gives and what it is told.
+        contract: the images that the stage makes, and its conditions.
     """
 
-    kind: ClassVar[str]  # in `stage.json`
+    kind: ClassVar[str]  # the name in `stage.json`
 
     def __init__(self, contract: Contract) -> None:
         super().__init__()
@@ -61,17 +62,17 @@ class Stage(nn.Module, ABC):
 
     @property
     def space(self) -> Space:
-        """Of the images that the stage gives."""
+        """Size, channels and range of the images that the stage makes."""
         return self.contract.space
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """What the stage is told."""
+        """The conditions that steer the stage."""
         return self.contract.conditions
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     @property
@@ -82,24 +83,28 @@ class Stage(nn.Module, ABC):
     @property
     @abstractmethod
     def trunk(self) -> nn.Module:
-        """The part that training compiles and saves memory in."""
+        """The module that training compiles, and in which it checkpoints activations."""
 
     @property
     @abstractmethod
     def sampling(self) -> SamplingSettings:
-        """How the stage samples unless a call says otherwise."""
+        """The settings that the stage samples with unless a call changes them."""
 
     @abstractmethod
     def with_sampling(self, settings: SamplingSettings) -> Stage:
-        """The same stage, weights shared, that samples otherwise by default."""
+        """Return a stage that shares the weights and has other default settings.
+
+        Raises:
+            ContractError: naming the setting that does not fit.
+        """
 
     @abstractmethod
     def default_tile_px(self) -> int:
-        """The side of tiles, in pixels, that suits the stage and the free memory."""
+        """The tile side in pixels that suits the stage and the free memory."""
 
     @abstractmethod
     def check_settings(self, settings: SamplingSettings) -> None:
-        """Check, before any work, that the stage can sample like this.
+        """Check before any work that the stage can sample with these settings.
 
         Raises:
             ContractError: naming the setting that does not fit.
@@ -117,9 +122,10 @@ class Stage(nn.Module, ABC):
 
         Args:
             seeds: one whole number per image.
-            inputs: what the user gave; None for nothing.
-            previous: (B, C, h, w) in [-1, 1], what the stage before gave; None for the first one.
-            run: settings, tiles and hooks.
+            inputs: the user's inputs, one per seed; None for no inputs.
+            previous: (B, C, h, w) in [-1, 1], the images of the previous stage; None for the first
+                stage.
+            run: settings, tiles and hooks; None for the defaults.
 
         Returns:
             (B, C, H, W) float32 in [-1, 1].
@@ -130,17 +136,17 @@ class Stage(nn.Module, ABC):
 
     @abstractmethod
     def summary(self) -> StageSummary:
-        """What a model card says about the stage."""
+        """The facts about the stage that a model card lists."""
 
     # ---- saving ---------------------------------------------------------------------------------
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Everything but the weights, as plain values."""
+        """Everything except the weights, as plain values for `stage.json`."""
 
     @abstractmethod
     def write_weights(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write everything but `stage.json` into a folder."""
+        """Write all files except `stage.json` into a folder."""
 
     def write(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
         """Write into a folder that the caller makes atomic."""
@@ -152,8 +158,8 @@ class Stage(nn.Module, ABC):
         """Write the stage in diffusers layout, with `stage.json` beside the components.
 
         Args:
-            folder: it is replaced when the new one is complete.
-            dtype: of the written tensors; default float32.
+            folder: the stage's folder, which is replaced once the new one is complete.
+            dtype: floating-point type of the written tensors; default: float32.
         """
         with atomic_folder(Path(folder), owned=STAGE_ENTRIES) as temporary:
             self.write(temporary, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The kinds of stages, and loading any of them."""
+"""The kinds of stages, and a loader for all of them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_weights_are_small_and_of_the_recipe(name):
     assert condition.name == ("luminance" if name == "photo-colour" else "low_resolution")
     assert stage.process.residual is not None
     assert stage.process.residual.std == recipe.diffusion.residual_std
-    assert stage.contract.mends == (name == "photo-x4-blind")
+    assert stage.contract.restores == (name == "photo-x4-blind")
 
 
 def test_an_upscaled_photograph_has_detail_that_bicubic_lacks(upscaler, truth):

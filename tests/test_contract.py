@@ -61,10 +61,10 @@ def test_a_condition_is_found_by_its_name():
     assert BASE.condition("low_resolution") is None
 
 
-def test_a_degradation_makes_a_stage_that_mends():
-    assert not UPSAMPLER.mends
-    mending = LowResolution(size_px=16, degradation=Degradation())
-    assert Contract(Space(size_px=64), (mending,)).mends
+def test_a_degradation_makes_a_stage_that_restores():
+    assert not UPSAMPLER.restores
+    restoring = LowResolution(size_px=16, degradation=Degradation())
+    assert Contract(Space(size_px=64), (restoring,)).restores
 
 
 def test_a_pipeline_may_start_at_the_size_that_is_taken():
@@ -97,10 +97,10 @@ def test_what_a_user_would_give_for_true_pictures_is_made_from_them():
     small = resize(images, (16, 16), "bicubic")
     torch.testing.assert_close(inputs.get("image"), small, rtol=0, atol=1 / 255)
     assert GREY.inputs_of(batch).get("image").shape == (2, 1, 64, 64)
-    mending = LowResolution(size_px=16, degradation=Degradation())
-    contract = Contract(Space(size_px=64), (mending,))
+    restoring = LowResolution(size_px=16, degradation=Degradation())
+    contract = Contract(Space(size_px=64), (restoring,))
     assert contract.inputs_of(batch).get("image").equal(inputs.get("image"))
-    assert not contract.inputs_of(batch, damaged=True).get("image").equal(inputs.get("image"))
+    assert not contract.inputs_of(batch, degraded=True).get("image").equal(inputs.get("image"))
 
 
 # ---- neighbours ---------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_conditions_that_do_not_go_with_the_space_are_refused(condition, message
 
 def test_conditions_for_other_channels_are_refused():
     one, five = Space(size_px=64, channels=1), Space(size_px=64, channels=5)
-    with pytest.raises(ContractError, match="takes the luminance gives 3 channels, not 1"):
+    with pytest.raises(ContractError, match="colours grey images needs 3 channels, got 1"):
         Contract(one, (Luminance(),))
     damaged = LowResolution(size_px=16, degradation=Degradation())
     with pytest.raises(ContractError, match=r"is for images of 3 channels.* has 5"):
@@ -225,7 +225,7 @@ class Edges(Condition):
     def absent(self, signals):
         raise NotImplementedError
 
-    def input_of(self, batch, space, *, damaged=False):
+    def input_of(self, batch, space, *, degraded=False):
         return None
 
 

@@ -381,7 +381,7 @@ class Words(Condition):
     def absent(self, signals):
         raise NotImplementedError
 
-    def input_of(self, batch, space, *, damaged=False):
+    def input_of(self, batch, space, *, degraded=False):
         return None
 
 
@@ -392,7 +392,7 @@ def test_a_condition_that_the_network_has_no_slot_for_is_named(base_stage, upsam
         (images, r"6 channels in and 3 out.* 3 and 3; .* are images: 'low_resolution' \(3\)"),
         ((fields,), r"condition 'labels' is .*\[3\].* in the contract and .*\[2, 2\].* in the net"),
         ((), "condition 'labels' is None in the contract"),
-        ((*base_stage.conditions, Words()), "'words' is tokens of width 8.*takes images and vec"),
+        ((*base_stage.conditions, Words()), "'words' has tokens of width 8.*takes images and vec"),
     ):
         contract = Contract(base_stage.space, conditions)
         with pytest.raises(ContractError, match=words):
@@ -404,7 +404,7 @@ def test_a_condition_that_the_network_has_no_slot_for_is_named(base_stage, upsam
 
 def test_a_network_is_built_with_a_slot_for_every_condition_or_names_the_one_it_cannot_have():
     process = NoiseProcess(NoiseSchedule(train_steps=10))
-    with pytest.raises(ContractError, match="'words' is tokens of width 8"):
+    with pytest.raises(ContractError, match="'words' has tokens of width 8"):
         DiffusionStage.build(
             Contract(Space(size_px=16), (Words(),)),
             process,

@@ -1,4 +1,4 @@
-"""Checking recipes, and chaining trained stages as a pipeline recipe says."""
+"""Checks recipes, and chains trained stages as a pipeline recipe describes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from cascade.stage_kinds import load_stage
 
 
 def check_recipe(recipe: StageRecipe | PipelineRecipe, path: Path | None = None) -> list[str]:
-    """Build what a recipe describes, without weights in memory, and say what it is.
+    """Build the stages of a recipe, without weights in memory, and describe them.
 
     Args:
-        recipe: of a stage or a pipeline.
-        path: where it was read, whose folder relative paths of a pipeline's stages lead from;
-            default: the working folder.
+        recipe: the recipe of a stage or a pipeline.
+        path: the recipe's file; relative paths of a pipeline's stages start at its folder. None if
+            they start at the working folder.
+
+    Returns:
+        One line per stage, and for a pipeline one that says that they join.
 
     Raises:
-        CascadeError: if it cannot be built, or the stages of a pipeline do not join.
+        CascadeError: if a stage cannot be built, or the stages of a pipeline do not join.
     """
     if isinstance(recipe, StageRecipe):
         return [_describe(recipe, check_stage(recipe))]
@@ -53,10 +56,13 @@ def _describe(recipe: StageRecipe, stage: DiffusionStage) -> str:
 
 
 def find_stage(run: Path) -> Path:
-    """The folder of a trained stage, given itself or its run.
+    """Find the folder of a trained stage.
+
+    Args:
+        run: that folder itself, or the folder of the run that trained it.
 
     Raises:
-        WeightsError: if there is none.
+        WeightsError: if neither holds a trained stage.
     """
     for folder in (run / "stage", run):
         if (folder / "stage.json").is_file():
@@ -72,14 +78,15 @@ def chain_pipeline(
     dtype: str = "fp32",
     card: Path | None = None,
 ) -> CascadePipeline:
-    """Join trained stages as a pipeline recipe says, and save them with it.
+    """Join trained stages as a pipeline recipe describes, and save them with the recipe.
 
     Args:
-        recipe_path: of the pipeline.
-        runs: where stages were trained, by name; the others are looked for in `runs/RECIPE`.
+        recipe_path: file of the pipeline's recipe.
+        runs: folders of the runs that trained the stages, by stage name; default for each stage:
+            `runs/RECIPE`.
         out: folder of the saved pipeline.
-        dtype: of its weights: `fp32`, `bf16` or `fp16`.
-        card: file with the text of the model card.
+        dtype: precision of the saved weights: `fp32`, `bf16` or `fp16`.
+        card: file with the text of the model card; None for a description of the stages.
 
     Raises:
         CascadeError: if a stage is missing or damaged, or the stages do not join.
@@ -109,9 +116,9 @@ def chain_pipeline(
 
 
 def _default_run(section: PipelineStageSection, recipe_path: Path) -> Path:
-    """Where `cascade train` puts the stage of a recipe unless told otherwise."""
-    found = find_recipe(section.recipe, "stages", beside=recipe_path)
-    return Path("runs") / load_stage_recipe(found).name
+    """The folder in which `cascade train` trains the stage of a recipe by default."""
+    path = find_recipe(section.recipe, "stages", beside=recipe_path)
+    return Path("runs") / load_stage_recipe(path).name
 
 
 def _read_text(path: Path) -> str:

@@ -26,12 +26,12 @@ def build_stage(
     """Make the stage that a recipe describes, with new weights.
 
     Args:
-        recipe: of the stage.
+        recipe: the recipe of the stage.
         vocabulary: collects the class names of label fields from the data.
-        process: made from the recipe too if it is None.
+        process: the noise process; None for the one that the recipe describes.
 
     Raises:
-        CascadeError: if its parts do not go together.
+        CascadeError: if the parts do not fit together.
     """
     return DiffusionStage.build(
         Contract(Space(**recipe.space.model_dump()), build_conditions(recipe, vocabulary)),
@@ -46,7 +46,8 @@ def build_conditions(recipe: StageRecipe, vocabulary: Vocabulary) -> tuple[Condi
     """Make the conditions of a recipe, in the order of the table of kinds.
 
     Raises:
-        DataError: if the data lack what a condition needs, with how to train without it.
+        DataError: if the data lack what a condition needs; the message says how to train without
+            it.
     """
     conditions = []
     for name, kind in CONDITIONS.items():
@@ -72,7 +73,7 @@ def build_process(recipe: StageRecipe) -> NoiseProcess:
 
 
 def apply_sampling(settings: SamplingSettings, section: Section) -> SamplingSettings:
-    """Change the settings as the sampling section of a recipe states.
+    """Apply a recipe's sampling section to the settings.
 
     Raises:
         ContractError: for a value that does not fit.
@@ -86,7 +87,7 @@ def check_stage(recipe: StageRecipe) -> DiffusionStage:
     Raises:
         CascadeError: if it cannot be built.
     """
-    process = build_process(recipe)  # not on the meta device: its numbers are checked
+    process = build_process(recipe)  # not on the meta device: the checks read its numbers
     with torch.device("meta"):
         stage = build_stage(recipe, _any_name, process)
     stage.check_settings(stage.sampling)
@@ -100,7 +101,7 @@ def check_crop_suits_network(recipe: StageRecipe, stage: DiffusionStage) -> None
     """Check that the network takes crops of the recipe's size.
 
     Raises:
-        RecipeError: if it does not.
+        RecipeError: naming the multiple that the size must be.
     """
     crop_px, multiple_px = recipe.data.crop_px, stage.network.size_multiple_px
     if crop_px is not None and crop_px % multiple_px:

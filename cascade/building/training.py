@@ -1,4 +1,4 @@
-"""The trainer of a stage recipe."""
+"""Builds the trainer that a stage recipe describes."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ logger = logging.getLogger(__name__)
 def build_trainer(
     recipe: StageRecipe, out: Path, *, report: Callable[[dict[str, float]], None] | None = None
 ) -> Trainer:
-    """Make everything that training a recipe needs.
+    """Build stage, data and trainer of a recipe, and write the recipe into the run's folder.
 
     Args:
-        recipe: of the stage.
+        recipe: the recipe of the stage.
         out: folder of the run.
-        report: see `Trainer`.
+        report: called with each line of the training log, see `Trainer`.
 
     Raises:
-        CascadeError: if recipe, data and folder do not go together.
+        CascadeError: if recipe, data and folder do not fit together.
     """
     make_accelerator()
     with together():
@@ -62,14 +62,14 @@ def build_trainer(
     with together():
         if trainer.accelerator.is_main_process:
             if trainer.state.images_seen > 0:
-                _tell_changes(out / "recipe.yaml", recipe)
+                _log_changes(out / "recipe.yaml", recipe)
             with atomic_file(out / "recipe.yaml") as temporary:
                 temporary.write_text(dump_recipe(recipe), encoding="utf-8")
     return trainer
 
 
 def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> GeneratedImages | None:
-    """Have the previous stage make images, if a condition of the recipe asks for them."""
+    """Generate images with the previous stage, if a condition of the recipe asks for them."""
     for name, options in recipe.condition:
         generated = getattr(options, "generated", None)
         if generated is None or generated.fraction == 0:
@@ -78,7 +78,7 @@ def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> Gen
             if generated.by is None:
                 raise RecipeError(
                     f"condition.{name}.generated.fraction needs condition.{name}.generated.by: the "
-                    "run or the stage that makes the images."
+                    "folder of the run or the stage that makes the images."
                 )
             previous = load_stage(find_stage(Path(generated.by)))
         return generated_pool(
@@ -94,7 +94,7 @@ def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> Gen
 
 
 def _check_same_network(out: Path, recipe: StageRecipe) -> None:
-    """Name the keys of the network that differ; the weights alone could not."""
+    """Check that a resumed run keeps its network, and name the recipe keys that differ."""
     if not checkpoints(out / "checkpoints"):
         return
     try:
@@ -106,8 +106,8 @@ def _check_same_network(out: Path, recipe: StageRecipe) -> None:
         check_same_run(out, *networks)
 
 
-def _tell_changes(before: Path, recipe: StageRecipe) -> None:
-    """Log what a resumed run does otherwise than its last part; all of it may change."""
+def _log_changes(before: Path, recipe: StageRecipe) -> None:
+    """Log the settings that a resumed run changes; all of these may change."""
     try:
         old = load_stage_recipe(before).model_dump(mode="json")
     except RecipeError:  # of another version

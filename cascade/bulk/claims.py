@@ -1,8 +1,8 @@
-"""Which process works on which job, when several share a folder of results.
+"""Claims on jobs, when several processes share a folder of results.
 
 Every claim is a lock of the operating system on a small file, taken through `filelock`. The system
 drops the lock when its process ends, however it ends, so the job of a killed process is free at
-once. The locks also hold between machines, as far as the shared file system supports them.
+once. The locks also work between machines, as far as the shared file system supports them.
 
 - `FILE` guards arrivals and departures. It is the only file that stays.
 - `FILE.d/process-*`: each process holds one while it is at work.
@@ -36,10 +36,10 @@ logger = logging.getLogger(__name__)
 class Claims:
     """Locks on the jobs of one folder of results.
 
-    Where the file system has no locks, a warning says so once and every claim succeeds.
+    If the file system has no locks, a warning is logged once and every claim succeeds.
 
     Args:
-        file: the lock file that stays; None if no other process shares the results, then every
+        file: the lock file that stays; None if no other process shares the results. Then every
             claim succeeds and nothing is written.
 
     Raises:
@@ -118,14 +118,14 @@ class Claims:
         for key in list(self._slots):
             self.give_back(key)
         if self._presence is not None:
-            with suppress(OutputError):  # the disk is gone, and so is what should be tidied
+            with suppress(OutputError):  # the disk is gone, and the lock files with it
                 self.leave()
         if self._door is not None:
             shutil.rmtree(self._folder(), ignore_errors=True)
         self.let_in()
 
     def _folder(self) -> Path:
-        """Of the lock files that are removed at the end."""
+        """The folder of the lock files that are removed at the end."""
         assert self._file is not None
         folder = self._file.with_name(f"{self._file.name}.d")
         try:
@@ -135,7 +135,7 @@ class Claims:
         return folder
 
     def _others_are_at_work(self) -> bool:
-        """Look for other processes, and remove what killed ones left; needs the door."""
+        """Look for other processes and remove the locks of killed ones; needs the door's lock."""
         if not self._has_locks:
             return False
         for path in self._folder().glob("process-*"):

@@ -1,4 +1,4 @@
-"""From the request of a user to the work on many pictures: upscaling and colourising."""
+"""Turns a user's request to upscale or colourise many pictures into jobs and settings."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ OnProgress = Callable[[ProgressUpdate], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to work on, with which model, and where the results go.
+    """The pictures to work on, the model, and the place of the results.
 
     Attributes:
         inputs: names of files, folders and shards, and patterns; see `find_pictures`.
         out: a folder, or for a single input the file of its result.
         model: a bundled pipeline, the folder of a saved one, or a Hub id.
-        overrides: changes of the sampling settings of the model's stages.
-        device: to compute on; None for the best one available.
-        image_format: of all results; None keeps the formats of the inputs.
+        overrides: changes to the sampling settings of the model's stages.
+        device: the device to compute on, such as `cuda`; None for the best one available.
+        image_format: file format of all results; None keeps the formats of the inputs.
         compare: whether to write before/after sheets into `OUT/compare`.
         metadata: whether to write EXIF, resolution and settings into the results.
         overwrite: whether to replace existing files that differ from the results.
@@ -64,12 +64,12 @@ def prepare_upscaling(
     """Prepare the upscaling of pictures; results are written by `Bulk.run`.
 
     Args:
-        request: which pictures, and where the results go.
-        upscaling: how.
+        request: the pictures and the place of the results.
+        upscaling: how to upscale each picture.
         on_progress: called with every change.
 
     Raises:
-        CascadeError: if inputs, settings, model and folder do not go together.
+        CascadeError: if inputs, settings, model and folder do not fit together.
     """
     plan = _Preparation(request, [upscaling.seed])
     stages = plan.load_stages()
@@ -96,7 +96,7 @@ def prepare_upscaling(
 
 
 def _description(stages: Sequence[Stage], scale: float) -> str:
-    """`upscaled`, and how, if the model does not reach the scale by itself."""
+    """The word `upscaled`, with both factors if the model alone does not give the scale."""
     passes, _ = plan_passes(stages, (1, 1), scale)
     model_scale = math.prod(step.stage.contract.scale for step in passes)
     if model_scale == scale:
@@ -115,14 +115,14 @@ def prepare_colouring(
     """Prepare the colouring of pictures; results are written by `Bulk.run`.
 
     Args:
-        request: which pictures, and where the results go.
-        colouring: how; its hints are replaced by `hints`.
+        request: the pictures and the place of the results.
+        colouring: how to colour each picture; `hints` replaces its hints.
         variants: number of seeds to colour each picture with, counted up from `colouring.seed`.
         hints: file of a picture with coloured strokes; for a single input only.
         on_progress: called with every change.
 
     Raises:
-        CascadeError: if inputs, settings, model and folder do not go together.
+        CascadeError: if inputs, settings, model and folder do not fit together.
     """
     plan = _Preparation(request, range(colouring.seed, colouring.seed + variants))
     count = len(plan.inputs.pictures)
@@ -153,11 +153,11 @@ class _Preparation:
     """The pictures and jobs of a request, before its model is loaded.
 
     Args:
-        request: of the user.
-        seeds: to make each picture with.
+        request: the user's request.
+        seeds: one whole number per variant of a picture.
 
     Raises:
-        CascadeError: if inputs and places of the results do not go together.
+        CascadeError: if the inputs do not fit the place of the results.
     """
 
     def __init__(self, request: Request, seeds: Sequence[int]) -> None:
@@ -184,22 +184,22 @@ class _Preparation:
         self,
         command: str,
         stages: Mapping[str, Stage],
-        used: Sequence[Stage],
+        running: Sequence[Stage],
     ) -> dict[str, Any]:
-        """The settings to record."""
-        sampling = {n: stage.sampling.to_dict() for n, stage in stages.items() if stage in used}
+        """The settings to record in results: command, model, and sampling of the running stages."""
+        sampling = {n: stage.sampling.to_dict() for n, stage in stages.items() if stage in running}
         model = self.request.model
         return {
             "command": command,
             "version": __version__,
             "model": Path(model).name if Path(model).exists() else model,
-            "weights": weights_digest(*used)[:16],
+            "weights": weights_digest(*running)[:16],
             "stages": sampling,
             **({} if self.request.metadata else {"metadata": False}),
         }
 
     def bulk(self, method: Method, on_progress: OnProgress | None) -> Bulk:
-        """The work on all jobs by a method; creates the folder of the results."""
+        """Make the loop over all jobs, and create the folder of the results."""
         check_writable_folder(self.folder or self.request.out.parent)
         return Bulk(
             self.jobs,
@@ -212,7 +212,7 @@ class _Preparation:
 
 
 def _device_of_process(name: str | None) -> torch.device:
-    """The device of that name, or the best; each process of a launcher gets its own."""
+    """The device with that name, or the best one; each process of a launcher gets its own."""
     device = find_device(name)
     if name is not None or device.type == "cpu":
         return device

@@ -1,4 +1,4 @@
-"""The pictures that inputs name: files, folders, globs and webdataset shards."""
+"""Finds the pictures that inputs name: files, folders, globs and webdataset shards."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class InputPicture:
 
     Attributes:
         file: the picture's file, or the shard that holds it.
-        place: where its result belongs below the folder of the results, with the input's suffix.
-        image: where the picture lies in the shard; None if it has a file of its own.
+        place: path of its result below the folder of the results, with the input's suffix.
+        image: position of the picture in the shard; None if it has a file of its own.
     """
 
     file: Path
@@ -35,7 +35,7 @@ class InputPicture:
 
     @property
     def name(self) -> str:
-        """Its name in messages."""
+        """The picture's name in messages."""
         return str(self.file) if self.image is None else self.image.name
 
     def stamp(self) -> tuple[int, int]:
@@ -53,7 +53,7 @@ class InputPicture:
         return (self.image.size_bytes if self.image else status.st_size), status.st_mtime_ns
 
     def sha256(self) -> str:
-        """SHA-256 of its bytes, in hex.
+        """SHA-256 of the picture's bytes, in hex.
 
         Raises:
             DataError: if they cannot be read.
@@ -67,7 +67,7 @@ class InputPicture:
             raise self._unreadable(error) from error
 
     def read(self) -> Picture:
-        """Decode it.
+        """Decode the picture.
 
         Raises:
             DataError: if it is not a readable picture.
@@ -86,12 +86,12 @@ class InputPicture:
 
 @dataclass
 class InputListing:
-    """What the inputs hold.
+    """The pictures and other files in the inputs.
 
     Attributes:
-        pictures: in the order of the inputs, each once.
+        pictures: the pictures in the order of the inputs, each once.
         unreadable: name and reason of each folder or shard that could not be read.
-        skipped: files in folders that are hidden or whose suffix is not that of a picture.
+        skipped: files in folders that are hidden or do not have the suffix of a picture.
     """
 
     pictures: list[InputPicture] = field(default_factory=list)
@@ -102,13 +102,13 @@ class InputListing:
 def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> InputListing:
     """Find the pictures that inputs name.
 
-    - A file is always taken, whatever its name; its result keeps the name, without folders.
-    - A folder is searched recursively, also through links to folders, and its structure is kept.
+    - A file counts as a picture whatever its name; its result keeps the name, without folders.
+    - A folder is searched recursively, including links to folders; results keep its structure.
       Hidden files and files without the suffix of a picture are skipped.
-    - A glob, in which `**` matches any number of folders, does the same with all that it matches;
-      the structure is kept from the first wildcard on.
-    - A webdataset shard, whose name ends in `.tar`, a pattern of shards as training takes it, or
-      the URL of a shard, puts the results of its pictures into a folder of its name.
+    - A glob, in which `**` matches any number of folders, does the same with all its matches;
+      results keep the structure from the first wildcard on.
+    - The results of a webdataset shard go into a folder with the shard's name. A shard is a file
+      that ends in `.tar`, a pattern of shards as for training, or the URL of a shard.
 
     Args:
         inputs: names of files, folders or shards, and patterns.

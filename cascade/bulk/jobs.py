@@ -1,4 +1,4 @@
-"""Jobs: which result to make of which picture, and under which name; checked before any work."""
+"""Plans jobs: which result to make from which picture, under which name, checked in advance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Job:
         source: the picture to make it from.
         output: the file to write.
         key: path of `output` below the folder of the results; no two jobs have the same.
-        seed: of the noise.
+        seed: whole number that decides the noise.
         sheet: the before/after sheet to write beside it; None for no sheet.
     """
 
@@ -41,7 +41,7 @@ class VariantSheet:
     """A sheet that shows one picture with several seeds.
 
     Attributes:
-        jobs: that make the results on it, in order.
+        jobs: the jobs that make the results on it, in order.
         path: the file to write.
     """
 
@@ -85,9 +85,9 @@ def plan_jobs(
         pictures: the inputs.
         out: folder of the results, or the file of a single result.
         as_file: whether `out` is that file.
-        image_format: of all results; None keeps the formats of the inputs.
-        seeds: each picture is made once with each. Several seeds give `NAME-seed0.png` and so on,
-            and a sheet `NAME-variants.png`.
+        image_format: file format of all results; None keeps the formats of the inputs.
+        seeds: whole numbers; each picture gets one result per seed. Several seeds give
+            `NAME-seed0.png` and so on, and a sheet `NAME-variants.png`.
         compare: whether to write before/after sheets.
 
     Returns:
@@ -140,12 +140,12 @@ def _result_place(place: PurePosixPath, image_format: ImageFormat | None) -> Pur
 
 
 def _check_paths_differ(jobs: Sequence[Job], sheets: Sequence[VariantSheet]) -> None:
-    """Check that no result or sheet takes the place of another one or of an input."""
-    written = [(job.output, job.source.name) for job in jobs]
-    written += [(job.sheet, job.source.name) for job in jobs if job.sheet is not None]
-    written += [(sheet.path, sheet.jobs[0].source.name) for sheet in sheets]
+    """Check that no result or sheet would overwrite another one or an input."""
+    outputs = [(job.output, job.source.name) for job in jobs]
+    outputs += [(job.sheet, job.source.name) for job in jobs if job.sheet is not None]
+    outputs += [(sheet.path, sheet.jobs[0].source.name) for sheet in sheets]
     owners: dict[Path, str] = {}
-    for path, name in written:
+    for path, name in outputs:
         owner = owners.setdefault(path, name)
         if owner != name:
             raise OutputError(

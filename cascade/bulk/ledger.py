@@ -2,14 +2,14 @@
 
 The ledger is a file of JSON lines that survives a kill at any moment. It serves three purposes:
 
-- within a round (from the first process that starts until the last one ends) it says which results
-  were made and which failed, so that no process repeats what another did;
-- for later runs it says what each result looked like on disk when it was made or last checked, so
-  that unchanged results need not be opened again;
-- for results written without metadata it keeps the record that they cannot hold themselves.
+- within a round (from the start of the first process to the end of the last one) it lists which
+  results were made and which failed, so that no process repeats the work of another;
+- for later runs it lists size and times of each result when it was made or last checked, so that
+  unchanged results need not be opened again;
+- for results written without metadata it keeps the record that they cannot contain themselves.
 
-Results decide, not the ledger: a line about a result counts only as long as the file on disk is the
-one that the line describes (`cascade/bulk/records.py`).
+The results decide, not the ledger: a line about a result counts only as long as the file on disk is
+the one that the line describes (`cascade/bulk/records.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Ledger:
     """The lines of all processes that share a folder of results.
 
     Args:
-        file: where they are kept; None keeps them in memory.
+        file: file of the lines; None keeps them in memory.
 
     Attributes:
         results: the last line about each result that was made or verified, by the key of its job.
@@ -50,7 +50,7 @@ class Ledger:
         self.refresh()
 
     def start_round(self) -> None:
-        """Forget what failed, so that it is tried again."""
+        """Forget earlier failures, so that those jobs are tried again."""
         self._append({"event": "started"})
 
     def add(self, event: Event, key: str, settings_id: str, values: Mapping[str, Any]) -> None:
@@ -58,9 +58,9 @@ class Ledger:
 
         Args:
             event: `made`, `verified` (the result existed and is right) or `failed`.
-            key: of the job.
-            settings_id: of its settings, see `settings_id` in `cascade/bulk/records.py`.
-            values: more to keep in the line; anything that JSON can hold.
+            key: key of the job.
+            settings_id: hash of its settings, see `settings_id` in `cascade/bulk/records.py`.
+            values: further values of the line; anything that JSON can hold.
 
         Raises:
             OutputError: if the line cannot be written.
@@ -128,7 +128,7 @@ class Ledger:
 
 
 def _ends_in_half_a_line(descriptor: int) -> bool:
-    """Whether a killed process left a line without its end, which would swallow the next one."""
+    """Whether a killed process left a line without a line break, to which the next would stick."""
     if os.lseek(descriptor, 0, os.SEEK_END) == 0:
         return False
     os.lseek(descriptor, -1, os.SEEK_END)

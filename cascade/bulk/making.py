@@ -1,4 +1,4 @@
-"""How one job is done: read the input, make and write the result with its record, draw a sheet."""
+"""Does one job: reads the input, makes and writes the result with its record, draws a sheet."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import check_exif, check_format, write_picture
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-PartProgress = Callable[[int, int], None]  # parts done, parts in all
+PartProgress = Callable[[int, int], None]  # (done, total), in parts of one picture
 
 
 class DiskError(OutputError):
-    """Nothing more can be written: the disk is full or gone."""
+    """The disk is full or gone, so that no result can be written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """How each picture is worked on.
+    """How to make the result of a picture.
 
     Attributes:
         command: `upscale` or `colourise`.
         description: what was done to a picture, for messages, such as `upscaled`.
-        make: makes the result of a picture, a seed and a callback for progress.
-        settings: to record, without the seed; anything that JSON can hold.
-        metadata: whether the record, EXIF and resolution are written into the results.
+        make: makes a result from a picture, a seed and a callback for progress.
+        settings: settings to record, without the seed; anything that JSON can hold.
+        metadata: whether to write the record, EXIF and resolution into the results.
         overwrite: whether existing files that differ from the results may be replaced.
-        factor: by which the sides of a picture grow.
+        factor: factor by which the sides of a picture grow.
         before: what the left side of a before/after sheet shows, see `write_comparison`.
     """
 
@@ -50,7 +50,7 @@ class Method:
     before: Before = "bicubic"
 
     def settings_of(self, job: Job) -> dict[str, Any]:
-        """The settings of a job, its seed among them."""
+        """The settings of a job, including its seed."""
         return {**self.settings, "seed": job.seed}
 
 
@@ -61,8 +61,8 @@ def make_result(job: Job, method: Method, progress: PartProgress) -> Record:
         The record of the result.
 
     Raises:
-        DiskError: if no result can be written any more.
-        CascadeError: if this one cannot be made.
+        DiskError: if no further result can be written.
+        CascadeError: if this result cannot be made.
     """
     sha256 = job.source.sha256()
     picture = job.source.read()
@@ -112,7 +112,7 @@ def write_variant_sheet(sheet: VariantSheet) -> None:
 
 
 def _check_format_holds_result(picture: Picture, path: Path, method: Method) -> None:
-    """Check before the long work that the format can hold the result of a picture."""
+    """Check before the long work that the file format can store the result of a picture."""
     height, width = (round(side * method.factor) for side in picture.size)
     has_alpha = picture.alpha is not None
     check_format(path, size=(height, width), bits=picture.bits, has_alpha=has_alpha)
@@ -124,7 +124,7 @@ def _disk_is_full(error: OutputError, picture: Picture, folder: Path) -> bool:
     """Whether all further pictures would fail as this one did."""
     if isinstance(error.__cause__, OSError):
         return error.__cause__.errno in DISK_ERRORS
-    copies = 2  # of the pixels and of the whole file, while it is written
+    copies = 2  # while a file is written, there are its pixels and the whole file
     size_bytes = copies * picture.colour.nbytes
     return folder.is_dir() and shutil.disk_usage(folder).free < size_bytes
 

@@ -11,17 +11,17 @@ TERMINATED = 143  # exit code after SIGTERM; Ctrl-C ends with 130
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of all jobs.
+    """The counts and failures of all jobs.
 
     Attributes:
-        made: number of results made now, by all processes that worked together.
-        done_before: number of results that were there already.
-        failed: name and reason of each input without a result, of folders and shards too.
+        new: number of results made now, by all processes that worked together.
+        done_before: number of results that existed already.
+        failed: name and reason of each input, folder or shard without a result.
         unfinished: number of jobs left because the command was stopped.
         skipped: number of files in the inputs that are hidden or not pictures.
     """
 
-    made: int
+    new: int
     done_before: int
     failed: Sequence[tuple[str, str]]
     unfinished: int
@@ -29,7 +29,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """Of a command that ran to its end."""
+        """The exit code of a command that ran to its end."""
         return SOME_FAILED if self.failed else ALL_DONE
 
     def failure_lines(self) -> list[str]:
@@ -42,7 +42,7 @@ class Outcome:
         Args:
             description: what was done to the pictures, such as `upscaled`.
         """
-        parts = [f"{self.made} {description}"]
+        parts = [f"{self.new} {description}"]
         if self.done_before:
             parts.append(f"{self.done_before} already done")
         if self.failed:

@@ -1,18 +1,16 @@
-"""Whether a job is done already: the record in its result decides.
+"""Decides by the record in a result whether a job is done already.
 
-Each result holds a record of the settings that it was made with, the SHA-256 of its input and its
-own size in pixels. A job is done if a whole picture of that size stands in the place of its result,
-and the record names the same input and settings. A result that was emptied, cut off, scaled or
-replaced by another picture does not count; one that was tagged or retouched by a program that keeps
-the record does.
+Each result contains a record of its settings, the SHA-256 of its input and its own size in pixels.
+A job counts as done if its result is a whole picture of that size and the record lists the same
+input and settings. A result that was emptied, cut off, scaled or replaced by another picture does
+not count. A result that was tagged or retouched by a program that keeps the record does.
 
-PNG, JPEG, WebP and TIFF all hold the record. Results without metadata do not: for them the record
-in the ledger counts, as long as the result has the SHA-256 that stands beside it.
+PNG, JPEG, WebP and TIFF can all store the record. Results without metadata do not contain it: for
+them the record in the ledger counts, as long as the result has the SHA-256 in that line.
 
-Opening every result takes long when there are many, so the ledger also keeps size and times of
-input and result (as git does in its index). While those are unchanged, two calls of `stat` are all
-that a finished job costs. If only the times have changed, as in a copy of the folder, the SHA-256
-spares decoding the result.
+Opening many results takes long, so the ledger also keeps size and times of input and result (as git
+does in its index). While those are unchanged, a finished job costs only two calls of `stat`. If
+only the times have changed, as in a copy of the folder, the SHA-256 saves decoding the result.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ INPUT, SIZE = "input_sha256", "size_px"
 
 
 class NotAResultError(CascadeError):
-    """A file in the place of a result is not one; the message continues "the file …"."""
+    """A file with the name of a result is not a result; the message continues "the file …"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +42,9 @@ class Record:
     """How a result was made.
 
     Attributes:
-        settings: anything that JSON can hold.
-        input_sha256: of the file, or of the member of a shard, that it was made from; in hex.
-        size_px: (H, W) of the result.
+        settings: the settings that it was made with; anything that JSON can hold.
+        input_sha256: SHA-256, in hex, of the input file or of its member of a shard.
+        size_px: height and width of the result in pixels.
     """
 
     settings: Mapping[str, Any]
@@ -54,15 +52,15 @@ class Record:
     size_px: tuple[int, int]
 
     def to_json(self) -> dict[str, Any]:
-        """One flat object, as it is written into the result."""
+        """The record as one flat object, as results contain it."""
         return {**self.settings, INPUT: self.input_sha256, SIZE: list(self.size_px)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:
-        """Undo `to_json`.
+        """Make a record from the values of `to_json`.
 
         Raises:
-            NotAResultError: if the values are not those of a record.
+            NotAResultError: if the values do not describe a record.
         """
         settings = dict(values)
         try:
@@ -73,13 +71,13 @@ class Record:
 
 
 def settings_id(settings: Mapping[str, Any]) -> str:
-    """Twelve hex digits, the same for settings that make the same result."""
+    """Hash settings into twelve hex digits; settings that make the same result have the same."""
     text = json.dumps(_relevant(settings), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def result_stamp(path: Path) -> list[int]:
-    """Size in bytes and times of change of a result, which no change of the file leaves alone.
+    """Size in bytes and times of change in ns of a result; any change of the file changes these.
 
     Raises:
         OSError: if the file cannot be reached.
@@ -89,12 +87,13 @@ def result_stamp(path: Path) -> list[int]:
 
 
 def ledger_values(job: Job, record: Record, input_stamp: Sequence[int]) -> dict[str, Any]:
-    """What the ledger notes about a result that is right.
+    """The values that the ledger keeps about a result that is right.
 
     Args:
-        job: that it belongs to.
-        record: of the result.
-        input_stamp: of the input before it was read, so that later changes of it are noticed.
+        job: the job of the result.
+        record: the record in the result.
+        input_stamp: size in bytes and time of change in ns of the input before it was read, so that
+            later changes are noticed.
 
     Raises:
         OSError: if the result is gone.
@@ -118,11 +117,11 @@ def is_unchanged(job: Job, line: Mapping[str, Any]) -> bool:
 
 
 def record_of(path: Path, line: Mapping[str, Any] | None) -> Record:
-    """The record of the file that stands in the place of a result.
+    """Read the record of the file that has the name of a result.
 
     Args:
-        path: of the file.
-        line: what the ledger noted about the result, if anything.
+        path: the file.
+        line: the ledger's line about the result; None if there is no line.
 
     Raises:
         NotAResultError: if it is not a whole result; the message says what it is.
@@ -141,12 +140,12 @@ def record_of(path: Path, line: Mapping[str, Any] | None) -> Record:
 
 
 def difference(record: Record, settings: Mapping[str, Any], source: InputPicture) -> str:
-    """How a result differs from the one that a job would make.
+    """Describe how a result differs from the one that a job would make.
 
     Args:
-        record: of the result.
-        settings: of the job.
-        source: the input of the job, which is read.
+        record: the record in the result.
+        settings: the settings of the job.
+        source: the input of the job; its bytes are read.
 
     Returns:
         Words that continue "the file …"; empty if it does not differ.
@@ -192,6 +191,6 @@ def _sha256(path: Path) -> str:
 
 
 def _relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that change the result, by dotted keys and as JSON gives them back."""
+    """The settings that change the result, by dotted keys, with values as after JSON."""
     values = flat(json.loads(json.dumps(settings)))
     return {k: v for k, v in values.items() if v is not None and k not in NAMES_ONLY}

@@ -1,4 +1,4 @@
-"""Sheets to look at: before and after side by side, or one picture with several seeds."""
+"""Sheets for a quick look: before and after side by side, or one picture with several seeds."""
 
 from __future__ import annotations
 
@@ -41,36 +41,39 @@ def write_comparison(
 
     Args:
         source: the input.
-        result: what was made of it.
-        path: of the sheet, a JPEG.
-        before: how the left side shows the input: enlarged by bicubic interpolation, or in grey.
-        caption: above the result.
+        result: the result of the input.
+        path: file of the sheet, a JPEG.
+        before: how the left side shows the input: upscaled by bicubic interpolation, or in grey.
+        caption: text above the result.
 
     Raises:
         OutputError: if the sheet cannot be written, or another file has its name.
     """
-    left, right = _as_rgb(source), _as_rgb(result)
+    shown_input, shown_result = _as_rgb(source), _as_rgb(result)
     if before == "grey":
-        left = left.convert("L").convert("RGB")
-    size = _size_on_sheet(right.size, columns=2)
-    left_caption = "before, enlarged by bicubic" if before == "bicubic" else "before"
-    cells = [Cell(left_caption, _middle(left, size)), Cell(caption, _middle(right, size))]
-    if size != right.size:
-        crop = (min(size[0], right.width), min(size[0], right.height))
-        share = (crop[0] / right.width, crop[1] / right.height)
+        shown_input = shown_input.convert("L").convert("RGB")
+    size = _size_on_sheet(shown_result.size, columns=2)
+    input_caption = "before, upscaled by bicubic" if before == "bicubic" else "before"
+    cells = [
+        Cell(input_caption, _middle(shown_input, size)),
+        Cell(caption, _middle(shown_result, size)),
+    ]
+    if size != shown_result.size:
+        crop = (min(size[0], shown_result.width), min(size[0], shown_result.height))
+        share = (crop[0] / shown_result.width, crop[1] / shown_result.height)
         cells += [
-            Cell("the middle at full size", _middle(left, crop, share)),
-            Cell("", _middle(right, crop, share)),
+            Cell("the middle at full size", _middle(shown_input, crop, share)),
+            Cell("", _middle(shown_result, crop, share)),
         ]
     _save(_sheet(cells, columns=2), path)
 
 
 def write_variants(variants: Sequence[tuple[str, Picture]], path: Path) -> None:
-    """Write a sheet of one picture made several times.
+    """Write a sheet of several results of one picture.
 
     Args:
-        variants: captions and pictures; all pictures have one size.
-        path: of the sheet, a PNG.
+        variants: captions and results, all of one size.
+        path: file of the sheet, a PNG.
 
     Raises:
         OutputError: if the sheet cannot be written, or another file has its name.
@@ -84,7 +87,7 @@ def write_variants(variants: Sequence[tuple[str, Picture]], path: Path) -> None:
 
 
 def _as_rgb(picture: Picture) -> Image.Image:
-    """8-bit sRGB; transparent pictures are laid on white."""
+    """Convert to 8-bit sRGB, with transparent pixels on white."""
     image = picture.in_srgb().to_pil()
     if image.mode == "I;16":
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
@@ -116,9 +119,9 @@ def _sheet(cells: Sequence[Cell], columns: int) -> Image.Image:
     top = 0
     for row, height in zip(rows, heights, strict=True):
         for column, cell in enumerate(row):
-            left = column * (width + GAP_PX)
-            draw.text((left + 2, top + 3), cell.caption, fill="black", font=font)
-            sheet.paste(cell.image, (left, top + CAPTION_PX))
+            x = column * (width + GAP_PX)
+            draw.text((x + 2, top + 3), cell.caption, fill="black", font=font)
+            sheet.paste(cell.image, (x, top + CAPTION_PX))
         top += height + GAP_PX
     return sheet
 

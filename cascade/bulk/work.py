@@ -35,19 +35,20 @@ from cascade.bulk.records import (
 from cascade.errors import CascadeError, OutputError
 from cascade.saving.atomic import remove_leftovers
 
-WAIT_S = 0.2  # before jobs that other processes had claimed are looked at again
+WAIT_S = 0.2  # between looks at the jobs that other processes have claimed
 
 
 @dataclass(frozen=True)
 class ProgressUpdate:
-    """How far the work is.
+    """The progress of the work.
 
     Attributes:
         finished: number of jobs that are done or have failed, in all processes.
         total: number of jobs.
-        name: of the picture at hand.
-        part: how much of it is done, in [0, 1].
-        message: what became of it, in one line; empty until then, and if it was done before.
+        name: name of the current picture.
+        part: share of the current picture that is done, in [0, 1].
+        message: the outcome of the current picture in one line; empty while it is in progress, and
+            if its result existed before.
     """
 
     finished: int
@@ -58,18 +59,18 @@ class ProgressUpdate:
 
 
 class Bulk:
-    """Does all jobs, together with every process that has the same folder of results.
+    """Does all jobs, together with every process that works on the same folder of results.
 
-    A job that failed is not tried again as long as any of these processes is at work. A process
-    ends when all jobs are finished, so that it can take over what a killed one had begun.
+    A failed job is not tried again while any of these processes is at work. A process ends when all
+    jobs are finished, so that it can take over the jobs of a killed one.
 
     Args:
-        jobs: to do.
-        method: how.
-        folder: of the results, where ledger and locks are kept; None for a single result in a file
-            of its own, which no other process shares.
+        jobs: the jobs to do.
+        method: how to make each result.
+        folder: folder of the results, with ledger and locks; None for a single result in a file of
+            its own, which no other process shares.
         variants: sheets to write when their jobs are done.
-        inputs: what the inputs hold, of which the outcome counts what has no job.
+        inputs: pictures, unreadable and skipped files of the inputs, which the outcome counts.
         on_progress: called with every change.
 
     Raises:
@@ -115,12 +116,12 @@ class Bulk:
                 self._show_variants(sheet, claims)
 
     def outcome(self) -> Outcome:
-        """What has become of the jobs so far."""
+        """Count the jobs by what has become of them so far."""
         lines = [self.ledger.this_round.get(self._id(job), {}) for job in self.jobs]
         events = [line.get("event") for line in lines]
         failed = [(line["name"], line["reason"]) for line in lines if line.get("event") == "failed"]
         return Outcome(
-            made=events.count("made"),
+            new=events.count("made"),
             done_before=len(self._done_before) + events.count("verified"),
             failed=[*self.inputs.unreadable, *failed],
             unfinished=sum(not self._is_settled(job) for job in self.jobs),
@@ -145,7 +146,7 @@ class Bulk:
                 self._remove_leftovers()
         finally:
             claims.close()
-            with suppress(OutputError):  # the outcome counts what others made until now
+            with suppress(OutputError):  # so that the outcome counts the results of others too
                 self.ledger.refresh()
 
     def _remove_leftovers(self) -> None:
@@ -156,8 +157,8 @@ class Bulk:
         names: dict[Path, set[str]] = {}
         for path in paths:
             names.setdefault(path.parent, set()).add(path.name)
-        for folder, written in names.items():
-            remove_leftovers(folder, written)
+        for folder, outputs in names.items():
+            remove_leftovers(folder, outputs)
 
     # ---- one job --------------------------------------------------------------------------------
 
@@ -169,7 +170,7 @@ class Bulk:
         return line is not None and (line["event"] == "failed" or not lacks_sheet(job))
 
     def _settle(self, job: Job, claims: Claims) -> bool:
-        """Finish a job: False if another process works on it."""
+        """Finish a job; returns whether that succeeded: False if another process works on it."""
         if self._is_settled(job):
             return True
         if self._is_known_to_be_done(job) and not lacks_sheet(job):
@@ -180,7 +181,7 @@ class Bulk:
             return False
         try:
             self.ledger.refresh()
-            if not self._is_settled(job):  # another process may just have finished it
+            if not self._is_settled(job):  # another process may have finished it by now
                 self._notify(job, 0.0)
                 self._notify(job, 0.0, self._try(job))
         finally:
@@ -188,7 +189,7 @@ class Bulk:
         return True
 
     def _try(self, job: Job) -> str:
-        """Do what a job lacks, or note why it failed; returns a message."""
+        """Make what is missing of a job, or note why it failed; returns a message."""
         name = job.source.name
         try:
             return self._finish(job)
@@ -221,7 +222,7 @@ class Bulk:
         return f"{self.method.description}: {name} -> {job.output} ({seconds:.1f} s)"
 
     def _is_known_to_be_done(self, job: Job) -> bool:
-        """Whether the ledger says so of this very input and result; opens neither."""
+        """Whether the ledger lists this input and result as they are on disk; opens neither."""
         line = self.ledger.results.get(job.key, {})
         made_now = self._id(job) in self.ledger.this_round
         same_settings = line.get("settings_id") == self._settings_ids[job.seed]
@@ -231,7 +232,7 @@ class Bulk:
         """Whether the result of a job exists and is right.
 
         Raises:
-            OutputError: if another file stands in its place and may not be replaced.
+            OutputError: if another file has its name and may not be replaced.
         """
         if not os.path.lexists(job.output):
             return False
@@ -245,7 +246,7 @@ class Bulk:
         return not fault
 
     def _check_result(self, job: Job) -> str:
-        """What is wrong with the file in the place of a result; if nothing, the job is noted."""
+        """Say what is wrong with the file that has a result's name; note the job if it is right."""
         line, stamp = self.ledger.results.get(job.key), job.source.stamp()
         try:
             record = record_of(job.output, line)

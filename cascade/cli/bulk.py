@@ -1,4 +1,4 @@
-"""What the bulk commands share: options, progress, SIGTERM, the last line and the exit code."""
+"""Shared by the bulk commands: options, progress, SIGTERM, the last line and the exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ InputNames = Annotated[
 ]
 Out = Annotated[
     Path,
-    typer.Option("--out", "-o", help="Folder of the results, or the file name of a single one."),
+    typer.Option("--out", "-o", help="Folder of the results, or the file of a single result."),
 ]
 Model = Annotated[
     str, typer.Option(help="A bundled pipeline, the folder of a saved one, or a Hub id.")

@@ -17,9 +17,12 @@ def chain(
             "--stage", "-s", help="NAME=RUN: where a stage was trained; default: runs/RECIPE."
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Of the weights: fp32, bf16 or fp16.")] = "fp32",
+    dtype: Annotated[
+        str, typer.Option(help="Precision of the weights: fp32, bf16 or fp16.")
+    ] = "fp32",
     card: Annotated[
-        Path | None, typer.Option(help="Text of the model card; default: one made for it.")
+        Path | None,
+        typer.Option(help="File with the text of the model card; default: a description."),
     ] = None,
 ) -> None:
     """Join trained stages into one saved pipeline.

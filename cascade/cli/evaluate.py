@@ -25,7 +25,7 @@ def evaluate(
             "--num-images",
             "-n",
             min=1,
-            help="Number of images. Default: as many as are held out, at most 1000.",
+            help="Number of images. Default: one per held-out picture, at most 1000.",
         ),
     ] = None,
     seed: measuring.Seed = 0,

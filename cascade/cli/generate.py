@@ -16,17 +16,17 @@ def generate(
         str, typer.Argument(help="A bundled pipeline, the folder of a saved one, or a Hub id.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")],
-    num_images: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 1,
+    num_images: Annotated[int, typer.Option("-n", min=1, help="Number of pictures.")] = 1,
     seed: Annotated[
         int | None,
-        typer.Option(help="Of the first picture; the others count up. Default: a new one."),
+        typer.Option(help="Seed of the first picture; the others count up. Default: random."),
     ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
             "--class",
             "-c",
-            help="Class, such as cat-face or cat-face,noto; several take turns. Default: drawn.",
+            help="Class, such as cat-face or cat-face,noto; several take turns. Default: random.",
         ),
     ] = None,
     steps: Annotated[
@@ -35,13 +35,13 @@ def generate(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help=f"One of {SAMPLER_NAMES}, or the class name of a scheduler of diffusers; for all "
+            help=f"One of {SAMPLER_NAMES}, or the class name of a diffusers scheduler; for all "
             "stages, or one for each, separated by commas."
         ),
     ] = None,
     guidance: Annotated[
         str | None,
-        typer.Option(help="Scale of classifier-free guidance, for all stages or for each."),
+        typer.Option(help="Scale of classifier-free guidance: 2 for all stages, or 2,1 for each."),
     ] = None,
     augmentation: Annotated[
         float | None, typer.Option(help="Augmentation level of the upsamplers.")

@@ -30,7 +30,7 @@ from cascade.cli.verb import Verb
 from cascade.errors import CascadeError, OtherProcessError, RecipeError
 
 REPORTING_TIME_S = 2.0  # for the process that failed first
-SPIN_COUNT = "1000"  # of idle OpenMP threads; with the default of 300,000, parallel commands stall
+SPIN_COUNT = "1000"  # for idle OpenMP threads; parallel commands stall at the default of 300,000
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -59,7 +59,7 @@ def options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version)
     ] = False,
 ) -> None:
-    """Holds the options that all verbs share."""
+    """Declare the options that all commands share."""
 
 
 def run() -> None:

@@ -15,7 +15,7 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Sampling steps. Default:
 Sampler = Annotated[
     str | None,
     typer.Option(
-        help=f"One of {SAMPLER_NAMES}, or the class name of a scheduler of diffusers. Default: the "
+        help=f"One of {SAMPLER_NAMES}, or the class name of a diffusers scheduler. Default: the "
         "model's."
     ),
 ]
@@ -24,31 +24,35 @@ Guidance = Annotated[
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Lower is calmer, higher is bolder. Default: the model's."),
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of the noise: lower is smoother and less varied. Default: the model's.",
+    ),
 ]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="[STAGE.]KEY=VALUE",
-        help="Any sampling setting, or an option of the sampler, for all stages or for one, such "
-        "as eta=0.5; may be repeated. It overrides the other options.",
+        help="Any sampling setting or sampler option, such as eta=0.5, for all stages or for one; "
+        "may be repeated. It overrides the other options.",
     ),
 ]
 
 
 def overrides(changes: list[str] | None, **settings: Any) -> Overrides:
-    """The changes of a command line: single options for all stages, then those of `--set`."""
+    """Collect the changes of a command line; those of `--set` override the single options."""
     from cascade.sampling.settings import ALL, Overrides
 
     return Overrides({ALL: settings}).with_later(parse(changes))
 
 
 def parse(changes: list[str] | None) -> Overrides:
-    """The values of `--set`.
+    """Read the values of `--set`.
 
     Raises:
-        BadParameter: if one is not KEY=VALUE.
+        BadParameter: if a value is not KEY=VALUE or STAGE.KEY=VALUE.
     """
     from cascade.errors import ContractError
     from cascade.sampling.settings import Overrides

@@ -152,5 +152,5 @@ def _apply(folder: Path, settings: Mapping[str, SamplingSettings]) -> None:
         typer.echo(f"wrote {file}")
     if not files:
         typer.echo(f"{folder} has these settings already.")
-    typer.echo("for the pipeline's recipe, so that chaining its stages again keeps the settings:")
+    typer.echo("put this into the pipeline's recipe to keep the settings when it is chained again:")
     typer.echo(recipe_sections(settings).rstrip("\n"))

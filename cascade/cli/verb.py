@@ -1,4 +1,4 @@
-"""A verb of the command whose help holds names that are looked up only when it is shown."""
+"""A command whose help lists names that are looked up only when the help is shown."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-SAMPLER_NAMES = "{sampler names}"  # in the help of an option: stands for all names
+SAMPLER_NAMES = "{sampler names}"  # placeholder for all names in the help of an option
 
 
 class Verb(TyperCommand):
-    """A command that imports the samplers for their names only when its help is shown."""
+    """A command that imports the samplers, to list their names, only when its help is shown."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Fill in the names and show the help."""

@@ -1,1 +1,1 @@
-"""What a stage conditions on: the kinds of conditions, and the signals that networks receive."""
+"""The kinds of conditions of a stage, and the signals that networks receive from them."""

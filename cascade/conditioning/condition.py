@@ -113,7 +113,7 @@ class Condition(ABC):
         return asdict(self)
 
     def check(self, space: Space) -> None:  # noqa: B027  most kinds go with every space
-        """Check that it fits a stage whose images are in this space.
+        """Check that the condition fits a stage whose images are in this space.
 
         Raises:
             ContractError: naming the number that does not fit.
@@ -151,7 +151,7 @@ class Condition(ABC):
         return False
 
     @property
-    def mends(self) -> bool:
+    def restores(self) -> bool:
         """Whether training degrades its image, so that results need not agree with it exactly."""
         return False
 
@@ -242,16 +242,16 @@ class Condition(ABC):
     # ---- evaluation -----------------------------------------------------------------------------
 
     @abstractmethod
-    def input_of(self, batch: Batch, space: Space, *, damaged: bool = False) -> Any:
+    def input_of(self, batch: Batch, space: Space, *, degraded: bool = False) -> Any:
         """The input with which a user would ask for the pictures of a batch.
 
         Args:
             batch: true pictures.
             space: space of the stage's images.
-            damaged: whether to degrade an image as training does, by the seeds of the batch.
+            degraded: whether to degrade an image as training does, by the seeds of the batch.
 
         Returns:
-            (B, …), or None if the batch does not hold it.
+            (B, …), or None if the batch does not contain it.
         """
 
     def deviation(self, samples: Tensor, value: Any, space: Space) -> dict[str, float]:

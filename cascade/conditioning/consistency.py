@@ -1,7 +1,7 @@
 """Make an upscaled image agree with the low-resolution image that it was made from.
 
 Iterative back-projection (Irani & Peleg 1991): downscale the upscaled image with the stage's own
-kernel, upscale what it lacks of the low-resolution image, and add that. Detail that the
+kernel, upscale the difference from the low-resolution image, and add it. Detail that the
 low-resolution image cannot show stays as the stage drew it.
 
 Shapes: B batch, C channels, H and W pixels of the upscaled image, h and w of the low-resolution
@@ -74,6 +74,6 @@ def _back_project(images: Tensor, low_res: Tensor, kernel: ResizeKernel, rounds:
         return low_res
     for _ in range(rounds):
         downscaled = resize(images, (low_res.shape[-2], low_res.shape[-1]), kernel)
-        missing = F.interpolate(low_res - downscaled, size=size, mode="bicubic")
-        images = (images + missing).clamp(-1, 1)
+        correction = F.interpolate(low_res - downscaled, size=size, mode="bicubic")
+        images = (images + correction).clamp(-1, 1)
     return images

@@ -1,7 +1,7 @@
 """Degradation of an upsampler's low-resolution image in training, for blind upscaling.
 
 After Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833, section 3): blur, resizing, noise and JPEG,
-in this order and twice, as happens to a picture that is taken, saved, shared and saved again. As in
+in this order and twice, like a picture that is taken, saved, shared and saved again. As in
 Real-ESRGAN, the chain starts at the full-size image, because blur and noise look different before
 and after downscaling. It works on crops and takes a few milliseconds an image. Pillow does the
 JPEG: differentiable approximations round softly, so traces of what a real file has lost remain, and

@@ -208,7 +208,7 @@ class Labels(Condition):
     def absent(self, signals: Signals) -> Signals:
         return self._signals(torch.full_like(signals.vectors[self.name], -1))
 
-    def input_of(self, batch: Batch, space: Space, *, damaged: bool = False) -> Tensor | None:
+    def input_of(self, batch: Batch, space: Space, *, degraded: bool = False) -> Tensor | None:
         return batch.conditions.get(self.name)
 
     def _signals(self, indices: Tensor) -> Signals:

@@ -133,7 +133,7 @@ class LowResolution(Condition):
         return True
 
     @property
-    def mends(self) -> bool:
+    def restores(self) -> bool:
         return self.degradation is not None
 
     def check(self, space: Space) -> None:
@@ -169,7 +169,7 @@ class LowResolution(Condition):
         return self._rounded(resize(image[None], self.size, space.resize_kernel), space)[0]
 
     def of_batch(self, batch: Batch, space: Space, noise: SeededNoise) -> Signals:
-        image = self.input_of(batch, space, damaged=True)
+        image = self.input_of(batch, space, degraded=True)
         if self.blur_probability > 0:
             image = blur(image, noise.uniform(2), self.blur_probability)
         level = draw_level(self.augmentation_range, noise)
@@ -186,7 +186,7 @@ class LowResolution(Condition):
     def absent(self, signals: Signals) -> Signals:
         return without_image(signals)
 
-    def input_of(self, batch: Batch, space: Space, *, damaged: bool = False) -> Tensor:
+    def input_of(self, batch: Batch, space: Space, *, degraded: bool = False) -> Tensor:
         """The low-resolution images (B, C, h, w), made from the images unless the batch has them.
 
         Raises:
@@ -203,7 +203,7 @@ class LowResolution(Condition):
                 f"{image.shape[-1]}x{image.shape[-2]}."
             )
         image = self._rounded(image, space)
-        if damaged and self.degradation is not None:
+        if degraded and self.degradation is not None:
             kernel = space.resize_kernel
             image = self.degradation.apply(batch.images, image, kernel, batch.seeds)
             image = self._rounded(image, space)

@@ -124,7 +124,7 @@ class Luminance(Condition):
     def check(self, space: Space) -> None:
         if space.channels != 3:
             raise ContractError(
-                f"a stage that takes the luminance gives 3 channels, not {space.channels}."
+                f"a stage that colours grey images needs 3 channels, got {space.channels}."
             )
 
     def slots(self, space: Space) -> Slots:
@@ -166,7 +166,7 @@ class Luminance(Condition):
     def absent(self, signals: Signals) -> Signals:
         return without_image(signals)
 
-    def input_of(self, batch: Batch, space: Space, *, damaged: bool = False) -> Tensor:
+    def input_of(self, batch: Batch, space: Space, *, degraded: bool = False) -> Tensor:
         """The luminance (B, 1, H, W) of the batch."""
         return self._grey(batch.images, space)
 

@@ -44,7 +44,7 @@ def noised_image(
     """The signals of an augmented image: the image as channels, its level as a vector.
 
     Args:
-        name: of the condition.
+        name: name of the condition whose signals these are.
         image: (B, C, h, w) in [-1, 1].
         level: (B,) in [0, 1].
         noise: random streams of the condition, from which the noise is drawn.
@@ -55,7 +55,7 @@ def noised_image(
 
 
 def noised_request(name: str, image: Tensor, request: Request, *, scale: int) -> Signals:
-    """The same in sampling: padded to the canvas, with the request's level for all images."""
+    """Make the signals in sampling: pad to the canvas and use one level for all images."""
     padded = pad_to(image, request.size_px, scale)
     level = torch.full((request.count,), request.augmentation_level, device=image.device)
     return noised_image(name, padded, level, request.noise, scale=scale)
@@ -68,7 +68,7 @@ def draw_level(augmentation_range: Range, noise: SeededNoise) -> Tensor:
 
 
 def without_image(signals: Signals) -> Signals:
-    """Replace images by zeros at level 1, the level of pure noise, which tells nothing."""
+    """Replace images by zeros at level 1, the level of pure noise, so that nothing is known."""
     return Signals(
         channels={
             name: ChannelSignal(torch.zeros_like(each.image), each.scale)

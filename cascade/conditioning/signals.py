@@ -73,7 +73,7 @@ class TokenSignal:
 
 @dataclass(frozen=True)
 class Signals:
-    """What a network receives with a batch of noisy images and times; all by name of condition.
+    """What a network receives besides noisy images and times; all keyed by condition name.
 
     Attributes:
         channels: images, in the order in which they are concatenated.
@@ -153,7 +153,7 @@ class Signals:
         )
 
     def without_features(self) -> Signals:
-        """The same without features, for when an image has changed since they were extracted."""
+        """The signals without features, for when an image has changed since their extraction."""
         return replace(self, features=None)
 
     def window(self, rows: slice, columns: slice) -> Signals:
@@ -162,7 +162,7 @@ class Signals:
         return replace(self, channels=cut)
 
     def enlarged(self) -> Signals:
-        """The same with all images upscaled to the size of the result."""
+        """The signals with all images upscaled to the size of the result."""
 
         if all(each.scale == 1 for each in self.channels.values()):
             return self

@@ -52,7 +52,7 @@ def build_shards(
     Args:
         source: the images.
         out: folder of the shards.
-        origin: where the images come from, for the manifest and for messages.
+        origin: path or URL of the images, for the manifest and for messages.
         encoding: size and format of the images in the shards.
         shard_mib: size in MiB after which a new shard begins, at least 1.
         holdout: share of the images, or of the groups, in the held-out split, in [0, 1).
@@ -98,7 +98,7 @@ def build_shards(
 
 @dataclass(kw_only=True)
 class _Build:
-    """Decides where each image goes, and counts what was written and what was left out."""
+    """Decides to which split each image goes, and counts the written and the skipped ones."""
 
     size_px: int | None
     holdout: float
@@ -144,7 +144,7 @@ class _Build:
         return "heldout" if number < self.holdout * 2**64 else "train"
 
     def _unique_key(self, key: str) -> str:
-        """A key without dots in its last part, where webdataset would end it."""
+        """Make a new key without dots in its last part, because webdataset ends a key at a dot."""
         folder, slash, last = key.removeprefix("./").rpartition("/")
         key = folder + slash + last.replace(".", "_")
         self.keys[key] += 1

@@ -57,7 +57,7 @@ class Encoding(NamedTuple):
 
 
 def _suffix_of(data: bytes) -> str:
-    """The usual suffix for the format of an image file, whatever the file is called."""
+    """The usual suffix for the format of an image file, whatever its name."""
     with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as file:
         return str(file.format).lower().replace("jpeg", "jpg")
 
@@ -65,8 +65,8 @@ def _suffix_of(data: bytes) -> str:
 def _central_square(image: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     short = min(height, width)
-    top, left = (height - short) // 2, (width - short) // 2
-    return image[:, top : top + short, left : left + short]
+    y, x = (height - short) // 2, (width - short) // 2
+    return image[:, y : y + short, x : x + short]
 
 
 def _downscale(image: Tensor, size_px: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Reads every image of a source once: can it be decoded, its size, its content, its labels."""
+"""Reads every image of a source once, to find its size, content and labels, or what is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EncodedImage(NamedTuple):
     """An image file ready to be written.
 
     Attributes:
-        suffix: of the file name, without dot.
+        suffix: suffix of the file name, without dot.
         data: content of the file.
     """
 
@@ -38,8 +38,8 @@ class ExaminedImage(NamedTuple):
         name: name for messages.
         key: path within the source.
         broken: `name: reason` if the image cannot be used, and the fields below are empty.
-        width_px: after applying the EXIF orientation.
-        height_px: after applying the EXIF orientation.
+        width_px: width in pixels after applying the EXIF orientation.
+        height_px: height in pixels after applying the EXIF orientation.
         content: sha256 of the decoded pixels and their shape.
         labels: class names or captions, by field.
         encoded: result of the encoder, if there was one.

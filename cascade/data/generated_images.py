@@ -1,7 +1,7 @@
 """Images made by the previous stage, mixed into the training of the next one.
 
-What a stage gets in a cascade is not a downscaled true image: it carries the previous stage's own
-faults. A stage that sees some of them in training learns to mend them.
+In a cascade, a stage does not get a downscaled true image, but one with the faults of the previous
+stage. If it sees some of these in training, it learns to correct them.
 
 Shapes: M images of the pool, h and w pixels of one.
 """
@@ -16,13 +16,13 @@ from cascade.diffusion.noise import derive_seed
 
 
 class GeneratedImages(NamedTuple):
-    """A pool of images, each made from, and so paired with, one training image.
+    """A pool of images, each made from one training image.
 
     Attributes:
-        condition: the name of the condition whose image they replace.
-        indices: (M,) int64, the training image in the source that each one belongs to.
+        condition: name of the condition whose image they replace.
+        indices: (M,) int64, indices in the source of the training images that they were made from.
         images: (M, C, h, w) uint8.
-        fraction: share of the samples that take their image from here.
+        fraction: share of the training samples that take their image from the pool, in [0, 1].
     """
 
     condition: str
@@ -31,10 +31,10 @@ class GeneratedImages(NamedTuple):
     fraction: float
 
     def draw(self, seed: int) -> tuple[int, Tensor] | None:
-        """Decide whether the sample of a seed takes one, and which.
+        """Decide by a sample's seed whether it takes an image of the pool, and which one.
 
         Returns:
-            The index of the training image, and the image (C, h, w), or None.
+            The index of the training image, and the image (C, h, w) uint8; None for no image.
         """
         if derive_seed(seed, "is generated") % 2**32 >= self.fraction * 2**32:
             return None

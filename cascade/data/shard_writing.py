@@ -32,8 +32,8 @@ class ShardWriter:
     Args:
         folder: folder of the shards; it should be a temporary one, because shards grow under their
             final names.
-        prefix: how the shards' names begin.
-        shard_bytes: size of the members after which a new shard begins.
+        prefix: beginning of the shards' names.
+        shard_bytes: size of the members in bytes after which a new shard begins.
     """
 
     def __init__(self, folder: Path, prefix: str, shard_bytes: int) -> None:

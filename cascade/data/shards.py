@@ -27,7 +27,7 @@ class ShardImage:
         shard: the tar file.
         shard_name: name of the shard for messages.
         member: name of the image file within the shard.
-        key: the same without suffix, by webdataset's rules.
+        key: name of the member without suffix, by webdataset's rules.
         offset: position of the image's first byte in the tar file.
         size_bytes: size of the image file.
         labels: class names or captions, by field.
@@ -131,7 +131,7 @@ def find_shards(pattern: str, cache: Path) -> list[tuple[Path, str]]:
     """Find the shards that match a pattern, copying remote ones to the cache.
 
     Args:
-        pattern: as for `ShardSource`.
+        pattern: paths with wildcards or brace ranges, or URLs, see `ShardSource`.
         cache: folder for copies of remote shards.
 
     Returns:

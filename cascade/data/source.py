@@ -1,4 +1,4 @@
-"""What every source of training images can do."""
+"""ImageSource: the interface of every source of training images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cascade.errors import DataError, nearest
 
-MAX_MEMBER_BYTES = 256 * 1024 * 1024  # of one file in a source
-MAX_LABELS_BYTES = 1024 * 1024  # of a label file in a shard
+MAX_MEMBER_BYTES = 256 * 1024 * 1024  # per file in a source
+MAX_LABELS_BYTES = 1024 * 1024  # per label file in a shard
 
 
 def check_text(name: str, path: str) -> None:

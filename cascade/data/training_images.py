@@ -1,9 +1,9 @@
-"""From a source to training batches, in an order that is known from one number.
+"""Makes training batches from a source, in an order that follows from a single number.
 
 Position p of a run is image p mod N of epoch p div N, in an order drawn from the run's seed and the
 epoch. Its crop, flip, noise and timestep come from a seed of its own, so that neither workers,
-processes nor an interruption change what the network sees. Where an image is broken, or smaller
-than the stage, the next readable one of that epoch takes its place and the place's seed.
+processes nor an interruption change what the network sees. If an image is broken, or smaller than
+the stage, the next readable one of that epoch takes its position and its seed.
 
 Shapes: B batch, C channels, H and W pixels.
 """
@@ -38,9 +38,9 @@ class TrainingSample(NamedTuple):
 
     Attributes:
         image: (C, H, W) in [-1, 1].
-        conditions: what belongs to the image for the conditions of a stage, by their names.
-        seed: of everything that is drawn for it.
-        broken: images that could not be used and that it replaces, as `name: reason`.
+        conditions: the image's entry in a batch for each condition of the stage, by its name.
+        seed: whole number from which all random draws for the image come.
+        broken: unusable images that this one replaces, as `name: reason`.
     """
 
     image: Tensor
@@ -54,7 +54,7 @@ class SizedImage(NamedTuple):
 
     Attributes:
         image: (C, H, W) uint8.
-        smaller: images made of it for conditions, by their names, each (C', h, w); uint8 where
+        smaller: conditioning images made from it, by condition name, each (C', h, w); uint8 if
             that loses nothing.
     """
 
@@ -63,7 +63,7 @@ class SizedImage(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Memory of all of it."""
+        """Memory of all images in bytes."""
         return self.image.nbytes + sum(each.nbytes for each in self.smaller.values())
 
 
@@ -71,14 +71,15 @@ class TrainingImages(Dataset[TrainingSample]):
     """Images at a stage's size, cropped and flipped.
 
     Args:
-        source: of the encoded images.
-        contract: of the stage.
-        crop_px: side of the square that is cut out at random; None for the whole image.
+        source: the encoded images.
+        contract: contract of the stage in training.
+        crop_px: side in pixels of the square that is cut out at random; None for the whole image.
         flip: whether to mirror half of the images.
-        seed: of the run.
-        cache_mib: memory for decoded images, in each data worker.
-        generated: images by the previous stage, which a part of the samples take.
-        max_broken_share: share of the images that may be broken; see `BrokenImages`.
+        seed: the run's seed.
+        cache_mib: memory in MiB for decoded images, in each data worker.
+        generated: images by the previous stage, which some of the samples use; None for no such
+            images.
+        max_broken_share: largest share of broken images, in [0, 1]; see `BrokenImages`.
 
     Raises:
         DataError: if the crop does not fit.
@@ -111,12 +112,12 @@ class TrainingImages(Dataset[TrainingSample]):
         epoch, place = divmod(position, len(self.source))
         order = epoch_order(self.seed, epoch, len(self.source))
         seed = derive_seed(self.seed, "sample", int(order[place]), epoch)
-        drawn = None if self.generated is None else self.generated.draw(seed)
-        if drawn is None:
+        pair = None if self.generated is None else self.generated.draw(seed)
+        if pair is None:
             index, sized, broken = self.first_readable(order, place)
         else:
             assert self.generated is not None
-            (index, image), broken = drawn, ()
+            (index, image), broken = pair, ()
             whole = self.sized(index)
             sized = whole._replace(smaller={**whole.smaller, self.generated.condition: image})
         image, smaller = self._crop_and_flip(sized, seed)
@@ -128,17 +129,17 @@ class TrainingImages(Dataset[TrainingSample]):
         )
 
     def first_readable(self, order: Tensor, place: int) -> tuple[int, SizedImage, tuple[str, ...]]:
-        """The first usable image from a place on, and why those before it cannot be used.
+        """Find the first usable image at or after a place of an epoch.
 
         Args:
-            order: of the images in an epoch.
-            place: in it.
+            order: (N,) int64, the order of the images in the epoch.
+            place: position in that order, in [0, N).
 
         Returns:
-            The index of the image, the image, and the reasons.
+            The index of the image, the image, and why those before it cannot be used.
 
         Raises:
-            DataError: if none can be used, or too many in a row cannot.
+            DataError: if no image can be used, or too many in a row cannot.
         """
         broken = BrokenImages(len(self.source), self.max_broken_share)
         for ahead in range(len(order)):
@@ -151,7 +152,7 @@ class TrainingImages(Dataset[TrainingSample]):
         raise DataError(f"none of the {len(order)} images can be used: {broken.names[0]}")
 
     def _annotated(self, index: int) -> dict[str, Tensor]:
-        """What the annotations of an image say to conditions, by their names."""
+        """The entries in a batch that conditions read from an image's annotations, by name."""
         if not any(each.annotation_fields for each in self.contract.conditions):
             return {}
         annotations = self.source.labels(index)
@@ -175,13 +176,13 @@ class TrainingImages(Dataset[TrainingSample]):
         return sized
 
     def _smaller(self, image: Tensor) -> dict[str, Tensor]:
-        """What conditions make of a whole image (C, H, W), by their names."""
+        """The conditioning images of a whole image (C, H, W), by condition name."""
         space = self.contract.space
-        made = {each.name: each.of_picture(image, space) for each in self.contract.conditions}
-        return {name: _compact(each) for name, each in made.items() if each is not None}
+        images = {each.name: each.of_picture(image, space) for each in self.contract.conditions}
+        return {name: _compact(each) for name, each in images.items() if each is not None}
 
     def _crop_and_flip(self, sized: SizedImage, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cut the same place out of all images, on whole pixels of the smallest."""
+        """Cut the same part out of all images, along whole pixels of the smallest one."""
         generator = torch.Generator().manual_seed(derive_seed(seed, "crop"))
         step = self.contract.grid_px
         height, width = sized.image.shape[-2:]
@@ -194,25 +195,25 @@ class TrainingImages(Dataset[TrainingSample]):
 
         def cut(image: Tensor) -> Tensor:
             scale = height // image.shape[-2]
-            top, left = (each // scale for each in offset)
+            y, x = (each // scale for each in offset)
             rows, columns = (each // scale for each in size)
-            part = image[:, top : top + rows, left : left + columns]
+            part = image[:, y : y + rows, x : x + columns]
             return part.flip(-1) if mirrored else part
 
         return cut(sized.image), {name: cut(each) for name, each in sized.smaller.items()}
 
 
 def _compact(image: Tensor) -> Tensor:
-    """An image as uint8 if its values are those of an 8-bit file, else as it is."""
+    """Convert an image to uint8 if that keeps its values, else return it unchanged."""
     small = to_uint8(image)
     return small if torch.equal(from_uint8(small), image) else image
 
 
 def check_crop(crop_px: int | None, contract: Contract) -> None:
-    """Check that a crop can be cut out of a stage's images and of those of its conditions.
+    """Check that a crop can be cut out of a stage's images and its conditioning images.
 
     Raises:
-        DataError: if it is too large or not a multiple of the scale.
+        DataError: if the crop is too large or not a multiple of the scale.
     """
     smallest_px = min(contract.space.size)
     if crop_px is not None and (crop_px > smallest_px or crop_px % contract.grid_px):
@@ -223,18 +224,18 @@ def check_crop(crop_px: int | None, contract: Contract) -> None:
 
 
 def fit_size(image: Tensor, space: Space, name: str) -> Tensor:
-    """Shrink an image until it just covers the stage's size, and cut out the middle.
+    """Downscale an image until it just covers the stage's size, and cut out the middle.
 
     Args:
         image: (C, H, W) in [-1, 1].
-        space: of the stage.
-        name: of the image, for messages.
+        space: space of the stage.
+        name: name of the image for messages.
 
     Returns:
         (C, *space.size) uint8.
 
     Raises:
-        DataError: if the image is smaller than the stage's size, so that pixels would be invented.
+        DataError: if the image is smaller than the stage's size, since training must not upscale.
     """
     height, width = space.size
     rows, columns = image.shape[-2:]
@@ -247,8 +248,8 @@ def fit_size(image: Tensor, space: Space, name: str) -> Tensor:
     if space.resize_kernel == "area":
         factor = math.floor(factor)  # it averages exactly by whole factors only
     cut = (min(rows, round(height * factor)), min(columns, round(width * factor)))
-    top, left = (rows - cut[0]) // 2, (columns - cut[1]) // 2
-    middle = image[None, :, top : top + cut[0], left : left + cut[1]]
+    y, x = (rows - cut[0]) // 2, (columns - cut[1]) // 2
+    middle = image[None, :, y : y + cut[0], x : x + cut[1]]
     return to_uint8(resize(middle, space.size, space.resize_kernel)[0])
 
 
@@ -260,14 +261,14 @@ def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
 
 
 class PositionBatches(Sampler[list[int]]):
-    """The positions of one process's batches, from where a run stands to its end.
+    """The positions of one process's batches, from a point in a run to its end.
 
     Args:
-        start_images: how many images the run has seen.
-        end_images: where it ends.
-        batch_size: images per step over all processes.
-        rank: of this process.
-        processes: how many there are; must divide the batch.
+        start_images: number of images that the run has seen.
+        end_images: number of images that the run sees in total.
+        batch_size: number of images per step over all processes.
+        rank: number of this process, from 0.
+        processes: number of processes; it must divide the batch size.
     """
 
     def __init__(
@@ -299,7 +300,7 @@ class PositionBatches(Sampler[list[int]]):
 
 
 class _Batches(Dataset[Batch | CascadeError]):
-    """Batches by their positions. An error is a value, or a worker would add its traceback."""
+    """Batches by positions. It returns errors: a worker would add its traceback to raised ones."""
 
     def __init__(self, images: TrainingImages) -> None:
         self.images = images
@@ -347,5 +348,5 @@ def collate(samples: list[TrainingSample]) -> Batch:
 
 
 def as_float(image: Tensor) -> Tensor:
-    """An image in [-1, 1], float32, from one that may be kept as uint8."""
+    """Convert an image that may be uint8 to float32 in [-1, 1]."""
     return from_uint8(image) if image.dtype == torch.uint8 else image

@@ -126,7 +126,7 @@ def make_seeds(count: int, seed: int | None, seeds: Sequence[int] | None) -> lis
 
 
 def _whole(seeds: Sequence[int]) -> list[int]:
-    """Seeds of any integer type as integers of Python."""
+    """Convert seeds of any integer type to Python integers."""
     try:
         return [operator.index(seed) for seed in seeds]
     except TypeError as error:

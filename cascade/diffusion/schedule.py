@@ -143,8 +143,8 @@ class NoiseSchedule:
         config: dict[str, Any] = {"num_train_timesteps": self.train_steps}
         scale = 1000 / self.train_steps if self.kind == "linear" else 1
         if self.shift == 1 and 0.02 * scale <= LARGEST_BETA:  # diffusers does not clip linear betas
-            named = {"cosine": "squaredcos_cap_v2", "linear": "linear"}[self.kind]
-            config |= {"beta_schedule": named, "beta_start": 1e-4 * scale, "beta_end": 0.02 * scale}
+            name = {"cosine": "squaredcos_cap_v2", "linear": "linear"}[self.kind]
+            config |= {"beta_schedule": name, "beta_start": 1e-4 * scale, "beta_end": 0.02 * scale}
         else:
             config["trained_betas"] = self.betas.tolist()
         if self.zero_terminal_snr:

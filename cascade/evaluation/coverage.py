@@ -55,8 +55,8 @@ class Neighbours(NamedTuple):
     """The nearest other image of each sample.
 
     Attributes:
-        distances: (N,) float64, between features.
-        indices: (N,) int64, of the other images.
+        distances: (N,) float64, Euclidean distances between features.
+        indices: (N,) int64, numbers of the other images.
     """
 
     distances: Tensor
@@ -102,9 +102,9 @@ def density_coverage(
     radii = _radii(truth, neighbours)
     inside, covered = [], torch.zeros(len(truth), dtype=torch.bool, device=truth.device)
     for part in _distances(features, truth):
-        held = part <= radii
-        inside.append(held.sum(dim=1).double() / neighbours)
-        covered |= held.any(dim=0)
+        in_ball = part <= radii
+        inside.append(in_ball.sum(dim=1).double() / neighbours)
+        covered |= in_ball.any(dim=0)
     return DensityCoverage(torch.cat(inside), covered.double())
 
 

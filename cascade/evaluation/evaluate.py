@@ -58,8 +58,9 @@ def evaluate(
         pipeline: the pipeline, on its device.
         data: a folder, shards or a source of held-out pictures, not smaller than the last stage's.
         name: name of the pipeline in the report.
-        train: the pictures that it was trained on, to look for copies; if it starts from noise.
-        num_images: number of images to make; default: as many as are held out, at most 1000.
+        train: the pictures that the pipeline was trained on, to look for copies; only for a
+            pipeline that starts from noise.
+        num_images: number of images to make; default: one per held-out picture, at most 1000.
         seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
         extractor_path: weights of the extractor, instead of a download.
@@ -145,10 +146,10 @@ def _measure(
 
 
 def check_measurable(pipeline: CascadePipeline) -> None:
-    """Check that metrics can see what every stage gives.
+    """Check that metrics can read the images of every stage.
 
     Raises:
-        ContractError: if a stage gives something else than RGB images.
+        ContractError: if a stage makes anything but RGB images.
     """
     for name, stage in pipeline.stages.items():
         if stage.space.channels != CHANNELS or stage.space.kind != "pixels":

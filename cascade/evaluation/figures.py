@@ -24,7 +24,7 @@ class Score:
         resizing: how images were resized before the comparison; empty if they were not.
         low: lower end of the interval of 95 %; None if there is no interval.
         high: upper end of the interval.
-        better: which values are better; empty if that cannot be said.
+        better: which values are better; empty if neither direction is.
     """
 
     name: str
@@ -63,14 +63,14 @@ class Measured:
 
     Attributes:
         subject: name of what was measured, such as `upsampler, alone`.
-        given: its input in words, such as `noise`.
+        input: its input in words, such as `noise`.
         size_px: longer side of its images in pixels.
         seconds_per_image: wall time of an image, stages before it included; None for real pictures.
         scores: the figures.
     """
 
     subject: str
-    given: str
+    input: str
     size_px: int
     seconds_per_image: float | None
     scores: tuple[Score, ...]

@@ -25,7 +25,7 @@ MOST_SHOWN = 36
 @final
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """What metrics need to know about a set of images.
+    """The facts about a set of images that metrics need.
 
     Attributes:
         features: (N, F) float32, from an extractor.

@@ -53,14 +53,14 @@ def draw_counts(count: int, drawings: int, generator: torch.Generator) -> Tensor
 
     The first row stands for the images as they are: it counts each of them once.
     """
-    drawn = torch.randint(count, (drawings, count), generator=generator)
-    often = torch.zeros(drawings, count, dtype=torch.float64)
-    often.scatter_add_(1, drawn, torch.ones(drawings, 1, dtype=torch.float64).expand_as(often))
-    return torch.cat([torch.ones(1, count, dtype=torch.float64), often])
+    indices = torch.randint(count, (drawings, count), generator=generator)
+    counts = torch.zeros(drawings, count, dtype=torch.float64)
+    counts.scatter_add_(1, indices, torch.ones(drawings, 1, dtype=torch.float64).expand_as(counts))
+    return torch.cat([torch.ones(1, count, dtype=torch.float64), counts])
 
 
-def spread_around(value: float, drawn: Tensor) -> Estimate:
-    """Give a value the interval that its values (R,) in the drawings span."""
+def spread_around(value: float, values: Tensor) -> Estimate:
+    """Give a measured value the interval that its values (R,) in the drawings span."""
     ends = torch.tensor([(1 - SHARE) / 2, (1 + SHARE) / 2], dtype=torch.float64)
-    low, high = (drawn - drawn.mean()).quantile(ends).tolist()
+    low, high = (values - values.mean()).quantile(ends).tolist()
     return Estimate(value, value + low, value + high)

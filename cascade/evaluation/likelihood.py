@@ -70,8 +70,9 @@ def bits_per_dimension(
         timesteps: how many of the T - 1 to visit for each image, spread evenly and drawn from its
             seed, so the mean over images has no bias; default: all, which is exact apart from the
             noise.
-        variance: of the steps, unless the stage has learned it; `large` is usually tighter.
-        precision: of the network.
+        variance: variance of the steps, unless the stage has learned it; `large` is usually
+            tighter.
+        precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
 
     Raises:
         ContractError: if the images do not fit the stage, or `timesteps` is out of range.

@@ -1,8 +1,8 @@
-"""Measures what a pipeline makes from held-out pictures, one by one beside the originals.
+"""Compares the results that a pipeline makes from held-out pictures with the originals, in pairs.
 
-The pipeline gets what a user would give it, such as smaller or grey copies of these pictures, which
-are degraded if it was trained to restore them. If there are several stages, each is measured alone
-too, at its own size. The task's baseline is measured beside them.
+The pipeline gets inputs such as a user has: smaller or grey copies of these pictures, degraded if
+the pipeline was trained to restore them. If there are several stages, each is measured alone too,
+at its own size. The task's baseline is measured beside them.
 
 Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255. PSNR is at most
 100 dB, since one result that equals its original would make the mean infinite.
@@ -46,7 +46,7 @@ SECOND_SEED_AFTER = 1_000_003
 SHOWN = 6
 MOST_PSNR_DB = 100.0
 TRUTH = "originals"
-GIVEN = "given pictures"
+INPUTS = "input pictures"
 FEWEST_FOR_DISTANCES = 2
 BETWEEN = "between two seeds"
 BETTER: dict[str, Better] = {"PSNR, dB": "higher", "SSIM": "higher"}
@@ -60,7 +60,7 @@ class Way:
         subject: its name in tables.
         contracts: contracts of the stages. The first one determines the inputs, the last one the
             size of results.
-        figures: by name, functions of a result and its inputs.
+        figures: functions of a result and its inputs, by figure name.
         run: makes a result (C, H, W) in [-1, 1] from inputs and a seed.
         is_random: whether another seed can give another result.
     """
@@ -106,10 +106,10 @@ class PairMeasurer:
         contracts = self.pipeline.stages.contracts
         self.held_out.check(self.num_images, contracts[-1].space, self.progress)
         inputs, truth = pairs(self.held_out, range(min(SHOWN, self.num_images)), contracts)
-        measured, columns = [], _shown_inputs(inputs)
+        subjects, columns = [], _input_column(inputs)
         for way in _ways(stages):
-            each, results = self._measured(way)
-            measured.append(each)
+            subject, results = self._measured(way)
+            subjects.append(subject)
             if not any(_same(results, other) for other in columns.values()):
                 columns[way.subject] = results
         columns["original"] = to_uint8(truth)
@@ -117,7 +117,7 @@ class PairMeasurer:
         if self.num_images < FEWEST_FOR_DISTANCES:
             notes.append("distances of sets need at least 2 pictures, and are left out.")
         return Measurements(
-            measured=measured,
+            measured=subjects,
             settings={name: stage.sampling.to_dict() for name, stage in stages.items()},
             notes=notes,
             sheets=[before_and_after_sheet(columns)],
@@ -132,7 +132,7 @@ class PairMeasurer:
         device, count = self.pipeline.device, self.num_images
         results, originals = (ImageSetBuilder(self.extractor, device) for _ in range(2))
         values: dict[str, list[float]] = {}
-        seconds, shown = 0.0, []
+        seconds, first_results = 0.0, []
         for place in range(count):
             self.progress(way.subject, place, count)
             inputs, truth = pairs(self.held_out, [place], way.contracts)
@@ -143,11 +143,11 @@ class PairMeasurer:
                 values.setdefault(name, []).append(value)
             results.add(result)
             originals.add(truth)
-            shown += [to_uint8(result)] if place < SHOWN else []
+            first_results += [to_uint8(result)] if place < SHOWN else []
         self.progress(way.subject, count, count)
-        measured = Measured(
+        subject = Measured(
             subject=way.subject,
-            given=_given(way.contracts[0]),
+            input=_input_text(way.contracts[0]),
             size_px=way.contracts[-1].space.longer_px,
             seconds_per_image=seconds / count,
             scores=(
@@ -155,7 +155,7 @@ class PairMeasurer:
                 *self._set_scores(results.finish(), originals.finish()),
             ),
         )
-        return measured, torch.cat(shown)
+        return subject, torch.cat(first_results)
 
     def _values(
         self, way: Way, place: int, inputs: Inputs, result: Tensor, truth: Tensor
@@ -175,12 +175,12 @@ class PairMeasurer:
         return [*distance_scores(self.extractor, results, originals, TRUTH), *colours]
 
 
-def _shown_inputs(inputs: Inputs) -> dict[str, Tensor]:
+def _input_column(inputs: Inputs) -> dict[str, Tensor]:
     """Column of the sheet with the image inputs (B, 1 or 3, h, w) uint8, if they can be shown."""
     image = inputs.get("image")
     if image is None or image.shape[1] not in (1, 3):
         return {}
-    return {"given": to_uint8(image)}
+    return {"input": to_uint8(image)}
 
 
 def _same(images: Tensor, others: Tensor) -> bool:
@@ -223,7 +223,7 @@ def pairs(
 
     Args:
         held_out: the originals.
-        places: of the pictures, which also seed the degradation.
+        places: numbers of the pictures, which also seed the degradation.
         contracts: contracts of the stages, first stage first.
 
     Returns:
@@ -233,7 +233,7 @@ def pairs(
         DataError: naming a picture that is damaged or too small.
     """
     truth = held_out.read(places, contracts[-1].space)
-    return held_out.inputs(places, contracts, damaged=True), truth
+    return held_out.inputs(places, contracts, degraded=True), truth
 
 
 def pair_values(
@@ -258,21 +258,21 @@ def distance_values(
     return {name: float(distance(result, other)) for name, distance in distances.items()}
 
 
-def _given(first: Contract) -> str:
-    return f"{REAL}, {first.description}" + (", degraded" if first.mends else "")
+def _input_text(first: Contract) -> str:
+    return f"{REAL}, {first.description}" + (", degraded" if first.restores else "")
 
 
 def _means(values: Mapping[str, Sequence[float]], figures: Mapping[str, PairFigure]) -> list[Score]:
     """Average each figure over pictures, with an interval if there are several.
 
     Args:
-        values: by the name of the figure, a value per picture.
-        figures: those figures that compare results with their inputs.
+        values: one value per picture, by figure name.
+        figures: the figures that compare results with their inputs, by name.
     """
     scores = []
     for name, each in values.items():
         between = name.endswith(BETWEEN)
-        reference = GIVEN if name in figures else TRUTH
+        reference = INPUTS if name in figures else TRUTH
         estimate = mean_estimate(each) if len(each) > 1 else None
         scores.append(
             Score(

@@ -1,8 +1,8 @@
-"""Measures the pictures that a pipeline makes from noise, as a set beside held-out pictures.
+"""Compares the pictures that a pipeline makes from noise, as a set, with held-out pictures.
 
 Every stage is measured twice at its own size: alone, with inputs made from held-out pictures, and
-in the chain, with what the stages before it made. The difference is what those stages cost. The
-first stage is measured once.
+in the chain, with the results of the stages before it. The difference is what those stages cost.
+The first stage is measured once.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -42,8 +42,8 @@ class Made:
     """The images of a stage.
 
     Attributes:
-        images: all of them.
-        seconds_per_image: wall time of this stage and the stages before it.
+        images: features and colours of all its images.
+        seconds_per_image: wall time in seconds of this stage and the stages before it.
     """
 
     images: ImageSet
@@ -55,7 +55,7 @@ class Clock:
     """Measures the seconds of each stage, as a callback of a pipeline.
 
     Attributes:
-        seconds: by the name of the stage.
+        seconds: wall time of each stage so far, by stage name.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Clock:
         self._last_s = time.perf_counter()
 
     def start(self) -> None:
-        """Start to count for the first stage."""
+        """Start the time of the first stage."""
         self._last_s = time.perf_counter()
 
     def on_step(self, pipeline: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> None:
@@ -110,43 +110,45 @@ class SetMeasurer:
         real = {name: self._read(self.held_out, space) for name, space in spaces.items()}
         *_, last = spaces
         training = None if self.training is None else self._read(self.training, spaces[last])
-        made, settings = self._make(self.pipeline, "whole pipeline")
+        results, settings = self._make(self.pipeline, "whole pipeline")
         copies = []
         if training is not None:
-            copies = copy_scores(self.extractor, made[last].images, real[last], training)
+            copies = copy_scores(self.extractor, results[last].images, real[last], training)
         return Measurements(
             measured=[
-                *self._stages(made, real),
+                *self._stages(results, real),
                 *self._halves(real[last], spaces[last]),
                 self._measured(
-                    "whole pipeline", "noise", made[last], real[last], spaces[last], copies
+                    "whole pipeline", "noise", results[last], real[last], spaces[last], copies
                 ),
             ],
             settings=settings,
-            sheets=self._sheets(made, real[last], training, spaces[last]),
+            sheets=self._sheets(results, real[last], training, spaces[last]),
         )
 
     def _read(self, pictures: RealPictures, space: Space) -> ImageSet:
         device = self.pipeline.device
         return pictures.image_set(space, self.extractor, device=device, progress=self.progress)
 
-    def _stages(self, made: Mapping[str, Made], real: Mapping[str, ImageSet]) -> list[Measured]:
+    def _stages(self, results: Mapping[str, Made], real: Mapping[str, ImageSet]) -> list[Measured]:
         """Measure the stages of a chain, except the whole chain; none if there is one stage."""
         first, *later = self.pipeline.stages.names
         if not later:
             return []
         space = self.pipeline.stages[first].space
-        measured = [self._measured(first, "noise", made[first], real[first], space)]
+        subjects = [self._measured(first, "noise", results[first], real[first], space)]
         for name in later:
             contract = self.pipeline.stages[name].contract
-            given, space = f"{REAL} of {contract.description}", contract.space
+            input_text, space = f"{REAL} of {contract.description}", contract.space
             subject = f"{name}, alone"
             alone = self._make_alone(name, subject)
-            measured.append(self._measured(subject, given, alone, real[name], space))
+            subjects.append(self._measured(subject, input_text, alone, real[name], space))
             if name != later[-1]:
-                subject = f"up to {name}"
-                measured.append(self._measured(subject, "the chain", made[name], real[name], space))
-        return measured
+                result = results[name]
+                subjects.append(
+                    self._measured(f"up to {name}", "the chain", result, real[name], space)
+                )
+        return subjects
 
     def _make_alone(self, name: str, subject: str) -> Made:
         """Make images with one stage, whose inputs come from held-out pictures."""
@@ -178,15 +180,15 @@ class SetMeasurer:
             for name, builder in builders.items():
                 builder.add(images[name])
         self.progress(subject, count, count)
-        made, seconds = {}, 0.0
+        results, seconds = {}, 0.0
         for name, builder in builders.items():
             seconds += clock.seconds[name]
-            made[name] = Made(builder.finish(), seconds / count)
-        return made, settings
+            results[name] = Made(builder.finish(), seconds / count)
+        return results, settings
 
     def _run(self, pipeline: CascadePipeline, part: range, clock: Clock) -> CascadeOutput:
         places = [number % len(self.held_out) for number in part]
-        inputs = self.held_out.inputs(places, pipeline.stages.contracts, damaged=False)
+        inputs = self.held_out.inputs(places, pipeline.stages.contracts, degraded=False)
         clock.start()
         result = pipeline(
             len(part),
@@ -204,23 +206,23 @@ class SetMeasurer:
     def _measured(
         self,
         subject: str,
-        given: str,
-        made: Made,
+        input_text: str,
+        result: Made,
         real: ImageSet,
         space: Space,
         further: Sequence[Score] = (),
     ) -> Measured:
         """Measure one set of images beside real ones of the same size."""
         scores = [
-            *distance_scores(self.extractor, made.images, real, REAL),
-            *coverage_scores(self.extractor, made.images, real, REAL),
-            *colour_scores(made.images, real, REAL),
+            *distance_scores(self.extractor, result.images, real, REAL),
+            *coverage_scores(self.extractor, result.images, real, REAL),
+            *colour_scores(result.images, real, REAL),
         ]
         return Measured(
             subject=subject,
-            given=given,
+            input=input_text,
             size_px=space.longer_px,
-            seconds_per_image=made.seconds_per_image,
+            seconds_per_image=result.seconds_per_image,
             scores=(*scores, *further),
         )
 
@@ -236,7 +238,7 @@ class SetMeasurer:
         return [
             Measured(
                 subject="real, half against half",
-                given="",
+                input="",
                 size_px=space.longer_px,
                 seconds_per_image=None,
                 scores=tuple(scores),
@@ -244,12 +246,12 @@ class SetMeasurer:
         ]
 
     def _sheets(
-        self, made: Mapping[str, Made], real: ImageSet, training: ImageSet | None, space: Space
+        self, results: Mapping[str, Made], real: ImageSet, training: ImageSet | None, space: Space
     ) -> list[Sheet]:
-        sheets = [samples_sheet(f"samples of {n}", each.images) for n, each in made.items()]
+        sheets = [samples_sheet(f"samples of {n}", each.images) for n, each in results.items()]
         sheets.append(samples_sheet(REAL, real))
         if self.training is not None and training is not None:
-            samples = list(made.values())[-1].images
+            samples = list(results.values())[-1].images
             sheets.append(neighbours_sheet(samples, training, self.training, space))
         return sheets
 

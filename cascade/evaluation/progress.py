@@ -1,4 +1,4 @@
-"""What evaluations and sweeps report while they work."""
+"""The progress that evaluations and sweeps report while they run."""
 
 from __future__ import annotations
 

@@ -143,11 +143,11 @@ class TransformerFeatures(FeatureExtractor):
         except Exception as error:  # many kinds: network, Hub, damaged files
             where = published.hub_id if folder is None else str(folder)
             raise weights_error(published.name, where, "extractor_path", error) from error
-        missing = sorted(loaded["missing_keys"])
-        if missing:  # transformers would fill them with random numbers
+        missing_keys = sorted(loaded["missing_keys"])
+        if missing_keys:  # transformers would fill them with random numbers
             raise WeightsError(
                 f"{folder or published.hub_id}: not the weights of {published.name}; "
-                f"{len(missing)} of them are missing, such as {missing[0]}."
+                f"{len(missing_keys)} of them are missing, such as {missing_keys[0]}."
             )
         self.network = network.eval().requires_grad_(False)
         width, patch_px = network.config.hidden_size, network.config.patch_size

@@ -98,7 +98,7 @@ class RealPictures:
         """Read pictures at the size of a stage.
 
         Args:
-            places: of the pictures.
+            places: numbers of the pictures.
             space: space of the stage.
 
         Returns:
@@ -110,10 +110,10 @@ class RealPictures:
         return self.batch(places, Contract(space)).images
 
     def batch(self, places: Sequence[int], contract: Contract) -> Batch:
-        """Read pictures as training batches have them, with what the conditions of a stage need.
+        """Read pictures as a training batch, with the data that the stage's conditions need.
 
         Args:
-            places: of the pictures, which are also the seeds of the batch.
+            places: numbers of the pictures, which are also the seeds of the batch.
             contract: contract of the stage.
 
         Raises:
@@ -133,15 +133,15 @@ class RealPictures:
         return TrainingSample(from_uint8(sized.image), values, place)
 
     def inputs(
-        self, places: Sequence[int], contracts: Sequence[Contract], *, damaged: bool
+        self, places: Sequence[int], contracts: Sequence[Contract], *, degraded: bool
     ) -> Inputs:
         """Make the inputs that a user would give a chain to get these pictures, except class names.
 
         Args:
-            places: of the pictures, which also seed the degradation.
+            places: numbers of the pictures, which also seed the degradation.
             contracts: contracts of the stages, first stage first. An input that several stages read
                 is made at the size of the last of them.
-            damaged: whether images are degraded as in training.
+            degraded: whether to degrade images as in training.
 
         Raises:
             DataError: naming a picture that is damaged or too small.
@@ -153,7 +153,7 @@ class RealPictures:
             ]
             if conditions:
                 part = Contract(contract.space, tuple(conditions))
-                values |= part.inputs_of(self.batch(places, part), damaged=damaged).values
+                values |= part.inputs_of(self.batch(places, part), degraded=degraded).values
         return Inputs(values)
 
     def check(self, count: int, space: Space, progress: NamedProgress) -> None:

@@ -36,7 +36,7 @@ def check_outputs(*files: Path | None) -> None:
     """Check that files can be written, before work that takes long.
 
     Args:
-        files: the files; None for results that are not to be written.
+        files: the files; None for results that will not be written.
 
     Raises:
         OutputError: if a file cannot be written, or two are the same.
@@ -94,8 +94,8 @@ def _facts(evaluation: Evaluation) -> Html:
     return joined(facts(values), *(note(each) for each in evaluation.notes))
 
 
-def _headlines(measured: Measured) -> list[Score]:
-    scores = (measured.score(name) for name in HEADLINES)
+def _headlines(subject: Measured) -> list[Score]:
+    scores = (subject.score(name) for name in HEADLINES)
     return [score for score in scores if score is not None]
 
 
@@ -104,9 +104,9 @@ def _basis(evaluation: Evaluation) -> Html:
     return joined(note(INTERVALS), *parts)
 
 
-def _trilemma(measured: Sequence[Measured]) -> Html:
+def _trilemma(subjects: Sequence[Measured]) -> Html:
     """Plot quality against seconds per image, with coverage as the area of the dots."""
-    timed = [each for each in measured if each.seconds_per_image is not None]
+    timed = [each for each in subjects if each.seconds_per_image is not None]
     quality = next((name for name in PLOTTED if timed and timed[-1].score(name)), "")
     pairs = [(each, score) for each in timed if quality and (score := each.score(quality))]
     if not pairs:
@@ -120,13 +120,13 @@ def _trilemma(measured: Sequence[Measured]) -> Html:
     return joined(side_by_side([chart]), note(text))
 
 
-def _point(measured: Measured, quality: Score) -> Point:
-    assert measured.seconds_per_image is not None
-    coverage = measured.score("coverage")
+def _point(subject: Measured, quality: Score) -> Point:
+    assert subject.seconds_per_image is not None
+    coverage = subject.score("coverage")
     return Point(
-        x=measured.seconds_per_image,
+        x=subject.seconds_per_image,
         y=quality.value,
-        name=measured.subject,
+        name=subject.subject,
         share=None if coverage is None else coverage.value,
         low=quality.low,
         high=quality.high,

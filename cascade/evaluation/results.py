@@ -1,4 +1,4 @@
-"""The result of an evaluation, and how it is written as JSON and as text."""
+"""The result of an evaluation, as values, JSON and text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Sheet:
     """Pictures for the report.
 
     Attributes:
-        heading: of the section that shows it; sheets with the same heading share a section.
+        heading: heading of the section that shows it; sheets with the same heading share one.
         caption: says what the pictures are.
         image: the pictures side by side.
     """
@@ -32,7 +32,7 @@ class Sheet:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """What `SetMeasurer` and `PairMeasurer` return.
+    """The result of `SetMeasurer` or `PairMeasurer`.
 
     Attributes:
         measured: the figures of each subject; the last one is the whole pipeline.
@@ -93,11 +93,11 @@ class Evaluation:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
         """Convert the values of `to_dict` back."""
-        measured = [
+        subjects = [
             Measured(**each | {"scores": tuple(Score(**score) for score in each["scores"])})
             for each in values["measured"]
         ]
-        return cls(**{**values, "measured": measured})
+        return cls(**{**values, "measured": subjects})
 
     def save(self, file: Path) -> None:
         """Write the figures as JSON.
@@ -141,8 +141,8 @@ class Evaluation:
         return [*text, "", *self.bases(), *(f"note: {note}" for note in self.notes)]
 
 
-def _score_named(name: str, measured: Measured) -> Score | None:
-    return next((score for score in measured.scores if score.name == name), None)
+def _score_named(name: str, subject: Measured) -> Score | None:
+    return next((score for score in subject.scores if score.name == name), None)
 
 
 def _row(scores: Sequence[Score | None]) -> list[str]:

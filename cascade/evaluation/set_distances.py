@@ -68,14 +68,14 @@ def frechet_estimate(
     """
     value = frechet_distance(features, truth)
     generator = torch.Generator().manual_seed(seed)
-    drawn = []
+    values = []
     for _ in range(drawings):
         pair = [
             each[torch.randint(len(each), (len(each),), generator=generator).to(each.device)]
             for each in (features, truth)
         ]
-        drawn.append(frechet_distance(*pair))
-    estimate = spread_around(value, torch.tensor(drawn, dtype=torch.float64))
+        values.append(frechet_distance(*pair))
+    estimate = spread_around(value, torch.tensor(values, dtype=torch.float64))
     return estimate._replace(low=max(estimate.low, 0.0))
 
 

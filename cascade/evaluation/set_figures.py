@@ -26,7 +26,7 @@ def distance_scores(
     """Score the Fréchet distance and KID, with intervals.
 
     Args:
-        extractor: that computed the features of both sets.
+        extractor: the extractor that computed the features of both sets.
         images: at least 2 samples.
         real: at least 2 real images.
         reference: name of the real images, such as `held-out pictures`.
@@ -52,7 +52,7 @@ def coverage_scores(
     extractor is no classifier.
 
     Args:
-        extractor: that computed the features of both sets.
+        extractor: the extractor that computed the features of both sets.
         images: at least 6 samples.
         real: at least 6 real images.
         reference: name of the real images, such as `held-out pictures`.
@@ -106,7 +106,7 @@ def copy_scores(
     pictures are: the pipeline repeats what it was trained on.
 
     Args:
-        extractor: that computed the features of all sets.
+        extractor: the extractor that computed the features of all sets.
         images: the samples.
         real: held-out pictures.
         training: the pictures that the pipeline was trained on.

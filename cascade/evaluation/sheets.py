@@ -35,21 +35,21 @@ def neighbours_sheet(
     """Show the samples that are nearest to training pictures, beside these pictures.
 
     Args:
-        samples: images of the whole pipeline; only its first images, which are kept, are shown.
+        samples: images of the whole pipeline, of which the first few appear in the sheet.
         training: features of all training pictures.
-        pictures: the same training pictures, to read the nearest ones.
+        pictures: these training pictures, to read the nearest ones.
         space: space of the last stage.
     """
-    shown = samples.shown
-    near = nearest_neighbours(samples.features[: len(shown)], training.features)
+    images = samples.shown
+    near = nearest_neighbours(samples.features[: len(images)], training.features)
     closest = near.distances.argsort()[:MOST_NEIGHBOURS]
     theirs = pictures.read(near.indices[closest].tolist(), space)
-    pairs = torch.stack([from_uint8(shown[closest]), theirs], dim=1)
+    pairs = torch.stack([from_uint8(images[closest]), theirs], dim=1)
     distances = ", ".join(rounded(float(each)) for each in near.distances[closest])
     return Sheet(
         "Nearest training pictures",
         f"pairs of a sample and the training picture nearest to it, nearest pairs first, from the "
-        f"first {len(shown)} samples; distances {distances}",
+        f"first {len(images)} samples; distances {distances}",
         contact_sheet(pairs.flatten(0, 1), columns=4),
     )
 

@@ -1,4 +1,4 @@
-"""Image files: what is read from them, what is written into them, and which metadata is kept.
+"""Reads and writes image files, and keeps their metadata.
 
 | file | subject |
 |---|---|

@@ -54,14 +54,14 @@ def lab_to_srgb(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def grey_curve(profile_data: bytes, bits: Literal[8, 16]) -> np.ndarray | None:
-    """Tabulate what each value of a grey profile is in sRGB.
+    """Tabulate the sRGB value of each value of a grey profile.
 
     Little CMS converts grey to RGB by a table of 33 entries, which is up to 10 levels of 255 off.
     It is exact in XYZ of floats, so the Y of that is encoded here.
 
     Args:
         profile_data: ICC profile.
-        bits: of the values in both spaces.
+        bits: number of bits of a value, in both spaces: 8 or 16.
 
     Returns:
         (2^bits,) uint8 or uint16; None if the profile is damaged or not for grey.

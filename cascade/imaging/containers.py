@@ -24,7 +24,7 @@ TIFF_ENTRY_BYTES = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Extras:
-    """What is added to a file of pixels.
+    """Metadata that is added to an image file.
 
     Attributes:
         exif: block without the header `Exif`, or None.

@@ -91,7 +91,7 @@ def _directory(block: bytes, offset: Any, tag: int | None) -> Directory:
     Args:
         block: without the header `Exif`.
         offset: from the start of the block; None for the main one, whose offset is in the head.
-        tag: of the field that points to the directory; None for the main one.
+        tag: tag number of the field that points to the directory; None for the main one.
     """
     file, is_big = io.BytesIO(block), BIG_TIFF_VERSION in block[2:4]
     try:

@@ -1,4 +1,4 @@
-"""Which metadata of a picture is kept, and which is brought up to date or left out.
+"""Decides which metadata of a picture to keep, update or leave out.
 
 | metadata | what happens to it |
 |---|---|
@@ -84,7 +84,7 @@ def resized_exif(block: bytes, size: tuple[int, int]) -> bytes:
     """Bring the pixel size in an EXIF block up to date, if the block has one.
 
     Args:
-        block: as `kept_exif` returns it.
+        block: EXIF block that `kept_exif` returned.
         size: (H, W) of the picture in pixels.
     """
     return _resized(read_directories(block), size)
@@ -96,7 +96,7 @@ def exif_with_resolution_and_settings(
     """Complete an EXIF block for a file format that has no other place for these two.
 
     Args:
-        block: as `kept_exif` returns it.
+        block: EXIF block that `kept_exif` returned.
         dpi: pixels per inch, across and down.
         settings: how the picture was made; anything that JSON can hold.
 

@@ -134,7 +134,7 @@ class Picture:
         """Convert a PIL image by the rules at the head of this file.
 
         Args:
-            image: of any mode whose range is known.
+            image: a PIL image of any mode whose range is known.
             name: for error messages.
 
         Raises:

@@ -119,7 +119,7 @@ def check_format(path: Path, *, size: tuple[int, int], bits: int, has_alpha: boo
 
 
 def _obstacle(kind: str, size: tuple[int, int], bits: int, has_alpha: bool) -> str | None:
-    """What a format lacks for a picture, and which format to use instead."""
+    """Say why a format cannot store a picture, and which format can."""
     height, width = size
     name, max_side_px = NAMES[kind], MAX_SIDE_PX.get(kind)
     if kind == "tiff" and height * width * bits // 8 * (4 if has_alpha else 3) > MAX_TIFF_BYTES:

@@ -61,7 +61,7 @@ def pil_to_tensor(image: Image.Image, name: str = "the image") -> Tensor:
     """Convert a PIL image by the rules above, its orientation aside.
 
     Args:
-        image: of any mode whose range is known.
+        image: a PIL image of any mode whose range is known.
         name: for error messages.
 
     Returns:

@@ -20,8 +20,8 @@ PROFILE = "icc-profile-data"
 def libvips() -> ModuleType:
     """The module `pyvips`, without the operations that are not hardened against malicious files.
 
-    Its cache is off too, since it would keep pictures in memory that are no longer needed. Its
-    warnings are not logged: they only repeat the errors that it raises.
+    Its cache is off too, since it would keep pictures in memory after their use. Its warnings are
+    not logged: they only repeat the errors that it raises.
     """
     import pyvips
 

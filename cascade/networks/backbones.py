@@ -36,7 +36,7 @@ MAPS_AT_ONCE = 28  # feature maps of the finest level in memory at a time; 12 to
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkShape:
-    """What a stage needs of a new network.
+    """Inputs and outputs that a stage needs of a new network.
 
     Attributes:
         image_channels: number of channels of the noisy image.
@@ -76,7 +76,7 @@ class BackboneNetwork(StageNetwork, ABC):
     """A backbone with a condition embedding, an image encoder and a pixel unshuffle around it.
 
     Args:
-        backbone: called as diffusers' `UNet2DConditionModel`.
+        backbone: a diffusers model that is called like `UNet2DConditionModel`.
         embedding: embeds the conditions' vectors; None if there are none.
         patch_size: side in pixels of the square that is folded into channels before the backbone.
         size_multiple_px: image sides must be multiples of this number of pixels.
@@ -199,8 +199,8 @@ def _check_slots(slots: Mapping[str, Slots]) -> None:
     for name, each in slots.items():
         if each.tokens:
             raise ContractError(
-                f"condition {name!r} is tokens of width {each.tokens}, but this network attends to "
-                "none; it takes images and vectors."
+                f"condition {name!r} has tokens of width {each.tokens}, but this network takes "
+                "images and vectors only."
             )
 
 
@@ -225,11 +225,11 @@ class StageUNet(BackboneNetwork):
         """Make a new U-Net.
 
         Args:
-            shape: what the stage needs of it.
-            patch_size: side of the folded square, in pixels.
+            shape: inputs and outputs that the stage needs.
+            patch_size: side in pixels of the square that is folded into channels.
             channels: number of channels at each resolution, finest first; multiples of 8.
             blocks: number of residual blocks at each resolution.
-            attention: whether each resolution has self-attention; default: none has.
+            attention: whether each resolution has self-attention; default: no resolution.
             encoder_channels: number of feature channels of an `ImageEncoder`; 0 for no encoder.
 
         Raises:
@@ -343,8 +343,8 @@ def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) ->
 
     Args:
         kind: `unet` or `transformer`.
-        shape: what the stage needs of it.
-        options: keyword arguments of its `build`.
+        shape: inputs and outputs that the stage needs.
+        options: keyword arguments of the network's `build`.
 
     Raises:
         ContractError: for an unknown kind; the message offers the nearest.

@@ -1,6 +1,6 @@
 """Features of a conditioning image from the lower layers of a trained classifier.
 
-A small training set teaches a stage how things look, but not what they are; a classifier has
+A small training set teaches a stage how things look, but not what they are. A classifier has
 learned that from a million images (as in Larsson et al. 2016, arXiv 1603.06668, and Iizuka et al.
 2016, for colours). Its layers are frozen: they are buffers, so that optimisers and weight averages
 leave them alone. Only the projection of their features is trained.

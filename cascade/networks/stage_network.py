@@ -1,4 +1,4 @@
-"""StageNetwork: what a stage asks of its network; and PlainNetwork, which wraps any module.
+"""StageNetwork: the interface of a stage's network; and PlainNetwork, which wraps any module.
 
 Shapes: B batch, C channels, H and W pixels.
 """
@@ -26,7 +26,7 @@ class StageNetwork(nn.Module, ABC):
         size_multiple_px: image sides must be multiples of this number of pixels.
     """
 
-    kind: ClassVar[str]  # name in `stage.json` and recipes
+    kind: ClassVar[str]  # the name in `stage.json` and recipes
 
     def __init__(self, size_multiple_px: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class StageNetwork(nn.Module, ABC):
         """The classes of the saved modules, by name.
 
         Args:
-            config: the values of `config`.
+            config: the plain values that `config` returned.
 
         Raises:
             WeightsError: if a class is unknown.
@@ -93,7 +93,7 @@ class StageNetwork(nn.Module, ABC):
         """Build the network from its loaded modules and the values of `config`."""
 
     def prepared(self, signals: Signals) -> Signals:
-        """Do once what every step needs, such as upscaling images and extracting features."""
+        """Do the work that all steps share, such as upscaling images and extracting features."""
         return signals.enlarged()
 
     @property
@@ -153,7 +153,7 @@ class PlainNetwork(StageNetwork):
         names = [name for name, each in MODULES.items() if each is module_class]
         if not names or not _can_build(module_class, getattr(self.module, "config", None)):
             raise WeightsError(
-                f"{module_class.__name__} could not be loaded again: enter its class into "
+                f"{module_class.__name__} could not be loaded again: add its class to "
                 "cascade.networks.stage_network.MODULES, and keep its constructor's keyword "
                 "arguments in its attribute `config`."
             )
@@ -188,7 +188,7 @@ def as_network(module: nn.Module) -> StageNetwork:
 
 
 def _can_build(module_class: type[nn.Module], config: Any) -> bool:
-    """Whether the class can be called with a config that was saved as JSON."""
+    """Whether the class can be called with a config after saving and reading it as JSON."""
     if issubclass(module_class, ModelMixin):  # diffusers keeps and reads its own config
         return True
     try:

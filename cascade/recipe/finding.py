@@ -1,4 +1,4 @@
-"""Where recipes are: bundled ones by name, others by path."""
+"""Finds recipes: bundled ones by name, others by path."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def list_recipes(kind: RecipeKind) -> list[Path]:
 
 
 def recipe_name(path: Path) -> str:
-    """How a recipe is called on the command line."""
+    """The name of a recipe on the command line."""
     return path.parent.name if path.name == "pipeline.yaml" else path.stem
 
 
@@ -36,12 +36,12 @@ def find_recipe(name: str, kind: RecipeKind, *, beside: Path | None = None) -> P
 
     Args:
         name: a YAML file, a folder with `pipeline.yaml`, or a bundled name such as `emoji-64`.
-        kind: what it should be.
-        beside: the recipe that names it, from whose folder a relative path leads there; default:
-            it leads there from the working folder.
+        kind: whether to look for a stage or a pipeline.
+        beside: file of the recipe that contains `name`; a relative path starts at its folder. None
+            if it starts at the working folder.
 
     Raises:
-        RecipeError: if there is none; the message offers the nearest names.
+        RecipeError: if no recipe has that name; the message offers the nearest names.
     """
     path = Path(name) if beside is None else beside.parent / name
     if path.is_file():
@@ -62,11 +62,11 @@ def find_any_recipe(name: str) -> Path:
     """Find a recipe of either kind.
 
     Args:
-        name: as for `find_recipe`; where a stage and a pipeline are called the same, the stage is
-            meant, and `pipelines/NAME` is the pipeline.
+        name: a YAML file, a folder with `pipeline.yaml`, or a bundled name. If a stage and a
+            pipeline share the name, it stands for the stage, and `pipelines/NAME` for the pipeline.
 
     Raises:
-        RecipeError: if there is none.
+        RecipeError: if no recipe has that name; the message offers the nearest names.
     """
     for kind in get_args(RecipeKind):
         try:

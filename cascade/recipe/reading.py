@@ -1,4 +1,4 @@
-"""Reading recipes: YAML by OmegaConf, `key=value` overrides merged, all of it checked by pydantic.
+"""Reads recipes: OmegaConf reads the YAML and merges `key=value` overrides, pydantic checks them.
 
 A recipe holds values only: no import paths, nothing that runs.
 """
@@ -29,17 +29,17 @@ def load_stage_recipe(path: Path, overrides: Sequence[str] = ()) -> StageRecipe:
     """Read and check the recipe of a stage.
 
     Args:
-        path: of the YAML file.
-        overrides: such as `train.batch_size=32`.
+        path: the YAML file.
+        overrides: changes as `key=value`, such as `train.batch_size=32`.
 
     Raises:
-        RecipeError: naming file, key, what was expected and the nearest valid key.
+        RecipeError: naming the file, the key, the expected value and the nearest valid key.
     """
     return _load(path, overrides, StageRecipe)
 
 
 def load_pipeline_recipe(path: Path, overrides: Sequence[str] = ()) -> PipelineRecipe:
-    """Read and check the recipe of a pipeline; as `load_stage_recipe`."""
+    """Read and check the recipe of a pipeline; see `load_stage_recipe`."""
     return _load(path, overrides, PipelineRecipe)
 
 
@@ -47,7 +47,7 @@ def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> StageRecipe | P
     """Find, read and check a recipe of either kind.
 
     Raises:
-        RecipeError: as `find_any_recipe` and `load_stage_recipe`.
+        RecipeError: if the recipe is missing, or naming the key that does not fit.
     """
     path = find_any_recipe(name)
     kind = read_yaml(path).get("kind")
@@ -84,7 +84,7 @@ def _load(path: Path, overrides: Sequence[str], model: type[Recipe]) -> Recipe:
 
 
 def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:
-    """One line about the most telling fault, and how many more there are."""
+    """Describe the most telling fault in one line, and count the others."""
     faults = [fault for each in error.errors() for fault in _unfolded(each, model)]
     # A recipe of the other kind lacks keys, and so does one in which a key is misspelt.
     first = min(faults, key=lambda f: (f["loc"] != ("kind",), f["type"] not in UNKNOWN_KEY))
@@ -92,11 +92,11 @@ def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:
     location = _keys(first)
     key = ".".join(location)
     if first["type"] in UNKNOWN_KEY:
-        known = _known_keys(first["model"], first["inner"][:-1])
-        text = f"unknown key {key!r}; {nearest(location[-1], known)}"
+        valid_keys = _known_keys(first["model"], first["inner"][:-1])
+        text = f"unknown key {key!r}; {nearest(location[-1], valid_keys)}"
     elif first["type"] == "missing":
         text = f"key {key!r} is missing"
-    elif first["type"] == "value_error":  # by our own check, whose message says what came
+    elif first["type"] == "value_error":  # from our own checks, whose messages quote the value
         text = f"key {key!r}: {str(first['ctx']['error']).removesuffix('.')}"
     else:
         text = f"key {key!r}: {first['msg'].lower()}, got {first['input']!r}"

@@ -1,7 +1,6 @@
 """The sections of a recipe and their keys. Config objects stop here.
 
-The keys of conditions and of sampling settings are declared by their own classes, and read from
-there.
+The keys of conditions and of sampling settings come from the classes that declare them.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from cascade.sampling.settings import SamplingSettings
 
 
 def _no_boolean(value: Any) -> Any:
-    """Python counts with booleans, and pydantic lets it: true would be 1."""
+    """Refuse booleans, which pydantic would accept as the numbers 0 and 1."""
     if isinstance(value, bool):
         raise PydanticCustomError("number", "input should be a number")
     return value
@@ -49,7 +48,7 @@ class Section(BaseModel):
 
 
 class SpaceSection(Section):
-    """What the stage gives; see `cascade.space.Space`."""
+    """The images that the stage makes; see `cascade.space.Space`."""
 
     size_px: Side | tuple[Side, Side]
     channels: Whole = Field(default=3, gt=0)
@@ -99,7 +98,7 @@ class DiffusionSection(Section):
 
 
 class DataSection(Section):
-    """Where the images are and how they are cut."""
+    """The training images, and how they are cropped and cached."""
 
     path: str
     only: dict[str, list[str]] = {}
@@ -144,7 +143,7 @@ class TrainSection(Section):
 
 
 def condition_section() -> type[Section]:
-    """The section of conditions: a key for each kind, whose values its class declares."""
+    """The section of conditions: one key per kind, with the values that its class declares."""
     return _section_of("ConditionSection", **{n: kind.recipe for n, kind in CONDITIONS.items()})
 
 
@@ -157,7 +156,7 @@ def sampling_section() -> type[Section]:
 
 
 def _section_of(name: str, **types: Any) -> type[Section]:
-    """A section of keys that may all be missing."""
+    """Make a section whose keys are all optional."""
     return _make_section(name, tuple(types.items()))
 
 
@@ -168,10 +167,10 @@ def _make_section(name: str, types: tuple[tuple[str, Any], ...]) -> type[Section
 
 
 def _by(section: Callable[[], type[Section]]) -> Any:
-    """Checks a value by a section that is made when a recipe is read, so that it knows all kinds.
+    """Check a value by a section that is made when a recipe is read, so that it knows all kinds.
 
     Raises:
-        PydanticCustomError: of the type `nested`, with the faults of the section.
+        PydanticCustomError: with type `nested` and the faults of the section.
     """
 
     def check(value: Any) -> Section:
@@ -205,7 +204,7 @@ def boolean_faults(
 
 
 def _types_in(hint: Any) -> set[Any]:
-    """The types that a type hint names, however deep."""
+    """All types that a type hint contains, at any depth."""
     return {hint}.union(*map(_types_in, get_args(hint)))
 
 
@@ -236,7 +235,7 @@ class StageRecipe(Section):
 
 
 class PipelineStageSection(Section):
-    """One stage of a pipeline: its name there, the recipe it is trained by, how it samples."""
+    """One stage of a pipeline: its name there, its stage recipe, and how it samples."""
 
     name: str = Field(pattern=r"^[A-Za-z_]\w*$")
     recipe: str

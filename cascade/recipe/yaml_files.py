@@ -1,4 +1,4 @@
-"""Reads the YAML of a recipe without checking its keys, which takes no other part of Cascade."""
+"""Reads the YAML of a recipe without checking its keys, so that no other room is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cascade.errors import RecipeError
 
 
 def read_yaml(path: Path) -> DictConfig:
-    """Read a file.
+    """Read the file of a recipe.
 
     Raises:
         RecipeError: if it cannot be read, is not valid YAML, or does not hold keys and values.

@@ -1,4 +1,4 @@
-"""What all charts share: size, axes with round ticks, title and legend.
+"""Parts that all charts share: size, axes with round ticks, title and legend.
 
 Charts are small SVGs that follow the page: its width, its font, light or dark. They are written by
 hand, because a plotting library would produce ten times the size with fixed colours, and would

@@ -43,7 +43,7 @@ class Colouring:
     """How to colour a picture. Sampling settings belong to the stage.
 
     Attributes:
-        seed: decides all noise; another seed may give other colours.
+        seed: whole number that decides all noise; another seed may give other colours.
         hints: a picture of the same shape with strokes in the colours to use there. Strokes are its
             opaque pixels, or without transparency the pixels that are not grey.
         precision: `auto`, `fp32` or `bf16`.
@@ -123,7 +123,7 @@ def colourise_image(
         (3, H, W) float32 in [-1, 1] on the CPU, with the luminance of `image`.
 
     Raises:
-        ContractError: as for `colourise_picture`.
+        ContractError: if settings or hints do not fit, or memory is short.
     """
     bands = [band for _, band in coloured_bands(stages, image, colouring, progress=progress)]
     return torch.cat(bands, dim=-2)[0]
@@ -165,12 +165,12 @@ def _colour_small(
     check_read(colouring.inputs, [stage])
     inputs = inputs_for(stage, small, colouring.inputs)
     tile_px = math.ceil(LONGEST_WHOLE * stage.space.longer_px)
-    known = None if colouring.hints is None else _known(colouring.hints, small)
+    pixels = None if colouring.hints is None else _known(colouring.hints, small)
 
     def sample(tile_px: int) -> Tensor:
         run = Run(
             tiles=Tiles(tile_px, tile_px // 2),
-            hooks=Hooks(known=known, progress=progress),
+            hooks=Hooks(known=pixels, progress=progress),
             stream="colourise",
             precision=colouring.precision,
         )
@@ -204,7 +204,7 @@ def _box(images: Tensor) -> Tensor:
 
 
 def _rows_enlarged(image: Tensor, size_px: Sequence[int], rows: slice) -> Tensor:
-    """Enlarge (1, C, h, w) bilinearly to size_px (H, W), and return some rows of the result."""
+    """Upscale (1, C, h, w) bilinearly to size_px (H, W), and return some rows of the result."""
     height, width = size_px
     places = torch.arange(rows.start, rows.stop) + 0.5
     y = places / height * 2 - 1  # both grids span [-1, 1] from edge to edge
@@ -217,7 +217,7 @@ def _rows_enlarged(image: Tensor, size_px: Sequence[int], rows: slice) -> Tensor
 
 
 def _known(hints: Picture, small: Tensor) -> Known:
-    """Convert hints to the pixels whose colours are known, at the size of the colouring.
+    """Convert hints to pixels with known colours, at the size of the colouring.
 
     Args:
         hints: a picture with strokes.
@@ -238,7 +238,7 @@ def _known(hints: Picture, small: Tensor) -> Known:
     mask = covered[0, 0] >= HINT_SHARE
     if not mask.any():
         raise ContractError(
-            "the hints hold no coloured stroke, or only thinner ones than a pixel of the "
+            "the hints hold no coloured stroke, or only strokes thinner than a pixel of the "
             f"{width}x{height} px at which colours are drawn; paint broader ones."
         )
     colours = impose_luminance(small + amount / covered.clamp(min=HINT_SHARE), small)

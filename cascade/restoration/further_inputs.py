@@ -1,4 +1,4 @@
-"""Inputs of further conditions, which a user gives beside a picture."""
+"""Inputs for further conditions, which come with a picture."""
 
 from __future__ import annotations
 

@@ -41,10 +41,11 @@ class Upscaling:
     """How to upscale a picture. Sampling settings belong to the stages.
 
     Attributes:
-        scale: factor of both sides, above 1 and at most 64; default: that of all upsamplers.
-        seed: decides all noise; the same seed gives the same result.
-        tile_px: side of a tile of the result; default: 512, or the stage's own size if it has
-            attention, and less if memory is short.
+        scale: factor for both sides, above 1 and at most 64; default: the factor of all upsamplers
+            together.
+        seed: whole number that decides all noise; the same seed gives the same result.
+        tile_px: side in pixels of a tile of the result; default: 512, or the stage's own size if it
+            has attention, and less if memory is short.
         consistent: whether the result, downscaled again, must equal the input; default: yes, unless
             a stage was trained to restore degraded pictures.
         precision: `auto`, `fp32` or `bf16`.
@@ -70,7 +71,7 @@ class Upscaling:
         """Whether the results of these stages are changed to agree with their inputs."""
         if self.consistent is not None:
             return self.consistent
-        return not any(stage.contract.mends for stage in stages)
+        return not any(stage.contract.restores for stage in stages)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def upsamplers_of(stages: Sequence[Stage]) -> list[Stage]:
     """
     upsamplers = [stage for stage in stages if stage.contract.scale > 1]
     if not upsamplers:
-        raise ContractError("this pipeline has no upsampler; it cannot enlarge pictures.")
+        raise ContractError("this pipeline has no upsampler; it cannot upscale pictures.")
     return upsamplers
 
 
@@ -114,16 +115,16 @@ def plan_passes(
     """
     upsamplers = upsamplers_of(stages)
     scale = scale or math.prod(stage.contract.scale for stage in upsamplers)
-    used, reached = [], 1
-    while reached < scale:
-        used.append(upsamplers[min(len(used), len(upsamplers) - 1)])
-        reached *= used[-1].contract.scale
+    sequence, factor = [], 1  # the upsamplers that run, and their factor from here on
+    while factor < scale:
+        sequence.append(upsamplers[min(len(sequence), len(upsamplers) - 1)])
+        factor *= sequence[-1].contract.scale
     final = (round(size_px[0] * scale), round(size_px[1] * scale))
     passes = []
-    for stage in used:
-        needed = (math.ceil(final[0] / reached), math.ceil(final[1] / reached))
-        passes.append(Pass(stage, needed if passes else size_px))
-        reached //= stage.contract.scale
+    for stage in sequence:
+        least = (math.ceil(final[0] / factor), math.ceil(final[1] / factor))
+        passes.append(Pass(stage, least if passes else size_px))
+        factor //= stage.contract.scale
     return passes, final
 
 
@@ -136,7 +137,7 @@ def upscale_picture(
 ) -> Picture:
     """Upscale a picture and keep its metadata.
 
-    Grey pictures stay grey, and 16-bit pictures keep 16 bits. An alpha channel is enlarged by
+    Grey pictures stay grey, and 16-bit pictures keep 16 bits. An alpha channel is upscaled by
     bicubic interpolation.
 
     Args:
@@ -147,7 +148,7 @@ def upscale_picture(
 
     Raises:
         ContractError: if the settings do not fit the stages, or memory is short.
-        OutputError: if a very large picture finds no room on disk.
+        OutputError: if a very large picture needs more temporary space than the disk has.
     """
     is_grey = picture.colour.shape[0] == 1
     size, bands = upscaled_bands(stages, picture.image(), upscaling, progress=progress)
@@ -180,8 +181,8 @@ def upscale_image(
         (C, H, W) float32 in [-1, 1] on the CPU.
 
     Raises:
-        ContractError: as for `upscale_picture`.
-        OutputError: as for `upscale_picture`.
+        ContractError: if the settings do not fit the stages, or memory is short.
+        OutputError: if a very large image needs more temporary space than the disk has.
     """
     size, bands = upscaled_bands(stages, image, upscaling, progress=progress)
     result = new_canvas((image.shape[0], *size))
@@ -204,7 +205,7 @@ def upscaled_bands(
     channels = passes[0].stage.space.channels
     if image.ndim != 3 or image.shape[0] not in (1, channels):
         raise ContractError(
-            f"images to enlarge must be (1, h, w) or ({channels}, h, w), got {tuple(image.shape)}."
+            f"images to upscale must be (1, h, w) or ({channels}, h, w), got {tuple(image.shape)}."
         )
     image = image[None].float().cpu().expand(-1, channels, -1, -1)  # grey: equal channels
     kernel = passes[0].stage.space.resize_kernel
@@ -278,7 +279,7 @@ def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress 
 
 
 def _part_of(progress: Progress, number: int, count: int) -> Callable[[int, int], None]:
-    """Report the progress of one pass as a part of all."""
+    """Convert the progress of one pass to progress of all passes."""
 
     def report(done: int, total: int) -> None:
         parts = PROGRESS_PARTS * (number + done / total)

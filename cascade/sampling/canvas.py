@@ -27,7 +27,7 @@ def new_canvas(shape: Sequence[int]) -> Tensor:
     the system keeps as much of it in memory as fits.
 
     Args:
-        shape: of the tensor.
+        shape: shape of the tensor, (B, C, H, W).
 
     Raises:
         OutputError: if the disk is full.

@@ -50,7 +50,7 @@ class Guidance:
         """Whether predictions at a noise level are guided.
 
         Args:
-            alpha_bar: of the timestep, in [0, 1].
+            alpha_bar: cumulative alpha of the timestep, in [0, 1].
         """
         if self.scale == 1:
             return False
@@ -70,7 +70,7 @@ class Guidance:
             x_t: (B, C, H, W) noisy images.
             t: (B,) timesteps.
             signals: the signals of all conditions.
-            without: the same signals without the conditions that training drops.
+            without: these signals without the conditions that training drops.
 
         Returns:
             (B, C', H, W).
@@ -82,14 +82,15 @@ class Guidance:
 
 @dataclass(frozen=True)
 class GuidedNetwork:
-    """A stage's network with guidance, as tiles call it.
+    """A stage's network with guidance.
 
     Attributes:
-        predict: the network.
-        guidance: how it is guided.
-        conditions: of the stage; the unconditional half leaves out those that training drops.
-        schedule: of the noise.
-        precision: the context in which the network computes.
+        predict: the stage's prediction, called as `predict(x_t, t, signals)`.
+        guidance: scale and interval.
+        conditions: conditions of the stage; the unconditional half leaves out those that training
+            drops.
+        schedule: noise schedule of the stage.
+        precision: makes the context in which the network computes.
     """
 
     predict: Predict

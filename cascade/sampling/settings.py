@@ -1,7 +1,7 @@
-"""How a stage samples: steps, sampler, guidance and the rest, and partial changes of it.
+"""Sampling settings of a stage, such as steps, sampler and guidance, and changes to them.
 
-`SamplingSettings` is the one declaration of these settings. Recipes, commands, sweeps and Python
-calls hold only what they change, as `Overrides`.
+Only `SamplingSettings` declares these settings. Recipes, commands, sweeps and Python calls hold
+their changes as `Overrides`.
 """
 
 from __future__ import annotations
@@ -22,26 +22,25 @@ ALL = "all"  # in overrides: every stage
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """How a stage samples unless a call changes it.
+    """How a stage samples.
 
     Attributes:
         sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, or the class name of a
             scheduler of diffusers.
         steps: number of timesteps to visit.
-        guidance: scale of classifier-free guidance; 1 is none.
+        guidance: scale of classifier-free guidance; 1 for no guidance.
         guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None for
             all (Kynkäänniemi et al. 2024, arXiv 2404.07724).
-        augmentation_level: noise on conditioning images, in the range of training.
+        augmentation_level: noise level of conditioning images, within the range of training.
         threshold: `static`, `dynamic` or `none`.
-        percentile: of the dynamic threshold.
-        temperature: standard deviation of all noise that a sample is drawn from, from 0 to 1; less
-            gives samples that are more likely: smoother, more faithful, less varied. It is for
-            stages that take an image (as in SRFlow, Lugmayr et al. 2020, arXiv 2006.14200).
-        options: of the sampler, by name, such as `eta` of ddim.
+        percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
+        temperature: standard deviation of all noise that a sample is drawn from, from 0 to 1; a
+            lower one gives likelier samples: smoother, more faithful, less varied. Only for stages
+            that take an image (as in SRFlow, Lugmayr et al. 2020, arXiv 2006.14200).
+        options: options of the sampler by name, such as `eta` of ddim.
 
     Raises:
-        ContractError: naming the value that is out of range, or the option that the sampler does
-            not have.
+        ContractError: naming the value that is out of range.
     """
 
     sampler: str = "ddim"
@@ -75,24 +74,24 @@ class SamplingSettings:
 
     @property
     def guide(self) -> Guidance:
-        """The guidance that these settings ask for."""
+        """Scale and interval of guidance as one object."""
         return Guidance(self.guidance, self.guidance_interval)
 
     def make_sampler(self, process: NoiseProcess) -> Sampler:
-        """The sampler for one batch.
+        """Make the sampler for one batch.
 
         Raises:
-            ContractError: if the sampler does not exist, or cannot take the options or the steps.
+            ContractError: if there is no such sampler, or it does not take the options or steps.
         """
         thresholds: dict[str, Any] = {"threshold": self.threshold, "percentile": self.percentile}
         return make_sampler(self.sampler, process, self.steps, **thresholds, **self.options)
 
     def changed(self, **values: Any) -> SamplingSettings:
-        """The same settings with some values replaced; None leaves a value as it is.
+        """Return settings with some values replaced; None leaves a value unchanged.
 
         Args:
-            values: settings, or options of the sampler. Options that another sampler does not have
-                are left behind when `sampler` changes.
+            values: settings, or options of the sampler. If `sampler` changes, options that the new
+                sampler does not have are dropped.
 
         Raises:
             ContractError: for a name that is neither a setting nor an option of the sampler.
@@ -123,7 +122,7 @@ class SamplingSettings:
         return {**default_options(self.sampler), **self.options}.get(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with the options of the sampler beside the settings."""
+        """The settings and the options of the sampler as one mapping of plain values."""
         values = {name: getattr(self, name) for name in SETTINGS}
         if self.guidance_interval is None:
             del values["guidance_interval"]
@@ -136,11 +135,11 @@ SETTINGS = tuple(each.name for each in fields(SamplingSettings) if each.name != 
 
 
 class Overrides:
-    """Changes of sampling settings, for all stages or for single ones.
+    """Changes to sampling settings, for all stages or for single ones.
 
     Args:
-        values: partial settings by the name of a stage, or under `all`. What is given for a stage
-            goes before what is given for all.
+        values: partial settings by the name of a stage, or under `all`. The settings of a stage
+            take precedence over those under `all`.
     """
 
     def __init__(self, values: Mapping[str, Mapping[str, Any]] | None = None) -> None:
@@ -175,13 +174,13 @@ class Overrides:
 
     @classmethod
     def per_stage(cls, names: Sequence[str], run: Sequence[str], **settings: Any) -> Overrides:
-        """Read settings as a call gives them.
+        """Read the sampling settings of a pipeline call.
 
         Args:
-            names: of all stages.
-            run: of the stages that run, the last ones of `names`.
-            settings: each a value for all stages, a sequence in the order of `run` or of `names`,
-                or a mapping by name; None for no change.
+            names: names of all stages.
+            run: names of the stages that run, which are the last ones of `names`.
+            settings: for each setting, one value for all stages, a sequence in the order of `run`
+                or of `names`, or a mapping by stage name; None for no change.
 
         Raises:
             ContractError: for an unknown stage or a wrong number of values.
@@ -199,7 +198,7 @@ class Overrides:
         return f"Overrides({self.values!r})"
 
     def with_later(self, other: Overrides) -> Overrides:
-        """These changes and then those of `other`."""
+        """Combine with later changes, which take precedence."""
         merged = {stage: dict(settings) for stage, settings in self.values.items()}
         for name in other.values.get(ALL, {}):
             for settings in merged.values():
@@ -209,19 +208,19 @@ class Overrides:
         return Overrides(merged)
 
     def within(self, names: Sequence[str]) -> Overrides:
-        """The changes for all stages, and those for stages of these names."""
+        """Keep the changes for all stages and for the stages with these names."""
         return Overrides({k: v for k, v in self.values.items() if k == ALL or k in names})
 
     def of(self, stage: str) -> dict[str, Any]:
-        """The changes that hold for one stage."""
+        """The changes to one stage."""
         return {**self.values.get(ALL, {}), **self.values.get(stage, {})}
 
     def names(self) -> set[str]:
-        """The settings that are changed anywhere."""
+        """The names of all changed settings."""
         return {name for settings in self.values.values() for name in settings}
 
     def apply(self, stage: str, settings: SamplingSettings) -> SamplingSettings:
-        """The settings of a stage with its changes.
+        """Apply the changes to the settings of a stage.
 
         Raises:
             ContractError: for an unknown setting.
@@ -229,10 +228,10 @@ class Overrides:
         return settings.changed(**self.of(stage))
 
     def check(self, names: Sequence[str]) -> None:
-        """Check that every stage that is named exists.
+        """Check that every changed stage exists.
 
         Raises:
-            ContractError: naming the one that does not.
+            ContractError: naming the stage that does not exist.
         """
         for stage in self.values:
             if stage != ALL and stage not in names:
@@ -240,7 +239,7 @@ class Overrides:
 
 
 def _spread(setting: str, value: Any, names: Sequence[str], run: Sequence[str]) -> dict[str, Any]:
-    """A value by stage, or under `all`."""
+    """Spread the value of a setting over stages: by stage name, or under `all`."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
@@ -260,7 +259,7 @@ def _spread(setting: str, value: Any, names: Sequence[str], run: Sequence[str]) 
 
 
 def _is_one_value(setting: str, value: Sequence[Any]) -> bool:
-    """Whether a sequence is the value of one stage: a text, or the two ends of an interval."""
+    """Whether a sequence is one value: a text, or the two ends of an interval."""
     is_interval = setting == "guidance_interval" and not any(
         each is None or isinstance(each, Sequence) for each in value
     )
@@ -268,10 +267,10 @@ def _is_one_value(setting: str, value: Sequence[Any]) -> bool:
 
 
 def _as_interval(value: Any) -> tuple[float, float]:
-    """A guidance interval as a pair of numbers.
+    """Convert a guidance interval to a pair of numbers.
 
     Raises:
-        ContractError: if it is not one.
+        ContractError: if it is not a pair of numbers.
     """
     pair = tuple(value) if isinstance(value, Sequence) else ()
     if len(pair) != 2 or not all(
@@ -286,7 +285,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _as_number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text."""
+    """Convert numbers such as 1e-4, which YAML 1.1 reads as text."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

@@ -1,4 +1,4 @@
-"""Keeping the predicted image in range: static clipping and Imagen's dynamic thresholding.
+"""Keeps the predicted image in range: static clipping and Imagen's dynamic thresholding.
 
 Dynamic thresholding is from Saharia et al. 2022 (arXiv 2205.11487, section 2.3).
 """
@@ -22,7 +22,7 @@ class Thresholding:
 
     Attributes:
         kind: see `apply_threshold`.
-        percentile: of the dynamic threshold, in (0, 1].
+        percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
 
     Raises:
         ContractError: for an unknown kind or a percentile out of range.
@@ -56,7 +56,7 @@ def apply_threshold(x0: Tensor, kind: Threshold, *, percentile: float = 0.995) -
         x0: (B, C, H, W).
         kind: `none`; `static`, which clips; or `dynamic`, which clips each image at its own
             percentile of |x0| where that exceeds 1, and divides by it.
-        percentile: of `dynamic`, in (0, 1].
+        percentile: percentile of |x0| at which `dynamic` clips, in (0, 1].
 
     Returns:
         (B, C, H, W), in [-1, 1] unless `kind` is `none`.

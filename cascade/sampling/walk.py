@@ -23,11 +23,11 @@ StepCallback = Callable[[int, int, dict[str, Tensor]], Mapping[str, Any] | None]
 
 
 class Strips(Protocol):
-    """The network over a canvas."""
+    """The network applied to a canvas, strip by strip."""
 
     @property
     def count(self) -> int:
-        """Number of strips of one step."""
+        """Number of strips in one step."""
         ...
 
     def outputs(
@@ -68,7 +68,7 @@ class StartFrom:
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """What else happens during a walk.
+    """Extra work during a walk.
 
     Attributes:
         known: known pixels. They replace the canvas before every step, with the noise of that step,
@@ -95,8 +95,8 @@ def walk(
         sampler: a new sampler for this batch.
         strips: the network over the canvas.
         noise: (B, C, H, W) standard normal noise; the walk may overwrite it.
-        fresh: noise of the steps.
-        hooks: what else happens.
+        fresh: noise for the steps.
+        hooks: extra work during the walk.
 
     Returns:
         (B, C, H, W) float32, the images that the last step predicts.
@@ -104,20 +104,20 @@ def walk(
     Raises:
         ContractError: if the sampler cannot start from an image, or an image has another size.
     """
-    known = None if hooks.known is None else _KnownPixels(hooks.known, noise)
+    pixels = None if hooks.known is None else _KnownPixels(hooks.known, noise)
     canvas, first = _start(sampler, noise, hooks.start_from)
     timesteps = sampler.timesteps
     for index in range(first, len(timesteps)):
         fresh.new_step()
-        if known is not None:
-            known.put_into(canvas, sampler, index)
+        if pixels is not None:
+            pixels.put_into(canvas, sampler, index)
         step = _Step(sampler, strips, fresh, index, hooks, len(timesteps))
         canvas, x0 = step.take(canvas)
         if hooks.callback is not None:
             changed = hooks.callback(index, timesteps[index], {"x_t": canvas, "x0": x0}) or {}
             canvas = changed.get("x_t", canvas)
-    if known is not None:
-        known.put_into(canvas, sampler, None)
+    if pixels is not None:
+        pixels.put_into(canvas, sampler, None)
     return canvas
 
 
@@ -148,7 +148,7 @@ class _Step:
     total: int
 
     def take(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
-        """The next canvas, and the predicted images if a callback needs them."""
+        """Take the step; returns the next canvas, and x0 of this step if a callback needs it."""
         if self.strips.count == 1 or not self.sampler.by_strips:
             return self.sampler.step(self._gathered(canvas), canvas, self.index, self.fresh)
         x0 = new_canvas(canvas.shape) if self.hooks.callback is not None else canvas
@@ -163,7 +163,7 @@ class _Step:
         return canvas, x0
 
     def _gathered(self, canvas: Tensor) -> Tensor:
-        """The output for the whole canvas: (B, P, H, W)."""
+        """Gather the output for the whole canvas: (B, P, H, W)."""
         whole = None
         for rows, output in self._outputs(canvas):
             if self.strips.count == 1:
@@ -179,29 +179,29 @@ class _Step:
         outputs = self.strips.outputs(canvas, self.sampler, self.index)
         for number, (rows, output) in enumerate(outputs, start=1):
             if self.hooks.progress is not None:
-                done = self.index * self.strips.count + number
-                self.hooks.progress(done, self.total * self.strips.count)
+                finished = self.index * self.strips.count + number
+                self.hooks.progress(finished, self.total * self.strips.count)
             yield rows, output
 
 
 class _KnownPixels:
     """Known pixels with the noise that the canvas has there at the start."""
 
-    def __init__(self, known: Known, noise: Tensor) -> None:
-        size, channels = known.mask.shape, noise.shape[1]
+    def __init__(self, pixels: Known, noise: Tensor) -> None:
+        size, channels = pixels.mask.shape, noise.shape[1]
         fits = all(mine <= theirs for mine, theirs in zip(size, noise.shape[-2:], strict=True))
-        if not fits or known.image.shape[-3:] != (channels, *size):
+        if not fits or pixels.image.shape[-3:] != (channels, *size):
             raise ContractError(
                 f"known pixels must be an image (B, {channels}, h, w) and a mask (h, w), no larger "
-                f"than {tuple(noise.shape[-2:])}, got {tuple(known.image.shape)} and "
+                f"than {tuple(noise.shape[-2:])}, got {tuple(pixels.image.shape)} and "
                 f"{tuple(size)}."
             )
-        self._places = known.mask.to(noise.device).nonzero(as_tuple=True)
-        image = known.image.expand(noise.shape[0], -1, -1, -1).to(noise)
+        self._places = pixels.mask.to(noise.device).nonzero(as_tuple=True)
+        image = pixels.image.expand(noise.shape[0], -1, -1, -1).to(noise)
         self._x0 = image[:, :, *self._places][..., None]  # (B, C, N, 1)
         self._eps = noise[:, :, *self._places][..., None]
 
     def put_into(self, canvas: Tensor, sampler: Sampler, index: int | None) -> None:
-        """Write them into the canvas, as noisy as before step `index`, or clean for None."""
+        """Write the pixels into the canvas, as noisy as before step `index`, or clean for None."""
         value = self._x0 if index is None else sampler.noised(self._x0, self._eps, index)
         canvas[:, :, *self._places] = value[..., 0].to(canvas)

@@ -1,1 +1,1 @@
-"""Reading and writing stages and pipelines: whole or not at all, and nothing unpickled."""
+"""Reads and writes stages and pipelines: whole or not at all, and without pickle."""

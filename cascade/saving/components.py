@@ -1,4 +1,4 @@
-"""Reading and writing the weights of one component in diffusers layout. Nothing is unpickled."""
+"""Reads and writes the weights of one component in diffusers layout, without pickle."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def save_component(model: nn.Module, folder: Path, *, dtype: torch.dtype | None 
     Args:
         model: a diffusers model, or a module whose attribute `config` holds the keyword arguments
             of its constructor as plain values.
-        folder: where to, normally inside an `atomic_folder`.
-        dtype: of the file's tensors, such as bfloat16 for publishing; default: as they are.
+        folder: the component's folder, normally inside an `atomic_folder`.
+        dtype: floating-point type of the file's tensors, such as bfloat16 for publishing; default:
+            the model's own.
     """
-    written = model
     if dtype is not None:
-        written = copy.deepcopy(model)
-        nn.Module.to(written, dtype)  # diffusers' own warns of float32 modules that are not there
-    if isinstance(written, ModelMixin):
-        written.save_pretrained(folder)
+        model = copy.deepcopy(model)
+        nn.Module.to(model, dtype)  # diffusers' own warns of float32 modules that are not there
+    if isinstance(model, ModelMixin):
+        model.save_pretrained(folder)
         return
     folder.mkdir(parents=True)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in written.state_dict().items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
-    text = json.dumps(written.config, indent=2) + "\n"
+    text = json.dumps(model.config, indent=2) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
@@ -48,7 +48,7 @@ def load_component(model_class: type[Model], folder: Path) -> Model:
     """Build a model from its `config.json` and fill it from its safetensors files, in float32.
 
     Raises:
-        WeightsError: if a file is missing, truncated, pickled, or of another model.
+        WeightsError: if a file is missing, truncated, pickled, or belongs to another model.
     """
     config = read_json(folder / "config.json")
     buildable: Any = model_class  # diffusers has no type for ModelMixin and ConfigMixin together

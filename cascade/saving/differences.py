@@ -11,8 +11,8 @@ class Difference(NamedTuple):
 
     Attributes:
         key: path of the key, with dots.
-        before: its earlier value; None if it was not there.
-        now: its present value; None if it is not there.
+        before: its earlier value; None if the key was missing.
+        now: its current value; None if the key is missing.
     """
 
     key: str
@@ -26,7 +26,7 @@ class Difference(NamedTuple):
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """List the keys whose values differ, in alphabetical order.
 
-    A missing key counts as None. Tuples count as lists, as which JSON stores them.
+    A missing key counts as None. Tuples count as lists, since JSON stores them as lists.
 
     Args:
         before: nested plain values.

@@ -13,7 +13,7 @@ TAGS = ("cascade-diffusion",)
 
 @dataclass(frozen=True, kw_only=True)
 class StageSummary:
-    """What a card says about a stage.
+    """The facts about a stage in a model card.
 
     Attributes:
         takes: the image that it takes, such as `64 px`, or `noise`.
@@ -36,7 +36,7 @@ class StageSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What a card says about using a pipeline.
+    """The examples in a model card.
 
     Attributes:
         tags: tags for the search on the Hugging Face Hub.

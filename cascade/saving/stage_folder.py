@@ -26,7 +26,7 @@ STAGE_ENTRIES = (CONFIG, "embedding", "encoder", "scheduler", *NETWORKS)
 def diffusion_config(
     network: StageNetwork, contract: Contract, process: NoiseProcess, sampling: SamplingSettings
 ) -> dict[str, Any]:
-    """What `stage.json` holds of a diffusion stage, besides its kind.
+    """The values in `stage.json` of a diffusion stage, besides its kind.
 
     Raises:
         WeightsError: if the network could not be built again from what would be saved.
@@ -113,7 +113,7 @@ def read_diffusion_stage(folder: Path, stage_class: Callable[..., Built]) -> Bui
     """Build the diffusion stage that a folder holds, on the CPU, in float32.
 
     Args:
-        folder: of the stage.
+        folder: folder of the stage.
         stage_class: `DiffusionStage`, which stands on a floor above.
 
     Raises:

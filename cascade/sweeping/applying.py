@@ -1,4 +1,4 @@
-"""Makes settings the defaults of a saved pipeline: in its stages, and in its model card."""
+"""Makes settings the defaults of a saved pipeline, in its stages and its model card."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def apply_settings(folder: Path, settings: Settings) -> list[Path]:
     """Make settings the defaults of a saved pipeline.
 
     Args:
-        folder: of the pipeline.
-        settings: of every stage, by name.
+        folder: folder of the pipeline.
+        settings: sampling settings of every stage, by its name.
 
     Returns:
         The files that changed.
@@ -33,7 +33,7 @@ def apply_settings(folder: Path, settings: Settings) -> list[Path]:
     before = {name: _saved_settings(folder / "stages" / name) for name in settings}
     changed_files = []
     card = folder / "README.md"
-    # The stages last: as long as one differs, applying again finishes the work.
+    # The card comes before the stages: while a stage differs, applying again finishes the work.
     if card.is_file():
         text = card.read_text(encoding="utf-8", errors="surrogateescape")
         changed_files += _write_if_changed(card, text, with_sampling(text, before, settings))

@@ -1,7 +1,7 @@
 """Axes: sampling settings of stages, each with the values that a sweep tries.
 
-Which settings there are is read from `SamplingSettings` and from the options of the samplers, so
-one that is added there can be swept without a change here.
+The settings are those of `SamplingSettings` and the options of the samplers, so a setting that is
+added there can be swept without a change here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Axis:
     Attributes:
         setting: a field of `SamplingSettings`, or an option of a sampler.
         stages: names of the stages that have it; they share each value.
-        values: to try, in order.
-        name: for tables, such as `upsampler.steps`.
+        values: the values to try, in order.
+        name: name of the axis in tables, such as `upsampler.steps`.
     """
 
     setting: str
@@ -36,12 +36,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Requirement:
-    """A setting that only acts together with certain values of another one.
+    """A setting that only has an effect together with certain values of another one.
 
     Attributes:
         other: name of the other setting.
-        is_met: whether a value of the other setting lets this one act.
-        example: such a value, for error messages.
+        is_met: whether this setting has an effect with a value of the other one.
+        example: a value of the other setting that meets the requirement, for error messages.
     """
 
     other: str
@@ -56,20 +56,20 @@ REQUIREMENTS = {
 
 
 def read_axes(texts: Sequence[str], pipeline: CascadePipeline) -> list[Axis]:
-    """Read axes as they are typed on a command line.
+    """Read axes in the notation of the command line.
 
     Args:
-        texts: such as `steps=10,20,50`, `upsampler.eta=0,0.5` or
+        texts: one per axis, such as `steps=10,20,50`, `upsampler.eta=0,0.5` or
             `base.guidance_interval=[0.3,3],[0,5]`. Without a stage, all stages that have the
             setting share each value.
-        pipeline: its stages are swept.
+        pipeline: the pipeline whose settings are swept.
 
     Returns:
         The axes, in the order of the stages.
 
     Raises:
         ContractError: for an unknown stage or setting, a value that does not fit it, a setting
-            that has no effect, or one that is given twice.
+            without effect, or a setting that appears twice.
     """
     stages = dict(pipeline.stages.items())
     entries = [_Entry.parse(text, next(iter(stages))) for text in texts]
@@ -134,7 +134,7 @@ def _read_values(setting: str, listed: str) -> tuple[Any, ...]:
 
 
 def _read_value(setting: str, value: Any) -> Any:
-    """The value as the type that the setting is declared with."""
+    """Convert a value to the declared type of its setting."""
     from pydantic import ValidationError
 
     from cascade.recipe.sections import boolean_faults, sampling_section
@@ -165,7 +165,7 @@ def _swept_values(
 def _axis(
     entry: _Entry, stages: Mapping[str, Stage], samplers: Mapping[str, Sequence[str]]
 ) -> Axis:
-    """The axis of an entry, with the stages that have a use for its setting."""
+    """The axis of an entry, with the stages on which its setting has an effect."""
     if entry.stage and entry.stage not in stages:
         raise ContractError(
             f"no stage {entry.stage!r} in this pipeline: {nearest(entry.stage, stages)}"
@@ -184,7 +184,7 @@ def _axis(
 
 
 def _has_use(setting: str, stage: Stage, samplers: Sequence[str]) -> bool:
-    """Whether a setting, or an option of one of these samplers, acts on a stage."""
+    """Whether a setting, or an option of one of these samplers, has an effect on a stage."""
     contract = stage.contract
     if setting == "augmentation_level":
         return any(each.augmentation_range is not None for each in contract.conditions)
@@ -206,7 +206,7 @@ def _check_no_repeats(axes: Sequence[Axis]) -> None:
 def _check_requirements(
     axes: Sequence[Axis], stages: Mapping[str, Stage], entries: Sequence[_Entry]
 ) -> None:
-    """Refuse a setting that no combination gives an effect."""
+    """Refuse a setting that has no effect in any combination."""
     for axis in axes:
         if axis.setting not in REQUIREMENTS:
             continue

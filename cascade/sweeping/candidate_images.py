@@ -1,4 +1,4 @@
-"""What a sweep keeps of the images of one candidate, and the files that it is kept in.
+"""The features and figures that a sweep keeps of one candidate's images, and their files.
 
 Shapes: N images, F features, H and W pixels.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from cascade.saving.atomic import atomic_file
 
 MOST_SAMPLES = 8
-FIGURE = "figure: "  # before the names of figures, in files
+FIGURE = "figure: "  # prefix of figure names in files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,9 @@ class CandidateImages:
 
     Attributes:
         features: (N, F) float32.
-        real_features: (N, F) float32 of the originals; (0, F) where there are none.
-        seconds: (N,) wall time of each image.
-        figures: by name, (N,) figures of each image beside its original.
+        real_features: (N, F) float32 of the originals; (0, F) if there are no originals.
+        seconds: (N,) wall time of each image in seconds.
+        figures: (N,) figures of each image compared with its original, by figure name.
         samples: (8 or fewer, 3, H, W) uint8, the first images.
     """
 
@@ -51,7 +51,7 @@ class CandidateImages:
         )
 
     def followed_by(self, more: CandidateImages) -> CandidateImages:
-        """These images, and those of the next seeds."""
+        """Join these images with those of the next seeds."""
         return CandidateImages(
             features=torch.cat([self.features, more.features]),
             real_features=torch.cat([self.real_features, more.real_features]),
@@ -64,7 +64,7 @@ class CandidateImages:
         )
 
     def save(self, file: Path) -> None:
-        """Write them; an interruption leaves no damaged file.
+        """Write the images to a file; an interruption leaves no incomplete file.
 
         Raises:
             OutputError: if the file cannot be written.
@@ -81,7 +81,7 @@ class CandidateImages:
 
 
 def load_candidate_images(file: Path) -> CandidateImages | None:
-    """Read what `save` wrote; None if there is no file, or it is damaged."""
+    """Read the file that `save` wrote; None if it is missing or damaged."""
     try:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

@@ -17,7 +17,7 @@ from cascade.stage import Stage
 from cascade.sweeping.axes import Axis
 
 MOST_CANDIDATES = 2000
-NO_VALUE = "–"  # of an option that the sampler does not have, or an interval that is not set
+NO_VALUE = "–"  # for an option that the sampler does not have, or an interval that is not set
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Candidate:
     """One combination of settings.
 
     Attributes:
-        settings: of each stage, in the order of the stages.
-        values: of each axis, by its name. Where stages that share an axis have different values,
-            a text with all of them; None where no stage has a value.
+        settings: sampling settings of each stage by its name, in the order of the stages.
+        values: value of each axis by its name: a text with all values if stages that share the axis
+            differ, None if no stage has a value.
     """
 
     settings: Mapping[str, SamplingSettings]
@@ -54,11 +54,11 @@ def combine(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
     once.
 
     Args:
-        axes: at least one, in the order of the stages.
-        pipeline: its settings are the current ones.
+        axes: at least one axis, in the order of the stages.
+        pipeline: the pipeline with the current settings.
 
     Raises:
-        ContractError: if there are too many, or a stage cannot sample like one of them.
+        ContractError: if there are too many combinations, or one does not fit a stage.
     """
     count = math.prod(len(axis.values) for axis in axes)
     if count > MOST_CANDIDATES:
@@ -78,14 +78,14 @@ def combine(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
 def one_at_a_time(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
     """The current settings, and those that differ from them in one axis.
 
-    Changes of the last stages come first, so that they find the images of the stages before.
+    Changes to the last stages come first, so that these can reuse the images of earlier stages.
 
     Args:
-        axes: in the order of the stages.
-        pipeline: its settings are the current ones.
+        axes: the axes, in the order of the stages.
+        pipeline: the pipeline with the current settings.
 
     Raises:
-        ContractError: if a stage cannot sample like one of them.
+        ContractError: if a change does not fit a stage.
     """
     stages = dict(pipeline.stages.items())
     changed = [
@@ -101,7 +101,7 @@ def _current(axes: Sequence[Axis], stages: Mapping[str, Stage]) -> Candidate:
 def _changed(
     axes: Sequence[Axis], values: Sequence[tuple[Axis, Any]], stages: Mapping[str, Stage]
 ) -> Candidate:
-    """The candidate with the current settings, but for new values of some axes."""
+    """The candidate with the current settings except for new values of some axes."""
     settings = {}
     for name, stage in stages.items():
         changes = {axis.setting: value for axis, value in values if name in axis.stages}
@@ -111,9 +111,9 @@ def _changed(
 
 
 def _with_changes(settings: SamplingSettings, changes: Mapping[str, Any]) -> SamplingSettings:
-    """The settings with some values changed.
+    """Change some values of settings.
 
-    What stays as it is, is not written out, so that equal settings compare as equal.
+    Values that stay the same are not set explicitly, so that equal settings compare as equal.
     """
     settings = settings.changed(sampler=changes.get("sampler"))
     names = [*SETTINGS, *option_names(settings.sampler)]
@@ -139,7 +139,7 @@ def _shared_value(axis: Axis, settings: Mapping[str, SamplingSettings]) -> Any:
 
 
 def _unique(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Each combination of settings once, at its first place."""
+    """Keep the first of each combination of settings."""
     by_settings: dict[str, Candidate] = {}
     for candidate in candidates:
         plain = {name: settings.to_dict() for name, settings in candidate.settings.items()}

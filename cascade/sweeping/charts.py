@@ -19,10 +19,10 @@ ONE_AT_A_TIME = "Each point: this value, and nothing else changed, on the images
 
 
 def axis_charts(sweep: Sweep) -> Html:
-    """For each axis of numbers, the best figure that each of its values reached in round 1.
+    """Draw a chart for each numeric axis: the best figure of each of its values in round 1.
 
-    Where several settings change at once, there is a line for each value of the first axis of
-    names, such as samplers.
+    If several settings change at once, there is a line for each value of the first axis that is not
+    numeric, such as samplers.
     """
     changes_one = all(len(_changed_axes(sweep, each)) <= 1 for each in sweep.outcomes)
     charts = []
@@ -44,7 +44,7 @@ def axis_charts(sweep: Sweep) -> Html:
 
 
 def speed_chart(sweep: Sweep) -> Html:
-    """The figure of the best candidates over their seconds per image."""
+    """Draw the deciding figure of the best candidates over their seconds per image."""
     places = dict.fromkeys([sweep.best, sweep.current, *range(len(sweep.outcomes))])
     points = []
     for place in list(places)[:MOST_POINTS]:
@@ -86,7 +86,7 @@ def _is_number(value: object) -> bool:
 
 
 def _groups(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """The outcomes by their value of the first axis that is not of numbers."""
+    """Group the outcomes by their value on the first axis that is not numeric."""
     numeric = _numeric_axes(outcomes)
     axis = next((each for each in outcomes[0].candidate.values if each not in numeric), None)
     groups: dict[str, list[Outcome]] = {}
@@ -97,7 +97,7 @@ def _groups(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
 
 
 def _line(sweep: Sweep, axis: str, name: str, outcomes: Sequence[Outcome], colour: str) -> Series:
-    """The best figure that each value reached.
+    """The line of the best figure for each value.
 
     A text stands for stages whose values differ, and has no place on the axis.
     """

@@ -1,4 +1,4 @@
-"""The axes that a sweep tries when it is given none."""
+"""The axes that a sweep tries by default."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cascade.sweeping.axes import Axis
 
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
 TEMPERATURES = (0.4, 0.6, 0.8, 1.0)
-LEVEL_SHARES = (0.0, 0.25, 0.5, 1.0)  # of the range of augmentation that a stage was trained on
-STEP_FACTORS = (0.5, 1.0, 2.0)  # of the steps that a stage takes now
+LEVEL_SHARES = (0.0, 0.25, 0.5, 1.0)  # positions in the range of augmentation levels in training
+STEP_FACTORS = (0.5, 1.0, 2.0)  # factors of the current number of steps
 SAMPLERS = ("ddim", "ddpm", "dpmsolver++")
 
 
 def default_axes(pipeline: CascadePipeline) -> list[Axis]:
-    """Axes for every stage of a pipeline about which nothing more is known.
+    """Make the default axes for every stage of a pipeline.
 
-    For each stage: half, the same and twice its number of steps, and some samplers; guidance if it
-    can do without its labels; augmentation levels if it was trained on several; temperatures if it
-    refines a first guess. Values that the stage cannot sample with are left out.
+    For each stage: half, the same and twice its number of steps, and some samplers; guidance if
+    training dropped its labels; augmentation levels if it was trained on several; temperatures if
+    it refines a first guess. Values that the stage cannot sample with are left out.
     """
     axes = []
     for name, stage in pipeline.stages.items():
@@ -48,7 +48,7 @@ def _values_to_try(stage: Stage) -> Mapping[str, Sequence[Any]]:
 
 
 def _augmentation_levels(stage: Stage) -> list[float]:
-    """Levels that all noised images of the stage were trained on; none if there is only one."""
+    """Levels in the training range of all noised images; an empty list if there is only one."""
     ranges = [each.augmentation_range for each in stage.conditions]
     ranges = [each for each in ranges if each is not None]
     low = max((low for low, _ in ranges), default=0.0)

@@ -1,4 +1,4 @@
-"""Measures candidates round after round, and keeps their images on disk so that a sweep resumes.
+"""Measures candidates round by round, and keeps their images on disk so that a sweep can resume.
 
 Shapes: M real images, F features.
 """
@@ -25,12 +25,12 @@ from cascade.sweeping.runner import NotFiniteError, Runner
 
 @final
 class ImageStore:
-    """The images of candidates: those on disk, and the further ones, which are made.
+    """The images of candidates, on disk; missing ones are made.
 
     Args:
-        runner: makes them.
-        folder: of the files, each under a hash of all that its images depend on.
-        basis: what all images depend on besides the settings.
+        runner: makes missing images.
+        folder: folder of the files; the name of each is a hash of all that its images depend on.
+        basis: texts with everything that the images depend on besides the settings.
     """
 
     def __init__(self, runner: Runner, folder: Path, basis: Sequence[str]) -> None:
@@ -67,11 +67,11 @@ class CandidateMeasurer:
     """Measures candidates, first all of them and then the best.
 
     Attributes:
-        runner: makes their images.
-        store: keeps them.
-        extractor: of the features.
+        runner: makes the images of candidates.
+        store: keeps the images on disk.
+        extractor: computes the features of the images.
         by: name of the figure that decides.
-        progress: called as the work goes on.
+        progress: called while candidates are measured.
         failures: one sentence for each candidate that could not be measured.
     """
 
@@ -94,8 +94,8 @@ class CandidateMeasurer:
                 best = sorted(places, key=lambda place: badness_of(outcomes[place], self.by))
                 places = sorted(best[: each.candidates])  # in their order, to run stages once
             name = "settings" if len(rounds) == 1 else f"round {number + 1} of {len(rounds)}"
-            for done, place in enumerate(places):
-                self.progress(name, done, len(places))
+            for finished, place in enumerate(places):
+                self.progress(name, finished, len(places))
                 earlier = outcomes.pop(place, None)
                 outcome = self._measure(candidates[place], each.images, earlier, real_features)
                 outcomes |= {} if outcome is None else {place: outcome}

@@ -23,7 +23,7 @@ from cascade.sweeping.candidates import Candidate
 Preference = Literal["quality", "speed"]
 COLOURFULNESS, REAL_COLOURFULNESS = "colourfulness", "colourfulness of the originals"
 COLOURFULNESS_SHARE = f"{COLOURFULNESS}, share of real"
-SPEED_TOLERANCE = 0.01  # of the best figure, where it has no interval
+SPEED_TOLERANCE = 0.01  # share of the best figure, if it has no interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,10 @@ class Outcome:
 
     Attributes:
         candidate: the settings.
-        scores: on the images of its last round.
-        first_scores: on those of the first round, which all candidates have in common.
-        seconds_per_image: wall time, the median: the first image of a run takes longer.
+        scores: figures of the images of its last round.
+        first_scores: figures of the images of the first round, which all candidates went through.
+        seconds_per_image: median wall time of an image, since the first image of a run takes
+            longer.
         samples: (8 or fewer, 3, H, W) uint8, its first images.
     """
 
@@ -45,7 +46,7 @@ class Outcome:
     samples: Tensor
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON, without the samples."""
+        """Convert to plain values for JSON, without the samples."""
         settings = self.candidate.settings
         return {
             "values": dict(self.candidate.values),
@@ -67,10 +68,10 @@ def scores_of(
     """The figures of the images of a candidate.
 
     Args:
-        images: at least 2 images.
-        real_features: (M, F) of real pictures; None to compare with the originals.
-        extractor: of the features.
-        reference: the real pictures in words, such as `originals`.
+        images: features and figures of at least 2 images.
+        real_features: (M, F) features of real pictures; None to compare with the originals.
+        extractor: the extractor that computed the features.
+        reference: name of the real pictures, such as `originals`.
     """
     truth = images.real_features if real_features is None else real_features
     basis = {"n": len(images), "reference": reference, "n_reference": len(truth)}
@@ -95,7 +96,7 @@ def _distance_scores(
 
 
 def _pair_scores(figures: Mapping[str, Tensor], basis: Mapping[str, Any]) -> list[Score]:
-    """Means over the images, in an order of their own: a file does not keep that of its tensors."""
+    """Mean figures, in a fixed order, because a file does not keep the order of its tensors."""
     names = sorted(figures, key=lambda name: (name not in BETTER, name))
     scores = [
         Score(
@@ -115,17 +116,17 @@ def _pair_scores(figures: Mapping[str, Tensor], basis: Mapping[str, Any]) -> lis
 
 
 def check_figure(by: str, names: Sequence[str]) -> None:
-    """Check, before work that takes long, that one of the figures is called so.
+    """Check before work that takes long that there is a figure with this name.
 
     Raises:
-        ContractError: if none is.
+        ContractError: if no name of a figure begins with `by`.
     """
     if not any(is_called(name, by) for name in names):
         raise ContractError(f"no figure {by!r} of this pipeline; there are: {'; '.join(names)}.")
 
 
 def is_called(name: str, by: str) -> bool:
-    """Whether the name of a figure begins with `by`, in any case."""
+    """Whether the name of a figure begins with `by`; case does not matter."""
     return bool(by) and name.lower().startswith(by.lower())
 
 
@@ -138,7 +139,7 @@ def find_score(scores: Sequence[Score], by: str) -> Score:
 
 
 def badness(score: Score) -> float:
-    """How far a figure is from perfect, to compare it with figures of the same name."""
+    """How far a figure is from perfect; only for comparison with figures of the same name."""
     values: dict[Better, float] = {
         "higher": -score.value,
         "nearer to 1": abs(score.value - 1),
@@ -155,9 +156,9 @@ def badness_of(outcome: Outcome, by: str) -> float:
 def in_order(
     outcomes: Sequence[Outcome], by: str, current: Mapping[str, SamplingSettings]
 ) -> list[Outcome]:
-    """Best first; those that were measured on fewer images come after the others.
+    """Sort candidates, best first; those that were measured on fewer images come last.
 
-    Of equal ones the current settings come first: without a gain, nothing should change.
+    Of equal candidates the current settings come first, since without a gain nothing should change.
     """
     return sorted(
         outcomes,
@@ -170,10 +171,10 @@ def in_order(
 
 
 def choose(outcomes: Sequence[Outcome], by: str, prefer: Preference) -> int:
-    """Place of the best candidate among outcomes in order.
+    """Choose the best candidate; returns its place.
 
     With `speed`, it is the fastest candidate of the last round whose figure lies inside the
-    interval of the best one; where a figure has no interval, inside one per cent of it.
+    interval of the best one, or within one per cent of it if it has no interval.
     """
     if prefer == "quality":
         return 0

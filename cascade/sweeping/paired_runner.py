@@ -32,15 +32,15 @@ from cascade.tasks.task import PairedTask
 
 @final
 class PairedRunner(Runner):
-    """Makes images from inputs that are made of held-out pictures, and compares them with these.
+    """Makes images from smaller or grey copies of held-out pictures, and compares them with these.
 
     Args:
-        pipeline: on its device.
-        task: what the pipeline is for.
+        pipeline: the pipeline, on its device.
+        task: the task of the pipeline, which runs it.
         held_out: the originals.
-        extractor: of the features.
-        distances: of results from originals, by name.
-        seed: of the first image.
+        extractor: computes the features of results and originals.
+        distances: distances between results and originals, by name.
+        seed: seed of the first image; each further image has the next seed.
     """
 
     at_a_time = 4

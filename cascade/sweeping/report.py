@@ -17,8 +17,8 @@ from cascade.sweeping.results import Sweep
 
 MOST_STRIPS = 8
 INTERVALS = (
-    "In brackets: between these a figure would lie in 95 of 100 cases with other images. All "
-    "settings have the same seeds and pictures, so that differences are firmer than that."
+    "In brackets: the range of a figure in 95 of 100 cases with other images. All settings have "
+    "the same seeds and pictures, so differences between them are more certain than that."
 )
 
 
@@ -33,7 +33,7 @@ def write_report(sweep: Sweep, file: Path) -> None:
 
 
 def write_strips(sweep: Sweep, file: Path) -> None:
-    """Write a picture with a row of samples for each candidate that is shown, best first.
+    """Write a picture with a row of samples for each of the best candidates and the current one.
 
     Raises:
         OutputError: if the file cannot be written.

@@ -1,4 +1,4 @@
-"""The result of a sweep, and how it is written as JSON and as text."""
+"""The result of a sweep, as values, JSON and text."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ class Sweep:
     """All candidates of a sweep, best first.
 
     Attributes:
-        pipeline: its name.
-        data: where the held-out pictures are.
-        seed: of the first picture; the others count up.
-        by: the figure that decides, such as `KID`.
-        prefer: whether the best candidate is the one with the best figure, or the fastest of those
-            that are as good within its interval.
-        rounds: how many candidates were measured on how many images.
-        outcomes: best first; candidates that left early come after those that stayed.
-        current: place of the pipeline's current settings.
-        best: place of the best candidate.
-        notes: what one must know to read the figures.
+        pipeline: name of the pipeline.
+        data: path of the held-out pictures.
+        seed: seed of the first picture; each further picture has the next seed.
+        by: name of the figure that decides, such as `KID`.
+        prefer: `quality` if the best candidate is the one with the best figure; `speed` if it is
+            the fastest of those that are as good within its interval.
+        rounds: number of candidates and of their images in each round.
+        outcomes: figures of the candidates, best first; those that left in an early round come
+            after those that stayed.
+        current: place of the pipeline's current settings in `outcomes`.
+        best: place of the best candidate in `outcomes`.
+        notes: sentences that a reader of the figures should know.
         about: command, hardware and versions.
     """
 
@@ -48,7 +49,7 @@ class Sweep:
     about: Mapping[str, Any]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Head and rows: a row for each candidate, best first."""
+        """Lay out a table: its head, and a row for each candidate, best first."""
         axes = list(self.outcomes[0].candidate.values)
         heads = [score.head() for score in self.outcomes[0].scores]
         rows = [self._row(place, axes) for place in range(len(self.outcomes))]
@@ -81,7 +82,7 @@ class Sweep:
         return [*text_table(head, rows), "", best, *(f"note: {each}" for each in self.notes)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON, without the pictures."""
+        """Convert to plain values for JSON, without the pictures."""
         return {
             **vars(self),
             "rounds": [asdict(each) for each in self.rounds],

@@ -1,7 +1,7 @@
 """Successive halving: many candidates on few images, the best third of them on three times as many.
 
-Jamieson and Talwalkar 2016, arXiv 1502.07943, but images of earlier rounds are kept, so that a
-round only adds to them.
+Jamieson and Talwalkar 2016, arXiv 1502.07943. Unlike there, images of earlier rounds are kept, and
+a round only adds to them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cascade.errors import ContractError
 
-REDUCTION = 3  # one of so many candidates stays
+REDUCTION = 3  # one in three candidates stays
 FEWEST_IMAGES = 8
 
 
@@ -20,7 +20,7 @@ class Round:
 
     Attributes:
         candidates: number of candidates that are measured.
-        images: number of images of each.
+        images: number of images of each candidate, including those of earlier rounds.
     """
 
     candidates: int
@@ -32,8 +32,9 @@ def plan_rounds(candidates: int, *, most_images: int, budget_images: int | None)
 
     Args:
         candidates: number of candidates.
-        most_images: of one candidate.
-        budget_images: of all candidates together; None for all candidates on most images.
+        most_images: largest number of images of one candidate.
+        budget_images: largest number of images of all candidates together; None for no limit, so
+            that all candidates get `most_images`.
 
     Returns:
         Rounds, each with fewer candidates than the one before; one round without a budget.
@@ -68,7 +69,7 @@ def _rounds(candidates: int, images: int, most_images: int) -> list[Round]:
 
 
 def _cost_images(rounds: list[Round]) -> int:
-    """Images that are made in all rounds; those of earlier rounds are kept."""
+    """Number of images made in all rounds; a round keeps those of earlier ones."""
     cost, before = 0, 0
     for each in rounds:
         cost += each.candidates * (each.images - before)

@@ -1,7 +1,6 @@
-"""Runner: makes the images of candidates, and looks at them.
+"""Runner: makes the images of candidates and computes their features and figures.
 
-The same seeds and held-out pictures serve all candidates, so that they differ in nothing but their
-settings.
+All candidates get the same seeds and held-out pictures, so that they differ only in their settings.
 
 Shapes: M real images, F features.
 """
@@ -24,7 +23,7 @@ Settings = Mapping[str, SamplingSettings]
 
 
 class NotFiniteError(ContractError):
-    """Settings give images with values that are not finite, of which nothing can be measured."""
+    """Settings give images with values that are not finite, which cannot be measured."""
 
 
 def check_finite(images: Tensor, source: str) -> None:
@@ -40,24 +39,24 @@ def check_finite(images: Tensor, source: str) -> None:
 class Runner(ABC):
     """Makes images with a pipeline under changed settings."""
 
-    at_a_time: ClassVar[int]  # images that are made before they are worth writing to disk
-    reference: ClassVar[str]  # what figures compare with, in words
+    at_a_time: ClassVar[int]  # number of images between two writes to disk
+    reference: ClassVar[str]  # name of the images that figures compare with
 
     @abstractmethod
     def figure_names(self) -> list[str]:
-        """The figures of a candidate; their names may go on."""
+        """The beginnings of the names of a candidate's figures."""
 
     @abstractmethod
     def check(self, fewest: int, most: int, progress: NamedProgress) -> None:
         """Check that there are enough held-out pictures, before work that takes long.
 
         Args:
-            fewest: images that every candidate gets.
-            most: images that a candidate gets at most.
-            progress: called as pictures are read.
+            fewest: number of images that every candidate gets.
+            most: largest number of images that a candidate gets.
+            progress: called while pictures are read.
 
         Raises:
-            DataError: if there are too few, or naming one that is damaged or too small.
+            DataError: if there are too few pictures, or naming one that is damaged or too small.
         """
 
     @abstractmethod
@@ -66,11 +65,11 @@ class Runner(ABC):
 
     @abstractmethod
     def run(self, settings: Settings, places: Sequence[int]) -> CandidateImages:
-        """Make the images of some places.
+        """Make some images of a candidate.
 
         Args:
-            settings: of each stage.
-            places: of the images, counted from the first seed.
+            settings: sampling settings of each stage, by its name.
+            places: numbers of the images, counted from the first seed.
 
         Raises:
             NotFiniteError: if a value of an image is not finite.
@@ -78,5 +77,5 @@ class Runner(ABC):
 
 
 def distance_names(extractor: FeatureExtractor) -> list[str]:
-    """How the names of the distances of sets begin."""
+    """The beginnings of the names of the distances between sets."""
     return [f"KID-{extractor.name}", f"FD-{extractor.name}"]

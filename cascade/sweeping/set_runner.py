@@ -28,11 +28,11 @@ from cascade.sweeping.runner import Runner, Settings, check_finite, distance_nam
 
 @dataclass(frozen=True)
 class StageImages:
-    """What one stage made.
+    """The images of one stage.
 
     Attributes:
         images: (B, C, H, W) in [-1, 1].
-        seconds: (B,) wall time of each image, with the stages before.
+        seconds: (B,) wall time of each image in seconds, including earlier stages.
     """
 
     images: Tensor
@@ -47,13 +47,13 @@ class StageImages:
 class SetRunner(Runner):
     """Makes images whose set is compared with held-out pictures.
 
-    What the earlier stages made is kept until their settings change, and serves the later stages.
+    The images of earlier stages are kept for later stages until the settings of their chain change.
 
     Args:
-        pipeline: on its device.
-        held_out: real pictures, whose classes the images have.
-        extractor: of the features.
-        seed: of the first image.
+        pipeline: the pipeline, on its device.
+        held_out: held-out pictures; the images are made with the same labels.
+        extractor: computes the features of the images.
+        seed: seed of the first image; each further image has the next seed.
     """
 
     at_a_time = 16
@@ -113,10 +113,10 @@ class SetRunner(Runner):
         if self._cache_settings.get(name) != chain_settings:
             self._cache_settings[name], self._cache[name] = chain_settings, {}
         cache = self._cache[name]
-        missing = [number for number, place in enumerate(places) if place not in cache]
-        if missing:
-            previous = None if previous is None else previous.part(missing)
-            missing_places = [places[number] for number in missing]
+        numbers = [number for number, place in enumerate(places) if place not in cache]
+        if numbers:
+            previous = None if previous is None else previous.part(numbers)
+            missing_places = [places[number] for number in numbers]
             new = self._run(name, previous, chain_settings[-1], missing_places)
             cache |= {place: new.part([number]) for number, place in enumerate(missing_places)}
         images, seconds = zip(*((cache[p].images, cache[p].seconds) for p in places), strict=True)
@@ -153,10 +153,10 @@ class SetRunner(Runner):
         return [self._seed + place for place in places]
 
     def _inputs(self, places: Sequence[int]) -> Inputs:
-        """What a user would give to get held-out pictures, class names aside."""
+        """The inputs from which a stage should make held-out pictures, without class names."""
         held_out_places = [place % len(self._held_out) for place in places]
         contracts = self._pipeline.stages.contracts
-        return self._held_out.inputs(held_out_places, contracts, damaged=False)
+        return self._held_out.inputs(held_out_places, contracts, degraded=False)
 
     def _labels(
         self, alone: CascadePipeline, places: Sequence[int]

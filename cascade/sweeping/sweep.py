@@ -1,8 +1,8 @@
-"""The best settings of a pipeline, found by running the whole chain on held-out pictures.
+"""Finds the best settings of a pipeline by running the whole chain on held-out pictures.
 
-The augmentation level of an upsampler, for one, must be chosen on the images that the stages before
-it make (Ho et al. 2021, arXiv 2106.15282, section 3; Saharia et al. 2022, arXiv 2205.11487,
-appendix), which no figure of a stage alone can tell.
+The whole chain is needed: the best augmentation level of an upsampler, for example, depends on the
+images of the stages before it (Ho et al. 2021, arXiv 2106.15282, section 3; Saharia et al. 2022,
+arXiv 2205.11487, appendix), so no figure of that stage alone can show it.
 """
 
 from __future__ import annotations
@@ -49,21 +49,23 @@ class SweepOptions:
     """How a sweep compares settings.
 
     Attributes:
-        name: of the pipeline, for the report.
-        num_images: of one candidate; with a budget, at most. Default: 100; with a budget as many
-            as are held out, at most 1000.
-        budget_images: of all candidates together, for successive halving; None for no limit.
-        by: the figure that decides, by the beginning of its name: `KID`, `FD`, and of pipelines
-            that take pictures `PSNR`, `SSIM`, `PD`.
+        name: name of the pipeline in the report.
+        num_images: number of images of one candidate, or with a budget the largest number. Default:
+            one per held-out picture, but at most 100, or 1000 with a budget.
+        budget_images: largest number of images of all candidates together, for successive halving;
+            None for no limit.
+        by: beginning of the name of the figure that decides: `KID`, `FD`, and for pipelines that
+            take pictures also `PSNR`, `SSIM`, `PD`.
         prefer: `quality` for the candidate with the best figure; `speed` for the fastest of those
             that are as good within its interval.
-        seed: of the first image; the others count up.
+        seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
-        extractor_path: of its weights.
-        cache_dir: where features of real pictures are kept; default: the user's cache folder.
+        extractor_path: weights of the extractor; default: a download.
+        cache_dir: folder for features of real pictures; default: the user's cache folder.
 
     Raises:
-        ContractError: if `prefer` is something else, or a path goes with an extractor of your own.
+        ContractError: if `prefer` has another value, or there is a path for an extractor of your
+            own.
     """
 
     name: str = "pipeline"
@@ -95,10 +97,13 @@ class SweepOptions:
         return self.extractor
 
     def most_images(self, held_out: int) -> int:
-        """Images of one candidate, at most.
+        """The largest number of images of one candidate.
+
+        Args:
+            held_out: number of held-out pictures.
 
         Raises:
-            DataError: if there are too few for the figures.
+            DataError: if there are too few images or pictures for the figures.
         """
         usual = USUAL_IMAGES if self.budget_images is None else MOST_IMAGES
         count = min(held_out, usual) if self.num_images is None else self.num_images
@@ -122,19 +127,19 @@ def sweep(
     """Try settings of a pipeline on held-out pictures.
 
     Args:
-        pipeline: on its device.
+        pipeline: the pipeline, on its device.
         data: a folder, shards or a source of held-out pictures.
-        axes: what to try in all combinations, such as `steps=10,20` or
+        axes: settings to try in all combinations, such as `steps=10,20` or
             `upsampler.augmentation_level=0,0.1`; default: guidance, temperature, augmentation
-            level, steps and samplers, where a stage has a use for them, one change at a time.
-        out: folder that keeps what was measured, so that the same call resumes the sweep.
-        progress: called as the work goes on.
-        options: such as `num_images`, `budget_images`, `by`, `prefer` and `seed`; see
-            `SweepOptions`.
+            level, steps and samplers, as far as they affect a stage, one change at a time.
+        out: folder that keeps the measured images, so that the same call resumes the sweep.
+        progress: called as `progress(what, done, total)` while the sweep runs.
+        options: fields of `SweepOptions`, such as `num_images`, `budget_images`, `by`, `prefer` and
+            `seed`.
 
     Raises:
-        ContractError: if an axis, the budget or the figure does not fit the pipeline, or the
-            pipeline's current settings give images of which nothing can be measured.
+        ContractError: if an axis, the budget or the figure does not fit the pipeline, or the images
+            of the pipeline's current settings are not finite.
         DataError: if there are too few pictures, or one is damaged or too small.
         OutputError: if the folder cannot be written.
     """
@@ -188,7 +193,7 @@ def _result(
 def _held_out(
     pipeline: CascadePipeline, data: str | Path | ImageSource, choice: SweepOptions
 ) -> RealPictures:
-    """The held-out pictures; where images are made of classes, those of known classes."""
+    """Open the held-out pictures, without classes that a class-conditional pipeline lacks."""
     is_paired = isinstance(task_of(pipeline.stages.contracts), PairedTask)
     vocabulary = None if is_paired else pipeline.labels
     return RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=choice.cache_dir)
@@ -216,7 +221,7 @@ def _basis(
     extractor: FeatureExtractor,
     choice: SweepOptions,
 ) -> list[str]:
-    """All that images and their figures depend on besides the settings."""
+    """Texts with everything that images and figures depend on besides the settings."""
     stages = {name: stage.config() | {"sampling": {}} for name, stage in pipeline.stages.items()}
     labels = [held_out.labels(place) for place in range(len(held_out))]
     return [
@@ -230,10 +235,10 @@ def _basis(
 
 
 def _place_of(settings: Mapping[str, SamplingSettings], outcomes: Sequence[Outcome]) -> int:
-    """Place of the current settings.
+    """Find the place of the current settings among the outcomes.
 
     Raises:
-        ContractError: if nothing could be measured of their images.
+        ContractError: if their images were not finite.
     """
     for place, each in enumerate(outcomes):
         if each.candidate.settings == settings:

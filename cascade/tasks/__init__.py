@@ -1,1 +1,1 @@
-"""What pipelines are for: making pictures, enlarging them, colouring them."""
+"""The tasks of pipelines: generating, upscaling and colouring pictures."""

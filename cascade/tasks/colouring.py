@@ -1,4 +1,4 @@
-"""Colouring: grey pictures of any size get colours; upsamplers behind it enlarge them.
+"""Colouring: grey pictures of any size get colours; later upsamplers upscale them.
 
 Shapes: B images, C channels, H and W pixels of the result, h and w of the grey image.
 """

@@ -1,6 +1,6 @@
-"""Enlarging: pictures of any size made larger by upsamplers.
+"""Upscaling: upsamplers enlarge pictures of any size.
 
-Shapes: B images, C channels, H and W pixels of the result, h and w of the small image.
+Shapes: B images, C channels, H and W pixels of the result, h and w of the low-resolution image.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class EnlargingTask(PairedTask):
 
     def figures(self, contracts: Sequence[Contract]) -> dict[str, PairFigure]:
         first = contracts[0]
-        if first.mends:  # results must not agree with degraded inputs
+        if first.restores:  # its results should not agree with degraded inputs
             return {}
         kernel = first.space.resize_kernel
         return {

@@ -1,4 +1,4 @@
-"""Generating: making pictures from noise."""
+"""Generating: pipelines that make pictures from noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task: what a pipeline is for, and so how it runs, is shown, and is measured.
+"""Task: the purpose of a pipeline, which decides how it runs and how it is shown and measured.
 
 A new task is one final subclass in a file of its own, and an entry in `TASKS` of
 `cascade.tasks.table`. No other code asks what kind of pipeline it has.
@@ -24,7 +24,7 @@ PairFigure = Callable[[Tensor, Inputs], float]  # (result (1, C, H, W), its inpu
 
 
 class Task(ABC):
-    """What the pipelines of one kind are for.
+    """The purpose of the pipelines of one kind.
 
     Evaluation compares their images with real pictures as sets, unless the task is a `PairedTask`.
 
@@ -54,7 +54,7 @@ class Task(ABC):
 
     @abstractmethod
     def usage(self, folder: str) -> Usage:
-        """Write what a model card says about using the pipeline of a folder."""
+        """Write the examples for the model card of the pipeline in a folder."""
 
 
 class PairedTask(Task):
@@ -68,7 +68,7 @@ class PairedTask(Task):
 
     @abstractmethod
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
-        """Make what a user of the pipeline gets.
+        """Make the result that a user of the pipeline gets.
 
         Args:
             stages: the chain, first stage first.
@@ -84,7 +84,7 @@ class PairedTask(Task):
 
     @abstractmethod
     def baseline(self, inputs: Inputs, space: Space) -> Tensor:
-        """Make the result without a model that a pipeline should beat.
+        """Make a result without a model, which a pipeline should beat.
 
         Args:
             inputs: inputs for one picture, as `Contract.inputs_of` makes them.

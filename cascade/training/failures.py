@@ -1,4 +1,4 @@
-"""Turns torch's errors that are not the code's fault into one line that says what to do."""
+"""Replaces torch's errors that are not the code's fault by one line that says what to do."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ LOST_PROCESS = ("gloo/transport", "Connection closed by peer", "Connection reset
 
 
 @contextmanager
-def told_in_one_line(settings: TrainingSettings) -> Iterator[None]:
-    """Replace errors of memory, compiler and other processes inside the block.
+def explained_errors(settings: TrainingSettings) -> Iterator[None]:
+    """Explain errors of memory, compiler and other processes that the block raises.
 
     Args:
         settings: settings of the run, which the advice depends on.
@@ -47,22 +47,23 @@ def _replacement(error: Exception, settings: TrainingSettings) -> CascadeError |
         return OtherProcessError("another process of this run has ended.")
     if settings.compile and _is_from_compiler(error):
         return CascadeError(
-            f"the network cannot be compiled ({_reason(error)}); train with compile=false. If a "
+            f"the network cannot be compiled ({_reason(error)}); train without compiling it. If a "
             f"file in the compiler's cache is damaged, remove the folder {_compiler_cache()}."
         )
     return None
 
 
 def _out_of_memory(settings: TrainingSettings) -> str:
-    remedies = [f"set accumulation_steps={settings.accumulation_steps * 2} for smaller batches"]
+    steps = settings.accumulation_steps
+    remedies = [f"split each batch into {steps * 2} accumulation steps instead of {steps}"]
     if not settings.gradient_checkpointing:
-        remedies.append("set gradient_checkpointing=true")
-    remedies.append("lower sample_count, crop_px or the size of the network")
+        remedies.append("turn on gradient checkpointing")
+    remedies.append("use fewer samples in a grid, smaller crops or a smaller network")
     return f"out of memory in training; {', or '.join(remedies)}."
 
 
 def _has_lost_a_process(error: Exception) -> bool:
-    """torch has its own class for this; for gloo only the message tells."""
+    """Whether another process has ended; gloo has no error class for it, only messages."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return False
     if isinstance(error, torch.distributed.DistError):
@@ -71,7 +72,7 @@ def _has_lost_a_process(error: Exception) -> bool:
 
 
 def _is_from_compiler(error: BaseException) -> bool:
-    """Includes errors of importing compiled code, which the compiler does not wrap."""
+    """Whether the compiler failed; it does not wrap errors of importing compiled code."""
     module = type(error).__module__
     return module.startswith(("torch._dynamo", "torch._inductor")) or isinstance(error, ImportError)
 

@@ -1,9 +1,9 @@
 """Images that the previous stage of a chain makes, for the next stage to train on.
 
-Each is made from a training image, so that the true large image is known: a stage without an input
+Each is made from a training image, so that the true large image is known: a stage that takes no
 image changes the true small image a little (SDEdit, Meng et al. 2021, arXiv 2108.01073); other
-stages get what a user would give them for the true small image. The pool is written once, into the
-run's folder, in parts that several processes share and that an interrupted run completes.
+stages make it from their usual inputs. The pool is written once, into the run's folder, in parts
+that the processes share out among themselves and that an interrupted run completes.
 
 Shapes: B images of a part, C channels, h and w pixels.
 """
@@ -49,7 +49,7 @@ def generated_pool(
     fraction: float,
     strength: tuple[float, float] = (0.1, 0.5),
 ) -> GeneratedImages:
-    """Make the missing parts of a pool, and read the whole.
+    """Make the missing parts of a pool, and load all of it.
 
     Args:
         previous: the stage that makes the images.
@@ -57,8 +57,8 @@ def generated_pool(
         folder: folder of the pool.
         condition: name of the next stage's condition that takes the images.
         count: number of images, at least 1; rounded up to whole parts.
-        fraction: share of the training samples that take an image of the pool, in [0, 1].
-        strength: smallest and largest change of a true image, in (0, 1], for a previous stage that
+        fraction: share of the training samples that take an image from the pool, in [0, 1].
+        strength: smallest and largest change to a true image, in (0, 1], for a previous stage that
             takes no image.
 
     Raises:
@@ -80,7 +80,7 @@ def generated_pool(
         for part in parts[accelerator.process_index :: accelerator.num_processes]:
             file = folder / f"{part:06d}.safetensors"
             if _read(file) is None:
-                logger.info("the previous stage makes images: part %s of %s.", part + 1, len(parts))
+                logger.info("generating images: part %s of %s.", part + 1, len(parts))
                 tensors = _make_part(previous, images, condition, part, strength)
                 with atomic_file(file) as temporary:
                     save_file(tensors, temporary, metadata={FINGERPRINT: fingerprint})
@@ -95,7 +95,7 @@ def generated_pool(
 
 
 def _check_condition(contract: Contract, name: str) -> None:
-    """Check that training images of the condition are made from pictures, so that others can be."""
+    """Check that the condition's training images come from pictures, so that others can be."""
     condition = contract.condition(name)
     blank = torch.zeros(contract.space.channels, *contract.space.size)
     if condition is None or condition.of_picture(blank, contract.space) is None:
@@ -167,7 +167,7 @@ def _check_fingerprint(file: Path, fingerprint: str) -> None:
     if recorded != fingerprint:
         raise CascadeError(
             f"the small images in {file.parent} were made by another stage, from other images or "
-            "with another strength; set this back, or use another folder."
+            "with another strength; restore those settings, or use another folder."
         )
 
 

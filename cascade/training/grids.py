@@ -1,4 +1,4 @@
-"""Samples with fixed seeds, and contact sheets of them that show how far a stage is."""
+"""Samples with fixed seeds, and contact sheets of them that show the progress of training."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def shown_batch(images: TrainingImages, count: int) -> Batch:
 
 
 def draw_samples(stage: Stage, batch: Batch, *, precision: Precision) -> Tensor:
-    """Sample with the seeds 0, 1, … and with what the conditions make of a batch.
+    """Sample with the seeds 0, 1, … and with inputs made from a batch.
 
     Args:
-        stage: with averaged weights.
-        batch: on the stage's device.
-        precision: of the network.
+        stage: a stage with averaged weights.
+        batch: B training images and their conditions, on the stage's device.
+        precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
 
     Returns:
         (B, C, H, W) in [-1, 1].
@@ -34,23 +34,23 @@ def draw_samples(stage: Stage, batch: Batch, *, precision: Precision) -> Tensor:
 
 
 def grid_columns(stage: Stage) -> list[str]:
-    """What a grid shows for every sample, in order: inputs that are images, `sample`, `truth`."""
+    """The columns of a grid, in order: image inputs, `sample`, `truth`; else only `sample`."""
     slots = stage.contract.slots
     inputs = [each.input_name for each in stage.conditions if slots[each.name].channels > 0]
     return [*inputs, "sample", "truth"] if inputs else ["sample"]
 
 
 def sample_grid(stage: Stage, batch: Batch, samples: Tensor) -> Image.Image:
-    """Lay out samples.
+    """Lay out samples in one picture.
 
     Args:
-        stage: that made them.
-        batch: what they were made for.
+        stage: the stage that made the samples.
+        batch: the B training images whose conditions the samples got.
         samples: (B, C, H, W) in [-1, 1].
 
     Returns:
-        One picture, with the columns of `grid_columns` side by side for every sample. Of images
-        that are neither grey nor RGB, the first channel is shown.
+        A picture with the columns of `grid_columns` side by side for every sample. Images that
+        are neither grey nor RGB appear by their first channel.
     """
     names = grid_columns(stage)
     if len(names) == 1:
@@ -66,5 +66,5 @@ def sample_grid(stage: Stage, batch: Batch, samples: Tensor) -> Image.Image:
 
 
 def _rgb(images: Tensor) -> Tensor:
-    """Three channels to look at, (B, 3, H, W)."""
+    """Make three channels for display: (B, C, H, W) -> (B, 3, H, W)."""
     return images if images.shape[1] == 3 else images[:, :1].expand(-1, 3, -1, -1)

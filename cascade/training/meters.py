@@ -1,7 +1,7 @@
-"""Meters of a stage: what the loss of training, at random noise levels, does not show.
+"""Meters of a stage: facts that the training loss, at random noise levels, does not show.
 
-They are functions of a stage and of images, and draw nothing but what the batch's seeds give, so
-that the same weights always measure the same.
+They are functions of a stage and of images. All randomness comes from the batch's seeds, so the
+same weights always give the same values.
 
 Shapes: B batch, C channels, H and W pixels.
 """
@@ -21,7 +21,7 @@ from cascade.stage import Stage
 from cascade.training.objectives.denoising import Denoising
 
 LOG_SNRS = (7, 5, 3, 1, -1, -3, -5, -7)
-UNITS_8_BIT = 127.5  # of an image in [-1, 1]
+UNITS_8_BIT = 127.5  # per unit of an image in [-1, 1]
 CHANNELS = ("red", "green", "blue")
 
 
@@ -31,7 +31,8 @@ class ColourDrift:
 
     Attributes:
         mean: mean of the samples minus that of the truth; above 0 the samples are too bright.
-        spread: the same of standard deviations; below 0 the samples are too flat.
+        spread: standard deviation of the samples minus that of the truth; below 0 the samples have
+            too little contrast.
     """
 
     mean: tuple[float, ...]
@@ -43,10 +44,9 @@ def colour_drift(samples: Tensor, truth: Tensor) -> ColourDrift:
 
     Args:
         samples: (B, C, H, W) in [-1, 1].
-        truth: of the same number of channels. For a stage that is given an image, the pictures
-            that the given images were made from; for a base stage, training images of the same
-            labels, which are other pictures, so that some drift is left to chance: look at how it
-            changes, not at its size.
+        truth: (B', C, H', W') in [-1, 1]. For a stage that takes an image, the pictures that its
+            inputs were made from. For a base stage, training images with the same labels; they are
+            other pictures, so part of the drift is chance: look at how it changes, not at its size.
     """
     ours, theirs = (_by_channel(images) for images in (samples, truth))
     mean = (ours.mean(dim=1) - theirs.mean(dim=1)) * UNITS_8_BIT
@@ -61,12 +61,12 @@ def loss_by_noise_level(
     """The denoising loss of a stage at fixed noise levels.
 
     Args:
-        stage: to measure, on the batch's device.
-        batch: images with seeds, which give noise and drops, the same at every level.
-        precision: of the network.
+        stage: the stage to measure, on the batch's device.
+        batch: images with seeds, which determine noise and dropped conditions at every level.
+        precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
 
     Returns:
-        The mean loss by log-SNR, from little noise to much.
+        The mean loss by log-SNR, from little noise to a lot.
     """
     losses = {}
     for log_snr in LOG_SNRS:
@@ -77,24 +77,25 @@ def loss_by_noise_level(
 
 
 def nearest_timestep(schedule: NoiseSchedule, log_snr: float) -> int:
-    """The timestep whose log-SNR, log(alpha^2 / sigma^2), comes nearest."""
+    """The timestep whose log-SNR, log(alpha^2 / sigma^2), is nearest to `log_snr`."""
     return int((2 * schedule.log_alpha_sigma - log_snr).abs().argmin())
 
 
 def measure(
     stage: Stage, batch: Batch, samples: Tensor, *, precision: Precision = "fp32"
 ) -> dict[str, float]:
-    """All meters that a stage has, by name.
+    """Read all meters of a stage.
 
     Args:
-        stage: that made the samples.
-        batch: the images that the samples are compared with, and what the stage was given.
+        stage: the stage that made the samples.
+        batch: the images that the samples are compared with, and the data of the conditions.
         samples: (B, C, H, W) in [-1, 1].
-        precision: of the network.
+        precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
 
     Returns:
-        What the conditions find, such as `low_res_consistency`; `colour_mean_red` and so on,
-        `colour_spread_red` and so on; and for a diffusion stage `loss_at_log_snr_+7` to `-7`.
+        Values by name: the conditions' deviations, such as `low_res_consistency`;
+        `colour_mean_red` and so on; `colour_spread_red` and so on; and for a diffusion stage
+        `loss_at_log_snr_+7` to `loss_at_log_snr_-7`.
     """
     drift = colour_drift(samples, batch.images)
     values = {}
@@ -110,7 +111,7 @@ def measure(
 
 
 def _by_channel(images: Tensor) -> Tensor:
-    """(B, C, H, W) -> (C, B H W) in float64 on the CPU: not every device has it."""
+    """(B, C, H, W) -> (C, B H W) in float64 on the CPU, since not every device has float64."""
     return images.transpose(0, 1).flatten(1).cpu().double()
 
 

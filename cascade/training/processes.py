@@ -30,7 +30,7 @@ LONGEST_WAIT = timedelta(hours=1)  # while the main process samples and writes
 
 @dataclass(frozen=True)
 class StepVote:
-    """What one process reports about a step, or the sum over all processes.
+    """The report of one process about a step, or the sum over all processes.
 
     Attributes:
         loss: this process's share of the batch's mean loss; the sum is the mean loss.
@@ -52,7 +52,7 @@ def make_accelerator() -> Accelerator:
 
     Raises:
         CascadeError: if the kind of distributed training is not supported.
-        OtherProcessError: the same error, in all processes but the first.
+        OtherProcessError: in place of that error, in all processes but the first.
     """
     try:
         return _join()
@@ -190,7 +190,7 @@ def all_of(accelerator: Accelerator, items: Sequence[str]) -> list[str]:
 
 
 def agree(accelerator: Accelerator, vote: StepVote) -> StepVote:
-    """Sum the votes of all processes, so that all of them decide alike."""
+    """Sum the votes of all processes, so that all make the same decision."""
     if accelerator.num_processes == 1:
         return vote
     values = torch.tensor(astuple(vote), device=accelerator.device)

@@ -1,4 +1,4 @@
-"""What a run was made by: command, versions, hardware, data. Kept as `about.json` in its folder."""
+"""The origin of a run: command, versions, hardware and data, in `about.json` in its folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Part(TypedDict):
 
 
 class _About(TypedDict, total=False):
-    """What readers of `about.json` rely on."""
+    """The entries of `about.json` that its readers rely on."""
 
     id: str
     stage: _Stage
@@ -63,7 +63,7 @@ class _About(TypedDict, total=False):
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What is known of a run; empty if nothing can be read, or it is not as it was written."""
+    """Read the facts about a run; empty if the file is missing, unreadable or of another form."""
     try:
         about = read_json(folder / "about.json")
         TypeAdapter(_About).validate_python(about, strict=True)
@@ -73,7 +73,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:
-    """Keep what is known of a run.
+    """Write the facts about a run.
 
     Raises:
         OutputError: if it cannot be written.
@@ -85,14 +85,17 @@ def write_about(folder: Path, about: dict[str, Any]) -> None:
 def begin_part(
     about: dict[str, Any], stage: Stage, images: TrainingImages, *, images_seen: int, processes: int
 ) -> dict[str, Any]:
-    """Add the part of a run that begins now to what is known of the run.
+    """Add the part of a run that begins now to the facts about the run.
 
     Args:
-        about: what was known before; empty for a new run.
-        stage: that is trained.
-        images: that it is trained on.
-        images_seen: where the part begins.
-        processes: how many take part.
+        about: the facts from `read_about`; empty for a new run.
+        stage: the stage in training.
+        images: the training images.
+        images_seen: number of images seen when the part begins.
+        processes: number of processes that train.
+
+    Returns:
+        The facts with the new part, without parts that ended before their first checkpoint.
     """
     part = {
         "from_images": images_seen,
@@ -112,7 +115,7 @@ def begin_part(
 
 
 def describe_stage(stage: Stage) -> dict[str, Any]:
-    """Describe a stage: what it takes and gives, its network, parameters and prediction."""
+    """Describe a stage: its input and results, its network, parameters and prediction."""
     summary = stage.summary()
     return {
         "takes": summary.takes,
@@ -124,7 +127,7 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
 
 
 def describe_data(images: TrainingImages) -> dict[str, Any]:
-    """Number of images, and of each class of the fields that the stage is conditioned on."""
+    """Count the images, and those of each class in the label fields of the stage."""
     conditions = images.contract.conditions
     fields = [field for condition in conditions for field in condition.annotation_fields]
     return {"images": len(images.source), "classes": count_classes(images.source, fields)}
@@ -138,18 +141,18 @@ def count_classes(source: ImageSource, fields: list[str]) -> dict[str, dict[str,
         for field in fields:
             if field in labels:
                 counts[field][labels[field]] += 1
-    return {field: dict(sorted(found.items())) for field, found in counts.items()}
+    return {field: dict(sorted(by_name.items())) for field, by_name in counts.items()}
 
 
 def command_line() -> str:
-    """What was typed, for a shell, without the keys of URLs."""
+    """The command that started this process, quoted for a shell, without the keys of URLs."""
     program = Path(sys.argv[0])
     name = "cascade" if program.name in ("cascade", "__main__.py", "main.py") else program.name
     return without_secrets(shlex.join([name, *sys.argv[1:]]))
 
 
 def hardware(processes: int = 1) -> str:
-    """Devices of all processes, and the processor."""
+    """The devices of all processes, and the processor, in words."""
     cores = f"{platform.machine()}, {os.cpu_count()} cores"
     if torch.cuda.is_available():
         return f"{processes} x {torch.cuda.get_device_name()} ({cores})"
@@ -159,11 +162,11 @@ def hardware(processes: int = 1) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what the result depends on."""
-    found = {}
+    """The versions of the packages that determine the result, of Python and of the platform."""
+    packages = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            packages[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # run from a checkout
-            found[name] = "not installed"
-    return found | {"python": platform.python_version(), "platform": platform.platform()}
+            packages[name] = "not installed"
+    return packages | {"python": platform.python_version(), "platform": platform.platform()}

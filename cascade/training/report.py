@@ -1,6 +1,6 @@
-"""`report.html` of a run: what was trained, curves, samples, data, recipe, versions.
+"""The `report.html` of a run: its stage, curves, samples, data, recipe and versions.
 
-The report is made from the files in the run's folder alone. So it covers all parts of a run, and
+The report is made from the files in the run's folder alone, so it covers all parts of a run and
 can be made again at any time.
 """
 

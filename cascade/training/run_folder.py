@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, its log, and what must not change when the run resumes."""
+"""The folder of a run: its lock, its log, and the settings that a resumed run must keep."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class RunLog:
 def run_identity(
     settings: TrainingSettings, stage: Stage, images: TrainingImages
 ) -> dict[str, Any]:
-    """What must stay the same when a run resumes, as nested plain values.
+    """The values that must stay the same when a run resumes, as nested plain values.
 
     Args:
         settings: settings of the run.
@@ -152,7 +152,7 @@ def check_same_run(out: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     Args:
         out: folder of the run, for the message.
         before: nested plain values from the checkpoint.
-        now: the same values of the run that resumes from it.
+        now: the values of the run that resumes from it, of the same form.
 
     Raises:
         CascadeError: naming every key that differs, and what may change.

@@ -18,37 +18,38 @@ class TrainingSettings:
 
     Attributes:
         objective: name of the loss, such as `denoising`.
-        images: how many images to show the network in all.
+        images: total number of images that the network sees.
         batch_size: images per optimiser step, over all processes and accumulation.
         accumulation_steps: forward passes per optimiser step, which share the batch.
         optimiser: `adamw`, or `muon` for matrices and convolutions of the network's blocks and
             AdamW for all else.
-        learning_rate: of AdamW.
-        muon_learning_rate: of Muon.
-        weight_decay: of both.
-        betas: of AdamW.
-        warmup_images: over which the learning rate rises from 0.
-        schedule: of the learning rate after that: `warmup_stable_decay`, or `constant`, `linear` or
-            `cosine` as in diffusers.
-        decay_fraction: of `warmup_stable_decay`: the last part of the run, over which the rate
-            falls to 0 as a cosine.
-        gradient_clip: largest norm of the gradient.
-        ema_decay: of the averaged weights; warm-up is (1 + n) / (10 + n) in steps.
-        snapshot_every_images: between snapshots of two power-function averages, from which
-            `cascade ema` makes an average of any width afterwards; 0 for none.
+        learning_rate: peak learning rate of AdamW.
+        muon_learning_rate: peak learning rate of Muon.
+        weight_decay: weight decay of AdamW and Muon.
+        betas: decay rates of AdamW's first and second moment, each in [0, 1).
+        warmup_images: number of images over which the learning rate rises from 0.
+        schedule: course of the learning rate after that: `warmup_stable_decay`, or `constant`,
+            `linear` or `cosine` as in diffusers.
+        decay_fraction: share of the run, at its end, over which `warmup_stable_decay` lowers the
+            rate to 0 as a cosine, in [0, 1].
+        gradient_clip: largest norm of the gradient, above 0.
+        ema_decay: decay of the averaged weights per step, in [0, 1); after n steps it is at most
+            (1 + n) / (10 + n), as a warm-up.
+        snapshot_every_images: number of images between snapshots of two power-function averages,
+            from which an average of any width can be made afterwards; 0 for no snapshots.
         max_bad_steps: how many steps in a row may have a loss or gradient that is not finite; they
             are skipped, and one more ends the run.
         precision: `auto` is bf16 where the hardware has it.
         compile: whether to compile the network, which pays on long runs.
-        gradient_checkpointing: trade time for memory.
-        seed: of everything that is drawn.
-        checkpoint_every_images: between checkpoints.
-        keep_checkpoints: how many to keep.
-        sample_every_images: between grids of samples, with which the meters are read too; 0 for
-            none.
-        sample_count: images in a grid.
-        trackers: of experiments: `tensorboard`, `wandb`, `trackio`; may be none.
-        workers: data worker processes.
+        gradient_checkpointing: whether to recompute activations, which saves memory and costs time.
+        seed: whole number that decides initial weights, the order of the data and all noise.
+        checkpoint_every_images: number of images between checkpoints.
+        keep_checkpoints: number of checkpoints to keep, at least 1.
+        sample_every_images: number of images between grids of samples, with which the meters are
+            read too; 0 for no grids.
+        sample_count: number of samples in a grid.
+        trackers: experiment trackers among `tensorboard`, `wandb` and `trackio`; may be empty.
+        workers: number of processes that load data; 0 loads it in the training process.
     """
 
     objective: str = "denoising"

@@ -51,7 +51,7 @@ def _check_process(stage: Stage, trained: Stage) -> None:
     if (stage.process.residual is None) != (trained.process.residual is None):
         raise WeightsError(
             "cannot start from that stage: one of the two predicts residuals and the other whole "
-            "images; set residual_std for both or for neither."
+            "images; let both or neither predict residuals."
         )
 
 

@@ -14,11 +14,11 @@ def stop_on_signal(request_stop: Callable[[], bool]) -> Iterator[None]:
     """Handle SIGTERM and Ctrl-C inside the block.
 
     Args:
-        request_stop: asks the run to stop after the present step; returns whether it had been asked
-            before.
+        request_stop: asks the run to stop after the current step; returns whether it was already
+            asked to.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C, if the run had been asked to stop before.
+        KeyboardInterrupt: on Ctrl-C, if the run was already asked to stop.
     """
 
     def handle(number, frame) -> None:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """What trackers need to know about a run when they start.
+    """The facts about a run that trackers need when they start.
 
     Attributes:
         folder: folder of the run; TensorBoard writes into `tensorboard/` in it.

@@ -27,7 +27,7 @@ from cascade.saving.atomic import check_writable_folder
 from cascade.stage import Stage
 from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_folder
 from cascade.training.checkpoint import RunState, read_newest, restore, save_checkpoint
-from cascade.training.failures import told_in_one_line
+from cascade.training.failures import explained_errors
 from cascade.training.learning_rate import set_learning_rate
 from cascade.training.objectives.objective import Learner, Objective
 from cascade.training.objectives.table import make_objective
@@ -84,7 +84,7 @@ class Trainer:
         self.stop_requested = False
         self.accelerator = make_accelerator()
         torch.manual_seed(settings.seed)
-        with told_in_one_line(settings), together():
+        with explained_errors(settings), together():
             stage.check_settings(stage.sampling)
             stage.config()  # raises if the stage could not be loaded again
             objective = make_objective(settings.objective)
@@ -94,7 +94,7 @@ class Trainer:
             check_writable_folder(out)
             self.watch = Watch(out, settings, self.accelerator, report)
             self.lock = RunLock(out) if self.accelerator.is_main_process else None
-        with told_in_one_line(settings), together():  # the lock removed leftovers before
+        with explained_errors(settings), together():  # the lock removed leftovers before
             self.averaged = self._make_averaged(stage)
             learner = self._prepare_learner(stage, objective)
             self.state = self._begin_or_resume(stage)
@@ -113,12 +113,12 @@ class Trainer:
         processes = self.accelerator.num_processes
         if self.settings.batch_size % processes:
             raise CascadeError(
-                f"batch_size={self.settings.batch_size} must be a multiple of the {processes} "
-                "processes."
+                f"the batch size must be a multiple of the {processes} processes, got "
+                f"{self.settings.batch_size}."
             )
 
     def _make_averaged(self, stage: Stage) -> Stage:
-        """A whole stage for averaged weights; if sharded, not on a device, which has no room."""
+        """A whole stage for the averaged weights; if sharded, off the device, which lacks room."""
         device = self.accelerator.device
         if self.sharded:
             device = "cpu" if self.accelerator.is_main_process else "meta"
@@ -171,7 +171,7 @@ class Trainer:
         """
         self._last_log_s = time.monotonic()
         with (
-            told_in_one_line(self.settings),
+            explained_errors(self.settings),
             ExitStack() as stack,
             stop_on_signal(self._request_stop),
         ):
@@ -180,7 +180,7 @@ class Trainer:
             for batch in self._batches():
                 stopping = self._step(batch)
                 if self._crossed(self.settings.snapshot_every_images):
-                    self._save_snapshots()  # before a checkpoint, which would never return to them
+                    self._save_snapshots()  # before a checkpoint: a resumed run starts after it
                 if stopping:  # before samples: a scheduler may not wait
                     self._save()
                 if self._crossed(self.settings.sample_every_images):
@@ -288,8 +288,8 @@ class Trainer:
         if state.bad_steps_in_a_row > self.settings.max_bad_steps:
             raise CascadeError(
                 f"loss or gradient was not finite in {state.bad_steps_in_a_row} steps in a row, up "
-                f"to {state.images_seen} images; lower the learning rate or use "
-                "precision=fp32, and run again to resume from the last checkpoint."
+                f"to {state.images_seen} images; lower the learning rate or train in fp32, and "
+                "run again to resume from the last checkpoint."
             )
 
     def _log_now_and_then(self, loss: float, norm: float, factor: float) -> None:
@@ -375,6 +375,6 @@ class Trainer:
         return stage
 
     def _request_stop(self) -> bool:
-        """Ask for the end after this step; returns whether that was asked before."""
+        """Stop after this step; returns whether a stop was requested before."""
         before, self.stop_requested = self.stop_requested, True
         return before

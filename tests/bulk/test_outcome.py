@@ -6,7 +6,7 @@ from cascade.bulk.outcome import Outcome
 
 
 def outcome(**changes) -> Outcome:
-    counts = {"made": 2, "done_before": 0, "failed": [], "unfinished": 0, "skipped": 0}
+    counts = {"new": 2, "done_before": 0, "failed": [], "unfinished": 0, "skipped": 0}
     return Outcome(**{**counts, **changes})
 
 
@@ -19,7 +19,7 @@ def test_the_exit_code_is_1_only_if_an_input_has_no_result():
     ("changes", "line"),
     [
         ({}, "2 upscaled"),
-        ({"made": 0, "done_before": 5}, "0 upscaled, 5 already done"),
+        ({"new": 0, "done_before": 5}, "0 upscaled, 5 already done"),
         (
             {"failed": [("a", "b")], "skipped": 3, "unfinished": 4},
             "2 upscaled, 1 failed, 3 skipped (hidden or not a picture), "

@@ -219,15 +219,15 @@ def test_conditions_of_one_batch_draw_different_levels(batch):
 
 
 @each_kind
-@pytest.mark.parametrize("damaged", [False, True])
-def test_the_input_of_a_batch_is_what_sampling_gets(condition, batch, damaged):
+@pytest.mark.parametrize("degraded", [False, True])
+def test_the_input_of_a_batch_is_what_sampling_gets(condition, batch, degraded):
     """Training without noise, blur and drop sees what sampling makes of the batch's input."""
     changes = {"drop": 0.0, "augmentation_range": (0.0, 0.0), "blur_probability": 0.0}
-    if not damaged:
+    if not degraded:
         changes["degradation"] = None
     names = {field.name for field in fields(condition)}
     plain = replace(condition, **{name: v for name, v in changes.items() if name in names})
-    value = condition.input_of(batch, SPACE, damaged=damaged)
+    value = condition.input_of(batch, SPACE, degraded=degraded)
     sampled = plain.of_request(request_for(batch, Inputs({condition.input_name: value})))
     assert_equal(sampled, training_signals([plain], batch, SPACE))
 

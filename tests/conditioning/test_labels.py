@@ -188,8 +188,8 @@ def test_absent_labels_are_any():
 def test_the_input_of_a_batch_is_its_labels():
     condition = Labels(fields=FIELDS)
     batch = batch_of(torch.tensor([[2, 1], [0, -1]]))
-    for damaged in (False, True):
-        assert condition.input_of(batch, SPACE, damaged=damaged) is batch.conditions["labels"]
+    for degraded in (False, True):
+        assert condition.input_of(batch, SPACE, degraded=degraded) is batch.conditions["labels"]
     assert condition.input_of(Batch(images=batch.images, seeds=batch.seeds), SPACE) is None
 
 

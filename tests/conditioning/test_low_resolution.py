@@ -112,8 +112,8 @@ def test_impossible_numbers_are_refused(values, message):
 def test_degradation_is_for_colour_images():
     condition = LowResolution(size_px=16, degradation=Degradation())
     condition.check(SPACE)
-    assert condition.mends
-    assert not PLAIN.mends
+    assert condition.restores
+    assert not PLAIN.restores
     with pytest.raises(ContractError, match="for images of 3 channels, this stage has 1"):
         condition.check(Space(size_px=32, channels=1))
 
@@ -237,7 +237,7 @@ def test_degraded_images_are_rounded_as_the_settings_say_and_change_no_other_dra
     image, same_level = received(condition.of_batch(batch, SPACE, stream()))
     assert same_level.equal(level)
     torch.testing.assert_close(image, augment(damage, level, noise), rtol=0, atol=1e-5)
-    rounded = replace(condition, quantised=True).input_of(batch, SPACE, damaged=True)
+    rounded = replace(condition, quantised=True).input_of(batch, SPACE, degraded=True)
     clean = quantise(clean)
     expected = quantise(degradation.apply(batch.images, clean, "bicubic", SEEDS))
     assert rounded.equal(expected)
@@ -249,7 +249,7 @@ def test_degraded_images_are_rounded_as_the_settings_say_and_change_no_other_dra
 @pytest.mark.parametrize("degradation", [None, Degradation()])
 def test_the_input_of_a_batch_gives_sampling_what_training_saw(batch, degradation):
     condition = LowResolution(size_px=16, degradation=degradation)
-    image = condition.input_of(batch, SPACE, damaged=True)
+    image = condition.input_of(batch, SPACE, degraded=True)
     seen, _ = received(condition.of_batch(batch, SPACE, stream()))
     sampled, level = received(condition.of_request(request(image)))
     assert sampled.equal(seen)

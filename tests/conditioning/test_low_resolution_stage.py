@@ -156,8 +156,8 @@ def test_degraded_images_are_for_training_only_and_rounded_as_the_condition_stat
     torch.testing.assert_close(images[0], enlarged(quantise(damage)), rtol=0, atol=1e-5)
     torch.testing.assert_close(images[1], enlarged(raw_damage), rtol=0, atol=1e-5)
     assert (damage - clean[0]).abs().mean() > 0.02
-    damaged = stages[0].contract.inputs_of(batch, damaged=True).get("image")
-    torch.testing.assert_close(enlarged(damaged), images[0], rtol=0, atol=1e-5)
+    degraded = stages[0].contract.inputs_of(batch, degraded=True).get("image")
+    torch.testing.assert_close(enlarged(degraded), images[0], rtol=0, atol=1e-5)
 
 
 def test_degradation_changes_no_other_draw(upsampler, reconditioned, batch, record):
@@ -166,8 +166,8 @@ def test_degradation_changes_no_other_draw(upsampler, reconditioned, batch, reco
         calls = record(stage)
         denoising.loss(stage, batch)
         results.append(calls[0])
-    (x_t, t, clean), (x_t_too, t_too, damaged) = results
+    (x_t, t, clean), (x_t_too, t_too, degraded) = results
     assert x_t.equal(x_t_too)
     assert t.equal(t_too)
-    assert clean.vectors[NAME].equal(damaged.vectors[NAME])
-    assert not clean.channels[NAME].image.equal(damaged.channels[NAME].image)
+    assert clean.vectors[NAME].equal(degraded.vectors[NAME])
+    assert not clean.channels[NAME].image.equal(degraded.channels[NAME].image)

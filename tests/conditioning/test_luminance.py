@@ -121,7 +121,7 @@ def request(image: Tensor, **values) -> Request:
 def test_it_enters_as_one_channel_and_a_level():
     assert PLAIN.slots(SPACE) == Slots(channels=1, vector=Level())
     assert PLAIN.resembles_result
-    assert not PLAIN.mends
+    assert not PLAIN.restores
 
 
 def test_it_takes_grey_images_of_the_stage_s_size_from_the_previous_stage():
@@ -129,7 +129,7 @@ def test_it_takes_grey_images_of_the_stage_s_size_from_the_previous_stage():
     assert PLAIN.image_space(space) == Space(size_px=(48, 80), channels=1)
     assert PLAIN.description(space) == "grey 80x48 px"
     assert PLAIN.accepts_size((5, 700), space)
-    with pytest.raises(ContractError, match="luminance gives 3 channels, not 1"):
+    with pytest.raises(ContractError, match="needs 3 channels, got 1"):
         PLAIN.check(Space(size_px=16, channels=1))
 
 
@@ -163,8 +163,8 @@ def test_training_and_sampling_see_the_same_grey_image(batch):
     colour, grey = batch.images, luminance(batch.images)
     for source in (colour, grey, grey.expand(2, 3, 16, 16)):
         assert received(PLAIN.of_request(request(source)))[0].equal(expected)
-    for damaged in (False, True):
-        image = PLAIN.input_of(batch, SPACE, damaged=damaged)
+    for degraded in (False, True):
+        image = PLAIN.input_of(batch, SPACE, degraded=degraded)
         assert received(PLAIN.of_request(request(image)))[0].equal(expected)
 
 

@@ -131,5 +131,5 @@ def test_blur_and_degradation_are_for_low_resolution_images_only():
 
 
 def test_only_colour_stages_take_the_luminance():
-    with pytest.raises(ContractError, match="takes the luminance gives 3 channels, not 1"):
+    with pytest.raises(ContractError, match="colours grey images needs 3 channels, got 1"):
         Contract(Space(size_px=16, channels=1), (Luminance(),))

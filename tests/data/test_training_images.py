@@ -286,7 +286,7 @@ class Thumbnail(Condition):
     def absent(self, signals):
         return signals.map(torch.zeros_like)
 
-    def input_of(self, batch, space, *, damaged=False):
+    def input_of(self, batch, space, *, degraded=False):
         return batch.conditions[self.name]
 
 

@@ -35,7 +35,7 @@ def evaluation(value: float) -> Evaluation:
         Score(name="colourfulness", value=40.0, n=9),
     )  # fmt: skip
     whole = Measured(
-        subject="whole pipeline", given="noise", size_px=32, seconds_per_image=0.1, scores=scores
+        subject="whole pipeline", input="noise", size_px=32, seconds_per_image=0.1, scores=scores
     )
     return Evaluation(
         pipeline="somewhere/mine", task="generate", data="/data/mine/heldout.tar", train="", seed=0,

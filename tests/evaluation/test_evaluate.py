@@ -80,7 +80,7 @@ def test_a_stage_alone_gets_held_out_pictures_downscaled_as_its_contract_says(
     pictures = RealPictures(held_out, name="", vocabulary=cascade.labels)
     contract = cascade.stages["upsampler"].contract
     truth = pictures.read(range(16), contract.space)
-    inputs = pictures.inputs(range(16), [contract], damaged=False).get("image")
+    inputs = pictures.inputs(range(16), [contract], degraded=False).get("image")
     torch.testing.assert_close(inputs, quantise(resize(truth, (16, 16), "bicubic")))
     labels = [pictures.labels(i) for i in range(16)]
     images = cascade(image=inputs, seed=0, labels=labels, output_type="pt").images
@@ -216,14 +216,14 @@ def test_a_stage_that_restores_gets_degraded_pictures(
     damage = Degradation(probability=1, noise=(20.0, 30.0))
     conditions = (LowResolution(size_px=16, augmentation_range=(0, 1), degradation=damage),)
     contract = Contract(upsampler.space, (*upsampler.conditions[:1], *conditions))
-    mending = DiffusionStage(
+    restoring = DiffusionStage(
         upsampler.network, upsampler.process, contract, sampling=upsampler.sampling
     )
     evaluation = measure(
-        CascadePipeline.from_stages({"upsampler": mending}), held_out, num_images=3
+        CascadePipeline.from_stages({"upsampler": restoring}), held_out, num_images=3
     )
     simple = evaluation.measured[0]
-    assert simple.given == "held-out pictures, 16 px, degraded"
+    assert simple.input == "held-out pictures, 16 px, degraded"
     truth = RealPictures(held_out, name="").read(range(3), upsampler.space)
     small = quantise(resize(truth, (16, 16), "bicubic"))
     inputs = quantise(damage.apply(truth, small, "bicubic", range(3)))
@@ -239,14 +239,14 @@ def test_upsamplers_are_measured_alone_at_their_own_sizes(
     first = _resized(upsampler, 16, low_res_px=8)
     pipeline = CascadePipeline.from_stages({"first": first, "second": upsampler})
     evaluation = measure(pipeline, held_out, num_images=2)
-    assert [(each.subject, each.size_px, each.given) for each in evaluation.measured] == [
+    assert [(each.subject, each.size_px, each.input) for each in evaluation.measured] == [
         ("bicubic", 32, "held-out pictures, 8 px"),
         ("first, alone", 16, "held-out pictures, 8 px"),
         ("second, alone", 32, "held-out pictures, 16 px"),
         ("whole pipeline", 32, "held-out pictures, 8 px"),
     ]
     (sheet,) = evaluation.sheets
-    assert sheet.caption == "given, bicubic, first, alone, second, alone, whole pipeline, original"
+    assert sheet.caption == "input, bicubic, first, alone, second, alone, whole pipeline, original"
     assert sheet.image.size == (6 * 34 - 2, 2 * 34 - 2)
 
 

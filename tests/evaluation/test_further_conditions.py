@@ -48,7 +48,7 @@ class Green(Condition):
     def absent(self, signals):
         return self._signals(torch.zeros_like(signals.channels["green"].image))
 
-    def input_of(self, batch, space, *, damaged=False):
+    def input_of(self, batch, space, *, degraded=False):
         return batch.images[:, 1:2]
 
     def _signals(self, image):

@@ -61,7 +61,7 @@ class Edges(Condition):
     def absent(self, signals):
         return without_image(signals)
 
-    def input_of(self, batch, space, *, damaged=False):
+    def input_of(self, batch, space, *, degraded=False):
         grey = batch.images.mean(dim=1, keepdim=True)
         return torch.diff(grey, dim=-1, append=grey[..., -1:])
 

@@ -80,6 +80,6 @@ def test_it_trains_and_is_chained_saved_and_loaded(monkeypatch, tmp_path):
 
 def test_one_that_could_not_be_loaded_again_is_not_saved(tmp_path):
     stage = stage_of(Space(size_px=8))
-    with pytest.raises(WeightsError, match="Convolutions could not be loaded again: enter its"):
+    with pytest.raises(WeightsError, match="Convolutions could not be loaded again: add its"):
         stage.save_pretrained(tmp_path / "own")
     assert not (tmp_path / "own").exists()

@@ -137,7 +137,6 @@ def test_guidance_without_the_image_extracts_features_of_an_empty_one(stage):
     image = torch.rand(1, 1, 16, 16)
     dropping.run([3], Inputs({"image": image}), run=Run(settings=settings, hooks=hooks))
     noise = SeededNoise([3], "sample")
-    noise.normal(1, 16, 16)  # that of the conditioning image, which is drawn first
     x_t, t = noise.normal(3, 16, 16), torch.tensor([99])
     grey = Signals(
         channels={"luminance": ChannelSignal(quantise(image))},

@@ -134,7 +134,7 @@ def test_saving_refuses_a_module_that_its_config_does_not_make(modules, tmp_path
 
 def test_saving_refuses_a_module_that_is_not_in_the_table(modules, tmp_path):
     modules["another"] = WithoutConfig
-    with pytest.raises(WeightsError, match="Mixer could not be loaded again: enter its class into"):
+    with pytest.raises(WeightsError, match="Mixer could not be loaded again: add its class to"):
         make_stage(Mixer(gain=1.0)).save_pretrained(tmp_path / "stage")
     assert not (tmp_path / "stage").exists()
 

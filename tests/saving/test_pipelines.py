@@ -164,7 +164,7 @@ def edit_json(**values) -> Callable[[Path], None]:
     ("name", "damage", "words"),
     [
         ("model_index.json", Path.unlink, "missing or unreadable"),
-        ("model_index.json", edit_json(stages=None), "not a Cascade"),
+        ("model_index.json", edit_json(stages=None), "not a Cascade pipeline"),
         ("model_index.json", lambda path: path.write_text("{"), "not valid JSON"),
         ("model_index.json", lambda path: path.write_text("[1]"), "must hold a JSON object"),
         ("model_index.json", lambda path: path.write_bytes(b"\xff\xfe"), "not valid JSON"),
@@ -211,7 +211,7 @@ def test_a_damaged_folder_is_refused_in_one_line(pipeline, tmp_path, name, damag
 
 def test_a_folder_of_another_diffusers_pipeline_is_refused(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
-    with pytest.raises(WeightsError, match="a diffusers pipeline, but not a Cascade"):
+    with pytest.raises(WeightsError, match="a diffusers pipeline, but not a Cascade pipeline"):
         CascadePipeline.from_pretrained(tmp_path)
 
 

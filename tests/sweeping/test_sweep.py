@@ -377,7 +377,7 @@ def test_more_pictures_than_are_held_out_cannot_be_restored(
             run(pipeline, held_out, "steps=1", num_images=few)
 
 
-def test_what_mends_has_no_consistency_to_decide_by(
+def test_what_restores_has_no_consistency_to_decide_by(
     upsampler, held_out, run, lite_of_random_weights, unlabelled
 ):
     stage = unlabelled(upsampler, degradation=Degradation())

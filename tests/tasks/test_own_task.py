@@ -51,7 +51,7 @@ class Negative(Condition):
     def absent(self, signals):
         return self._signals(torch.zeros_like(signals.channels["negative"].image))
 
-    def input_of(self, batch, space, *, damaged=False):
+    def input_of(self, batch, space, *, degraded=False):
         return -batch.images
 
     def _signals(self, image):
@@ -98,14 +98,14 @@ def test_it_is_evaluated_reported_and_shown_in_the_model_card(
     evaluation = evaluate(pipeline, held_out, num_images=2, extractor=extractor)
     assert evaluation.task == "develop"
     inverted, whole = evaluation.measured
-    assert (inverted.subject, inverted.given) == (
+    assert (inverted.subject, inverted.input) == (
         "inverted",
         "held-out pictures, negative of 16 px",
     )
     assert inverted.score("PSNR, dB").value == 100  # it is the original itself
     assert inverted.score("sum").value == 0
     assert whole.score("sum").value > 0
-    assert whole.score("sum").reference == "given pictures"
+    assert whole.score("sum").reference == "input pictures"
     assert "develops negatives; measured on held-out pictures" in render(evaluation)
 
     pipeline.save_pretrained(tmp_path / "developer")

@@ -100,12 +100,12 @@ def test_a_luminance_that_is_off_by_a_level_is_an_error_of_one():
     torch.testing.assert_close(luminance_error(large, grey, "area"), torch.tensor([0.0, 1.0]))
 
 
-def test_a_stage_that_mends_is_not_measured_by_consistency(upsampler):
+def test_a_stage_that_restores_is_not_measured_by_consistency(upsampler):
     (task,) = [each for each in TASKS if each.suits([upsampler.contract])]
     assert isinstance(task, PairedTask)
     assert list(task.figures([upsampler.contract])) == ["LR-consistency, 8-bit squared"]
-    mending = LowResolution(size_px=16, degradation=Degradation(probability=1))
-    assert task.figures([Contract(upsampler.space, (mending,))]) == {}
+    restoring = LowResolution(size_px=16, degradation=Degradation(probability=1))
+    assert task.figures([Contract(upsampler.space, (restoring,))]) == {}
 
 
 def test_example_commands_have_a_verb_of_the_command_line(chains):

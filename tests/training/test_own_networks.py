@@ -94,7 +94,7 @@ def test_a_run_resumes_exactly_and_leaves_a_stage_that_can_be_loaded(known, pict
 
 
 def test_one_that_could_not_be_loaded_again_is_refused_before_the_training(pictures, tmp_path):
-    with pytest.raises(WeightsError, match="Convolution could not be loaded again: enter its"):
+    with pytest.raises(WeightsError, match="Convolution could not be loaded again: add its"):
         make_trainer(pictures, tmp_path / "run", 48)
     assert not (tmp_path / "run").exists()
 

@@ -218,7 +218,7 @@ def test_processes_that_do_not_divide_the_batch_are_refused_by_one_of_them(
     codes = server.run([*command_line(pictures), tmp_path / "run"], tmp_path / "said", processes=3)
     assert codes == [1, 1, 1]
     assert errors(tmp_path / "said") == [
-        "cascade: batch_size=16 must be a multiple of the 3 processes."
+        "cascade: the batch size must be a multiple of the 3 processes, got 16."
     ]
 
 

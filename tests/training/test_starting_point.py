@@ -58,7 +58,7 @@ def test_what_is_predicted_must_be_the_same_with_residuals_too(colouriser):
     for stage, std in ((whole, None), (residual, 0.1)):
         stage.process = NoiseProcess(NoiseSchedule(), prediction="x0", residual_std=std)
     start_from(residual, copy.deepcopy(residual))
-    with pytest.raises(WeightsError, match="set residual_std for both or for neither"):
+    with pytest.raises(WeightsError, match="let both or neither predict residuals"):
         start_from(residual, whole)
 
 

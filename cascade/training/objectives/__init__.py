@@ -1,1 +1,1 @@
-"""What a stage learns to do: one file per objective, and the table of their names."""
+"""The losses that train stages: one file per objective, and the table of their names."""

@@ -20,7 +20,7 @@ from cascade.training.objectives.objective import Objective
 
 @final
 class Denoising(Objective):
-    """Predict what the stage's process asks for, at timesteps that it draws."""
+    """The loss of the process's own prediction, at timesteps that the process draws."""
 
     def check(self, stage: Stage) -> None:
         if not isinstance(stage, DiffusionStage):
@@ -32,7 +32,7 @@ class Denoising(Objective):
         return self.loss_at(stage, batch, stage.process.draw_timesteps(noise.uniform().view(-1)))
 
     def loss_at(self, stage: DiffusionStage, batch: Batch, timesteps: Tensor) -> Tensor:
-        """The loss at given timesteps (B,) in [0, T); all else is drawn from the seeds."""
+        """The loss at certain timesteps (B,) in [0, T); all noise is drawn from the seeds."""
         x0 = batch.images
         stage.space.check(x0)
         if len(batch.seeds) != len(batch):

@@ -19,7 +19,7 @@ class Objective(ABC):
 
     @abstractmethod
     def check(self, stage: Stage) -> None:
-        """Check, before any work, that the objective can train this stage.
+        """Check before any work that the objective can train this stage.
 
         Raises:
             ContractError: naming what does not fit.
@@ -33,8 +33,8 @@ class Objective(ABC):
         processes, draws the same.
 
         Args:
-            stage: that is trained.
-            batch: images (B, C, H, W) in [-1, 1] and what belongs to their conditions.
+            stage: the stage in training.
+            batch: images (B, C, H, W) in [-1, 1] and the data of their conditions.
 
         Returns:
             (B,), differentiable.
@@ -48,8 +48,8 @@ class Learner(nn.Module):
     """A stage and its objective as one module, which DDP and FSDP can wrap.
 
     Args:
-        stage: that is trained.
-        objective: its loss.
+        stage: the stage in training.
+        objective: the objective, which computes the stage's loss.
     """
 
     def __init__(self, stage: Stage, objective: Objective) -> None:

@@ -1,4 +1,4 @@
-"""The objectives by the name that a recipe gives."""
+"""The objectives by their names in recipes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OBJECTIVES: dict[str, type[Objective]] = {"denoising": Denoising}
 
 
 def make_objective(name: str) -> Objective:
-    """An objective by name.
+    """Make the objective with a name.
 
     Raises:
         ContractError: for an unknown name; the message offers the nearest.
