@@ -20,7 +20,7 @@ from torch import Tensor
 from cascade.call import CALLBACK_TENSORS, Call, CallOptions, split_fields
 from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
-from cascade.conditioning.labels import Labels, LabelsLike, LabelVocabulary
+from cascade.conditioning.labels import LabelsLike, LabelVocabulary
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import ContractError, WeightsError
 from cascade.imaging.exchange import OutputType, PictureLike, as_output, of_each, to_tensor
@@ -106,7 +106,8 @@ class CascadePipeline(DiffusionPipeline):
     def labels(self) -> LabelVocabulary | None:
         """The class names of the first class-conditional stage; None if there is no such stage."""
         conditions = (each for _, stage in self.stages.items() for each in stage.conditions)
-        return next((each.vocabulary for each in conditions if isinstance(each, Labels)), None)
+        classes = next((each.classes for each in conditions if each.classes), None)
+        return None if classes is None else LabelVocabulary(classes)
 
     def with_sampling(self, overrides: Overrides) -> CascadePipeline:
         """Return a pipeline that shares the weights and samples with changed settings.
