@@ -70,7 +70,7 @@ def test_a_pipeline_without_a_recipe_gets_none(cascade, tmp_path):
 
 def test_only_folders_that_are_here_can_be_changed(saved):
     assert changeable_folder(str(saved)) == saved
-    with pytest.raises(WeightsError, match="save the pipeline with save_pretrained first"):
+    with pytest.raises(WeightsError, match="save it with save_pretrained first"):
         changeable_folder("somebody/pipeline")
 
 
