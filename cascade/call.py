@@ -54,6 +54,18 @@ class CallOptions:
     callback_on_step_end_tensor_inputs: Sequence[str] = CALLBACK_TENSORS
 
     def __post_init__(self) -> None:
+        if not isinstance(self.overrides, Overrides):
+            raise ContractError(
+                f"overrides must be Overrides({{...}}), got {type(self.overrides).__name__}."
+            )
+        if self.batch_size is not None and (
+            not isinstance(self.batch_size, int) or self.batch_size < 1
+        ):
+            raise ContractError(f"batch_size must be at least 1, got {self.batch_size!r}.")
+        if not isinstance(self.inputs, Mapping):
+            raise ContractError(
+                f"inputs must be a mapping by name, got {type(self.inputs).__name__}."
+            )
         unknown = set(self.callback_on_step_end_tensor_inputs) - set(CALLBACK_TENSORS)
         if unknown:
             raise ContractError(f"callbacks can have {list(CALLBACK_TENSORS)}, not {unknown}.")

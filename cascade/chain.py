@@ -16,6 +16,7 @@ from cascade.errors import ContractError, WeightsError, nearest
 from cascade.sampling.settings import ALL, Overrides
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.components import read_json
+from cascade.space import Size
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 
@@ -78,6 +79,46 @@ class StageChain(ModelMixin):
     def contracts(self) -> list[Contract]:
         """The contracts of the stages, first stage first."""
         return [stage.contract for _, stage in self.items()]
+
+    def start(self, size_px: Size | None, start_at: str | None) -> str:
+        """Choose the stage that a run starts at.
+
+        Args:
+            size_px: height and width of the image to start from; None to start from noise.
+            start_at: name of the stage; None for the first one that takes the size.
+
+        Raises:
+            ContractError: if the stage does not take such an image, or none does.
+        """
+        names = self.names
+        if size_px is None:
+            if start_at is not None and start_at != names[0]:
+                raise ContractError(f"start_at {start_at!r} needs an image to start from.")
+            contract = self.first.contract
+            if contract.needs_image:
+                raise ContractError(
+                    f"the first stage, {names[0]!r}, needs an image to start from: "
+                    f"{contract.description}."
+                )
+            return names[0]
+        texts = {name: stage.contract for name, stage in self.items()}
+        if start_at is None:
+            start_at = next((name for name, c in texts.items() if c.accepts_size(size_px)), None)
+        if start_at is None:
+            sizes = [f"{n} takes {c.description}" for n, c in texts.items() if c.needs_image]
+            raise ContractError(
+                f"no stage takes an image of {size_px[1]}x{size_px[0]} px "
+                f"({', '.join(sizes) or 'none'}); resize it."
+            )
+        contract = self[start_at].contract
+        if not contract.needs_image:
+            raise ContractError(f"stage {start_at!r} is a base stage and takes no image.")
+        if not contract.accepts_size(size_px):
+            raise ContractError(
+                f"stage {start_at!r} takes {contract.description}, the image has "
+                f"{size_px[1]}x{size_px[0]}; resize it."
+            )
+        return start_at
 
     def from_stage(self, name: str) -> StageChain:
         """The part of the chain that begins at one of its stages.

@@ -186,6 +186,7 @@ class DiffusionStage(Stage):
             previous=previous,
             space=self.space,
             size_px=size,
+            result_px=(height, width),
             augmentation_level=settings.augmentation_level,
             noise=noise,
         )

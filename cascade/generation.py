@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cascade.diffusion.noise import make_seeds
-from cascade.imaging.writing import contact_sheet, save_png, to_pil
+from cascade.imaging.writing import check_can_be_pictures, contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.sampling.settings import Overrides
 from cascade.saving.atomic import check_writable_folder
@@ -68,6 +68,7 @@ def generate_files(
     Raises:
         CascadeError: if the settings do not fit the pipeline or the folder cannot be written.
     """
+    check_can_be_pictures(pipeline.stages.last.space.channels)
     check_writable_folder(out)
     pipeline.set_progress_bar_config(disable=True)
     numbers = _free_numbers(out, generation.num_images)

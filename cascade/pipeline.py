@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
@@ -23,7 +23,14 @@ from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import ContractError, WeightsError
-from cascade.imaging.exchange import OutputType, PictureLike, as_output, of_each, to_tensor
+from cascade.imaging.exchange import (
+    OutputType,
+    PictureLike,
+    as_output,
+    check_output,
+    of_each,
+    to_tensor,
+)
 from cascade.imaging.picture import Picture
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
@@ -165,19 +172,21 @@ class CascadePipeline(DiffusionPipeline):
         Raises:
             ContractError: if an argument does not fit the stages.
         """
-        if output_type not in get_args(OutputType):
-            raise ContractError(
-                f"output_type must be one of {get_args(OutputType)}, got {output_type!r}."
-            )
+        check_output(output_type, self.stages.last.space.channels)
         options_of_call, settings = split_fields(CallOptions, options)
         start = None if image is None else to_tensor(image)  # (B, C, h, w)
         seeds = make_seeds(num_images if start is None else len(start), seed, seeds)
-        first = self._first_stage(start, options_of_call.start_at)
+        size = None if start is None else (start.shape[-2], start.shape[-1])
+        first = self.stages.start(size, options_of_call.start_at)
         run = self.stages.from_stage(first)
         options_of_call.overrides.check(self.stages.names)
         overrides = Overrides.per_stage(self.stages.names, run.names, **settings)
         run = run.with_sampling(options_of_call.overrides.within(run.names).with_later(overrides))
-        values = {**options_of_call.inputs, "labels": labels, "image": start}
+        values = {**options_of_call.inputs}
+        for name, value in (("labels", labels), ("image", start)):
+            if name in values:
+                raise ContractError(f"{name} is an argument of its own; leave it out of inputs.")
+            values[name] = value
         inputs = self._inputs(run, values, seeds)
         # diffusers decorates progress_bar in a way that hides its signature
         call = Call(self, options_of_call, inputs, seeds, callback_on_step_end)  # pyright: ignore
@@ -210,38 +219,6 @@ class CascadePipeline(DiffusionPipeline):
                     f"{readable}."
                 )
         return Inputs(completed)
-
-    def _first_stage(self, image: Tensor | None, start_at: str | None) -> str:
-        names = self.stages.names
-        if image is None:
-            if start_at is not None and start_at != names[0]:
-                raise ContractError(f"start_at {start_at!r} needs an image to start from.")
-            contract = self.stages.first.contract
-            if contract.needs_image:
-                raise ContractError(
-                    f"the first stage, {names[0]!r}, needs an image to start from: "
-                    f"{contract.description}."
-                )
-            return names[0]
-        size = (image.shape[-2], image.shape[-1])
-        texts = {name: stage.contract for name, stage in self.stages.items()}
-        if start_at is None:
-            start_at = next((name for name, c in texts.items() if c.accepts_size(size)), None)
-        if start_at is None:
-            sizes = [f"{n} takes {c.description}" for n, c in texts.items() if c.needs_image]
-            raise ContractError(
-                f"no stage takes an image of {size[1]}x{size[0]} px "
-                f"({', '.join(sizes) or 'none'}); resize it."
-            )
-        contract = self.stages[start_at].contract
-        if not contract.needs_image:
-            raise ContractError(f"stage {start_at!r} is a base stage and takes no image.")
-        if not contract.accepts_size(size):
-            raise ContractError(
-                f"stage {start_at!r} takes {contract.description}, the image has "
-                f"{size[1]}x{size[0]}; resize it."
-            )
-        return start_at
 
     # ---- pictures of any size -------------------------------------------------------------------
 

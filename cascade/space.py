@@ -14,6 +14,7 @@ from torch import Tensor
 from cascade.errors import ContractError
 from cascade.resizing import ResizeKernel, quantise
 
+FEWEST_LEVELS = 16  # fewer would leave no picture
 Size = tuple[int, int]  # height and width in pixels
 
 
@@ -75,8 +76,18 @@ class Space:
 
     @property
     def levels(self) -> int:
-        """How many whole numbers the range holds: 256 for (0, 255)."""
-        return round(self.range[1] - self.range[0]) + 1
+        """How many whole numbers the range holds: 256 for (0, 255).
+
+        Raises:
+            ContractError: if the ends are not whole numbers, or hold too few to round images to.
+        """
+        low, high = self.range
+        if low != round(low) or high != round(high) or high - low < FEWEST_LEVELS - 1:
+            raise ContractError(
+                f"images cannot be rounded to whole numbers of the range ({low:g}, {high:g}); use "
+                "a wider range of whole numbers, or do not round them (quantised=False)."
+            )
+        return round(high - low) + 1
 
     def resized(self, size_px: Size | int, *, channels: int | None = None) -> Space:
         """The same space at another size, and with another number of channels unless it is None."""

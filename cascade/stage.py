@@ -163,3 +163,12 @@ class Stage(nn.Module, ABC):
         """
         with atomic_folder(Path(folder), owned=STAGE_ENTRIES) as temporary:
             self.write(temporary, dtype=dtype)
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls, folder: str | Path) -> Stage:
+        """Load a stage of this kind that `save_pretrained` wrote, on the CPU, in float32.
+
+        Raises:
+            WeightsError: if the folder is missing, incomplete, damaged, or of another kind.
+        """

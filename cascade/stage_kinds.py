@@ -9,7 +9,7 @@ from cascade.errors import WeightsError, nearest
 from cascade.saving.stage_folder import CONFIG, read_kind
 from cascade.stage import Stage
 
-STAGES: dict[str, type[DiffusionStage]] = {DiffusionStage.kind: DiffusionStage}
+STAGES: dict[str, type[Stage]] = {DiffusionStage.kind: DiffusionStage}
 
 
 def load_stage(folder: str | Path) -> Stage:

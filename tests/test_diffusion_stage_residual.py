@@ -129,5 +129,7 @@ def test_it_is_saved_and_loaded(tmp_path, low_res):
     ids=["none", "labels", "dropped image"],
 )
 def test_stages_without_an_image_that_is_always_there_are_refused(conditions):
-    with pytest.raises(ContractError, match=r"residual_std is for stages with a conditioning image that .* is"):
+    with pytest.raises(
+        ContractError, match=r"residual_std is for stages with a conditioning image that .* is"
+    ):
         make_stage(Space(size_px=16), *conditions)

@@ -9,7 +9,7 @@ import torch
 from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.contract import Contract
-from cascade.data.training_images import check_crop
+from cascade.data.training_images import check_crop, check_readable
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
@@ -92,6 +92,7 @@ def check_stage(recipe: StageRecipe) -> DiffusionStage:
         stage = build_stage(recipe, _any_name, process)
     stage.check_settings(stage.sampling)
     make_objective(recipe.train.objective).check(stage)
+    check_readable(stage.space)
     check_crop(recipe.data.crop_px, stage.contract)
     check_crop_suits_network(recipe, stage)
     return stage

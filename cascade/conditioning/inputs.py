@@ -74,6 +74,7 @@ class Request:
         space: space of the stage's images.
         size_px: height and width of the canvas, which may be a little larger than the result
             because networks take only multiples of some size.
+        result_px: height and width of the result; None if the canvas is no larger.
         augmentation_level: level of noise on conditioning images, in [0, 1].
         noise: the random stream of each image, on the device where signals are made; every
             condition gets one of its own.
@@ -85,6 +86,7 @@ class Request:
     size_px: Size
     augmentation_level: float
     noise: SeededNoise
+    result_px: Size | None = None
 
     @property
     def count(self) -> int:

@@ -138,6 +138,7 @@ class LowResolution(Condition):
 
     def check(self, space: Space) -> None:
         space.scale_from(self.size)
+        _ = self.quantised and space.levels
         if self.degradation is not None and space.channels != 3:
             raise ContractError(
                 f"degradation is for images of 3 channels, this stage has {space.channels}."

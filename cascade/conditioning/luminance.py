@@ -122,6 +122,7 @@ class Luminance(Condition):
         return True
 
     def check(self, space: Space) -> None:
+        _ = self.quantised and space.levels
         if space.channels != 3:
             raise ContractError(
                 f"a stage that colours grey images needs 3 channels, got {space.channels}."

@@ -56,7 +56,7 @@ def noised_image(
 
 def noised_request(name: str, image: Tensor, request: Request, *, scale: int) -> Signals:
     """Make the signals in sampling: pad to the canvas and use one level for all images."""
-    padded = pad_to(image, request.size_px, scale)
+    padded = fit_to_canvas(image, request, scale)
     level = torch.full((request.count,), request.augmentation_level, device=image.device)
     return noised_image(name, padded, level, request.noise, scale=scale)
 
@@ -81,6 +81,29 @@ def without_image(signals: Signals) -> Signals:
 def dropped(signals: Signals, absent: Signals, drop: float, noise: SeededNoise) -> Signals:
     """Replace each image's signals by the absent ones with probability `drop`."""
     return signals.replaced(noise.uniform().view(-1) < drop, absent)
+
+
+def fit_to_canvas(image: Tensor, request: Request, scale: int = 1) -> Tensor:
+    """Check that a conditioning image belongs to the result of a call, and pad it to the canvas.
+
+    Args:
+        image: (B, C, h, w).
+        request: the call.
+        scale: factor from the size of `image` to that of the result.
+
+    Returns:
+        (B, C, H / scale, W / scale), where H and W are those of the canvas.
+
+    Raises:
+        ContractError: naming both sizes if they do not fit.
+    """
+    height, width = request.result_px or request.size_px
+    if image.ndim != 4 or (image.shape[-2] * scale, image.shape[-1] * scale) != (height, width):
+        raise ContractError(
+            f"a conditioning image must be (B, C, {height // scale}, {width // scale}) for a "
+            f"result of {width}x{height} px, got {tuple(image.shape)}."
+        )
+    return pad_to(image, request.size_px, scale)
 
 
 def pad_to(image: Tensor, size_px: Size, scale: int) -> Tensor:

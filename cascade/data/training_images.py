@@ -97,6 +97,7 @@ class TrainingImages(Dataset[TrainingSample]):
         generated: GeneratedImages | None = None,
         max_broken_share: float = 0.01,
     ) -> None:
+        check_readable(contract.space)
         check_crop(crop_px, contract)
         self.source = source
         self.contract = contract
@@ -207,6 +208,20 @@ def _compact(image: Tensor) -> Tensor:
     """Convert an image to uint8 if that keeps its values, else return it unchanged."""
     small = to_uint8(image)
     return small if torch.equal(from_uint8(small), image) else image
+
+
+def check_readable(space: Space) -> None:
+    """Check that image files hold what a stage gives: they are read as 8-bit RGB.
+
+    Raises:
+        DataError: if the stage has other channels or another range.
+    """
+    if space.channels != 3 or space.range != (0, 255):
+        low, high = space.range
+        raise DataError(
+            f"image files are read as 3 channels of 0 to 255, but the stage has {space.channels} "
+            f"channels of {low:g} to {high:g}; train it from Python on batches of your own."
+        )
 
 
 def check_crop(crop_px: int | None, contract: Contract) -> None:

@@ -6,7 +6,7 @@ Shapes: B images, C channels, H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from PIL import Image
@@ -15,7 +15,7 @@ from torch import Tensor
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 from cascade.imaging.reading import pil_to_tensor
-from cascade.imaging.writing import to_pil
+from cascade.imaging.writing import check_can_be_pictures, to_pil
 
 OutputType = Literal["pil", "pt", "np"]
 PictureLike = Image.Image | Sequence[Image.Image] | Picture | Tensor
@@ -42,6 +42,20 @@ def to_tensor(image: Image.Image | Sequence[Image.Image] | Tensor) -> Tensor:
     if not images or len({each.size for each in images}) > 1:
         raise ContractError("images to start from must all have the same size, at least one.")
     return torch.stack([pil_to_tensor(each) for each in images])
+
+
+def check_output(output_type: str, channels: int) -> None:
+    """Check that images of that many channels can be returned as asked.
+
+    Raises:
+        ContractError: for an unknown type, or pictures of other images than RGB or grey ones.
+    """
+    if output_type not in get_args(OutputType):
+        raise ContractError(
+            f"output_type must be one of {get_args(OutputType)}, got {output_type!r}."
+        )
+    if output_type == "pil":
+        check_can_be_pictures(channels)
 
 
 def as_output(images: Tensor, output_type: OutputType) -> Any:

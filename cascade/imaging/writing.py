@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from cascade.errors import ContractError
 from cascade.saving.atomic import atomic_file
 
 SHEET_GREY = (235, 235, 235)  # of the gaps, 8-bit RGB
@@ -32,9 +33,27 @@ def from_uint8(images: Tensor) -> Tensor:
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Convert images, (B, 3, H, W) in [-1, 1], to PIL images of mode RGB."""
-    pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
-    return [Image.fromarray(each) for each in pixels]
+    """Convert images, (B, 3 or 1, H, W) in [-1, 1], to PIL images of mode RGB or L.
+
+    Raises:
+        ContractError: for another number of channels.
+    """
+    check_can_be_pictures(images.shape[1])
+    pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, C)
+    return [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in pixels]
+
+
+def check_can_be_pictures(channels: int) -> None:
+    """Check that images can be written as RGB or grey pictures.
+
+    Raises:
+        ContractError: if they have neither 3 channels nor 1.
+    """
+    if channels not in (1, 3):
+        raise ContractError(
+            f"pictures have 3 channels or 1, these images have {channels}; take them as tensors "
+            "or arrays instead."
+        )
 
 
 def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None = None) -> None:

@@ -140,13 +140,25 @@ class PlainNetwork(StageNetwork):
     def __init__(self, module: nn.Module) -> None:
         super().__init__(getattr(module, "size_multiple_px", 1))
         self.module = module
+        self._out_channels: int | None = None
 
     def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
         self.check_size(x_t)
-        return self.module(x_t, t, signals.enlarged())
+        output = self.module(x_t, t, signals.enlarged())
+        shape = (len(x_t), self._out_channels or output.shape[1], *x_t.shape[-2:])
+        if tuple(output.shape) != shape:
+            raise ContractError(
+                f"{type(self.module).__name__} must return {shape}, but returned "
+                f"{tuple(output.shape)}."
+            )
+        return output
 
     def check(self, channels: int, out_channels: int, slots: Mapping[str, Slots]) -> None:
-        """Accept everything: the module decides what it does with the signals."""
+        """Accept all conditions: the module decides what it does with the signals.
+
+        The channels of its output are checked when it runs.
+        """
+        self._out_channels = out_channels
 
     def config(self) -> dict[str, Any]:
         module_class = type(self.module)

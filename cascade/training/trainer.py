@@ -368,6 +368,11 @@ class Trainer:
         )
 
     def _finish(self) -> Stage:
+        if self.state.steps == 0 and self.state.bad_steps > 0:
+            raise CascadeError(
+                f"all {self.state.bad_steps} steps were skipped, because loss or gradient was not "
+                "finite; nothing was trained. Lower the learning rate or train in fp32."
+            )
         stage = self._with_weights(self.state.ema.shadow_params)
         with together():
             if self.accelerator.is_main_process:

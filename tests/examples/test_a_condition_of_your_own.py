@@ -13,12 +13,13 @@ from cascade.conditioning.condition import Condition, Slots
 from cascade.conditioning.inputs import Request
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.conditioning.low_resolution import LowResolution
-from cascade.conditioning.noised_image import dropped, pad_to, without_image
+from cascade.conditioning.noised_image import dropped, fit_to_canvas, without_image
 from cascade.conditioning.signals import ChannelSignal, Signals
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import ContractError
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.tiles import Tiles
@@ -55,8 +56,8 @@ class Edges(Condition):
     def of_request(self, request: Request):
         edges = request.inputs.get("edges")
         if edges is None:
-            edges = torch.zeros(request.count, 1, *request.size_px)
-        return self._signals(pad_to(edges.to(request.device), request.size_px, 1))
+            edges = torch.zeros(request.count, 1, *request.result_px)
+        return self._signals(fit_to_canvas(edges.to(request.device), request))
 
     def absent(self, signals):
         return without_image(signals)
@@ -145,6 +146,12 @@ def test_tiles_draw_what_the_whole_image_is(stage):
     whole = stage.run([5, 6], inputs)
     in_tiles = stage.run([5, 6], inputs, run=Run(tiles=Tiles(32, 8)))
     assert torch.allclose(whole, in_tiles, atol=2e-5)
+
+
+def test_edges_of_another_size_are_refused(stage):
+    inputs = inputs_of(stage, pictures(1)).with_value("edges", torch.zeros(1, 1, 64, 64))
+    with pytest.raises(ContractError, match=r"must be \(B, C, 32, 32\) .*, got \(1, 1, 64, 64\)"):
+        stage.run([0], inputs)
 
 
 def test_it_is_guided(stage):

@@ -20,6 +20,8 @@ from cascade.errors import ContractError, nearest
 from cascade.sampling.samplers.sampler import Sampler, batch_of
 from cascade.sampling.thresholding import Thresholding
 
+OURS = ("num_train_timesteps", "trained_betas", "prediction_type", "timestep_spacing", "self")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusersOptions:
@@ -88,6 +90,8 @@ class DiffusersSampler(Sampler):
                 "not installed; use another sampler, such as ddim or unipc."
             )
         for key in self.options.config:
+            if key in OURS:
+                raise ContractError(f"{key!r} of a scheduler follows from the stage; leave it out.")
             if key not in keys:
                 raise ContractError(f"{scheduler} has no setting {key!r}: {nearest(key, keys)}")
         self.scheduler = scheduler_class(**{k: v for k, v in config.items() if k in keys})
