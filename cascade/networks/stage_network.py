@@ -30,6 +30,10 @@ class StageNetwork(nn.Module, ABC):
 
     def __init__(self, size_multiple_px: int) -> None:
         super().__init__()
+        if not isinstance(size_multiple_px, int) or size_multiple_px < 1:
+            raise ContractError(
+                f"size_multiple_px must be a whole number of at least 1, got {size_multiple_px!r}."
+            )
         self.size_multiple_px = size_multiple_px
 
     @abstractmethod

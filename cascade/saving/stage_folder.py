@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -17,8 +17,18 @@ from cascade.networks.backbones import NETWORKS
 from cascade.networks.stage_network import StageNetwork
 from cascade.sampling.settings import SamplingSettings
 from cascade.saving.components import load_component, read_json, save_component
+from cascade.saving.differences import differences
 
-Built = TypeVar("Built")
+
+class Configured(Protocol):
+    """A stage that can say what `stage.json` holds."""
+
+    def config(self) -> dict[str, Any]:
+        """Everything but the weights, as plain values."""
+        ...
+
+
+Built = TypeVar("Built", bound=Configured)
 CONFIG = "stage.json"
 STAGE_ENTRIES = (CONFIG, "embedding", "encoder", "scheduler", *NETWORKS)
 
@@ -124,12 +134,34 @@ def read_diffusion_stage(folder: Path, stage_class: Callable[..., Built]) -> Bui
         raise WeightsError(f"{folder / CONFIG} describes a {kind} stage, not a diffusion stage.")
     config = read_json(folder / CONFIG)
     try:
-        return stage_class(**_arguments(config, folder))
+        stage = stage_class(**_arguments(config, folder))
     except WeightsError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
         reason = error if isinstance(error, CascadeError) else repr(error)
         raise WeightsError(f"{folder / CONFIG} does not describe a stage: {reason}") from error
+    _check_read_whole(folder / CONFIG, config, {"kind": kind, **stage.config()})
+    return stage
+
+
+def _check_read_whole(file: Path, config: Mapping[str, Any], read: Mapping[str, Any]) -> None:
+    """Check that nothing was made up for a missing key, and that no key was passed over.
+
+    Raises:
+        WeightsError: naming the first key of the file that the stage would not write like this.
+    """
+    for each in differences(config, read):
+        raise WeightsError(
+            f"{file} does not describe a stage: {each.key} is {each.before}, but a stage would "
+            f"write {each.now}; the file is damaged or was edited by hand."
+        )
 
 
 def _arguments(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:

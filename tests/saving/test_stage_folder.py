@@ -254,3 +254,33 @@ def test_a_network_that_could_not_be_loaded_again_is_not_saved(tmp_path, monkeyp
     monkeypatch.delitem(MODULES, "mixing")
     with pytest.raises(WeightsError, match=r"'mixing' is not in .*\.MODULES: known: none"):
         DiffusionStage.from_pretrained(tmp_path / "stage")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("process.prediction", None, "process.prediction is None, but a stage would write v"),
+        ("schedule.train_steps", None, "schedule.train_steps is None, but a stage would write"),
+        ("process.logit_std", float("nan"), "process.logit_std is nan"),
+        ("contract.space.unit", None, "contract.space.unit is None"),
+        ("sampling", None, "sampling"),
+        ("comment", "mine", "comment is mine, but a stage would write None"),
+    ],
+)
+def test_nothing_is_made_up_for_a_missing_key_or_passed_over(
+    base_stage, tmp_path, path, value, words
+):
+    base_stage.save_pretrained(tmp_path / "stage")
+    file = tmp_path / "stage" / "stage.json"
+    config = json.loads(file.read_text())
+    *outer, key = path.split(".")
+    section = config
+    for name in outer:
+        section = section[name]
+    if value is None:
+        del section[key]
+    else:
+        section[key] = value
+    file.write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=words):
+        DiffusionStage.from_pretrained(tmp_path / "stage")
