@@ -97,6 +97,20 @@ class Contract:
     def _scales(self) -> list[int]:
         return [self.space.scale_from(each.size) for each in self.image_spaces]
 
+    def residual_base(self) -> str:
+        """The name of the image that residuals are added to: it resembles the result.
+
+        Raises:
+            ContractError: if there is no such image that is never dropped.
+        """
+        for each in self.conditions:
+            if each.resembles_result and not each.drop:
+                return each.name
+        raise ContractError(
+            "residual_std is for stages with a conditioning image that resembles the result "
+            "and is never dropped."
+        )
+
     def condition(self, name: str) -> Condition | None:
         """The condition with a name; None if there is no such condition."""
         return next((each for each in self.conditions if each.name == name), None)

@@ -22,7 +22,6 @@ from cascade.contract import Contract
 from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
-from cascade.errors import ContractError
 from cascade.networks.backbones import NetworkShape, build_network
 from cascade.networks.stage_network import as_network
 from cascade.sampling.canvas import CanvasNoise, new_canvas
@@ -73,11 +72,8 @@ class DiffusionStage(Stage):
         self._sampling = sampling or SamplingSettings()
         channels = contract.space.channels
         self.network.check(channels, process.output_channels(channels), contract.slots)
-        if process.residual is not None and not self._resembling:
-            raise ContractError(
-                "residual_std is for stages with a conditioning image that resembles the result "
-                "and is never dropped."
-            )
+        if process.residual is not None:
+            contract.residual_base()
         contract.check_augmentation_level(self._sampling.augmentation_level)
 
     @classmethod
@@ -135,11 +131,6 @@ class DiffusionStage(Stage):
         largest = self.space.longer_px if self.network.has_attention else TILE_PX
         return fitting_tile_px(self.network.bytes_at_once, self.device, largest_px=largest)
 
-    @property
-    def _resembling(self) -> list[str]:
-        """Names of the conditions whose image resembles the result and is never dropped."""
-        return [each.name for each in self.conditions if each.resembles_result and not each.drop]
-
     # ---- the network ----------------------------------------------------------------------------
 
     def predict(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
@@ -157,7 +148,7 @@ class DiffusionStage(Stage):
         signals = signals.enlarged()
         if residual is None:
             return self.network(x_t, t, signals)
-        base = signals.channels[self._resembling[0]].image
+        base = signals.channels[self.contract.residual_base()].image
         output = self.network(residual.network_input(x_t, base, t), t, signals)
         return residual.x0(output.float(), x_t, base, t)
 
@@ -230,7 +221,7 @@ class DiffusionStage(Stage):
 
     def summary(self) -> StageSummary:
         return StageSummary(
-            takes=self.contract.description,
+            starts_from=self.contract.description,
             gives=self.space.size_text,
             network=self.network.kind,
             parameters=sum(each.numel() for each in self.parameters()),

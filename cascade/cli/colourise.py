@@ -22,7 +22,7 @@ def colourise(
         Path | None, typer.Option(help="A picture of the same size with a few coloured strokes.")
     ] = None,
     steps: sampling.Steps = None,
-    sampler: sampling.Sampler = None,
+    sampler: sampling.SamplerName = None,
     guidance: sampling.Guidance = None,
     temperature: sampling.Temperature = None,
     changes: sampling.Set = None,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cascade.sampling.settings import Overrides
 
 Steps = Annotated[int | None, typer.Option(min=1, help="Sampling steps. Default: the model's.")]
-Sampler = Annotated[
+SamplerName = Annotated[
     str | None,
     typer.Option(
         help=f"One of {SAMPLER_NAMES}, or the class name of a diffusers scheduler. Default: the "

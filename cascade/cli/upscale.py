@@ -18,7 +18,7 @@ def upscale(
         typer.Option(min=1, max=64, help="For example 2, 3.5 or 8. Default: the model's."),
     ] = None,
     steps: sampling.Steps = None,
-    sampler: sampling.Sampler = None,
+    sampler: sampling.SamplerName = None,
     guidance: sampling.Guidance = None,
     temperature: sampling.Temperature = None,
     changes: sampling.Set = None,

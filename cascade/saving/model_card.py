@@ -16,7 +16,7 @@ class StageSummary:
     """The facts about a stage in a model card.
 
     Attributes:
-        takes: the image that it takes, such as `64 px`, or `noise`.
+        starts_from: the image that it takes, such as `64 px`, or `noise`.
         gives: size of its images, such as `256 px`.
         network: kind of the network, such as `unet`.
         parameters: number of parameters.
@@ -25,7 +25,7 @@ class StageSummary:
         facts: further lines by heading, such as the names of its classes.
     """
 
-    takes: str
+    starts_from: str
     gives: str
     network: str
     parameters: int
@@ -99,7 +99,7 @@ def _examples(usage: Usage | None) -> list[str]:
 
 def _row(name: str, stage: StageSummary) -> str:
     return (
-        f"| {name} | {stage.takes} | {stage.gives} | {stage.network} "
+        f"| {name} | {stage.starts_from} | {stage.gives} | {stage.network} "
         f"| {stage.parameters / 1e6:.2f} M | {stage.predicts} {_sampling_cell(stage.sampling)}"
     )
 

@@ -118,7 +118,7 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
     """Describe a stage: its input and results, its network, parameters and prediction."""
     summary = stage.summary()
     return {
-        "takes": summary.takes,
+        "takes": summary.starts_from,
         "gives": summary.gives,
         "network": summary.network,
         "parameters": summary.parameters,
