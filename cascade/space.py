@@ -14,7 +14,7 @@ from torch import Tensor
 from cascade.errors import ContractError
 from cascade.resizing import ResizeKernel, quantise
 
-FEWEST_LEVELS = 16  # fewer would leave no picture
+FEWEST_LEVELS = 4  # fewer would leave no picture
 Size = tuple[int, int]  # height and width in pixels
 
 

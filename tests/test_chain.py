@@ -53,7 +53,10 @@ def test_stages_keep_their_names_and_order(base_stage, upsampler):
             {"size_px": 32, "small_px": 16, "resize_kernel": "area"},
             ["resize_kernel bicubic", "takes area"],
         ),
-        ({"size_px": 32, "small_px": 16, "range": (0, 1)}, ["(0.0, 255.0)", "takes (0.0, 1.0)"]),
+        (
+            {"size_px": 32, "small_px": 16, "range": (0, 100)},
+            ["(0.0, 255.0)", "takes (0.0, 100.0)"],
+        ),
         ({"size_px": (32, 64), "small_px": (16, 32)}, ["size_px 16x16", "takes 32x16"]),
         ({"size_px": 16}, ["is a base stage"]),
     ],

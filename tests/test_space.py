@@ -121,3 +121,9 @@ def test_impossible_numbers_are_refused(values, words):
 )
 def test_json_round_trip(space):
     assert Space(**json.loads(json.dumps(space.to_dict()))) == space
+
+
+@pytest.mark.parametrize("ends", [(0, 1), (0, 0.5), (-1.5, 3.2)])
+def test_ranges_without_enough_whole_numbers_are_not_rounded_to(ends):
+    with pytest.raises(ContractError, match="cannot be rounded to whole numbers of the range"):
+        _ = Space(size_px=8, range=ends).levels

@@ -285,7 +285,7 @@ def test_one_level_of_noise_is_drawn_for_each_image_of_a_request(batch):
 
 def test_an_image_is_padded_to_the_canvas(batch):
     image = PLAIN.input_of(batch, SPACE)
-    seen, _ = received(PLAIN.of_request(request(image, size_px=(36, 40))))
+    seen, _ = received(PLAIN.of_request(request(image, size_px=(36, 40), result_px=(32, 32))))
     assert seen.shape == (4, 3, 18, 20)
     assert seen[..., :16, :16].equal(image)
     assert seen[..., 17, 19].equal(image[..., 15, 15])

@@ -209,7 +209,9 @@ def test_absent_is_an_empty_image_at_the_level_of_pure_noise(batch):
 
 
 def test_an_image_is_padded_to_the_canvas(batch):
-    image, _ = received(PLAIN.of_request(request(batch.images, size_px=(20, 24))))
+    image, _ = received(
+        PLAIN.of_request(request(batch.images, size_px=(20, 24), result_px=(16, 16)))
+    )
     grey = PLAIN.input_of(batch, SPACE)
     assert image[..., :16, :16].equal(grey)
     assert image[..., 16:, :16].equal(grey[..., -1:, :].expand(2, 1, 4, 16))

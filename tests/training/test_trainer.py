@@ -450,7 +450,8 @@ def test_a_run_goes_on_from_a_checkpoint_before_which_no_step_was_taken(
     trainer = make_trainer(tmp_path / "whole", "train.images=64")
     trainer.run()
     not_finite(0)
-    make_trainer(tmp_path / "parts", "train.images=16").run()
+    with pytest.raises(CascadeError, match="all 1 steps were skipped"):
+        make_trainer(tmp_path / "parts", "train.images=16").run()
     not_finite(0)
     again = make_trainer(tmp_path / "parts", "train.images=64")
     assert (again.state.images_seen, again.state.steps) == (16, 0)
