@@ -670,3 +670,38 @@ def test_stages_of_other_sizes_channels_and_ranges_work_in_a_chain():
     assert sample(wide, image=small, seed=3, steps=2).images.equal(whole.images)
     with pytest.raises(ContractError, match=r"12x20 px \(up takes 20x12 px\); resize it"):
         sample(wide, image=small.transpose(2, 3))
+
+
+def test_inputs_do_not_hide_arguments_of_their_own(cascade):
+    with pytest.raises(ContractError, match="labels is an argument of its own"):
+        cascade(1, inputs={"labels": ["cat"]})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"overrides": {"all": {"steps": 1}}}, r"overrides must be Overrides\(\{...\}\), got dict"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"inputs": 3}, "inputs must be a mapping by name, got int"),
+    ],
+)
+def test_options_of_a_wrong_kind_are_refused(cascade, options, words):
+    with pytest.raises(ContractError, match=words):
+        cascade(1, **options)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_only_grey_and_rgb_images_become_pictures(channels, fill_zeros):
+    stage = DiffusionStage.build(
+        Contract(Space(size_px=8, channels=channels)),
+        NoiseProcess(NoiseSchedule(train_steps=10)),
+        network_options={"channels": (8,), "blocks": 1},
+    )
+    pipeline = CascadePipeline.from_stages({"base": fill_zeros(stage).eval()})
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline(1, steps=1, output_type="pt").images.shape == (1, channels, 8, 8)
+    if channels == 1:
+        assert pipeline(1, steps=1).images[0].mode == "L"
+    else:
+        with pytest.raises(ContractError, match=f"these images have {channels}"):
+            pipeline(1, steps=1)

@@ -145,3 +145,23 @@ def test_loading_a_module_that_is_no_longer_in_the_table_is_refused(modules, tmp
     modules["mixar"] = modules.pop("mixer")
     with pytest.raises(WeightsError, match=r"'mixer' is not in .*MODULES: did you mean 'mixar'"):
         DiffusionStage.from_pretrained(tmp_path / "stage")
+
+
+class OneChannel(nn.Module):
+    """Answers with the first channel only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
+        return self.weight * x_t[:, :1]
+
+
+def test_an_output_of_another_shape_is_not_broadcast():
+    process = NoiseProcess(NoiseSchedule(train_steps=10))
+    stage = DiffusionStage(
+        OneChannel(), process, Contract(Space(size_px=8)), sampling=SamplingSettings(steps=1)
+    )
+    with pytest.raises(ContractError, match=r"OneChannel must return \(2, 3, 8, 8\), but returned"):
+        stage.run([0, 1])

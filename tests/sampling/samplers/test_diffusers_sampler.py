@@ -99,3 +99,10 @@ def test_configuration_that_the_scheduler_does_not_have_is_refused(fine_process,
 def test_schedulers_that_cannot_use_our_schedule_are_refused(process):
     with pytest.raises(ContractError, match="cannot use the stage's noise schedule"):
         make_sampler("FlowMatchEulerDiscreteScheduler", process, 5)
+
+
+@pytest.mark.parametrize("key", ["prediction_type", "num_train_timesteps", "trained_betas"])
+def test_a_config_cannot_contradict_the_stage(key):
+    process = NoiseProcess(NoiseSchedule(train_steps=100))
+    with pytest.raises(ContractError, match=f"'{key}' of a scheduler follows from the stage"):
+        make_sampler("unipc", process, 5, config={key: 7})
