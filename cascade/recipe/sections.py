@@ -38,7 +38,6 @@ Whole = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 Side = Annotated[Whole, Field(gt=0)]
 Beta = Annotated[Number, Field(ge=0, lt=1)]
-Share = Annotated[Number, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
