@@ -21,7 +21,12 @@ from cascade.errors import DataError
 
 MAX_PIXELS = 256 * 1024 * 1024
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # none that runs a program
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+IMAGE_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        "png apng jpg jpeg jpe jif jfif webp bmp dib tif tiff gif avif avifs heic heif hif jxl"
+    ).split()
+)
 
 
 def read_bytes(path: Path) -> bytes:

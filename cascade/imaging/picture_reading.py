@@ -13,9 +13,9 @@ Shapes: C channels, H and W pixels.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL.ExifTags import Base
@@ -29,6 +29,8 @@ from cascade.imaging.picture import Picture, assembled, exif_of_pil, picture_of_
 from cascade.imaging.resolution import resolution_of
 from cascade.imaging.vips import PROFILE, first_line, libvips
 
+Truncated = Literal["refuse", "keep"]  # what happens to a JPEG whose end is missing
+
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 PNG_BITS_AT = 24
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -37,24 +39,48 @@ SEPARATED, LAB = 5, 8  # of the field PhotometricInterpretation; separated is CM
 UNSIGNED, UNDEFINED = 1, 4  # of the field SampleFormat
 
 
-def read_picture(path: Path) -> Picture:
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What a file says about its pixels, before they are decoded.
+
+    Attributes:
+        format: Pillow's name for the format, such as "JPEG" or "TIFF".
+        kind: "grey", "RGB", "palette", "CMYK", "Lab" or "YCbCr".
+        bits: per channel, as stored; from 1 to 16.
+        channels: per pixel, as stored, transparency included; 1 for a palette.
+        pages: number of pages or frames.
+    """
+
+    format: str
+    kind: str
+    bits: int
+    channels: int
+    pages: int
+
+
+def read_picture(path: Path, *, page: int = 0, truncated: Truncated = "refuse") -> Picture:
     """Read an image file; see `decode_picture`.
 
     Raises:
         DataError: if the file cannot be read or is not an image.
     """
-    return decode_picture(read_bytes(path), str(path))
+    return decode_picture(read_bytes(path), str(path), page=page, truncated=truncated)
 
 
-def decode_picture(data: bytes, name: str) -> Picture:
+def decode_picture(
+    data: bytes, name: str, *, page: int = 0, truncated: Truncated = "refuse"
+) -> Picture:
     """Decode an image file.
 
     Args:
         data: the file's bytes.
         name: the file's name, for error messages.
+        page: which page or frame, counted from 0; see `count_pages`.
+        truncated: "keep" takes a JPEG whose end is missing as far as it goes.
 
     Raises:
-        DataError: if it is not an image, is damaged, is too large, or has numbers of unknown range.
+        DataError: if it is not an image, is damaged, is too large, has numbers of unknown range, or
+            has no such page.
     """
     if data.startswith(TIFF_HEADS):
         return _decode_tiff(data, name)
@@ -64,6 +90,35 @@ def decode_picture(data: bytes, name: str) -> Picture:
         if data.startswith(PNG_HEAD) and data[PNG_BITS_AT] == 16:
             deep_channels = _channels(_opened_by_vips(data, "pngload_buffer", name), name)
         return picture_of_pil(image, exif_of_pil(image), name, deep_channels=deep_channels)
+
+
+def count_pages(data: bytes, name: str) -> int:
+    """Count the pages of a TIFF, thumbnails aside, or the frames of an animation; else 1.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for error messages.
+
+    Raises:
+        DataError: if it is not an image or is damaged.
+    """
+    return file_facts(data, name).pages
+
+
+def file_facts(data: bytes, name: str) -> FileFacts:
+    """Read how a file stores its first page, without decoding it.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for error messages.
+
+    Raises:
+        DataError: if it is not an image or is damaged.
+    """
+    with opened_image(data, name) as image:
+        pages = getattr(image, "n_frames", 1)
+        bands = len(image.getbands())
+        return FileFacts(format=str(image.format), kind="RGB", bits=8, channels=bands, pages=pages)
 
 
 def _decode_tiff(data: bytes, name: str) -> Picture:

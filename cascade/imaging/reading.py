@@ -28,23 +28,25 @@ from torch import Tensor
 from cascade.imaging.colour_profiles import to_srgb
 from cascade.imaging.opening import check_range, opened_image, read_bytes
 from cascade.imaging.orientation import orientation_of, upright
+from cascade.imaging.picture_reading import Truncated
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: Path, *, truncated: Truncated = "refuse") -> Tensor:
     """Read an image file: (3, H, W) float32 in [-1, 1]; see `decode_image`.
 
     Raises:
         DataError: if the file cannot be read or is not an image.
     """
-    return decode_image(read_bytes(path), str(path))
+    return decode_image(read_bytes(path), str(path), truncated=truncated)
 
 
-def decode_image(data: bytes, name: str) -> Tensor:
+def decode_image(data: bytes, name: str, *, truncated: Truncated = "refuse") -> Tensor:
     """Decode an image file.
 
     Args:
         data: the file's bytes.
         name: the file's name, for error messages.
+        truncated: "keep" takes a JPEG whose end is missing as far as it goes.
 
     Returns:
         (3, H, W) float32 in [-1, 1].
