@@ -16,6 +16,8 @@ from cascade.saving.pipelines import has_weights
 
 EXTRAS = {
     "cairosvg": ("datasets", "builds the emoji data set"),
+    "pillow_heif": ("heif", "reads HEIC pictures"),
+    "pillow_jxl": ("jxl", "reads JPEG XL pictures"),
 }
 
 
