@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cascade.data.notes import SourceNotes
 from cascade.errors import DataError, nearest
 
 MAX_MEMBER_BYTES = 256 * 1024 * 1024  # per file in a source
@@ -61,7 +62,14 @@ def _check_status(status: os.stat_result, name: str) -> None:
 
 
 class ImageSource(ABC):
-    """Encoded images with their labels, read by index."""
+    """Encoded images with their labels, read by index.
+
+    Attributes:
+        notes: labels out of step and files that are not images, which the source noticed while it
+            listed its images; empty unless a source sets them.
+    """
+
+    notes: SourceNotes = SourceNotes()
 
     @abstractmethod
     def __len__(self) -> int:
