@@ -108,9 +108,7 @@ def _described(title: str, names: list[str], verbose: bool) -> list[str]:
     return [f"{title}: {' '.join(names[:EXAMPLES])}{more}"]
 
 
-def check_share(
-    notes: SourceNotes, total_images: int, max_share: float, *, command: str
-) -> None:
+def check_share(notes: SourceNotes, total_images: int, max_share: float, *, command: str) -> None:
     """Stop if too many labels are out of step with the images.
 
     Args:
