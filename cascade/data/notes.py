@@ -6,7 +6,7 @@ print `SourceNotes.lines`, and `check_share` stops when too many labels are out 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cascade.data.broken import allowed_images
@@ -29,6 +29,7 @@ DEAD_LINK = "links that lead nowhere"
 UNREADABLE_FOLDER = "folders that cannot be read"
 DOTTED_NAME = "images with a further dot in their name"
 NOT_SELECTED = "images whose label cannot be read, so that they are not selected"
+KINDS_WITHOUT_LABELS = {DEAD_LINK, UNREADABLE_FOLDER, DOTTED_NAME}  # they concern images
 
 
 @dataclass(frozen=True)
@@ -78,34 +79,59 @@ class SourceNotes:
         lines = set(reported)
         return SourceNotes(tuple(f for f in self.faults if str(f) not in lines), self.other_files)
 
-    def lines(self, *, verbose: bool = False) -> list[str]:
+    def lines(self, *, verbose: bool = False, hint: str = "") -> list[str]:
         """Describe the notes as text: a line per kind of fault, and one for all other files.
 
         Args:
             verbose: whether to name every fault and file on a line of its own instead of a few.
+            hint: added to a line that does not name all, such as `; --verbose lists them`.
         """
         kinds: dict[str, list[str]] = {}
         for fault in self.faults:
             kinds.setdefault(fault.kind, []).append(str(fault))
         lines = []
         for kind, names in kinds.items():
-            lines += _described(f"{len(names)} {kind}", names, verbose)
-        files = {kind: paths for kind, paths in self.other_files.items() if paths}
-        if files:
-            counts = sorted(files.items(), key=lambda item: (-len(item[1]), item[0]))
-            total = sum(len(paths) for paths in files.values())
-            parts = ", ".join(f"{len(paths)} {kind}" for kind, paths in counts)
-            lines.append(f"not images, left out: {total} ({parts})")
-            if verbose:
-                lines += [f"  {path}" for _, paths in counts for path in paths]
+            lines += _named(f"{len(names)} {kind}", names, hint, verbose=verbose)
+        files = sorted(self.other_files.items(), key=lambda item: (-len(item[1]), item[0]))
+        counts = ", ".join(f"{len(paths)} {kind}" for kind, paths in files if paths)
+        if counts:
+            total = sum(len(paths) for _, paths in files)
+            line = f"left out: {total} files that are not images ({counts})"
+            lines.append(line if verbose else line + hint)
+        if verbose:
+            lines += [f"left out: {path} ({kind})" for kind, paths in files for path in paths]
         return lines
 
 
-def _described(title: str, names: list[str], verbose: bool) -> list[str]:
+def _named(title: str, names: Sequence[str], hint: str, *, verbose: bool) -> list[str]:
     if verbose:
         return [f"{title}:", *(f"  {name}" for name in names)]
-    more = f" (and {len(names) - EXAMPLES} more)" if len(names) > EXAMPLES else ""
+    more = f" … and {len(names) - EXAMPLES} more{hint}" if len(names) > EXAMPLES else ""
     return [f"{title}: {' '.join(names[:EXAMPLES])}{more}"]
+
+
+def notes_for(notes: SourceNotes, unlabelled: Mapping[str, Sequence[str]] | None) -> SourceNotes:
+    """Keep what matters to a stage, and add the images that lack a label it reads.
+
+    Args:
+        notes: notes of the source.
+        unlabelled: the label fields that an image lacks, by its name, of those that the stage
+            reads; None if it reads none.
+    """
+    if unlabelled is None:
+        faults = [fault for fault in notes.faults if fault.kind in KINDS_WITHOUT_LABELS]
+        return SourceNotes(tuple(faults), notes.other_files)
+    faults = [
+        fault
+        for fault in notes.faults
+        if fault.kind != IMAGE_WITHOUT_ROW or fault.name in unlabelled
+    ]
+    named = {fault.name for fault in faults}
+    for name, fields in unlabelled.items():
+        if name not in named:
+            reason = f"has no {' and no '.join(fields)}, so it counts as one of any."
+            faults.append(SourceFault(IMAGE_WITHOUT_LABEL, name, reason, harmless=True))
+    return SourceNotes(tuple(faults), notes.other_files)
 
 
 def check_share(notes: SourceNotes, total_images: int, max_share: float, *, command: str) -> None:
