@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -20,6 +21,8 @@ from cascade.data.broken import BrokenImages
 from cascade.data.checking import TASK, classes_of, count_labels
 from cascade.data.encoding import Encoding
 from cascade.data.examination import ExaminedImage, examine
+from cascade.data.notes import SourceNotes, check_share
+from cascade.data.remote import without_secrets
 from cascade.data.shard_writing import ShardWriter, sha256_of
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource
@@ -65,10 +68,13 @@ def build_shards(
         The manifest.
 
     Raises:
-        DataError: if too many images are broken, or none has the field `split_by`.
+        DataError: if too many images are broken or labels out of step, or no image has the field
+            `split_by`.
         OutputError: if the folder holds other files or the shards being read, or cannot be written.
     """
     _check_not_from(source, out)
+    command = f"cascade data check {shlex.quote(without_secrets(origin))} --verbose"
+    check_share(source.notes, len(source), max_broken_share, command=command)
     if split_by is not None:
         source.vocabulary([split_by])  # raises if no image has the field
     build = _Build(
@@ -90,6 +96,7 @@ def build_shards(
             "source": origin,
             "settings": {**encoding._asdict(), **own_settings},
             **_describe(build, writers, folder),
+            **_describe_notes(source.notes),
         }
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
@@ -193,6 +200,14 @@ def _describe(build: _Build, writers: dict[str, ShardWriter], folder: Path) -> d
         },
         "skipped": build.skipped_images,
     }
+
+
+def _describe_notes(notes: SourceNotes) -> dict[str, Any]:
+    faults: dict[str, list[str]] = {}
+    for fault in notes.faults:
+        faults.setdefault(fault.kind, []).append(str(fault))
+    others = {kind: len(paths) for kind, paths in notes.other_files.items() if paths}
+    return {"faults": faults, "other_files": others}
 
 
 def _check_not_from(source: ImageSource, out: Path) -> None:
