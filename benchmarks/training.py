@@ -290,8 +290,9 @@ def forward_gflop(network: nn.Module, size_px: int) -> float:
 def measure_data_path(work: Work) -> float:
     """Images/s of `load_batches`, every picture decoded anew, without workers."""
     from cascade.contract import Contract
+    from cascade.data.batches import PositionBatches, load_batches
     from cascade.data.sources import FolderSource
-    from cascade.data.training_images import PositionBatches, TrainingImages, load_batches
+    from cascade.data.training_images import TrainingImages
     from cascade.space import Space
 
     source = FolderSource(Path(work.data))

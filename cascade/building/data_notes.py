@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from cascade.building.stages import build_conditions
 from cascade.data.notes import check_share, notes_for
-from cascade.data.remote import without_secrets
 from cascade.data.source import ImageSource, SelectedSource
 from cascade.recipe.sections import StageRecipe
 
@@ -46,17 +44,8 @@ class DataNotes:
         source, data = self._source, self._recipe.data
         notes = notes_for(source.notes, self._unlabelled if self._reads_labels else None)
         total = len(source.source if isinstance(source, SelectedSource) else source)
-        check_share(notes, total, data.max_broken_share, command=self.command)
+        check_share(notes, total, data.max_broken_share, command=source.check_command("--verbose"))
         return notes.lines(verbose=verbose, hint="; --verbose lists them")
-
-    @property
-    def command(self) -> str:
-        """The command that lists everything."""
-        data = self._recipe.data
-        words = ["cascade", "data", "check", without_secrets(data.path), "--verbose"]
-        if data.name_pattern is not None:
-            words += ["--name-pattern", data.name_pattern]
-        return shlex.join(words)
 
 
 def describe_data(source: ImageSource, recipe: StageRecipe, *, verbose: bool = False) -> list[str]:

@@ -9,7 +9,8 @@ import torch
 from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.contract import Contract
-from cascade.data.training_images import check_crop, check_readable
+from cascade.data.augmentation import Augmentation
+from cascade.data.training_images import check_readable
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
@@ -93,7 +94,8 @@ def check_stage(recipe: StageRecipe) -> DiffusionStage:
     stage.check_settings(stage.sampling)
     make_objective(recipe.train.objective).check(stage)
     check_readable(stage.space)
-    check_crop(recipe.data.crop_px, stage.contract)
+    data = recipe.data
+    Augmentation(crop_px=data.crop_px, flip=data.flip, rotate90=data.rotate90).check(stage.contract)
     check_crop_suits_network(recipe, stage)
     return stage
 

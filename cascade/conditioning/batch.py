@@ -5,9 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Remark(NamedTuple):
+    """Something about one image that is no fault but that the user should know.
+
+    Attributes:
+        kind: ends "N images …", such as "too small, left out".
+        text: `name: what happened to it`.
+    """
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +33,14 @@ class Batch:
         conditions: tensors (B, …) by the name of their condition, such as label indices (B, F)
             under `labels`. A condition that is not listed makes its tensor from `images` if it can.
         broken: images that could not be read, as `name: reason`; others replace them in the batch.
+        remarks: remarks about images of the batch, and about those that were left out before them.
     """
 
     images: Tensor
     seeds: tuple[int, ...]
     conditions: Mapping[str, Tensor] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -39,12 +54,13 @@ class Batch:
                 name: each.to(device, non_blocking=True) for name, each in self.conditions.items()
             },
             broken=self.broken,
+            remarks=self.remarks,
         )
 
     def parts(self, count: int) -> list[Batch]:
         """Cut the batch into at most `count` parts of equal size; the last one may be smaller.
 
-        The parts list no broken images.
+        The parts list no broken images and no remarks.
         """
 
         size = math.ceil(len(self) / count)

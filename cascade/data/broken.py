@@ -31,11 +31,15 @@ class BrokenImages:
     Args:
         total_images: number of images in the whole data set.
         max_share: largest share of broken images, in [0, 1].
+        command: the command that lists all of them.
     """
 
-    def __init__(self, total_images: int, max_share: float) -> None:
+    def __init__(
+        self, total_images: int, max_share: float, *, command: str = "cascade data check PATH"
+    ) -> None:
         self.total_images = total_images
         self.max_share = max_share
+        self.command = command
         self._reasons: dict[str, None] = {}  # a set that keeps the order
 
     def add(self, reasons: Iterable[str]) -> None:
@@ -52,7 +56,7 @@ class BrokenImages:
             raise DataError(
                 f"{len(self._reasons)} of {self.total_images} images are broken, but "
                 f"max_broken_share={self.max_share:g} allows {self.allowed_images}: "
-                f"{' '.join(self.names[:3])} cascade data check PATH lists them all."
+                f"{' '.join(self.names[:3])} {self.command} lists them all."
             )
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -22,7 +21,6 @@ from cascade.data.checking import TASK, classes_of, count_labels
 from cascade.data.encoding import Encoding
 from cascade.data.examination import ExaminedImage, examine
 from cascade.data.notes import SourceNotes, check_share
-from cascade.data.remote import without_secrets
 from cascade.data.shard_writing import ShardWriter, sha256_of
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource
@@ -73,7 +71,7 @@ def build_shards(
         OutputError: if the folder holds other files or the shards being read, or cannot be written.
     """
     _check_not_from(source, out)
-    command = f"cascade data check {shlex.quote(without_secrets(origin))} --verbose"
+    command = source.check_command("--verbose")
     check_share(source.notes, len(source), max_broken_share, command=command)
     if split_by is not None:
         source.vocabulary([split_by])  # raises if no image has the field
@@ -81,7 +79,7 @@ def build_shards(
         size_px=encoding.size_px,
         holdout=holdout,
         split_by=split_by,
-        broken=BrokenImages(len(source), max_broken_share),
+        broken=BrokenImages(len(source), max_broken_share, command=source.check_command()),
     )
     order = sorted(range(len(source)), key=lambda index: _hash(source.key(index)))
     images = examine(source, order=order, encode=encoding, workers=workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -80,9 +81,21 @@ class ImageSource(ABC):
     Attributes:
         notes: labels out of step and files that are not images, which the source noticed while it
             listed its images; empty unless a source sets them.
+        check_words: the words of the command that lists everything about the images.
     """
 
     notes: SourceNotes = SourceNotes()
+    check_words: Sequence[str] = ("cascade", "data", "check", "PATH")
+
+    def check_command(self, *words: str, size_px: int | None = None) -> str:
+        """The command that lists everything about the images, to be pasted into a shell.
+
+        Args:
+            words: further words.
+            size_px: shorter side below which images are listed as too small; None for any.
+        """
+        size = [] if size_px is None else ["--size", str(size_px)]
+        return shlex.join([*self.check_words, *size, *words])
 
     @abstractmethod
     def __len__(self) -> int:
@@ -175,6 +188,7 @@ class SelectedSource(ImageSource):
                 if name not in vocabulary:
                     raise DataError(f"no image has {field} {name!r}: {nearest(name, vocabulary)}")
         self.source = source
+        self.check_words = source.check_words
         self.indices: list[int] = []
         unknown: list[SourceFault] = []
         for index in range(len(source)):

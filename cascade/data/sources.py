@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cascade.data.folder import FolderSource
-from cascade.data.remote import is_remote
+from cascade.data.remote import is_remote, without_secrets
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource, SelectedSource
 from cascade.errors import DataError
@@ -42,6 +42,8 @@ def open_source(
     """
     cache = None if cache_dir is None else Path(cache_dir)
     source = _open(path, name_pattern, cache, damaged_shards)
+    pattern = [] if name_pattern is None else ["--name-pattern", name_pattern]
+    source.check_words = ("cascade", "data", "check", without_secrets(path), *pattern)
     return SelectedSource(source, only) if only else source
 
 

@@ -1,33 +1,42 @@
-"""Makes training batches from a source, in an order that follows from a single number.
+"""Makes training samples from a source, in an order that follows from a single number.
 
 Position p of a run is image p mod N of epoch p div N, in an order drawn from the run's seed and the
 epoch. Its crop, flip, noise and timestep come from a seed of its own, so that neither workers,
-processes nor an interruption change what the network sees. If an image is broken, or smaller than
-the stage, the next readable one of that epoch takes its position and its seed.
+processes nor an interruption change what the network sees. If an image is broken or left out
+because it is smaller than the stage, the next usable one of that epoch takes its position and its
+seed.
 
-Shapes: B batch, C channels, H and W pixels.
+Shapes: C channels, H and W pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
-from cascade.conditioning.batch import Batch
+from cascade.conditioning.batch import Remark
 from cascade.contract import Contract
+from cascade.data.augmentation import Augmentation, Axis
 from cascade.data.broken import BrokenImages
 from cascade.data.generated_images import GeneratedImages
-from cascade.data.loading import load_in_order
+from cascade.data.preparation import (
+    ENLARGED,
+    LEFT_OUT,
+    Decoding,
+    TooSmall,
+    TooSmallError,
+    ValueRange,
+)
 from cascade.data.sources import ImageSource
 from cascade.diffusion.noise import derive_seed
-from cascade.errors import CascadeError, DataError
-from cascade.imaging.reading import decode_image
+from cascade.errors import DataError
+from cascade.imaging.picture_reading import Truncated
 from cascade.imaging.writing import from_uint8, to_uint8
 from cascade.resizing import resize
 from cascade.space import Space
@@ -41,12 +50,14 @@ class TrainingSample(NamedTuple):
         conditions: the image's entry in a batch for each condition of the stage, by its name.
         seed: whole number from which all random draws for the image come.
         broken: unusable images that this one replaces, as `name: reason`.
+        remarks: remarks about the image, and about those that were left out before it.
     """
 
     image: Tensor
     conditions: dict[str, Tensor]
     seed: int
     broken: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
 
 class SizedImage(NamedTuple):
@@ -56,10 +67,12 @@ class SizedImage(NamedTuple):
         image: (C, H, W) uint8.
         smaller: conditioning images made from it, by condition name, each (C', h, w); uint8 if
             that loses nothing.
+        remarks: remarks about how the image was read.
     """
 
     image: Tensor
     smaller: dict[str, Tensor]
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -67,14 +80,35 @@ class SizedImage(NamedTuple):
         return self.image.nbytes + sum(each.nbytes for each in self.smaller.values())
 
 
+class UsableImage(NamedTuple):
+    """The first usable image at or after a place of an epoch.
+
+    Attributes:
+        index: its index in the source.
+        sized: the whole image.
+        broken: broken images before it, as `name: reason`.
+        remarks: remarks about it, and about images before it that were left out.
+    """
+
+    index: int
+    sized: SizedImage
+    broken: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+
+
 class TrainingImages(Dataset[TrainingSample]):
-    """Images at a stage's size, cropped and flipped.
+    """Images at a stage's size, cropped, mirrored and rotated.
 
     Args:
         source: the encoded images.
         contract: contract of the stage in training.
         crop_px: side in pixels of the square that is cut out at random; None for the whole image.
-        flip: whether to mirror half of the images.
+        flip: axes along which half of the images are mirrored; see `Augmentation`.
+        rotate90: whether to rotate images by multiples of 90 degrees.
+        range: the numbers in image files that become black and white; see `Decoding`.
+        too_small: what happens to images smaller than the stage: `error` ends the run, `skip`
+            leaves them out, and `enlarge` upscales them.
+        truncated: what happens to JPEG files whose end is missing; `keep` takes what is there.
         seed: the run's seed.
         cache_mib: memory in MiB for decoded images, in each data worker.
         generated: images by the previous stage, which some of the samples use; None for no such
@@ -82,7 +116,7 @@ class TrainingImages(Dataset[TrainingSample]):
         max_broken_share: largest share of broken images, in [0, 1]; see `BrokenImages`.
 
     Raises:
-        DataError: if the crop does not fit.
+        DataError: if the crop or the rotation does not fit.
     """
 
     def __init__(
@@ -91,22 +125,28 @@ class TrainingImages(Dataset[TrainingSample]):
         contract: Contract,
         *,
         crop_px: int | None = None,
-        flip: bool = True,
+        flip: Sequence[Axis] = ("x",),
+        rotate90: bool = False,
+        range: ValueRange | None = None,
+        too_small: TooSmall = "skip",
+        truncated: Truncated = "refuse",
         seed: int = 0,
         cache_mib: int = 1024,
         generated: GeneratedImages | None = None,
         max_broken_share: float = 0.01,
     ) -> None:
         check_readable(contract.space)
-        check_crop(crop_px, contract)
+        self.augmentation = Augmentation(crop_px=crop_px, flip=tuple(flip), rotate90=rotate90)
+        self.augmentation.check(contract)
         self.source = source
         self.contract = contract
-        self.crop_px = crop_px
-        self.flip = flip
+        self.decoding = Decoding(range, truncated)
+        self.too_small: TooSmall = too_small
         self.seed = seed
         self.generated = generated
         self.max_broken_share = max_broken_share
         self._cache: dict[int, SizedImage] = {}
+        self._too_small: dict[int, str] = {}  # so that none is decoded in every epoch
         self._cache_bytes_left = cache_mib * 2**20
 
     def __getitem__(self, position: int) -> TrainingSample:
@@ -115,42 +155,66 @@ class TrainingImages(Dataset[TrainingSample]):
         seed = derive_seed(self.seed, "sample", int(order[place]), epoch)
         pair = None if self.generated is None else self.generated.draw(seed)
         if pair is None:
-            index, sized, broken = self.first_readable(order, place)
+            usable = self.first_usable(order, place)
         else:
             assert self.generated is not None
-            (index, image), broken = pair, ()
+            index, image = pair
             whole = self.sized(index)
-            sized = whole._replace(smaller={**whole.smaller, self.generated.condition: image})
-        image, smaller = self._crop_and_flip(sized, seed)
+            smaller = {**whole.smaller, self.generated.condition: image}
+            usable = UsableImage(index, whole._replace(smaller=smaller))
+        whole, index = usable.sized, usable.index
+        height, width = whole.image.shape[-2:]
+        cut = self.augmentation.draw(
+            (height, width), self.contract.grid_px, derive_seed(seed, "crop")
+        )
+        conditions = {name: as_float(each) for name, each in cut.of_all(whole.smaller).items()}
         return TrainingSample(
-            from_uint8(image),
-            {name: as_float(each) for name, each in smaller.items()} | self._annotated(index),
+            from_uint8(cut(whole.image)),
+            conditions | self._annotated(index),
             seed,
-            broken,
+            usable.broken,
+            usable.remarks,
         )
 
-    def first_readable(self, order: Tensor, place: int) -> tuple[int, SizedImage, tuple[str, ...]]:
+    def first_usable(self, order: Tensor, place: int) -> UsableImage:
         """Find the first usable image at or after a place of an epoch.
 
         Args:
             order: (N,) int64, the order of the images in the epoch.
             place: position in that order, in [0, N).
 
-        Returns:
-            The index of the image, the image, and why those before it cannot be used.
-
         Raises:
-            DataError: if no image can be used, or too many in a row cannot.
+            DataError: if no image can be used, or too many in a row are broken.
+            TooSmallError: if an image is too small and `too_small` is `error`.
         """
-        broken = BrokenImages(len(self.source), self.max_broken_share)
+        command = self.check_command
+        broken = BrokenImages(len(self.source), self.max_broken_share, command=command)
+        left_out: list[Remark] = []
         for ahead in range(len(order)):
             index = int(order[(place + ahead) % len(order)])
             try:
                 self._annotated(index)  # a file of labels may be broken too
-                return index, self.sized(index), tuple(broken.names)
+                sized = self.sized(index)
+            except TooSmallError as error:
+                if self.too_small == "error":
+                    raise TooSmallError(
+                        f"{error} Remove such images, or set too_small to skip or enlarge; "
+                        f"{command} lists them."
+                    ) from error
+                left_out.append(Remark(LEFT_OUT, str(error)))
             except DataError as error:
                 broken.add([str(error)])
-        raise DataError(f"none of the {len(order)} images can be used: {broken.names[0]}")
+            else:
+                remarks = (*left_out, *sized.remarks)
+                return UsableImage(index, sized, tuple(broken.names), remarks)
+        reasons = [*broken.names, *(each.text for each in left_out)]
+        small = f" {len(left_out)} are too small; {command} lists them." if left_out else ""
+        raise DataError(f"none of the {len(order)} images can be used: {reasons[0]}{small}")
+
+    @property
+    def check_command(self) -> str:
+        """The command that lists broken and too small images."""
+        return self.source.check_command(size_px=max(self.contract.space.size))
 
     def _annotated(self, index: int) -> dict[str, Tensor]:
         """The entries in a batch that conditions read from an image's annotations, by name."""
@@ -164,44 +228,40 @@ class TrainingImages(Dataset[TrainingSample]):
         """A whole image at the stage's size, from the cache if it was read before.
 
         Raises:
-            DataError: naming the image, if it is damaged or too small.
+            DataError: naming the image, if it is damaged.
+            TooSmallError: naming the image, if it is too small and not to be enlarged.
         """
         if index in self._cache:
             return self._cache[index]
-        name, space = self.source.name(index), self.contract.space
-        image = fit_size(decode_image(self.source.read(index), name), space, name)
-        sized = SizedImage(image, self._smaller(from_uint8(image)))
+        if index in self._too_small:
+            raise TooSmallError(self._too_small[index])
+        image, remarks = self._fitted(index)
+        sized = SizedImage(image, self._smaller(from_uint8(image)), remarks)
         if sized.bytes <= self._cache_bytes_left:
             self._cache_bytes_left -= sized.bytes
             self._cache[index] = sized
         return sized
+
+    def _fitted(self, index: int) -> tuple[Tensor, tuple[Remark, ...]]:
+        """A whole image at the stage's size (C, H, W) uint8, and remarks about it."""
+        name, space = self.source.name(index), self.contract.space
+        picture = self.decoding.picture(self.source.read(index), name)
+        image = self.decoding.image(picture, name)
+        remarks = self.decoding.remarks(picture, name)
+        try:
+            return fit_size(image, space, name), remarks
+        except TooSmallError as error:
+            if self.too_small != "enlarge":
+                self._too_small[index] = str(error)
+                raise
+            enlarged = fit_size(image, space, name, enlarge=True)
+            return enlarged, (*remarks, Remark(ENLARGED, str(error)))
 
     def _smaller(self, image: Tensor) -> dict[str, Tensor]:
         """The conditioning images of a whole image (C, H, W), by condition name."""
         space = self.contract.space
         images = {each.name: each.of_picture(image, space) for each in self.contract.conditions}
         return {name: _compact(each) for name, each in images.items() if each is not None}
-
-    def _crop_and_flip(self, sized: SizedImage, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cut the same part out of all images, along whole pixels of the smallest one."""
-        generator = torch.Generator().manual_seed(derive_seed(seed, "crop"))
-        step = self.contract.grid_px
-        height, width = sized.image.shape[-2:]
-        size = (self.crop_px or height, self.crop_px or width)
-        spare = [side - cut for side, cut in zip((height, width), size, strict=True)]
-        offset = [
-            int(torch.randint(free // step + 1, (1,), generator=generator)) * step for free in spare
-        ]
-        mirrored = self.flip and bool(torch.rand((), generator=generator) < 0.5)
-
-        def cut(image: Tensor) -> Tensor:
-            scale = height // image.shape[-2]
-            y, x = (each // scale for each in offset)
-            rows, columns = (each // scale for each in size)
-            part = image[:, y : y + rows, x : x + columns]
-            return part.flip(-1) if mirrored else part
-
-        return cut(sized.image), {name: cut(each) for name, each in sized.smaller.items()}
 
 
 def _compact(image: Tensor) -> Tensor:
@@ -224,48 +284,36 @@ def check_readable(space: Space) -> None:
         )
 
 
-def check_crop(crop_px: int | None, contract: Contract) -> None:
-    """Check that a crop can be cut out of a stage's images and its conditioning images.
-
-    Raises:
-        DataError: if the crop is too large or not a multiple of the scale.
-    """
-    smallest_px = min(contract.space.size)
-    if crop_px is not None and (crop_px > smallest_px or crop_px % contract.grid_px):
-        raise DataError(
-            f"crop_px must be at most the stage's {smallest_px} px and a multiple of its "
-            f"scale {contract.grid_px}, got {crop_px}."
-        )
-
-
-def fit_size(image: Tensor, space: Space, name: str) -> Tensor:
+def fit_size(image: Tensor, space: Space, name: str, *, enlarge: bool = False) -> Tensor:
     """Downscale an image until it just covers the stage's size, and cut out the middle.
 
     Args:
         image: (C, H, W) in [-1, 1].
         space: space of the stage.
         name: name of the image for messages.
+        enlarge: whether to upscale a smaller image.
 
     Returns:
         (C, *space.size) uint8.
 
     Raises:
-        DataError: if the image is smaller than the stage's size, since training must not upscale.
+        TooSmallError: if the image is smaller than the stage's size and not to be upscaled.
     """
     height, width = space.size
     rows, columns = image.shape[-2:]
-    if rows < height or columns < width:
-        raise DataError(
-            f"{name}: {columns}x{rows} px is smaller than the stage's {space.size_text}; remove it "
-            "or train a smaller stage."
+    if (rows < height or columns < width) and not enlarge:
+        raise TooSmallError(
+            f"{name}: {columns}x{rows} px is smaller than the stage's {space.size_text}."
         )
-    factor = min(rows / height, columns / width)
-    if space.resize_kernel == "area":
+    factor, kernel = min(rows / height, columns / width), space.resize_kernel
+    if kernel == "area" and factor >= 1:
         factor = math.floor(factor)  # it averages exactly by whole factors only
+    elif kernel == "area":
+        kernel = "bicubic"  # it cannot upscale by other than whole factors
     cut = (min(rows, round(height * factor)), min(columns, round(width * factor)))
     y, x = (rows - cut[0]) // 2, (columns - cut[1]) // 2
     middle = image[None, :, y : y + cut[0], x : x + cut[1]]
-    return to_uint8(resize(middle, space.size, space.resize_kernel)[0])
+    return to_uint8(resize(middle, space.size, kernel)[0])
 
 
 @lru_cache(maxsize=4)
@@ -273,93 +321,6 @@ def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     """The order of the images in an epoch: (count,) int64."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(count, generator=generator)
-
-
-class PositionBatches(Sampler[list[int]]):
-    """The positions of one process's batches, from a point in a run to its end.
-
-    Args:
-        start_images: number of images that the run has seen.
-        end_images: number of images that the run sees in total.
-        batch_size: number of images per step over all processes.
-        rank: number of this process, from 0.
-        processes: number of processes; it must divide the batch size.
-    """
-
-    def __init__(
-        self,
-        start_images: int,
-        end_images: int,
-        batch_size: int,
-        *,
-        rank: int = 0,
-        processes: int = 1,
-    ) -> None:
-        if batch_size % processes:
-            raise DataError(
-                f"batch_size {batch_size} must be a multiple of the {processes} processes."
-            )
-        self.start_images = start_images
-        self.end_images = end_images
-        self.batch_size = batch_size
-        self.share = batch_size // processes
-        self.rank = rank
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for first in range(self.start_images, self.end_images, self.batch_size):
-            mine = first + self.rank * self.share
-            yield list(range(mine, mine + self.share))
-
-    def __len__(self) -> int:
-        return max(0, -(-(self.end_images - self.start_images) // self.batch_size))
-
-
-class _Batches(Dataset[Batch | CascadeError]):
-    """Batches by positions. It returns errors: a worker would add its traceback to raised ones."""
-
-    def __init__(self, images: TrainingImages) -> None:
-        self.images = images
-
-    def __getitem__(self, positions: list[int]) -> Batch | CascadeError:
-        try:
-            return collate([self.images[position] for position in positions])
-        except CascadeError as error:
-            return error
-        except (OSError, MemoryError) as error:
-            reason = getattr(error, "strerror", None) or error or "out of memory"
-            return DataError(f"the data cannot be loaded: {reason}.")
-
-
-def load_batches(
-    images: TrainingImages, positions: PositionBatches, *, workers: int = 0
-) -> Iterator[Batch]:
-    """Load batches in order, with any number of worker processes.
-
-    Raises:
-        DataError: if there are fewer images than a batch takes, or too many in a row are broken.
-    """
-    if len(images.source) < positions.batch_size:
-        raise DataError(
-            f"{len(images.source)} images are too few for a batch of {positions.batch_size}; add "
-            "images or use a smaller batch."
-        )
-    for batch in load_in_order(_Batches(images), positions, workers=workers):
-        if isinstance(batch, CascadeError):
-            raise batch
-        yield batch
-
-
-def collate(samples: list[TrainingSample]) -> Batch:
-    """Stack samples into a batch."""
-    names = samples[0].conditions
-    return Batch(
-        images=torch.stack([sample.image for sample in samples]),
-        seeds=tuple(sample.seed for sample in samples),
-        conditions={
-            name: torch.stack([sample.conditions[name] for sample in samples]) for name in names
-        },
-        broken=tuple(dict.fromkeys(name for sample in samples for name in sample.broken)),
-    )
 
 
 def as_float(image: Tensor) -> Tensor:

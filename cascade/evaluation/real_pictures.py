@@ -24,6 +24,7 @@ from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
+from cascade.data.batches import collate
 from cascade.data.remote import default_cache, without_secrets
 from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
@@ -31,7 +32,6 @@ from cascade.data.training_images import (
     TrainingImages,
     TrainingSample,
     as_float,
-    collate,
     epoch_order,
 )
 from cascade.errors import ContractError, DataError
@@ -119,7 +119,7 @@ class RealPictures:
         Raises:
             DataError: naming a picture that is damaged or too small.
         """
-        images = TrainingImages(self.source, contract, flip=False, cache_mib=0)
+        images = TrainingImages(self.source, contract, flip=(), cache_mib=0)
         return collate([self._sample(images, place) for place in places])
 
     def _sample(self, images: TrainingImages, place: int) -> TrainingSample:

@@ -40,6 +40,16 @@ Side = Annotated[Whole, Field(gt=0)]
 Beta = Annotated[Number, Field(ge=0, lt=1)]
 
 
+def _axes(value: Any) -> Any:
+    """Explain booleans and single letters where a list of axes is expected."""
+    if isinstance(value, bool | str):
+        raise PydanticCustomError(
+            "axes",
+            "input should be a list: [x] mirrors left and right, [y] top and bottom, [] none",
+        )
+    return value
+
+
 class Section(BaseModel):
     """A part of a recipe; unknown keys are errors."""
 
@@ -102,11 +112,25 @@ class DataSection(Section):
     path: str
     only: dict[str, list[str]] = {}
     crop_px: Whole | None = Field(default=None, gt=0)
-    flip: bool = True
+    flip: Annotated[tuple[Literal["x", "y"], ...], BeforeValidator(_axes)] = ("x",)
+    rotate90: bool = False
+    range: tuple[Whole, Whole] | None = None
+    too_small: Literal["error", "skip", "enlarge"] = "skip"
+    truncated: Literal["refuse", "keep"] = "refuse"
     cache_mib: Whole = Field(default=1024, ge=0)
     max_broken_share: Number = Field(default=0.01, ge=0, le=1)
     name_pattern: str | None = None
     cache_dir: str | None = None
+
+    @field_validator("range")
+    @classmethod
+    def _range_grows(cls, range: tuple[int, int] | None) -> tuple[int, int] | None:
+        if range is not None and not 0 <= range[0] < range[1] <= 65535:
+            raise ValueError(
+                "must be two numbers [black, white] from 0 to 65535, the smaller one first, got "
+                f"{list(range)}"
+            )
+        return range
 
 
 class TrainSection(Section):

@@ -113,12 +113,12 @@ def _make_part(
     total = len(images.source)
     places = range(part * PART_IMAGES, (part + 1) * PART_IMAGES)
     samples = [
-        images.first_readable(epoch_order(images.seed, place // total, total), place % total)
+        images.first_usable(epoch_order(images.seed, place // total, total), place % total)
         for place in places
     ]
-    indices = [index for index, _, _ in samples]
+    indices = [sample.index for sample in samples]
     seeds = [derive_seed(images.seed, "generated", place) for place in places]
-    small = [sized.smaller[condition] for _, sized, _ in samples]
+    small = [sample.sized.smaller[condition] for sample in samples]
     real = torch.stack([as_float(each) for each in small]).to(previous.device)
     inputs = previous.contract.inputs_of(Batch(images=real, seeds=tuple(seeds)))
     inputs = Inputs({**inputs.values, **_annotations(previous, images, indices)})

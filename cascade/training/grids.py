@@ -7,7 +7,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cascade.conditioning.batch import Batch
-from cascade.data.training_images import TrainingImages, collate
+from cascade.data.batches import collate
+from cascade.data.training_images import TrainingImages
 from cascade.devices import Precision
 from cascade.imaging.writing import contact_sheet
 from cascade.stage import Run, Stage

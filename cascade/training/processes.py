@@ -172,7 +172,7 @@ def _ranges(values: torch.Tensor) -> tuple[list[int], list[int]]:
     return least.tolist(), most.tolist()
 
 
-def all_of(accelerator: Accelerator, items: Sequence[str]) -> list[str]:
+def all_of(accelerator: Accelerator, items: Sequence[Item]) -> list[Item]:
     """Collect the items of all processes, in the order of their ranks.
 
     All processes must call this.
@@ -184,7 +184,7 @@ def all_of(accelerator: Accelerator, items: Sequence[str]) -> list[str]:
     torch.distributed.all_reduce(total)
     if not int(total):
         return []
-    parts: list[list[str]] = [[] for _ in range(count)]
+    parts: list[list[Item]] = [[] for _ in range(count)]
     torch.distributed.all_gather_object(parts, list(items))
     return [item for part in parts for item in part]
 

@@ -138,8 +138,10 @@ def run_identity(
         "stage": config,
         "data": {
             "images": len(images.source),
-            "crop_px": images.crop_px,
-            "flip": images.flip,
+            "crop_px": images.augmentation.crop_px,
+            "flip": list(images.augmentation.flip),
+            "rotate90": images.augmentation.rotate90,
+            "range": images.decoding.range and list(images.decoding.range),
             "generated_fraction": 0.0 if pool is None else pool.fraction,
             "generated_images": 0 if pool is None else len(pool.indices),
         },

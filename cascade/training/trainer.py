@@ -18,9 +18,11 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from cascade.conditioning.batch import Batch
+from cascade.conditioning.batch import Batch, Remark
+from cascade.data.batches import PositionBatches, load_batches
 from cascade.data.broken import BrokenImages
-from cascade.data.training_images import PositionBatches, TrainingImages, load_batches
+from cascade.data.remark_log import RemarkLog
+from cascade.data.training_images import TrainingImages
 from cascade.devices import autocast
 from cascade.errors import CascadeError, DataError, OtherProcessError
 from cascade.saving.atomic import check_writable_folder
@@ -98,7 +100,10 @@ class Trainer:
             self.averaged = self._make_averaged(stage)
             learner = self._prepare_learner(stage, objective)
             self.state = self._begin_or_resume(stage)
-            self.broken = BrokenImages(len(images.source), images.max_broken_share)
+            self.broken = BrokenImages(
+                len(images.source), images.max_broken_share, command=images.check_command
+            )
+            self.remarks = RemarkLog(images.check_command)
             self.broken.add(self.state.broken)
         counts = {
             "images": len(images.source),
@@ -206,8 +211,10 @@ class Trainer:
             batches = load_batches(self.images, positions, workers=self.settings.workers)
             for batch in in_step(batches):
                 broken = all_of(self.accelerator, batch.broken)
+                remarks = all_of(self.accelerator, batch.remarks)
                 with together():
                     self._count_broken(broken)
+                    self._count_remarks(remarks)
                 yield batch
         except (DataError, OtherProcessError):  # keep the training so far
             if self.state.steps:
@@ -221,6 +228,15 @@ class Trainer:
                 logger.warning("skipping a broken image: %s", reason)
         self.broken.add(reasons)
         self.state.broken = self.broken.names
+
+    def _count_remarks(self, remarks: Sequence[Remark]) -> None:
+        """Log the first remarks of each kind, and count the others."""
+        self._warn(self.remarks.add(remarks))
+
+    def _warn(self, lines: Sequence[str]) -> None:
+        if self.accelerator.is_main_process:
+            for line in lines:
+                logger.warning("%s", line)
 
     # ---- one step -------------------------------------------------------------------------------
 
@@ -336,6 +352,7 @@ class Trainer:
         return self.averaged
 
     def _draw_samples(self) -> None:
+        self._warn(self.remarks.totals())
         stage = self._with_weights(self.state.ema.shadow_params)
         with together():
             if self.accelerator.is_main_process:
@@ -373,6 +390,7 @@ class Trainer:
                 f"all {self.state.bad_steps} steps were skipped, because loss or gradient was not "
                 "finite; nothing was trained. Lower the learning rate or train in fp32."
             )
+        self._warn(self.remarks.totals())
         stage = self._with_weights(self.state.ema.shadow_params)
         with together():
             if self.accelerator.is_main_process:

@@ -33,7 +33,7 @@ def test_a_share_of_the_samples_is_drawn_and_all_entries_alike(fraction):
 @pytest.mark.parametrize("crop_px", [None, 16])
 def test_a_generated_small_image_comes_with_its_own_large_one(pictures, crop_px):
     source = FolderSource(pictures)
-    options = {"crop_px": crop_px, "flip": False}
+    options = {"crop_px": crop_px, "flip": ()}
     plain = TrainingImages(source, CONTRACT, **options)
     mixed = TrainingImages(source, CONTRACT, generated=pool(0.5), **options)
     counts = {"real": 0, "generated": 0}

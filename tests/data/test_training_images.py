@@ -23,14 +23,12 @@ from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance, luminance
 from cascade.conditioning.signals import ChannelSignal, Signals
 from cascade.contract import Contract
+from cascade.data.batches import PositionBatches, collate, load_batches
 from cascade.data.sources import FolderSource, ShardSource, open_source
 from cascade.data.training_images import (
-    PositionBatches,
     TrainingImages,
-    collate,
     epoch_order,
     fit_size,
-    load_batches,
 )
 from cascade.errors import CascadeError, DataError
 from cascade.imaging.reading import decode_image
@@ -151,7 +149,7 @@ def test_epochs_and_runs_have_different_orders():
 
 def test_every_epoch_shows_every_image_once(pictures):
     source = FolderSource(pictures)
-    images = training_images(source, BASE, crop_px=None, flip=False)
+    images = training_images(source, BASE, crop_px=None, flip=())
     expected = sorted(
         to_uint8(fitted(source, index, BASE.space)).flatten().tolist()
         for index in range(len(source))
@@ -317,7 +315,7 @@ def test_low_res_images_are_rounded_only_if_the_contract_says_so(pictures):
         condition = LowResolution(size_px=8, quantised=quantised)
         contract = Contract(Space(size_px=32), (condition,))
         source = FolderSource(pictures)
-        sample = training_images(source, contract, crop_px=None, flip=False)[0]
+        sample = training_images(source, contract, crop_px=None, flip=())[0]
         index = int(epoch_order(0, 0, 18)[0])
         small = resize(fitted(source, index, contract.space)[None], (8, 8), "bicubic")[0]
         rounded = from_uint8(to_uint8(small))
@@ -328,7 +326,7 @@ def test_low_res_images_are_rounded_only_if_the_contract_says_so(pictures):
 
 def test_without_flip_no_image_is_mirrored(pictures):
     source = FolderSource(pictures)
-    images = training_images(source, BASE, crop_px=None, flip=False)
+    images = training_images(source, BASE, crop_px=None, flip=())
     for position in range(18):
         index = int(epoch_order(0, 0, 18)[position])
         assert images[position].image.equal(fitted(source, index, BASE.space))
@@ -456,14 +454,15 @@ def partly_broken(pictures, tmp_path):
     return tmp_path / "pictures"
 
 
-BROKEN = ("blue/1.png", "red/4.png", "red-dot/0.png")
+DAMAGED, SMALL = ("blue/1.png", "red/4.png"), ("red-dot/0.png",)
+BROKEN = DAMAGED + SMALL
 
 
 def test_the_next_readable_image_of_the_epoch_stands_in_for_a_broken_one(pictures, partly_broken):
     whole, damaged = FolderSource(pictures), FolderSource(partly_broken)
     names = [whole.name(index).removeprefix(f"{pictures}/") for index in range(18)]
-    plain = training_images(whole, BASE, crop_px=None, flip=False)
-    replaced = training_images(damaged, BASE, crop_px=None, flip=False)
+    plain = training_images(whole, BASE, crop_px=None, flip=())
+    replaced = training_images(damaged, BASE, crop_px=None, flip=())
     for position in range(36):
         epoch, place = divmod(position, 18)
         order = [names[index] for index in epoch_order(0, epoch, 18).tolist()]
@@ -472,9 +471,11 @@ def test_the_next_readable_image_of_the_epoch_stands_in_for_a_broken_one(picture
         assert sample.image.equal(stand_in.image)
         assert sample.conditions["labels"].equal(stand_in.conditions["labels"])
         assert sample.seed == plain[position].seed  # or one step would see one seed twice
-        reasons = [reason.removeprefix(f"{partly_broken}/") for reason in sample.broken]
         names_before = [order[(place + n) % 18] for n in range(ahead)]
-        assert [reason.partition(":")[0] for reason in reasons] == names_before
+        for texts, kind in ((sample.broken, DAMAGED), ([r.text for r in sample.remarks], SMALL)):
+            reasons = [text.removeprefix(f"{partly_broken}/") for text in texts]
+            expected = [name for name in names_before if name in kind]
+            assert [reason.partition(":")[0] for reason in reasons] == expected
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -500,10 +501,12 @@ def test_stand_ins_depend_on_the_position_alone(partly_broken, workers, processe
 def test_a_batch_names_each_broken_image_once_with_its_reason(partly_broken):
     images = training_images(FolderSource(partly_broken), BASE, crop_px=None)
     batch = collate([images[position] for position in range(18)])
-    assert len(batch.broken) == len(set(batch.broken)) == 3
-    small = [reason for reason in batch.broken if "red-dot" in reason]
-    assert "15x40 px is smaller than the stage's 16 px" in small[0]
+    assert len(batch.broken) == len(set(batch.broken)) == 2
+    (small,) = batch.remarks
+    assert small.kind == "too small, left out"
+    assert "red-dot/0.png: 15x40 px is smaller than the stage's 16 px" in small.text
     assert batch.to("cpu").broken == batch.broken
+    assert batch.to("cpu").remarks == batch.remarks
     assert collate([images[0]]).broken == images[0].broken
 
 
@@ -574,5 +577,5 @@ def test_moving_a_batch_keeps_what_it_holds(pictures):
 def test_bytes_of_the_pixels_come_through_unchanged_at_the_stage_s_own_size(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    image = TrainingImages(FolderSource(tmp_path), UNLABELLED, flip=False)[0].image
+    image = TrainingImages(FolderSource(tmp_path), UNLABELLED, flip=())[0].image
     assert np.array_equal(to_uint8(image).permute(1, 2, 0).numpy(), pixels)

@@ -147,7 +147,7 @@ def test_a_longer_run_goes_on_from_a_finished_one(make_trainer, tmp_path):
         ("train.seed=1", "train.seed=0 (now 1); set this back, or use another folder"),
         ("diffusion.prediction=v", "stage.process.prediction=x0 (now v)"),
         ("condition.labels.drop=0.2", "stage.contract.conditions.labels.drop=0.1 (now 0.2)"),
-        ("data.flip=false", "data.flip=True (now False)"),
+        ("data.flip=[]", "data.flip=['x'] (now [])"),
         ("network.width=128", "network.width=64 (now 128); set this back, or use another folder"),
         ("name=other network.width=128", "belongs to another stage; use another folder"),
     ],

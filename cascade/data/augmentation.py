@@ -1,0 +1,113 @@
+"""Random crops, mirrored and rotated, of an image and its conditioning images alike.
+
+Shapes: C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cascade.contract import Contract
+from cascade.errors import DataError
+
+Axis = Literal["x", "y"]
+DIMENSIONS: dict[Axis, int] = {"x": -1, "y": -2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Which parts of an image are cut out, and how they are turned.
+
+    Attributes:
+        crop_px: side in pixels of the square that is cut out at random; None for the whole image.
+        flip: axes along which half of the images are mirrored: `x` swaps left and right, `y` top
+            and bottom.
+        rotate90: whether to rotate images by 0, 90, 180 or 270 degrees, each equally often.
+    """
+
+    crop_px: int | None = None
+    flip: tuple[Axis, ...] = ("x",)
+    rotate90: bool = False
+
+    def check(self, contract: Contract) -> None:
+        """Check that it fits a stage's images and its conditioning images.
+
+        Raises:
+            DataError: if the crop is too large or not a multiple of the scale, an axis is unknown
+                or named twice, or images to rotate are not square.
+        """
+        smallest_px = min(contract.space.size)
+        crop_px = self.crop_px
+        if crop_px is not None and (crop_px > smallest_px or crop_px % contract.grid_px):
+            raise DataError(
+                f"crop_px must be at most the stage's {smallest_px} px and a multiple of its "
+                f"scale {contract.grid_px}, got {crop_px}."
+            )
+        if len(set(self.flip)) < len(self.flip) or not set(self.flip) <= DIMENSIONS.keys():
+            raise DataError(f"flip must hold x, y, both or neither, got {self.flip!r}.")
+        height, width = contract.space.size
+        if self.rotate90 and crop_px is None and height != width:
+            raise DataError(
+                f"rotate90 needs square images, but the stage has {contract.space.size_text}; set "
+                "crop_px to train on squares."
+            )
+
+    def draw(self, size: tuple[int, int], step_px: int, seed: int) -> Cut:
+        """Draw the part of an image to use.
+
+        Args:
+            size: height and width of the whole image in pixels.
+            step_px: the part begins at a multiple of this, so that it covers whole pixels of the
+                smallest conditioning image.
+            seed: whole number that decides all draws.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        part = (self.crop_px or size[0], self.crop_px or size[1])
+        spare = [side - cut for side, cut in zip(size, part, strict=True)]
+        y, x = (
+            int(torch.randint(free // step_px + 1, (1,), generator=generator)) * step_px
+            for free in spare
+        )
+        mirrored = [
+            DIMENSIONS[axis]
+            for axis in DIMENSIONS
+            if axis in self.flip and bool(torch.rand((), generator=generator) < 0.5)
+        ]
+        turns = int(torch.randint(4, (1,), generator=generator)) if self.rotate90 else 0
+        return Cut(size, (y, x), part, tuple(mirrored), turns)
+
+
+class Cut(NamedTuple):
+    """A part of an image, and how it is turned.
+
+    Attributes:
+        whole: (H, W) of the image that it is cut from.
+        offset: row and column where it begins.
+        size: its height and width.
+        mirrored: dimensions that are reversed.
+        turns: number of quarter turns after that, counterclockwise.
+    """
+
+    whole: tuple[int, int]
+    offset: tuple[int, int]
+    size: tuple[int, int]
+    mirrored: tuple[int, ...]
+    turns: int
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Cut the same part out of the image or of one made from it (C, h, w), smaller or not."""
+        scale = self.whole[0] // image.shape[-2]
+        y, x = (each // scale for each in self.offset)
+        rows, columns = (each // scale for each in self.size)
+        part = image[:, y : y + rows, x : x + columns]
+        part = part.flip(self.mirrored) if self.mirrored else part
+        return part.rot90(self.turns, (-2, -1)) if self.turns else part
+
+    def of_all(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Cut the same part out of several images, by name."""
+        return {name: self(image) for name, image in images.items()}

@@ -1,0 +1,73 @@
+"""How training images are decoded, and what is remarked about them.
+
+Shapes: H and W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from cascade.conditioning.batch import Remark
+from cascade.errors import DataError
+from cascade.imaging.picture import Picture
+from cascade.imaging.picture_reading import Truncated, decode_picture
+from cascade.imaging.reading import on_white
+from cascade.imaging.value_range import outside_share, stretched
+
+TooSmall = Literal["error", "skip", "enlarge"]  # what happens to images smaller than the stage
+ValueRange = tuple[int, int]  # numbers that become black and white
+
+LEFT_OUT = "too small, left out"
+ENLARGED = "too small, enlarged"
+TRUNCATED = "truncated, kept"
+CLIPPED = "with numbers outside the range, clipped"
+
+
+class TooSmallError(DataError):
+    """An image is smaller than the stage, which is no damage."""
+
+
+class Decoding(NamedTuple):
+    """How image files become images for training.
+
+    Attributes:
+        range: the numbers that become black and white, from 0 to 255 or 65535; None for all that
+            the picture's bits allow.
+        truncated: what happens to JPEG files whose end is missing.
+    """
+
+    range: ValueRange | None = None
+    truncated: Truncated = "refuse"
+
+    def picture(self, data: bytes, name: str) -> Picture:
+        """Decode an image file as it is stored, its range of numbers included.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return decode_picture(data, name, truncated=self.truncated)
+
+    def image(self, picture: Picture, name: str) -> Tensor:
+        """Convert a decoded file to (3, H, W) float32 in [-1, 1], in sRGB and laid on white.
+
+        Raises:
+            DataError: if it cannot have numbers of the range.
+        """
+        if self.range is not None:
+            try:
+                picture = stretched(picture, *self.range)
+            except DataError as error:
+                raise DataError(f"{name}: {error}") from error
+        return on_white(picture.in_srgb())
+
+    def remarks(self, picture: Picture, name: str) -> tuple[Remark, ...]:
+        """What a user should know about how a file was decoded."""
+        remarks = []
+        if picture.is_truncated:
+            remarks.append(Remark(TRUNCATED, f"{name}: its end is missing and became grey."))
+        if self.range is not None and (share := outside_share(picture, *self.range)) > 0:
+            text = f"{name}: {100 * share:.2g} % of its numbers."
+            remarks.append(Remark(CLIPPED, text))
+        return tuple(remarks)
