@@ -205,7 +205,7 @@ def _describe(build: _Build, writers: dict[str, ShardWriter], folder: Path) -> d
 def _describe_notes(notes: SourceNotes) -> dict[str, Any]:
     faults: dict[str, list[str]] = {}
     for fault in notes.faults:
-        faults.setdefault(fault.kind, []).append(str(fault))
+        faults.setdefault(fault.kind.many, []).append(str(fault))
     others = {kind: len(paths) for kind, paths in notes.other_files.items() if paths}
     return {"faults": faults, "other_files": others}
 
