@@ -53,7 +53,7 @@ class DataNotes:
     def command(self) -> str:
         """The command that lists everything."""
         data = self._recipe.data
-        words = ["cascade", "data", "check", without_secrets(data.path), "--verbose"]
+        words = ["cascade", "data", "check", without_secrets(data.path)]
         if data.name_pattern is not None:
             words += ["--name-pattern", data.name_pattern]
         return shlex.join(words)

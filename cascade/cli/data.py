@@ -81,6 +81,7 @@ def build(
     from cascade.cli.progress import TaskProgress, printable
     from cascade.data.building import build_shards
     from cascade.data.encoding import Encoding
+    from cascade.data.notes import IMAGES
     from cascade.data.sources import open_source
 
     images = open_source(source, name_pattern=name_pattern)
@@ -101,6 +102,7 @@ def build(
     notes = images.notes.without(skipped)
     for line in [
         *(f"left out: {image}" for image in skipped),
+        *(f"{IMAGES.counted(count)}: {loss}" for loss, count in manifest["losses"].items()),
         *notes.lines(verbose=verbose, hint=MORE),
     ]:
         typer.echo(printable(line), err=True)

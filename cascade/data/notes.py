@@ -50,6 +50,7 @@ NOT_SELECTED = FaultKind(
     "image that cannot be selected without its label",
     "images that cannot be selected without their labels",
 )
+IMAGES = FaultKind("image", "images")
 OTHER_FILE = FaultKind("file that is not an image", "files that are not images")
 KINDS_WITHOUT_LABELS = {DEAD_LINK, SECOND_LINK, UNREADABLE_FOLDER, DOTTED_NAME}
 
@@ -186,7 +187,8 @@ def check_share(notes: SourceNotes, total_images: int, max_share: float, *, comm
         return
     kinds = Counter(fault.kind for fault in faults)
     counts = ", ".join(kind.counted(count) for kind, count in kinds.items())
+    examples = _first([str(fault) for fault in faults], ";")
     raise DataError(
         f"{counts} among {total_images:,} images, but max_broken_share={max_share:g} allows "
-        f"{allowed:,}: {_first([str(fault) for fault in faults], '')} {command} lists them all."
+        f"{allowed:,}: {examples} {command} lists them all."
     )
