@@ -44,7 +44,7 @@ class DataNotes:
         source, data = self._source, self._recipe.data
         notes = notes_for(source.notes, self._unlabelled if self._reads_labels else None)
         total = len(source.source if isinstance(source, SelectedSource) else source)
-        check_share(notes, total, data.max_broken_share, command=source.check_command("--verbose"))
+        check_share(notes, total, data.max_broken_share, command=source.check_command())
         return notes.lines(verbose=verbose, hint="; --verbose lists them")
 
 

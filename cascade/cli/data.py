@@ -81,6 +81,7 @@ def build(
     from cascade.cli.progress import TaskProgress, printable
     from cascade.data.building import build_shards
     from cascade.data.encoding import Encoding
+    from cascade.data.notes import IMAGES
     from cascade.data.sources import open_source
 
     images = open_source(source, name_pattern=name_pattern)
@@ -101,6 +102,7 @@ def build(
     notes = images.notes.without(skipped)
     for line in [
         *(f"left out: {image}" for image in skipped),
+        *(f"{IMAGES.counted(count)}: {loss}" for loss, count in manifest["losses"].items()),
         *notes.lines(verbose=verbose, hint=MORE),
     ]:
         typer.echo(printable(line), err=True)
@@ -127,16 +129,18 @@ def check(
     """
     from cascade.cli.progress import TaskProgress, printable
     from cascade.data.checking import check_images
+    from cascade.data.notes import notes_for
     from cascade.data.sources import open_source
 
     damaged_shards: list[str] = []
     images = open_source(source, name_pattern=name_pattern, damaged_shards=damaged_shards)
     with TaskProgress(in_pipes=True) as progress:
         report = check_images(images, size_px=size, workers=workers, progress=progress.update)
-    notes = images.notes.without(report.broken)
+    notes = notes_for(images.notes, report.unlabelled).without(report.broken)
     for line in [
         *(f"damaged shard: {shard}" for shard in damaged_shards),
-        *notes.lines(verbose=verbose, hint=MORE),
+        *notes.fault_lines(verbose=True),
+        *notes.file_lines(verbose=verbose, hint=MORE),
         *report.lines(),
     ]:
         typer.echo(printable(line))

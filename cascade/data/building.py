@@ -71,7 +71,7 @@ def build_shards(
         OutputError: if the folder holds other files or the shards being read, or cannot be written.
     """
     _check_not_from(source, out)
-    command = source.check_command("--verbose")
+    command = source.check_command()
     check_share(source.notes, len(source), max_broken_share, command=command)
     if split_by is not None:
         source.vocabulary([split_by])  # raises if no image has the field
@@ -88,7 +88,7 @@ def build_shards(
         writers = _write_shards(
             build, folder, images, shard_mib * 2**20, total=len(source), progress=progress
         )
-        if not build.first_names:
+        if not build.firsts:
             raise DataError(f"none of the {len(source)} images of {origin} can be used.")
         manifest = {
             "source": origin,
@@ -110,7 +110,8 @@ class _Build:
     split_by: str | None
     broken: BrokenImages
     keys: Counter[str] = field(default_factory=Counter)
-    first_names: dict[str, str] = field(default_factory=dict)  # by content
+    firsts: dict[str, ExaminedImage] = field(default_factory=dict)  # by content
+    losses: Counter[str] = field(default_factory=Counter)
     skipped_images: list[dict[str, str]] = field(default_factory=list)
     too_small: int = 0
     duplicates: int = 0
@@ -128,6 +129,7 @@ class _Build:
         labels = json.dumps(image.labels, ensure_ascii=False, sort_keys=True).encode()
         members = [(image.encoded.suffix, image.encoded.data), ("json", labels)]
         writers[split].add(self._unique_key(image.key), members)
+        self.losses.update(image.encoded.losses)
         count_labels(self.labels[split], image.labels)
 
     def _reason_to_skip(self, image: ExaminedImage) -> str | None:
@@ -137,10 +139,11 @@ class _Build:
         if self.size_px is not None and image.short_px < self.size_px:
             self.too_small += 1
             return f"{image.width_px}x{image.height_px} px is too small"
-        first = self.first_names.setdefault(image.content, image.name)
-        if first != image.name:
+        first = self.firsts.setdefault(image.content, image._replace(encoded=None))
+        if first.name != image.name:
             self.duplicates += 1
-            return f"has the same pixels as {first}"
+            other_labels = "" if first.labels == image.labels else ", but other labels"
+            return f"has the same pixels as {first.name}{other_labels}"
         return None
 
     def _split_of(self, image: ExaminedImage) -> str:
@@ -197,13 +200,14 @@ def _describe(build: _Build, writers: dict[str, ShardWriter], folder: Path) -> d
             for name, images in writer.images_per_shard.items()
         },
         "skipped": build.skipped_images,
+        "losses": dict(sorted(build.losses.items())),
     }
 
 
 def _describe_notes(notes: SourceNotes) -> dict[str, Any]:
     faults: dict[str, list[str]] = {}
     for fault in notes.faults:
-        faults.setdefault(fault.kind, []).append(str(fault))
+        faults.setdefault(fault.kind.many, []).append(str(fault))
     others = {kind: len(paths) for kind, paths in notes.other_files.items() if paths}
     return {"faults": faults, "other_files": others}
 

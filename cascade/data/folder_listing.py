@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cascade.data.label_files import LabelKey
-from cascade.data.notes import DEAD_LINK, UNREADABLE_FOLDER, SourceFault
+from cascade.data.notes import DEAD_LINK, SECOND_LINK, UNREADABLE_FOLDER, SourceFault
 from cascade.data.source import check_text
 from cascade.imaging.opening import IMAGE_SUFFIXES
 
 LABEL_SUFFIXES = (".json", ".txt")
 HIDDEN = "hidden"
 NO_SUFFIX = "without a suffix"
-NOT_REGULAR = "not regular files"
-SECOND_LINK = "links to images that are read at their own place"
+NOT_REGULAR = "not a regular file"
 
 
 @dataclass
@@ -26,7 +25,7 @@ class FolderListing:
         images: the images in the order of their paths, by path within the folder.
         label_files: files of labels by key and suffix.
         other_files: paths of all other files by kind, see `SourceNotes`.
-        faults: links that lead nowhere, and folders that cannot be read.
+        faults: what is wrong with links and folders.
     """
 
     images: dict[str, Path] = field(default_factory=dict)
@@ -58,10 +57,13 @@ def list_folder(folder: Path) -> FolderListing:
     search.run()
     listing = search.listing
     for name, path in sorted(search.images.items()):
-        if path.is_symlink() and os.path.realpath(path) in search.own_places:
-            listing.add_other(SECOND_LINK, path)
-        else:
+        own_place = search.own_places.get(os.path.realpath(path)) if path.is_symlink() else None
+        if own_place is None:
             listing.images[name] = path
+        else:
+            reason = f"is not read, because {own_place} is."
+            fault = SourceFault(SECOND_LINK, str(path), reason, harmless=True)
+            listing.faults.append(fault)
     return listing
 
 
@@ -70,7 +72,7 @@ class _Search:
         self.folder = folder
         self.listing = FolderListing()
         self.images: dict[str, Path] = {}  # unsorted
-        self.own_places: set[str] = set()  # real paths of images reached without any link
+        self.own_places: dict[str, Path] = {}  # images reached without any link, by real path
         self._visited: set[str] = set()
 
     def run(self) -> None:
@@ -107,7 +109,7 @@ class _Search:
             name = self._text(path)
             self.images[name] = path
             if own_place is not None and not path.is_symlink():
-                self.own_places.add(os.path.join(own_place, path.name))
+                self.own_places[os.path.join(own_place, path.name)] = path
         elif suffix in LABEL_SUFFIXES:
             self._add_label_file(path, suffix)
         elif _leads_nowhere(path):

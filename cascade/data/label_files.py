@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from cascade.data.names import NameIndex
+from cascade.data.names import NameIndex, quoted
 from cascade.data.notes import (
     LABELS_WITHOUT_IMAGE,
     OTHER_CASE,
@@ -55,7 +55,7 @@ def check_label_files(
             result.faults.append(SourceFault(OTHER_CASE, file, reason))
         elif (image := files.same(key)) is not None:
             stem = image.rpartition("/")[2].rpartition(".")[0]
-            reason = f"for the labels of {image!r}, name it {stem}{suffix}."
+            reason = f"for the labels of {quoted(image)}, name it {stem}{suffix}."
             result.faults.append(SourceFault(LABELS_WITHOUT_IMAGE, file, reason))
         elif suffix in suffixes_in_use:
             result.faults.append(SourceFault(LABELS_WITHOUT_IMAGE, file, "has no image beside it."))

@@ -14,16 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cascade.data.annotations import json_labels
-from cascade.data.names import NameIndex
+from cascade.data.names import NameIndex, quoted
 from cascade.data.notes import (
     CONTRADICTING_ROWS,
     IMAGE_WITHOUT_ROW,
     OTHER_CASE,
+    OTHER_SLASH,
     OTHER_UNICODE_FORM,
     REPEATED_ROW,
     ROW_WITHOUT_IMAGE,
     UNREAD_TABLE,
     UNREADABLE_ROW,
+    FaultKind,
     SourceFault,
 )
 from cascade.errors import DataError
@@ -102,14 +104,16 @@ class _Matching:
 
     def _assign(self, row: _Row, image: str) -> None:
         if str(PurePosixPath(row.file)) != image:
-            reason = f"names {image!r} in another Unicode form (NFC, NFD); its labels are used."
+            reason = (
+                f"names {quoted(image)} in another Unicode form (NFC, NFD); its labels are used."
+            )
             self._note(OTHER_UNICODE_FORM, row, reason, harmless=True)
         self.lines.setdefault(image, []).append(row.line)
         if image in self.labels.errors:
             return
         first = self.labels.fields.setdefault(image, row.fields)
         if first == row.fields and len(self.lines[image]) > 1:
-            reason = f"repeats line {self.lines[image][0]}, for {image!r}."
+            reason = f"repeats line {self.lines[image][0]}, for {quoted(image)}."
             self._note(REPEATED_ROW, row, reason, harmless=True)
         elif first != row.fields:
             self.labels.errors[image] = ""  # the message names all lines, when they are known
@@ -117,12 +121,14 @@ class _Matching:
     def _note_unmatched(self, row: _Row) -> None:
         alike = self.names.alike(row.file)
         if alike is None:
-            self._note(ROW_WITHOUT_IMAGE, row, f"there is no image {row.file!r}.")
+            self._note(ROW_WITHOUT_IMAGE, row, f"there is no image {quoted(row.file)}.")
             return
         self.alike.add(alike)
-        what = "the kind of slash" if "\\" in row.file else "upper and lower case"
-        reason = f"names {row.file!r}, which differs from the image {alike!r} in {what}."
-        self._note(OTHER_CASE, row, reason)
+        kind, what = OTHER_CASE, "upper and lower case"
+        if "\\" in row.file:
+            kind, what = OTHER_SLASH, "the kind of slash"
+        names = f"names {quoted(row.file)}, but the image is {quoted(alike)}"
+        self._note(kind, row, f"{names}; mind {what}.")
 
     def result(self) -> TableLabels:
         folder = self.path.parent
@@ -138,18 +144,18 @@ class _Matching:
                 reason = f"lines {lines} of {self.path} give it different labels; keep one."
                 self._refuse(CONTRADICTING_ROWS, image, reason)
             elif image not in self.lines and image not in self.alike:
-                reason = f"has no row in {self.path.name}; add one, without labels if it has none."
+                reason = f"has no row in {self.path.name}."
                 fault = SourceFault(IMAGE_WITHOUT_ROW, str(folder / image), reason)
                 self.labels.faults.append(fault)
         return self.labels
 
-    def _refuse(self, kind: str, image: str, reason: str) -> None:
+    def _refuse(self, kind: FaultKind, image: str, reason: str) -> None:
         """Record that an image's labels are not known, so that it counts as broken."""
         fault = SourceFault(kind, str(self.path.parent / image), reason)
         self.labels.errors[image] = str(fault)
         self.labels.faults.append(fault)
 
-    def _note(self, kind: str, row: _Row, reason: str, *, harmless: bool = False) -> None:
+    def _note(self, kind: FaultKind, row: _Row, reason: str, *, harmless: bool = False) -> None:
         name = f"{self.path}: line {row.line}"
         self.labels.faults.append(SourceFault(kind, name, reason, harmless))
 

@@ -19,6 +19,11 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def quoted(name: str) -> str:
+    """A name in quotes, on one line."""
+    return repr(name).replace("\\\\", "\\")
+
+
 class NameIndex:
     """Finds names that are meant by other names.
 

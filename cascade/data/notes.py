@@ -6,30 +6,53 @@ print `SourceNotes.lines`, and `check_share` stops when too many labels are out 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cascade.data.broken import allowed_images
 from cascade.errors import DataError
 
 EXAMPLES = 3
 
-ROW_WITHOUT_IMAGE = "rows without an image"
-IMAGE_WITHOUT_ROW = "images without a row"
-IMAGE_WITHOUT_LABEL = "images without a label"
-CONTRADICTING_ROWS = "images with contradicting rows"
-REPEATED_ROW = "repeated rows"
-UNREADABLE_ROW = "rows that cannot be read"
-OTHER_CASE = "names that differ in case only"
-OTHER_UNICODE_FORM = "names in another Unicode form"
-LABELS_WITHOUT_IMAGE = "label files without an image"
-SHARED_LABELS = "images that share a label file"
-UNREAD_TABLE = "tables that are not read"
-DEAD_LINK = "links that lead nowhere"
-UNREADABLE_FOLDER = "folders that cannot be read"
-DOTTED_NAME = "images with a further dot in their name"
-NOT_SELECTED = "images whose label cannot be read, so that they are not selected"
-KINDS_WITHOUT_LABELS = {DEAD_LINK, UNREADABLE_FOLDER, DOTTED_NAME}  # they concern images
+
+class FaultKind(NamedTuple):
+    """A kind of fault, as a noun for one and for several."""
+
+    one: str
+    many: str
+
+    def counted(self, count: int) -> str:
+        """The number of faults in words, such as `3 rows without an image`."""
+        return f"{count:,} {self.one if count == 1 else self.many}"
+
+
+ROW_WITHOUT_IMAGE = FaultKind("row without an image", "rows without an image")
+IMAGE_WITHOUT_ROW = FaultKind("image without a row", "images without a row")
+IMAGE_WITHOUT_LABEL = FaultKind("image without a label", "images without a label")
+CONTRADICTING_ROWS = FaultKind("image with contradicting rows", "images with contradicting rows")
+REPEATED_ROW = FaultKind("repeated row", "repeated rows")
+UNREADABLE_ROW = FaultKind("row that cannot be read", "rows that cannot be read")
+OTHER_CASE = FaultKind("name that differs in case", "names that differ in case")
+OTHER_SLASH = FaultKind("name with another kind of slash", "names with another kind of slash")
+OTHER_UNICODE_FORM = FaultKind("name in another Unicode form", "names in another Unicode form")
+LABELS_WITHOUT_IMAGE = FaultKind("label file without an image", "label files without an image")
+SHARED_LABELS = FaultKind("label file of several images", "label files of several images")
+UNREAD_TABLE = FaultKind("table that is not read", "tables that are not read")
+DEAD_LINK = FaultKind("link that leads nowhere", "links that lead nowhere")
+SECOND_LINK = FaultKind("link to an image of the folder", "links to images of the folder")
+UNREADABLE_FOLDER = FaultKind("folder that cannot be read", "folders that cannot be read")
+DOTTED_NAME = FaultKind(
+    "image with a further dot in its name", "images with a further dot in their names"
+)
+NOT_SELECTED = FaultKind(
+    "image that cannot be selected without its label",
+    "images that cannot be selected without their labels",
+)
+IMAGES = FaultKind("image", "images")
+OTHER_FILE = FaultKind("file that is not an image", "files that are not images")
+KINDS_WITHOUT_LABELS = {DEAD_LINK, SECOND_LINK, UNREADABLE_FOLDER, DOTTED_NAME}
 
 
 @dataclass(frozen=True)
@@ -37,13 +60,13 @@ class SourceFault:
     """Something about one image, row or label file that the user should know.
 
     Attributes:
-        kind: plural noun that names the kind of fault, one of the constants of this module.
+        kind: one of the constants of this module.
         name: the file, row or folder, for messages.
         reason: what is wrong, and what to do where that is not obvious.
         harmless: whether nothing is lost, so that it does not count as a broken image.
     """
 
-    kind: str
+    kind: FaultKind
     name: str
     reason: str
     harmless: bool = False
@@ -86,28 +109,40 @@ class SourceNotes:
             verbose: whether to name every fault and file on a line of its own instead of a few.
             hint: added to a line that does not name all, such as `; --verbose lists them`.
         """
-        kinds: dict[str, list[str]] = {}
+        faults = self.fault_lines(verbose=verbose, hint=hint)
+        return [*faults, *self.file_lines(verbose=verbose, hint=hint)]
+
+    def fault_lines(self, *, verbose: bool = False, hint: str = "") -> list[str]:
+        """Describe the faults; see `lines`."""
+        kinds: dict[FaultKind, list[str]] = {}
         for fault in self.faults:
             kinds.setdefault(fault.kind, []).append(str(fault))
         lines = []
         for kind, names in kinds.items():
-            lines += _named(f"{len(names)} {kind}", names, hint, verbose=verbose)
-        files = sorted(self.other_files.items(), key=lambda item: (-len(item[1]), item[0]))
-        counts = ", ".join(f"{len(paths)} {kind}" for kind, paths in files if paths)
-        if counts:
-            total = sum(len(paths) for _, paths in files)
-            line = f"left out: {total} files that are not images ({counts})"
-            lines.append(line if verbose else line + hint)
-        if verbose:
-            lines += [f"left out: {path} ({kind})" for kind, paths in files for path in paths]
+            title = kind.counted(len(names))
+            if verbose:
+                lines += [f"{title}:", *(f"  {name}" for name in names)]
+            else:
+                lines.append(f"{title}: {_first(names, hint)}")
         return lines
 
+    def file_lines(self, *, verbose: bool = False, hint: str = "") -> list[str]:
+        """Describe the files that are not images; see `lines`."""
+        files = [(kind, paths) for kind, paths in self.other_files.items() if paths]
+        if not files:
+            return []
+        files.sort(key=lambda item: (-len(item[1]), item[0]))
+        counts = ", ".join(f"{len(paths):,} {kind}" for kind, paths in files)
+        total = OTHER_FILE.counted(sum(len(paths) for _, paths in files))
+        if not verbose:
+            return [f"left out: {total} ({counts}){hint}"]
+        names = [f"  {path} ({kind})" for kind, paths in files for path in paths]
+        return [f"left out: {total} ({counts}):", *names]
 
-def _named(title: str, names: Sequence[str], hint: str, *, verbose: bool) -> list[str]:
-    if verbose:
-        return [f"{title}:", *(f"  {name}" for name in names)]
-    more = f" … and {len(names) - EXAMPLES} more{hint}" if len(names) > EXAMPLES else ""
-    return [f"{title}: {' '.join(names[:EXAMPLES])}{more}"]
+
+def _first(names: Sequence[str], hint: str) -> str:
+    more = len(names) - EXAMPLES
+    return " ".join(names[:EXAMPLES]) + (f" … and {more:,} more{hint}" if more > 0 else "")
 
 
 def notes_for(notes: SourceNotes, unlabelled: Mapping[str, Sequence[str]] | None) -> SourceNotes:
@@ -129,7 +164,7 @@ def notes_for(notes: SourceNotes, unlabelled: Mapping[str, Sequence[str]] | None
     named = {fault.name for fault in faults}
     for name, fields in unlabelled.items():
         if name not in named:
-            reason = f"has no {' and no '.join(fields)}, so it counts as one of any."
+            reason = f"has no {' and no '.join(fields)}."
             faults.append(SourceFault(IMAGE_WITHOUT_LABEL, name, reason, harmless=True))
     return SourceNotes(tuple(faults), notes.other_files)
 
@@ -150,12 +185,10 @@ def check_share(notes: SourceNotes, total_images: int, max_share: float, *, comm
     faults = notes.harmful
     if len(faults) <= allowed:
         return
-    kinds: dict[str, int] = {}
-    for fault in faults:
-        kinds[fault.kind] = kinds.get(fault.kind, 0) + 1
-    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    examples = " ".join(str(fault) for fault in faults[:EXAMPLES])
+    kinds = Counter(fault.kind for fault in faults)
+    counts = ", ".join(kind.counted(count) for kind, count in kinds.items())
+    examples = _first([str(fault) for fault in faults], ";")
     raise DataError(
-        f"{counts} among {total_images} images, but max_broken_share={max_share:g} allows "
-        f"{allowed}: {examples} {command} lists them all."
+        f"{counts} among {total_images:,} images, but max_broken_share={max_share:g} allows "
+        f"{allowed:,}: {examples} {command} lists them all."
     )

@@ -45,6 +45,8 @@ def read_file(path: Path, name: str) -> bytes:
         DataError: if the file is missing, not a regular file, too large, or cannot be read.
     """
     try:
+        if path.is_symlink() and not path.exists():
+            raise DataError(f"{name}: is a link to {os.readlink(path)}, where nothing is.")
         status = path.stat()
         _check_status(status, name)
         return path.read_bytes()

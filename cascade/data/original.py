@@ -1,0 +1,49 @@
+"""What of an image file is lost when its picture is saved anew for a data set."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import NamedTuple
+
+from cascade.errors import DataError
+from cascade.imaging.opening import opened_image
+from cascade.imaging.picture_reading import decode_picture
+
+SECOND_PICTURES = "MPO"  # a JPEG with a preview or a gain map, which are no pages
+
+
+class Original(NamedTuple):
+    """An image file before it is saved anew.
+
+    Attributes:
+        bits: per channel, 8 or 16.
+        pages: number of pages or frames.
+        transparent: whether it has transparency.
+    """
+
+    bits: int
+    pages: int
+    transparent: bool
+
+    @classmethod
+    def of(cls, data: bytes) -> Original:
+        """Look at the content of a file.
+
+        Raises:
+            DataError: if it is not a readable image.
+        """
+        picture = decode_picture(data, "the image")
+        pages = 1
+        with suppress(DataError), opened_image(data, "the image") as file:
+            if file.format != SECOND_PICTURES:
+                pages = getattr(file, "n_frames", 1)
+        return cls(picture.bits, pages, picture.alpha is not None)
+
+    def losses(self, bits: int) -> tuple[str, ...]:
+        """Name what an opaque image of one page and so many bits per channel does not hold."""
+        losses = {
+            "16 bits are reduced to 8": self.bits > bits,
+            "only the first page is kept": self.pages > 1,
+            "transparency is laid on white": self.transparent,
+        }
+        return tuple(loss for loss, applies in losses.items() if applies)
