@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cascade.building.stages import build_conditions
 from cascade.data.notes import check_share, notes_for
 from cascade.data.source import ImageSource, SelectedSource
 from cascade.recipe.sections import StageRecipe
@@ -46,14 +45,3 @@ class DataNotes:
         total = len(source.source if isinstance(source, SelectedSource) else source)
         check_share(notes, total, data.max_broken_share, command=source.check_command())
         return notes.lines(verbose=verbose, hint="; --verbose lists them")
-
-
-def describe_data(source: ImageSource, recipe: StageRecipe, *, verbose: bool = False) -> list[str]:
-    """Report how labels and files fit a recipe; see `DataNotes.lines`.
-
-    Raises:
-        DataError: if there are too many faults, or no image has a label that the stage reads.
-    """
-    notes = DataNotes(source, recipe)
-    build_conditions(recipe, notes.vocabulary)
-    return notes.lines(verbose=verbose)

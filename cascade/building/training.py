@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cascade.building.data_notes import DataNotes
+from cascade.building.data_preview import narrow_range_warnings
 from cascade.building.pipelines import find_stage
 from cascade.building.stages import build_stage, check_crop_suits_network
 from cascade.data.generated_images import GeneratedImages
@@ -61,6 +62,8 @@ def build_trainer(
         notes = DataNotes(source, recipe)
         stage = build_stage(recipe, notes.vocabulary)
         lines = notes.lines(verbose=verbose)
+        if make_accelerator().is_main_process:
+            lines += narrow_range_warnings(source, recipe)
         check_crop_suits_network(recipe, stage)
         images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
         if recipe.train.init_from is not None and not checkpoints(out / "checkpoints"):

@@ -9,6 +9,18 @@ from typing import Annotated
 import typer
 
 MORE = "; --verbose lists them"
+ADVICE = (
+    ", so they are nearly without contrast; make {low} black and {high} white by --range {low} "
+    "{high}, and in a recipe by data.range=[{low},{high}]"
+)
+
+
+class TruncatedName(StrEnum):
+    """What happens to JPEG files whose end is missing."""
+
+    refuse = "refuse"
+    keep = "keep"
+
 
 data = typer.Typer(no_args_is_help=True, help="Build shards from images, and check images.")
 
@@ -30,6 +42,20 @@ Verbose = Annotated[
     typer.Option(
         "--verbose", "-v", help="Name every label out of step and every file that is not an image."
     ),
+]
+
+
+Range = Annotated[
+    tuple[int, int] | None,
+    typer.Option(
+        "--range",
+        metavar="LOW HIGH",
+        help="Numbers in the files that become black and white; others are clipped.",
+    ),
+]
+Truncated = Annotated[
+    TruncatedName,
+    typer.Option("--truncated", help="Whether to keep JPEG files whose end is missing."),
 ]
 
 
@@ -67,6 +93,7 @@ def build(
             "--max-broken-share", min=0, max=1, help="Stop if more of the images are broken."
         ),
     ] = 0.01,
+    value_range: Range = None,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
     verbose: Verbose = False,
@@ -90,7 +117,9 @@ def build(
             images,
             out,
             origin=source,
-            encoding=Encoding(size, square, None if image_format is None else image_format.value),
+            encoding=Encoding(
+                size, square, None if image_format is None else image_format.value, value_range
+            ),
             shard_mib=shard_mib,
             holdout=holdout,
             split_by=split_by,
@@ -116,11 +145,15 @@ def build(
 def check(
     source: Source,
     size: Size = None,
+    value_range: Range = None,
+    truncated: Truncated = TruncatedName.refuse,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
     verbose: Verbose = False,
 ) -> None:
-    """Read every image once; list broken, too small and duplicated ones, classes and sizes.
+    """Read every image once; list broken, too small and duplicated ones, and what files hold.
+
+    A warning says so if the images use little of their numbers, as those of 12-bit cameras do.
 
     Labels that are out of step with the images, and files that are not images, are counted.
     The exit code is 1 if any image or shard is broken or labels are out of step.
@@ -130,18 +163,25 @@ def check(
     from cascade.cli.progress import TaskProgress, printable
     from cascade.data.checking import check_images
     from cascade.data.notes import notes_for
+    from cascade.data.preparation import Decoding
     from cascade.data.sources import open_source
 
     damaged_shards: list[str] = []
     images = open_source(source, name_pattern=name_pattern, damaged_shards=damaged_shards)
     with TaskProgress(in_pipes=True) as progress:
-        report = check_images(images, size_px=size, workers=workers, progress=progress.update)
+        report = check_images(
+            images,
+            size_px=size,
+            decoding=Decoding(value_range, truncated.value),
+            workers=workers,
+            progress=progress.update,
+        )
     notes = notes_for(images.notes, report.unlabelled).without(report.broken)
     for line in [
         *(f"damaged shard: {shard}" for shard in damaged_shards),
         *notes.fault_lines(verbose=True),
         *notes.file_lines(verbose=verbose, hint=MORE),
-        *report.lines(),
+        *report.lines(advice=ADVICE),
     ]:
         typer.echo(printable(line))
     if report.broken or damaged_shards or notes.harmful:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,26 +10,40 @@ import typer
 def validate(
     name: Annotated[str, typer.Argument(help="A stage or pipeline recipe: name or file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes as key=value.")] = None,
+    no_data: Annotated[
+        bool, typer.Option("--no-data", help="Check the recipe alone; its data is elsewhere.")
+    ] = False,
     verbose: Annotated[
         bool,
         typer.Option("--verbose", "-v", help="Name every label and file that does not fit."),
     ] = False,
 ) -> None:
-    """Check that a recipe is valid, that its stages can be built and joined, and its labels.
+    """Check that a recipe is valid, that its stages can be built and joined, and its data.
 
-    Example: cascade validate my-stage.yaml
+    Of a stage's data, the first 64 images that training would see are decoded. The exit code is 1
+    if training would fail on them; warnings do not change it. A bundled recipe whose data is not
+    here gives a warning.
+
+    Example: cascade validate my-stage.yaml data.path=photos
     """
-    from cascade.building.data_notes import describe_data
+    from cascade.building.data_preview import preview_data
     from cascade.building.pipelines import check_recipe
-    from cascade.data.sources import open_source
+    from cascade.cli.progress import printable
     from cascade.recipe.finding import find_any_recipe
     from cascade.recipe.reading import load_any_recipe
     from cascade.recipe.sections import StageRecipe
 
-    recipe = load_any_recipe(name, overrides or [])
+    overrides = overrides or []
+    recipe = load_any_recipe(name, overrides)
     for line in check_recipe(recipe, find_any_recipe(name)):
         typer.echo(line)
-    if isinstance(recipe, StageRecipe) and Path(recipe.data.path).exists():
-        opening = recipe.data.model_dump(include={"path", "only", "name_pattern", "cache_dir"})
-        for line in describe_data(open_source(**opening), recipe, verbose=verbose):
-            typer.echo(line)
+    if no_data or not isinstance(recipe, StageRecipe):
+        return
+    own_path = any(each.startswith("data.path=") for each in overrides)
+    findings = preview_data(recipe, own_path=own_path, verbose=verbose)
+    for line in [*findings.facts, *(f"warning: {each}" for each in findings.warnings)]:
+        typer.echo(printable(line))
+    for each in findings.errors:
+        typer.echo(printable(f"error: {each}"), err=True)
+    if findings.errors:
+        raise typer.Exit(1)

@@ -21,6 +21,7 @@ from cascade.data.checking import TASK, classes_of, count_labels
 from cascade.data.encoding import Encoding
 from cascade.data.examination import ExaminedImage, examine
 from cascade.data.notes import SourceNotes, check_share
+from cascade.data.preparation import Decoding
 from cascade.data.shard_writing import ShardWriter, sha256_of
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource
@@ -82,7 +83,8 @@ def build_shards(
         broken=BrokenImages(len(source), max_broken_share, command=source.check_command()),
     )
     order = sorted(range(len(source)), key=lambda index: _hash(source.key(index)))
-    images = examine(source, order=order, encode=encoding, workers=workers)
+    decoding = Decoding(encoding.range)
+    images = examine(source, order=order, encode=encoding, decoding=decoding, workers=workers)
     own_settings = {"shard_mib": shard_mib, "holdout": holdout, "split_by": split_by}
     with atomic_folder(out, owned=_own_files(out)) as folder:
         writers = _write_shards(

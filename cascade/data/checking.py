@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cascade.data.contents import Contents
 from cascade.data.examination import ExaminedImage, examine
+from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.reporting.progress import Progress
 
@@ -25,6 +28,7 @@ class DataReport:
         unlabelled: the label fields that an image lacks but others have, by its name.
         labels: number of images per class, by field; fields of free text are left out.
         sizes_px: number of images by (width, height).
+        contents: formats, modes, pages and numbers in use.
     """
 
     images: int
@@ -34,62 +38,99 @@ class DataReport:
     unlabelled: dict[str, list[str]] = field(default_factory=dict)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     sizes_px: Counter[tuple[int, int]] = field(default_factory=Counter)
+    contents: Contents = field(default_factory=Contents)
 
-    def lines(self) -> list[str]:
-        """The report as text: one line per problem, then classes, sizes and totals."""
+    def lines(self, *, advice: str = "") -> list[str]:
+        """The report as text: one line per problem, then classes, facts, warnings and totals.
+
+        Args:
+            advice: see `warnings`.
+        """
         problems = [f"broken: {line}" for line in self.broken]
         problems += [f"too small: {line}" for line in self.too_small]
         problems += [
             f"duplicate: {name} has the same pixels as {other}" for name, other in self.duplicates
         ]
-        classes = [
-            f"{name}: " + ", ".join(f"{text} {count}" for text, count in names.most_common())
-            for name, names in self.labels.items()
-        ]
+        warnings = [f"warning: {line}" for line in self.warnings(advice)]
         totals = (
             f"{self.images} images, {len(self.broken)} broken, {len(self.too_small)} too small, "
             f"{len(self.duplicates)} duplicated"
         )
-        return [*problems, *classes, *self._sizes(), totals]
+        return [*problems, *aligned(self.facts()), *warnings, totals]
 
-    def _sizes(self) -> list[str]:
-        if not self.sizes_px:
-            return []
+    def warnings(self, advice: str = "") -> list[str]:
+        """What a user should know about the numbers in use and about truncated files.
+
+        Args:
+            advice: appended where little of the numbers is used; `{low}` and `{high}` in it stand
+                for the ends of that part.
+        """
+        ranges = self.contents.narrow_ranges()
+        narrow = [f"{each}{advice.format(low=each.low, high=each.high)}" for each in ranges]
+        return [*self.contents.remarks(), *narrow]
+
+    def facts(self) -> dict[str, str]:
+        """Classes, formats, modes, pages, numbers in use and sizes as text, by name."""
+        facts = {
+            name: ", ".join(f"{text} {count}" for text, count in names.most_common())
+            for name, names in self.labels.items()
+        }
+        facts |= self.contents.facts()
+        if self.sizes_px:
+            facts["sizes"] = self._sizes()
+        return facts
+
+    def _sizes(self) -> str:
         short = sorted(min(size) for size in self.sizes_px.elements())
         (width, height), count = self.sizes_px.most_common(1)[0]
-        return [
-            f"sizes: shorter side {short[0]} to {short[-1]} px, median {short[len(short) // 2]}; "
+        return (
+            f"shorter side {short[0]} to {short[-1]} px, median {short[len(short) // 2]}; "
             f"most common {width}x{height} ({count})"
-        ]
+        )
+
+
+def aligned(facts: Mapping[str, str]) -> list[str]:
+    """Names and texts in two columns, one pair a line."""
+    width = max(map(len, facts), default=0) + 1
+    return [f"{name + ':':{width}} {text}" for name, text in facts.items()]
 
 
 def check_images(
     source: ImageSource,
     *,
     size_px: int | None = None,
+    order: Sequence[int] | None = None,
+    decoding: Decoding | None = None,
+    duplicates: bool = True,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> DataReport:
-    """Read every image once and report what is wrong with the data set and what it contains.
+    """Read images once and report what is wrong with the data set and what it contains.
 
     Args:
         source: the images to check.
         size_px: resolution of the stage to be trained; images with a smaller side are reported.
             Default: no image is too small.
+        order: indices of the images to read; default: all.
+        decoding: how files become images; default: by all their numbers, truncated ones refused.
+        duplicates: whether to compare the pixels of all images, which takes time.
         workers: number of processes that read images; 0 reads in this one.
         progress: called after each image.
     """
-    report = DataReport(images=len(source))
+    order = range(len(source)) if order is None else order
+    decoding = decoding or Decoding()
+    report = DataReport(images=len(order), contents=Contents(limits=decoding.range))
     first_names: dict[str, str] = {}
+    images = examine(source, order=order, decoding=decoding, digest=duplicates, workers=workers)
     fields: dict[str, frozenset[str]] = {}  # with a label, by name of the image
-    for number, image in enumerate(examine(source, workers=workers), start=1):
+    for number, image in enumerate(images, start=1):
         if image.broken is not None:
             report.broken.append(image.broken)
         else:
             fields[image.name] = frozenset(image.labels)
             _record(report, image, first_names, size_px)
         if progress is not None:
-            progress(TASK, number, len(source))
+            progress(TASK, number, len(order))
     report.unlabelled = {
         name: sorted(report.labels.keys() - labelled)
         for name, labelled in fields.items()
@@ -105,9 +146,11 @@ def _record(
     """Add one readable image to the report; `first_names` holds the first image by content."""
     report.sizes_px[image.width_px, image.height_px] += 1
     count_labels(report.labels, image.labels)
+    if image.facts is not None and image.values is not None:
+        report.contents.add(image.facts, image.values)
     if size_px is not None and image.short_px < size_px:
         report.too_small.append(f"{image.name}: {image.width_px}x{image.height_px} px")
-    first = first_names.setdefault(image.content, image.name)
+    first = first_names.setdefault(image.content, image.name) if image.content else image.name
     if first != image.name:
         report.duplicates.append((image.name, first))
 

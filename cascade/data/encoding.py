@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cascade.data.examination import EncodedImage
 from cascade.data.original import Original
+from cascade.data.preparation import ValueRange
 from cascade.errors import DataError
 from cascade.imaging.opening import format_of
 from cascade.imaging.vips import FORM_OF_BITS, RGB_OF_BITS, libvips
@@ -33,17 +34,19 @@ class Encoding(NamedTuple):
         square: whether to crop the central square.
         image_format: format to save in. None copies the file if its pixels stay unchanged, and
             saves a PNG otherwise, in which 16 bits per channel stay 16.
+        range: the numbers of the files that become black and white; None for all of them.
     """
 
     size_px: int | None = None
     square: bool = False
     image_format: ImageFormat | None = None
+    range: ValueRange | None = None
 
     def __call__(self, image: Tensor, data: bytes) -> EncodedImage:
         """Encode an image.
 
         Args:
-            image: (3, H, W) in [-1, 1], as decoded from the file.
+            image: (3, H, W) in [-1, 1], as decoded from the file, its range applied.
             data: content of the file.
 
         Raises:

@@ -9,11 +9,13 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cascade.data.contents import ImageValues
 from cascade.data.loading import load_in_order
+from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.errors import DataError
-from cascade.imaging.reading import decode_image
-from cascade.imaging.writing import to_uint8
+from cascade.imaging.picture_reading import FileFacts, file_facts
+from cascade.imaging.writing import from_uint8, to_uint8
 
 
 class EncodedImage(NamedTuple):
@@ -42,8 +44,10 @@ class ExaminedImage(NamedTuple):
         broken: `name: reason` if the image cannot be used, and the fields below are empty.
         width_px: width in pixels after applying the EXIF orientation.
         height_px: height in pixels after applying the EXIF orientation.
-        content: sha256 of the decoded pixels and their shape.
+        content: sha256 of the decoded pixels and their shape; empty without a digest.
         labels: class names or captions, by field.
+        facts: how the file stores its pixels; None if the image is broken.
+        values: which numbers it uses; None if the image is broken.
         encoded: result of the encoder, if there was one.
     """
 
@@ -54,6 +58,8 @@ class ExaminedImage(NamedTuple):
     height_px: int = 0
     content: str = ""
     labels: dict[str, str] = {}  # noqa: RUF012  never changed
+    facts: FileFacts | None = None
+    values: ImageValues | None = None
     encoded: EncodedImage | None = None
 
     @property
@@ -67,6 +73,8 @@ def examine(
     *,
     order: Sequence[int] | None = None,
     encode: Encode | None = None,
+    decoding: Decoding | None = None,
+    digest: bool = True,
     workers: int = 0,
 ) -> Iterator[ExaminedImage]:
     """Read the images of a source one by one.
@@ -75,34 +83,62 @@ def examine(
         source: the images.
         order: indices of the images to read; default: all, in the order of the source.
         encode: called in the workers with an image (3, H, W) in [-1, 1] and its file's content.
+        decoding: how files become images; default: by all their numbers, truncated ones refused.
+        digest: whether to compute `ExaminedImage.content`.
         workers: number of processes that read images; 0 reads in this one.
     """
     order = range(len(source)) if order is None else order
-    yield from load_in_order(_Examination(source, encode), order, workers=workers)
+    examination = _Examination(source, encode, decoding or Decoding(), digest=digest)
+    yield from load_in_order(examination, order, workers=workers)
 
 
 class _Examination(Dataset[ExaminedImage]):
-    def __init__(self, source: ImageSource, encode: Encode | None) -> None:
+    def __init__(
+        self, source: ImageSource, encode: Encode | None, decoding: Decoding, *, digest: bool
+    ) -> None:
         self.source = source
         self.encode = encode
+        self.decoding = decoding
+        self.digest = digest
 
     def __getitem__(self, index: int) -> ExaminedImage:
-        name, key = self.source.name(index), self.source.key(index)
+        name = self.source.name(index)
         try:
-            data = self.source.read(index)
-            image = decode_image(data, name)
-            labels = self.source.labels(index)
+            return self._examined(index, name)
         except (DataError, MemoryError) as error:
-            return ExaminedImage(name, key, broken=str(error) or f"{name}: needs too much memory.")
-        height_px, width_px = image.shape[-2:]
+            reason = str(error) or f"{name}: needs too much memory."
+            return ExaminedImage(name, self.source.key(index), broken=reason)
+
+    def _examined(self, index: int, name: str) -> ExaminedImage:
+        data = self.source.read(index)
+        picture = self.decoding.picture(data, name)
+        self.decoding.check(picture, name)
+        height_px, width_px = picture.size
+        examined = ExaminedImage(
+            name,
+            self.source.key(index),
+            width_px=width_px,
+            height_px=height_px,
+            labels=self.source.labels(index),
+            facts=file_facts(data, name),
+            values=ImageValues.of(picture, self.decoding.range),
+        )
+        if self.encode is None and not self.digest:
+            return examined
+        image = self.decoding.image(picture, name)
+        content = _content(image) if self.digest else ""
+        return examined._replace(content=content, encoded=self._encoded(image, data, name))
+
+    def _encoded(self, image: Tensor, data: bytes, name: str) -> EncodedImage | None:
         try:
-            encoded = None if self.encode is None else self.encode(image, data)
+            return None if self.encode is None else self.encode(image, data)
         except DataError as error:
-            return ExaminedImage(name, key, broken=f"{name}: {error}")
-        return ExaminedImage(name, key, None, width_px, height_px, _content(image), labels, encoded)
+            raise DataError(f"{name}: {error}") from error
 
 
 def _content(image: Tensor) -> str:
     digest = hashlib.sha256(repr(tuple(image.shape)).encode())
-    digest.update(to_uint8(image).numpy().tobytes())
+    small = to_uint8(image)
+    is_whole = from_uint8(small).equal(image)  # else two dark images of 16 bits might look the same
+    digest.update((small if is_whole else image).numpy().tobytes())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from cascade.errors import DataError
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import Truncated, decode_picture
 from cascade.imaging.reading import on_white
-from cascade.imaging.value_range import outside_share, stretched
+from cascade.imaging.value_range import check_range_fits, outside_share, stretched
 
 TooSmall = Literal["error", "skip", "enlarge"]  # what happens to images smaller than the stage
 ValueRange = tuple[int, int]  # numbers that become black and white
@@ -55,12 +55,22 @@ class Decoding(NamedTuple):
         Raises:
             DataError: if it cannot have numbers of the range.
         """
+        self.check(picture, name)
+        if self.range is not None:
+            picture = stretched(picture, *self.range)
+        return on_white(picture.in_srgb())
+
+    def check(self, picture: Picture, name: str) -> None:
+        """Check that a picture can have numbers of the range.
+
+        Raises:
+            DataError: naming it, if it cannot.
+        """
         if self.range is not None:
             try:
-                picture = stretched(picture, *self.range)
+                check_range_fits(picture, *self.range)
             except DataError as error:
                 raise DataError(f"{name}: {error}") from error
-        return on_white(picture.in_srgb())
 
     def remarks(self, picture: Picture, name: str) -> tuple[Remark, ...]:
         """What a user should know about how a file was decoded."""

@@ -63,7 +63,7 @@ def stretched(picture: Picture, low: int, high: int) -> Picture:
     Raises:
         DataError: if the picture cannot have such numbers.
     """
-    _check(picture, low, high)
+    check_range_fits(picture, low, high)
     return _mapped(picture, (low, high), (0, 2**picture.bits - 1))
 
 
@@ -73,11 +73,16 @@ def unstretched(picture: Picture, low: int, high: int) -> Picture:
     Raises:
         DataError: if the picture cannot have such numbers.
     """
-    _check(picture, low, high)
+    check_range_fits(picture, low, high)
     return _mapped(picture, (0, 2**picture.bits - 1), (low, high))
 
 
-def _check(picture: Picture, low: int, high: int) -> None:
+def check_range_fits(picture: Picture, low: int, high: int) -> None:
+    """Check that a range can be one of a picture's numbers.
+
+    Raises:
+        DataError: if it is empty, or the picture's bits do not go so far.
+    """
     white = 2**picture.bits - 1
     if not 0 <= low < high <= white:
         raise DataError(

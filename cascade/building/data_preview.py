@@ -1,0 +1,185 @@
+"""Looks at a sample of a recipe's images before training: do they fit the stage?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cascade.building.data_notes import DataNotes
+from cascade.building.stages import build_conditions
+from cascade.data.broken import allowed_images
+from cascade.data.checking import DataReport, aligned, check_images
+from cascade.data.preparation import Decoding
+from cascade.data.remote import is_remote, without_secrets
+from cascade.data.source import ImageSource
+from cascade.data.sources import HUGGING_FACE, open_source
+from cascade.data.training_images import epoch_order
+from cascade.errors import DataError, RecipeError
+from cascade.recipe.finding import list_recipes
+from cascade.recipe.reading import load_stage_recipe
+from cascade.recipe.sections import DataSection, StageRecipe
+from cascade.space import Space
+
+SAMPLE_IMAGES = 64
+FIRST_IMAGES = 16  # that training looks at before it starts
+NAMED_CLASSES = 10
+NAMED_IMAGES = 3
+ADVICE = (
+    ", so they are nearly without contrast; make {low} black and {high} white by "
+    "data.range=[{low},{high}]"
+)
+
+
+@dataclass
+class DataFindings:
+    """What a sample of images shows about a recipe's data.
+
+    Attributes:
+        facts: lines that describe the data.
+        warnings: what a user should know before training.
+        errors: why training would fail.
+    """
+
+    facts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def preview_data(
+    recipe: StageRecipe, *, own_path: bool = True, verbose: bool = False
+) -> DataFindings:
+    """Open a recipe's data, and decode the first images that training would see.
+
+    Data on another machine is not fetched.
+
+    Args:
+        recipe: the recipe of a stage.
+        own_path: whether the user gave `data.path`. If not, and it is that of a bundled recipe,
+            missing data is no error.
+        verbose: whether to name every label and file that does not fit.
+    """
+    path = recipe.data.path
+    findings = DataFindings()
+    if is_remote(path) or path.startswith(HUGGING_FACE):
+        findings.warnings.append(
+            f"the data is remote and was not opened; cascade data check {without_secrets(path)} "
+            "fetches and checks it."
+        )
+        return findings
+    opening = recipe.data.model_dump(include={"path", "only", "name_pattern", "cache_dir"})
+    try:
+        source = open_source(**opening)
+    except DataError as error:
+        if own_path or path not in _bundled_paths():
+            findings.errors.append(f"{error} To check the recipe alone, add --no-data.")
+        else:
+            findings.warnings.append(
+                f"the data was not checked: {error} It is the path of a bundled recipe; give your "
+                "own by data.path=FOLDER."
+            )
+        return findings
+    _look_at(source, recipe, findings, verbose=verbose)
+    return findings
+
+
+def narrow_range_warnings(source: ImageSource, recipe: StageRecipe) -> list[str]:
+    """Warn if the first images of a run use little of their numbers, or some outside the range."""
+    return _sample(source, recipe, FIRST_IMAGES).warnings(ADVICE)
+
+
+def _bundled_paths() -> set[str]:
+    """The data paths of the bundled recipes, which stand for the user's own."""
+    paths = set()
+    for path in list_recipes("stages"):
+        try:
+            paths.add(load_stage_recipe(path).data.path)
+        except RecipeError:  # someone edited it
+            continue
+    return paths
+
+
+def _sample(source: ImageSource, recipe: StageRecipe, count: int) -> DataReport:
+    """Decode the first images of a run."""
+    order = epoch_order(recipe.train.seed, 0, len(source))[:count].tolist()
+    decoding = Decoding(recipe.data.range, recipe.data.truncated)
+    return check_images(source, order=order, decoding=decoding, duplicates=False)
+
+
+def _look_at(
+    source: ImageSource, recipe: StageRecipe, findings: DataFindings, *, verbose: bool
+) -> None:
+    notes, classes = DataNotes(source, recipe), {}
+
+    def vocabulary(fields: Sequence[str]) -> dict[str, list[str]]:
+        names = notes.vocabulary(fields)
+        classes.update(names)
+        return names
+
+    try:
+        build_conditions(recipe, vocabulary)
+    except DataError as error:
+        findings.errors.append(str(error))
+    try:
+        findings.warnings += notes.lines(verbose=verbose)
+    except DataError as error:
+        findings.errors.append(str(error))
+    total, batch_size = len(source), recipe.train.batch_size
+    if total < batch_size:
+        findings.errors.append(
+            f"{total} images are too few for a batch of {batch_size}; add images or lower "
+            "train.batch_size."
+        )
+    report = _sample(source, recipe, SAMPLE_IMAGES)
+    report.labels.clear()  # the classes of all images are listed instead
+    which = "all" if report.images == total else f"the first {report.images} of a run"
+    data = {"data": f"{without_secrets(recipe.data.path)}: {total} images, decoded {which}"}
+    findings.facts += aligned(
+        data | {name: _listing(names) for name, names in classes.items()} | report.facts()
+    )
+    _check_broken(report, source, recipe.data, findings)
+    _check_sizes(report, source, recipe, findings)
+    findings.warnings += report.warnings(ADVICE)
+
+
+def _listing(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > NAMED_CLASSES else ""
+    noun = "class" if len(names) == 1 else "classes"
+    return f"{len(names)} {noun}: {', '.join(names[:NAMED_CLASSES])}{more}"
+
+
+def _check_broken(
+    report: DataReport, source: ImageSource, data: DataSection, findings: DataFindings
+) -> None:
+    broken = report.broken
+    if not broken:
+        return
+    examples = " ".join(broken[:NAMED_IMAGES])
+    text = (
+        f"{len(broken)} of {report.images} images are broken: {examples} "
+        f"{source.check_command()} lists them all."
+    )
+    too_many = len(broken) > allowed_images(len(source), data.max_broken_share)
+    too_many |= len(broken) == report.images
+    (findings.errors if too_many else findings.warnings).append(text)
+
+
+def _check_sizes(
+    report: DataReport, source: ImageSource, recipe: StageRecipe, findings: DataFindings
+) -> None:
+    space, policy = Space(**recipe.space.model_dump()), recipe.data.too_small
+    height, width = space.size
+    small = sum(n for (w, h), n in report.sizes_px.items() if w < width or h < height)
+    if not small:
+        return
+    readable = sum(report.sizes_px.values())
+    fates = {
+        "skip": "training leaves them out; data.too_small=enlarge would upscale them",
+        "enlarge": "training upscales them",
+        "error": "training would stop at the first one; set data.too_small to skip or enlarge",
+    }
+    text = (
+        f"{small} of {report.images} images are smaller than the stage's {space.size_text}: "
+        f"{fates[policy]}. {source.check_command(size_px=max(space.size))} lists them."
+    )
+    is_error = policy == "error" or (policy == "skip" and small == readable)
+    (findings.errors if is_error else findings.warnings).append(text)

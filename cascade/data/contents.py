@@ -1,0 +1,208 @@
+"""Counts what the image files of a data set hold: formats, modes, pages, and numbers in use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from cascade.data.preparation import ValueRange
+from cascade.imaging.picture import Picture
+from cascade.imaging.picture_reading import FileFacts
+from cascade.imaging.value_range import common_range, is_narrow, outside_share, used_range
+
+CHANNELS_OF_KIND = {"grey": 1, "palette": 1, "CMYK": 4}  # others have 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageValues:
+    """Which numbers the pixels of one image use, before its range is applied.
+
+    Attributes:
+        bits: 8 or 16.
+        used: the smallest and the largest.
+        common: those between which nearly all lie; see `common_range`.
+        outside: share of the numbers outside the data set's range, in [0, 1].
+        alpha: whether the image has transparency.
+        truncated: whether its end is missing.
+    """
+
+    bits: int
+    used: ValueRange
+    common: ValueRange
+    outside: float = 0.0
+    alpha: bool = False
+    truncated: bool = False
+
+    @classmethod
+    def of(cls, picture: Picture, limits: ValueRange | None) -> ImageValues:
+        """Look at the pixels of a picture; `limits` is the data set's range of numbers."""
+        return cls(
+            bits=picture.bits,
+            used=used_range(picture),
+            common=common_range(picture),
+            outside=0.0 if limits is None else outside_share(picture, *limits),
+            alpha=picture.alpha is not None,
+            truncated=picture.is_truncated,
+        )
+
+
+@dataclass(frozen=True)
+class NarrowRange:
+    """A data set uses little of its numbers.
+
+    Attributes:
+        bits: 8 or 16.
+        images: number of images with so many bits.
+        low: the smallest number in use.
+        high: the largest one.
+        has_outliers: whether a few pixels lie outside.
+    """
+
+    bits: int
+    images: int
+    low: int
+    high: int
+    has_outliers: bool
+
+    def __str__(self) -> str:
+        few = ", a few pixels aside" if self.has_outliers else ""
+        images = _images(self.images)
+        return f"values {self.low} to {self.high} of {2**self.bits - 1:,} in {images}{few}"
+
+
+@dataclass
+class NumbersInUse:
+    """Which numbers the images of one bit depth use.
+
+    Attributes:
+        bits: 8 or 16.
+        images: number of images.
+        used: the smallest and the largest number in any of them.
+        common: those between which nearly all lie in every image.
+    """
+
+    bits: int
+    images: int = 0
+    used: ValueRange | None = None
+    common: ValueRange | None = None
+
+    def add(self, values: ImageValues) -> None:
+        """Take in one image."""
+        self.images += 1
+        self.used = _joined(self.used, values.used)
+        self.common = _joined(self.common, values.common)
+
+    def narrow(self) -> NarrowRange | None:
+        """The range that should be stated; None if most of the numbers are in use."""
+        assert self.used is not None
+        assert self.common is not None
+        if is_narrow(*self.used, self.bits):
+            return NarrowRange(self.bits, self.images, *self.used, has_outliers=False)
+        low, high = self.common
+        if is_narrow(low, high, self.bits) and is_narrow(0, high, self.bits):  # not a white page
+            return NarrowRange(self.bits, self.images, low, high, has_outliers=True)
+        return None
+
+
+@dataclass
+class Contents:
+    """What the image files of a data set hold.
+
+    Attributes:
+        limits: the range of numbers that the data set states; None for none.
+        formats: number of images by file format.
+        modes: number of images by mode, bits and channels, as text.
+        pages: number of images by number of pages or frames.
+        numbers: numbers in use, by bits.
+        clipped_images: number of images with numbers outside the data set's range.
+        most_clipped: largest share of such numbers in an image, in [0, 1].
+        truncated_images: number of images that were used though their end is missing.
+    """
+
+    limits: ValueRange | None = None
+    formats: Counter[str] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    pages: Counter[int] = field(default_factory=Counter)
+    numbers: dict[int, NumbersInUse] = field(default_factory=dict)
+    clipped_images: int = 0
+    most_clipped: float = 0.0
+    truncated_images: int = 0
+
+    def add(self, facts: FileFacts, values: ImageValues) -> None:
+        """Count one image."""
+        self.formats[facts.format] += 1
+        self.modes[mode_of(facts, alpha=values.alpha)] += 1
+        self.pages[facts.pages] += 1
+        self.numbers.setdefault(values.bits, NumbersInUse(values.bits)).add(values)
+        self.clipped_images += values.outside > 0
+        self.most_clipped = max(self.most_clipped, values.outside)
+        self.truncated_images += values.truncated
+
+    def facts(self) -> dict[str, str]:
+        """Formats, modes, pages and numbers in use as text, by name."""
+        if not self.formats:
+            return {}
+        several = sum(self.pages.values()) - self.pages[1]
+        pages = "1 in each file"
+        if several:
+            pages = f"up to {max(self.pages)}, several in {several} (the first one is used)"
+        return {
+            "formats": counted(self.formats),
+            "modes": counted(self.modes),
+            "pages": pages,
+            "values": "; ".join(self._use_of(self.numbers[bits]) for bits in sorted(self.numbers)),
+        }
+
+    def _use_of(self, numbers: NumbersInUse) -> str:
+        low, high = numbers.used or (0, 0)
+        count = f" ({numbers.images})" if len(self.numbers) > 1 else ""
+        return f"{low} to {high} of {2**numbers.bits - 1:,}{count}"
+
+    def remarks(self) -> list[str]:
+        """What was done to images to use them, one line each."""
+        lines = []
+        if self.truncated_images:
+            lines.append(f"{_images(self.truncated_images)} truncated, kept as far as they go")
+        if self.clipped_images:
+            lines.append(
+                f"{_images(self.clipped_images)} with numbers outside the range, clipped: up to "
+                f"{100 * self.most_clipped:.2g} % of an image"
+            )
+        return lines
+
+    def narrow_ranges(self) -> list[NarrowRange]:
+        """The bit depths whose images use so few numbers that a range should be stated.
+
+        There are none if the data set states one.
+        """
+        if self.limits is not None:
+            return []
+        ranges = [self.numbers[bits].narrow() for bits in sorted(self.numbers)]
+        return [each for each in ranges if each is not None]
+
+
+def mode_of(facts: FileFacts, *, alpha: bool) -> str:
+    """Describe how a file stores its pixels, such as `RGB with alpha, 8 bits, 4 channels`."""
+    plain = CHANNELS_OF_KIND.get(facts.kind, 3)
+    with_alpha = " with alpha" if alpha else ""
+    if facts.channels > plain and not alpha:
+        with_alpha = f" with {facts.channels - plain} more"
+    bits = "1 bit" if facts.bits == 1 else f"{facts.bits} bits"
+    channels = "1 channel" if facts.channels == 1 else f"{facts.channels} channels"
+    return f"{facts.kind}{with_alpha}, {bits}, {channels}"
+
+
+def counted(counts: Counter[str]) -> str:
+    """Counts as text, the largest first: `JPEG (900), PNG (3)`; for one alone its name."""
+    if len(counts) == 1:
+        return next(iter(counts))
+    mark = "; " if any("," in name for name in counts) else ", "
+    return mark.join(f"{name} ({count})" for name, count in counts.most_common())
+
+
+def _joined(first: ValueRange | None, second: ValueRange) -> ValueRange:
+    return second if first is None else (min(first[0], second[0]), max(first[1], second[1]))
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
