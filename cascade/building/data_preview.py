@@ -132,7 +132,7 @@ def _look_at(
     report = _sample(source, recipe, SAMPLE_IMAGES)
     report.labels.clear()  # the classes of all images are listed instead
     which = "all" if report.images == total else f"the first {report.images} of a run"
-    data = {"data": f"{without_secrets(recipe.data.path)}: {total} images, decoded {which}"}
+    data = {"data": f"{without_secrets(recipe.data.path)}: {total} images, {which} decoded"}
     findings.facts += aligned(
         data | {name: _listing(names) for name, names in classes.items()} | report.facts()
     )
@@ -155,7 +155,7 @@ def _check_broken(
         return
     examples = " ".join(broken[:NAMED_IMAGES])
     text = (
-        f"{len(broken)} of {report.images} images are broken: {examples} "
+        f"broken images: {len(broken)} of {report.images}: {examples} "
         f"{source.check_command()} lists them all."
     )
     too_many = len(broken) > allowed_images(len(source), data.max_broken_share)
@@ -178,8 +178,9 @@ def _check_sizes(
         "error": "training would stop at the first one; set data.too_small to skip or enlarge",
     }
     text = (
-        f"{small} of {report.images} images are smaller than the stage's {space.size_text}: "
+        f"images smaller than the stage's {space.size_text}: {small} of {report.images}; "
         f"{fates[policy]}. {source.check_command(size_px=max(space.size))} lists them."
     )
-    is_error = policy == "error" or (policy == "skip" and small == readable)
+    all_small = small == readable == len(source) - len(report.broken)
+    is_error = policy == "error" or (policy == "skip" and all_small)
     (findings.errors if is_error else findings.warnings).append(text)

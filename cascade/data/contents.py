@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from cascade.data.preparation import ValueRange
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import FileFacts
-from cascade.imaging.value_range import common_range, is_narrow, outside_share, used_range
+from cascade.imaging.value_range import (
+    common_range,
+    is_narrow,
+    outside_share,
+    percentage,
+    used_range,
+)
 
 CHANNELS_OF_KIND = {"grey": 1, "palette": 1, "CMYK": 4}  # others have 3
 
@@ -166,7 +172,7 @@ class Contents:
         if self.clipped_images:
             lines.append(
                 f"{_images(self.clipped_images)} with numbers outside the range, clipped: up to "
-                f"{100 * self.most_clipped:.2g} % of an image"
+                f"{percentage(self.most_clipped)} of an image"
             )
         return lines
 

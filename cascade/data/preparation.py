@@ -14,7 +14,7 @@ from cascade.errors import DataError
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import Truncated, decode_picture
 from cascade.imaging.reading import on_white
-from cascade.imaging.value_range import check_range_fits, outside_share, stretched
+from cascade.imaging.value_range import check_range_fits, outside_share, percentage, stretched
 
 TooSmall = Literal["error", "skip", "enlarge"]  # what happens to images smaller than the stage
 ValueRange = tuple[int, int]  # numbers that become black and white
@@ -78,6 +78,6 @@ class Decoding(NamedTuple):
         if picture.is_truncated:
             remarks.append(Remark(TRUNCATED, f"{name}: its end is missing and became grey."))
         if self.range is not None and (share := outside_share(picture, *self.range)) > 0:
-            text = f"{name}: {100 * share:.2g} % of its numbers."
+            text = f"{name}: {percentage(share)} of its numbers."
             remarks.append(Remark(CLIPPED, text))
         return tuple(remarks)

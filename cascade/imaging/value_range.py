@@ -44,6 +44,14 @@ def outside_share(picture: Picture, low: int, high: int) -> float:
     return float(np.count_nonzero((values < low) | (values > high)) / values.size)
 
 
+def percentage(share: float) -> str:
+    """A share as text, such as `0.031 %` or `50 %`; never 0 or 100 unless it is."""
+    percent = 100 * share
+    return (
+        f"{percent:.2g} %" if percent < 10 else f"{min(percent, 99.9) if share < 1 else 100:.3g} %"
+    )
+
+
 def is_narrow(low: int, high: int, bits: int) -> bool:
     """Whether a range is so small that a picture in it has hardly any contrast.
 

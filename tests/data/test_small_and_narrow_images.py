@@ -96,7 +96,7 @@ def test_images_in_a_part_of_their_numbers_are_stretched_and_clipped_ones_are_co
     (remark,) = clipped.remarks
     assert remark.kind == "with numbers outside the range, clipped"
     outside = 100 * (frame > 1000).mean()
-    assert f"a.tif: {outside:.2g} % of its numbers" in remark.text
+    assert f"a.tif: {outside:.3g} % of its numbers" in remark.text
 
 
 def test_a_range_that_an_image_cannot_have_makes_it_broken(tmp_path):
