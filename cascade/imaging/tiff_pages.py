@@ -28,15 +28,6 @@ CCITT = (2, 3, 4)
 JPEG_2000, WEBP = (33005, 34712), 50001
 EMBEDDED = {JPEG: "JPEG", WEBP: "WEBP"} | dict.fromkeys(JPEG_2000, "JPEG2000")
 LOSSLESS = {UNCOMPRESSED, *CCITT, 5, 8, 32946, 32773, 34925, 50000}  # LZW, Deflate, PackBits...
-    UNCOMPRESSED,
-    *CCITT,
-    5,
-    8,
-    32773,
-    32946,
-    34925,
-    50000,
-}  # none, LZW, Deflate, PackBits, LZMA, Zstd
 PHOTOMETRIC = 262
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, MASK = 0, 1, 2, 3, 4  # of the field Photometric...
 SEPARATED, YCBCR, CIELAB, ICCLAB = 5, 6, 8, 9  # separated is CMYK
