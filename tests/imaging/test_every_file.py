@@ -5,11 +5,12 @@ TIFF has a file of its own, `test_every_tiff.py`.
 
 from __future__ import annotations
 
+import ast
 import io
 import struct
-import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -275,18 +276,16 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
         assert str(error.value) == message
 
 
-def test_optional_packages_are_imported_only_when_their_files_arrive(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(encoded(FLAT, "JPEG"))
-    script = (
-        "import sys, pathlib\n"
-        "from cascade.imaging.picture_reading import read_picture\n"
-        "read_picture(pathlib.Path(sys.argv[1]))\n"
-        "print([name for name in ('pillow_heif', 'pillow_jxl', 'tifffile', 'imagecodecs')"
-        " if name in sys.modules])"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path / "a.jpg")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+def test_optional_and_slow_packages_are_imported_only_when_their_files_arrive():
+    for path in Path(opening.__file__).parent.glob("*.py"):
+        at_import = [
+            name.name if isinstance(node, ast.Import) else node.module
+            for node in ast.parse(path.read_text("utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in node.names
+        ]
+        packages = {str(name).partition(".")[0] for name in at_import}
+        assert not packages & {"pillow_heif", "pillow_jxl", "tifffile", "imagecodecs", "pyvips"}
 
 
 # ---- pages and frames ----------------------------------------------------------------------------
@@ -306,7 +305,9 @@ def moving_square(count: int = 4, mode: str = "RGB") -> list[Image.Image]:
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_frames_are_what_a_viewer_shows(kind, mode):
     frames = moving_square(mode=mode)
-    options = {"lossless": True} if kind == "WEBP" else {"disposal": 2} if mode == "RGBA" else {}
+    options = {"lossless": True} if kind == "WEBP" else {}
+    if mode == "RGBA":
+        options["disposal"] = {"GIF": 2, "PNG": 1}.get(kind)  # clear the square before the next
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert count_pages(data, "a") == 4
     for page, frame in enumerate(frames):
@@ -358,13 +359,16 @@ def test_a_truncated_jpeg_is_refused_or_kept_as_far_as_it_goes(progressive, tmp_
         picture = decode_picture(cut, "a", truncated="keep")
         assert picture.is_truncated
         assert picture.size == (96, 128)
-        rows = int((0.3 if part == 0.4 else 0.6) * 96)
-        distance = (picture.colour.float() - whole)[:, :rows].abs()
-        assert distance.mean() <= (12 if progressive else 0.5)
+        rows = 96 if progressive else {0.4: 14, 0.7: 46, 0.98: 78}[part]
+        distance = (picture.colour.float() - whole)[:, :rows].abs().mean()
+        assert distance <= (25 if progressive else 0)  # all grey would be 50
         (tmp_path / "a.jpg").write_bytes(cut)
         training = read_image(tmp_path / "a.jpg", truncated="keep")
         assert torch.allclose(training, picture.image(), atol=1e-6)
     assert decode_picture(data[:-2], "a", truncated="keep").colour.float().equal(whole)
+    start = data.index(b"\xff\xda")  # of the first scan
+    for end in range(start + 20, len(data), 97):  # in scans, tables and headers
+        assert decode_picture(data[:end], "a", truncated="keep").size == (96, 128)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JXL"])
