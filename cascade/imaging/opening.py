@@ -21,9 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin
+from PIL.ExifTags import Base
 
 from cascade.errors import DataError
-from cascade.imaging.jxl_size import jxl_size
+from cascade.imaging.jxl_header import jxl_header
 
 MAX_PIXELS = 256 * 1024 * 1024
 FORMATS_OF_HEADS = {  # Pillow's names; none of these formats can contain a program
@@ -118,12 +119,14 @@ def opened_image(data: bytes, name: str) -> Iterator[Image.Image]:
     with readable(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if file_format == "JXL":  # its reader decodes the file when it opens it
-            check_size(*jxl_size(data), name)
+            check_size(*jxl_header(data)[:2], name)
         with Image.open(io.BytesIO(data), formats=[file_format]) as image:
             check_size(image.width, image.height, name)
             check_range(image, name)
             if isinstance(image, PngImagePlugin.PngImageFile):
                 _scale_transparency(image, data)
+            elif file_format == "JXL":
+                _drop_applied_orientation(image, data)
             yield image
 
 
@@ -181,6 +184,15 @@ def _scale_transparency(image: Image.Image, data: bytes) -> None:
     bits, value = data[PNG_BITS_AT], image.info.get("transparency")
     if bits in (2, 4) and image.mode == "L" and isinstance(value, int):
         image.info["transparency"] = value % 2**bits * 255 // (2**bits - 1)
+
+
+def _drop_applied_orientation(image: Image.Image, data: bytes) -> None:
+    """Set the orientation in EXIF to 1 if the JPEG XL decoder has applied one already.
+
+    It applies that of the codestream, except to a JPEG that it restores as it was.
+    """
+    if jxl_header(data).orientation != 1 and not getattr(image, "jpeg", False):
+        image.getexif()[Base.Orientation] = 1
 
 
 def check_size(width_px: int, height_px: int, name: str) -> None:

@@ -6,8 +6,8 @@ is:
 - Grey stays grey, of one channel; one-bit pictures become grey of 8 bits. Palette pictures become
   grey if every entry of the palette is grey, else RGB. WebP has no grey, so a WebP whose channels
   differ by no more than its rounding, 1 of 255, is grey.
-- Up to 8 bits per channel become 8, and 9 to 16 become 16. PIL has no colour of 16 bits, so `to_pil`
-  rounds it to 8.
+- Up to 8 bits per channel become 8, and 9 to 16 become 16. PIL has no colour of 16 bits, so
+  `to_pil` rounds it to 8.
 - Transparency is kept apart from the colours, also if a palette entry or a single colour has it.
 - An ICC profile of an RGB or grey picture is kept, and the pixels stay in its colour space. CMYK
   (by its profile, else by the plain formula) and Lab become sRGB of the same depth without a

@@ -29,13 +29,12 @@ from cascade.imaging.opening import PNG_BITS_AT, format_of, opened_image, read_b
 from cascade.imaging.picture import Picture, exif_of_pil, picture_of_pil
 from cascade.imaging.tiff_pages import check_page, main_pages, opened_tiff, photometric_of
 from cascade.imaging.tiff_reading import decode_tiff
+from cascade.imaging.truncated_jpeg import ended_jpeg
 from cascade.imaging.vips import first_line, libvips
 
 Truncated = Literal["refuse", "keep"]  # what happens to a JPEG whose end is missing
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
-END_OF_JPEG = b"\xff\xd9"
-MAX_JPEG_SEGMENT_BYTES = 2**16
 KIND_OF_PHOTOMETRIC = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 4: "grey"}
 KIND_OF_PHOTOMETRIC |= {5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab"}
 KIND_OF_MODE = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "P": "palette"}
@@ -94,8 +93,7 @@ def decode_picture(
     except DataError:
         if truncated == "refuse" or format_of(data, name) != "JPEG":
             raise
-        picture = _decode(data + END_OF_JPEG * (MAX_JPEG_SEGMENT_BYTES // 2 + 1), name, page)
-        return replace(picture, is_truncated=True)
+    return replace(_decode(ended_jpeg(data), name, page), is_truncated=True)
 
 
 def file_facts(data: bytes, name: str) -> FileFacts:

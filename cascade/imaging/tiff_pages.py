@@ -23,11 +23,11 @@ from PIL import Image
 from cascade.errors import DataError
 from cascade.imaging import opening
 
-OLD_JPEG, JPEG = 6, 7
+UNCOMPRESSED, OLD_JPEG, JPEG = 1, 6, 7  # of the field Compression
 CCITT = (2, 3, 4)
 JPEG_2000, WEBP = (33005, 34712), 50001
 EMBEDDED = {JPEG: "JPEG", WEBP: "WEBP"} | dict.fromkeys(JPEG_2000, "JPEG2000")
-LOSSLESS = {1, *CCITT, 5, 8, 32773, 32946, 34925, 50000}  # none, LZW, Deflate, PackBits, LZMA, Zstd
+LOSSLESS = {UNCOMPRESSED, *CCITT, 5, 8, 32946, 32773, 34925, 50000}  # LZW, Deflate, PackBits...
 PHOTOMETRIC = 262
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, MASK = 0, 1, 2, 3, 4  # of the field Photometric...
 SEPARATED, YCBCR, CIELAB, ICCLAB = 5, 6, 8, 9  # separated is CMYK
@@ -76,8 +76,11 @@ def main_pages(file: Any, at_most: int | None = None) -> list[Any]:
     Returns:
         `tifffile.TiffPage`s; the first page of the file if none is a page of its own.
     """
-    pages = []
+    pages, offsets = [], set()
     for page in file.pages:
+        if page.offset in offsets:  # the last page points back to an earlier one
+            break
+        offsets.add(page.offset)
         if not page.subfiletype & (REDUCED | MASK_OF_ANOTHER):
             pages.append(page)
             if len(pages) == at_most:

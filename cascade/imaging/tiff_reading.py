@@ -6,8 +6,9 @@
 - Transparency is the first extra sample that the file calls alpha, or the only one if it says
   nothing about it. Colours that are multiplied by it are divided again. Samples that the file calls
   unspecified, such as infrared, are left out.
-- YCbCr outside JPEG, and old-style JPEG, are read by Pillow through libtiff: tifffile does not
-  undo the subsampling of the former and has no reader for the tables of the latter.
+- Three kinds are read through libtiff, by Pillow or libvips: YCbCr outside JPEG, whose subsampling
+  tifffile does not undo; old-style JPEG, whose scattered tables it does not collect; and fax
+  (CCITT), which imagecodecs decodes only since 2026.
 
 Shapes: C channels, S samples per pixel, H and W pixels.
 """
@@ -31,6 +32,7 @@ from cascade.imaging.picture import Picture, assembled
 from cascade.imaging.pil_channels import channels_of_pil
 from cascade.imaging.resolution import RESOLUTION_TAGS, resolution_of
 from cascade.imaging.tiff_pages import (
+    CCITT,
     CIELAB,
     COLOUR_SAMPLES,
     ICCLAB,
@@ -39,6 +41,7 @@ from cascade.imaging.tiff_pages import (
     OLD_JPEG,
     PALETTE,
     SEPARATED,
+    UNCOMPRESSED,
     YCBCR,
     bits_of,
     check_page,
@@ -47,6 +50,7 @@ from cascade.imaging.tiff_pages import (
     photometric_of,
     samples_of,
 )
+from cascade.imaging.vips import libvips
 
 ASSOCIATED, UNASSOCIATED = 1, 2  # of the field ExtraSamples
 EXTRA_SAMPLES, COLOUR_MAP, PROFILE = 338, 320, 34675
@@ -132,8 +136,8 @@ def _channels(page: Any, name: str) -> tuple[Tensor, Tensor | None]:
 
 
 def _needs_libtiff(page: Any) -> bool:
-    """Whether a page is old-style JPEG, or YCbCr that decoding does not turn into RGB."""
-    if page.compression == OLD_JPEG:
+    """Whether a page is fax, old-style JPEG, or YCbCr that decoding does not turn into RGB."""
+    if page.compression in (*CCITT, OLD_JPEG):
         return True
     is_rgb_when_decoded = page.compression == JPEG and page.planarconfig == 1
     return photometric_of(page) == YCBCR and not is_rgb_when_decoded
@@ -217,16 +221,27 @@ def _lab(stored: np.ndarray, photometric: int, name: str) -> np.ndarray:
 
 
 def _decode_by_libtiff(page: Any, data: bytes, name: str) -> Picture:
-    with opened_image(data, name) as image:
-        image.seek(page.index)
-        image.load()  # Pillow turns the pixels of a TIFF, but not its resolution
-        colour, alpha = channels_of_pil(image)
+    is_subsampled = photometric_of(page) == YCBCR and page.is_subsampled
+    if is_subsampled and page.compression == UNCOMPRESSED:
+        colour, alpha, is_upright = _subsampled(data, page.index), None, False
+    else:
+        with opened_image(data, name) as image:
+            image.seek(page.index)
+            image.load()  # Pillow turns the pixels of a TIFF, but not its resolution
+            (colour, alpha), is_upright = channels_of_pil(image), True
+    orientation, dpi = orientation_of_page(page), _resolution(page)
     return assembled(
         colour,
         alpha,
-        orientation=1,
+        orientation=1 if is_upright else orientation,
         profile=profile_of_page(page),
         block=data,
-        dpi=upright_dpi(_resolution(page), orientation_of_page(page)),
+        dpi=upright_dpi(dpi, orientation) if is_upright else dpi,
         file_format="TIFF",
     )
+
+
+def _subsampled(data: bytes, index: int) -> Tensor:
+    """RGB, (3, H, W) uint8, of uncompressed and subsampled YCbCr, which Pillow misreads."""
+    image = libvips().Image.tiffload_buffer(data, page=index, fail_on="error")
+    return torch.from_numpy(np.moveaxis(image.numpy()[..., :3], -1, 0).copy())
