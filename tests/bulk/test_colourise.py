@@ -39,7 +39,7 @@ def test_pictures_are_coloured_as_by_the_python_api(colourise, colourer, photos,
         photos / "sub" / "c.png", photos / "a.jpg", "--seed", 2, "--compare", verb=verb
     )
     assert (done.code, done.out) == (0, "2 coloured\n"), done.err
-    assert names() == ["a.jpg", "a.jpg.jpg", "c.png", "c.png.jpg"]
+    assert names() == ["a.jpg", "a.jpg.jpg", "c.png", "c.png.jpg", "index.html"]
     stages = [stage for _, stage in CascadePipeline.from_pretrained(colourer).stages.items()]
     source = read_picture(photos / "sub" / "c.png")
     image = read_picture(Path("out/c.png"))

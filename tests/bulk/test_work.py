@@ -64,7 +64,7 @@ def test_every_result_equals_that_of_the_python_api(upscale, upscaler, photos):
     (photos / "notes.txt").write_text("no picture")
     done = upscale(photos, "--seed", 3, "--steps", 1)
     assert done.code == 0, done.err
-    assert done.out == "5 upscaled, 1 skipped (hidden or not a picture)\n"
+    assert done.out == "5 upscaled, 1 left out\n"
     assert tree() == RESULTS
     pipeline = CascadePipeline.from_pretrained(upscaler)
     for result in RESULTS:
@@ -177,7 +177,7 @@ def test_missing_sheets_are_added_to_finished_results(upscale, photos):
     upscale(photos / "a.jpg")
     before = state()
     assert upscale(photos / "a.jpg", "--compare").out == "0 upscaled, 1 already done\n"
-    assert tree() == ["a.jpg", "compare/a.jpg.jpg"]
+    assert tree() == ["a.jpg", "compare/a.jpg.jpg", "compare/index.html"]
     assert state()["a.jpg"] == before["a.jpg"]
 
 
@@ -196,7 +196,7 @@ def test_a_sheet_that_a_killed_process_did_not_come_to_is_made_by_the_others(
         assert tree() == ["a.jpg"]
         patch.setattr(making, "write_comparison", write_comparison)
         assert upscale(photos / "a.jpg", "--compare").out == "1 upscaled\n"
-    assert tree() == ["a.jpg", "compare/a.jpg.jpg"]
+    assert tree() == ["a.jpg", "compare/a.jpg.jpg", "compare/index.html"]
 
 
 @pytest.mark.parametrize("lost", ["ledger", "records", "times"])
@@ -244,7 +244,7 @@ def test_results_inside_the_inputs_are_not_worked_on_again(upscale, photos):
     for words in ("5 upscaled", "0 upscaled, 5 already done"):
         done = upscale(photos, "--compare", out=photos / "large")
         assert (done.code, done.out) == (0, f"{words}\n")
-    assert len(tree(photos / "large")) == 10
+    assert len(tree(photos / "large")) == 11
 
 
 @pytest.mark.parametrize("out", ["photos", "photos/a.jpg", "link", "photos/sub/../a.jpg"])

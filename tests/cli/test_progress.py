@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from cascade.bulk.work import ProgressUpdate
+from cascade.bulk.progress import ProgressUpdate
 from cascade.cli.progress import LINE_S, BulkProgress, TrainingProgress, short_duration
 
 
