@@ -16,6 +16,7 @@ KINDS = {
 }
 NOUN_OF_SUFFIX = {suffix: noun for noun, suffixes in KINDS.items() for suffix in suffixes.split()}
 OWN_PREFIX = ".cascade-"  # the ledger and the locks in a folder of results
+HIDDEN_FOLDER = "hidden folder"
 MAX_KINDS = 8  # in the line
 
 
@@ -42,7 +43,7 @@ class LeftOut:
     def add_hidden_folder(self, path: Path) -> None:
         """Count a hidden folder, whose files are not looked at."""
         if not path.name.startswith(OWN_PREFIX):
-            self.kinds[path] = "hidden folder"
+            self.kinds[path] = HIDDEN_FOLDER
 
     def counts(self) -> str:
         """The number of each kind, such as `7 .txt, 3 .xmp, 2 hidden`."""
@@ -54,15 +55,18 @@ class LeftOut:
     def note(self) -> Note:
         """The counts in one line, and a line for each path."""
         lines = [f"left out: {path} ({_one(kind)})" for path, kind in sorted(self.kinds.items())]
-        files = sum(kind != "hidden folder" for kind in self.kinds.values())
-        subject = "file that is not a picture", "files that are not pictures"
-        head = counted(files, *subject) if files else counted(len(self), "hidden folder")
-        counts = f" ({self.counts()})" if files else ""
-        return Note(f"left out: {head}{counts}; --verbose lists them", lines)
+        files = LeftOut({path: kind for path, kind in self.kinds.items() if kind != HIDDEN_FOLDER})
+        parts = []
+        if files:
+            nouns = "file that is not a picture", "files that are not pictures"
+            parts.append(f"{counted(len(files), *nouns)} ({files.counts()})")
+        if len(files) < len(self):
+            parts.append(counted(len(self) - len(files), HIDDEN_FOLDER))
+        return Note(f"left out: {' and '.join(parts)}; --verbose lists them", lines)
 
 
 def _counted(number: int, kind: str) -> str:
-    if kind == "hidden folder":
+    if kind == HIDDEN_FOLDER:
         return counted(number, kind)
     noun = NOUN_OF_SUFFIX.get(kind)
     return f"{number:,} {kind}" if noun is None else counted(number, f"{kind} {noun}")

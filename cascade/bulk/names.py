@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cascade.bulk.inputs import InputPicture
-from cascade.bulk.progress import Note, with_examples
+from cascade.bulk.progress import Note, counted, with_examples
 from cascade.saving.atomic import LONGEST_NAME_BYTES
 
 IsResultOf = Callable[[PurePosixPath, InputPicture], bool]
@@ -84,7 +84,8 @@ class Naming:
             for picture, place in zip(pictures, places, strict=True)
             if place != self._plain(picture)
         ]
-        lead = "results that keep the input's suffix, because another result has the name"
+        keep = counted(len(renamed), "result keeps", "results keep")
+        lead = f"{keep} the suffix of the input, to differ from another result"
         return [with_examples(lead, renamed)] if renamed else []
 
     def _shortened(
@@ -95,7 +96,8 @@ class Naming:
             for picture, place in zip(pictures, places, strict=True)
             if _fitting(self.renamed(picture.place)) != self.renamed(picture.place)
         ]
-        return [with_examples("names too long for a file, shortened", renamed)] if renamed else []
+        lead = f"{counted(len(renamed), 'name')} too long for a file, shortened"
+        return [with_examples(lead, renamed)] if renamed else []
 
 
 def with_ending(place: PurePosixPath, ending: str, suffix: str | None = None) -> PurePosixPath:

@@ -171,7 +171,7 @@ def test_one_note_tells_of_all_names_that_are_unusual():
     places = [f"{letter}.{suffix}" for letter in "abc" for suffix in ("jpg", "png")]
     (note,) = plan_jobs(pictures(*places), Path("out"), image_format="png").notes
     assert note.text == (
-        "results that keep the input's suffix, because another result has the name: in/a.jpg -> "
+        "3 results keep the suffix of the input, to differ from another result: in/a.jpg -> "
         "a.jpg.png, in/b.jpg -> b.jpg.png and 1 more; --verbose lists them"
     )
     assert list(note.details) == [f"in/{letter}.jpg -> {letter}.jpg.png" for letter in "abc"]
@@ -216,6 +216,6 @@ def test_names_are_shortened_to_what_file_systems_hold(name, options):
     assert len(set(paths)) == len(paths)
     assert {path.suffix for path in paths} <= {".png", ".webp", ".jpg"}
     is_shortened = plan.jobs[0].key == name or "seeds" in options or "image_format" in options
-    assert is_shortened or plan.notes[0].text.startswith("names too long for a file, shortened: ")
+    assert is_shortened or plan.notes[0].text.startswith("1 name too long for a file, shortened: ")
     again = plan_jobs(pictures(name, "b.png"), Path("out"), compare=True, **options)
     assert again.jobs == plan.jobs

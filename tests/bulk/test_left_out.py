@@ -18,8 +18,8 @@ def test_each_kind_is_counted_in_one_line_and_each_file_is_listed_on_request():
     note = paths.note()
     assert note.text == (
         "left out: 9 files that are not pictures (2 .txt, 1 .cr2 raw camera file, 1 .mov video, "
-        "1 .nef raw camera file, 1 .xmp, 1 .zip archive, 1 hidden, 1 hidden folder, "
-        "1 of other kinds); --verbose lists them"
+        "1 .nef raw camera file, 1 .xmp, 1 .zip archive, 1 hidden, 1 without suffix) and "
+        "1 hidden folder; --verbose lists them"
     )
     assert len(note.details) == len(paths) == 10
     assert "left out: in/e.CR2 (raw camera file)" in note.details
