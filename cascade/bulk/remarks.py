@@ -12,7 +12,8 @@ from cascade.imaging.picture import Picture
 from cascade.stage import Stage
 
 SIDE_PX = 96  # of the small picture that is looked at
-TINT_DEGREE = 2
+LEAST_SHRINKING = 4  # so that noise averages out
+TINT_DEGREE = 2  # of the polynomial in brightness
 LEAST_CHROMA = 6 / 255  # root mean square beside a tint; noise and JPEG stay below
 EXAMPLES = 3
 
@@ -29,7 +30,7 @@ def colour_remark(picture: Picture) -> str:
 
 def _chroma_beside_tint(image: Tensor) -> float:
     """Root mean square of the chroma of (3, H, W) in [-1, 1] that brightness does not explain."""
-    height, width = (min(SIDE_PX, side) for side in image.shape[-2:])
+    height, width = (min(SIDE_PX, -(-side // LEAST_SHRINKING)) for side in image.shape[-2:])
     small = F.interpolate(image[None], (height, width), mode="area")[0].flatten(1) / 2 + 0.5
     brightness = small.mean(0)  # (pixels,)
     chroma = (small - brightness).T  # (pixels, 3)

@@ -119,3 +119,13 @@ def test_a_model_of_another_kind_is_refused(command, upscaler, colourer, photos)
         assert done.code == 1
         assert words in done.err
         assert not Path("out").exists()
+
+
+def test_pictures_that_have_colours_are_mentioned_once(colourise, photos):
+    remark = "has colours already; only its brightness is kept"
+    done = colourise(photos, "--format", "png")
+    assert (done.code, done.err.count("has colours already")) == (0, 1)
+    line = f"photos/a.jpg {remark}; further such pictures are not mentioned\n"
+    assert line in done.err
+    assert colourise(photos / "sub" / "c.png", "--seed", 1, "--overwrite").err.count(remark) == 0
+    assert colourise(photos, "--overwrite", "-v", "--seed", 1).err.count(remark) == 4
