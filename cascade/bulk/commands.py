@@ -15,7 +15,7 @@ import torch
 from cascade import __version__
 from cascade.bulk.earlier import EarlierResults
 from cascade.bulk.inputs import find_pictures
-from cascade.bulk.jobs import COMPARISONS, ImageFormat, is_file_name, plan_jobs
+from cascade.bulk.jobs import ImageFormat, is_file_name, plan_jobs
 from cascade.bulk.making import Method
 from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.remarks import colour_remark, model_remark
@@ -256,16 +256,13 @@ class _Preparation:
 
     def bulk(self, method: Method, on_progress: OnProgress | None) -> Bulk:
         """Make the loop over all jobs, and create the folder of the results."""
-        folder = self.folder or self.request.out.parent
-        check_writable_folder(folder)
+        check_writable_folder(self.folder or self.request.out.parent)
         return Bulk(
-            self.plan.jobs,
+            self.plan,
             method,
             self.folder,
-            variants=self.plan.sheets,
             inputs=self.inputs,
             notes=self.notes,
-            page=folder / COMPARISONS if self.request.compare else None,
             on_progress=on_progress,
         )
 

@@ -6,7 +6,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -61,12 +61,20 @@ class Plan:
     Attributes:
         jobs: the results.
         sheets: the sheets of variants.
+        page: folder of the before/after sheets, which gets a page with all of them; None for none.
         notes: what the user should know about names.
     """
 
     jobs: Sequence[Job] = ()
     sheets: Sequence[VariantSheet] = ()
-    notes: Sequence[Note] = field(default_factory=list)
+    page: Path | None = None
+    notes: Sequence[Note] = ()
+
+    def files(self) -> list[tuple[Path, str]]:
+        """All results and sheets, each with the name of its input."""
+        files = [(job.output, job.source.name) for job in self.jobs]
+        files += [(job.sheet, job.source.name) for job in self.jobs if job.sheet is not None]
+        return files + [(sheet.path, sheet.jobs[0].source.name) for sheet in self.sheets]
 
 
 def is_file_name(out: Path, inputs: Sequence[str]) -> bool:
@@ -141,8 +149,9 @@ def plan_jobs(
         if len(seeds) > 1:
             sheets.append(VariantSheet(of_picture, folder / sheet_place))
         jobs += of_picture
-    _check_paths_differ(jobs, sheets, folded)
-    return Plan(jobs, sheets, notes)
+    plan = Plan(jobs, sheets, folder / COMPARISONS if compare else None, notes)
+    _check_paths_differ(plan, folded)
+    return plan
 
 
 def _jobs_of(
@@ -185,15 +194,10 @@ def _result_place(place: PurePosixPath, image_format: ImageFormat | None) -> Pur
     return place.with_name(f"{place.name}.png")
 
 
-def _check_paths_differ(
-    jobs: Sequence[Job], sheets: Sequence[VariantSheet], folded: Callable[[str], str]
-) -> None:
+def _check_paths_differ(plan: Plan, folded: Callable[[str], str]) -> None:
     """Check that no result or sheet would overwrite another one or an input."""
-    outputs = [(job.output, job.source.name) for job in jobs]
-    outputs += [(job.sheet, job.source.name) for job in jobs if job.sheet is not None]
-    outputs += [(sheet.path, sheet.jobs[0].source.name) for sheet in sheets]
     owners: dict[str, dict[str, Path]] = {}  # names of inputs, by folded path
-    for path, name in outputs:
+    for path, name in plan.files():
         owners.setdefault(folded(str(path)), {}).setdefault(name, path)
     shared = [names for names in owners.values() if len(names) > 1]
     if shared:
@@ -205,8 +209,8 @@ def _check_paths_differ(
         raise OutputError(
             f"{pairs}; rename inputs, name a folder above them, or run the command once for each."
         )
-    inputs = {_file_id(job.source.file): job.source.file for job in jobs}
-    for path, _ in outputs:
+    inputs = {_file_id(job.source.file): job.source.file for job in plan.jobs}
+    for path, _ in plan.files():
         same = inputs.get(_file_id(path))
         if same is not None and os.path.exists(path):
             raise OutputError(f"{path} is the input {same} itself; choose another place for it.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from cascade.bulk.claims import Claims
 from cascade.bulk.inputs import InputListing
-from cascade.bulk.jobs import Job, VariantSheet
+from cascade.bulk.jobs import Job, Plan, VariantSheet
 from cascade.bulk.ledger import Event, Ledger, ledger_file
 from cascade.bulk.making import (
     DiskError,
@@ -47,14 +47,12 @@ class Bulk:
     jobs are finished, so that it can take over the jobs of a killed one.
 
     Args:
-        jobs: the jobs to do.
+        plan: the results and sheets to make.
         method: how to make each result.
         folder: folder of the results, with ledger and locks; None for a single result in a file of
             its own, which no other process shares.
-        variants: sheets to write when their jobs are done.
         inputs: pictures, unreadable and other files of the inputs, which the outcome counts.
         notes: what the user should know before the work begins.
-        page: folder of the before/after sheets, which gets a page with all of them; None for none.
         on_progress: called with every change.
 
     Raises:
@@ -63,27 +61,23 @@ class Bulk:
 
     def __init__(
         self,
-        jobs: Sequence[Job],
+        plan: Plan,
         method: Method,
         folder: Path | None,
         *,
-        variants: Sequence[VariantSheet] = (),
         inputs: InputListing | None = None,
         notes: Sequence[Note] = (),
-        page: Path | None = None,
         on_progress: Callable[[ProgressUpdate], None] | None = None,
     ) -> None:
-        self.jobs = jobs
+        self.plan = plan
+        self.jobs = plan.jobs
         self.method = method
-        self.folder = folder
-        self.variants = variants
         self.inputs = inputs or InputListing()
         self.notes = notes
-        self.page = page
-        self.reports = Reports(len(jobs), method, on_progress)
+        self.reports = Reports(len(plan.jobs), method, on_progress)
         self._reported: set[tuple[str, str]] = set()  # ids of the jobs whose failure was reported
         self._done_before: set[str] = set()  # keys
-        self._settings_ids = {job.seed: settings_id(method.settings_of(job)) for job in jobs}
+        self._settings_ids = {job.seed: settings_id(method.settings_of(job)) for job in plan.jobs}
         self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command))
 
     def run(self) -> None:
@@ -93,32 +87,20 @@ class Bulk:
             DiskError: if the disk is full; results made so far are kept.
             OutputError: if ledger, locks, a sheet of variants or the page cannot be written.
         """
-        if self.page is not None:
-            check_page(self.page)
+        if self.plan.page is not None:
+            check_page(self.plan.page)
         for note in self.notes:
             self.reports.note(note)
         for name, reason in self.inputs.unreadable:
             self.reports.failure(name, reason)
         try:
-            with self._beside_other_processes() as claims:
+            with self._beside_other_processes() as claims, self._page_at_the_end():
                 self.reports.estimate([job for job in self.jobs if not self._is_finished(job)])
                 self._work(claims)
-                for sheet in self.variants:
+                for sheet in self.plan.sheets:
                     self._show_variants(sheet, claims)
-        except BaseException:
-            with suppress(OutputError):  # what stopped the work says more
-                self._end()
-            raise
-        self._end()
-
-    def _end(self) -> None:
-        """Report the failures in other processes, and write the page of the sheets made so far."""
-        for job in self.jobs:
-            line = self.ledger.this_round.get(self._id(job), {})
-            if line.get("event") == "failed" and self._id(job) not in self._reported:
-                self.reports.failure(line["name"], line["reason"])
-        if self.page is not None:
-            write_page(self.page, self.method.command)
+        finally:
+            self._report_failures_of_others()
 
     def _work(self, claims: Claims) -> None:
         waiting = list(self.jobs)
@@ -160,12 +142,31 @@ class Bulk:
             with suppress(OutputError):  # so that the outcome counts the results of others too
                 self.ledger.refresh()
 
+    @contextmanager
+    def _page_at_the_end(self) -> Iterator[None]:
+        """Write the page of all sheets after the work, or of those made so far if it stops."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OutputError):  # what stopped the work says more
+                self._write_page()
+            raise
+        self._write_page()
+
+    def _write_page(self) -> None:
+        if self.plan.page is not None:
+            write_page(self.plan.page, self.method.command)
+
+    def _report_failures_of_others(self) -> None:
+        for job in self.jobs:
+            line = self.ledger.this_round.get(self._id(job), {})
+            if line.get("event") == "failed" and self._id(job) not in self._reported:
+                self.reports.failure(line["name"], line["reason"])
+
     def _remove_leftovers(self) -> None:
         """Remove half-written files of killed processes, while no other process is at work."""
-        paths = [job.output for job in self.jobs]
-        paths += [job.sheet for job in self.jobs if job.sheet is not None]
-        paths += [sheet.path for sheet in self.variants]
-        paths += [] if self.page is None else [page_file(self.page)]
+        paths = [path for path, _ in self.plan.files()]
+        paths += [] if self.plan.page is None else [page_file(self.plan.page)]
         names: dict[Path, set[str]] = {}
         for path in paths:
             names.setdefault(path.parent, set()).add(path.name)

@@ -7,6 +7,7 @@ import pytest
 
 from cascade.bulk.inputs import InputPicture
 from cascade.bulk.jobs import is_file_name, plan_jobs
+from cascade.bulk.names import folding_of
 from cascade.errors import DataError, OutputError
 
 
@@ -219,3 +220,12 @@ def test_names_are_shortened_to_what_file_systems_hold(name, options):
     assert is_shortened or plan.notes[0].text.startswith("1 name too long for a file, shortened: ")
     again = plan_jobs(pictures(name, "b.png"), Path("out"), compare=True, **options)
     assert again.jobs == plan.jobs
+
+
+def test_asking_a_folder_whether_it_ignores_case_leaves_nothing_there(tmp_path):
+    upper = tmp_path / "A"
+    upper.touch()
+    ignores_case = (tmp_path / "a").exists()
+    folded = folding_of(tmp_path / "not" / "there", ["A.png", "a.png"])
+    assert (folded("A.png") == folded("a.png")) == ignores_case
+    assert os.listdir(tmp_path) == ["A"]
