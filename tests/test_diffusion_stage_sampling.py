@@ -422,5 +422,5 @@ def test_a_temperature_that_the_sampler_does_not_take_is_refused_before_any_imag
     if not is_refused:
         assert upsampler.with_sampling(settings).sampling.temperature == 0.5
         return
-    with pytest.raises(ContractError, match="draws noise at temperature 1 only, got 0.5"):
+    with pytest.raises(ContractError, match=r"draws noise at temperature 1 only, got 0\.5"):
         upsampler.with_sampling(settings)
