@@ -18,23 +18,19 @@ class Outcome:
         done_before: number of results that existed already.
         failed: name and reason of each input, folder or shard without a result.
         unfinished: number of jobs left because the command was stopped.
-        skipped: number of files in the inputs that are hidden or not pictures.
+        left_out: number of files in the inputs that are hidden or not pictures.
     """
 
     new: int
     done_before: int
     failed: Sequence[tuple[str, str]]
     unfinished: int
-    skipped: int
+    left_out: int
 
     @property
     def exit_code(self) -> int:
         """The exit code of a command that ran to its end."""
         return SOME_FAILED if self.failed else ALL_DONE
-
-    def failure_lines(self) -> list[str]:
-        """One line for each input without a result."""
-        return [f"failed: {name}: {reason}" for name, reason in self.failed]
 
     def last_line(self, description: str) -> str:
         """All counts in one line.
@@ -47,8 +43,13 @@ class Outcome:
             parts.append(f"{self.done_before} already done")
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
-        if self.skipped:
-            parts.append(f"{self.skipped} skipped (hidden or not a picture)")
+        if self.left_out:
+            parts.append(f"{self.left_out} left out")
         if self.unfinished:
             parts.append(f"{self.unfinished} left; run the same command again to continue")
         return ", ".join(parts)
+
+
+def failure_line(name: str, reason: str) -> str:
+    """The line about an input without a result."""
+    return f"failed: {name}: {reason}"
