@@ -183,7 +183,9 @@ class SelectedSource(ImageSource):
             try:
                 labels = source.labels(index)
             except DataError as error:
-                unknown.append(SourceFault(NOT_SELECTED, source.name(index), str(error)))
+                name = source.name(index)
+                reason = str(error).removeprefix(f"{name}: ")
+                unknown.append(SourceFault(NOT_SELECTED, name, reason))
                 continue
             if all(labels.get(field) in names for field, names in only.items()):
                 self.indices.append(index)
