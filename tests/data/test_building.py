@@ -297,3 +297,23 @@ def test_an_image_whose_labels_are_not_known_is_left_out_and_named(tmp_path):
     assert manifest["faults"] == {
         "images with contradicting rows": [f"{folder / '2.png'}: {reason}"]
     }
+
+
+def test_values_of_json_that_are_not_text_are_kept(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, colour in (("1.png", "red"), ("2.png", "blue")):
+        Image.new("RGB", (8, 8), colour).save(folder / name)
+    (folder / "1.json").write_text('{"class": "cat", "width": 4, "tags": ["é", 1], "none": null}')
+    (folder / "metadata.jsonl").write_text('{"file_name": "2.png", "class": "dog", "box": [1.5]}\n')
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    for source, out in ((str(folder), once), (f"{once}/*.tar", twice)):
+        build(open_source(source), out)
+        with tarfile.open(out / "train-000000.tar") as tar:
+            texts = {name: tar.extractfile(name) for name in ("1.json", "2.json")}
+            values = {name: json.load(text) for name, text in texts.items() if text is not None}
+        assert values == {
+            "1.json": {"class": "cat", "width": 4, "tags": ["é", 1], "none": None},
+            "2.json": {"class": "dog", "box": [1.5]},
+        }
+        assert by_key(open_source(f"{out}/*.tar"))["1"][1] == {"class": "cat"}

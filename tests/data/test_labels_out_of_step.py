@@ -334,7 +334,8 @@ def test_a_dangling_link_to_an_image_is_a_broken_image_that_names_the_target(tmp
     make_folder(tmp_path, {"1.png": png()})
     (tmp_path / "2.png").symlink_to("nowhere.png")
     report = check_images(FolderSource(tmp_path))
-    assert report.broken == [f"{tmp_path / '2.png'}: is a link to nowhere.png, where nothing is."]
+    reason = "cannot be read (a link to nowhere.png, where nothing is)."
+    assert report.broken == [f"{tmp_path / '2.png'}: {reason}"]
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
