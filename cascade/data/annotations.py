@@ -17,12 +17,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from cascade.errors import DataError
 
 
 def json_labels(data: bytes, name: str) -> dict[str, str]:
-    """Read labels from a JSON object; values that are not text are ignored.
+    """Read labels from a JSON object: its values that are text; see `json_values`."""
+    values = json_values(data, name)
+    return {key: value for key, value in values.items() if isinstance(value, str)}
+
+
+def json_values(data: bytes, name: str) -> dict[str, Any]:
+    """Read a JSON object.
 
     Args:
         data: content of the JSON file.
@@ -37,7 +45,12 @@ def json_labels(data: bytes, name: str) -> dict[str, str]:
         raise DataError(f"{name}: not valid JSON ({error}).") from error
     if not isinstance(values, dict):
         raise DataError(f"{name}: expected a JSON object.")
-    return {key: value for key, value in values.items() if isinstance(value, str)}
+    return values
+
+
+def without_texts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not labels, because they are not text."""
+    return {key: value for key, value in values.items() if not isinstance(value, str)}
 
 
 def caption(data: bytes, name: str) -> dict[str, str]:

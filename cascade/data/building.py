@@ -77,6 +77,7 @@ def build_shards(
     if split_by is not None:
         source.vocabulary([split_by])  # raises if no image has the field
     build = _Build(
+        source=source,
         size_px=encoding.size_px,
         holdout=holdout,
         split_by=split_by,
@@ -88,7 +89,12 @@ def build_shards(
     own_settings = {"shard_mib": shard_mib, "holdout": holdout, "split_by": split_by}
     with atomic_folder(out, owned=_own_files(out)) as folder:
         writers = _write_shards(
-            build, folder, images, shard_mib * 2**20, total=len(source), progress=progress
+            build,
+            folder,
+            zip(order, images, strict=True),
+            shard_mib * 2**20,
+            total=len(source),
+            progress=progress,
         )
         if not build.firsts:
             raise DataError(f"none of the {len(source)} images of {origin} can be used.")
@@ -107,6 +113,7 @@ def build_shards(
 class _Build:
     """Decides to which split each image goes, and counts the written and the skipped ones."""
 
+    source: ImageSource
     size_px: int | None
     holdout: float
     split_by: str | None
@@ -121,14 +128,15 @@ class _Build:
         default_factory=lambda: {split: {} for split in SPLITS}
     )
 
-    def add(self, image: ExaminedImage, writers: dict[str, ShardWriter]) -> None:
+    def add(self, index: int, image: ExaminedImage, writers: dict[str, ShardWriter]) -> None:
         reason = self._reason_to_skip(image)
         if reason is not None:
             self.skipped_images.append({"name": image.name, "reason": reason})
             return
         assert image.encoded is not None
         split = self._split_of(image)
-        labels = json.dumps(image.labels, ensure_ascii=False, sort_keys=True).encode()
+        values = {**self.source.other_values(index), **image.labels}
+        labels = json.dumps(values, ensure_ascii=False, sort_keys=True).encode()
         members = [(image.encoded.suffix, image.encoded.data), ("json", labels)]
         writers[split].add(self._unique_key(image.key), members)
         self.losses.update(image.encoded.losses)
@@ -164,19 +172,19 @@ class _Build:
 def _write_shards(
     build: _Build,
     folder: Path,
-    images: Iterable[ExaminedImage],
+    images: Iterable[tuple[int, ExaminedImage]],
     shard_bytes: int,
     *,
     total: int,
     progress: Progress | None,
 ) -> dict[str, ShardWriter]:
-    """Write all images into shards of both splits; returns the closed writers."""
+    """Write all images, with their indices, into shards; returns the closed writers."""
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(ShardWriter(folder, split, shard_bytes)) for split in SPLITS
         }
-        for number, image in enumerate(images, start=1):
-            build.add(image, writers)
+        for number, (index, image) in enumerate(images, start=1):
+            build.add(index, image, writers)
             if progress is not None:
                 progress(TASK, number, total)
     return writers

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from cascade.data.annotations import NamePattern, caption, json_labels
+from cascade.data.annotations import (
+    NamePattern,
+    caption,
+    json_labels,
+    json_values,
+    without_texts,
+)
 from cascade.data.folder_listing import FolderListing, list_folder
 from cascade.data.label_files import check_label_files
 from cascade.data.metadata_table import read_metadata, unread_tables
@@ -95,6 +102,14 @@ class FolderSource(ImageSource):
             if file is not None:
                 labels |= parse(read_file(file, str(file)), str(file))
         return labels
+
+    def other_values(self, index: int) -> dict[str, Any]:
+        name = self.files[index].relative_to(self.folder).as_posix()
+        values = self._table.other_values.get(name, {})
+        file = self._label_files.get((_key(name), ".json"))
+        if file is None:
+            return values
+        return values | without_texts(json_values(read_file(file, str(file)), str(file)))
 
 
 def _key(name: str) -> str:

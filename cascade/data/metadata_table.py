@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from cascade.data.annotations import json_labels
+from cascade.data.annotations import json_values, without_texts
 from cascade.data.names import NameIndex, quoted
 from cascade.data.notes import (
     CONTRADICTING_ROWS,
@@ -40,6 +41,7 @@ class _Row:
     file: str
     fields: dict[str, str]
     problem: str | None = None
+    other_values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -49,12 +51,14 @@ class TableLabels:
     Attributes:
         path: the table; None if the folder has none.
         fields: labels by field of each image that has a row.
+        other_values: what rows of JSON hold besides text, by image and name.
         errors: by image whose labels are not known, `name: reason`.
         faults: rows and images that do not fit together.
     """
 
     path: Path | None = None
     fields: dict[str, dict[str, str]] = field(default_factory=dict)
+    other_values: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     faults: list[SourceFault] = field(default_factory=list)
 
@@ -112,6 +116,8 @@ class _Matching:
         if image in self.labels.errors:
             return
         first = self.labels.fields.setdefault(image, row.fields)
+        if row.other_values:
+            self.labels.other_values.setdefault(image, row.other_values)
         if first == row.fields and len(self.lines[image]) > 1:
             reason = f"repeats line {self.lines[image][0]}, for {quoted(image)}."
             self._note(REPEATED_ROW, row, reason, harmless=True)
@@ -213,10 +219,11 @@ def _jsonl_rows(path: Path) -> Iterator[_Row]:
     for line, text in enumerate(_read_text(path).split("\n"), start=1):
         if not text.strip():
             continue
-        fields = json_labels(text.encode(), f"{path}: line {line}")
-        file = fields.pop("file_name", "")
-        labels = {name: label for name, label in fields.items() if label}
-        yield _Row(line, file, labels, None if file else "has no text file_name.")
+        values = json_values(text.encode(), f"{path}: line {line}")
+        labels = {name: label for name, label in values.items() if label and isinstance(label, str)}
+        file = labels.pop("file_name", "")
+        problem = None if file else "has no text file_name."
+        yield _Row(line, file, labels, problem, without_texts(values))
 
 
 def unread_tables(files: Iterable[str], table: Path | None) -> list[SourceFault]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from webdataset.tariterators import base_plus_ext
 
-from cascade.data.annotations import caption, json_labels
+from cascade.data.annotations import caption, json_labels, json_values, without_texts
 from cascade.data.folder_listing import HIDDEN, NO_SUFFIX, NOT_REGULAR
 from cascade.data.label_files import check_label_files
 from cascade.data.notes import DOTTED_NAME, SourceFault
@@ -31,6 +32,7 @@ class ShardImage:
         offset: position of the image's first byte in the tar file.
         size_bytes: size of the image file.
         labels: class names or captions, by field.
+        other_values: what its JSON file holds besides text, by name.
         label_errors: one message per file of labels that cannot be read.
     """
 
@@ -41,6 +43,7 @@ class ShardImage:
     offset: int
     size_bytes: int
     labels: dict[str, str] = field(default_factory=dict)
+    other_values: dict[str, Any] = field(default_factory=dict)
     label_errors: list[str] = field(default_factory=list)
 
     @property
@@ -120,6 +123,7 @@ class _Index:
         self._images: dict[str, ShardImage] = {}
         self._labels: dict[tuple[str, str], dict[str, str]] = {}  # by key and suffix
         self._label_errors: dict[tuple[str, str], str] = {}
+        self._other_values: dict[str, dict[str, Any]] = {}  # by key
         self._label_files: dict[tuple[str, str], str] = {}  # names for messages
         self._parts: dict[str, tuple[str, str]] = {}  # key and suffix of images as `1.mask.png`
         self._result = ShardIndex()
@@ -152,6 +156,8 @@ class _Index:
             self._label_files[key, suffix] = name
             try:
                 self._labels[key, suffix] = LABEL_PARSERS[suffix](data, name)
+                if suffix == "json":
+                    self._other_values[key] = without_texts(json_values(data, name))
             except DataError as error:  # only this image is broken, not the whole shard
                 self._label_errors[key, suffix] = str(error)
         elif f".{suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES:
@@ -164,6 +170,7 @@ class _Index:
 
     def result(self) -> ShardIndex:
         for image in self._images.values():
+            image.other_values.update(self._other_values.get(image.key, {}))
             for suffix in LABEL_PARSERS:
                 image.labels.update(self._labels.get((image.key, suffix), {}))
                 if (image.key, suffix) in self._label_errors:

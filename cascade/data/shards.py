@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
+from typing import Any
 
 from webdataset.shardlists import expand_urls
 
@@ -81,6 +82,9 @@ class ShardSource(ImageSource):
         if image.label_errors:
             raise DataError(image.label_errors[0])
         return self._pattern.fields(image.key) | image.labels
+
+    def other_values(self, index: int) -> dict[str, Any]:
+        return self.images[index].other_values
 
 
 def find_shards(pattern: str, cache: Path) -> list[tuple[Path, str]]:

@@ -8,7 +8,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cascade.data.notes import NOT_SELECTED, SourceFault, SourceNotes
 from cascade.errors import DataError, nearest
@@ -46,7 +46,9 @@ def read_file(path: Path, name: str) -> bytes:
     """
     try:
         if path.is_symlink() and not path.exists():
-            raise DataError(f"{name}: is a link to {os.readlink(path)}, where nothing is.")
+            raise DataError(
+                f"{name}: cannot be read (a link to {os.readlink(path)}, where nothing is)."
+            )
         status = path.stat()
         _check_status(status, name)
         return path.read_bytes()
@@ -127,6 +129,13 @@ class ImageSource(ABC):
             DataError: if a file of labels cannot be read.
         """
 
+    def other_values(self, index: int) -> dict[str, Any]:
+        """What a file of labels holds besides text, such as numbers, by name.
+
+        It is of no use in training; shards that are built from the source keep it.
+        """
+        return {}
+
     def readable_labels(self, index: int) -> dict[str, str]:
         """The image's labels, or none if a file of labels is broken.
 
@@ -197,7 +206,9 @@ class SelectedSource(ImageSource):
             try:
                 labels = source.labels(index)
             except DataError as error:
-                unknown.append(SourceFault(NOT_SELECTED, source.name(index), str(error)))
+                name = source.name(index)
+                reason = str(error).removeprefix(f"{name}: ")
+                unknown.append(SourceFault(NOT_SELECTED, name, reason))
                 continue
             if all(labels.get(field) in names for field, names in only.items()):
                 self.indices.append(index)
@@ -220,3 +231,6 @@ class SelectedSource(ImageSource):
 
     def labels(self, index: int) -> dict[str, str]:
         return self.source.labels(self.indices[index])
+
+    def other_values(self, index: int) -> dict[str, Any]:
+        return self.source.other_values(self.indices[index])
