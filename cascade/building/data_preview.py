@@ -83,8 +83,10 @@ def preview_data(
 
 
 def narrow_range_warnings(source: ImageSource, recipe: StageRecipe) -> list[str]:
-    """Warn if the first images of a run use little of their numbers, or some outside the range."""
-    return _sample(source, recipe, FIRST_IMAGES).warnings(ADVICE)
+    """Warn if the first images of a run use little of their numbers, and no range is stated."""
+    if recipe.data.range is not None:
+        return []
+    return _sample(source, recipe, FIRST_IMAGES).narrow_warnings(ADVICE)
 
 
 def _bundled_paths() -> set[str]:

@@ -18,11 +18,12 @@ from cascade.bulk.inputs import find_pictures
 from cascade.bulk.jobs import ImageFormat, is_file_name, plan_jobs
 from cascade.bulk.making import Method
 from cascade.bulk.progress import Note, ProgressUpdate
-from cascade.bulk.remarks import colour_remark, model_remark
+from cascade.bulk.remarks import colour_remark, model_remark, range_remark
 from cascade.bulk.work import Bulk
 from cascade.devices import find_device
 from cascade.errors import ContractError
 from cascade.imaging.picture_reading import read_picture
+from cascade.imaging.value_range import worked_on_stretched
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_picture, colouriser_of
 from cascade.restoration.upscaling import Upscaling, plan_passes, upsamplers_of, upscale_picture
@@ -49,6 +50,8 @@ class Request:
         compare: whether to write before/after sheets into `OUT/compare`.
         metadata: whether to write EXIF, resolution and settings into the results.
         overwrite: whether to replace existing files that differ from the results.
+        range: the numbers of a picture that are taken for black and white, from 0 to 255 or 65535;
+            results have the same numbers. None takes all that the picture's bits allow.
     """
 
     inputs: Sequence[str]
@@ -60,6 +63,14 @@ class Request:
     compare: bool = False
     metadata: bool = True
     overwrite: bool = False
+    range: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65535:
+            raise ContractError(
+                "the range must be two numbers from 0 to 65535, black first and white larger, got "
+                f"{self.range[0]} and {self.range[1]}."
+            )
 
 
 def prepare_upscaling(
@@ -82,14 +93,20 @@ def prepare_upscaling(
     method = Method(
         command="upscale",
         description=_description(upsamplers, scale),
-        make=lambda picture, seed, progress: upscale_picture(
-            upsamplers, picture, replace(upscaling, seed=seed), progress=progress
+        make=lambda picture, seed, progress: worked_on_stretched(
+            picture,
+            request.range,
+            lambda each: upscale_picture(
+                upsamplers, each, replace(upscaling, seed=seed), progress=progress
+            ),
         ),
+        remark=lambda picture: range_remark(picture, request.range),
         settings={
             **plan.settings(stages, upsamplers),
             "scale": scale,
             "tile_px": upscaling.tile_px,
             "consistent": upscaling.is_consistent(upsamplers),
+            **({} if request.range is None else {"range": list(request.range)}),
         },
         work=lambda size_px: _drawn_px(upsamplers, size_px, scale),
         metadata=request.metadata,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.imaging.picture import Picture
+from cascade.imaging.value_range import is_narrow, outside_share, percentage, used_range
 from cascade.stage import Stage
 
 SIDE_PX = 96  # of the small picture that is looked at
@@ -37,6 +38,27 @@ def _chroma_beside_tint(image: Tensor) -> float:
     powers = torch.stack([brightness**degree for degree in range(TINT_DEGREE + 1)], dim=1)
     tint = powers @ torch.linalg.pinv(powers.double()).float() @ chroma
     return float((chroma - tint).square().mean().sqrt())
+
+
+def range_remark(picture: Picture, ends: tuple[int, int] | None) -> str:
+    """Say that a picture uses little of its numbers, or some outside its range; else empty.
+
+    Pictures of 8 bits seldom mean other numbers than those that a viewer shows.
+
+    Args:
+        picture: the picture.
+        ends: the numbers that are taken for black and white; None if the user stated none.
+    """
+    if ends is not None:
+        share = outside_share(picture, *ends)
+        return f"has numbers outside the range, clipped: {percentage(share)}" if share else ""
+    low, high = used_range(picture)
+    if picture.bits == 8 or not is_narrow(low, high, picture.bits):
+        return ""
+    return (
+        f"uses {low} to {high} of {2**picture.bits - 1:,}, nearly without contrast; --range {low} "
+        f"{high} takes them for black and white, and the result keeps its numbers"
+    )
 
 
 def model_remark(name: str, stages: Mapping[str, Stage]) -> str:

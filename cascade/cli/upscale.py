@@ -31,6 +31,15 @@ def upscale(
         bool,
         typer.Option("--no-consistency", help="Let the downscaled result differ from the input."),
     ] = False,
+    value_range: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            "--range",
+            metavar="LOW HIGH",
+            help="Numbers in the pictures to take for black and white, such as 0 4095 of a camera "
+            "of 12 bits; results keep these numbers.",
+        ),
+    ] = None,
     device: bulk.Device = None,
     image_format: bulk.Format = None,
     compare: bulk.Compare = False,
@@ -72,6 +81,7 @@ def upscale(
         compare=compare,
         metadata=not no_metadata,
         overwrite=overwrite,
+        range=value_range,
     )
     upscaling = Upscaling(
         scale=scale,

@@ -62,12 +62,18 @@ class DataReport:
         """What a user should know about the numbers in use and about truncated files.
 
         Args:
-            advice: appended where little of the numbers is used; `{low}` and `{high}` in it stand
-                for the ends of that part.
+            advice: see `narrow_warnings`.
+        """
+        return [*self.contents.remarks(), *self.narrow_warnings(advice)]
+
+    def narrow_warnings(self, advice: str = "") -> list[str]:
+        """One line per bit depth of which little is used.
+
+        Args:
+            advice: appended to each; `{low}` and `{high}` in it stand for the numbers in use.
         """
         ranges = self.contents.narrow_ranges()
-        narrow = [f"{each}{advice.format(low=each.low, high=each.high)}" for each in ranges]
-        return [*self.contents.remarks(), *narrow]
+        return [f"{each}{advice.format(low=each.low, high=each.high)}" for each in ranges]
 
     def facts(self) -> dict[str, str]:
         """Classes, formats, modes, pages, numbers in use and sizes as text, by name."""

@@ -41,6 +41,12 @@ class Decoding(NamedTuple):
     range: ValueRange | None = None
     truncated: Truncated = "refuse"
 
+    @property
+    def check_words(self) -> list[str]:
+        """The options of `cascade data check` that decode files in the same way."""
+        ends = [] if self.range is None else ["--range", *map(str, self.range)]
+        return ends + ([] if self.truncated == "refuse" else ["--truncated", self.truncated])
+
     def picture(self, data: bytes, name: str) -> Picture:
         """Decode an image file as it is stored, its range of numbers included.
 

@@ -213,8 +213,9 @@ class TrainingImages(Dataset[TrainingSample]):
 
     @property
     def check_command(self) -> str:
-        """The command that lists broken and too small images."""
-        return self.source.check_command(size_px=max(self.contract.space.size))
+        """The command that lists broken, too small, truncated and clipped images."""
+        words = self.decoding.check_words
+        return self.source.check_command(*words, size_px=max(self.contract.space.size))
 
     def _annotated(self, index: int) -> dict[str, Tensor]:
         """The entries in a batch that conditions read from an image's annotations, by name."""

@@ -7,6 +7,7 @@ from 0 to 255 or 65535.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -46,10 +47,8 @@ def outside_share(picture: Picture, low: int, high: int) -> float:
 
 def percentage(share: float) -> str:
     """A share as text, such as `0.031 %` or `50 %`; never 0 or 100 unless it is."""
-    percent = 100 * share
-    return (
-        f"{percent:.2g} %" if percent < 10 else f"{min(percent, 99.9) if share < 1 else 100:.3g} %"
-    )
+    percent = min(100 * share, 99.9) if share < 1 else 100
+    return f"{percent:.2g} %" if percent < 10 else f"{percent:.3g} %"
 
 
 def is_narrow(low: int, high: int, bits: int) -> bool:
@@ -83,6 +82,24 @@ def unstretched(picture: Picture, low: int, high: int) -> Picture:
     """
     check_range_fits(picture, low, high)
     return _mapped(picture, (0, 2**picture.bits - 1), (low, high))
+
+
+def worked_on_stretched(
+    picture: Picture, ends: tuple[int, int] | None, work: Callable[[Picture], Picture]
+) -> Picture:
+    """Stretch a picture, work on it, and map the result back to the numbers of the picture.
+
+    Args:
+        picture: the picture.
+        ends: its numbers that `work` sees as black and white; None leaves all numbers as they are.
+        work: makes a result of the same bit depth.
+
+    Raises:
+        DataError: if the picture cannot have such numbers.
+    """
+    if ends is None:
+        return work(picture)
+    return unstretched(work(stretched(picture, *ends)), *ends)
 
 
 def check_range_fits(picture: Picture, low: int, high: int) -> None:
