@@ -49,6 +49,8 @@ def range_remark(picture: Picture, ends: tuple[int, int] | None) -> str:
         picture: the picture.
         ends: the numbers that are taken for black and white; None if the user stated none.
     """
+    if ends is not None and ends[1] > 2**picture.bits - 1:
+        return ""  # the picture fails, for this reason
     if ends is not None:
         share = outside_share(picture, *ends)
         return f"has numbers outside the range, clipped: {percentage(share)}" if share else ""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cascade.bulk.remarks import colour_remark, model_remark
+from cascade.bulk.remarks import colour_remark, model_remark, range_remark
 from cascade.imaging.picture import Picture
 
 
@@ -83,3 +83,20 @@ def test_a_model_without_classes_gets_no_remark():
         network_options={"channels": (8,), "blocks": 1},
     )
     assert model_remark("plain", {"upsampler": stage}) == ""
+
+
+def test_pictures_of_16_bits_that_use_few_numbers_are_remarked_on():
+    def with_values(low, high, dtype):
+        values = np.linspace(low, high, 900).round().astype(dtype).reshape(1, 30, 30)
+        return Picture(colour=torch.from_numpy(values), bits=16 if dtype == np.uint16 else 8)
+
+    dark = with_values(840, 1177, np.uint16)
+    assert range_remark(dark, None) == (
+        "uses 840 to 1177 of 65,535, nearly without contrast; --range 840 1177 takes them for "
+        "black and white, and the result keeps its numbers"
+    )
+    assert range_remark(dark, (840, 1177)) == ""
+    assert range_remark(dark, (840, 1000)).startswith("has numbers outside the range, clipped: 5")
+    assert range_remark(with_values(0, 60000, np.uint16), None) == ""
+    assert range_remark(with_values(3, 40, np.uint8), None) == ""
+    assert range_remark(with_values(3, 40, np.uint8), (840, 1177)) == ""  # it fails instead

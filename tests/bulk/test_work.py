@@ -618,3 +618,22 @@ def test_settings_for_a_stage_that_does_not_run_are_refused_before_any_work(comm
         "cascade: base.steps: stage 'base' does not run in upscale; its stages: upsampler.\n"
     )
     assert not Path("out").exists()
+
+
+def test_a_part_of_the_numbers_is_upscaled_as_black_to_white_and_mapped_back(upscale, photos):
+    folder = photos.parent / "camera"
+    folder.mkdir()
+    steps = np.arange(12 * 10, dtype=np.uint16).reshape(12, 10)
+    Image.fromarray(840 + 2 * steps).save(folder / "narrow.tif")  # 840 to 1078
+    Image.fromarray((steps * (65535 / 119)).round().astype(np.uint16)).save(folder / "full.tif")
+    done = upscale(folder / "narrow.tif", out="plain.tif")
+    assert done.err.count("uses 840 to 1078 of 65,535, nearly without contrast") == 1
+    done = upscale(folder / "narrow.tif", "--range", 840, 1078, out="ranged.tif")
+    assert (done.code, done.err.count("uses 840")) == (0, 0)
+    upscale(folder / "full.tif", out="full.tif")
+    ranged, full = (read_picture(Path(f"{name}.tif")) for name in ("ranged", "full"))
+    expected = 840 + full.colour.double() / 65535 * 238
+    assert (ranged.colour.double() - expected).abs().max() <= 1.5
+    refused = upscale(folder / "narrow.tif", "--range", 9, 3, out="x.tif")
+    assert refused.code == 1
+    assert "black first and white larger, got 9 and 3" in refused.err

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cascade.data.sources import open_source
+from cascade.imaging.reading import decode_image
 
 
 @pytest.mark.parametrize("verb", ["build", "check"])
@@ -33,7 +36,7 @@ def test_shards_that_were_built_can_be_checked_and_trained_on(command, pictures,
     assert len(open_source(shards)) == 18
     checked = command("data", "check", shards, "--size", 16)
     assert checked.code == 0
-    assert "class: blue 6, red-dot 6, red 6" in checked.out
+    assert "class:   blue 6, red-dot 6, red 6" in checked.out
     assert "18 images, 0 broken, 0 too small, 0 duplicated" in checked.out
 
 
@@ -91,3 +94,21 @@ def test_every_damaged_shard_is_named_and_the_others_are_read(command, pictures,
     assert [line.split(": ")[1] for line in lines] == [f"{tmp_path}/{n}.tar" for n in "bc"]
     assert "18 images, 0 broken" in checked.out
     assert command("data", "check", tmp_path / "[bc].tar").code == 1
+
+
+def test_a_12_bit_camera_is_pointed_out_and_its_range_builds_bright_images(command, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    frame = np.linspace(840, 1177, 256).round().astype(np.uint16).reshape(16, 16)
+    Image.fromarray(frame).save(folder / "a.tif")
+    checked = command("data", "check", folder)
+    assert checked.code == 0
+    assert "warning: values 840 to 1177 of 65,535 in 1 image" in checked.out
+    assert "--range 840 1177" in checked.out
+    assert "data.range=[840,1177]" in checked.out
+    assert "warning" not in command("data", "check", folder, "--range", 840, 1177).out
+    built = command("data", "build", folder, "-o", tmp_path / "out", "--range", 840, 1177)
+    assert built.code == 0, built.err
+    values = decode_image(open_source(f"{tmp_path}/out/*.tar").read(0), "a")
+    assert values.min() == -1
+    assert values.max() == 1

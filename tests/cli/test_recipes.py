@@ -71,6 +71,26 @@ def test_a_copied_recipe_validates_with_overrides(command, tmp_path):
     assert "noise -> 24 px" in checked.out
 
 
+def test_validate_looks_at_the_data_unless_told_not_to(command, pictures, tmp_path):
+    path = f"data.path={pictures}"
+    checked = command("validate", "tiny-16", path, "train.batch_size=4")
+    assert checked.code == 0
+    assert checked.err == ""
+    assert f"data:    {pictures}: 18 images, all decoded" in checked.out
+    failed = command("validate", "tiny-16", path, "train.batch_size=4", "space.size_px=64")
+    assert failed.code == 1
+    assert failed.err.startswith("error: images smaller than the stage's 64 px: 18 of 18")
+    missing = f"data.path={tmp_path / 'nosuch'}"
+    refused = command("validate", "tiny-16", missing)
+    assert refused.code == 1
+    assert refused.err == (
+        f"error: no data at {tmp_path / 'nosuch'}: the folder does not exist. To check the recipe "
+        "alone, add --no-data.\n"
+    )
+    alone = command("validate", "tiny-16", missing, "--no-data")
+    assert (alone.code, alone.err, alone.out.count("\n")) == (0, "", 1)
+
+
 def test_doctor_says_what_is_here(command):
     outcome = command("doctor")
     assert outcome.code == 0

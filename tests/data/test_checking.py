@@ -3,11 +3,14 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from cascade.data.checking import check_images
 from cascade.data.folder import FolderSource
+from cascade.data.preparation import Decoding
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -34,8 +37,14 @@ def test_everything_that_is_wrong_is_named(pictures, tmp_path, workers):
     assert report.sizes_px == {(36, 40): 18, (50, 12): 1}
     assert report.lines()[-1] == "21 images, 2 broken, 1 too small, 1 duplicated"
     assert f"too small: {folder / 'flat.png'}: 50x12 px" in report.lines()
-    assert "class: red-dot 7, red 6, blue 5" in report.lines()
-    assert "sizes: shorter side 12 to 36 px, median 36; most common 36x40 (18)" in report.lines()
+    assert report.lines()[-7:-1] == [
+        "class:   red-dot 7, red 6, blue 5",
+        "formats: PNG",
+        "modes:   RGB, 8 bits, 3 channels",
+        "pages:   1 in each file",
+        "values:  0 to 255 of 255",
+        "sizes:   shorter side 12 to 36 px, median 36; most common 36x40 (18)",
+    ]
 
 
 def test_without_a_size_nothing_is_too_small_and_captions_are_no_classes(tmp_path):
@@ -44,3 +53,80 @@ def test_without_a_size_nothing_is_too_small_and_captions_are_no_classes(tmp_pat
     report = check_images(FolderSource(tmp_path))
     assert report.too_small == []
     assert report.labels == {}
+
+
+def write_frame(path, low, high, dtype=np.uint16, *, outliers=()):
+    """A grey frame of 50x50 px with all numbers between two, and a few others."""
+    frame = np.linspace(low, high, 2500).round()
+    frame[: len(outliers)] = outliers
+    tifffile.imwrite(path, frame.astype(dtype).reshape(50, 50))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "outliers", "warning"),
+    [
+        (840, 1177, np.uint16, (), "values 840 to 1177 of 65,535 in 1 image"),
+        (0, 4095, np.uint16, (), "values 0 to 4095 of 65,535 in 1 image"),
+        (64500, 65535, np.uint16, (), "values 64500 to 65535 of 65,535 in 1 image"),
+        (3, 40, np.uint8, (), "values 3 to 40 of 255 in 1 image"),
+        (0, 65535, np.uint16, (), None),
+        (60, 200, np.uint8, (), None),
+        (900, 900, np.uint16, (), None),
+        (840, 1177, np.uint16, (0, 65535), "in 1 image, a few pixels aside"),
+    ],
+)
+def test_images_that_use_little_of_their_numbers_are_pointed_out(
+    tmp_path, low, high, dtype, outliers, warning
+):
+    write_frame(tmp_path / "a.tif", low, high, dtype, outliers=outliers)
+    report = check_images(FolderSource(tmp_path))
+    warnings = report.warnings("; use {low}-{high}")
+    if warning is None:
+        assert warnings == []
+        return
+    (line,) = warnings
+    assert warning in line
+    assert f"warning: {line}" in report.lines(advice="; use {low}-{high}")
+    named = [int(number) for number in line.rpartition(" ")[2].split("-")]
+    assert abs(named[0] - low) <= 2
+    assert abs(named[1] - high) <= 2
+
+
+def test_numbers_outside_a_stated_range_are_counted_and_nothing_else_is_warned_of(tmp_path):
+    write_frame(tmp_path / "a.tif", 840, 1177)
+    write_frame(tmp_path / "b.tif", 840, 1000)
+    report = check_images(FolderSource(tmp_path), decoding=Decoding((840, 1000)))
+    (line,) = report.warnings()
+    assert line.startswith("1 image with numbers outside the range, clipped: up to 52.")
+
+
+def test_dark_images_that_differ_only_in_their_16_bits_are_no_duplicates(tmp_path):
+    write_frame(tmp_path / "a.tif", 840, 850)
+    write_frame(tmp_path / "b.tif", 841, 851)
+    shutil.copy(tmp_path / "a.tif", tmp_path / "c.tif")
+    report = check_images(FolderSource(tmp_path))
+    assert report.duplicates == [(str(tmp_path / "c.tif"), str(tmp_path / "a.tif"))]
+
+
+def test_formats_modes_and_pages_are_counted(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 4), dtype=np.uint8)
+    rgb = Image.fromarray(pixels[..., :3])
+    rgb.save(tmp_path / "rgb.jpg")
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(pixels[..., 0] > 99).save(tmp_path / "one.png")
+    Image.fromarray(pixels).save(tmp_path / "rgba.png")
+    Image.fromarray(pixels, "CMYK").save(tmp_path / "cmyk.jpg")
+    rgb.quantize(256).save(tmp_path / "palette.png")
+    tifffile.imwrite(tmp_path / "deep.tif", np.stack([pixels[..., :3]] * 3) * np.uint16(257))
+    facts = check_images(FolderSource(tmp_path)).contents.facts()
+    assert facts["formats"] == "PNG (4), JPEG (2), TIFF (1)"
+    assert set(facts["modes"].split("; ")) == {
+        "RGB, 8 bits, 3 channels (1)",
+        "grey, 8 bits, 1 channel (1)",
+        "grey, 1 bit, 1 channel (1)",
+        "RGB with alpha, 8 bits, 4 channels (1)",
+        "CMYK, 8 bits, 4 channels (1)",
+        "palette, 8 bits, 1 channel (1)",
+        "RGB, 16 bits, 3 channels (1)",
+    }
+    assert facts["pages"] == "up to 3, several in 1 (the first one is used)"

@@ -15,6 +15,7 @@ from cascade.imaging.value_range import (
     stretched,
     unstretched,
     used_range,
+    worked_on_stretched,
 )
 
 
@@ -86,3 +87,15 @@ def test_a_range_that_8_bits_do_not_have_is_refused(ends):
     for change in (stretched, unstretched):
         with pytest.raises(DataError, match="does not fit a picture of 8 bits"):
             change(picture, *ends)
+
+
+def test_work_on_a_part_of_the_numbers_gives_results_in_it():
+    picture, inputs = deep([840, 1000, 1177]), []
+
+    def work(each):
+        inputs.append(used_range(each))
+        return each
+
+    assert worked_on_stretched(picture, (840, 1177), work).colour.equal(picture.colour)
+    assert worked_on_stretched(picture, None, work) is picture
+    assert inputs == [(0, 65535), (840, 1177)]
