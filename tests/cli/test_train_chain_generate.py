@@ -68,13 +68,19 @@ def test_a_bad_picture_is_named_in_one_line(command, pictures, tmp_path, broken,
     else:
         Image.new("RGB", (9, 9)).save(bad)
     values = [f"data.path={tmp_path / 'data'}", "train.batch_size=16", "data.max_broken_share=0"]
+    values += ["data.too_small=error"]
     values.append("train.sample_every_images=0")
     done = command("train", "tiny-16", *values, f"train.workers={workers}", "--out", tmp_path / "r")
     assert done.code == 1
     last = done.err.splitlines()[-1]
-    assert last.startswith("cascade: 1 of 19 images are broken")
-    assert f" {bad}: " in last
-    assert ("not a readable image" in last) == (broken == "corrupt")
+    if broken == "corrupt":
+        assert last.startswith(
+            f"cascade: 1 of 19 images are broken, but max_broken_share=0 allows 0: {bad}: "
+        )
+        assert "not a readable image" in last
+    else:
+        assert last.startswith(f"cascade: {bad}: 9x9 px is smaller than the stage's 16 px.")
+    assert f"cascade data check {tmp_path / 'data'} --size 16 lists them" in last
     assert "Traceback" not in done.err
     assert not (tmp_path / "r" / "stage").exists()
 
