@@ -126,6 +126,7 @@ class Bulk:
             failed=[*self.inputs.unreadable, *failed],
             unfinished=sum(not self._is_settled(job) for job in self.jobs),
             skipped=len(self.inputs.skipped),
+            lost=[(what, why) for line in lines for what, why in line.get("lost", ())],
         )
 
     def _hidden_file(self, suffix: str) -> Path | None:
@@ -214,10 +215,13 @@ class Bulk:
 
     def _make(self, job: Job) -> str:
         begin, stamp = time.monotonic(), job.source.stamp()
-        record = make_result(job, self.method, lambda done, total: self._notify(job, done / total))
+        record, losses = make_result(
+            job, self.method, lambda done, total: self._notify(job, done / total)
+        )
         seconds = time.monotonic() - begin
         values = ledger_values(job, record, stamp)
-        self._note("made", job, {**values, "seconds": round(seconds, 3)})
+        values |= {"seconds": round(seconds, 3), "lost": [[each.what, each.why] for each in losses]}
+        self._note("made", job, values)
         name = job.source.name
         return f"{self.method.description}: {name} -> {job.output} ({seconds:.1f} s)"
 

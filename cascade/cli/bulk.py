@@ -39,7 +39,7 @@ Compare = Annotated[
     bool, typer.Option("--compare", help="Also write before/after sheets into OUT/compare.")
 ]
 NoMetadata = Annotated[
-    bool, typer.Option("--no-metadata", help="Leave EXIF, resolution and settings out of results.")
+    bool, typer.Option("--no-metadata", help="Leave EXIF, XMP, IPTC and settings out of results.")
 ]
 Overwrite = Annotated[
     bool,
@@ -83,6 +83,6 @@ def _print_outcome(work: Bulk) -> None:
     from cascade.cli.progress import printable
 
     outcome = work.outcome()
-    for line in outcome.failure_lines():
+    for line in [*outcome.failure_lines(), *outcome.loss_lines()]:
         typer.echo(printable(line), err=True)
     typer.echo(outcome.last_line(work.method.description))

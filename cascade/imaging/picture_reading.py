@@ -23,11 +23,12 @@ from torch import Tensor
 
 from cascade.errors import DataError
 from cascade.imaging.exif_blocks import MAIN, Directory, read_directories
+from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import check_size, opened_image, read_bytes
 from cascade.imaging.orientation import upright_dpi
-from cascade.imaging.picture import Picture, assembled, exif_of_pil, picture_of_pil
+from cascade.imaging.picture import Picture, assembled, picture_of_pil
 from cascade.imaging.resolution import resolution_of
-from cascade.imaging.vips import PROFILE, first_line, libvips
+from cascade.imaging.vips import PROFILE, cause_of, libvips
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 PNG_BITS_AT = 24
@@ -63,7 +64,8 @@ def decode_picture(data: bytes, name: str) -> Picture:
         deep_channels = None
         if data.startswith(PNG_HEAD) and data[PNG_BITS_AT] == 16:
             deep_channels = _channels(_opened_by_vips(data, "pngload_buffer", name), name)
-        return picture_of_pil(image, exif_of_pil(image), name, deep_channels=deep_channels)
+        metadata = read_metadata(data, image.info)
+        return picture_of_pil(image, metadata, name, deep_channels=deep_channels)
 
 
 def _decode_tiff(data: bytes, name: str) -> Picture:
@@ -76,7 +78,7 @@ def _decode_tiff(data: bytes, name: str) -> Picture:
         return _decode_deep_tiff(data, fields, name)
     with opened_image(data, name) as image:
         image.load()  # Pillow turns the pixels of a TIFF, but not its resolution
-        picture = picture_of_pil(image, data, name)
+        picture = picture_of_pil(image, read_metadata(data, image.info), name)
     return replace(picture, dpi=upright_dpi(resolution_of(fields), _orientation(fields)))
 
 
@@ -99,7 +101,8 @@ def _decode_deep_tiff(data: bytes, fields: Directory, name: str) -> Picture:
         alpha,
         orientation=_orientation(fields),
         profile=image.get(PROFILE) if has_profile else None,
-        block=data,
+        is_converted=image.interpretation in ("lab", "labs"),
+        metadata=read_metadata(data, {}),
         dpi=resolution_of(fields),
         file_format="TIFF",
     )
@@ -122,7 +125,7 @@ def _opened_by_vips(data: bytes, loader: str, name: str) -> Any:
     try:
         return getattr(libvips().Image, loader)(data, fail_on="error")
     except libvips().Error as error:
-        raise DataError(f"{name}: not a readable image ({first_line(error)}).") from error
+        raise DataError(f"{name}: not a readable image ({cause_of(error)}).") from error
 
 
 def _channels(image: Any, name: str) -> tuple[Tensor, Tensor | None]:
@@ -133,7 +136,7 @@ def _channels(image: Any, name: str) -> tuple[Tensor, Tensor | None]:
     try:
         pixels = torch.from_numpy(image.numpy()).reshape(image.height, image.width, image.bands)
     except libvips().Error as error:
-        raise DataError(f"{name}: not a readable image ({first_line(error)}).") from error
+        raise DataError(f"{name}: not a readable image ({cause_of(error)}).") from error
     if image.format not in ("uchar", "ushort"):
         raise DataError(f"{name}: has {image.format} numbers; save it with 8 or 16 bits.")
     pixels = pixels.permute(2, 0, 1)  # (C, H, W)
