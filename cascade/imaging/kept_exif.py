@@ -49,6 +49,7 @@ KEPT_TAGS = {  # of the main directory; the Exif and GPS directories are kept wh
     Base.XPKeywords,
     Base.XPSubject,
     Base.LensInfo,
+    Base.YCbCrPositioning,  # of cameras; all positions agree where no colour is halved
     11,  # ProcessingSoftware
     0xC614,  # UniqueCameraModel, as the next two from DNG
     0xC62F,  # CameraSerialNumber
@@ -59,7 +60,8 @@ LAYOUT_TAGS = {  # they describe the pixels, pages and thumbnails of the old fil
     *range(273, 285),
     *range(286, 302),
     *range(317, 348),
-    *range(512, 533),
+    *range(512, 531),
+    532,
     *(700, 33723, 34377, 34675),  # XMP, IPTC, Photoshop and profile: read elsewhere
     *(IFD.Exif, IFD.GPSInfo, IFD.Interop, Base.MakerNote, Base.Orientation),
     *(Base.TransferFunction, Base.WhitePoint, Base.PrimaryChromaticities),
@@ -68,9 +70,7 @@ LAYOUT_TAGS = {  # they describe the pixels, pages and thumbnails of the old fil
 }
 DESCRIPTIONS_OF_LAYOUT = (b"ImageJ=", b"SCIFIO=", b"Aperio ")  # how they begin
 MAKER_NOTES = Loss("maker notes", "their inner offsets break when they are moved")
-DESCRIPTION = Loss(
-    "image descriptions of other programs", "they describe the layout of the old file"
-)
+DESCRIPTION = Loss("image description", "it describes the layout of the old file")
 PRIVATE = Loss("private TIFF fields", "their meaning is not known")
 
 
@@ -183,6 +183,7 @@ def _renewed(directories: Directories, size: tuple[int, int], *, is_srgb_now: bo
             set_field(inner, tag, LONG, length_px)
     if is_srgb_now and Base.ColorSpace in inner:
         set_field(inner, Base.ColorSpace, SHORT, SRGB)
-    if is_srgb_now and Base.InteropIndex in (interop := directories.get(IFD.Interop, {})):
+    interop = directories.get(IFD.Interop, Directory())
+    if is_srgb_now and Base.InteropIndex in interop:
         set_field(interop, Base.InteropIndex, ASCII, R98)
     return write_block(directories)

@@ -2,7 +2,7 @@
 
 | metadata | what happens to it |
 |---|---|
-| ICC profile | kept, if it is intact and for the picture's kind of colours; bytes behind its end are cut off |
+| ICC profile | kept if intact and for the picture's colours; bytes behind its end are cut off |
 | resolution (DPI) | kept as `Picture.dpi`, swapped if the picture is turned by 90 degrees |
 | orientation | applied to the pixels; the fields of EXIF and XMP become 1 |
 | pixel size in EXIF and XMP | becomes that of the upright picture |
@@ -18,11 +18,11 @@
 | image descriptions by tifffile, ImageJ, OME and others that state the layout | left out |
 | other private TIFF fields, Photoshop paths, content credentials (C2PA) | left out |
 | thumbnail, file layout, time of the last change of a PNG | left out: they describe the old file |
-| a damaged field | left out, with the fields after it in the same directory |
+| a damaged field of EXIF | left out, with the fields after it in the same directory |
 | XMP that cannot be parsed safely | kept if it has none of the fields to update, else left out |
 
-What is left out, the last three lines aside, is listed in `Metadata.losses`. `losses_in_format` adds
-what a file format cannot hold.
+What is left out is listed in `Metadata.losses`, except what describes the old file. To it
+`losses_in_format` adds what a file format cannot hold.
 
 Shapes: sizes are (H, W) in pixels.
 """

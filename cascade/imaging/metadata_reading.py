@@ -1,13 +1,12 @@
 """From the bytes of an image file to its metadata, whatever decodes the pixels.
 
-PNG, JPEG, WebP and TIFF are read by modules of their own. Of other formats, Pillow and its plug-ins
-read EXIF, XMP and comments; what they pass over in GIF and JPEG XL is read here.
+PNG, JPEG, WebP, TIFF, AVIF and HEIC are read by modules of their own. Of other formats, Pillow and
+its plug-ins read EXIF, XMP and comments; what they pass over in GIF and JPEG XL is read here.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 from cascade.imaging import jpeg_segments, png_chunks, tiff_fields, webp_chunks
 from cascade.imaging.exif_blocks import HEADER
+from cascade.imaging.heif_items import boxes, is_heif, read_heif
 from cascade.imaging.metadata import Loss, Metadata, Text
 from cascade.imaging.photoshop_resources import IPTC
 
@@ -24,13 +24,13 @@ GIF_XMP_END = b"\x01\xff\xfe\xfd"
 JXL_HEAD = b"\0\0\0\x0cJXL \r\n\x87\n"
 
 
-def read_metadata(data: bytes, info: Mapping[str, Any]) -> Metadata:
+def read_metadata(data: bytes, info: Mapping[Any, Any]) -> Metadata:
     """Read the metadata of an image file.
 
     Args:
         data: the file's bytes.
         info: what Pillow found out about the file, for the formats that Pillow reads; may be empty
-            for PNG, JPEG, WebP and TIFF.
+            for PNG, JPEG, WebP, TIFF, AVIF and HEIC.
     """
     if data.startswith(png_chunks.HEAD):
         metadata = png_chunks.read_png(data)
@@ -40,6 +40,8 @@ def read_metadata(data: bytes, info: Mapping[str, Any]) -> Metadata:
         metadata = tiff_fields.read_tiff(data)
     elif webp_chunks.is_webp(data):
         metadata = webp_chunks.read_webp(data)
+    elif is_heif(data):
+        metadata = read_heif(data)
     else:
         metadata = metadata_of_info(info)
     if data.startswith(GIF_HEADS):
@@ -65,7 +67,7 @@ def metadata_of_pil(image: Image.Image) -> Metadata:
     return replace(metadata, exif=block.removeprefix(HEADER) or None, texts=metadata.texts + texts)
 
 
-def metadata_of_info(info: Mapping[str, Any]) -> Metadata:
+def metadata_of_info(info: Mapping[Any, Any]) -> Metadata:
     """The metadata in the dictionary `info` of a PIL image."""
     exif, xmp, comment = (info.get(name) for name in ("exif", "xmp", "comment"))
     xmp = xmp.encode("utf-8") if isinstance(xmp, str) else xmp
@@ -94,25 +96,10 @@ def _xmp_of_gif(data: bytes) -> bytes | None:
 
 
 def _with_xmp_of_jpeg_xl(metadata: Metadata, data: bytes) -> Metadata:
-    for name, body in _boxes(data):
+    for name, body in boxes(data):
         if name == b"xml ":
             return replace(metadata, xmp=body)
         if name == b"brob" and body[:4] == b"xml ":
             lost = Loss("XMP", "it is compressed by Brotli")
             return replace(metadata, losses=(*metadata.losses, lost))
     return metadata
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of the boxes of a JPEG XL file; ends at the first damaged one."""
-    at = 0
-    while at + 16 <= len(data):
-        length, name = struct.unpack_from(">L4s", data, at)
-        head = 8
-        if length == 1:
-            (length,), head = struct.unpack_from(">Q", data, at + 8), 16
-        length = length or len(data) - at
-        if length < head or at + length > len(data):
-            return
-        yield name, data[at + head : at + length]
-        at += length

@@ -252,4 +252,6 @@ def _resolution(image: Image.Image) -> tuple[float, float] | None:
     """Pixels per inch that a PIL image states outside EXIF."""
     if image.format == "TIFF":  # Pillow says 1 if the file states none, so its fields are asked
         return None
+    if image.format in ("JPEG", "MPO") and not image.info.get("jfif_unit"):
+        return None  # Pillow takes that of EXIF without its unit
     return plausible_dpi(image.info.get("dpi"))

@@ -199,7 +199,8 @@ def _extras(
     text, block = None, None
     if metadata and kind == "png":
         text = None if settings is None else json.dumps(settings)
-        block = picture.metadata.exif  # PNG has other places for the resolution and the settings
+        block = picture.metadata.exif  # PNG has another place for the settings
+        block = block and exif_with_resolution_and_settings(block, picture.dpi, None)
     elif metadata:
         block = exif_with_resolution_and_settings(picture.metadata.exif, picture.dpi, settings)
     return Extras(

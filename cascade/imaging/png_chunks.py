@@ -205,16 +205,12 @@ def _text_chunk(text: Text) -> bytes:
         value = text.text.encode("latin-1")
     is_long = len(value) >= COMPRESSED_FROM_BYTES
     stored = zlib.compress(value) if is_long else value
+    if is_latin and is_long:
+        return _chunk(b"zTXt", keyword + b"\0" + stored)
     if is_latin:
-        return (
-            _chunk(b"zTXt", keyword + b"\0" + stored)
-            if is_long
-            else _chunk(b"tEXt", keyword + value)
-        )
-    names = (
-        text.language.encode("ascii", "ignore") + b"\0" + text.translated.encode("utf-8") + b"\0"
-    )
-    return _chunk(b"iTXt", keyword + bytes([is_long, 0]) + names + stored)
+        return _chunk(b"tEXt", keyword + value)
+    names = [text.language.encode("ascii", "ignore"), text.translated.encode("utf-8"), stored]
+    return _chunk(b"iTXt", keyword + bytes([is_long, 0]) + b"\0".join(names))
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:

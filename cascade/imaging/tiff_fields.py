@@ -9,7 +9,13 @@ from typing import BinaryIO
 
 from PIL.TiffTags import BYTE, UNDEFINED
 
-from cascade.imaging.exif_blocks import MAIN, read_directories, set_field, write_directories
+from cascade.imaging.exif_blocks import (
+    BIG_TIFF_VERSION,
+    MAIN,
+    read_directories,
+    set_field,
+    write_directories,
+)
 from cascade.imaging.extras import Extras
 from cascade.imaging.metadata import Metadata
 from cascade.imaging.photoshop_resources import (
@@ -22,28 +28,41 @@ from cascade.imaging.resolution import RESOLUTION_TAGS
 HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 XMP, IPTC, PHOTOSHOP = 700, 33723, 34377  # tag numbers
 ENTRY_BYTES = 12
+BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4}
 
 
 def read_tiff(data: bytes) -> Metadata:
     """Read the metadata of a TIFF file; its `exif` is the whole file."""
-    fields = read_directories(data)[MAIN]
-    order = ">" if data[:1] == b"M" else "<"
-    metadata = metadata_of_resources(_field_bytes(fields.get(PHOTOSHOP), order))
-    iptc = iptc_in_file_order(_field_bytes(fields.get(IPTC), order))
-    xmp = _field_bytes(fields.get(XMP), order)
-    return replace(metadata, exif=data, xmp=xmp or None, iptc=iptc or metadata.iptc)
+    fields = _fields_as_bytes(data)
+    metadata = metadata_of_resources(fields.get(PHOTOSHOP, b""))
+    iptc = iptc_in_file_order(fields.get(IPTC, b""))
+    return replace(metadata, exif=data, xmp=fields.get(XMP) or None, iptc=iptc or metadata.iptc)
 
 
-def _field_bytes(value: object, order: str) -> bytes:
-    """The bytes of a field, also if it states that they are whole numbers of 32 bits."""
-    if isinstance(value, bytes):
-        return value
-    numbers = value if isinstance(value, tuple) else (value,)
-    if len(numbers) == 1 and isinstance(numbers[0], bytes):
-        return numbers[0]
-    if all(isinstance(each, int) and 0 <= each < 2**32 for each in numbers):
-        return struct.pack(f"{order}{len(numbers)}L", *numbers)
-    return b""
+def _fields_as_bytes(data: bytes) -> dict[int, bytes]:
+    """The fields with metadata in the first directory of a TIFF or BigTIFF file, as bytes.
+
+    Some programs state that they are whole numbers of 32 bits, so their types do not count.
+    """
+    order = "<" if data[:1] == b"I" else ">"
+    is_big = BIG_TIFF_VERSION in data[2:4]
+    offset_type, count_type, entry_bytes = ("Q", "Q", 20) if is_big else ("L", "H", ENTRY_BYTES)
+    fields = {}
+    try:
+        (at,) = struct.unpack_from(order + offset_type, data, 8 if is_big else 4)
+        (count,) = struct.unpack_from(order + count_type, data, at)
+        at += struct.calcsize(order + count_type)
+        for start in range(at, min(at + count * entry_bytes, len(data)), entry_bytes):
+            tag, kind, number = struct.unpack_from(order + "HH" + offset_type, data, start)
+            length = number * BYTES_OF_TYPE.get(kind, 0)
+            place = start + struct.calcsize(order + "HH" + offset_type)
+            if length > struct.calcsize(order + offset_type):
+                (place,) = struct.unpack_from(order + offset_type, data, place)
+            if tag in (XMP, IPTC, PHOTOSHOP) and place + length <= len(data):
+                fields[tag] = data[place : place + length]
+    except struct.error:  # the directory ends too early
+        pass
+    return fields
 
 
 def add_to_tiff(source: BinaryIO, target: BinaryIO, extras: Extras) -> None:

@@ -96,11 +96,11 @@ def with_values(data: bytes, values: Mapping[Key, str]) -> bytes:
     """
     if not any(local.encode() in data for _, local in values):
         return data
-    changes = [
-        (*found.value, escape(values[found.key], {'"': "&quot;", "'": "&apos;"}).encode())
-        for found in parsed(data).properties
-        if found.key in values and found.value is not None
-    ]
+    changes: list[tuple[int, int, bytes]] = []
+    for each in parsed(data).properties:
+        if each.key in values and each.value is not None:
+            new = escape(values[each.key], {'"': "&quot;", "'": "&apos;"}).encode()
+            changes.append((each.value[0], each.value[1], new))
     return _changed(data, changes)
 
 
@@ -113,11 +113,13 @@ def merged(data: bytes, extension: bytes) -> bytes:
     packet, other = parsed(data), parsed(extension)
     if packet.root_end is None:
         raise PacketError("the packet has no place for its extension")
-    changes = [(*each.span, b"") for each in packet.properties if each.key == HAS_EXTENSION]
+    changes = [
+        (each.span[0], each.span[1], b"") for each in packet.properties if each.key == HAS_EXTENSION
+    ]
     moved = b"".join(
         _changed(
             extension[slice(*each.span)],
-            [(each.name_end - each.span[0],) * 2 + (_declarations(each.inherited),)],
+            [(at := each.name_end - each.span[0], at, _declarations(each.inherited))],
         )
         for each in other.descriptions
     )
@@ -171,7 +173,7 @@ def split(data: bytes, max_bytes: int) -> tuple[bytes, bytes | None]:
         raise PacketError("the packet cannot be split")
     extension = _extension(packet, sorted(moved, key=lambda each: each.span))
     digest = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper()
-    removals = [(*each.span, b"") for each in moved]
+    removals = [(each.span[0], each.span[1], b"") for each in moved]
     note = (first.name_end, first.name_end, _note(first, digest))
     return _changed(data, [note, *removals]), extension
 
