@@ -9,9 +9,14 @@
 | `pil_channels.py` | PIL image to tensors of colour and transparency |
 | `picture_writing.py` | `Picture` to file |
 | `writing.py` | tensor to PIL image, PNG and contact sheet |
-| `kept_metadata.py` | which metadata of a picture is kept |
-| `exif_blocks.py` | EXIF in memory |
-| `containers.py` | where PNG, JPEG, WebP and TIFF files hold EXIF, resolution and settings |
+| `metadata.py` | `Metadata`: EXIF, XMP, IPTC and texts of a picture; `Loss`: what is not kept |
+| `metadata_reading.py` | file to metadata, whatever decodes the pixels |
+| `kept_metadata.py`, `kept_exif.py` | which metadata of a picture is kept, and what is updated |
+| `png_chunks.py`, `jpeg_segments.py`, `webp_chunks.py` | where these files hold metadata |
+| `tiff_fields.py`, `heif_items.py` | the same for TIFF, and for AVIF and HEIC |
+| `extras.py` | what is added to a file besides its pixels |
+| `exif_blocks.py`, `photoshop_resources.py` | EXIF and Photoshop resources in memory |
+| `xmp_packets.py`, `extended_xmp.py` | XMP in memory |
 | `orientation.py`, `resolution.py` | two fields that are applied rather than copied |
 | `colour_profiles.py` | conversion to sRGB |
 | `transparency.py` | colours under full transparency |

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from cascade.imaging.exif_blocks import HEADER
+from cascade.imaging.extended_xmp import extension_guid, merged, split
 from cascade.imaging.extras import Extras
 from cascade.imaging.metadata import COMMENT, Loss, Metadata, Text
 from cascade.imaging.photoshop_resources import IPTC, metadata_of_resources, write_resources
-from cascade.imaging.xmp_packets import PacketError, extension_guid, merged, split
+from cascade.imaging.xmp_packets import PacketError
 
 HEAD = b"\xff\xd8"
 APP0, APP1, APP11, APP13, COM, SOS, EOI = 0xE0, 0xE1, 0xEB, 0xED, 0xFE, 0xDA, 0xD9

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,7 +110,6 @@ def test_xmp_and_iptc_go_where_the_format_holds_them(tmp_path, source, target):
     make, has_iptc = SOURCES[source]
     picture, path = upscaled(decoded(make())), tmp_path / f"a.{target}"
     write_picture(picture, path, settings={"seed": 5})
-    data = path.read_bytes()
     with Image.open(path) as image:
         image.load()
         assert image.info["xmp"] == UPSCALED_XMP
@@ -129,7 +129,6 @@ def test_xmp_and_iptc_go_where_the_format_holds_them(tmp_path, source, target):
     write_picture(picture, path, metadata=False)
     assert read_picture(path).metadata == Metadata()
     assert b"xmp" not in path.read_bytes().lower()
-    assert data != path.read_bytes()
 
 
 def image_text(image: Image.Image) -> str:
@@ -228,7 +227,7 @@ def test_a_compressed_text_that_grows_too_large_is_left_out_and_reported():
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_file_cut_off_anywhere_yields_metadata_and_no_error(source):
     data = SOURCES[source][0]()
-    for end in range(0, len(data), 7):
+    for end in range(0, len(data), 41):
         read_metadata(data[:end], {})
         read_metadata(data[:end] + b"\xff" * 20 + data[end + 20 :], {})
 
@@ -386,34 +385,48 @@ OF_THE_FILE = ("Strip", "BitsPer", "Planar", "Photometric", "Compression", "Pred
 OF_THE_FILE += ("RowsPer", "ThumbnailO", "ThumbnailL")
 
 
-def seen_by_exiftool(path) -> dict:
-    command = ["exiftool", "-j", "-G1", "-struct", str(path)]
-    (values,) = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+def seen_by_exiftool(paths) -> dict[str, dict]:
+    """What exiftool reads in files, by their names; one call, since each takes long to start."""
+    command = ["exiftool", "-j", "-G1", "-struct", *map(str, paths)]
+    files = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     groups = ("XMP", "IPTC", "IFD0", "ExifIFD", "GPS", "InteropIFD", "ExifTool")
     return {
-        key: value
-        for key, value in values.items()
-        if key.startswith(groups) and key != "ExifTool:ExifToolVersion"
-        if not any(word in key for word in RENEWED + OF_THE_FILE)
+        Path(values["SourceFile"]).name: {
+            key: value
+            for key, value in values.items()
+            if key.startswith(groups) and key != "ExifTool:ExifToolVersion"
+            if not any(word in key for word in RENEWED + OF_THE_FILE)
+        }
+        for values in files
     }
 
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
-@pytest.mark.parametrize("source", SOURCES)
-def test_exiftool_reads_the_same_before_and_after(tmp_path, source):
-    path, has_iptc = tmp_path / f"before.{source}", SOURCES[source][1]
-    kind = {"jpg": "JPEG", "tif": "TIFF"}.get(source, source.upper())
-    path.write_bytes(saved(kind, **({"dpi": (300, 300)} if has_iptc else {})))
-    fields = [each for each in FIELDS if has_iptc or not each.startswith("-IPTC")]
-    subprocess.run(["exiftool", "-q", "-m", "-overwrite_original", *fields, path], check=True)
-    before = seen_by_exiftool(path)
-    assert len(before) > 20
-    picture = upscaled(decoded(path.read_bytes()))
-    for target in ("png", "jpg", "tif", "webp"):
-        write_picture(picture, tmp_path / f"a.{target}", settings={"seed": 5})
-        after = seen_by_exiftool(tmp_path / f"a.{target}")
-        no_iptc = target == "webp"
-        assert after == {k: v for k, v in before.items() if not (no_iptc and k.startswith("IPTC"))}
+def test_exiftool_reads_the_same_before_and_after(tmp_path):
+    for has_iptc in (True, False):
+        sources = [name for name in SOURCES if SOURCES[name][1] == has_iptc]
+        for name in sources:
+            kind = {"jpg": "JPEG", "tif": "TIFF"}.get(name, name.upper())
+            dpi = {"dpi": (300, 300)} if has_iptc else {}
+            (tmp_path / f"{name}.{name}").write_bytes(saved(kind, **dpi))
+        fields = [each for each in FIELDS if has_iptc or not each.startswith("-IPTC")]
+        paths = [tmp_path / f"{name}.{name}" for name in sources]
+        command = ["exiftool", "-q", "-m", "-overwrite_original", *fields, *paths]
+        subprocess.run(command, check=True)
+    before = seen_by_exiftool(tmp_path.iterdir())
+    results = {}
+    for source in SOURCES:
+        picture = upscaled(decoded((tmp_path / f"{source}.{source}").read_bytes()))
+        for target in ("png", "jpg", "tif", "webp"):
+            results[source, target] = tmp_path / f"{source}-{target}.{target}"
+            write_picture(picture, results[source, target], settings={"seed": 5})
+    after = seen_by_exiftool(results.values())
+    for (source, target), path in results.items():
+        expected = before[f"{source}.{source}"]
+        assert len(expected) > 20
+        if target == "webp":
+            expected = {key: each for key, each in expected.items() if not key.startswith("IPTC")}
+        assert after[path.name] == expected, (source, target)
 
 
 def test_what_with_pixels_keeps_and_drops():

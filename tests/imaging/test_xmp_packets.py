@@ -4,14 +4,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from cascade.imaging.extended_xmp import extension_guid, merged, split
 from cascade.imaging.xmp_packets import (
     EXIF,
     RDF,
     TIFF,
     PacketError,
-    extension_guid,
-    merged,
-    split,
     with_values,
 )
 
