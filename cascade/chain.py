@@ -16,6 +16,7 @@ from cascade.errors import ContractError, WeightsError, nearest
 from cascade.sampling.settings import ALL, Overrides
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.components import read_json
+from cascade.saving.stage_folder import read_contract
 from cascade.space import Size
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
@@ -198,13 +199,27 @@ class StageChain(ModelMixin):
             ContractError: if the stages do not join.
         """
         folder = Path(folder)
-        names = read_json(folder / "chain.json").get("stages")
-        if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
-            raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")
+        names = _saved_names(folder)
         chain = cls({name: load_stage(folder / name) for name in names})
         if torch_dtype is not None:
             chain.members.to(torch_dtype)
         return chain
+
+
+def saved_contracts(folder: Path) -> list[Contract]:
+    """Read the contracts of the stages that `StageChain.save_pretrained` wrote, without weights.
+
+    Raises:
+        WeightsError: if a file is missing or damaged.
+    """
+    return [read_contract(folder / name) for name in _saved_names(folder)]
+
+
+def _saved_names(folder: Path) -> list[str]:
+    names = read_json(folder / "chain.json").get("stages")
+    if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
+        raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")
+    return names
 
 
 def _is_plain_name(name: Any) -> bool:

@@ -36,7 +36,7 @@ FLOORS = (
     ("conditioning",),
     ("space",),
     ("diffusion", "devices", "reporting", "resizing"),
-    ("errors",),
+    ("errors", "extras"),
 )
 LEVEL = {name: len(FLOORS) - number for number, floor in enumerate(FLOORS) for name in floor}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

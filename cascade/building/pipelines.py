@@ -10,11 +10,12 @@ import torch
 from cascade.building.stages import apply_sampling, check_stage
 from cascade.contract import Contract
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import RecipeError, WeightsError, nearest
+from cascade.errors import OutputError, RecipeError, WeightsError, nearest
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 from cascade.recipe.sections import PipelineRecipe, PipelineStageSection, StageRecipe
+from cascade.saving.pipelines import has_weights
 from cascade.stage_kinds import load_stage
 
 
@@ -77,6 +78,7 @@ def chain_pipeline(
     *,
     dtype: str = "fp32",
     card: Path | None = None,
+    overwrite: bool = False,
 ) -> CascadePipeline:
     """Join trained stages as a pipeline recipe describes, and save them with the recipe.
 
@@ -87,13 +89,19 @@ def chain_pipeline(
         out: folder of the saved pipeline.
         dtype: precision of the saved weights: `fp32`, `bf16` or `fp16`.
         card: file with the text of the model card; None for a description of the stages.
+        overwrite: whether to replace a pipeline that is in the folder already.
 
     Raises:
-        CascadeError: if a stage is missing or damaged, or the stages do not join.
+        CascadeError: if a stage is missing or damaged, the stages do not join, or the folder holds
+            a pipeline that may not be replaced.
     """
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if dtype not in dtypes:
         raise RecipeError(f"dtype must be one of {', '.join(dtypes)}, got {dtype!r}.")
+    if has_weights(out) and not overwrite:
+        raise OutputError(
+            f"{out} holds a pipeline already; choose another folder, or allow overwriting."
+        )
     recipe = load_pipeline_recipe(recipe_path)
     card_text = None if card is None else _read_text(card)
     names = [section.name for section in recipe.stages]

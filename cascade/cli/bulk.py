@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cascade.cli import completing
+
 if TYPE_CHECKING:
     from cascade.bulk.work import Bulk, ProgressUpdate
 
@@ -22,7 +24,11 @@ Out = Annotated[
     typer.Option("--out", "-o", help="Folder of the results, or the file of a single result."),
 ]
 Model = Annotated[
-    str, typer.Option(help="A bundled pipeline, the folder of a saved one, or a Hub id.")
+    str,
+    typer.Option(
+        help="A bundled pipeline, the folder of a saved one, or a Hub id.",
+        autocompletion=completing.pipelines,
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Tile = Annotated[

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cascade.cli.verb import Verb
+
 if TYPE_CHECKING:
     from cascade.data.encoding import Encoding
 
@@ -36,7 +38,7 @@ class ImageFormatName(StrEnum):
     webp = "webp"
 
 
-@data.command()
+@data.command(cls=Verb)
 def build(
     source: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the shards.")],
@@ -106,7 +108,7 @@ def _build(
         )
 
 
-@data.command()
+@data.command(cls=Verb)
 def check(
     source: Source, size: Size = None, workers: Workers = 0, name_pattern: NamePattern = None
 ) -> None:

@@ -7,10 +7,20 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli import completing
+
 
 def train(
-    stage: Annotated[str, typer.Argument(help="A stage recipe: name or file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Changes as key=value.")] = None,
+    stage: Annotated[
+        str,
+        typer.Argument(
+            help="A stage recipe: name or file.", autocompletion=completing.stage_recipes
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes as key=value.", autocompletion=completing.recipe_keys),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME.")
     ] = None,
