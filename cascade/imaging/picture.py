@@ -1,17 +1,17 @@
 """A picture that somebody hands in: its pixels, and what belongs to them.
 
-Training images become 8-bit sRGB without transparency (`cascade/imaging/reading.py`). A picture to
-restore keeps what it is:
+Training makes all pictures alike (`cascade/imaging/reading.py`). A picture to restore keeps what it
+is:
 
 - Grey stays grey, of one channel; one-bit pictures become grey of 8 bits. Palette pictures become
   grey if every entry of the palette is grey, else RGB. WebP has no grey, so a WebP whose channels
   differ by no more than its rounding, 1 of 255, is grey.
-- 8 bits per channel stay 8, and 16 stay 16. PIL has no colour of 16 bits, so `to_pil` rounds it to
-  8.
+- Up to 8 bits per channel become 8, and 9 to 16 become 16. PIL has no colour of 16 bits, so
+  `to_pil` rounds it to 8.
 - Transparency is kept apart from the colours, also if a palette entry or a single colour has it.
 - An ICC profile of an RGB or grey picture is kept, and the pixels stay in its colour space. CMYK
-  (by its profile, else by the plain formula) and Lab become sRGB without a profile; YCbCr becomes
-  RGB. A profile that is damaged or for another kind of picture is dropped.
+  (by its profile, else by the plain formula) and Lab become sRGB of the same depth without a
+  profile; YCbCr becomes RGB. A profile that is damaged or for another kind of picture is dropped.
 - Which other metadata is kept: see `cascade/imaging/kept_metadata.py`.
 
 Shapes: C channels (1 or 3), H and W pixels.
@@ -55,6 +55,7 @@ class Picture:
         metadata: EXIF, XMP, IPTC and texts.
         dpi: pixels per inch, across and down; None if the file states none.
         format: one of FORMATS, in which the picture is written unless another one is asked for.
+        is_truncated: whether the end of its file is missing, so that a part of it is grey.
     """
 
     colour: Tensor
@@ -64,6 +65,7 @@ class Picture:
     metadata: Metadata = field(default_factory=Metadata)
     dpi: tuple[float, float] | None = None
     format: str = "png"
+    is_truncated: bool = False
 
     def __post_init__(self) -> None:
         shape = tuple(self.colour.shape)

@@ -1,10 +1,13 @@
 """From an image file to a `Picture`, whole, by the rules of `cascade/imaging/picture.py`.
 
-- BMP and GIF are written as PNG by default.
-- Of an animation or a file with several pages, the first picture is read.
-- Pillow reads everything of up to 8 bits. libvips reads 16 bits, since Pillow has no such colour.
-- In TIFF, whole numbers of 1 to 16 bits are read. Floats, signed numbers and 32 bits are refused:
-  their range is unknown. CMYK and Lab of 16 bits become sRGB of 8.
+This is the only reader of image files: training reads by it too (`cascade/imaging/reading.py`).
+
+- TIFF is read by tifffile (`tiff_reading.py`). Pillow reads everything else of up to 8 bits, and
+  libvips reads PNG of 16 bits, since Pillow has no such colour. Animated PNG of 16 bits is read in
+  its upper 8, and so are AVIF, HEIC and JPEG XL of more than 8 bits.
+- Pages and frames are read one by one. Frames of an animation are composited: each one is what a
+  viewer shows at that time.
+- BMP, GIF, AVIF, HEIC and JPEG XL are written as PNG by default.
 
 Formats, limits and damaged files: see `cascade/imaging/opening.py`.
 
@@ -13,133 +16,201 @@ Shapes: C channels, H and W pixels.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
-from PIL.ExifTags import Base
+from PIL import Image
 from torch import Tensor
 
 from cascade.errors import DataError
-from cascade.imaging.exif_blocks import MAIN, Directory, read_directories
 from cascade.imaging.metadata_reading import read_metadata
-from cascade.imaging.opening import check_size, opened_image, read_bytes
-from cascade.imaging.orientation import upright_dpi
-from cascade.imaging.picture import Picture, assembled, picture_of_pil
-from cascade.imaging.resolution import resolution_of
-from cascade.imaging.vips import PROFILE, cause_of, libvips
+from cascade.imaging.opening import PNG_BITS_AT, format_of, opened_image, read_bytes
+from cascade.imaging.picture import Picture, picture_of_pil
+from cascade.imaging.tiff_pages import check_page, main_pages, opened_tiff, photometric_of
+from cascade.imaging.tiff_reading import decode_tiff
+from cascade.imaging.truncated_jpeg import ended_jpeg
+from cascade.imaging.vips import cause_of, libvips
+
+Truncated = Literal["refuse", "keep"]  # what happens to a JPEG whose end is missing
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
-PNG_BITS_AT = 24
-TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-SAMPLE_FORMAT = 339
-SEPARATED, LAB = 5, 8  # of the field PhotometricInterpretation; separated is CMYK
-UNSIGNED, UNDEFINED = 1, 4  # of the field SampleFormat
+KIND_OF_PHOTOMETRIC = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 4: "grey"}
+KIND_OF_PHOTOMETRIC |= {5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab"}
+KIND_OF_MODE = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "P": "palette"}
+KIND_OF_MODE |= {"PA": "palette", "CMYK": "CMYK", "LAB": "Lab", "YCbCr": "YCbCr"}
+KIND_OF_PNG = {0: ("grey", 1), 2: ("RGB", 3), 3: ("palette", 1), 4: ("grey", 2), 6: ("RGB", 4)}
 
 
-def read_picture(path: Path) -> Picture:
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What a file says about the pixels of its first page.
+
+    Attributes:
+        format: Pillow's name for the format, such as "JPEG", "WEBP", "TIFF", "HEIF" or "JXL".
+        kind: "grey", "RGB", "palette", "CMYK", "Lab" or "YCbCr".
+        bits: per channel, as stored.
+        channels: per pixel, as stored, transparency included; 1 for a palette.
+        pages: number of pages or frames, as `decode_picture` counts them.
+    """
+
+    format: str
+    kind: str
+    bits: int
+    channels: int
+    pages: int
+
+
+def read_picture(path: Path, *, page: int = 0, truncated: Truncated = "refuse") -> Picture:
     """Read an image file; see `decode_picture`.
 
     Raises:
         DataError: if the file cannot be read or is not an image.
     """
-    return decode_picture(read_bytes(path), str(path))
+    return decode_picture(read_bytes(path), str(path), page=page, truncated=truncated)
 
 
-def decode_picture(data: bytes, name: str) -> Picture:
+def decode_picture(
+    data: bytes, name: str, *, page: int = 0, truncated: Truncated = "refuse"
+) -> Picture:
     """Decode an image file.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for error messages.
+        page: which page or frame, counted from 0; see `count_pages`.
+        truncated: "keep" takes a JPEG whose end is missing as far as it goes: what is missing
+            becomes grey, and `Picture.is_truncated` is true.
+
+    Raises:
+        DataError: if it is not an image, is damaged, is too large, has numbers of unknown range, or
+            has no such page.
+    """
+    if format_of(data, name) == "TIFF":
+        return decode_tiff(data, name, page)
+    try:
+        return _decode(data, name, page)
+    except DataError:
+        if truncated == "refuse" or format_of(data, name) != "JPEG":
+            raise
+    return replace(_decode(ended_jpeg(data), name, page), is_truncated=True)
+
+
+def file_facts(data: bytes, name: str) -> FileFacts:
+    """Read how a file stores its first page.
 
     Args:
         data: the file's bytes.
         name: the file's name, for error messages.
 
     Raises:
-        DataError: if it is not an image, is damaged, is too large, or has numbers of unknown range.
+        DataError: if it is not an image, is damaged, is too large, or is of a kind that is not
+            read.
     """
-    if data.startswith(TIFF_HEADS):
-        return _decode_tiff(data, name)
+    if format_of(data, name) == "TIFF":
+        return _facts_of_tiff(data, name)
     with opened_image(data, name) as image:
-        image.load()
-        deep_channels = None
-        if data.startswith(PNG_HEAD) and data[PNG_BITS_AT] == 16:
-            deep_channels = _channels(_opened_by_vips(data, "pngload_buffer", name), name)
-        metadata = read_metadata(data, image.info)
-        return picture_of_pil(image, metadata, name, deep_channels=deep_channels)
-
-
-def _decode_tiff(data: bytes, name: str) -> Picture:
-    fields = read_directories(data)[MAIN]
-    (photometric, *_) = _whole_numbers(fields, Base.PhotometricInterpretation, -1)
-    bits = max(_whole_numbers(fields, Base.BitsPerSample, 1))
-    if photometric != LAB:
-        _check_tiff_numbers(fields, bits, name)
-    if bits == 16 and photometric != SEPARATED:
-        return _decode_deep_tiff(data, fields, name)
-    with opened_image(data, name) as image:
-        image.load()  # Pillow turns the pixels of a TIFF, but not its resolution
-        picture = picture_of_pil(image, read_metadata(data, image.info), name)
-    return replace(picture, dpi=upright_dpi(resolution_of(fields), _orientation(fields)))
-
-
-def _check_tiff_numbers(fields: Directory, bits: int, name: str) -> None:
-    kinds = set(_whole_numbers(fields, SAMPLE_FORMAT, UNSIGNED))
-    if bits > 16 or not kinds <= {UNSIGNED, UNDEFINED}:
-        raise DataError(
-            f"{name}: has floats, signed numbers or more than 16 bits per channel, whose range is "
-            "unknown; save it with 8 or 16 bits per channel."
+        kind, channels, bits = _pixels(image, data)
+        return FileFacts(
+            format=format_of(data, name),
+            kind=kind,
+            bits=bits,
+            channels=channels,
+            pages=_frames_of(image),
         )
 
 
-def _decode_deep_tiff(data: bytes, fields: Directory, name: str) -> Picture:
-    image = _opened_by_vips(data, "tiffload_buffer", name)
-    check_size(image.width, image.height, name)
-    colour, alpha = _channels(image, name)
-    has_profile = colour.dtype == torch.uint16 and image.get_typeof(PROFILE) != 0
-    return assembled(
-        colour,
-        alpha,
-        orientation=_orientation(fields),
-        profile=image.get(PROFILE) if has_profile else None,
-        is_converted=image.interpretation in ("lab", "labs"),
-        metadata=read_metadata(data, {}),
-        dpi=resolution_of(fields),
-        file_format="TIFF",
-    )
+def count_pages(data: bytes, name: str) -> int:
+    """Count the pages of a TIFF, thumbnails aside, or the frames of an animation.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for error messages.
+
+    Returns:
+        1 for every other file.
+
+    Raises:
+        DataError: as `file_facts`.
+    """
+    return file_facts(data, name).pages
 
 
-def _orientation(fields: Directory) -> int:
-    return _whole_numbers(fields, Base.Orientation, 1)[0]
+def _facts_of_tiff(data: bytes, name: str) -> FileFacts:
+    with opened_tiff(data, name) as file:
+        pages = main_pages(file)
+        check_page(pages[0], name)
+        bits = pages[0].bitspersample
+        return FileFacts(
+            format="TIFF",
+            kind=KIND_OF_PHOTOMETRIC[photometric_of(pages[0])],
+            bits=max(bits) if isinstance(bits, tuple) else bits,
+            channels=pages[0].samplesperpixel,
+            pages=len(pages),
+        )
 
 
-def _whole_numbers(fields: Directory, tag: int, default: int) -> tuple[int, ...]:
-    """The values of a field; the default if it is missing or holds anything but whole numbers."""
-    value = fields.get(tag)
-    values = value if isinstance(value, tuple) else (value,)
-    numbers = tuple(each for each in values if isinstance(each, int))
-    return numbers if numbers and len(numbers) == len(values) else (default,)
+def _pixels(image: Image.Image, data: bytes) -> tuple[str, int, int]:
+    """Kind, channels and bits of an image that is not TIFF."""
+    if image.format == "PNG":
+        kind, channels = KIND_OF_PNG[data[PNG_BITS_AT + 1]]
+        return kind, channels, data[PNG_BITS_AT]
+    bits = int(image.info.get("bit_depth", 1 if image.mode == "1" else 8))  # HEIF has the former
+    return KIND_OF_MODE.get(image.mode, "RGB"), len(image.getbands()), bits
 
 
-def _opened_by_vips(data: bytes, loader: str, name: str) -> Any:
-    """Open a file without decoding it yet; damage in its pixels shows only when they are read."""
+def _decode(data: bytes, name: str, page: int) -> Picture:
+    """Decode a file that is not TIFF."""
+    with opened_image(data, name) as image:
+        _go_to(image, page, name)
+        image.load()
+        deep_channels = None
+        if _is_deep_png(data) and _frames_of(image) == 1:
+            deep_channels = _channels_by_vips(data, name)
+        return picture_of_pil(
+            image, read_metadata(data, image.info), name, deep_channels=deep_channels
+        )
+
+
+def _go_to(image: Image.Image, page: int, name: str) -> None:
+    """Go to a frame of an opened image."""
+    frames = _frames_of(image)
+    if not 0 <= page < frames:
+        raise DataError(f"{name}: has {frames} pages; there is no page {page + 1}.")
+    if frames > 1:
+        image.seek(page + _frames_before_the_animation(image))
+
+
+def _frames_of(image: Image.Image) -> int:
+    """The number of frames of an opened image; 1 for formats without animations.
+
+    The picture that a PNG shows in programs without animations does not count if it is not part of
+    the animation. Of the pictures in a HEIF file or in a JPEG of several (MPO), only the main one
+    counts.
+    """
+    if image.format in ("MPO", "HEIF"):
+        return 1
+    return max(1, getattr(image, "n_frames", 1) - _frames_before_the_animation(image))
+
+
+def _frames_before_the_animation(image: Image.Image) -> int:
+    return int(bool(image.info.get("default_image") or getattr(image, "default_image", False)))
+
+
+def _is_deep_png(data: bytes) -> bool:
+    """Whether a file is a PNG of 16 bits per channel."""
+    return data.startswith(PNG_HEAD) and data[PNG_BITS_AT] == 16
+
+
+def _channels_by_vips(data: bytes, name: str) -> tuple[Tensor, Tensor | None]:
+    """Colour and alpha of a PNG of 16 bits, (C, H, W) uint16 each."""
     try:
-        return getattr(libvips().Image, loader)(data, fail_on="error")
-    except libvips().Error as error:
-        raise DataError(f"{name}: not a readable image ({cause_of(error)}).") from error
-
-
-def _channels(image: Any, name: str) -> tuple[Tensor, Tensor | None]:
-    """Colour and alpha of a libvips image, (C, H, W) each; Lab as 8-bit sRGB."""
-    has_alpha = image.hasalpha()
-    if image.interpretation in ("lab", "labs"):
-        image = image.colourspace("srgb").cast("uchar")
-    try:
+        image = libvips().Image.pngload_buffer(data, fail_on="error")
         pixels = torch.from_numpy(image.numpy()).reshape(image.height, image.width, image.bands)
     except libvips().Error as error:
         raise DataError(f"{name}: not a readable image ({cause_of(error)}).") from error
-    if image.format not in ("uchar", "ushort"):
-        raise DataError(f"{name}: has {image.format} numbers; save it with 8 or 16 bits.")
     pixels = pixels.permute(2, 0, 1)  # (C, H, W)
     colours = 3 if len(pixels) >= 3 else 1
-    alpha = pixels[colours : colours + 1].contiguous() if has_alpha else None
+    alpha = pixels[colours : colours + 1].contiguous() if image.hasalpha() else None
     return pixels[:colours].contiguous(), alpha

@@ -1,17 +1,14 @@
 """From an image file to an RGB tensor, for training and conditioning.
 
-Training sees every picture the same way, so this reader drops what `picture_reading.py` keeps:
+Files are read as those to restore are (`picture_reading.py`), and then made alike:
 
 - Grey, one-bit and palette pictures become RGB.
 - An embedded ICC profile is applied, so that all pictures are sRGB; one that is damaged or for
   another kind of picture is ignored. CMYK without a profile is converted by its plain formula.
 - EXIF orientation is applied; a picture whose EXIF is damaged is read as one without.
 - Transparent pictures are laid on white, after the conversion to sRGB.
-- Grey of 16 bits keeps all its steps and its profile is ignored. Colour of 16 bits is read in its
-  upper 8 bits, since Pillow has no more and training images are held in 8 bits.
+- 16 bits keep all their steps here; training holds its images in 8 bits.
 - Of an animation or a file with several pages, the first picture is read.
-
-Formats, limits and damaged files: see `opening.py`.
 
 Shapes: C channels, H and W pixels.
 """
@@ -26,25 +23,27 @@ from PIL import Image
 from torch import Tensor
 
 from cascade.imaging.colour_profiles import to_srgb
-from cascade.imaging.opening import check_range, opened_image, read_bytes
-from cascade.imaging.orientation import orientation_of, upright
+from cascade.imaging.opening import check_range, read_bytes
+from cascade.imaging.picture import Picture
+from cascade.imaging.picture_reading import Truncated, decode_picture
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: Path, *, truncated: Truncated = "refuse") -> Tensor:
     """Read an image file: (3, H, W) float32 in [-1, 1]; see `decode_image`.
 
     Raises:
         DataError: if the file cannot be read or is not an image.
     """
-    return decode_image(read_bytes(path), str(path))
+    return decode_image(read_bytes(path), str(path), truncated=truncated)
 
 
-def decode_image(data: bytes, name: str) -> Tensor:
+def decode_image(data: bytes, name: str, *, truncated: Truncated = "refuse") -> Tensor:
     """Decode an image file.
 
     Args:
         data: the file's bytes.
         name: the file's name, for error messages.
+        truncated: "keep" takes a JPEG whose end is missing as far as it goes.
 
     Returns:
         (3, H, W) float32 in [-1, 1].
@@ -52,13 +51,20 @@ def decode_image(data: bytes, name: str) -> Tensor:
     Raises:
         DataError: if it is not an image, is damaged, or is too large.
     """
-    with opened_image(data, name) as image:
-        image.load()
-        return upright(pil_to_tensor(image, name), orientation_of(image))
+    return on_white(decode_picture(data, name, truncated=truncated).in_srgb())
+
+
+def on_white(picture: Picture) -> Tensor:
+    """Lay a picture in sRGB on white: (3, H, W) float32 in [-1, 1]."""
+    half = (2**picture.bits - 1) / 2
+    image = picture.colour.float() / half - 1
+    if picture.alpha is not None:
+        image = 1 + (image - 1) * (picture.alpha.float() / (2 * half))
+    return image.expand(3, -1, -1).contiguous()
 
 
 def pil_to_tensor(image: Image.Image, name: str = "the image") -> Tensor:
-    """Convert a PIL image by the rules above, its orientation aside.
+    """Convert a PIL image to RGB in sRGB, laid on white, as it lies.
 
     Args:
         image: a PIL image of any mode whose range is known.

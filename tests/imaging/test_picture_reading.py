@@ -241,10 +241,10 @@ def test_cmyk_and_lab_of_16_bits_become_srgb():
     cmyk = libvips().Image.new_from_array(white).copy(interpretation="cmyk")
     for data in (cmyk.tiffsave_buffer(), lab_file(100, 0, 0)):
         picture = decode_picture(data, "a")
-        assert (picture.bits, picture.profile) == (8, None)
-        assert hwc(picture).min() >= 254
-    red = hwc(decode_picture(lab_file(53.2, 80.1, 67.2), "a"))[0, 0]  # sRGB red, CIE 1976
-    assert np.abs(red - [255, 0, 0]).max() <= 3
+        assert (picture.bits, picture.profile) == (16, None)
+        assert hwc(picture).min() >= 65_500
+    red = hwc(decode_picture(lab_file(54.29, 80.80, 69.89), "a"))[0, 0]  # sRGB red under D50
+    assert np.abs(red.astype(int) - [65_535, 0, 0]).max() <= 3 * 257
 
 
 def lab_file(*lab: float) -> bytes:

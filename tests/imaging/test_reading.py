@@ -162,20 +162,20 @@ DEEP = np.array([[[0, 255, 256], [65535, 65280, 32767]]], np.uint16)
 
 
 @pytest.mark.parametrize("encode", [png_of, rgb_tiff_of])
-def test_16_bit_colour_is_read_in_its_upper_8_bits(encode):
-    assert is_close(pixels(encode(DEEP)), DEEP >> 8)
+def test_16_bit_colour_keeps_its_small_steps(encode):
+    assert is_close(pixels(encode(DEEP)), DEEP / 257)
 
 
 def test_16_bit_colour_with_transparency_is_laid_on_white():
     alpha = np.array([[[65535], [0]]], np.uint16)
     values = pixels(png_of(np.concatenate([DEEP, alpha], axis=2)))
-    assert is_close(values[0], [DEEP[0, 0] >> 8, [255] * 3])
+    assert is_close(values[0], [DEEP[0, 0] / 257, [255] * 3])
 
 
 @pytest.mark.parametrize("mode", [np.float32, np.int32])
 def test_32_bits_have_no_range_and_are_refused(mode):
     data = encoded(Image.fromarray(np.ones((2, 2), mode)), "TIFF")
-    with pytest.raises(DataError, match=r"a\.tif: has 32 bits per pixel, whose range is unknown"):
+    with pytest.raises(DataError, match=r"a\.tif: has floats, .* whose range is unknown"):
         decode_image(data, "a.tif")
     with pytest.raises(DataError, match=r"a\.tif: "):
         decode_image(rgb_tiff_of(np.ones((2, 2, 3), np.float32)), "a.tif")

@@ -1,0 +1,88 @@
+"""Size and orientation of a JPEG XL picture, read from its first bytes (ISO/IEC 18181-1, annex D).
+
+Its reader (pillow-jxl-plugin) decodes a file when it opens it, and tells neither of them before.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+CODESTREAM_HEAD = b"\xff\x0a"
+HEADER_BYTES = 32  # more than size and orientation can take
+RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width to height
+BITS_OF_SELECTOR = (9, 13, 18, 30)
+
+
+class JxlHeader(NamedTuple):
+    """What a picture declares.
+
+    Attributes:
+        width_px: as stored.
+        height_px: as stored.
+        orientation: from 1 to 8, as in EXIF; decoders apply it.
+    """
+
+    width_px: int
+    height_px: int
+    orientation: int
+
+
+class _Bits:
+    """Reads numbers of some bits, lowest bit first."""
+
+    def __init__(self, data: bytes) -> None:
+        self.bits = int.from_bytes(data, "little")
+
+    def take(self, count: int) -> int:
+        value, self.bits = self.bits & ((1 << count) - 1), self.bits >> count
+        return value
+
+    def side_px(self, is_multiple_of_8: int) -> int:
+        if is_multiple_of_8:
+            return 8 * (self.take(5) + 1)
+        return self.take(BITS_OF_SELECTOR[self.take(2)]) + 1
+
+
+def jxl_header(data: bytes) -> JxlHeader:
+    """Read what a JPEG XL file declares.
+
+    Args:
+        data: the file's bytes.
+
+    Raises:
+        ValueError: if the file has no header.
+    """
+    bits = _Bits(_codestream(data)[len(CODESTREAM_HEAD) :])
+    is_multiple_of_8 = bits.take(1)
+    height_px = bits.side_px(is_multiple_of_8)
+    ratio = bits.take(3)
+    if ratio == 0:
+        width_px = bits.side_px(is_multiple_of_8)
+    else:
+        across, down = RATIOS[ratio - 1]
+        width_px = height_px * across // down
+    is_default = bits.take(1)
+    has_extra_fields = 0 if is_default else bits.take(1)
+    orientation = bits.take(3) + 1 if has_extra_fields else 1
+    return JxlHeader(width_px, height_px, orientation)
+
+
+def _codestream(data: bytes) -> bytes:
+    """The start of the codestream of a file, with or without a container."""
+    if data.startswith(CODESTREAM_HEAD):
+        return data[:HEADER_BYTES]
+    at = 0
+    while at + 16 <= len(data):
+        length, kind = struct.unpack_from(">L4s", data, at)
+        start = at + 8
+        if length == 1:  # the true length follows
+            (length,) = struct.unpack_from(">Q", data, start)
+            start += 8
+        if kind in (b"jxlc", b"jxlp"):
+            start += 4 if kind == b"jxlp" else 0  # the number of the part
+            return data[start : start + HEADER_BYTES]
+        if length < 8:
+            break
+        at += length
+    raise ValueError("the JPEG XL file holds no picture")
