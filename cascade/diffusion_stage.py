@@ -212,7 +212,12 @@ class DiffusionStage(Stage):
         return TiledNetwork(model, prepare, signals, tiling, self.device)
 
     def check_settings(self, settings: SamplingSettings) -> None:
-        self._sampler_for(settings)
+        sampler = self._sampler_for(settings)
+        if settings.temperature != 1:  # some samplers refuse it when they first draw noise
+            noise, pixel = SeededNoise([0]), torch.zeros(1, self.space.channels, 1, 1)
+            noise.temperature = settings.temperature
+            output = torch.cat([pixel, pixel], dim=1) if self.process.learned_variance else pixel
+            sampler.step(output, sampler.start(pixel), 0, noise)
 
     def _sampler_for(self, settings: SamplingSettings) -> Sampler:
         """The sampler for one batch, after checking that the settings fit the stage."""

@@ -410,3 +410,17 @@ def test_a_network_is_built_with_a_slot_for_every_condition_or_names_the_one_it_
             process,
             network_options={"channels": (8,), "blocks": 1},
         )
+
+
+@pytest.mark.parametrize(
+    ("sampler", "is_refused"), [("euler-ancestral", True), ("euler", False), ("ddpm", False)]
+)
+def test_a_temperature_that_the_sampler_does_not_take_is_refused_before_any_image(
+    upsampler, sampler, is_refused
+):
+    settings = upsampler.sampling.changed(sampler=sampler, temperature=0.5)
+    if not is_refused:
+        assert upsampler.with_sampling(settings).sampling.temperature == 0.5
+        return
+    with pytest.raises(ContractError, match=r"draws noise at temperature 1 only, got 0\.5"):
+        upsampler.with_sampling(settings)

@@ -13,21 +13,25 @@ from typing import Any
 import torch
 
 from cascade import __version__
+from cascade.bulk.earlier import EarlierResults
 from cascade.bulk.inputs import find_pictures
 from cascade.bulk.jobs import ImageFormat, is_file_name, plan_jobs
 from cascade.bulk.making import Method
-from cascade.bulk.work import Bulk, ProgressUpdate
+from cascade.bulk.progress import Note, ProgressUpdate
+from cascade.bulk.remarks import colour_remark, model_remark
+from cascade.bulk.work import Bulk
 from cascade.devices import find_device
 from cascade.errors import ContractError
 from cascade.imaging.picture_reading import read_picture
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_picture, colouriser_of
 from cascade.restoration.upscaling import Upscaling, plan_passes, upsamplers_of, upscale_picture
-from cascade.sampling.settings import Overrides
+from cascade.sampling.settings import ALL, Overrides
 from cascade.saving.atomic import check_writable_folder
 from cascade.saving.components import weights_digest
 from cascade.stage import Stage
 
+WORK_PER_PIXEL = 0.01  # of colouring a pixel at full size, against drawing one
 OnProgress = Callable[[ProgressUpdate], None]
 
 
@@ -71,8 +75,8 @@ def prepare_upscaling(
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = _Preparation(request, [upscaling.seed])
-    stages = plan.load_stages()
+    plan = _Preparation("upscale", request, [upscaling.seed])
+    stages = plan.load_stages(lambda stages: _stages_that_upscale(stages, upscaling.scale))
     upsamplers = upsamplers_of(list(stages.values()))
     scale = float(upscaling.scale or math.prod(stage.contract.scale for stage in upsamplers))
     method = Method(
@@ -82,17 +86,29 @@ def prepare_upscaling(
             upsamplers, picture, replace(upscaling, seed=seed), progress=progress
         ),
         settings={
-            **plan.settings("upscale", stages, upsamplers),
+            **plan.settings(stages, upsamplers),
             "scale": scale,
             "tile_px": upscaling.tile_px,
             "consistent": upscaling.is_consistent(upsamplers),
         },
+        work=lambda size_px: _drawn_px(upsamplers, size_px, scale),
         metadata=request.metadata,
         overwrite=request.overwrite,
         factor=scale,
         before="bicubic",
     )
     return plan.bulk(method, on_progress)
+
+
+def _stages_that_upscale(stages: Sequence[Stage], scale: float | None) -> list[Stage]:
+    passes, _ = plan_passes(stages, (1, 1), scale)
+    return [step.stage for step in passes]
+
+
+def _drawn_px(stages: Sequence[Stage], size_px: tuple[int, int], scale: float) -> int:
+    """The number of pixels that all passes over a picture draw."""
+    passes, _ = plan_passes(stages, size_px, scale)
+    return sum(math.prod(step.size_px) * step.stage.contract.scale**2 for step in passes)
 
 
 def _description(stages: Sequence[Stage], scale: float) -> str:
@@ -124,24 +140,26 @@ def prepare_colouring(
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = _Preparation(request, range(colouring.seed, colouring.seed + variants))
+    plan = _Preparation("colourise", request, range(colouring.seed, colouring.seed + variants))
     count = len(plan.inputs.pictures)
     if hints is not None and count != 1:
         raise ContractError(f"hints need exactly one input picture, got {count}; name one picture.")
     if hints is not None:
         colouring = replace(colouring, hints=read_picture(hints))
-    stages = plan.load_stages()
-    colourisers = [colouriser_of(list(stages.values()))]
+    stages = plan.load_stages(lambda stages: [colouriser_of(stages)])
+    colouriser = colouriser_of(list(stages.values()))
     method = Method(
         command="colourise",
         description="coloured",
         make=lambda picture, seed, progress: colourise_picture(
-            colourisers, picture, replace(colouring, seed=seed), progress=progress
+            [colouriser], picture, replace(colouring, seed=seed), progress=progress
         ),
         settings={
-            **plan.settings("colourise", stages, colourisers),
+            **plan.settings(stages, [colouriser]),
             "hints_sha256": hints and hashlib.sha256(hints.read_bytes()).hexdigest(),
         },
+        work=lambda size_px: _coloured_px(colouriser, size_px),
+        remark=colour_remark,
         metadata=request.metadata,
         overwrite=request.overwrite,
         before="grey",
@@ -149,10 +167,18 @@ def prepare_colouring(
     return plan.bulk(method, on_progress)
 
 
+def _coloured_px(stage: Stage, size_px: tuple[int, int]) -> float:
+    """The number of pixels that a colouriser draws for a picture, and a share for all others."""
+    height, width = size_px
+    drawn = math.prod(size_px) * min(1.0, stage.space.longer_px / min(height, width)) ** 2
+    return drawn + WORK_PER_PIXEL * height * width
+
+
 class _Preparation:
     """The pictures and jobs of a request, before its model is loaded.
 
     Args:
+        command: `upscale` or `colourise`.
         request: the user's request.
         seeds: one whole number per variant of a picture.
 
@@ -160,39 +186,69 @@ class _Preparation:
         CascadeError: if the inputs do not fit the place of the results.
     """
 
-    def __init__(self, request: Request, seeds: Sequence[int]) -> None:
+    def __init__(self, command: str, request: Request, seeds: Sequence[int]) -> None:
+        self.command = command
         self.request = request
         as_file = is_file_name(request.out, request.inputs)
         self.folder = None if as_file else request.out
         self.inputs = find_pictures(request.inputs, results=self.folder)
-        self.jobs, self.variants = plan_jobs(
+        self.plan = plan_jobs(
             self.inputs.pictures,
             request.out,
             as_file=as_file,
             image_format=request.image_format,
             seeds=seeds,
             compare=request.compare,
+            is_result_of=EarlierResults(self.folder, command).made_from,
         )
+        self.notes = [self.inputs.left_out.note()] if self.inputs.left_out else []
+        self.notes += self.plan.notes
 
-    def load_stages(self) -> dict[str, Stage]:
-        """Load the stages of the model by name, onto the device."""
+    def load_stages(self, select: Callable[[Sequence[Stage]], list[Stage]]) -> dict[str, Stage]:
+        """Load the stages of the model by name, onto the device, and apply the user's settings.
+
+        Args:
+            select: finds the stages that run.
+
+        Raises:
+            ContractError: if settings do not fit, or are for a stage that does not run.
+        """
         device = _device_of_process(self.request.device)
-        pipeline = CascadePipeline.from_pretrained(self.request.model).to(device)
-        return dict(pipeline.stages.with_sampling(self.request.overrides).items())
+        stages = dict(CascadePipeline.from_pretrained(self.request.model).to(device).stages.items())
+        overrides = self.request.overrides
+        overrides.check(list(stages))
+        selected = select(list(stages.values()))
+        running = {name: stage for name, stage in stages.items() if stage in selected}
+        self._check_that_settings_are_read(list(running))
+        changed = {
+            name: stage.with_sampling(overrides.apply(name, stage.sampling))
+            for name, stage in running.items()
+        }
+        if remark := model_remark(self._model_name, changed):
+            self.notes.append(Note(remark))
+        return {**stages, **changed}
 
-    def settings(
-        self,
-        command: str,
-        stages: Mapping[str, Stage],
-        running: Sequence[Stage],
-    ) -> dict[str, Any]:
+    def _check_that_settings_are_read(self, running: Sequence[str]) -> None:
+        for stage, settings in self.request.overrides.values.items():
+            if stage not in (ALL, *running) and settings:
+                raise ContractError(
+                    f"{', '.join(f'{stage}.{name}' for name in settings)}: stage {stage!r} does "
+                    f"not run in {self.command}; its stages: {', '.join(running)}."
+                )
+
+    @property
+    def _model_name(self) -> str:
+        """The name of the model, without the folders that lead to it."""
+        model = self.request.model
+        return Path(model).resolve().name if Path(model).exists() else model
+
+    def settings(self, stages: Mapping[str, Stage], running: Sequence[Stage]) -> dict[str, Any]:
         """The settings to record in results: command, model, and sampling of the running stages."""
         sampling = {n: stage.sampling.to_dict() for n, stage in stages.items() if stage in running}
-        model = self.request.model
         return {
-            "command": command,
+            "command": self.command,
             "version": __version__,
-            "model": Path(model).name if Path(model).exists() else model,
+            "model": self._model_name,
             "weights": weights_digest(*running)[:16],
             "stages": sampling,
             **({} if self.request.metadata else {"metadata": False}),
@@ -202,11 +258,11 @@ class _Preparation:
         """Make the loop over all jobs, and create the folder of the results."""
         check_writable_folder(self.folder or self.request.out.parent)
         return Bulk(
-            self.jobs,
+            self.plan,
             method,
             self.folder,
-            variants=self.variants,
             inputs=self.inputs,
+            notes=self.notes,
             on_progress=on_progress,
         )
 

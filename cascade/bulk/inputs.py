@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import os
 import stat
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
+from cascade.bulk.left_out import LeftOut
 from cascade.data.remote import default_cache, is_remote
 from cascade.data.shards import ShardImage, find_shards, index_shard
 from cascade.errors import DataError, OutputError
-from cascade.imaging.opening import IMAGE_SUFFIXES
+from cascade.imaging.opening import IMAGE_SUFFIXES, PILLOW_FORMATS
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import decode_picture, read_picture
+
+HEAD_BYTES = 1 << 18  # of a picture in a shard, in which its size is looked for
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,25 @@ class InputPicture:
             return decode_picture(self.image.read(), self.name)
         return read_picture(self.file)
 
+    def size_px(self) -> tuple[int, int] | None:
+        """Height and width by the head of the file, without decoding it; None if unknown."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(self._head(), formats=PILLOW_FORMATS) as image:
+                    return image.height, image.width
+        except Exception:  # Pillow's readers raise many kinds; the picture itself is read later
+            return None
+
+    def _head(self) -> Path | io.BytesIO:
+        """What to look at for the size: the file, or the first bytes of a member of a shard."""
+        if self.image is None:
+            self.stamp()  # refuses a pipe, which would block
+            return self.file
+        with self.file.open("rb") as file:
+            file.seek(self.image.offset)
+            return io.BytesIO(file.read(min(self.image.size_bytes, HEAD_BYTES)))
+
     def identity(self) -> tuple[str, str]:
         """Real path and member; the same for two ways to name one picture."""
         return os.path.realpath(self.file), self.image.member if self.image else ""
@@ -91,12 +117,12 @@ class InputListing:
     Attributes:
         pictures: the pictures in the order of the inputs, each once.
         unreadable: name and reason of each folder or shard that could not be read.
-        skipped: files in folders that are hidden or do not have the suffix of a picture.
+        left_out: files in folders that are hidden or do not have the suffix of a picture.
     """
 
     pictures: list[InputPicture] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    skipped: set[Path] = field(default_factory=set)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> InputListing:
@@ -104,11 +130,13 @@ def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> Inpu
 
     - A file counts as a picture whatever its name; its result keeps the name, without folders.
     - A folder is searched recursively, including links to folders; results keep its structure.
-      Hidden files and files without the suffix of a picture are skipped.
+      Hidden files and files without the suffix of a picture are left out.
     - A glob, in which `**` matches any number of folders, does the same with all its matches;
       results keep the structure from the first wildcard on.
     - The results of a webdataset shard go into a folder with the shard's name. A shard is a file
       that ends in `.tar`, a pattern of shards as for training, or the URL of a shard.
+    - A picture that several inputs or links lead to is taken once. Its place is the one that is
+      reached without a link, and among these the deepest, whatever the order of the inputs.
 
     Args:
         inputs: names of files, folders or shards, and patterns.
@@ -122,14 +150,11 @@ def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> Inpu
     search = _Search(listing, None if results is None else results.resolve())
     for text in inputs:
         search.add_input(text)
-    once: dict[tuple[str, str], InputPicture] = {}
-    for picture in listing.pictures:
-        once.setdefault(picture.identity(), picture)
-    listing.pictures = list(once.values())
+    listing.pictures = search.chosen()
     if not listing.pictures and not listing.unreadable:
         raise DataError(
-            f"no pictures in {', '.join(inputs)} ({len(listing.skipped)} other files); expected "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}. Name shards one by one or as 'a/*.tar'."
+            f"no pictures in {', '.join(inputs)} ({listing.left_out.counts() or 'no files'}); "
+            f"expected {', '.join(sorted(IMAGE_SUFFIXES))}. Name shards one by one or as 'a/*.tar'."
         )
     return listing
 
@@ -138,6 +163,17 @@ def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> Inpu
 class _Search:
     listing: InputListing
     results: Path | None  # resolved
+    places: dict[tuple[str, str], list[tuple[bool, InputPicture]]] = field(default_factory=dict)
+
+    def chosen(self) -> list[InputPicture]:
+        """Each picture once, in the order of the inputs, at its own place."""
+        return [min(ways, key=_rank)[1] for ways in self.places.values()]
+
+    def _add(self, picture: InputPicture, base: Path) -> None:
+        """Note one way to a picture, and whether a link below `base` leads to it."""
+        identity = picture.identity()
+        own = os.path.join(os.path.realpath(base), picture.file.relative_to(base))
+        self.places.setdefault(identity, []).append((own != identity[0], picture))
 
     def add_input(self, text: str) -> None:
         if is_remote(text) or (text.endswith(".tar") and not os.path.exists(text)):
@@ -156,7 +192,7 @@ class _Search:
             self._add_shard(path, str(path))
         else:
             place = PurePosixPath(path.relative_to(base).as_posix())
-            self.listing.pictures.append(InputPicture(path, place))
+            self._add(InputPicture(path, place), base)
 
     def _add_matches(self, pattern: str) -> None:
         base = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
@@ -192,15 +228,19 @@ class _Search:
                 self._add_pictures([Path(root, name) for name in sorted(files)], base)
 
     def _folders_to_search(self, root: str, names: Sequence[str], top: Path) -> list[Path]:
-        visible = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
-        return [path for path in visible if not self._is_result(path, top)]
+        paths = [Path(root, name) for name in sorted(names)]
+        paths = [path for path in paths if not self._is_result(path, top)]
+        for path in paths:
+            if path.name.startswith("."):
+                self.listing.left_out.add_hidden_folder(path)
+        return [path for path in paths if not path.name.startswith(".")]
 
     def _add_pictures(self, paths: Sequence[Path], base: Path) -> None:
         for path in paths:
             if _is_visible_picture(path):
                 self._add_file(path, base)
             else:
-                self.listing.skipped.add(path)
+                self.listing.left_out.add_file(path)
 
     def _is_result(self, path: Path, base: Path) -> bool:
         """Whether a path lies in the folder of the results, and the search began outside it."""
@@ -227,7 +267,7 @@ class _Search:
             if member.is_absolute() or ".." in member.parts:
                 self._note_unreadable(image.name, "its name leads out of the folder of results.")
             else:
-                self.listing.pictures.append(InputPicture(shard, folder / member, image))
+                self._add(InputPicture(shard, folder / member, image), shard.parent)
 
     def _note_unreadable_folder(self, error: OSError) -> None:
         reason = f"cannot be read ({error.strerror or error})."
@@ -235,6 +275,12 @@ class _Search:
 
     def _note_unreadable(self, name: str, reason: str) -> None:
         self.listing.unreadable.append((name, reason.removeprefix(f"{name}: ")))
+
+
+def _rank(way: tuple[bool, InputPicture]) -> tuple[bool, int, str]:
+    """Order of the ways to one picture: without links first, then from the highest folder."""
+    by_link, picture = way
+    return by_link, -len(picture.place.parts), str(picture.place)
 
 
 def _is_visible_picture(path: Path) -> bool:

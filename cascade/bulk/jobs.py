@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from cascade.bulk.inputs import InputPicture
-from cascade.errors import OutputError
+from cascade.bulk.names import IsResultOf, Naming, folding_of, with_ending, with_suffix_added
+from cascade.bulk.progress import Note
+from cascade.data.remote import is_remote
+from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX
 
@@ -49,14 +54,41 @@ class VariantSheet:
     path: Path
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Everything to make.
+
+    Attributes:
+        jobs: the results.
+        sheets: the sheets of variants.
+        page: folder of the before/after sheets, which gets a page with all of them; None for none.
+        notes: what the user should know about names.
+    """
+
+    jobs: Sequence[Job] = ()
+    sheets: Sequence[VariantSheet] = ()
+    page: Path | None = None
+    notes: Sequence[Note] = ()
+
+    def files(self) -> list[tuple[Path, str]]:
+        """All results and sheets, each with the name of its input."""
+        files = [(job.output, job.source.name) for job in self.jobs]
+        files += [(job.sheet, job.source.name) for job in self.jobs if job.sheet is not None]
+        return files + [(sheet.path, sheet.jobs[0].source.name) for sheet in self.sheets]
+
+
 def is_file_name(out: Path, inputs: Sequence[str]) -> bool:
     """Whether `out` names the file of a single result, and not a folder for all results.
 
     Raises:
+        DataError: if an input does not exist.
         OutputError: if it names a file but cannot be one.
     """
     if out.suffix.lower() not in IMAGE_SUFFIXES or out.is_dir():
         return False
+    for text in inputs:
+        if not (os.path.lexists(text) or glob.has_magic(text) or "{" in text or is_remote(text)):
+            raise DataError(f"{text}: no such file or folder.")
     if len(inputs) > 1 or not os.path.isfile(inputs[0]) or inputs[0].endswith(".tar"):
         raise OutputError(
             f"{out} names one picture, but there may be several inputs; name a folder instead."
@@ -75,11 +107,12 @@ def plan_jobs(
     image_format: ImageFormat | None = None,
     seeds: Sequence[int] = (0,),
     compare: bool = False,
-) -> tuple[list[Job], list[VariantSheet]]:
+    is_result_of: IsResultOf = lambda place, picture: False,
+) -> Plan:
     """List the results to make.
 
-    A result keeps the name and format of its input, except that GIF, BMP and unknown suffixes
-    become PNG.
+    A result keeps the name and format of its input, except that formats that Cascade does not write
+    and unknown suffixes become PNG. See `cascade/bulk/names.py` for inputs that would share a name.
 
     Args:
         pictures: the inputs.
@@ -89,9 +122,8 @@ def plan_jobs(
         seeds: whole numbers; each picture gets one result per seed. Several seeds give
             `NAME-seed0.png` and so on, and a sheet `NAME-variants.png`.
         compare: whether to write before/after sheets.
-
-    Returns:
-        The jobs, and the sheets of variants.
+        is_result_of: whether the file at a place below the folder of the results was made from a
+            picture by an earlier run.
 
     Raises:
         OutputError: if two results would have the same name, or a result would replace an input.
@@ -99,17 +131,27 @@ def plan_jobs(
     if as_file and image_format not in (None, FORMAT_OF_SUFFIX[out.suffix.lower()]):
         raise OutputError(f"{out} is not the name of a {image_format} file; change one of the two.")
     folder = out.parent if as_file else out
+    places, notes = [PurePosixPath(out.name)], []
+    folded = folding_of(folder, [str(_result_place(p.place, image_format)) for p in pictures])
+    if not as_file:
+        first = seeds[0] if len(seeds) > 1 else None
+        naming = Naming(
+            lambda place: _result_place(place, image_format),
+            lambda place, picture: is_result_of(_of_seed(place, first), picture),
+            folded,
+        )
+        places, notes = naming.places(pictures)
     jobs: list[Job] = []
     sheets: list[VariantSheet] = []
-    for picture in pictures:
-        place = PurePosixPath(out.name) if as_file else _result_place(picture.place, image_format)
+    sheet_places = _sheet_places(places, folded)
+    for picture, place, sheet_place in zip(pictures, places, sheet_places, strict=True):
         of_picture = _jobs_of(picture, folder, place, seeds, compare)
         if len(seeds) > 1:
-            sheet = folder / _renamed(place, "variants").with_suffix(".png")
-            sheets.append(VariantSheet(of_picture, sheet))
+            sheets.append(VariantSheet(of_picture, folder / sheet_place))
         jobs += of_picture
-    _check_paths_differ(jobs, sheets)
-    return jobs, sheets
+    plan = Plan(jobs, sheets, folder / COMPARISONS if compare else None, notes)
+    _check_paths_differ(plan, folded)
+    return plan
 
 
 def _jobs_of(
@@ -117,14 +159,27 @@ def _jobs_of(
 ) -> list[Job]:
     jobs = []
     for seed in seeds:
-        own = place if len(seeds) == 1 else _renamed(place, f"seed{seed}")
-        sheet = folder / COMPARISONS / f"{own}.jpg" if compare else None
+        own = _of_seed(place, seed if len(seeds) > 1 else None)
+        sheet = folder / COMPARISONS / with_suffix_added(own, ".jpg") if compare else None
         jobs.append(Job(picture, folder / own, own.as_posix(), seed, sheet))
     return jobs
 
 
-def _renamed(place: PurePosixPath, ending: str) -> PurePosixPath:
-    return place.with_name(f"{place.stem}-{ending}{place.suffix}")
+def _sheet_places(
+    places: Sequence[PurePosixPath], folded: Callable[[str], str]
+) -> list[PurePosixPath]:
+    """The places of the sheets of variants; results that differ in suffix alone keep it there."""
+    short = [with_ending(place, "variants", ".png") for place in places]
+    counts = Counter(folded(str(each)) for each in short)
+    return [
+        each if counts[folded(str(each))] == 1 else with_suffix_added(place, "-variants.png")
+        for place, each in zip(places, short, strict=True)
+    ]
+
+
+def _of_seed(place: PurePosixPath, seed: int | None) -> PurePosixPath:
+    """The place of one of several results of a picture; None if it has one only."""
+    return place if seed is None else with_ending(place, f"seed{seed}")
 
 
 def _result_place(place: PurePosixPath, image_format: ImageFormat | None) -> PurePosixPath:
@@ -139,21 +194,23 @@ def _result_place(place: PurePosixPath, image_format: ImageFormat | None) -> Pur
     return place.with_name(f"{place.name}.png")
 
 
-def _check_paths_differ(jobs: Sequence[Job], sheets: Sequence[VariantSheet]) -> None:
+def _check_paths_differ(plan: Plan, folded: Callable[[str], str]) -> None:
     """Check that no result or sheet would overwrite another one or an input."""
-    outputs = [(job.output, job.source.name) for job in jobs]
-    outputs += [(job.sheet, job.source.name) for job in jobs if job.sheet is not None]
-    outputs += [(sheet.path, sheet.jobs[0].source.name) for sheet in sheets]
-    owners: dict[Path, str] = {}
-    for path, name in outputs:
-        owner = owners.setdefault(path, name)
-        if owner != name:
-            raise OutputError(
-                f"{owner} and {name} would both be written to {path}; rename one, name a folder "
-                "above them, or run the command once for each."
-            )
-    inputs = {_file_id(job.source.file): job.source.file for job in jobs}
-    for path in owners:
+    owners: dict[str, dict[str, Path]] = {}  # names of inputs, by folded path
+    for path, name in plan.files():
+        owners.setdefault(folded(str(path)), {}).setdefault(name, path)
+    shared = [names for names in owners.values() if len(names) > 1]
+    if shared:
+        pairs = "; ".join(
+            f"{' and '.join(names)} would {'both' if len(names) == 2 else 'all'} be written to "
+            f"{next(iter(names.values()))}"
+            for names in shared
+        )
+        raise OutputError(
+            f"{pairs}; rename inputs, name a folder above them, or run the command once for each."
+        )
+    inputs = {_file_id(job.source.file): job.source.file for job in plan.jobs}
+    for path, _ in plan.files():
         same = inputs.get(_file_id(path))
         if same is not None and os.path.exists(path):
             raise OutputError(f"{path} is the input {same} itself; choose another place for it.")

@@ -26,6 +26,11 @@ from cascade.errors import OutputError
 Event = Literal["made", "verified", "failed"]
 
 
+def ledger_file(folder: Path, command: str) -> Path:
+    """The file of the lines about the results of a command in a folder."""
+    return folder / f".cascade-{command}.jsonl"
+
+
 class Ledger:
     """The lines of all processes that share a folder of results.
 

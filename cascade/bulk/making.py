@@ -39,6 +39,8 @@ class Method:
         command: `upscale` or `colourise`.
         description: what was done to a picture, for messages, such as `upscaled`.
         make: makes a result from a picture, a seed and a callback for progress.
+        work: the work that a picture of this height and width in pixels takes, in any unit.
+        remark: what the user should know about a picture, to follow its name; empty for nothing.
         settings: settings to record, without the seed; anything that JSON can hold.
         metadata: whether to write the record, EXIF and resolution into the results.
         overwrite: whether existing files that differ from the results may be replaced.
@@ -50,6 +52,8 @@ class Method:
     description: str
     make: Callable[[Picture, int, PartProgress], Picture]
     settings: Mapping[str, Any]
+    work: Callable[[tuple[int, int]], float]
+    remark: Callable[[Picture], str] = lambda picture: ""
     metadata: bool = True
     overwrite: bool = False
     factor: float = 1.0
@@ -61,9 +65,15 @@ class Method:
 
 
 def make_result(
-    job: Job, method: Method, progress: PartProgress
+    job: Job, method: Method, progress: PartProgress, on_remark: Callable[[str], None]
 ) -> tuple[Record, tuple[Loss, ...]]:
     """Make the result of a job and write it.
+
+    Args:
+        job: the job.
+        method: how to make its result.
+        progress: called as `progress(done, total)` in parts of the picture.
+        on_remark: called with what the user should know about the picture, if there is anything.
 
     Returns:
         The record of the result, and what it does not keep of the input's metadata.
@@ -75,6 +85,8 @@ def make_result(
     sha256 = job.source.sha256()
     picture = job.source.read()
     _check_format_holds_result(picture, job.output, method)
+    if remark := method.remark(picture):
+        on_remark(remark)
     result = method.make(picture, job.seed, progress)
     record = Record(settings=method.settings_of(job), input_sha256=sha256, size_px=result.size)
     try:

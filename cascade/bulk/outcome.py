@@ -19,7 +19,7 @@ class Outcome:
         done_before: number of results that existed already.
         failed: name and reason of each input, folder or shard without a result.
         unfinished: number of jobs left because the command was stopped.
-        skipped: number of files in the inputs that are hidden or not pictures.
+        left_out: number of files in the inputs that are hidden or not pictures.
         lost: for each picture, what its result does not keep of it, and why.
     """
 
@@ -27,17 +27,13 @@ class Outcome:
     done_before: int
     failed: Sequence[tuple[str, str]]
     unfinished: int
-    skipped: int
+    left_out: int
     lost: Sequence[tuple[str, str]] = ()
 
     @property
     def exit_code(self) -> int:
         """The exit code of a command that ran to its end."""
         return SOME_FAILED if self.failed else ALL_DONE
-
-    def failure_lines(self) -> list[str]:
-        """One line for each input without a result."""
-        return [f"failed: {name}: {reason}" for name, reason in self.failed]
 
     def loss_lines(self) -> list[str]:
         """At most one line: what the results do not keep of the pictures, and of how many."""
@@ -59,8 +55,13 @@ class Outcome:
             parts.append(f"{self.done_before} already done")
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
-        if self.skipped:
-            parts.append(f"{self.skipped} skipped (hidden or not a picture)")
+        if self.left_out:
+            parts.append(f"{self.left_out} left out")
         if self.unfinished:
             parts.append(f"{self.unfinished} left; run the same command again to continue")
         return ", ".join(parts)
+
+
+def failure_line(name: str, reason: str) -> str:
+    """The line about an input without a result."""
+    return f"failed: {name}: {reason}"

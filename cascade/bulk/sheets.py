@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,9 +21,27 @@ from cascade.saving.atomic import atomic_file
 MAX_PX = 1600
 GAP_PX = 6
 CAPTION_PX = 22
-MARK = "made by cascade"  # the comment in every sheet; files without it are not replaced
+MARK = "made by cascade"  # begins the comment in every sheet; files without it are not replaced
 Before = Literal["bicubic", "grey"]
 Size = tuple[int, int]  # (width, height) in pixels, as PIL has it
+
+
+class Pair(NamedTuple):
+    """Where a sheet shows the same part before and after; all in pixels of the sheet.
+
+    Attributes:
+        left: x of the part before.
+        right: x of the part after.
+        top: y of both.
+        width: width of each.
+        height: height of each.
+    """
+
+    left: int
+    right: int
+    top: int
+    width: int
+    height: int
 
 
 class Cell(NamedTuple):
@@ -65,7 +84,21 @@ def write_comparison(
             Cell("the middle at full size", _middle(shown_input, crop, share)),
             Cell("", _middle(shown_result, crop, share)),
         ]
-    _save(_sheet(cells, columns=2), path)
+    _save(_sheet(cells, columns=2), path, _pairs(cells))
+
+
+def pairs_of(path: Path) -> tuple[Size, list[Pair]]:
+    """Find the pairs on a before/after sheet by its head.
+
+    Returns:
+        The size of the sheet, and its pairs; none if the file is no such sheet.
+    """
+    with suppress(OSError, ValueError, SyntaxError, TypeError), Image.open(path) as image:
+        comment = image.info.get("comment", b"")
+        values = comment.decode() if isinstance(comment, bytes) else comment
+        if values.startswith(MARK):
+            return image.size, [Pair(*map(int, pair)) for pair in json.loads(values[len(MARK) :])]
+    return (0, 0), []
 
 
 def write_variants(variants: Sequence[tuple[str, Picture]], path: Path) -> None:
@@ -126,21 +159,33 @@ def _sheet(cells: Sequence[Cell], columns: int) -> Image.Image:
     return sheet
 
 
-def _save(sheet: Image.Image, path: Path) -> None:
+def _pairs(cells: Sequence[Cell]) -> list[Pair]:
+    """The pairs on a sheet of two columns."""
+    right = max(cell.image.width for cell in cells) + GAP_PX
+    pairs, top = [], CAPTION_PX
+    for before in cells[::2]:
+        pairs.append(Pair(0, right, top, before.image.width, before.image.height))
+        top += before.image.height + GAP_PX + CAPTION_PX
+    return pairs
+
+
+def _save(sheet: Image.Image, path: Path, pairs: Sequence[Pair] = ()) -> None:
     if path.exists() and not _is_sheet(path):
         raise OutputError(
             f"{path} already exists and is not a sheet of this command; move it away."
         )
+    comment = f"{MARK} {json.dumps(pairs)}"
     text = PngInfo()
-    text.add_text("comment", MARK)
+    text.add_text("comment", comment)
     with atomic_file(path) as temporary:
         if path.suffix == ".png":
             sheet.save(temporary, format="PNG", pnginfo=text)
         else:
-            sheet.save(temporary, format="JPEG", quality=92, subsampling=0, comment=MARK)
+            sheet.save(temporary, format="JPEG", quality=92, subsampling=0, comment=comment)
 
 
 def _is_sheet(path: Path) -> bool:
     with suppress(OSError, ValueError, SyntaxError), Image.open(path) as image:
-        return image.info.get("comment") in (MARK, MARK.encode())
+        comment = image.info.get("comment", b"")
+        return comment.startswith(MARK if isinstance(comment, str) else MARK.encode())
     return False

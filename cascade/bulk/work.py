@@ -6,14 +6,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cascade.bulk.claims import Claims
 from cascade.bulk.inputs import InputListing
-from cascade.bulk.jobs import Job, VariantSheet
-from cascade.bulk.ledger import Event, Ledger
+from cascade.bulk.jobs import Job, Plan, VariantSheet
+from cascade.bulk.ledger import Event, Ledger, ledger_file
 from cascade.bulk.making import (
     DiskError,
     Method,
@@ -24,6 +23,7 @@ from cascade.bulk.making import (
     write_variant_sheet,
 )
 from cascade.bulk.outcome import Outcome
+from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.records import (
     NotAResultError,
     difference,
@@ -32,30 +32,12 @@ from cascade.bulk.records import (
     record_of,
     settings_id,
 )
+from cascade.bulk.reports import Reports
+from cascade.bulk.slider_page import check_page, page_file, write_page
 from cascade.errors import CascadeError, OutputError
 from cascade.saving.atomic import remove_leftovers
 
 WAIT_S = 0.2  # between looks at the jobs that other processes have claimed
-
-
-@dataclass(frozen=True)
-class ProgressUpdate:
-    """The progress of the work.
-
-    Attributes:
-        finished: number of jobs that are done or have failed, in all processes.
-        total: number of jobs.
-        name: name of the current picture.
-        part: share of the current picture that is done, in [0, 1].
-        message: the outcome of the current picture in one line; empty while it is in progress, and
-            if its result existed before.
-    """
-
-    finished: int
-    total: int
-    name: str
-    part: float
-    message: str = ""
 
 
 class Bulk:
@@ -65,12 +47,12 @@ class Bulk:
     jobs are finished, so that it can take over the jobs of a killed one.
 
     Args:
-        jobs: the jobs to do.
+        plan: the results and sheets to make.
         method: how to make each result.
         folder: folder of the results, with ledger and locks; None for a single result in a file of
             its own, which no other process shares.
-        variants: sheets to write when their jobs are done.
-        inputs: pictures, unreadable and skipped files of the inputs, which the outcome counts.
+        inputs: pictures, unreadable and other files of the inputs, which the outcome counts.
+        notes: what the user should know before the work begins.
         on_progress: called with every change.
 
     Raises:
@@ -79,41 +61,55 @@ class Bulk:
 
     def __init__(
         self,
-        jobs: Sequence[Job],
+        plan: Plan,
         method: Method,
         folder: Path | None,
         *,
-        variants: Sequence[VariantSheet] = (),
         inputs: InputListing | None = None,
+        notes: Sequence[Note] = (),
         on_progress: Callable[[ProgressUpdate], None] | None = None,
     ) -> None:
-        self.jobs = jobs
+        self.plan = plan
+        self.jobs = plan.jobs
         self.method = method
-        self.folder = folder
-        self.variants = variants
         self.inputs = inputs or InputListing()
-        self.on_progress = on_progress
+        self.notes = notes
+        self.reports = Reports(len(plan.jobs), method, on_progress)
+        self._reported: set[tuple[str, str]] = set()  # ids of the jobs whose failure was reported
         self._done_before: set[str] = set()  # keys
-        self._settings_ids = {job.seed: settings_id(method.settings_of(job)) for job in jobs}
-        self.ledger = Ledger(self._hidden_file("jsonl"))
+        self._settings_ids = {job.seed: settings_id(method.settings_of(job)) for job in plan.jobs}
+        self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command))
 
     def run(self) -> None:
         """Work until all jobs are finished.
 
         Raises:
             DiskError: if the disk is full; results made so far are kept.
-            OutputError: if ledger, locks or a sheet of variants cannot be written.
+            OutputError: if ledger, locks, a sheet of variants or the page cannot be written.
         """
-        with self._beside_other_processes() as claims:
-            waiting = list(self.jobs)
-            while waiting:
-                waiting = [job for job in waiting if not self._settle(job, claims)]
-                if waiting:
-                    time.sleep(WAIT_S)
-                    self.ledger.refresh()
-                    self._notify(waiting[0], 0.0)
-            for sheet in self.variants:
-                self._show_variants(sheet, claims)
+        if self.plan.page is not None:
+            check_page(self.plan.page)
+        for note in self.notes:
+            self.reports.note(note)
+        for name, reason in self.inputs.unreadable:
+            self.reports.failure(name, reason)
+        try:
+            with self._beside_other_processes() as claims, self._page_at_the_end():
+                self.reports.estimate([job for job in self.jobs if not self._is_finished(job)])
+                self._work(claims)
+                for sheet in self.plan.sheets:
+                    self._show_variants(sheet, claims)
+        finally:
+            self._report_failures_of_others()
+
+    def _work(self, claims: Claims) -> None:
+        waiting = list(self.jobs)
+        while waiting:
+            waiting = [job for job in waiting if not self._settle(job, claims)]
+            if waiting:
+                time.sleep(WAIT_S)
+                self.ledger.refresh()
+                self._progress(waiting[0], 0.0)
 
     def outcome(self) -> Outcome:
         """Count the jobs by what has become of them so far."""
@@ -125,17 +121,14 @@ class Bulk:
             done_before=len(self._done_before) + events.count("verified"),
             failed=[*self.inputs.unreadable, *failed],
             unfinished=sum(not self._is_settled(job) for job in self.jobs),
-            skipped=len(self.inputs.skipped),
+            left_out=len(self.inputs.left_out),
             lost=[(what, why) for line in lines for what, why in line.get("lost", ())],
         )
 
-    def _hidden_file(self, suffix: str) -> Path | None:
-        name = f".cascade-{self.method.command}.{suffix}"
-        return None if self.folder is None else self.folder / name
-
     @contextmanager
     def _beside_other_processes(self) -> Iterator[Claims]:
-        claims = Claims(self._hidden_file("lock"))
+        file = self.ledger.file
+        claims = Claims(None if file is None else file.with_suffix(".lock"))
         try:
             if claims.join():
                 self._remove_leftovers()
@@ -150,11 +143,31 @@ class Bulk:
             with suppress(OutputError):  # so that the outcome counts the results of others too
                 self.ledger.refresh()
 
+    @contextmanager
+    def _page_at_the_end(self) -> Iterator[None]:
+        """Write the page of all sheets after the work, or of those made so far if it stops."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OutputError):  # what stopped the work says more
+                self._write_page()
+            raise
+        self._write_page()
+
+    def _write_page(self) -> None:
+        if self.plan.page is not None:
+            write_page(self.plan.page, self.method.command)
+
+    def _report_failures_of_others(self) -> None:
+        for job in self.jobs:
+            line = self.ledger.this_round.get(self._id(job), {})
+            if line.get("event") == "failed" and self._id(job) not in self._reported:
+                self.reports.failure(line["name"], line["reason"])
+
     def _remove_leftovers(self) -> None:
         """Remove half-written files of killed processes, while no other process is at work."""
-        paths = [job.output for job in self.jobs]
-        paths += [job.sheet for job in self.jobs if job.sheet is not None]
-        paths += [sheet.path for sheet in self.variants]
+        paths = [path for path, _ in self.plan.files()]
+        paths += [] if self.plan.page is None else [page_file(self.plan.page)]
         names: dict[Path, set[str]] = {}
         for path in paths:
             names.setdefault(path.parent, set()).add(path.name)
@@ -170,27 +183,40 @@ class Bulk:
         line = self.ledger.this_round.get(self._id(job))
         return line is not None and (line["event"] == "failed" or not lacks_sheet(job))
 
-    def _settle(self, job: Job, claims: Claims) -> bool:
-        """Finish a job; returns whether that succeeded: False if another process works on it."""
+    def _is_finished(self, job: Job) -> bool:
+        """Whether a job is settled, or was done before by the ledger; opens no file."""
         if self._is_settled(job):
             return True
-        if self._is_known_to_be_done(job) and not lacks_sheet(job):
-            self._done_before.add(job.key)
-            self._notify(job, 0.0)
+        if not self._is_known_to_be_done(job) or lacks_sheet(job):
+            return False
+        self._done_before.add(job.key)
+        return True
+
+    def _settle(self, job: Job, claims: Claims) -> bool:
+        """Finish a job; returns whether that succeeded: False if another process works on it."""
+        if self._is_finished(job):
+            self._count(job)
             return True
         if not claims.take(job.key):
             return False
         try:
             self.ledger.refresh()
             if not self._is_settled(job):  # another process may have finished it by now
-                self._notify(job, 0.0)
-                self._notify(job, 0.0, self._try(job))
+                self._progress(job, 0.0)
+                message = self._try(job)
+                self._count(job)
+                self._progress(job, 0.0, message)
+                self.reports.time_left()
         finally:
             claims.give_back(job.key)
         return True
 
+    def _count(self, job: Job) -> None:
+        line = self.ledger.this_round.get(self._id(job), {})
+        self.reports.settled(job, made=line.get("event") == "made")
+
     def _try(self, job: Job) -> str:
-        """Make what is missing of a job, or note why it failed; returns a message."""
+        """Make what is missing of a job and return a message, or report why that failed."""
         name = job.source.name
         try:
             return self._finish(job)
@@ -205,7 +231,9 @@ class Bulk:
         reason = " ".join(reason.removeprefix(f"{name}: ").split())
         self._done_before.discard(job.key)
         self._note("failed", job, {"name": name, "reason": reason})
-        return f"failed: {name}: {reason}"
+        self._reported.add(self._id(job))
+        self.reports.failure(name, reason)
+        return ""
 
     def _finish(self, job: Job) -> str:
         message = "" if self._is_done(job) else self._make(job)
@@ -216,7 +244,10 @@ class Bulk:
     def _make(self, job: Job) -> str:
         begin, stamp = time.monotonic(), job.source.stamp()
         record, losses = make_result(
-            job, self.method, lambda done, total: self._notify(job, done / total)
+            job,
+            self.method,
+            lambda done, total: self._progress(job, done / total),
+            lambda remark: self.reports.remark(job, remark),
         )
         seconds = time.monotonic() - begin
         values = ledger_values(job, record, stamp)
@@ -282,8 +313,9 @@ class Bulk:
     def _note(self, event: Event, job: Job, values: Mapping[str, Any]) -> None:
         self.ledger.add(event, *self._id(job), values)
 
-    def _notify(self, job: Job, part: float, message: str = "") -> None:
-        if self.on_progress is not None:
-            finished = min(len(self._done_before) + len(self.ledger.this_round), len(self.jobs))
-            name = job.source.name
-            self.on_progress(ProgressUpdate(finished, len(self.jobs), name, part, message))
+    def _finished(self) -> int:
+        """The number of jobs that are done or have failed, in all processes."""
+        return min(len(self._done_before) + len(self.ledger.this_round), len(self.jobs))
+
+    def _progress(self, job: Job, part: float, message: str = "") -> None:
+        self.reports.progress(job, self._finished(), part, message)

@@ -13,8 +13,8 @@ import typer
 from cascade.cli import completing
 
 if TYPE_CHECKING:
-    from cascade.bulk.work import Bulk, ProgressUpdate
-
+    from cascade.bulk.progress import ProgressUpdate
+    from cascade.bulk.work import Bulk
 
 InputNames = Annotated[
     list[str], typer.Argument(help="Pictures, folders, globs such as 'a/**/*.jpg', or *.tar.")
@@ -42,7 +42,11 @@ Format = Annotated[
     typer.Option("--format", help="Default: the format of the input; PNG for GIF and BMP."),
 ]
 Compare = Annotated[
-    bool, typer.Option("--compare", help="Also write before/after sheets into OUT/compare.")
+    bool,
+    typer.Option(
+        "--compare",
+        help="Also write before/after sheets into OUT/compare, and index.html with sliders.",
+    ),
 ]
 NoMetadata = Annotated[
     bool, typer.Option("--no-metadata", help="Leave EXIF, XMP, IPTC and settings out of results.")
@@ -54,7 +58,7 @@ Overwrite = Annotated[
 
 
 def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk]) -> None:
-    """Do all jobs, show the progress, print the outcome and exit with its code.
+    """Do all jobs, show the progress, print the counts and exit with the outcome's code.
 
     Of several processes that a launcher started together, only the first prints and reports
     failures in its exit code, because the launcher stops the others when one of them fails.
@@ -62,10 +66,12 @@ def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk]) ->
     Args:
         prepare: called once, with the callback for progress; returns the work.
     """
-    from cascade.cli.progress import BulkProgress
+    from cascade.cli.bulk_progress import BulkProgress
+    from cascade.cli.progress import printable
+    from cascade.cli.verbosity import Verbosity, verbosity
 
     is_first = os.environ.get("RANK", "0") == "0"
-    with BulkProgress(quiet=not is_first) as progress:
+    with BulkProgress(verbosity() if is_first else None) as progress:
         work = prepare(progress.update)
         previous = signal.signal(signal.SIGTERM, _terminate)
         try:
@@ -73,8 +79,10 @@ def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk]) ->
         finally:
             signal.signal(signal.SIGTERM, previous)
             progress.stop()
-            if is_first:
-                _print_outcome(work)
+            if is_first and verbosity() > Verbosity.QUIET:
+                for line in work.outcome().loss_lines():
+                    typer.echo(printable(line), err=True)
+                typer.echo(work.outcome().last_line(work.method.description))
     if is_first and work.outcome().exit_code:
         raise typer.Exit(work.outcome().exit_code)
 
@@ -83,12 +91,3 @@ def _terminate(number: int, frame: object) -> None:
     from cascade.bulk.outcome import TERMINATED
 
     raise SystemExit(TERMINATED)
-
-
-def _print_outcome(work: Bulk) -> None:
-    from cascade.cli.progress import printable
-
-    outcome = work.outcome()
-    for line in [*outcome.failure_lines(), *outcome.loss_lines()]:
-        typer.echo(printable(line), err=True)
-    typer.echo(outcome.last_line(work.method.description))

@@ -35,8 +35,8 @@ def colourise(
 ) -> None:
     """Colour grey pictures, or recolour others: one, a folder, or many, shared between processes.
 
-    Run the same command again to continue where it stopped. Pictures that fail are listed at the
-    end, and the exit code is then 1.
+    Run the same command again to continue where it stopped. Pictures that fail are named with the
+    reason and do not stop the others; the exit code is then 1.
 
     Examples:
 

@@ -28,6 +28,7 @@ from cascade.cli.train import train
 from cascade.cli.upscale import upscale
 from cascade.cli.validate import validate
 from cascade.cli.verb import Verb
+from cascade.cli.verbosity import with_verbosity
 from cascade.errors import CascadeError, OtherProcessError, RecipeError
 
 REPORTING_TIME_S = 2.0  # for the process that failed first
@@ -40,11 +41,14 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try [bold]cascade generate emoji-256 -n 16 -o out[/bold].",
 )
-for verb in (generate, upscale, colourise, evaluate, sweep, train, report, ema, chain):
+app.command(cls=Verb)(generate)
+for verb in (upscale, colourise):
+    app.command(cls=Verb)(with_verbosity(verb))
+for verb in (evaluate, sweep, train, report, ema, chain):
     app.command(cls=Verb)(verb)
 for verb in (ls, show, copy, validate, doctor):
     app.command(cls=Verb)(verb)
-app.command("colorize", cls=Verb, hidden=True)(colourise)
+app.command("colorize", cls=Verb, hidden=True)(with_verbosity(colourise))
 app.add_typer(data, name="data")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -17,9 +17,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column
-
-if TYPE_CHECKING:
-    from cascade.bulk.work import ProgressUpdate
 
 LINE_S = 30
 
@@ -189,66 +186,3 @@ class SamplingProgress:
             total = self._num_images * pipeline.num_timesteps
             self._tasks[name] = self._progress.add_task(name, total=total)
         self._progress.advance(self._tasks[name], len(kwargs["seeds"]))
-
-
-class BulkProgress:
-    """Shows the progress of all pictures, and that of the current one.
-
-    On a terminal there are two bars; to a file or pipe, one line is written per picture.
-
-    Args:
-        quiet: whether to show nothing.
-        console: where to write; default: the error output.
-    """
-
-    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
-        self._quiet = quiet
-        self._console = console or Console(stderr=True)
-        ellipsis = Column(no_wrap=True, overflow="ellipsis", min_width=20, max_width=40)
-        self._progress = Progress(
-            TextColumn("{task.description}", table_column=ellipsis, markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[count]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
-        self._all: TaskID | None = None
-        self._current: TaskID | None = None
-        self._name = ""
-
-    def __enter__(self) -> BulkProgress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-
-    def update(self, progress: ProgressUpdate) -> None:
-        """Show how far the work is."""
-        if self._quiet:
-            return
-        if not self._console.is_terminal:
-            if progress.message:
-                self._console.file.write(f"{printable(progress.message)}\n")
-                self._console.file.flush()
-            return
-        self._move_bars(progress)
-
-    def _move_bars(self, progress: ProgressUpdate) -> None:
-        if self._all is None or self._current is None:
-            self._all = self._progress.add_task("all pictures", total=progress.total, count="")
-            self._current = self._progress.add_task("", total=1.0, count="")
-            self._progress.start()
-        if progress.name != self._name:
-            self._name = progress.name
-            self._progress.reset(self._current, description=printable(progress.name))
-        self._progress.update(self._current, completed=progress.part)
-        self._progress.update(
-            self._all,
-            completed=progress.finished + progress.part * (not progress.message),
-            count=f"{progress.finished}/{progress.total}",
-        )
-
-    def stop(self) -> None:
-        """Remove the bars."""
-        if self._all is not None:
-            self._progress.stop()

@@ -39,8 +39,8 @@ def upscale(
 ) -> None:
     """Upscale pictures of any size: one, a folder, or many, shared between processes.
 
-    Run the same command again to continue where it stopped. Pictures that fail are listed at the
-    end, and the exit code is then 1.
+    Run the same command again to continue where it stopped. Pictures that fail are named with the
+    reason and do not stop the others; the exit code is then 1.
 
     Examples:
 

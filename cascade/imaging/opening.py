@@ -41,6 +41,7 @@ FORMATS_OF_HEADS = {  # Pillow's names; none of these formats can contain a prog
     b"\xff\x0a": "JXL",
     b"\0\0\0\x0cJXL \r\n\x87\n": "JXL",
 }
+PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # without optional packages
 PNG_BITS_AT = 24  # offset in the file, in bytes
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}

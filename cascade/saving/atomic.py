@@ -1,7 +1,12 @@
-"""Writes files and folders so that an incomplete one never appears under its final name."""
+"""Writes files and folders so that an incomplete one never appears under its final name.
+
+Temporary names begin with a dot and the final name, so that the leftovers of killed writers can be
+found. A final name may fill all 255 bytes that file systems allow; a hash stands for a long one.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -13,6 +18,9 @@ from safetensors import SafetensorError
 
 from cascade.errors import OutputError
 
+LONGEST_NAME_BYTES = 255  # of a file, on nearly all file systems
+LONGEST_LABEL_BYTES = 200  # leaves room for a process id and an ending
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -21,7 +29,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: if the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{_prefix(path)}{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -53,7 +61,7 @@ def atomic_folder(path: Path, *, owned: Collection[str]) -> Iterator[Path]:
     try:
         _check_replaceable(path, owned)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".tmp", dir=path.parent))
         temporary.chmod(0o755)
         yield temporary
         for entry in (*temporary.rglob("*"), temporary):
@@ -73,13 +81,13 @@ def _put_in_place(temporary: Path, path: Path) -> None:
     if not path.exists():
         os.replace(temporary, path)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+    aside = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".old", dir=path.parent))
     try:
-        os.replace(path, aside / "old")
+        os.replace(path, aside / path.name)
         try:
             os.replace(temporary, path)
         except BaseException:
-            os.replace(aside / "old", path)
+            os.replace(aside / path.name, path)
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -87,7 +95,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder by renaming it first, so that it never appears half removed."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    aside = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".tmp", dir=path.parent))
     with suppress(OSError):
         os.replace(path, aside / path.name)
     shutil.rmtree(aside, ignore_errors=True)
@@ -102,16 +110,36 @@ def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None
         folder: where to look. No other process may be writing the same names there.
         names: the files and folders whose leftovers to remove; default: all.
     """
+    labels = None if names is None else {_label(name) for name in names}
     for path in folder.glob(".?*"):
-        name, _, _ = path.name[1:].rpartition(".")[0].rpartition(".")
-        if path.suffix not in (".tmp", ".old") or (names is not None and name not in names):
+        label, _, _ = path.name[1:].rpartition(".")[0].rpartition(".")
+        if path.suffix not in (".tmp", ".old") or (labels is not None and label not in labels):
             continue
-        if path.suffix == ".old" and (path / "old").is_dir() and not (folder / name).exists():
-            os.replace(path / "old", folder / name)
+        if path.suffix == ".old":
+            _restore(path)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _restore(aside: Path) -> None:
+    """Give a folder that was set aside its name back, unless a new one has taken it."""
+    for old in aside.iterdir() if aside.is_dir() else ():
+        is_old = old.is_dir() and aside.name.startswith(_prefix(old))
+        if is_old and not (aside.parent / old.name).exists():
+            os.replace(old, aside.parent / old.name)
+
+
+def _prefix(path: Path) -> str:
+    """The start of the temporary names of a file or folder."""
+    return f".{_label(path.name)}."
+
+
+def _label(name: str) -> str:
+    """The name, or a hash of it if a temporary name would become too long."""
+    data = os.fsencode(name)
+    return name if len(data) <= LONGEST_LABEL_BYTES else hashlib.sha256(data).hexdigest()[:32]
 
 
 def _check_replaceable(path: Path, owned: Collection[str]) -> None:

@@ -39,7 +39,7 @@ def test_pictures_are_coloured_as_by_the_python_api(colourise, colourer, photos,
         photos / "sub" / "c.png", photos / "a.jpg", "--seed", 2, "--compare", verb=verb
     )
     assert (done.code, done.out) == (0, "2 coloured\n"), done.err
-    assert names() == ["a.jpg", "a.jpg.jpg", "c.png", "c.png.jpg"]
+    assert names() == ["a.jpg", "a.jpg.jpg", "c.png", "c.png.jpg", "index.html"]
     stages = [stage for _, stage in CascadePipeline.from_pretrained(colourer).stages.items()]
     source = read_picture(photos / "sub" / "c.png")
     image = read_picture(Path("out/c.png"))
@@ -119,3 +119,13 @@ def test_a_model_of_another_kind_is_refused(command, upscaler, colourer, photos)
         assert done.code == 1
         assert words in done.err
         assert not Path("out").exists()
+
+
+def test_pictures_that_have_colours_are_mentioned_once(colourise, photos):
+    remark = "has colours already; only its brightness is kept"
+    done = colourise(photos, "--format", "png")
+    assert (done.code, done.err.count("has colours already")) == (0, 1)
+    line = f"photos/a.jpg {remark}; further such pictures are not mentioned\n"
+    assert line in done.err
+    assert colourise(photos / "sub" / "c.png", "--seed", 1, "--overwrite").err.count(remark) == 0
+    assert colourise(photos, "--overwrite", "-v", "--seed", 1).err.count(remark) == 4

@@ -37,10 +37,14 @@ def places(*inputs: str, **options) -> list[str]:
     return [str(picture.place) for picture in find_pictures(inputs, **options).pictures]
 
 
-def test_folders_keep_their_structure_and_hidden_and_other_files_are_skipped(photos):
+def test_folders_keep_their_structure_and_hidden_and_other_files_are_left_out(photos):
     assert places("photos") == ["a.JPG", "b.png", "sub/c.webp", "sub/deep/d.tiff"]
     listing = find_pictures(["photos"])
-    assert {path.name for path in listing.skipped} == {"notes.txt", ".hidden.png"}
+    assert {path.name: kind for path, kind in listing.left_out.kinds.items()} == {
+        "notes.txt": ".txt",
+        ".hidden.png": "hidden",
+        ".trash": "hidden folder",
+    }
     assert listing.unreadable == []
     assert [picture.name for picture in listing.pictures][2] == "photos/sub/c.webp"
 
@@ -78,6 +82,45 @@ def test_a_picture_that_is_named_twice_is_taken_once(photos):
         "sub/c.webp",
         "sub/deep/d.tiff",
     ]
+
+
+LINKS = {
+    "a file before it in the same folder": ("photos/0.png", "b.png"),
+    "a folder before it": ("photos/0", "sub"),
+    "a folder that is named first": ("0", "photos/sub"),
+    "a file that is named first": ("0.webp", "photos/sub/c.webp"),
+    "a deep folder": ("photos/sub/deep/deeper", "../.."),
+}
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_picture_found_through_a_link_is_written_at_its_own_place(photos, link, reverse):
+    name, target = LINKS[link]
+    Path(name).symlink_to(target)
+    inputs = ["photos"] if name.startswith("photos") else [name, "photos"]
+    found = places(*(reversed(inputs) if reverse else inputs))
+    assert sorted(found) == ["a.JPG", "b.png", "sub/c.webp", "sub/deep/d.tiff"]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_links_to_elsewhere_keep_their_place_unless_the_target_is_an_input_too(photos, reverse):
+    Path("elsewhere").mkdir()
+    Path("elsewhere/f.png").write_bytes(png((3, 3)))
+    Path("photos/album").symlink_to("../elsewhere")
+    Path("photos/0.png").symlink_to("../elsewhere/f.png")
+    own = ["a.JPG", "b.png", "sub/c.webp", "sub/deep/d.tiff"]
+    assert sorted(places("photos")) == sorted([*own, "album/f.png"])
+    both = ["photos", "elsewhere"]
+    assert sorted(places(*(reversed(both) if reverse else both))) == sorted([*own, "f.png"])
+    assert places("photos/0.png") == ["0.png"]
+
+
+def test_a_shard_found_through_a_link_keeps_its_own_folder(photos):
+    write_tar(Path("set.tar"), [("3.png", png())])
+    Path("0.tar").symlink_to("set.tar")
+    assert places("*.tar") == ["set/3.png"]
+    assert places("0.tar") == ["0/3.png"]
 
 
 @pytest.mark.parametrize("name", ["photos", "photos/**", "photos/sub/*"])
@@ -168,10 +211,10 @@ def test_a_folder_that_cannot_be_read_is_noted_and_the_others_are_taken(photos, 
     [
         ("nowhere", "nowhere: no such file or folder"),
         ("photos/*.gif", r"photos/\*.gif: matches no file or folder"),
-        ("photos/*.txt", r"no pictures in photos/\*.txt \(1 other files\); expected .bmp, .gif"),
+        ("photos/*.txt", r"no pictures in photos/\*.txt \(1 .txt\); expected \.\w+, "),
         (
             "empty",
-            r"no pictures in empty \(1 other files\).*Name shards one by one or as 'a/\*.tar'",
+            r"no pictures in empty \(1 .tar archive\).*Name shards one by one or as 'a/\*.tar'",
         ),
         ("nowhere-{0..3}.tar", "no such shard"),
     ],
@@ -198,3 +241,13 @@ def test_what_is_gone_or_no_file_is_one_clear_line(photos):
     os.mkfifo("pipe.png")
     with pytest.raises(DataError, match=r"^pipe.png: not a file"):
         find_pictures(["pipe.png"]).pictures[0].stamp()
+
+
+def test_the_size_of_a_picture_is_read_without_decoding_it(photos):
+    (photos / "wide.png").write_bytes(png((70, 50))[:60])  # its head alone
+    (photos / "text.png").write_text("hello")
+    os.mkfifo("pipe.png")
+    write_tar(Path("set.tar"), [("3.png", png((30, 20)))])
+    inputs = ["photos/wide.png", "photos/text.png", "pipe.png", "set.tar"]
+    sizes = [picture.size_px() for picture in find_pictures(inputs).pictures]
+    assert sizes == [(50, 70), None, None, (20, 30)]

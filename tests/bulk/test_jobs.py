@@ -7,7 +7,8 @@ import pytest
 
 from cascade.bulk.inputs import InputPicture
 from cascade.bulk.jobs import is_file_name, plan_jobs
-from cascade.errors import OutputError
+from cascade.bulk.names import folding_of
+from cascade.errors import DataError, OutputError
 
 
 def pictures(*places: str, folder: Path = Path("in")) -> list[InputPicture]:
@@ -15,7 +16,7 @@ def pictures(*places: str, folder: Path = Path("in")) -> list[InputPicture]:
 
 
 def outputs(*places: str, **options) -> list[str]:
-    jobs, _ = plan_jobs(pictures(*places), Path("out"), **options)
+    jobs = plan_jobs(pictures(*places), Path("out"), **options).jobs
     assert [str(job.output) for job in jobs] == [f"out/{job.key}" for job in jobs]
     return [job.key for job in jobs]
 
@@ -48,19 +49,23 @@ def test_one_file_may_be_given_its_name(tmp_path):
     assert is_file_name(tmp_path / "b.webp", inputs)
     assert not is_file_name(tmp_path / "b", inputs)
     assert not is_file_name(tmp_path / "folder.png", inputs)
-    (job,), _ = plan_jobs(pictures("a.jpg"), tmp_path / "b.webp", as_file=True)
+    (job,) = plan_jobs(pictures("a.jpg"), tmp_path / "b.webp", as_file=True).jobs
     assert job.output == tmp_path / "b.webp"
     with pytest.raises(OutputError, match=r"b.webp is not the name of a tiff file"):
         plan_jobs(pictures("a.jpg"), tmp_path / "b.webp", as_file=True, image_format="tiff")
     with pytest.raises(OutputError, match=r"results end in .png, .jpg, .jpeg, .webp, .tif, .tiff"):
         is_file_name(tmp_path / "b.gif", inputs)
-    for many in (inputs * 2, [str(tmp_path)], ["x.tar"]):
+    with pytest.raises(DataError, match=r"^nosuch\.jpg: no such file or folder\.$"):
+        is_file_name(tmp_path / "b.webp", ["nosuch.jpg"])
+    (tmp_path / "x.tar").touch()
+    for many in (inputs * 2, [str(tmp_path)], [str(tmp_path / "x.tar")], ["*.jpg"], ["{0..1}.tar"]):
         with pytest.raises(OutputError, match="names one picture, but there may be several inputs"):
             is_file_name(tmp_path / "b.webp", many)
 
 
 def test_seeds_stand_in_the_names_and_come_with_a_sheet():
-    jobs, (sheet,) = plan_jobs(pictures("s/a.jpg"), Path("out"), seeds=[4, 5], compare=True)
+    plan = plan_jobs(pictures("s/a.jpg"), Path("out"), seeds=[4, 5], compare=True)
+    jobs, (sheet,) = plan.jobs, plan.sheets
     assert [(job.key, job.seed) for job in jobs] == [("s/a-seed4.jpg", 4), ("s/a-seed5.jpg", 5)]
     assert [str(job.sheet) for job in jobs] == [
         "out/compare/s/a-seed4.jpg.jpg",
@@ -68,15 +73,15 @@ def test_seeds_stand_in_the_names_and_come_with_a_sheet():
     ]
     assert sheet.jobs == jobs
     assert str(sheet.path) == "out/s/a-variants.png"
-    (job,), none = plan_jobs(pictures("s/a.jpg"), Path("out"), seeds=[4])
-    assert (job.key, job.seed, job.sheet, none) == ("s/a.jpg", 4, None, [])
+    plan = plan_jobs(pictures("s/a.jpg"), Path("out"), seeds=[4])
+    (job,) = plan.jobs
+    assert (job.key, job.seed, job.sheet, plan.sheets) == ("s/a.jpg", 4, None, [])
 
 
 @pytest.mark.parametrize(
     ("places", "options", "shared"),
     [
-        (["a.png", "a.gif"], {}, "out/a.png"),
-        (["a.png", "a.jpg"], {"image_format": "webp"}, "out/a.webp"),
+        (["a.png", "a.gif", "a.gif.png"], {}, "out/a.gif.png"),
         (["a.png", "compare/a.png.jpg"], {"compare": True}, "out/compare/a.png.jpg"),
         (["a.png", "a-seed1.png"], {"seeds": [1, 2]}, None),
         (["a.png", "a-variants.gif"], {"seeds": [1, 2]}, None),
@@ -105,3 +110,122 @@ def test_no_result_takes_the_place_of_an_input(tmp_path, link):
     with pytest.raises(OutputError, match="is the input"):
         plan_jobs(other, out)
     assert source.read_bytes() == b"x"
+
+
+# ---- names that would be shared -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("places", "options", "expected"),
+    [
+        (["a.gif", "a.png"], {}, ["a.gif.png", "a.png"]),
+        (["s/a.jpg", "s/a.png"], {"image_format": "png"}, ["s/a.jpg.png", "s/a.png"]),
+        (["a.tif", "a.tiff"], {"image_format": "png"}, ["a.png", "a.tiff.png"]),
+        (["a.tif", "a.tiff"], {"image_format": "tiff"}, ["a.tif", "a.tiff"]),
+        (["a.bmp", "a.gif", "a.jpg"], {"image_format": "webp"}, ["a.webp", "a.gif.webp",
+                                                                 "a.jpg.webp"]),
+        (["a.jpg", "a.png"], {"seeds": [1, 2], "image_format": "png"},
+         ["a.jpg-seed1.png", "a.jpg-seed2.png", "a-seed1.png", "a-seed2.png"]),
+        (["e\u0301.jpg", "\u00e9.jpg"], {}, ["e\u0301.jpg", "\u00e9.jpg.jpg"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_second_of_two_inputs_with_one_name_keeps_its_suffix(
+    places, options, expected, reverse
+):
+    order = list(reversed(places)) if reverse else places
+    plan = plan_jobs(pictures(*order), Path("out"), **options)
+    assert {job.key for job in plan.jobs} == set(expected)
+    by_input = {job.source.name: job.key for job in plan.jobs if job.seed in (0, 1)}
+    assert [by_input[f"in/{place}"] for place in places] == expected[
+        :: len(expected) // len(places)
+    ]
+    assert len(plan.notes) == (0 if len(places) == 2 and "a.tiff" in expected else 1)
+
+
+def test_names_that_differ_by_case_count_as_one_where_the_folder_ignores_case(monkeypatch):
+    names = ["A.png", "a.png", "b.png", "B.jpg"]
+    assert outputs(*names, image_format="png") == ["A.png", "a.png", "b.png", "B.png"]
+    monkeypatch.setattr("cascade.bulk.names._ignores_case", lambda folder: True)
+    renamed = outputs(*names, image_format="png")
+    assert renamed == ["A.png", "a.png.png", "b.png", "B.jpg.png"]
+
+
+def test_a_result_keeps_its_name_when_inputs_are_added_or_removed():
+    def plan(*places: str, made: dict[str, str]) -> list[str]:
+        return outputs(
+            *places,
+            image_format="png",
+            is_result_of=lambda place, picture: made.get(str(place)) == str(picture.place),
+        )
+
+    assert plan("a.jpg", made={}) == ["a.png"]
+    assert plan("a.gif", "a.jpg", "a.png", made={"a.png": "a.jpg"}) == [
+        "a.gif.png",
+        "a.png",
+        "a.png.png",
+    ]
+    assert plan("a.gif", made={"a.png": "a.jpg", "a.gif.png": "a.gif"}) == ["a.gif.png"]
+
+
+def test_one_note_tells_of_all_names_that_are_unusual():
+    places = [f"{letter}.{suffix}" for letter in "abc" for suffix in ("jpg", "png")]
+    (note,) = plan_jobs(pictures(*places), Path("out"), image_format="png").notes
+    assert note.text == (
+        "3 results keep the suffix of the input, to differ from another result: in/a.jpg -> "
+        "a.jpg.png, in/b.jpg -> b.jpg.png and 1 more; --verbose lists them"
+    )
+    assert list(note.details) == [f"in/{letter}.jpg -> {letter}.jpg.png" for letter in "abc"]
+
+
+def test_sheets_of_variants_differ_where_results_differ_in_suffix_alone():
+    plan = plan_jobs(pictures("a.jpg", "a.png", "b.png"), Path("out"), seeds=[1, 2])
+    assert [str(sheet.path) for sheet in plan.sheets] == [
+        "out/a.jpg-variants.png",
+        "out/a.png-variants.png",
+        "out/b-variants.png",
+    ]
+
+
+def test_all_names_that_are_shared_are_listed():
+    inputs = [*pictures("a.jpg", "b.jpg", "c.jpg"), *pictures("a.jpg", "b.jpg", folder=Path("x"))]
+    with pytest.raises(OutputError) as error:
+        plan_jobs(inputs, Path("out"))
+    assert str(error.value) == (
+        "in/a.jpg and x/a.jpg would both be written to out/a.jpg; in/b.jpg and x/b.jpg would both "
+        "be written to out/b.jpg; rename inputs, name a folder above them, or run the command once "
+        "for each."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("n" * 251 + ".png", {}),
+        ("n" * 250 + ".jpeg", {"image_format": "png"}),
+        ("n" * 251 + ".png", {"image_format": "webp"}),
+        ("ä" * 125 + ".png", {"seeds": [3, 4]}),
+        ("n" * 255, {}),
+        ("n" * 200 + "." + "x" * 54, {}),
+    ],
+)
+def test_names_are_shortened_to_what_file_systems_hold(name, options):
+    plan = plan_jobs(pictures(name, "b.png"), Path("out"), compare=True, **options)
+    paths = [job.output for job in plan.jobs] + [sheet.path for sheet in plan.sheets]
+    paths += [job.sheet for job in plan.jobs if job.sheet is not None]
+    assert max(len(os.fsencode(path.name)) for path in paths) <= 255
+    assert len(set(paths)) == len(paths)
+    assert {path.suffix for path in paths} <= {".png", ".webp", ".jpg"}
+    is_shortened = plan.jobs[0].key == name or "seeds" in options or "image_format" in options
+    assert is_shortened or plan.notes[0].text.startswith("1 name too long for a file, shortened: ")
+    again = plan_jobs(pictures(name, "b.png"), Path("out"), compare=True, **options)
+    assert again.jobs == plan.jobs
+
+
+def test_asking_a_folder_whether_it_ignores_case_leaves_nothing_there(tmp_path):
+    upper = tmp_path / "A"
+    upper.touch()
+    ignores_case = (tmp_path / "a").exists()
+    folded = folding_of(tmp_path / "not" / "there", ["A.png", "a.png"])
+    assert (folded("A.png") == folded("a.png")) == ignores_case
+    assert os.listdir(tmp_path) == ["A"]

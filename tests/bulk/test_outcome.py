@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from cascade.bulk.outcome import Outcome
+from cascade.bulk.outcome import Outcome, failure_line
 
 
 def outcome(**changes) -> Outcome:
-    counts = {"new": 2, "done_before": 0, "failed": [], "unfinished": 0, "skipped": 0}
+    counts = {"new": 2, "done_before": 0, "failed": [], "unfinished": 0, "left_out": 0}
     return Outcome(**{**counts, **changes})
 
 
 def test_the_exit_code_is_1_only_if_an_input_has_no_result():
-    assert outcome(done_before=3, skipped=4).exit_code == 0
+    assert outcome(done_before=3, left_out=4).exit_code == 0
     assert outcome(failed=[("a.png", "not a file.")]).exit_code == 1
 
 
@@ -21,9 +21,8 @@ def test_the_exit_code_is_1_only_if_an_input_has_no_result():
         ({}, "2 upscaled"),
         ({"new": 0, "done_before": 5}, "0 upscaled, 5 already done"),
         (
-            {"failed": [("a", "b")], "skipped": 3, "unfinished": 4},
-            "2 upscaled, 1 failed, 3 skipped (hidden or not a picture), "
-            "4 left; run the same command again to continue",
+            {"failed": [("a", "b")], "left_out": 3, "unfinished": 4},
+            "2 upscaled, 1 failed, 3 left out, 4 left; run the same command again to continue",
         ),
     ],
 )
@@ -40,8 +39,4 @@ def test_one_line_counts_what_is_not_kept():
 
 
 def test_each_failure_has_a_line():
-    failed = [("a.png", "not a file."), ("b", "cannot be read (Permission denied).")]
-    assert outcome(failed=failed).failure_lines() == [
-        "failed: a.png: not a file.",
-        "failed: b: cannot be read (Permission denied).",
-    ]
+    assert failure_line("a.png", "not a file.") == "failed: a.png: not a file."

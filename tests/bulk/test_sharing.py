@@ -89,7 +89,10 @@ def assert_whole() -> None:
         assert read_picture(Path("out", "compare", f"{name}.jpg")).colour.shape[0] == 3
     hidden = [".cascade-upscale.jsonl", ".cascade-upscale.lock"]
     left = sorted(path.name for path in Path("out").rglob("*") if path.is_file())
-    assert left == sorted([*names, *(f"{name}.jpg" for name in names), *hidden])
+    sheets = [f"{name}.jpg" for name in names]
+    assert left == sorted([*names, *sheets, "index.html", *hidden])
+    page = Path("out/compare/index.html").read_text()
+    assert all(f'src="{sheet}"' in page for sheet in sheets)
 
 
 def test_two_processes_share_the_work_and_the_file_of_a_killed_one_is_taken_up(server, start):

@@ -64,7 +64,7 @@ def test_every_result_equals_that_of_the_python_api(upscale, upscaler, photos):
     (photos / "notes.txt").write_text("no picture")
     done = upscale(photos, "--seed", 3, "--steps", 1)
     assert done.code == 0, done.err
-    assert done.out == "5 upscaled, 1 skipped (hidden or not a picture)\n"
+    assert done.out == "5 upscaled, 1 left out\n"
     assert tree() == RESULTS
     pipeline = CascadePipeline.from_pretrained(upscaler)
     for result in RESULTS:
@@ -177,7 +177,7 @@ def test_missing_sheets_are_added_to_finished_results(upscale, photos):
     upscale(photos / "a.jpg")
     before = state()
     assert upscale(photos / "a.jpg", "--compare").out == "0 upscaled, 1 already done\n"
-    assert tree() == ["a.jpg", "compare/a.jpg.jpg"]
+    assert tree() == ["a.jpg", "compare/a.jpg.jpg", "compare/index.html"]
     assert state()["a.jpg"] == before["a.jpg"]
 
 
@@ -196,7 +196,7 @@ def test_a_sheet_that_a_killed_process_did_not_come_to_is_made_by_the_others(
         assert tree() == ["a.jpg"]
         patch.setattr(making, "write_comparison", write_comparison)
         assert upscale(photos / "a.jpg", "--compare").out == "1 upscaled\n"
-    assert tree() == ["a.jpg", "compare/a.jpg.jpg"]
+    assert tree() == ["a.jpg", "compare/a.jpg.jpg", "compare/index.html"]
 
 
 @pytest.mark.parametrize("lost", ["ledger", "records", "times"])
@@ -244,7 +244,7 @@ def test_results_inside_the_inputs_are_not_worked_on_again(upscale, photos):
     for words in ("5 upscaled", "0 upscaled, 5 already done"):
         done = upscale(photos, "--compare", out=photos / "large")
         assert (done.code, done.out) == (0, f"{words}\n")
-    assert len(tree(photos / "large")) == 10
+    assert len(tree(photos / "large")) == 11
 
 
 @pytest.mark.parametrize("out", ["photos", "photos/a.jpg", "link", "photos/sub/../a.jpg"])
@@ -468,6 +468,117 @@ def test_only_the_first_process_of_a_launcher_prints_and_fails(upscale, photos, 
     assert (done.code, done.out) == (1, "0 upscaled, 5 already done, 1 failed\n")
 
 
+# ---- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", [None, "ledger"])
+def test_results_keep_their_names_when_pictures_are_added(upscale, photos, draw, lost):
+    assert upscale(photos, "--format", "png").code == 0
+    before = state()
+    if lost is not None:
+        Path("out/.cascade-upscale.jsonl").unlink()
+    draw(photos / "a.bmp", seed=11)  # comes before a.jpg, whose result is a.png
+    draw(photos / "b.jpg", seed=12)
+    again = upscale(photos, "--format", "png")
+    assert (again.code, again.out) == (0, "2 upscaled, 5 already done\n"), again.err
+    after = state()
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"a.bmp.png", "b.jpg.png"}
+    assert (
+        "2 results keep the suffix of the input, to differ from another result: "
+        "photos/a.bmp -> a.bmp.png, photos/b.jpg -> b.jpg.png\n"
+    ) in again.err
+    alone = upscale(photos / "b.jpg", "--format", "png")
+    assert (alone.code, alone.out) == (0, "0 upscaled, 1 already done\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name holds 255 bytes there")
+@pytest.mark.parametrize("name", ["n" * 251 + ".png", "ä" * 125 + ".jpeg", "n" * 250 + ".webp"])
+def test_names_of_255_bytes_can_be_written(upscale, photos, draw, name):
+    draw(photos / name)
+    for words in ("6 upscaled\n", "0 upscaled, 6 already done\n"):
+        done = upscale(photos, "--compare")
+        assert (done.code, done.out) == (0, words), done.err
+    assert Path("out", name).is_file()
+    assert upscale(photos / name, "--format", "tiff", out="tiff").code == 0
+    (result,) = Path("tiff").glob("*.tif")
+    assert upscale(photos / name, "--format", "tiff", out="tiff").out.startswith("0 upscaled, 1 al")
+    assert len(os.fsencode(result.name)) <= 255
+
+
+# ---- what is printed ----------------------------------------------------------------------------
+
+
+def test_the_work_is_estimated_from_what_is_left_to_do(upscale, photos):
+    done = upscale(photos / "a.jpg", photos / "b.png")
+    assert "2 pictures, 0.009 megapixels to draw with tiny-x4\n" in done.err
+    done = upscale(photos)
+    line = "3 pictures (2 more are already done), 0.01 megapixels to draw with tiny-x4\n"
+    assert line in done.err
+    assert "to draw" not in upscale(photos).err
+
+
+def test_each_failure_is_printed_once(upscale, photos):
+    (photos / "bad.png").write_text("x")
+    for _ in range(2):
+        assert upscale(photos).err.count("failed: photos/bad.png") == 1
+
+
+def test_files_that_are_not_pictures_are_counted_and_listed_on_request(upscale, photos):
+    for name in ("a.xmp", "b.txt", "c.TXT", ".d.png", "e.nef"):
+        (photos / name).write_text("x")
+    (photos / ".git").mkdir()
+    counts = (
+        "left out: 5 files that are not pictures (2 .txt, 1 .nef raw camera file, 1 .xmp, "
+        "1 hidden) and 1 hidden folder; --verbose lists them"
+    )
+    lines = upscale(photos).err.splitlines()
+    assert [line for line in lines if "left out" in line] == [counts]
+    lines = upscale(photos, "--verbose").err.splitlines()
+    assert {line for line in lines if "left out: photos" in line} == {
+        "left out: photos/a.xmp (.xmp)",
+        "left out: photos/b.txt (.txt)",
+        "left out: photos/c.TXT (.txt)",
+        "left out: photos/.d.png (hidden)",
+        "left out: photos/e.nef (raw camera file)",
+        "left out: photos/.git (hidden folder)",
+    }
+    named = upscale(photos / "b.txt", out="named")
+    assert list(failures(named)) == ["photos/b.txt"]
+
+
+def test_quiet_prints_nothing_but_failures(upscale, photos):
+    done = upscale(photos, "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    (photos / "bad.png").write_text("x")
+    (photos / "notes.txt").write_text("x")
+    done = upscale(photos, "-q")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("failed: photos/bad.png: ")
+    assert done.err.count("\n") == 1
+
+
+def test_a_page_of_somebody_else_is_not_replaced(upscale, photos):
+    Path("out/compare").mkdir(parents=True)
+    Path("out/compare/index.html").write_text("mine")
+    done = upscale(photos, "--compare")
+    assert done.code == 1
+    assert "out/compare/index.html already exists and is not a page of this command" in done.err
+    assert tree() == ["compare/index.html"]
+
+
+def test_a_stopped_run_leaves_a_page_of_the_sheets_made_so_far(upscale, photos, monkeypatch):
+    def make(stages, picture, upscaling, *, progress):
+        if picture.size == (31, 9):
+            raise KeyboardInterrupt
+        return upscale_picture(stages, picture, upscaling, progress=progress)
+
+    monkeypatch.setattr(commands, "upscale_picture", make)
+    upscale(photos, "--compare")
+    page = Path("out/compare/index.html").read_text()
+    assert page.count('<div class="pair"') == 3
+
+
 # ---- usage --------------------------------------------------------------------------------------
 
 
@@ -491,6 +602,14 @@ def test_only_the_first_process_of_a_launcher_prints_and_fails(upscale, photos, 
         (["photos", "-o", "out", "--guidance", "2"], 1, "guidance 2.0 needs a condition"),
         (["photos", "-o", "out", "--augmentation", "0.9"], 1, "0.9"),
         (["photos", "-o", "out", "--model", "photo-x5"], 1, "no pipeline 'photo-x5'"),
+        (["nosuch.jpg", "-o", "out.jpg"], 1, "nosuch.jpg: no such file or folder."),
+        (["photos", "-o", "out", "-q", "-v"], 2, "--quiet and --verbose exclude each other"),
+        (
+            ["photos", "-o", "out", "--temperature", "0", "--sampler", "euler-ancestral"],
+            1,
+            "EulerAncestralDiscreteScheduler draws noise at temperature 1 only, got 0.0",
+        ),
+        (["photos", "-o", "out", "--set", "base.steps=1"], 1, "no stage 'base' in this pipeline"),
     ],
 )
 def test_wrong_usage_is_reported_before_any_work(
@@ -504,3 +623,13 @@ def test_wrong_usage_is_reported_before_any_work(
     assert "Traceback" not in done.err
     assert not Path("out").exists() or os.listdir("out") == []
     assert sorted(os.listdir(".")) in (["file", "photos"], ["file", "out", "photos"])
+
+
+def test_settings_for_a_stage_that_does_not_run_are_refused_before_any_work(command, photos):
+    options = ["-o", "out", "--model", "emoji-256", "--set", "base.steps=1"]
+    done = command("upscale", photos, *options)
+    assert done.code == 1
+    assert done.err == (
+        "cascade: base.steps: stage 'base' does not run in upscale; its stages: upsampler.\n"
+    )
+    assert not Path("out").exists()

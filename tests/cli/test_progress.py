@@ -6,8 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from cascade.bulk.work import ProgressUpdate
-from cascade.cli.progress import LINE_S, BulkProgress, TrainingProgress, short_duration
+from cascade.cli.progress import LINE_S, TrainingProgress, short_duration
 
 
 class Clock:
@@ -86,44 +85,3 @@ def test_time_left_is_by_the_rate_of_this_part_of_the_run(clock, start):
 )
 def test_durations_are_short(seconds, text):
     assert short_duration(seconds) == text
-
-
-# ---- many pictures ------------------------------------------------------------------------------
-
-
-def updates() -> list[ProgressUpdate]:
-    """Of two pictures, the second of which fails."""
-    parts = [ProgressUpdate(0, 2, "photos/a[1].jpg", part / 4) for part in range(4)]
-    message = "upscaled: photos/a[1].jpg -> out/a[1].jpg (2.0 s)"
-    success = ProgressUpdate(1, 2, "photos/a[1].jpg", 0.0, message)
-    start = ProgressUpdate(1, 2, "photos/b.jpg", 0.5)
-    failure = ProgressUpdate(2, 2, "photos/b.jpg", 0.0, "failed: photos/b.jpg: bad")
-    return [*parts, success, start, failure]
-
-
-def show_bulk(*, terminal: bool, quiet: bool = False) -> str:
-    file = io.StringIO()
-    console = Console(file=file, force_terminal=terminal, width=80, color_system=None)
-    with BulkProgress(quiet=quiet, console=console) as progress:
-        for update in updates():
-            progress.update(update)
-    return file.getvalue()
-
-
-def test_of_many_pictures_a_file_gets_a_line_each():
-    assert show_bulk(terminal=False).splitlines() == [
-        "upscaled: photos/a[1].jpg -> out/a[1].jpg (2.0 s)",
-        "failed: photos/b.jpg: bad",
-    ]
-
-
-def test_of_many_pictures_a_terminal_gets_all_of_them_and_the_one_at_hand():
-    text = re.sub(r"\x1b\[[?\d]*[A-Za-z]|\r", "\n", show_bulk(terminal=True))
-    (whole,) = [line for line in text.split("\n") if "2/2" in line]
-    assert whole.startswith("all pictures")
-    assert "photos/b.jpg" in text
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_processes_that_do_not_speak_show_nothing(terminal):
-    assert show_bulk(terminal=terminal, quiet=True) == ""

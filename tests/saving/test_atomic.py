@@ -182,11 +182,56 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("died_before_rename", [True, False])
 def test_a_folder_whose_replacement_was_killed_gets_its_name_back(tmp_path, died_before_rename):
     aside = tmp_path / ".stage.xyz.old"
-    (aside / "old").mkdir(parents=True)
-    (aside / "old" / "mark").write_text("old")
+    (aside / "stage").mkdir(parents=True)
+    (aside / "stage" / "mark").write_text("old")
     if not died_before_rename:
         (tmp_path / "stage").mkdir()
         (tmp_path / "stage" / "mark").write_text("new")
     remove_leftovers(tmp_path)
     assert names(tmp_path) == ["stage"]
     assert content(tmp_path / "stage") == {"mark": "old" if died_before_rename else "new"}
+
+
+# ---- long names ---------------------------------------------------------------------------------
+
+LONG = ("n" * 251 + ".png", "ä" * 127 + "x", "n" * 201)  # of up to 255 bytes
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_name_may_fill_all_255_bytes(tmp_path, name):
+    with atomic_file(tmp_path / "files" / name) as temporary:
+        temporary.write_text("whole")
+    assert content(tmp_path / "files") == {name: "whole"}
+    for text in ("first", "second"):
+        with atomic_folder(tmp_path / name, owned=["mark"]) as temporary:
+            (temporary / "mark").write_text(text)
+    assert content(tmp_path / name) == {"mark": "second"}
+    assert names(tmp_path) == sorted(["files", name])
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_leftovers_of_long_names_are_found_and_folders_get_their_names_back(
+    tmp_path, name, monkeypatch
+):
+    def die(*arguments, **options):
+        raise SystemExit(1)
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mark").write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic.os, "replace", die)
+        patch.setattr(atomic.Path, "unlink", lambda path: None)
+        with pytest.raises(SystemExit), atomic_file(tmp_path / "other" / name) as temporary:
+            temporary.write_text("half")
+    aside = tmp_path / f"{atomic._prefix(tmp_path / name)}xyz.old"
+    aside.mkdir()
+    (tmp_path / name).rename(aside / name)
+    assert names(tmp_path / "other") != []
+    remove_leftovers(tmp_path / "other", ["another name"])
+    assert names(tmp_path / "other") != []
+    remove_leftovers(tmp_path / "other", [name])
+    remove_leftovers(tmp_path, [name])
+    assert names(tmp_path / "other") == []
+    assert names(tmp_path) == sorted([name, "other"])
+    assert content(tmp_path / name) == {"mark": "old"}

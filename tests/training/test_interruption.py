@@ -297,7 +297,7 @@ def test_what_killed_writers_left_is_removed_or_put_back(begun):
     (begun / "checkpoints" / ".000000000128.x.tmp").mkdir()
     (begun / "samples" / ".000000000096.png.1.tmp").touch()
     (begun / ".stage.y.old").mkdir()
-    (begun / "stage").rename(begun / ".stage.y.old" / "old")  # killed between the two renames
+    (begun / "stage").rename(begun / ".stage.y.old" / "stage")  # killed between the two renames
     (begun / ".stage-0.080.z.tmp").mkdir()  # of `cascade ema`, which may be under way
     RunLock(begun)
     assert leftovers(begun) == [".stage-0.080.z.tmp"]

@@ -1,0 +1,47 @@
+"""Finds out which input an existing result was made from, so that later runs name results alike."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from cascade.bulk.inputs import InputPicture
+from cascade.bulk.ledger import Ledger, ledger_file
+from cascade.bulk.records import INPUT
+from cascade.errors import CascadeError
+from cascade.imaging.picture_writing import recorded_settings
+
+
+class EarlierResults:
+    """The results that earlier runs left in a folder.
+
+    Args:
+        folder: folder of the results; None if there is none.
+        command: `upscale` or `colourise`.
+    """
+
+    def __init__(self, folder: Path | None, command: str) -> None:
+        self.folder = folder
+        self.command = command
+
+    def made_from(self, place: PurePosixPath, picture: InputPicture) -> bool:
+        """Whether the file at a place below the folder was made from a picture.
+
+        The ledger is asked first, because it opens no file. Without a line about the result, the
+        input's SHA-256 in the result's own record decides.
+        """
+        if self.folder is None or not (self.folder / place).is_file():
+            return False
+        line = {} if self._ledger is None else self._ledger.results.get(place.as_posix(), {})
+        if line.get("input") == picture.name:
+            return True
+        try:
+            record = line.get("record") or recorded_settings(self.folder / place) or {}
+            return record.get(INPUT) == picture.sha256()
+        except CascadeError:
+            return False
+
+    @cached_property
+    def _ledger(self) -> Ledger | None:
+        file = ledger_file(self.folder, self.command) if self.folder is not None else None
+        return Ledger(file) if file is not None and file.is_file() else None

@@ -1,0 +1,155 @@
+"""Names of results: no two alike, none too long, and the same ones on every later run.
+
+A result is named after its input, with the suffix of its own format. If that gives two inputs the
+same name, one of them keeps it, and the others add the suffix to their whole name: `a.jpg.png`.
+
+The name goes to the input that an existing result of that name was made from, so that inputs that
+arrive later change no name; else to the input that has the name itself; else to the first one in
+order. Names count as the same if the file system takes them for the same, or if they differ in
+their Unicode form only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from cascade.bulk.inputs import InputPicture
+from cascade.bulk.progress import Note, counted, with_examples
+from cascade.saving.atomic import LONGEST_NAME_BYTES
+
+IsResultOf = Callable[[PurePosixPath, InputPicture], bool]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How results are named.
+
+    Attributes:
+        renamed: the place of the result of an input, by the place of the input.
+        is_result_of: whether the file at the place of a result was made from an input.
+        folded: maps a name to a text that is the same for names of one file.
+    """
+
+    renamed: Callable[[PurePosixPath], PurePosixPath]
+    is_result_of: IsResultOf
+    folded: Callable[[str], str]
+
+    def places(self, pictures: Sequence[InputPicture]) -> tuple[list[PurePosixPath], list[Note]]:
+        """The place of the result of each picture, and notes about names that are unusual.
+
+        Two pictures from inputs with the very same name still share a place.
+        """
+        groups: dict[str, list[InputPicture]] = {}
+        for picture in pictures:
+            groups.setdefault(self._key(self._plain(picture)), []).append(picture)
+        places = [self._place(picture, groups) for picture in pictures]
+        return places, [*self._kept_suffixes(pictures, places), *self._shortened(pictures, places)]
+
+    def _place(self, picture: InputPicture, groups: dict[str, list[InputPicture]]) -> PurePosixPath:
+        plain, full = self._plain(picture), self._full(picture)
+        rivals = groups[self._key(plain)]
+        if len(rivals) == 1:
+            had_rival = picture.place != plain and self.is_result_of(full, picture)
+            return full if had_rival else plain
+        owner = min(rivals, key=self._rank)
+        is_twin = any(each.place == picture.place for each in rivals if each is not picture)
+        return plain if picture is owner or is_twin else full
+
+    def _rank(self, picture: InputPicture) -> tuple[bool, bool, str]:
+        plain = self._plain(picture)
+        return not self.is_result_of(plain, picture), picture.place != plain, str(picture.place)
+
+    def _plain(self, picture: InputPicture) -> PurePosixPath:
+        return _fitting(self.renamed(picture.place))
+
+    def _full(self, picture: InputPicture) -> PurePosixPath:
+        """The place that keeps the suffix of the input: `a.jpg.png`."""
+        suffix = self._plain(picture).suffix
+        return _fitting(picture.place.with_name(f"{picture.place.name}{suffix}"))
+
+    def _key(self, place: PurePosixPath) -> str:
+        return self.folded(str(place))
+
+    def _kept_suffixes(
+        self, pictures: Sequence[InputPicture], places: Sequence[PurePosixPath]
+    ) -> list[Note]:
+        renamed = [
+            f"{picture.name} -> {place.name}"
+            for picture, place in zip(pictures, places, strict=True)
+            if place != self._plain(picture)
+        ]
+        keep = counted(len(renamed), "result keeps", "results keep")
+        lead = f"{keep} the suffix of the input, to differ from another result"
+        return [with_examples(lead, renamed)] if renamed else []
+
+    def _shortened(
+        self, pictures: Sequence[InputPicture], places: Sequence[PurePosixPath]
+    ) -> list[Note]:
+        renamed = [
+            f"{picture.name} -> {place.name}"
+            for picture, place in zip(pictures, places, strict=True)
+            if _fitting(self.renamed(picture.place)) != self.renamed(picture.place)
+        ]
+        lead = f"{counted(len(renamed), 'name')} too long for a file, shortened"
+        return [with_examples(lead, renamed)] if renamed else []
+
+
+def with_ending(place: PurePosixPath, ending: str, suffix: str | None = None) -> PurePosixPath:
+    """Add a word to a name, before the suffix: `a.png` -> `a-seed3.png`.
+
+    Args:
+        place: the file.
+        ending: the word.
+        suffix: a suffix to replace that of the name.
+    """
+    return _fitting(place.with_name(f"{place.stem}-{ending}{suffix or place.suffix}"))
+
+
+def with_suffix_added(place: PurePosixPath, suffix: str) -> PurePosixPath:
+    """Add a suffix to a name: `a.png` -> `a.png.jpg`."""
+    return _fitting(place.with_name(f"{place.name}{suffix}"))
+
+
+def _fitting(place: PurePosixPath) -> PurePosixPath:
+    """Shorten a name that file systems do not hold; a hash of it keeps it apart from others."""
+    name = place.name
+    if len(os.fsencode(name)) <= LONGEST_NAME_BYTES:
+        return place
+    ending = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{place.suffix}"
+    stem = place.stem
+    while stem and len(os.fsencode(stem + ending)) > LONGEST_NAME_BYTES:
+        stem = stem[:-1]
+    return place.with_name(stem + ending)
+
+
+def folding_of(folder: Path, names: Sequence[str]) -> Callable[[str], str]:
+    """How names fold in a folder: always to one Unicode form, and if needed to one case.
+
+    Args:
+        folder: the folder of the results, which need not exist yet.
+        names: all names; the file system is asked only if some of them differ in case alone.
+    """
+    forms = {_one_form(name) for name in names}
+    if len({form.casefold() for form in forms}) == len(forms) or not _ignores_case(folder):
+        return _one_form
+    return lambda name: _one_form(name).casefold()
+
+
+def _one_form(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Whether a file in the folder, or in the nearest one above it, has a name of any case."""
+    existing = next((each for each in (folder, *folder.parents) if each.is_dir()), folder)
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".cascade-", suffix=".Case", dir=existing) as file:
+            return Path(file.name).with_suffix(".cASE").exists()
+    except OSError:
+        return False
