@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from cascade.building.data_notes import DataNotes
 from cascade.building.pipelines import find_stage
 from cascade.building.stages import build_stage, check_crop_suits_network
 from cascade.data.generated_images import GeneratedImages
@@ -31,7 +32,11 @@ logger = logging.getLogger(__name__)
 
 
 def build_trainer(
-    recipe: StageRecipe, out: Path, *, report: Callable[[dict[str, float]], None] | None = None
+    recipe: StageRecipe,
+    out: Path,
+    *,
+    report: Callable[[dict[str, float]], None] | None = None,
+    verbose: bool = False,
 ) -> Trainer:
     """Build stage, data and trainer of a recipe, and write the recipe into the run's folder.
 
@@ -39,6 +44,8 @@ def build_trainer(
         recipe: the recipe of the stage.
         out: folder of the run.
         report: called with each line of the training log, see `Trainer`.
+        verbose: whether to log every label out of step and every file that is not an image by its
+            name, instead of their number and a few.
 
     Raises:
         CascadeError: if recipe, data and folder do not fit together.
@@ -51,7 +58,9 @@ def build_trainer(
     with together():
         source = open_source(**opening)
         torch.manual_seed(recipe.train.seed)
-        stage = build_stage(recipe, source.vocabulary)
+        notes = DataNotes(source, recipe)
+        stage = build_stage(recipe, notes.vocabulary)
+        lines = notes.lines(verbose=verbose)
         check_crop_suits_network(recipe, stage)
         images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
         if recipe.train.init_from is not None and not checkpoints(out / "checkpoints"):
@@ -61,6 +70,8 @@ def build_trainer(
     trainer = Trainer(stage, images, out, settings, report=report)
     with together():
         if trainer.accelerator.is_main_process:
+            for line in lines:
+                logger.warning("%s", line)
             if trainer.state.images_seen > 0:
                 _log_changes(out / "recipe.yaml", recipe)
             with atomic_file(out / "recipe.yaml") as temporary:

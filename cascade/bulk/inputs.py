@@ -17,7 +17,8 @@ from PIL import Image
 
 from cascade.bulk.left_out import LeftOut
 from cascade.data.remote import default_cache, is_remote
-from cascade.data.shards import ShardImage, find_shards, index_shard
+from cascade.data.shard_index import ShardImage, index_shard
+from cascade.data.shards import find_shards
 from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES, PILLOW_FORMATS
 from cascade.imaging.picture import Picture
@@ -257,7 +258,7 @@ class _Search:
 
     def _add_shard(self, shard: Path, name: str) -> None:
         try:
-            images = index_shard(shard, name)
+            images = index_shard(shard, name).images
         except DataError as error:
             self._note_unreadable(name, str(error))
             return

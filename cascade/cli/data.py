@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cascade.cli.verb import Verb
 
-if TYPE_CHECKING:
-    from cascade.data.encoding import Encoding
+MORE = "; --verbose lists them"
 
 data = typer.Typer(no_args_is_help=True, help="Build shards from images, and check images.")
 
@@ -26,6 +25,12 @@ NamePattern = Annotated[
     str | None,
     typer.Option(
         "--name-pattern", help="Regular expression on file names; its named groups are labels."
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Name every label out of step and every file that is not an image."
     ),
 ]
 
@@ -66,67 +71,80 @@ def build(
     ] = 0.01,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
+    verbose: Verbose = False,
 ) -> None:
     """Build webdataset shards: resized, without duplicates, split, with a manifest.
 
-    The exit code is 1 if any image was broken; the shards hold the others.
+    The exit code is 1 if any image was broken or labels are out of step with the images; the shards
+    hold the others.
 
     Example: cascade data build photos --out shards --size 256 --square --holdout 0.05
     """
-    from cascade.data.encoding import Encoding
-
-    manifest = _build(
-        source,
-        out,
-        Encoding(size, square, None if image_format is None else image_format.value),
-        name_pattern,
-        shard_mib=shard_mib,
-        holdout=holdout,
-        split_by=split_by,
-        max_broken_share=max_broken_share,
-        workers=workers,
-    )
-    for image in manifest["skipped"]:
-        typer.echo(f"left out: {image['name']}: {image['reason']}", err=True)
-    counts = ", ".join(f"{count} {name}" for name, count in manifest["counts"].items())
-    typer.echo(f"{out} holds {len(manifest['shards'])} shards: {counts}.".replace("_", " "))
-    if manifest["counts"]["broken"]:
-        raise typer.Exit(1)
-
-
-def _build(
-    source: str, out: Path, encoding: Encoding, name_pattern: str | None, **options: Any
-) -> dict[str, Any]:
-    from cascade.cli.progress import TaskProgress
+    from cascade.cli.progress import TaskProgress, printable
     from cascade.data.building import build_shards
+    from cascade.data.encoding import Encoding
+    from cascade.data.notes import IMAGES
     from cascade.data.sources import open_source
 
     images = open_source(source, name_pattern=name_pattern)
     with TaskProgress(in_pipes=True) as progress:
-        return build_shards(
-            images, out, origin=source, encoding=encoding, progress=progress.update, **options
+        manifest = build_shards(
+            images,
+            out,
+            origin=source,
+            encoding=Encoding(size, square, None if image_format is None else image_format.value),
+            shard_mib=shard_mib,
+            holdout=holdout,
+            split_by=split_by,
+            max_broken_share=max_broken_share,
+            workers=workers,
+            progress=progress.update,
         )
+    skipped = [f"{image['name']}: {image['reason']}" for image in manifest["skipped"]]
+    notes = images.notes.without(skipped)
+    for line in [
+        *(f"left out: {image}" for image in skipped),
+        *(f"{IMAGES.counted(count)}: {loss}" for loss, count in manifest["losses"].items()),
+        *notes.lines(verbose=verbose, hint=MORE),
+    ]:
+        typer.echo(printable(line), err=True)
+    counts = ", ".join(f"{count} {name}" for name, count in manifest["counts"].items())
+    typer.echo(f"{out} holds {len(manifest['shards'])} shards: {counts}.".replace("_", " "))
+    if manifest["counts"]["broken"] or notes.harmful:
+        raise typer.Exit(1)
 
 
 @data.command(cls=Verb)
 def check(
-    source: Source, size: Size = None, workers: Workers = 0, name_pattern: NamePattern = None
+    source: Source,
+    size: Size = None,
+    workers: Workers = 0,
+    name_pattern: NamePattern = None,
+    verbose: Verbose = False,
 ) -> None:
     """Read every image once; list broken, too small and duplicated ones, classes and sizes.
 
-    The exit code is 1 if any image or shard is broken.
+    Labels that are out of step with the images, and files that are not images, are counted.
+    The exit code is 1 if any image or shard is broken or labels are out of step.
 
     Example: cascade data check photos --size 64
     """
-    from cascade.cli.progress import TaskProgress
+    from cascade.cli.progress import TaskProgress, printable
     from cascade.data.checking import check_images
+    from cascade.data.notes import notes_for
     from cascade.data.sources import open_source
 
     damaged_shards: list[str] = []
     images = open_source(source, name_pattern=name_pattern, damaged_shards=damaged_shards)
     with TaskProgress(in_pipes=True) as progress:
         report = check_images(images, size_px=size, workers=workers, progress=progress.update)
-    for line in [*(f"damaged shard: {shard}" for shard in damaged_shards), *report.lines()]:
-        typer.echo(line)
-    if report.broken or damaged_shards:
+    notes = notes_for(images.notes, report.unlabelled).without(report.broken)
+    for line in [
+        *(f"damaged shard: {shard}" for shard in damaged_shards),
+        *notes.fault_lines(verbose=True),
+        *notes.file_lines(verbose=verbose, hint=MORE),
+        *report.lines(),
+    ]:
+        typer.echo(printable(line))
+    if report.broken or damaged_shards or notes.harmful:
         raise typer.Exit(1)

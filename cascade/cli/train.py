@@ -24,6 +24,10 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME.")
     ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Name every label and file that does not fit."),
+    ] = False,
 ) -> None:
     """Train one stage. Repeat the command to resume an interrupted run.
 
@@ -44,7 +48,7 @@ def train(
         recipe = load_stage_recipe(find_recipe(stage, "stages"), overrides or [])
     folder = out or Path("runs") / recipe.name
     progress = TrainingProgress(recipe.name, recipe.train.images)
-    trainer = build_trainer(recipe, folder, report=progress.update)
+    trainer = build_trainer(recipe, folder, report=progress.update, verbose=verbose)
     progress.start_at(trainer.state.images_seen)
     if not trainer.accelerator.is_main_process:
         trainer.run()

@@ -9,6 +9,18 @@ from cascade.errors import DataError
 ALWAYS_ALLOWED_IMAGES = 3
 
 
+def allowed_images(total_images: int, max_share: float) -> int:
+    """How many images of a data set may be broken: at least a few, but none if the share is 0.
+
+    Args:
+        total_images: number of images in the whole data set.
+        max_share: largest share of broken images, in [0, 1].
+    """
+    if max_share == 0:
+        return 0
+    return max(ALWAYS_ALLOWED_IMAGES, int(max_share * total_images))
+
+
 class BrokenImages:
     """Collects the names of broken images and raises when there are too many.
 
@@ -46,9 +58,7 @@ class BrokenImages:
     @property
     def allowed_images(self) -> int:
         """How many images may be broken."""
-        if self.max_share == 0:
-            return 0
-        return max(ALWAYS_ALLOWED_IMAGES, int(self.max_share * self.total_images))
+        return allowed_images(self.total_images, self.max_share)
 
     @property
     def names(self) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -20,6 +21,8 @@ from cascade.data.broken import BrokenImages
 from cascade.data.checking import TASK, classes_of, count_labels
 from cascade.data.encoding import Encoding
 from cascade.data.examination import ExaminedImage, examine
+from cascade.data.notes import SourceNotes, check_share
+from cascade.data.remote import without_secrets
 from cascade.data.shard_writing import ShardWriter, sha256_of
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource
@@ -65,13 +68,17 @@ def build_shards(
         The manifest.
 
     Raises:
-        DataError: if too many images are broken, or none has the field `split_by`.
+        DataError: if too many images are broken or labels out of step, or no image has the field
+            `split_by`.
         OutputError: if the folder holds other files or the shards being read, or cannot be written.
     """
     _check_not_from(source, out)
+    command = f"cascade data check {shlex.quote(without_secrets(origin))}"
+    check_share(source.notes, len(source), max_broken_share, command=command)
     if split_by is not None:
         source.vocabulary([split_by])  # raises if no image has the field
     build = _Build(
+        source=source,
         size_px=encoding.size_px,
         holdout=holdout,
         split_by=split_by,
@@ -82,14 +89,20 @@ def build_shards(
     own_settings = {"shard_mib": shard_mib, "holdout": holdout, "split_by": split_by}
     with atomic_folder(out, owned=_own_files(out)) as folder:
         writers = _write_shards(
-            build, folder, images, shard_mib * 2**20, total=len(source), progress=progress
+            build,
+            folder,
+            zip(order, images, strict=True),
+            shard_mib * 2**20,
+            total=len(source),
+            progress=progress,
         )
-        if not build.first_names:
+        if not build.firsts:
             raise DataError(f"none of the {len(source)} images of {origin} can be used.")
         manifest = {
             "source": origin,
             "settings": {**encoding._asdict(), **own_settings},
             **_describe(build, writers, folder),
+            **_describe_notes(source.notes),
         }
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
@@ -100,12 +113,14 @@ def build_shards(
 class _Build:
     """Decides to which split each image goes, and counts the written and the skipped ones."""
 
+    source: ImageSource
     size_px: int | None
     holdout: float
     split_by: str | None
     broken: BrokenImages
     keys: Counter[str] = field(default_factory=Counter)
-    first_names: dict[str, str] = field(default_factory=dict)  # by content
+    firsts: dict[str, ExaminedImage] = field(default_factory=dict)  # by content
+    losses: Counter[str] = field(default_factory=Counter)
     skipped_images: list[dict[str, str]] = field(default_factory=list)
     too_small: int = 0
     duplicates: int = 0
@@ -113,16 +128,18 @@ class _Build:
         default_factory=lambda: {split: {} for split in SPLITS}
     )
 
-    def add(self, image: ExaminedImage, writers: dict[str, ShardWriter]) -> None:
+    def add(self, index: int, image: ExaminedImage, writers: dict[str, ShardWriter]) -> None:
         reason = self._reason_to_skip(image)
         if reason is not None:
             self.skipped_images.append({"name": image.name, "reason": reason})
             return
         assert image.encoded is not None
         split = self._split_of(image)
-        labels = json.dumps(image.labels, ensure_ascii=False, sort_keys=True).encode()
+        values = {**self.source.other_values(index), **image.labels}
+        labels = json.dumps(values, ensure_ascii=False, sort_keys=True).encode()
         members = [(image.encoded.suffix, image.encoded.data), ("json", labels)]
         writers[split].add(self._unique_key(image.key), members)
+        self.losses.update(image.encoded.losses)
         count_labels(self.labels[split], image.labels)
 
     def _reason_to_skip(self, image: ExaminedImage) -> str | None:
@@ -132,10 +149,11 @@ class _Build:
         if self.size_px is not None and image.short_px < self.size_px:
             self.too_small += 1
             return f"{image.width_px}x{image.height_px} px is too small"
-        first = self.first_names.setdefault(image.content, image.name)
-        if first != image.name:
+        first = self.firsts.setdefault(image.content, image._replace(encoded=None))
+        if first.name != image.name:
             self.duplicates += 1
-            return f"has the same pixels as {first}"
+            other_labels = "" if first.labels == image.labels else ", but other labels"
+            return f"has the same pixels as {first.name}{other_labels}"
         return None
 
     def _split_of(self, image: ExaminedImage) -> str:
@@ -154,19 +172,19 @@ class _Build:
 def _write_shards(
     build: _Build,
     folder: Path,
-    images: Iterable[ExaminedImage],
+    images: Iterable[tuple[int, ExaminedImage]],
     shard_bytes: int,
     *,
     total: int,
     progress: Progress | None,
 ) -> dict[str, ShardWriter]:
-    """Write all images into shards of both splits; returns the closed writers."""
+    """Write all images, with their indices, into shards; returns the closed writers."""
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(ShardWriter(folder, split, shard_bytes)) for split in SPLITS
         }
-        for number, image in enumerate(images, start=1):
-            build.add(image, writers)
+        for number, (index, image) in enumerate(images, start=1):
+            build.add(index, image, writers)
             if progress is not None:
                 progress(TASK, number, total)
     return writers
@@ -192,7 +210,16 @@ def _describe(build: _Build, writers: dict[str, ShardWriter], folder: Path) -> d
             for name, images in writer.images_per_shard.items()
         },
         "skipped": build.skipped_images,
+        "losses": dict(sorted(build.losses.items())),
     }
+
+
+def _describe_notes(notes: SourceNotes) -> dict[str, Any]:
+    faults: dict[str, list[str]] = {}
+    for fault in notes.faults:
+        faults.setdefault(fault.kind.many, []).append(str(fault))
+    others = {kind: len(paths) for kind, paths in notes.other_files.items() if paths}
+    return {"faults": faults, "other_files": others}
 
 
 def _check_not_from(source: ImageSource, out: Path) -> None:

@@ -22,6 +22,7 @@ class DataReport:
         broken: one `name: reason` per image that cannot be read.
         too_small: one `name: WxH px` per image with a side below the requested size.
         duplicates: pairs of names: an image, and an earlier image with the same pixels.
+        unlabelled: the label fields that an image lacks but others have, by its name.
         labels: number of images per class, by field; fields of free text are left out.
         sizes_px: number of images by (width, height).
     """
@@ -30,6 +31,7 @@ class DataReport:
     broken: list[str] = field(default_factory=list)
     too_small: list[str] = field(default_factory=list)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
+    unlabelled: dict[str, list[str]] = field(default_factory=dict)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     sizes_px: Counter[tuple[int, int]] = field(default_factory=Counter)
 
@@ -79,13 +81,20 @@ def check_images(
     """
     report = DataReport(images=len(source))
     first_names: dict[str, str] = {}
+    fields: dict[str, frozenset[str]] = {}  # with a label, by name of the image
     for number, image in enumerate(examine(source, workers=workers), start=1):
         if image.broken is not None:
             report.broken.append(image.broken)
         else:
+            fields[image.name] = frozenset(image.labels)
             _record(report, image, first_names, size_px)
         if progress is not None:
             progress(TASK, number, len(source))
+    report.unlabelled = {
+        name: sorted(report.labels.keys() - labelled)
+        for name, labelled in fields.items()
+        if len(labelled) < len(report.labels)
+    }
     report.labels = classes_of(report.labels)
     return report
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from cascade.data.examination import EncodedImage
+from cascade.data.original import Original
 from cascade.errors import DataError
 from cascade.imaging.opening import format_of
+from cascade.imaging.vips import FORM_OF_BITS, RGB_OF_BITS, libvips
 from cascade.imaging.writing import to_pil
 from cascade.resizing import resize
 
@@ -29,7 +32,7 @@ class Encoding(NamedTuple):
             kernel, smaller ones keep their size. None keeps every size.
         square: whether to crop the central square.
         image_format: format to save in. None copies the file if its pixels stay unchanged, and
-            saves a PNG otherwise.
+            saves a PNG otherwise, in which 16 bits per channel stay 16.
     """
 
     size_px: int | None = None
@@ -52,7 +55,7 @@ class Encoding(NamedTuple):
             image = _central_square(image)
         if self.size_px is not None:
             image = _downscale(image, self.size_px)
-        return _save(image, self.image_format or "png")
+        return _save(image, self.image_format or "png", Original.of(data))
 
 
 def _suffix_of(data: bytes) -> str:
@@ -77,11 +80,22 @@ def _downscale(image: Tensor, size_px: int) -> Tensor:
     return resize(image[None], size, "bicubic")[0]
 
 
-def _save(image: Tensor, suffix: str) -> EncodedImage:
+def _save(image: Tensor, suffix: str, original: Original) -> EncodedImage:
+    if suffix == "png" and original.bits == 16:
+        return EncodedImage(suffix, _png_of_16_bits(image), original.losses(16))
     file = io.BytesIO()
     try:
         to_pil(image[None])[0].save(file, **SAVE_OPTIONS[suffix])
     except (OSError, ValueError) as error:  # JPEG and WebP limit the side length
         height, width = image.shape[-2:]
         raise DataError(f"{width}x{height} px cannot be saved as {suffix} ({error}).") from error
-    return EncodedImage(suffix, file.getvalue())
+    return EncodedImage(suffix, file.getvalue(), original.losses(8))
+
+
+def _png_of_16_bits(image: Tensor) -> bytes:
+    """A PNG of 16 bits per channel, which Pillow cannot write in colour."""
+    numbers = ((image.clamp(-1, 1) + 1) * (65_535 / 2)).round().permute(1, 2, 0)  # (H, W, 3)
+    height, width, bands = numbers.shape
+    pixels = numbers.to(torch.uint16).numpy().tobytes()
+    vips = libvips().Image.new_from_memory(pixels, width, height, bands, FORM_OF_BITS[16])
+    return vips.copy(interpretation=RGB_OF_BITS[16]).pngsave_buffer(compression=6, keep="none")

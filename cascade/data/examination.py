@@ -22,10 +22,12 @@ class EncodedImage(NamedTuple):
     Attributes:
         suffix: suffix of the file name, without dot.
         data: content of the file.
+        losses: what of the original it does not hold, such as `16 bits are reduced to 8`.
     """
 
     suffix: str
     data: bytes
+    losses: tuple[str, ...] = ()
 
 
 Encode = Callable[[Tensor, bytes], EncodedImage]

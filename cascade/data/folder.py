@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from cascade.data.annotations import NamePattern, caption, json_labels, read_metadata
-from cascade.data.source import ImageSource, check_text, read_file
+from cascade.data.annotations import (
+    NamePattern,
+    caption,
+    json_labels,
+    json_values,
+    without_texts,
+)
+from cascade.data.folder_listing import FolderListing, list_folder
+from cascade.data.label_files import check_label_files
+from cascade.data.metadata_table import read_metadata, unread_tables
+from cascade.data.notes import IMAGE_WITHOUT_ROW, SourceNotes
+from cascade.data.source import ImageSource, read_file
 from cascade.errors import DataError
 from cascade.imaging.opening import IMAGE_SUFFIXES
 
-SIDECAR_SUFFIXES = (".json", ".txt")
+PARSERS = {".txt": caption, ".json": json_labels}  # the later one wins
 
 
 class FolderSource(ImageSource):
@@ -35,21 +44,43 @@ class FolderSource(ImageSource):
             raise DataError(_why_no_folder(folder))
         self.folder = folder
         self._pattern = NamePattern(name_pattern)
-        files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
-        for name, path in files.items():
-            check_text(name, str(path))
-        self._sidecars = {name for name in files if name.endswith(SIDECAR_SUFFIXES)}
-        images = sorted(name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES)
-        self.files = [files[name] for name in images]
-        if not self.files:
-            raise DataError(_why_no_images(folder))
-        self._metadata = read_metadata(folder, images)
+        listing = list_folder(folder)
+        if not listing.images:
+            raise DataError(_why_no_images(folder, listing))
+        self.files = list(listing.images.values())
+        self._label_files = listing.label_files
+        self._table = read_metadata(folder, list(listing.images))
+        self.notes = self._notes(listing)
+
+    def _notes(self, listing: FolderListing) -> SourceNotes:
+        """Compare the table and the files of labels with the images."""
+        images = [(name, _key(name)) for name in listing.images]
+        label_files = {key: str(path) for key, path in listing.label_files.items()}
+        files = check_label_files(images, label_files)
+        for key in files.unrelated:
+            listing.add_other(key[1], listing.label_files[key])
+        labelled = {
+            str(self.folder / name)
+            for name, key in images
+            if any((key, suffix) in label_files for suffix in PARSERS)
+        }
+        rows = [
+            fault
+            for fault in self._table.faults
+            if fault.kind != IMAGE_WITHOUT_ROW or fault.name not in labelled
+        ]
+        others = {
+            kind: tuple(file for file in files if file != str(self._table.path))
+            for kind, files in listing.other_files.items()
+        }
+        unread = unread_tables((f for files in others.values() for f in files), self._table.path)
+        return SourceNotes((*listing.faults, *rows, *files.faults, *unread), others)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def key(self, index: int) -> str:
-        return self.files[index].relative_to(self.folder).with_suffix("").as_posix()
+        return _key(self.files[index].relative_to(self.folder).as_posix())
 
     def name(self, index: int) -> str:
         return str(self.files[index])
@@ -63,34 +94,26 @@ class FolderSource(ImageSource):
         labels = self._pattern.fields(key)
         if len(path.parts) > 1:
             labels["class"] = path.parts[0]
-        labels |= self._metadata.get(path.as_posix(), {})
-        for suffix, parse in ((".txt", caption), (".json", json_labels)):
-            if key + suffix in self._sidecars:
-                file = self.folder / (key + suffix)
+        if (error := self._table.errors.get(path.as_posix())) is not None:
+            raise DataError(error)
+        labels |= self._table.fields.get(path.as_posix(), {})
+        for suffix, parse in PARSERS.items():
+            file = self._label_files.get((key, suffix))
+            if file is not None:
                 labels |= parse(read_file(file, str(file)), str(file))
         return labels
 
-
-def _files(folder: Path) -> Iterator[Path]:
-    """All images and sidecars that are not hidden; each folder once, whatever links to it.
-
-    Dangling links are included: each is a broken image, which must not go unnoticed.
-    """
-    visited = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in visited:
-            folders[:] = []
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (path for name in names if _is_data(path := Path(place, name)))
+    def other_values(self, index: int) -> dict[str, Any]:
+        name = self.files[index].relative_to(self.folder).as_posix()
+        values = self._table.other_values.get(name, {})
+        file = self._label_files.get((_key(name), ".json"))
+        if file is None:
+            return values
+        return values | without_texts(json_values(read_file(file, str(file)), str(file)))
 
 
-def _is_data(path: Path) -> bool:
-    if path.name.startswith(".") or path.suffix.lower() not in (*IMAGE_SUFFIXES, *SIDECAR_SUFFIXES):
-        return False
-    return path.is_file() or not path.exists()
+def _key(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
 
 
 def _why_no_folder(path: Path) -> str:
@@ -99,9 +122,12 @@ def _why_no_folder(path: Path) -> str:
     return f"no data at {path}: the folder does not exist."
 
 
-def _why_no_images(folder: Path) -> str:
-    if next(folder.glob("*.tar"), None) is not None:
+def _why_no_images(folder: Path, listing: FolderListing) -> str:
+    if ".tar" in listing.other_files:
         return (
             f"no images in {folder}, but shards; give a pattern such as {folder / 'train-*.tar'}."
         )
-    return f"no images in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}."
+    others = {kind: tuple(files) for kind, files in listing.other_files.items()}
+    lines = SourceNotes(tuple(listing.faults), others).lines()
+    looked_for = ", ".join(sorted(IMAGE_SUFFIXES))
+    return " ".join([f"no images in {folder}; looked for {looked_for}.", *lines])

@@ -7,7 +7,9 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from cascade.data.notes import NOT_SELECTED, SourceFault, SourceNotes
 from cascade.errors import DataError, nearest
 
 MAX_MEMBER_BYTES = 256 * 1024 * 1024  # per file in a source
@@ -42,6 +44,10 @@ def read_file(path: Path, name: str) -> bytes:
         DataError: if the file is missing, not a regular file, too large, or cannot be read.
     """
     try:
+        if path.is_symlink() and not path.exists():
+            raise DataError(
+                f"{name}: cannot be read (a link to {os.readlink(path)}, where nothing is)."
+            )
         status = path.stat()
         _check_status(status, name)
         return path.read_bytes()
@@ -60,8 +66,27 @@ def _check_status(status: os.stat_result, name: str) -> None:
         )
 
 
+class LabelSurvey(NamedTuple):
+    """Which labels the images of a source have.
+
+    Attributes:
+        names: class names by label field, sorted.
+        unlabelled: the label fields that an image lacks, by its name; images with all are left out.
+    """
+
+    names: dict[str, list[str]]
+    unlabelled: dict[str, list[str]]
+
+
 class ImageSource(ABC):
-    """Encoded images with their labels, read by index."""
+    """Encoded images with their labels, read by index.
+
+    Attributes:
+        notes: labels out of step and files that are not images, which the source noticed while it
+            listed its images; empty unless a source sets them.
+    """
+
+    notes: SourceNotes = SourceNotes()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -91,6 +116,13 @@ class ImageSource(ABC):
             DataError: if a file of labels cannot be read.
         """
 
+    def other_values(self, index: int) -> dict[str, Any]:
+        """What a file of labels holds besides text, such as numbers, by name.
+
+        It is of no use in training; shards that are built from the source keep it.
+        """
+        return {}
+
     def readable_labels(self, index: int) -> dict[str, str]:
         """The image's labels, or none if a file of labels is broken.
 
@@ -107,19 +139,33 @@ class ImageSource(ABC):
         Raises:
             DataError: if no image has such a field.
         """
+        return self.survey(fields).names
+
+    def survey(self, fields: Sequence[str]) -> LabelSurvey:
+        """Read the labels of all images once.
+
+        Args:
+            fields: the label fields to look at.
+
+        Raises:
+            DataError: if no image has such a field.
+        """
         names: dict[str, set[str]] = {field: set() for field in fields}
+        unlabelled: dict[str, list[str]] = {}
         for index in range(len(self)):
             labels = self.readable_labels(index)
+            missing = [field for field in fields if field not in labels]
+            if missing:
+                unlabelled[self.name(index)] = missing
             for field in fields:
-                if field in labels:
-                    names[field].add(labels[field])
+                names[field].update([labels[field]] if field in labels else [])
         for field in fields:
             if not names[field]:
                 raise DataError(
                     f"no image has a label {field!r}; put images into one folder per class, or "
                     "name a field of the shards' JSON, of metadata.csv or of a name pattern."
                 )
-        return {field: sorted(names[field]) for field in fields}
+        return LabelSurvey({field: sorted(names[field]) for field in fields}, unlabelled)
 
 
 class SelectedSource(ImageSource):
@@ -140,11 +186,20 @@ class SelectedSource(ImageSource):
                 if name not in vocabulary:
                     raise DataError(f"no image has {field} {name!r}: {nearest(name, vocabulary)}")
         self.source = source
-        self.indices = [
-            index
-            for index in range(len(source))
-            if all(source.labels(index).get(field) in names for field, names in only.items())
-        ]
+        self.indices: list[int] = []
+        unknown: list[SourceFault] = []
+        for index in range(len(source)):
+            try:
+                labels = source.labels(index)
+            except DataError as error:
+                name = source.name(index)
+                reason = str(error).removeprefix(f"{name}: ")
+                unknown.append(SourceFault(NOT_SELECTED, name, reason))
+                continue
+            if all(labels.get(field) in names for field, names in only.items()):
+                self.indices.append(index)
+        faults = (*source.notes.without(map(str, unknown)).faults, *unknown)
+        self.notes = SourceNotes(faults, source.notes.other_files)
         if not self.indices:
             raise DataError(f"no image has all of {dict(only)}.")
 
@@ -162,3 +217,6 @@ class SelectedSource(ImageSource):
 
     def labels(self, index: int) -> dict[str, str]:
         return self.source.labels(self.indices[index])
+
+    def other_values(self, index: int) -> dict[str, Any]:
+        return self.source.other_values(self.indices[index])

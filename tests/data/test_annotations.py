@@ -128,7 +128,7 @@ def test_only_line_ends_end_a_row_of_a_table(tmp_path, text):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("metadata.csv", "file,class\n1.png,cat\n", "row 1 has no file_name"),
+        ("metadata.csv", "file,class\n1.png,cat\n", "no column file_name.*names 'file', 'class'"),
         ("metadata.csv", "file_name,class\nother.png,cat\n", "names none of the images"),
         ("metadata.csv", "file_name,class\n", "names none of the images"),
         ("metadata.csv", b"file_name\n\xff\n", "cannot be read"),

@@ -17,6 +17,7 @@ from cascade.data.shard_writing import sha256_of
 from cascade.data.shards import ShardSource
 from cascade.data.sources import open_source
 from cascade.errors import DataError, OutputError
+from cascade.imaging.picture_reading import decode_picture
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import to_uint8
 from cascade.resizing import resize
@@ -130,7 +131,8 @@ def test_what_is_left_out_is_named_with_its_reason(pictures, tmp_path):
     assert reasons[str(folder / "flat.png")] == "50x12 px is too small"
     pair = {str(folder / "again.bmp"), str(folder / "blue" / "0.png")}
     (duplicate,) = pair & set(reasons)
-    assert reasons[duplicate] == f"has the same pixels as {(pair - {duplicate}).pop()}"
+    first = (pair - {duplicate}).pop()
+    assert reasons[duplicate] == f"has the same pixels as {first}, but other labels"
 
 
 def test_no_group_is_on_both_sides_and_the_split_stays_when_the_set_grows(tmp_path):
@@ -249,3 +251,69 @@ def test_files_as_they_are_keep_their_bytes_whatever_they_are_called(tmp_path):
     shards = ShardSource(str(tmp_path / "out" / "train-000000.tar"))
     assert shards.read(0) == file.getvalue()
     assert shards.name(0).endswith(":a.jpg")
+
+
+def test_sixteen_bits_stay_sixteen_in_a_png_and_what_is_lost_elsewhere_is_counted(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    grey = draw.integers(0, 65536, (8, 8), dtype=np.uint16)
+    Image.fromarray(grey).save(folder / "deep.png")
+    frames = [Image.fromarray(draw.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(2)]
+    frames[0].save(folder / "two.gif", save_all=True, append_images=frames[1:])
+    Image.fromarray(draw.integers(0, 256, (8, 8, 4), np.uint8)).save(folder / "clear.png")
+    manifest = build(FolderSource(folder), tmp_path / "png", Encoding(8))
+    losses = {"only the first page is kept": 1, "transparency is laid on white": 1}
+    assert manifest["losses"] == losses
+    shards = by_key(open_source(str(tmp_path / "png" / "*.tar")))
+    deep = decode_picture(shards["deep"][0], "deep")
+    assert deep.bits == 16
+    assert np.array_equal(deep.colour[0].numpy(), grey)
+    webp = build(FolderSource(folder), tmp_path / "webp", Encoding(8, False, "webp"))
+    assert webp["losses"] == {"16 bits are reduced to 8": 1, **losses}
+    assert build(FolderSource(folder), tmp_path / "copy")["losses"] == {}
+
+
+def test_a_jpeg_of_a_phone_with_further_pictures_is_read_back(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pictures = [Image.new("RGB", (8, 8), name) for name in ("red", "blue")]
+    pictures[0].save(folder / "1.mpo", format="MPO", save_all=True, append_images=pictures[1:])
+    (folder / "1.mpo").rename(folder / "1.jpg")
+    build(FolderSource(folder), tmp_path / "out")
+    assert len(open_source(str(tmp_path / "out" / "*.tar"))) == 1
+    assert build(FolderSource(folder), tmp_path / "png", Encoding(8))["losses"] == {}
+
+
+def test_an_image_whose_labels_are_not_known_is_left_out_and_named(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, colour in (("1.png", "red"), ("2.png", "blue")):
+        Image.new("RGB", (8, 8), colour).save(folder / name)
+    (folder / "metadata.csv").write_text("file_name,class\n1.png,a\n2.png,a\n2.png,b\n")
+    manifest = build(FolderSource(folder), tmp_path / "out")
+    reason = f"lines 3, 4 of {folder / 'metadata.csv'} give it different labels; keep one."
+    assert manifest["skipped"] == [{"name": str(folder / "2.png"), "reason": reason}]
+    assert manifest["faults"] == {
+        "images with contradicting rows": [f"{folder / '2.png'}: {reason}"]
+    }
+
+
+def test_values_of_json_that_are_not_text_are_kept(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, colour in (("1.png", "red"), ("2.png", "blue")):
+        Image.new("RGB", (8, 8), colour).save(folder / name)
+    (folder / "1.json").write_text('{"class": "cat", "width": 4, "tags": ["é", 1], "none": null}')
+    (folder / "metadata.jsonl").write_text('{"file_name": "2.png", "class": "dog", "box": [1.5]}\n')
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    for source, out in ((str(folder), once), (f"{once}/*.tar", twice)):
+        build(open_source(source), out)
+        with tarfile.open(out / "train-000000.tar") as tar:
+            texts = {name: tar.extractfile(name) for name in ("1.json", "2.json")}
+            values = {name: json.load(text) for name, text in texts.items() if text is not None}
+        assert values == {
+            "1.json": {"class": "cat", "width": 4, "tags": ["é", 1], "none": None},
+            "2.json": {"class": "dog", "box": [1.5]},
+        }
+        assert by_key(open_source(f"{out}/*.tar"))["1"][1] == {"class": "cat"}

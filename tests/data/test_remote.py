@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from cascade.data.remote import default_cache, fetch, without_secrets
-from cascade.data.shards import ShardSource, index_shard
+from cascade.data.shard_index import index_shard
+from cascade.data.shards import ShardSource
 from cascade.data.sources import open_source
 from cascade.errors import DataError
 
