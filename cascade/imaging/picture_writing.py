@@ -45,7 +45,8 @@ from cascade.imaging.vips import (
 from cascade.saving.atomic import atomic_file
 
 FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-FORMAT_OF_SUFFIX |= {".tif": "tiff", ".tiff": "tiff"}
+FORMAT_OF_SUFFIX |= {".tif": "tiff", ".tiff": "tiff", ".apng": "png"}
+FORMAT_OF_SUFFIX |= dict.fromkeys((".jpe", ".jif", ".jfif"), "jpeg")
 NAMES = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "tiff": "TIFF"}
 MAX_SIDE_PX = {"jpeg": 65_535, "webp": 16_383}
 MAX_TIFF_BYTES = 2**32 - 2**24  # offsets in TIFF have 32 bits

@@ -224,7 +224,7 @@ def test_other_files_are_only_replaced_if_overwriting_is_allowed(upscale, photos
     assert again.code == 1
     assert again.out == "0 upscaled, 3 failed\n"
     assert state() == before
-    formats = "PNG, JPEG, WEBP, BMP, TIFF, GIF"
+    formats = "PNG, JPEG, WebP, BMP, TIFF, GIF, AVIF, HEIC, JPEG XL"
     advice = "already exists and {}; move it away or allow overwriting."
     assert failures(again) == {
         "photos/a.jpg": "out/a.jpg " + advice.format("was made with seed=0 (now 1)"),
