@@ -3,8 +3,10 @@
 | file | subject |
 |---|---|
 | `opening.py` | open a file safely: formats, limits, errors |
-| `reading.py` | file to RGB tensor, for training and conditioning |
-| `picture_reading.py` | file to `Picture`, whole, for restoring |
+| `picture_reading.py` | file to `Picture`, by the only reader; pages, and facts about a file |
+| `tiff_pages.py`, `tiff_reading.py` | what a TIFF stores, checked and decoded; what it means |
+| `jxl_header.py`, `truncated_jpeg.py` | what the readers of JPEG XL and JPEG do not do |
+| `reading.py` | `Picture` to RGB tensor, for training and conditioning |
 | `picture.py` | `Picture`: pixels with transparency, bit depth, profile and metadata |
 | `pil_channels.py` | PIL image to tensors of colour and transparency |
 | `picture_writing.py` | `Picture` to file |

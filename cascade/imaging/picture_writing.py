@@ -52,7 +52,8 @@ from cascade.imaging.webp_chunks import add_to_webp
 from cascade.saving.atomic import atomic_file
 
 FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-FORMAT_OF_SUFFIX |= {".tif": "tiff", ".tiff": "tiff"}
+FORMAT_OF_SUFFIX |= {".tif": "tiff", ".tiff": "tiff", ".apng": "png"}
+FORMAT_OF_SUFFIX |= dict.fromkeys((".jpe", ".jif", ".jfif"), "jpeg")
 MAX_SIDE_PX = {"jpeg": 65_535, "webp": 16_383}
 MAX_TIFF_BYTES = 2**32 - 2**24  # offsets in TIFF have 32 bits
 OPTIONS = {
