@@ -14,6 +14,7 @@ from cascade.arguments import plain_number, real_number, shown, whole_number
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError, nearest
 from cascade.sampling.guidance import Guidance
+from cascade.sampling.per_stage import ALL, spread
 from cascade.sampling.samplers.instances import split_sampler
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.samplers.table import (
@@ -22,7 +23,6 @@ from cascade.sampling.samplers.table import (
     option_names,
     sampler_text,
 )
-from cascade.sampling.per_stage import ALL, spread
 from cascade.sampling.texts import read_value
 from cascade.sampling.thresholding import Threshold, Thresholding
 
