@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from numbers import Integral, Real
+from types import UnionType
 from typing import Any
 
 from cascade.errors import ContractError
@@ -70,13 +71,13 @@ def check_callable(name: str, value: Callable[..., Any] | None) -> None:
         raise ContractError(f"{name} must be a function, got {shown(value)}.")
 
 
-def check_kind(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> None:
+def check_kind(name: str, value: Any, kinds: type | UnionType, expected: str) -> None:
     """Check the class of an argument.
 
     Args:
         name: the argument's name, for the error message.
         value: the argument.
-        kinds: the classes that it may have.
+        kinds: the class, or union of classes, that it may have.
         expected: these classes in words, such as `Overrides({...})`.
 
     Raises:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 from cascade.errors import ContractError
 
 Precision = Literal["auto", "fp32", "bf16"]
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of weights
 
 
 def best_device() -> torch.device:
@@ -41,6 +43,42 @@ def find_device(name: str | None) -> torch.device:
     return device
 
 
+def check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+    """Check that weights can have a type; None passes, for no change.
+
+    Raises:
+        ContractError: if it is no floating-point type for weights.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ContractError(
+            f"dtype must be {', '.join(map(str, DTYPES[:-1]))} or {DTYPES[-1]}, got {dtype!r}."
+        )
+    return dtype
+
+
+def offload_device(device: str | torch.device | None, gpu_id: int | None) -> torch.device:
+    """The accelerator that computes while the weights of other stages wait on the CPU.
+
+    Args:
+        device: a device; None for the best one.
+        gpu_id: its number; None for the first one, or the one that `device` names.
+
+    Raises:
+        ContractError: if there is no such accelerator.
+    """
+    computing = best_device() if device is None else torch.device(device)
+    if gpu_id is not None:
+        if computing.index not in (None, gpu_id):
+            raise ContractError(f"give gpu_id or the number in device, got {gpu_id} and {device}.")
+        computing = torch.device(computing.type, gpu_id)
+    if computing.type == "cpu":
+        raise ContractError(
+            "offloading needs an accelerator, and there is none; stages compute on the CPU anyway, "
+            "so leave it out."
+        )
+    return find_device(str(computing))
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the hardware computes in bfloat16; emulation would be slower than float32."""
     if device.type == "cpu":
@@ -61,9 +99,13 @@ def uses_bf16(device: torch.device, precision: Precision) -> bool:
     Raises:
         ContractError: if the precision is none of these.
     """
-    if precision not in get_args(Precision):
-        raise ContractError(f"precision must be one of {get_args(Precision)}, got {precision!r}.")
+    _check_precision_name(precision)
     return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
+
+
+def _check_precision_name(precision: Any) -> None:
+    if not isinstance(precision, str) or precision not in get_args(Precision):
+        raise ContractError(f"precision must be one of {get_args(Precision)}, got {precision!r}.")
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
@@ -71,6 +113,26 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if uses_bf16(device, precision):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+def check_precision(precision: Precision, dtype: torch.dtype) -> None:
+    """Check that networks with weights of a type can compute in a precision.
+
+    Raises:
+        ContractError: if the precision does not exist, or the weights have lost it.
+    """
+    _check_precision_name(precision)
+    if precision != "auto" and dtype != torch.float32 and PRECISIONS[precision] != dtype:
+        raise ContractError(
+            f"precision {precision!r} needs weights in float32 or {PRECISIONS[precision]}, these "
+            f"are {dtype}; load the pipeline without dtype, or leave out precision."
+        )
+
+
+def free_memory(device: torch.device) -> None:
+    """Give unused memory back to a device."""
+    if device.type in ("cuda", "mps", "xpu"):
+        getattr(torch, device.type).empty_cache()
 
 
 def wait_for(device: torch.device) -> None:

@@ -36,7 +36,7 @@ FLOORS = (
     ("conditioning",),
     ("space",),
     ("diffusion", "devices", "reporting", "resizing"),
-    ("arguments",),
+    ("arguments", "familiar_names"),
     ("errors",),
 )
 LEVEL = {name: len(FLOORS) - number for number, floor in enumerate(FLOORS) for name in floor}

@@ -21,6 +21,7 @@ from cascade.sampling.samplers.table import (
     default_options,
     make_sampler,
     option_names,
+    sampler_names,
     sampler_text,
 )
 from cascade.sampling.texts import read_value
@@ -160,6 +161,17 @@ class SamplingSettings:
 
 
 SETTINGS = tuple(each.name for each in fields(SamplingSettings) if each.name != "options")
+
+
+def setting_names(samplers: Iterable[Any]) -> list[str]:
+    """The names that a call may give: settings, and options of any sampler.
+
+    Args:
+        samplers: samplers that need not be in the table, as names, objects or classes.
+    """
+    names = [*sampler_names(), *(split_sampler(each)[0] for each in samplers)]
+    options = [option for name in names for option in option_names(name)]
+    return list(dict.fromkeys([*SETTINGS, "options", *options]))
 
 
 class Overrides:
