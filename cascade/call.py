@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar
 
 import torch
+from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from cascade.arguments import check_flag, check_kind, whole_number
@@ -69,6 +70,27 @@ class CallOptions:
                 f"callback_on_step_end_tensor_inputs must be a list of {list(CALLBACK_TENSORS)}, "
                 f"got {tensors!r}."
             )
+
+
+@dataclass
+class CascadeOutput(BaseOutput):
+    """The result of a pipeline call.
+
+    Attributes:
+        images: the last stage's images: PIL images, or (B, C, H, W) in [-1, 1] for `pt`, or
+            (B, H, W, C) in [0, 1] for `np`, as in diffusers.
+        seeds: one whole number per image, which makes the same image again.
+        labels: one dictionary per image, from label field to class name.
+        settings: each stage's sampling settings, by stage name.
+        intermediates: each earlier stage's images by stage name, like `images`; empty unless the
+            call keeps them.
+    """
+
+    images: Any
+    seeds: list[int]
+    labels: list[dict[str, str]]
+    settings: dict[str, dict[str, Any]]
+    intermediates: dict[str, Any]
 
 
 class Host(Protocol):

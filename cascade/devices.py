@@ -21,11 +21,11 @@ def best_device() -> torch.device:
     return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
-def find_device(name: str | None) -> torch.device:
+def find_device(name: str | torch.device | int | None) -> torch.device:
     """Find a device and check that it can compute.
 
     Args:
-        name: a name such as `cuda:1`; None for the best device.
+        name: a device or its name, such as `cuda:1`; None for the best device.
 
     Raises:
         ContractError: if the device does not exist or cannot compute.
@@ -38,7 +38,7 @@ def find_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ContractError(
-            f"device {name!r} cannot be used here ({reason}); see cascade doctor."
+            f"device {str(name)!r} cannot be used here ({reason}); see cascade doctor."
         ) from error
     return device
 

@@ -107,9 +107,7 @@ def check_arguments(names: Iterable[str], known: Iterable[str], familiar: dict[s
             continue
         if name in familiar:
             raise ContractError(f"no argument {name!r}: {familiar[name]}.")
-        raise ContractError(
-            f"unknown argument or sampling setting {name!r}: {nearest(name, known)}"
-        )
+        raise ContractError(f"unknown argument {name!r}: {nearest(name, known)}")
 
 
 def attribute_text(name: str, known: Iterable[str]) -> str:

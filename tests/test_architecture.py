@@ -21,6 +21,7 @@ FLOORS = (
     ("generation", "diagnosis", "bulk", "evaluation"),
     ("building",),
     ("pipeline",),
+    ("staged_pipeline", "call_arguments"),
     ("training", "call"),
     ("chain",),
     ("tasks",),

@@ -125,7 +125,7 @@ def make_seeds(
     count = whole_number(
         "num_images", count, low=1, hint="class names go in labels, pictures in image"
     )
-    if [seed, seeds, generator].count(None) < 2:
+    if sum(each is not None for each in (seed, seeds, generator)) > 1:
         raise ContractError("give only one of seed, seeds and generator.")
     if isinstance(generator, torch.Generator):
         seed = generator.initial_seed()
@@ -154,7 +154,8 @@ def make_picture_seeds(count: int, seed: int | None, generator: GeneratorLike | 
             generator per picture; their states are neither used nor changed.
 
     Raises:
-        ContractError: if both `seed` and `generator` are given, or there are not `count` generators.
+        ContractError: if both `seed` and `generator` are given, or `count` is not the number of
+            generators.
     """
     if seed is not None and generator is not None:
         raise ContractError("give only one of seed and generator.")

@@ -68,7 +68,7 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.options, Mapping):
             raise ContractError(f"options must be a mapping by name, got {self.options!r}.")
-        self._put(sampler=self._split_sampler(), steps=whole_number("steps", self.steps))
+        self._put(steps=whole_number("steps", self.steps))
         for name in ("guidance", "augmentation_level", "temperature"):
             self._put(**{name: real_number(name, getattr(self, name))})
         if not 0 <= self.temperature <= 1:
@@ -77,10 +77,11 @@ class SamplingSettings:
         Thresholding(self.threshold, self.percentile)
         self._put(guidance_interval=_as_interval(self.guidance_interval))
         self._put(options={name: plain_number(each) for name, each in self.options.items()})
+        self._put_sampler()
         _ = self.guide
 
-    def _split_sampler(self) -> str | type[Sampler]:
-        """The name of the sampler; the settings of a sampler object become those of this object."""
+    def _put_sampler(self) -> None:
+        """Put the name of the sampler, and the settings that a sampler object holds."""
         name, implied = split_sampler(self.sampler)
         explicit = {
             each.name: getattr(self, each.name)
@@ -90,8 +91,7 @@ class SamplingSettings:
         joined = _joined(implied, {**explicit, **self.options})
         self._put(**{key: joined[key] for key in implied if key in SETTINGS})
         options = {key: joined[key] for key in implied if key not in SETTINGS}
-        self._put(options={**self.options, **options})
-        return name
+        self._put(sampler=name, options={**self.options, **options})
 
     def _put(self, **values: Any) -> None:
         """Set fields of this frozen object while it is made."""
