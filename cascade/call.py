@@ -60,7 +60,7 @@ class CallOptions:
         check_kind("inputs", self.inputs, Mapping, "a mapping by name")
         check_kind("start_at", self.start_at, str | None, "the name of a stage")
         check_flag("keep_intermediates", self.keep_intermediates)
-        check_precision(self.precision, torch.float32)
+        check_precision(self.precision)
         if self.batch_size is not None:
             batch_size = whole_number("batch_size", self.batch_size, low=1)
             object.__setattr__(self, "batch_size", batch_size)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from cascade.call import split_fields
 from cascade.chain import StageChain
-from cascade.devices import check_precision
+from cascade.devices import Precision, check_weights
 from cascade.diffusion.noise import GeneratorLike, make_picture_seeds
 from cascade.familiar_names import ARGUMENTS, check_arguments
 from cascade.imaging.exchange import PictureLike, count_images
@@ -44,7 +44,7 @@ def for_each(
     """
     check_call_arguments(chain, settings, ("image", "progress", "generator", *field_names(kind)))
     restoring, sampling = split_fields(kind, settings)
-    check_precision(restoring.precision, chain.first.dtype)
+    check_can_compute(chain, restoring.precision)
     seeds = make_picture_seeds(count_images(image), settings.get("seed"), generator)
     names = chain.names
     changed = chain.with_sampling(Overrides.per_stage(names, names, **sampling))
@@ -66,6 +66,16 @@ def check_call_arguments(
     samplers += own if isinstance(own, list | tuple) else [own]
     options = setting_names(each for each in samplers if each is not None)
     check_arguments(arguments, [*known, *options], ARGUMENTS)
+
+
+def check_can_compute(chain: StageChain, precision: Precision) -> None:
+    """Check that the weights of all stages suit a precision and the device that computes.
+
+    Raises:
+        ContractError: if those of one stage do not.
+    """
+    for _, stage in chain.items():
+        check_weights(precision, stage.dtype, stage.computing_device or stage.device)
 
 
 def field_names(kind: type) -> list[str]:

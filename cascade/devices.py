@@ -99,13 +99,8 @@ def uses_bf16(device: torch.device, precision: Precision) -> bool:
     Raises:
         ContractError: if the precision is none of these.
     """
-    _check_precision_name(precision)
+    check_precision(precision)
     return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
-
-
-def _check_precision_name(precision: Any) -> None:
-    if not isinstance(precision, str) or precision not in get_args(Precision):
-        raise ContractError(f"precision must be one of {get_args(Precision)}, got {precision!r}.")
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
@@ -115,13 +110,27 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return nullcontext()
 
 
-def check_precision(precision: Precision, dtype: torch.dtype) -> None:
-    """Check that networks with weights of a type can compute in a precision.
+def check_precision(precision: Any) -> None:
+    """Check that a precision exists.
 
     Raises:
-        ContractError: if the precision does not exist, or the weights have lost it.
+        ContractError: if it does not.
     """
-    _check_precision_name(precision)
+    if not isinstance(precision, str) or precision not in get_args(Precision):
+        raise ContractError(f"precision must be one of {get_args(Precision)}, got {precision!r}.")
+
+
+def check_weights(precision: Precision, dtype: torch.dtype, device: torch.device) -> None:
+    """Check that networks with weights of a type can compute in a precision on a device.
+
+    Raises:
+        ContractError: if the weights have lost the precision, or the device is far too slow.
+    """
+    if dtype == torch.float16 and device.type == "cpu":
+        raise ContractError(
+            "weights in float16 are about a hundred times slower on the CPU; move them to an "
+            "accelerator, or convert them with .to(torch.bfloat16)."
+        )
     if precision != "auto" and dtype != torch.float32 and PRECISIONS[precision] != dtype:
         raise ContractError(
             f"precision {precision!r} needs weights in float32 or {PRECISIONS[precision]}, these "

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from cascade.errors import ContractError, nearest
 
 NO_TEXT = "no stage reads text; class names go in labels"
-FROM_STAGES = "the size follows from the stages; for other sizes use upscale"
+FROM_STAGES = "the size follows from the stages or the picture; to change it use upscale"
 IN_STAGES = "the parts of a stage are in pipeline.stages[name]"
 NO_AUTOENCODER = "stages work on pixels and have no autoencoder"
 FAST_ATTENTION = "PyTorch's fast attention is always used"
@@ -25,6 +25,8 @@ ARGUMENTS = {  # of a call
     "negative_prompt": NO_TEXT,
     "negative_prompt_embeds": NO_TEXT,
     "class_labels": "use labels",
+    "labels": "use inputs={'labels': [{'class': 'cat'}]}",
+    "scale": FROM_STAGES,
     "height": FROM_STAGES,
     "width": FROM_STAGES,
     "latents": "noise follows from seed or generator",

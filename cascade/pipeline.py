@@ -15,11 +15,11 @@ from PIL import Image
 
 from cascade.arguments import check_callable, check_flag, check_kind
 from cascade.call import Call, CallOptions, CascadeOutput, split_fields
-from cascade.call_arguments import check_call_arguments, field_names, for_each
+from cascade.call_arguments import check_call_arguments, check_can_compute, field_names, for_each
 from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary
-from cascade.devices import check_dtype, check_precision
+from cascade.devices import check_dtype
 from cascade.diffusion.noise import GeneratorLike, make_seeds
 from cascade.errors import ContractError, WeightsError
 from cascade.familiar_names import check_arguments
@@ -154,7 +154,7 @@ class CascadePipeline(StagedPipeline):
         check_callable("callback_on_step_end", callback_on_step_end)
         check_call_arguments(self.stages, options, (*CALL_ARGUMENTS, *field_names(CallOptions)))
         options_of_call, settings = split_fields(CallOptions, options)
-        check_precision(options_of_call.precision, self.stages.first.dtype)
+        check_can_compute(self.stages, options_of_call.precision)
         start = None if image is None else to_tensor(image)  # (B, C, h, w)
         seeds = make_seeds(num_images if start is None else len(start), seed, seeds, generator)
         size = None if start is None else (start.shape[-2], start.shape[-1])

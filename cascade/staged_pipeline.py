@@ -34,6 +34,7 @@ class StagedPipeline(DiffusionPipeline, ABC):
 
     def __init__(self, stages: StageChain) -> None:
         super().__init__()
+        check_kind("stages", stages, StageChain, EXPECTED_STAGES)
         self.register_modules(stages=stages)
         self.stages: StageChain = stages
         self._current_stage: str | None = None

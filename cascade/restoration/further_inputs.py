@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from cascade.arguments import check_kind, whole_number
@@ -41,7 +40,7 @@ def check_restoring(settings: Restoring) -> None:
         ContractError: if a value is of the wrong kind.
     """
     whole_number("seed", settings.seed)
-    check_precision(settings.precision, torch.float32)
+    check_precision(settings.precision)
     check_kind("inputs", settings.inputs, Mapping, "a mapping by name")
 
 
