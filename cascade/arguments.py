@@ -13,6 +13,8 @@ from typing import Any
 
 from cascade.errors import ContractError
 
+LONGEST = 60  # characters of a value in an error message
+
 
 def whole_number(name: str, value: Any, *, low: int | None = None, hint: str = "") -> int:
     """Convert an integer of any type.
@@ -89,8 +91,9 @@ def check_kind(name: str, value: Any, kinds: type | UnionType, expected: str) ->
 
 def shown(value: Any) -> str:
     """The value for an error message if it is short, its class otherwise."""
-    if isinstance(value, str | int | float | None):
-        return repr(value) if len(repr(value)) <= 60 else f"a text of {len(str(value))} characters"
+    text = repr(value) if isinstance(value, str | int | float | list | tuple | None) else ""
+    if text and len(text) <= LONGEST and "\n" not in text:
+        return text
     return value.__name__ if isinstance(value, type) else type(value).__name__
 
 
