@@ -11,6 +11,7 @@ import torch
 from diffusers import ModelMixin
 from torch import nn
 
+from cascade.arguments import check_kind
 from cascade.contract import Contract
 from cascade.errors import ContractError, WeightsError, nearest
 from cascade.sampling.settings import ALL, Overrides
@@ -37,11 +38,13 @@ class StageChain(ModelMixin):
 
     def __init__(self, stages: Mapping[str, Stage]) -> None:
         super().__init__()
+        check_kind("stages", stages, Mapping, "a mapping from names to stages, first stage first")
         if not stages:
             raise ContractError("a pipeline needs at least one stage.")
         previous: tuple[str, Stage] | None = None
         for name, stage in stages.items():
-            if not name.isidentifier():
+            check_kind(f"stage {name!r}", stage, Stage, "a Stage such as DiffusionStage")
+            if not isinstance(name, str) or not name.isidentifier():
                 raise ContractError(f"stage name {name!r} must be a word such as 'upsampler'.")
             if name == ALL:
                 raise ContractError(f"stage name {name!r} stands for every stage; use another.")
@@ -61,7 +64,9 @@ class StageChain(ModelMixin):
 
     def __getitem__(self, name: str) -> Stage:
         if name not in self.names:
-            raise ContractError(f"no stage {name!r} in this pipeline: {nearest(name, self.names)}")
+            raise ContractError(
+                f"no stage {name!r} in this pipeline: {nearest(str(name), self.names)}"
+            )
         stage = self.members[self.names.index(name)]
         assert isinstance(stage, Stage)
         return stage
@@ -150,6 +155,7 @@ class StageChain(ModelMixin):
             ContractError: for a stage or a setting that does not exist, or a value that does not
                 fit a stage.
         """
+        check_kind("overrides", overrides, Overrides, "Overrides({...})")
         overrides.check(self.names)
         if not any(stage.contract.needs_image for _, stage in self.items()):
             for name in overrides.names() & set(IMAGE_SETTINGS):
@@ -219,6 +225,8 @@ def _saved_names(folder: Path) -> list[str]:
     names = read_json(folder / "chain.json").get("stages")
     if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
         raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")
+    if len(set(names)) < len(names):
+        raise WeightsError(f"{folder / 'chain.json'} names a stage twice: {', '.join(names)}.")
     return names
 
 

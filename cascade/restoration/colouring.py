@@ -3,7 +3,8 @@
 A network recognises things, and so their colours, best at the size that it was trained on.
 Therefore the grey picture is downscaled to that size and coloured there. A guided filter (He & Sun
 2015, arXiv 1505.00996) brings the colours back to full size and keeps them inside the edges of the
-grey picture. The luminance of the result is that of the source, apart from rounding.
+grey picture. The luminance of the result is that of the source, apart from rounding. The size stays
+too: upsamplers that follow the stage in a pipeline take no part, but can upscale the result.
 
 Shapes: C channels, H and W pixels of the picture, h and w of the small one.
 """
@@ -24,7 +25,7 @@ from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.resizing import resize
-from cascade.restoration.further_inputs import check_read, inputs_for
+from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
 from cascade.sampling.walk import Hooks, Known, Progress
@@ -48,6 +49,9 @@ class Colouring:
             opaque pixels, or without transparency the pixels that are not grey.
         precision: `auto`, `fp32` or `bf16`.
         inputs: inputs of further conditions by name, each for one picture.
+
+    Raises:
+        ContractError: if a value is of the wrong kind.
     """
 
     seed: int = 0
@@ -56,6 +60,7 @@ class Colouring:
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_restoring(self)
         if not isinstance(self.hints, Picture | None):
             raise ContractError(
                 f"hints must be a PIL image or a Picture, got {type(self.hints).__name__}."
@@ -176,7 +181,8 @@ def _colour_small(
         )
         return stage.run([colouring.seed], inputs, run=run).cpu()
 
-    return smaller_tiles_if_needed(sample, tile_px, stage.device)
+    with stage.placed():
+        return smaller_tiles_if_needed(sample, tile_px, stage.device)
 
 
 def guided_coefficients(guide: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cascade.arguments import check_flag, real_number, whole_number
 from cascade.conditioning.consistency import consistent_bands
 from cascade.conditioning.luminance import luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.resizing import ResizeKernel, resize
-from cascade.restoration.further_inputs import check_read, inputs_for
+from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for
 from cascade.sampling.canvas import new_canvas
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
@@ -50,6 +51,9 @@ class Upscaling:
             a stage was trained to restore degraded pictures.
         precision: `auto`, `fp32` or `bf16`.
         inputs: inputs of further conditions by name, each for one picture.
+
+    Raises:
+        ContractError: if a value is of the wrong kind or out of range.
     """
 
     scale: float | None = None
@@ -60,9 +64,15 @@ class Upscaling:
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_restoring(self)
+        if self.tile_px is not None:
+            whole_number("tile_px", self.tile_px, low=1)
+        if self.consistent is not None:
+            check_flag("consistent", self.consistent)
         if self.scale is None:
             return
-        if not isinstance(self.scale, int | float) or not 1 < self.scale <= LARGEST_SCALE:
+        object.__setattr__(self, "scale", real_number("scale", self.scale))
+        if not 1 < self.scale <= LARGEST_SCALE:
             raise ContractError(
                 f"scale must be above 1 and at most {LARGEST_SCALE}, got {self.scale!r}."
             )
@@ -274,8 +284,9 @@ def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress 
         )
         return stage.run([upscaling.seed], inputs, run=run)[0].cpu()
 
-    side = stage.default_tile_px() if upscaling.tile_px is None else upscaling.tile_px
-    return smaller_tiles_if_needed(sample, side, stage.device)
+    with stage.placed():
+        side = stage.default_tile_px() if upscaling.tile_px is None else upscaling.tile_px
+        return smaller_tiles_if_needed(sample, side, stage.device)
 
 
 def _part_of(progress: Progress, number: int, count: int) -> Callable[[int, int], None]:

@@ -39,8 +39,15 @@ def diffusion_config(
     """The values in `stage.json` of a diffusion stage, besides its kind.
 
     Raises:
-        WeightsError: if the network could not be built again from what would be saved.
+        WeightsError: if the network or the sampler could not be made again from what would be
+            saved.
     """
+    if not isinstance(sampling.sampler, str):
+        raise WeightsError(
+            f"sampler {sampling.sampler.__name__} has no name in the table of samplers, so it "
+            "cannot be saved; enter it in cascade.sampling.samplers.table.SAMPLERS, or save with "
+            "another sampler."
+        )
     return {
         "network": {"kind": network.kind, **network.config()},
         "contract": contract.to_dict(),

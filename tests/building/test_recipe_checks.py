@@ -66,7 +66,7 @@ def test_a_pipeline_s_stages_are_found_from_its_own_folder(tmp_path, monkeypatch
     [
         ("tiny-16", "space.size_px=18", ["18", "multiple of", "4"]),
         ("tiny-16", "space.size_px=[16,18]", ["18", "multiple of", "4"]),
-        ("tiny-16", "space.range=[255,0]", ["the lower one first", "(255.0, 0.0)"]),
+        ("tiny-16", "space.range=[255,0]", ["the lower one first", "(255, 0)"]),
         ("tiny-16", "diffusion.zero_terminal_snr=true diffusion.prediction=eps", ["eps"]),
         ("tiny-16", "sampling.steps=1001", ["1 to 1000", "1001"]),
         ("tiny-16", "sampling.sampler=dimm", ["unknown sampler 'dimm'", "'ddim'"]),
