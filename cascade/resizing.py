@@ -5,8 +5,10 @@ Shapes: B images, C channels, h and w pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -44,3 +46,28 @@ def quantise(images: Tensor, levels: int = 256) -> Tensor:
 
     half = (levels - 1) / 2
     return ((images.clamp(-1, 1) + 1) * half).round() / half - 1
+
+
+def upscaled_rows(images: Tensor, size_px: Sequence[int], rows: slice) -> Tensor:
+    """Upscale bilinearly, and return some rows of the result, to save memory.
+
+    Where neighbouring pixels are equal, the result has exactly their value.
+
+    Args:
+        images: (B, C, h, w).
+        size_px: height H and width W of the whole result.
+        rows: rows of the result, from `start` to `stop`.
+
+    Returns:
+        (B, C, rows, W).
+    """
+    places = (torch.arange(rows.start, rows.stop), torch.arange(size_px[1]))
+    for dim, place in zip((-2, -1), places, strict=True):
+        source_px = images.shape[dim]
+        at = ((place + 0.5) * source_px / size_px[dim] - 0.5).clamp(0, source_px - 1)
+        before = at.floor().long()
+        after = (before + 1).clamp(max=source_px - 1)
+        weight = at - before if dim == -1 else (at - before)[:, None]
+        first, second = (images.index_select(dim, index) for index in (before, after))
+        images = torch.lerp(first, second, weight)
+    return images
