@@ -6,7 +6,9 @@ flat background. Both are taken out of its result:
 - A picture whose channels are equal, apart from what compression adds, is grey. It is upscaled as
   one channel.
 - In other pictures, the colour differences of neutral areas are those of the input, upscaled; the
-  luminance is the network's. Nothing else is desaturated, so a faint tint of the input stays.
+  luminance is the network's. Nothing is desaturated, so a faint tint of the input stays.
+- Neutral pixels beside coloured ones get colour differences that are at most a little outside the
+  range of the input around them, so a network draws no halo of another colour around a red stamp.
 - Where all channels of the input are constant, the result has exactly that value. All channels
   together, since the network draws texture in all of them: one held alone would tint the texture
   of the others. Only equal values count as constant, so noise is never smoothed away.
@@ -17,16 +19,19 @@ consistent. A ramp of 2 more pixels joins these areas to the rest.
 
 `NEUTRAL_LEVELS` was measured on grey pictures (smooth texture, a ramp, noise, small text) that were
 stored as RGB. JPEG of quality 30 to 100, 4:2:0 and 4:4:4, and AVIF leave their channels equal; WebP
-leaves them 1 of 255 apart, also when it is saved twice. Channels that are one step of JPEG chroma
-away from neutral in both directions are 3 apart: that is the error that rounding before the
-compression can cause. A faint sepia of 10 % of a usual tone is 4 to 6 apart.
+leaves them 1 of 255 apart, also when it is saved twice. If channels differ before the compression
+because of rounding, an area may end one step of JPEG chroma away from neutral in both directions:
+that is 3 of 255. Tinted photographs are further apart: a sepia whose red is 4 % above and whose
+blue is 4 % below its green is 10 apart at middle grey, and a uniform tint is no rounding.
 
 Shapes: B images, C channels, h and w pixels of the input, H and W of the result.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +44,9 @@ NEUTRAL_LEVELS = 3  # of 255: largest difference between the channels of a neutr
 COLOURED_LEVELS = 12  # of 255: from this difference on, the network's colours are used unchanged
 TINT_LEVELS = 1  # of 255: largest mean difference between the channels of a grey picture
 REACH_PX = 2  # input pixels that one input pixel shows in, to each side
+MARGIN_PX = REACH_PX + 4  # input pixels around a band that its areas depend on
+RANGE_SLACK = 0.25  # of the range of colour differences around a pixel, by which it is widened
+RANGE_SLACK_LEVELS = 2  # of 255, besides
 LEVEL = 2 / 255  # of 255, in [-1, 1]
 BAND_PX = 512
 
@@ -65,49 +73,98 @@ def is_grey(image: Tensor) -> bool:
     return bool(means.max() - means.min() <= TINT_LEVELS * LEVEL)
 
 
+@dataclass(frozen=True)
 class KeptAreas:
     """The neutral and the flat areas of one input, to be kept in results of any size.
 
-    Args:
+    Attributes:
         image: (1, C, h, w) in [-1, 1].
         has_colours: whether the channels are red, green and blue; otherwise no area is neutral.
     """
 
-    def __init__(self, image: Tensor, *, has_colours: bool) -> None:
-        self._image = image
-        self._flatness = _flatness(image)  # (1, 1, h, w): 1 in flat areas, 0 in others
-        self._colour = _colour_share(image) if has_colours else None  # 0 in neutral areas
+    image: Tensor
+    has_colours: bool
 
     def restore(self, result: Tensor) -> None:
-        """Restore the areas of a whole result (1, C, H, W), in place."""
+        """Restore the areas of what a network drew (1, C, H, W), in place, and limit its colours.
+
+        Limits come before a correction that makes results consistent, as some edges are consistent
+        only with a halo.
+        """
         size_px = (result.shape[-2], result.shape[-1])
         for first in range(0, size_px[0], BAND_PX):
             rows = slice(first, min(first + BAND_PX, size_px[0]))
-            result[..., rows, :] = self._restored(result[..., rows, :], rows, size_px)
+            source = _Source(self.image, size_px, rows)
+            band = result[..., rows, :]
+            result[..., rows, :] = self._restored(
+                source.with_limited_colours(band) if self.has_colours else band, source
+            )
 
     def restored_bands(
         self, bands: Bands, size_px: tuple[int, int]
     ) -> Iterator[tuple[slice, Tensor]]:
         """Restore the areas of bands of rows (1, C, rows, W) of a result of height and width."""
         for rows, band in bands:
-            yield rows, self._restored(band, rows, size_px)
+            yield rows, self._restored(band, _Source(self.image, size_px, rows))
 
-    def _restored(self, band: Tensor, rows: slice, size_px: tuple[int, int]) -> Tensor:
-        source = upscaled_rows(self._image, size_px, rows)  # (1, C, rows, W)
-        if self._colour is not None:
-            share = upscaled_rows(self._colour, size_px, rows)
-            if share.min() < 1:
-                band = _with_colours_of(source, band, share)
-        flatness = upscaled_rows(self._flatness, size_px, rows)
+    def _restored(self, band: Tensor, source: _Source) -> Tensor:
+        return source.with_flat_areas(source.with_neutral_areas(band) if self.has_colours else band)
+
+
+class _Source:
+    """The part of an input that one band of a result shows.
+
+    Args:
+        image: (1, C, h, w) in [-1, 1].
+        size_px: height H and width W of the result.
+        rows: rows of the band.
+    """
+
+    def __init__(self, image: Tensor, size_px: tuple[int, int], rows: slice) -> None:
+        height = image.shape[-2]
+        first = max(0, math.floor(rows.start * height / size_px[0]) - MARGIN_PX)
+        last = min(height, math.ceil(rows.stop * height / size_px[0]) + MARGIN_PX)
+        self._part = image[..., first:last, :]  # (1, C, part of h, w)
+        self._grid = (size_px, rows, first, height)
+        self._upscaled = self._on_band(self._part)  # (1, C, rows, W)
+
+    def with_limited_colours(self, band: Tensor) -> Tensor:
+        """Limit the colours of neutral pixels of a band to the range of the input around them."""
+        share = self._on_band(_colour_share(self._part, 0))
+        if share.min() == 1:
+            return band
+        own = self._part - luminance(self._part)
+        low, high = -_largest(-own, REACH_PX), _largest(own, REACH_PX)
+        width = (high - low).amax(dim=1, keepdim=True)
+        slack = RANGE_SLACK * width + (RANGE_SLACK_LEVELS * LEVEL) * (width > 0)
+        low = -_smoothed(_largest(slack - low, 1))
+        high = _smoothed(_largest(high + slack, 1))
+        grey = luminance(band)
+        drawn = band - grey
+        limited = drawn.clamp(self._on_band(low), self._on_band(high))
+        return (grey + torch.lerp(limited - luminance(limited), drawn, share)).clamp(-1, 1)
+
+    def with_neutral_areas(self, band: Tensor) -> Tensor:
+        """Give neutral areas of a band the colour differences of the input."""
+        share = self._on_band(_smoothed(_colour_share(self._part, REACH_PX + 1)))
+        if share.min() == 1:
+            return band
+        grey = luminance(band)
+        own, drawn = self._upscaled - luminance(self._upscaled), band - grey
+        return (grey + torch.lerp(own, drawn, share)).clamp(-1, 1)
+
+    def with_flat_areas(self, band: Tensor) -> Tensor:
+        """Give flat areas of a band the value of the input."""
+        flatness = self._on_band(_flatness(self._part))
+        if not flatness.any():
+            return band
         # Two thirds are enough to be flat, so that interpolation does not reach into flat pixels.
-        return torch.lerp(band, source, (1.5 * flatness).clamp(max=1)) if flatness.any() else band
+        return torch.lerp(band, self._upscaled, (1.5 * flatness).clamp(max=1))
 
-
-def _with_colours_of(source: Tensor, band: Tensor, share: Tensor) -> Tensor:
-    """Take the colour differences of the source, as far as `share` is below 1."""
-    grey = luminance(band)
-    own, drawn = source - luminance(source), band - grey
-    return (grey + torch.lerp(own, drawn, share)).clamp(-1, 1)
+    def _on_band(self, part: Tensor) -> Tensor:
+        """Upscale values (1, N, part of h, w) to the band: (1, N, rows, W)."""
+        size_px, rows, first, height = self._grid
+        return upscaled_rows(part, size_px, rows, first_row=first, height_px=height)
 
 
 def _spread(image: Tensor) -> Tensor:
@@ -115,11 +172,15 @@ def _spread(image: Tensor) -> Tensor:
     return image.amax(dim=-3, keepdim=True) - image.amin(dim=-3, keepdim=True)
 
 
-def _colour_share(image: Tensor) -> Tensor:
-    """How much of the network's colours to use: (1, 1, h, w), 0 in neutral areas, 1 in coloured."""
+def _colour_share(image: Tensor, reach_px: int) -> Tensor:
+    """How much of the network's colours to use: (1, 1, h, w), 0 if all around a pixel is neutral.
+
+    Args:
+        image: (1, 3, h, w) in [-1, 1].
+        reach_px: how far around a pixel to look, to each side.
+    """
     excess = _spread(image) / LEVEL - NEUTRAL_LEVELS - 0.5
-    share = (excess / (COLOURED_LEVELS - NEUTRAL_LEVELS)).clamp(0, 1)
-    return _smoothed(_largest(share, REACH_PX + 1))
+    return _largest((excess / (COLOURED_LEVELS - NEUTRAL_LEVELS)).clamp(0, 1), reach_px)
 
 
 def _flatness(image: Tensor) -> Tensor:
