@@ -30,7 +30,7 @@ Shapes: B images, C channels, h and w pixels of the input, H and W of the result
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +45,10 @@ COLOURED_LEVELS = 12  # of 255: from this difference on, the network's colours a
 TINT_LEVELS = 1  # of 255: largest mean difference between the channels of a grey picture
 REACH_PX = 2  # input pixels that one input pixel shows in, to each side
 MARGIN_PX = REACH_PX + 4  # input pixels around a band that its areas depend on
-RANGE_SLACK = 0.25  # of the range of colour differences around a pixel, by which it is widened
+RANGE_SLACK = 0.05  # of the range of colour differences around a pixel, by which it is widened
 RANGE_SLACK_LEVELS = 2  # of 255, besides
 LEVEL = 2 / 255  # of 255, in [-1, 1]
 BAND_PX = 512
-
-Bands = Iterable[tuple[slice, Tensor]]
 
 
 def is_grey(image: Tensor) -> bool:
@@ -86,29 +84,37 @@ class KeptAreas:
     has_colours: bool
 
     def restore(self, result: Tensor) -> None:
-        """Restore the areas of what a network drew (1, C, H, W), in place, and limit its colours.
+        """Restore the areas of what a network drew, or of its resampled result, in place.
 
-        Limits come before a correction that makes results consistent, as some edges are consistent
-        only with a halo.
+        Args:
+            result: (1, C, H, W) in [-1, 1].
         """
         size_px = (result.shape[-2], result.shape[-1])
         for first in range(0, size_px[0], BAND_PX):
             rows = slice(first, min(first + BAND_PX, size_px[0]))
             source = _Source(self.image, size_px, rows)
             band = result[..., rows, :]
-            result[..., rows, :] = self._restored(
-                source.with_limited_colours(band) if self.has_colours else band, source
-            )
+            if self.has_colours:
+                band = source.with_neutral_areas(source.with_limited_colours(band))
+            result[..., rows, :] = source.with_flat_areas(band)
 
-    def restored_bands(
-        self, bands: Bands, size_px: tuple[int, int]
-    ) -> Iterator[tuple[slice, Tensor]]:
-        """Restore the areas of bands of rows (1, C, rows, W) of a result of height and width."""
-        for rows, band in bands:
-            yield rows, self._restored(band, _Source(self.image, size_px, rows))
+    def reduce_on(self, rows: slice, size_px: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+        """Make the function that reduces corrections of a restored result, so that it stays so.
 
-    def _restored(self, band: Tensor, source: _Source) -> Tensor:
-        return source.with_flat_areas(source.with_neutral_areas(band) if self.has_colours else band)
+        Args:
+            rows: rows of the result that corrections (1, C, rows, W) belong to.
+            size_px: height and width of the whole result.
+        """
+        source = _Source(self.image, size_px, rows)
+        free = 1 - source.flatness()
+        share = source.colour_share() if self.has_colours else None
+
+        def reduce(correction: Tensor) -> Tensor:
+            if share is not None:
+                correction = torch.lerp(luminance(correction), correction, share)
+            return free * correction
+
+        return reduce
 
 
 class _Source:
@@ -146,7 +152,7 @@ class _Source:
 
     def with_neutral_areas(self, band: Tensor) -> Tensor:
         """Give neutral areas of a band the colour differences of the input."""
-        share = self._on_band(_smoothed(_colour_share(self._part, REACH_PX + 1)))
+        share = self.colour_share()
         if share.min() == 1:
             return band
         grey = luminance(band)
@@ -155,11 +161,17 @@ class _Source:
 
     def with_flat_areas(self, band: Tensor) -> Tensor:
         """Give flat areas of a band the value of the input."""
-        flatness = self._on_band(_flatness(self._part))
-        if not flatness.any():
-            return band
+        flatness = self.flatness()
+        return torch.lerp(band, self._upscaled, flatness) if flatness.any() else band
+
+    def colour_share(self) -> Tensor:
+        """How much of the network's colours to use: (1, 1, rows, W), 0 in neutral areas."""
+        return self._on_band(_smoothed(_colour_share(self._part, REACH_PX + 1)))
+
+    def flatness(self) -> Tensor:
+        """1 in flat areas, 0 where the input varies: (1, 1, rows, W)."""
         # Two thirds are enough to be flat, so that interpolation does not reach into flat pixels.
-        return torch.lerp(band, self._upscaled, (1.5 * flatness).clamp(max=1))
+        return (1.5 * self._on_band(_flatness(self._part))).clamp(max=1)
 
     def _on_band(self, part: Tensor) -> Tensor:
         """Upscale values (1, N, part of h, w) to the band: (1, N, rows, W)."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -218,14 +219,16 @@ def upscaled_bands(
     has_colours = source.shape[1] == 3 and passes[0].stage.space.kind == "pixels"
     areas = KeptAreas(source, has_colours=has_colours)
     kernel = passes[0].stage.space.resize_kernel
-    result = resample(_run_passes(passes, source, areas, size, upscaling, progress), size, kernel)
+    result = _run_passes(passes, source, areas, size, upscaling, progress)
+    if tuple(result.shape[-2:]) != size:
+        result = resample(result, size, kernel)
+        areas.restore(result)
     scales = [large / small for large, small in zip(size, source.shape[-2:], strict=True)]
     is_whole = scales[0] == scales[1] == round(scales[0])
     if is_whole and upscaling.is_consistent([step.stage for step in passes]):
-        bands = consistent_bands(result, source, kernel, band_px=BAND_PX)
+        bands = _consistent_bands(result, source, areas, kernel)
     else:
         bands = _bands(result)
-    bands = areas.restored_bands(bands, size)
     return size, ((rows, band.expand(-1, len(image), -1, -1)) for rows, band in bands)
 
 
@@ -268,10 +271,19 @@ def _run_passes(
         areas.restore(result)
         is_final = number + 1 == len(passes) and tuple(result.shape[-2:]) == size
         if consistent and not is_final:
-            for rows, band in consistent_bands(result, image, kernel, band_px=BAND_PX):
+            for rows, band in _consistent_bands(result, image, areas, kernel):
                 result[..., rows, :] = band
         image = result
     return image
+
+
+def _consistent_bands(
+    result: Tensor, image: Tensor, areas: KeptAreas, kernel: ResizeKernel
+) -> Iterator[tuple[slice, Tensor]]:
+    """Make a result agree with an image outside the areas that it keeps."""
+    size = (result.shape[-2], result.shape[-1])
+    reduce_on = partial(areas.reduce_on, size_px=size)
+    return consistent_bands(result, image, kernel, band_px=BAND_PX, reduce_on=reduce_on)
 
 
 def _bands(image: Tensor) -> Iterator[tuple[slice, Tensor]]:
