@@ -45,8 +45,7 @@ COLOURED_LEVELS = 12  # of 255: from this difference on, the network's colours a
 TINT_LEVELS = 1  # of 255: largest mean difference between the channels of a grey picture
 REACH_PX = 2  # input pixels that one input pixel shows in, to each side
 MARGIN_PX = REACH_PX + 4  # input pixels around a band that its areas depend on
-RANGE_SLACK = 0.05  # of the range of colour differences around a pixel, by which it is widened
-RANGE_SLACK_LEVELS = 2  # of 255, besides
+RANGE_SLACK_LEVELS = 1  # of 255, by which the range of colour differences around is widened
 LEVEL = 2 / 255  # of 255, in [-1, 1]
 BAND_PX = 512
 
@@ -141,8 +140,7 @@ class _Source:
             return band
         own = self._part - luminance(self._part)
         low, high = -_largest(-own, REACH_PX), _largest(own, REACH_PX)
-        width = (high - low).amax(dim=1, keepdim=True)
-        slack = RANGE_SLACK * width + (RANGE_SLACK_LEVELS * LEVEL) * (width > 0)
+        slack = RANGE_SLACK_LEVELS * LEVEL * (high > low)
         low = -_smoothed(_largest(slack - low, 1))
         high = _smoothed(_largest(high + slack, 1))
         grey = luminance(band)
