@@ -164,11 +164,13 @@ class _Source:
 
     def colour_share(self) -> Tensor:
         """How much of the network's colours to use: (1, 1, rows, W), 0 in neutral areas."""
-        return self._on_band(_smoothed(_colour_share(self._part, REACH_PX + 1)))
+        share = self._on_band(_smoothed(_colour_share(self._part, REACH_PX + 1)))
+        return (1.5 * share - 0.5).clamp(min=0)  # see `flatness`
 
     def flatness(self) -> Tensor:
         """1 in flat areas, 0 where the input varies: (1, 1, rows, W)."""
-        # Two thirds are enough to be flat, so that interpolation does not reach into flat pixels.
+        # Two thirds are enough to be flat, as interpolation between the pixels of the input would
+        # otherwise leave the outer half of each flat area's outermost pixels not quite flat.
         return (1.5 * self._on_band(_flatness(self._part))).clamp(max=1)
 
     def _on_band(self, part: Tensor) -> Tensor:
