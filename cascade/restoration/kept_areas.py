@@ -21,8 +21,10 @@ consistent. A ramp of 2 more pixels joins these areas to the rest.
 stored as RGB. JPEG of quality 30 to 100, 4:2:0 and 4:4:4, and AVIF leave their channels equal; WebP
 leaves them 1 of 255 apart, also when it is saved twice. If channels differ before the compression
 because of rounding, an area may end one step of JPEG chroma away from neutral in both directions:
-that is 3 of 255. Tinted photographs are further apart: a sepia whose red is 4 % above and whose
-blue is 4 % below its green is 10 apart at middle grey, and a uniform tint is no rounding.
+that is 3 of 255. Noise that differs between the channels counts as colour: a random level up or
+down in each leaves them up to 8 of 255 apart in a JPEG of quality 100. Tinted photographs are
+further apart: a sepia whose red is 4 % above and whose blue is 4 % below its green is 10 apart at
+middle grey, and a uniform tint is no rounding.
 
 Shapes: B images, C channels, h and w pixels of the input, H and W of the result.
 """
