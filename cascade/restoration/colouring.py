@@ -24,7 +24,7 @@ from cascade.conditioning.luminance import impose_luminance, luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
-from cascade.resizing import resize
+from cascade.resizing import resize, upscaled_rows
 from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
@@ -151,7 +151,7 @@ def coloured_bands(
     slope, offset = guided_coefficients(small, chroma)
     for first in range(0, grey.shape[-2], BAND_PX):
         rows = slice(first, min(first + BAND_PX, grey.shape[-2]))
-        at_full = [_rows_enlarged(each, grey.shape[-2:], rows) for each in (slope, offset)]
+        at_full = [upscaled_rows(each, grey.shape[-2:], rows) for each in (slope, offset)]
         band = grey[..., rows, :]
         yield rows, impose_luminance(band + at_full[0] * band + at_full[1], band)
 
@@ -207,16 +207,6 @@ def _box(images: Tensor) -> Tensor:
     """Average over the square around each pixel, as far as it is inside the image."""
     side = 2 * FILTER_RADIUS_PX + 1
     return F.avg_pool2d(images, side, stride=1, padding=FILTER_RADIUS_PX, count_include_pad=False)
-
-
-def _rows_enlarged(image: Tensor, size_px: Sequence[int], rows: slice) -> Tensor:
-    """Upscale (1, C, h, w) bilinearly to size_px (H, W), and return some rows of the result."""
-    height, width = size_px
-    places = torch.arange(rows.start, rows.stop) + 0.5
-    y = places / height * 2 - 1  # both grids span [-1, 1] from edge to edge
-    x = (torch.arange(width) + 0.5) / width * 2 - 1
-    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)[None]
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 # ---- hints --------------------------------------------------------------------------------------

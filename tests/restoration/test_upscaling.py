@@ -114,6 +114,7 @@ def test_images_of_other_channels_and_tiles_without_extent_are_refused(upsampler
 
 
 def test_without_correction_it_is_what_the_stage_draws(upsampler, image):
+    image = image / 2 + torch.tensor([0.5, 0.0, -0.5])[:, None, None]  # coloured everywhere
     upscaling = Upscaling(seed=5, consistent=False, precision="fp32")
     run = Run(tiles=Tiles(512), stream="upscale")
     (drawn,) = upsampler.run([5], Inputs({"image": image[None]}), run=run)
