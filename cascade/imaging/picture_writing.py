@@ -36,8 +36,9 @@ from cascade.imaging.kept_exif import (
 )
 from cascade.imaging.kept_metadata import NAMES, losses_in_format, losses_without_metadata
 from cascade.imaging.metadata import Loss, Metadata
-from cascade.imaging.opening import opened_image, read_bytes
+from cascade.imaging.opening import format_of, opened_image, read_bytes
 from cascade.imaging.picture import Picture
+from cascade.imaging.picture_reading import file_facts
 from cascade.imaging.png_chunks import add_to_png
 from cascade.imaging.tiff_fields import add_to_tiff
 from cascade.imaging.vips import (
@@ -186,9 +187,12 @@ def recorded_settings(path: Path) -> dict[str, Any] | None:
         DataError: if the file cannot be read or is not an image.
     """
     data = read_bytes(path)
+    if format_of(data, str(path)) == "TIFF":  # Pillow cannot open grey of 16 bits with alpha
+        file_facts(data, str(path))
+        return settings_in_exif(data)
     with opened_image(data, str(path)) as image:
         text = image.info.get("cascade") if image.format == "PNG" else None
-        block = data if image.format == "TIFF" else image.info.get("exif")
+        block = image.info.get("exif")
     if isinstance(text, str):
         return parsed_settings(text)
     return settings_in_exif(block) if block else None

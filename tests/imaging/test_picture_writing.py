@@ -111,6 +111,16 @@ def test_settings_are_read_back(tmp_path, noise_picture, kind):
     assert recorded_settings(path) is None
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_settings_of_deep_pictures_with_transparency_are_read_back(
+    tmp_path, noise_picture, suffix, channels
+):
+    path = tmp_path / f"a{suffix}"
+    write_picture(noise_picture(channels, alpha=True, bits=16), path, settings=SETTINGS)
+    assert recorded_settings(path) == SETTINGS
+
+
 def test_settings_of_generated_pictures_are_read_back_and_other_texts_are_not(tmp_path):
     save_png(Image.new("RGB", (2, 2)), tmp_path / "a.png", SETTINGS)
     assert recorded_settings(tmp_path / "a.png") == SETTINGS
