@@ -13,15 +13,17 @@ from cascade.building.stages import build_stage, check_crop_suits_network
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
-from cascade.errors import RecipeError
+from cascade.errors import CascadeError, RecipeError
 from cascade.recipe.reading import dump_recipe, load_stage_recipe
 from cascade.recipe.sections import StageRecipe
 from cascade.saving.atomic import atomic_file
 from cascade.saving.differences import differences
+from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 from cascade.training.checkpoint import checkpoints
 from cascade.training.generated_pool import generated_pool
-from cascade.training.processes import make_accelerator, together
+from cascade.training.image_list import OtherImagesError
+from cascade.training.processes import is_main_process, make_accelerator, together
 from cascade.training.run_folder import check_same_run
 from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
@@ -31,7 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 def build_trainer(
-    recipe: StageRecipe, out: Path, *, report: Callable[[dict[str, float]], None] | None = None
+    recipe: StageRecipe,
+    out: Path,
+    *,
+    report: Callable[[dict[str, float]], None] | None = None,
+    device: str | None = None,
 ) -> Trainer:
     """Build stage, data and trainer of a recipe, and write the recipe into the run's folder.
 
@@ -39,11 +45,12 @@ def build_trainer(
         recipe: the recipe of the stage.
         out: folder of the run.
         report: called with each line of the training log, see `Trainer`.
+        device: where to train, such as `cuda:1`; see `make_accelerator`.
 
     Raises:
         CascadeError: if recipe, data and folder do not fit together.
     """
-    make_accelerator()
+    make_accelerator(device)
     with together():
         _check_same_network(out, recipe)
     data = recipe.data.model_dump()
@@ -54,11 +61,16 @@ def build_trainer(
         stage = build_stage(recipe, source.vocabulary)
         check_crop_suits_network(recipe, stage)
         images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
-        if recipe.train.init_from is not None and not checkpoints(out / "checkpoints"):
-            start_from(stage, load_stage(find_stage(Path(recipe.train.init_from))))
+        _start(stage, recipe.train.init_from, out)
     images.generated = build_pool(recipe, images, out / "generated")
     settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from"}))
-    trainer = Trainer(stage, images, out, settings, report=report)
+    try:
+        trainer = Trainer(stage, images, out, settings, report=report, device=device)
+    except OtherImagesError as error:
+        raise CascadeError(
+            f"{error.difference}. A run resumes only with its own images; restore them, or train "
+            f"from these weights in another folder with train.init_from={out}."
+        ) from error
     with together():
         if trainer.accelerator.is_main_process:
             if trainer.state.images_seen > 0:
@@ -66,6 +78,20 @@ def build_trainer(
             with atomic_file(out / "recipe.yaml") as temporary:
                 temporary.write_text(dump_recipe(recipe), encoding="utf-8")
     return trainer
+
+
+def _start(stage: Stage, init_from: str | None, out: Path) -> None:
+    """Start from the weights that a recipe names, unless the run has a checkpoint of its own."""
+    if init_from is None:
+        return
+    if checkpoints(out / "checkpoints"):
+        if is_main_process():
+            logger.info("train.init_from is not used, because the run has its own checkpoint.")
+        return
+    folder = find_stage(Path(init_from))
+    start = start_from(stage, load_stage(folder))
+    if is_main_process():
+        logger.info("starting at image 0 from %s: %s.", folder, start.text())
 
 
 def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> GeneratedImages | None:

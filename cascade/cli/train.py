@@ -14,6 +14,10 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME.")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where to train: cpu, cuda, cuda:1, mps …; default: the best device."),
+    ] = None,
 ) -> None:
     """Train one stage. Repeat the command to resume an interrupted run.
 
@@ -29,12 +33,12 @@ def train(
     from cascade.recipe.reading import load_stage_recipe
     from cascade.training.processes import make_accelerator, together
 
-    make_accelerator()
+    make_accelerator(device)
     with together():
         recipe = load_stage_recipe(find_recipe(stage, "stages"), overrides or [])
     folder = out or Path("runs") / recipe.name
     progress = TrainingProgress(recipe.name, recipe.train.images)
-    trainer = build_trainer(recipe, folder, report=progress.update)
+    trainer = build_trainer(recipe, folder, report=progress.update, device=device)
     progress.start_at(trainer.state.images_seen)
     if not trainer.accelerator.is_main_process:
         trainer.run()

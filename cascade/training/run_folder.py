@@ -15,13 +15,15 @@ from cascade.errors import CascadeError, OutputError
 from cascade.saving.atomic import atomic_file, remove_leftovers
 from cascade.saving.differences import differences
 from cascade.stage import Stage
+from cascade.training.image_list import FILE as IMAGE_LIST
+from cascade.training.image_list import keys_digest
 from cascade.training.settings import TrainingSettings
 
 MAY_CHANGE = (
     "the number of images, learning rates, sampling settings, the path of the data, and how often "
     "to save"
 )
-FILES = ("stage", "recipe.yaml", "about.json", "log.jsonl", "report.html")
+FILES = ("stage", "recipe.yaml", "about.json", IMAGE_LIST, "log.jsonl", "report.html")
 FOLDERS = ("checkpoints", "averages", "samples", "generated")
 
 
@@ -138,6 +140,7 @@ def run_identity(
         "stage": config,
         "data": {
             "images": len(images.source),
+            "keys": keys_digest(images.source),
             "crop_px": images.crop_px,
             "flip": images.flip,
             "generated_fraction": 0.0 if pool is None else pool.fraction,
