@@ -10,21 +10,22 @@ import torch
 
 from cascade.building.pipelines import find_stage
 from cascade.building.stages import build_stage, check_crop_suits_network
+from cascade.contract import Contract
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
-from cascade.errors import CascadeError, RecipeError
+from cascade.errors import CascadeError, RecipeError, WeightsError
 from cascade.recipe.reading import dump_recipe, load_stage_recipe
 from cascade.recipe.sections import StageRecipe
 from cascade.saving.atomic import atomic_file
 from cascade.saving.differences import differences
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
-from cascade.training.checkpoint import checkpoints
+from cascade.training.checkpoint import Checkpoint, checkpoints, read_newest
 from cascade.training.generated_pool import generated_pool
 from cascade.training.image_list import OtherImagesError
 from cascade.training.processes import is_main_process, make_accelerator, together
-from cascade.training.run_folder import check_same_run
+from cascade.training.run_folder import check_run_folder, check_same_run
 from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
 from cascade.training.trainer import Trainer
@@ -52,6 +53,7 @@ def build_trainer(
     """
     make_accelerator(device)
     with together():
+        check_run_folder(out, recipe.data.path)
         _check_same_network(out, recipe)
     data = recipe.data.model_dump()
     opening = {key: data.pop(key) for key in ("path", "only", "name_pattern", "cache_dir")}
@@ -88,10 +90,34 @@ def _start(stage: Stage, init_from: str | None, out: Path) -> None:
         if is_main_process():
             logger.info("train.init_from is not used, because the run has its own checkpoint.")
         return
-    folder = find_stage(Path(init_from))
-    start = start_from(stage, load_stage(folder))
+    trained, place = _load_trained(Path(init_from))
+    start = start_from(stage, trained)
     if is_main_process():
-        logger.info("starting at image 0 from %s: %s.", folder, start.text())
+        logger.info("starting at image 0 from %s: %s.", place, start.text())
+
+
+def _load_trained(run: Path) -> tuple[Stage, Path]:
+    """The trained stage of a run and its folder; if the run was killed, that of a checkpoint."""
+    try:
+        folder = find_stage(run)
+    except WeightsError:
+        checkpoint = read_newest(run / "checkpoints")
+        if checkpoint is None:
+            raise
+        return _stage_of_checkpoint(run, checkpoint), checkpoint.folder
+    return load_stage(folder), folder
+
+
+def _stage_of_checkpoint(run: Path, checkpoint: Checkpoint) -> Stage:
+    """The stage of a run with the averaged weights of a checkpoint."""
+    contract = Contract.from_dict(checkpoint.values["about"]["stage"]["contract"])
+    classes = {field: names for c in contract.conditions for field, names in c.classes.items()}
+    recipe = load_stage_recipe(run / "recipe.yaml")
+    stage = build_stage(recipe, lambda fields: {field: classes[field] for field in fields})
+    averaged = checkpoint.tensors["ema.safetensors"]
+    weights = {k: averaged.get(k, v) for k, v in checkpoint.tensors["stage.safetensors"].items()}
+    stage.load_state_dict(weights)
+    return stage
 
 
 def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> GeneratedImages | None:

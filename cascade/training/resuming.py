@@ -68,6 +68,9 @@ def _log(
     checkpoint: Checkpoint, out: Path, images: TrainingImages, settings: TrainingSettings
 ) -> None:
     seen = checkpoint.values["images_seen"]
+    if seen >= settings.images:
+        logger.info("%s is complete: it has seen %s images.", out, f"{seen:,}")
+        return
     logger.info(
         "resuming %s at image %s of %s, with the weights, averages and optimiser of %s.",
         out,
