@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from cascade.building.pipelines import find_stage
-from cascade.building.stages import build_stage, check_crop_suits_network
+from cascade.building.stages import build_stage, check_values
 from cascade.contract import Contract
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.sources import open_source
@@ -61,7 +61,7 @@ def build_trainer(
         source = open_source(**opening)
         torch.manual_seed(recipe.train.seed)
         stage = build_stage(recipe, source.vocabulary)
-        check_crop_suits_network(recipe, stage)
+        check_values(recipe, stage)
         images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
         _start(stage, recipe.train.init_from, out)
     images.generated = build_pool(recipe, images, out / "generated")

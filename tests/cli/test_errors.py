@@ -137,7 +137,11 @@ def test_no_verb_shows_the_help_and_ends_with_2(command):
         ("show tiny-16 train.lerning_rate=1", 2, "'train.lerning_rate'; did you mean 'learning_"),
         ("train tiny-16 train.images=many", 2, "'train.images': .* valid integer"),
         ("validate tiny-16 space.size_px=18", 2, "18 px must be a multiple of"),
-        ("validate tiny-16 sampling.sampler=dimm", 1, "unknown sampler 'dimm'"),
+        (
+            "validate tiny-16 sampling.sampler=dimm",
+            2,
+            "tiny-16.yaml: key 'sampling.sampler': unknown sampler 'dimm'",
+        ),
         ("train tiny-16 data.path=nowhere", 1, "no data at nowhere"),
         ("train tiny-16 data.path=nowhere-{0..3}.tar", 1, "no data at nowhere"),
         ("chain tiny-32 --out x", 1, "no trained stage in runs/tiny-16; train it first"),
