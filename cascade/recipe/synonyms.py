@@ -110,8 +110,9 @@ def suggest_key(
     same_section = synonym is not None and synonym.name.split(".")[0] in sections
     if synonym is not None and (same_section or not sections):
         return synonym.question()
-    if word in others:
-        return f"did you mean {' or '.join(map(repr, others[word]))}?"
+    places = others.get(word, []) if len(sections) < 2 else []
+    if places and ".".join(location) not in places:  # else it belongs to another kind of section
+        return f"did you mean {' or '.join(map(repr, places))}?"
     if difflib.get_close_matches(word, names, cutoff=0.5):
         return None
     return None if synonym is None else synonym.question()
