@@ -76,8 +76,7 @@ RECIPE_KEYS = synonyms_of(
         Synonym("network.depth"): "layers num_layers",
         Synonym("network.width"): "hidden_size",
         Synonym("diffusion.schedule"): "beta_schedule noise_schedule",
-        Synonym("diffusion.train_steps"): "timesteps num_timesteps num_train_timesteps "
-        "diffusion_steps",
+        Synonym("diffusion.train_steps"): "num_timesteps num_train_timesteps diffusion_steps",
         Synonym("diffusion.prediction"): "prediction_type parameterization parametrization",
         Synonym("diffusion.min_snr_gamma"): "snr_gamma",
         Synonym("condition.labels"): "class_cond num_classes",

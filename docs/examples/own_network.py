@@ -63,10 +63,8 @@ def main(folder: Path) -> None:
     stage.save_pretrained(folder / "own_network")
     stage = cascade.load_stage(folder / "own_network").eval()
     truth = cascade.Batch(images=discs(8, 1000), seeds=tuple(range(8)))
-    settings = stage.sampling.changed(steps=10)
-    images = stage.run(
-        truth.seeds, stage.contract.inputs_of(truth), run=cascade.Run(settings=settings)
-    )
+    run = cascade.Run(settings=stage.sampling.changed(steps=10))
+    images = stage.run(truth.seeds, stage.contract.inputs_of(truth), run=run)
     contact_sheet(images).save(folder / "own_network.png")
     print(f"mean error of a pixel: {(images - truth.images).abs().mean() / 2 * 255:.1f} of 255")
 
