@@ -34,9 +34,15 @@ def find_device(name: str | torch.device | int | None) -> torch.device:
         return best_device()
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise ContractError(
+            f"device {name!r} cannot be used here (it must be cpu, cuda, cuda:1, mps or another "
+            "kind that torch knows); see cascade doctor."
+        ) from error
+    try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
         raise ContractError(
             f"device {str(name)!r} cannot be used here ({reason}); see cascade doctor."
         ) from error

@@ -12,6 +12,7 @@ from cascade.contract import Contract
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import OutputError, RecipeError, WeightsError, nearest
 from cascade.pipeline import CascadePipeline
+from cascade.recipe.faults import fault_in, fault_of
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 from cascade.recipe.sections import PipelineRecipe, PipelineStageSection, StageRecipe
@@ -34,13 +35,18 @@ def check_recipe(recipe: StageRecipe | PipelineRecipe, path: Path | None = None)
         CascadeError: if a stage cannot be built, or the stages of a pipeline do not join.
     """
     if isinstance(recipe, StageRecipe):
-        return [_describe(recipe, check_stage(recipe))]
+        with fault_of(path):
+            return [_describe(recipe, check_stage(recipe))]
     lines = []
     previous: tuple[str, Contract] | None = None
-    for section in recipe.stages:
-        stage_recipe = load_stage_recipe(find_recipe(section.recipe, "stages", beside=path))
-        stage = check_stage(stage_recipe)
-        stage.check_settings(apply_sampling(stage.sampling, section.sampling))
+    for number, section in enumerate(recipe.stages):
+        file = find_recipe(section.recipe, "stages", beside=path)
+        stage_recipe = load_stage_recipe(file)
+        with fault_of(file):
+            stage = check_stage(stage_recipe)
+        place = f"stages.{number}.sampling"
+        with fault_of(path), fault_in(place, tuple(type(section.sampling).model_fields)):
+            stage.check_settings(apply_sampling(stage.sampling, section.sampling, place))
         lines.append(f"{section.name}: {_describe(stage_recipe, stage)}")
         if previous is not None:
             stage.contract.check_follows(previous[1], name=section.name, previous_name=previous[0])
@@ -109,10 +115,13 @@ def chain_pipeline(
         if name not in names:
             raise RecipeError(f"{recipe_path}: no stage {name!r}; {nearest(name, names)}")
     stages = {}
-    for section in recipe.stages:
+    for number, section in enumerate(recipe.stages):
         run = runs.get(section.name) or _default_run(section, recipe_path)
         stage = load_stage(find_stage(run))
-        stages[section.name] = stage.with_sampling(apply_sampling(stage.sampling, section.sampling))
+        with fault_of(recipe_path):
+            place = f"stages.{number}.sampling"
+            settings = apply_sampling(stage.sampling, section.sampling, place)
+        stages[section.name] = stage.with_sampling(settings)
     pipeline = CascadePipeline.from_stages(stages)
     pipeline.save_pretrained(
         out,

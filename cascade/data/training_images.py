@@ -24,7 +24,8 @@ from cascade.contract import Contract
 from cascade.data.broken import BrokenImages
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.loading import load_in_order
-from cascade.data.sources import ImageSource
+from cascade.data.source import ImageSource
+from cascade.data.tensors import TensorDataset, TensorSource, as_source
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import CascadeError, DataError
 from cascade.imaging.reading import decode_image
@@ -53,7 +54,7 @@ class SizedImage(NamedTuple):
     """A whole image at the stage's size.
 
     Attributes:
-        image: (C, H, W) uint8.
+        image: (C, H, W); uint8 if that loses nothing.
         smaller: conditioning images made from it, by condition name, each (C', h, w); uint8 if
             that loses nothing.
     """
@@ -71,7 +72,7 @@ class TrainingImages(Dataset[TrainingSample]):
     """Images at a stage's size, cropped and flipped.
 
     Args:
-        source: the encoded images.
+        source: the encoded images, or a data set of tensors; see `TensorSource`.
         contract: contract of the stage in training.
         crop_px: side in pixels of the square that is cut out at random; None for the whole image.
         flip: whether to mirror half of the images.
@@ -82,12 +83,12 @@ class TrainingImages(Dataset[TrainingSample]):
         max_broken_share: largest share of broken images, in [0, 1]; see `BrokenImages`.
 
     Raises:
-        DataError: if the crop does not fit.
+        DataError: if the crop does not fit, or the first tensors of a data set do not.
     """
 
     def __init__(
         self,
-        source: ImageSource,
+        source: ImageSource | TensorDataset,
         contract: Contract,
         *,
         crop_px: int | None = None,
@@ -97,9 +98,10 @@ class TrainingImages(Dataset[TrainingSample]):
         generated: GeneratedImages | None = None,
         max_broken_share: float = 0.01,
     ) -> None:
-        check_readable(contract.space)
+        self.source = as_source(source, contract)
+        if not isinstance(self.source, TensorSource):
+            check_readable(contract.space)
         check_crop(crop_px, contract)
-        self.source = source
         self.contract = contract
         self.crop_px = crop_px
         self.flip = flip
@@ -123,7 +125,7 @@ class TrainingImages(Dataset[TrainingSample]):
             sized = whole._replace(smaller={**whole.smaller, self.generated.condition: image})
         image, smaller = self._crop_and_flip(sized, seed)
         return TrainingSample(
-            from_uint8(image),
+            as_float(image),
             {name: as_float(each) for name, each in smaller.items()} | self._annotated(index),
             seed,
             broken,
@@ -168,13 +170,19 @@ class TrainingImages(Dataset[TrainingSample]):
         """
         if index in self._cache:
             return self._cache[index]
-        name, space = self.source.name(index), self.contract.space
-        image = fit_size(decode_image(self.source.read(index), name), space, name)
-        sized = SizedImage(image, self._smaller(from_uint8(image)))
+        image = self._fitted(index)
+        sized = SizedImage(image, self._smaller(as_float(image)))
         if sized.bytes <= self._cache_bytes_left:
             self._cache_bytes_left -= sized.bytes
             self._cache[index] = sized
         return sized
+
+    def _fitted(self, index: int) -> Tensor:
+        """A whole image at the stage's size; those from files are rounded to 8 bits."""
+        name, space = self.source.name(index), self.contract.space
+        if isinstance(self.source, TensorSource):
+            return _compact(fit_tensor(self.source.image(index), space, name))
+        return fit_size(decode_image(self.source.read(index), name), space, name)
 
     def _smaller(self, image: Tensor) -> dict[str, Tensor]:
         """The conditioning images of a whole image (C, H, W), by condition name."""
@@ -220,7 +228,7 @@ def check_readable(space: Space) -> None:
         low, high = space.range
         raise DataError(
             f"image files are read as 3 channels of 0 to 255, but the stage has {space.channels} "
-            f"channels of {low:g} to {high:g}; train it from Python on batches of your own."
+            f"channels of {low:g} to {high:g}; train it from Python on a Dataset of tensors."
         )
 
 
@@ -239,6 +247,15 @@ def check_crop(crop_px: int | None, contract: Contract) -> None:
 
 
 def fit_size(image: Tensor, space: Space, name: str) -> Tensor:
+    """Fit an image into the stage's size and round it to 8 bits; see `fit_tensor`.
+
+    Returns:
+        (C, *space.size) uint8.
+    """
+    return to_uint8(fit_tensor(image, space, name))
+
+
+def fit_tensor(image: Tensor, space: Space, name: str) -> Tensor:
     """Downscale an image until it just covers the stage's size, and cut out the middle.
 
     Args:
@@ -247,7 +264,7 @@ def fit_size(image: Tensor, space: Space, name: str) -> Tensor:
         name: name of the image for messages.
 
     Returns:
-        (C, *space.size) uint8.
+        (C, *space.size) in [-1, 1].
 
     Raises:
         DataError: if the image is smaller than the stage's size, since training must not upscale.
@@ -265,7 +282,7 @@ def fit_size(image: Tensor, space: Space, name: str) -> Tensor:
     cut = (min(rows, round(height * factor)), min(columns, round(width * factor)))
     y, x = (rows - cut[0]) // 2, (columns - cut[1]) // 2
     middle = image[None, :, y : y + cut[0], x : x + cut[1]]
-    return to_uint8(resize(middle, space.size, space.resize_kernel)[0])
+    return resize(middle, space.size, space.resize_kernel)[0]
 
 
 @lru_cache(maxsize=4)
