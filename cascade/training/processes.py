@@ -110,7 +110,8 @@ def _on_device(name: str | None) -> Iterator[str]:
         CascadeError: if the device cannot be used.
     """
     if name is None:
-        yield (PartialState().device if PartialState._shared_state else best_device()).type
+        device = PartialState().device if PartialState._shared_state else None
+        yield (device or best_device()).type
     elif "LOCAL_RANK" in os.environ:  # a launcher gives each process a device of its own
         yield _check_kind(name)
     else:

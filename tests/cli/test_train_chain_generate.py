@@ -27,8 +27,9 @@ def names(folder: Path) -> list[str]:
 
 def test_a_run_holds_stage_checkpoints_samples_and_log(trained):
     for run, size in ((trained.base, 16), (trained.upsampler, 32)):
-        files = [".lock", "about.json", "log.jsonl", "recipe.yaml", "report.html"]
-        assert names(run) == sorted([*files, "checkpoints", "samples", "stage", "tensorboard"])
+        files = [".lock", "about.json", "images.jsonl.gz", "log.jsonl", "recipe.yaml"]
+        folders = ["checkpoints", "samples", "stage", "tensorboard"]
+        assert names(run) == sorted([*files, "report.html", *folders])
         assert names(run / "checkpoints") == ["000000000160", "000000000320"]
         assert names(run / "samples") == ["000000000320.png"]
         assert load_stage(run / "stage").space.size == (size, size)

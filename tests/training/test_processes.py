@@ -377,7 +377,7 @@ def test_a_run_may_choose_its_device_and_a_later_one_another(monkeypatch):
 
 def test_a_launcher_hands_out_the_devices(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(CascadeError, match=r"gets its device from the launcher, .* got 'cuda:1'"):
+    with pytest.raises(CascadeError, match="gets its device from the launcher"):
         make_accelerator("cuda:1")
 
 

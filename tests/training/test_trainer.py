@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import CascadeError, ContractError, DataError, OutputError
+from cascade.errors import CascadeError, DataError, OutputError, RecipeError
 from cascade.imaging.reading import read_image
 from cascade.recipe.reading import load_stage_recipe
 from cascade.resizing import quantise
@@ -206,7 +206,7 @@ def test_what_a_resumed_run_does_otherwise_is_told(make_trainer, tmp_path, caplo
 
 
 def test_an_objective_that_does_not_exist_is_refused_with_the_nearest(make_trainer, tmp_path):
-    with pytest.raises(ContractError, match="'denoise': did you mean 'denoising'"):
+    with pytest.raises(RecipeError, match="'denoise': did you mean 'denoising'"):
         make_trainer(tmp_path, "train.objective=denoise")
 
 
