@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar
 
 import torch
+from diffusers.utils import BaseOutput
 from torch import Tensor
 
+from cascade.arguments import check_flag, check_kind, whole_number
 from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
-from cascade.devices import Precision
+from cascade.devices import Precision, check_precision
 from cascade.errors import ContractError
 from cascade.sampling.settings import Overrides
 from cascade.sampling.walk import Hooks
@@ -42,7 +44,7 @@ class CallOptions:
         callback_on_step_end_tensor_inputs: which of `x_t` and `x0` a callback gets.
 
     Raises:
-        ContractError: if `callback_on_step_end_tensor_inputs` contains any other name.
+        ContractError: if a value is of the wrong kind or out of range.
     """
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -54,30 +56,45 @@ class CallOptions:
     callback_on_step_end_tensor_inputs: Sequence[str] = CALLBACK_TENSORS
 
     def __post_init__(self) -> None:
-        if not isinstance(self.overrides, Overrides):
+        check_kind("overrides", self.overrides, Overrides, "Overrides({...})")
+        check_kind("inputs", self.inputs, Mapping, "a mapping by name")
+        check_kind("start_at", self.start_at, str | None, "the name of a stage")
+        check_flag("keep_intermediates", self.keep_intermediates)
+        check_precision(self.precision)
+        if self.batch_size is not None:
+            batch_size = whole_number("batch_size", self.batch_size, low=1)
+            object.__setattr__(self, "batch_size", batch_size)
+        tensors = self.callback_on_step_end_tensor_inputs
+        if not isinstance(tensors, list | tuple) or not set(tensors) <= set(CALLBACK_TENSORS):
             raise ContractError(
-                f"overrides must be Overrides({{...}}), got {type(self.overrides).__name__}."
+                f"callback_on_step_end_tensor_inputs must be a list of {list(CALLBACK_TENSORS)}, "
+                f"got {tensors!r}."
             )
-        if self.batch_size is not None and (
-            not isinstance(self.batch_size, int) or self.batch_size < 1
-        ):
-            raise ContractError(f"batch_size must be at least 1, got {self.batch_size!r}.")
-        if not isinstance(self.inputs, Mapping):
-            raise ContractError(
-                f"inputs must be a mapping by name, got {type(self.inputs).__name__}."
-            )
-        unknown = set(self.callback_on_step_end_tensor_inputs) - set(CALLBACK_TENSORS)
-        if unknown:
-            raise ContractError(f"callbacks can have {list(CALLBACK_TENSORS)}, not {unknown}.")
+
+
+@dataclass
+class CascadeOutput(BaseOutput):
+    """The result of a pipeline call.
+
+    Attributes:
+        images: the last stage's images: PIL images, or (B, C, H, W) in [-1, 1] for `pt`, or
+            (B, H, W, C) in [0, 1] for `np`, as in diffusers.
+        seeds: one whole number per image, which makes the same image again.
+        labels: one dictionary per image, from label field to class name.
+        settings: each stage's sampling settings, by stage name.
+        intermediates: each earlier stage's images by stage name, like `images`; empty unless the
+            call keeps them.
+    """
+
+    images: Any
+    seeds: list[int]
+    labels: list[dict[str, str]]
+    settings: dict[str, dict[str, Any]]
+    intermediates: dict[str, Any]
 
 
 class Host(Protocol):
     """The part of a pipeline that a call uses."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the stages."""
-        ...
 
     def progress_bar(self, *, total: int) -> Any:
         """A progress bar for `total` steps, as a context manager."""
@@ -130,7 +147,7 @@ class Call:
         batches = [slice(first, first + size) for first in range(0, len(self.seeds), size)]
         self.host.enter(name)
         results = []
-        with self.host.progress_bar(total=len(batches)) as bar:
+        with stage.placed(), self.host.progress_bar(total=len(batches)) as bar:
             bar.set_description(name)
             for part in batches:
                 run = Run(
@@ -138,7 +155,7 @@ class Call:
                     stream=f"stage {name}",
                     precision=self.options.precision,
                 )
-                start = None if previous is None else previous[part].to(self.host.device)
+                start = None if previous is None else previous[part].to(stage.device)
                 results.append(stage.run(self.seeds[part], inputs.part(part), start, run).cpu())
         return torch.cat(results)
 
@@ -151,11 +168,28 @@ class Call:
             bar.update()
 
         def on_step(step: int, t: int, tensors: dict[str, Tensor]) -> Mapping[str, Any] | None:
-            kwargs = {key: tensors[key] for key in self.options.callback_on_step_end_tensor_inputs}
+            kwargs: dict[str, Any] = {
+                key: tensors[key] for key in self.options.callback_on_step_end_tensor_inputs
+            }
             assert self.on_step is not None
-            return self.on_step(self.host, step, t, kwargs | {"seeds": self.seeds[part]})
+            kwargs["seeds"] = self.seeds[part]
+            return _checked(self.on_step(self.host, step, t, dict(kwargs)), kwargs)
 
         return Hooks(callback=None if self.on_step is None else on_step, progress=progress)
+
+
+def _checked(result: Any, kwargs: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Check that a callback returns nothing, or changes `x_t` only.
+
+    Raises:
+        ContractError: if it returns another kind, or changes anything else.
+    """
+    expected = "a dictionary with a new x_t, or None"
+    check_kind("the result of callback_on_step_end", result, Mapping | None, expected)
+    for name, value in (result or {}).items():
+        if name != "x_t" and (name not in kwargs or value is not kwargs[name]):
+            raise ContractError(f"callback_on_step_end can change x_t only, not {name!r}.")
+    return result
 
 
 def split_fields(kind: type[Options], values: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:

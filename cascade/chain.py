@@ -11,11 +11,13 @@ import torch
 from diffusers import ModelMixin
 from torch import nn
 
+from cascade.arguments import check_kind
 from cascade.contract import Contract
 from cascade.errors import ContractError, WeightsError, nearest
 from cascade.sampling.settings import ALL, Overrides
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.components import read_json
+from cascade.saving.stage_folder import read_contract
 from cascade.space import Size
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
@@ -36,11 +38,13 @@ class StageChain(ModelMixin):
 
     def __init__(self, stages: Mapping[str, Stage]) -> None:
         super().__init__()
+        check_kind("stages", stages, Mapping, "a mapping from names to stages, first stage first")
         if not stages:
             raise ContractError("a pipeline needs at least one stage.")
         previous: tuple[str, Stage] | None = None
         for name, stage in stages.items():
-            if not name.isidentifier():
+            check_kind(f"stage {name!r}", stage, Stage, "a Stage such as DiffusionStage")
+            if not isinstance(name, str) or not name.isidentifier():
                 raise ContractError(f"stage name {name!r} must be a word such as 'upsampler'.")
             if name == ALL:
                 raise ContractError(f"stage name {name!r} stands for every stage; use another.")
@@ -60,7 +64,9 @@ class StageChain(ModelMixin):
 
     def __getitem__(self, name: str) -> Stage:
         if name not in self.names:
-            raise ContractError(f"no stage {name!r} in this pipeline: {nearest(name, self.names)}")
+            raise ContractError(
+                f"no stage {name!r} in this pipeline: {nearest(str(name), self.names)}"
+            )
         stage = self.members[self.names.index(name)]
         assert isinstance(stage, Stage)
         return stage
@@ -149,6 +155,7 @@ class StageChain(ModelMixin):
             ContractError: for a stage or a setting that does not exist, or a value that does not
                 fit a stage.
         """
+        check_kind("overrides", overrides, Overrides, "Overrides({...})")
         overrides.check(self.names)
         if not any(stage.contract.needs_image for _, stage in self.items()):
             for name in overrides.names() & set(IMAGE_SETTINGS):
@@ -198,13 +205,29 @@ class StageChain(ModelMixin):
             ContractError: if the stages do not join.
         """
         folder = Path(folder)
-        names = read_json(folder / "chain.json").get("stages")
-        if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
-            raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")
+        names = _saved_names(folder)
         chain = cls({name: load_stage(folder / name) for name in names})
         if torch_dtype is not None:
             chain.members.to(torch_dtype)
         return chain
+
+
+def saved_contracts(folder: Path) -> list[Contract]:
+    """Read the contracts of the stages that `StageChain.save_pretrained` wrote, without weights.
+
+    Raises:
+        WeightsError: if a file is missing or damaged.
+    """
+    return [read_contract(folder / name) for name in _saved_names(folder)]
+
+
+def _saved_names(folder: Path) -> list[str]:
+    names = read_json(folder / "chain.json").get("stages")
+    if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
+        raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")
+    if len(set(names)) < len(names):
+        raise WeightsError(f"{folder / 'chain.json'} names a stage twice: {', '.join(names)}.")
+    return names
 
 
 def _is_plain_name(name: Any) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 from cascade.errors import ContractError
 
 Precision = Literal["auto", "fp32", "bf16"]
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of weights
 
 
 def best_device() -> torch.device:
@@ -19,11 +21,11 @@ def best_device() -> torch.device:
     return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
-def find_device(name: str | None) -> torch.device:
+def find_device(name: str | torch.device | int | None) -> torch.device:
     """Find a device and check that it can compute.
 
     Args:
-        name: a name such as `cuda:1`; None for the best device.
+        name: a device or its name, such as `cuda:1`; None for the best device.
 
     Raises:
         ContractError: if the device does not exist or cannot compute.
@@ -32,13 +34,55 @@ def find_device(name: str | None) -> torch.device:
         return best_device()
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise ContractError(
+            f"device {name!r} cannot be used here (it must be cpu, cuda, cuda:1, mps or another "
+            "kind that torch knows); see cascade doctor."
+        ) from error
+    try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
         raise ContractError(
-            f"device {name!r} cannot be used here ({reason}); see cascade doctor."
+            f"device {str(name)!r} cannot be used here ({reason}); see cascade doctor."
         ) from error
     return device
+
+
+def check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+    """Check that weights can have a type; None passes, for no change.
+
+    Raises:
+        ContractError: if it is no floating-point type for weights.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ContractError(
+            f"dtype must be {', '.join(map(str, DTYPES[:-1]))} or {DTYPES[-1]}, got {dtype!r}."
+        )
+    return dtype
+
+
+def offload_device(device: str | torch.device | None, gpu_id: int | None) -> torch.device:
+    """The accelerator that computes while the weights of other stages wait on the CPU.
+
+    Args:
+        device: a device; None for the best one.
+        gpu_id: its number; None for the first one, or the one that `device` names.
+
+    Raises:
+        ContractError: if there is no such accelerator.
+    """
+    computing = best_device() if device is None else torch.device(device)
+    if gpu_id is not None:
+        if computing.index not in (None, gpu_id):
+            raise ContractError(f"give gpu_id or the number in device, got {gpu_id} and {device}.")
+        computing = torch.device(computing.type, gpu_id)
+    if computing.type == "cpu":
+        raise ContractError(
+            "offloading needs an accelerator, and there is none; stages compute on the CPU anyway, "
+            "so leave it out."
+        )
+    return find_device(str(computing))
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -61,8 +105,7 @@ def uses_bf16(device: torch.device, precision: Precision) -> bool:
     Raises:
         ContractError: if the precision is none of these.
     """
-    if precision not in get_args(Precision):
-        raise ContractError(f"precision must be one of {get_args(Precision)}, got {precision!r}.")
+    check_precision(precision)
     return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
 
 
@@ -71,6 +114,40 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if uses_bf16(device, precision):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+def check_precision(precision: Any) -> None:
+    """Check that a precision exists.
+
+    Raises:
+        ContractError: if it does not.
+    """
+    if not isinstance(precision, str) or precision not in get_args(Precision):
+        raise ContractError(f"precision must be one of {get_args(Precision)}, got {precision!r}.")
+
+
+def check_weights(precision: Precision, dtype: torch.dtype, device: torch.device) -> None:
+    """Check that networks with weights of a type can compute in a precision on a device.
+
+    Raises:
+        ContractError: if the weights have lost the precision, or the device is far too slow.
+    """
+    if dtype == torch.float16 and device.type == "cpu":
+        raise ContractError(
+            "weights in float16 are about a hundred times slower on the CPU; move them to an "
+            "accelerator, or convert them with .to(torch.bfloat16)."
+        )
+    if precision != "auto" and dtype != torch.float32 and PRECISIONS[precision] != dtype:
+        raise ContractError(
+            f"precision {precision!r} needs weights in float32 or {PRECISIONS[precision]}, these "
+            f"are {dtype}; load the pipeline without dtype, or leave out precision."
+        )
+
+
+def free_memory(device: torch.device) -> None:
+    """Give unused memory back to a device."""
+    if device.type in ("cuda", "mps", "xpu"):
+        getattr(torch, device.type).empty_cache()
 
 
 def wait_for(device: torch.device) -> None:

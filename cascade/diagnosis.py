@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from cascade.chain import saved_contracts
 from cascade.devices import best_device, has_fast_bf16
-from cascade.recipe.finding import list_recipes, recipe_name
+from cascade.extras import EXTRAS, install_command
+from cascade.recipe.finding import list_recipes
 from cascade.saving.pipelines import has_weights
-
-EXTRAS = {
-    "cairosvg": ("datasets", "builds the emoji data set"),
-    "pillow_heif": ("heif", "reads HEIC pictures"),
-    "pillow_jxl": ("jxl", "reads JPEG XL pictures"),
-}
+from cascade.tasks.table import find_task
 
 
 class Finding(NamedTuple):
@@ -52,7 +49,7 @@ def diagnose() -> list[Finding]:
         enough = memory >= 4
         meaning = "enough for the bundled pipelines" if enough else "low: use a batch size of 1"
         findings.append(Finding("memory", f"{memory:.0f} GiB", meaning))
-    findings += [_extra(module) for module in EXTRAS]
+    findings += [_extra(name) for name in EXTRAS]
     return [*findings, *_weights()]
 
 
@@ -78,16 +75,19 @@ def _precision(device: torch.device) -> Finding:
     return Finding("bf16", "not in hardware", "precision auto means fp32")
 
 
-def _extra(module: str) -> Finding:
-    extra, purpose = EXTRAS[module]
-    if importlib.util.find_spec(module) is not None:
-        return Finding(module, "installed", purpose)
-    return Finding(module, "missing", f'{purpose}: pip install "cascade-diffusion[{extra}]"')
+def _extra(name: str) -> Finding:
+    extra, subject = EXTRAS[name], f"extra [{name}]"
+    if extra.is_installed:
+        return Finding(subject, "installed", extra.purpose)
+    return Finding(subject, "missing", f"{extra.purpose}: {install_command(name)}")
 
 
 def _weights() -> list[Finding]:
-    return [
-        Finding("weights", recipe_name(path), f"cascade generate {recipe_name(path)} -n 4 -o out")
-        for path in list_recipes("pipelines")
-        if has_weights(path.parent)
-    ]
+    folders = [path.parent for path in list_recipes("pipelines") if has_weights(path.parent)]
+    return [Finding("weights", folder.name, _example(folder)) for folder in folders]
+
+
+def _example(folder: Path) -> str:
+    """A command that uses a bundled pipeline."""
+    task = find_task(saved_contracts(folder / "stages"))
+    return "" if task is None else task.command(folder.name)

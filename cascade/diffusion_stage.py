@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, final
@@ -15,6 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from cascade.arguments import check_kind
 from cascade.conditioning.assembling import request_signals
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.signals import Signals
@@ -162,7 +163,11 @@ class DiffusionStage(Stage):
         previous: Tensor | None = None,
         run: Run | None = None,
     ) -> Tensor:
-        inputs, run = inputs or Inputs(), run or Run()
+        inputs = Inputs() if inputs is None else inputs
+        run = Run() if run is None else run
+        check_kind("inputs", inputs, Inputs, "Inputs({...})")
+        check_kind("run", run, Run, "Run(...)")
+        check_kind("seeds", seeds, Sized, "a list of whole numbers")
         settings = run.settings or self.sampling
         sampler = self._sampler_for(settings)
         self.contract.check_inputs(inputs, previous, len(seeds))

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, final
 
 import torch
-from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput
 from PIL import Image
-from torch import Tensor
 
-from cascade.call import CALLBACK_TENSORS, Call, CallOptions, split_fields
+from cascade.arguments import check_callable, check_flag, check_kind
+from cascade.call import Call, CallOptions, CascadeOutput, split_fields
+from cascade.call_arguments import check_call_arguments, check_can_compute, field_names, for_each
 from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary
-from cascade.diffusion.noise import make_seeds
+from cascade.devices import check_dtype
+from cascade.diffusion.noise import GeneratorLike, make_seeds
 from cascade.errors import ContractError, WeightsError
+from cascade.familiar_names import check_arguments
 from cascade.imaging.exchange import (
     OutputType,
     PictureLike,
+    StartLike,
     as_output,
     check_output,
     of_each,
@@ -39,52 +40,27 @@ from cascade.sampling.walk import Progress
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.components import read_json
 from cascade.saving.hub import upload
+from cascade.saving.loading import read_loading
 from cascade.saving.model_card import write_model_card
-from cascade.saving.pipelines import INDEX, PIPELINE_ENTRIES, pipeline_folder, write_index
+from cascade.saving.pipelines import INDEX, PIPELINE_ENTRIES, write_index
 from cascade.stage import Stage
+from cascade.staged_pipeline import StagedPipeline
 from cascade.tasks.table import find_task
 
 CARD_FOLDER = "this/folder"  # in the examples of a model card
 
+CALL_ARGUMENTS = ("num_images", "labels", "image", "seed", "seeds", "generator", "output_type")
+SAVING = ("dtype", "card", "extra_files", "safe_serialization", "push_to_hub")
 StepEnd = Callable[..., Mapping[str, Any] | None]
 
 
-@dataclass
-class CascadeOutput(BaseOutput):
-    """The result of a pipeline call.
-
-    Attributes:
-        images: the last stage's images: PIL images, or (B, C, H, W) in [-1, 1] for `pt`, or
-            (B, H, W, C) in [0, 1] for `np`, as in diffusers.
-        seeds: one whole number per image, which makes the same image again.
-        labels: one dictionary per image, from label field to class name.
-        settings: each stage's sampling settings, by stage name.
-        intermediates: each earlier stage's images by stage name, like `images`; empty unless the
-            call keeps them.
-    """
-
-    images: Any
-    seeds: list[int]
-    labels: list[dict[str, str]]
-    settings: dict[str, dict[str, Any]]
-    intermediates: dict[str, Any]
-
-
-class CascadePipeline(DiffusionPipeline):
+@final
+class CascadePipeline(StagedPipeline):
     """A base or a colourising stage and its upsamplers, or any part of such a chain.
 
     Args:
         stages: the chain of stages; `CascadePipeline.from_stages` makes one from a dictionary.
     """
-
-    _callback_tensor_inputs: ClassVar = list(CALLBACK_TENSORS)
-
-    def __init__(self, stages: StageChain) -> None:
-        super().__init__()
-        self.register_modules(stages=stages)
-        self.stages: StageChain = stages
-        self._current_stage: str | None = None
-        self._num_timesteps = 0
 
     @classmethod
     def from_stages(cls, stages: Mapping[str, Stage]) -> CascadePipeline:
@@ -96,33 +72,28 @@ class CascadePipeline(DiffusionPipeline):
         return cls(StageChain(stages))
 
     @property
-    def current_stage(self) -> str | None:
-        """Name of the stage that is sampling, for callbacks; None between calls."""
-        return self._current_stage
-
-    @property
-    def num_timesteps(self) -> int:
-        """How many steps the current stage takes, for callbacks."""
-        return self._num_timesteps
-
-    def enter(self, stage: str | None, steps: int = 0) -> None:
-        """Record which stage is sampling and in how many steps."""
-        self._current_stage, self._num_timesteps = stage, steps
-
-    @property
     def labels(self) -> LabelVocabulary | None:
         """The class names of the first class-conditional stage; None if there is no such stage."""
         conditions = (each for _, stage in self.stages.items() for each in stage.conditions)
         classes = next((each.classes for each in conditions if each.classes), None)
         return None if classes is None else LabelVocabulary(classes)
 
-    def with_sampling(self, overrides: Overrides) -> CascadePipeline:
+    def with_sampling(self, overrides: Overrides | None = None, **settings: Any) -> CascadePipeline:
         """Return a pipeline that shares the weights and samples with changed settings.
+
+        Args:
+            overrides: changes by stage name.
+            settings: sampling settings as in a call, which take precedence.
 
         Raises:
             ContractError: if the changes do not fit the stages.
         """
-        return CascadePipeline(self.stages.with_sampling(overrides))
+        check_call_arguments(self.stages, settings, ())
+        names = self.stages.names
+        overrides = Overrides() if overrides is None else overrides
+        check_kind("overrides", overrides, Overrides, "Overrides({...})")
+        later = Overrides.per_stage(names, names, **settings)
+        return CascadePipeline(self.stages.with_sampling(overrides.with_later(later)))
 
     def replace_stage(self, name: str, stage: Stage) -> None:
         """Replace a stage by another trained one.
@@ -130,6 +101,8 @@ class CascadePipeline(DiffusionPipeline):
         Raises:
             ContractError: if the new stage does not join its neighbours, or no stage has that name.
         """
+        check_kind("stage", stage, Stage, "a Stage such as DiffusionStage")
+        stage.computing_device = self.stages[name].computing_device
         chain = self.stages.replaced(name, stage.to(self.device))
         self.register_modules(stages=chain)
 
@@ -141,9 +114,10 @@ class CascadePipeline(DiffusionPipeline):
         num_images: int = 1,
         *,
         labels: LabelsLike | None = None,
-        image: Image.Image | Sequence[Image.Image] | Tensor | None = None,
+        image: StartLike | None = None,
         seed: int | None = None,
         seeds: Sequence[int] | None = None,
+        generator: GeneratorLike | None = None,
         output_type: OutputType = "pil",
         callback_on_step_end: StepEnd | None = None,
         return_dict: bool = True,
@@ -157,9 +131,12 @@ class CascadePipeline(DiffusionPipeline):
             labels: for all images, or one per image: `{"class": "cat-face"}` or `"cat-face,noto"`.
                 Missing fields are drawn from each image's seed, or left open if there is an input
                 image, because nobody knows what it shows.
-            image: input images to start from: PIL images, or (B, C, h, w) in [-1, 1].
+            image: input images to start from: PIL images; a tensor (B, C, h, w) in [-1, 1]; or an
+                array (B, h, w, C) of 8 or 16 bits, or of floats in [0, 1].
             seed: whole number for the first image; the others count up from it; default: random.
             seeds: one whole number per image, instead of `seed`.
+            generator: a generator whose `initial_seed()` takes the place of `seed`, or a list of
+                one per image. Its state is neither used nor changed.
             output_type: `pil`, `pt` or `np`.
             callback_on_step_end: called as `callback(pipeline, step, timestep, kwargs)` after every
                 step; may return a dictionary with a new `x_t`. `kwargs["seeds"]` are the seeds of
@@ -173,9 +150,13 @@ class CascadePipeline(DiffusionPipeline):
             ContractError: if an argument does not fit the stages.
         """
         check_output(output_type, self.stages.last.space.channels)
+        check_flag("return_dict", return_dict)
+        check_callable("callback_on_step_end", callback_on_step_end)
+        check_call_arguments(self.stages, options, (*CALL_ARGUMENTS, *field_names(CallOptions)))
         options_of_call, settings = split_fields(CallOptions, options)
+        check_can_compute(self.stages, options_of_call.precision)
         start = None if image is None else to_tensor(image)  # (B, C, h, w)
-        seeds = make_seeds(num_images if start is None else len(start), seed, seeds)
+        seeds = make_seeds(num_images if start is None else len(start), seed, seeds, generator)
         size = None if start is None else (start.shape[-2], start.shape[-1])
         first = self.stages.start(size, options_of_call.start_at)
         run = self.stages.from_stage(first)
@@ -228,15 +209,19 @@ class CascadePipeline(DiffusionPipeline):
         scale: float | None = None,
         *,
         progress: Progress | None = None,
+        generator: GeneratorLike | None = None,
         **settings: Any,
     ) -> Any:
         """Upscale pictures of any size with the upsamplers, in tiles without seams.
 
         Args:
-            image: a PIL image or a list of them, which keep transparency and metadata; a `Picture`,
-                which also keeps 16 bits; or a tensor (C, h, w) or (B, C, h, w) in [-1, 1].
+            image: a PIL image, which keeps transparency and metadata; a `Picture`, which also keeps
+                16 bits; a tensor (C, h, w) or (B, C, h, w) in [-1, 1]; an array (h, w), (h, w, C)
+                or (B, h, w, C) of 8 or 16 bits or of floats in [0, 1]; or a list of these.
             scale: factor for both sides, above 1; default: the factor of all upsamplers together.
             progress: called as `progress(done, total)` from time to time, in units of work.
+            generator: a generator whose `initial_seed()` takes the place of `seed`, or a list of
+                one per picture. Its state is neither used nor changed.
             settings: `seed`, `tile_px`, `consistent`, `precision`, see
                 `cascade.restoration.upscaling.Upscaling`, and sampling settings as in a call.
 
@@ -246,22 +231,32 @@ class CascadePipeline(DiffusionPipeline):
         Raises:
             ContractError: if an argument does not fit the stages.
         """
-        upscaling, sampling = split_fields(Upscaling, settings | {"scale": scale})
-        stages = self._sampling_with(sampling)
+        check_callable("progress", progress)
+        each, stages = for_each(
+            self.stages, Upscaling, image, settings | {"scale": scale}, generator
+        )
         return of_each(
             image,
-            lambda picture: upscale_picture(stages, picture, upscaling, progress=progress),
-            lambda tensor: upscale_image(stages, tensor, upscaling, progress=progress),
+            lambda picture, i: upscale_picture(stages, picture, each[i], progress=progress),
+            lambda tensor, i: upscale_image(stages, tensor, each[i], progress=progress),
         )
 
     def colourise(
-        self, image: PictureLike, *, progress: Progress | None = None, **settings: Any
+        self,
+        image: PictureLike,
+        *,
+        progress: Progress | None = None,
+        generator: GeneratorLike | None = None,
+        **settings: Any,
     ) -> Any:
         """Colour pictures of any size with the stage that takes grey, keeping their luminance.
+
+        The size stays: if upsamplers follow that stage, `upscale` the result to use them too.
 
         Args:
             image: grey or colour pictures, of the same types as for `upscale`.
             progress: called as `progress(done, total)` from time to time, in units of work.
+            generator: as for `upscale`.
             settings: `seed`, `hints` (a PIL image or a `Picture`), `precision`, see
                 `cascade.restoration.colouring.Colouring`, and sampling settings as in a call.
 
@@ -274,19 +269,13 @@ class CascadePipeline(DiffusionPipeline):
         hints = settings.get("hints")
         if isinstance(hints, Image.Image):
             settings["hints"] = Picture.from_pil(hints)
-        colouring, sampling = split_fields(Colouring, settings)
-        stages = self._sampling_with(sampling)
+        check_callable("progress", progress)
+        each, stages = for_each(self.stages, Colouring, image, settings, generator)
         return of_each(
             image,
-            lambda picture: colourise_picture(stages, picture, colouring, progress=progress),
-            lambda tensor: colourise_image(stages, tensor, colouring, progress=progress),
+            lambda picture, i: colourise_picture(stages, picture, each[i], progress=progress),
+            lambda tensor, i: colourise_image(stages, tensor, each[i], progress=progress),
         )
-
-    def _sampling_with(self, settings: Mapping[str, Any]) -> list[Stage]:
-        """The stages with the sampling settings of a call."""
-        names = self.stages.names
-        chain = self.stages.with_sampling(Overrides.per_stage(names, names, **settings))
-        return [stage for _, stage in chain.items()]
 
     # ---- saving and loading ---------------------------------------------------------------------
 
@@ -314,8 +303,9 @@ class CascadePipeline(DiffusionPipeline):
             OutputError: if the folder cannot be written, or the Hub refuses.
         """
         pushed = hub.pop("push_to_hub", False)
-        if hub and not pushed:
-            raise ContractError(f"save_pretrained has no argument {min(hub)!r}.")
+        check_arguments(() if pushed else hub, SAVING, {"variant": "use dtype"})
+        check_kind("save_directory", save_directory, str | Path, "a folder")
+        check_dtype(dtype)
         if not safe_serialization:
             raise WeightsError("weights are written as safetensors only: safe_serialization=True.")
         with atomic_folder(Path(save_directory), owned=PIPELINE_ENTRIES) as temporary:
@@ -357,21 +347,24 @@ class CascadePipeline(DiffusionPipeline):
             return upload(Path(folder) / "pipeline", repo_id, **hub)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> CascadePipeline:
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> CascadePipeline:
         """Load a bundled pipeline, a saved one, or one from the Hugging Face Hub.
 
         Args:
             folder: a name such as `photo-x4`, a local folder, or an id such as `user/name`.
-            kwargs: `torch_dtype`; for the Hub `revision`, `token`, `cache_dir`,
-                `local_files_only`.
+            options: `dtype` (or `torch_dtype`), the floating-point type of the weights in memory:
+                float32 by default, bfloat16 or float16 for half the memory; `device_map`, a device
+                such as `cuda:1`, or `auto` for the best one, by default the CPU; and for the Hub
+                `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
 
         Raises:
             WeightsError: if the pipeline is missing, incomplete or damaged.
-            ContractError: if its stages do not join.
+            ContractError: if an option does not exist or has no effect, or the stages do not join.
         """
-        torch_dtype = kwargs.pop("torch_dtype", None)
-        local = pipeline_folder(str(folder), **kwargs)
-        index = read_json(local / INDEX)
+        loading = read_loading(folder, options)
+        index = read_json(loading.folder / INDEX)
         if index.get("stages") is None:
-            raise WeightsError(f"{local} is a diffusers pipeline, but not a Cascade pipeline.")
-        return cls(StageChain.from_pretrained(local / "stages", torch_dtype=torch_dtype))
+            raise WeightsError(f"{loading.folder} is a diffusers pipeline, not a Cascade pipeline.")
+        stages = loading.folder / "stages"
+        pipeline = cls(StageChain.from_pretrained(stages, torch_dtype=loading.dtype))
+        return pipeline if loading.device is None else pipeline.to(loading.device)

@@ -5,8 +5,10 @@ Shapes: B images, C channels, h and w pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -44,3 +46,45 @@ def quantise(images: Tensor, levels: int = 256) -> Tensor:
 
     half = (levels - 1) / 2
     return ((images.clamp(-1, 1) + 1) * half).round() / half - 1
+
+
+def upscaled_rows(
+    images: Tensor,
+    size_px: Sequence[int],
+    rows: slice,
+    *,
+    first_row: int = 0,
+    height_px: int | None = None,
+) -> Tensor:
+    """Upscale bilinearly, and return some rows of the result, to save memory.
+
+    Where neighbouring pixels are equal, the result has exactly their value.
+
+    Args:
+        images: (B, C, h, w), or the rows of them that the result depends on.
+        size_px: height H and width W of the whole result.
+        rows: rows of the result, from `start` to `stop`.
+        first_row: which row of the whole images the first one is.
+        height_px: height h of the whole images; default: that of `images`.
+
+    Returns:
+        (B, C, rows, W).
+    """
+    height = height_px or images.shape[-2]
+    y = _places(torch.arange(rows.start, rows.stop), height, size_px[0]) - first_row
+    x = _places(torch.arange(size_px[1]), images.shape[-1], size_px[1])
+    return _interpolated(_interpolated(images, y, -2), x, -1)
+
+
+def _places(pixels: Tensor, source_px: int, size_px: int) -> Tensor:
+    """Where the centres of a result's pixels lie among those of its source, inside the borders."""
+    return ((pixels + 0.5) * (source_px / size_px) - 0.5).clamp(0, source_px - 1)
+
+
+def _interpolated(images: Tensor, places: Tensor, dim: int) -> Tensor:
+    """Interpolate linearly between pixels along a dimension, -2 or -1."""
+    before = places.floor().long().clamp(max=images.shape[dim] - 1)
+    after = (before + 1).clamp(max=images.shape[dim] - 1)
+    weight = places - before
+    first, second = (images.index_select(dim, index) for index in (before, after))
+    return torch.lerp(first, second, weight[:, None] if dim == -2 else weight)

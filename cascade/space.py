@@ -6,16 +6,19 @@ Shapes: B images, C channels, H and W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from cascade.arguments import real_number, shown, whole_number
 from cascade.errors import ContractError
 from cascade.resizing import ResizeKernel, quantise
 
 FEWEST_LEVELS = 4  # fewer would leave no picture
 Size = tuple[int, int]  # height and width in pixels
+Kind = Literal["pixels", "latents"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,22 +34,27 @@ class Space:
         resize_kernel: the kernel that resizes training images to this size.
 
     Raises:
-        ContractError: if a value is out of range.
+        ContractError: if a value is of the wrong kind or out of range.
     """
 
     size_px: Size | int
     channels: int = 3
-    kind: Literal["pixels", "latents"] = "pixels"
+    kind: Kind = "pixels"
     range: tuple[float, float] = (0.0, 255.0)
     unit: str = ""
     resize_kernel: ResizeKernel = "bicubic"
 
     def __post_init__(self) -> None:
-        size = self.size_px
-        pair = (size, size) if isinstance(size, int) else (size[0], size[1])
-        low, high = self.range
+        pair = _as_size(self.size_px)
+        low, high = _as_range(self.range)
         object.__setattr__(self, "size_px", pair)
-        object.__setattr__(self, "range", (float(low), float(high)))
+        object.__setattr__(self, "range", (low, high))
+        object.__setattr__(self, "channels", whole_number("channels", self.channels))
+        for name, choices in (("kind", get_args(Kind)), ("resize_kernel", get_args(ResizeKernel))):
+            if getattr(self, name) not in choices:
+                raise ContractError(
+                    f"{name} must be one of {choices}, got {shown(getattr(self, name))}."
+                )
         if min(pair) < 1 or self.channels < 1:
             raise ContractError(
                 f"an image must have at least 1 px a side and 1 channel, got {pair[1]}x{pair[0]} "
@@ -54,7 +62,7 @@ class Space:
             )
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ContractError(
-                f"range must be two finite numbers, the lower one first; got ({low}, {high})."
+                f"range must be two finite numbers, the lower one first; got ({low:g}, {high:g})."
             )
 
     @property
@@ -138,3 +146,22 @@ class Space:
     def to_dict(self) -> dict[str, Any]:
         """The space as plain values for JSON."""
         return asdict(self)
+
+
+def _as_size(size_px: Any) -> Size:
+    """Convert one number of pixels, or height and width, to height and width."""
+    if isinstance(size_px, Sequence) and len(size_px) == 2 and not isinstance(size_px, str):
+        return whole_number("size_px", size_px[0]), whole_number("size_px", size_px[1])
+    if isinstance(size_px, Sequence) and not isinstance(size_px, str):
+        raise ContractError(
+            f"size_px must be a whole number or (height, width), got {len(size_px)} numbers."
+        )
+    side = whole_number("size_px", size_px)
+    return side, side
+
+
+def _as_range(ends: Any) -> tuple[float, float]:
+    """Convert the two ends of a range to floats."""
+    if not isinstance(ends, Sequence) or isinstance(ends, str) or len(ends) != 2:
+        raise ContractError(f"range must be two numbers, the lower one first; got {ends!r}.")
+    return float(real_number("range", ends[0])), float(real_number("range", ends[1]))

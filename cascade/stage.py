@@ -7,7 +7,8 @@ that it takes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,10 +16,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from cascade.arguments import check_kind
 from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Inputs
 from cascade.contract import Contract
-from cascade.devices import Precision
+from cascade.devices import Precision, free_memory
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.tiles import Tiles
 from cascade.sampling.walk import Hooks
@@ -38,6 +40,9 @@ class Run:
         hooks: extra work during sampling, such as known pixels, callbacks and progress.
         stream: name of the random stream; each stage of a pipeline has another one.
         precision: `fp32`, `bf16`, or `auto`.
+
+    Raises:
+        ContractError: if a value is of another kind.
     """
 
     settings: SamplingSettings | None = None
@@ -46,12 +51,21 @@ class Run:
     stream: str = "sample"
     precision: Precision = "fp32"
 
+    def __post_init__(self) -> None:
+        check_kind("settings", self.settings, SamplingSettings | None, "SamplingSettings or None")
+        check_kind("tiles", self.tiles, Tiles | None, "Tiles(tile_px) or None")
+        check_kind("hooks", self.hooks, Hooks, "Hooks(...)")
+
 
 class Stage(nn.Module, ABC):
     """A trained model in a chain.
 
     Args:
         contract: the images that the stage makes, and its conditions.
+
+    Attributes:
+        computing_device: the device to which `placed` moves the weights; None to leave them where
+            they are.
     """
 
     kind: ClassVar[str]  # the name in `stage.json`
@@ -59,6 +73,7 @@ class Stage(nn.Module, ABC):
     def __init__(self, contract: Contract) -> None:
         super().__init__()
         self.contract = contract
+        self.computing_device: torch.device | None = None
 
     @property
     def space(self) -> Space:
@@ -79,6 +94,19 @@ class Stage(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
         return next(self.parameters()).dtype
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Keep the weights on `computing_device` during a `with`, and on the CPU after it."""
+        if self.computing_device is None:
+            yield
+            return
+        try:
+            self.to(self.computing_device)
+            yield
+        finally:
+            self.to("cpu")
+            free_memory(self.computing_device)
 
     @property
     @abstractmethod

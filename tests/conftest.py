@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -198,6 +199,7 @@ def _run_command(*arguments: object) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["cascade", *map(str, arguments)])
+        patch.setenv("XDG_CONFIG_HOME", os.devnull)  # no defaults of whoever runs the tests
         try:
             run()
             code = 0

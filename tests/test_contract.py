@@ -333,7 +333,7 @@ def test_json_round_trip(contract):
         (lambda values: values.pop("conditions"), "conditions"),
         (lambda values: values.update(space=3), "must be a mapping, not int"),
         (lambda values: values.update(conditions=[]), "do not describe a contract"),
-        (lambda values: values["space"].update(size_px="x"), "do not describe a contract"),
+        (lambda values: values["space"].update(size_px="x"), "size_px must be a whole number"),
     ],
 )
 def test_what_does_not_describe_a_contract_is_refused(change, words):

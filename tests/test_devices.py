@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from cascade import devices
 from cascade.devices import autocast, best_device, find_device, uses_bf16
 from cascade.diagnosis import diagnose
 from cascade.errors import ContractError
+from cascade.extras import Extra
 from cascade.recipe.finding import list_recipes, recipe_name
 
 CPU = torch.device("cpu")
@@ -41,13 +44,14 @@ def test_auto_is_bf16_only_where_it_is_fast(monkeypatch, fast):
 
 
 def test_the_diagnosis_names_versions_device_precision_extras_and_weights(monkeypatch):
-    monkeypatch.setattr("cascade.diagnosis.EXTRAS", {"not_there": ("web", "shows a page")})
+    extra = Extra("shows a page", ("not_there",))
+    monkeypatch.setattr("cascade.diagnosis.EXTRAS", {"web": extra})
     findings = {finding.subject: finding for finding in diagnose()}
     assert torch.__version__.startswith(findings["torch"].value)
     assert findings["device"].value
     assert findings["bf16"].meaning in ("precision auto means bf16", "precision auto means fp32")
-    assert findings["not_there"].value == "missing"
-    assert 'pip install "cascade-diffusion[web]"' in findings["not_there"].meaning
+    assert findings["extra [web]"].value == "missing"
+    assert re.search(r'shows a page: pip install ".+\[web\]"', findings["extra [web]"].meaning)
     bundled = [
         recipe_name(path)
         for path in list_recipes("pipelines")

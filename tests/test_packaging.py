@@ -155,6 +155,10 @@ def test_wheel_has_one_top_level_package(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"cascade"}
 
 
+def test_the_marker_of_type_hints_is_packed(wheel):
+    assert "cascade/py.typed" in zipfile.ZipFile(wheel).namelist()
+
+
 def test_ignored_files_are_packed_neither_in_sdist_nor_in_wheel(dist, wheel):
     with tarfile.open(next(dist.glob("*.tar.gz"))) as sdist:
         packed = [*sdist.getnames(), *zipfile.ZipFile(wheel).namelist()]

@@ -403,7 +403,7 @@ def test_options_of_a_sampler_that_is_exchanged_are_left_behind(pipeline, settin
         ({"sampler": "dimm"}, "unknown sampler 'dimm': did you mean 'ddim'"),
         ({"guidance": float("nan")}, "guidance must be a finite number"),
         ({"augmentation_level": 1.5}, r"\[0\.0, 1\.0\].*1\.5"),
-        ({"stps": 3}, "unknown sampling setting 'stps': did you mean 'steps'"),
+        ({"stps": 3}, "unknown argument 'stps': did you mean 'steps'"),
         ({"sampler": "ddpm", "eta": 0.5}, "unknown sampling setting 'eta'"),
         ({"guidance_interval": [2.0, 1.0]}, r"guidance_interval must be 0 <= low < high"),
         ({"temperature": {"base": 0.5}}, "temperature: stage 'base' takes no image"),
@@ -682,7 +682,7 @@ def test_inputs_do_not_hide_arguments_of_their_own(cascade):
     [
         ({"overrides": {"all": {"steps": 1}}}, r"overrides must be Overrides\(\{...\}\), got dict"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"inputs": 3}, "inputs must be a mapping by name, got int"),
+        ({"inputs": 3}, "inputs must be a mapping by name, got 3"),
     ],
 )
 def test_options_of_a_wrong_kind_are_refused(cascade, options, words):

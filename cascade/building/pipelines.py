@@ -10,11 +10,13 @@ import torch
 from cascade.building.stages import apply_sampling, check_stage
 from cascade.contract import Contract
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import RecipeError, WeightsError, nearest
+from cascade.errors import OutputError, RecipeError, WeightsError, nearest
 from cascade.pipeline import CascadePipeline
+from cascade.recipe.faults import fault_in, fault_of
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 from cascade.recipe.sections import PipelineRecipe, PipelineStageSection, StageRecipe
+from cascade.saving.pipelines import has_weights
 from cascade.stage_kinds import load_stage
 
 
@@ -33,13 +35,18 @@ def check_recipe(recipe: StageRecipe | PipelineRecipe, path: Path | None = None)
         CascadeError: if a stage cannot be built, or the stages of a pipeline do not join.
     """
     if isinstance(recipe, StageRecipe):
-        return [_describe(recipe, check_stage(recipe))]
+        with fault_of(path):
+            return [_describe(recipe, check_stage(recipe))]
     lines = []
     previous: tuple[str, Contract] | None = None
-    for section in recipe.stages:
-        stage_recipe = load_stage_recipe(find_recipe(section.recipe, "stages", beside=path))
-        stage = check_stage(stage_recipe)
-        stage.check_settings(apply_sampling(stage.sampling, section.sampling))
+    for number, section in enumerate(recipe.stages):
+        file = find_recipe(section.recipe, "stages", beside=path)
+        stage_recipe = load_stage_recipe(file)
+        with fault_of(file):
+            stage = check_stage(stage_recipe)
+        place = f"stages.{number}.sampling"
+        with fault_of(path), fault_in(place, tuple(type(section.sampling).model_fields)):
+            stage.check_settings(apply_sampling(stage.sampling, section.sampling, place))
         lines.append(f"{section.name}: {_describe(stage_recipe, stage)}")
         if previous is not None:
             stage.contract.check_follows(previous[1], name=section.name, previous_name=previous[0])
@@ -77,6 +84,7 @@ def chain_pipeline(
     *,
     dtype: str = "fp32",
     card: Path | None = None,
+    overwrite: bool = False,
 ) -> CascadePipeline:
     """Join trained stages as a pipeline recipe describes, and save them with the recipe.
 
@@ -87,13 +95,19 @@ def chain_pipeline(
         out: folder of the saved pipeline.
         dtype: precision of the saved weights: `fp32`, `bf16` or `fp16`.
         card: file with the text of the model card; None for a description of the stages.
+        overwrite: whether to replace a pipeline that is in the folder already.
 
     Raises:
-        CascadeError: if a stage is missing or damaged, or the stages do not join.
+        CascadeError: if a stage is missing or damaged, the stages do not join, or the folder holds
+            a pipeline that may not be replaced.
     """
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if dtype not in dtypes:
         raise RecipeError(f"dtype must be one of {', '.join(dtypes)}, got {dtype!r}.")
+    if has_weights(out) and not overwrite:
+        raise OutputError(
+            f"{out} holds a pipeline already; choose another folder, or allow overwriting."
+        )
     recipe = load_pipeline_recipe(recipe_path)
     card_text = None if card is None else _read_text(card)
     names = [section.name for section in recipe.stages]
@@ -101,10 +115,13 @@ def chain_pipeline(
         if name not in names:
             raise RecipeError(f"{recipe_path}: no stage {name!r}; {nearest(name, names)}")
     stages = {}
-    for section in recipe.stages:
+    for number, section in enumerate(recipe.stages):
         run = runs.get(section.name) or _default_run(section, recipe_path)
         stage = load_stage(find_stage(run))
-        stages[section.name] = stage.with_sampling(apply_sampling(stage.sampling, section.sampling))
+        with fault_of(recipe_path):
+            place = f"stages.{number}.sampling"
+            settings = apply_sampling(stage.sampling, section.sampling, place)
+        stages[section.name] = stage.with_sampling(settings)
     pipeline = CascadePipeline.from_stages(stages)
     pipeline.save_pretrained(
         out,

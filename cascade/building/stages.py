@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import DataError, RecipeError
+from cascade.recipe.faults import fault_in
 from cascade.recipe.sections import Section, StageRecipe
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
@@ -34,13 +36,21 @@ def build_stage(
     Raises:
         CascadeError: if the parts do not fit together.
     """
-    return DiffusionStage.build(
-        Contract(Space(**recipe.space.model_dump()), build_conditions(recipe, vocabulary)),
-        process or build_process(recipe),
-        network=recipe.network.kind,
-        network_options=recipe.network.model_dump(exclude={"kind"}),
-        sampling=apply_sampling(SamplingSettings(), recipe.sampling),
-    )
+    with fault_in("space", _keys(recipe.space)):
+        space = Space(**recipe.space.model_dump())
+    conditions = build_conditions(recipe, vocabulary)
+    with fault_in("condition", tuple(CONDITIONS)):
+        contract = Contract(space, conditions)
+    process = process or build_process(recipe)
+    sampling = apply_sampling(SamplingSettings(), recipe.sampling)
+    with fault_in("network", _keys(recipe.network)):
+        return DiffusionStage.build(
+            contract,
+            process,
+            network=recipe.network.kind,
+            network_options=recipe.network.model_dump(exclude={"kind"}),
+            sampling=sampling,
+        )
 
 
 def build_conditions(recipe: StageRecipe, vocabulary: Vocabulary) -> tuple[Condition, ...]:
@@ -54,7 +64,8 @@ def build_conditions(recipe: StageRecipe, vocabulary: Vocabulary) -> tuple[Condi
     for name, kind in CONDITIONS.items():
         options = getattr(recipe.condition, name, None)
         try:
-            conditions += [] if options is None else [kind.of_recipe(options, vocabulary)]
+            with fault_in(f"condition.{name}", () if options is None else _keys(options)):
+                conditions += [] if options is None else [kind.of_recipe(options, vocabulary)]
         except DataError as error:
             text = str(error).removesuffix(".")
             raise DataError(
@@ -67,19 +78,29 @@ def build_process(recipe: StageRecipe) -> NoiseProcess:
     """Make the noise process that a recipe describes."""
     diffusion = recipe.diffusion.model_dump()
     schedule_keys = ("train_steps", "shift", "zero_terminal_snr")
-    schedule = NoiseSchedule(
-        diffusion.pop("schedule"), **{key: diffusion.pop(key) for key in schedule_keys}
-    )
-    return NoiseProcess(schedule, **diffusion)
+    with fault_in("diffusion", _keys(recipe.diffusion)):
+        schedule = NoiseSchedule(
+            diffusion.pop("schedule"), **{key: diffusion.pop(key) for key in schedule_keys}
+        )
+    with fault_in("diffusion", _keys(recipe.diffusion)):
+        return NoiseProcess(schedule, **diffusion)
 
 
-def apply_sampling(settings: SamplingSettings, section: Section) -> SamplingSettings:
+def apply_sampling(
+    settings: SamplingSettings, section: Section, place: str = "sampling"
+) -> SamplingSettings:
     """Apply a recipe's sampling section to the settings.
 
+    Args:
+        settings: the settings to change.
+        section: the section, whose empty values change nothing.
+        place: the keys that lead to the section.
+
     Raises:
-        ContractError: for a value that does not fit.
+        RecipeError: for a value that does not fit.
     """
-    return settings.changed(**section.model_dump())
+    with fault_in(place, _keys(section)):
+        return settings.changed(**section.model_dump())
 
 
 def check_stage(recipe: StageRecipe) -> DiffusionStage:
@@ -91,13 +112,27 @@ def check_stage(recipe: StageRecipe) -> DiffusionStage:
     process = build_process(recipe)  # not on the meta device: the checks read its numbers
     with torch.device("meta"):
         stage = build_stage(recipe, _any_name, process)
-    stage.check_settings(stage.sampling)
-    make_objective(recipe.train.objective).check(stage)
-    check_readable(stage.space)
-    data = recipe.data
-    Augmentation(crop_px=data.crop_px, flip=data.flip, rotate90=data.rotate90).check(stage.contract)
-    check_crop_suits_network(recipe, stage)
+    check_values(recipe, stage)
     return stage
+
+
+def check_values(recipe: StageRecipe, stage: DiffusionStage) -> None:
+    """Check the values of a recipe that only its stage can judge.
+
+    Raises:
+        RecipeError: naming the first key whose value does not fit.
+    """
+    with fault_in("sampling", _keys(recipe.sampling)):
+        stage.check_settings(stage.sampling)
+    with fault_in("train.objective"):
+        make_objective(recipe.train.objective).check(stage)
+    with fault_in("space", errors=(DataError,)):
+        check_readable(stage.space)
+    data = recipe.data
+    with fault_in("data", ("crop_px", "flip", "rotate90"), errors=(DataError, RecipeError)):
+        augmentation = Augmentation(crop_px=data.crop_px, flip=data.flip, rotate90=data.rotate90)
+        augmentation.check(stage.contract)
+        check_crop_suits_network(recipe, stage)
 
 
 def check_crop_suits_network(recipe: StageRecipe, stage: DiffusionStage) -> None:
@@ -109,8 +144,14 @@ def check_crop_suits_network(recipe: StageRecipe, stage: DiffusionStage) -> None
     crop_px, multiple_px = recipe.data.crop_px, stage.network.size_multiple_px
     if crop_px is not None and crop_px % multiple_px:
         raise RecipeError(
-            f"data.crop_px must be a multiple of {multiple_px} for this network, got {crop_px}."
+            f"crop_px must be a multiple of {multiple_px} for this network, got {crop_px}."
         )
+
+
+def _keys(section: Any) -> tuple[str, ...]:
+    """The keys of a section, or of the dataclass of a condition's options."""
+    names = type(section).model_fields if isinstance(section, Section) else vars(section)
+    return tuple(names)
 
 
 def _any_name(fields: Sequence[str]) -> Mapping[str, Sequence[str]]:

@@ -11,20 +11,23 @@ import torch
 from cascade.building.data_notes import DataNotes
 from cascade.building.data_preview import narrow_range_warnings
 from cascade.building.pipelines import find_stage
-from cascade.building.stages import build_stage, check_crop_suits_network
+from cascade.building.stages import build_stage, check_values
+from cascade.contract import Contract
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
-from cascade.errors import RecipeError
+from cascade.errors import CascadeError, RecipeError, WeightsError
 from cascade.recipe.reading import dump_recipe, load_stage_recipe
 from cascade.recipe.sections import StageRecipe
 from cascade.saving.atomic import atomic_file
 from cascade.saving.differences import differences
+from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
-from cascade.training.checkpoint import checkpoints
+from cascade.training.checkpoint import Checkpoint, checkpoints, read_newest
 from cascade.training.generated_pool import generated_pool
-from cascade.training.processes import make_accelerator, together
-from cascade.training.run_folder import check_same_run
+from cascade.training.image_list import OtherImagesError
+from cascade.training.processes import is_main_process, make_accelerator, together
+from cascade.training.run_folder import check_run_folder, check_same_run
 from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
 from cascade.training.trainer import Trainer
@@ -38,6 +41,7 @@ def build_trainer(
     *,
     report: Callable[[dict[str, float]], None] | None = None,
     verbose: bool = False,
+    device: str | None = None,
 ) -> Trainer:
     """Build stage, data and trainer of a recipe, and write the recipe into the run's folder.
 
@@ -47,12 +51,14 @@ def build_trainer(
         report: called with each line of the training log, see `Trainer`.
         verbose: whether to log every label out of step and every file that is not an image by its
             name, instead of their number and a few.
+        device: where to train, such as `cuda:1`; see `make_accelerator`.
 
     Raises:
         CascadeError: if recipe, data and folder do not fit together.
     """
-    make_accelerator()
+    make_accelerator(device)
     with together():
+        check_run_folder(out, recipe.data.path)
         _check_same_network(out, recipe)
     data = recipe.data.model_dump()
     opening = {key: data.pop(key) for key in ("path", "only", "name_pattern", "cache_dir")}
@@ -62,15 +68,20 @@ def build_trainer(
         notes = DataNotes(source, recipe)
         stage = build_stage(recipe, notes.vocabulary)
         lines = notes.lines(verbose=verbose)
+        check_values(recipe, stage)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
-        check_crop_suits_network(recipe, stage)
         images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
-        if recipe.train.init_from is not None and not checkpoints(out / "checkpoints"):
-            start_from(stage, load_stage(find_stage(Path(recipe.train.init_from))))
+        _start(stage, recipe.train.init_from, out)
     images.generated = build_pool(recipe, images, out / "generated")
     settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from"}))
-    trainer = Trainer(stage, images, out, settings, report=report)
+    try:
+        trainer = Trainer(stage, images, out, settings, report=report, device=device)
+    except OtherImagesError as error:
+        raise CascadeError(
+            f"{error.difference}. A run resumes only with its own images; restore them, or train "
+            f"from these weights in another folder with train.init_from={out}."
+        ) from error
     with together():
         if trainer.accelerator.is_main_process:
             for line in lines:
@@ -80,6 +91,44 @@ def build_trainer(
             with atomic_file(out / "recipe.yaml") as temporary:
                 temporary.write_text(dump_recipe(recipe), encoding="utf-8")
     return trainer
+
+
+def _start(stage: Stage, init_from: str | None, out: Path) -> None:
+    """Start from the weights that a recipe names, unless the run has a checkpoint of its own."""
+    if init_from is None:
+        return
+    if checkpoints(out / "checkpoints"):
+        if is_main_process():
+            logger.info("train.init_from is not used, because the run has its own checkpoint.")
+        return
+    trained, place = _load_trained(Path(init_from))
+    start = start_from(stage, trained)
+    if is_main_process():
+        logger.info("starting at image 0 from %s: %s.", place, start.text())
+
+
+def _load_trained(run: Path) -> tuple[Stage, Path]:
+    """The trained stage of a run and its folder; if the run was killed, that of a checkpoint."""
+    try:
+        folder = find_stage(run)
+    except WeightsError:
+        checkpoint = read_newest(run / "checkpoints")
+        if checkpoint is None:
+            raise
+        return _stage_of_checkpoint(run, checkpoint), checkpoint.folder
+    return load_stage(folder), folder
+
+
+def _stage_of_checkpoint(run: Path, checkpoint: Checkpoint) -> Stage:
+    """The stage of a run with the averaged weights of a checkpoint."""
+    contract = Contract.from_dict(checkpoint.values["about"]["stage"]["contract"])
+    classes = {field: names for c in contract.conditions for field, names in c.classes.items()}
+    recipe = load_stage_recipe(run / "recipe.yaml")
+    stage = build_stage(recipe, lambda fields: {field: classes[field] for field in fields})
+    averaged = checkpoint.tensors["ema.safetensors"]
+    weights = {k: averaged.get(k, v) for k, v in checkpoint.tensors["stage.safetensors"].items()}
+    stage.load_state_dict(weights)
+    return stage
 
 
 def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> GeneratedImages | None:

@@ -20,11 +20,10 @@ from cascade.data.remote import default_cache, is_remote
 from cascade.data.shard_index import ShardImage, index_shard
 from cascade.data.shards import find_shards
 from cascade.errors import DataError, OutputError
-from cascade.imaging.opening import IMAGE_SUFFIXES
+from cascade.imaging.opening import IMAGE_SUFFIXES, PILLOW_FORMATS
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import decode_picture, read_picture
 
-HEAD_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 HEAD_BYTES = 1 << 18  # of a picture in a shard, in which its size is looked for
 
 
@@ -90,7 +89,7 @@ class InputPicture:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                with Image.open(self._head(), formats=HEAD_FORMATS) as image:
+                with Image.open(self._head(), formats=PILLOW_FORMATS) as image:
                     return image.height, image.width
         except Exception:  # Pillow's readers raise many kinds; the picture itself is read later
             return None

@@ -13,9 +13,15 @@ from cascade.bulk.jobs import Job, VariantSheet
 from cascade.bulk.records import Record
 from cascade.bulk.sheets import Before, write_comparison, write_variants
 from cascade.errors import OutputError
+from cascade.imaging.metadata import Loss
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
-from cascade.imaging.picture_writing import check_exif, check_format, write_picture
+from cascade.imaging.picture_writing import (
+    check_exif,
+    check_format,
+    lost_metadata,
+    write_picture,
+)
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 PartProgress = Callable[[int, int], None]  # (done, total), in parts of one picture
@@ -60,7 +66,7 @@ class Method:
 
 def make_result(
     job: Job, method: Method, progress: PartProgress, on_remark: Callable[[str], None]
-) -> Record:
+) -> tuple[Record, tuple[Loss, ...]]:
     """Make the result of a job and write it.
 
     Args:
@@ -70,7 +76,7 @@ def make_result(
         on_remark: called with what the user should know about the picture, if there is anything.
 
     Returns:
-        The record of the result.
+        The record of the result, and what it does not keep of the input's metadata.
 
     Raises:
         DiskError: if no further result can be written.
@@ -89,7 +95,7 @@ def make_result(
         if _disk_is_full(error, result, job.output.parent):
             raise DiskError(str(error)) from error
         raise
-    return record
+    return record, lost_metadata(result, job.output, metadata=method.metadata)
 
 
 def lacks_sheet(job: Job) -> bool:
@@ -131,7 +137,7 @@ def _check_format_holds_result(picture: Picture, path: Path, method: Method) -> 
     has_alpha = picture.alpha is not None
     check_format(path, size=(height, width), bits=picture.bits, has_alpha=has_alpha)
     if method.metadata:
-        check_exif(path, picture.exif)
+        check_exif(path, picture.metadata.exif)
 
 
 def _disk_is_full(error: OutputError, picture: Picture, folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ class Outcome:
         failed: name and reason of each input, folder or shard without a result.
         unfinished: number of jobs left because the command was stopped.
         left_out: number of files in the inputs that are hidden or not pictures.
+        lost: for each picture, what its result does not keep of it, and why.
     """
 
     new: int
@@ -26,11 +28,21 @@ class Outcome:
     failed: Sequence[tuple[str, str]]
     unfinished: int
     left_out: int
+    lost: Sequence[tuple[str, str]] = ()
 
     @property
     def exit_code(self) -> int:
         """The exit code of a command that ran to its end."""
         return SOME_FAILED if self.failed else ALL_DONE
+
+    def loss_lines(self) -> list[str]:
+        """At most one line: what the results do not keep of the pictures, and of how many."""
+        counts = Counter(self.lost)
+        parts = [
+            f"{what} of {count} picture{'s' * (count != 1)} ({why})"
+            for (what, why), count in counts.items()
+        ]
+        return [f"not kept: {'; '.join(parts)}"] if parts else []
 
     def last_line(self, description: str) -> str:
         """All counts in one line.

@@ -122,6 +122,7 @@ class Bulk:
             failed=[*self.inputs.unreadable, *failed],
             unfinished=sum(not self._is_settled(job) for job in self.jobs),
             left_out=len(self.inputs.left_out),
+            lost=[(what, why) for line in lines for what, why in line.get("lost", ())],
         )
 
     @contextmanager
@@ -242,7 +243,7 @@ class Bulk:
 
     def _make(self, job: Job) -> str:
         begin, stamp = time.monotonic(), job.source.stamp()
-        record = make_result(
+        record, losses = make_result(
             job,
             self.method,
             lambda done, total: self._progress(job, done / total),
@@ -250,7 +251,8 @@ class Bulk:
         )
         seconds = time.monotonic() - begin
         values = ledger_values(job, record, stamp)
-        self._note("made", job, {**values, "seconds": round(seconds, 3)})
+        values |= {"seconds": round(seconds, 3), "lost": [[each.what, each.why] for each in losses]}
+        self._note("made", job, values)
         name = job.source.name
         return f"{self.method.description}: {name} -> {job.output} ({seconds:.1f} s)"
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cascade.cli import completing
+
 if TYPE_CHECKING:
     from cascade.bulk.progress import ProgressUpdate
     from cascade.bulk.work import Bulk
@@ -22,7 +24,11 @@ Out = Annotated[
     typer.Option("--out", "-o", help="Folder of the results, or the file of a single result."),
 ]
 Model = Annotated[
-    str, typer.Option(help="A bundled pipeline, the folder of a saved one, or a Hub id.")
+    str,
+    typer.Option(
+        help="A bundled pipeline, the folder of a saved one, or a Hub id.",
+        autocompletion=completing.pipelines,
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Tile = Annotated[
@@ -43,7 +49,7 @@ Compare = Annotated[
     ),
 ]
 NoMetadata = Annotated[
-    bool, typer.Option("--no-metadata", help="Leave EXIF, resolution and settings out of results.")
+    bool, typer.Option("--no-metadata", help="Leave EXIF, XMP, IPTC and settings out of results.")
 ]
 Overwrite = Annotated[
     bool,
@@ -61,6 +67,7 @@ def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk]) ->
         prepare: called once, with the callback for progress; returns the work.
     """
     from cascade.cli.bulk_progress import BulkProgress
+    from cascade.cli.progress import printable
     from cascade.cli.verbosity import Verbosity, verbosity
 
     is_first = os.environ.get("RANK", "0") == "0"
@@ -73,6 +80,8 @@ def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk]) ->
             signal.signal(signal.SIGTERM, previous)
             progress.stop()
             if is_first and verbosity() > Verbosity.QUIET:
+                for line in work.outcome().loss_lines():
+                    typer.echo(printable(line), err=True)
                 typer.echo(work.outcome().last_line(work.method.description))
     if is_first and work.outcome().exit_code:
         raise typer.Exit(work.outcome().exit_code)

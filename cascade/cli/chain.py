@@ -7,9 +7,16 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli import completing
+
 
 def chain(
-    pipeline: Annotated[str, typer.Argument(help="A pipeline recipe: name or file.")],
+    pipeline: Annotated[
+        str,
+        typer.Argument(
+            help="A pipeline recipe: name or file.", autocompletion=completing.pipeline_recipes
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the saved pipeline.")],
     stage: Annotated[
         list[str] | None,
@@ -24,6 +31,9 @@ def chain(
         Path | None,
         typer.Option(help="File with the text of the model card; default: a description."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the pipeline that is in the folder.")
+    ] = False,
 ) -> None:
     """Join trained stages into one saved pipeline.
 
@@ -39,7 +49,9 @@ def chain(
         if not separator or not run:
             raise typer.BadParameter(f"--stage takes NAME=RUN, got {pair!r}.")
         runs[name] = Path(run)
-    chained = chain_pipeline(find_recipe(pipeline, "pipelines"), runs, out, dtype=dtype, card=card)
+    chained = chain_pipeline(
+        find_recipe(pipeline, "pipelines"), runs, out, dtype=dtype, card=card, overwrite=overwrite
+    )
     task = find_task(chained.stages.contracts)
     example = "" if task is None else f"; try: {task.command(str(out))}"
     typer.echo(f"{out} written{example}")

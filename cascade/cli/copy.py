@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cascade.cli import completing
+
 
 def copy(
-    name: Annotated[str, typer.Argument(help="A stage or pipeline recipe.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A stage or pipeline recipe.", autocompletion=completing.recipes),
+    ],
     destination: Annotated[Path, typer.Argument(help="File to write, or a folder.")],
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Copy a recipe as a starting point for your own.
+    """Copy a recipe as a starting point for your own. The copy is named after its file.
 
     Example: cascade copy emoji-64 my-stage.yaml
     """
     from cascade.errors import OutputError
-    from cascade.recipe.finding import find_any_recipe
+    from cascade.recipe.finding import find_any_recipe, recipe_name
     from cascade.saving.atomic import atomic_file
 
     source = find_any_recipe(name)
@@ -26,6 +33,17 @@ def copy(
         destination = destination / source.name
     if destination.exists() and not force:
         raise OutputError(f"{destination} exists; choose another name, or add --force.")
+    text = _renamed(source.read_text(encoding="utf-8"), recipe_name(destination.absolute()))
     with atomic_file(destination) as temporary:
-        temporary.write_bytes(source.read_bytes())
+        temporary.write_text(text, encoding="utf-8")
     typer.echo(f"wrote {destination}; edit it, then run: cascade validate {destination}")
+
+
+def _renamed(text: str, name: str) -> str:
+    """A recipe's text with another name in it."""
+    return re.sub(r"(?m)^name:.*$", lambda _: f"name: {_yaml(name)}", text, count=1)
+
+
+def _yaml(text: str) -> str:
+    """A text as YAML: in quotes, unless it is a plain word; 010 would be read as a number."""
+    return text if re.fullmatch(r"[a-z][\w.-]*", text) else json.dumps(text)

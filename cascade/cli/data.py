@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli.verb import Verb
+
 MORE = "; --verbose lists them"
 ADVICE = (
     ", so they are nearly without contrast; make {low} black and {high} white by --range {low} "
@@ -67,7 +69,7 @@ class ImageFormatName(StrEnum):
     webp = "webp"
 
 
-@data.command()
+@data.command(cls=Verb)
 def build(
     source: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the shards.")],
@@ -141,7 +143,7 @@ def build(
         raise typer.Exit(1)
 
 
-@data.command()
+@data.command(cls=Verb)
 def check(
     source: Source,
     size: Size = None,

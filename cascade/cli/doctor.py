@@ -8,12 +8,7 @@ def doctor() -> None:
 
     Example: cascade doctor
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from cascade.cli.tables import print_rows
     from cascade.diagnosis import diagnose
 
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for finding in diagnose():
-        table.add_row(finding.subject, finding.value, finding.meaning)
-    Console().print(table)
+    print_rows(diagnose())

@@ -7,16 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from cascade.cli import sampling
+from cascade.cli import completing, sampling
 from cascade.cli.verb import SAMPLER_NAMES
 
 
 def generate(
     pipeline: Annotated[
-        str, typer.Argument(help="A bundled pipeline, the folder of a saved one, or a Hub id.")
+        str,
+        typer.Argument(
+            help="A bundled pipeline, the folder of a saved one, or a Hub id.",
+            autocompletion=completing.pipelines,
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")],
-    num_images: Annotated[int, typer.Option("-n", min=1, help="Number of pictures.")] = 1,
+    num_images: Annotated[
+        int, typer.Option("--num-images", "-n", min=1, help="Number of pictures.")
+    ] = 1,
     seed: Annotated[
         int | None,
         typer.Option(help="Seed of the first picture; the others count up. Default: random."),
@@ -27,6 +33,7 @@ def generate(
             "--class",
             "-c",
             help="Class, such as cat-face or cat-face,noto; several take turns. Default: random.",
+            autocompletion=completing.classes,
         ),
     ] = None,
     steps: Annotated[

@@ -10,15 +10,9 @@ def ls() -> None:
 
     Example: cascade ls
     """
-    from rich.console import Console
-    from rich.table import Table
+    from cascade.cli.tables import print_rows
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("kind", "name", "weights", "description"):
-        table.add_column(heading)
-    for row in _rows():
-        table.add_row(*row)
-    Console().print(table)
+    print_rows(_rows(), ("kind", "name", "weights", "description"))
 
 
 def _rows() -> Iterator[tuple[str, str, str, str]]:

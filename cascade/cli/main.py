@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from cascade.cli.chain import chain
 from cascade.cli.colourise import colourise
 from cascade.cli.copy import copy
 from cascade.cli.data import data
+from cascade.cli.defaults import defaults_file, read_defaults
 from cascade.cli.doctor import doctor
 from cascade.cli.ema import ema
 from cascade.cli.evaluate import evaluate
@@ -76,7 +77,7 @@ def run() -> None:
     logging.basicConfig(format="cascade: %(message)s")
     logging.getLogger("cascade").setLevel(logging.INFO)
     try:
-        app()
+        app(default_map=_default_map())
     except OtherProcessError:
         time.sleep(REPORTING_TIME_S)  # torchrun kills the others as soon as one process ends
         sys.exit(1)
@@ -86,6 +87,34 @@ def run() -> None:
         _fail(str(error), 1)
     except OSError as error:
         _fail(f"{error.filename or 'output'}: {error.strerror or error}.", 1)
+
+
+def _default_map() -> dict[str, Any]:
+    """The values of the user's file of defaults, in the form that click takes."""
+    path = defaults_file()
+    if path is None:
+        return {}
+    values = read_defaults(path, {name: verb.long_options() for name, verb in _verbs().items()})
+    nested: dict[str, Any] = {}
+    for name, options in values.items():
+        *group, verb = name.split()
+        place = nested
+        for word in group:
+            place = place.setdefault(word, {})
+        place[verb] = options
+    return nested
+
+
+def _verbs() -> dict[str, Verb]:
+    """All commands; those of a group are called `group command`."""
+    verbs = {}
+    for name, command in typer.main.get_command(app).commands.items():  # pyright: ignore
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            verbs[name] = command
+        else:
+            verbs |= {f"{name} {each}": verb for each, verb in inner.items()}
+    return verbs
 
 
 def _fail(message: str, code: int) -> None:

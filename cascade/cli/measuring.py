@@ -7,8 +7,14 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli import completing
+
 Pipeline = Annotated[
-    str, typer.Argument(help="A bundled pipeline, the folder of a saved one, or a Hub id.")
+    str,
+    typer.Argument(
+        help="A bundled pipeline, the folder of a saved one, or a Hub id.",
+        autocompletion=completing.pipelines,
+    ),
 ]
 Data = Annotated[str, typer.Option(help="Held-out pictures: a folder, or shards that end in .tar.")]
 Seed = Annotated[int, typer.Option(help="Seed of the first picture; the others count up.")]

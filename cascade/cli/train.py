@@ -7,10 +7,20 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli import completing
+
 
 def train(
-    stage: Annotated[str, typer.Argument(help="A stage recipe: name or file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Changes as key=value.")] = None,
+    stage: Annotated[
+        str,
+        typer.Argument(
+            help="A stage recipe: name or file.", autocompletion=completing.stage_recipes
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes as key=value.", autocompletion=completing.recipe_keys),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME.")
     ] = None,
@@ -18,6 +28,10 @@ def train(
         bool,
         typer.Option("--verbose", "-v", help="Name every label and file that does not fit."),
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where to train: cpu, cuda, cuda:1, mps …; default: the best device."),
+    ] = None,
 ) -> None:
     """Train one stage. Repeat the command to resume an interrupted run.
 
@@ -29,16 +43,21 @@ def train(
     """
     from cascade.building.training import build_trainer
     from cascade.cli.progress import TrainingProgress
+    from cascade.recipe.faults import fault_of
     from cascade.recipe.finding import find_recipe
     from cascade.recipe.reading import load_stage_recipe
     from cascade.training.processes import make_accelerator, together
 
-    make_accelerator()
+    make_accelerator(device)
     with together():
-        recipe = load_stage_recipe(find_recipe(stage, "stages"), overrides or [])
+        file = find_recipe(stage, "stages")
+        recipe = load_stage_recipe(file, overrides or [])
     folder = out or Path("runs") / recipe.name
     progress = TrainingProgress(recipe.name, recipe.train.images)
-    trainer = build_trainer(recipe, folder, report=progress.update, verbose=verbose)
+    with fault_of(file):
+        trainer = build_trainer(
+            recipe, folder, report=progress.update, device=device, verbose=verbose
+        )
     progress.start_at(trainer.state.images_seen)
     if not trainer.accelerator.is_main_process:
         trainer.run()

@@ -6,10 +6,20 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli import completing
+
 
 def validate(
-    name: Annotated[str, typer.Argument(help="A stage or pipeline recipe: name or file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Changes as key=value.")] = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A stage or pipeline recipe: name or file.", autocompletion=completing.recipes
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes as key=value.", autocompletion=completing.recipe_keys),
+    ] = None,
     no_data: Annotated[
         bool, typer.Option("--no-data", help="Check the recipe alone; its data is elsewhere.")
     ] = False,

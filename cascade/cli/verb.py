@@ -1,12 +1,17 @@
-"""A command whose help lists names that are looked up only when the help is shown."""
+"""A command of ours: what its help lists, and how it answers an option that it does not have."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from typer.core import TyperCommand
 
+from cascade.cli.defaults import FILE
+from cascade.cli.synonyms import synonyms_of
+
 SAMPLER_NAMES = "{sampler names}"  # placeholder for all names in the help of an option
+logger = logging.getLogger(__name__)
 
 
 class Verb(TyperCommand):
@@ -23,3 +28,50 @@ class Verb(TyperCommand):
                     SAMPLER_NAMES, ", ".join(sampler_names())
                 )
         super().format_help(ctx, formatter)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line; an unknown option is answered with ours of the same meaning."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = getattr(error, "option_name", None)  # of click's NoSuchOption
+            own = synonyms_of(option or "", self.options())
+            if own:
+                error.message = f"{option} is called {own[0]} here."  # pyright: ignore
+                error.possibilities = None  # pyright: ignore
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        """Say which options come from the user's file of defaults, and run the command."""
+        options = [
+            f"--{option} {_as_typed(ctx.params[name])}".rstrip()
+            for option, name in self.long_options().items()
+            if getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT_MAP"
+        ]
+        if options and not ctx.params.get("quiet"):
+            logger.info("%s sets %s", FILE, ", ".join(options))
+        return super().invoke(ctx)
+
+    def long_options(self) -> dict[str, str]:
+        """The names of the parameters by their options without dashes, such as `out`."""
+        return {
+            option.removeprefix("--"): name
+            for option, name in self.options().items()
+            if option.startswith("--") and option != "--help"
+        }
+
+    def options(self) -> dict[str, str]:
+        """The names of the parameters by the options that set them, such as `--out` and `-o`."""
+        return {
+            option: parameter.name or ""
+            for parameter in self.params
+            for option in parameter.opts
+            if option.startswith("-")
+        }
+
+
+def _as_typed(value: Any) -> str:
+    """The value of an option on the command line; empty for a flag."""
+    if value is True:
+        return ""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -10,7 +10,7 @@ image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ from cascade.resizing import ResizeKernel, resize
 
 REACH_PX = 4  # low-resolution pixels that one round looks to each side: two down, two up again
 
+Reduce = Callable[[Tensor], Tensor]  # of a correction (B, C, rows, W), of the same shape
+
 
 def consistent_bands(
     images: Tensor,
@@ -29,6 +31,7 @@ def consistent_bands(
     *,
     rounds: int = 6,
     band_px: int = 1024,
+    reduce_on: Callable[[slice], Reduce] | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Change images so that, downscaled, they equal low-resolution images; in bands of rows.
 
@@ -40,6 +43,8 @@ def consistent_bands(
         kernel: the kernel that downscales images.
         rounds: rounds of back-projection; each removes most of the remaining difference.
         band_px: rows of a band.
+        reduce_on: returns for rows of the images a function that reduces corrections of these rows
+            where the images must not change; None to change them everywhere.
 
     Yields:
         The rows of a band and its images (B, C, rows, W) in [-1, 1], from the top. Where the exact
@@ -60,7 +65,8 @@ def consistent_bands(
         last = min(low_res_rows, first + max(1, band_px // scale))
         bottom = min(low_res_rows, last + margin)
         region = torch.cat([above, images[..., first * scale : bottom * scale, :]], dim=-2)
-        band = _back_project(region, low_res[..., top:bottom, :], kernel, rounds)
+        reduce = None if reduce_on is None else reduce_on(slice(top * scale, bottom * scale))
+        band = _back_project(region, low_res[..., top:bottom, :], kernel, rounds, reduce)
         inner = band[..., (first - top) * scale : (last - top) * scale, :]
         start = max(0, last - margin)
         above = region[..., (start - top) * scale : (last - top) * scale, :].clone()
@@ -68,12 +74,14 @@ def consistent_bands(
         yield slice(first * scale, last * scale), inner
 
 
-def _back_project(images: Tensor, low_res: Tensor, kernel: ResizeKernel, rounds: int) -> Tensor:
+def _back_project(
+    images: Tensor, low_res: Tensor, kernel: ResizeKernel, rounds: int, reduce: Reduce | None
+) -> Tensor:
     size = (images.shape[-2], images.shape[-1])
     if tuple(low_res.shape[-2:]) == size:
         return low_res
     for _ in range(rounds):
         downscaled = resize(images, (low_res.shape[-2], low_res.shape[-1]), kernel)
         correction = F.interpolate(low_res - downscaled, size=size, mode="bicubic")
-        images = (images + correction).clamp(-1, 1)
+        images = (images + (reduce(correction) if reduce else correction)).clamp(-1, 1)
     return images

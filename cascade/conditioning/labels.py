@@ -13,6 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from cascade.arguments import shown
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.condition import Classes, Condition, Slots, Vocabulary
 from cascade.conditioning.inputs import Request
@@ -190,6 +191,11 @@ class Labels(Condition):
         """
         if value is None or isinstance(value, str | Mapping):
             value = [value or {}] * len(seeds)
+        if not isinstance(value, Sequence) or not all(map(_is_names, value)):
+            raise ContractError(
+                "labels must be class names such as 'cat' or {'class': 'cat'}, for all images or "
+                f"one for each; got {value if isinstance(value, list) else shown(value)}."
+            )
         if len(value) != len(seeds):
             raise ContractError(f"got {len(value)} labels for {len(seeds)} images.")
         completed = []
@@ -239,3 +245,10 @@ class Labels(Condition):
         for place, (name, names) in enumerate(self.vocabulary.fields.items()):
             if indices[:, place].amin() < -1 or indices[:, place].amax() >= len(names):
                 raise ContractError(f"indices of {name} must be from -1 to {len(names) - 1}.")
+
+
+def _is_names(labels: Any) -> bool:
+    """Whether these are the names of one image: a text, or texts by field."""
+    if isinstance(labels, Mapping):
+        return all(isinstance(each, str) for pair in labels.items() for each in pair)
+    return isinstance(labels, str)

@@ -39,16 +39,17 @@ def luminance(images: Tensor) -> Tensor:
         images: (B, 3, H, W) in [-1, 1], or (B, 1, H, W), which is returned as it is.
 
     Returns:
-        (B, 1, H, W) in [-1, 1].
+        (B, 1, H, W) in [-1, 1]. Where the channels are equal, it is exactly their value.
 
     Raises:
         ContractError: for another number of channels.
     """
-    from kornia.color import rgb_to_grayscale
-
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ContractError(f"images must have 1 or 3 channels, got {tuple(images.shape)}.")
-    return images if images.shape[1] == 1 else rgb_to_grayscale(images)
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.split(1, dim=1)
+    return green + 0.299 * (red - green) + 0.114 * (blue - green)
 
 
 def impose_luminance(images: Tensor, grey: Tensor) -> Tensor:

@@ -88,6 +88,12 @@ class FolderSource(ImageSource):
     def read(self, index: int) -> bytes:
         return read_file(self.files[index], self.name(index))
 
+    def size_bytes(self, index: int) -> int | None:
+        try:
+            return self.files[index].stat().st_size
+        except OSError:  # reported when the image is read
+            return None
+
     def labels(self, index: int) -> dict[str, str]:
         path = self.files[index].relative_to(self.folder)
         key = self.key(index)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from cascade.data.source import ImageSource, read_file
 from cascade.errors import DataError, nearest
+from cascade.extras import install_command
 
 if TYPE_CHECKING:
     from datasets import Dataset  # pyright: ignore[reportMissingImports]
 
-INSTALL_HINT = 'hf: needs the library datasets; pip install "cascade-diffusion[hf]".'
+INSTALL_HINT = f"hf: needs the library datasets; {install_command('hf')}."
 
 
 class HuggingFaceSource(ImageSource):

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import NamedTuple
 
-from cascade.errors import DataError
-from cascade.imaging.opening import opened_image
-from cascade.imaging.picture_reading import decode_picture
-
-SECOND_PICTURES = "MPO"  # a JPEG with a preview or a gain map, which are no pages
+from cascade.imaging.picture_reading import count_pages, decode_picture
 
 
 class Original(NamedTuple):
@@ -33,11 +28,7 @@ class Original(NamedTuple):
             DataError: if it is not a readable image.
         """
         picture = decode_picture(data, "the image")
-        pages = 1
-        with suppress(DataError), opened_image(data, "the image") as file:
-            if file.format != SECOND_PICTURES:
-                pages = getattr(file, "n_frames", 1)
-        return cls(picture.bits, pages, picture.alpha is not None)
+        return cls(picture.bits, count_pages(data, "the image"), picture.alpha is not None)
 
     def losses(self, bits: int) -> tuple[str, ...]:
         """Name what an opaque image of one page and so many bits per channel does not hold."""

@@ -77,6 +77,9 @@ class ShardSource(ImageSource):
     def read(self, index: int) -> bytes:
         return self.images[index].read()
 
+    def size_bytes(self, index: int) -> int | None:
+        return self.images[index].size_bytes
+
     def labels(self, index: int) -> dict[str, str]:
         image = self.images[index]
         if image.label_errors:

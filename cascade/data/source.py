@@ -136,6 +136,10 @@ class ImageSource(ABC):
         """
         return {}
 
+    def size_bytes(self, index: int) -> int | None:
+        """Size of the image file in bytes; None if the source does not know it without reading."""
+        return None
+
     def readable_labels(self, index: int) -> dict[str, str]:
         """The image's labels, or none if a file of labels is broken.
 
@@ -228,6 +232,9 @@ class SelectedSource(ImageSource):
 
     def read(self, index: int) -> bytes:
         return self.source.read(self.indices[index])
+
+    def size_bytes(self, index: int) -> int | None:
+        return self.source.size_bytes(self.indices[index])
 
     def labels(self, index: int) -> dict[str, str]:
         return self.source.labels(self.indices[index])

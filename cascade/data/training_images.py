@@ -33,7 +33,8 @@ from cascade.data.preparation import (
     TooSmallError,
     ValueRange,
 )
-from cascade.data.sources import ImageSource
+from cascade.data.source import ImageSource
+from cascade.data.tensors import TensorDataset, TensorSource, as_source
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import DataError
 from cascade.imaging.picture_reading import Truncated
@@ -64,7 +65,7 @@ class SizedImage(NamedTuple):
     """A whole image at the stage's size.
 
     Attributes:
-        image: (C, H, W) uint8.
+        image: (C, H, W); uint8 if that loses nothing.
         smaller: conditioning images made from it, by condition name, each (C', h, w); uint8 if
             that loses nothing.
         remarks: remarks about how the image was read.
@@ -100,7 +101,7 @@ class TrainingImages(Dataset[TrainingSample]):
     """Images at a stage's size, cropped, mirrored and rotated.
 
     Args:
-        source: the encoded images.
+        source: the encoded images, or a data set of tensors; see `TensorSource`.
         contract: contract of the stage in training.
         crop_px: side in pixels of the square that is cut out at random; None for the whole image.
         flip: axes along which half of the images are mirrored; see `Augmentation`.
@@ -116,12 +117,13 @@ class TrainingImages(Dataset[TrainingSample]):
         max_broken_share: largest share of broken images, in [0, 1]; see `BrokenImages`.
 
     Raises:
-        DataError: if the crop or the rotation does not fit.
+        DataError: if the crop or the rotation does not fit, or the first tensors of a data set do
+            not.
     """
 
     def __init__(
         self,
-        source: ImageSource,
+        source: ImageSource | TensorDataset,
         contract: Contract,
         *,
         crop_px: int | None = None,
@@ -135,10 +137,11 @@ class TrainingImages(Dataset[TrainingSample]):
         generated: GeneratedImages | None = None,
         max_broken_share: float = 0.01,
     ) -> None:
-        check_readable(contract.space)
+        self.source = as_source(source, contract)
+        if not isinstance(self.source, TensorSource):
+            check_readable(contract.space)
         self.augmentation = Augmentation(crop_px=crop_px, flip=tuple(flip), rotate90=rotate90)
         self.augmentation.check(contract)
-        self.source = source
         self.contract = contract
         self.decoding = Decoding(range, truncated)
         self.too_small: TooSmall = too_small
@@ -169,7 +172,7 @@ class TrainingImages(Dataset[TrainingSample]):
         )
         conditions = {name: as_float(each) for name, each in cut.of_all(whole.smaller).items()}
         return TrainingSample(
-            from_uint8(cut(whole.image)),
+            as_float(cut(whole.image)),
             conditions | self._annotated(index),
             seed,
             usable.broken,
@@ -236,27 +239,37 @@ class TrainingImages(Dataset[TrainingSample]):
             return self._cache[index]
         if index in self._too_small:
             raise TooSmallError(self._too_small[index])
-        image, remarks = self._fitted(index)
-        sized = SizedImage(image, self._smaller(from_uint8(image)), remarks)
+        whole, remarks = self._whole(index)
+        image, remarks = self._fitted(index, whole, remarks)
+        sized = SizedImage(image, self._smaller(as_float(image)), remarks)
         if sized.bytes <= self._cache_bytes_left:
             self._cache_bytes_left -= sized.bytes
             self._cache[index] = sized
         return sized
 
-    def _fitted(self, index: int) -> tuple[Tensor, tuple[Remark, ...]]:
-        """A whole image at the stage's size (C, H, W) uint8, and remarks about it."""
-        name, space = self.source.name(index), self.contract.space
+    def _whole(self, index: int) -> tuple[Tensor, tuple[Remark, ...]]:
+        """An image as it is stored (C, h, w) in [-1, 1], and remarks about it."""
+        if isinstance(self.source, TensorSource):
+            return self.source.image(index), ()
+        name = self.source.name(index)
         picture = self.decoding.picture(self.source.read(index), name)
-        image = self.decoding.image(picture, name)
-        remarks = self.decoding.remarks(picture, name)
+        return self.decoding.image(picture, name), self.decoding.remarks(picture, name)
+
+    def _fitted(
+        self, index: int, image: Tensor, remarks: tuple[Remark, ...]
+    ) -> tuple[Tensor, tuple[Remark, ...]]:
+        """An image at the stage's size (C, H, W); those from files are rounded to 8 bits."""
+        name, space = self.source.name(index), self.contract.space
         try:
-            return fit_size(image, space, name), remarks
+            fitted = fit_tensor(image, space, name)
         except TooSmallError as error:
             if self.too_small != "enlarge":
                 self._too_small[index] = str(error)
                 raise
-            enlarged = fit_size(image, space, name, enlarge=True)
-            return enlarged, (*remarks, Remark(ENLARGED, str(error)))
+            fitted = fit_tensor(image, space, name, enlarge=True)
+            remarks = (*remarks, Remark(ENLARGED, str(error)))
+        is_tensor = isinstance(self.source, TensorSource)
+        return _compact(fitted) if is_tensor else to_uint8(fitted), remarks
 
     def _smaller(self, image: Tensor) -> dict[str, Tensor]:
         """The conditioning images of a whole image (C, H, W), by condition name."""
@@ -281,11 +294,20 @@ def check_readable(space: Space) -> None:
         low, high = space.range
         raise DataError(
             f"image files are read as 3 channels of 0 to 255, but the stage has {space.channels} "
-            f"channels of {low:g} to {high:g}; train it from Python on batches of your own."
+            f"channels of {low:g} to {high:g}; train it from Python on a Dataset of tensors."
         )
 
 
-def fit_size(image: Tensor, space: Space, name: str, *, enlarge: bool = False) -> Tensor:
+def fit_size(image: Tensor, space: Space, name: str) -> Tensor:
+    """Fit an image into the stage's size and round it to 8 bits; see `fit_tensor`.
+
+    Returns:
+        (C, *space.size) uint8.
+    """
+    return to_uint8(fit_tensor(image, space, name))
+
+
+def fit_tensor(image: Tensor, space: Space, name: str, *, enlarge: bool = False) -> Tensor:
     """Downscale an image until it just covers the stage's size, and cut out the middle.
 
     Args:
@@ -295,7 +317,7 @@ def fit_size(image: Tensor, space: Space, name: str, *, enlarge: bool = False) -
         enlarge: whether to upscale a smaller image.
 
     Returns:
-        (C, *space.size) uint8.
+        (C, *space.size) in [-1, 1].
 
     Raises:
         TooSmallError: if the image is smaller than the stage's size and not to be upscaled.
@@ -314,7 +336,7 @@ def fit_size(image: Tensor, space: Space, name: str, *, enlarge: bool = False) -
     cut = (min(rows, round(height * factor)), min(columns, round(width * factor)))
     y, x = (rows - cut[0]) // 2, (columns - cut[1]) // 2
     middle = image[None, :, y : y + cut[0], x : x + cut[1]]
-    return to_uint8(resize(middle, space.size, kernel)[0])
+    return resize(middle, space.size, kernel)[0]
 
 
 @lru_cache(maxsize=4)

@@ -9,15 +9,17 @@ Shapes: B images.
 from __future__ import annotations
 
 import hashlib
-import operator
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from cascade.arguments import shown, whole_number
 from cascade.errors import ContractError
+
+GeneratorLike = torch.Generator | Sequence[torch.Generator]
 
 
 class NoiseSource(Protocol):
@@ -101,23 +103,40 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def make_seeds(count: int, seed: int | None, seeds: Sequence[int] | None) -> list[int]:
+def make_seeds(
+    count: int,
+    seed: int | None,
+    seeds: Sequence[int] | None,
+    generator: GeneratorLike | None = None,
+) -> list[int]:
     """One seed per image: `seeds`, or numbers that count up from `seed`.
 
     Args:
         count: number of images, at least 1.
         seed: seed of the first image; None draws one at random.
         seeds: seeds of all images, instead of `seed`.
+        generator: a generator whose initial seed takes the place of `seed`, or a list of one
+            generator per image; their states are neither used nor changed.
 
     Raises:
-        ContractError: if `count` is below 1 or not the number of seeds, if both `seed` and `seeds`
-            are given, or if one is not a whole number.
+        ContractError: if `count` is below 1 or not the number of seeds, if more than one of `seed`,
+            `seeds` and `generator` is given, or if a seed is not a whole number.
     """
-    if count < 1:
-        raise ContractError(f"num_images must be at least 1, got {count}.")
+    count = whole_number(
+        "num_images", count, low=1, hint="class names go in labels, pictures in image"
+    )
+    if sum(each is not None for each in (seed, seeds, generator)) > 1:
+        raise ContractError("give only one of seed, seeds and generator.")
+    if isinstance(generator, torch.Generator):
+        seed = generator.initial_seed()
+    elif generator is not None:
+        return _initial_seeds(generator, count)
     if seeds is not None:
-        if seed is not None:
-            raise ContractError("give seed or seeds, not both.")
+        if not hasattr(seeds, "__len__"):
+            raise ContractError(
+                f"seeds must be one whole number per image, got {shown(seeds)}; for the seed of "
+                "the first image use seed."
+            )
         if len(seeds) != count:
             raise ContractError(f"got {len(seeds)} seeds for {count} images.")
         return _whole(seeds)
@@ -125,9 +144,43 @@ def make_seeds(count: int, seed: int | None, seeds: Sequence[int] | None) -> lis
     return list(range(first, first + count))
 
 
+def make_picture_seeds(count: int, seed: int | None, generator: GeneratorLike | None) -> list[int]:
+    """One seed per picture: the same for all unless there is a generator for each.
+
+    Args:
+        count: number of pictures.
+        seed: seed of every picture; None for 0.
+        generator: a generator whose initial seed takes the place of `seed`, or a list of one
+            generator per picture; their states are neither used nor changed.
+
+    Raises:
+        ContractError: if both `seed` and `generator` are given, or `count` is not the number of
+            generators.
+    """
+    if seed is not None and generator is not None:
+        raise ContractError("give only one of seed and generator.")
+    if generator is None or isinstance(generator, torch.Generator):
+        first = (seed or 0) if generator is None else generator.initial_seed()
+        return [first] * count
+    return _initial_seeds(generator, count)
+
+
+def _initial_seeds(generators: Sequence[torch.Generator], count: int) -> list[int]:
+    """The initial seed of each generator."""
+    if not isinstance(generators, list | tuple) or not all(
+        isinstance(each, torch.Generator) for each in generators
+    ):
+        raise ContractError(
+            "generator must be a torch.Generator or a list of one per image, got "
+            f"{shown(generators)}; a number goes in seed."
+        )
+    if len(generators) != count:
+        raise ContractError(f"got {len(generators)} generators for {count} images.")
+    return [each.initial_seed() for each in generators]
+
+
 def _whole(seeds: Sequence[int]) -> list[int]:
     """Convert seeds of any integer type to Python integers."""
-    try:
-        return [operator.index(seed) for seed in seeds]
-    except TypeError as error:
-        raise ContractError(f"a seed is a whole number; got {seeds!r} as seeds.") from error
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise ContractError(f"seeds must be one whole number per image, got {shown(seeds)}.")
+    return [whole_number("a seed", seed) for seed in seeds]

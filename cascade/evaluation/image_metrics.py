@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cascade.errors import CascadeError
+from cascade.extras import install_command
 from cascade.resizing import quantise
 
 
@@ -76,6 +77,6 @@ def _torchmetrics() -> Any:
     except ImportError as error:
         raise CascadeError(
             f"torchmetrics cannot be imported ({error}); install it with: "
-            'pip install "cascade-diffusion[evaluate]"'
+            f"{install_command('evaluate')}"
         ) from error
     return torchmetrics

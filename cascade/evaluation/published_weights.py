@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cascade.errors import CascadeError, WeightsError
+from cascade.extras import install_command
 
 MOST_OF_REASON = 200
 
@@ -64,5 +65,5 @@ def import_package(name: str) -> Any:
     except ImportError as error:
         raise CascadeError(
             f"{name.partition('.')[0]} cannot be imported ({error}); install it with: "
-            'pip install "cascade-diffusion[extractors]"'
+            f"{install_command('extractors')}"
         ) from error

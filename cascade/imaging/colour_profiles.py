@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageCms
 
+from cascade.imaging.metadata import Loss
 from cascade.imaging.vips import FORM_OF_BITS, GREY_OF_BITS, PROFILE, RGB_OF_BITS, libvips
 
 DTYPE_OF_BITS = {8: np.uint8, 16: np.uint16}
@@ -164,6 +165,34 @@ def profile_space(profile_data: bytes | None) -> str | None:
         return getattr(profile.profile, "xcolor_space", "").strip()
     except (ImageCms.PyCMSError, ValueError, OSError):
         return None
+
+
+def checked_profile(
+    profile_data: bytes | None, space: str
+) -> tuple[bytes | None, tuple[Loss, ...]]:
+    """Check an embedded profile, and cut off bytes behind its end.
+
+    Args:
+        profile_data: ICC profile, or None.
+        space: kind of the picture's colours, "RGB" or "GRAY".
+
+    Returns:
+        The profile, or None if it is missing, damaged or for other colours; and what is not kept.
+    """
+    if not profile_data:
+        return None, ()
+    length_bytes = int.from_bytes(profile_data[:4], "big")
+    trimmed = profile_data[:length_bytes]
+    own_space = profile_space(trimmed)
+    if len(profile_data) < length_bytes:
+        return None, (Loss("colour profile", "it is shorter than it states", is_colour=True),)
+    if not own_space:
+        return None, (Loss("colour profile", "it is damaged", is_colour=True),)
+    if own_space != space:
+        lost = Loss("colour profile", "it is for another kind of colours", is_colour=True)
+        return None, () if _is_srgb(trimmed) else (lost,)
+    lost = Loss("bytes behind the end of the colour profile", "they belong to nothing", True)
+    return trimmed, (lost,) if len(trimmed) < len(profile_data) else ()
 
 
 def _is_srgb(profile_data: bytes) -> bool:

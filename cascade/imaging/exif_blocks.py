@@ -80,6 +80,12 @@ def write_block(directories: Directories) -> bytes:
     return TIFF_HEAD + write_directories(directories)
 
 
+def set_field(directory: Directory, tag: int, field_type: int, value: int | bytes) -> None:
+    """Set a field together with its type, one of `PIL.TiffTags`."""
+    directory.tagtype[tag] = field_type
+    directory[tag] = value
+
+
 def _point(holder: Directory, tag: int, offset: int) -> None:
     holder.tagtype[tag] = LONG
     holder[tag] = offset

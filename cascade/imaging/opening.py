@@ -24,6 +24,7 @@ from PIL import Image, PngImagePlugin
 from PIL.ExifTags import Base
 
 from cascade.errors import DataError
+from cascade.extras import install_command
 from cascade.imaging.jxl_header import jxl_header
 
 MAX_PIXELS = 256 * 1024 * 1024
@@ -40,6 +41,7 @@ FORMATS_OF_HEADS = {  # Pillow's names; none of these formats can contain a prog
     b"\xff\x0a": "JXL",
     b"\0\0\0\x0cJXL \r\n\x87\n": "JXL",
 }
+PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # without optional packages
 PNG_BITS_AT = 24  # offset in the file, in bytes
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -168,7 +170,7 @@ def _import_reader(file_format: str, name: str) -> None:
     except ImportError as error:
         raise DataError(
             f"{name}: {title} needs the package {package}, which is not installed: "
-            f'pip install "cascade-diffusion[{extra}]"'
+            f"{install_command(extra)}"
         ) from error
     if file_format == "HEIF":
         reader.register_heif_opener(thumbnails=False)

@@ -19,7 +19,7 @@ Shapes: C channels (1 or 3), H and W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -27,9 +27,11 @@ from PIL import Image
 from torch import Tensor
 
 from cascade.errors import DataError
-from cascade.imaging.colour_profiles import grey_curve, profile_space, srgb_colours
+from cascade.imaging.colour_profiles import checked_profile, grey_curve, srgb_colours
 from cascade.imaging.exif_blocks import MAIN, read_directories
-from cascade.imaging.kept_metadata import kept_exif, resized_exif
+from cascade.imaging.kept_metadata import kept, renewed
+from cascade.imaging.metadata import Metadata
+from cascade.imaging.metadata_reading import metadata_of_pil
 from cascade.imaging.opening import check_range
 from cascade.imaging.orientation import orientation_of, upright, upright_dpi
 from cascade.imaging.pil_channels import channels_of_pil
@@ -50,7 +52,7 @@ class Picture:
         alpha: (1, H, W) of the same type, 0 transparent; None if the picture is opaque.
         bits: per channel.
         profile: ICC profile of the colours; None for sRGB, or grey of the same curve.
-        exif: EXIF block without the header `Exif`, its orientation 1; None if there is none.
+        metadata: EXIF, XMP, IPTC and texts.
         dpi: pixels per inch, across and down; None if the file states none.
         format: one of FORMATS, in which the picture is written unless another one is asked for.
         is_truncated: whether the end of its file is missing, so that a part of it is grey.
@@ -60,7 +62,7 @@ class Picture:
     alpha: Tensor | None = None
     bits: Literal[8, 16] = 8
     profile: bytes | None = None
-    exif: bytes | None = None
+    metadata: Metadata = field(default_factory=Metadata)
     dpi: tuple[float, float] | None = None
     format: str = "png"
     is_truncated: bool = False
@@ -98,21 +100,22 @@ class Picture:
     def with_pixels(self, colour: Tensor, alpha: Tensor | None) -> Picture:
         """Replace the pixels by others of any size and bit depth, and keep the rest.
 
-        The profile is kept only if grey stays grey or colour stays colour. The size in EXIF is
-        brought up to date.
+        The profile is kept only if grey stays grey or colour stays colour; else the pixels are
+        sRGB. Size and colour space in the metadata are brought up to date.
 
         Args:
             colour: (1 or 3, H, W), uint8 or uint16.
             alpha: (1, H, W) of the same type, or None.
         """
         height, width = colour.shape[-2:]
+        is_srgb_now = len(colour) != len(self.colour)
         return replace(
             self,
             colour=colour,
             alpha=alpha,
             bits=8 if colour.dtype == torch.uint8 else 16,
-            profile=self.profile if len(colour) == len(self.colour) else None,
-            exif=self.exif and resized_exif(self.exif, (height, width)),
+            profile=None if is_srgb_now else self.profile,
+            metadata=renewed(self.metadata, (height, width), is_srgb_now=is_srgb_now),
         )
 
     def in_srgb(self) -> Picture:
@@ -129,7 +132,8 @@ class Picture:
             curve = grey_curve(self.profile, self.bits)
             converted = None if curve is None else curve[values]
         colour = self.colour if converted is None else torch.from_numpy(converted)
-        return replace(self, colour=colour, profile=None)
+        metadata = renewed(self.metadata, self.size, is_srgb_now=True)
+        return replace(self, colour=colour, profile=None, metadata=metadata)
 
     @classmethod
     def from_pil(cls, image: Image.Image, name: str = "the image") -> Picture:
@@ -143,7 +147,7 @@ class Picture:
             DataError: if the image has 32 bits per pixel.
         """
         image.load()
-        return picture_of_pil(image, exif_of_pil(image), name)
+        return picture_of_pil(image, metadata_of_pil(image), name)
 
     def to_pil(self) -> Image.Image:
         """Convert to a PIL image of mode L, LA, RGB or RGBA, or I;16 for opaque grey of 16 bits.
@@ -155,14 +159,15 @@ class Picture:
         if self.bits == 16 and len(pixels) > 1:
             pixels = (pixels.float() / 257).round().to(torch.uint8)
         image = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
-        extras = {"icc_profile": self.profile, "exif": self.exif, "dpi": self.dpi}
+        metadata = {"exif": self.metadata.exif, "xmp": self.metadata.xmp, "dpi": self.dpi}
+        extras = {"icc_profile": self.profile, **metadata}
         image.info |= {key: value for key, value in extras.items() if value is not None}
         return image
 
 
 def picture_of_pil(
     image: Image.Image,
-    block: bytes,
+    metadata: Metadata,
     name: str,
     *,
     deep_channels: tuple[Tensor, Tensor | None] | None = None,
@@ -171,7 +176,7 @@ def picture_of_pil(
 
     Args:
         image: loaded.
-        block: its EXIF, or the whole file if it is a TIFF.
+        metadata: as its file holds it.
         name: for error messages.
         deep_channels: colour and alpha of 16 bits, to use in place of PIL's 8.
 
@@ -180,13 +185,15 @@ def picture_of_pil(
     """
     check_range(image, name)
     colour, alpha = deep_channels or channels_of_pil(image)
+    is_converted = image.mode in ("CMYK", "LAB")
     return assembled(
         colour,
         alpha,
         orientation=orientation_of(image),
-        profile=image.info.get("icc_profile") if image.mode not in ("CMYK", "LAB") else None,
-        block=block,
-        dpi=_resolution(image) or resolution_of(read_directories(block)[MAIN]),
+        profile=None if is_converted else image.info.get("icc_profile"),
+        is_converted=is_converted,
+        metadata=metadata,
+        dpi=_resolution(image) or resolution_of(read_directories(metadata.exif or b"")[MAIN]),
         file_format=image.format,
     )
 
@@ -197,7 +204,8 @@ def assembled(
     *,
     orientation: int,
     profile: bytes | None,
-    block: bytes,
+    is_converted: bool = False,
+    metadata: Metadata,
     dpi: tuple[float, float] | None,
     file_format: str | None,
 ) -> Picture:
@@ -208,29 +216,24 @@ def assembled(
         alpha: (1, H, W) as stored, or None.
         orientation: from 1 to 8, as EXIF states it; it is applied to the pixels and the resolution.
         profile: ICC; dropped if it is damaged or for another number of channels.
-        block: EXIF, or a whole TIFF file; only what `kept_metadata.py` lists is kept.
+        is_converted: whether the colours were converted to sRGB from what the file holds.
+        metadata: as the file holds it; only what `kept_metadata.py` lists is kept.
         dpi: pixels per inch along the stored rows and columns, or None.
         file_format: Pillow's name for it, or None.
     """
     colour = upright(colour, orientation)
     height, width = colour.shape[-2:]
+    profile, losses = checked_profile(profile, SPACE_OF_CHANNELS[len(colour)])
+    metadata = replace(metadata, losses=metadata.losses + losses)
     return Picture(
         colour=colour,
         alpha=None if alpha is None else upright(alpha, orientation),
         bits=8 if colour.dtype == torch.uint8 else 16,
-        profile=profile if profile_space(profile) == SPACE_OF_CHANNELS[len(colour)] else None,
-        exif=kept_exif(block, (height, width)),
+        profile=profile,
+        metadata=kept(metadata, (height, width), is_srgb_now=is_converted),
         dpi=upright_dpi(dpi, orientation),
         format=_written_format(file_format),
     )
-
-
-def exif_of_pil(image: Image.Image) -> bytes:
-    """The EXIF block of a loaded PIL image, wherever its file holds it; empty if it is damaged."""
-    try:
-        return image.info.get("exif") or image.getexif().tobytes()
-    except Exception:  # Pillow raises many kinds on damaged blocks
-        return b""
 
 
 def quantised(image: Tensor, bits: Literal[8, 16]) -> Tensor:
@@ -251,4 +254,6 @@ def _resolution(image: Image.Image) -> tuple[float, float] | None:
     """Pixels per inch that a PIL image states outside EXIF."""
     if image.format == "TIFF":  # Pillow says 1 if the file states none, so its fields are asked
         return None
+    if image.format in ("JPEG", "MPO") and not image.info.get("jfif_unit"):
+        return None  # Pillow takes that of EXIF without its unit
     return plausible_dpi(image.info.get("dpi"))

@@ -25,12 +25,13 @@ from PIL import Image
 from torch import Tensor
 
 from cascade.errors import DataError
+from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import PNG_BITS_AT, format_of, opened_image, read_bytes
-from cascade.imaging.picture import Picture, exif_of_pil, picture_of_pil
+from cascade.imaging.picture import Picture, picture_of_pil
 from cascade.imaging.tiff_pages import check_page, main_pages, opened_tiff, photometric_of
 from cascade.imaging.tiff_reading import decode_tiff
 from cascade.imaging.truncated_jpeg import ended_jpeg
-from cascade.imaging.vips import first_line, libvips
+from cascade.imaging.vips import cause_of, libvips
 
 Truncated = Literal["refuse", "keep"]  # what happens to a JPEG whose end is missing
 
@@ -167,7 +168,9 @@ def _decode(data: bytes, name: str, page: int) -> Picture:
         deep_channels = None
         if _is_deep_png(data) and _frames_of(image) == 1:
             deep_channels = _channels_by_vips(data, name)
-        return picture_of_pil(image, exif_of_pil(image), name, deep_channels=deep_channels)
+        return picture_of_pil(
+            image, read_metadata(data, image.info), name, deep_channels=deep_channels
+        )
 
 
 def _go_to(image: Image.Image, page: int, name: str) -> None:
@@ -206,7 +209,7 @@ def _channels_by_vips(data: bytes, name: str) -> tuple[Tensor, Tensor | None]:
         image = libvips().Image.pngload_buffer(data, fail_on="error")
         pixels = torch.from_numpy(image.numpy()).reshape(image.height, image.width, image.bands)
     except libvips().Error as error:
-        raise DataError(f"{name}: not a readable image ({first_line(error)}).") from error
+        raise DataError(f"{name}: not a readable image ({cause_of(error)}).") from error
     pixels = pixels.permute(2, 0, 1)  # (C, H, W)
     colours = 3 if len(pixels) >= 3 else 1
     alpha = pixels[colours : colours + 1].contiguous() if image.hasalpha() else None

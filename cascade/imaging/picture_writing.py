@@ -5,9 +5,10 @@
   full colour resolution (4:4:4). WebP has quality 95 and a quarter of the colour resolution
   (4:2:0), since the format has no more. What a format cannot hold is refused, never reduced
   silently.
-- The ICC profile is always written, since the colours would be wrong without it. EXIF, resolution
-  (DPI) and settings are metadata, which can be left out. Which EXIF a picture has: see
-  `cascade/imaging/kept_metadata.py`; where a file holds it: `cascade/imaging/containers.py`.
+- The ICC profile is always written, since the colours would be wrong without it. EXIF, XMP, IPTC,
+  texts, colour chunks of PNG, resolution (DPI) and settings are metadata, which can be left out.
+  What a picture keeps of its file: see `cascade/imaging/kept_metadata.py`; how the metadata gets
+  into the file: `cascade/imaging/extras.py`.
 - Settings are JSON: in PNG in the text chunk `cascade`, elsewhere in the EXIF field ImageHistory.
 - A file appears under its name only when it is complete.
 - PNG, JPEG and TIFF are written strip by strip, without a copy of the pixels; WebP needs about two.
@@ -26,27 +27,34 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from cascade.errors import OutputError
-from cascade.imaging import containers
-from cascade.imaging.kept_metadata import (
+from cascade.imaging.extras import Extras
+from cascade.imaging.jpeg_segments import MAX_EXIF_BYTES, add_to_jpeg
+from cascade.imaging.kept_exif import (
     exif_with_resolution_and_settings,
     parsed_settings,
     settings_in_exif,
 )
-from cascade.imaging.opening import opened_image, read_bytes
+from cascade.imaging.kept_metadata import NAMES, losses_in_format, losses_without_metadata
+from cascade.imaging.metadata import Loss, Metadata
+from cascade.imaging.opening import format_of, opened_image, read_bytes
 from cascade.imaging.picture import Picture
+from cascade.imaging.picture_reading import file_facts
+from cascade.imaging.png_chunks import add_to_png
+from cascade.imaging.tiff_fields import add_to_tiff
 from cascade.imaging.vips import (
     FORM_OF_BITS,
     GREY_OF_BITS,
     PROFILE,
     RGB_OF_BITS,
-    first_line,
+    cause_of,
     libvips,
 )
+from cascade.imaging.webp_chunks import add_to_webp
 from cascade.saving.atomic import atomic_file
 
 FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-FORMAT_OF_SUFFIX |= {".tif": "tiff", ".tiff": "tiff"}
-NAMES = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "tiff": "TIFF"}
+FORMAT_OF_SUFFIX |= {".tif": "tiff", ".tiff": "tiff", ".apng": "png"}
+FORMAT_OF_SUFFIX |= dict.fromkeys((".jpe", ".jif", ".jfif"), "jpeg")
 MAX_SIDE_PX = {"jpeg": 65_535, "webp": 16_383}
 MAX_TIFF_BYTES = 2**32 - 2**24  # offsets in TIFF have 32 bits
 OPTIONS = {
@@ -56,10 +64,10 @@ OPTIONS = {
     "tiff": {"compression": "deflate", "predictor": "horizontal"},
 }
 ADD = {
-    "png": containers.add_to_png,
-    "jpeg": containers.add_to_jpeg,
-    "webp": containers.add_to_webp,
-    "tiff": containers.add_to_tiff,
+    "png": add_to_png,
+    "jpeg": add_to_jpeg,
+    "webp": add_to_webp,
+    "tiff": add_to_tiff,
 }
 
 
@@ -76,7 +84,8 @@ def write_picture(
         picture: pixels, profile and metadata.
         path: the file to write; its ending names the format.
         settings: how the picture was made, anything that JSON can hold; see `recorded_settings`.
-        metadata: whether to write EXIF, resolution and settings; the ICC profile is always written.
+        metadata: whether to write metadata, resolution and settings; the ICC profile is always
+            written.
 
     Raises:
         OutputError: if the format cannot hold the picture, or the file cannot be written.
@@ -144,11 +153,28 @@ def check_exif(path: Path, block: bytes | None) -> None:
         OutputError: if the block is too large for the format.
     """
     kind = FORMAT_OF_SUFFIX.get(path.suffix.lower())
-    if kind == "jpeg" and len(block or b"") > containers.MAX_JPEG_EXIF_BYTES:
+    if kind == "jpeg" and len(block or b"") > MAX_EXIF_BYTES:
         raise OutputError(
             f"cannot write {path}: its EXIF is more than the 64 KiB that JPEG can hold; write PNG "
             "or TIFF, or leave the metadata out."
         )
+
+
+def lost_metadata(picture: Picture, path: Path, *, metadata: bool = True) -> tuple[Loss, ...]:
+    """List what `write_picture` does not keep of the file that a picture came from.
+
+    Args:
+        picture: the picture to write.
+        path: the file to write; its ending names the format.
+        metadata: whether metadata is written; without it, only what concerns the colours is listed.
+    """
+    kind = FORMAT_OF_SUFFIX.get(path.suffix.lower(), picture.format)
+    has_profile = picture.profile is not None
+    if metadata:
+        losses = losses_in_format(picture.metadata, kind, has_profile=has_profile)
+    else:
+        losses = losses_without_metadata(picture.metadata, has_profile=has_profile)
+    return tuple(dict.fromkeys(losses))
 
 
 def recorded_settings(path: Path) -> dict[str, Any] | None:
@@ -161,9 +187,12 @@ def recorded_settings(path: Path) -> dict[str, Any] | None:
         DataError: if the file cannot be read or is not an image.
     """
     data = read_bytes(path)
+    if format_of(data, str(path)) == "TIFF":  # Pillow cannot open grey of 16 bits with alpha
+        file_facts(data, str(path))
+        return settings_in_exif(data)
     with opened_image(data, str(path)) as image:
         text = image.info.get("cascade") if image.format == "PNG" else None
-        block = data if image.format == "TIFF" else image.info.get("exif")
+        block = image.info.get("exif")
     if isinstance(text, str):
         return parsed_settings(text)
     return settings_in_exif(block) if block else None
@@ -171,17 +200,20 @@ def recorded_settings(path: Path) -> dict[str, Any] | None:
 
 def _extras(
     picture: Picture, kind: str, settings: Mapping[str, Any] | None, metadata: bool
-) -> containers.Extras:
+) -> Extras:
     text, block = None, None
     if metadata and kind == "png":
         text = None if settings is None else json.dumps(settings)
-        block = picture.exif  # PNG has other places for the resolution and the settings
+        block = picture.metadata.exif  # PNG has another place for the settings
+        block = block and exif_with_resolution_and_settings(block, picture.dpi, None)
     elif metadata:
-        block = exif_with_resolution_and_settings(picture.exif, picture.dpi, settings)
-    return containers.Extras(
+        block = exif_with_resolution_and_settings(picture.metadata.exif, picture.dpi, settings)
+    return Extras(
+        metadata=picture.metadata if metadata else Metadata(),
         exif=block,
         dpi=picture.dpi if metadata else None,
-        text=text,
+        settings=text,
+        profile=picture.profile if kind == "png" else None,
         size=picture.size,
     )
 
@@ -194,13 +226,13 @@ def _write_pixels(picture: Picture, kind: str, file: BinaryIO, path: Path) -> No
     image = bands[0].bandjoin(bands[1:]) if len(bands) > 1 else bands[0]
     interpretations = GREY_OF_BITS if len(picture.colour) == 1 else RGB_OF_BITS
     image = image.copy(interpretation=interpretations[picture.bits])
-    if picture.profile is not None:
+    if picture.profile is not None and kind != "png":  # see `extras.py`
         image.set_type(vips.GValue.blob_type, PROFILE, picture.profile)
     try:
         target = vips.Target.new_to_descriptor(file.fileno())
         getattr(image, f"{kind}save_target")(target, keep="icc", **OPTIONS[kind])
     except vips.Error as error:
-        raise OutputError(f"cannot write {path}: {first_line(error)}.") from error
+        raise OutputError(f"cannot write {path}: {cause_of(error)}.") from error
     file.seek(0)
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from cascade.errors import DataError
 from cascade.imaging.colour_profiles import cmyk_to_srgb, lab_values_to_srgb
 from cascade.imaging.exif_blocks import Directory
+from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import opened_image
 from cascade.imaging.orientation import TURNS, upright_dpi
 from cascade.imaging.picture import Picture, assembled
@@ -82,7 +83,8 @@ def decode_tiff(data: bytes, name: str, page: int) -> Picture:
             alpha,
             orientation=orientation_of_page(directory),
             profile=profile_of_page(directory) if has_profile else None,
-            block=data,
+            is_converted=not has_profile,
+            metadata=read_metadata(data, {}),
             dpi=_resolution(directory),
             file_format="TIFF",
         )
@@ -235,7 +237,7 @@ def _decode_by_libtiff(page: Any, data: bytes, name: str) -> Picture:
         alpha,
         orientation=1 if is_upright else orientation,
         profile=profile_of_page(page),
-        block=data,
+        metadata=read_metadata(data, {}),
         dpi=upright_dpi(dpi, orientation) if is_upright else dpi,
         file_format="TIFF",
     )

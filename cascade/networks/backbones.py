@@ -141,8 +141,8 @@ class BackboneNetwork(StageNetwork, ABC):
                     f"condition {name!r} is {ours.get(name)} in the contract and "
                     f"{theirs.get(name)} in the network's embedding."
                 )
-        if self.encoder is not None and not any(each.channels for each in slots.values()):
-            raise ContractError("an image encoder needs a condition that is an image.")
+        if self.encoder is not None:
+            _check_encoded(slots)
 
     @property
     def trunk(self) -> nn.Module:
@@ -193,6 +193,19 @@ def _image_channels(slots: Mapping[str, Slots]) -> str:
     """The conditions that are images, each with its channels, in words."""
     images = [f"{name!r} ({each.channels})" for name, each in slots.items() if each.channels]
     return ", ".join(images) or "none"
+
+
+def _check_encoded(slots: Mapping[str, Slots]) -> None:
+    """Check that the first conditioning image is one that an image encoder takes."""
+    images = {name: each.channels for name, each in slots.items() if each.channels}
+    if not images:
+        raise ContractError("an image encoder needs a condition that is an image.")
+    name, channels = next(iter(images.items()))
+    if channels not in (1, 3):
+        raise ContractError(
+            f"an image encoder takes images of 1 or 3 channels, but {name!r} has {channels}; leave "
+            "out encoder_channels."
+        )
 
 
 def _check_slots(slots: Mapping[str, Slots]) -> None:

@@ -17,7 +17,14 @@ from yaml import YAMLError
 
 from cascade.errors import RecipeError, nearest
 from cascade.recipe.finding import find_any_recipe
-from cascade.recipe.sections import PipelineRecipe, Section, StageRecipe
+from cascade.recipe.sections import (
+    PipelineRecipe,
+    Section,
+    StageRecipe,
+    condition_section,
+    sampling_section,
+)
+from cascade.recipe.synonyms import RECIPE_KEYS, suggest_key
 from cascade.recipe.yaml_files import one_line, read_yaml
 
 Recipe = TypeVar("Recipe", bound=Section)
@@ -93,7 +100,8 @@ def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:
     key = ".".join(location)
     if first["type"] in UNKNOWN_KEY:
         valid_keys = _known_keys(first["model"], first["inner"][:-1])
-        text = f"unknown key {key!r}; {nearest(location[-1], valid_keys)}"
+        suggestion = _suggestion(location, valid_keys, model)
+        text = f"unknown key {key!r}; {suggestion or nearest(location[-1], valid_keys)}"
     elif first["type"] == "missing":
         text = f"key {key!r} is missing"
     elif first["type"] == "value_error":  # from our own checks, whose messages quote the value
@@ -103,6 +111,28 @@ def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:
     others = len(set(keys)) - 1
     more = f" ({others} more)" if others else ""
     return f"{path}: {text}{more}"
+
+
+def _suggestion(
+    location: tuple[str, ...], valid_keys: list[str], model: type[Section]
+) -> str | None:
+    """Suggest a key of another section, or in place of a word of other tools."""
+    if model is StageRecipe:
+        return suggest_key(location, valid_keys, _all_keys(), RECIPE_KEYS)
+    sampling = {word: s for word, s in RECIPE_KEYS.items() if s.name.startswith("sampling.")}
+    return suggest_key(location, valid_keys, {}, sampling if "sampling" in location else {})
+
+
+def _all_keys() -> dict[str, list[str]]:
+    """The full names of the keys in all sections of a stage recipe, by their last part."""
+    keys: dict[str, list[str]] = {}
+    for section, annotation in _fields(StageRecipe).items():
+        made = {"condition": condition_section, "sampling": sampling_section}.get(section)
+        for option in [made()] if made else _section_options(annotation):
+            for name in _fields(option):
+                full = f"{section}.{name}"
+                keys[name] = [*keys.get(name, []), *([] if full in keys.get(name, []) else [full])]
+    return keys
 
 
 def _keys(fault: Mapping[str, Any]) -> tuple[str, ...]:

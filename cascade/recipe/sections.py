@@ -175,6 +175,8 @@ def sampling_section() -> type[Section]:
     classes = [SamplingSettings, *(kind.Options for kind in SAMPLERS.values()), DiffusersOptions]
     types = {name: hint for each in classes for name, hint in get_type_hints(each).items()}
     del types["options"]
+    types["sampler"] = str  # a recipe holds names only
+    types["guidance_interval"] = types["guidance_interval"] | Literal["none"]
     return _section_of("SamplingSection", **types)
 
 

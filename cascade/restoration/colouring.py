@@ -3,7 +3,8 @@
 A network recognises things, and so their colours, best at the size that it was trained on.
 Therefore the grey picture is downscaled to that size and coloured there. A guided filter (He & Sun
 2015, arXiv 1505.00996) brings the colours back to full size and keeps them inside the edges of the
-grey picture. The luminance of the result is that of the source, apart from rounding.
+grey picture. The luminance of the result is that of the source, apart from rounding. The size stays
+too: upsamplers that follow the stage in a pipeline take no part, but can upscale the result.
 
 Shapes: C channels, H and W pixels of the picture, h and w of the small one.
 """
@@ -23,8 +24,8 @@ from cascade.conditioning.luminance import impose_luminance, luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
-from cascade.resizing import resize
-from cascade.restoration.further_inputs import check_read, inputs_for
+from cascade.resizing import resize, upscaled_rows
+from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
 from cascade.sampling.walk import Hooks, Known, Progress
@@ -48,6 +49,9 @@ class Colouring:
             opaque pixels, or without transparency the pixels that are not grey.
         precision: `auto`, `fp32` or `bf16`.
         inputs: inputs of further conditions by name, each for one picture.
+
+    Raises:
+        ContractError: if a value is of the wrong kind.
     """
 
     seed: int = 0
@@ -56,6 +60,7 @@ class Colouring:
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_restoring(self)
         if not isinstance(self.hints, Picture | None):
             raise ContractError(
                 f"hints must be a PIL image or a Picture, got {type(self.hints).__name__}."
@@ -146,7 +151,7 @@ def coloured_bands(
     slope, offset = guided_coefficients(small, chroma)
     for first in range(0, grey.shape[-2], BAND_PX):
         rows = slice(first, min(first + BAND_PX, grey.shape[-2]))
-        at_full = [_rows_enlarged(each, grey.shape[-2:], rows) for each in (slope, offset)]
+        at_full = [upscaled_rows(each, grey.shape[-2:], rows) for each in (slope, offset)]
         band = grey[..., rows, :]
         yield rows, impose_luminance(band + at_full[0] * band + at_full[1], band)
 
@@ -176,7 +181,8 @@ def _colour_small(
         )
         return stage.run([colouring.seed], inputs, run=run).cpu()
 
-    return smaller_tiles_if_needed(sample, tile_px, stage.device)
+    with stage.placed():
+        return smaller_tiles_if_needed(sample, tile_px, stage.device)
 
 
 def guided_coefficients(guide: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,16 +207,6 @@ def _box(images: Tensor) -> Tensor:
     """Average over the square around each pixel, as far as it is inside the image."""
     side = 2 * FILTER_RADIUS_PX + 1
     return F.avg_pool2d(images, side, stride=1, padding=FILTER_RADIUS_PX, count_include_pad=False)
-
-
-def _rows_enlarged(image: Tensor, size_px: Sequence[int], rows: slice) -> Tensor:
-    """Upscale (1, C, h, w) bilinearly to size_px (H, W), and return some rows of the result."""
-    height, width = size_px
-    places = torch.arange(rows.start, rows.stop) + 0.5
-    y = places / height * 2 - 1  # both grids span [-1, 1] from edge to edge
-    x = (torch.arange(width) + 0.5) / width * 2 - 1
-    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)[None]
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 # ---- hints --------------------------------------------------------------------------------------

@@ -1,15 +1,47 @@
-"""Inputs for further conditions, which come with a picture."""
+"""What upscaling and colouring have in common: seed, precision, inputs of further conditions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from cascade.arguments import check_kind, whole_number
 from cascade.conditioning.inputs import Inputs
+from cascade.devices import Precision, check_precision
 from cascade.errors import ContractError
 from cascade.stage import Stage
+
+
+class Restoring(Protocol):
+    """The settings that upscaling and colouring share."""
+
+    @property
+    def seed(self) -> int:
+        """Whole number that decides all noise."""
+        ...
+
+    @property
+    def precision(self) -> Precision:
+        """`auto`, `fp32` or `bf16`."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Inputs of further conditions by name."""
+        ...
+
+
+def check_restoring(settings: Restoring) -> None:
+    """Check the shared settings.
+
+    Raises:
+        ContractError: if a value is of the wrong kind.
+    """
+    whole_number("seed", settings.seed)
+    check_precision(settings.precision)
+    check_kind("inputs", settings.inputs, Mapping, "a mapping by name")
 
 
 def check_read(further: Mapping[str, Any], stages: Sequence[Stage]) -> None:

@@ -3,7 +3,8 @@
 A picture passes through upsamplers one after another, in tiles, until it is large enough. Before
 each pass except the first it is downscaled as far as the remaining passes allow, so they end at the
 requested size. If their factors do not give that size exactly, the last result is downscaled.
-Then the result is changed to agree with the input.
+Then the result is changed to agree with the input. Neutral and flat areas of the input stay neutral
+and flat (`kept_areas.py`).
 
 Shapes: C channels, h and w pixels of the input, H and W of the result.
 """
@@ -13,22 +14,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cascade.arguments import check_flag, real_number, whole_number
 from cascade.conditioning.consistency import consistent_bands
 from cascade.conditioning.luminance import luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.resizing import ResizeKernel, resize
-from cascade.restoration.further_inputs import check_read, inputs_for
+from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for
+from cascade.restoration.kept_areas import KeptAreas, is_grey
 from cascade.sampling.canvas import new_canvas
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
 from cascade.sampling.walk import Hooks, Progress
+from cascade.space import Space
 from cascade.stage import Run, Stage
 
 LARGEST_SCALE = 64
@@ -50,6 +55,9 @@ class Upscaling:
             a stage was trained to restore degraded pictures.
         precision: `auto`, `fp32` or `bf16`.
         inputs: inputs of further conditions by name, each for one picture.
+
+    Raises:
+        ContractError: if a value is of the wrong kind or out of range.
     """
 
     scale: float | None = None
@@ -60,9 +68,15 @@ class Upscaling:
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_restoring(self)
+        if self.tile_px is not None:
+            whole_number("tile_px", self.tile_px, low=1)
+        if self.consistent is not None:
+            check_flag("consistent", self.consistent)
         if self.scale is None:
             return
-        if not isinstance(self.scale, int | float) or not 1 < self.scale <= LARGEST_SCALE:
+        object.__setattr__(self, "scale", real_number("scale", self.scale))
+        if not 1 < self.scale <= LARGEST_SCALE:
             raise ContractError(
                 f"scale must be above 1 and at most {LARGEST_SCALE}, got {self.scale!r}."
             )
@@ -150,11 +164,10 @@ def upscale_picture(
         ContractError: if the settings do not fit the stages, or memory is short.
         OutputError: if a very large picture needs more temporary space than the disk has.
     """
-    is_grey = picture.colour.shape[0] == 1
     size, bands = upscaled_bands(stages, picture.image(), upscaling, progress=progress)
     colour = torch.empty(len(picture.colour), *size, dtype=picture.colour.dtype)
     for rows, band in bands:
-        colour[:, rows] = quantised(luminance(band)[0] if is_grey else band[0], picture.bits)
+        colour[:, rows] = quantised(band[0], picture.bits)
     alpha = None
     if picture.alpha is not None:
         opacity = picture.alpha[None].float() / (2**picture.bits - 1) * 2 - 1
@@ -187,7 +200,7 @@ def upscale_image(
     size, bands = upscaled_bands(stages, image, upscaling, progress=progress)
     result = new_canvas((image.shape[0], *size))
     for rows, band in bands:
-        result[:, rows] = (luminance(band) if image.shape[0] == 1 else band)[0]
+        result[:, rows] = band[0]
     return result
 
 
@@ -199,35 +212,64 @@ def upscaled_bands(
     *,
     progress: Progress | None = None,
 ) -> tuple[tuple[int, int], Iterator[tuple[slice, Tensor]]]:
-    """Upscale an image; return the size of the result and its bands of rows (1, C, rows, W)."""
+    """Upscale an image, and return the size of the result and its bands of rows.
+
+    Args:
+        stages: the stages of a pipeline, with at least one upsampler.
+        image: (C, h, w) in [-1, 1].
+        upscaling: how to upscale it.
+        progress: called as `progress(done, total)` while stages run.
+
+    Returns:
+        Height and width of the result; and its bands (1, C, rows, W) with their rows, from the top.
+    """
     passes, size = plan_passes(stages, (image.shape[-2], image.shape[-1]), upscaling.scale)
     check_read(upscaling.inputs, [step.stage for step in passes])
-    channels = passes[0].stage.space.channels
-    if image.ndim != 3 or image.shape[0] not in (1, channels):
-        raise ContractError(
-            f"images to upscale must be (1, h, w) or ({channels}, h, w), got {tuple(image.shape)}."
-        )
-    image = image[None].float().cpu().expand(-1, channels, -1, -1)  # grey: equal channels
+    source = _source(image, passes[0].stage.space)
+    has_colours = source.shape[1] == 3 and passes[0].stage.space.kind == "pixels"
+    areas = KeptAreas(source, has_colours=has_colours)
     kernel = passes[0].stage.space.resize_kernel
-    result = resample(_run_passes(passes, image, size, upscaling, progress), size, kernel)
-    scales = [large / small for large, small in zip(size, image.shape[-2:], strict=True)]
+    result = _run_passes(passes, source, areas, size, upscaling, progress)
+    if tuple(result.shape[-2:]) != size:
+        result = resample(result, size, kernel)
+        areas.restore(result)
+    scales = [large / small for large, small in zip(size, source.shape[-2:], strict=True)]
     is_whole = scales[0] == scales[1] == round(scales[0])
     if is_whole and upscaling.is_consistent([step.stage for step in passes]):
-        return size, consistent_bands(result, image, kernel, band_px=BAND_PX)
-    return size, _bands(result)
+        bands = _consistent_bands(result, source, areas, kernel)
+    else:
+        bands = _bands(result)
+    return size, ((rows, band.expand(-1, len(image), -1, -1)) for rows, band in bands)
+
+
+def _source(image: Tensor, space: Space) -> Tensor:
+    """The image that is upscaled: (1, C, h, w), of one channel if it is grey.
+
+    Raises:
+        ContractError: if stages of this space cannot take it.
+    """
+    in_colour = space.channels == 3 and space.kind == "pixels"
+    counts = (1, 3) if in_colour else (space.channels,)
+    if image.ndim != 3 or image.shape[0] not in counts:
+        shapes = " or ".join(f"({count}, h, w)" for count in counts)
+        raise ContractError(f"images to upscale must be {shapes}, got {tuple(image.shape)}.")
+    source = image[None].float().cpu()
+    return luminance(source) if in_colour and is_grey(source) else source
 
 
 def _run_passes(
     passes: Sequence[Pass],
     image: Tensor,
+    areas: KeptAreas,
     size: tuple[int, int],
     upscaling: Upscaling,
     progress: Progress | None,
 ) -> Tensor:
     """Run the upsamplers one after another: (1, C, H, W), perhaps a little larger than `size`.
 
-    If results must be consistent, the result of each pass is changed to agree with the input of
-    that pass. The result of final size is not: the caller compares it with the very first input.
+    Each result keeps the neutral and flat areas of the very first input. If results must be
+    consistent, it is then changed to agree with the input of its pass. The result of final size is
+    not: the caller compares it with the very first input.
     """
     kernel = passes[0].stage.space.resize_kernel
     consistent = upscaling.is_consistent([step.stage for step in passes])
@@ -235,13 +277,23 @@ def _run_passes(
         if number:
             image = resample(image, step.size_px, kernel)
         part = None if progress is None else _part_of(progress, number, len(passes))
-        result = _draw(step.stage, image[0], upscaling, part)[None]
+        result = _draw(step.stage, image, upscaling, part)
+        areas.restore(result)
         is_final = number + 1 == len(passes) and tuple(result.shape[-2:]) == size
         if consistent and not is_final:
-            for rows, band in consistent_bands(result, image, kernel, band_px=BAND_PX):
+            for rows, band in _consistent_bands(result, image, areas, kernel):
                 result[..., rows, :] = band
         image = result
     return image
+
+
+def _consistent_bands(
+    result: Tensor, image: Tensor, areas: KeptAreas, kernel: ResizeKernel
+) -> Iterator[tuple[slice, Tensor]]:
+    """Make a result agree with an image outside the areas that it keeps."""
+    size = (result.shape[-2], result.shape[-1])
+    reduce_on = partial(areas.reduce_on, size_px=size)
+    return consistent_bands(result, image, kernel, band_px=BAND_PX, reduce_on=reduce_on)
 
 
 def _bands(image: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -262,8 +314,9 @@ def resample(image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> T
 
 
 def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress | None) -> Tensor:
-    """Run one stage on an image (C, h, w): (C, H, W) on the CPU."""
-    inputs = inputs_for(stage, image[None], upscaling.inputs)
+    """Run one stage on an image (1, C, h, w): (1, C, H, W) on the CPU; grey in, grey out."""
+    channels = stage.space.channels
+    inputs = inputs_for(stage, image.expand(-1, channels, -1, -1), upscaling.inputs)
 
     def sample(tile_px: int) -> Tensor:
         run = Run(
@@ -272,10 +325,20 @@ def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress 
             stream="upscale",
             precision=upscaling.precision,
         )
-        return stage.run([upscaling.seed], inputs, run=run)[0].cpu()
+        return stage.run([upscaling.seed], inputs, run=run).cpu()
 
-    side = stage.default_tile_px() if upscaling.tile_px is None else upscaling.tile_px
-    return smaller_tiles_if_needed(sample, side, stage.device)
+    with stage.placed():
+        side = stage.default_tile_px() if upscaling.tile_px is None else upscaling.tile_px
+        result = smaller_tiles_if_needed(sample, side, stage.device)
+    return _grey(result) if image.shape[1] < channels else result
+
+
+def _grey(image: Tensor) -> Tensor:
+    """The luminance (1, 1, H, W) of (1, 3, H, W), a band at a time, to save memory."""
+    result = new_canvas((1, 1, *image.shape[-2:]))
+    for rows, band in _bands(image):
+        result[..., rows, :] = luminance(band)
+    return result
 
 
 def _part_of(progress: Progress, number: int, count: int) -> Callable[[int, int], None]:

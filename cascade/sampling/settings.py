@@ -10,14 +10,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from cascade.arguments import plain_number, real_number, shown, whole_number
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError, nearest
 from cascade.sampling.guidance import Guidance
+from cascade.sampling.per_stage import ALL, spread
+from cascade.sampling.samplers.instances import split_sampler
 from cascade.sampling.samplers.sampler import Sampler
-from cascade.sampling.samplers.table import default_options, make_sampler, option_names
+from cascade.sampling.samplers.table import (
+    default_options,
+    make_sampler,
+    option_names,
+    sampler_names,
+    sampler_text,
+)
+from cascade.sampling.texts import read_value
 from cascade.sampling.thresholding import Threshold, Thresholding
 
-ALL = "all"  # in overrides: every stage
+NO_INTERVAL = "none"  # as a guidance interval: all noise levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +36,13 @@ class SamplingSettings:
 
     Attributes:
         sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, or the class name of a
-            scheduler of diffusers.
+            scheduler of diffusers. A `Sampler` or a scheduler, as an object or a class, is
+            converted to its name and to the settings that it holds; only the class of a sampler
+            that is not in the table stays.
         steps: number of timesteps to visit.
         guidance: scale of classifier-free guidance; 1 for no guidance.
-        guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None for
-            all (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+        guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None or
+            `none` for all (Kynkäänniemi et al. 2024, arXiv 2404.07724).
         augmentation_level: noise level of conditioning images, within the range of training.
         threshold: `static`, `dynamic` or `none`.
         percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
@@ -43,7 +55,7 @@ class SamplingSettings:
         ContractError: naming the value that is out of range.
     """
 
-    sampler: str = "ddim"
+    sampler: str | type[Sampler] = "ddim"
     steps: int = 50
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None
@@ -54,23 +66,37 @@ class SamplingSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.steps) or not isinstance(self.sampler, str):
-            raise ContractError(
-                f"steps must be a whole number and sampler a name, got {self.steps!r} and "
-                f"{self.sampler!r}."
-            )
-        for name in ("guidance", "augmentation_level", "temperature"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ContractError(f"{name} must be a number, got {value!r}.")
-        if not 0 <= self.temperature <= 1:
-            raise ContractError(f"temperature must be from 0 to 1, got {self.temperature}.")
-        Thresholding(self.threshold, self.percentile)
-        if self.guidance_interval is not None:
-            object.__setattr__(self, "guidance_interval", _as_interval(self.guidance_interval))
         if not isinstance(self.options, Mapping):
             raise ContractError(f"options must be a mapping by name, got {self.options!r}.")
+        self._put(steps=whole_number("steps", self.steps))
+        for name in ("guidance", "augmentation_level", "temperature"):
+            self._put(**{name: real_number(name, getattr(self, name))})
+        if not 0 <= self.temperature <= 1:
+            raise ContractError(f"temperature must be from 0 to 1, got {self.temperature}.")
+        self._put(percentile=plain_number(self.percentile))
+        Thresholding(self.threshold, self.percentile)
+        self._put(guidance_interval=_as_interval(self.guidance_interval))
+        self._put(options={name: plain_number(each) for name, each in self.options.items()})
+        self._put_sampler()
         _ = self.guide
+
+    def _put_sampler(self) -> None:
+        """Put the name of the sampler, and the settings that a sampler object holds."""
+        name, implied = split_sampler(self.sampler)
+        explicit = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if getattr(self, each.name) != each.default
+        }
+        joined = _joined(implied, {**explicit, **self.options})
+        self._put(**{key: joined[key] for key in implied if key in SETTINGS})
+        options = {key: joined[key] for key in implied if key not in SETTINGS}
+        self._put(sampler=name, options={**self.options, **options})
+
+    def _put(self, **values: Any) -> None:
+        """Set fields of this frozen object while it is made."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
     def guide(self) -> Guidance:
@@ -94,11 +120,13 @@ class SamplingSettings:
                 sampler does not have are dropped.
 
         Raises:
-            ContractError: for a name that is neither a setting nor an option of the sampler.
+            ContractError: for a name that is neither a setting nor an option of the sampler, or a
+                value that contradicts a sampler object.
         """
         values = {name: value for name, value in values.items() if value is not None}
-        sampler = values.get("sampler", self.sampler)
-        allowed = option_names(sampler) if isinstance(sampler, str) else []
+        sampler, implied = split_sampler(values.pop("sampler", self.sampler))
+        allowed = option_names(sampler)
+        values = _joined(implied, values)
         options = {name: v for name, v in self.options.items() if name in allowed}
         settings = {}
         further = values.pop("options", {})
@@ -113,7 +141,7 @@ class SamplingSettings:
                 raise ContractError(
                     f"unknown sampling setting {name!r}: {nearest(name, [*SETTINGS, *allowed])}"
                 )
-        return replace(self, **settings, options=options)
+        return replace(self, **settings, sampler=sampler, options=options)
 
     def value(self, name: str) -> Any:
         """A setting, or an option of the sampler; None if the sampler has no such option."""
@@ -124,6 +152,7 @@ class SamplingSettings:
     def to_dict(self) -> dict[str, Any]:
         """The settings and the options of the sampler as one mapping of plain values."""
         values = {name: getattr(self, name) for name in SETTINGS}
+        values["sampler"] = sampler_text(self.sampler)
         if self.guidance_interval is None:
             del values["guidance_interval"]
         else:
@@ -132,6 +161,17 @@ class SamplingSettings:
 
 
 SETTINGS = tuple(each.name for each in fields(SamplingSettings) if each.name != "options")
+
+
+def setting_names(samplers: Iterable[Any]) -> list[str]:
+    """The names that a call may give: settings, and options of any sampler.
+
+    Args:
+        samplers: samplers that need not be in the table, as names, objects or classes.
+    """
+    names = [*sampler_names(), *(split_sampler(each)[0] for each in samplers)]
+    options = [option for name in names for option in option_names(name)]
+    return list(dict.fromkeys([*SETTINGS, "options", *options]))
 
 
 class Overrides:
@@ -143,6 +183,12 @@ class Overrides:
     """
 
     def __init__(self, values: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        parts = values.values() if isinstance(values, Mapping) else [values or {}]
+        if not all(isinstance(each, Mapping) for each in parts):
+            raise ContractError(
+                "overrides are settings by the name of a stage, or under 'all', such as "
+                f"Overrides({{'all': {{'steps': 20}}}}), got {shown(values)}."
+            )
         self.values = {
             stage: {name: value for name, value in settings.items() if value is not None}
             for stage, settings in (values or {}).items()
@@ -155,21 +201,17 @@ class Overrides:
         Raises:
             ContractError: if a text is not of this form.
         """
-        from yaml import YAMLError, safe_load
-
         values: dict[str, dict[str, Any]] = {}
         for text in texts:
             key, equals, value = text.partition("=")
             stage, dot, name = key.strip().rpartition(".")
-            try:
-                number = safe_load(value) if equals and name and bool(stage) == bool(dot) else None
-            except YAMLError:
-                number = None
-            if number is None:
+            is_change = equals and name and bool(stage) == bool(dot)
+            setting = read_value(value) if is_change else None
+            if setting is None:
                 raise ContractError(
                     f"{text!r} must be KEY=VALUE or STAGE.KEY=VALUE, such as steps=20."
                 )
-            values.setdefault(stage or ALL, {})[name] = _as_number(number)
+            values.setdefault(stage or ALL, {})[name] = setting
         return cls(values)
 
     @classmethod
@@ -187,7 +229,7 @@ class Overrides:
         """
         values: dict[str, dict[str, Any]] = {}
         for setting, value in settings.items():
-            for stage, each in _spread(setting, value, names, run).items():
+            for stage, each in spread(setting, value, names, run).items():
                 values.setdefault(stage, {})[setting] = each
         return cls(values)
 
@@ -238,55 +280,35 @@ class Overrides:
                 raise ContractError(f"no stage {stage!r} in this pipeline: {nearest(stage, names)}")
 
 
-def _spread(setting: str, value: Any, names: Sequence[str], run: Sequence[str]) -> dict[str, Any]:
-    """Spread the value of a setting over stages: by stage name, or under `all`."""
-    if value is None:
-        return {}
-    if isinstance(value, Mapping):
-        unknown = set(value) - set(names)
-        if unknown:
-            raise ContractError(f"{setting}: no stage {min(unknown)!r}; there are {list(names)}.")
-        return {name: each for name, each in value.items() if name in run}
-    if isinstance(value, Sequence) and not _is_one_value(setting, value):
-        for stages in (run, names):
-            if len(value) == len(stages):
-                pairs = dict(zip(stages, value, strict=True))
-                return {name: each for name, each in pairs.items() if name in run}
-        raise ContractError(
-            f"{setting}: got {len(value)} values for the {len(run)} stages {', '.join(run)}."
-        )
-    return {ALL: value}
-
-
-def _is_one_value(setting: str, value: Sequence[Any]) -> bool:
-    """Whether a sequence is one value: a text, or the two ends of an interval."""
-    is_interval = setting == "guidance_interval" and not any(
-        each is None or isinstance(each, Sequence) for each in value
-    )
-    return is_interval or isinstance(value, str)
-
-
-def _as_interval(value: Any) -> tuple[float, float]:
-    """Convert a guidance interval to a pair of numbers.
+def _as_interval(value: Any) -> tuple[float, float] | None:
+    """Convert a guidance interval to a pair of numbers; None stands for all noise levels.
 
     Raises:
         ContractError: if it is not a pair of numbers.
     """
-    pair = tuple(value) if isinstance(value, Sequence) else ()
+    if value is None or (isinstance(value, str) and value == NO_INTERVAL):
+        return None
+    pair = [plain_number(each) for each in value] if isinstance(value, Sequence) else []
     if len(pair) != 2 or not all(
         isinstance(each, int | float) and not isinstance(each, bool) for each in pair
     ):
-        raise ContractError(f"guidance_interval must be two numbers, got {value!r}.")
-    return pair
+        raise ContractError(
+            f"guidance_interval must be two numbers, got {value!r}; {NO_INTERVAL!r} stands for all "
+            "noise levels."
+        )
+    return pair[0], pair[1]
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _joined(implied: Mapping[str, Any], explicit: Mapping[str, Any]) -> dict[str, Any]:
+    """Join the settings that a sampler object stands for with those given beside it.
 
-
-def _as_number(value: Any) -> Any:
-    """Convert numbers such as 1e-4, which YAML 1.1 reads as text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    Raises:
+        ContractError: if they contradict each other.
+    """
+    for name, value in implied.items():
+        if name in explicit and explicit[name] != value:
+            raise ContractError(
+                f"{name} is {explicit[name]!r}, but the sampler object has {value!r}; give one of "
+                "them."
+            )
+    return {**implied, **explicit}

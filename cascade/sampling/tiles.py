@@ -18,6 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from cascade.arguments import whole_number
 from cascade.conditioning.signals import Signals
 from cascade.errors import ContractError
 from cascade.sampling.samplers.sampler import Sampler
@@ -37,10 +38,19 @@ class Tiles:
         tile_px: side of a tile, at least 1; it is rounded up to what the network takes.
         overlap_px: least overlap of neighbours, from 0 to below a tile; None for a quarter of a
             tile.
+
+    Raises:
+        ContractError: if a number is not whole, or `tile_px` is below 1.
     """
 
     tile_px: int
     overlap_px: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tile_px", whole_number("tile_px", self.tile_px, low=1))
+        if self.overlap_px is not None:
+            overlap_px = whole_number("overlap_px", self.overlap_px)
+            object.__setattr__(self, "overlap_px", overlap_px)
 
 
 class Tiling:
@@ -53,13 +63,11 @@ class Tiling:
         images: number B of images on the canvas.
 
     Raises:
-        ContractError: if size or overlap is out of range.
+        ContractError: if the overlap is not from 0 to below a tile.
     """
 
     def __init__(self, size_px: Size, grid_px: int, tiles: Tiles | None, images: int) -> None:
         tile_px = max(size_px) if tiles is None else tiles.tile_px
-        if tile_px < 1:
-            raise ContractError(f"tile_px must be at least 1, got {tile_px}.")
         tile_px = math.ceil(tile_px / grid_px) * grid_px
         overlap_px = None if tiles is None else tiles.overlap_px
         overlap_px = tile_px // 4 if overlap_px is None else overlap_px

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from cascade.arguments import check_callable, check_kind, shown
 from cascade.errors import ContractError
 from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.samplers.sampler import PairSampler, Sampler
@@ -47,10 +49,22 @@ class Known:
     Attributes:
         image: (B, C, h, w) in [-1, 1], no larger than the canvas; B may be 1 for all images.
         mask: (h, w) bool, True at known pixels.
+
+    Raises:
+        ContractError: if they are no tensors of such a shape.
     """
 
     image: Tensor
     mask: Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("image", "mask"):
+            check_kind(f"the {name} of known pixels", getattr(self, name), Tensor, "a tensor")
+        if self.image.ndim != 4 or self.mask.ndim != 2 or self.mask.dtype != torch.bool:
+            raise ContractError(
+                "known pixels must be an image (B, C, h, w) and a bool mask (h, w), got "
+                f"{tuple(self.image.shape)} and {tuple(self.mask.shape)} {self.mask.dtype}."
+            )
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,12 @@ class Hooks:
     callback: StepCallback | None = None
     progress: Progress | None = None
 
+    def __post_init__(self) -> None:
+        check_kind("known", self.known, Known | None, "Known(image, mask)")
+        check_kind("start_from", self.start_from, StartFrom | None, "StartFrom(image)")
+        check_callable("callback", self.callback)
+        check_callable("progress", self.progress)
+
 
 def walk(
     sampler: Sampler, strips: Strips, noise: Tensor, fresh: CanvasNoise, hooks: Hooks
@@ -114,11 +134,25 @@ def walk(
         step = _Step(sampler, strips, fresh, index, hooks, len(timesteps))
         canvas, x0 = step.take(canvas)
         if hooks.callback is not None:
-            changed = hooks.callback(index, timesteps[index], {"x_t": canvas, "x0": x0}) or {}
-            canvas = changed.get("x_t", canvas)
+            canvas = _changed_by(hooks.callback, index, timesteps[index], canvas, x0)
     if pixels is not None:
         pixels.put_into(canvas, sampler, None)
     return canvas
+
+
+def _changed_by(
+    callback: StepCallback, index: int, timestep: int, canvas: Tensor, x0: Tensor
+) -> Tensor:
+    """The canvas after a callback, which may have replaced it."""
+    changed = callback(index, timestep, {"x_t": canvas, "x0": x0})
+    check_kind("the result of a callback", changed, Mapping | None, "a dictionary or None")
+    x_t = canvas if changed is None else changed.get("x_t", canvas)
+    if not isinstance(x_t, Tensor) or x_t.shape != canvas.shape:
+        text = tuple(x_t.shape) if isinstance(x_t, Tensor) else shown(x_t)
+        raise ContractError(
+            f"x_t of a callback must be a tensor {tuple(canvas.shape)}, got {text}."
+        )
+    return x_t.to(canvas)
 
 
 def _start(sampler: Sampler, noise: Tensor, start_from: StartFrom | None) -> tuple[Tensor, int]:
@@ -197,6 +231,11 @@ class _KnownPixels:
                 f"{tuple(size)}."
             )
         self._places = pixels.mask.to(noise.device).nonzero(as_tuple=True)
+        if len(pixels.image) not in (1, len(noise)):
+            raise ContractError(
+                f"known pixels must be for all {len(noise)} images or for 1, got "
+                f"{len(pixels.image)}."
+            )
         image = pixels.image.expand(noise.shape[0], -1, -1, -1).to(noise)
         self._x0 = image[:, :, *self._places][..., None]  # (B, C, N, 1)
         self._eps = noise[:, :, *self._places][..., None]

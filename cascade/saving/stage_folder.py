@@ -12,7 +12,7 @@ import torch
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
-from cascade.errors import CascadeError, WeightsError, nearest
+from cascade.errors import CascadeError, ContractError, WeightsError, nearest
 from cascade.networks.backbones import NETWORKS
 from cascade.networks.stage_network import StageNetwork
 from cascade.sampling.settings import SamplingSettings
@@ -39,8 +39,15 @@ def diffusion_config(
     """The values in `stage.json` of a diffusion stage, besides its kind.
 
     Raises:
-        WeightsError: if the network could not be built again from what would be saved.
+        WeightsError: if the network or the sampler could not be made again from what would be
+            saved.
     """
+    if not isinstance(sampling.sampler, str):
+        raise WeightsError(
+            f"sampler {sampling.sampler.__name__} has no name in the table of samplers, so it "
+            "cannot be saved; enter it in cascade.sampling.samplers.table.SAMPLERS, or save with "
+            "another sampler."
+        )
     return {
         "network": {"kind": network.kind, **network.config()},
         "contract": contract.to_dict(),
@@ -117,6 +124,18 @@ def read_kind(folder: Path) -> str:
     if not folder.is_dir():
         raise WeightsError(f"no stage at {folder}: the folder does not exist.")
     return str(read_json(folder / CONFIG).get("kind"))
+
+
+def read_contract(folder: Path) -> Contract:
+    """Read the contract of the stage in a folder, without its weights.
+
+    Raises:
+        WeightsError: if the folder is missing or damaged.
+    """
+    try:
+        return Contract.from_dict(read_json(folder / CONFIG)["contract"])
+    except (LookupError, TypeError, AttributeError, ContractError) as error:
+        raise WeightsError(f"{folder / CONFIG} does not describe a stage: {error!r}") from error
 
 
 def read_diffusion_stage(folder: Path, stage_class: Callable[..., Built]) -> Built:

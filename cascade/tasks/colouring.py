@@ -1,4 +1,6 @@
-"""Colouring: grey pictures of any size get colours; later upsamplers upscale them.
+"""Colouring: grey pictures of any size get colours, and upsamplers of the pipeline enlarge them.
+
+Users do this in two steps: `pipeline.colourise`, which keeps the size, then `pipeline.upscale`.
 
 Shapes: B images, C channels, H and W pixels of the result, h and w of the grey image.
 """

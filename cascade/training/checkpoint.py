@@ -25,7 +25,7 @@ from cascade.training.processes import together
 from cascade.training.sharding import cut_like, gather
 
 TENSOR_FILES = ("stage.safetensors", "ema.safetensors", "optimisers.safetensors")
-FORMAT = 2
+FORMAT = 3
 CHECKPOINT_FILES = (*TENSOR_FILES, "state.json")
 COUNTERS = ("images_seen", "steps", "bad_steps", "bad_steps_in_a_row")
 logger = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from cascade.devices import best_device
+from cascade.devices import best_device, find_device
 from cascade.errors import CascadeError, OtherProcessError
 from cascade.training.sharding import asks_for_sharding
 
@@ -24,6 +25,7 @@ UNSUPPORTED = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
 }
 SUPPORTED = (DistributedType.NO, DistributedType.FSDP)  # besides DDP on any kind of device
+DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 OTHER_FAILED = "another process of this run failed."
 LONGEST_WAIT = timedelta(hours=1)  # while the main process samples and writes
 
@@ -43,35 +45,52 @@ class StepVote:
     stop: float
 
 
-def make_accelerator() -> Accelerator:
+def make_accelerator(device: str | None = None) -> Accelerator:
     """Join the other processes, if accelerate or torchrun started any.
 
     Precision, accumulation and compilation follow the training settings, whatever accelerate's own
     settings say. Every parameter gets a gradient in every step and buffers never change, so DDP
     need not look for unused parameters or broadcast buffers.
 
+    Args:
+        device: device of this process, such as `cpu`, `cuda:1` or `mps`; of several processes, only
+            the kind of their devices. None for the device of an earlier call in this process, and
+            at first for the one that accelerate chooses.
+
     Raises:
-        CascadeError: if the kind of distributed training is not supported.
+        CascadeError: if the kind of distributed training is not supported, or the device cannot be
+            used.
         OtherProcessError: in place of that error, in all processes but the first.
     """
     try:
-        return _join()
+        return _join(device)
     except CascadeError as error:
         if os.environ.get("RANK", "0") != "0":  # all processes fail here, and the first reports it
             raise OtherProcessError(OTHER_FAILED) from error
         raise
 
 
-def _join() -> Accelerator:
+def _join(device: str | None) -> Accelerator:
     for key, name in UNSUPPORTED.items():
         if os.environ.get(key, "false").lower() == "true":
             raise CascadeError(f"training with {name} is not supported; use DDP or FSDP.")
     asks_for_sharding()  # checks FSDP settings that accelerate would fail on
+    with _on_device(device) as kind:
+        accelerator = _accelerator(on_cpu=kind == "cpu")
+    kind = accelerator.distributed_type
+    if kind not in SUPPORTED and not kind.value.startswith("MULTI_"):
+        raise CascadeError(
+            f"distributed training with {kind.value} is not supported; use DDP or FSDP."
+        )
+    return accelerator
+
+
+def _accelerator(*, on_cpu: bool) -> Accelerator:
     try:
-        accelerator = Accelerator(
+        return Accelerator(
             mixed_precision="no",
             dynamo_backend="no",
-            cpu=best_device().type == "cpu",  # needed for processes on the CPU to connect
+            cpu=on_cpu,  # needed for processes on the CPU to connect
             kwargs_handlers=[
                 DistributedDataParallelKwargs(
                     gradient_as_bucket_view=True, broadcast_buffers=False
@@ -81,12 +100,48 @@ def _join() -> Accelerator:
         )
     except ValueError as error:
         raise CascadeError(f"accelerate's settings do not fit: {error}") from error
-    kind = accelerator.distributed_type
-    if kind not in SUPPORTED and not kind.value.startswith("MULTI_"):
+
+
+@contextmanager
+def _on_device(name: str | None) -> Iterator[str]:
+    """Make accelerate choose a device inside the block; yields the kind of device.
+
+    Raises:
+        CascadeError: if the device cannot be used.
+    """
+    if name is None:
+        device = PartialState().device if PartialState._shared_state else None
+        yield (device or best_device()).type
+    elif "LOCAL_RANK" in os.environ:  # a launcher gives each process a device of its own
+        yield _check_kind(name)
+    else:
+        device = find_device(name)
+        if device.index is not None:
+            torch.accelerator.set_device_index(device.index)
+        if PartialState._shared_state and PartialState().device != device:
+            AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run
+        before = os.environ.get(DEVICE_VARIABLE)
+        os.environ[DEVICE_VARIABLE] = str(device)
+        try:
+            yield device.type
+        finally:
+            os.environ.pop(DEVICE_VARIABLE)
+            os.environ.update({} if before is None else {DEVICE_VARIABLE: before})
+
+
+def _check_kind(name: str) -> str:
+    """Check that all processes can use devices of a kind, which the launcher hands out."""
+    if name not in {"cpu", best_device().type}:
         raise CascadeError(
-            f"distributed training with {kind.value} is not supported; use DDP or FSDP."
+            f"each process gets its device from the launcher, so that the device must be cpu or "
+            f"{best_device().type}, got {name!r}."
         )
-    return accelerator
+    return name
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes files and reports."""
+    return PartialState().is_main_process
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import secrets
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,16 @@ from typing_extensions import TypedDict
 
 from cascade.data.remote import without_secrets
 from cascade.data.source import ImageSource
+from cascade.data.tensors import TensorSource
 from cascade.data.training_images import TrainingImages
+from cascade.devices import best_device
 from cascade.errors import WeightsError
 from cascade.saving.atomic import atomic_file
 from cascade.saving.components import read_json
+from cascade.saving.differences import differences
 from cascade.stage import Stage
 from cascade.training.grids import grid_columns
+from cascade.training.settings import TrainingSettings
 
 PACKAGES = ("cascade-diffusion", "torch", "diffusers", "accelerate")
 
@@ -49,6 +55,8 @@ class _Part(TypedDict):
     command: str
     hardware: str
     versions: dict[str, str]
+    settings: dict[str, Any]
+    changes: list[str]
 
 
 class _About(TypedDict, total=False):
@@ -83,7 +91,13 @@ def write_about(folder: Path, about: dict[str, Any]) -> None:
 
 
 def begin_part(
-    about: dict[str, Any], stage: Stage, images: TrainingImages, *, images_seen: int, processes: int
+    about: dict[str, Any],
+    stage: Stage,
+    images: TrainingImages,
+    settings: TrainingSettings,
+    *,
+    images_seen: int,
+    hardware: str,
 ) -> dict[str, Any]:
     """Add the part of a run that begins now to the facts about the run.
 
@@ -91,8 +105,9 @@ def begin_part(
         about: the facts from `read_about`; empty for a new run.
         stage: the stage in training.
         images: the training images.
+        settings: settings of the run.
         images_seen: number of images seen when the part begins.
-        processes: number of processes that train.
+        hardware: devices of the run, in words.
 
     Returns:
         The facts with the new part, without parts that ended before their first checkpoint.
@@ -101,8 +116,10 @@ def begin_part(
         "from_images": images_seen,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line(),
-        "hardware": hardware(processes),
+        "hardware": hardware,
         "versions": versions(),
+        "settings": asdict(settings),
+        "changes": changed_settings(about, settings),
     }
     earlier = [part for part in about.get("parts", []) if part["from_images"] < images_seen]
     return {
@@ -112,6 +129,20 @@ def begin_part(
         "data": describe_data(images),
         "parts": [*earlier, part],
     }
+
+
+def changed_settings(about: Mapping[str, Any], settings: TrainingSettings) -> list[str]:
+    """The settings that differ from those of the run's last part, in words.
+
+    Args:
+        about: the facts from `read_about`; empty for a new run.
+        settings: settings of the run.
+    """
+    parts = about.get("parts", [])
+    if not parts:
+        return []
+    changes = differences(parts[-1]["settings"], asdict(settings))
+    return [f"{each.key}={each.now}, which was {each.before}" for each in changes]
 
 
 def describe_stage(stage: Stage) -> dict[str, Any]:
@@ -130,6 +161,8 @@ def describe_data(images: TrainingImages) -> dict[str, Any]:
     """Count the images, and those of each class in the label fields of the stage."""
     conditions = images.contract.conditions
     fields = [field for condition in conditions for field in condition.annotation_fields]
+    if isinstance(images.source, TensorSource):  # its labels come with the images
+        fields = []
     return {"images": len(images.source), "classes": count_classes(images.source, fields)}
 
 
@@ -151,14 +184,19 @@ def command_line() -> str:
     return without_secrets(shlex.join([name, *sys.argv[1:]]))
 
 
-def hardware(processes: int = 1) -> str:
-    """The devices of all processes, and the processor, in words."""
+def hardware(device: torch.device | None = None, processes: int = 1) -> str:
+    """The devices of all processes, and the processor, in words.
+
+    Args:
+        device: device of this process; None for the best one.
+        processes: number of processes.
+    """
+    device = device or best_device()
     cores = f"{platform.machine()}, {os.cpu_count()} cores"
-    if torch.cuda.is_available():
-        return f"{processes} x {torch.cuda.get_device_name()} ({cores})"
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device.type == "cuda":
+        return f"{processes} x {torch.cuda.get_device_name(device)} ({cores})"
     several = f"{processes} processes on " if processes > 1 else ""
-    return f"{several}{device.type if device else 'CPU'} ({cores})"
+    return f"{several}{'CPU' if device.type == 'cpu' else device.type} ({cores})"
 
 
 def versions() -> dict[str, str]:

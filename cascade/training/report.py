@@ -171,6 +171,7 @@ def _parts(run: RunRecord) -> Html:
         joined(
             note(f"from image {part['from_images']:,}, {part['started']}, {part['hardware']}"),
             code(part["command"]),
+            *(note(f"with {change}") for change in part["changes"]),
         )
         for part in parts[-MAX_PARTS:]
     ]

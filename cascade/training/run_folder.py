@@ -12,17 +12,48 @@ from typing import Any
 
 from cascade.data.training_images import TrainingImages
 from cascade.errors import CascadeError, OutputError
+from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.saving.atomic import atomic_file, remove_leftovers
 from cascade.saving.differences import differences
 from cascade.stage import Stage
+from cascade.training.image_list import FILE as IMAGE_LIST
+from cascade.training.image_list import keys_digest
 from cascade.training.settings import TrainingSettings
 
 MAY_CHANGE = (
     "the number of images, learning rates, sampling settings, the path of the data, and how often "
     "to save"
 )
-FILES = ("stage", "recipe.yaml", "about.json", "log.jsonl", "report.html")
+FILES = ("stage", "recipe.yaml", "about.json", IMAGE_LIST, "log.jsonl", "report.html")
+LOCK = ".lock"
 FOLDERS = ("checkpoints", "averages", "samples", "generated")
+
+
+def check_run_folder(out: Path, data: str) -> None:
+    """Check that a run's folder holds no images or folders of others, and lies outside of the data.
+
+    Other files may lie there, such as a log of the command's output.
+
+    Args:
+        out: folder of the run; it need not exist.
+        data: path of the images.
+
+    Raises:
+        OutputError: if it lies among the images, of which sample sheets would become some, or holds
+            other things.
+    """
+    images = Path(data)
+    if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
+        raise OutputError(
+            f"the run's folder {out} lies among the images in {images}, so that its sample sheets "
+            "would become training images; use another folder."
+        )
+    entries = sorted(out.iterdir()) if out.is_dir() else []
+    strangers = [path.name for path in entries if path.is_dir() or path.suffix in IMAGE_SUFFIXES]
+    if strangers and not {path.name for path in entries} & {*FILES, *FOLDERS, LOCK}:
+        raise OutputError(
+            f"{out} holds other things, such as {strangers[0]}, and no run; use another folder."
+        )
 
 
 class RunLock:
@@ -40,7 +71,7 @@ class RunLock:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self._file = open(out / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        self._file = open(out / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
         if self._acquire():
             remove_leftovers(out, FILES)
             for name in FOLDERS:
@@ -138,6 +169,7 @@ def run_identity(
         "stage": config,
         "data": {
             "images": len(images.source),
+            "keys": keys_digest(images.source),
             "crop_px": images.augmentation.crop_px,
             "flip": list(images.augmentation.flip),
             "rotate90": images.augmentation.rotate90,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,9 +13,36 @@ from cascade.errors import WeightsError
 from cascade.stage import Stage
 
 Weights = dict[str, Tensor]
+MAX_NAMES = 4  # in a message
 
 
-def start_from(stage: Stage, trained: Stage) -> None:
+@dataclass(frozen=True)
+class StartingPoint:
+    """What a new stage took over from a trained one.
+
+    Attributes:
+        parameters: number of parameters of the new stage.
+        new: number of parameters that the trained stage lacked, by name or class.
+        left_out: number of parameters of the trained stage that the new one lacks, likewise.
+    """
+
+    parameters: int
+    new: Mapping[str, int]
+    left_out: Mapping[str, int]
+
+    def text(self) -> str:
+        """The numbers and a few names, as one sentence."""
+        loaded = self.parameters - sum(self.new.values())
+        parts = [f"{loaded:,} of {self.parameters:,} parameters loaded"]
+        for words, counts in (("begin anew", self.new), ("are left out", self.left_out)):
+            if counts:
+                names = ", ".join(list(counts)[:MAX_NAMES])
+                more = ", …" if len(counts) > MAX_NAMES else ""
+                parts.append(f"{sum(counts.values()):,} {words} ({names}{more})")
+        return "; ".join(parts)
+
+
+def start_from(stage: Stage, trained: Stage) -> StartingPoint:
     """Copy the weights of a trained stage into a new one.
 
     The networks must be the same. Sizes in pixels, the probabilities of conditions and the names of
@@ -24,6 +52,9 @@ def start_from(stage: Stage, trained: Stage) -> None:
     Args:
         stage: the new stage; its weights are replaced.
         trained: the stage to copy from.
+
+    Returns:
+        What was taken over, what begins anew, and what was left out.
 
     Raises:
         WeightsError: naming what does not fit.
@@ -35,6 +66,25 @@ def start_from(stage: Stage, trained: Stage) -> None:
         _check_same_shape(name, source.get(name), weights[name])
         weights[name] = source[name]
     stage.load_state_dict(weights | tables)
+    class_rows = [_class_rows(each, other) for each, other in ((stage, trained), (trained, stage))]
+    unused = source.keys() - weights.keys() - set(_table_names(trained).values())
+    left_out = class_rows[1] | {name: source[name].numel() for name in sorted(unused)}
+    return StartingPoint(sum(each.numel() for each in weights.values()), class_rows[0], left_out)
+
+
+def _class_rows(stage: Stage, other: Stage) -> dict[str, int]:
+    """Sizes of the embeddings of classes that another stage lacks, and of whole fields of them."""
+    weights, classes, other_classes = stage.state_dict(), _classes(stage), _classes(other)
+    rows: dict[str, int] = {}
+    for field, table in _table_names(stage).items():
+        if table not in weights:
+            continue
+        if field not in other_classes:
+            rows[f"all classes of {field}"] = weights[table].numel()
+            continue
+        names = [name for name in classes[field] if name not in other_classes[field]]
+        rows |= {f"{field} {name}": weights[table].shape[1] for name in names}
+    return rows
 
 
 def _check_process(stage: Stage, trained: Stage) -> None:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -22,13 +20,14 @@ from cascade.conditioning.batch import Batch, Remark
 from cascade.data.batches import PositionBatches, load_batches
 from cascade.data.broken import BrokenImages
 from cascade.data.remark_log import RemarkLog
+from cascade.data.tensors import TensorDataset
 from cascade.data.training_images import TrainingImages
 from cascade.devices import autocast
 from cascade.errors import CascadeError, DataError, OtherProcessError
 from cascade.saving.atomic import check_writable_folder
 from cascade.stage import Stage
 from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_folder
-from cascade.training.checkpoint import RunState, read_newest, restore, save_checkpoint
+from cascade.training.checkpoint import RunState, save_checkpoint
 from cascade.training.failures import explained_errors
 from cascade.training.learning_rate import set_learning_rate
 from cascade.training.objectives.objective import Learner, Objective
@@ -43,13 +42,14 @@ from cascade.training.processes import (
     make_accelerator,
     together,
 )
-from cascade.training.run_folder import RunLock, check_same_run, run_identity
+from cascade.training.resuming import resume
+from cascade.training.run_folder import RunLock, run_identity
 from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import asks_for_sharding, full, shard
+from cascade.training.step_log import StepLog
 from cascade.training.stopping import stop_on_signal
 from cascade.training.watch import Watch
 
-LOG_EVERY_STEPS = 10
 logger = logging.getLogger(__name__)
 
 
@@ -58,37 +58,45 @@ class Trainer:
 
     Args:
         stage: the stage to train; its weights are changed.
-        images: the training images.
+        images: the training images: `TrainingImages`, or a data set of tensors (C, H, W) in
+            [-1, 1], see `TensorSource`; these are mirrored half of the time and not cropped.
         out: folder of the run, for checkpoints, samples, log and the trained stage.
         settings: settings of the run.
-        report: called with each line of the training log, and the `total` number of images.
+        report: called with each line of the training log, and the `total` number of images; if
+            steps are slow, also between the lines of the log.
+        device: where to train, such as `cuda:1`; see `make_accelerator`.
 
     Raises:
         OutputError: if the folder cannot be written.
         WeightsError: if the stage could not be loaded again after training, or the folder contains
             checkpoints of another stage, or only incomplete ones.
+        OtherImagesError: if the run in the folder began with other images.
         CascadeError: if the run in the folder began with other settings, a tracker is not
-            installed, or the processes of the run found different images or checkpoints.
+            installed, the device cannot be used, or the processes of the run found different
+            images or checkpoints.
     """
 
     def __init__(
         self,
         stage: Stage,
-        images: TrainingImages,
+        images: TrainingImages | TensorDataset,
         out: Path,
         settings: TrainingSettings,
         *,
         report: Callable[[dict[str, float]], None] | None = None,
+        device: str | None = None,
     ) -> None:
         self.out = out
         self.settings = settings
-        self.images = images
         self.stop_requested = False
-        self.accelerator = make_accelerator()
+        self.accelerator = make_accelerator(device)
         torch.manual_seed(settings.seed)
         with explained_errors(settings), together():
+            if not isinstance(images, TrainingImages):
+                images = TrainingImages(images, stage.contract, seed=settings.seed)
+            self.images = images
             stage.check_settings(stage.sampling)
-            stage.config()  # raises if the stage could not be loaded again
+            self.identity = run_identity(settings, stage, images)
             objective = make_objective(settings.objective)
             objective.check(stage)
             self._check_share()
@@ -112,7 +120,7 @@ class Trainer:
         check_same(self.accelerator, counts)
         copied = self.accelerator.num_processes > 1 and not self.sharded
         self.model: nn.Module = self.accelerator.prepare_model(learner) if copied else learner
-        self._last_log_s, self._last_log_images = time.monotonic(), self.state.images_seen
+        self.step_log = StepLog(self.watch, settings, self.state.images_seen)
 
     def _check_share(self) -> None:
         processes = self.accelerator.num_processes
@@ -149,16 +157,13 @@ class Trainer:
         return learner
 
     def _begin_or_resume(self, stage: Stage) -> RunState:
-        checkpoint = read_newest(self.out / "checkpoints")
         state = RunState(
             stage,
             EMAModel(stage.parameters(), decay=self.settings.ema_decay, foreach=True),
             make_optimisers(stage, self.settings),
             [PowerAverage(list(stage.parameters()), width) for width in self._stored_widths()],
         )
-        if checkpoint is not None:
-            restore(state, checkpoint)
-            check_same_run(self.out, checkpoint.values["about"], self._identity(stage))
+        resume(state, self.out, self.identity, self.images, self.settings)
         self.watch.rewind(state.images_seen)
         return state
 
@@ -174,7 +179,7 @@ class Trainer:
                 memory runs out.
             OutputError: if a file cannot be written; earlier checkpoints stay.
         """
-        self._last_log_s = time.monotonic()
+        self.step_log.start()
         with (
             explained_errors(self.settings),
             ExitStack() as stack,
@@ -254,7 +259,7 @@ class Trainer:
                 self._skip_step()
         else:
             self._take_step()
-        self._log_now_and_then(votes.loss, norm, factor)
+        self.step_log.step(self.state, votes.loss, norm, factor)
         alone = self.accelerator.num_processes == 1
         return self.stop_requested if alone else votes.stop > 0
 
@@ -308,27 +313,6 @@ class Trainer:
                 "run again to resume from the last checkpoint."
             )
 
-    def _log_now_and_then(self, loss: float, norm: float, factor: float) -> None:
-        losses = self.state.recent_losses
-        losses.append(loss)
-        step = self.state.steps + self.state.bad_steps
-        if step % LOG_EVERY_STEPS and self.state.images_seen < self.settings.images:
-            return
-        now, finite = time.monotonic(), [loss for loss in losses if math.isfinite(loss)]
-        images = self.state.images_seen - self._last_log_images
-        values = {
-            "loss": sum(finite) / len(finite) if finite else math.nan,
-            "gradient_norm": norm,
-            "learning_rate_factor": factor,
-            "images_per_s": images / (now - self._last_log_s),
-        }
-        if self.state.bad_steps:
-            values["bad_steps"] = self.state.bad_steps
-        losses.clear()
-        self._last_log_s, self._last_log_images = now, self.state.images_seen
-        with together():
-            self.watch.values(values, images=self.state.images_seen)
-
     def _crossed(self, every_images: int) -> bool:
         """Whether the last step passed a multiple of `every_images`, or the end."""
         if every_images <= 0:
@@ -372,15 +356,12 @@ class Trainer:
     def _stored_widths(self) -> tuple[float, ...]:
         return STORED_WIDTHS if self.settings.snapshot_every_images > 0 else ()
 
-    def _identity(self, stage: Stage) -> dict[str, Any]:
-        return run_identity(self.settings, stage, self.images)
-
     def _save(self) -> None:
         save_checkpoint(
             self.state,
             self.out / "checkpoints",
             keep=self.settings.keep_checkpoints,
-            about=self._identity(self.state.stage),
+            about=self.identity,
             main=self.accelerator.is_main_process,
         )
 
@@ -400,4 +381,6 @@ class Trainer:
     def _request_stop(self) -> bool:
         """Stop after this step; returns whether a stop was requested before."""
         before, self.stop_requested = self.stop_requested, True
+        if not before and self.accelerator.is_main_process:
+            logger.info("stopping after this step, with a checkpoint.")
         return before

@@ -21,8 +21,9 @@ from cascade.saving.differences import flat
 from cascade.stage import Stage
 from cascade.training.checkpoint import RunState
 from cascade.training.grids import draw_samples, sample_grid, shown_batch
+from cascade.training.image_list import write_image_list
 from cascade.training.meters import measure
-from cascade.training.provenance import begin_part, read_about, write_about
+from cascade.training.provenance import begin_part, hardware, read_about, write_about
 from cascade.training.report import write_report
 from cascade.training.run_folder import RunLog
 from cascade.training.settings import TrainingSettings
@@ -38,7 +39,8 @@ class Watch:
         out: folder of the run.
         settings: settings of the run.
         accelerator: tells the processes apart.
-        on_log: called with each line of the training log, and the `total` number of images.
+        on_log: called with each line of the training log, and the `total` number of images; if
+            steps are slow, also between the lines of the log.
 
     Raises:
         CascadeError: if the package of a tracker is missing.
@@ -55,6 +57,7 @@ class Watch:
         self.out = out
         self.settings = settings
         self.processes = accelerator.num_processes
+        self.device = accelerator.device
         self.active = accelerator.is_main_process
         self.on_log = on_log
         self.log = RunLog(out / "log.jsonl")
@@ -84,9 +87,15 @@ class Watch:
         about = read_about(self.out)
         if state.images_seen < self.settings.images or not about:
             about = begin_part(
-                about, state.stage, images, images_seen=state.images_seen, processes=self.processes
+                about,
+                state.stage,
+                images,
+                self.settings,
+                images_seen=state.images_seen,
+                hardware=hardware(self.device, self.processes),
             )
             write_about(self.out, about)
+            write_image_list(self.out, images.source)
             self._trackers = self._start_trackers(state, about["id"])
         self._started_s = time.monotonic()
         try:
@@ -135,6 +144,14 @@ class Watch:
         self.log.append(line)
         if self._trackers is not None:
             self._trackers.log("train", values, images=images)
+        self._report(line)
+
+    def progress(self, values: Mapping[str, float], *, images: int) -> None:
+        """Report values of the last steps without logging them; the arguments are as above."""
+        if self.active:
+            self._report({"images": images, "seconds": self._seconds(), **values})
+
+    def _report(self, line: Mapping[str, float]) -> None:
         if self.on_log is not None:
             self.on_log({**line, "total": self.settings.images})
 

@@ -66,7 +66,7 @@ def test_a_pipeline_s_stages_are_found_from_its_own_folder(tmp_path, monkeypatch
     [
         ("tiny-16", "space.size_px=18", ["18", "multiple of", "4"]),
         ("tiny-16", "space.size_px=[16,18]", ["18", "multiple of", "4"]),
-        ("tiny-16", "space.range=[255,0]", ["the lower one first", "(255.0, 0.0)"]),
+        ("tiny-16", "space.range=[255,0]", ["the lower one first", "(255, 0)"]),
         ("tiny-16", "diffusion.zero_terminal_snr=true diffusion.prediction=eps", ["eps"]),
         ("tiny-16", "sampling.steps=1001", ["1 to 1000", "1001"]),
         ("tiny-16", "sampling.sampler=dimm", ["unknown sampler 'dimm'", "'ddim'"]),
@@ -131,3 +131,34 @@ def test_a_rectangular_recipe_validates():
 def test_images_that_no_file_holds_are_refused_before_training(value):
     with pytest.raises(CascadeError, match="image files are read as 3 channels of 0 to 255"):
         check_recipe(load_stage_recipe(TINY, [value]))
+
+
+# ---- messages -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("space.range=[255,0]", "key 'space.range': range must be two finite numbers"),
+        ("space.channels=5", "key 'space': image files are read as 3 channels"),
+        ("network.patch_size=6", "key 'network.patch_size': size 16 px must be a multiple"),
+        ("diffusion.zero_terminal_snr=true diffusion.prediction=eps", "key 'diffusion.prediction'"),
+        ("condition.labels.drop=2", "key 'condition.labels.drop': drop must be from 0 to 1"),
+        ("train.objective=denoise", "key 'train.objective': unknown objective 'denoise': did you"),
+        ("data.crop_px=15", "key 'data.crop_px': crop_px must be a multiple of 4"),
+        ("sampling.percentile=2", "key 'sampling.percentile': percentile must be in (0, 1], got"),
+        ("sampling.sampler=dimm", "key 'sampling.sampler': unknown sampler 'dimm': did you mean"),
+        ("sampling.steps=1001", "key 'sampling.steps': steps must be from 1 to 1000"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_an_error_of_the_recipe_with_file_and_key(override, words):
+    recipe = load_stage_recipe(TINY, override.split())
+    with pytest.raises(RecipeError) as error:
+        check_recipe(recipe, TINY)
+    assert str(error.value).startswith(f"{TINY}: {words}")
+
+
+def test_the_sampling_of_a_pipeline_s_stage_is_named_by_its_place(tmp_path):
+    stage = "recipe: tiny-16, sampling: {percentile: 2}"
+    with pytest.raises(RecipeError, match=r"p\.yaml: key 'stages.0.sampling.percentile': perc"):
+        check_recipe(pipeline_of(tmp_path, stage), tmp_path / "p.yaml")

@@ -63,6 +63,12 @@ def test_one_file_may_be_given_its_name(tmp_path):
             is_file_name(tmp_path / "b.webp", many)
 
 
+def test_jpegs_and_animated_pngs_keep_their_suffix_and_new_formats_become_png():
+    names = outputs("a.jfif", "b.jpe", "c.JIF", "d.apng", "e.heic", "f.avif", "g.jxl", "h.dib")
+    kept = ["a.jfif", "b.jpe", "c.JIF", "d.apng", "e.png", "f.png", "g.png", "h.png"]
+    assert names == kept
+
+
 def test_seeds_stand_in_the_names_and_come_with_a_sheet():
     plan = plan_jobs(pictures("s/a.jpg"), Path("out"), seeds=[4, 5], compare=True)
     jobs, (sheet,) = plan.jobs, plan.sheets

@@ -30,5 +30,13 @@ def test_the_last_line_has_every_count_that_is_not_zero(changes, line):
     assert outcome(**changes).last_line("upscaled") == line
 
 
+def test_one_line_counts_what_is_not_kept():
+    assert outcome().loss_lines() == []
+    iptc, notes = ("IPTC", "WebP cannot hold it"), ("maker notes", "they break")
+    assert outcome(lost=[iptc, notes, iptc]).loss_lines() == [
+        "not kept: IPTC of 2 pictures (WebP cannot hold it); maker notes of 1 picture (they break)"
+    ]
+
+
 def test_each_failure_has_a_line():
     assert failure_line("a.png", "not a file.") == "failed: a.png: not a file."

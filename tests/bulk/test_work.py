@@ -327,6 +327,21 @@ def test_a_bad_picture_is_listed_and_does_not_stop_the_others(
     assert tree() == ["a.jpg"]
 
 
+def test_what_is_not_kept_is_reported_once_for_all_pictures(upscale, photos):
+    for name in ("a.jpg", "b.jpg"):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x927C] = b"private notes"
+        Image.new("RGB", (8, 8)).save(photos / name, exif=exif, comment=b"seen")
+    line = (
+        "not kept: maker notes of 2 pictures (their inner offsets break when they are moved); "
+        "comments of 2 pictures (WebP cannot hold them)"
+    )
+    arguments = [photos / "a.jpg", photos / "b.jpg", "--format", "webp"]
+    done = upscale(*arguments)
+    assert [each for each in done.err.splitlines() if "not kept" in each] == [line]
+    assert "not kept" not in upscale(*arguments, "--overwrite", "--no-metadata").err
+
+
 def test_files_and_folders_that_cannot_be_read_are_listed(upscale, photos, monkeypatch):
     (photos / "loop.png").symlink_to("loop.png")
     scandir = os.scandir

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
+from cascade.extras import EXTRAS
 from cascade.recipe.finding import find_recipe, list_recipes, recipe_name
 from cascade.recipe.reading import dump_recipe, load_any_recipe, load_stage_recipe
 
@@ -43,14 +47,17 @@ def test_copy_copies_and_never_overwrites_unless_forced(command, tmp_path):
     copied = command("copy", "tiny-16", mine)
     assert copied.code == 0
     assert f"cascade validate {mine}" in copied.out
-    assert mine.read_bytes() == TINY.read_bytes()
+    text = TINY.read_text()
+    assert mine.read_text() == text.replace("name: tiny-16\n", "name: mine\n") != text
     mine.write_text("changed")
     refused = command("copy", "tiny-16", mine)
     assert refused.code == 1
     assert refused.err == f"cascade: {mine} exists; choose another name, or add --force.\n"
     assert mine.read_text() == "changed"
     assert command("copy", "tiny-16", mine, "--force").code == 0
-    assert mine.read_bytes() == TINY.read_bytes()
+    assert load_stage_recipe(mine).name == "mine"
+    assert command("copy", "tiny-16", tmp_path / "010.yaml").code == 0
+    assert load_stage_recipe(tmp_path / "010.yaml").name == "010"
     assert command("copy", "tiny-32", tmp_path).code == 0
     assert (tmp_path / "pipeline.yaml").is_file()
 
@@ -94,5 +101,18 @@ def test_validate_looks_at_the_data_unless_told_not_to(command, pictures, tmp_pa
 def test_doctor_says_what_is_here(command):
     outcome = command("doctor")
     assert outcome.code == 0
-    for word in ("python", "torch", "device", "bf16"):
-        assert word in outcome.out
+    rows = [line.split("\t") for line in outcome.out.splitlines()]  # unwrapped, not padded
+    assert all(cell == cell.strip() for row in rows for cell in row)
+    assert {"python", "torch", "device", "bf16"} <= {row[0] for row in rows}
+    assert [row[0] for row in rows if row[0].startswith("extra")] == [
+        f"extra [{name}]" for name in EXTRAS
+    ]
+    examples = [row[2] for row in rows if row[0] == "weights"]
+    assert "cascade generate emoji-256 -n 4 -o out" in examples
+    assert "cascade upscale PICTURE --model photo-x4 -o large.png" in examples
+    assert "cascade colourise PICTURE --model photo-colour -o coloured.png" in examples
+
+
+def test_every_extra_of_the_package_is_described():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert set(EXTRAS) == set(tomllib.loads(text)["project"]["optional-dependencies"])

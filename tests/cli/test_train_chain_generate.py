@@ -27,8 +27,9 @@ def names(folder: Path) -> list[str]:
 
 def test_a_run_holds_stage_checkpoints_samples_and_log(trained):
     for run, size in ((trained.base, 16), (trained.upsampler, 32)):
-        files = [".lock", "about.json", "log.jsonl", "recipe.yaml", "report.html"]
-        assert names(run) == sorted([*files, "checkpoints", "samples", "stage", "tensorboard"])
+        files = [".lock", "about.json", "images.jsonl.gz", "log.jsonl", "recipe.yaml"]
+        folders = ["checkpoints", "samples", "stage", "tensorboard"]
+        assert names(run) == sorted([*files, "report.html", *folders])
         assert names(run / "checkpoints") == ["000000000160", "000000000320"]
         assert names(run / "samples") == ["000000000320.png"]
         assert load_stage(run / "stage").space.size == (size, size)
@@ -176,18 +177,25 @@ def test_missing_weights_are_one_line(command, trained, tmp_path, name, words):
         assert words in done.err
 
 
-def test_a_chained_folder_can_be_chained_again_but_not_over_other_things(
+def test_a_chained_folder_is_overwritten_only_if_allowed_and_other_things_never(
     command, trained, tmp_path
 ):
     stages = ["--stage", f"base={trained.base}", "--stage", f"upsampler={trained.upsampler}"]
-    for _ in range(2):
-        done = command("chain", "tiny-32", *stages, "--out", tmp_path / "a", "--dtype", "bf16")
+    for option in ([], ["--overwrite"]):
+        before = names(tmp_path / "a") if option else None
+        done = command(
+            "chain", "tiny-32", *stages, "-o", tmp_path / "a", "--dtype", "bf16", *option
+        )
         assert done.code == 0
         assert f"cascade generate {tmp_path / 'a'}" in done.out
         assert done.err == ""
+        refused = command("chain", "tiny-32", *stages, "-o", tmp_path / "a")
+        assert refused.code == 1
+        assert "holds a pipeline already; choose another folder" in refused.err
+        assert before in (None, names(tmp_path / "a"))
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "1.jpg").write_text("x")
-    done = command("chain", "tiny-32", *stages, "--out", tmp_path / "photos")
+    done = command("chain", "tiny-32", *stages, "--out", tmp_path / "photos", "--overwrite")
     assert done.code == 1
     assert "holds other things, such as 1.jpg" in done.err
     assert names(tmp_path / "photos") == ["1.jpg"]

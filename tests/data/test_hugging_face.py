@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from cascade.data.hugging_face import HuggingFaceSource
 from cascade.data.sources import open_source
 from cascade.errors import DataError
+from cascade.extras import install_command
 
 
 def png(side: int) -> bytes:
@@ -109,5 +111,5 @@ def test_paths_in_a_data_set_are_read_if_they_are_plain_files(dataset, tmp_path)
 
 def test_without_the_library_the_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r'pip install "cascade-diffusion\[hf\]"'):
+    with pytest.raises(DataError, match=re.escape(install_command("hf"))):
         open_source("hf:no/such")

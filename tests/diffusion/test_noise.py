@@ -58,7 +58,7 @@ def test_seeds_are_whole_numbers_of_any_kind():
     for kind in (np.int64, np.uint8, torch.tensor):
         assert SeededNoise([kind(5)]).normal(4).equal(expected)
     for value in (1.5, "5", [5, 6], None):
-        with pytest.raises(ContractError, match="a seed is a whole number"):
+        with pytest.raises(ContractError, match="a seed must be a whole number"):
             SeededNoise([value])
 
 
@@ -89,10 +89,10 @@ def test_seeds_count_up_from_the_first_or_are_taken_as_they_are():
     ("count", "seed", "seeds", "message"),
     [
         (0, 1, None, "num_images must be at least 1, got 0"),
-        (2, 1, [1, 2], "give seed or seeds, not both"),
+        (2, 1, [1, 2], "give only one of seed, seeds and generator"),
         (2, None, [1], "got 1 seeds for 2 images"),
-        (1, 1.5, None, r"a seed is a whole number; got \[1.5\]"),
-        (1, None, ["7"], "a seed is a whole number"),
+        (1, 1.5, None, r"a seed must be a whole number, got 1\.5"),
+        (1, None, ["7"], "a seed must be a whole number"),
     ],
 )
 def test_seeds_that_disagree_are_refused(count, seed, seeds, message):

@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from cascade.errors import DataError
+from cascade.extras import install_command
 from cascade.imaging import opening
 from cascade.imaging.opening import IMAGE_SUFFIXES, format_of
 from cascade.imaging.orientation import upright
@@ -254,14 +255,14 @@ def test_every_suffix_is_listed_and_the_content_counts(tmp_path):
         (
             "HEIF",
             "pillow_heif",
-            "a.x: HEIC needs the package pillow-heif, which is not installed: pip install "
-            '"cascade-diffusion[heif]"',
+            "a.x: HEIC needs the package pillow-heif, which is not installed: "
+            + install_command("heif"),
         ),
         (
             "JXL",
             "pillow_jxl",
-            "a.x: JPEG XL needs the package pillow-jxl-plugin, which is not installed: pip install "
-            '"cascade-diffusion[jxl]"',
+            "a.x: JPEG XL needs the package pillow-jxl-plugin, which is not installed: "
+            + install_command("jxl"),
         ),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from test_reading import print_profile
 from tiff_files import COMPRESSIONS, file_of, page_of, tiff_of
 
 from cascade.errors import DataError
@@ -196,6 +197,17 @@ def test_cmyk_becomes_rgb_of_its_depth(bits, options):
     infrared = np.concatenate([samples, numbers(bits, 1)], axis=2)
     data = tiff_of(infrared, CMYK, bits=bits, fields={EXTRA_SAMPLES: ("short", [0])}, **options)
     check(data, expected, within=1)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_cmyk_is_converted_by_its_profile(bits):
+    ink = np.zeros((1, 4, 4), int)
+    ink[0, :, 3] = [0, 64, 128, 255]
+    options = {"bits": bits, "fields": {34675: ("bytes", print_profile())}}
+    picture = decode_picture(tiff_of(ink * (2**bits // 255), CMYK, **options), "a")
+    grey = [255, 184.5, 118.5, 0]  # the profile's lightness is 100 (1 - K)
+    assert picture.bits == bits
+    assert (picture.colour[:, 0] / ((2**bits - 1) / 255) - torch.tensor(grey)).abs().max() <= 2.5
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -11,7 +11,8 @@ from PIL.TiffTags import ASCII, BYTE, LONG, RATIONAL, SHORT, SIGNED_RATIONAL, UN
 from test_exif_blocks import EXIF, GPS, INTEROPERABILITY, MAIN, directories_of, fields_of
 
 from cascade.imaging.exif_blocks import read_directories, write_block
-from cascade.imaging.kept_metadata import kept_exif, resized_exif
+from cascade.imaging.kept_exif import kept_exif, renewed_exif
+from cascade.imaging.metadata import Metadata
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import decode_picture, read_picture
 from cascade.imaging.picture_writing import write_picture
@@ -53,10 +54,10 @@ def test_every_kept_field_survives_in_its_own_type(tmp_path, suffix):
     stored = with_fields(KEPT, LEFT_OUT | {EXIF: {WIDTH: (SHORT, 9), HEIGHT: (SHORT, 8)}})
     picture = Picture(
         colour=torch.zeros(3, 5, 7, dtype=torch.uint8),
-        exif=kept_exif(write_block(directories_of(stored)), (5, 7)),
+        metadata=Metadata(exif=kept_exif(write_block(directories_of(stored)), (5, 7))),
     )
     write_picture(picture, tmp_path / f"a{suffix}", settings={"seed": 5})
-    exif = read_picture(tmp_path / f"a{suffix}").exif
+    exif = read_picture(tmp_path / f"a{suffix}").metadata.exif
     assert exif is not None
     fields = fields_of(read_directories(exif))
     fields[EXIF].pop(0x9213, None)  # the settings
@@ -67,9 +68,9 @@ def test_every_kept_field_survives_in_its_own_type(tmp_path, suffix):
 def test_a_size_is_renewed_but_not_added():
     block = kept_exif(write_block(directories_of(KEPT)), (5, 7))
     assert block is not None
-    assert resized_exif(block, (50, 70)) == block
+    assert renewed_exif(block, (50, 70)) == block
     sized = with_fields(KEPT, {EXIF: {WIDTH: (SHORT, 7)}})
-    fields = fields_of(read_directories(resized_exif(write_block(directories_of(sized)), (50, 70))))
+    fields = fields_of(read_directories(renewed_exif(write_block(directories_of(sized)), (50, 70))))
     assert fields[EXIF] == KEPT[EXIF] | {WIDTH: (LONG, 70)}
 
 
@@ -85,7 +86,7 @@ def test_a_damaged_field_does_not_take_other_directories_with_it(kind):
     block[entry + 8 : entry + 12] = struct.pack("<L", 2**31 - 1)  # far beyond the end
     file = io.BytesIO()
     Image.new("RGB", (7, 5)).save(file, kind, exif=b"Exif\0\0" + bytes(block))
-    exif = decode_picture(file.getvalue(), "a").exif
+    exif = decode_picture(file.getvalue(), "a").metadata.exif
     assert exif is not None
     fields = fields_of(read_directories(exif))
     assert GPS not in fields

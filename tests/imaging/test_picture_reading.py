@@ -148,7 +148,7 @@ def test_a_thumbnail_is_dropped(camera_exif):
     block += struct.pack(order + "H2HLL2HLLL", 2, *entries, 0) + b"thumbnail"
     data = encoded(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0" + bytes(block))
     assert b"thumbnail" in data
-    exif = decode_picture(data, "a").exif
+    exif = decode_picture(data, "a").metadata.exif
     assert exif is not None
     assert b"thumbnail" not in exif
 
@@ -159,7 +159,7 @@ def test_damaged_exif_is_left_out(kind, block):
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(Image.fromarray(RGB), kind, exif=b"Exif\0\0" + block, **options)
     picture = decode_picture(data, "a")
-    assert picture.exif is None
+    assert picture.metadata.exif is None
     assert kind == "JPEG" or np.array_equal(hwc(picture), RGB)
 
 

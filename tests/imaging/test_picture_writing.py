@@ -12,7 +12,8 @@ from PIL import Image
 
 from cascade.errors import DataError, OutputError
 from cascade.imaging import picture_writing
-from cascade.imaging.kept_metadata import kept_exif
+from cascade.imaging.kept_exif import kept_exif
+from cascade.imaging.metadata import Metadata
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import recorded_settings, write_picture
@@ -49,7 +50,7 @@ def test_every_kind_of_picture_comes_back(
         picture,
         format=kind,
         dpi=(300, 150),
-        exif=kept_exif(camera_exif.tobytes(), picture.size),
+        metadata=Metadata(exif=kept_exif(camera_exif.tobytes(), picture.size)),
         profile=srgb_profile if channels == 3 else None,
     )
     path = tmp_path / f"a{SUFFIXES[kind]}"
@@ -62,7 +63,7 @@ def test_every_kind_of_picture_comes_back(
     assert difference.float().mean() <= (0 if kind in LOSSLESS else 4)
     assert (back.alpha is not None) == alpha
     assert not alpha or back.alpha.equal(picture.alpha)
-    names = ("bits", "profile", "exif", "dpi", "format")
+    names = ("bits", "profile", "metadata", "dpi", "format")
     assert [getattr(back, name) for name in names] == [getattr(picture, name) for name in names]
 
 
@@ -75,7 +76,7 @@ def test_pillow_reads_the_files(tmp_path, camera_exif, srgb_profile, kind, chann
         pytest.skip("Pillow has no such TIFF")
     picture = smooth_picture(channels, alpha=alpha, bits=bits)
     block = kept_exif(camera_exif.tobytes(), picture.size)
-    picture = replace(picture, dpi=(300, 150), exif=block)
+    picture = replace(picture, dpi=(300, 150), metadata=Metadata(exif=block))
     picture = replace(picture, profile=srgb_profile if channels == 3 else None)
     path = tmp_path / f"a{SUFFIXES[kind]}"
     write_picture(picture, path, settings=SETTINGS)
@@ -110,6 +111,16 @@ def test_settings_are_read_back(tmp_path, noise_picture, kind):
     assert recorded_settings(path) is None
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_settings_of_deep_pictures_with_transparency_are_read_back(
+    tmp_path, noise_picture, suffix, channels
+):
+    path = tmp_path / f"a{suffix}"
+    write_picture(noise_picture(channels, alpha=True, bits=16), path, settings=SETTINGS)
+    assert recorded_settings(path) == SETTINGS
+
+
 def test_settings_of_generated_pictures_are_read_back_and_other_texts_are_not(tmp_path):
     save_png(Image.new("RGB", (2, 2)), tmp_path / "a.png", SETTINGS)
     assert recorded_settings(tmp_path / "a.png") == SETTINGS
@@ -126,11 +137,11 @@ def test_settings_of_generated_pictures_are_read_back_and_other_texts_are_not(tm
 def test_without_metadata_only_the_profile_is_written(tmp_path, camera_exif, srgb_profile, kind):
     picture = smooth_picture(3, alpha=False, bits=8)
     block = kept_exif(camera_exif.tobytes(), picture.size)
-    picture = replace(picture, dpi=(300, 300), exif=block, profile=srgb_profile)
+    picture = replace(picture, dpi=(300, 300), metadata=Metadata(exif=block), profile=srgb_profile)
     path = tmp_path / f"a{SUFFIXES[kind]}"
     write_picture(picture, path, settings=SETTINGS, metadata=False)
     back = read_picture(path)
-    assert (back.exif, back.dpi, back.profile) == (None, None, srgb_profile)
+    assert (back.metadata, back.dpi, back.profile) == (Metadata(), None, srgb_profile)
     assert recorded_settings(path) is None
     for text in (b"Maker", b"2020:01:02", b"seed"):
         assert text not in path.read_bytes()
@@ -183,12 +194,14 @@ def test_pictures_too_large_for_a_format_are_refused(tmp_path):
 def test_exif_too_large_for_jpeg_is_refused(tmp_path, noise_picture):
     exif = Image.Exif()
     exif[270] = "long " * 14_000
-    picture = noise_picture(3, alpha=False, bits=8, exif=kept_exif(exif.tobytes(), (17, 23)))
+    picture = noise_picture(
+        3, alpha=False, bits=8, metadata=Metadata(exif=kept_exif(exif.tobytes(), (17, 23)))
+    )
     with pytest.raises(OutputError, match="64 KiB"):
         write_picture(picture, tmp_path / "a.jpg")
     write_picture(picture, tmp_path / "a.jpg", metadata=False)
     write_picture(picture, tmp_path / "a.png")
-    assert read_picture(tmp_path / "a.png").exif == picture.exif
+    assert read_picture(tmp_path / "a.png").metadata == picture.metadata
 
 
 def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path, noise_picture, monkeypatch):

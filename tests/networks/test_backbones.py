@@ -201,6 +201,26 @@ def test_an_encoder_needs_a_condition_that_is_an_image():
     unet.check(3, 3, {})
 
 
+def test_an_encoder_takes_images_of_1_or_3_channels():
+    plain = replace(SHAPE, slots={})
+    for channels in (1, 3, 5):
+        options = {"channels": (8, 16), "blocks": 1}
+        backbone = build_network("unet", replace(plain, image_channels=7 + channels), options)
+        network = StageUNet(
+            backbone.backbone,
+            None,
+            patch_size=1,
+            size_multiple_px=2,
+            encoder=ImageEncoder(channels=4),
+        )
+        slots = {"low_resolution": Slots(channels=channels)}
+        if channels == 5:
+            with pytest.raises(ContractError, match="1 or 3 channels, but 'low_resolution' has 5"):
+                network.check(3, 3, slots)
+        else:
+            network.check(3, 3, slots)
+
+
 # ---- parts --------------------------------------------------------------------------------------
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import FrozenInstanceError
+from typing import final
 
+import numpy as np
 import pytest
+from diffusers import UniPCMultistepScheduler
 
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
 from cascade.sampling.guidance import Guidance
-from cascade.sampling.samplers.ddim import DDIM
+from cascade.sampling.samplers.ddim import DDIM, DDIMOptions
+from cascade.sampling.samplers.sampler import PairSampler
 from cascade.sampling.samplers.table import make_sampler, option_names, sampler_names
 from cascade.sampling.settings import SETTINGS, Overrides, SamplingSettings
+from cascade.sampling.thresholding import Thresholding
 
 # ---- changes ------------------------------------------------------------------------------------
 
@@ -68,10 +73,10 @@ def test_names_that_do_not_exist_are_refused_with_the_nearest(values, words):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"steps": 1.5}, "steps must be a whole number and sampler a name, got 1.5"),
+        ({"steps": 1.5}, r"steps must be a whole number, got 1\.5"),
         ({"steps": True}, "steps must be a whole number"),
-        ({"steps": "many"}, "got 'many' and 'ddim'"),
-        ({"sampler": 3}, "sampler a name, got 50 and 3"),
+        ({"steps": "many"}, "steps must be a whole number, got 'many'"),
+        ({"sampler": 3}, "sampler must be a name such as 'ddim', a Sampler or .*, got 3"),
         ({"guidance": math.nan}, "guidance must be a finite number, got nan"),
         ({"guidance": math.inf}, "guidance must be a finite number, got inf"),
         ({"guidance": "much"}, "guidance must be a number, got 'much'"),
@@ -117,6 +122,87 @@ def test_plain_values_hold_the_options_beside_the_settings_and_read_back(setting
     assert "options" not in values
     assert set(settings.options) <= set(values)
     assert SamplingSettings().changed(**values) == settings
+
+
+def test_an_interval_can_be_taken_away_again():
+    settings = SamplingSettings(guidance_interval=(0.5, 2.0))
+    assert settings.changed(guidance_interval=None) == settings
+    assert settings.changed(guidance_interval="none") == SamplingSettings()
+    assert SamplingSettings(guidance_interval="none").guidance_interval is None
+
+
+def test_values_of_numpy_become_plain_ones():
+    settings = SamplingSettings(
+        steps=np.int64(7),
+        guidance=np.float32(2),
+        percentile=np.float64(0.5),
+        guidance_interval=(np.float32(0.5), np.int32(2)),
+        options={"eta": np.float32(0.5)},
+    )
+    plain = SamplingSettings(
+        steps=7,
+        guidance=2.0,
+        percentile=0.5,
+        guidance_interval=(0.5, 2),
+        options={"eta": 0.5},
+    )
+    assert json.dumps(settings.to_dict()) == json.dumps(plain.to_dict())
+
+
+# ---- samplers as objects and classes ------------------------------------------------------------
+
+
+@final
+class Still(PairSampler):
+    """A sampler of a user, which is not in the table."""
+
+    Options = DDIMOptions
+
+    def move(self, x0, x_t, pair, noise, variance):
+        return x_t
+
+
+PROCESS = NoiseProcess(NoiseSchedule(train_steps=100))
+
+
+def test_a_sampler_object_stands_for_its_name_steps_threshold_and_options():
+    sampler = DDIM(PROCESS, 7, Thresholding("dynamic", 0.9), DDIMOptions(eta=0.5))
+    settings = SamplingSettings(
+        sampler="ddim", steps=7, threshold="dynamic", percentile=0.9, options={"eta": 0.5}
+    )
+    assert SamplingSettings(sampler=sampler) == settings
+    assert SamplingSettings(guidance=2).changed(sampler=sampler) == settings.changed(guidance=2)
+    assert SamplingSettings(sampler=DDIM, steps=3) == SamplingSettings(steps=3)
+    scheduler = make_sampler("unipc", PROCESS, 7, config={"solver_order": 3})
+    again = SamplingSettings(sampler=scheduler)
+    assert (again.sampler, again.steps) == ("UniPCMultistepScheduler", 7)
+    assert again.options["config"]["solver_order"] == 3
+
+
+def test_a_class_outside_the_table_is_used_and_recorded_by_its_name():
+    for given in (Still, Still(PROCESS, 50, options=DDIMOptions(eta=0.0))):
+        settings = SamplingSettings(sampler=given).changed(eta=0.25, steps=3)
+        made = settings.make_sampler(PROCESS)
+        assert isinstance(made, Still)
+        assert (made.steps, made.options.eta) == (3, 0.25)
+        assert settings.to_dict()["sampler"] == "Still"
+        with pytest.raises(ContractError, match="unknown sampling setting 'variance'"):
+            settings.changed(variance="large")
+
+
+def test_a_sampler_object_and_a_setting_that_contradict_each_other_are_refused():
+    with pytest.raises(ContractError, match="steps is 9, but the sampler object has 7; give one"):
+        SamplingSettings().changed(sampler=DDIM(PROCESS, 7), steps=9)
+    with pytest.raises(ContractError, match="steps is 9, but the sampler object has 7; give one"):
+        SamplingSettings(sampler=DDIM(PROCESS, 7), steps=9)
+
+
+def test_a_scheduler_of_a_user_is_refused():
+    class Mine(UniPCMultistepScheduler):
+        pass
+
+    with pytest.raises(ContractError, match="Mine is not a class of diffusers; make it a Sampler"):
+        SamplingSettings(sampler=Mine())
 
 
 # ---- what they make -----------------------------------------------------------------------------
@@ -216,6 +302,11 @@ def test_changes_within_some_stages_are_those_for_all_and_for_these():
         ([" steps = 20 "], {"all": {"steps": 20}}),
         (["guidance_interval=[0.5, 2]"], {"all": {"guidance_interval": [0.5, 2]}}),
         (["config={solver_order: 3}"], {"all": {"config": {"solver_order": 3}}}),
+        (["steps=010", "eta=010.5"], {"all": {"steps": 10, "eta": 10.5}}),
+        (["config={order: 010, flag: true}"], {"all": {"config": {"order": 10, "flag": True}}}),
+        (["steps=1:30", "guidance=0x10"], {"all": {"steps": "1:30", "guidance": "0x10"}}),
+        (["steps=1_000", "sampler=no"], {"all": {"steps": "1_000", "sampler": "no"}}),
+        (["guidance_interval=none"], {"all": {"guidance_interval": "none"}}),
     ],
 )
 def test_texts_are_read_as_yaml_values(texts, values):

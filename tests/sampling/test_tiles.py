@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -96,15 +97,23 @@ def test_a_batch_of_tiles_holds_no_more_pixels_than_fit_and_all_columns_once():
 @pytest.mark.parametrize(
     ("tiles", "message"),
     [
-        (Tiles(0), "tile_px must be at least 1, got 0"),
-        (Tiles(-5), "tile_px must be at least 1, got -5"),
-        (Tiles(16, 16), "overlap_px must be from 0 to 15, got 16"),
-        (Tiles(16, -1), "overlap_px must be from 0 to 15, got -1"),
+        ((0,), "tile_px must be at least 1, got 0"),
+        ((-5,), "tile_px must be at least 1, got -5"),
+        ((16, 16), "overlap_px must be from 0 to 15, got 16"),
+        ((16, -1), "overlap_px must be from 0 to 15, got -1"),
+        (("32",), "tile_px must be a whole number of at least 1, got '32'"),
+        ((3.5,), r"tile_px must be a whole number of at least 1, got 3\.5"),
+        ((True,), "tile_px must be a whole number of at least 1, got True"),
+        ((32, "8"), "overlap_px must be a whole number, got '8'"),
     ],
 )
 def test_tiles_without_extent_or_progress_are_refused(tiles, message):
     with pytest.raises(ContractError, match=message):
-        Tiling((52, 76), 4, tiles, images=1)
+        Tiling((52, 76), 4, Tiles(*tiles), images=1)
+
+
+def test_tiles_take_whole_numbers_of_numpy():
+    assert Tiles(np.int64(32), np.int32(8)) == Tiles(32, 8)
 
 
 # ---- one tile -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
 from cascade.networks.stage_network import MODULES
+from cascade.sampling.samplers.ddim import DDIM
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.walk import Hooks
 from cascade.space import Space
@@ -284,3 +285,13 @@ def test_nothing_is_made_up_for_a_missing_key_or_passed_over(
     file.write_text(json.dumps(config))
     with pytest.raises(WeightsError, match=words):
         DiffusionStage.from_pretrained(tmp_path / "stage")
+
+
+def test_a_sampler_without_a_name_is_refused(base_stage, tmp_path):
+    class Mine(DDIM):
+        pass
+
+    stage = base_stage.with_sampling(base_stage.sampling.changed(sampler=Mine))
+    with pytest.raises(WeightsError, match="sampler Mine has no name in the table of samplers"):
+        stage.save_pretrained(tmp_path / "stage")
+    assert not (tmp_path / "stage").exists()

@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
 
 def test_a_checkpoint_of_another_format_is_said_to_be_one(state, tmp_path):
     target = save_checkpoint(state, tmp_path, keep=2, about={})
-    for number in (1, 3):
+    for number in (1, 4):
         rewrite(target / "state.json", format=number)
         with pytest.raises(WeightsError, match=f"has format {number}, but this version") as error:
             read_newest(tmp_path)

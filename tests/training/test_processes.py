@@ -22,6 +22,7 @@ from cascade.training.processes import make_accelerator
 
 IMAGES = 128
 TIMEOUT_S = 240
+NEWS = ("cascade: resuming ", "cascade: stopping ")
 
 
 def command_line(data: Path, *overrides: str, images: int = IMAGES) -> list[str]:
@@ -100,7 +101,8 @@ def errors(said: Path) -> list[str]:
     """What the processes say of their failure, each once."""
     text = said.read_text()
     assert "Traceback" not in text, text
-    return [line for line in text.splitlines() if line.startswith("cascade: ")]
+    lines = [line for line in text.splitlines() if line.startswith("cascade: ")]
+    return [line for line in lines if not line.startswith(NEWS)]
 
 
 # ---- the same training --------------------------------------------------------------------------
@@ -336,7 +338,8 @@ def test_sigterm_to_all_saves_once_and_ends_all_with_0(server, pictures, tmp_pat
     assert [server.wait(process) for process in ids] == [0, 0]
     assert errors(tmp_path / "said") == []
     saved = max(int(path.name) for path in (run / "checkpoints").iterdir())
-    assert (tmp_path / "said").read_text().count(f"stopped after {saved} images") == 1
+    for words in ("cascade: stopping after this step", f"stopped after {saved} images"):
+        assert (tmp_path / "said").read_text().count(words) == 1
 
 
 def test_a_process_that_is_killed_ends_the_other_without_a_traceback(server, pictures, tmp_path):
@@ -357,3 +360,29 @@ def test_other_ways_of_distributing_are_refused(monkeypatch, key):
     with pytest.raises(CascadeError, match=r"training with .* is not supported"):
         make_accelerator()
     assert PartialState().num_processes == 1
+
+
+# ---- the device ---------------------------------------------------------------------------------
+
+
+def test_a_run_may_choose_its_device_and_a_later_one_another(monkeypatch):
+    monkeypatch.setattr("cascade.training.processes.find_device", torch.device)
+    try:
+        assert make_accelerator("meta").device == torch.device("meta")
+        assert make_accelerator().device == torch.device("meta")
+    finally:
+        assert make_accelerator("cpu").device == torch.device("cpu")
+    assert "ACCELERATE_TORCH_DEVICE" not in os.environ
+
+
+def test_a_launcher_hands_out_the_devices(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(CascadeError, match="gets its device from the launcher"):
+        make_accelerator("cuda:1")
+
+
+def test_the_device_of_the_command_is_recorded(command, pictures, tmp_path):
+    done = command(*command_line(pictures, images=16), tmp_path / "run", "--device", "cpu")
+    assert done.code == 0, done.err
+    (part,) = json.loads((tmp_path / "run" / "about.json").read_text())["parts"]
+    assert part["hardware"].startswith("CPU (")

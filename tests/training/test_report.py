@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from cascade.training import trainer as trainer_module
+from cascade.training import step_log
 from cascade.training.provenance import command_line, count_classes
 from cascade.training.report import render, write_report
 from cascade.training.run_record import read_run
@@ -38,7 +38,7 @@ class Reader(HTMLParser):
 @pytest.fixture
 def run(make_trainer, tmp_path, monkeypatch):
     """A run of 96 images in two parts, with samples."""
-    monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 1)
+    monkeypatch.setattr(step_log, "LOG_EVERY_STEPS", 1)
     for images in (32, 96):
         make_trainer(tmp_path / "run", f"train.images={images}", *SAMPLES).run()
     return tmp_path / "run"

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from cascade.errors import CascadeError
+from cascade.training import step_log
 from cascade.training import trackers as trackers_module
-from cascade.training import trainer as trainer_module
 from cascade.training.trackers import TrackedRun, Trackers, check_trackers
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -69,7 +69,7 @@ def tracked(tmp_path: Path, name: str = "run", **values) -> TrackedRun:
 
 
 def test_everything_of_a_run_is_in_tensorboard_by_groups(make_trainer, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 1)
+    monkeypatch.setattr(step_log, "LOG_EVERY_STEPS", 1)
     samples = ["train.sample_every_images=32", "train.sample_count=2", "sampling.steps=1"]
     make_trainer(tmp_path, "train.images=64", *samples).run()
     events = board(tmp_path)
@@ -86,7 +86,7 @@ def test_everything_of_a_run_is_in_tensorboard_by_groups(make_trainer, tmp_path,
 def test_a_run_that_was_killed_goes_on_in_tensorboard_without_a_point_twice(
     make_trainer, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(trainer_module, "LOG_EVERY_STEPS", 1)
+    monkeypatch.setattr(step_log, "LOG_EVERY_STEPS", 1)
     values = ["train.images=96", "train.checkpoint_every_images=64"]
     make_trainer(tmp_path, *values).run()
     shutil.rmtree(tmp_path / "checkpoints" / "000000000096")  # as if killed before it was written

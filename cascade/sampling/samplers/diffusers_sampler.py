@@ -20,7 +20,17 @@ from cascade.errors import ContractError, nearest
 from cascade.sampling.samplers.sampler import Sampler, batch_of
 from cascade.sampling.thresholding import Thresholding
 
-OURS = ("num_train_timesteps", "trained_betas", "prediction_type", "timestep_spacing", "self")
+OURS = (  # values of a scheduler that follow from the stage
+    "self",
+    "num_train_timesteps",
+    "trained_betas",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+    "timestep_spacing",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,11 @@ def sampler_names() -> list[str]:
     return [*SAMPLERS, *DIFFUSERS_SAMPLERS]
 
 
-def option_names(name: str) -> list[str]:
+def option_names(name: str | type[Sampler]) -> list[str]:
     """The options of a sampler.
+
+    Args:
+        name: its name, or the class of a sampler that is not in the table.
 
     Raises:
         ContractError: for an unknown sampler.
@@ -39,20 +42,26 @@ def option_names(name: str) -> list[str]:
     return list(default_options(name))
 
 
-def default_options(name: str) -> dict[str, Any]:
+def default_options(name: str | type[Sampler]) -> dict[str, Any]:
     """The default value of each option of a sampler.
 
     Raises:
         ContractError: for an unknown sampler.
     """
-    if name not in SAMPLERS:
-        _scheduler(name)
-    defaults = SAMPLERS[name].Options() if name in SAMPLERS else DiffusersOptions()
+    kind = _kind(name)
+    if kind is None:
+        _scheduler(str(name))
+    defaults = DiffusersOptions() if kind is None else kind.Options()
     return {field.name: getattr(defaults, field.name) for field in fields(defaults)}
 
 
+def sampler_text(name: str | type[Sampler]) -> str:
+    """The name of a sampler for records: that of its class if it is not in the table."""
+    return name if isinstance(name, str) else name.__name__
+
+
 def make_sampler(
-    name: str,
+    name: str | type[Sampler],
     process: NoiseProcess,
     steps: int,
     *,
@@ -63,7 +72,8 @@ def make_sampler(
     """Make a sampler by name.
 
     Args:
-        name: one of `sampler_names()`, or the class name of any scheduler of diffusers.
+        name: one of `sampler_names()`, the class name of any scheduler of diffusers, or the class
+            of a sampler that is not in the table.
         process: noise schedule and prediction of the stage.
         steps: number of timesteps to visit, from 1 to T.
         threshold: how predicted images are kept in range: `none`, `static` or `dynamic`.
@@ -78,16 +88,21 @@ def make_sampler(
     names = option_names(name)
     for option in options:
         if option not in names:
-            raise ContractError(f"sampler {name!r} has no option {option!r}.")
+            raise ContractError(f"sampler {sampler_text(name)!r} has no option {option!r}.")
     thresholding = Thresholding(threshold, percentile)
-    if name in SAMPLERS:
-        kind = SAMPLERS[name]
+    kind = _kind(name)
+    if kind is not None:
         _check_numbers(kind.Options, options)
         return kind(process, steps, thresholding, kind.Options(**options))
-    scheduler, config = _scheduler(name)
+    scheduler, config = _scheduler(str(name))
     further = DiffusersOptions(**options).config
     merged = DiffusersOptions(config={**config, **further})
     return DiffusersSampler(process, steps, thresholding, merged, scheduler=scheduler)
+
+
+def _kind(name: str | type[Sampler]) -> type[Sampler] | None:
+    """The class of a sampler; None for a scheduler of diffusers."""
+    return SAMPLERS.get(name) if isinstance(name, str) else name
 
 
 def _check_numbers(options_class: type, options: Mapping[str, Any]) -> None:

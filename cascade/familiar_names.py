@@ -1,0 +1,119 @@
+"""Names that users of diffusers type and that Cascade has under other names, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cascade.errors import ContractError, nearest
+
+NO_TEXT = "no stage reads text; class names go in labels"
+FROM_STAGES = "the size follows from the stages or the picture; to change it use upscale"
+IN_STAGES = "the parts of a stage are in pipeline.stages[name]"
+NO_AUTOENCODER = "stages work on pixels and have no autoencoder"
+FAST_ATTENTION = "PyTorch's fast attention is always used"
+TILES = "memory follows from batch_size in a call and tile_px in upscale"
+STARTS = "give Run(hooks=Hooks(start_from=StartFrom(image, strength))) to a stage's run"
+
+ARGUMENTS = {  # of a call
+    "num_inference_steps": "use steps",
+    "guidance_scale": "use guidance",
+    "num_images_per_prompt": "use num_images",
+    "batch_count": "use num_images",
+    "scheduler": "use sampler",
+    "prompt": NO_TEXT,
+    "prompt_embeds": NO_TEXT,
+    "negative_prompt": NO_TEXT,
+    "negative_prompt_embeds": NO_TEXT,
+    "class_labels": "use labels",
+    "labels": "use inputs={'labels': [{'class': 'cat'}]}",
+    "scale": FROM_STAGES,
+    "height": FROM_STAGES,
+    "width": FROM_STAGES,
+    "latents": "noise follows from seed or generator",
+    "strength": STARTS,
+    "mask_image": "give Run(hooks=Hooks(known=Known(image, mask))) to a stage's run",
+    "timesteps": "use steps and sampler",
+    "sigmas": "use steps and sampler",
+    "noise_level": "use augmentation_level",
+    "callback": "use callback_on_step_end",
+    "callback_steps": "use callback_on_step_end, which is called after every step",
+    "cross_attention_kwargs": NO_TEXT,
+    "clip_skip": NO_TEXT,
+}
+LOADING = {  # of from_pretrained
+    "variant": "there is one set of weights; use dtype to convert it",
+    "subfolder": "name the folder of the pipeline itself",
+    "device": "use device_map, or .to(device) afterwards",
+    "scheduler": "use sampler in a call, or with_sampling",
+    "unet": "use replace_stage",
+    "vae": NO_AUTOENCODER,
+    "text_encoder": NO_TEXT,
+    "tokenizer": NO_TEXT,
+    "safety_checker": "there is none",
+    "requires_safety_checker": "there is none",
+    "custom_pipeline": "the class is always CascadePipeline",
+    "trust_remote_code": "no code of the folder is run",
+    "low_cpu_mem_usage": "weights are always read one stage at a time",
+    "max_memory": "stages are not split over devices",
+    "offload_folder": "stages are not split over devices; use enable_model_cpu_offload",
+    "offload_state_dict": "stages are not split over devices; use enable_model_cpu_offload",
+    "quantization_config": "weights are not quantised; use dtype",
+    "output_loading_info": "every tensor must be present, or loading fails",
+}
+ATTRIBUTES = {  # of a pipeline
+    "scheduler": "use sampler in a call, or with_sampling for another default",
+    "unet": f"{IN_STAGES}; use replace_stage to exchange one",
+    "transformer": f"{IN_STAGES}; use replace_stage to exchange one",
+    "vae": NO_AUTOENCODER,
+    "text_encoder": NO_TEXT,
+    "tokenizer": NO_TEXT,
+    "image_processor": "use output_type to choose what a call returns",
+    "safety_checker": "there is none",
+    "_interrupt": "raise an exception in the callback to stop a call",
+    "enable_attention_slicing": FAST_ATTENTION,
+    "disable_attention_slicing": FAST_ATTENTION,
+    "set_attention_slice": FAST_ATTENTION,
+    "enable_xformers_memory_efficient_attention": FAST_ATTENTION,
+    "disable_xformers_memory_efficient_attention": FAST_ATTENTION,
+    "set_use_memory_efficient_attention_xformers": FAST_ATTENTION,
+    "enable_vae_slicing": f"{NO_AUTOENCODER}; {TILES}",
+    "disable_vae_slicing": f"{NO_AUTOENCODER}; {TILES}",
+    "enable_vae_tiling": f"{NO_AUTOENCODER}; {TILES}",
+    "disable_vae_tiling": f"{NO_AUTOENCODER}; {TILES}",
+    "enable_sequential_cpu_offload": "use enable_model_cpu_offload, which moves whole stages",
+    "enable_group_offload": "use enable_model_cpu_offload, which moves whole stages",
+    "enable_freeu": "stages have no FreeU",
+    "fuse_qkv_projections": "nothing is fused",
+    "load_lora_weights": "train a stage with train.init_from, and use replace_stage",
+    "load_ip_adapter": "use a condition of your own",
+    "load_textual_inversion": NO_TEXT,
+    "encode_prompt": NO_TEXT,
+    "reset_device_map": "use .to(device)",
+}
+
+
+def check_arguments(names: Iterable[str], known: Iterable[str], familiar: dict[str, str]) -> None:
+    """Check that all arguments exist.
+
+    Args:
+        names: the names that a caller gave.
+        known: the names that exist.
+        familiar: what to do instead of names of diffusers that do not exist here.
+
+    Raises:
+        ContractError: with what to do instead, or the nearest name.
+    """
+    known = list(known)
+    for name in names:
+        if name in known:
+            continue
+        if name in familiar:
+            raise ContractError(f"no argument {name!r}: {familiar[name]}.")
+        raise ContractError(f"unknown argument {name!r}: {nearest(name, known)}")
+
+
+def attribute_text(name: str, known: Iterable[str]) -> str:
+    """The error message for an attribute that a pipeline does not have."""
+    if name in ATTRIBUTES:
+        return f"a CascadePipeline has no {name}: {ATTRIBUTES[name]}."
+    return f"a CascadePipeline has no attribute {name!r}: {nearest(name, known)}"

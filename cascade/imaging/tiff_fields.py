@@ -1,0 +1,118 @@
+"""The metadata of TIFF files: read from their fields, and added to files that libvips wrote."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from dataclasses import replace
+from typing import BinaryIO
+
+from PIL.TiffTags import BYTE, UNDEFINED
+
+from cascade.imaging.exif_blocks import (
+    BIG_TIFF_VERSION,
+    MAIN,
+    read_directories,
+    set_field,
+    write_directories,
+)
+from cascade.imaging.extras import Extras
+from cascade.imaging.metadata import Metadata
+from cascade.imaging.photoshop_resources import (
+    iptc_in_file_order,
+    metadata_of_resources,
+    write_resources,
+)
+from cascade.imaging.resolution import RESOLUTION_TAGS
+
+HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+XMP, IPTC, PHOTOSHOP = 700, 33723, 34377  # tag numbers
+ENTRY_BYTES = 12
+BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4}
+
+
+def read_tiff(data: bytes) -> Metadata:
+    """Read the metadata of a TIFF file; its `exif` is the whole file."""
+    fields = _fields_as_bytes(data)
+    metadata = metadata_of_resources(fields.get(PHOTOSHOP, b""))
+    iptc = iptc_in_file_order(fields.get(IPTC, b""))
+    return replace(metadata, exif=data, xmp=fields.get(XMP) or None, iptc=iptc or metadata.iptc)
+
+
+def _fields_as_bytes(data: bytes) -> dict[int, bytes]:
+    """The fields with metadata in the first directory of a TIFF or BigTIFF file, as bytes.
+
+    Some programs state that they are whole numbers of 32 bits, so their types do not count.
+    """
+    order = "<" if data[:1] == b"I" else ">"
+    is_big = BIG_TIFF_VERSION in data[2:4]
+    offset_type, count_type, entry_bytes = ("Q", "Q", 20) if is_big else ("L", "H", ENTRY_BYTES)
+    fields = {}
+    try:
+        (at,) = struct.unpack_from(order + offset_type, data, 8 if is_big else 4)
+        (count,) = struct.unpack_from(order + count_type, data, at)
+        at += struct.calcsize(order + count_type)
+        for start in range(at, min(at + count * entry_bytes, len(data)), entry_bytes):
+            tag, kind, number = struct.unpack_from(order + "HH" + offset_type, data, start)
+            length = number * BYTES_OF_TYPE.get(kind, 0)
+            place = start + struct.calcsize(order + "HH" + offset_type)
+            if length > struct.calcsize(order + offset_type):
+                (place,) = struct.unpack_from(order + offset_type, data, place)
+            if tag in (XMP, IPTC, PHOTOSHOP) and place + length <= len(data):
+                fields[tag] = data[place : place + length]
+    except struct.error:  # the directory ends too early
+        pass
+    return fields
+
+
+def add_to_tiff(source: BinaryIO, target: BinaryIO, extras: Extras) -> None:
+    """Copy a TIFF; metadata and a new main directory with the fields of both come last.
+
+    The entries of the source are copied as bytes: what they point to stays where it is.
+    """
+    entries = _entries(source)
+    for tag in RESOLUTION_TAGS:  # libvips always writes one
+        entries.pop(tag, None)
+    end = source.seek(0, 2)
+    end += end % 2
+    directories = read_directories(extras.exif or b"")
+    for tag, (kind, value) in _fields(extras.metadata).items():
+        set_field(directories[MAIN], tag, kind, value)
+    block = b""
+    if any(directories.values()):
+        block = write_directories(directories, at=end)
+        entries |= _entries_in(block)
+    target.write(b"II*\0" + struct.pack("<L", end + len(block)))
+    source.seek(8)
+    shutil.copyfileobj(source, target)
+    target.write(bytes(target.tell() % 2) + block + struct.pack("<H", len(entries)))
+    target.write(b"".join(entries[tag] for tag in sorted(entries)) + bytes(4))
+
+
+def _fields(metadata: Metadata) -> dict[int, tuple[int, bytes]]:
+    """Type and value of the fields that hold metadata outside EXIF, by their tags."""
+    photoshop = write_resources(metadata.photoshop)
+    fields = {
+        XMP: (BYTE, metadata.xmp),
+        IPTC: (UNDEFINED, metadata.iptc),
+        PHOTOSHOP: (BYTE, photoshop),
+    }
+    return {tag: (kind, value) for tag, (kind, value) in fields.items() if value}
+
+
+def _entries(source: BinaryIO) -> dict[int, bytes]:
+    """The entries of the main directory of a little-endian TIFF file, by their tags."""
+    source.seek(4)
+    (start,) = struct.unpack("<L", source.read(4))
+    source.seek(start)
+    table = source.read(2)
+    (count,) = struct.unpack("<H", table)
+    return _entries_in(table + source.read(count * ENTRY_BYTES))
+
+
+def _entries_in(table: bytes) -> dict[int, bytes]:
+    """Split a directory at the start of some bytes into its entries, by their tags."""
+    (count,) = struct.unpack_from("<H", table)
+    starts = range(2, 2 + count * ENTRY_BYTES, ENTRY_BYTES)
+    entries = [table[start : start + ENTRY_BYTES] for start in starts]
+    return {struct.unpack_from("<H", entry)[0]: entry for entry in entries}

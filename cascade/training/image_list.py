@@ -1,0 +1,128 @@
+"""The list of a run's images, from which a resumed run finds out what changed in its data."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cascade.data.source import ImageSource
+from cascade.data.tensors import TensorSource
+from cascade.errors import CascadeError
+from cascade.saving.atomic import atomic_file
+
+FILE = "images.jsonl.gz"
+MAX_NAMES = 3  # in a message
+
+
+class OtherImagesError(CascadeError):
+    """A run resumes with images that differ from those it began with.
+
+    Args:
+        difference: what differs, in words, without full stop.
+    """
+
+    def __init__(self, difference: str) -> None:
+        super().__init__(
+            f"{difference}. A run resumes only with its own images; restore them, or start another "
+            "run in another folder."
+        )
+        self.difference = difference
+
+
+class ListedImage(NamedTuple):
+    """One image of a run.
+
+    Attributes:
+        key: path within the source, without suffix.
+        size_bytes: size of its file; None if unknown.
+    """
+
+    key: str
+    size_bytes: int | None
+
+
+def list_images(source: ImageSource) -> Iterator[ListedImage]:
+    """List the images of a source, in order."""
+    for index in range(len(source)):
+        yield ListedImage(_key(source, index), source.size_bytes(index))
+
+
+def keys_digest(source: ImageSource) -> str:
+    """A hash of the names of all images and of their order, which decides the order of training."""
+    digest = hashlib.sha256()
+    for index in range(len(source)):
+        digest.update(_key(source, index).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def write_image_list(folder: Path, source: ImageSource) -> None:
+    """Write the list into the folder of a run; images that have no names are not listed.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    if isinstance(source, TensorSource):
+        return
+    with (
+        atomic_file(folder / FILE) as temporary,
+        gzip.GzipFile(temporary, "wb", mtime=0) as file,
+    ):
+        for image in list_images(source):
+            file.write(json.dumps(image).encode() + b"\n")
+
+
+def read_image_list(folder: Path) -> list[ListedImage] | None:
+    """Read the list from the folder of a run; None if it is missing or damaged."""
+    try:
+        with gzip.open(folder / FILE, "rt", encoding="utf-8") as file:
+            return [ListedImage(*json.loads(line)) for line in file]
+    except (OSError, EOFError, ValueError, TypeError):
+        return None
+
+
+def describe_difference(out: Path, count_before: int, source: ImageSource) -> str:
+    """What differs between the images that a run began with and those of a source, in words.
+
+    Args:
+        out: folder of the run.
+        count_before: number of images that the run began with.
+        source: the images now.
+    """
+    counts = f"{out} was trained on {count_before:,} images, and the data now has {len(source):,}"
+    listed = read_image_list(out)
+    if listed is None:
+        return counts if count_before != len(source) else f"{counts}, under other names"
+    before, now = ([image.key for image in images] for images in (listed, list_images(source)))
+    changes = {"added": _missing(now, before), "removed": _missing(before, now)}
+    texts = [f"{len(keys):,} {word} ({shortened(keys)})" for word, keys in changes.items() if keys]
+    return f"{counts}: {', '.join(texts)}" if texts else f"{counts}: in another order"
+
+
+def changed_images(out: Path, source: ImageSource) -> list[str]:
+    """Names of the images whose files have another size than when the run's list was written."""
+    sizes = {image.key: image.size_bytes for image in read_image_list(out) or []}
+    return [
+        image.key
+        for image in (list_images(source) if sizes else [])
+        if None not in (image.size_bytes, sizes.get(image.key))
+        and image.size_bytes != sizes[image.key]
+    ]
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first names of many, for a message: `a, b, c, …`."""
+    return ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
+
+
+def _key(source: ImageSource, index: int) -> str:
+    return source.key(index).removeprefix("./")  # as some shards name their members
+
+
+def _missing(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The names that are not among others, in order."""
+    known = set(others)
+    return [name for name in names if name not in known]

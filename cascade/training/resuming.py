@@ -1,0 +1,91 @@
+"""Resumes a run from its newest checkpoint, if it is still the same run, and says what changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cascade.data.training_images import TrainingImages
+from cascade.training.checkpoint import Checkpoint, RunState, read_newest, restore
+from cascade.training.image_list import (
+    OtherImagesError,
+    changed_images,
+    describe_difference,
+    shortened,
+)
+from cascade.training.processes import is_main_process
+from cascade.training.provenance import changed_settings, read_about
+from cascade.training.run_folder import check_same_run
+from cascade.training.settings import TrainingSettings
+
+logger = logging.getLogger(__name__)
+
+
+def resume(
+    state: RunState,
+    out: Path,
+    identity: Mapping[str, Any],
+    images: TrainingImages,
+    settings: TrainingSettings,
+) -> None:
+    """Load the newest checkpoint of a run, if it has any.
+
+    Args:
+        state: a run that has not begun; changed in place.
+        out: folder of the run.
+        identity: see `run_identity`.
+        images: the training images.
+        settings: settings of the run.
+
+    Raises:
+        OtherImagesError: if the run began with other images.
+        WeightsError: if all checkpoints are damaged, or belong to another stage.
+        CascadeError: if the run began with other settings.
+    """
+    checkpoint = read_newest(out / "checkpoints")
+    if checkpoint is None:
+        return
+    before, now = checkpoint.values["about"], dict(identity)
+    count = before["data"]["images"]
+    if count != now["data"]["images"]:  # its new classes would not fit the weights either
+        raise OtherImagesError(describe_difference(out, count, images.source))
+    restore(state, checkpoint)
+    check_same_run(out, _without_keys(before), _without_keys(now))
+    if before["data"]["keys"] != now["data"]["keys"]:
+        raise OtherImagesError(describe_difference(out, count, images.source))
+    if is_main_process():
+        _log(checkpoint, out, images, settings)
+
+
+def _without_keys(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity without the hash of the images' names, which no message can explain."""
+    return {**identity, "data": {k: v for k, v in identity["data"].items() if k != "keys"}}
+
+
+def _log(
+    checkpoint: Checkpoint, out: Path, images: TrainingImages, settings: TrainingSettings
+) -> None:
+    seen = checkpoint.values["images_seen"]
+    if seen >= settings.images:
+        logger.info("%s is complete: it has seen %s images.", out, f"{seen:,}")
+        return
+    logger.info(
+        "resuming %s at image %s of %s, with the weights, averages and optimiser of %s.",
+        out,
+        f"{seen:,}",
+        f"{settings.images:,}",
+        checkpoint.folder.relative_to(out),
+    )
+    if not (out / "recipe.yaml").is_file():  # whoever wrote it compares the whole recipe
+        for change in changed_settings(read_about(out), settings):
+            logger.info("resuming with %s.", change)
+    changed = changed_images(out, images.source)
+    if changed:
+        logger.warning(
+            "%s of the images changed since the run began (%s); the run goes on, but is no longer "
+            "exactly one without a gap.",
+            f"{len(changed):,}",
+            shortened(changed),
+        )

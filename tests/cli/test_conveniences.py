@@ -1,0 +1,116 @@
+"""Other programs' names, tab completion, and the user's file of defaults."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from cascade.cli.main import app
+from cascade.cli.synonyms import SYNONYMS
+
+VERBS = typer.main.get_command(app).commands
+
+
+# ---- other programs' names ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own"),
+    [
+        ("generate emoji-256 --output out", "--output is called --out here"),
+        ("generate emoji-256 --prompt cat -o out", "--prompt is called --class here"),
+        ("generate emoji-256 --num_images 3 -o out", "--num_images is called --num-images here"),
+        ("upscale a.jpg -o out --tile-size 64", "--tile-size is called --tile here"),
+        ("colourise a.jpg -o out --num-images 3", "--num-images is called -n here"),
+        ("data check photos --num-workers 3", "--num-workers is called --workers here"),
+    ],
+)
+def test_other_programs_options_are_answered_with_ours(command, arguments, own):
+    outcome = command(*arguments.split())
+    assert outcome.code == 2
+    assert own in outcome.err
+
+
+def test_every_answer_is_an_option_of_some_command():
+    inner = [each for verb in VERBS.values() for each in getattr(verb, "commands", {}).values()]
+    verbs = [verb for verb in VERBS.values() if not hasattr(verb, "commands")]
+    options = {option for verb in (*verbs, *inner) for option in verb.options()}
+    for names in SYNONYMS.values():
+        assert options & set(names)
+
+
+# ---- tab completion -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("cascade generate emo", ["emoji-256"]),
+        ("cascade upscale a.jpg --model photo-x", ["photo-x4", "photo-x4-blind"]),
+        ("cascade generate emoji-256 --class cat-face,no", ["cat-face,noto"]),
+        ("cascade train tiny-16 data.cr", ["data.crop_px="]),
+        ("cascade show tiny-1", ["tiny-16", "tiny-16-to-32"]),
+        ("cascade chain tin", ["tiny-32"]),
+        ("cascade generate no-such-pipeline --class c", []),
+    ],
+)
+def test_tab_offers(line, words):
+    environment = {**os.environ, "_CASCADE_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    environment["COMP_CWORD"] = str(len(line.split()) - 1)
+    code = "import sys; sys.argv = ['cascade']; from cascade.cli.main import app; app()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    assert sorted(done.stdout.split()) == words
+
+
+# ---- the file of defaults -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def defaults(tmp_path, monkeypatch):
+    """A function that writes `cascade.yaml` into the working folder."""
+    monkeypatch.chdir(tmp_path)
+    return (tmp_path / "cascade.yaml").write_text
+
+
+def test_defaults_are_used_and_stated(command, defaults, pictures, caplog):
+    defaults("device: cpu\ndata check:\n  size: 4000\n")
+    outcome = command("data", "check", pictures)
+    assert "18 too small" in outcome.out
+    assert "cascade.yaml sets --size 4000" in caplog.text
+    assert "18 too small" not in command("data", "check", pictures, "--size", "8").out
+
+
+def test_defaults_of_all_commands_reach_those_that_have_the_option(command, defaults):
+    defaults("out: drawings\nsteps: 1\ngenerate:\n  num-images: 2\n")
+    outcome = command("generate", "emoji-256", "--seed", "1")
+    assert outcome.out == "2 pictures and grid.png in drawings\n"
+    assert command("ls").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("devise: cpu", "no option 'devise', did you mean 'device'?"),
+        ("upscale:\n  mode: x", "no option of upscale 'mode', did you mean 'model'?"),
+        ("upscal:\n  model: x", "no command 'upscal', did you mean 'upscale'?"),
+        ("- a\n- b", "must be options with values"),
+        ("a: [", "cannot be read as YAML"),
+        ("device: {a: 1}", "no command 'device'"),
+        ("device:", "device must have one value"),
+        ("upscale:\n  scale: {a: 1}", "scale must have one value"),
+    ],
+)
+def test_faults_of_the_file_are_one_line(command, defaults, text, message):
+    defaults(text)
+    outcome = command("ls")
+    assert outcome.code == 2
+    assert outcome.err.startswith("cascade: cascade.yaml: ")
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1

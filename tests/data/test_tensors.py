@@ -1,0 +1,186 @@
+"""Data sets of tensors as training images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from cascade.conditioning.labels import Labels
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.contract import Contract
+from cascade.data.folder import FolderSource
+from cascade.data.tensors import TensorSource
+from cascade.data.training_images import TrainingImages
+from cascade.errors import ContractError, DataError
+from cascade.imaging.reading import decode_image
+from cascade.imaging.writing import from_uint8
+from cascade.resizing import resize
+from cascade.space import Space
+
+NAMES = ["blue", "red", "red-dot"]
+PLAIN = Contract(Space(size_px=16))
+LABELLED = Contract(Space(size_px=16), (Labels(fields={"class": NAMES}),))
+TWO_FIELDS = Contract(Space(size_px=16), (Labels(fields={"class": NAMES, "style": ["a", "b"]}),))
+UPSAMPLER = Contract(
+    Space(size_px=(40, 36)), (*LABELLED.conditions, LowResolution(size_px=(20, 18)))
+)
+
+
+def images(count: int = 4, channels: int = 3, size_px: int = 16) -> torch.Tensor:
+    return torch.rand(count, channels, size_px, size_px) * 2 - 1
+
+
+class Pairs(Dataset):
+    def __init__(self, items: list) -> None:
+        self.items = items
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int):
+        self.reads += 1
+        return self.items[index]
+
+
+def test_tensors_and_files_of_the_same_pictures_give_the_same_samples(pictures):
+    files = FolderSource(pictures)
+    decoded = [decode_image(files.read(i), files.name(i)) for i in range(len(files))]
+    labels = [NAMES.index(files.labels(i)["class"]) for i in range(len(files))]
+    dataset = Pairs(list(zip(decoded, labels, strict=True)))
+    for position in range(24):
+        first = TrainingImages(files, UPSAMPLER, crop_px=16)[position]
+        second = TrainingImages(dataset, UPSAMPLER, crop_px=16)[position]
+        assert first.image.equal(second.image)
+        assert first.conditions.keys() == second.conditions.keys() == {"labels", "low_resolution"}
+        assert all(
+            first.conditions[name].equal(second.conditions[name]) for name in first.conditions
+        )
+        assert first.seed == second.seed
+
+
+def test_values_between_those_of_8_bits_are_kept():
+    exact = images()
+    sample = TrainingImages(list(exact), PLAIN, flip=())[0]
+    assert any(sample.image.equal(each) for each in exact)
+    assert not any(from_uint8(((e + 1) * 127.5).round().byte()).equal(sample.image) for e in exact)
+
+
+def test_larger_tensors_are_downscaled_and_smaller_ones_are_refused():
+    large = images(size_px=32)
+    sized = TrainingImages(list(large), PLAIN).sized(1).image
+    assert torch.allclose(sized, resize(large[1:2], (16, 16), "bicubic")[0])
+    with pytest.raises(DataError, match=r"list\[0\]: 8x8 px is smaller than the stage's 16 px"):
+        TrainingImages(list(images(size_px=8)), PLAIN).sized(0)
+
+
+def test_a_space_that_no_file_holds_is_trained_on_tensors():
+    bands = Contract(Space(size_px=16, channels=5, range=(0, 10_000)))
+    assert TrainingImages(list(images(channels=5)), bands)[0].image.shape == (5, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("contract", "label", "expected"),
+    [
+        (LABELLED, 2, {"class": "red-dot"}),
+        (LABELLED, "red", {"class": "red"}),
+        (LABELLED, torch.tensor(1), {"class": "red"}),
+        (LABELLED, np.int64(0), {"class": "blue"}),
+        (LABELLED, -1, {}),
+        (LABELLED, None, {}),
+        (LABELLED, {"class": 1, "id": 12_345}, {"class": "red"}),
+        (TWO_FIELDS, {"class": 1, "style": "b"}, {"class": "red", "style": "b"}),
+        (PLAIN, 7, {}),
+    ],
+)
+def test_labels_are_names_or_indices(contract, label, expected):
+    (image,) = images(1)
+    for item in ((image, label), {"image": image, "labels": label}):
+        assert TensorSource([item], contract).labels(0) == expected
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (3, r"list\[0\]: label 'class' must be from -1 to 2, got 3"),
+        (1.5, "must be a class name or the index of one, got float"),
+        (True, "must be a class name or the index of one, got bool"),
+        ([1, 0], "must be a class name or the index of one, got list"),
+    ],
+)
+def test_a_label_that_does_not_fit_is_refused(label, words):
+    with pytest.raises(DataError, match=words):
+        TensorSource([(images(1)[0], label)], LABELLED)
+
+
+def test_a_label_for_several_fields_must_name_them_and_a_wrong_name_is_answered():
+    with pytest.raises(DataError, match="has one label, but the stage has the fields class, style"):
+        TensorSource([(images(1)[0], 1)], TWO_FIELDS)
+    with pytest.raises(ContractError, match="unknown class 'rde': did you mean 'red'"):
+        TrainingImages([(images(1)[0], "rde")], LABELLED)[0]
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (
+            torch.zeros(16, 16, 3),
+            r"must be \(3, H, W\), got \(16, 16, 3\); move the channels first",
+        ),
+        (torch.zeros(16, 16), r"must be \(3, H, W\), got \(16, 16\); change its shape"),
+        (torch.zeros(1, 16, 16), r"must be \(3, H, W\), got \(1, 16, 16\)"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), r"got torch.uint8; .* image / 127.5 - 1"),
+        (torch.zeros(3, 16, 16, dtype=torch.int64), r"got torch.int64; .* image.float\(\)"),
+        (torch.full((3, 16, 16), 255.0), r"values from 255 to 255, expected \[-1, 1\]; scale them"),
+        (torch.full((3, 16, 16), float("nan")), "values that are not finite"),
+        (np.zeros((3, 16, 16)), r"must be a tensor \(3, H, W\) in \[-1, 1\], got ndarray"),
+        ({"pixels": 1}, r"has 'pixels'; an item must be an image, \(image, label\), or"),
+        ((1, 2, 3), "has 3 parts; an item must be an image"),
+    ],
+)
+def test_an_image_that_does_not_fit_is_refused_before_training(item, words):
+    with pytest.raises(DataError, match=rf"list\[0\]: .*{words}"):
+        TensorSource([item], PLAIN)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from images()
+
+
+class Endless(Dataset):
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return images(1)[0]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        (Stream(), "Stream can only be iterated over, so that a run could not resume"),
+        (iter(images()), "can only be iterated over"),
+        (Endless(), "Endless has no length; give a Dataset with __len__"),
+        ([], "list is empty"),
+        (DataLoader(Pairs(list(images()))), r"got a DataLoader, .* \(loader.dataset\)"),
+    ],
+)
+def test_what_has_no_positions_is_refused(dataset, words):
+    with pytest.raises(DataError, match=words):
+        TensorSource(dataset, PLAIN)
+
+
+def test_images_from_0_to_1_are_doubted(caplog):
+    TensorSource(list(images()), PLAIN)
+    assert not caplog.records
+    TensorSource(list((images() + 1) / 2), PLAIN)
+    (record,) = caplog.records
+    assert "below 0; images must fill [-1, 1], so convert them" in record.getMessage()
+
+
+def test_an_item_is_read_once_for_its_image_and_its_label():
+    dataset = Pairs([(image, 1) for image in images()])
+    samples = TrainingImages(dataset, LABELLED)
+    dataset.reads = 0
+    assert samples[0].conditions["labels"].tolist() == [1]
+    assert dataset.reads <= 1

@@ -1,0 +1,159 @@
+"""What a resumed run says, and which changes of its images it refuses."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from cascade.errors import CascadeError, OutputError
+from cascade.stage_kinds import load_stage
+from cascade.training import step_log
+from cascade.training.checkpoint import read_newest
+
+
+@pytest.fixture
+def data(pictures, tmp_path) -> Path:
+    """A copy of the pictures that may change."""
+    return shutil.copytree(pictures, tmp_path / "data")
+
+
+@pytest.fixture
+def run(make_trainer, tmp_path, data):
+    """A function that makes a trainer of a run on these pictures, begun with 32 images."""
+
+    def make(*overrides: str, out: str = "run"):
+        return make_trainer(tmp_path / out, f"data.path={data}", *overrides)
+
+    make("train.images=32").run()
+    return make
+
+
+def messages(caplog, word: str = "") -> list[str]:
+    lines = [record.getMessage() for record in caplog.records]
+    return [line for line in lines if word in line]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("add a class", "18 images, and the data now has 20: 2 added (owl/0, owl/1)."),
+        ("remove", "18 images, and the data now has 17: 1 removed (red/3)."),
+        ("rename", "18 images, and the data now has 18: 1 added (red/more), 1 removed (red/3)."),
+        ("lose the list", "18 images, and the data now has 17."),
+    ],
+)
+def test_other_images_are_counted_and_named(run, tmp_path, data, change, words):
+    if change == "add a class":
+        (data / "owl").mkdir()
+        for number in range(2):
+            shutil.copy(data / "red" / "0.png", data / "owl" / f"{number}.png")
+    elif change == "rename":
+        (data / "red" / "3.png").rename(data / "red" / "more.png")
+    else:
+        (data / "red" / "3.png").unlink()
+    if change == "lose the list":
+        (tmp_path / "run" / "images.jsonl.gz").write_bytes(gzip.compress(b"[1"))
+    with pytest.raises(CascadeError) as error:
+        run("train.images=64")
+    assert f"was trained on {words} A run resumes only with its own images" in str(error.value)
+    assert str(error.value).endswith(f"in another folder with train.init_from={tmp_path / 'run'}.")
+
+
+def test_many_names_are_shortened(run, data):
+    for number in range(5):
+        shutil.copy(data / "red" / "0.png", data / "red" / f"1{number}.png")
+    with pytest.raises(CascadeError, match=r"5 added \(red/10, red/11, red/12, …\)"):
+        run()
+
+
+def test_changed_images_are_named_once_and_the_run_goes_on(run, data, caplog):
+    with open(data / "red" / "3.png", "ab") as file:
+        file.write(b"more")
+    run("train.images=48").run()
+    (line,) = messages(caplog, "images changed")
+    assert line.startswith("1 of the images changed since the run began (red/3); the run goes on")
+    caplog.clear()
+    run("train.images=64")
+    assert messages(caplog, "images changed") == []
+
+
+def test_a_resumed_run_says_from_where_it_goes_on(run, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run("train.images=32")
+    assert messages(caplog) == [f"{tmp_path / 'run'} is complete: it has seen 32 images."]
+    caplog.clear()
+    run("train.images=64", "train.learning_rate=1e-5")
+    assert messages(caplog) == [
+        f"resuming {tmp_path / 'run'} at image 32 of 64, with the weights, averages and optimiser "
+        "of checkpoints/000000000032.",
+        "resuming with train.images=64, which was 32.",
+        "resuming with train.learning_rate=1e-05, which was 0.002.",
+    ]
+
+
+def test_a_start_says_what_is_loaded_new_and_left_out(run, tmp_path, data, caplog):
+    caplog.set_level("INFO")
+    (data / "blue").rename(data / "owl")
+    start = f"train.init_from={tmp_path / 'run'}"
+    run(start, "train.images=16", out="next").run()
+    (line,) = messages(caplog, "starting")
+    assert line.startswith(f"starting at image 0 from {tmp_path / 'run' / 'stage'}: ")
+    assert line.endswith(
+        "parameters loaded; 256 begin anew (class owl); 256 are left out (class blue)."
+    )
+    caplog.clear()
+    run(start, "train.images=16", out="next")
+    assert "train.init_from is not used, because the run has its own checkpoint." in messages(
+        caplog
+    )
+
+
+def test_a_killed_run_is_started_from_by_its_checkpoint(run, tmp_path, caplog):
+    caplog.set_level("INFO")
+    finished = load_stage(tmp_path / "run" / "stage").state_dict()
+    shutil.rmtree(tmp_path / "run" / "stage")
+    trainer = run(f"train.init_from={tmp_path / 'run'}", out="next")
+    (line,) = messages(caplog, "starting")
+    checkpoint = read_newest(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    assert f"from {checkpoint.folder}: " in line
+    weights = trainer.state.stage.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in finished.items())
+
+
+# ---- the folder of a run ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["data", "data/runs/x"])
+def test_a_run_does_not_lie_among_its_images(make_trainer, tmp_path, data, place):
+    with pytest.raises(OutputError, match="lies among the images in"):
+        make_trainer(tmp_path / place, f"data.path={data}")
+    assert sorted(path.name for path in data.iterdir()) == ["blue", "red", "red-dot"]
+
+
+def test_a_folder_with_other_things_is_refused_but_for_files_such_as_logs(
+    make_trainer, tmp_path, data
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "log.txt").touch()
+    make_trainer(tmp_path / "empty", f"data.path={data}")
+    with pytest.raises(OutputError, match=r"holds other things, such as data, and no run"):
+        make_trainer(tmp_path, f"data.path={data / 'red'}", "condition.labels=null")
+
+
+# ---- progress -----------------------------------------------------------------------------------
+
+
+def test_slow_steps_are_reported_between_the_lines_of_the_log(make_trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(step_log, "PROGRESS_EVERY_S", 0.0)
+    lines = []
+    make_trainer(tmp_path / "run", "train.images=160", report=lines.append).run()
+    assert [line["images"] for line in lines] == list(range(16, 161, 16))
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1
+    assert lines[-1]["loss"] == pytest.approx(
+        sum(line["loss"] for line in lines) / 10, rel=0.5
+    )  # the mean of all ten
