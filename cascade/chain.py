@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from cascade.errors import ContractError, WeightsError, nearest
 from cascade.sampling.settings import ALL, Overrides
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.components import read_json
-from cascade.saving.stage_folder import read_contract
+from cascade.saving.pipelines import INDEX, has_weights
+from cascade.saving.stage_folder import read_contract, stage_in
 from cascade.space import Size
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 
+ONLY_STAGE = "stage"  # name of a stage that is a pipeline of its own
+logger = logging.getLogger(__name__)
 IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
 
 
@@ -207,9 +211,44 @@ class StageChain(ModelMixin):
         folder = Path(folder)
         names = _saved_names(folder)
         chain = cls({name: load_stage(folder / name) for name in names})
-        if torch_dtype is not None:
-            chain.members.to(torch_dtype)
-        return chain
+        return _in_dtype(chain, torch_dtype)
+
+
+def load_chain(folder: Path, *, torch_dtype: torch.dtype | None = None) -> StageChain:
+    """Load the stages of a saved pipeline, or one trained stage, which is then called `stage`.
+
+    Args:
+        folder: folder of a pipeline, of a stage, or of the run that trained a stage.
+        torch_dtype: floating-point type of the weights in memory; default: float32.
+
+    Raises:
+        WeightsError: if the folder holds neither, or a file is missing or damaged.
+        ContractError: if the stages do not join.
+    """
+    stage = None if has_weights(folder) else stage_in(folder)
+    if stage is not None:
+        logger.info("taking the stage in %s%s", stage, _further_averages(stage))
+        return _in_dtype(StageChain({ONLY_STAGE: load_stage(stage)}), torch_dtype)
+    if not has_weights(folder) and not (folder / "stages").is_dir():
+        raise WeightsError(
+            f"{folder} holds neither a pipeline nor a trained stage; a run writes its stage when "
+            "it ends or is stopped."
+        )
+    if read_json(folder / INDEX).get("stages") is None:
+        raise WeightsError(f"{folder} is a diffusers pipeline, not a Cascade pipeline.")
+    return StageChain.from_pretrained(folder / "stages", torch_dtype=torch_dtype)
+
+
+def _further_averages(stage: Path) -> str:
+    """Names the averages of other widths in the run of a stage, for a message."""
+    names = sorted(path.name for path in stage.parent.glob("stage-*") if stage_in(path) == path)
+    return f"; the run also has {', '.join(names)}" if names and stage.name == "stage" else ""
+
+
+def _in_dtype(chain: StageChain, torch_dtype: torch.dtype | None) -> StageChain:
+    if torch_dtype is not None:
+        chain.members.to(torch_dtype)
+    return chain
 
 
 def saved_contracts(folder: Path) -> list[Contract]:

@@ -16,7 +16,7 @@ from PIL import Image
 from cascade.arguments import check_callable, check_flag, check_kind
 from cascade.call import Call, CallOptions, CascadeOutput, split_fields
 from cascade.call_arguments import check_call_arguments, check_can_compute, field_names, for_each
-from cascade.chain import StageChain
+from cascade.chain import StageChain, load_chain
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary
 from cascade.devices import check_dtype
@@ -38,11 +38,10 @@ from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_pict
 from cascade.sampling.settings import Overrides
 from cascade.sampling.walk import Progress
 from cascade.saving.atomic import atomic_folder
-from cascade.saving.components import read_json
 from cascade.saving.hub import upload
 from cascade.saving.loading import read_loading
 from cascade.saving.model_card import write_model_card
-from cascade.saving.pipelines import INDEX, PIPELINE_ENTRIES, write_index
+from cascade.saving.pipelines import PIPELINE_ENTRIES, write_index
 from cascade.stage import Stage
 from cascade.staged_pipeline import StagedPipeline
 from cascade.tasks.table import find_task
@@ -350,6 +349,9 @@ class CascadePipeline(StagedPipeline):
     def from_pretrained(cls, folder: str | Path, **options: Any) -> CascadePipeline:
         """Load a bundled pipeline, a saved one, or one from the Hugging Face Hub.
 
+        The folder of a trained stage, or of the run that trained it, becomes a pipeline of this one
+        stage, which is called `stage`.
+
         Args:
             folder: a name such as `photo-x4`, a local folder, or an id such as `user/name`.
             options: `dtype` (or `torch_dtype`), the floating-point type of the weights in memory:
@@ -362,9 +364,5 @@ class CascadePipeline(StagedPipeline):
             ContractError: if an option does not exist or has no effect, or the stages do not join.
         """
         loading = read_loading(folder, options)
-        index = read_json(loading.folder / INDEX)
-        if index.get("stages") is None:
-            raise WeightsError(f"{loading.folder} is a diffusers pipeline, not a Cascade pipeline.")
-        stages = loading.folder / "stages"
-        pipeline = cls(StageChain.from_pretrained(stages, torch_dtype=loading.dtype))
+        pipeline = cls(load_chain(loading.folder, torch_dtype=loading.dtype))
         return pipeline if loading.device is None else pipeline.to(loading.device)

@@ -30,7 +30,7 @@ def generate(
     """Generate with 2 steps, unless the settings change that."""
     overrides = Overrides.per_stage(NAMES, NAMES, **{"steps": 2, **(settings or {})})
     generation = Generation(overrides=overrides, **values)
-    return generate_files(pipeline, out, generation, name="tiny", callback=callback)
+    return generate_files(pipeline, out, generation, name="tiny", callback=callback).pictures
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -120,6 +120,30 @@ def test_intermediates_are_written_beside_their_pictures(pipeline, tmp_path):
     assert text(tmp_path / "00000.base.png") == text(tmp_path / "00000.png")
     (third,) = generate(pipeline, tmp_path, seed=0)
     assert third.name == "00002.png"
+
+
+def test_a_further_series_overwrites_nothing_unless_allowed(pipeline, tmp_path):
+    generate(pipeline, tmp_path, num_images=2, seed=0, keep_intermediates=True)
+    (tmp_path / "00001.png").unlink()  # its intermediate still has the number
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    series = generate_files(pipeline, tmp_path, Generation(seed=7), name="tiny")
+    assert series.pictures == [tmp_path / "00002.png"]
+    assert series.grid == tmp_path / "grid-00002.png"
+    assert text(series.grid)["seeds"] == [7]
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    again = generate_files(pipeline, tmp_path, Generation(seed=7, overwrite=True), name="tiny")
+    assert again.grid == tmp_path / "grid.png"
+    assert pixels(tmp_path / "00000.png").tolist() == pixels(tmp_path / "00002.png").tolist()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_two_processes_do_not_give_pictures_the_same_numbers(pipeline, tmp_path):
+    def second(*_):
+        with pytest.raises(OutputError, match="another process generates pictures into"):
+            generate(pipeline, tmp_path)
+
+    generate(pipeline, tmp_path, callback=second)
+    assert names(tmp_path) == ["00000.png", "grid.png"]
 
 
 def test_the_callback_sees_every_step_of_every_stage(pipeline, tmp_path):

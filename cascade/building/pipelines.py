@@ -17,6 +17,7 @@ from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 from cascade.recipe.sections import PipelineRecipe, PipelineStageSection, StageRecipe
 from cascade.saving.pipelines import has_weights
+from cascade.saving.stage_folder import stage_in
 from cascade.stage_kinds import load_stage
 
 
@@ -71,10 +72,10 @@ def find_stage(run: Path) -> Path:
     Raises:
         WeightsError: if neither holds a trained stage.
     """
-    for folder in (run / "stage", run):
-        if (folder / "stage.json").is_file():
-            return folder
-    raise WeightsError(f"no trained stage in {run}; train it first, or name another run.")
+    folder = stage_in(run)
+    if folder is None:
+        raise WeightsError(f"no trained stage in {run}; train it first, or name another run.")
+    return folder
 
 
 def chain_pipeline(

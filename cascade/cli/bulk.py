@@ -26,7 +26,7 @@ Out = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="A bundled pipeline, the folder of a saved one, or a Hub id.",
+        help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run.",
         autocompletion=completing.pipelines,
     ),
 ]

@@ -62,10 +62,10 @@ def evaluate(
     from cascade.evaluation.evaluate import evaluate as measure
     from cascade.evaluation.report import check_outputs
     from cascade.pipeline import CascadePipeline
-    from cascade.saving.pipelines import changeable_folder
+    from cascade.saving.pipelines import card_folder
 
     check_outputs(json, report)
-    folder = changeable_folder(pipeline) if card else None
+    folder = card_folder(pipeline) if card else None
     loaded = CascadePipeline.from_pretrained(pipeline).to(find_device(device))
     with TaskProgress() as progress:
         evaluation = measure(

@@ -15,7 +15,7 @@ def generate(
     pipeline: Annotated[
         str,
         typer.Argument(
-            help="A bundled pipeline, the folder of a saved one, or a Hub id.",
+            help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run.",
             autocompletion=completing.pipelines,
         ),
     ],
@@ -61,8 +61,14 @@ def generate(
     keep_intermediates: Annotated[
         bool, typer.Option("--keep-intermediates", help="Also write the earlier stages' pictures.")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Begin at 00000.png again, instead of counting on."),
+    ] = False,
 ) -> None:
     """Generate pictures: numbered PNGs that record their seed and settings, and grid.png.
+
+    Numbers go on after those in the folder; a later grid has the number of its first picture.
 
     Examples:
 
@@ -94,10 +100,12 @@ def generate(
         overrides=overrides.per_stage(names, names, **per_stage).with_later(overrides),
         batch_size=batch_size,
         keep_intermediates=keep_intermediates,
+        overwrite=overwrite,
     )
     with SamplingProgress(num_images) as progress:
         files = generate_files(loaded, out, generation, name=pipeline, callback=progress.on_step)
-    typer.echo(f"{len(files)} picture{'s' if len(files) > 1 else ''} and grid.png in {out}")
+    count = len(files.pictures)
+    typer.echo(f"{count} picture{'s' if count > 1 else ''} and {files.grid.name} in {out}")
 
 
 def _values(text: str | None, kind: type, option: str) -> Any:

@@ -12,7 +12,7 @@ from cascade.cli import completing
 Pipeline = Annotated[
     str,
     typer.Argument(
-        help="A bundled pipeline, the folder of a saved one, or a Hub id.",
+        help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run.",
         autocompletion=completing.pipelines,
     ),
 ]

@@ -107,6 +107,19 @@ def changeable_folder(name: str) -> Path:
     return folder
 
 
+def card_folder(name: str) -> Path:
+    """Find the folder of a pipeline in order to change its model card.
+
+    Raises:
+        WeightsError: if there is no such folder on this machine, or it holds no whole pipeline.
+        OutputError: if the folder cannot be written to.
+    """
+    folder = changeable_folder(name)
+    if not has_weights(folder):
+        raise WeightsError(f"{name} is no pipeline, so it has no model card; chain it first.")
+    return folder
+
+
 def write_index(folder: Path) -> None:
     """Write the files by which diffusers finds the class of a saved pipeline, and its parts."""
     from diffusers import __version__

@@ -115,6 +115,15 @@ def threshold_config(sampling: SamplingSettings) -> dict[str, Any]:
     }
 
 
+def stage_in(folder: Path) -> Path | None:
+    """The folder of a trained stage: the folder itself, or a part of the run that trained it.
+
+    Returns:
+        None if there is none.
+    """
+    return next((each for each in (folder / "stage", folder) if (each / CONFIG).is_file()), None)
+
+
 def read_kind(folder: Path) -> str:
     """The kind of the stage in a folder.
 

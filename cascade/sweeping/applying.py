@@ -11,7 +11,7 @@ from cascade.sampling.settings import SamplingSettings
 from cascade.saving.atomic import atomic_file
 from cascade.saving.components import read_json
 from cascade.saving.model_card import with_sampling
-from cascade.saving.stage_folder import CONFIG, threshold_config
+from cascade.saving.stage_folder import CONFIG, stage_in, threshold_config
 
 Settings = Mapping[str, SamplingSettings]
 
@@ -20,7 +20,7 @@ def apply_settings(folder: Path, settings: Settings) -> list[Path]:
     """Make settings the defaults of a saved pipeline.
 
     Args:
-        folder: folder of the pipeline.
+        folder: folder of the pipeline, or of a single stage or its run.
         settings: sampling settings of every stage, by its name.
 
     Returns:
@@ -30,7 +30,8 @@ def apply_settings(folder: Path, settings: Settings) -> list[Path]:
         WeightsError: if a stage is missing or damaged.
         OutputError: if a file cannot be written.
     """
-    before = {name: _saved_settings(folder / "stages" / name) for name in settings}
+    stages = {name: stage_in(folder) or folder / "stages" / name for name in settings}
+    before = {name: _saved_settings(stages[name]) for name in settings}
     changed_files = []
     card = folder / "README.md"
     # The card comes before the stages: while a stage differs, applying again finishes the work.
@@ -39,7 +40,7 @@ def apply_settings(folder: Path, settings: Settings) -> list[Path]:
         changed_files += _write_if_changed(card, text, with_sampling(text, before, settings))
     for name, each in settings.items():
         if each.to_dict() != before[name].to_dict():
-            changed_files += _write_stage(folder / "stages" / name, each)
+            changed_files += _write_stage(stages[name], each)
     return changed_files
 
 
