@@ -15,7 +15,7 @@ import torch
 from cascade import __version__
 from cascade.bulk.earlier import EarlierResults
 from cascade.bulk.inputs import find_pictures
-from cascade.bulk.jobs import ImageFormat, is_file_name, plan_jobs
+from cascade.bulk.jobs import ImageFormat, Job, PageChoice, is_file_name, plan_jobs
 from cascade.bulk.making import Method
 from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.remarks import colour_remark, model_remark
@@ -49,6 +49,7 @@ class Request:
         compare: whether to write before/after sheets into `OUT/compare`.
         metadata: whether to write EXIF, resolution and settings into the results.
         overwrite: whether to replace existing files that differ from the results.
+        pages: whether to work on all pages and frames of a file, or on the first alone.
     """
 
     inputs: Sequence[str]
@@ -60,6 +61,7 @@ class Request:
     compare: bool = False
     metadata: bool = True
     overwrite: bool = False
+    pages: PageChoice = "all"
 
 
 def prepare_upscaling(
@@ -145,6 +147,7 @@ def prepare_colouring(
     if hints is not None and count != 1:
         raise ContractError(f"hints need exactly one input picture, got {count}; name one picture.")
     if hints is not None:
+        _check_one_page(plan.plan.jobs[0])
         colouring = replace(colouring, hints=read_picture(hints))
     stages = plan.load_stages(lambda stages: [colouriser_of(stages)])
     colouriser = colouriser_of(list(stages.values()))
@@ -165,6 +168,16 @@ def prepare_colouring(
         before="grey",
     )
     return plan.bulk(method, on_progress)
+
+
+def _check_one_page(job: Job) -> None:
+    """Check that hints are not for several pages, on which the strokes would lie at random."""
+    pages = 1 if job.pages == "first" else job.source.page_count()
+    if pages > 1:
+        raise ContractError(
+            f"hints need a picture of one page, and {job.source.name} has {pages}; take the first "
+            "alone, or save the pages as pictures of their own."
+        )
 
 
 def _coloured_px(stage: Stage, size_px: tuple[int, int]) -> float:
@@ -199,6 +212,7 @@ class _Preparation:
             image_format=request.image_format,
             seeds=seeds,
             compare=request.compare,
+            pages=request.pages,
             is_result_of=EarlierResults(self.folder, command).made_from,
         )
         self.notes = [self.inputs.left_out.note()] if self.inputs.left_out else []
