@@ -41,9 +41,10 @@ from cascade.imaging.webp_animation import join_webps
 from cascade.saving.atomic import atomic_file, scratch_folder
 
 MAX_COLOURS = 256  # of a frame of GIF
-GIF_OPTIONS = {"dither": 0.0, "keep_duplicate_frames": True}
+GIF_OPTIONS = {"dither": 0, "keep_duplicate_frames": True}
 COLOURS = Loss("colours", f"GIF holds {MAX_COLOURS} a frame")
 TIMING = Loss("timing of frames", "TIFF has none")
+EXACT_TIMING = Loss("exact durations", "GIF counts hundredths of a second")
 
 
 class PagesWriter:
@@ -79,11 +80,7 @@ class PagesWriter:
             OutputError: if it cannot be written.
         """
         picture = page.picture.in_srgb() if self._kind == "gif" else page.picture
-        losses = (*self.losses, *lost_metadata(picture, self._path, metadata=self._metadata))
-        if self._kind == "tiff" and self._plays is not None:
-            losses = (*losses, TIMING)
-        if self._kind == "gif" and picture.to_pil().convert("RGB").getcolors(MAX_COLOURS) is None:
-            losses = (*losses, COLOURS)
+        losses = (*self.losses, *self._losses_of(replace(page, picture=picture)))
         self.losses = tuple(dict.fromkeys(losses))
         with _reported(self._path), self._file(len(self._pages)).open("w+b") as file:
             if self._kind == "gif":
@@ -93,6 +90,16 @@ class PagesWriter:
                 write_pixels(picture, self._kind, file, self._path, **options)
         self._sizes.append(picture.size)
         self._pages.append(replace(page, picture=_without_pixels(picture)))
+
+    def _losses_of(self, page: Page) -> Iterator[Loss]:
+        yield from lost_metadata(page.picture, self._path, metadata=self._metadata)
+        if self._kind == "tiff" and self._plays is not None:
+            yield TIMING
+        if self._kind == "gif":
+            if page.duration_ms % 10:
+                yield EXACT_TIMING
+            if page.picture.to_pil().convert("RGB").getcolors(MAX_COLOURS) is None:
+                yield COLOURS
 
     def finish(self, settings: Mapping[str, Any] | None) -> None:
         """Write the file from the pages that were added.

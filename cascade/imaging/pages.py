@@ -4,8 +4,8 @@
 - Frames of an animation are whole pictures of one size and kind, as a viewer shows them: grey only
   if every frame is grey, and with transparency if any frame has some. The file's metadata belong to
   the first one.
-- Animated PNG of 16 bits is read in its upper 8. A picture that a PNG shows where animations are
-  not supported is left out if it is no frame.
+- Colour of animated PNG of 16 bits is read in its upper 8. A picture that a PNG shows where
+  animations are not supported is left out if it is no frame.
 
 Shapes: C channels, H and W pixels.
 """
@@ -35,7 +35,7 @@ from cascade.imaging.tiff_pages import main_pages, open_tiff
 from cascade.imaging.tiff_reading import picture_of_page
 
 FOREVER, ONCE = 0, 1  # times that an animation plays
-DEEP = Loss("16 bits per channel", "frames are read in 8 bits")
+DEEP = Loss("16 bits per channel", "colour of frames is read in 8")
 STILL = Loss("the still picture of an animation", "it is no frame")
 
 
@@ -162,17 +162,19 @@ def _frames(data: bytes, name: str) -> Iterator[Page]:
             frame_name = f"{name}: frame {number + 1}"
             with readable(frame_name):
                 load_frame(image, number)
-                metadata = _metadata_of(data, image) if number == 0 else Metadata()
+                metadata = read_metadata(data, image.info) if number == 0 else Metadata()
                 picture = picture_of_pil(image, metadata, frame_name)
+                if number == 0:
+                    picture = _with_losses(picture, data, image)
             yield Page(picture=picture, duration_ms=float(image.info.get("duration") or 0))
 
 
-def _metadata_of(data: bytes, image: Image.Image) -> Metadata:
-    """The metadata of an animation, with what is lost when its frames are read."""
-    metadata = read_metadata(data, image.info)
-    losses = ((DEEP, is_deep(data)), (STILL, has_picture_outside(image)))
+def _with_losses(picture: Picture, data: bytes, image: Image.Image) -> Picture:
+    """The first frame, with what is lost when an animation is read."""
+    losses = ((DEEP, is_deep(data) and picture.bits == 8), (STILL, has_picture_outside(image)))
     lost = tuple(loss for loss, is_lost in losses if is_lost)
-    return replace(metadata, losses=metadata.losses + lost)
+    metadata = picture.metadata
+    return replace(picture, metadata=replace(metadata, losses=metadata.losses + lost))
 
 
 def _plays_of(data: bytes, name: str) -> int:

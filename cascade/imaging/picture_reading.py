@@ -3,8 +3,8 @@
 This is the only reader of image files: training reads by it too (`cascade/imaging/reading.py`).
 
 - TIFF is read by tifffile (`tiff_reading.py`). Pillow reads everything else of up to 8 bits, and
-  libvips reads PNG of 16 bits, since Pillow has no such colour. Animated PNG of 16 bits is read in
-  its upper 8, and so are AVIF, HEIC and JPEG XL of more than 8 bits.
+  libvips reads PNG of 16 bits, since Pillow has no such colour. Colour of animated PNG of 16 bits
+  is read in its upper 8, and so are AVIF, HEIC and JPEG XL of more than 8 bits.
 - Pages and frames are read one by one. Frames of an animation are composited: each one is what a
   viewer shows at that time.
 - BMP, GIF, AVIF, HEIC and JPEG XL are written as PNG by default.
