@@ -7,7 +7,8 @@
   is one of more than `MAX_PAGES`, and a PNG whose compressed texts or profile grow too large.
 - A truncated or otherwise damaged file is refused, never half read, unless the caller asks to keep
   what is there of a JPEG (`picture_reading.py`).
-- Integers and floats of 32 bits are refused: their range is unknown.
+- Integers and floats of 32 bits are refused: their range is unknown. So is animated JPEG XL: its
+  reader returns one frame.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
     _import_reader(file_format, name)
     with readable(name):
         if file_format == "JXL":  # its reader decodes the file when it opens it
-            check_size(*jxl_header(data)[:2], name)
+            _check_jxl(data, name)
         image = Image.open(io.BytesIO(data), formats=[file_format])
         check_size(image.width, image.height, name)
         check_range(image, name)
@@ -202,6 +203,18 @@ def _scale_transparency(image: Image.Image, data: bytes) -> None:
     bits, value = data[PNG_BITS_AT], image.info.get("transparency")
     if bits in (2, 4) and image.mode == "L" and isinstance(value, int):
         image.info["transparency"] = value % 2**bits * 255 // (2**bits - 1)
+
+
+def _check_jxl(data: bytes, name: str) -> None:
+    """Check size and kind of a JPEG XL before it is decoded.
+
+    Raises:
+        DataError: if it is too large, or an animation, of which the reader returns the last frame.
+    """
+    header = jxl_header(data)
+    check_size(header.width_px, header.height_px, name)
+    if header.is_animation:
+        raise DataError(f"{name}: animated JPEG XL cannot be read; save it as an animated PNG.")
 
 
 def _drop_applied_orientation(image: Image.Image, data: bytes) -> None:

@@ -372,6 +372,17 @@ def test_a_file_of_absurdly_many_pages_is_refused(monkeypatch, kind):
         Pages(data, "x")
 
 
+def test_an_animated_jpeg_xl_is_refused():
+    imagecodecs = pytest.importorskip("imagecodecs")
+    pytest.importorskip("pillow_jxl")
+    frames = np.arange(3 * 16 * 20 * 3).reshape(3, 16, 20, 3).astype(np.uint8)
+    data = imagecodecs.jpegxl_encode(frames, lossless=True)
+    with pytest.raises(DataError, match=r"^x: animated JPEG XL cannot be read; save it as an ani"):
+        decode_picture(data, "x")
+    single = decode_picture(imagecodecs.jpegxl_encode(frames[1], lossless=True), "x")
+    assert np.array_equal(np.moveaxis(single.colour.numpy(), 0, -1), frames[1])
+
+
 # ---- limits -------------------------------------------------------------------------------------
 
 
