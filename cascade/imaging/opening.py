@@ -7,8 +7,8 @@
   is one of more than `MAX_PAGES`, and a PNG whose compressed texts or profile grow too large.
 - A truncated or otherwise damaged file is refused, never half read, unless the caller asks to keep
   what is there of a JPEG (`picture_reading.py`).
-- Integers and floats of 32 bits are refused: their range is unknown. So is animated JPEG XL: its
-  reader returns one frame.
+- Integers and floats of 32 bits are refused: their range is unknown.
+- Animated JPEG XL is refused: its reader returns the last frame alone.
 """
 
 from __future__ import annotations
