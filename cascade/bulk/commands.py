@@ -15,7 +15,7 @@ import torch
 from cascade import __version__
 from cascade.bulk.earlier import EarlierResults
 from cascade.bulk.inputs import find_pictures
-from cascade.bulk.jobs import ImageFormat, is_file_name, plan_jobs
+from cascade.bulk.jobs import ImageFormat, Job, PageChoice, is_file_name, plan_jobs
 from cascade.bulk.making import Method
 from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.remarks import colour_remark, model_remark, range_remark
@@ -52,6 +52,7 @@ class Request:
         overwrite: whether to replace existing files that differ from the results.
         range: the numbers of a picture that are taken for black and white, from 0 to 255 or 65535;
             results have the same numbers. None takes all that the picture's bits allow.
+        pages: whether to work on all pages and frames of a file, or on the first alone.
     """
 
     inputs: Sequence[str]
@@ -64,6 +65,7 @@ class Request:
     metadata: bool = True
     overwrite: bool = False
     range: tuple[int, int] | None = None
+    pages: PageChoice = "all"
 
     def __post_init__(self) -> None:
         if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65535:
@@ -162,6 +164,7 @@ def prepare_colouring(
     if hints is not None and count != 1:
         raise ContractError(f"hints need exactly one input picture, got {count}; name one picture.")
     if hints is not None:
+        _check_one_page(plan.plan.jobs[0])
         colouring = replace(colouring, hints=read_picture(hints))
     stages = plan.load_stages(lambda stages: [colouriser_of(stages)])
     colouriser = colouriser_of(list(stages.values()))
@@ -182,6 +185,16 @@ def prepare_colouring(
         before="grey",
     )
     return plan.bulk(method, on_progress)
+
+
+def _check_one_page(job: Job) -> None:
+    """Check that hints are not for several pages, on which the strokes would lie at random."""
+    pages = 1 if job.pages == "first" else job.source.page_count()
+    if pages > 1:
+        raise ContractError(
+            f"hints need a picture of one page, and {job.source.name} has {pages}; take the first "
+            "alone, or save the pages as pictures of their own."
+        )
 
 
 def _coloured_px(stage: Stage, size_px: tuple[int, int]) -> float:
@@ -216,6 +229,7 @@ class _Preparation:
             image_format=request.image_format,
             seeds=seeds,
             compare=request.compare,
+            pages=request.pages,
             is_result_of=EarlierResults(self.folder, command).made_from,
         )
         self.notes = [self.inputs.left_out.note()] if self.inputs.left_out else []

@@ -7,24 +7,22 @@ import hashlib
 import io
 import os
 import stat
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-
-from PIL import Image
 
 from cascade.bulk.left_out import LeftOut
 from cascade.data.remote import default_cache, is_remote
 from cascade.data.shard_index import ShardImage, index_shard
 from cascade.data.shards import find_shards
 from cascade.errors import DataError, OutputError
-from cascade.imaging.opening import IMAGE_SUFFIXES, PILLOW_FORMATS
+from cascade.imaging.opening import IMAGE_SUFFIXES, read_bytes
+from cascade.imaging.pages import Heads, read_heads
 from cascade.imaging.picture import Picture
-from cascade.imaging.picture_reading import decode_picture, read_picture
+from cascade.imaging.picture_reading import decode_picture
 
-HEAD_BYTES = 1 << 18  # of a picture in a shard, in which its size is looked for
+HEAD_BYTES = 1 << 18  # of a picture in a shard, in which its sizes are looked for
 
 
 @dataclass(frozen=True)
@@ -74,34 +72,55 @@ class InputPicture:
         except OSError as error:
             raise self._unreadable(error) from error
 
+    def read_bytes(self) -> bytes:
+        """Read the picture's file.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return read_bytes(self.file) if self.image is None else self.image.read()
+
     def read(self) -> Picture:
-        """Decode the picture.
+        """Decode the picture, or the first of its pages.
 
         Raises:
             DataError: if it is not a readable picture.
         """
-        if self.image is not None:
-            return decode_picture(self.image.read(), self.name)
-        return read_picture(self.file)
+        return decode_picture(self.read_bytes(), self.name)
 
-    def size_px(self) -> tuple[int, int] | None:
-        """Height and width by the head of the file, without decoding it; None if unknown."""
+    def heads(self, *, whole: bool = False) -> Heads | None:
+        """What the file says about its pages, without decoding it; None if unknown.
+
+        Args:
+            whole: whether to read a member of a shard as a whole; else its first bytes must do,
+                which may not tell of all pages.
+        """
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with Image.open(self._head(), formats=PILLOW_FORMATS) as image:
-                    return image.height, image.width
-        except Exception:  # Pillow's readers raise many kinds; the picture itself is read later
+            if self.image is not None:
+                return read_heads(io.BytesIO(self._first_bytes(whole)), self.name)
+            self.stamp()  # refuses a pipe, which would block
+            with self.file.open("rb") as file:
+                return read_heads(file, self.name)
+        except (OSError, DataError):  # it is reported when the picture itself is read
             return None
 
-    def _head(self) -> Path | io.BytesIO:
-        """What to look at for the size: the file, or the first bytes of a member of a shard."""
-        if self.image is None:
-            self.stamp()  # refuses a pipe, which would block
-            return self.file
+    def page_count(self) -> int:
+        """The number of pages or frames; 1 if unknown."""
+        heads = self.heads(whole=True)
+        return 1 if heads is None else len(heads.sizes)
+
+    def is_animated_gif(self) -> bool:
+        """Whether it is a GIF of several frames."""
+        heads = self.heads(whole=True)
+        return heads is not None and heads.format == "GIF" and len(heads.sizes) > 1
+
+    def _first_bytes(self, whole: bool) -> bytes:
+        assert self.image is not None
+        if whole:
+            return self.image.read()
         with self.file.open("rb") as file:
             file.seek(self.image.offset)
-            return io.BytesIO(file.read(min(self.image.size_bytes, HEAD_BYTES)))
+            return file.read(min(self.image.size_bytes, HEAD_BYTES))
 
     def identity(self) -> tuple[str, str]:
         """Real path and member; the same for two ways to name one picture."""

@@ -6,7 +6,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -19,6 +19,7 @@ from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX
 
 ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
+PageChoice = Literal["all", "first"]  # of the pages of a file, or the frames of an animation
 COMPARISONS = "compare"  # the folder of the before/after sheets
 
 
@@ -32,6 +33,7 @@ class Job:
         key: path of `output` below the folder of the results; no two jobs have the same.
         seed: whole number that decides the noise.
         sheet: the before/after sheet to write beside it; None for no sheet.
+        pages: "first" if the source has several pages and the first alone is worked on.
     """
 
     source: InputPicture
@@ -39,6 +41,7 @@ class Job:
     key: str
     seed: int
     sheet: Path | None = None
+    pages: PageChoice = "all"
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,14 @@ def plan_jobs(
     image_format: ImageFormat | None = None,
     seeds: Sequence[int] = (0,),
     compare: bool = False,
+    pages: PageChoice = "all",
     is_result_of: IsResultOf = lambda place, picture: False,
 ) -> Plan:
     """List the results to make.
 
     A result keeps the name and format of its input, except that formats that Cascade does not write
-    and unknown suffixes become PNG. See `cascade/bulk/names.py` for inputs that would share a name.
+    and unknown suffixes become PNG. Animated GIF stays GIF. See `cascade/bulk/names.py` for inputs
+    that would share a name.
 
     Args:
         pictures: the inputs.
@@ -122,6 +127,7 @@ def plan_jobs(
         seeds: whole numbers; each picture gets one result per seed. Several seeds give
             `NAME-seed0.png` and so on, and a sheet `NAME-variants.png`.
         compare: whether to write before/after sheets.
+        pages: whether to work on all pages of a file, or on the first alone.
         is_result_of: whether the file at a place below the folder of the results was made from a
             picture by an earlier run.
 
@@ -132,11 +138,12 @@ def plan_jobs(
         raise OutputError(f"{out} is not the name of a {image_format} file; change one of the two.")
     folder = out.parent if as_file else out
     places, notes = [PurePosixPath(out.name)], []
-    folded = folding_of(folder, [str(_result_place(p.place, image_format)) for p in pictures])
+    renamed = {id(each): _result_place(each, image_format, pages) for each in pictures}
+    folded = folding_of(folder, list(map(str, renamed.values())))
     if not as_file:
         first = seeds[0] if len(seeds) > 1 else None
         naming = Naming(
-            lambda place: _result_place(place, image_format),
+            lambda picture: renamed[id(picture)],
             lambda place, picture: is_result_of(_of_seed(place, first), picture),
             folded,
         )
@@ -145,7 +152,11 @@ def plan_jobs(
     sheets: list[VariantSheet] = []
     sheet_places = _sheet_places(places, folded)
     for picture, place, sheet_place in zip(pictures, places, sheet_places, strict=True):
-        of_picture = _jobs_of(picture, folder, place, seeds, compare)
+        is_first = pages == "first" and picture.page_count() > 1
+        of_picture = [
+            replace(job, pages="first" if is_first else "all")
+            for job in _jobs_of(picture, folder, place, seeds, compare)
+        ]
         if len(seeds) > 1:
             sheets.append(VariantSheet(of_picture, folder / sheet_place))
         jobs += of_picture
@@ -182,9 +193,15 @@ def _of_seed(place: PurePosixPath, seed: int | None) -> PurePosixPath:
     return place if seed is None else with_ending(place, f"seed{seed}")
 
 
-def _result_place(place: PurePosixPath, image_format: ImageFormat | None) -> PurePosixPath:
+def _result_place(
+    picture: InputPicture, image_format: ImageFormat | None, pages: PageChoice
+) -> PurePosixPath:
     """The place of an input with the suffix that its result has."""
+    place = picture.place
     suffix = place.suffix.lower()
+    if suffix == ".gif" and image_format is None:
+        is_kept = pages == "all" and picture.is_animated_gif()
+        return place if is_kept else place.with_suffix(".png")
     if suffix in FORMAT_OF_SUFFIX and image_format in (None, FORMAT_OF_SUFFIX[suffix]):
         return place
     if image_format is not None:

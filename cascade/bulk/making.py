@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cascade.bulk.jobs import Job, VariantSheet
 from cascade.bulk.records import Record
 from cascade.bulk.sheets import Before, write_comparison, write_variants
-from cascade.errors import OutputError
+from cascade.errors import CascadeError, OutputError
 from cascade.imaging.metadata import Loss
+from cascade.imaging.opening import read_bytes
+from cascade.imaging.page_writing import pages_writer
+from cascade.imaging.pages import Pages
 from cascade.imaging.picture import Picture
-from cascade.imaging.picture_reading import read_picture
+from cascade.imaging.picture_reading import count_pages, decode_picture, read_picture
 from cascade.imaging.picture_writing import (
     check_exif,
     check_format,
@@ -24,7 +28,8 @@ from cascade.imaging.picture_writing import (
 )
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-PartProgress = Callable[[int, int], None]  # (done, total), in parts of one picture
+PartProgress = Callable[[int, int], None]  # (done, total), in parts of one picture or page
+JobProgress = Callable[[float, str], None]  # share that is done, and which page it is
 
 
 class DiskError(OutputError):
@@ -41,7 +46,7 @@ class Method:
         make: makes a result from a picture, a seed and a callback for progress.
         work: the work that a picture of this height and width in pixels takes, in any unit.
         remark: what the user should know about a picture, to follow its name; empty for nothing.
-        settings: settings to record, without the seed; anything that JSON can hold.
+        settings: settings to record, without those of the job; anything that JSON can hold.
         metadata: whether to write the record, EXIF and resolution into the results.
         overwrite: whether existing files that differ from the results may be replaced.
         factor: factor by which the sides of a picture grow.
@@ -61,19 +66,22 @@ class Method:
 
     def settings_of(self, job: Job) -> dict[str, Any]:
         """The settings of a job, including its seed."""
-        return {**self.settings, "seed": job.seed}
+        pages = {"pages": job.pages} if job.pages == "first" else {}
+        return {**self.settings, "seed": job.seed, **pages}
 
 
 def make_result(
-    job: Job, method: Method, progress: PartProgress, on_remark: Callable[[str], None]
+    job: Job, method: Method, progress: JobProgress, on_remark: Callable[[str], None]
 ) -> tuple[Record, tuple[Loss, ...]]:
     """Make the result of a job and write it.
 
     Args:
         job: the job.
         method: how to make its result.
-        progress: called as `progress(done, total)` in parts of the picture.
-        on_remark: called with what the user should know about the picture, if there is anything.
+        progress: called as `progress(part, page)`, with the share of the job that is done, in
+            [0, 1], and such words as `page 3 of 40`, which are empty if there is one page.
+        on_remark: called with what the user should know about the picture, if there is anything;
+            of several pages, about the first.
 
     Returns:
         The record of the result, and what it does not keep of the input's metadata.
@@ -82,20 +90,67 @@ def make_result(
         DiskError: if no further result can be written.
         CascadeError: if this result cannot be made.
     """
-    sha256 = job.source.sha256()
-    picture = job.source.read()
+    sha256, data = job.source.sha256(), job.source.read_bytes()
+    if job.pages == "all" and count_pages(data, job.source.name) > 1:
+        pages = Pages(data, job.source.name)
+        return _make_pages(job, method, pages, sha256, progress, on_remark)
+    picture = decode_picture(data, job.source.name)
     _check_format_holds_result(picture, job.output, method)
     if remark := method.remark(picture):
         on_remark(remark)
-    result = method.make(picture, job.seed, progress)
+    result = method.make(picture, job.seed, lambda done, total: progress(done / total, ""))
     record = Record(settings=method.settings_of(job), input_sha256=sha256, size_px=result.size)
-    try:
+    with _disk_errors(result.colour.nbytes, job.output.parent):
         write_picture(result, job.output, settings=record.to_json(), metadata=method.metadata)
-    except OutputError as error:
-        if _disk_is_full(error, result, job.output.parent):
-            raise DiskError(str(error)) from error
-        raise
     return record, lost_metadata(result, job.output, metadata=method.metadata)
+
+
+def _make_pages(
+    job: Job,
+    method: Method,
+    pages: Pages,
+    sha256: str,
+    progress: JobProgress,
+    on_remark: Callable[[str], None],
+) -> tuple[Record, tuple[Loss, ...]]:
+    """Make and write a result of several pages. All share one seed, and so one field of noise."""
+    pixel_bytes = _check_format_holds_pages(pages, job.output, method)
+    plays, folder = pages.plays if pages.is_animation else None, job.output.parent
+    record = Record(
+        settings=method.settings_of(job), input_sha256=sha256, size_px=(0, 0), pages=len(pages)
+    )
+    with pages_writer(
+        job.output, plays=plays, pixel_bytes=pixel_bytes, metadata=method.metadata
+    ) as writer:
+        for number, page in enumerate(pages):
+            if number == 0 and (remark := method.remark(page.picture)):
+                on_remark(remark)
+            result = _made_page(page.picture, number, pages, method, job.seed, progress)
+            if number == 0:
+                record = replace(record, size_px=result.size)
+            with _disk_errors(result.colour.nbytes, folder):
+                writer.add(replace(page, picture=result))
+        with _disk_errors(result.colour.nbytes, folder):
+            writer.finish(record.to_json())
+    return record, writer.losses
+
+
+def _made_page(
+    picture: Picture, number: int, pages: Pages, method: Method, seed: int, progress: JobProgress
+) -> Picture:
+    """The result of one of several pages; an error names the page, counted from 1."""
+    noun = "frame" if pages.is_animation else "page"
+    works = [method.work(size) for size in pages.sizes]
+    start, whole = sum(works[:number]), sum(works)
+
+    def report(done: int, total: int) -> None:
+        share = (start + works[number] * done / total) / whole
+        progress(share, f"{noun} {number + 1} of {len(pages)}")
+
+    try:
+        return method.make(picture, seed, report)
+    except CascadeError as error:
+        raise type(error)(f"{noun} {number + 1}: {error}") from error
 
 
 def lacks_sheet(job: Job) -> bool:
@@ -104,14 +159,17 @@ def lacks_sheet(job: Job) -> bool:
 
 
 def write_sheet(job: Job, method: Method) -> None:
-    """Write the before/after sheet of a job whose result exists.
+    """Write the before/after sheet of a job whose result exists; of several pages, the first.
 
     Raises:
         CascadeError: if it cannot be made.
     """
     assert job.sheet is not None
     caption = f"{method.settings['model']}, seed {job.seed}"
-    source, result = job.source.read(), read_picture(job.output)
+    data, name = read_bytes(job.output), str(job.output)
+    if (pages := count_pages(data, name)) > 1:
+        caption = f"{caption}, the first of {pages} pages"
+    source, result = job.source.read(), decode_picture(data, name)
     write_comparison(source, result, job.sheet, before=method.before, caption=caption)
 
 
@@ -140,13 +198,44 @@ def _check_format_holds_result(picture: Picture, path: Path, method: Method) -> 
         check_exif(path, picture.metadata.exif)
 
 
-def _disk_is_full(error: OutputError, picture: Picture, folder: Path) -> bool:
+def _check_format_holds_pages(pages: Pages, path: Path, method: Method) -> int:
+    """Check before the long work that the file format can store all pages.
+
+    Returns:
+        How many bytes the pixels of all results have.
+    """
+    pixel_bytes = 0
+    for size in pages.sizes:
+        height, width = (round(side * method.factor) for side in size)
+        check_format(
+            path,
+            size=(height, width),
+            bits=pages.bits,
+            has_alpha=pages.has_alpha,
+            pages=len(pages),
+            is_animation=pages.is_animation,
+        )
+        pixel_bytes += height * width * (4 if pages.has_alpha else 3) * pages.bits // 8
+    return pixel_bytes
+
+
+@contextmanager
+def _disk_errors(pixel_bytes: int, folder: Path) -> Iterator[None]:
+    """Raise a `DiskError` where a result of so many bytes cannot be written for lack of space."""
+    try:
+        yield
+    except OutputError as error:
+        if _disk_is_full(error, pixel_bytes, folder):
+            raise DiskError(str(error)) from error
+        raise
+
+
+def _disk_is_full(error: OutputError, pixel_bytes: int, folder: Path) -> bool:
     """Whether all further pictures would fail as this one did."""
     if isinstance(error.__cause__, OSError):
         return error.__cause__.errno in DISK_ERRORS
     copies = 2  # while a file is written, there are its pixels and the whole file
-    size_bytes = copies * picture.colour.nbytes
-    return folder.is_dir() and shutil.disk_usage(folder).free < size_bytes
+    return folder.is_dir() and shutil.disk_usage(folder).free < copies * pixel_bytes
 
 
 def _is_older(path: Path, other: Path) -> bool:

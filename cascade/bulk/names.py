@@ -31,12 +31,12 @@ class Naming:
     """How results are named.
 
     Attributes:
-        renamed: the place of the result of an input, by the place of the input.
+        renamed: the place of the result of an input, if no other result has it.
         is_result_of: whether the file at the place of a result was made from an input.
         folded: maps a name to a text that is the same for names of one file.
     """
 
-    renamed: Callable[[PurePosixPath], PurePosixPath]
+    renamed: Callable[[InputPicture], PurePosixPath]
     is_result_of: IsResultOf
     folded: Callable[[str], str]
 
@@ -66,7 +66,7 @@ class Naming:
         return not self.is_result_of(plain, picture), picture.place != plain, str(picture.place)
 
     def _plain(self, picture: InputPicture) -> PurePosixPath:
-        return _fitting(self.renamed(picture.place))
+        return _fitting(self.renamed(picture))
 
     def _full(self, picture: InputPicture) -> PurePosixPath:
         """The place that keeps the suffix of the input: `a.jpg.png`."""
@@ -94,7 +94,7 @@ class Naming:
         renamed = [
             f"{picture.name} -> {place.name}"
             for picture, place in zip(pictures, places, strict=True)
-            if _fitting(self.renamed(picture.place)) != self.renamed(picture.place)
+            if _fitting(self.renamed(picture)) != self.renamed(picture)
         ]
         lead = f"{counted(len(renamed), 'name')} too long for a file, shortened"
         return [with_examples(lead, renamed)] if renamed else []

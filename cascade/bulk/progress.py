@@ -37,6 +37,7 @@ class ProgressUpdate:
             or a `detail` of one.
         left_s: estimated time in seconds until all jobs are done; None if unknown.
         failed: number of inputs without a result so far.
+        page: which page of the current picture it is, such as `page 3 of 40`; empty if it has one.
     """
 
     finished: int
@@ -47,6 +48,7 @@ class ProgressUpdate:
     kind: MessageKind = "result"
     left_s: float | None = None
     failed: int = 0
+    page: str = ""
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:

@@ -1,9 +1,10 @@
 """Decides by the record in a result whether a job is done already.
 
 Each result contains a record of its settings, the SHA-256 of its input and its own size in pixels.
-A job counts as done if its result is a whole picture of that size and the record lists the same
-input and settings. A result that was emptied, cut off, scaled or replaced by another picture does
-not count. A result that was tagged or retouched by a program that keeps the record does.
+A job counts as done if its result is a whole picture of that size, with all its pages, and the
+record lists the same input and settings. A result that was emptied, cut off, scaled or replaced by
+another picture does not count. A result that was tagged or retouched by a program that keeps the
+record does.
 
 PNG, JPEG, WebP and TIFF can all store the record. Results without metadata do not contain it: for
 them the record in the ledger counts, as long as the result has the SHA-256 in that line.
@@ -25,12 +26,15 @@ from typing import Any
 from cascade.bulk.inputs import InputPicture
 from cascade.bulk.jobs import Job
 from cascade.errors import CascadeError, DataError
-from cascade.imaging.picture_reading import read_picture
+from cascade.imaging.opening import read_bytes
+from cascade.imaging.pages import Pages
+from cascade.imaging.picture_reading import count_pages, decode_picture
 from cascade.imaging.picture_writing import recorded_settings
 from cascade.saving.differences import flat
 
 NAMES_ONLY = ("model", "version")  # the weights' hash says more, and a new version changes nothing
-INPUT, SIZE = "input_sha256", "size_px"
+ABSENT = {"pages": "all"}  # what a setting that is not recorded means
+INPUT, SIZE, PAGES = "input_sha256", "size_px", "page_count"
 
 
 class NotAResultError(CascadeError):
@@ -44,16 +48,19 @@ class Record:
     Attributes:
         settings: the settings that it was made with; anything that JSON can hold.
         input_sha256: SHA-256, in hex, of the input file or of its member of a shard.
-        size_px: height and width of the result in pixels.
+        size_px: height and width of the result in pixels, or of its first page.
+        pages: number of pages or frames of the result.
     """
 
     settings: Mapping[str, Any]
     input_sha256: str
     size_px: tuple[int, int]
+    pages: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """The record as one flat object, as results contain it."""
-        return {**self.settings, INPUT: self.input_sha256, SIZE: list(self.size_px)}
+        values = {**self.settings, INPUT: self.input_sha256, SIZE: list(self.size_px)}
+        return values if self.pages == 1 else {**values, PAGES: self.pages}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:
@@ -65,9 +72,10 @@ class Record:
         settings = dict(values)
         try:
             sha256, (height, width) = settings.pop(INPUT), settings.pop(SIZE)
+            pages = int(settings.pop(PAGES, 1))
         except (KeyError, TypeError, ValueError) as error:
             raise NotAResultError("is not a result of this command") from error
-        return cls(settings=settings, input_sha256=sha256, size_px=(height, width))
+        return cls(settings=settings, input_sha256=sha256, size_px=(height, width), pages=pages)
 
 
 def settings_id(settings: Mapping[str, Any]) -> str:
@@ -155,7 +163,7 @@ def difference(record: Record, settings: Mapping[str, Any], source: InputPicture
     """
     old, new = _relevant(record.settings), _relevant(settings)
     changes = [
-        f"{key}={old.get(key)} (now {new.get(key)})"
+        f"{key}={old.get(key, ABSENT.get(key))} (now {new.get(key, ABSENT.get(key))})"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
@@ -176,7 +184,12 @@ def _is_described(path: Path, line: Mapping[str, Any]) -> bool:
 
 def _read_record(path: Path) -> Record:
     record = Record.from_json(recorded_settings(path) or {})
-    size_px = read_picture(path).size  # decodes it, because a file cut off may still have a record
+    data, name = read_bytes(path), str(path)
+    pages = count_pages(data, name)
+    if record.pages != pages:
+        raise NotAResultError(f"was changed to {pages} pages (made with {record.pages})")
+    # it is decoded, because a file cut off may still have a record
+    size_px = decode_picture(data, name).size if pages == 1 else Pages(data, name).sizes[0]
     if record.size_px != size_px:
         (old_height, old_width), (height, width) = record.size_px, size_px
         raise NotAResultError(

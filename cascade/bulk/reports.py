@@ -83,7 +83,9 @@ class Reports:
         for line in note.details:
             self._say(line, "detail")
 
-    def progress(self, job: Job, finished: int, part: float, message: str = "") -> None:
+    def progress(
+        self, job: Job, finished: int, part: float, message: str = "", page: str = ""
+    ) -> None:
         """Tell how far the work is.
 
         Args:
@@ -91,6 +93,7 @@ class Reports:
             finished: number of finished jobs.
             part: share of the current job that is done, in [0, 1].
             message: one line about its result.
+            page: which page of it, in words.
         """
         if self._on_progress is None:
             return
@@ -102,6 +105,7 @@ class Reports:
             message=message,
             left_s=None if self._workload is None else self._workload.left_s(job.key, part),
             failed=self.failed,
+            page=page,
         )
         self._on_progress(update)
 

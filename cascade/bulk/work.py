@@ -77,7 +77,9 @@ class Bulk:
         self.reports = Reports(len(plan.jobs), method, on_progress)
         self._reported: set[tuple[str, str]] = set()  # ids of the jobs whose failure was reported
         self._done_before: set[str] = set()  # keys
-        self._settings_ids = {job.seed: settings_id(method.settings_of(job)) for job in plan.jobs}
+        self._settings_ids = {
+            (job.seed, job.pages): settings_id(method.settings_of(job)) for job in plan.jobs
+        }
         self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command))
 
     def run(self) -> None:
@@ -246,7 +248,7 @@ class Bulk:
         record, losses = make_result(
             job,
             self.method,
-            lambda done, total: self._progress(job, done / total),
+            lambda part, page: self._progress(job, part, page=page),
             lambda remark: self.reports.remark(job, remark),
         )
         seconds = time.monotonic() - begin
@@ -260,7 +262,7 @@ class Bulk:
         """Whether the ledger lists this input and result as they are on disk; opens neither."""
         line = self.ledger.results.get(job.key, {})
         made_now = self._id(job) in self.ledger.this_round
-        same_settings = line.get("settings_id") == self._settings_ids[job.seed]
+        same_settings = line.get("settings_id") == self._settings_ids[job.seed, job.pages]
         return same_settings and not made_now and is_unchanged(job, line)
 
     def _is_done(self, job: Job) -> bool:
@@ -308,7 +310,7 @@ class Bulk:
 
     def _id(self, job: Job) -> tuple[str, str]:
         """Key and settings id, by which the ledger knows a job."""
-        return job.key, self._settings_ids[job.seed]
+        return job.key, self._settings_ids[job.seed, job.pages]
 
     def _note(self, event: Event, job: Job, values: Mapping[str, Any]) -> None:
         self.ledger.add(event, *self._id(job), values)
@@ -317,5 +319,5 @@ class Bulk:
         """The number of jobs that are done or have failed, in all processes."""
         return min(len(self._done_before) + len(self.ledger.this_round), len(self.jobs))
 
-    def _progress(self, job: Job, part: float, message: str = "") -> None:
-        self.reports.progress(job, self._finished(), part, message)
+    def _progress(self, job: Job, part: float, message: str = "", page: str = "") -> None:
+        self.reports.progress(job, self._finished(), part, message, page)

@@ -27,6 +27,7 @@ class Workload:
 
     Attributes:
         jobs: number of these jobs.
+        pages: number of pages in them.
         megapixels: number of megapixels of all results; None if no file tells its size.
         is_exact: whether every file told its size.
         has_result: whether a result was made since the start.
@@ -42,11 +43,12 @@ class Workload:
     ) -> None:
         self.jobs = len(jobs)
         step = -(-len(jobs) // MOST_HEADS) or 1
-        heads = [(job.key, job.source.size_px()) for job in jobs[::step]]
-        sizes = {key: size for key, size in heads if size is not None}
-        areas = [height * width * factor**2 / 1e6 for height, width in sizes.values()]
-        works = {key: work(size) for key, size in sizes.items()}
-        self.megapixels = fmean(areas) * len(jobs) if areas else None
+        heads = [(job.key, _page_sizes(job)) for job in jobs[::step]]
+        sizes = {key: pages for key, pages in heads if pages}
+        areas = [sum(height * width for height, width in pages) for pages in sizes.values()]
+        works = {key: sum(map(work, pages)) for key, pages in sizes.items()}
+        self.megapixels = fmean(areas) * factor**2 / 1e6 * len(jobs) if areas else None
+        self.pages = round(fmean(map(len, sizes.values())) * len(jobs)) if sizes else len(jobs)
         self.is_exact = len(sizes) == len(jobs)
         mean = fmean(works.values()) if works else 1.0
         self._work = {job.key: works.get(job.key, mean) for job in jobs}
@@ -94,11 +96,20 @@ class Workload:
             model: name of the model.
         """
         before = f" ({done_before:,} more are already done)" if done_before else ""
+        about = "" if self.is_exact else "about "
+        pages = f", {about}{counted(self.pages, 'page')}" if self.pages > self.jobs else ""
         area = ""
         if self.megapixels is not None:
-            about = "" if self.is_exact else "about "
             area = f", {about}{short_megapixels(self.megapixels)} to draw"
-        return f"{counted(self.jobs, 'picture')}{before}{area} with {model}"
+        return f"{counted(self.jobs, 'picture')}{before}{pages}{area} with {model}"
+
+
+def _page_sizes(job: Job) -> Sequence[Size]:
+    """The sizes of the pages that a job works on; empty if unknown."""
+    heads = job.source.heads()
+    if heads is None:
+        return ()
+    return heads.sizes if job.pages == "all" else heads.sizes[:1]
 
 
 def short_megapixels(megapixels: float) -> str:

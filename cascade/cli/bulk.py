@@ -39,7 +39,11 @@ Device = Annotated[
 ]
 Format = Annotated[
     Literal["png", "jpeg", "webp", "tiff"] | None,
-    typer.Option("--format", help="Default: the format of the input; PNG for GIF and BMP."),
+    typer.Option("--format", help="Default: the format of the input, or PNG if it is not written."),
+]
+Pages = Annotated[
+    Literal["all", "first"],
+    typer.Option(help="Of a TIFF with several pages, or an animation: all, or the first alone."),
 ]
 Compare = Annotated[
     bool,

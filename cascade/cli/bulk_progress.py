@@ -84,7 +84,8 @@ def progress_line(progress: ProgressUpdate) -> str:
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
     if progress.part:
-        parts.append(f"{progress.name} {progress.part:.0%}")
+        page = f" ({progress.page})" if progress.page else ""
+        parts.append(f"{progress.name} {progress.part:.0%}{page}")
     if progress.left_s is not None:
         parts.append(f"about {rough_duration(progress.left_s)} left")
     return ", ".join(parts)
@@ -126,7 +127,7 @@ class _Bars:
         if progress.name != self._name:
             self._name = progress.name
             self._progress.reset(self._current, description=printable(progress.name))
-        self._progress.update(self._current, completed=progress.part)
+        self._progress.update(self._current, completed=progress.part, count=progress.page)
         self._progress.update(
             self._all,
             completed=progress.finished + progress.part * (not progress.message),

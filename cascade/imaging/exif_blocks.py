@@ -18,10 +18,11 @@ from typing import Any
 
 from PIL.ExifTags import IFD
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
-from PIL.TiffTags import LONG
+from PIL.TiffTags import LONG, LONG8
 
 HEADER = b"Exif\0\0"  # precedes the block in JPEG files
 TIFF_HEAD = b"II*\0\x08\0\0\0"  # little-endian; the main directory follows
+BIG_TIFF_HEAD = b"II+\0\x08\0\0\0\x10" + bytes(7)
 BIG_TIFF_VERSION = 43
 MAIN = 0
 HOLDER_OF: dict[int, int] = {IFD.Exif: MAIN, IFD.GPSInfo: MAIN, IFD.Interop: IFD.Exif}
@@ -54,24 +55,27 @@ def read_directories(block: bytes) -> Directories:
     return directories
 
 
-def write_directories(directories: Directories, at: int = len(TIFF_HEAD)) -> bytes:
+def write_directories(
+    directories: Directories, at: int = len(TIFF_HEAD), *, is_big: bool = False
+) -> bytes:
     """Write the main directory, followed by those inside it that have fields.
 
     Args:
         directories: in the form that `read_directories` returns.
         at: offset of the main directory from the start of the block or file, in bytes; even.
+        is_big: whether it is for a BigTIFF file, whose offsets have 64 bits.
     """
     present = [MAIN]
     for tag, holder in HOLDER_OF.items():
         if directories.get(tag) and holder in present:
             present.append(tag)
-    directories = {tag: _copy(directories[tag]) for tag in present}
+    directories = {tag: _copy(directories[tag], is_big=is_big) for tag in present}
     for tag in present[1:]:  # before the offsets are known: these fields count in the lengths
-        _point(directories[HOLDER_OF[tag]], tag, 0)
+        _point(directories[HOLDER_OF[tag]], tag, 0, is_big=is_big)
     lengths = [len(directories[tag].tobytes()) for tag in present]
     offsets = dict(zip(present, accumulate(lengths, initial=at), strict=False))
     for tag in present[1:]:
-        _point(directories[HOLDER_OF[tag]], tag, offsets[tag])
+        _point(directories[HOLDER_OF[tag]], tag, offsets[tag], is_big=is_big)
     return b"".join(directories[tag].tobytes(offsets[tag]) for tag in present)
 
 
@@ -86,8 +90,8 @@ def set_field(directory: Directory, tag: int, field_type: int, value: int | byte
     directory[tag] = value
 
 
-def _point(holder: Directory, tag: int, offset: int) -> None:
-    holder.tagtype[tag] = LONG
+def _point(holder: Directory, tag: int, offset: int, *, is_big: bool) -> None:
+    holder.tagtype[tag] = LONG8 if is_big else LONG
     holder[tag] = offset
 
 
@@ -113,9 +117,9 @@ def _directory(block: bytes, offset: Any, tag: int | None) -> Directory:
         return Directory(group=tag)
 
 
-def _copy(directory: Directory) -> Directory:
+def _copy(directory: Directory, *, is_big: bool = False) -> Directory:
     """Copy a directory of any byte order into a little-endian one."""
-    copy = Directory(group=directory.group)
+    copy = Directory(BIG_TIFF_HEAD if is_big else TIFF_HEAD, group=directory.group)
     for tag, value in directory.items():
         copy.tagtype[tag] = directory.tagtype[tag]
         copy[tag] = tuple(map(_stored, value)) if isinstance(value, tuple) else _stored(value)

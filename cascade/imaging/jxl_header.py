@@ -1,6 +1,6 @@
-"""Size and orientation of a JPEG XL picture, read from its first bytes (ISO/IEC 18181-1, annex D).
+"""What a JPEG XL picture declares in its first bytes (ISO/IEC 18181-1, annex D).
 
-Its reader (pillow-jxl-plugin) decodes a file when it opens it, and tells neither of them before.
+Its reader (pillow-jxl-plugin) decodes a file when it opens it, and tells none of this before.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import struct
 from typing import NamedTuple
 
 CODESTREAM_HEAD = b"\xff\x0a"
-HEADER_BYTES = 32  # more than size and orientation can take
+HEADER_BYTES = 32  # more than these fields can take
 RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width to height
 BITS_OF_SELECTOR = (9, 13, 18, 30)
 
@@ -21,11 +21,13 @@ class JxlHeader(NamedTuple):
         width_px: as stored.
         height_px: as stored.
         orientation: from 1 to 8, as in EXIF; decoders apply it.
+        is_animation: whether it has frames; False if a preview is in the way of that field.
     """
 
     width_px: int
     height_px: int
     orientation: int
+    is_animation: bool
 
 
 class _Bits:
@@ -54,18 +56,27 @@ def jxl_header(data: bytes) -> JxlHeader:
         ValueError: if the file has no header.
     """
     bits = _Bits(_codestream(data)[len(CODESTREAM_HEAD) :])
+    width_px, height_px = _size(bits)
+    is_default = bits.take(1)
+    if is_default or not bits.take(1):  # no extra fields
+        return JxlHeader(width_px, height_px, orientation=1, is_animation=False)
+    orientation = bits.take(3) + 1
+    if bits.take(1):  # the size at which it is displayed
+        _size(bits)
+    has_preview = bits.take(1)
+    is_animation = not has_preview and bool(bits.take(1))
+    return JxlHeader(width_px, height_px, orientation, is_animation)
+
+
+def _size(bits: _Bits) -> tuple[int, int]:
+    """Width and height in pixels."""
     is_multiple_of_8 = bits.take(1)
     height_px = bits.side_px(is_multiple_of_8)
     ratio = bits.take(3)
     if ratio == 0:
-        width_px = bits.side_px(is_multiple_of_8)
-    else:
-        across, down = RATIOS[ratio - 1]
-        width_px = height_px * across // down
-    is_default = bits.take(1)
-    has_extra_fields = 0 if is_default else bits.take(1)
-    orientation = bits.take(3) + 1 if has_extra_fields else 1
-    return JxlHeader(width_px, height_px, orientation)
+        return bits.side_px(is_multiple_of_8), height_px
+    across, down = RATIOS[ratio - 1]
+    return height_px * across // down, height_px
 
 
 def _codestream(data: bytes) -> bytes:

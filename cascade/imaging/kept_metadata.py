@@ -10,9 +10,9 @@
 | camera, lens, exposure, dates, place, author, copyright, comments, ratings | kept |
 | all other fields of the Exif and GPS directories | kept in their own types |
 | XMP | all other values kept as they are; JPEG holds a large packet in two |
-| IPTC, its digest, the copyright mark and the URL of Photoshop | kept, except in WebP |
+| IPTC, its digest, the copyright mark and the URL of Photoshop | kept, except in WebP and GIF |
 | texts of PNG | kept in PNG |
-| comments of JPEG and GIF | kept in JPEG, and in PNG as the text "Comment" |
+| comments of JPEG and GIF | kept in JPEG and GIF, and in PNG as the text "Comment" |
 | gAMA, cHRM, sRGB, cICP, mDCV and cLLI of PNG | kept in PNG, unless the colours were converted |
 | the maker's private notes | left out: their inner offsets break when they are moved |
 | image descriptions by tifffile, ImageJ, OME and others that state the layout | left out |
@@ -44,7 +44,7 @@ SRGB_VALUES = {
     (PHOTOSHOP, "ColorMode"): "3",
     (PHOTOSHOP, "ICCProfile"): "sRGB IEC61966-2.1",
 }
-NAMES = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "tiff": "TIFF"}
+NAMES = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "tiff": "TIFF", "gif": "GIF"}
 GAMMA_OF_SRGB = (45455).to_bytes(4, "big")
 # of texts that ImageMagick copies from EXIF: index into (H, W)
 SIDE_OF_TEXT = {
@@ -119,7 +119,7 @@ def losses_in_format(metadata: Metadata, file_format: str, *, has_profile: bool)
 
     Args:
         metadata: of the picture.
-        file_format: one of "png", "jpeg", "webp" and "tiff".
+        file_format: one of "png", "jpeg", "webp", "tiff" and, for animations, "gif".
         has_profile: whether the picture has an ICC profile.
     """
     return [*metadata.losses, *_not_held(metadata, file_format, has_profile)]
@@ -140,14 +140,16 @@ def _not_held(metadata: Metadata, file_format: str, has_profile: bool) -> Iterat
     if file_format == "png":
         return
     why = f"{NAMES[file_format]} cannot hold"
-    if file_format == "webp" and (metadata.iptc or metadata.photoshop):
+    if file_format in ("webp", "gif") and (metadata.iptc or metadata.photoshop):
         yield Loss("IPTC", f"{why} it")
+    if file_format == "gif" and metadata.exif is not None:
+        yield Loss("EXIF", f"{why} it")
     if file_format == "jpeg" and metadata.xmp is not None and not holds_xmp(metadata.xmp):
         yield Loss("XMP", f"{why} so much of it")
     is_comment = [text.keyword == COMMENT for text in metadata.texts]
     if not all(is_comment):
         yield Loss("PNG texts", f"{why} them")
-    if any(is_comment) and file_format != "jpeg":
+    if any(is_comment) and file_format not in ("jpeg", "gif"):
         yield Loss("comments", f"{why} them")
     yield from _lost_colours(metadata, f"{why} them", has_profile)
 

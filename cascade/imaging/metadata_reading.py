@@ -14,6 +14,7 @@ from PIL import Image
 
 from cascade.imaging import jpeg_segments, png_chunks, tiff_fields, webp_chunks
 from cascade.imaging.exif_blocks import HEADER
+from cascade.imaging.gif_blocks import own_comment
 from cascade.imaging.heif_items import boxes, is_heif, read_heif
 from cascade.imaging.metadata import Loss, Metadata, Text
 from cascade.imaging.photoshop_resources import IPTC
@@ -45,6 +46,7 @@ def read_metadata(data: bytes, info: Mapping[Any, Any]) -> Metadata:
     else:
         metadata = metadata_of_info(info)
     if data.startswith(GIF_HEADS):
+        metadata = metadata_of_info({"comment": own_comment(info)})
         metadata = replace(metadata, xmp=_xmp_of_gif(data))
     if data.startswith(JXL_HEAD):
         metadata = _with_xmp_of_jpeg_xl(metadata, data)

@@ -3,11 +3,12 @@
 - The format is recognised by the file's content, not by its name. The formats are those of
   `FORMATS_OF_HEADS`, and AVIF and HEIF, which share a container.
 - HEIF (HEIC) and JPEG XL need an optional package, which is imported when such a file arrives.
-- A file that would decode to more than `MAX_PIXELS` is refused before it is decoded, and so is a
-  PNG whose compressed texts or profile grow too large.
+- A file that would decode to more than `MAX_PIXELS` a page is refused before it is decoded, and so
+  is one of more than `MAX_PAGES`, and a PNG whose compressed texts or profile grow too large.
 - A truncated or otherwise damaged file is refused, never half read, unless the caller asks to keep
   what is there of a JPEG (`picture_reading.py`).
 - Integers and floats of 32 bits are refused: their range is unknown.
+- Animated JPEG XL is refused: its reader returns the last frame alone.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from cascade.extras import install_command
 from cascade.imaging.jxl_header import jxl_header
 
 MAX_PIXELS = 256 * 1024 * 1024
+MAX_PAGES = 10_000  # of one file
 FORMATS_OF_HEADS = {  # Pillow's names; none of these formats can contain a program
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -116,20 +118,33 @@ def opened_image(data: bytes, name: str) -> Iterator[Image.Image]:
         DataError: if it is not an image, is too large, has 32 bits per pixel, needs a package that
             is not installed, or if the `with` block raises anything.
     """
+    with readable(name), open_image(data, name) as image:
+        yield image
+
+
+def open_image(data: bytes, name: str) -> Image.Image:
+    """Open an image file for several `with readable(…)` blocks; see `opened_image`.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for error messages.
+
+    Raises:
+        DataError: as `opened_image`.
+    """
     file_format = format_of(data, name)
     _import_reader(file_format, name)
-    with readable(name), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with readable(name):
         if file_format == "JXL":  # its reader decodes the file when it opens it
-            check_size(*jxl_header(data)[:2], name)
-        with Image.open(io.BytesIO(data), formats=[file_format]) as image:
-            check_size(image.width, image.height, name)
-            check_range(image, name)
-            if isinstance(image, PngImagePlugin.PngImageFile):
-                _scale_transparency(image, data)
-            elif file_format == "JXL":
-                _drop_applied_orientation(image, data)
-            yield image
+            _check_jxl(data, name)
+        image = Image.open(io.BytesIO(data), formats=[file_format])
+        check_size(image.width, image.height, name)
+        check_range(image, name)
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            _scale_transparency(image, data)
+        elif file_format == "JXL":
+            _drop_applied_orientation(image, data)
+        return image
 
 
 @contextmanager
@@ -143,7 +158,9 @@ def readable(name: str) -> Iterator[None]:
         DataError: if the block raises anything.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except DataError:
         raise
     except Image.UnidentifiedImageError as error:  # its message contains a memory address
@@ -188,6 +205,18 @@ def _scale_transparency(image: Image.Image, data: bytes) -> None:
         image.info["transparency"] = value % 2**bits * 255 // (2**bits - 1)
 
 
+def _check_jxl(data: bytes, name: str) -> None:
+    """Check size and kind of a JPEG XL before it is decoded.
+
+    Raises:
+        DataError: if it is too large, or an animation, of which the reader returns the last frame.
+    """
+    header = jxl_header(data)
+    check_size(header.width_px, header.height_px, name)
+    if header.is_animation:
+        raise DataError(f"{name}: animated JPEG XL cannot be read; save it as an animated PNG.")
+
+
 def _drop_applied_orientation(image: Image.Image, data: bytes) -> None:
     """Set the orientation in EXIF to 1 if the JPEG XL decoder has applied one already.
 
@@ -210,6 +239,16 @@ def check_size(width_px: int, height_px: int, name: str) -> None:
             f"{name}: {width_px}x{height_px} px is more than the {MAX_PIXELS} pixels allowed; make "
             "it smaller."
         )
+
+
+def check_page_count(count: int, name: str) -> None:
+    """Check the number of pages or frames of a file.
+
+    Raises:
+        DataError: if there are more than `MAX_PAGES`.
+    """
+    if count > MAX_PAGES:
+        raise DataError(f"{name}: has more than {MAX_PAGES:,} pages or frames; split it.")
 
 
 def check_range(image: Image.Image, name: str) -> None:

@@ -3,8 +3,8 @@
 This is the only reader of image files: training reads by it too (`cascade/imaging/reading.py`).
 
 - TIFF is read by tifffile (`tiff_reading.py`). Pillow reads everything else of up to 8 bits, and
-  libvips reads PNG of 16 bits, since Pillow has no such colour. Animated PNG of 16 bits is read in
-  its upper 8, and so are AVIF, HEIC and JPEG XL of more than 8 bits.
+  libvips reads PNG of 16 bits, since Pillow has no such colour. Colour of animated PNG of 16 bits
+  is read in its upper 8, and so are AVIF, HEIC and JPEG XL of more than 8 bits.
 - Pages and frames are read one by one. Frames of an animation are composited: each one is what a
   viewer shows at that time.
 - BMP, GIF, AVIF, HEIC and JPEG XL are written as PNG by default.
@@ -117,7 +117,7 @@ def file_facts(data: bytes, name: str) -> FileFacts:
             kind=kind,
             bits=bits,
             channels=channels,
-            pages=_frames_of(image),
+            pages=frames_of(image),
         )
 
 
@@ -139,7 +139,7 @@ def count_pages(data: bytes, name: str) -> int:
 
 def _facts_of_tiff(data: bytes, name: str) -> FileFacts:
     with opened_tiff(data, name) as file:
-        pages = main_pages(file)
+        pages = main_pages(file, name)
         check_page(pages[0], name)
         bits = pages[0].bitspersample
         return FileFacts(
@@ -163,26 +163,25 @@ def _pixels(image: Image.Image, data: bytes) -> tuple[str, int, int]:
 def _decode(data: bytes, name: str, page: int) -> Picture:
     """Decode a file that is not TIFF."""
     with opened_image(data, name) as image:
-        _go_to(image, page, name)
+        frames = frames_of(image)
+        if not 0 <= page < frames:
+            raise DataError(f"{name}: has {frames} pages; there is no page {page + 1}.")
+        if frames > 1:
+            load_frame(image, page)
         image.load()
-        deep_channels = None
-        if _is_deep_png(data) and _frames_of(image) == 1:
-            deep_channels = _channels_by_vips(data, name)
+        deep_channels = _channels_by_vips(data, name) if is_deep(data) and frames == 1 else None
         return picture_of_pil(
             image, read_metadata(data, image.info), name, deep_channels=deep_channels
         )
 
 
-def _go_to(image: Image.Image, page: int, name: str) -> None:
-    """Go to a frame of an opened image."""
-    frames = _frames_of(image)
-    if not 0 <= page < frames:
-        raise DataError(f"{name}: has {frames} pages; there is no page {page + 1}.")
-    if frames > 1:
-        image.seek(page + _frames_before_the_animation(image))
+def load_frame(image: Image.Image, number: int) -> None:
+    """Load a frame of an opened animation, counted from 0."""
+    image.seek(number + has_picture_outside(image))
+    image.load()
 
 
-def _frames_of(image: Image.Image) -> int:
+def frames_of(image: Image.Image) -> int:
     """The number of frames of an opened image; 1 for formats without animations.
 
     The picture that a PNG shows in programs without animations does not count if it is not part of
@@ -191,14 +190,15 @@ def _frames_of(image: Image.Image) -> int:
     """
     if image.format in ("MPO", "HEIF"):
         return 1
-    return max(1, getattr(image, "n_frames", 1) - _frames_before_the_animation(image))
+    return max(1, getattr(image, "n_frames", 1) - has_picture_outside(image))
 
 
-def _frames_before_the_animation(image: Image.Image) -> int:
-    return int(bool(image.info.get("default_image") or getattr(image, "default_image", False)))
+def has_picture_outside(image: Image.Image) -> bool:
+    """Whether an opened PNG has a picture in front of its animation that is no frame of it."""
+    return bool(image.info.get("default_image") or getattr(image, "default_image", False))
 
 
-def _is_deep_png(data: bytes) -> bool:
+def is_deep(data: bytes) -> bool:
     """Whether a file is a PNG of 16 bits per channel."""
     return data.startswith(PNG_HEAD) and data[PNG_BITS_AT] == 16
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from cascade.errors import OutputError
 from cascade.imaging.extras import Extras
+from cascade.imaging.gif_blocks import settings_in_gif
 from cascade.imaging.jpeg_segments import MAX_EXIF_BYTES, add_to_jpeg
 from cascade.imaging.kept_exif import (
     exif_with_resolution_and_settings,
@@ -40,7 +41,7 @@ from cascade.imaging.opening import format_of, opened_image, read_bytes
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import file_facts
 from cascade.imaging.png_chunks import add_to_png
-from cascade.imaging.tiff_fields import add_to_tiff
+from cascade.imaging.tiff_assembly import add_to_tiff
 from cascade.imaging.vips import (
     FORM_OF_BITS,
     GREY_OF_BITS,
@@ -55,7 +56,8 @@ from cascade.saving.atomic import atomic_file
 FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 FORMAT_OF_SUFFIX |= {".tif": "tiff", ".tiff": "tiff", ".apng": "png"}
 FORMAT_OF_SUFFIX |= dict.fromkeys((".jpe", ".jif", ".jfif"), "jpeg")
-MAX_SIDE_PX = {"jpeg": 65_535, "webp": 16_383}
+FORMAT_OF_SUFFIX |= {".gif": "gif"}  # for animations alone
+MAX_SIDE_PX = {"jpeg": 65_535, "webp": 16_383, "gif": 65_535}
 MAX_TIFF_BYTES = 2**32 - 2**24  # offsets in TIFF have 32 bits
 OPTIONS = {
     "png": {"compression": 6, "filter": "all"},
@@ -92,22 +94,32 @@ def write_picture(
     """
     has_alpha = picture.alpha is not None
     kind = check_format(path, size=picture.size, bits=picture.bits, has_alpha=has_alpha)
-    extras = _extras(picture, kind, settings, metadata)
+    extras = extras_of(picture, kind, settings, metadata)
     check_exif(path, extras.exif)
     with atomic_file(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as pixel_file:
-        _write_pixels(picture, kind, pixel_file, path)
+        write_pixels(picture, kind, pixel_file, path)
         with temporary.open("wb") as file:
             ADD[kind](pixel_file, file, extras)
 
 
-def check_format(path: Path, *, size: tuple[int, int], bits: int, has_alpha: bool) -> str:
+def check_format(
+    path: Path,
+    *,
+    size: tuple[int, int],
+    bits: int,
+    has_alpha: bool,
+    pages: int = 1,
+    is_animation: bool = False,
+) -> str:
     """Check, before the work is done, that a file of this name can hold a picture.
 
     Args:
         path: the file to write; its ending names the format.
-        size: (H, W) in pixels.
+        size: (H, W) in pixels, of the largest page if there are several.
         bits: per channel, 8 or 16.
         has_alpha: whether the picture has transparency.
+        pages: number of pages or frames.
+        is_animation: whether these are frames.
 
     Returns:
         The format, one of FORMATS.
@@ -121,7 +133,8 @@ def check_format(path: Path, *, size: tuple[int, int], bits: int, has_alpha: boo
         raise OutputError(
             f"cannot write {path}: the ending {path.suffix!r} names no format; use {endings}."
         )
-    obstacle = _obstacle(kind, size, bits, has_alpha)
+    obstacle = _obstacle_of_pages(kind, pages, is_animation)
+    obstacle = obstacle or _obstacle(kind, size, bits, has_alpha)
     if obstacle is not None:
         raise OutputError(f"cannot write {path}: {obstacle}.")
     return kind
@@ -139,6 +152,21 @@ def _obstacle(kind: str, size: tuple[int, int], bits: int, has_alpha: bool) -> s
         return f"{name} has no 16 bits; write PNG or TIFF"
     if kind == "jpeg" and has_alpha:
         return "JPEG has no transparency; write PNG, WebP or TIFF"
+    return None
+
+
+def _obstacle_of_pages(kind: str, pages: int, is_animation: bool) -> str | None:
+    """Say why a format cannot store so many pages, and which format can."""
+    if kind == "gif" and not is_animation:
+        return "GIF is written for animations only; write PNG"
+    if pages == 1 or kind == "tiff":
+        return None
+    if kind == "jpeg":
+        ways = "PNG, WebP or TIFF" if is_animation else "TIFF"
+        return f"JPEG holds one page, this has {pages}; write {ways}, or take the first alone"
+    if not is_animation:
+        why = f"{NAMES[kind]} holds several pages as an animation only"
+        return f"{why}, this has {pages}; write TIFF, or take the first alone"
     return None
 
 
@@ -192,19 +220,29 @@ def recorded_settings(path: Path) -> dict[str, Any] | None:
         return settings_in_exif(data)
     with opened_image(data, str(path)) as image:
         text = image.info.get("cascade") if image.format == "PNG" else None
+        if image.format == "GIF":
+            text = settings_in_gif(image.info)
         block = image.info.get("exif")
     if isinstance(text, str):
         return parsed_settings(text)
     return settings_in_exif(block) if block else None
 
 
-def _extras(
+def extras_of(
     picture: Picture, kind: str, settings: Mapping[str, Any] | None, metadata: bool
 ) -> Extras:
+    """Collect what is added to the file of a picture; see `write_picture`.
+
+    Args:
+        picture: the picture.
+        kind: the format, one of FORMATS.
+        settings: to record, or None.
+        metadata: whether metadata and settings are written.
+    """
     text, block = None, None
-    if metadata and kind == "png":
+    if metadata and kind in ("png", "gif"):
         text = None if settings is None else json.dumps(settings)
-        block = picture.metadata.exif  # PNG has another place for the settings
+        block = picture.metadata.exif  # these two have another place for the settings
         block = block and exif_with_resolution_and_settings(block, picture.dpi, None)
     elif metadata:
         block = exif_with_resolution_and_settings(picture.metadata.exif, picture.dpi, settings)
@@ -218,8 +256,21 @@ def _extras(
     )
 
 
-def _write_pixels(picture: Picture, kind: str, file: BinaryIO, path: Path) -> None:
-    """Write the pixels and the profile. libvips joins the planes itself, without a copy."""
+def write_pixels(picture: Picture, kind: str, file: BinaryIO, path: Path, **options: Any) -> None:
+    """Write the pixels and the profile of a picture, and go back to the start of the file.
+
+    libvips joins the planes itself, without a copy.
+
+    Args:
+        picture: the picture.
+        kind: the format, one of FORMATS.
+        file: an empty file on disk, open for writing and reading.
+        path: the final file, for error messages.
+        options: of libvips, beside those of `OPTIONS`.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
     vips = libvips()
     planes = list(picture.colour) + ([] if picture.alpha is None else [picture.alpha[0]])
     bands = [_plane(plane, picture.bits) for plane in planes]
@@ -230,7 +281,7 @@ def _write_pixels(picture: Picture, kind: str, file: BinaryIO, path: Path) -> No
         image.set_type(vips.GValue.blob_type, PROFILE, picture.profile)
     try:
         target = vips.Target.new_to_descriptor(file.fileno())
-        getattr(image, f"{kind}save_target")(target, keep="icc", **OPTIONS[kind])
+        getattr(image, f"{kind}save_target")(target, keep="icc", **OPTIONS[kind], **options)
     except vips.Error as error:
         raise OutputError(f"cannot write {path}: {cause_of(error)}.") from error
     file.seek(0)

@@ -153,7 +153,7 @@ def _iptc_metadata(profiles: list[str]) -> Metadata:
 def add_to_png(source: BinaryIO, target: BinaryIO, extras: Extras) -> None:
     """Copy a PNG; profile and metadata follow the header, instead of the source's resolution."""
     target.write(source.read(8 + 25))  # signature and IHDR
-    target.write(_png_extras(extras))
+    target.write(png_extras(extras))
     while True:
         head = source.read(8)
         length, name = struct.unpack(">L4s", head)
@@ -166,18 +166,19 @@ def add_to_png(source: BinaryIO, target: BinaryIO, extras: Extras) -> None:
     shutil.copyfileobj(source, target)
 
 
-def _png_extras(extras: Extras) -> bytes:
+def png_extras(extras: Extras) -> bytes:
+    """The chunks for what is added to a PNG; they follow its header."""
     metadata = extras.metadata
-    parts = [_chunk(*each) for each in metadata.colour_chunks]
+    parts = [chunk(*each) for each in metadata.colour_chunks]
     if extras.profile is not None:
-        parts.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(extras.profile)))
+        parts.append(chunk(b"iCCP", b"icc\0\0" + zlib.compress(extras.profile)))
     if extras.dpi is not None:
         px_per_m = [round(value * INCH_PER_M) for value in extras.dpi]
-        parts.append(_chunk(b"pHYs", struct.pack(">LLB", *px_per_m, 1)))
+        parts.append(chunk(b"pHYs", struct.pack(">LLB", *px_per_m, 1)))
     if extras.exif is not None:
-        parts.append(_chunk(b"eXIf", extras.exif))
+        parts.append(chunk(b"eXIf", extras.exif))
     if metadata.xmp is not None:
-        parts.append(_chunk(b"iTXt", XMP_KEYWORD.encode() + bytes(5) + metadata.xmp))
+        parts.append(chunk(b"iTXt", XMP_KEYWORD.encode() + bytes(5) + metadata.xmp))
     texts = [] if extras.settings is None else [Text(keyword="cascade", text=extras.settings)]
     parts += [_text_chunk(text) for text in [*texts, *metadata.texts, *_iptc_texts(metadata)]]
     return b"".join(parts)
@@ -206,12 +207,13 @@ def _text_chunk(text: Text) -> bytes:
     is_long = len(value) >= COMPRESSED_FROM_BYTES
     stored = zlib.compress(value) if is_long else value
     if is_latin and is_long:
-        return _chunk(b"zTXt", keyword + b"\0" + stored)
+        return chunk(b"zTXt", keyword + b"\0" + stored)
     if is_latin:
-        return _chunk(b"tEXt", keyword + value)
+        return chunk(b"tEXt", keyword + value)
     names = [text.language.encode("ascii", "ignore"), text.translated.encode("utf-8"), stored]
-    return _chunk(b"iTXt", keyword + bytes([is_long, 0]) + b"\0".join(names))
+    return chunk(b"iTXt", keyword + bytes([is_long, 0]) + b"\0".join(names))
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A whole chunk, with its length and checksum."""
     return struct.pack(">L", len(body)) + name + body + struct.pack(">L", zlib.crc32(name + body))

@@ -1,29 +1,19 @@
-"""The metadata of TIFF files: read from their fields, and added to files that libvips wrote."""
+"""The metadata of TIFF files in their fields outside EXIF."""
 
 from __future__ import annotations
 
-import shutil
 import struct
 from dataclasses import replace
-from typing import BinaryIO
 
 from PIL.TiffTags import BYTE, UNDEFINED
 
-from cascade.imaging.exif_blocks import (
-    BIG_TIFF_VERSION,
-    MAIN,
-    read_directories,
-    set_field,
-    write_directories,
-)
-from cascade.imaging.extras import Extras
+from cascade.imaging.exif_blocks import BIG_TIFF_VERSION
 from cascade.imaging.metadata import Metadata
 from cascade.imaging.photoshop_resources import (
     iptc_in_file_order,
     metadata_of_resources,
     write_resources,
 )
-from cascade.imaging.resolution import RESOLUTION_TAGS
 
 HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 XMP, IPTC, PHOTOSHOP = 700, 33723, 34377  # tag numbers
@@ -65,31 +55,7 @@ def _fields_as_bytes(data: bytes) -> dict[int, bytes]:
     return fields
 
 
-def add_to_tiff(source: BinaryIO, target: BinaryIO, extras: Extras) -> None:
-    """Copy a TIFF; metadata and a new main directory with the fields of both come last.
-
-    The entries of the source are copied as bytes: what they point to stays where it is.
-    """
-    entries = _entries(source)
-    for tag in RESOLUTION_TAGS:  # libvips always writes one
-        entries.pop(tag, None)
-    end = source.seek(0, 2)
-    end += end % 2
-    directories = read_directories(extras.exif or b"")
-    for tag, (kind, value) in _fields(extras.metadata).items():
-        set_field(directories[MAIN], tag, kind, value)
-    block = b""
-    if any(directories.values()):
-        block = write_directories(directories, at=end)
-        entries |= _entries_in(block)
-    target.write(b"II*\0" + struct.pack("<L", end + len(block)))
-    source.seek(8)
-    shutil.copyfileobj(source, target)
-    target.write(bytes(target.tell() % 2) + block + struct.pack("<H", len(entries)))
-    target.write(b"".join(entries[tag] for tag in sorted(entries)) + bytes(4))
-
-
-def _fields(metadata: Metadata) -> dict[int, tuple[int, bytes]]:
+def metadata_fields(metadata: Metadata) -> dict[int, tuple[int, bytes]]:
     """Type and value of the fields that hold metadata outside EXIF, by their tags."""
     photoshop = write_resources(metadata.photoshop)
     fields = {
@@ -98,21 +64,3 @@ def _fields(metadata: Metadata) -> dict[int, tuple[int, bytes]]:
         PHOTOSHOP: (BYTE, photoshop),
     }
     return {tag: (kind, value) for tag, (kind, value) in fields.items() if value}
-
-
-def _entries(source: BinaryIO) -> dict[int, bytes]:
-    """The entries of the main directory of a little-endian TIFF file, by their tags."""
-    source.seek(4)
-    (start,) = struct.unpack("<L", source.read(4))
-    source.seek(start)
-    table = source.read(2)
-    (count,) = struct.unpack("<H", table)
-    return _entries_in(table + source.read(count * ENTRY_BYTES))
-
-
-def _entries_in(table: bytes) -> dict[int, bytes]:
-    """Split a directory at the start of some bytes into its entries, by their tags."""
-    (count,) = struct.unpack_from("<H", table)
-    starts = range(2, 2 + count * ENTRY_BYTES, ENTRY_BYTES)
-    entries = [table[start : start + ENTRY_BYTES] for start in starts]
-    return {struct.unpack_from("<H", entry)[0]: entry for entry in entries}

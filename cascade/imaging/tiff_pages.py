@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -62,19 +62,28 @@ def opened_tiff(data: bytes, name: str) -> Iterator[Any]:
     Raises:
         DataError: if the file is damaged.
     """
-    with opening.readable(name), tifffile().TiffFile(io.BytesIO(data), _multifile=False) as file:
+    with opening.readable(name), open_tiff(io.BytesIO(data)) as file:
         yield file
 
 
-def main_pages(file: Any, at_most: int | None = None) -> list[Any]:
+def open_tiff(file: BinaryIO) -> Any:
+    """Open a TIFF file for several `with readable(…)` blocks; returns a `tifffile.TiffFile`."""
+    return tifffile().TiffFile(file, _multifile=False)
+
+
+def main_pages(file: Any, name: str, at_most: int = opening.MAX_PAGES + 1) -> list[Any]:
     """The pages of a TIFF without thumbnails, reduced copies and masks of other pages.
 
     Args:
         file: `tifffile.TiffFile`.
+        name: the file's name, for error messages.
         at_most: number of pages after which to stop reading.
 
     Returns:
         `tifffile.TiffPage`s; the first page of the file if none is a page of its own.
+
+    Raises:
+        DataError: if there are too many.
     """
     pages, offsets = [], set()
     for page in file.pages:
@@ -85,6 +94,7 @@ def main_pages(file: Any, at_most: int | None = None) -> list[Any]:
             pages.append(page)
             if len(pages) == at_most:
                 break
+    opening.check_page_count(len(pages), name)
     return pages or [file.pages[0]]
 
 

@@ -15,6 +15,7 @@ Shapes: C channels, S samples per pixel, H and W pixels.
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from torch import Tensor
 
 from cascade.errors import DataError
 from cascade.imaging.colour_profiles import cmyk_to_srgb, lab_values_to_srgb
-from cascade.imaging.exif_blocks import Directory
+from cascade.imaging.exif_blocks import BIG_TIFF_VERSION, Directory
+from cascade.imaging.metadata import Metadata
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import opened_image
 from cascade.imaging.orientation import TURNS, upright_dpi
@@ -69,25 +71,49 @@ def decode_tiff(data: bytes, name: str, page: int) -> Picture:
         DataError: if it is damaged, too large, of a kind that is not read, or has no such page.
     """
     with opened_tiff(data, name) as file:
-        pages = main_pages(file, at_most=page + 1)
+        pages = main_pages(file, name, at_most=page + 1)
         if not 0 <= page < len(pages):
             raise DataError(f"{name}: has {len(pages)} pages; there is no page {page + 1}.")
-        directory = pages[page]
-        check_page(directory, name)
-        if _needs_libtiff(directory):
-            return _decode_by_libtiff(directory, data, name)
-        colour, alpha = _channels(directory, name)
-        has_profile = photometric_of(directory) not in (SEPARATED, CIELAB, ICCLAB)
-        return assembled(
-            colour,
-            alpha,
-            orientation=orientation_of_page(directory),
-            profile=profile_of_page(directory) if has_profile else None,
-            is_converted=not has_profile,
-            metadata=read_metadata(data, {}),
-            dpi=_resolution(directory),
-            file_format="TIFF",
-        )
+        return picture_of_page(pages[page], data, name, is_first=page == 0)
+
+
+def picture_of_page(page: Any, data: bytes, name: str, *, is_first: bool) -> Picture:
+    """Decode a page of an opened TIFF file.
+
+    Args:
+        page: one of `main_pages`.
+        data: the file's bytes.
+        name: the file's name, for error messages.
+        is_first: whether it is the first one. To it belongs the metadata at the start of the file,
+            even if a thumbnail is there; every other page has metadata of its own.
+
+    Raises:
+        DataError: if it is damaged, too large, or of a kind that is not read.
+    """
+    check_page(page, name)
+    metadata = read_metadata(data if is_first else _beginning_with(page, data), {})
+    if _needs_libtiff(page):
+        return _decode_by_libtiff(page, data, metadata, name)
+    colour, alpha = _channels(page, name)
+    has_profile = photometric_of(page) not in (SEPARATED, CIELAB, ICCLAB)
+    return assembled(
+        colour,
+        alpha,
+        orientation=orientation_of_page(page),
+        profile=profile_of_page(page) if has_profile else None,
+        is_converted=not has_profile,
+        metadata=metadata,
+        dpi=_resolution(page),
+        file_format="TIFF",
+    )
+
+
+def _beginning_with(page: Any, data: bytes) -> bytes:
+    """The file as if a page were its first one."""
+    order = "<" if data[:1] == b"I" else ">"
+    if BIG_TIFF_VERSION in data[2:4]:
+        return data[:8] + struct.pack(order + "Q", page.offset) + data[16:]
+    return data[:4] + struct.pack(order + "L", page.offset) + data[8:]
 
 
 def orientation_of_page(page: Any) -> int:
@@ -222,7 +248,7 @@ def _lab(stored: np.ndarray, photometric: int, name: str) -> np.ndarray:
     return lab_values_to_srgb(np.stack([lightness, a, b]), 16 if bits == 16 else 8)
 
 
-def _decode_by_libtiff(page: Any, data: bytes, name: str) -> Picture:
+def _decode_by_libtiff(page: Any, data: bytes, metadata: Metadata, name: str) -> Picture:
     is_subsampled = photometric_of(page) == YCBCR and page.is_subsampled
     if is_subsampled and page.compression == UNCOMPRESSED:
         colour, alpha, is_upright = _subsampled(data, page.index), None, False
@@ -237,7 +263,7 @@ def _decode_by_libtiff(page: Any, data: bytes, name: str) -> Picture:
         alpha,
         orientation=1 if is_upright else orientation,
         profile=profile_of_page(page),
-        metadata=read_metadata(data, {}),
+        metadata=metadata,
         dpi=upright_dpi(dpi, orientation) if is_upright else dpi,
         file_format="TIFF",
     )

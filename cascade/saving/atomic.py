@@ -44,6 +44,24 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; it is removed when the block ends.
+
+    Raises:
+        OutputError: if it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".tmp", dir=path.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}.") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def atomic_folder(path: Path, *, owned: Collection[str]) -> Iterator[Path]:
     """Yield a temporary folder; when the block succeeds, put it in the place of `path`.
 

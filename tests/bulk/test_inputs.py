@@ -6,7 +6,9 @@ import re
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from cascade.bulk.inputs import find_pictures
@@ -243,11 +245,13 @@ def test_what_is_gone_or_no_file_is_one_clear_line(photos):
         find_pictures(["pipe.png"]).pictures[0].stamp()
 
 
-def test_the_size_of_a_picture_is_read_without_decoding_it(photos):
+def test_the_sizes_of_pages_are_read_without_decoding_them(photos):
     (photos / "wide.png").write_bytes(png((70, 50))[:60])  # its head alone
     (photos / "text.png").write_text("hello")
     os.mkfifo("pipe.png")
     write_tar(Path("set.tar"), [("3.png", png((30, 20)))])
-    inputs = ["photos/wide.png", "photos/text.png", "pipe.png", "set.tar"]
-    sizes = [picture.size_px() for picture in find_pictures(inputs).pictures]
-    assert sizes == [(50, 70), None, None, (20, 30)]
+    tifffile.imwrite("pages.tif", np.zeros((3, 8, 9), np.uint8), photometric="minisblack")
+    inputs = ["photos/wide.png", "photos/text.png", "pipe.png", "set.tar", "pages.tif"]
+    heads = [picture.heads() for picture in find_pictures(inputs).pictures]
+    sizes = [None if each is None else each.sizes for each in heads]
+    assert sizes == [[(50, 70)], None, None, [(20, 30)], [(8, 9)] * 3]

@@ -54,7 +54,7 @@ def test_one_file_may_be_given_its_name(tmp_path):
     with pytest.raises(OutputError, match=r"b.webp is not the name of a tiff file"):
         plan_jobs(pictures("a.jpg"), tmp_path / "b.webp", as_file=True, image_format="tiff")
     with pytest.raises(OutputError, match=r"results end in .png, .jpg, .jpeg, .webp, .tif, .tiff"):
-        is_file_name(tmp_path / "b.gif", inputs)
+        is_file_name(tmp_path / "b.bmp", inputs)
     with pytest.raises(DataError, match=r"^nosuch\.jpg: no such file or folder\.$"):
         is_file_name(tmp_path / "b.webp", ["nosuch.jpg"])
     (tmp_path / "x.tar").touch()

@@ -64,8 +64,8 @@ def test_of_very_many_pictures_only_some_are_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(workload, "MOST_HEADS", 2)
     jobs = jobs_of(tmp_path, (1000, 1000), (1, 1), (1000, 1000), (1, 1), (1000, 1000))
     looked_at = []
-    original = InputPicture.size_px
-    monkeypatch.setattr(InputPicture, "size_px", lambda p: (looked_at.append(p), original(p))[1])
+    original = InputPicture.heads
+    monkeypatch.setattr(InputPicture, "heads", lambda p: (looked_at.append(p), original(p))[1])
     load = Workload(jobs, work=area, factor=1)
     assert len(looked_at) == 2
     assert load.line(0, "m").startswith("5 pictures, about 2.5 megapixels")

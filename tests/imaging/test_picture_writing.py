@@ -171,7 +171,8 @@ def test_jpeg_keeps_all_its_colour(tmp_path):
         ("a.jpg", True, 8, r"a\.jpg: JPEG has no transparency; write PNG, WebP or TIFF\."),
         ("a.jpeg", False, 16, r"a\.jpeg: JPEG has no 16 bits; write PNG or TIFF\."),
         ("a.webp", False, 16, r"a\.webp: WebP has no 16 bits; write PNG or TIFF\."),
-        ("a.gif", False, 8, r"a\.gif: the ending '\.gif' names no format; use \.png, "),
+        ("a.gif", False, 8, r"a\.gif: GIF is written for animations only; write PNG\."),
+        ("a.bmp", False, 8, r"a\.bmp: the ending '\.bmp' names no format; use \.png, "),
         ("a", False, 8, r"a: the ending '' names no format"),
     ],
 )
