@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -74,10 +74,15 @@ def main_pages(file: Any, at_most: int | None = None) -> list[Any]:
         at_most: number of pages after which to stop reading.
 
     Returns:
-        `tifffile.TiffPage`s; the first page of the file if none is a page of its own.
+        `tifffile.TiffPage`s. If all are thumbnails, their full pictures, which cameras and raw
+        converters hang below them as SubIFDs; the first page of the file if there are none.
     """
+    return _full_pages(file.pages, at_most) or _pictures_below(file) or [file.pages[0]]
+
+
+def _full_pages(candidates: Iterable[Any], at_most: int | None) -> list[Any]:
     pages, offsets = [], set()
-    for page in file.pages:
+    for page in candidates:
         if page.offset in offsets:  # the last page points back to an earlier one
             break
         offsets.add(page.offset)
@@ -85,7 +90,13 @@ def main_pages(file: Any, at_most: int | None = None) -> list[Any]:
             pages.append(page)
             if len(pages) == at_most:
                 break
-    return pages or [file.pages[0]]
+    return pages
+
+
+def _pictures_below(file: Any) -> list[Any]:
+    """The largest picture below the first page that is no thumbnail, if there is one."""
+    below = _full_pages(file.pages[0].pages or [], None)
+    return [max(below, key=lambda page: page.imagewidth * page.imagelength)] if below else []
 
 
 def photometric_of(page: Any) -> int:

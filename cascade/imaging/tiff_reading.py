@@ -32,6 +32,7 @@ from cascade.imaging.orientation import TURNS, upright_dpi
 from cascade.imaging.picture import Picture, assembled
 from cascade.imaging.pil_channels import channels_of_pil
 from cascade.imaging.resolution import RESOLUTION_TAGS, resolution_of
+from cascade.imaging.tiff_fields import starting_at
 from cascade.imaging.tiff_pages import (
     CCITT,
     CIELAB,
@@ -84,7 +85,7 @@ def decode_tiff(data: bytes, name: str, page: int) -> Picture:
             orientation=orientation_of_page(directory),
             profile=profile_of_page(directory) if has_profile else None,
             is_converted=not has_profile,
-            metadata=read_metadata(data, {}),
+            metadata=read_metadata(starting_at(data, directory.offset), {}),
             dpi=_resolution(directory),
             file_format="TIFF",
         )
@@ -223,12 +224,12 @@ def _lab(stored: np.ndarray, photometric: int, name: str) -> np.ndarray:
 
 
 def _decode_by_libtiff(page: Any, data: bytes, name: str) -> Picture:
+    data = starting_at(data, page.offset)
     is_subsampled = photometric_of(page) == YCBCR and page.is_subsampled
     if is_subsampled and page.compression == UNCOMPRESSED:
-        colour, alpha, is_upright = _subsampled(data, page.index), None, False
+        colour, alpha, is_upright = _subsampled(data), None, False
     else:
         with opened_image(data, name) as image:
-            image.seek(page.index)
             image.load()  # Pillow turns the pixels of a TIFF, but not its resolution
             (colour, alpha), is_upright = channels_of_pil(image), True
     orientation, dpi = orientation_of_page(page), _resolution(page)
@@ -243,7 +244,7 @@ def _decode_by_libtiff(page: Any, data: bytes, name: str) -> Picture:
     )
 
 
-def _subsampled(data: bytes, index: int) -> Tensor:
+def _subsampled(data: bytes) -> Tensor:
     """RGB, (3, H, W) uint8, of uncompressed and subsampled YCbCr, which Pillow misreads."""
-    image = libvips().Image.tiffload_buffer(data, page=index, fail_on="error")
+    image = libvips().Image.tiffload_buffer(data, fail_on="error")
     return torch.from_numpy(np.moveaxis(image.numpy()[..., :3], -1, 0).copy())
