@@ -25,6 +25,7 @@ from PIL.ExifTags import Base
 
 from cascade.errors import DataError
 from cascade.extras import install_command
+from cascade.imaging.jpeg_segments import obstacle_in_jpeg
 from cascade.imaging.jxl_header import jxl_header
 
 MAX_PIXELS = 256 * 1024 * 1024
@@ -120,6 +121,8 @@ def opened_image(data: bytes, name: str) -> Iterator[Image.Image]:
     _import_reader(file_format, name)
     with readable(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if file_format == "JPEG":
+            check_jpeg(data, name)
         if file_format == "JXL":  # its reader decodes the file when it opens it
             check_size(*jxl_header(data)[:2], name)
         with Image.open(io.BytesIO(data), formats=[file_format]) as image:
@@ -195,6 +198,17 @@ def _drop_applied_orientation(image: Image.Image, data: bytes) -> None:
     """
     if jxl_header(data).orientation != 1 and not getattr(image, "jpeg", False):
         image.getexif()[Base.Orientation] = 1
+
+
+def check_jpeg(data: bytes, name: str) -> None:
+    """Check that a JPEG is of a kind that is read.
+
+    Raises:
+        DataError: if it is JPEG-LS, or has an unusual number of bits or channels.
+    """
+    obstacle = obstacle_in_jpeg(data)
+    if obstacle:
+        raise DataError(f"{name}: not a readable image ({obstacle}); save it as PNG or TIFF.")
 
 
 def check_size(width_px: int, height_px: int, name: str) -> None:

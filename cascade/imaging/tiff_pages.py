@@ -224,7 +224,10 @@ def _check_embedded(page: Any, name: str) -> None:
     file, kind = page.parent.filehandle, EMBEDDED[page.compression]
     for start, length in zip(page.dataoffsets, page.databytecounts, strict=False):
         file.seek(start)
-        with Image.open(io.BytesIO(file.read(length)), formats=[kind]) as image:
+        embedded = file.read(length)
+        if kind == "JPEG":
+            opening.check_jpeg(embedded, name)
+        with Image.open(io.BytesIO(embedded), formats=[kind]) as image:
             if image.width > columns or image.height > rows:
                 raise DataError(
                     f"{name}: not a readable image (a strip or tile of {columns}x{rows} px holds "

@@ -6,9 +6,9 @@
 - Transparency is the first extra sample that the file calls alpha, or the only one if it says
   nothing about it. Colours that are multiplied by it are divided again. Samples that the file calls
   unspecified, such as infrared, are left out.
-- Three kinds are read through libtiff, by Pillow or libvips: YCbCr outside JPEG, whose subsampling
-  tifffile does not undo; old-style JPEG, whose scattered tables it does not collect; and fax
-  (CCITT), which imagecodecs decodes only since 2026.
+- Four kinds are read through libtiff, by Pillow or libvips: YCbCr outside JPEG, whose subsampling
+  tifffile does not undo; L*a*b* in JPEG, which it takes for YCbCr; old-style JPEG, whose scattered
+  tables it does not collect; and fax (CCITT), which imagecodecs decodes only since 2026.
 
 Shapes: C channels, S samples per pixel, H and W pixels.
 """
@@ -139,8 +139,10 @@ def _channels(page: Any, name: str) -> tuple[Tensor, Tensor | None]:
 
 
 def _needs_libtiff(page: Any) -> bool:
-    """Whether a page is fax, old-style JPEG, or YCbCr that decoding does not turn into RGB."""
+    """Whether tifffile does not decode a page as it should; see the head of this file."""
     if page.compression in (*CCITT, OLD_JPEG):
+        return True
+    if page.compression == JPEG and photometric_of(page) in (CIELAB, ICCLAB):
         return True
     is_rgb_when_decoded = page.compression == JPEG and page.planarconfig == 1
     return photometric_of(page) == YCBCR and not is_rgb_when_decoded
@@ -233,11 +235,13 @@ def _decode_by_libtiff(page: Any, data: bytes, name: str) -> Picture:
             image.load()  # Pillow turns the pixels of a TIFF, but not its resolution
             (colour, alpha), is_upright = channels_of_pil(image), True
     orientation, dpi = orientation_of_page(page), _resolution(page)
+    is_converted = photometric_of(page) in (CIELAB, ICCLAB)
     return assembled(
         colour,
         alpha,
         orientation=1 if is_upright else orientation,
-        profile=profile_of_page(page),
+        profile=None if is_converted else profile_of_page(page),
+        is_converted=is_converted,
         metadata=read_metadata(data, {}),
         dpi=upright_dpi(dpi, orientation) if is_upright else dpi,
         file_format="TIFF",
