@@ -3,8 +3,8 @@
 - The format is recognised by the file's content, not by its name. The formats are those of
   `FORMATS_OF_HEADS`, and AVIF and HEIF, which share a container.
 - HEIF (HEIC) and JPEG XL need an optional package, which is imported when such a file arrives.
-- A file that would decode to more than `MAX_PIXELS` is refused before it is decoded, and so is a
-  PNG whose compressed texts or profile grow too large.
+- A file that would decode to more than `MAX_PIXELS` is refused before it is decoded. Texts and
+  profiles of PNG that are damaged or grow too large are left out.
 - A truncated or otherwise damaged file is refused, never half read, unless the caller asks to keep
   what is there of a JPEG (`picture_reading.py`).
 - Integers and floats of 32 bits are refused: their range is unknown.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import io
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +28,11 @@ from cascade.errors import DataError
 from cascade.extras import install_command
 from cascade.imaging.jpeg_segments import obstacle_in_jpeg
 from cascade.imaging.jxl_header import jxl_header
+from cascade.imaging.png_chunks import without_faults
 
 MAX_PIXELS = 256 * 1024 * 1024
+LIMIT_OF_PILLOW = threading.Lock()  # held while it is changed; Pillow refuses twice the limit
+INTERNAL_ERRORS = (struct.error, LookupError, TypeError, AttributeError, OverflowError)
 FORMATS_OF_HEADS = {  # Pillow's names; none of these formats can contain a program
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -123,9 +127,11 @@ def opened_image(data: bytes, name: str) -> Iterator[Image.Image]:
         warnings.simplefilter("ignore")
         if file_format == "JPEG":
             check_jpeg(data, name)
+        elif file_format == "PNG":
+            data = without_faults(data)
         if file_format == "JXL":  # its reader decodes the file when it opens it
             check_size(*jxl_header(data)[:2], name)
-        with Image.open(io.BytesIO(data), formats=[file_format]) as image:
+        with _opened(data, file_format) as image:
             check_size(image.width, image.height, name)
             check_range(image, name)
             if isinstance(image, PngImagePlugin.PngImageFile):
@@ -133,6 +139,17 @@ def opened_image(data: bytes, name: str) -> Iterator[Image.Image]:
             elif file_format == "JXL":
                 _drop_applied_orientation(image, data)
             yield image
+
+
+def _opened(data: bytes, file_format: str) -> Image.Image:
+    """Open a file by Pillow, whose own limit is lower than `MAX_PIXELS`."""
+    with LIMIT_OF_PILLOW:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None if limit is None else max(limit, MAX_PIXELS // 2)
+        try:
+            return Image.open(io.BytesIO(data), formats=[file_format])
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 @contextmanager
@@ -153,10 +170,19 @@ def readable(name: str) -> Iterator[None]:
         raise DataError(f"{name}: not a readable image (its header is damaged).") from error
     except MemoryError as error:
         raise DataError(f"{name}: not a readable image (too large for the memory).") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{name}: has more than the {MAX_PIXELS} pixels allowed; make it smaller."
+        ) from error
     except Exception as error:  # decoders raise many kinds on damaged files
-        lines = str(error).strip().splitlines()
-        cause = lines[0].rstrip(".") if lines else type(error).__name__
-        raise DataError(f"{name}: not a readable image ({cause}).") from error
+        raise DataError(f"{name}: not a readable image ({_cause_of(error)}).") from error
+
+
+def _cause_of(error: Exception) -> str:
+    """What is wrong with a file, by the error of a decoder."""
+    lines = str(error).strip().splitlines()
+    says_nothing = isinstance(error, INTERNAL_ERRORS) or not lines or "build `libjxl`" in lines[0]
+    return "it is damaged or cut off" if says_nothing else lines[0].rstrip(".")
 
 
 def _import_reader(file_format: str, name: str) -> None:
