@@ -17,6 +17,7 @@ from cascade.imaging.xmp_packets import PacketError
 
 HEAD = b"\xff\xd8"
 APP0, APP1, APP11, APP13, COM, SOS, EOI = 0xE0, 0xE1, 0xEB, 0xED, 0xFE, 0xDA, 0xD9
+FRAMES = tuple(each for each in range(0xC0, 0xD0) if each not in (0xC4, 0xC8, 0xCC))
 WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD8))
 MAX_SEGMENT_BYTES = 65533
 MAX_EXIF_BYTES = MAX_SEGMENT_BYTES - len(HEADER)
@@ -63,6 +64,18 @@ def read_jpeg(data: bytes) -> Metadata:
         texts=tuple(texts),
         losses=(*metadata.losses, *dict.fromkeys(losses)),
     )
+
+
+def obstacle_in_jpeg(data: bytes) -> str:
+    """Why decoders of usual JPEG cannot read a file: "JPEG of 12 bits", "JPEG-LS"…; else empty."""
+    for marker, body in _segments(data):
+        if marker == 0xF7:
+            return "JPEG-LS"
+        if marker in FRAMES and len(body) >= 6:
+            if body[0] != 8:
+                return f"JPEG of {body[0]} bits"
+            return "" if body[5] in (1, 3, 4) else f"JPEG of {body[5]} channels"
+    return ""
 
 
 def comment(body: bytes) -> Text:

@@ -68,7 +68,8 @@ LAYOUT_TAGS = {  # they describe the pixels, pages and thumbnails of the old fil
     *(37724, 50341, 59932),  # layers of Photoshop, print settings, padding
     *range(20480, 20800),  # thumbnails of Windows
 }
-DESCRIPTIONS_OF_LAYOUT = (b"ImageJ=", b"SCIFIO=", b"Aperio ")  # how they begin
+DESCRIPTIONS_OF_LAYOUT = (b"ImageJ=", b"SCIFIO=", b"Aperio ", b"shape=(")  # how they begin
+XML_OF_LAYOUT = (b"openmicroscopy.org", b"leica-microsystems.com/scn", b"perkinelmer-qpi")
 MAKER_NOTES = Loss("maker notes", "their inner offsets break when they are moved")
 DESCRIPTION = Loss("image description", "it describes the layout of the old file")
 PRIVATE = Loss("private TIFF fields", "their meaning is not known")
@@ -172,8 +173,8 @@ def _describes_layout(description: object) -> bool:
     text = description.lstrip(b"\xef\xbb\xbf \t\r\n").rstrip(b"\0")
     if text.startswith(b"{"):  # by tifffile
         return "shape" in (parsed_settings(text) or {})
-    is_ome = text.startswith(b"<") and b"openmicroscopy.org" in text[:4096].lower()
-    return is_ome or text.startswith(DESCRIPTIONS_OF_LAYOUT)
+    is_layout = any(name in text[:4096].lower() for name in XML_OF_LAYOUT)
+    return (text.startswith(b"<") and is_layout) or text.startswith(DESCRIPTIONS_OF_LAYOUT)
 
 
 def _renewed(directories: Directories, size: tuple[int, int], *, is_srgb_now: bool) -> bytes:

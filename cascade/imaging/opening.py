@@ -4,7 +4,8 @@
   `FORMATS_OF_HEADS`, and AVIF and HEIF, which share a container.
 - HEIF (HEIC) and JPEG XL need an optional package, which is imported when such a file arrives.
 - A file that would decode to more than `MAX_PIXELS` a page is refused before it is decoded, and so
-  is one of more than `MAX_PAGES`, and a PNG whose compressed texts or profile grow too large.
+  is one of more than `MAX_PAGES`. Texts and profiles of PNG that are damaged or grow too large are
+  left out.
 - A truncated or otherwise damaged file is refused, never half read, unless the caller asks to keep
   what is there of a JPEG (`picture_reading.py`).
 - Integers and floats of 32 bits are refused: their range is unknown.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import importlib
 import io
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,10 +28,14 @@ from PIL.ExifTags import Base
 
 from cascade.errors import DataError
 from cascade.extras import install_command
+from cascade.imaging.jpeg_segments import obstacle_in_jpeg
 from cascade.imaging.jxl_header import jxl_header
+from cascade.imaging.png_chunks import without_faults
 
 MAX_PIXELS = 256 * 1024 * 1024
 MAX_PAGES = 10_000  # of one file
+LIMIT_OF_PILLOW = threading.Lock()  # held while it is changed; Pillow refuses twice the limit
+INTERNAL_ERRORS = (struct.error, LookupError, TypeError, AttributeError, OverflowError)
 FORMATS_OF_HEADS = {  # Pillow's names; none of these formats can contain a program
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -135,9 +141,13 @@ def open_image(data: bytes, name: str) -> Image.Image:
     file_format = format_of(data, name)
     _import_reader(file_format, name)
     with readable(name):
-        if file_format == "JXL":  # its reader decodes the file when it opens it
+        if file_format == "JPEG":
+            check_jpeg(data, name)
+        elif file_format == "PNG":
+            data = without_faults(data)
+        elif file_format == "JXL":  # its reader decodes the file when it opens it
             _check_jxl(data, name)
-        image = Image.open(io.BytesIO(data), formats=[file_format])
+        image = _opened(data, file_format)
         check_size(image.width, image.height, name)
         check_range(image, name)
         if isinstance(image, PngImagePlugin.PngImageFile):
@@ -145,6 +155,17 @@ def open_image(data: bytes, name: str) -> Image.Image:
         elif file_format == "JXL":
             _drop_applied_orientation(image, data)
         return image
+
+
+def _opened(data: bytes, file_format: str) -> Image.Image:
+    """Open a file by Pillow, whose own limit is lower than `MAX_PIXELS`."""
+    with LIMIT_OF_PILLOW:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None if limit is None else max(limit, MAX_PIXELS // 2)
+        try:
+            return Image.open(io.BytesIO(data), formats=[file_format])
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 @contextmanager
@@ -167,10 +188,19 @@ def readable(name: str) -> Iterator[None]:
         raise DataError(f"{name}: not a readable image (its header is damaged).") from error
     except MemoryError as error:
         raise DataError(f"{name}: not a readable image (too large for the memory).") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{name}: has more than the {MAX_PIXELS} pixels allowed; make it smaller."
+        ) from error
     except Exception as error:  # decoders raise many kinds on damaged files
-        lines = str(error).strip().splitlines()
-        cause = lines[0].rstrip(".") if lines else type(error).__name__
-        raise DataError(f"{name}: not a readable image ({cause}).") from error
+        raise DataError(f"{name}: not a readable image ({_cause_of(error)}).") from error
+
+
+def _cause_of(error: Exception) -> str:
+    """What is wrong with a file, by the error of a decoder."""
+    lines = str(error).strip().splitlines()
+    says_nothing = isinstance(error, INTERNAL_ERRORS) or not lines or "build `libjxl`" in lines[0]
+    return "it is damaged or cut off" if says_nothing else lines[0].rstrip(".")
 
 
 def _import_reader(file_format: str, name: str) -> None:
@@ -224,6 +254,17 @@ def _drop_applied_orientation(image: Image.Image, data: bytes) -> None:
     """
     if jxl_header(data).orientation != 1 and not getattr(image, "jpeg", False):
         image.getexif()[Base.Orientation] = 1
+
+
+def check_jpeg(data: bytes, name: str) -> None:
+    """Check that a JPEG is of a kind that is read.
+
+    Raises:
+        DataError: if it is JPEG-LS, or has an unusual number of bits or channels.
+    """
+    obstacle = obstacle_in_jpeg(data)
+    if obstacle:
+        raise DataError(f"{name}: not a readable image ({obstacle}); save it as PNG or TIFF.")
 
 
 def check_size(width_px: int, height_px: int, name: str) -> None:

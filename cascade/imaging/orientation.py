@@ -13,10 +13,20 @@ TURNS = {1: (0, 0, 0), 2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0)}
 TURNS |= {5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
 
 
-def orientation_of(image: Image.Image) -> int:
-    """Read the orientation of a loaded PIL image, from 1 to 8; 1 if its EXIF is damaged."""
+def orientation_of(image: Image.Image, block: bytes | None = None) -> int:
+    """Read the orientation of a loaded PIL image, from 1 to 8; 1 if its EXIF is damaged.
+
+    Args:
+        image: opened by Pillow, whose EXIF allows for what a container or decoder turned already.
+        block: EXIF of its file, where Pillow finds none, as in an old kind of text in PNG.
+    """
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if image.format == "AVIF" and not image.info.get("exif"):
+            return 1  # the container states it; Pillow would take that of XMP
+        exif = image.getexif()
+        if image.format == "PNG" and block is not None and not exif:
+            exif.load(block)
+        value = exif.get(ExifTags.Base.Orientation, 1)
     except Exception:  # Pillow raises many kinds on damaged blocks
         return 1
     return value if isinstance(value, int) and value in TURNS else 1

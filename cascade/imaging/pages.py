@@ -149,7 +149,7 @@ def _tiff_pages(data: bytes, name: str) -> Iterator[Page]:
         for number, page in enumerate(pages):
             page_name = f"{name}: page {number + 1}"
             with readable(page_name):
-                picture = picture_of_page(page, data, page_name, is_first=number == 0)
+                picture = picture_of_page(page, data, page_name)
             yield Page(picture=picture)
 
 

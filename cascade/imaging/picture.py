@@ -189,7 +189,7 @@ def picture_of_pil(
     return assembled(
         colour,
         alpha,
-        orientation=orientation_of(image),
+        orientation=orientation_of(image, metadata.exif),
         profile=None if is_converted else image.info.get("icc_profile"),
         is_converted=is_converted,
         metadata=metadata,

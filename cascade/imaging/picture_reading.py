@@ -28,10 +28,11 @@ from cascade.errors import DataError
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import PNG_BITS_AT, format_of, opened_image, read_bytes
 from cascade.imaging.picture import Picture, picture_of_pil
+from cascade.imaging.png_chunks import without_faults
 from cascade.imaging.tiff_pages import check_page, main_pages, opened_tiff, photometric_of
 from cascade.imaging.tiff_reading import decode_tiff
 from cascade.imaging.truncated_jpeg import ended_jpeg
-from cascade.imaging.vips import cause_of, libvips
+from cascade.imaging.vips import libvips
 
 Truncated = Literal["refuse", "keep"]  # what happens to a JPEG whose end is missing
 
@@ -206,10 +207,10 @@ def is_deep(data: bytes) -> bool:
 def _channels_by_vips(data: bytes, name: str) -> tuple[Tensor, Tensor | None]:
     """Colour and alpha of a PNG of 16 bits, (C, H, W) uint16 each."""
     try:
-        image = libvips().Image.pngload_buffer(data, fail_on="error")
+        image = libvips().Image.pngload_buffer(without_faults(data), fail_on="error")
         pixels = torch.from_numpy(image.numpy()).reshape(image.height, image.width, image.bands)
     except libvips().Error as error:
-        raise DataError(f"{name}: not a readable image ({cause_of(error)}).") from error
+        raise DataError(f"{name}: not a readable image (its pixels are damaged).") from error
     pixels = pixels.permute(2, 0, 1)  # (C, H, W)
     colours = 3 if len(pixels) >= 3 else 1
     alpha = pixels[colours : colours + 1].contiguous() if image.hasalpha() else None

@@ -35,7 +35,11 @@ def channels_of_pil(image: Image.Image) -> tuple[Tensor, Tensor | None]:
     has_alpha = image.mode in MODES_WITH_ALPHA or "transparency" in image.info
     mode = ("L" if _is_grey(image) else "RGB") + ("A" if has_alpha else "")
     pixels = _channels(np.asarray(image if image.mode == mode else image.convert(mode)))
-    return (pixels[:-1], pixels[-1:]) if has_alpha else (pixels, None)
+    if not has_alpha:
+        return pixels, None
+    # many programs leave the fourth byte of BMP at 0, and browsers do not take that for transparent
+    is_unused = image.format == "BMP" and not pixels[-1].any()
+    return pixels[:-1], None if is_unused else pixels[-1:]
 
 
 def _is_grey(image: Image.Image) -> bool:

@@ -28,7 +28,13 @@ XMP_KEYWORD = "XML:com.adobe.xmp"
 SETTINGS_KEYWORD = "cascade"
 IPTC_KEYWORDS = ("Raw profile type iptc", "Raw profile type 8bim")
 RAW_PROFILE = re.compile(r"\s*\S[^\n]*\n\s*\d+\n([\s0-9a-fA-F]*)")
-COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"cICP", b"sRGB", b"mDCV", b"cLLI")
+LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"cICP": 4, b"sRGB": 1, b"mDCV": 24, b"cLLI": 8}  # in bytes
+COLOUR_CHUNKS = tuple(LENGTHS)
+LENGTHS |= {b"pHYs": 9, b"tIME": 7}
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+ANIMATION_AND_TRANSPARENCY = (b"acTL", b"fcTL", b"tRNS")
+MAX_KEYWORD_BYTES = 79
+MAX_PLAIN_TEXT_BYTES = 2**20  # of a text or profile, decompressed: the limit of Pillow
 MAX_TEXT_BYTES = 2**24  # of one text, decompressed
 MAX_ALL_TEXT_BYTES = 2**26
 COMPRESSED_FROM_BYTES = 1024  # shorter texts are stored as they are
@@ -40,20 +46,22 @@ COMPRESSED_FROM_BYTES = 1024  # shorter texts are stored as they are
 def read_png(data: bytes) -> Metadata:
     """Read the metadata of a PNG file; damaged chunks are left out."""
     exif, xmp, profiles, losses = None, None, [], []
-    texts, colour_chunks = [], []
+    texts, colour_chunks = [], {}
     left_bytes = MAX_ALL_TEXT_BYTES
-    for name, body in _chunks(data):
-        if name == b"eXIf":
+    for _, _, name, body in _chunks(data):
+        if body is None or (name not in TEXTS and _is_faulty(name, body)):
+            losses.append(_loss_of(name))
+        elif name == b"eXIf":
             exif = body
         elif name in COLOUR_CHUNKS:
-            colour_chunks.append((name, body))
+            colour_chunks.setdefault(name, body)
         elif name == b"caBX":
             losses.append(Loss("content credentials", "they are signed for the old pixels"))
-        elif name in (b"tEXt", b"zTXt", b"iTXt"):
+        elif name in TEXTS:
             text = _text(name, body, min(MAX_TEXT_BYTES, left_bytes))
             left_bytes -= 0 if text is None else len(text.text)
             if text is None:
-                losses.append(Loss("PNG texts", "they are damaged or too long"))
+                losses.append(_loss_of(name))
             elif text.keyword == XMP_KEYWORD:
                 xmp = text.text.encode("utf-8")
             elif text.keyword in IPTC_KEYWORDS:
@@ -70,29 +78,82 @@ def read_png(data: bytes) -> Metadata:
         exif=exif,
         xmp=xmp,
         texts=tuple(texts),
-        colour_chunks=tuple(colour_chunks),
-        losses=(*metadata.losses, *losses),
+        colour_chunks=tuple(colour_chunks.items()),
+        losses=(*metadata.losses, *dict.fromkeys(filter(None, losses))),
     )
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of all chunks except those of the pixels; ends at the first damaged one."""
+def without_faults(data: bytes) -> bytes:
+    """A PNG without the faulty chunks that its pixels do not need.
+
+    Decoders refuse the whole picture for a damaged or very long text or profile.
+
+    Args:
+        data: the PNG's bytes.
+    """
+    faults = [(start, end) for start, end, name, body in _chunks(data) if _is_faulty(name, body)]
+    if not faults:
+        return data
+    starts, ends = [0, *(end for _, end in faults)], [*(start for start, _ in faults), len(data)]
+    return b"".join(data[start:end] for start, end in zip(starts, ends, strict=True))
+
+
+def _chunks(data: bytes) -> Iterator[tuple[int, int, bytes, bytes | None]]:
+    """Start, end, name and body of the chunks except those of the pixels, up to one that is cut.
+
+    The body is None if its checksum is wrong.
+    """
     at = len(HEAD)
     while at + 12 <= len(data):
         length, name = struct.unpack_from(">L4s", data, at)
-        if at + 12 + length > len(data):
+        end = at + 12 + length
+        if end > len(data):
             return
         if name not in (b"IDAT", b"fdAT"):
-            body = data[at + 8 : at + 8 + length]
-            (checksum,) = struct.unpack_from(">L", data, at + 8 + length)
-            if zlib.crc32(name + body) == checksum:
-                yield name, body
-        at += 12 + length
+            body = data[at + 8 : end - 4]
+            (checksum,) = struct.unpack_from(">L", data, end - 4)
+            yield at, end, name, body if zlib.crc32(name + body) == checksum else None
+        at = end
+
+
+def _is_faulty(name: bytes, body: bytes | None) -> bool:
+    """Whether decoders stumble over a chunk that the pixels do not need.
+
+    Args:
+        name: of the chunk.
+        body: None if its checksum is wrong.
+    """
+    if name[:1].isupper() or name in ANIMATION_AND_TRANSPARENCY:
+        return False
+    if body is None or len(body) != LENGTHS.get(name, len(body)):
+        return True
+    if name == b"iCCP":
+        return not _profile(body)
+    return name in TEXTS and _text(name, body, MAX_PLAIN_TEXT_BYTES) is None
+
+
+def _profile(body: bytes) -> bytes | None:
+    """The ICC profile in a chunk; None if it is damaged or too long."""
+    _, _, rest = body.partition(b"\0")
+    return _decompressed(rest[1:], MAX_PLAIN_TEXT_BYTES) if rest[:1] == b"\0" else None
+
+
+def _loss_of(name: bytes) -> Loss | None:
+    """What is lost with a faulty chunk."""
+    if name == b"iCCP":
+        return Loss("colour profile", "it is damaged or too long", is_colour=True)
+    if name in COLOUR_CHUNKS:
+        return Loss(f"PNG colour chunk {name.decode()}", "it is damaged", is_colour=True)
+    if name in TEXTS:
+        return Loss("PNG texts", "they are damaged or too long")
+    return Loss("EXIF", "it is damaged") if name == b"eXIf" else None
 
 
 def _text(name: bytes, body: bytes, max_bytes: int) -> Text | None:
     """Read the body of a text chunk; None if it is damaged or too long."""
     keyword, _, rest = body.partition(b"\0")
+    if not 1 <= len(keyword) <= MAX_KEYWORD_BYTES:
+        return None
     key = keyword.decode("latin-1")
     if name == b"tEXt":
         return Text(keyword=key, text=rest.decode("latin-1")) if len(rest) <= max_bytes else None

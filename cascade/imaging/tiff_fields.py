@@ -29,6 +29,19 @@ def read_tiff(data: bytes) -> Metadata:
     return replace(metadata, exif=data, xmp=fields.get(XMP) or None, iptc=iptc or metadata.iptc)
 
 
+def starting_at(data: bytes, offset: int) -> bytes:
+    """A TIFF or BigTIFF file whose first directory is another one of its own.
+
+    Args:
+        data: the file's bytes.
+        offset: of the directory, in bytes.
+    """
+    order = "<" if data[:1] == b"I" else ">"
+    at, kind = (8, "Q") if BIG_TIFF_VERSION in data[2:4] else (4, "L")
+    head = data[:at] + struct.pack(order + kind, offset)
+    return data if data.startswith(head) else head + data[len(head) :]
+
+
 def _fields_as_bytes(data: bytes) -> dict[int, bytes]:
     """The fields with metadata in the first directory of a TIFF or BigTIFF file, as bytes.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -80,13 +80,20 @@ def main_pages(file: Any, name: str, at_most: int = opening.MAX_PAGES + 1) -> li
         at_most: number of pages after which to stop reading.
 
     Returns:
-        `tifffile.TiffPage`s; the first page of the file if none is a page of its own.
+        `tifffile.TiffPage`s. If all are thumbnails, their full pictures, which cameras and raw
+        converters hang below them as SubIFDs; the first page of the file if there are none.
 
     Raises:
         DataError: if there are too many.
     """
+    pages = _full_pages(file.pages, at_most) or _pictures_below(file) or [file.pages[0]]
+    opening.check_page_count(len(pages), name)
+    return pages
+
+
+def _full_pages(candidates: Iterable[Any], at_most: int | None) -> list[Any]:
     pages, offsets = [], set()
-    for page in file.pages:
+    for page in candidates:
         if page.offset in offsets:  # the last page points back to an earlier one
             break
         offsets.add(page.offset)
@@ -94,8 +101,13 @@ def main_pages(file: Any, name: str, at_most: int = opening.MAX_PAGES + 1) -> li
             pages.append(page)
             if len(pages) == at_most:
                 break
-    opening.check_page_count(len(pages), name)
-    return pages or [file.pages[0]]
+    return pages
+
+
+def _pictures_below(file: Any) -> list[Any]:
+    """The largest picture below the first page that is no thumbnail, if there is one."""
+    below = _full_pages(file.pages[0].pages or [], None)
+    return [max(below, key=lambda page: page.imagewidth * page.imagelength)] if below else []
 
 
 def photometric_of(page: Any) -> int:
@@ -223,7 +235,10 @@ def _check_embedded(page: Any, name: str) -> None:
     file, kind = page.parent.filehandle, EMBEDDED[page.compression]
     for start, length in zip(page.dataoffsets, page.databytecounts, strict=False):
         file.seek(start)
-        with Image.open(io.BytesIO(file.read(length)), formats=[kind]) as image:
+        embedded = file.read(length)
+        if kind == "JPEG":
+            opening.check_jpeg(embedded, name)
+        with Image.open(io.BytesIO(embedded), formats=[kind]) as image:
             if image.width > columns or image.height > rows:
                 raise DataError(
                     f"{name}: not a readable image (a strip or tile of {columns}x{rows} px holds "

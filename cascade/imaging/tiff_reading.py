@@ -6,16 +6,15 @@
 - Transparency is the first extra sample that the file calls alpha, or the only one if it says
   nothing about it. Colours that are multiplied by it are divided again. Samples that the file calls
   unspecified, such as infrared, are left out.
-- Three kinds are read through libtiff, by Pillow or libvips: YCbCr outside JPEG, whose subsampling
-  tifffile does not undo; old-style JPEG, whose scattered tables it does not collect; and fax
-  (CCITT), which imagecodecs decodes only since 2026.
+- Four kinds are read through libtiff, by Pillow or libvips: YCbCr outside JPEG, whose subsampling
+  tifffile does not undo; L*a*b* in JPEG, which it takes for YCbCr; old-style JPEG, whose scattered
+  tables it does not collect; and fax (CCITT), which imagecodecs decodes only since 2026.
 
 Shapes: C channels, S samples per pixel, H and W pixels.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import numpy as np
@@ -26,14 +25,14 @@ from torch import Tensor
 
 from cascade.errors import DataError
 from cascade.imaging.colour_profiles import cmyk_to_srgb, lab_values_to_srgb
-from cascade.imaging.exif_blocks import BIG_TIFF_VERSION, Directory
-from cascade.imaging.metadata import Metadata
+from cascade.imaging.exif_blocks import Directory
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import opened_image
 from cascade.imaging.orientation import TURNS, upright_dpi
 from cascade.imaging.picture import Picture, assembled
 from cascade.imaging.pil_channels import channels_of_pil
 from cascade.imaging.resolution import RESOLUTION_TAGS, resolution_of
+from cascade.imaging.tiff_fields import starting_at
 from cascade.imaging.tiff_pages import (
     CCITT,
     CIELAB,
@@ -74,26 +73,23 @@ def decode_tiff(data: bytes, name: str, page: int) -> Picture:
         pages = main_pages(file, name, at_most=page + 1)
         if not 0 <= page < len(pages):
             raise DataError(f"{name}: has {len(pages)} pages; there is no page {page + 1}.")
-        return picture_of_page(pages[page], data, name, is_first=page == 0)
+        return picture_of_page(pages[page], data, name)
 
 
-def picture_of_page(page: Any, data: bytes, name: str, *, is_first: bool) -> Picture:
+def picture_of_page(page: Any, data: bytes, name: str) -> Picture:
     """Decode a page of an opened TIFF file.
 
     Args:
         page: one of `main_pages`.
         data: the file's bytes.
         name: the file's name, for error messages.
-        is_first: whether it is the first one. To it belongs the metadata at the start of the file,
-            even if a thumbnail is there; every other page has metadata of its own.
 
     Raises:
         DataError: if it is damaged, too large, or of a kind that is not read.
     """
     check_page(page, name)
-    metadata = read_metadata(data if is_first else _beginning_with(page, data), {})
     if _needs_libtiff(page):
-        return _decode_by_libtiff(page, data, metadata, name)
+        return _decode_by_libtiff(page, data, name)
     colour, alpha = _channels(page, name)
     has_profile = photometric_of(page) not in (SEPARATED, CIELAB, ICCLAB)
     return assembled(
@@ -102,18 +98,10 @@ def picture_of_page(page: Any, data: bytes, name: str, *, is_first: bool) -> Pic
         orientation=orientation_of_page(page),
         profile=profile_of_page(page) if has_profile else None,
         is_converted=not has_profile,
-        metadata=metadata,
+        metadata=read_metadata(starting_at(data, page.offset), {}),
         dpi=_resolution(page),
         file_format="TIFF",
     )
-
-
-def _beginning_with(page: Any, data: bytes) -> bytes:
-    """The file as if a page were its first one."""
-    order = "<" if data[:1] == b"I" else ">"
-    if BIG_TIFF_VERSION in data[2:4]:
-        return data[:8] + struct.pack(order + "Q", page.offset) + data[16:]
-    return data[:4] + struct.pack(order + "L", page.offset) + data[8:]
 
 
 def orientation_of_page(page: Any) -> int:
@@ -164,8 +152,10 @@ def _channels(page: Any, name: str) -> tuple[Tensor, Tensor | None]:
 
 
 def _needs_libtiff(page: Any) -> bool:
-    """Whether a page is fax, old-style JPEG, or YCbCr that decoding does not turn into RGB."""
+    """Whether tifffile does not decode a page as it should; see the head of this file."""
     if page.compression in (*CCITT, OLD_JPEG):
+        return True
+    if page.compression == JPEG and photometric_of(page) in (CIELAB, ICCLAB):
         return True
     is_rgb_when_decoded = page.compression == JPEG and page.planarconfig == 1
     return photometric_of(page) == YCBCR and not is_rgb_when_decoded
@@ -248,28 +238,30 @@ def _lab(stored: np.ndarray, photometric: int, name: str) -> np.ndarray:
     return lab_values_to_srgb(np.stack([lightness, a, b]), 16 if bits == 16 else 8)
 
 
-def _decode_by_libtiff(page: Any, data: bytes, metadata: Metadata, name: str) -> Picture:
+def _decode_by_libtiff(page: Any, data: bytes, name: str) -> Picture:
+    data = starting_at(data, page.offset)
     is_subsampled = photometric_of(page) == YCBCR and page.is_subsampled
     if is_subsampled and page.compression == UNCOMPRESSED:
-        colour, alpha, is_upright = _subsampled(data, page.index), None, False
+        colour, alpha, is_upright = _subsampled(data), None, False
     else:
         with opened_image(data, name) as image:
-            image.seek(page.index)
             image.load()  # Pillow turns the pixels of a TIFF, but not its resolution
             (colour, alpha), is_upright = channels_of_pil(image), True
     orientation, dpi = orientation_of_page(page), _resolution(page)
+    is_converted = photometric_of(page) in (CIELAB, ICCLAB)
     return assembled(
         colour,
         alpha,
         orientation=1 if is_upright else orientation,
-        profile=profile_of_page(page),
-        metadata=metadata,
+        profile=None if is_converted else profile_of_page(page),
+        is_converted=is_converted,
+        metadata=read_metadata(data, {}),
         dpi=upright_dpi(dpi, orientation) if is_upright else dpi,
         file_format="TIFF",
     )
 
 
-def _subsampled(data: bytes, index: int) -> Tensor:
+def _subsampled(data: bytes) -> Tensor:
     """RGB, (3, H, W) uint8, of uncompressed and subsampled YCbCr, which Pillow misreads."""
-    image = libvips().Image.tiffload_buffer(data, page=index, fail_on="error")
+    image = libvips().Image.tiffload_buffer(data, fail_on="error")
     return torch.from_numpy(np.moveaxis(image.numpy()[..., :3], -1, 0).copy())

@@ -12,6 +12,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -159,6 +160,35 @@ def test_cmyk_jpeg_is_inverted_once_also_as_ycck():
     assert (facts.format, facts.kind, facts.bits, facts.channels) == ("JPEG", "CMYK", 8, 4)
 
 
+def test_unusual_jpeg_is_read_or_refused_with_its_kind():
+    grey = numbers(8, 1)[..., 0].astype(np.uint8)
+    check(imagecodecs.ljpeg_encode(grey), grey[..., None])
+    deep = grey.astype(np.uint16) * 16
+    for data, kind in (
+        (imagecodecs.ljpeg_encode(deep), "JPEG of 16 bits"),
+        (imagecodecs.jpeg8_encode(deep, bitspersample=12), "JPEG of 12 bits"),
+        (imagecodecs.jpegls_encode(grey), "JPEG-LS"),
+    ):
+        for door in (decode_picture, decode_image, file_facts):
+            with pytest.raises(DataError, match=rf"^a: not a readable image \({kind}\); save it"):
+                door(data, "a")
+
+
+def test_a_fourth_byte_of_bmp_that_is_zero_everywhere_is_no_transparency():
+    samples = numbers(8, 4).astype(np.uint8)
+    samples[..., 3] = 0
+    file = io.BytesIO()
+    Image.fromarray(samples).save(file, "BMP")
+    data = bytearray(file.getvalue())
+    masks = struct.pack("<4L", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    data[10:18] = struct.pack("<LL", 14 + 56, 56)
+    data[30:34] = struct.pack("<L", 3)
+    check(bytes(data[:54]) + masks + bytes(data[54:]), samples[..., :3])
+    data[54 + 3] = 1  # one byte of the last row: the picture is transparent
+    read = decode_picture(bytes(data[:54]) + masks + bytes(data[54:]), "a")
+    assert read.alpha is not None
+
+
 # ---- orientation in every container --------------------------------------------------------------
 
 
@@ -184,6 +214,24 @@ def test_deep_png_is_turned_too(orientation):
     data = png(samples, 2, 16, (b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")))
     values = torch.from_numpy(samples.astype(np.uint16)).permute(2, 0, 1)
     check(data, upright(values, orientation).permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("keyword", ["exif", "APP1"])
+def test_an_orientation_in_an_old_kind_of_text_in_png_is_applied(keyword, bits):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    block = exif.tobytes().hex()
+    text = f"Raw profile type {keyword}\0\n{keyword}\n{len(block) // 2:8}\n{block}\n".encode()
+    samples = numbers(bits, 3).astype(np.uint8 if bits == 8 else np.uint16)
+    data = png(samples, 2, bits, (b"tEXt", text))
+    check(data, upright(torch.from_numpy(samples).permute(2, 0, 1), 6).permute(1, 2, 0).numpy())
+
+
+def test_avif_states_its_orientation_itself_so_that_of_xmp_does_not_count():
+    xmp = '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    data = encoded(FLAT, "AVIF", xmp=xmp.encode())
+    assert decode_picture(data, "a").size == FLAT.shape[:2]
 
 
 def test_an_orientation_that_the_jpeg_xl_decoder_applied_is_not_applied_again(tmp_path):

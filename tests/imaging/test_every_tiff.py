@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from test_reading import print_profile
 from tiff_files import COMPRESSIONS, file_of, page_of, tiff_of
 
 from cascade.errors import DataError
 from cascade.imaging import opening
+from cascade.imaging.exif_blocks import MAIN, read_directories
 from cascade.imaging.orientation import upright
 from cascade.imaging.picture_reading import count_pages, decode_picture, file_facts
 from cascade.imaging.reading import decode_image
@@ -227,6 +228,15 @@ def test_lab_becomes_srgb_of_its_depth(photometric, bits):
     assert torch.allclose(picture.image(), decode_image(data, "a"), atol=1e-6)
 
 
+@pytest.mark.parametrize("compression", [None, "jpeg"])
+def test_lab_of_other_writers_is_converted_also_in_jpeg(compression):
+    to_lab = (ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    lab = ImageCms.applyTransform(Image.fromarray(SMOOTH), ImageCms.buildTransform(*to_lab))
+    file = io.BytesIO()
+    lab.save(file, "TIFF", compression=compression, quality=98)
+    check(file.getvalue(), SMOOTH, within=8)
+
+
 # ---- JPEG, YCbCr, fax, WebP, JPEG 2000 ----------------------------------------------------------
 
 SMOOTH = np.stack(
@@ -362,6 +372,29 @@ def test_pages_are_those_of_the_document_without_thumbnails_and_masks():
             decode_picture(data, "a", page=page)
     assert count_pages(file_of([small]), "a") == 1
     assert decode_picture(file_of([small]), "a").size == (4, 4)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_metadata_are_those_of_the_page_not_of_a_thumbnail_before_it(big):
+    samples = numbers(8, 3)
+    small = page_of(samples[:4, :4], RGB, bits=8, fields={254: ("long", [1]), 315: ("text", b"X")})
+    fields = {315: ("text", b"Jane\0"), 700: ("bytes", b"<x/>"), 33723: ("bytes", b"\x1c\2x\0\1a")}
+    data = file_of([small, page_of(samples, RGB, bits=8, fields=fields)], big=big)
+    picture = decode_picture(data, "a")
+    assert picture.size == (HEIGHT, WIDTH)
+    assert (picture.metadata.xmp, picture.metadata.iptc) == (b"<x/>", b"\x1c\2x\0\1a")
+    assert read_directories(picture.metadata.exif or b"")[MAIN][315] == b"Jane"
+
+
+def test_a_picture_below_its_thumbnail_is_the_picture():
+    file = io.BytesIO()
+    samples = numbers(16, 3).astype(np.uint16)
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(samples[:4, :4], photometric="rgb", subifds=2, subfiletype=1, metadata=None)
+        writer.write(samples[:8, :8], photometric="rgb", subfiletype=1)
+        writer.write(samples, photometric="rgb", subfiletype=0)
+    check(file.getvalue(), samples)
+    assert count_pages(file.getvalue(), "a") == 1
 
 
 def test_pages_have_their_own_orientation_and_resolution():

@@ -18,7 +18,13 @@ COMPRESSIONS = {
     "lzma": (34925, imagecodecs.lzma_encode),
     "zstd": (50000, imagecodecs.zstd_encode),
 }
-FIELD_TYPES = {"bytes": (7, "s"), "short": (3, "H"), "long": (4, "L"), "offset": (16, "Q")}
+FIELD_TYPES = {
+    "bytes": (7, "s"),
+    "text": (2, "s"),
+    "short": (3, "H"),
+    "long": (4, "L"),
+    "offset": (16, "Q"),
+}
 Page = tuple[dict[int, tuple[str, Sequence[int] | bytes]], list[bytes]]
 
 
