@@ -15,7 +15,7 @@ Shapes: C channels, S samples per pixel, H and W pixels.
 
 from __future__ import annotations
 
-import struct
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from torch import Tensor
 
 from cascade.errors import DataError
 from cascade.imaging.colour_profiles import cmyk_to_srgb, lab_values_to_srgb
-from cascade.imaging.exif_blocks import BIG_TIFF_VERSION, Directory
+from cascade.imaging.exif_blocks import Directory
+from cascade.imaging.kept_exif import exif_losses, kept_exif
 from cascade.imaging.metadata import Metadata
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import opened_image
@@ -91,7 +92,7 @@ def picture_of_page(page: Any, data: bytes, name: str, *, is_first: bool) -> Pic
         DataError: if it is damaged, too large, or of a kind that is not read.
     """
     check_page(page, name)
-    metadata = read_metadata(data if is_first else _beginning_with(page, data), {})
+    metadata = read_metadata(data, {}) if is_first else _metadata_of(page, data)
     if _needs_libtiff(page):
         return _decode_by_libtiff(page, data, metadata, name)
     colour, alpha = _channels(page, name)
@@ -108,12 +109,17 @@ def picture_of_page(page: Any, data: bytes, name: str, *, is_first: bool) -> Pic
     )
 
 
-def _beginning_with(page: Any, data: bytes) -> bytes:
-    """The file as if a page were its first one."""
-    order = "<" if data[:1] == b"I" else ">"
-    if BIG_TIFF_VERSION in data[2:4]:
-        return data[:8] + struct.pack(order + "Q", page.offset) + data[16:]
-    return data[:4] + struct.pack(order + "L", page.offset) + data[8:]
+def _metadata_of(page: Any, data: bytes) -> Metadata:
+    """The metadata of a page that is not the first one; its EXIF is reduced to what is kept.
+
+    So the EXIF is not the whole file, of which every page would need a copy of its own.
+    """
+    metadata, at = read_metadata(data, {}, page.offset), page.offset
+    return replace(
+        metadata,
+        exif=kept_exif(data, (page.imagelength, page.imagewidth), at),
+        losses=metadata.losses + exif_losses(data, at),
+    )
 
 
 def orientation_of_page(page: Any) -> int:
