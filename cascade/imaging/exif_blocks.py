@@ -30,7 +30,7 @@ HOLDER_OF: dict[int, int] = {IFD.Exif: MAIN, IFD.GPSInfo: MAIN, IFD.Interop: IFD
 Directories = dict[int, Directory]  # MAIN and, by the tag that points to them, those inside it
 
 
-def read_directories(block: bytes) -> Directories:
+def read_directories(block: bytes, at: int | None = None) -> Directories:
     """Read the main directory of an EXIF block and the directories inside it.
 
     A damaged field is left out with the fields after it in its directory, and so is an inner
@@ -38,13 +38,14 @@ def read_directories(block: bytes) -> Directories:
 
     Args:
         block: an EXIF block with or without the header `Exif`, or a whole TIFF or BigTIFF file.
+        at: offset of the main directory in bytes; None for the first one.
 
     Returns:
         Little-endian directories without the fields that point from one to the next. Texts are
         bytes, as in the file. MAIN is always present; it is empty if the whole block is damaged.
     """
     block = block.removeprefix(HEADER)
-    directories = {MAIN: _directory(block, None, None)}
+    directories = {MAIN: _directory(block, at, None)}
     for tag, holder in HOLDER_OF.items():
         offset = directories[holder].get(tag) if holder in directories else None
         if offset is not None and (inner := _directory(block, offset, tag)):
@@ -100,7 +101,7 @@ def _directory(block: bytes, offset: Any, tag: int | None) -> Directory:
 
     Args:
         block: without the header `Exif`.
-        offset: from the start of the block; None for the main one, whose offset is in the head.
+        offset: from the start of the block; None for the one whose offset is in the head.
         tag: tag number of the field that points to the directory; None for the main one.
     """
     file, is_big = io.BytesIO(block), BIG_TIFF_VERSION in block[2:4]

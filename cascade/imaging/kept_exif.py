@@ -75,17 +75,18 @@ DESCRIPTION = Loss("image description", "it describes the layout of the old file
 PRIVATE = Loss("private TIFF fields", "their meaning is not known")
 
 
-def kept_exif(block: bytes, size: tuple[int, int]) -> bytes | None:
+def kept_exif(block: bytes, size: tuple[int, int], at: int | None = None) -> bytes | None:
     """Reduce an EXIF block to what a picture keeps of it.
 
     Args:
         block: EXIF of a file, or a whole TIFF file.
         size: (H, W) of the upright picture in pixels.
+        at: offset of the main directory in bytes; None for the first one.
 
     Returns:
         A block, or None if the file has no EXIF that is kept.
     """
-    directories = read_directories(block)
+    directories = read_directories(block, at)
     main = directories[MAIN]
     for tag in main.keys() - KEPT_TAGS:
         del main[tag]
@@ -98,9 +99,9 @@ def kept_exif(block: bytes, size: tuple[int, int]) -> bytes | None:
     return _renewed(directories, size, is_srgb_now=False)
 
 
-def exif_losses(block: bytes) -> tuple[Loss, ...]:
+def exif_losses(block: bytes, at: int | None = None) -> tuple[Loss, ...]:
     """List what `kept_exif` leaves out, except what describes the old file alone."""
-    directories = read_directories(block)
+    directories = read_directories(block, at)
     main = directories[MAIN]
     has_private = bool(main.keys() - KEPT_TAGS - LAYOUT_TAGS - set(RESOLUTION_TAGS))
     losses = (

@@ -25,20 +25,21 @@ GIF_XMP_END = b"\x01\xff\xfe\xfd"
 JXL_HEAD = b"\0\0\0\x0cJXL \r\n\x87\n"
 
 
-def read_metadata(data: bytes, info: Mapping[Any, Any]) -> Metadata:
+def read_metadata(data: bytes, info: Mapping[Any, Any], at: int | None = None) -> Metadata:
     """Read the metadata of an image file.
 
     Args:
         data: the file's bytes.
         info: what Pillow found out about the file, for the formats that Pillow reads; may be empty
             for PNG, JPEG, WebP, TIFF, AVIF and HEIC.
+        at: offset in bytes of the directory of a TIFF's page; None for the first one.
     """
     if data.startswith(png_chunks.HEAD):
         metadata = png_chunks.read_png(data)
     elif data.startswith(jpeg_segments.HEAD):
         metadata = jpeg_segments.read_jpeg(data)
     elif data.startswith(tiff_fields.HEADS):
-        metadata = tiff_fields.read_tiff(data)
+        metadata = tiff_fields.read_tiff(data, at)
     elif webp_chunks.is_webp(data):
         metadata = webp_chunks.read_webp(data)
     elif is_heif(data):

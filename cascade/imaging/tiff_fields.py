@@ -21,9 +21,14 @@ ENTRY_BYTES = 12
 BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4}
 
 
-def read_tiff(data: bytes) -> Metadata:
-    """Read the metadata of a TIFF file; its `exif` is the whole file."""
-    fields = _fields_as_bytes(data)
+def read_tiff(data: bytes, at: int | None = None) -> Metadata:
+    """Read the metadata of a page of a TIFF file; its `exif` is the whole file.
+
+    Args:
+        data: the file's bytes.
+        at: offset of the page's directory in bytes; None for the first page.
+    """
+    fields = _fields_as_bytes(data, at)
     metadata = metadata_of_resources(fields.get(PHOTOSHOP, b""))
     iptc = iptc_in_file_order(fields.get(IPTC, b""))
     return replace(metadata, exif=data, xmp=fields.get(XMP) or None, iptc=iptc or metadata.iptc)
@@ -36,14 +41,26 @@ def starting_at(data: bytes, offset: int) -> bytes:
         data: the file's bytes.
         offset: of the directory, in bytes.
     """
+    if begins_at(data, offset):
+        return data
+    head = _head(data, offset)
+    return head + data[len(head) :]
+
+
+def begins_at(data: bytes, offset: int) -> bool:
+    """Whether the directory at an offset is the first one of a TIFF or BigTIFF file."""
+    return data.startswith(_head(data, offset))
+
+
+def _head(data: bytes, offset: int) -> bytes:
+    """The head of a TIFF or BigTIFF file whose first directory is at an offset."""
     order = "<" if data[:1] == b"I" else ">"
     at, kind = (8, "Q") if BIG_TIFF_VERSION in data[2:4] else (4, "L")
-    head = data[:at] + struct.pack(order + kind, offset)
-    return data if data.startswith(head) else head + data[len(head) :]
+    return data[:at] + struct.pack(order + kind, offset)
 
 
-def _fields_as_bytes(data: bytes) -> dict[int, bytes]:
-    """The fields with metadata in the first directory of a TIFF or BigTIFF file, as bytes.
+def _fields_as_bytes(data: bytes, at: int | None) -> dict[int, bytes]:
+    """The fields with metadata in a directory of a TIFF or BigTIFF file, as bytes.
 
     Some programs state that they are whole numbers of 32 bits, so their types do not count.
     """
@@ -52,10 +69,11 @@ def _fields_as_bytes(data: bytes) -> dict[int, bytes]:
     offset_type, count_type, entry_bytes = ("Q", "Q", 20) if is_big else ("L", "H", ENTRY_BYTES)
     fields = {}
     try:
-        (at,) = struct.unpack_from(order + offset_type, data, 8 if is_big else 4)
+        if at is None:
+            at = int(struct.unpack_from(order + offset_type, data, 8 if is_big else 4)[0])
         (count,) = struct.unpack_from(order + count_type, data, at)
-        at += struct.calcsize(order + count_type)
-        for start in range(at, min(at + count * entry_bytes, len(data)), entry_bytes):
+        first = at + struct.calcsize(order + count_type)
+        for start in range(first, min(first + count * entry_bytes, len(data)), entry_bytes):
             tag, kind, number = struct.unpack_from(order + "HH" + offset_type, data, start)
             length = number * BYTES_OF_TYPE.get(kind, 0)
             place = start + struct.calcsize(order + "HH" + offset_type)

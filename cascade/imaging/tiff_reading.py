@@ -15,6 +15,7 @@ Shapes: C channels, S samples per pixel, H and W pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,15 @@ from torch import Tensor
 from cascade.errors import DataError
 from cascade.imaging.colour_profiles import cmyk_to_srgb, lab_values_to_srgb
 from cascade.imaging.exif_blocks import Directory
+from cascade.imaging.kept_exif import exif_losses, kept_exif
+from cascade.imaging.metadata import Metadata
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import opened_image
 from cascade.imaging.orientation import TURNS, upright_dpi
 from cascade.imaging.picture import Picture, assembled
 from cascade.imaging.pil_channels import channels_of_pil
 from cascade.imaging.resolution import RESOLUTION_TAGS, resolution_of
-from cascade.imaging.tiff_fields import starting_at
+from cascade.imaging.tiff_fields import begins_at, starting_at
 from cascade.imaging.tiff_pages import (
     CCITT,
     CIELAB,
@@ -98,9 +101,24 @@ def picture_of_page(page: Any, data: bytes, name: str) -> Picture:
         orientation=orientation_of_page(page),
         profile=profile_of_page(page) if has_profile else None,
         is_converted=not has_profile,
-        metadata=read_metadata(starting_at(data, page.offset), {}),
+        metadata=_metadata_of(page, data),
         dpi=_resolution(page),
         file_format="TIFF",
+    )
+
+
+def _metadata_of(page: Any, data: bytes) -> Metadata:
+    """The metadata of a page. Unless it comes first, its EXIF is reduced to what is kept.
+
+    So the EXIF is not the whole file, of which every page would need a copy of its own.
+    """
+    if begins_at(data, page.offset):
+        return read_metadata(data, {})
+    metadata, at = read_metadata(data, {}, page.offset), page.offset
+    return replace(
+        metadata,
+        exif=kept_exif(data, (page.imagelength, page.imagewidth), at),
+        losses=metadata.losses + exif_losses(data, at),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -337,6 +338,22 @@ def test_every_page_of_a_tiff_has_metadata_of_its_own(rewrite):
         assert [b"Artist 0" in (each.exif or b"") for each in metadata] == [True, False]
         assert [b"Artist 1" in (each.exif or b"") for each in metadata] == [False, True]
         assert decode_picture(data, "x", page=1).metadata.xmp == packets[1]
+
+
+def test_reading_a_page_copies_no_other_page():
+    """Else the time grows with the square of the number of pages."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for _ in range(4):
+            writer.write(np.zeros((1000, 1000), np.uint8), metadata=None)
+    data = file.getvalue()
+    pages = iter(Pages(data, "x"))
+    next(pages)
+    tracemalloc.start()
+    next(pages)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 3_500_000 < len(data)
 
 
 def test_frames_become_pages_without_their_timing(rewrite):
