@@ -1,6 +1,6 @@
-"""Size and orientation of a JPEG XL picture, read from its first bytes (ISO/IEC 18181-1, annex D).
+"""Size, orientation and bits of a JPEG XL picture, read at its start (ISO/IEC 18181-1, annex D).
 
-Its reader (pillow-jxl-plugin) decodes a file when it opens it, and tells neither of them before.
+Its reader (pillow-jxl-plugin) decodes a file when it opens it, and tells none of them before.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import struct
 from typing import NamedTuple
 
 CODESTREAM_HEAD = b"\xff\x0a"
-HEADER_BYTES = 32  # more than size and orientation can take
+HEADER_BYTES = 32  # more than these can take
+BIT_DEPTHS = (8, 10, 12)  # by selector; the last one gives the number itself
 RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width to height
 BITS_OF_SELECTOR = (9, 13, 18, 30)
 
@@ -21,11 +22,13 @@ class JxlHeader(NamedTuple):
         width_px: as stored.
         height_px: as stored.
         orientation: from 1 to 8, as in EXIF; decoders apply it.
+        bits: per channel; None for floats, and not read if there is a preview or an animation.
     """
 
     width_px: int
     height_px: int
     orientation: int
+    bits: int | None
 
 
 class _Bits:
@@ -42,6 +45,12 @@ class _Bits:
         if is_multiple_of_8:
             return 8 * (self.take(5) + 1)
         return self.take(BITS_OF_SELECTOR[self.take(2)]) + 1
+
+    def depth(self) -> int | None:
+        if self.take(1):  # floats
+            return None
+        selector = self.take(2)
+        return BIT_DEPTHS[selector] if selector < len(BIT_DEPTHS) else 1 + self.take(6)
 
 
 def jxl_header(data: bytes) -> JxlHeader:
@@ -64,8 +73,11 @@ def jxl_header(data: bytes) -> JxlHeader:
         width_px = height_px * across // down
     is_default = bits.take(1)
     has_extra_fields = 0 if is_default else bits.take(1)
-    orientation = bits.take(3) + 1 if has_extra_fields else 1
-    return JxlHeader(width_px, height_px, orientation)
+    if not has_extra_fields:
+        return JxlHeader(width_px, height_px, 1, 8 if is_default else bits.depth())
+    orientation = bits.take(3) + 1
+    is_plain = bits.take(3) == 0  # no intrinsic size, no preview, no animation
+    return JxlHeader(width_px, height_px, orientation, bits.depth() if is_plain else None)
 
 
 def _codestream(data: bytes) -> bytes:
