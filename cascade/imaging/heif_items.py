@@ -1,4 +1,4 @@
-"""The EXIF and XMP of AVIF and HEIC files, read from their items (ISO/IEC 14496-12 and 23008-12).
+"""The EXIF, XMP and bit depth of AVIF and HEIC files (ISO/IEC 14496-12 and 23008-12).
 
 Pillow rewrites the EXIF of AVIF when it applies the orientation, and changes letters outside ASCII.
 """
@@ -79,6 +79,15 @@ def read_heif(data: bytes) -> Metadata:
         if len(body) == sum(length for _, length in extents) <= MAX_ITEM_BYTES:
             items.setdefault(kind, body)
     return Metadata(exif=_exif(items.get(b"Exif", b"")), xmp=items.get(XMP_TYPE) or None)
+
+
+def bits_of_heif(data: bytes) -> int:
+    """The largest number of bits per channel that an AVIF or HEIC file states; 8 if none."""
+    body = data
+    for name, start in ((b"meta", 0), (b"iprp", 4), (b"ipco", 0)):
+        body = dict(boxes(body, start)).get(name, b"")
+    depths = [max(box[5:], default=0) for name, box in boxes(body) if name == b"pixi"]
+    return max(depths, default=0) or 8
 
 
 def _exif(item: bytes) -> bytes | None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 CODESTREAM_HEAD = b"\xff\x0a"
 HEADER_BYTES = 32  # more than these fields can take
+BIT_DEPTHS = (8, 10, 12)  # by selector; the last one gives the number itself
 RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width to height
 BITS_OF_SELECTOR = (9, 13, 18, 30)
 
@@ -22,12 +23,14 @@ class JxlHeader(NamedTuple):
         height_px: as stored.
         orientation: from 1 to 8, as in EXIF; decoders apply it.
         is_animation: whether it has frames; False if a preview is in the way of that field.
+        bits: per channel; None for floats, and not read if there is a preview or an animation.
     """
 
     width_px: int
     height_px: int
     orientation: int
     is_animation: bool
+    bits: int | None
 
 
 class _Bits:
@@ -45,6 +48,12 @@ class _Bits:
             return 8 * (self.take(5) + 1)
         return self.take(BITS_OF_SELECTOR[self.take(2)]) + 1
 
+    def depth(self) -> int | None:
+        if self.take(1):  # floats
+            return None
+        selector = self.take(2)
+        return BIT_DEPTHS[selector] if selector < len(BIT_DEPTHS) else 1 + self.take(6)
+
 
 def jxl_header(data: bytes) -> JxlHeader:
     """Read what a JPEG XL file declares.
@@ -57,15 +66,17 @@ def jxl_header(data: bytes) -> JxlHeader:
     """
     bits = _Bits(_codestream(data)[len(CODESTREAM_HEAD) :])
     width_px, height_px = _size(bits)
-    is_default = bits.take(1)
-    if is_default or not bits.take(1):  # no extra fields
-        return JxlHeader(width_px, height_px, orientation=1, is_animation=False)
+    if bits.take(1):  # everything is as usual
+        return JxlHeader(width_px, height_px, orientation=1, is_animation=False, bits=8)
+    if not bits.take(1):  # no extra fields
+        return JxlHeader(width_px, height_px, 1, is_animation=False, bits=bits.depth())
     orientation = bits.take(3) + 1
     if bits.take(1):  # the size at which it is displayed
         _size(bits)
     has_preview = bits.take(1)
     is_animation = not has_preview and bool(bits.take(1))
-    return JxlHeader(width_px, height_px, orientation, is_animation)
+    depth = None if has_preview or is_animation else bits.depth()
+    return JxlHeader(width_px, height_px, orientation, is_animation, depth)
 
 
 def _size(bits: _Bits) -> tuple[int, int]:

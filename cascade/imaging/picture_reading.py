@@ -25,6 +25,9 @@ from PIL import Image
 from torch import Tensor
 
 from cascade.errors import DataError
+from cascade.imaging.heif_items import bits_of_heif
+from cascade.imaging.jxl_header import jxl_header
+from cascade.imaging.metadata import Loss
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import PNG_BITS_AT, format_of, opened_image, read_bytes
 from cascade.imaging.picture import Picture, picture_of_pil
@@ -36,11 +39,14 @@ from cascade.imaging.vips import libvips
 
 Truncated = Literal["refuse", "keep"]  # what happens to a JPEG whose end is missing
 
+LOSS_OF_BITS = Loss(
+    "more than 8 bits per channel", "only the upper 8 are read of such files", is_colour=True
+)
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 KIND_OF_PHOTOMETRIC = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 4: "grey"}
 KIND_OF_PHOTOMETRIC |= {5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab"}
-KIND_OF_MODE = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "P": "palette"}
-KIND_OF_MODE |= {"PA": "palette", "CMYK": "CMYK", "LAB": "Lab", "YCbCr": "YCbCr"}
+KIND_OF_MODE = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "I;16": "grey"}
+KIND_OF_MODE |= {"P": "palette", "PA": "palette", "CMYK": "CMYK", "LAB": "Lab", "YCbCr": "YCbCr"}
 KIND_OF_PNG = {0: ("grey", 1), 2: ("RGB", 3), 3: ("palette", 1), 4: ("grey", 2), 6: ("RGB", 4)}
 
 
@@ -157,7 +163,11 @@ def _pixels(image: Image.Image, data: bytes) -> tuple[str, int, int]:
     if image.format == "PNG":
         kind, channels = KIND_OF_PNG[data[PNG_BITS_AT + 1]]
         return kind, channels, data[PNG_BITS_AT]
-    bits = int(image.info.get("bit_depth", 1 if image.mode == "1" else 8))  # HEIF has the former
+    bits = {"1": 1, "I;16": 16}.get(image.mode, 8)
+    if image.format in ("AVIF", "HEIF"):
+        bits = bits_of_heif(data)
+    elif image.format == "JXL":
+        bits = jxl_header(data).bits or bits
     return KIND_OF_MODE.get(image.mode, "RGB"), len(image.getbands()), bits
 
 
@@ -171,9 +181,14 @@ def _decode(data: bytes, name: str, page: int) -> Picture:
             load_frame(image, page)
         image.load()
         deep_channels = _channels_by_vips(data, name) if is_deep(data) and frames == 1 else None
-        return picture_of_pil(
-            image, read_metadata(data, image.info), name, deep_channels=deep_channels
-        )
+        metadata, (_, _, bits) = read_metadata(data, image.info), _pixels(image, data)
+        picture = picture_of_pil(image, metadata, name, deep_channels=deep_channels)
+        return _with_loss_of_bits(picture) if bits > picture.bits else picture
+
+
+def _with_loss_of_bits(picture: Picture) -> Picture:
+    losses = (*picture.metadata.losses, LOSS_OF_BITS)
+    return replace(picture, metadata=replace(picture.metadata, losses=losses))
 
 
 def load_frame(image: Image.Image, number: int) -> None:

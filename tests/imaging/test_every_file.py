@@ -274,6 +274,36 @@ def test_new_formats_are_read_with_transparency(kind, mode):
     assert (facts.format, facts.kind, facts.channels, facts.pages) == (kind, "RGB", len(mode), 1)
 
 
+@pytest.mark.parametrize(("kind", "bits"), [("AVIF", 10), ("AVIF", 12), ("HEIF", 10), ("JXL", 16)])
+def test_bits_that_are_not_read_are_reported(kind, bits):
+    deep = FLAT.astype(np.uint16) * 257
+    if kind == "AVIF":
+        data = imagecodecs.avif_encode(deep >> 16 - bits, bitspersample=bits)
+    elif kind == "JXL":
+        data = imagecodecs.jpegxl_encode(deep, lossless=True)
+    else:
+        file = io.BytesIO()
+        pillow_heif = pytest.importorskip("pillow_heif")
+        pillow_heif.from_bytes("RGB;16", (48, 32), deep.tobytes()).save(file)
+        data = file.getvalue()
+    facts = file_facts(data, "a")
+    assert (facts.format, facts.kind, facts.bits) == (kind, "RGB", bits)
+    assert [loss.what for loss in decode_picture(data, "a").metadata.losses] == [
+        "more than 8 bits per channel"
+    ]
+    shallow = encoded(FLAT, kind)
+    assert file_facts(shallow, "a").bits == 8
+    assert decode_picture(shallow, "a").metadata.losses == ()
+
+
+def test_jpeg_xl_of_grey_keeps_16_bits():
+    samples = numbers(16, 1).astype(np.uint16)
+    data = imagecodecs.jpegxl_encode(samples[..., 0], lossless=True)
+    facts = file_facts(data, "a")
+    assert (facts.kind, facts.bits, facts.channels) == ("grey", 16, 1)
+    assert np.array_equal(decode_picture(data, "a").colour[0].numpy(), samples[..., 0])
+
+
 def test_every_suffix_is_listed_and_the_content_counts(tmp_path):
     for suffix in (
         "jfif",
