@@ -59,21 +59,22 @@ class NarrowRange:
     Attributes:
         bits: 8 or 16.
         images: number of images with so many bits.
-        low: the smallest number in use.
-        high: the largest one.
-        has_outliers: whether a few pixels lie outside.
+        low: the smallest number in use, a few pixels aside.
+        high: the largest one, likewise.
+        used: the smallest and the largest number of all pixels.
     """
 
     bits: int
     images: int
     low: int
     high: int
-    has_outliers: bool
+    used: ValueRange
 
     def __str__(self) -> str:
-        few = ", a few pixels aside" if self.has_outliers else ""
-        images = _images(self.images)
-        return f"values {self.low} to {self.high} of {2**self.bits - 1:,} in {images}{few}"
+        text = f"values {self.low} to {self.high} of {2**self.bits - 1:,} in {_images(self.images)}"
+        if self.used == (self.low, self.high):
+            return text
+        return f"{text}, a few pixels aside ({self.used[0]} to {self.used[1]})"
 
 
 @dataclass
@@ -102,12 +103,15 @@ class NumbersInUse:
         """The range that should be stated; None if most of the numbers are in use."""
         assert self.used is not None
         assert self.common is not None
-        if is_narrow(*self.used, self.bits):
-            return NarrowRange(self.bits, self.images, *self.used, has_outliers=False)
         low, high = self.common
-        if is_narrow(low, high, self.bits) and is_narrow(0, high, self.bits):  # not a white page
-            return NarrowRange(self.bits, self.images, low, high, has_outliers=True)
-        return None
+        all_narrow = is_narrow(*self.used, self.bits)
+        has_outliers = 0 < high - low < (self.used[1] - self.used[0]) / 2  # dead or hot pixels
+        if all_narrow and not has_outliers:
+            low, high = self.used
+        is_white_page = not (all_narrow or is_narrow(0, high, self.bits))
+        if is_white_page or not is_narrow(low, high, self.bits):
+            return None
+        return NarrowRange(self.bits, self.images, low, high, self.used)
 
 
 @dataclass

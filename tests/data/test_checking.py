@@ -72,7 +72,8 @@ def write_frame(path, low, high, dtype=np.uint16, *, outliers=()):
         (0, 65535, np.uint16, (), None),
         (60, 200, np.uint8, (), None),
         (900, 900, np.uint16, (), None),
-        (840, 1177, np.uint16, (0, 65535), "in 1 image, a few pixels aside"),
+        (840, 1177, np.uint16, (0, 65535), "in 1 image, a few pixels aside (0 to 65535)"),
+        (840, 1177, np.uint16, (0, 4095), "in 1 image, a few pixels aside (0 to 4095)"),
     ],
 )
 def test_images_that_use_little_of_their_numbers_are_pointed_out(
