@@ -110,7 +110,7 @@ def test_truncated_images_are_kept_and_counted_if_asked_for(pictures, tmp_path):
     Image.open(pictures / "red" / "0.png").save(tmp_path / "a.jpg", quality=95)
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[: len(data) * 2 // 3])
-    with pytest.raises(DataError, match=r"a\.jpg"):
+    with pytest.raises(DataError, match=r"a\.jpg: its end is missing; truncated=keep takes what"):
         _ = TrainingImages(FolderSource(tmp_path), STAGE, max_broken_share=1.0)[0]
     sample = TrainingImages(FolderSource(tmp_path), STAGE, truncated="keep")[0]
     (remark,) = sample.remarks
