@@ -103,8 +103,11 @@ def _bundled_paths() -> set[str]:
 def _sample(source: ImageSource, recipe: StageRecipe, count: int) -> DataReport:
     """Decode the first images of a run."""
     order = epoch_order(recipe.train.seed, 0, len(source))[:count].tolist()
-    decoding = Decoding(recipe.data.range, recipe.data.truncated)
-    return check_images(source, order=order, decoding=decoding, duplicates=False)
+    return check_images(source, order=order, decoding=_decoding(recipe.data), duplicates=False)
+
+
+def _decoding(data: DataSection) -> Decoding:
+    return Decoding(data.range, data.truncated)
 
 
 def _look_at(
@@ -158,7 +161,7 @@ def _check_broken(
     examples = " ".join(broken[:NAMED_IMAGES])
     text = (
         f"broken images: {len(broken)} of {report.images}: {examples} "
-        f"{source.check_command()} lists them all."
+        f"{source.check_command(*_decoding(data).check_words)} lists them all."
     )
     too_many = len(broken) > allowed_images(len(source), data.max_broken_share)
     too_many |= len(broken) == report.images

@@ -41,9 +41,7 @@ NamePattern = Annotated[
 ]
 Verbose = Annotated[
     bool,
-    typer.Option(
-        "--verbose", "-v", help="Name every label out of step and every file that is not an image."
-    ),
+    typer.Option("--verbose", "-v", help="Name everything that is counted, such as other files."),
 ]
 
 
@@ -183,7 +181,7 @@ def check(
         *(f"damaged shard: {shard}" for shard in damaged_shards),
         *notes.fault_lines(verbose=True),
         *notes.file_lines(verbose=verbose, hint=MORE),
-        *report.lines(advice=ADVICE),
+        *report.lines(advice=ADVICE, verbose=verbose, hint=MORE),
     ]:
         typer.echo(printable(line))
     if report.broken or damaged_shards or notes.harmful:

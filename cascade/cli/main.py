@@ -74,7 +74,9 @@ def run() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:  # set before torch loads OpenMP
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    logging.basicConfig(format="cascade: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogLine())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("cascade").setLevel(logging.INFO)
     try:
         app(default_map=_default_map())
@@ -117,6 +119,17 @@ def _verbs() -> dict[str, Verb]:
     return verbs
 
 
+class _LogLine(logging.Formatter):
+    """A line of the log, with everything escaped that names of files may contain."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        from cascade.cli.progress import printable
+
+        return f"cascade: {printable(record.message)}"
+
+
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"cascade: {' '.join(message.split())}\n")
+    from cascade.cli.progress import printable
+
+    sys.stderr.write(f"cascade: {printable(' '.join(message.split()))}\n")
     sys.exit(code)

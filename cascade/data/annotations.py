@@ -7,7 +7,8 @@ this list wins:
 2. `NAME.txt` beside it: the field `caption`.
 3. In a folder, `metadata.csv` or else `metadata.jsonl` at its root: every column except
    `file_name`, which names an image by its path from the root (the convention of Hugging Face's
-   `imagefolder`); see `cascade.data.metadata_table`.
+   `imagefolder`); see `cascade.data.metadata_table`. Fields that it gives to any image are taken
+   from neither folders nor file names.
 4. In a folder, the first folder level: the field `class`.
 5. `name_pattern`, a regular expression that is searched for in the file's name without folder
    and suffix: its named groups, such as `(?P<class>[a-z]+)_\\d+`.

@@ -40,31 +40,35 @@ class DataReport:
     sizes_px: Counter[tuple[int, int]] = field(default_factory=Counter)
     contents: Contents = field(default_factory=Contents)
 
-    def lines(self, *, advice: str = "") -> list[str]:
+    def lines(self, *, advice: str = "", verbose: bool = False, hint: str = "") -> list[str]:
         """The report as text: one line per problem, then classes, facts, warnings and totals.
 
         Args:
             advice: see `warnings`.
+            verbose: whether to name every truncated or clipped image that was used.
+            hint: added to lines that count these instead, such as `; --verbose lists them`.
         """
         problems = [f"broken: {line}" for line in self.broken]
         problems += [f"too small: {line}" for line in self.too_small]
         problems += [
             f"duplicate: {name} has the same pixels as {other}" for name, other in self.duplicates
         ]
-        warnings = [f"warning: {line}" for line in self.warnings(advice)]
+        problems += self.contents.remarks_by_image() if verbose else []
+        warnings = [f"warning: {line}" for line in self.warnings(advice, "" if verbose else hint)]
         totals = (
             f"{self.images} images, {len(self.broken)} broken, {len(self.too_small)} too small, "
             f"{len(self.duplicates)} duplicated"
         )
         return [*problems, *aligned(self.facts()), *warnings, totals]
 
-    def warnings(self, advice: str = "") -> list[str]:
+    def warnings(self, advice: str = "", hint: str = "") -> list[str]:
         """What a user should know about the numbers in use and about truncated files.
 
         Args:
             advice: see `narrow_warnings`.
+            hint: see `lines`.
         """
-        return [*self.contents.remarks(), *self.narrow_warnings(advice)]
+        return [*self.contents.remarks(hint), *self.narrow_warnings(advice)]
 
     def narrow_warnings(self, advice: str = "") -> list[str]:
         """One line per bit depth of which little is used.
@@ -153,7 +157,7 @@ def _record(
     report.sizes_px[image.width_px, image.height_px] += 1
     count_labels(report.labels, image.labels)
     if image.facts is not None and image.values is not None:
-        report.contents.add(image.facts, image.values)
+        report.contents.add(image.name, image.facts, image.values)
     if size_px is not None and image.short_px < size_px:
         report.too_small.append(f"{image.name}: {image.width_px}x{image.height_px} px")
     first = first_names.setdefault(image.content, image.name) if image.content else image.name

@@ -59,21 +59,22 @@ class NarrowRange:
     Attributes:
         bits: 8 or 16.
         images: number of images with so many bits.
-        low: the smallest number in use.
-        high: the largest one.
-        has_outliers: whether a few pixels lie outside.
+        low: the smallest number in use, a few pixels aside.
+        high: the largest one, likewise.
+        used: the smallest and the largest number of all pixels.
     """
 
     bits: int
     images: int
     low: int
     high: int
-    has_outliers: bool
+    used: ValueRange
 
     def __str__(self) -> str:
-        few = ", a few pixels aside" if self.has_outliers else ""
-        images = _images(self.images)
-        return f"values {self.low} to {self.high} of {2**self.bits - 1:,} in {images}{few}"
+        text = f"values {self.low} to {self.high} of {2**self.bits - 1:,} in {_images(self.images)}"
+        if self.used == (self.low, self.high):
+            return text
+        return f"{text}, a few pixels aside ({self.used[0]} to {self.used[1]})"
 
 
 @dataclass
@@ -102,12 +103,15 @@ class NumbersInUse:
         """The range that should be stated; None if most of the numbers are in use."""
         assert self.used is not None
         assert self.common is not None
-        if is_narrow(*self.used, self.bits):
-            return NarrowRange(self.bits, self.images, *self.used, has_outliers=False)
         low, high = self.common
-        if is_narrow(low, high, self.bits) and is_narrow(0, high, self.bits):  # not a white page
-            return NarrowRange(self.bits, self.images, low, high, has_outliers=True)
-        return None
+        all_narrow = is_narrow(*self.used, self.bits)
+        has_outliers = 0 < high - low < (self.used[1] - self.used[0]) / 2  # dead or hot pixels
+        if all_narrow and not has_outliers:
+            low, high = self.used
+        is_white_page = not (all_narrow or is_narrow(0, high, self.bits))
+        if is_white_page or not is_narrow(low, high, self.bits):
+            return None
+        return NarrowRange(self.bits, self.images, low, high, self.used)
 
 
 @dataclass
@@ -120,9 +124,8 @@ class Contents:
         modes: number of images by mode, bits and channels, as text.
         pages: number of images by number of pages or frames.
         numbers: numbers in use, by bits.
-        clipped_images: number of images with numbers outside the data set's range.
-        most_clipped: largest share of such numbers in an image, in [0, 1].
-        truncated_images: number of images that were used though their end is missing.
+        clipped: images with numbers outside the data set's range, and the share of these in [0, 1].
+        truncated: names of the images that were used though their end is missing.
     """
 
     limits: ValueRange | None = None
@@ -130,19 +133,17 @@ class Contents:
     modes: Counter[str] = field(default_factory=Counter)
     pages: Counter[int] = field(default_factory=Counter)
     numbers: dict[int, NumbersInUse] = field(default_factory=dict)
-    clipped_images: int = 0
-    most_clipped: float = 0.0
-    truncated_images: int = 0
+    clipped: dict[str, float] = field(default_factory=dict)
+    truncated: list[str] = field(default_factory=list)
 
-    def add(self, facts: FileFacts, values: ImageValues) -> None:
+    def add(self, name: str, facts: FileFacts, values: ImageValues) -> None:
         """Count one image."""
         self.formats[facts.format] += 1
         self.modes[mode_of(facts, alpha=values.alpha)] += 1
         self.pages[facts.pages] += 1
         self.numbers.setdefault(values.bits, NumbersInUse(values.bits)).add(values)
-        self.clipped_images += values.outside > 0
-        self.most_clipped = max(self.most_clipped, values.outside)
-        self.truncated_images += values.truncated
+        self.clipped.update({name: values.outside} if values.outside > 0 else {})
+        self.truncated += [name] if values.truncated else []
 
     def facts(self) -> dict[str, str]:
         """Formats, modes, pages and numbers in use as text, by name."""
@@ -164,17 +165,27 @@ class Contents:
         count = f" ({numbers.images})" if len(self.numbers) > 1 else ""
         return f"{low} to {high} of {2**numbers.bits - 1:,}{count}"
 
-    def remarks(self) -> list[str]:
-        """What was done to images to use them, one line each."""
+    def remarks(self, hint: str = "") -> list[str]:
+        """What was done to images to use them, one line per kind.
+
+        Args:
+            hint: added to each line, such as `; --verbose lists them`.
+        """
         lines = []
-        if self.truncated_images:
-            lines.append(f"{_images(self.truncated_images)} truncated, kept as far as they go")
-        if self.clipped_images:
+        if self.truncated:
+            lines.append(f"{_images(len(self.truncated))} truncated, kept without the end{hint}")
+        if self.clipped:
             lines.append(
-                f"{_images(self.clipped_images)} with numbers outside the range, clipped: up to "
-                f"{percentage(self.most_clipped)} of an image"
+                f"{_images(len(self.clipped))} with numbers outside the range, clipped: up to "
+                f"{percentage(max(self.clipped.values()))} of an image{hint}"
             )
         return lines
+
+    def remarks_by_image(self) -> list[str]:
+        """What `remarks` counts, one line per image."""
+        truncated = [f"truncated, kept: {name}" for name in self.truncated]
+        clipped = [f"clipped: {name}: {percentage(s)}" for name, s in self.clipped.items()]
+        return [*truncated, *clipped]
 
     def narrow_ranges(self) -> list[NarrowRange]:
         """The bit depths whose images use so few numbers that a range should be stated.

@@ -100,6 +100,8 @@ class FolderSource(ImageSource):
         labels = self._pattern.fields(key)
         if len(path.parts) > 1:
             labels["class"] = path.parts[0]
+        for field in self._table.columns:  # else an image without a row would be of class `images`
+            labels.pop(field, None)
         if (error := self._table.errors.get(path.as_posix())) is not None:
             raise DataError(error)
         labels |= self._table.fields.get(path.as_posix(), {})

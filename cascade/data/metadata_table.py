@@ -6,6 +6,7 @@ form; a name that differs in case may be that of another image, so it is reporte
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections import Counter
@@ -50,6 +51,7 @@ class TableLabels:
 
     Attributes:
         path: the table; None if the folder has none.
+        columns: the fields that the table gives to any image.
         fields: labels by field of each image that has a row.
         other_values: what rows of JSON hold besides text, by image and name.
         errors: by image whose labels are not known, `name: reason`.
@@ -57,6 +59,7 @@ class TableLabels:
     """
 
     path: Path | None = None
+    columns: set[str] = field(default_factory=set)
     fields: dict[str, dict[str, str]] = field(default_factory=dict)
     other_values: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
@@ -96,6 +99,7 @@ class _Matching:
 
     def add(self, row: _Row) -> None:
         image = self.names.same(str(PurePosixPath(row.file)))
+        self.labels.columns.update(row.fields)
         if row.problem is not None and image is not None:
             self.lines.setdefault(image, []).append(row.line)
             self._refuse(UNREADABLE_ROW, image, f"line {row.line} of {self.path} {row.problem}")
@@ -168,16 +172,24 @@ class _Matching:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from error
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        kind = " but UTF-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
+        raise DataError(f"{path}: is not UTF-8 text{kind}; save it as UTF-8.") from error
 
 
 def _csv_rows(path: Path) -> Iterator[_Row]:
-    """The rows of a CSV file, with the number of the line in which each begins."""
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+    """The rows of a CSV file, with the number of the line in which each begins.
+
+    Spaces around names of columns and labels, as after a comma, are no part of them.
+    """
+    text = io.StringIO(_read_text(path), newline="")
+    reader, begin = csv.reader(text, strict=True, skipinitialspace=True), 1
     try:
-        columns = next(reader, [])
+        columns = [column.strip() for column in next(reader, [])]
         _check_columns(path, columns)
         begin = reader.line_num + 1
         for values in reader:
@@ -185,7 +197,7 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
                 yield _csv_row(begin, columns, values)
             begin = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}: cannot be read (line {reader.line_num}: {error}).") from error
+        raise DataError(f"{path}: cannot be read (row of line {begin}: {error}).") from error
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
@@ -204,7 +216,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
 def _csv_row(line: int, columns: Sequence[str], values: Sequence[str]) -> _Row:
     row = dict(zip(columns, values, strict=False))
     file = row.pop("file_name", "")
-    fields = {column: text for column, text in row.items() if column and text}
+    fields = {column: text.strip() for column, text in row.items() if column and text.strip()}
     surplus = any(values[len(columns) :])
     if surplus or len(values) < len(columns):
         problem = (

@@ -12,7 +12,7 @@ from torch import Tensor
 from cascade.conditioning.batch import Remark
 from cascade.errors import DataError
 from cascade.imaging.picture import Picture
-from cascade.imaging.picture_reading import Truncated, decode_picture
+from cascade.imaging.picture_reading import Truncated, TruncatedError, decode_picture
 from cascade.imaging.reading import on_white
 from cascade.imaging.value_range import check_range_fits, outside_share, percentage, stretched
 
@@ -53,7 +53,12 @@ class Decoding(NamedTuple):
         Raises:
             DataError: if it cannot be read.
         """
-        return decode_picture(data, name, truncated=self.truncated)
+        try:
+            return decode_picture(data, name, truncated=self.truncated)
+        except TruncatedError as error:
+            raise DataError(
+                f"{name}: its end is missing; truncated=keep takes what is there."
+            ) from error
 
     def image(self, picture: Picture, name: str) -> Tensor:
         """Convert a decoded file to (3, H, W) float32 in [-1, 1], in sRGB and laid on white.

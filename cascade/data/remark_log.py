@@ -19,6 +19,7 @@ class RemarkLog:
     def __init__(self, command: str) -> None:
         self._command = command
         self._texts: dict[str, dict[str, None]] = {}  # by kind, in order
+        self._counts: dict[str, int] = {}  # that `totals` returned last
 
     def add(self, remarks: Iterable[Remark]) -> list[str]:
         """Record remarks; the same one counts once.
@@ -37,8 +38,12 @@ class RemarkLog:
         return lines
 
     def totals(self) -> list[str]:
-        """One line per kind with the number of its images."""
-        return [
-            f"images {kind}: {len(texts)}; {self._command} lists them."
-            for kind, texts in self._texts.items()
+        """One line per kind with the number of its images, if there are more than before."""
+        counts = {kind: len(texts) for kind, texts in self._texts.items()}
+        lines = [
+            f"images {kind}: {count}; {self._command} lists them."
+            for kind, count in counts.items()
+            if count != self._counts.get(kind)
         ]
+        self._counts = counts
+        return lines

@@ -38,6 +38,7 @@ from cascade.imaging.truncated_jpeg import ended_jpeg
 from cascade.imaging.vips import libvips
 
 Truncated = Literal["refuse", "keep"]  # what happens to a JPEG whose end is missing
+PILLOW_TRUNCATED = "image file is truncated"  # how its message begins
 
 LOSS_OF_BITS = Loss(
     "more than 8 bits per channel", "only the upper 8 are read of such files", is_colour=True
@@ -48,6 +49,10 @@ KIND_OF_PHOTOMETRIC |= {5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab"}
 KIND_OF_MODE = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "I;16": "grey"}
 KIND_OF_MODE |= {"P": "palette", "PA": "palette", "CMYK": "CMYK", "LAB": "Lab", "YCbCr": "YCbCr"}
 KIND_OF_PNG = {0: ("grey", 1), 2: ("RGB", 3), 3: ("palette", 1), 4: ("grey", 2), 6: ("RGB", 4)}
+
+
+class TruncatedError(DataError):
+    """The end of a JPEG is missing, which a caller may choose to accept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +96,7 @@ def decode_picture(
             becomes grey, and `Picture.is_truncated` is true.
 
     Raises:
+        TruncatedError: if the end of a JPEG is missing and not to be kept.
         DataError: if it is not an image, is damaged, is too large, has numbers of unknown range, or
             has no such page.
     """
@@ -98,10 +104,19 @@ def decode_picture(
         return decode_tiff(data, name, page)
     try:
         return _decode(data, name, page)
-    except DataError:
-        if truncated == "refuse" or format_of(data, name) != "JPEG":
+    except DataError as error:
+        if format_of(data, name) != "JPEG":
             raise
+        if truncated == "refuse":
+            raise _truncated_or(error, name) from error
     return replace(_decode(ended_jpeg(data), name, page), is_truncated=True)
+
+
+def _truncated_or(error: DataError, name: str) -> DataError:
+    """The error of a JPEG whose end is missing, if that is what Pillow found, or the same error."""
+    if not str(error.__cause__).startswith(PILLOW_TRUNCATED):
+        return error
+    return TruncatedError(f"{name}: not a readable image (its end is missing).")
 
 
 def file_facts(data: bytes, name: str) -> FileFacts:

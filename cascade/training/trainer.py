@@ -111,7 +111,7 @@ class Trainer:
             self.broken = BrokenImages(
                 len(images.source), images.max_broken_share, command=images.check_command
             )
-            self.remarks = RemarkLog(images.check_command)
+            self.remarks = RemarkLog(f"{images.check_command} --verbose")
             self.broken.add(self.state.broken)
         counts = {
             "images": len(images.source),

@@ -186,6 +186,23 @@ def test_the_installed_command_ends_with_the_code_and_the_line():
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("statement", "line"),
+    [
+        ("logging.getLogger('cascade').warning('%s', name)", "cascade: a\\x1b[31m\\nb.png\n"),
+        ("raise CascadeError(name)", "cascade: a\\x1b[31m b.png\n"),
+    ],
+)
+def test_what_names_of_files_contain_is_escaped(statement, line):
+    before = (
+        "import logging, cascade.recipe.finding as r\nfrom cascade.errors import CascadeError\n"
+        f"def fail(*_):\n    name = 'a\\x1b[31m\\nb.png'\n    {statement}\n    return []\n"
+        "r.list_recipes = fail"
+    )
+    lines = separately("ls", before=before).stderr.splitlines(keepends=True)
+    assert set(lines) == {line}
+
+
 def test_ctrl_c_ends_with_130_and_no_traceback():
     interrupted = "import cascade.cli.main as m, cascade.recipe.finding as r\n" + (
         "def stop(*_): raise KeyboardInterrupt\nr.list_recipes = stop"

@@ -72,7 +72,8 @@ def write_frame(path, low, high, dtype=np.uint16, *, outliers=()):
         (0, 65535, np.uint16, (), None),
         (60, 200, np.uint8, (), None),
         (900, 900, np.uint16, (), None),
-        (840, 1177, np.uint16, (0, 65535), "in 1 image, a few pixels aside"),
+        (840, 1177, np.uint16, (0, 65535), "in 1 image, a few pixels aside (0 to 65535)"),
+        (840, 1177, np.uint16, (0, 4095), "in 1 image, a few pixels aside (0 to 4095)"),
     ],
 )
 def test_images_that_use_little_of_their_numbers_are_pointed_out(
@@ -98,6 +99,9 @@ def test_numbers_outside_a_stated_range_are_counted_and_nothing_else_is_warned_o
     report = check_images(FolderSource(tmp_path), decoding=Decoding((840, 1000)))
     (line,) = report.warnings()
     assert line.startswith("1 image with numbers outside the range, clipped: up to 52.")
+    assert f"warning: {line}; more" in report.lines(hint="; more")
+    (clipped,) = (line for line in report.lines(verbose=True) if line.startswith("clipped: "))
+    assert clipped.startswith(f"clipped: {tmp_path / 'a.tif'}: 52.")
 
 
 def test_dark_images_that_differ_only_in_their_16_bits_are_no_duplicates(tmp_path):

@@ -101,6 +101,26 @@ def test_a_name_in_another_case_is_not_taken_for_the_image(tmp_path):
     assert not faults_of(source, notes.IMAGE_WITHOUT_ROW)
 
 
+def test_a_folder_is_no_class_where_the_table_gives_classes(tmp_path):
+    names = ["images/1.png", "images/2.png", "images/3.png"]
+    source = with_table(tmp_path / "class", "images/1.png,cat\nimages/2.png,\n", *names)
+    assert labels_of(source) == {"images/1": {"class": "cat"}, "images/2": {}, "images/3": {}}
+    unlabelled = source.survey(["class"]).unlabelled
+    assert sorted(unlabelled) == [source.name(1), source.name(2)]
+    files = {names[0]: png(), names[1]: png(1), "metadata.csv": f"file_name,sex\n{names[0]},f\n"}
+    other = make_folder(tmp_path / "sex", files)
+    assert labels_of(other) == {
+        "images/1": {"class": "images", "sex": "f"},
+        "images/2": {"class": "images"},
+    }
+
+
+def test_spaces_around_labels_and_column_names_are_no_part_of_them(tmp_path):
+    text = 'file_name, class , note\n1.png, cat, "a, b"\n2.png,cat ,\n'
+    source = make_folder(tmp_path, {"1.png": png(), "2.png": png(1), "metadata.csv": text})
+    assert labels_of(source) == {"1": {"class": "cat", "note": "a, b"}, "2": {"class": "cat"}}
+
+
 def test_two_images_whose_names_differ_in_case_have_labels_of_their_own(tmp_path):
     source = with_table(tmp_path, "a.png,cat\nA.png,dog\n", "a.png", "A.png")
     assert labels_of(source) == {"A": {"class": "dog"}, "a": {"class": "cat"}}

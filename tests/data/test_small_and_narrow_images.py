@@ -110,7 +110,7 @@ def test_truncated_images_are_kept_and_counted_if_asked_for(pictures, tmp_path):
     Image.open(pictures / "red" / "0.png").save(tmp_path / "a.jpg", quality=95)
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[: len(data) * 2 // 3])
-    with pytest.raises(DataError, match=r"a\.jpg"):
+    with pytest.raises(DataError, match=r"a\.jpg: its end is missing; truncated=keep takes what"):
         _ = TrainingImages(FolderSource(tmp_path), STAGE, max_broken_share=1.0)[0]
     sample = TrainingImages(FolderSource(tmp_path), STAGE, truncated="keep")[0]
     (remark,) = sample.remarks
@@ -132,3 +132,6 @@ def test_a_log_names_a_few_of_each_kind_and_counts_all_of_them_once():
         f"images too small, left out: {NAMED + 4}; cascade data check x lists them.",
         "images truncated, kept: 1; cascade data check x lists them.",
     ]
+    assert log.totals() == []
+    log.add([Remark("truncated, kept", "u.jpg: gone.")])
+    assert log.totals() == ["images truncated, kept: 2; cascade data check x lists them."]
