@@ -9,6 +9,7 @@ import typer
 
 from cascade.cli import completing, sampling
 from cascade.cli.verb import SAMPLER_NAMES
+from cascade.cli.verbosity import note
 
 
 def generate(
@@ -97,7 +98,7 @@ def generate(
     )
     with SamplingProgress(num_images) as progress:
         files = generate_files(loaded, out, generation, name=pipeline, callback=progress.on_step)
-    typer.echo(f"{len(files)} picture{'s' if len(files) > 1 else ''} and grid.png in {out}")
+    note(f"{len(files)} picture{'s' if len(files) > 1 else ''} and grid.png in {out}")
 
 
 def _values(text: str | None, kind: type, option: str) -> Any:
