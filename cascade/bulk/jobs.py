@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from PIL import Image
+
 from cascade.bulk.inputs import InputPicture
 from cascade.bulk.names import IsResultOf, Naming, folding_of, with_ending, with_suffix_added
 from cascade.bulk.progress import Note
@@ -87,7 +89,7 @@ def is_file_name(out: Path, inputs: Sequence[str]) -> bool:
         DataError: if an input does not exist.
         OutputError: if it names a file but cannot be one.
     """
-    if out.suffix.lower() not in IMAGE_SUFFIXES or out.is_dir():
+    if out.is_dir() or not _is_picture_name(out):
         return False
     for text in inputs:
         if not (os.path.lexists(text) or glob.has_magic(text) or "{" in text or is_remote(text)):
@@ -100,6 +102,12 @@ def is_file_name(out: Path, inputs: Sequence[str]) -> bool:
         suffixes = ", ".join(FORMAT_OF_SUFFIX)
         raise OutputError(f"{out}: results end in {suffixes}; choose one of them.")
     return True
+
+
+def _is_picture_name(path: Path) -> bool:
+    """Whether a file of that name would be a picture, of a format that Cascade writes or not."""
+    suffix = path.suffix.lower()
+    return suffix in IMAGE_SUFFIXES or (suffix != "" and suffix in Image.registered_extensions())
 
 
 def plan_jobs(

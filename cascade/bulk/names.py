@@ -1,7 +1,8 @@
 """Names of results: no two alike, none too long, and the same ones on every later run.
 
 A result is named after its input, with the suffix of its own format. If that gives two inputs the
-same name, one of them keeps it, and the others add the suffix to their whole name: `a.jpg.png`.
+same name, one of them keeps it, and the others add the suffix to their whole name: `a.jpg.png`. If
+an input has that name too, a hash is added as well: `a.jpg~1f40fc92.png`.
 
 The name goes to the input that an existing result of that name was made from, so that inputs that
 arrive later change no name; else to the input that has the name itself; else to the first one in
@@ -15,6 +16,7 @@ import hashlib
 import os
 import tempfile
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -45,33 +47,56 @@ class Naming:
 
         Two pictures from inputs with the very same name still share a place.
         """
-        groups: dict[str, list[InputPicture]] = {}
-        for picture in pictures:
-            groups.setdefault(self._key(self._plain(picture)), []).append(picture)
-        places = [self._place(picture, groups) for picture in pictures]
+        places = self._assign(pictures)
         return places, [*self._kept_suffixes(pictures, places), *self._shortened(pictures, places)]
 
-    def _place(self, picture: InputPicture, groups: dict[str, list[InputPicture]]) -> PurePosixPath:
-        plain, full = self._plain(picture), self._full(picture)
-        rivals = groups[self._key(plain)]
-        if len(rivals) == 1:
-            had_rival = picture.place != plain and self.is_result_of(full, picture)
-            return full if had_rival else plain
-        owner = min(rivals, key=self._rank)
-        is_twin = any(each.place == picture.place for each in rivals if each is not picture)
-        return plain if picture is owner or is_twin else full
+    def _assign(self, pictures: Sequence[InputPicture]) -> list[PurePosixPath]:
+        """Let each picture choose among its names, those with an earlier result first."""
+        inputs = {each.place: each for each in pictures}.values()
+        counts = Counter(
+            key for each in inputs for key in set(map(self._key, self._names(each)[:2]))
+        )
+        earlier = [
+            self._earlier(each, is_rival=counts[self._key(self._plain(each))] > 1)
+            for each in pictures
+        ]
+        order = sorted(
+            range(len(pictures)),
+            key=lambda i: (earlier[i] is None, *self._rank(pictures[i])),
+        )
+        owners: dict[str, PurePosixPath] = {}  # places of inputs, by the key of a result
+        places = list(map(self._plain, pictures))
+        for index in order:
+            place, first = pictures[index].place, earlier[index]
+            names = self._names(pictures[index])
+            for places[index] in names if first is None else [first, *names]:
+                if owners.setdefault(self._key(places[index]), place) == place:
+                    break
+        return places
 
-    def _rank(self, picture: InputPicture) -> tuple[bool, bool, str]:
+    def _rank(self, picture: InputPicture) -> tuple[bool, str]:
+        return picture.place != self._plain(picture), str(picture.place)
+
+    def _earlier(self, picture: InputPicture, *, is_rival: bool) -> PurePosixPath | None:
+        """The name of the result that an earlier run made from a picture, if that is in question.
+
+        Args:
+            picture: the picture.
+            is_rival: whether another input might have the same name.
+        """
+        names = self._names(picture)
+        names = names if is_rival else names[1:]
+        return next((name for name in names if self.is_result_of(name, picture)), None)
+
+    def _names(self, picture: InputPicture) -> list[PurePosixPath]:
+        """The names that the result of a picture may have, the usual one first."""
         plain = self._plain(picture)
-        return not self.is_result_of(plain, picture), picture.place != plain, str(picture.place)
+        name, suffix = picture.place.name, plain.suffix
+        others = f"{name}{suffix}", f"{name}~{_digest(name)}{suffix}"
+        return [plain, *(_fitting(picture.place.with_name(each)) for each in others)]
 
     def _plain(self, picture: InputPicture) -> PurePosixPath:
         return _fitting(self.renamed(picture))
-
-    def _full(self, picture: InputPicture) -> PurePosixPath:
-        """The place that keeps the suffix of the input: `a.jpg.png`."""
-        suffix = self._plain(picture).suffix
-        return _fitting(picture.place.with_name(f"{picture.place.name}{suffix}"))
 
     def _key(self, place: PurePosixPath) -> str:
         return self.folded(str(place))
@@ -100,6 +125,10 @@ class Naming:
         return [with_examples(lead, renamed)] if renamed else []
 
 
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+
+
 def with_ending(place: PurePosixPath, ending: str, suffix: str | None = None) -> PurePosixPath:
     """Add a word to a name, before the suffix: `a.png` -> `a-seed3.png`.
 
@@ -121,7 +150,7 @@ def _fitting(place: PurePosixPath) -> PurePosixPath:
     name = place.name
     if len(os.fsencode(name)) <= LONGEST_NAME_BYTES:
         return place
-    ending = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{place.suffix}"
+    ending = f"~{_digest(name)}{place.suffix}"
     stem = place.stem
     while stem and len(os.fsencode(stem + ending)) > LONGEST_NAME_BYTES:
         stem = stem[:-1]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cascade.cli import completing
+from cascade.cli.verbosity import note
 
 
 def chain(
@@ -54,4 +55,4 @@ def chain(
     )
     task = find_task(chained.stages.contracts)
     example = "" if task is None else f"; try: {task.command(str(out))}"
-    typer.echo(f"{out} written{example}")
+    note(f"{out} written{example}")

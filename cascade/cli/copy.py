@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cascade.cli import completing
+from cascade.cli.verbosity import note
 
 
 def copy(
@@ -36,7 +37,7 @@ def copy(
     text = _renamed(source.read_text(encoding="utf-8"), recipe_name(destination.absolute()))
     with atomic_file(destination) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    typer.echo(f"wrote {destination}; edit it, then run: cascade validate {destination}")
+    note(f"wrote {destination}; edit it, then run: cascade validate {destination}")
 
 
 def _renamed(text: str, name: str) -> str:

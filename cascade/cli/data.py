@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli.verb import Verb
+from cascade.cli.verb import add_verb
+from cascade.cli.verbosity import Verbosity, note, verbosity
 
 MORE = "; --verbose lists them"
 ADVICE = (
@@ -39,12 +40,6 @@ NamePattern = Annotated[
         "--name-pattern", help="Regular expression on file names; its named groups are labels."
     ),
 ]
-Verbose = Annotated[
-    bool,
-    typer.Option("--verbose", "-v", help="Name everything that is counted, such as other files."),
-]
-
-
 Range = Annotated[
     tuple[int, int] | None,
     typer.Option(
@@ -67,7 +62,6 @@ class ImageFormatName(StrEnum):
     webp = "webp"
 
 
-@data.command(cls=Verb)
 def build(
     source: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the shards.")],
@@ -96,7 +90,6 @@ def build(
     value_range: Range = None,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
-    verbose: Verbose = False,
 ) -> None:
     """Build webdataset shards: resized, without duplicates, split, with a manifest.
 
@@ -129,19 +122,20 @@ def build(
         )
     skipped = [f"{image['name']}: {image['reason']}" for image in manifest["skipped"]]
     notes = images.notes.without(skipped)
-    for line in [
-        *(f"left out: {image}" for image in skipped),
-        *(f"{IMAGES.counted(count)}: {loss}" for loss, count in manifest["losses"].items()),
-        *notes.lines(verbose=verbose, hint=MORE),
-    ]:
+    lines = [f"left out: {image}" for image in skipped]
+    if verbosity() == Verbosity.QUIET:
+        lines += map(str, notes.harmful)
+    else:
+        lines += (f"{IMAGES.counted(count)}: {loss}" for loss, count in manifest["losses"].items())
+        lines += notes.lines(verbose=verbosity() == Verbosity.VERBOSE, hint=MORE)
+    for line in lines:
         typer.echo(printable(line), err=True)
     counts = ", ".join(f"{count} {name}" for name, count in manifest["counts"].items())
-    typer.echo(f"{out} holds {len(manifest['shards'])} shards: {counts}.".replace("_", " "))
+    note(f"{out} holds {len(manifest['shards'])} shards: {counts}.".replace("_", " "))
     if manifest["counts"]["broken"] or notes.harmful:
         raise typer.Exit(1)
 
 
-@data.command(cls=Verb)
 def check(
     source: Source,
     size: Size = None,
@@ -149,7 +143,6 @@ def check(
     truncated: Truncated = TruncatedName.refuse,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
-    verbose: Verbose = False,
 ) -> None:
     """Read every image once; list broken, too small and duplicated ones, and what files hold.
 
@@ -177,12 +170,19 @@ def check(
             progress=progress.update,
         )
     notes = notes_for(images.notes, report.unlabelled).without(report.broken)
-    for line in [
-        *(f"damaged shard: {shard}" for shard in damaged_shards),
-        *notes.fault_lines(verbose=True),
-        *notes.file_lines(verbose=verbose, hint=MORE),
-        *report.lines(advice=ADVICE, verbose=verbose, hint=MORE),
-    ]:
+    verbose = verbosity() == Verbosity.VERBOSE
+    lines = [f"damaged shard: {shard}" for shard in damaged_shards]
+    if verbosity() == Verbosity.QUIET:
+        lines += [*map(str, notes.harmful), *report.broken_lines()]
+    else:
+        lines += notes.fault_lines(verbose=True)
+        lines += notes.file_lines(verbose=verbose, hint=MORE)
+        lines += report.lines(advice=ADVICE, verbose=verbose, hint=MORE)
+    for line in lines:
         typer.echo(printable(line))
     if report.broken or damaged_shards or notes.harmful:
         raise typer.Exit(1)
+
+
+for verb in (build, check):
+    add_verb(data, verb)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli.verbosity import note
+
 
 def ema(
     run: Annotated[
@@ -47,4 +49,4 @@ def ema(
     stage = reconstruct(run_snapshots, width, images_seen=images_seen)
     folder = out or run / f"stage-{width:.3f}"
     stage.save_pretrained(folder)
-    typer.echo(f"wrote the stage to {folder}")
+    note(f"wrote the stage to {folder}")

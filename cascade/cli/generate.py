@@ -9,6 +9,7 @@ import typer
 
 from cascade.cli import completing, sampling
 from cascade.cli.verb import SAMPLER_NAMES
+from cascade.cli.verbosity import note
 
 
 def generate(
@@ -105,7 +106,7 @@ def generate(
     with SamplingProgress(num_images) as progress:
         files = generate_files(loaded, out, generation, name=pipeline, callback=progress.on_step)
     count = len(files.pictures)
-    typer.echo(f"{count} picture{'s' if count > 1 else ''} and {files.grid.name} in {out}")
+    note(f"{count} picture{'s' if count > 1 else ''} and {files.grid.name} in {out}")
 
 
 def _values(text: str | None, kind: type, option: str) -> Any:

@@ -27,8 +27,7 @@ from cascade.cli.sweep import sweep
 from cascade.cli.train import train
 from cascade.cli.upscale import upscale
 from cascade.cli.validate import validate
-from cascade.cli.verb import Verb
-from cascade.cli.verbosity import with_verbosity
+from cascade.cli.verb import Verb, add_verb
 from cascade.errors import CascadeError, OtherProcessError, RecipeError
 
 REPORTING_TIME_S = 2.0  # for the process that failed first
@@ -41,14 +40,11 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try [bold]cascade generate emoji-256 -n 16 -o out[/bold].",
 )
-app.command(cls=Verb)(generate)
-for verb in (upscale, colourise):
-    app.command(cls=Verb)(with_verbosity(verb))
-for verb in (evaluate, sweep, train, report, ema, chain):
-    app.command(cls=Verb)(verb)
+for verb in (generate, upscale, colourise, evaluate, sweep, train, report, ema, chain):
+    add_verb(app, verb)
 for verb in (ls, show, copy, validate, doctor):
-    app.command(cls=Verb)(verb)
-app.command("colorize", cls=Verb, hidden=True)(with_verbosity(colourise))
+    add_verb(app, verb)
+add_verb(app, colourise, "colorize", hidden=True)
 app.add_typer(data, name="data")
 
 

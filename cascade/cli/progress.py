@@ -18,13 +18,21 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from cascade.cli.verbosity import Verbosity, verbosity
+
 LINE_S = 30
+
+
+def is_quiet() -> bool:
+    """Whether the running command shows no progress."""
+    return verbosity() == Verbosity.QUIET
 
 
 class TrainingProgress:
     """Shows images seen, loss, gradient norm, rate and remaining time of a training run.
 
     On a terminal, one line is redrawn; to a file or pipe, a plain line is written every 30 seconds.
+    With --quiet there is neither.
 
     Args:
         name: name of the run.
@@ -54,6 +62,7 @@ class TrainingProgress:
             TextColumn("{task.fields[values]}", markup=False),
             console=self._console,
             expand=True,
+            disable=is_quiet(),
         )
         self._task = self._progress.add_task(name, total=total_images, values="starting")
 
@@ -74,7 +83,7 @@ class TrainingProgress:
         """Show one line of the training log."""
         text = self._text(values)
         self._progress.update(self._task, completed=values["images"], values=text)
-        if self._console.is_terminal:
+        if self._console.is_terminal or self._progress.disable:
             return
         if values["images"] >= self._total or self._clock() - self._last_line_s >= LINE_S:
             self._last_line_s = self._clock()
@@ -135,7 +144,7 @@ class TaskProgress:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not (console.is_terminal or in_pipes),
+            disable=is_quiet() or not (console.is_terminal or in_pipes),
         )
         self._tasks: dict[str, TaskID] = {}
 
@@ -168,6 +177,7 @@ class SamplingProgress:
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            disable=is_quiet(),
         )
         self._tasks: dict[str, TaskID] = {}
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli.verbosity import note
+
 
 def report(run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")]) -> None:
     """Write report.html for a run; this also works during training.
@@ -15,4 +17,4 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a run, finished o
     """
     from cascade.training.report import write_report
 
-    typer.echo(f"wrote {write_report(run)}; open it in a browser.")
+    note(f"wrote {write_report(run)}; open it in a browser.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from cascade.cli import bulk, measuring
+from cascade.cli.verbosity import note
 from cascade.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ def _apply(folder: Path, settings: Mapping[str, SamplingSettings]) -> None:
 
     files = apply_settings(folder, settings)
     for file in files:
-        typer.echo(f"wrote {file}")
+        note(f"wrote {file}")
     if not files:
-        typer.echo(f"{folder} has these settings already.")
-    typer.echo("put this into the pipeline's recipe to keep the settings when it is chained again:")
+        note(f"{folder} has these settings already.")
+    note("put this into the pipeline's recipe to keep the settings when it is chained again:")
     typer.echo(recipe_sections(settings).rstrip("\n"))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cascade.cli import completing
+from cascade.cli.verbosity import Verbosity, note, verbosity
 
 
 def train(
@@ -24,10 +25,6 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME.")
     ] = None,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Name every label and file that does not fit."),
-    ] = False,
     device: Annotated[
         str | None,
         typer.Option(help="Where to train: cpu, cuda, cuda:1, mps …; default: the best device."),
@@ -56,7 +53,11 @@ def train(
     progress = TrainingProgress(recipe.name, recipe.train.images)
     with fault_of(file):
         trainer = build_trainer(
-            recipe, folder, report=progress.update, device=device, verbose=verbose
+            recipe,
+            folder,
+            report=progress.update,
+            device=device,
+            verbose=verbosity() == Verbosity.VERBOSE,
         )
     progress.start_at(trainer.state.images_seen)
     if not trainer.accelerator.is_main_process:
@@ -66,6 +67,6 @@ def train(
         trainer.run()
     images_seen = trainer.state.images_seen
     if images_seen < recipe.train.images:
-        typer.echo(f"stopped after {images_seen} images; repeat the command to resume.")
+        note(f"stopped after {images_seen} images; repeat the command to resume.")
     else:
-        typer.echo(f"wrote the trained stage to {folder / 'stage'}")
+        note(f"wrote the trained stage to {folder / 'stage'}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cascade.cli import completing
+from cascade.cli.verbosity import Verbosity, note, verbosity
 
 
 def validate(
@@ -22,10 +23,6 @@ def validate(
     ] = None,
     no_data: Annotated[
         bool, typer.Option("--no-data", help="Check the recipe alone; its data is elsewhere.")
-    ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Name every label and file that does not fit."),
     ] = False,
 ) -> None:
     """Check that a recipe is valid, that its stages can be built and joined, and its data.
@@ -46,13 +43,13 @@ def validate(
     overrides = overrides or []
     recipe = load_any_recipe(name, overrides)
     for line in check_recipe(recipe, find_any_recipe(name)):
-        typer.echo(line)
+        note(line)
     if no_data or not isinstance(recipe, StageRecipe):
         return
     own_path = any(each.startswith("data.path=") for each in overrides)
-    findings = preview_data(recipe, own_path=own_path, verbose=verbose)
+    findings = preview_data(recipe, own_path=own_path, verbose=verbosity() == Verbosity.VERBOSE)
     for line in [*findings.facts, *(f"warning: {each}" for each in findings.warnings)]:
-        typer.echo(printable(line))
+        note(printable(line))
     for each in findings.errors:
         typer.echo(printable(f"error: {each}"), err=True)
     if findings.errors:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
 from cascade.cli.defaults import FILE
 from cascade.cli.synonyms import synonyms_of
+from cascade.cli.verbosity import OPTIONS, with_verbosity
 
 SAMPLER_NAMES = "{sampler names}"  # placeholder for all names in the help of an option
 logger = logging.getLogger(__name__)
+
+
+def add_verb(
+    app: typer.Typer, command: Callable[..., Any], name: str | None = None, *, hidden: bool = False
+) -> None:
+    """Add a command with the options that all commands share.
+
+    Args:
+        app: the program, or a group of commands.
+        command: the function of the command.
+        name: its name; None for that of the function.
+        hidden: whether the help of the program leaves it out.
+    """
+    app.command(name, cls=Verb, hidden=hidden)(with_verbosity(command))
 
 
 class Verb(TyperCommand):
@@ -43,11 +60,14 @@ class Verb(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Say which options come from the user's file of defaults, and run the command."""
-        options = [
-            f"--{option} {_as_typed(ctx.params[name])}".rstrip()
+        defaults = {
+            option: name
             for option, name in self.long_options().items()
             if getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT_MAP"
-        ]
+        }
+        if all(ctx.params.get(name) for name in OPTIONS):  # the command line overrides the file
+            ctx.params |= dict.fromkeys(OPTIONS & defaults.keys(), False)
+        options = [f"--{o} {_as_typed(ctx.params[name])}".rstrip() for o, name in defaults.items()]
         if options and not ctx.params.get("quiet"):
             logger.info("%s sets %s", FILE, ", ".join(options))
         return super().invoke(ctx)

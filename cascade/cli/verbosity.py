@@ -1,10 +1,11 @@
-"""The options -q/--quiet and -v/--verbose, and what they do.
+"""The options -q/--quiet and -v/--verbose, which every command has, and what they do.
 
-`with_verbosity` gives a command both, and `verbosity()` tells its code which one was given. Log
-lines follow by themselves.
+`with_verbosity` gives a command both, and its code asks `verbosity()` which one was given. Log
+lines and progress follow by themselves.
 
-- quiet: errors and failures only. Nothing is printed if all goes well.
-- normal: also progress, notes and the last line with the counts.
+- quiet: errors and failures, and what the command exists to print, such as the rows of `ls` or the
+  figures of `evaluate`.
+- normal: also progress, notes, and a last line that says what was done.
 - verbose: also each result, and in full every list that is otherwise shortened.
 """
 
@@ -13,7 +14,8 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from inspect import Parameter
 from typing import Annotated, Any, get_type_hints
@@ -35,9 +37,11 @@ LOG_LEVELS = {
     Verbosity.VERBOSE: logging.DEBUG,
 }
 OPTIONS = {
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and failures only.")],
+    "quiet": Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print no progress and no notes, only errors.")
+    ],
     "verbose": Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print every result, and all lists in full.")
+        bool, typer.Option("--verbose", "-v", help="Print more details, and all lists in full.")
     ],
 }
 _current = Verbosity.NORMAL  # of the one command that this process runs
@@ -48,13 +52,19 @@ def verbosity() -> Verbosity:
     return _current
 
 
+def note(text: str) -> None:
+    """Print a line that the user can do without, such as one that says where a result is."""
+    if _current > Verbosity.QUIET:
+        typer.echo(text)
+
+
 def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add -q/--quiet and -v/--verbose to the function of a command, which does not see them."""
 
     @functools.wraps(command)
     def run(*args: Any, quiet: bool = False, verbose: bool = False, **kwargs: Any) -> Any:
-        _set(quiet, verbose)
-        return command(*args, **kwargs)
+        with _set(quiet, verbose):
+            return command(*args, **kwargs)
 
     options = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
@@ -68,9 +78,18 @@ def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _set(quiet: bool, verbose: bool) -> None:
+@contextmanager
+def _set(quiet: bool, verbose: bool) -> Iterator[None]:
+    """Let the code of one command know how much it prints."""
     global _current
     if quiet and verbose:
         raise typer.BadParameter("--quiet and --verbose exclude each other.")
+    logger = logging.getLogger("cascade")
+    level = logger.level
     _current = Verbosity(verbose - quiet)
-    logging.getLogger("cascade").setLevel(LOG_LEVELS[_current])
+    logger.setLevel(LOG_LEVELS[_current])
+    try:
+        yield
+    finally:
+        _current = Verbosity.NORMAL
+        logger.setLevel(level)

@@ -48,7 +48,7 @@ class DataReport:
             verbose: whether to name every truncated or clipped image that was used.
             hint: added to lines that count these instead, such as `; --verbose lists them`.
         """
-        problems = [f"broken: {line}" for line in self.broken]
+        problems = self.broken_lines()
         problems += [f"too small: {line}" for line in self.too_small]
         problems += [
             f"duplicate: {name} has the same pixels as {other}" for name, other in self.duplicates
@@ -60,6 +60,10 @@ class DataReport:
             f"{len(self.duplicates)} duplicated"
         )
         return [*problems, *aligned(self.facts()), *warnings, totals]
+
+    def broken_lines(self) -> list[str]:
+        """One line per image that cannot be read."""
+        return [f"broken: {line}" for line in self.broken]
 
     def warnings(self, advice: str = "", hint: str = "") -> list[str]:
         """What a user should know about the numbers in use and about truncated files.

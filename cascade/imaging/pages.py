@@ -30,12 +30,17 @@ from cascade.imaging.opening import (
     readable,
 )
 from cascade.imaging.picture import Picture, picture_of_pil
-from cascade.imaging.picture_reading import frames_of, has_picture_outside, is_deep, load_frame
+from cascade.imaging.picture_reading import (
+    LOSS_OF_BITS,
+    frames_of,
+    has_picture_outside,
+    is_deep,
+    load_frame,
+)
 from cascade.imaging.tiff_pages import main_pages, open_tiff
 from cascade.imaging.tiff_reading import picture_of_page
 
 FOREVER, ONCE = 0, 1  # times that an animation plays
-DEEP = Loss("16 bits per channel", "colour of frames is read in 8")
 STILL = Loss("the still picture of an animation", "it is no frame")
 
 
@@ -171,7 +176,10 @@ def _frames(data: bytes, name: str) -> Iterator[Page]:
 
 def _with_losses(picture: Picture, data: bytes, image: Image.Image) -> Picture:
     """The first frame, with what is lost when an animation is read."""
-    losses = ((DEEP, is_deep(data) and picture.bits == 8), (STILL, has_picture_outside(image)))
+    losses = (
+        (LOSS_OF_BITS, is_deep(data) and picture.bits == 8),
+        (STILL, has_picture_outside(image)),
+    )
     lost = tuple(loss for loss, is_lost in losses if is_lost)
     metadata = picture.metadata
     return replace(picture, metadata=replace(metadata, losses=metadata.losses + lost))
