@@ -23,7 +23,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 from PIL.ExifTags import Base
 
-from cascade.errors import DataError
+from cascade.errors import DataError, first_line
 from cascade.extras import install_command
 from cascade.imaging.jxl_header import jxl_header
 
@@ -151,9 +151,7 @@ def readable(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(f"{name}: not a readable image (too large for the memory).") from error
     except Exception as error:  # decoders raise many kinds on damaged files
-        lines = str(error).strip().splitlines()
-        cause = lines[0].rstrip(".") if lines else type(error).__name__
-        raise DataError(f"{name}: not a readable image ({cause}).") from error
+        raise DataError(f"{name}: not a readable image ({first_line(error)}).") from error
 
 
 def _import_reader(file_format: str, name: str) -> None:
