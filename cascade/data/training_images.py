@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from cascade.conditioning.batch import Remark
 from cascade.contract import Contract
 from cascade.data.augmentation import Augmentation, Axis
-from cascade.data.broken import BrokenImages
+from cascade.data.broken import BrokenImages, listed_by
 from cascade.data.fitting import as_float, check_readable, compact, fit_tensor
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.preparation import (
@@ -199,8 +199,8 @@ class TrainingImages(Dataset[TrainingSample]):
             except TooSmallError as error:
                 if self.too_small == "error":
                     raise TooSmallError(
-                        f"{error} Remove such images, or set too_small to skip or enlarge; "
-                        f"{command} lists them."
+                        f"{error} Remove such images, or set too_small to skip or enlarge."
+                        f"{listed_by(command)}"
                     ) from error
                 left_out.append(Remark(LEFT_OUT, str(error)))
             except DataError as error:
@@ -209,12 +209,12 @@ class TrainingImages(Dataset[TrainingSample]):
                 remarks = (*left_out, *sized.remarks)
                 return UsableImage(index, sized, tuple(broken.names), remarks)
         reasons = [*broken.names, *(each.text for each in left_out)]
-        small = f" {len(left_out)} are too small; {command} lists them." if left_out else ""
+        small = f" {len(left_out)} are too small.{listed_by(command)}" if left_out else ""
         raise DataError(f"none of the {len(order)} images can be used: {reasons[0]}{small}")
 
     @property
     def check_command(self) -> str:
-        """The command that lists broken, too small, truncated and clipped images."""
+        """The command that lists broken, too small, truncated and clipped images; or empty."""
         words = self.decoding.check_words
         return self.source.check_command(*words, size_px=max(self.contract.space.size))
 
