@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade import ImageSource, Space, open_source
-from cascade.data.training_images import fit_size
+from cascade.data.fitting import fit_size
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.pipeline import CascadePipeline

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import luminance
-from cascade.data.training_images import fit_size
+from cascade.data.fitting import fit_size
 from cascade.imaging.reading import read_image
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.resizing import quantise, resize

@@ -14,7 +14,7 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from cascade.arguments import check_flag, check_kind, whole_number
+from cascade.arguments import check_callable, check_flag, check_kind, whole_number
 from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
 from cascade.devices import Precision, check_precision
@@ -26,6 +26,7 @@ from cascade.stage import Run, Stage
 BATCH_PIXELS = 2**18
 CALLBACK_TENSORS = ("x_t", "x0")
 Options = TypeVar("Options")
+StepEnd = Callable[..., Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,9 @@ class CallOptions:
             batch_size = whole_number("batch_size", self.batch_size, low=1)
             object.__setattr__(self, "batch_size", batch_size)
         tensors = self.callback_on_step_end_tensor_inputs
-        if not isinstance(tensors, list | tuple) or not set(tensors) <= set(CALLBACK_TENSORS):
+        if not isinstance(tensors, list | tuple) or any(
+            each not in CALLBACK_TENSORS for each in tensors
+        ):
             raise ContractError(
                 f"callback_on_step_end_tensor_inputs must be a list of {list(CALLBACK_TENSORS)}, "
                 f"got {tensors!r}."
@@ -121,7 +124,7 @@ class Call:
     options: CallOptions
     inputs: Inputs
     seeds: list[int]
-    on_step: Callable[..., Mapping[str, Any] | None] | None
+    on_step: StepEnd | None
 
     def run(self, chain: StageChain) -> dict[str, Tensor]:
         """Run the chain.
@@ -132,11 +135,13 @@ class Call:
         """
         images: dict[str, Tensor] = {}
         previous = None
-        for name, stage in chain.items():
-            previous = self._run_stage(name, stage, previous)
-            if self.options.keep_intermediates or name == chain.names[-1]:
-                images[name] = previous
-        self.host.enter(None)
+        try:
+            for name, stage in chain.items():
+                previous = self._run_stage(name, stage, previous)
+                if self.options.keep_intermediates or name == chain.names[-1]:
+                    images[name] = previous
+        finally:  # a callback may raise to stop the call
+            self.host.enter(None)
         return images
 
     def _run_stage(self, name: str, stage: Stage, previous: Tensor | None) -> Tensor:
@@ -176,6 +181,21 @@ class Call:
             return _checked(self.on_step(self.host, step, t, dict(kwargs)), kwargs)
 
         return Hooks(callback=None if self.on_step is None else on_step, progress=progress)
+
+
+def check_step_end(callback: StepEnd | None) -> None:
+    """Check that a callback is a function, and that a callback object of diffusers fits.
+
+    Raises:
+        ContractError: if it is not, or it needs tensors that no stage has.
+    """
+    check_callable("callback_on_step_end", callback)
+    for name in getattr(callback, "tensor_inputs", ()):
+        if name not in CALLBACK_TENSORS:
+            raise ContractError(
+                f"{type(callback).__name__} needs {name!r}, but callbacks get "
+                f"{' and '.join(CALLBACK_TENSORS)} only; write a function instead."
+            )
 
 
 def _checked(result: Any, kwargs: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -118,7 +118,8 @@ class StageChain(ModelMixin):
             sizes = [f"{n} takes {c.description}" for n, c in texts.items() if c.needs_image]
             raise ContractError(
                 f"no stage takes an image of {size_px[1]}x{size_px[0]} px "
-                f"({', '.join(sizes) or 'none'}); resize it."
+                f"({', '.join(sizes) or 'none'}); resize it, or call upscale or "
+                "colourise, which take any size."
             )
         contract = self[start_at].contract
         if not contract.needs_image:

@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from cascade.errors import ContractError
+from cascade.arguments import whole_number
+from cascade.errors import ContractError, first_line
 
 Precision = Literal["auto", "fp32", "bf16"]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -42,7 +43,7 @@ def find_device(name: str | torch.device | int | None) -> torch.device:
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
+        reason = first_line(error).partition(". ")[0]
         raise ContractError(
             f"device {str(name)!r} cannot be used here ({reason}); see cascade doctor."
         ) from error
@@ -72,8 +73,9 @@ def offload_device(device: str | torch.device | None, gpu_id: int | None) -> tor
     Raises:
         ContractError: if there is no such accelerator.
     """
-    computing = best_device() if device is None else torch.device(device)
+    computing = find_device(device)
     if gpu_id is not None:
+        gpu_id = whole_number("gpu_id", gpu_id, low=0)
         if computing.index not in (None, gpu_id):
             raise ContractError(f"give gpu_id or the number in device, got {gpu_id} and {device}.")
         computing = torch.device(computing.type, gpu_id)

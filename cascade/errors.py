@@ -34,6 +34,12 @@ class OtherProcessError(CascadeError):
     """Another process of the same run failed; that process reports why."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another package, without full stop; its class if it is mute."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(". ") if lines else type(error).__name__
+
+
 def nearest(name: str, names: Iterable[str], *, most: int = 3) -> str:
     """Suggest names that are close to a wrong one, as the end of an error message.
 

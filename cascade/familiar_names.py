@@ -13,6 +13,7 @@ NO_AUTOENCODER = "stages work on pixels and have no autoencoder"
 FAST_ATTENTION = "PyTorch's fast attention is always used"
 TILES = "memory follows from batch_size in a call and tile_px in upscale"
 STARTS = "give Run(hooks=Hooks(start_from=StartFrom(image, strength))) to a stage's run"
+STOP = "raise an exception in the callback to stop a call"
 
 ARGUMENTS = {  # of a call
     "num_inference_steps": "use steps",
@@ -69,7 +70,16 @@ ATTRIBUTES = {  # of a pipeline
     "tokenizer": NO_TEXT,
     "image_processor": "use output_type to choose what a call returns",
     "safety_checker": "there is none",
-    "_interrupt": "raise an exception in the callback to stop a call",
+    "_interrupt": STOP,
+    "interrupt": STOP,
+    "guidance_scale": "use guidance in a call, or with_sampling for another default",
+    "do_classifier_free_guidance": "guidance above 1 in a call turns it on",
+    "cuda": "use .to('cuda')",
+    "cpu": "use .to('cpu')",
+    "half": "use .to(torch.bfloat16)",
+    "float": "use .to(torch.float32)",
+    "eval": "pipelines only sample",
+    "train": "use Trainer on one of its stages",
     "enable_attention_slicing": FAST_ATTENTION,
     "disable_attention_slicing": FAST_ATTENTION,
     "set_attention_slice": FAST_ATTENTION,
@@ -117,3 +127,10 @@ def attribute_text(name: str, known: Iterable[str]) -> str:
     if name in ATTRIBUTES:
         return f"a CascadePipeline has no {name}: {ATTRIBUTES[name]}."
     return f"a CascadePipeline has no attribute {name!r}: {nearest(name, known)}"
+
+
+def setting_text(name: str, *, exists: bool) -> str:
+    """The error message for an attribute of a pipeline that cannot be set."""
+    if name in ATTRIBUTES or not exists:
+        return attribute_text(name, ["stages"])
+    return f"{name} of a CascadePipeline cannot be set; only stages can."

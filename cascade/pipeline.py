@@ -5,24 +5,32 @@ Shapes: B images, C channels, H and W pixels of results, h and w pixels of input
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, final, overload
 
 import torch
 from PIL import Image
 
 from cascade.arguments import check_callable, check_flag, check_kind
-from cascade.call import Call, CallOptions, CascadeOutput, split_fields
-from cascade.call_arguments import check_call_arguments, check_can_compute, field_names, for_each
-from cascade.chain import StageChain, load_chain
-from cascade.conditioning.inputs import Inputs
+from cascade.call import (
+    Call,
+    CallOptions,
+    CascadeOutput,
+    StepEnd,
+    check_step_end,
+    split_fields,
+)
+from cascade.call_arguments import (
+    check_call_arguments,
+    check_can_compute,
+    completed_inputs,
+    field_names,
+    for_each,
+    stages_to_run,
+)
+from cascade.chain import StageChain
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary
-from cascade.devices import check_dtype
 from cascade.diffusion.noise import GeneratorLike, make_seeds
-from cascade.errors import ContractError, WeightsError
-from cascade.familiar_names import check_arguments
 from cascade.imaging.exchange import (
     OutputType,
     PictureLike,
@@ -37,20 +45,10 @@ from cascade.restoration.colouring import Colouring, colourise_image, colourise_
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.settings import Overrides
 from cascade.sampling.walk import Progress
-from cascade.saving.atomic import atomic_folder
-from cascade.saving.hub import upload
-from cascade.saving.loading import read_loading
-from cascade.saving.model_card import write_model_card
-from cascade.saving.pipelines import PIPELINE_ENTRIES, write_index
 from cascade.stage import Stage
 from cascade.staged_pipeline import StagedPipeline
-from cascade.tasks.table import find_task
-
-CARD_FOLDER = "this/folder"  # in the examples of a model card
 
 CALL_ARGUMENTS = ("num_images", "labels", "image", "seed", "seeds", "generator", "output_type")
-SAVING = ("dtype", "card", "extra_files", "safe_serialization", "push_to_hub")
-StepEnd = Callable[..., Mapping[str, Any] | None]
 
 
 @final
@@ -107,6 +105,27 @@ class CascadePipeline(StagedPipeline):
 
     # ---- sampling -------------------------------------------------------------------------------
 
+    @overload
+    def __call__(
+        self,
+        num_images: int = 1,
+        *,
+        labels: LabelsLike | None = None,
+        image: StartLike | None = None,
+        seed: int | None = None,
+        seeds: Sequence[int] | None = None,
+        generator: GeneratorLike | None = None,
+        output_type: OutputType = "pil",
+        callback_on_step_end: StepEnd | None = None,
+        return_dict: Literal[True] = True,
+        **options: Any,
+    ) -> CascadeOutput: ...
+
+    @overload
+    def __call__(
+        self, num_images: int = 1, *, return_dict: Literal[False], **arguments: Any
+    ) -> tuple[Any]: ...
+
     @torch.no_grad()
     def __call__(
         self,
@@ -150,24 +169,14 @@ class CascadePipeline(StagedPipeline):
         """
         check_output(output_type, self.stages.last.space.channels)
         check_flag("return_dict", return_dict)
-        check_callable("callback_on_step_end", callback_on_step_end)
+        check_step_end(callback_on_step_end)
         check_call_arguments(self.stages, options, (*CALL_ARGUMENTS, *field_names(CallOptions)))
         options_of_call, settings = split_fields(CallOptions, options)
         check_can_compute(self.stages, options_of_call.precision)
         start = None if image is None else to_tensor(image)  # (B, C, h, w)
         seeds = make_seeds(num_images if start is None else len(start), seed, seeds, generator)
-        size = None if start is None else (start.shape[-2], start.shape[-1])
-        first = self.stages.start(size, options_of_call.start_at)
-        run = self.stages.from_stage(first)
-        options_of_call.overrides.check(self.stages.names)
-        overrides = Overrides.per_stage(self.stages.names, run.names, **settings)
-        run = run.with_sampling(options_of_call.overrides.within(run.names).with_later(overrides))
-        values = {**options_of_call.inputs}
-        for name, value in (("labels", labels), ("image", start)):
-            if name in values:
-                raise ContractError(f"{name} is an argument of its own; leave it out of inputs.")
-            values[name] = value
-        inputs = self._inputs(run, values, seeds)
+        run = stages_to_run(self.stages, start, options_of_call, settings)
+        inputs = completed_inputs(run, options_of_call.inputs, labels, start, seeds)
         # diffusers decorates progress_bar in a way that hides its signature
         call = Call(self, options_of_call, inputs, seeds, callback_on_step_end)  # pyright: ignore
         images = call.run(run)
@@ -182,23 +191,6 @@ class CascadePipeline(StagedPipeline):
             settings={name: stage.sampling.to_dict() for name, stage in run.items()},
             intermediates=outputs,
         )
-
-    def _inputs(self, run: StageChain, values: Mapping[str, Any], seeds: list[int]) -> Inputs:
-        """The user's inputs, each read and completed by the first condition that takes it."""
-        draw = values.get("image") is None
-        completed = {}
-        for condition in (each for _, stage in run.items() for each in stage.conditions):
-            name = condition.input_name
-            if name not in completed:
-                completed[name] = condition.completed(values.get(name), seeds, draw=draw)
-        for name, value in values.items():
-            if value is not None and name not in completed:
-                readable = ", ".join(completed) or "none"
-                raise ContractError(
-                    f"no stage of this pipeline has a condition that reads {name!r}; its inputs: "
-                    f"{readable}."
-                )
-        return Inputs(completed)
 
     # ---- pictures of any size -------------------------------------------------------------------
 
@@ -275,94 +267,3 @@ class CascadePipeline(StagedPipeline):
             lambda picture, i: colourise_picture(stages, picture, each[i], progress=progress),
             lambda tensor, i: colourise_image(stages, tensor, each[i], progress=progress),
         )
-
-    # ---- saving and loading ---------------------------------------------------------------------
-
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        *,
-        dtype: torch.dtype | None = None,
-        card: str | None = None,
-        extra_files: Mapping[str, str] | None = None,
-        safe_serialization: bool = True,
-        **hub: Any,
-    ) -> None:
-        """Write the pipeline: `model_index.json`, `stages/`, `pipeline.py` and a model card.
-
-        Args:
-            save_directory: the pipeline's folder, which is replaced once the new one is complete.
-            dtype: type of the written tensors, such as bfloat16 for publishing; default: float32.
-            card: text of the model card; default: a description of the stages.
-            extra_files: contents of further text files by file name, such as the recipe.
-            safe_serialization: must be true; Cascade never pickles.
-            hub: `push_to_hub=True` and `repo_id=…` upload the folder afterwards; see `push_to_hub`.
-
-        Raises:
-            OutputError: if the folder cannot be written, or the Hub refuses.
-        """
-        pushed = hub.pop("push_to_hub", False)
-        check_arguments(() if pushed else hub, SAVING, {"variant": "use dtype"})
-        check_kind("save_directory", save_directory, str | Path, "a folder")
-        check_dtype(dtype)
-        if not safe_serialization:
-            raise WeightsError("weights are written as safetensors only: safe_serialization=True.")
-        with atomic_folder(Path(save_directory), owned=PIPELINE_ENTRIES) as temporary:
-            self.stages.write(temporary / "stages", dtype=dtype)
-            write_index(temporary)
-            summaries = {name: stage.summary() for name, stage in self.stages.items()}
-            task = find_task(self.stages.contracts)
-            usage = None if task is None else task.usage(CARD_FOLDER)
-            write_model_card(temporary, summaries, usage, card)
-            for name, text in (extra_files or {}).items():
-                (temporary / name).write_text(text, encoding="utf-8")
-        if pushed:
-            upload(Path(save_directory), hub.pop("repo_id", Path(save_directory).name), **hub)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        dtype: torch.dtype | None = None,
-        card: str | None = None,
-        **hub: Any,
-    ) -> str:
-        """Save the pipeline and upload it, model card included, to the Hugging Face Hub.
-
-        Args:
-            repo_id: the repository, such as `user/name`.
-            dtype: floating-point type of the uploaded tensors; default: float32.
-            card: text of the model card; default: a description of the stages.
-            hub: `private`, `token`, `commit_message`, `create_pr`.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            OutputError: if the Hub cannot be reached or refuses.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(Path(folder) / "pipeline", dtype=dtype, card=card)
-            return upload(Path(folder) / "pipeline", repo_id, **hub)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **options: Any) -> CascadePipeline:
-        """Load a bundled pipeline, a saved one, or one from the Hugging Face Hub.
-
-        The folder of a trained stage, or of the run that trained it, becomes a pipeline of this one
-        stage, which is called `stage`.
-
-        Args:
-            folder: a name such as `photo-x4`, a local folder, or an id such as `user/name`.
-            options: `dtype` (or `torch_dtype`), the floating-point type of the weights in memory:
-                float32 by default, bfloat16 or float16 for half the memory; `device_map`, a device
-                such as `cuda:1`, or `auto` for the best one, by default the CPU; and for the Hub
-                `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
-
-        Raises:
-            WeightsError: if the pipeline is missing, incomplete or damaged.
-            ContractError: if an option does not exist or has no effect, or the stages do not join.
-        """
-        loading = read_loading(folder, options)
-        pipeline = cls(load_chain(loading.folder, torch_dtype=loading.dtype))
-        return pipeline if loading.device is None else pipeline.to(loading.device)

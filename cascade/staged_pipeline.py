@@ -1,4 +1,4 @@
-"""What a pipeline of stages has in common with those of diffusers: attributes and devices.
+"""What a pipeline of stages has in common with those of diffusers: attributes, devices, saving.
 
 DiffusionPipeline moves components; here the parts that move are stages. Its attributes and methods
 that mean nothing for stages are refused with what to do instead.
@@ -6,7 +6,9 @@ that mean nothing for stages are refused with what to do instead.
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -14,12 +16,28 @@ from diffusers import DiffusionPipeline
 
 from cascade.arguments import check_kind
 from cascade.call import CALLBACK_TENSORS
-from cascade.chain import StageChain
+from cascade.chain import StageChain, load_chain
 from cascade.devices import check_dtype, find_device, offload_device
-from cascade.errors import ContractError
-from cascade.familiar_names import ATTRIBUTES, attribute_text
+from cascade.errors import ContractError, WeightsError
+from cascade.familiar_names import (
+    ATTRIBUTES,
+    attribute_text,
+    check_arguments,
+    setting_text,
+)
+from cascade.saving.atomic import atomic_folder
+from cascade.saving.hub import upload
+from cascade.saving.loading import read_loading
+from cascade.saving.model_card import write_model_card
+from cascade.saving.pipelines import PIPELINE_ENTRIES, write_index
+from cascade.tasks.table import find_task
 
 EXPECTED_STAGES = "a StageChain; CascadePipeline.from_stages makes one"
+CARD_FOLDER = "this/folder"  # in the examples of a model card
+SAVING = ("dtype", "card", "recipe", "safe_serialization", "push_to_hub")
+UPLOADING = ("private", "token", "commit_message", "create_pr")
+REPOSITORY = "the name of a repository, such as 'user/name'"
+NO_VARIANT = {"variant": "use dtype"}
 WRITABLE = ("config", "hf_device_map")  # attributes that DiffusionPipeline sets
 
 
@@ -56,11 +74,9 @@ class StagedPipeline(DiffusionPipeline, ABC):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "stages":
-            check_kind(
-                name, value, StageChain, "a StageChain; CascadePipeline.from_stages makes one"
-            )
+            check_kind(name, value, StageChain, EXPECTED_STAGES)
         elif name in ATTRIBUTES or not (name.startswith("_") or name in WRITABLE):
-            raise ContractError(attribute_text(name, ["stages"]))
+            raise ContractError(setting_text(name, exists=name in dir(type(self))))
         super().__setattr__(name, value)
 
     def __getattribute__(self, name: str) -> Any:
@@ -70,7 +86,8 @@ class StagedPipeline(DiffusionPipeline, ABC):
 
     def __getattr__(self, name: str) -> Any:
         names = [each for each in dir(type(self)) if not each.startswith("_")]
-        raise AttributeError(attribute_text(name, names))
+        usable = [each for each in names if each not in ATTRIBUTES]
+        raise AttributeError(attribute_text(name, usable))
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move the weights to a device or convert them to a floating-point type.
@@ -110,3 +127,98 @@ class StagedPipeline(DiffusionPipeline, ABC):
     def _compute_on(self, device: torch.device | None) -> None:
         for _, stage in self.stages.items():
             stage.computing_device = device
+
+    # ---- saving and loading ---------------------------------------------------------------------
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        card: str | None = None,
+        recipe: str | None = None,
+        safe_serialization: bool = True,
+        **hub: Any,
+    ) -> None:
+        """Write the pipeline: `model_index.json`, `stages/`, `pipeline.py` and a model card.
+
+        Args:
+            save_directory: the pipeline's folder, which is replaced once the new one is complete.
+            dtype: type of the written tensors, such as bfloat16 for publishing; default: float32.
+            card: text of the model card; default: a description of the stages.
+            recipe: text of the recipe, which is kept as `pipeline.yaml`; default: none.
+            safe_serialization: must be true; Cascade never pickles.
+            hub: `push_to_hub=True` and `repo_id=…` upload the folder afterwards; see `push_to_hub`.
+
+        Raises:
+            OutputError: if the folder cannot be written, or the Hub refuses.
+        """
+        pushed = hub.pop("push_to_hub", False)
+        check_arguments(hub, [*SAVING, *(("repo_id", *UPLOADING) if pushed else ())], NO_VARIANT)
+        check_kind("save_directory", save_directory, str | Path, "a folder")
+        repo_id = hub.pop("repo_id", Path(save_directory).name) if pushed else ""
+        check_kind("repo_id", repo_id, str, REPOSITORY)
+        check_dtype(dtype)
+        if not safe_serialization:
+            raise WeightsError("weights are written as safetensors only: safe_serialization=True.")
+        with atomic_folder(Path(save_directory), owned=PIPELINE_ENTRIES) as temporary:
+            self.stages.write(temporary / "stages", dtype=dtype)
+            write_index(temporary)
+            summaries = {name: stage.summary() for name, stage in self.stages.items()}
+            task = find_task(self.stages.contracts)
+            usage = None if task is None else task.usage(CARD_FOLDER)
+            write_model_card(temporary, summaries, usage, card)
+            if recipe is not None:
+                (temporary / "pipeline.yaml").write_text(recipe, encoding="utf-8")
+        if pushed:
+            upload(Path(save_directory), repo_id, **hub)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        dtype: torch.dtype | None = None,
+        card: str | None = None,
+        **hub: Any,
+    ) -> str:
+        """Save the pipeline and upload it, model card included, to the Hugging Face Hub.
+
+        Args:
+            repo_id: the repository, such as `user/name`.
+            dtype: floating-point type of the uploaded tensors; default: float32.
+            card: text of the model card; default: a description of the stages.
+            hub: `private`, `token`, `commit_message`, `create_pr`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            OutputError: if the Hub cannot be reached or refuses.
+        """
+        check_arguments(hub, ("dtype", "card", *UPLOADING), NO_VARIANT)
+        check_kind("repo_id", repo_id, str, REPOSITORY)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "pipeline", dtype=dtype, card=card)
+            return upload(Path(folder) / "pipeline", repo_id, **hub)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> Self:
+        """Load a bundled pipeline, a saved one, or one from the Hugging Face Hub.
+
+        The folder of a trained stage, or of the run that trained it, becomes a pipeline of this one
+        stage, which is called `stage`.
+
+        Args:
+            folder: a name such as `photo-x4`, a local folder, or an id such as `user/name`.
+            options: `dtype` (or `torch_dtype`), the floating-point type of the weights in memory:
+                float32 by default, bfloat16 or float16 for half the memory; `device_map`, a device
+                such as `cuda:1`, or `auto` for the best one, by default the CPU; and for the Hub
+                `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
+
+        Raises:
+            WeightsError: if the pipeline is missing, incomplete or damaged.
+            ContractError: if an option does not exist or has no effect, or the stages do not join.
+        """
+        loading = read_loading(folder, options)
+        pipeline = cls(load_chain(loading.folder, torch_dtype=loading.dtype))
+        return pipeline if loading.device is None else pipeline.to(loading.device)

@@ -480,7 +480,12 @@ def test_an_image_enters_where_its_size_fits():
 @pytest.mark.parametrize(
     ("size", "start_at", "words"),
     [
-        ((20, 20), None, "no stage takes an image of 20x20 px (up takes 16 px); resize it."),
+        (
+            (20, 20),
+            None,
+            "no stage takes an image of 20x20 px (up takes 16 px); resize it, or call "
+            "upscale or colourise, which take any size.",
+        ),
         ((24, 16), None, "no stage takes an image of 24x16 px"),
         ((24, 16), "up", "stage 'up' takes 16 px, the image has 24x16; resize it."),
         ((16, 16), "base", "stage 'base' is a base stage and takes no image."),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_overloads
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.callbacks import SDCFGCutoffCallback
 from PIL import Image
 
 from cascade.chain import StageChain
@@ -142,6 +144,25 @@ def test_a_callback_may_return_the_arguments_that_it_got(pipeline):
     assert same.equal(plain)
 
 
+def test_a_pipeline_is_between_calls_after_an_error_in_a_callback(pipeline):
+    with pytest.raises(ZeroDivisionError):
+        pipeline(seed=0, callback_on_step_end=lambda *_: 1 / 0)
+    assert (pipeline.current_stage, pipeline.num_timesteps) == (None, 0)
+
+
+def test_a_callback_of_diffusers_that_needs_other_tensors_is_refused(pipeline):
+    callback = SDCFGCutoffCallback(cutoff_step_ratio=0.5)
+    words = "SDCFGCutoffCallback needs 'prompt_embeds', but callbacks get x_t and x0 only"
+    assert words in line(lambda: pipeline(callback_on_step_end=callback))
+
+
+def test_type_checkers_see_what_a_call_returns():
+    first, second = get_overloads(CascadePipeline.__call__)
+    assert first.__annotations__["return"] == "CascadeOutput"
+    assert second.__annotations__["return_dict"] == "Literal[False]"
+    assert second.__annotations__["return"] == "tuple[Any]"
+
+
 def test_a_callback_cannot_interrupt_by_an_attribute(pipeline):
     def stop(pipeline, step, timestep, kwargs):
         pipeline._interrupt = True
@@ -237,6 +258,20 @@ def test_a_wrong_colouring_gets_one_line(colours, arguments, words):
     assert words in line(lambda: colours.colourise(**({"image": RGB} | arguments)))
 
 
+def test_arrays_of_either_byte_order_hold_the_same_image(pipeline):
+    array = np.arange(8 * 8 * 3, dtype=np.uint16).reshape(8, 8, 3) * 300
+    swapped = pipeline.upscale(array.astype(">u2"))
+    assert swapped.dtype == ">u2"
+    assert np.array_equal(swapped, pipeline.upscale(array))
+
+
+@pytest.mark.parametrize("kind", ["complex64", "object", "U5", "bool", "uint32", "int64"])
+def test_arrays_of_other_numbers_are_refused(pipeline, kind):
+    array = np.ones((8, 8, 3)).astype(kind)
+    words = f"image arrays must be uint8, uint16 or floats in [0, 1], got {array.dtype}."
+    assert line(lambda: pipeline.upscale(array)) == words
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
 def test_arrays_hold_the_same_image_as_tensors(pipeline, dtype):
     array = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
@@ -330,6 +365,11 @@ def test_a_stage_run_in_a_wrong_way_gets_one_line(base_stage, arguments, words):
         (lambda p: p.save_pretrained(3), "save_directory must be a folder, got 3"),
         (lambda p: p.save_pretrained("x", dtype="bf16"), "got 'bf16'"),
         (lambda p: p.save_pretrained("x", variant="fp16"), "no argument 'variant': use dtype"),
+        (lambda p: p.save_pretrained("x", push_to_hub=True, foo=1), "unknown argument 'foo'"),
+        (lambda p: p.push_to_hub("me/mine", foo=1), "unknown argument 'foo'"),
+        (lambda p: p.push_to_hub(None), "repo_id must be the name of a repository"),
+        (lambda p: p.enable_model_cpu_offload(device="cudda"), "device 'cudda' cannot be used"),
+        (lambda p: p.enable_model_cpu_offload(gpu_id="a"), "gpu_id must be a whole number"),
     ],
 )
 def test_a_pipeline_is_not_made_changed_or_saved_by_wrong_arguments(pipeline, call, words):
@@ -357,6 +397,8 @@ def test_attributes_without_effect_are_neither_set_nor_read(pipeline, name, word
 @pytest.mark.parametrize(
     "name",
     [
+        "half",
+        "cuda",
         "enable_attention_slicing",
         "enable_vae_slicing",
         "enable_vae_tiling",
@@ -372,6 +414,16 @@ def test_methods_without_effect_are_refused(pipeline, name):
 
 def test_a_method_that_is_spelt_wrong_is_refused_with_the_nearest(pipeline):
     assert "did you mean 'upscale'" in line(lambda: pipeline.upscal)
+
+
+def test_suggestions_are_names_that_can_be_used(pipeline):
+    suggestions = line(lambda: pipeline.set_attention_slices).partition(": ")[2]
+    assert "attention_slic" not in suggestions
+
+
+def test_an_attribute_that_can_only_be_read_is_not_called_missing(pipeline):
+    words = "labels of a CascadePipeline cannot be set; only stages can."
+    assert line(lambda: setattr(pipeline, "labels", 3)) == words
 
 
 # ---- loading ------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def chain_pipeline(
         out,
         dtype=dtypes[dtype],
         card=card_text,
-        extra_files={"pipeline.yaml": _read_text(recipe_path)},
+        recipe=_read_text(recipe_path),
     )
     return pipeline
 

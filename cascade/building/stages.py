@@ -11,7 +11,7 @@ from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.contract import Contract
 from cascade.data.augmentation import Augmentation
-from cascade.data.training_images import check_readable
+from cascade.data.fitting import check_readable
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage

@@ -26,7 +26,8 @@ from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.value_range import worked_on_stretched
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_picture, colouriser_of
-from cascade.restoration.upscaling import Upscaling, plan_passes, upsamplers_of, upscale_picture
+from cascade.restoration.passes import plan_passes, upsamplers_of
+from cascade.restoration.upscaling import Upscaling, upscale_picture
 from cascade.sampling.settings import ALL, Overrides
 from cascade.saving.atomic import check_writable_folder
 from cascade.saving.components import weights_digest

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from cascade.conditioning.batch import Batch
 from cascade.data.loading import load_in_order
 from cascade.data.training_images import TrainingImages, TrainingSample
-from cascade.errors import CascadeError, DataError
+from cascade.errors import CascadeError, DataError, first_line
 
 
 class PositionBatches(Sampler[list[int]]):
@@ -67,7 +67,7 @@ class _Batches(Dataset[Batch | CascadeError]):
         except CascadeError as error:
             return error
         except (OSError, MemoryError) as error:
-            reason = getattr(error, "strerror", None) or error or "out of memory"
+            reason = getattr(error, "strerror", None) or first_line(error)
             return DataError(f"the data cannot be loaded: {reason}.")
 
 

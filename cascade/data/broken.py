@@ -21,6 +21,11 @@ def allowed_images(total_images: int, max_share: float) -> int:
     return max(ALWAYS_ALLOWED_IMAGES, int(max_share * total_images))
 
 
+def listed_by(command: str, what: str = "them") -> str:
+    """A sentence that names the command which lists images; empty if there is no such command."""
+    return f" {command} lists {what}." if command else ""
+
+
 class BrokenImages:
     """Collects the names of broken images and raises when there are too many.
 
@@ -31,7 +36,7 @@ class BrokenImages:
     Args:
         total_images: number of images in the whole data set.
         max_share: largest share of broken images, in [0, 1].
-        command: the command that lists all of them.
+        command: the command that lists all of them; empty for none.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class BrokenImages:
             raise DataError(
                 f"{len(self._reasons)} of {self.total_images} images are broken, but "
                 f"max_broken_share={self.max_share:g} allows {self.allowed_images}: "
-                f"{' '.join(self.names[:3])} {self.command} lists them all."
+                f"{' '.join(self.names[:3])}{listed_by(self.command, 'them all')}"
             )
 
     @property

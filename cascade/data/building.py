@@ -81,21 +81,15 @@ def build_shards(
         size_px=encoding.size_px,
         holdout=holdout,
         split_by=split_by,
-        broken=BrokenImages(len(source), max_broken_share, command=source.check_command()),
+        broken=BrokenImages(len(source), max_broken_share, command=command),
     )
     order = sorted(range(len(source)), key=lambda index: _hash(source.key(index)))
     decoding = Decoding(encoding.range)
     images = examine(source, order=order, encode=encoding, decoding=decoding, workers=workers)
     own_settings = {"shard_mib": shard_mib, "holdout": holdout, "split_by": split_by}
+    pairs = zip(order, images, strict=True)
     with atomic_folder(out, owned=_own_files(out)) as folder:
-        writers = _write_shards(
-            build,
-            folder,
-            zip(order, images, strict=True),
-            shard_mib * 2**20,
-            total=len(source),
-            progress=progress,
-        )
+        writers = _write_shards(build, folder, pairs, shard_mib * 2**20, progress=progress)
         if not build.firsts:
             raise DataError(f"none of the {len(source)} images of {origin} can be used.")
         manifest = {
@@ -175,7 +169,6 @@ def _write_shards(
     images: Iterable[tuple[int, ExaminedImage]],
     shard_bytes: int,
     *,
-    total: int,
     progress: Progress | None,
 ) -> dict[str, ShardWriter]:
     """Write all images, with their indices, into shards; returns the closed writers."""
@@ -186,7 +179,7 @@ def _write_shards(
         for number, (index, image) in enumerate(images, start=1):
             build.add(index, image, writers)
             if progress is not None:
-                progress(TASK, number, total)
+                progress(TASK, number, len(build.source))
     return writers
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cascade.data.broken import allowed_images
+from cascade.data.broken import allowed_images, listed_by
 from cascade.errors import DataError
 
 EXAMPLES = 3
@@ -187,8 +187,8 @@ def check_share(notes: SourceNotes, total_images: int, max_share: float, *, comm
         return
     kinds = Counter(fault.kind for fault in faults)
     counts = ", ".join(kind.counted(count) for kind, count in kinds.items())
-    examples = _first([str(fault) for fault in faults], ";")
+    examples = _first([str(fault) for fault in faults], ";") + listed_by(command, "them all")
     raise DataError(
         f"{counts} among {total_images:,} images, but max_broken_share={max_share:g} allows "
-        f"{allowed:,}: {examples} {command} lists them all."
+        f"{allowed:,}: {examples}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cascade.conditioning.batch import Remark
+from cascade.data.broken import listed_by
 
 NAMED = 5  # of each kind, before they are only counted
 
@@ -13,7 +14,7 @@ class RemarkLog:
     """Collects remarks, and turns the first of each kind into lines.
 
     Args:
-        command: the command that lists everything about the images.
+        command: the command that lists everything about the images; empty for none.
     """
 
     def __init__(self, command: str) -> None:
@@ -41,7 +42,7 @@ class RemarkLog:
         """One line per kind with the number of its images, if there are more than before."""
         counts = {kind: len(texts) for kind, texts in self._texts.items()}
         lines = [
-            f"images {kind}: {count}; {self._command} lists them."
+            f"images {kind}: {count}.{listed_by(self._command)}"
             for kind, count in counts.items()
             if count != self._counts.get(kind)
         ]

@@ -85,21 +85,22 @@ class ImageSource(ABC):
     Attributes:
         notes: labels out of step and files that are not images, which the source noticed while it
             listed its images; empty unless a source sets them.
-        check_words: the words of the command that lists everything about the images.
+        check_words: the words of the command that lists everything about the images; none for
+            images that are not in files.
     """
 
     notes: SourceNotes = SourceNotes()
     check_words: Sequence[str] = ("cascade", "data", "check", "PATH")
 
     def check_command(self, *words: str, size_px: int | None = None) -> str:
-        """The command that lists everything about the images, to be pasted into a shell.
+        """The command that lists everything about the images, to be pasted into a shell; or empty.
 
         Args:
             words: further words.
             size_px: shorter side below which images are listed as too small; None for any.
         """
         size = [] if size_px is None else ["--size", str(size_px)]
-        return shlex.join([*self.check_words, *size, *words])
+        return shlex.join([*self.check_words, *size, *words]) if self.check_words else ""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -6,6 +6,7 @@ Shapes: C channels, H and W pixels.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -59,6 +60,8 @@ class TensorSource(ImageSource):
     Raises:
         DataError: if it is empty or has no positions, or one of its first items does not fit.
     """
+
+    check_words = ()
 
     def __init__(self, dataset: TensorDataset, contract: Contract) -> None:
         _check_positions(dataset)
@@ -124,13 +127,21 @@ class TensorSource(ImageSource):
     def _check_first(self) -> None:
         count = min(FIRST_IMAGES, len(self))
         indices = [place * len(self) // count for place in range(count)]
-        lowest = min(float(self.image(index).min()) for index in indices)
+        lowest, fields = math.inf, set()
+        for index in indices:
+            lowest = min(lowest, float(self.image(index).min()))
+            fields.update(self.labels(index))
         if lowest >= 0:
             logger.warning(
                 "no value in %s of the data set's images is below 0; images must fill [-1, 1], so "
                 "convert them from [0, 1] by image * 2 - 1.",
                 count,
             )
+        others = f", but {', '.join(sorted(fields))}" if fields else ""
+        for field in self._classes:
+            if field not in fields:
+                text = "none of %s items of the data set has the label %s%s; they train as 'any'."
+                logger.warning(text, count, field, others)
 
 
 def as_source(images: ImageSource | TensorDataset, contract: Contract) -> ImageSource:

@@ -11,7 +11,6 @@ Shapes: C channels, H and W pixels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -23,7 +22,8 @@ from torch.utils.data import Dataset
 from cascade.conditioning.batch import Remark
 from cascade.contract import Contract
 from cascade.data.augmentation import Augmentation, Axis
-from cascade.data.broken import BrokenImages
+from cascade.data.broken import BrokenImages, listed_by
+from cascade.data.fitting import as_float, check_readable, compact, fit_tensor
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.preparation import (
     ENLARGED,
@@ -38,9 +38,7 @@ from cascade.data.tensors import TensorDataset, TensorSource, as_source
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import DataError
 from cascade.imaging.picture_reading import Truncated
-from cascade.imaging.writing import from_uint8, to_uint8
-from cascade.resizing import resize
-from cascade.space import Space
+from cascade.imaging.writing import to_uint8
 
 
 class TrainingSample(NamedTuple):
@@ -201,8 +199,8 @@ class TrainingImages(Dataset[TrainingSample]):
             except TooSmallError as error:
                 if self.too_small == "error":
                     raise TooSmallError(
-                        f"{error} Remove such images, or set too_small to skip or enlarge; "
-                        f"{command} lists them."
+                        f"{error} Remove such images, or set too_small to skip or enlarge."
+                        f"{listed_by(command)}"
                     ) from error
                 left_out.append(Remark(LEFT_OUT, str(error)))
             except DataError as error:
@@ -211,12 +209,12 @@ class TrainingImages(Dataset[TrainingSample]):
                 remarks = (*left_out, *sized.remarks)
                 return UsableImage(index, sized, tuple(broken.names), remarks)
         reasons = [*broken.names, *(each.text for each in left_out)]
-        small = f" {len(left_out)} are too small; {command} lists them." if left_out else ""
+        small = f" {len(left_out)} are too small.{listed_by(command)}" if left_out else ""
         raise DataError(f"none of the {len(order)} images can be used: {reasons[0]}{small}")
 
     @property
     def check_command(self) -> str:
-        """The command that lists broken, too small, truncated and clipped images."""
+        """The command that lists broken, too small, truncated and clipped images; or empty."""
         words = self.decoding.check_words
         return self.source.check_command(*words, size_px=max(self.contract.space.size))
 
@@ -269,74 +267,13 @@ class TrainingImages(Dataset[TrainingSample]):
             fitted = fit_tensor(image, space, name, enlarge=True)
             remarks = (*remarks, Remark(ENLARGED, str(error)))
         is_tensor = isinstance(self.source, TensorSource)
-        return _compact(fitted) if is_tensor else to_uint8(fitted), remarks
+        return compact(fitted) if is_tensor else to_uint8(fitted), remarks
 
     def _smaller(self, image: Tensor) -> dict[str, Tensor]:
         """The conditioning images of a whole image (C, H, W), by condition name."""
         space = self.contract.space
         images = {each.name: each.of_picture(image, space) for each in self.contract.conditions}
-        return {name: _compact(each) for name, each in images.items() if each is not None}
-
-
-def _compact(image: Tensor) -> Tensor:
-    """Convert an image to uint8 if that keeps its values, else return it unchanged."""
-    small = to_uint8(image)
-    return small if torch.equal(from_uint8(small), image) else image
-
-
-def check_readable(space: Space) -> None:
-    """Check that image files hold what a stage gives: they are read as 8-bit RGB.
-
-    Raises:
-        DataError: if the stage has other channels or another range.
-    """
-    if space.channels != 3 or space.range != (0, 255):
-        low, high = space.range
-        raise DataError(
-            f"image files are read as 3 channels of 0 to 255, but the stage has {space.channels} "
-            f"channels of {low:g} to {high:g}; train it from Python on a Dataset of tensors."
-        )
-
-
-def fit_size(image: Tensor, space: Space, name: str) -> Tensor:
-    """Fit an image into the stage's size and round it to 8 bits; see `fit_tensor`.
-
-    Returns:
-        (C, *space.size) uint8.
-    """
-    return to_uint8(fit_tensor(image, space, name))
-
-
-def fit_tensor(image: Tensor, space: Space, name: str, *, enlarge: bool = False) -> Tensor:
-    """Downscale an image until it just covers the stage's size, and cut out the middle.
-
-    Args:
-        image: (C, H, W) in [-1, 1].
-        space: space of the stage.
-        name: name of the image for messages.
-        enlarge: whether to upscale a smaller image.
-
-    Returns:
-        (C, *space.size) in [-1, 1].
-
-    Raises:
-        TooSmallError: if the image is smaller than the stage's size and not to be upscaled.
-    """
-    height, width = space.size
-    rows, columns = image.shape[-2:]
-    if (rows < height or columns < width) and not enlarge:
-        raise TooSmallError(
-            f"{name}: {columns}x{rows} px is smaller than the stage's {space.size_text}."
-        )
-    factor, kernel = min(rows / height, columns / width), space.resize_kernel
-    if kernel == "area" and factor >= 1:
-        factor = math.floor(factor)  # it averages exactly by whole factors only
-    elif kernel == "area":
-        kernel = "bicubic"  # it cannot upscale by other than whole factors
-    cut = (min(rows, round(height * factor)), min(columns, round(width * factor)))
-    y, x = (rows - cut[0]) // 2, (columns - cut[1]) // 2
-    middle = image[None, :, y : y + cut[0], x : x + cut[1]]
-    return resize(middle, space.size, kernel)[0]
+        return {name: compact(each) for name, each in images.items() if each is not None}
 
 
 @lru_cache(maxsize=4)
@@ -344,8 +281,3 @@ def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     """The order of the images in an epoch: (count,) int64."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(count, generator=generator)
-
-
-def as_float(image: Tensor) -> Tensor:
-    """Convert an image that may be uint8 to float32 in [-1, 1]."""
-    return from_uint8(image) if image.dtype == torch.uint8 else image

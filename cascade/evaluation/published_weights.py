@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cascade.errors import CascadeError, WeightsError
+from cascade.errors import CascadeError, WeightsError, first_line
 from cascade.extras import install_command
 
 MOST_OF_REASON = 200
@@ -46,8 +46,7 @@ def weights_error(name: str, where: str, argument: str, error: Exception) -> Wei
         argument: name of the argument by which a user gives a file or folder.
         error: what went wrong.
     """
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    reason = reason[:MOST_OF_REASON].rstrip(".")
+    reason = first_line(error)[:MOST_OF_REASON]
     return WeightsError(
         f"the weights of {name} cannot be loaded from {where} ({reason}); download them elsewhere "
         f"and give their path as {argument}, or use the extractor lite0, which needs no download."

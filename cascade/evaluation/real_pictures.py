@@ -25,15 +25,11 @@ from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
 from cascade.data.batches import collate
+from cascade.data.fitting import as_float
 from cascade.data.remote import default_cache, without_secrets
 from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
-from cascade.data.training_images import (
-    TrainingImages,
-    TrainingSample,
-    as_float,
-    epoch_order,
-)
+from cascade.data.training_images import TrainingImages, TrainingSample, epoch_order
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder

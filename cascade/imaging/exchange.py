@@ -23,6 +23,7 @@ OutputType = Literal["pil", "pt", "np"]
 StartLike = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor
 PictureLike = Image.Image | Picture | np.ndarray | Tensor | Sequence[Any]
 TOLERANCE = 0.001  # beyond the ends of a range, for rounding
+EXPECTED_ARRAYS = "image arrays must be uint8, uint16 or floats in [0, 1]"
 
 
 def to_tensor(image: StartLike) -> Tensor:
@@ -62,8 +63,7 @@ def _checked(image: Tensor) -> Tensor:
             f"image tensors must be floats in [-1, 1], got {image.dtype}; for 8 bits divide by "
             "127.5 and subtract 1."
         )
-    if image.ndim == 3:
-        image = image[None]
+    image = image.detach()[None] if image.ndim == 3 else image.detach()
     low, high = (float(end) for end in image.aminmax()) if image.numel() else (0.0, 0.0)
     in_range = low >= -1 - TOLERANCE and high <= 1 + TOLERANCE  # neither holds for NaN
     if image.ndim != 4 or not image.numel() or not in_range:
@@ -84,16 +84,18 @@ def array_to_tensor(array: np.ndarray) -> Tensor:
         raise ContractError(
             f"image arrays must be (H, W), (H, W, C) or (B, H, W, C), got {array.shape}."
         )
-    low, high = float(array.min()), float(array.max())
-    if array.dtype in (np.uint8, np.uint16):
+    if array.dtype.kind not in ("u", "f") or (array.dtype.kind == "u" and array.itemsize > 2):
+        raise ContractError(f"{EXPECTED_ARRAYS}, got {array.dtype}.")
+    if array.dtype.kind == "u":  # of any byte order
         unit = array.astype(np.float32) / np.iinfo(array.dtype).max
-    elif array.dtype.kind == "f" and low >= -TOLERANCE and high <= 1 + TOLERANCE:
-        unit = array.astype(np.float32)
     else:
-        raise ContractError(
-            "image arrays must be uint8, uint16 or floats in [0, 1], got "
-            f"{array.dtype} in [{low:.3g}, {high:.3g}]; tensors are in [-1, 1]."
-        )
+        low, high = float(array.min()), float(array.max())
+        if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # neither holds for NaN
+            raise ContractError(
+                f"{EXPECTED_ARRAYS}, got {array.dtype} in [{low:.3g}, {high:.3g}]; tensors are in "
+                "[-1, 1]."
+            )
+        unit = array.astype(np.float32)
     stacked = {2: unit[None, ..., None], 3: unit[None], 4: unit}  # by number of dimensions
     return torch.from_numpy(stacked[array.ndim]).permute(0, 3, 1, 2).contiguous() * 2 - 1
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 from PIL.ExifTags import Base
 
-from cascade.errors import DataError
+from cascade.errors import DataError, first_line
 from cascade.extras import install_command
 from cascade.imaging.jpeg_segments import obstacle_in_jpeg
 from cascade.imaging.jxl_header import jxl_header
@@ -198,9 +198,9 @@ def readable(name: str) -> Iterator[None]:
 
 def _cause_of(error: Exception) -> str:
     """What is wrong with a file, by the error of a decoder."""
-    lines = str(error).strip().splitlines()
-    says_nothing = isinstance(error, INTERNAL_ERRORS) or not lines or "build `libjxl`" in lines[0]
-    return "it is damaged or cut off" if says_nothing else lines[0].rstrip(".")
+    text = str(error).strip()
+    says_nothing = isinstance(error, INTERNAL_ERRORS) or not text or "build `libjxl`" in text
+    return "it is damaged or cut off" if says_nothing else first_line(error)
 
 
 def _import_reader(file_format: str, name: str) -> None:

@@ -1,8 +1,7 @@
 """Upscales a picture of any size by any factor, with upsamplers that were trained on crops.
 
-A picture passes through upsamplers one after another, in tiles, until it is large enough. Before
-each pass except the first it is downscaled as far as the remaining passes allow, so they end at the
-requested size. If their factors do not give that size exactly, the last result is downscaled.
+A picture passes through upsamplers one after another (`passes.py`), in tiles, until it is large
+enough. If their factors do not give the requested size exactly, the last result is downscaled.
 Then the result is changed to agree with the input. Neutral and flat areas of the input stay neutral
 and flat (`kept_areas.py`).
 
@@ -11,7 +10,6 @@ Shapes: C channels, h and w pixels of the input, H and W of the result.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +27,7 @@ from cascade.imaging.picture import Picture, quantised
 from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for
 from cascade.restoration.kept_areas import KeptAreas, is_grey
+from cascade.restoration.passes import Pass, plan_passes
 from cascade.sampling.canvas import new_canvas
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
@@ -86,60 +85,6 @@ class Upscaling:
         if self.consistent is not None:
             return self.consistent
         return not any(stage.contract.restores for stage in stages)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One run of an upsampler.
-
-    Attributes:
-        stage: the upsampler.
-        size_px: height and width of its input.
-    """
-
-    stage: Stage
-    size_px: tuple[int, int]
-
-
-def upsamplers_of(stages: Sequence[Stage]) -> list[Stage]:
-    """Select the stages that upscale.
-
-    Raises:
-        ContractError: if there is none.
-    """
-    upsamplers = [stage for stage in stages if stage.contract.scale > 1]
-    if not upsamplers:
-        raise ContractError("this pipeline has no upsampler; it cannot upscale pictures.")
-    return upsamplers
-
-
-def plan_passes(
-    stages: Sequence[Stage], size_px: tuple[int, int], scale: float | None
-) -> tuple[list[Pass], tuple[int, int]]:
-    """Plan which stages upscale a picture, one after another, and to what size.
-
-    Args:
-        stages: the stages of a pipeline. Its upsamplers take turns; the last one repeats.
-        size_px: height and width of the picture.
-        scale: factor of both sides; None for the product of the factors of all upsamplers.
-
-    Returns:
-        The passes, and height and width of the result, which may be a little smaller than the
-        result of the last pass.
-    """
-    upsamplers = upsamplers_of(stages)
-    scale = scale or math.prod(stage.contract.scale for stage in upsamplers)
-    sequence, factor = [], 1  # the upsamplers that run, and their factor from here on
-    while factor < scale:
-        sequence.append(upsamplers[min(len(sequence), len(upsamplers) - 1)])
-        factor *= sequence[-1].contract.scale
-    final = (round(size_px[0] * scale), round(size_px[1] * scale))
-    passes = []
-    for stage in sequence:
-        least = (math.ceil(final[0] / factor), math.ceil(final[1] / factor))
-        passes.append(Pass(stage, least if passes else size_px))
-        factor //= stage.contract.scale
-    return passes, final
 
 
 def upscale_picture(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cascade.errors import OutputError, WeightsError
+from cascade.errors import OutputError, WeightsError, first_line
 
 PATTERNS = ["*.json", "*.safetensors", "*.md", "*.yaml", "pipeline.py"]
 
@@ -29,7 +29,7 @@ def download(repo_id: str, **options: Any) -> Path:
         return Path(snapshot_download(repo_id, allow_patterns=PATTERNS, **options))
     except Exception as error:  # the Hub raises many kinds, from bad names to no network
         raise WeightsError(
-            f"{repo_id!r} is neither a folder nor available on the Hub ({_reason(error)})."
+            f"{repo_id!r} is neither a folder nor available on the Hub ({first_line(error)})."
         ) from error
 
 
@@ -71,11 +71,6 @@ def upload(
         )
     except Exception as error:
         raise OutputError(
-            f"{repo_id!r} could not be uploaded to the Hub ({_reason(error)})."
+            f"{repo_id!r} could not be uploaded to the Hub ({first_line(error)})."
         ) from error
     return commit.commit_url
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else repr(error)

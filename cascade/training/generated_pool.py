@@ -23,8 +23,9 @@ from torch import Tensor
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.inputs import Inputs
 from cascade.contract import Contract
+from cascade.data.fitting import as_float
 from cascade.data.generated_images import GeneratedImages
-from cascade.data.training_images import TrainingImages, as_float, epoch_order
+from cascade.data.training_images import TrainingImages, epoch_order
 from cascade.diffusion.noise import SeededNoise, derive_seed
 from cascade.errors import CascadeError, ContractError
 from cascade.imaging.writing import to_uint8

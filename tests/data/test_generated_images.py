@@ -5,9 +5,10 @@ import torch
 
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
+from cascade.data.fitting import as_float
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.sources import FolderSource
-from cascade.data.training_images import TrainingImages, as_float
+from cascade.data.training_images import TrainingImages
 from cascade.space import Space
 
 CONTRACT = Contract(Space(size_px=32), (LowResolution(size_px=16),))

@@ -56,7 +56,7 @@ def test_if_all_are_too_small_the_command_that_lists_them_can_be_pasted(mostly_s
     with pytest.raises(DataError, match="none of the 12 images can be used") as error:
         _ = images[0]
     command = f"cascade data check '{tmp_path}/my in' --size 64"
-    assert f"12 are too small; {command} lists them." in str(error.value)
+    assert f"12 are too small. {command} lists them." in str(error.value)
 
 
 def test_too_small_images_end_the_run_if_they_must_not_be_left_out(mostly_small):
@@ -129,8 +129,8 @@ def test_a_log_names_a_few_of_each_kind_and_counts_all_of_them_once():
     ]
     assert log.add(small) == []
     assert log.totals() == [
-        f"images too small, left out: {NAMED + 4}; cascade data check x lists them.",
-        "images truncated, kept: 1; cascade data check x lists them.",
+        f"images too small, left out: {NAMED + 4}. cascade data check x lists them.",
+        "images truncated, kept: 1. cascade data check x lists them.",
     ]
     assert log.totals() == []
     log.add([Remark("truncated, kept", "u.jpg: gone.")])

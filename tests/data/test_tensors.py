@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
+from cascade.data.batches import PositionBatches, load_batches
 from cascade.data.folder import FolderSource
 from cascade.data.tensors import TensorSource
 from cascade.data.training_images import TrainingImages
@@ -184,3 +185,36 @@ def test_an_item_is_read_once_for_its_image_and_its_label():
     dataset.reads = 0
     assert samples[0].conditions["labels"].tolist() == [1]
     assert dataset.reads <= 1
+
+
+def test_no_command_is_named_that_cannot_look_into_tensors():
+    small = TrainingImages(Pairs(list(images(size_px=8))), PLAIN)
+    with pytest.raises(DataError) as error:
+        small[0]
+    assert str(error.value).endswith("smaller than the stage's 16 px. 4 are too small.")
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"), [(None, "label class; they"), ({"clas": "red"}, "label class, but clas;")]
+)
+def test_labels_that_the_stage_reads_and_the_items_lack_are_mentioned(labels, words, caplog):
+    TensorSource(Pairs([{"image": each, "labels": labels} for each in images()]), LABELLED)
+    assert words in caplog.text
+
+
+def test_labels_that_are_there_are_not_mentioned(caplog):
+    TensorSource(Pairs([(each, "red") for each in images()]), LABELLED)
+    assert not caplog.records
+
+
+def test_an_error_of_several_lines_becomes_one():
+    class Failing(Pairs):
+        def __getitem__(self, index: int):
+            if self.reads > 8:
+                raise OSError("the disk\nfell off")
+            return super().__getitem__(index)
+
+    dataset = TrainingImages(Failing(list(images(8))), PLAIN)
+    positions = PositionBatches(0, 16, 4)
+    with pytest.raises(DataError, match=r"^the data cannot be loaded: the disk\.$"):
+        list(load_batches(dataset, positions))

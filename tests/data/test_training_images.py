@@ -24,12 +24,9 @@ from cascade.conditioning.luminance import Luminance, luminance
 from cascade.conditioning.signals import ChannelSignal, Signals
 from cascade.contract import Contract
 from cascade.data.batches import PositionBatches, collate, load_batches
+from cascade.data.fitting import fit_size
 from cascade.data.sources import FolderSource, ShardSource, open_source
-from cascade.data.training_images import (
-    TrainingImages,
-    epoch_order,
-    fit_size,
-)
+from cascade.data.training_images import TrainingImages, epoch_order
 from cascade.errors import CascadeError, DataError
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import from_uint8, to_uint8

@@ -21,12 +21,8 @@ from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.resizing import resize
-from cascade.restoration.upscaling import (
-    Upscaling,
-    plan_passes,
-    upscale_image,
-    upscale_picture,
-)
+from cascade.restoration.passes import plan_passes
+from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.tiles import Tiles
 from cascade.space import Space
 from cascade.stage import Run

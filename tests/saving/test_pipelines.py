@@ -74,7 +74,7 @@ def test_a_dtype_is_written_and_can_be_asked_for_in_memory(pipeline, tmp_path):
 
 
 def test_a_card_is_written_that_the_hub_can_read(pipeline, tmp_path):
-    pipeline.save_pretrained(tmp_path / "a", extra_files={"pipeline.yaml": "kind: pipeline\n"})
+    pipeline.save_pretrained(tmp_path / "a", recipe="kind: pipeline\n")
     card = ModelCard.load(tmp_path / "a" / "README.md")
     assert card.data.library_name == "diffusers"
     assert "cascade-diffusion" in card.data.tags

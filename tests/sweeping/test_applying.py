@@ -27,7 +27,7 @@ stages:
 
 @pytest.fixture
 def saved(cascade, tmp_path):
-    cascade.save_pretrained(tmp_path / "mine", extra_files={"pipeline.yaml": RECIPE})
+    cascade.save_pretrained(tmp_path / "mine", recipe=RECIPE)
     return tmp_path / "mine"
 
 

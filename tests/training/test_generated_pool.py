@@ -9,9 +9,10 @@ from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance, luminance
 from cascade.contract import Contract
+from cascade.data.fitting import as_float
 from cascade.data.source import SelectedSource
 from cascade.data.sources import FolderSource
-from cascade.data.training_images import TrainingImages, as_float
+from cascade.data.training_images import TrainingImages
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage

@@ -7,16 +7,17 @@ determines the image where the SNR is zero.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from cascade.diffusion.noise import NoiseSource
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import LARGEST_BETA
-from cascade.errors import ContractError, nearest
+from cascade.errors import ContractError, first_line, nearest
 from cascade.sampling.samplers.sampler import Sampler, batch_of
 from cascade.sampling.thresholding import Thresholding
 
@@ -31,6 +32,7 @@ OURS = (  # values of a scheduler that follow from the stage
     "prediction_type",
     "timestep_spacing",
 )
+STEP_INPUTS = ("self", "model_output", "timestep", "sample")  # what every `step` needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,20 +95,25 @@ class DiffusersSampler(Sampler):
             **self.options.config,
         }
         scheduler_class = getattr(diffusers, scheduler)
-        keys = inspect.signature(scheduler_class.__init__).parameters
-        if not {"trained_betas", "prediction_type"} <= set(keys):
-            raise ContractError(
-                f"{scheduler} cannot use the stage's noise schedule, or needs a package that is "
-                "not installed; use another sampler, such as ddim or unipc."
-            )
+        _check_usable(scheduler_class)
+        keys = _parameters(scheduler_class.__init__)
         for key in self.options.config:
             if key in OURS:
                 raise ContractError(f"{key!r} of a scheduler follows from the stage; leave it out.")
             if key not in keys:
-                raise ContractError(f"{scheduler} has no setting {key!r}: {nearest(key, keys)}")
-        self.scheduler = scheduler_class(**{k: v for k, v in config.items() if k in keys})
-        self.scheduler.set_timesteps(steps)
-        if min(self.timesteps) < 0:  # float arithmetic in diffusers counted one step too many
+                known = [each for each in keys if each not in OURS]
+                raise ContractError(f"{scheduler} has no setting {key!r}: {nearest(key, known)}")
+        try:
+            self.scheduler = scheduler_class(**{k: v for k, v in config.items() if k in keys})
+            self.scheduler.set_timesteps(steps)
+            lowest = min(self.timesteps)
+        except Exception as error:  # schedulers raise many kinds, from bad options to few steps
+            further = f" and {dict(self.options.config)}" if self.options.config else ""
+            raise ContractError(
+                f"diffusers' {scheduler} does not take {steps} steps{further} "
+                f"({first_line(error)}); use others, or another sampler."
+            ) from error
+        if lowest < 0:  # float arithmetic in diffusers counted one step too many
             total = process.schedule.train_steps
             raise ContractError(
                 f"diffusers' {scheduler} cannot space {steps} of {total} timesteps evenly; use "
@@ -148,9 +155,10 @@ class DiffusersSampler(Sampler):
         """The scheduler's next state.
 
         Raises:
-            ContractError: if it draws noise, which has a temperature only in samplers of our own.
+            ContractError: if it draws noise, which has a temperature only in samplers of our own,
+                or if its arithmetic fails in float32.
         """
-        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
+        takes_generator = "generator" in _parameters(self.scheduler.step)
         extra = {"generator": noise.generators} if takes_generator else {}
         before = noise.generators[0].get_state()
         moved = self.scheduler.step(v, self.scheduler.timesteps[index], state, **extra)
@@ -160,4 +168,34 @@ class DiffusersSampler(Sampler):
                 f"{type(self.scheduler).__name__} draws noise at temperature 1 only, got "
                 f"{noise.temperature}; use ddim or ddpm, or a sampler that draws none."
             )
+        is_lost = not torch.isfinite(moved.prev_sample).all()  # ancestral ones take roots near zero
+        if is_lost and torch.isfinite(v).all():
+            name, place = type(self.scheduler).__name__, f"{index + 1} of {self.steps}"
+            raise ContractError(
+                f"{name} computed NaN in step {place}; use another number of steps, or ddpm."
+            )
         return moved.prev_sample
+
+
+def _check_usable(scheduler_class: type) -> None:
+    """Check that a scheduler takes the stage's noise schedule, and steps as the others do.
+
+    Raises:
+        ContractError: if it does not.
+    """
+    fits = {"trained_betas", "prediction_type"} <= set(_parameters(scheduler_class.__init__))
+    if not fits or _needed(scheduler_class.step) != STEP_INPUTS:
+        raise ContractError(
+            f"{scheduler_class.__name__} cannot use the stage's noise schedule, or needs a package "
+            "that is not installed; use another sampler, such as ddim or unipc."
+        )
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
+
+
+def _needed(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The parameters without default."""
+    parameters = _parameters(function).items()
+    return tuple(name for name, each in parameters if each.default is each.empty)

@@ -1,5 +1,7 @@
 """Schedulers of diffusers as samplers: they walk our schedule and converge to the exact flow."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -106,3 +108,33 @@ def test_a_config_cannot_contradict_the_stage(key):
     process = NoiseProcess(NoiseSchedule(train_steps=100))
     with pytest.raises(ContractError, match=f"'{key}' of a scheduler follows from the stage"):
         make_sampler("unipc", process, 5, config={key: 7})
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "config", "words"),
+    [
+        ("PNDMScheduler", 3, {}, "PNDMScheduler does not take 3 steps"),
+        ("KDPM2AncestralDiscreteScheduler", 2, {}, "does not take 2 steps"),
+        ("dpmsolver++", 4, {"algorithm_type": "x"}, "does not take 4 steps and {'algorithm_type'"),
+        ("dpmsolver++", 4, {"solver_order": "x"}, "'solver_order': 'x'}"),
+        ("CogVideoXDPMScheduler", 4, {}, "CogVideoXDPMScheduler cannot use"),
+    ],
+)
+def test_what_a_scheduler_does_not_take_is_one_line(fine_process, name, steps, config, words):
+    with pytest.raises(ContractError) as error:
+        make_sampler(name, fine_process, steps, config=config)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_of_the_stage_are_not_suggested(fine_process):
+    with pytest.raises(ContractError, match="has no setting 'nosuch': known: solver_order"):
+        make_sampler("dpmsolver++", fine_process, 4, config={"nosuch": 1})
+
+
+def test_a_scheduler_that_computes_nan_is_refused(process):
+    sampler = make_sampler("euler-ancestral", process, 3)
+    state = sampler.start(torch.zeros(1, 3, 2, 2))
+    sampler.scheduler.step = lambda *_, **__: SimpleNamespace(prev_sample=state * torch.nan)
+    with pytest.raises(ContractError, match="computed NaN in step 1 of 3; use another number"):
+        sampler.step(torch.zeros(1, 3, 2, 2), state, 0, SeededNoise([0]))

@@ -1,0 +1,83 @@
+"""Fits images into a stage's size, and keeps them in 8 bits where that loses nothing.
+
+Shapes: C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cascade.data.preparation import TooSmallError
+from cascade.errors import DataError
+from cascade.imaging.writing import from_uint8, to_uint8
+from cascade.resizing import resize
+from cascade.space import Space
+
+
+def compact(image: Tensor) -> Tensor:
+    """Convert an image to uint8 if that keeps its values, else return it unchanged."""
+    small = to_uint8(image)
+    return small if torch.equal(from_uint8(small), image) else image
+
+
+def check_readable(space: Space) -> None:
+    """Check that image files hold what a stage gives: they are read as 8-bit RGB.
+
+    Raises:
+        DataError: if the stage has other channels or another range.
+    """
+    if space.channels != 3 or space.range != (0, 255):
+        low, high = space.range
+        raise DataError(
+            f"image files are read as 3 channels of 0 to 255, but the stage has {space.channels} "
+            f"channels of {low:g} to {high:g}; train it from Python on a Dataset of tensors."
+        )
+
+
+def fit_size(image: Tensor, space: Space, name: str) -> Tensor:
+    """Fit an image into the stage's size and round it to 8 bits; see `fit_tensor`.
+
+    Returns:
+        (C, *space.size) uint8.
+    """
+    return to_uint8(fit_tensor(image, space, name))
+
+
+def fit_tensor(image: Tensor, space: Space, name: str, *, enlarge: bool = False) -> Tensor:
+    """Downscale an image until it just covers the stage's size, and cut out the middle.
+
+    Args:
+        image: (C, H, W) in [-1, 1].
+        space: space of the stage.
+        name: name of the image for messages.
+        enlarge: whether to upscale a smaller image.
+
+    Returns:
+        (C, *space.size) in [-1, 1].
+
+    Raises:
+        TooSmallError: if the image is smaller than the stage's size and not to be upscaled.
+    """
+    height, width = space.size
+    rows, columns = image.shape[-2:]
+    if (rows < height or columns < width) and not enlarge:
+        raise TooSmallError(
+            f"{name}: {columns}x{rows} px is smaller than the stage's {space.size_text}."
+        )
+    factor, kernel = min(rows / height, columns / width), space.resize_kernel
+    if kernel == "area" and factor >= 1:
+        factor = math.floor(factor)  # it averages exactly by whole factors only
+    elif kernel == "area":
+        kernel = "bicubic"  # it cannot upscale by other than whole factors
+    cut = (min(rows, round(height * factor)), min(columns, round(width * factor)))
+    y, x = (rows - cut[0]) // 2, (columns - cut[1]) // 2
+    middle = image[None, :, y : y + cut[0], x : x + cut[1]]
+    return resize(middle, space.size, kernel)[0]
+
+
+def as_float(image: Tensor) -> Tensor:
+    """Convert an image that may be uint8 to float32 in [-1, 1]."""
+    return from_uint8(image) if image.dtype == torch.uint8 else image
