@@ -15,6 +15,7 @@ Shapes: C channels, S samples per pixel, H and W pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch import Tensor
 from cascade.errors import DataError
 from cascade.imaging.colour_profiles import cmyk_to_srgb, lab_values_to_srgb
 from cascade.imaging.exif_blocks import Directory
+from cascade.imaging.metadata import Loss, Metadata
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import opened_image
 from cascade.imaging.orientation import TURNS, upright_dpi
@@ -56,6 +58,7 @@ from cascade.imaging.vips import libvips
 
 ASSOCIATED, UNASSOCIATED = 1, 2  # of the field ExtraSamples
 EXTRA_SAMPLES, COLOUR_MAP, PROFILE = 338, 320, 34675
+EXTRA_CHANNELS = Loss("extra channels", "only colours and transparency are read", is_colour=True)
 
 
 def decode_tiff(data: bytes, name: str, page: int) -> Picture:
@@ -78,6 +81,7 @@ def decode_tiff(data: bytes, name: str, page: int) -> Picture:
         if _needs_libtiff(directory):
             return _decode_by_libtiff(directory, data, name)
         colour, alpha = _channels(directory, name)
+        metadata = read_metadata(starting_at(data, directory.offset), {})
         has_profile = photometric_of(directory) not in (SEPARATED, CIELAB, ICCLAB)
         return assembled(
             colour,
@@ -85,10 +89,17 @@ def decode_tiff(data: bytes, name: str, page: int) -> Picture:
             orientation=orientation_of_page(directory),
             profile=profile_of_page(directory) if has_profile else None,
             is_converted=not has_profile,
-            metadata=read_metadata(starting_at(data, directory.offset), {}),
+            metadata=_with_loss_of_samples(metadata, directory, alpha is not None),
             dpi=_resolution(directory),
             file_format="TIFF",
         )
+
+
+def _with_loss_of_samples(metadata: Metadata, page: Any, has_alpha: bool) -> Metadata:
+    """Note samples that are neither colours nor the transparency, such as infrared."""
+    if page.samplesperpixel == COLOUR_SAMPLES[photometric_of(page)] + has_alpha:
+        return metadata
+    return replace(metadata, losses=(*metadata.losses, EXTRA_CHANNELS))
 
 
 def orientation_of_page(page: Any) -> int:
