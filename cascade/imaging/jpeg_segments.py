@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from cascade.imaging.photoshop_resources import IPTC, metadata_of_resources, wri
 from cascade.imaging.xmp_packets import PacketError
 
 HEAD = b"\xff\xd8"
-APP0, APP1, APP11, APP13, COM, SOS, EOI = 0xE0, 0xE1, 0xEB, 0xED, 0xFE, 0xDA, 0xD9
+APP0, APP1, APP2, APP11, APP13, COM, SOS, EOI = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xFE, 0xDA, 0xD9
 FRAMES = tuple(each for each in range(0xC0, 0xD0) if each not in (0xC4, 0xC8, 0xCC))
 WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD8))
 MAX_SEGMENT_BYTES = 65533
@@ -24,6 +25,7 @@ MAX_EXIF_BYTES = MAX_SEGMENT_BYTES - len(HEADER)
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENSION_HEADER = b"http://ns.adobe.com/xmp/extension/\0"
 PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
+MOTION = re.compile(rb"""(?:MotionPhoto|MicroVideo)(?:=["']|>)1""")  # of phones
 GUID_BYTES = 32
 MAX_XMP_BYTES = 65502
 MAX_EXTENSION_PART_BYTES = 65400
@@ -51,9 +53,13 @@ def read_jpeg(data: bytes) -> Metadata:
             resources += body[len(PHOTOSHOP_HEADER) :]
         elif marker == APP11 and body.startswith(b"JP"):
             losses.append(Loss("content credentials", "they are signed for the old pixels"))
+        elif marker == APP2 and body.startswith(b"MPF\0"):
+            losses.append(Loss("further pictures of a file", "only its main picture is read"))
         elif marker == COM:
             texts.append(comment(body))
     if xmp is not None:
+        if MOTION.search(xmp):
+            losses.append(Loss("video", "only the picture of a motion photo is read"))
         xmp, lost = _whole_xmp(xmp, parts)
         losses += lost
     metadata = metadata_of_resources(resources)

@@ -21,6 +21,9 @@
 | a damaged field of EXIF | left out, with the fields after it in the same directory |
 | XMP that cannot be parsed safely | kept if it has none of the fields to update, else left out |
 
+Further pictures and videos in a JPEG, extra channels of TIFF, and bits that are not read are listed
+as well (`jpeg_segments.py`, `tiff_reading.py`, `picture_reading.py`).
+
 What is left out is listed in `Metadata.losses`, except what describes the old file. To it
 `losses_in_format` adds what a file format cannot hold.
 

@@ -28,7 +28,7 @@ from cascade.errors import DataError
 from cascade.imaging.colour_profiles import cmyk_to_srgb, lab_values_to_srgb
 from cascade.imaging.exif_blocks import Directory
 from cascade.imaging.kept_exif import exif_losses, kept_exif
-from cascade.imaging.metadata import Metadata
+from cascade.imaging.metadata import Loss, Metadata
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import opened_image
 from cascade.imaging.orientation import TURNS, upright_dpi
@@ -59,6 +59,7 @@ from cascade.imaging.vips import libvips
 
 ASSOCIATED, UNASSOCIATED = 1, 2  # of the field ExtraSamples
 EXTRA_SAMPLES, COLOUR_MAP, PROFILE = 338, 320, 34675
+EXTRA_CHANNELS = Loss("extra channels", "only colours and transparency are read", is_colour=True)
 
 
 def decode_tiff(data: bytes, name: str, page: int) -> Picture:
@@ -101,7 +102,7 @@ def picture_of_page(page: Any, data: bytes, name: str) -> Picture:
         orientation=orientation_of_page(page),
         profile=profile_of_page(page) if has_profile else None,
         is_converted=not has_profile,
-        metadata=_metadata_of(page, data),
+        metadata=_with_loss_of_samples(_metadata_of(page, data), page, alpha is not None),
         dpi=_resolution(page),
         file_format="TIFF",
     )
@@ -120,6 +121,13 @@ def _metadata_of(page: Any, data: bytes) -> Metadata:
         exif=kept_exif(data, (page.imagelength, page.imagewidth), at),
         losses=metadata.losses + exif_losses(data, at),
     )
+
+
+def _with_loss_of_samples(metadata: Metadata, page: Any, has_alpha: bool) -> Metadata:
+    """Note samples that are neither colours nor the transparency, such as infrared."""
+    if page.samplesperpixel == COLOUR_SAMPLES[photometric_of(page)] + has_alpha:
+        return metadata
+    return replace(metadata, losses=(*metadata.losses, EXTRA_CHANNELS))
 
 
 def orientation_of_page(page: Any) -> int:

@@ -413,11 +413,22 @@ def test_the_still_picture_of_an_animated_png_is_no_frame():
         assert np.array_equal(np.asarray(read), np.asarray(frame))
 
 
+@pytest.mark.parametrize("name", ["GCamera:MotionPhoto", "GCamera:MicroVideo"])
+def test_the_video_of_a_phone_is_reported_as_lost(name):
+    uri = "http://ns.google.com/photos/1.0/camera/"
+    for value, losses in (("1", ["video"]), ("0", [])):
+        xmp = f'<rdf:Description xmlns:GCamera="{uri}" {name}="{value}"/>'.encode()
+        picture = decode_picture(encoded(FLAT, "JPEG", xmp=xmp) + b"ftypmp42", "a")
+        assert [loss.what for loss in picture.metadata.losses] == losses
+
+
 def test_several_jpegs_in_one_file_are_one_picture():
     data = encoded(FLAT, "MPO", save_all=True, append_images=[Image.fromarray(FLAT[::-1])])
     assert count_pages(data, "a") == 1
     assert file_facts(data, "a").format == "JPEG"
-    assert decode_picture(data, "a").format == "jpeg"
+    picture = decode_picture(data, "a")
+    assert picture.format == "jpeg"
+    assert [loss.what for loss in picture.metadata.losses] == ["further pictures of a file"]
 
 
 # ---- truncated JPEG ------------------------------------------------------------------------------

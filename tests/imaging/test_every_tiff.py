@@ -139,6 +139,13 @@ def test_extra_samples_are_what_the_file_calls_them(photometric, channels, bits,
     check(file(2, 2, 0), colour, first)
     check(file(1), colour, first)  # nothing said: alpha, as libtiff takes it
     check(file(2), colour)
+    for data, losses in (
+        (file(1, 0), ["extra channels"]),
+        (file(2, 0, 2), ["extra channels"]),
+        (file(1, 2), []),
+    ):
+        picture = decode_picture(data, "a")
+        assert [loss.what for loss in picture.metadata.losses] == losses
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -289,6 +289,12 @@ def test_cmyk_becomes_srgb_in_its_metadata_too():
         ("ImageJ=1.54f\nimages=3\n", False),
         ('<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME">', False),
         ("Aperio Image Library v10\n46920x33014", False),
+        ("shape=(32, 48, 3)", False),
+        (
+            '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><collection/></scn>',
+            False,
+        ),
+        ("<PerkinElmer-QPI-ImageDescription/>", False),
         ("A shape of 5 by 7", True),
         ('{"title": "Grandma"}', True),
     ],
