@@ -11,7 +11,8 @@ written without dashes, for all commands that have them or for one command:
     data check:
       workers: 4
 
-An option on the command line overrides the file.
+An option on the command line overrides the file. A list stands for an option that is given several
+times, for one that takes several values, or for values that are separated by commas.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import typer
 from cascade.errors import RecipeError, nearest
 
 FILE = "cascade.yaml"
+OTHERWISE = " (give the file another name if it does not hold defaults of cascade)"
 Commands = Mapping[str, Mapping[str, Any]]  # command -> option without dashes -> parameter
 
 
@@ -55,6 +57,8 @@ def read_defaults(path: Path, commands: Commands) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"{path}: cannot be read as YAML ({reason}).") from error
+    if values is None:  # nothing but comments
+        values = {}
     if not isinstance(values, Mapping):
         raise RecipeError(f"{path}: defaults must be options with values, such as device: cpu.")
     defaults: dict[str, dict[str, Any]] = {name: {} for name in commands}
@@ -82,8 +86,7 @@ def _set(
         options = {each for name in names for each in commands[name]}
         place = f" of {names[0]}" if len(names) == 1 else ""
         raise RecipeError(
-            f"{path}: no option{place} {option!r}, {nearest(option, sorted(options))} If the file "
-            "does not hold defaults of cascade, give it another name."
+            f"{path}: no option{place} {option!r}{OTHERWISE}: {nearest(option, sorted(options))}"
         )
     if isinstance(value, Mapping) or value is None:
         raise RecipeError(f"{path}: {option} must have one value or a list, got {value!r}.")
@@ -93,7 +96,4 @@ def _set(
 
 def _check_command(name: str, commands: Commands, path: Path) -> None:
     if name not in commands:
-        raise RecipeError(
-            f"{path}: no command {name!r}, {nearest(name, commands)} If the file does not hold "
-            "defaults of cascade, give it another name."
-        )
+        raise RecipeError(f"{path}: no command {name!r}{OTHERWISE}: {nearest(name, commands)}")

@@ -31,19 +31,21 @@ from cascade.cli.verb import Verb, add_verb
 from cascade.errors import CascadeError, OtherProcessError, RecipeError
 
 REPORTING_TIME_S = 2.0  # for the process that failed first
+COMPLETION = "_CASCADE_COMPLETE"  # variable by which the shell asks what may follow
 SPIN_COUNT = "1000"  # for idle OpenMP threads; parallel commands stall at the default of 300,000
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="rich" if sys.stderr.isatty() else None,  # a box would break messages up
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
-    "Try [bold]cascade generate emoji-256 -n 16 -o out[/bold].",
+    "Try: cascade generate emoji-256 -n 16 -o out",
 )
 for verb in (generate, upscale, colourise, evaluate, sweep, train, report, ema, chain):
     add_verb(app, verb)
 for verb in (ls, show, copy, validate, doctor):
     add_verb(app, verb)
+OTHER_SPELLINGS = {"colorize": "colourise"}
 add_verb(app, colourise, "colorize", hidden=True)
 app.add_typer(data, name="data")
 
@@ -90,16 +92,21 @@ def run() -> None:
 def _default_map() -> dict[str, Any]:
     """The values of the user's file of defaults, in the form that click takes."""
     path = defaults_file()
-    if path is None:
+    only_helps = COMPLETION in os.environ or {"-h", "--help", "--version"} & set(sys.argv)
+    if path is None or only_helps:  # a fault of the file must not stop what helps to mend it
         return {}
-    values = read_defaults(path, {name: verb.long_options() for name, verb in _verbs().items()})
+    verbs = _verbs()
+    values = read_defaults(path, {name: verb.long_options() for name, verb in verbs.items()})
+    for other, name in OTHER_SPELLINGS.items():
+        values[other] = values[name] = {**values[name], **values[other]}
     nested: dict[str, Any] = {}
     for name, options in values.items():
-        *group, verb = name.split()
+        *group, last = name.split()
         place = nested
         for word in group:
             place = place.setdefault(word, {})
-        place[verb] = options
+        verb = verbs[name]
+        place[last] = {option: verb.default(option, value) for option, value in options.items()}
     return nested
 
 

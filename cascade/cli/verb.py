@@ -47,30 +47,59 @@ class Verb(TyperCommand):
         super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the command line; an unknown option is answered with ours of the same meaning."""
+        """Parse the command line, and say more about its errors.
+
+        An unknown option is answered with ours of the same meaning, and a wrong value names the
+        file of defaults if it comes from there.
+        """
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
             option = getattr(error, "option_name", None)  # of click's NoSuchOption
-            own = synonyms_of(option or "", self.options())
-            if own:
-                error.message = f"{option} is called {own[0]} here."  # pyright: ignore
-                error.possibilities = None  # pyright: ignore
+            if answer := self._answer(option or ""):
+                error.message = answer  # pyright: ignore[reportAttributeAccessIssue]
+                error.possibilities = None  # pyright: ignore[reportAttributeAccessIssue]
+            name = getattr(getattr(error, "param", None), "name", "")
+            if hasattr(error, "message") and _is_from_file(ctx, name):
+                error.message = f"{FILE}: {error.message}"  # pyright: ignore
             raise
+
+    def _answer(self, option: str) -> str:
+        """What to use in place of an option that the command does not have; empty if unknown."""
+        own = synonyms_of(option, self.options())
+        if own:
+            return f"{option} is called {own[0]} here."
+        if option.startswith("--") and any(each.name == "overrides" for each in self.params):
+            from cascade.recipe.reading import recipe_key_of
+
+            key = recipe_key_of(option.removeprefix("--"))
+            if key is not None:
+                note = key.note and f", {key.note}"
+                return f"No such option: {option}. Give the recipe key {key.name}=VALUE{note}."
+        return ""
 
     def invoke(self, ctx: Any) -> Any:
         """Say which options come from the user's file of defaults, and run the command."""
-        defaults = {
-            option: name
-            for option, name in self.long_options().items()
-            if getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT_MAP"
-        }
+        defaults = {o: n for o, n in self.long_options().items() if _is_from_file(ctx, n)}
         if all(ctx.params.get(name) for name in OPTIONS):  # the command line overrides the file
-            ctx.params |= dict.fromkeys(OPTIONS & defaults.keys(), False)
-        options = [f"--{o} {_as_typed(ctx.params[name])}".rstrip() for o, name in defaults.items()]
+            ctx.params |= dict.fromkeys(OPTIONS.keys() & set(defaults.values()), False)
+        options = [_as_typed(o, ctx.params[n]) for o, n in defaults.items() if ctx.params[n]]
         if options and not ctx.params.get("quiet"):
-            logger.info("%s sets %s", FILE, ", ".join(options))
+            logger.info("%s sets %s", FILE, " ".join(options))
         return super().invoke(ctx)
+
+    def default(self, name: str, value: Any) -> Any:
+        """Turn a value from the file of defaults into what the command line would give.
+
+        Args:
+            name: name of the parameter.
+            value: a text, number, truth value or list.
+        """
+        option: Any = next(each for each in self.params if each.name == name)
+        values = [str(each) for each in (value if isinstance(value, list) else [value])]
+        if option.is_flag:
+            return value
+        return values if option.multiple or option.nargs > 1 else ",".join(values)
 
     def long_options(self) -> dict[str, str]:
         """The names of the parameters by their options without dashes, such as `out`."""
@@ -90,8 +119,15 @@ class Verb(TyperCommand):
         }
 
 
-def _as_typed(value: Any) -> str:
-    """The value of an option on the command line; empty for a flag."""
+def _is_from_file(ctx: Any, name: str) -> bool:
+    """Whether the value of a parameter is from the user's file of defaults."""
+    return getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT_MAP"
+
+
+def _as_typed(option: str, value: Any) -> str:
+    """An option with its value as on the command line."""
     if value is True:
-        return ""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        return f"--{option}"
+    if isinstance(value, list):
+        return " ".join(f"--{option} {each}" for each in value)
+    return f"--{option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"

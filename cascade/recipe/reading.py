@@ -24,7 +24,7 @@ from cascade.recipe.sections import (
     condition_section,
     sampling_section,
 )
-from cascade.recipe.synonyms import RECIPE_KEYS, suggest_key
+from cascade.recipe.synonyms import RECIPE_KEYS, Synonym, suggest_key
 from cascade.recipe.yaml_files import one_line, read_yaml
 
 Recipe = TypeVar("Recipe", bound=Section)
@@ -66,6 +66,18 @@ def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> StageRecipe | P
 def dump_recipe(recipe: StageRecipe | PipelineRecipe) -> str:
     """The whole recipe, defaults included, as YAML."""
     return OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump(mode="json")))
+
+
+def recipe_key_of(word: str) -> Synonym | None:
+    """Find the key of a stage recipe that a word means, ours or one of other tools.
+
+    Args:
+        word: such as `learning_rate`, `train.learning-rate` or `lr`.
+    """
+    *section, name = word.replace("-", "_").lower().split(".")
+    synonym = None if section else RECIPE_KEYS.get(name)
+    keys = [key for key in _all_keys().get(name, []) if key.startswith(".".join(section))]
+    return synonym or next(map(Synonym, keys), None)
 
 
 def _load(path: Path, overrides: Sequence[str], model: type[Recipe]) -> Recipe:

@@ -67,7 +67,7 @@ RECIPE_KEYS = synonyms_of(
         ),
         Synonym("space.size_px"): "resolution image_size img_size size",
         Synonym("space.channels"): "in_channels image_channels",
-        Synonym("data.path"): "dataset data_dir data_path root folder train_data_dir",
+        Synonym("data.path"): "data dataset data_dir data_path root folder train_data_dir",
         Synonym("data.crop_px"): "crop crop_size random_crop",
         Synonym("data.flip"): "random_flip hflip horizontal_flip",
         Synonym("network"): "model unet architecture",

@@ -92,7 +92,7 @@ def test_two_inputs_never_share_a_result(places):
 
 
 def test_a_result_and_the_sheet_of_another_never_share_a_name():
-    with pytest.raises(OutputError, match=r"would both be written to out/compare/a.png.jpg"):
+    with pytest.raises(OutputError, match=r"would both be written to out/compare/a\.png\.jpg"):
         outputs("a.png", "compare/a.png.jpg", compare=True)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
+import cascade
+from cascade.cli.defaults import FILE
 from cascade.cli.main import app
 from cascade.cli.synonyms import SYNONYMS
 
@@ -26,6 +29,10 @@ VERBS = typer.main.get_command(app).commands
         ("generate emoji-256 --num_images 3 -o out", "--num_images is called --num-images here"),
         ("upscale a.jpg -o out --tile-size 64", "--tile-size is called --tile here"),
         ("colourise a.jpg -o out --num-images 3", "--num-images is called -n here"),
+        ("train tiny-16 --lr 1e-4", "--lr. Give the recipe key train.learning_rate=VALUE."),
+        ("train tiny-16 --epochs=3", "key train.images=VALUE, which counts images (epochs times"),
+        ("train tiny-16 --batch-size 3", "Give the recipe key train.batch_size=VALUE."),
+        ("show tiny-16 --train.seed 3", "Give the recipe key train.seed=VALUE."),
         ("data check photos --num-workers 3", "--num-workers is called --workers here"),
     ],
 )
@@ -58,12 +65,19 @@ def test_every_answer_is_an_option_of_some_command():
         ("cascade generate no-such-pipeline --class c", []),
     ],
 )
-def test_tab_offers(line, words):
+def test_tab_offers(line, words, tmp_path):
     environment = {**os.environ, "_CASCADE_COMPLETE": "complete_bash", "COMP_WORDS": line}
     environment["COMP_CWORD"] = str(len(line.split()) - 1)
-    code = "import sys; sys.argv = ['cascade']; from cascade.cli.main import app; app()"
+    environment["PYTHONPATH"] = str(Path(cascade.__file__).parents[1])
+    (tmp_path / FILE).write_text("nosuch: 1")  # a fault of the file is no concern of the shell
+    code = "import sys; sys.argv = ['cascade']; from cascade.cli.main import run; run()"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
     )
     assert done.stderr == ""
     assert sorted(done.stdout.split()) == words
@@ -87,6 +101,44 @@ def test_defaults_are_used_and_stated(command, defaults, pictures, caplog):
     assert "18 too small" not in command("data", "check", pictures, "--size", "8").out
 
 
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("generate:\n  class: [heart, cat-face]\n  steps: [1, 1]",
+         "--class heart --class cat-face --steps 1,1"),
+        ("generate:\n  set: eta=0.5\n  steps: 1\n  keep-intermediates: false",
+         "--steps 1 --set eta=0.5"),
+        ("out: 2024\nsteps: 9\ngenerate: {steps: 1}", "--out 2024 --steps 1"),
+        ("# steps: 9", ""),
+    ],
+)  # fmt: skip
+def test_values_are_taken_as_the_command_line_takes_them(command, defaults, caplog, text, options):
+    defaults(text)
+    command("generate", "no-such-pipeline", *([] if "2024" in text else ["-o", "out"]))
+    assert [r.message for r in caplog.records if FILE in r.message] == (
+        [f"cascade.yaml sets {options}"] if options else []
+    )
+
+
+@pytest.mark.parametrize("section", ["colourise", "colorize"])
+@pytest.mark.parametrize("typed", ["colourise", "colorize"])
+def test_both_spellings_share_their_defaults(command, defaults, section, typed):
+    defaults(f"{section}:\n  hints: nosuch.png\n  steps: -1")
+    assert "Invalid value for '--steps': cascade.yaml: " in command(typed, "a", "-o", "b").err
+
+
+def test_the_command_line_overrides_quiet_in_the_file(command, defaults):
+    defaults("quiet: true")
+    assert command("copy", "tiny-16", "a.yaml").out == ""
+    assert "wrote b.yaml" in command("copy", "tiny-16", "b.yaml", "-v").out
+
+
+def test_help_comes_even_if_the_file_is_wrong(command, defaults):
+    defaults("nosuch: 1")
+    assert command("ls").code == 2
+    assert command("ls", "--help").code == 0
+
+
 def test_defaults_of_all_commands_reach_those_that_have_the_option(command, defaults):
     defaults("out: drawings\nsteps: 1\ngenerate:\n  num-images: 2\n")
     outcome = command("generate", "emoji-256", "--seed", "1")
@@ -97,9 +149,13 @@ def test_defaults_of_all_commands_reach_those_that_have_the_option(command, defa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("devise: cpu", "no option 'devise', did you mean 'device'?"),
-        ("upscale:\n  mode: x", "no option of upscale 'mode', did you mean 'model'?"),
-        ("upscal:\n  model: x", "no command 'upscal', did you mean 'upscale'?"),
+        (
+            "devise: cpu",
+            "no option 'devise' (give the file another name if it does not hold "
+            "defaults of cascade): did you mean 'device'?",
+        ),
+        ("upscale:\n  mode: x", "no option of upscale 'mode'"),
+        ("upscal:\n  model: x", "did you mean 'upscale'?"),
         ("- a\n- b", "must be options with values"),
         ("a: [", "cannot be read as YAML"),
         ("device: {a: 1}", "no command 'device'"),

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Annotated
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from cascade.cli.main import _verbs
+from cascade.cli.progress import SamplingProgress, TaskProgress, TrainingProgress
 from cascade.cli.verbosity import Verbosity, verbosity, with_verbosity
+
+SHARE = ("--max-broken-share", "0.5")
+VALUES = {"loss": 1.0, "gradient_norm": 1.0, "images_per_s": 1.0}
+FAKE_PIPELINE = SimpleNamespace(current_stage="base", num_timesteps=1)
 
 
 @pytest.fixture
@@ -54,3 +61,47 @@ def test_both_together_are_refused(app):
 def test_the_help_of_the_command_is_kept(app):
     text = CliRunner().invoke(app, ["--help"]).output
     assert all(words in text for words in ("Do something.", "--number", "-q", "--verbose"))
+
+
+@pytest.mark.parametrize("verb", _verbs().values(), ids=_verbs())
+def test_every_command_has_both_options(verb):
+    assert {"-q", "--quiet", "-v", "--verbose"} <= set(verb.options())
+
+
+def test_quiet_leaves_what_a_command_exists_to_print(command, tmp_path, pictures):
+    assert command("ls", "-q").out == command("ls").out != ""
+    assert command("show", "tiny-16", "-q").out == command("show", "tiny-16").out != ""
+    assert command("copy", "tiny-16", tmp_path / "a.yaml", "-q").out == ""
+    assert command("validate", "tiny-16", "--no-data", "-q").out == ""
+    assert "unknown key" in command("validate", "tiny-16", "nosuch=1", "-q").err
+
+
+def test_quiet_data_commands_name_faults_only(command, tmp_path, pictures):
+    (pictures / "broken.png").write_text("x")
+    (pictures / "notes.pdf").write_text("x")
+    checked = command("data", "check", pictures, "-q")
+    (line,) = checked.out.splitlines()
+    assert (checked.code, line.split(": ")[0], checked.err) == (1, "broken", "")
+    assert "broken.png" in line
+    built = command("data", "build", pictures, "-o", tmp_path / "shards", "-q", *SHARE)
+    assert (built.code, built.out) == (1, "")
+    (line,) = built.err.splitlines()
+    assert line.startswith("left out: ")
+    assert "broken.png" in line
+
+
+def test_quiet_hides_all_progress(capfd):
+    def show_progress() -> None:
+        with TaskProgress(in_pipes=True) as progress:
+            progress.update("measuring", 1, 1)
+        with TrainingProgress("mine", 10) as training:
+            training.start_at(1)
+            training.update({"images": 10, **VALUES})
+        with SamplingProgress(1) as sampling:
+            sampling.on_step(FAKE_PIPELINE, 0, 0, {"seeds": [0]})
+
+    with_verbosity(show_progress)(quiet=True)
+    assert capfd.readouterr() == ("", "")
+    with_verbosity(show_progress)()
+    text = capfd.readouterr().err
+    assert all(name in text for name in ("measuring", "mine", "base"))
