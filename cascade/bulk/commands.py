@@ -22,7 +22,7 @@ from cascade.bulk.remarks import colour_remark, model_remark, range_remark
 from cascade.bulk.work import Bulk
 from cascade.devices import find_device
 from cascade.errors import ContractError
-from cascade.imaging.picture_reading import read_picture
+from cascade.imaging.picture_reading import Truncated, read_picture
 from cascade.imaging.value_range import worked_on_stretched
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_picture, colouriser_of
@@ -54,6 +54,7 @@ class Request:
         range: the numbers of a picture that are taken for black and white, from 0 to 255 or 65535;
             results have the same numbers. None takes all that the picture's bits allow.
         pages: whether to work on all pages and frames of a file, or on the first alone.
+        truncated: whether to take a JPEG whose end is missing as far as it goes.
     """
 
     inputs: Sequence[str]
@@ -67,6 +68,7 @@ class Request:
     overwrite: bool = False
     range: tuple[int, int] | None = None
     pages: PageChoice = "all"
+    truncated: Truncated = "refuse"
 
     def __post_init__(self) -> None:
         if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65535:
@@ -114,6 +116,7 @@ def prepare_upscaling(
         work=lambda size_px: _drawn_px(upsamplers, size_px, scale),
         metadata=request.metadata,
         overwrite=request.overwrite,
+        truncated=request.truncated,
         factor=scale,
         before="bicubic",
     )
@@ -183,6 +186,7 @@ def prepare_colouring(
         remark=colour_remark,
         metadata=request.metadata,
         overwrite=request.overwrite,
+        truncated=request.truncated,
         before="grey",
     )
     return plan.bulk(method, on_progress)

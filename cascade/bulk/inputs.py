@@ -20,7 +20,7 @@ from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES, read_bytes
 from cascade.imaging.pages import Heads, read_heads
 from cascade.imaging.picture import Picture
-from cascade.imaging.picture_reading import decode_picture
+from cascade.imaging.picture_reading import Truncated, decode_picture
 
 HEAD_BYTES = 1 << 18  # of a picture in a shard, in which its sizes are looked for
 
@@ -80,13 +80,16 @@ class InputPicture:
         """
         return read_bytes(self.file) if self.image is None else self.image.read()
 
-    def read(self) -> Picture:
+    def read(self, truncated: Truncated = "refuse") -> Picture:
         """Decode the picture, or the first of its pages.
+
+        Args:
+            truncated: see `decode_picture`.
 
         Raises:
             DataError: if it is not a readable picture.
         """
-        return decode_picture(self.read_bytes(), self.name)
+        return decode_picture(self.read_bytes(), self.name, truncated=truncated)
 
     def heads(self, *, whole: bool = False) -> Heads | None:
         """What the file says about its pages, without decoding it; None if unknown.

@@ -19,7 +19,7 @@ from cascade.imaging.opening import read_bytes
 from cascade.imaging.page_writing import pages_writer
 from cascade.imaging.pages import Pages
 from cascade.imaging.picture import Picture
-from cascade.imaging.picture_reading import count_pages, decode_picture, read_picture
+from cascade.imaging.picture_reading import Truncated, count_pages, decode_picture, read_picture
 from cascade.imaging.picture_writing import (
     check_exif,
     check_format,
@@ -51,6 +51,7 @@ class Method:
         overwrite: whether existing files that differ from the results may be replaced.
         factor: factor by which the sides of a picture grow.
         before: what the left side of a before/after sheet shows, see `write_comparison`.
+        truncated: what happens to a JPEG whose end is missing, see `decode_picture`.
     """
 
     command: str
@@ -63,6 +64,7 @@ class Method:
     overwrite: bool = False
     factor: float = 1.0
     before: Before = "bicubic"
+    truncated: Truncated = "refuse"
 
     def settings_of(self, job: Job) -> dict[str, Any]:
         """The settings of a job, including its seed."""
@@ -94,7 +96,9 @@ def make_result(
     if job.pages == "all" and count_pages(data, job.source.name) > 1:
         pages = Pages(data, job.source.name)
         return _make_pages(job, method, pages, sha256, progress, on_remark)
-    picture = decode_picture(data, job.source.name)
+    picture = decode_picture(data, job.source.name, truncated=method.truncated)
+    if picture.is_truncated:
+        on_remark("is cut off; what is missing is grey in the result")
     _check_format_holds_result(picture, job.output, method)
     if remark := method.remark(picture):
         on_remark(remark)
@@ -169,7 +173,7 @@ def write_sheet(job: Job, method: Method) -> None:
     data, name = read_bytes(job.output), str(job.output)
     if (pages := count_pages(data, name)) > 1:
         caption = f"{caption}, the first of {pages} pages"
-    source, result = job.source.read(), decode_picture(data, name)
+    source, result = job.source.read(method.truncated), decode_picture(data, name)
     write_comparison(source, result, job.sheet, before=method.before, caption=caption)
 
 

@@ -45,6 +45,10 @@ Pages = Annotated[
     Literal["all", "first"],
     typer.Option(help="Of a TIFF with several pages, or an animation: all, or the first alone."),
 ]
+Truncated = Annotated[
+    Literal["refuse", "keep"],
+    typer.Option(help="A JPEG whose end is missing: refuse it, or keep what is there of it."),
+]
 Compare = Annotated[
     bool,
     typer.Option(

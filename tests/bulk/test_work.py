@@ -652,3 +652,28 @@ def test_a_part_of_the_numbers_is_upscaled_as_black_to_white_and_mapped_back(ups
     refused = upscale(folder / "narrow.tif", "--range", 9, 3, out="x.tif")
     assert refused.code == 1
     assert "black first and white larger, got 9 and 3" in refused.err
+
+
+@pytest.fixture
+def workspace_of_jpegs(tmp_path, monkeypatch) -> tuple[str, str]:
+    """A working folder with a JPEG of 16 x 64 px, and the same JPEG without its last third."""
+    monkeypatch.chdir(tmp_path)
+    ramp = np.linspace(30, 220, 64)[:, None, None].repeat(16, 1).repeat(3, 2).astype(np.uint8)
+    pixels = ramp + np.random.default_rng(0).integers(0, 30, ramp.shape, dtype=np.uint8)
+    Image.fromarray(pixels).save("a.jpg", quality=95)
+    data = Path("a.jpg").read_bytes()
+    Path("cut.jpg").write_bytes(data[: len(data) * 2 // 3])
+    return "a.jpg", "cut.jpg"
+
+
+def test_a_cut_off_jpeg_is_refused_or_taken_as_far_as_it_goes(upscale, workspace_of_jpegs):
+    whole, cut = workspace_of_jpegs
+    refused = upscale(cut)
+    assert refused.code == 1
+    assert failures(refused) == {"cut.jpg": "not a readable image (its end is missing)."}
+    assert not Path("out/cut.jpg").exists()
+    kept = upscale(whole, cut, "--truncated", "keep", "--compare")
+    assert kept.code == 0
+    assert kept.err.count("cut.jpg is cut off; what is missing is grey in the result") == 1
+    assert {"a.jpg", "cut.jpg", "compare/cut.jpg.jpg"} <= set(tree())
+    assert read_picture(Path("out/cut.jpg")).size == read_picture(Path("out/a.jpg")).size
