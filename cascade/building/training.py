@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,7 +60,7 @@ def build_trainer(
     make_accelerator(device)
     with together():
         check_run_folder(out, recipe.data.path)
-        _check_same_network(out, recipe)
+        _check_same_stage(out, recipe)
     data = recipe.data.model_dump()
     opening = {key: data.pop(key) for key in ("path", "only", "name_pattern", "cache_dir")}
     with together():
@@ -87,7 +88,8 @@ def build_trainer(
             for line in lines:
                 logger.warning("%s", line)
             if trainer.state.images_seen > 0:
-                _log_changes(out / "recipe.yaml", recipe)
+                is_complete = trainer.state.images_seen >= recipe.train.images
+                recipe = _resumed(out / "recipe.yaml", recipe, is_complete=is_complete)
             with atomic_file(out / "recipe.yaml") as temporary:
                 temporary.write_text(dump_recipe(recipe), encoding="utf-8")
     return trainer
@@ -156,8 +158,8 @@ def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> Gen
     return None
 
 
-def _check_same_network(out: Path, recipe: StageRecipe) -> None:
-    """Check that a resumed run keeps its network, and name the recipe keys that differ."""
+def _check_same_stage(out: Path, recipe: StageRecipe) -> None:
+    """Check that a resumed run keeps its stage, and name the recipe keys that differ."""
     if not checkpoints(out / "checkpoints"):
         return
     try:
@@ -165,15 +167,33 @@ def _check_same_network(out: Path, recipe: StageRecipe) -> None:
     except RecipeError:  # of another version
         return
     if before.name == recipe.name:
-        networks = [{"network": each.network.model_dump(mode="json")} for each in (before, recipe)]
-        check_same_run(out, *networks)
+        check_same_run(out, _stage_values(before), _stage_values(recipe))
 
 
-def _log_changes(before: Path, recipe: StageRecipe) -> None:
-    """Log the settings that a resumed run changes; all of these may change."""
+def _stage_values(recipe: StageRecipe) -> dict[str, Any]:
+    """The values of a recipe that belong to the stage itself, which never change."""
+    values = recipe.model_dump(mode="json", include={"space", "condition", "network", "diffusion"})
+    for condition in values["condition"].values():
+        (condition or {}).pop("generated", None)  # says which images it is trained on
+    return values
+
+
+def _resumed(file: Path, recipe: StageRecipe, *, is_complete: bool) -> StageRecipe:
+    """Log what a resumed run changes, and return the recipe that describes it from now on.
+
+    Args:
+        file: the run's recipe so far.
+        recipe: the new one.
+        is_complete: whether nothing is left to train, so that only sampling settings can change.
+    """
     try:
-        old = load_stage_recipe(before).model_dump(mode="json")
+        before = load_stage_recipe(file)
     except RecipeError:  # of another version
-        return
-    for key, value, new_value in differences(old, recipe.model_dump(mode="json")):
-        logger.info("resuming with %s=%s, which was %s.", key, new_value, value)
+        return recipe
+    result = before.model_copy(update={"sampling": recipe.sampling}) if is_complete else recipe
+    values = [each.model_dump(mode="json") for each in (before, result, recipe)]
+    for change in differences(values[0], values[1]):
+        logger.info("resuming with %s.", change.as_change())
+    for change in differences(values[1], values[2]):
+        logger.warning("the run is complete, so that this has no effect: %s.", change.as_change())
+    return result

@@ -20,7 +20,11 @@ class Difference(NamedTuple):
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.key}={self.before} (now {self.now})"
+        return f"{self.key}={as_typed(self.before)} (now {as_typed(self.now)})"
+
+    def as_change(self) -> str:
+        """The difference from the other side: `train.seed=1, which was 0`."""
+        return f"{self.key}={as_typed(self.now)}, which was {as_typed(self.before)}"
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
@@ -35,6 +39,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     old, new = flat(before), flat(now)
     pairs = [(key, old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())]
     return [Difference(*pair) for pair in pairs if _as_list(pair[1]) != _as_list(pair[2])]
+
+
+def as_typed(value: Any) -> str:
+    """A value as people write it in a recipe or after `key=`, such as `[x, y]`, `true`, `null`."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_typed, value))}]"
+    return {None: "null", True: "true", False: "false"}[value] if _is_word(value) else str(value)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -54,6 +65,10 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[f"{prefix}{key}"] = value
     return result
+
+
+def _is_word(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
 
 
 def _as_list(value: Any) -> Any:

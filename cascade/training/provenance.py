@@ -141,8 +141,7 @@ def changed_settings(about: Mapping[str, Any], settings: TrainingSettings) -> li
     parts = about.get("parts", [])
     if not parts:
         return []
-    changes = differences(parts[-1]["settings"], asdict(settings))
-    return [f"{each.key}={each.now}, which was {each.before}" for each in changes]
+    return [each.as_change() for each in differences(parts[-1]["settings"], asdict(settings))]
 
 
 def describe_stage(stage: Stage) -> dict[str, Any]:

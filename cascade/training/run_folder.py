@@ -21,8 +21,8 @@ from cascade.training.image_list import keys_digest
 from cascade.training.settings import TrainingSettings
 
 MAY_CHANGE = (
-    "the number of images, learning rates, sampling settings, the path of the data, and how often "
-    "to save"
+    "the number of images, learning rates, sampling settings, the path of the data, how unusable "
+    "images are treated, and how often to save"
 )
 FILES = ("stage", "recipe.yaml", "about.json", IMAGE_LIST, "log.jsonl", "report.html")
 LOCK = ".lock"

@@ -39,3 +39,5 @@ def test_every_key_that_differs_is_listed_once_in_order(change, expected):
 
 def test_a_difference_reads_as_before_and_now():
     assert str(Difference("train.seed", 0, 1)) == "train.seed=0 (now 1)"
+    assert Difference("a.b", None, True).as_change() == "a.b=true, which was null"
+    assert str(Difference("a", ["x", [1, 0.5]], (False,))) == "a=[x, [1, 0.5]] (now [false])"

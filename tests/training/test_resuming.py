@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cascade.errors import CascadeError, OutputError
+from cascade.recipe.reading import load_stage_recipe
 from cascade.stage_kinds import load_stage
 from cascade.training import step_log
 from cascade.training.checkpoint import read_newest
@@ -93,6 +94,24 @@ def test_a_resumed_run_says_from_where_it_goes_on(run, tmp_path, caplog):
         "resuming with train.images=64, which was 32.",
         "resuming with train.learning_rate=1e-05, which was 0.002.",
     ]
+
+
+def test_a_complete_run_keeps_its_recipe_but_for_how_it_samples(run, tmp_path, caplog):
+    caplog.set_level("INFO")
+    file = tmp_path / "run" / "recipe.yaml"
+    before = load_stage_recipe(file)
+    changes = ["train.images=16", "train.learning_rate=1e-5", "data.too_small=enlarge"]
+    run(*changes, "sampling.steps=3").run()
+    assert messages(caplog)[1:] == [
+        "resuming with sampling.steps=3, which was 20.",
+        "the run is complete, so that this has no effect: data.too_small=enlarge, which was skip.",
+        "the run is complete, so that this has no effect: train.images=16, which was 32.",
+        "the run is complete, so that this has no effect: train.learning_rate=1e-05, which was "
+        "0.002.",
+    ]
+    after = load_stage_recipe(file)
+    assert after.sampling.steps == load_stage(tmp_path / "run" / "stage").sampling.steps == 3
+    assert after.model_copy(update={"sampling": before.sampling}) == before
 
 
 def test_a_start_says_what_is_loaded_new_and_left_out(run, tmp_path, data, caplog):

@@ -146,9 +146,9 @@ def test_a_longer_run_goes_on_from_a_finished_one(make_trainer, tmp_path):
     [
         ("train.batch_size=8", "train.batch_size=16 (now 8)"),
         ("train.seed=1", "train.seed=0 (now 1); set this back, or use another folder"),
-        ("diffusion.prediction=v", "stage.process.prediction=x0 (now v)"),
-        ("condition.labels.drop=0.2", "stage.contract.conditions.labels.drop=0.1 (now 0.2)"),
-        ("data.flip=[]", "data.flip=['x'] (now [])"),
+        ("diffusion.prediction=v", "diffusion.prediction=x0 (now v)"),
+        ("condition.labels.drop=0.2", "condition.labels.drop=0.1 (now 0.2)"),
+        ("data.flip=[]", "data.flip=[x] (now [])"),
         ("network.width=128", "network.width=64 (now 128); set this back, or use another folder"),
         ("name=other network.width=128", "belongs to another stage; use another folder"),
     ],
@@ -169,7 +169,7 @@ def test_classes_of_the_same_number_but_other_names_make_another_run(
     make_trainer(tmp_path / "run", "train.images=32").run()
     shutil.copytree(pictures, tmp_path / "data")
     (tmp_path / "data" / "blue").rename(tmp_path / "data" / "azure")
-    words = r"stage\.contract\.conditions\.labels\.fields\.class=\['blue', .*\(now \['azure'"
+    words = r"stage\.contract\.conditions\.labels\.fields\.class=\[blue, .*\(now \[azure"
     with pytest.raises(CascadeError, match=words):
         make_trainer(tmp_path / "run", f"data.path={tmp_path / 'data'}")
 
