@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cascade.bulk.inputs import InputPicture
-from cascade.bulk.progress import Note, counted, with_examples
+from cascade.bulk.progress import Note, with_examples
+from cascade.reporting.words import counted
 from cascade.saving.atomic import LONGEST_NAME_BYTES
 
 IsResultOf = Callable[[PurePosixPath, InputPicture], bool]

@@ -51,11 +51,6 @@ class ProgressUpdate:
     page: str = ""
 
 
-def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """A number with its noun: `1 picture`, `1,200 pictures`."""
-    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
-
-
 def with_examples(lead: str, examples: Sequence[str]) -> Note:
     """A note with a few examples in its line, and all of them as details."""
     shown = ", ".join(examples[:EXAMPLES])

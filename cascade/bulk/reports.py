@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from cascade.bulk.jobs import Job
 from cascade.bulk.making import Method
 from cascade.bulk.outcome import failure_line
-from cascade.bulk.progress import MessageKind, Note, ProgressUpdate, counted
+from cascade.bulk.progress import MessageKind, Note, ProgressUpdate
 from cascade.bulk.workload import Workload, rough_duration
+from cascade.reporting.words import counted
 
 LEAST_ESTIMATE_S = 10.0  # shorter work needs no estimate
 

@@ -12,10 +12,10 @@ from html import escape
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from cascade.bulk.progress import counted
 from cascade.bulk.sheets import MARK, Pair, Size, pairs_of
 from cascade.errors import OutputError
 from cascade.reporting.page import STYLE
+from cascade.reporting.words import counted
 from cascade.saving.atomic import atomic_file
 
 NAME = "index.html"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from cascade.bulk.jobs import Job
-from cascade.bulk.progress import counted
+from cascade.reporting.words import counted
 
 MOST_HEADS = 1000  # files to look into; of more, those between are taken for average
 LEAST_S = 1.0  # of work before an estimate by parts of the first picture counts

@@ -10,11 +10,9 @@ from cascade.data.label_files import LabelKey
 from cascade.data.notes import DEAD_LINK, SECOND_LINK, UNREADABLE_FOLDER, SourceFault
 from cascade.data.source import check_text
 from cascade.imaging.opening import IMAGE_SUFFIXES
+from cascade.imaging.other_files import HIDDEN, HIDDEN_FOLDER, NOT_REGULAR, kind_of
 
 LABEL_SUFFIXES = (".json", ".txt")
-HIDDEN = "hidden"
-NO_SUFFIX = "without a suffix"
-NOT_REGULAR = "not a regular file"
 
 
 @dataclass
@@ -93,7 +91,7 @@ class _Search:
         """Remove hidden folders and links from a list of folders, and return the links."""
         for name in names:
             if name.startswith("."):
-                self.listing.add_other(HIDDEN, place / name)
+                self.listing.add_other(HIDDEN_FOLDER, place / name)
         visible = sorted(name for name in names if not name.startswith("."))
         links = [place / name for name in visible if (place / name).is_symlink()]
         names[:] = [name for name in visible if place / name not in links]
@@ -117,7 +115,7 @@ class _Search:
             reason = f"there is nothing at {target}; mend or remove the link."
             self.listing.faults.append(SourceFault(DEAD_LINK, str(path), reason))
         else:
-            self.listing.add_other(suffix or NO_SUFFIX, path)
+            self.listing.add_other(kind_of(path.name), path)
 
     def _add_label_file(self, path: Path, suffix: str) -> None:
         key = self._text(path)[: -len(suffix)]

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from cascade.data.broken import allowed_images, listed_by
 from cascade.errors import DataError
+from cascade.imaging.other_files import counts_text, noun_of
+from cascade.reporting.words import counted
 
 EXAMPLES = 3
 
@@ -25,7 +27,7 @@ class FaultKind(NamedTuple):
 
     def counted(self, count: int) -> str:
         """The number of faults in words, such as `3 rows without an image`."""
-        return f"{count:,} {self.one if count == 1 else self.many}"
+        return counted(count, *self)
 
 
 ROW_WITHOUT_IMAGE = FaultKind("row without an image", "rows without an image")
@@ -81,8 +83,8 @@ class SourceNotes:
 
     Attributes:
         faults: what is wrong with labels, names and links.
-        other_files: paths of the files that are not images, by kind: `hidden`, `no suffix`, or the
-            suffix, such as `.pdf`. Files of labels that are read are not among them.
+        other_files: paths of the files that are not images, by kind, see
+            `cascade.imaging.other_files`. Files of labels that are read are not among them.
     """
 
     faults: tuple[SourceFault, ...] = ()
@@ -128,16 +130,15 @@ class SourceNotes:
 
     def file_lines(self, *, verbose: bool = False, hint: str = "") -> list[str]:
         """Describe the files that are not images; see `lines`."""
-        files = [(kind, paths) for kind, paths in self.other_files.items() if paths]
-        if not files:
+        counts = {kind: len(paths) for kind, paths in self.other_files.items() if paths}
+        if not counts:
             return []
-        files.sort(key=lambda item: (-len(item[1]), item[0]))
-        counts = ", ".join(f"{len(paths):,} {kind}" for kind, paths in files)
-        total = OTHER_FILE.counted(sum(len(paths) for _, paths in files))
+        text = counts_text(counts, OTHER_FILE)
         if not verbose:
-            return [f"left out: {total} ({counts}){hint}"]
-        names = [f"  {path} ({kind})" for kind, paths in files for path in paths]
-        return [f"left out: {total} ({counts}):", *names]
+            return [f"left out: {text}{hint}"]
+        kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
+        names = [f"  {path} ({noun_of(kind)})" for kind in kinds for path in self.other_files[kind]]
+        return [f"left out: {text}:", *names]
 
 
 def _first(names: Sequence[str], hint: str) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 from webdataset.tariterators import base_plus_ext
 
 from cascade.data.annotations import caption, json_labels, json_values, without_texts
-from cascade.data.folder_listing import HIDDEN, NO_SUFFIX, NOT_REGULAR
 from cascade.data.label_files import check_label_files
 from cascade.data.notes import DOTTED_NAME, SourceFault
 from cascade.data.source import MAX_LABELS_BYTES, MAX_MEMBER_BYTES, check_text
 from cascade.errors import DataError
 from cascade.imaging.opening import IMAGE_SUFFIXES
+from cascade.imaging.other_files import HIDDEN, NOT_REGULAR, WITHOUT_SUFFIX
 
 LABEL_PARSERS = {"txt": caption, "json": json_labels}  # the later one wins
 
@@ -139,7 +139,7 @@ class _Index:
         elif not member.isfile():
             self._add_other(NOT_REGULAR, name)
         elif key is None or not suffix:
-            self._add_other(NO_SUFFIX, name)
+            self._add_other(WITHOUT_SUFFIX, name)
         else:
             _check_member(member, suffix, name)
             self._add_file(tar, member, key, suffix)

@@ -282,13 +282,14 @@ def test_what_is_not_an_image_in_a_folder_is_counted_by_kind(tmp_path):
     place = f"{tmp_path}/"
     assert source.notes.other_files == {
         ".pdf": (f"{place}a.PDF", f"{place}b.pdf"),
-        "hidden": (f"{place}.git", f"{place}.DS_Store"),
-        "without a suffix": (f"{place}README",),
+        "hidden folder": (f"{place}.git",),
+        "hidden": (f"{place}.DS_Store",),
+        "without suffix": (f"{place}README",),
         "not a regular file": (f"{place}f.png",),
         ".txt": (f"{place}c/notes.txt",),
     }
-    counts = "2 .pdf, 2 hidden, 1 .txt, 1 not a regular file, 1 without a suffix"
-    head = f"left out: 7 files that are not images ({counts})"
+    counts = "2 .pdf, 1 .txt, 1 hidden, 1 not a regular file, 1 without suffix"
+    head = f"left out: 6 files that are not images ({counts}) and 1 hidden folder"
     assert source.notes.lines(hint="; more") == [f"{head}; more"]
     assert source.notes.lines(verbose=True)[:2] == [f"{head}:", f"  {place}a.PDF (.pdf)"]
     assert len(source.notes.lines(verbose=True)) == 8
@@ -317,7 +318,7 @@ def test_what_is_not_an_image_in_a_shard_is_counted_by_kind(tmp_path, write_shar
     assert source.notes.other_files == {
         ".mask.png": (f"{shard}:x/1.mask.png",),
         ".npy": (f"{shard}:x/1.npy",),
-        "without a suffix": (f"{shard}:README",),
+        "without suffix": (f"{shard}:README",),
         "hidden": (f"{shard}:.git/2.png", f"{shard}:a/._1.png"),
     }
     (dotted,) = faults_of(source, notes.DOTTED_NAME)
