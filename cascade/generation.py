@@ -13,7 +13,7 @@ from torch import Tensor
 from cascade.diffusion.noise import make_seeds
 from cascade.imaging.writing import check_can_be_pictures, contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput, CascadePipeline
-from cascade.sampling.settings import Overrides
+from cascade.sampling.overrides import Overrides
 from cascade.saving.atomic import check_writable_folder
 
 PICTURES_AT_A_TIME = 16  # they are written before the next ones begin

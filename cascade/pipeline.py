@@ -43,7 +43,7 @@ from cascade.imaging.exchange import (
 from cascade.imaging.picture import Picture
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
-from cascade.sampling.settings import Overrides
+from cascade.sampling.overrides import Overrides
 from cascade.sampling.walk import Progress
 from cascade.stage import Stage
 from cascade.staged_pipeline import StagedPipeline
@@ -160,9 +160,10 @@ class CascadePipeline(StagedPipeline):
                 step; may return a dictionary with a new `x_t`. `kwargs["seeds"]` are the seeds of
                 the current batch, and `pipeline.current_stage` is the name of its stage.
             return_dict: whether to return a `CascadeOutput`, or a tuple with the images.
-            options: the fields of `CallOptions`, and sampling settings such as `steps`, `sampler`,
-                `guidance`, `augmentation_level` or `eta`: one value for all stages, a sequence in
-                their order, or a mapping by stage name. Default: the stage's saved settings.
+            options: fields of `cascade.call.CallOptions` such as `keep_intermediates`, `batch_size`
+                or `precision`, and sampling settings such as `steps`, `sampler`, `guidance`,
+                `augmentation_level` or `eta`: one value for all stages, a sequence in their order,
+                or a mapping by stage name. Default: the stage's saved settings.
 
         Raises:
             ContractError: if an argument does not fit the stages.

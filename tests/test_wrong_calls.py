@@ -17,7 +17,7 @@ from cascade.conditioning.inputs import Inputs
 from cascade.errors import CascadeError
 from cascade.imaging.picture import Picture
 from cascade.pipeline import CascadePipeline
-from cascade.sampling.settings import Overrides
+from cascade.sampling.overrides import Overrides
 from cascade.sampling.walk import Hooks, Known
 from cascade.space import Space
 from cascade.stage import Run
