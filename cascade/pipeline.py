@@ -6,7 +6,7 @@ Shapes: B images, C channels, H and W pixels of results, h and w pixels of input
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, final, overload
+from typing import Any, Literal, SupportsIndex, final, overload
 
 import torch
 from PIL import Image
@@ -108,11 +108,11 @@ class CascadePipeline(StagedPipeline):
     @overload
     def __call__(
         self,
-        num_images: int = 1,
+        num_images: SupportsIndex = 1,
         *,
         labels: LabelsLike | None = None,
         image: StartLike | None = None,
-        seed: int | None = None,
+        seed: SupportsIndex | None = None,
         seeds: Sequence[int] | None = None,
         generator: GeneratorLike | None = None,
         output_type: OutputType = "pil",
@@ -123,17 +123,17 @@ class CascadePipeline(StagedPipeline):
 
     @overload
     def __call__(
-        self, num_images: int = 1, *, return_dict: Literal[False], **arguments: Any
+        self, num_images: SupportsIndex = 1, *, return_dict: Literal[False], **arguments: Any
     ) -> tuple[Any]: ...
 
     @torch.no_grad()
     def __call__(
         self,
-        num_images: int = 1,
+        num_images: SupportsIndex = 1,
         *,
         labels: LabelsLike | None = None,
         image: StartLike | None = None,
-        seed: int | None = None,
+        seed: SupportsIndex | None = None,
         seeds: Sequence[int] | None = None,
         generator: GeneratorLike | None = None,
         output_type: OutputType = "pil",
