@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.results import Evaluation
     from cascade.pipeline import CascadeOutput, CascadePipeline
-    from cascade.sampling.settings import Overrides, SamplingSettings
+    from cascade.sampling.overrides import Overrides
+    from cascade.sampling.settings import SamplingSettings
     from cascade.space import Space
     from cascade.stage import Run, Stage
     from cascade.stage_kinds import load_stage
@@ -55,7 +56,7 @@ _HOMES = {
     "Luminance": "cascade.conditioning.luminance",
     "NoiseProcess": "cascade.diffusion.process",
     "NoiseSchedule": "cascade.diffusion.schedule",
-    "Overrides": "cascade.sampling.settings",
+    "Overrides": "cascade.sampling.overrides",
     "Run": "cascade.stage",
     "SamplingSettings": "cascade.sampling.settings",
     "ShardSource": "cascade.data.sources",

@@ -19,7 +19,7 @@ from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
 from cascade.devices import Precision, check_precision
 from cascade.errors import ContractError
-from cascade.sampling.settings import Overrides
+from cascade.sampling.overrides import Overrides
 from cascade.sampling.walk import Hooks
 from cascade.stage import Run, Stage
 

@@ -22,7 +22,8 @@ from cascade.familiar_names import ARGUMENTS, check_arguments
 from cascade.imaging.exchange import PictureLike, count_images
 from cascade.restoration.colouring import Colouring
 from cascade.restoration.upscaling import Upscaling
-from cascade.sampling.settings import Overrides, setting_names
+from cascade.sampling.overrides import Overrides
+from cascade.sampling.settings import setting_names
 from cascade.stage import Stage
 
 Restoring = TypeVar("Restoring", Upscaling, Colouring)

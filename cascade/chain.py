@@ -15,7 +15,8 @@ from torch import nn
 from cascade.arguments import check_kind
 from cascade.contract import Contract
 from cascade.errors import ContractError, WeightsError, nearest
-from cascade.sampling.settings import ALL, Overrides
+from cascade.sampling.overrides import Overrides
+from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.components import read_json
 from cascade.saving.pipelines import INDEX, has_weights

@@ -16,7 +16,7 @@ from cascade.diffusion.noise import make_seeds
 from cascade.errors import OutputError
 from cascade.imaging.writing import check_can_be_pictures, contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput, CascadePipeline
-from cascade.sampling.settings import Overrides
+from cascade.sampling.overrides import Overrides
 from cascade.saving.atomic import check_writable_folder
 
 PICTURES_AT_A_TIME = 16  # they are written before the next ones begin

@@ -6,7 +6,7 @@ Shapes: B images, C channels, H and W pixels of results, h and w pixels of input
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, final, overload
+from typing import Any, Literal, SupportsIndex, final, overload
 
 import torch
 from PIL import Image
@@ -43,7 +43,7 @@ from cascade.imaging.exchange import (
 from cascade.imaging.picture import Picture
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
-from cascade.sampling.settings import Overrides
+from cascade.sampling.overrides import Overrides
 from cascade.sampling.walk import Progress
 from cascade.stage import Stage
 from cascade.staged_pipeline import StagedPipeline
@@ -108,11 +108,11 @@ class CascadePipeline(StagedPipeline):
     @overload
     def __call__(
         self,
-        num_images: int = 1,
+        num_images: SupportsIndex = 1,
         *,
         labels: LabelsLike | None = None,
         image: StartLike | None = None,
-        seed: int | None = None,
+        seed: SupportsIndex | None = None,
         seeds: Sequence[int] | None = None,
         generator: GeneratorLike | None = None,
         output_type: OutputType = "pil",
@@ -123,17 +123,17 @@ class CascadePipeline(StagedPipeline):
 
     @overload
     def __call__(
-        self, num_images: int = 1, *, return_dict: Literal[False], **arguments: Any
+        self, num_images: SupportsIndex = 1, *, return_dict: Literal[False], **arguments: Any
     ) -> tuple[Any]: ...
 
     @torch.no_grad()
     def __call__(
         self,
-        num_images: int = 1,
+        num_images: SupportsIndex = 1,
         *,
         labels: LabelsLike | None = None,
         image: StartLike | None = None,
-        seed: int | None = None,
+        seed: SupportsIndex | None = None,
         seeds: Sequence[int] | None = None,
         generator: GeneratorLike | None = None,
         output_type: OutputType = "pil",
@@ -160,9 +160,10 @@ class CascadePipeline(StagedPipeline):
                 step; may return a dictionary with a new `x_t`. `kwargs["seeds"]` are the seeds of
                 the current batch, and `pipeline.current_stage` is the name of its stage.
             return_dict: whether to return a `CascadeOutput`, or a tuple with the images.
-            options: the fields of `CallOptions`, and sampling settings such as `steps`, `sampler`,
-                `guidance`, `augmentation_level` or `eta`: one value for all stages, a sequence in
-                their order, or a mapping by stage name. Default: the stage's saved settings.
+            options: fields of `cascade.call.CallOptions` such as `keep_intermediates`, `batch_size`
+                or `precision`, and sampling settings such as `steps`, `sampler`, `guidance`,
+                `augmentation_level` or `eta`: one value for all stages, a sequence in their order,
+                or a mapping by stage name. Default: the stage's saved settings.
 
         Raises:
             ContractError: if an argument does not fit the stages.

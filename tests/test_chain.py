@@ -17,7 +17,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, WeightsError
-from cascade.sampling.settings import Overrides
+from cascade.sampling.overrides import Overrides
 from cascade.space import Space
 
 

@@ -14,7 +14,7 @@ from cascade.errors import ContractError, OutputError
 from cascade.generation import Generation, generate_files
 from cascade.imaging.writing import contact_sheet, to_uint8
 from cascade.pipeline import CascadePipeline
-from cascade.sampling.settings import Overrides
+from cascade.sampling.overrides import Overrides
 
 NAMES = ["base", "upsampler"]
 

@@ -20,7 +20,7 @@ from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.imaging.writing import from_uint8, to_uint8
 from cascade.pipeline import CascadeOutput, CascadePipeline
-from cascade.sampling.settings import Overrides
+from cascade.sampling.overrides import Overrides
 from cascade.space import Space
 from cascade.stage import Run
 
@@ -404,7 +404,7 @@ def test_options_of_a_sampler_that_is_exchanged_are_left_behind(pipeline, settin
         ({"guidance": float("nan")}, "guidance must be a finite number"),
         ({"augmentation_level": 1.5}, r"\[0\.0, 1\.0\].*1\.5"),
         ({"stps": 3}, "unknown argument 'stps': did you mean 'steps'"),
-        ({"sampler": "ddpm", "eta": 0.5}, "unknown sampling setting 'eta'"),
+        ({"sampler": "ddpm", "eta": 0.5}, "'eta' is an option of ddim, not of ddpm"),
         ({"guidance_interval": [2.0, 1.0]}, r"guidance_interval must be 0 <= low < high"),
         ({"temperature": {"base": 0.5}}, "temperature: stage 'base' takes no image"),
         ({"augmentation_level": [0.1, 0.2]}, "augmentation_level: stage 'base' takes no image"),

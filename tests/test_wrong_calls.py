@@ -17,7 +17,7 @@ from cascade.conditioning.inputs import Inputs
 from cascade.errors import CascadeError
 from cascade.imaging.picture import Picture
 from cascade.pipeline import CascadePipeline
-from cascade.sampling.settings import Overrides
+from cascade.sampling.overrides import Overrides
 from cascade.sampling.walk import Hooks, Known
 from cascade.space import Space
 from cascade.stage import Run
@@ -102,6 +102,8 @@ def line(call) -> str:
         ({"guidance": torch.tensor(2.0)}, "guidance must be a number, got Tensor"),
         ({"seed": 1.5}, "a seed must be a whole number, got 1.5"),
         ({"seed": True}, "a seed must be a whole number, got True"),
+        ({"seeds": {3}}, "seeds must be one whole number per image, got set"),
+        ({"seeds": torch.tensor(3)}, "seeds must be one whole number per image, got Tensor"),
         ({"seeds": 3}, "seeds must be one whole number per image, got 3; for the seed of"),
         ({"generator": 3}, "a torch.Generator or a list of one per image, got 3; a number goes in"),
         ({"generator": [generator(1)] * 2}, "got 2 generators for 1 images"),

@@ -28,7 +28,8 @@ from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_picture, colouriser_of
 from cascade.restoration.passes import plan_passes, upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscale_picture
-from cascade.sampling.settings import ALL, Overrides
+from cascade.sampling.overrides import Overrides
+from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import check_writable_folder
 from cascade.saving.components import weights_digest
 from cascade.stage import Stage

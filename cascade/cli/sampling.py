@@ -9,7 +9,7 @@ import typer
 from cascade.cli.verb import SAMPLER_NAMES
 
 if TYPE_CHECKING:
-    from cascade.sampling.settings import Overrides
+    from cascade.sampling.overrides import Overrides
 
 Steps = Annotated[int | None, typer.Option(min=1, help="Sampling steps. Default: the model's.")]
 SamplerName = Annotated[
@@ -43,7 +43,8 @@ Set = Annotated[
 
 def overrides(changes: list[str] | None, **settings: Any) -> Overrides:
     """Collect the changes of a command line; those of `--set` override the single options."""
-    from cascade.sampling.settings import ALL, Overrides
+    from cascade.sampling.overrides import Overrides
+    from cascade.sampling.per_stage import ALL
 
     return Overrides({ALL: settings}).with_later(parse(changes))
 
@@ -55,7 +56,7 @@ def parse(changes: list[str] | None) -> Overrides:
         BadParameter: if a value is not KEY=VALUE or STAGE.KEY=VALUE.
     """
     from cascade.errors import ContractError
-    from cascade.sampling.settings import Overrides
+    from cascade.sampling.overrides import Overrides
 
     try:
         return Overrides.parse(changes or [])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -104,8 +104,8 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def make_seeds(
-    count: int,
-    seed: int | None,
+    count: SupportsIndex,
+    seed: SupportsIndex | None,
     seeds: Sequence[int] | None,
     generator: GeneratorLike | None = None,
 ) -> list[int]:
@@ -132,7 +132,7 @@ def make_seeds(
     elif generator is not None:
         return _initial_seeds(generator, count)
     if seeds is not None:
-        if not hasattr(seeds, "__len__"):
+        if not hasattr(seeds, "__getitem__") or getattr(seeds, "ndim", 1) != 1:  # sets, 0-dim ones
             raise ContractError(
                 f"seeds must be one whole number per image, got {shown(seeds)}; for the seed of "
                 "the first image use seed."
@@ -179,7 +179,7 @@ def _initial_seeds(generators: Sequence[torch.Generator], count: int) -> list[in
     return [each.initial_seed() for each in generators]
 
 
-def _whole(seeds: Sequence[int]) -> list[int]:
+def _whole(seeds: Sequence[SupportsIndex]) -> list[int]:
     """Convert seeds of any integer type to Python integers."""
     if isinstance(seeds, str) or not isinstance(seeds, Iterable):
         raise ContractError(f"seeds must be one whole number per image, got {shown(seeds)}.")

@@ -15,10 +15,11 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
 from cascade.sampling.guidance import Guidance
+from cascade.sampling.overrides import Overrides
 from cascade.sampling.samplers.ddim import DDIM, DDIMOptions
 from cascade.sampling.samplers.sampler import PairSampler
 from cascade.sampling.samplers.table import make_sampler, option_names, sampler_names
-from cascade.sampling.settings import SETTINGS, Overrides, SamplingSettings
+from cascade.sampling.settings import SETTINGS, SamplingSettings
 from cascade.sampling.thresholding import Thresholding
 
 # ---- changes ------------------------------------------------------------------------------------
@@ -56,9 +57,9 @@ def test_options_are_left_behind_when_the_sampler_changes():
     [
         ({"step": 3}, "unknown sampling setting 'step': did you mean 'steps'"),
         ({"et": 3}, "unknown sampling setting 'et': did you mean 'eta'"),
-        ({"variance": "large"}, "unknown sampling setting 'variance'"),
+        ({"variance": "large"}, "'variance' is an option of ddpm, not of ddim"),
         ({"xyz": 3}, r"unknown sampling setting 'xyz': known: sampler, .*, eta"),
-        ({"sampler": "ddpm", "eta": 0.5}, "unknown sampling setting 'eta'"),
+        ({"sampler": "ddpm", "eta": 0.5}, "'eta' is an option of ddim, not of ddpm"),
         ({"sampler": "dimm"}, "unknown sampler 'dimm': did you mean 'ddim'"),
         ({"options": {"et": 3}}, "unknown sampling setting 'et'"),
         ({"options": 3}, "options must be a mapping by name, got 3"),
@@ -186,7 +187,7 @@ def test_a_class_outside_the_table_is_used_and_recorded_by_its_name():
         assert isinstance(made, Still)
         assert (made.steps, made.options.eta) == (3, 0.25)
         assert settings.to_dict()["sampler"] == "Still"
-        with pytest.raises(ContractError, match="unknown sampling setting 'variance'"):
+        with pytest.raises(ContractError, match="'variance' is an option of ddpm, not of Still"):
             settings.changed(variance="large")
 
 
