@@ -93,7 +93,8 @@ class Workload:
             done_before: number of further jobs whose results exist.
             model: name of the model.
         """
-        before = f" ({done_before:,} more are already done)" if done_before else ""
+        are = "is" if done_before == 1 else "are"
+        before = f" ({done_before:,} more {are} already done)" if done_before else ""
         area = ""
         if self.megapixels is not None:
             about = "" if self.is_exact else "about "

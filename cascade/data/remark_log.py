@@ -19,6 +19,7 @@ class RemarkLog:
     def __init__(self, command: str) -> None:
         self._command = command
         self._texts: dict[str, dict[str, None]] = {}  # by kind, in order
+        self._totals: dict[str, int] = {}  # by kind, as last returned
 
     def add(self, remarks: Iterable[Remark]) -> list[str]:
         """Record remarks; the same one counts once.
@@ -37,8 +38,10 @@ class RemarkLog:
         return lines
 
     def totals(self) -> list[str]:
-        """One line per kind with the number of its images."""
+        """One line with the number of images for each kind that has grown since the last call."""
+        counts = {kind: len(texts) for kind, texts in self._texts.items()}
+        grown = {kind: n for kind, n in counts.items() if n != self._totals.get(kind)}
+        self._totals = counts
         return [
-            f"images {kind}: {len(texts)}; {self._command} lists them."
-            for kind, texts in self._texts.items()
+            f"images {kind}: {count}; {self._command} lists them." for kind, count in grown.items()
         ]

@@ -132,3 +132,6 @@ def test_a_log_names_a_few_of_each_kind_and_counts_all_of_them_once():
         f"images too small, left out: {NAMED + 4}; cascade data check x lists them.",
         "images truncated, kept: 1; cascade data check x lists them.",
     ]
+    assert log.totals() == []
+    log.add([Remark("truncated, kept", "u.jpg: gone.")])
+    assert log.totals() == ["images truncated, kept: 2; cascade data check x lists them."]
