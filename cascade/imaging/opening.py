@@ -55,6 +55,9 @@ OPTIONAL_READERS = {  # format: what people call it, module, package, extra
     "JXL": ("JPEG XL", "pillow_jxl", "pillow-jxl-plugin", "jxl"),
 }
 
+# what decoders raise where a damaged file lacks something that they take for granted
+STUMBLES = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, struct.error)
+
 
 def read_bytes(path: Path) -> bytes:
     """Read the contents of a file.
@@ -150,6 +153,8 @@ def readable(name: str) -> Iterator[None]:
         raise DataError(f"{name}: not a readable image (its header is damaged).") from error
     except MemoryError as error:
         raise DataError(f"{name}: not a readable image (too large for the memory).") from error
+    except STUMBLES as error:  # its message would speak of the decoder's own variables
+        raise DataError(f"{name}: not a readable image (damaged or cut off).") from error
     except Exception as error:  # decoders raise many kinds on damaged files
         lines = str(error).strip().splitlines()
         cause = lines[0].rstrip(".") if lines else type(error).__name__
