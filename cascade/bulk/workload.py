@@ -95,7 +95,8 @@ class Workload:
             done_before: number of further jobs whose results exist.
             model: name of the model.
         """
-        before = f" ({done_before:,} more are already done)" if done_before else ""
+        are = "is" if done_before == 1 else "are"
+        before = f" ({done_before:,} more {are} already done)" if done_before else ""
         about = "" if self.is_exact else "about "
         pages = f", {about}{counted(self.pages, 'page')}" if self.pages > self.jobs else ""
         area = ""

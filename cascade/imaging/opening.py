@@ -35,7 +35,8 @@ from cascade.imaging.png_chunks import without_faults
 MAX_PIXELS = 256 * 1024 * 1024
 MAX_PAGES = 10_000  # of one file
 LIMIT_OF_PILLOW = threading.Lock()  # held while it is changed; Pillow refuses twice the limit
-INTERNAL_ERRORS = (struct.error, LookupError, TypeError, AttributeError, OverflowError)
+INTERNAL_ERRORS = (struct.error, LookupError, TypeError, AttributeError, ArithmeticError)
+INTERNAL_ERRORS += (AssertionError,)
 FORMATS_OF_HEADS = {  # Pillow's names; none of these formats can contain a program
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",

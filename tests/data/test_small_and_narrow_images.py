@@ -134,4 +134,4 @@ def test_a_log_names_a_few_of_each_kind_and_counts_all_of_them_once():
     ]
     assert log.totals() == []
     log.add([Remark("truncated, kept", "u.jpg: gone.")])
-    assert log.totals() == ["images truncated, kept: 2; cascade data check x lists them."]
+    assert log.totals() == ["images truncated, kept: 2. cascade data check x lists them."]

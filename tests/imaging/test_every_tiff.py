@@ -510,3 +510,13 @@ def test_pages_that_point_to_one_another_end():
     (start,) = struct.unpack_from("<L", data, 4)
     data[-4:] = struct.pack("<L", start)
     assert count_pages(bytes(data), "a") == 1
+
+
+@pytest.mark.parametrize("size_bytes", [4, 8])
+def test_a_tiff_cut_off_before_its_first_page_is_called_that(size_bytes):
+    data = io.BytesIO()
+    tifffile.imwrite(data, np.zeros((16, 16), np.uint8))
+    with pytest.raises(
+        DataError, match=r"^a: not a readable image \(it is damaged or cut off\)\.$"
+    ):
+        decode_picture(data.getvalue()[:size_bytes], "a")
