@@ -74,6 +74,9 @@ def find_stage(run: Path) -> Path:
     for folder in (run / "stage", run):
         if (folder / "stage.json").is_file():
             return folder
+    stages = [str(file.parent) for file in sorted(run.glob("stages/*/stage.json"))]
+    if stages:
+        raise WeightsError(f"{run} is a pipeline; name one of its stages: {', '.join(stages)}.")
     raise WeightsError(f"no trained stage in {run}; train it first, or name another run.")
 
 
