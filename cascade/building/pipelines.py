@@ -73,9 +73,12 @@ def find_stage(run: Path) -> Path:
         WeightsError: if neither holds a trained stage.
     """
     folder = stage_in(run)
-    if folder is None:
-        raise WeightsError(f"no trained stage in {run}; train it first, or name another run.")
-    return folder
+    if folder is not None:
+        return folder
+    stages = [str(file.parent) for file in sorted(run.glob("stages/*/stage.json"))]
+    if stages:
+        raise WeightsError(f"{run} is a pipeline; name one of its stages: {', '.join(stages)}.")
+    raise WeightsError(f"no trained stage in {run}; train it first, or name another run.")
 
 
 def chain_pipeline(

@@ -30,6 +30,12 @@ def test_a_trained_stage_is_found_in_its_run_or_as_itself(trained, tmp_path):
         find_stage(tmp_path)
 
 
+def test_a_pipeline_in_place_of_a_stage_is_told_which_stages_it_has(trained, tmp_path):
+    chained(trained, tmp_path / "out")
+    with pytest.raises(WeightsError, match=r"out is a pipeline; .*out/stages/base, .*/upsampler\."):
+        find_stage(tmp_path / "out")
+
+
 def test_chaining_joins_the_trained_weights_and_keeps_the_recipe(trained, tmp_path):
     pipeline = chained(trained, tmp_path / "out")
     loaded = CascadePipeline.from_pretrained(tmp_path / "out")
