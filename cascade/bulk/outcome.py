@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cascade.bulk.progress import counted
+
 ALL_DONE, SOME_FAILED = 0, 1  # exit codes; a wrong command line ends with 2
 TERMINATED = 143  # exit code after SIGTERM; Ctrl-C ends with 130
 
@@ -39,7 +41,7 @@ class Outcome:
         """At most one line: what the results do not keep of the pictures, and of how many."""
         counts = Counter(self.lost)
         parts = [
-            f"{what} of {count} picture{'s' * (count != 1)} ({why})"
+            f"{what} of {counted(count, 'picture')} ({why})"
             for (what, why), count in counts.items()
         ]
         return [f"not kept: {'; '.join(parts)}"] if parts else []
@@ -50,15 +52,15 @@ class Outcome:
         Args:
             description: what was done to the pictures, such as `upscaled`.
         """
-        parts = [f"{self.new} {description}"]
+        parts = [f"{self.new:,} {description}"]
         if self.done_before:
-            parts.append(f"{self.done_before} already done")
+            parts.append(f"{self.done_before:,} already done")
         if self.failed:
-            parts.append(f"{len(self.failed)} failed")
+            parts.append(f"{len(self.failed):,} failed")
         if self.left_out:
-            parts.append(f"{self.left_out} left out")
+            parts.append(f"{self.left_out:,} left out")
         if self.unfinished:
-            parts.append(f"{self.unfinished} left; run the same command again to continue")
+            parts.append(f"{self.unfinished:,} left; run the same command again to continue")
         return ", ".join(parts)
 
 
