@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cascade.bulk.progress import counted
+from cascade.reporting.words import counted
 
 ALL_DONE, SOME_FAILED = 0, 1  # exit codes; a wrong command line ends with 2
 TERMINATED = 143  # exit code after SIGTERM; Ctrl-C ends with 130
