@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from cascade.errors import CascadeError, ContractError, WeightsError
 from cascade.evaluation.extractors import find_extractor
 from cascade.evaluation.features import extract_features
+from cascade.extras import install_command
 from cascade.networks.efficientnet import load_efficientnet
 from cascade.resizing import quantise, resize
 
@@ -167,7 +169,7 @@ def test_without_a_network_it_is_said_what_to_do(no_network):
 def test_a_package_that_is_missing_is_named_with_the_command(monkeypatch, name):
     for package in ("torch_fidelity.feature_extractor_inceptionv3", "transformers"):
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(CascadeError, match=r'pip install "cascade-diffusion\[extractors\]"'):
+    with pytest.raises(CascadeError, match=re.escape(install_command("extractors"))):
         find_extractor(name)
 
 

@@ -444,7 +444,7 @@ def test_a_truncated_jpeg_is_refused_or_kept_as_far_as_it_goes(progressive, tmp_
     for part in (0.4, 0.7, 0.98):
         cut = data[: int(part * len(data))]
         for door in (decode_picture, decode_image):
-            with pytest.raises(DataError, match=r"a: not a readable image \(.*truncated"):
+            with pytest.raises(DataError, match=r"a: not a readable image \(its end is missing"):
                 door(cut, "a")
         picture = decode_picture(cut, "a", truncated="keep")
         assert picture.is_truncated
