@@ -33,6 +33,7 @@ VERBS = typer.main.get_command(app).commands
         ("train tiny-16 --epochs=3", "key train.images=VALUE, which counts images (epochs times"),
         ("train tiny-16 --batch-size 3", "Give the recipe key train.batch_size=VALUE."),
         ("show tiny-16 --train.seed 3", "Give the recipe key train.seed=VALUE."),
+        ("sweep emoji-256 --data x --guidance 1,2", "Settings to try are given as guidance=VALUE"),
         ("data check photos --num-workers 3", "--num-workers is called --workers here"),
     ],
 )
