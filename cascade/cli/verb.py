@@ -71,8 +71,11 @@ class Verb(TyperCommand):
             return f"{option} is called {own[0]} here."
         arguments = {each.name for each in self.params}
         if option.startswith("--") and "axes" in arguments:
+            from cascade.recipe.sections import sampling_section
+
             setting = option.removeprefix("--").replace("-", "_")
-            return f"No such option: {option}. Settings to try are given as {setting}=VALUE,VALUE."
+            if setting in sampling_section().model_fields:
+                return f"No such option: {option}. Settings are given as {setting}=VALUE,VALUE."
         if option.startswith("--") and "overrides" in arguments:
             from cascade.recipe.reading import recipe_key_of
 
