@@ -45,7 +45,7 @@ def test_other_programs_options_are_answered_with_ours(command, arguments, own):
 
 def test_an_option_that_means_nothing_gets_no_answer(command):
     for verb in ("sweep", "train"):
-        assert command(verb, "x", "--nosuch", "3").err.rstrip().endswith("--nosuch")
+        assert "VALUE" not in command(verb, "x", "--nosuch", "3").err.split("Error")[-1]
 
 
 def test_every_answer_is_an_option_of_some_command():
