@@ -69,7 +69,14 @@ class Verb(TyperCommand):
         own = synonyms_of(option, self.options())
         if own:
             return f"{option} is called {own[0]} here."
-        if option.startswith("--") and any(each.name == "overrides" for each in self.params):
+        arguments = {each.name for each in self.params}
+        if option.startswith("--") and "axes" in arguments:
+            from cascade.recipe.sections import sampling_section
+
+            setting = option.removeprefix("--").replace("-", "_")
+            if setting in sampling_section().model_fields:
+                return f"No such option: {option}. Settings are given as {setting}=VALUE,VALUE."
+        if option.startswith("--") and "overrides" in arguments:
             from cascade.recipe.reading import recipe_key_of
 
             key = recipe_key_of(option.removeprefix("--"))

@@ -33,6 +33,7 @@ VERBS = typer.main.get_command(app).commands
         ("train tiny-16 --epochs=3", "key train.images=VALUE, which counts images (epochs times"),
         ("train tiny-16 --batch-size 3", "Give the recipe key train.batch_size=VALUE."),
         ("show tiny-16 --train.seed 3", "Give the recipe key train.seed=VALUE."),
+        ("sweep emoji-256 --data x --guidance 1,2", "Settings are given as guidance=VALUE,"),
         ("data check photos --num-workers 3", "--num-workers is called --workers here"),
     ],
 )
@@ -40,6 +41,11 @@ def test_other_programs_options_are_answered_with_ours(command, arguments, own):
     outcome = command(*arguments.split())
     assert outcome.code == 2
     assert own in outcome.err
+
+
+def test_an_option_that_means_nothing_gets_no_answer(command):
+    for verb in ("sweep", "train"):
+        assert "VALUE" not in command(verb, "x", "--nosuch", "3").err.split("Error")[-1]
 
 
 def test_every_answer_is_an_option_of_some_command():
