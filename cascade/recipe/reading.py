@@ -114,6 +114,9 @@ def _text(fault: Mapping[str, Any], model: type[Section]) -> str:
         return f"key {key!r} is missing"
     if kind == "value_error":  # from our own checks, whose messages quote the value
         return f"key {key!r}: {str(fault['ctx']['error']).removesuffix('.')}"
+    if kind in ("model_type", "model_attributes_type"):
+        keys = ", ".join(_known_keys(fault["model"], fault["inner"]))
+        return f"key {key!r} is a section, whose keys are {keys}; got {value!r}"
     if kind == "union_tag_invalid":
         names = fault["ctx"]["expected_tags"]
         return f"key '{key}.kind': input should be one of {names}, got {fault['ctx']['tag']!r}"

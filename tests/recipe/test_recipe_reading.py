@@ -143,6 +143,7 @@ def test_a_checked_recipe_cannot_be_changed():
         ("train.images=1.5", ["'train.images'", "integer", "1.5"]),
         ("train.images=0", ["'train.images'", "greater than 0", "0"]),
         ("train.trackers=wandb", ["'train.trackers': input should be a valid list, got 'wandb'"]),
+        ("data=photos", ["key 'data' is a section, whose keys are path, only, ", "got 'photos'"]),
         ("data.range=[10]", ["'data.range': has too few values, got [10]"]),
         ("data.range=[1,2,3]", ["'data.range': list should have at most 2 items"]),
         ("network.kind=vit", ["'network.kind': input should be one of 'unet', 'transformer', got"]),
