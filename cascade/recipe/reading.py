@@ -115,7 +115,7 @@ def _text(fault: Mapping[str, Any], model: type[Section]) -> str:
     if kind == "value_error":  # from our own checks, whose messages quote the value
         return f"key {key!r}: {str(fault['ctx']['error']).removesuffix('.')}"
     if kind in ("model_type", "model_attributes_type"):
-        keys = ", ".join(_known_keys(fault["model"], fault["inner"]))
+        keys = ", ".join(dict.fromkeys(_known_keys(fault["model"], fault["inner"])))
         return f"key {key!r} is a section, whose keys are {keys}; got {value!r}"
     if kind == "union_tag_invalid":
         names = fault["ctx"]["expected_tags"]
