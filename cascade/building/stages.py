@@ -10,6 +10,7 @@ import torch
 from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.contract import Contract
+from cascade.data.annotations import NamePattern
 from cascade.data.augmentation import Augmentation
 from cascade.data.fitting import check_readable
 from cascade.diffusion.process import NoiseProcess
@@ -129,6 +130,8 @@ def check_values(recipe: StageRecipe, stage: DiffusionStage) -> None:
     with fault_in("space", errors=(DataError,)):
         check_readable(stage.space)
     data = recipe.data
+    with fault_in("data.name_pattern", errors=(DataError,)):
+        NamePattern(data.name_pattern)
     with fault_in("data", ("crop_px", "flip", "rotate90"), errors=(DataError, RecipeError)):
         augmentation = Augmentation(crop_px=data.crop_px, flip=data.flip, rotate90=data.rotate90)
         augmentation.check(stage.contract)

@@ -107,22 +107,33 @@ def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:
     faults = [fault for each in error.errors() for fault in _unfolded(each, model)]
     # A recipe of the other kind lacks keys, and so does one in which a key is misspelt.
     first = min(faults, key=lambda f: (f["loc"] != ("kind",), f["type"] not in UNKNOWN_KEY))
-    keys = [_keys(fault) for fault in faults]
-    location = _keys(first)
-    key = ".".join(location)
-    if first["type"] in UNKNOWN_KEY:
-        valid_keys = _known_keys(first["model"], first["inner"][:-1])
-        suggestion = _suggestion(location, valid_keys, model)
-        text = f"unknown key {key!r}; {suggestion or nearest(location[-1], valid_keys)}"
-    elif first["type"] == "missing":
-        text = f"key {key!r} is missing"
-    elif first["type"] == "value_error":  # from our own checks, whose messages quote the value
-        text = f"key {key!r}: {str(first['ctx']['error']).removesuffix('.')}"
-    else:
-        text = f"key {key!r}: {first['msg'].lower()}, got {first['input']!r}"
-    others = len(set(keys)) - 1
+    others = len({_keys(fault) for fault in faults}) - 1
     more = f" ({others} more)" if others else ""
-    return f"{path}: {text}{more}"
+    return f"{path}: {_text(first, model)}{more}"
+
+
+def _text(fault: Mapping[str, Any], model: type[Section]) -> str:
+    """Describe a fault: its key, what was expected and what came."""
+    location, kind, value = _keys(fault), fault["type"], fault["input"]
+    key = ".".join(location)
+    if kind in UNKNOWN_KEY:
+        valid_keys = _known_keys(fault["model"], fault["inner"][:-1])
+        suggestion = _suggestion(location, valid_keys, model)
+        return f"unknown key {key!r}; {suggestion or nearest(location[-1], valid_keys)}"
+    if kind == "missing" and location[-1].isdigit():
+        return f"key {'.'.join(location[:-1])!r}: has too few values, got {value!r}"
+    if kind == "missing":
+        return f"key {key!r} is missing"
+    if kind == "value_error":  # from our own checks, whose messages quote the value
+        return f"key {key!r}: {str(fault['ctx']['error']).removesuffix('.')}"
+    if kind in ("model_type", "model_attributes_type"):
+        keys = ", ".join(dict.fromkeys(_known_keys(fault["model"], fault["inner"])))
+        return f"key {key!r} is a section, whose keys are {keys}; got {value!r}"
+    if kind == "union_tag_invalid":
+        names = fault["ctx"]["expected_tags"]
+        return f"key '{key}.kind': input should be one of {names}, got {fault['ctx']['tag']!r}"
+    message = fault["msg"].lower().replace("tuple", "list")
+    return f"key {key!r}: {message}, got {value!r}"
 
 
 def _suggestion(

@@ -146,6 +146,7 @@ def test_images_that_no_file_holds_are_refused_before_training(value):
         ("condition.labels.drop=2", "key 'condition.labels.drop': drop must be from 0 to 1"),
         ("train.objective=denoise", "key 'train.objective': unknown objective 'denoise': did you"),
         ("data.crop_px=15", "key 'data.crop_px': crop_px must be a multiple of 4"),
+        ("data.name_pattern=(", "key 'data.name_pattern': name_pattern '(' is not valid"),
         ("sampling.percentile=2", "key 'sampling.percentile': percentile must be in (0, 1], got"),
         ("sampling.sampler=dimm", "key 'sampling.sampler': unknown sampler 'dimm': did you mean"),
         ("sampling.steps=1001", "key 'sampling.steps': steps must be from 1 to 1000"),
