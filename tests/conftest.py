@@ -7,6 +7,7 @@ import dataclasses
 import io
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +216,7 @@ def command():
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> Path:
+def pictures(tmp_path_factory) -> Iterator[Path]:
     """A folder with six pictures, 36x40 px, of each of the classes blue, red and red-dot."""
     folder = tmp_path_factory.mktemp("pictures")
     noise = np.random.default_rng(0)
@@ -227,7 +228,8 @@ def pictures(tmp_path_factory) -> Path:
             pixels[8:30, 6 + number : 20 + number] = colour
             pixels = (pixels + noise.integers(-9, 10, pixels.shape)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
-    return folder
+    yield folder
+    assert sum(path.is_file() for path in folder.rglob("*")) == 18, "a test changed shared pictures"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from types import SimpleNamespace
 from typing import Annotated
 
@@ -77,13 +78,15 @@ def test_quiet_leaves_what_a_command_exists_to_print(command, tmp_path, pictures
 
 
 def test_quiet_data_commands_name_faults_only(command, tmp_path, pictures):
-    (pictures / "broken.png").write_text("x")
-    (pictures / "notes.pdf").write_text("x")
-    checked = command("data", "check", pictures, "-q")
+    photos = tmp_path / "photos"
+    shutil.copytree(pictures, photos)  # the pictures are shared by all tests
+    (photos / "broken.png").write_text("x")
+    (photos / "notes.pdf").write_text("x")
+    checked = command("data", "check", photos, "-q")
     (line,) = checked.out.splitlines()
     assert (checked.code, line.split(": ")[0], checked.err) == (1, "broken", "")
     assert "broken.png" in line
-    built = command("data", "build", pictures, "-o", tmp_path / "shards", "-q", *SHARE)
+    built = command("data", "build", photos, "-o", tmp_path / "shards", "-q", *SHARE)
     assert (built.code, built.out) == (1, "")
     (line,) = built.err.splitlines()
     assert line.startswith("left out: ")
