@@ -12,7 +12,8 @@ import pytest
 
 from cascade.data.sources import open_source
 
-RUN = ("train.images=4", "train.batch_size=4", "train.trackers=[]", "train.sample_every_images=0")
+BATCH = "train.batch_size=4"
+RUN = ("train.images=4", BATCH, "train.trackers=[]", "train.sample_every_images=0")
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_one_row_without_an_image_is_named_by_every_command(command, one_fault, 
     for words, code in {
         ("data", "check", one_fault): 1,
         ("data", "build", one_fault, "--out", out): 1,
-        ("validate", "tiny-16", path, FIELDS): 0,
+        ("validate", "tiny-16", path, FIELDS, BATCH): 0,
         tuple(train): 0,
     }.items():
         caplog.clear()
@@ -61,7 +62,7 @@ def test_one_row_without_an_image_is_named_by_every_command(command, one_fault, 
     for words in (
         ("data", "check", one_fault),
         ("data", "build", one_fault, "--out", out),
-        ("validate", "tiny-16", path, FIELDS),
+        ("validate", "tiny-16", path, FIELDS, BATCH),
         train,
     ):
         done = command(*words, "--verbose")
@@ -76,7 +77,7 @@ def test_too_many_stop_all_but_the_check_which_lists_them(command, many_faults, 
     path = f"data.path={many_faults}"
     for words in (
         ("data", "build", many_faults, "--out", tmp_path / "shards"),
-        ("validate", "tiny-16", path, FIELDS),
+        ("validate", "tiny-16", path, FIELDS, BATCH),
         ("train", "tiny-16", path, FIELDS, *RUN, "--out", tmp_path / "run"),
     ):
         done = command(*words)
@@ -99,7 +100,7 @@ def test_labels_that_a_stage_does_not_read_do_not_stop_it(command, many_faults, 
     done = command("train", "tiny-16", path, *values, *RUN, "--out", tmp_path / "run")
     assert done.code == 0
     assert "row" not in done.err + caplog.text
-    allowed = command("validate", "tiny-16", path, FIELDS, "data.max_broken_share=0.5")
+    allowed = command("validate", "tiny-16", path, FIELDS, BATCH, "data.max_broken_share=0.5")
     assert allowed.code == 0
 
 
