@@ -12,8 +12,7 @@ import pytest
 
 from cascade.data.sources import open_source
 
-BATCH = "train.batch_size=4"
-RUN = ("train.images=4", BATCH, "train.trackers=[]", "train.sample_every_images=0")
+RUN = ("train.images=4", "train.batch_size=4", "train.trackers=[]", "train.sample_every_images=0")
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def test_one_row_without_an_image_is_named_by_every_command(command, one_fault, 
     for words, code in {
         ("data", "check", one_fault): 1,
         ("data", "build", one_fault, "--out", out): 1,
-        ("validate", "tiny-16", path, FIELDS, BATCH): 0,
+        ("validate", "tiny-16", path, FIELDS, *RUN): 0,
         tuple(train): 0,
     }.items():
         caplog.clear()
@@ -62,7 +61,7 @@ def test_one_row_without_an_image_is_named_by_every_command(command, one_fault, 
     for words in (
         ("data", "check", one_fault),
         ("data", "build", one_fault, "--out", out),
-        ("validate", "tiny-16", path, FIELDS, BATCH),
+        ("validate", "tiny-16", path, FIELDS, *RUN),
         train,
     ):
         done = command(*words, "--verbose")
@@ -77,7 +76,7 @@ def test_too_many_stop_all_but_the_check_which_lists_them(command, many_faults, 
     path = f"data.path={many_faults}"
     for words in (
         ("data", "build", many_faults, "--out", tmp_path / "shards"),
-        ("validate", "tiny-16", path, FIELDS, BATCH),
+        ("validate", "tiny-16", path, FIELDS, *RUN),
         ("train", "tiny-16", path, FIELDS, *RUN, "--out", tmp_path / "run"),
     ):
         done = command(*words)
@@ -96,11 +95,11 @@ def test_too_many_stop_all_but_the_check_which_lists_them(command, many_faults, 
 def test_labels_that_a_stage_does_not_read_do_not_stop_it(command, many_faults, tmp_path, caplog):
     path = f"data.path={many_faults}"
     values = [path, "condition.labels=null", "sampling.guidance=1"]
-    assert "row" not in command("validate", "tiny-16", *values).out
+    assert "row" not in command("validate", "tiny-16", *values, *RUN).out
     done = command("train", "tiny-16", path, *values, *RUN, "--out", tmp_path / "run")
     assert done.code == 0
     assert "row" not in done.err + caplog.text
-    allowed = command("validate", "tiny-16", path, FIELDS, BATCH, "data.max_broken_share=0.5")
+    allowed = command("validate", "tiny-16", path, FIELDS, *RUN, "data.max_broken_share=0.5")
     assert allowed.code == 0
 
 
