@@ -25,7 +25,8 @@ class DataReport:
         broken: one `name: reason` per image that cannot be read.
         too_small: one `name: WxH px` per image with a side below the requested size.
         duplicates: pairs of names: an image, and an earlier image with the same pixels.
-        unlabelled: the label fields that an image lacks but others have, by its name.
+        unlabelled: the label fields, captions aside, that an image lacks but others have, by its
+            name.
         labels: number of images per class, by field; fields of free text are left out.
         sizes_px: number of images by (width, height).
         contents: formats, modes, pages and numbers in use.
@@ -145,11 +146,9 @@ def check_images(
             _record(report, image, first_names, size_px)
         if progress is not None:
             progress(TASK, number, len(order))
-    report.unlabelled = {
-        name: sorted(report.labels.keys() - labelled)
-        for name, labelled in fields.items()
-        if len(labelled) < len(report.labels)
-    }
+    classes = report.labels.keys() - {"caption"}
+    missing = {name: sorted(classes - labelled) for name, labelled in fields.items()}
+    report.unlabelled = {name: fields for name, fields in missing.items() if fields}
     report.labels = classes_of(report.labels)
     return report
 

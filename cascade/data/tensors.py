@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -152,6 +153,8 @@ def as_source(images: ImageSource | TensorDataset, contract: Contract) -> ImageS
 def _check_positions(dataset: Any) -> None:
     """Check that a data set has items at positions, so that a run can resume at one."""
     kind = type(dataset).__name__
+    if isinstance(dataset, str | PathLike):
+        raise DataError(f"got a path; open it first: open_source({str(dataset)!r}).")
     if isinstance(dataset, DataLoader):
         raise DataError(
             "got a DataLoader, but batches are made here; give its data set (loader.dataset)."

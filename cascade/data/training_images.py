@@ -138,6 +138,10 @@ class TrainingImages(Dataset[TrainingSample]):
         self.source = as_source(source, contract)
         if not isinstance(self.source, TensorSource):
             check_readable(contract.space)
+        elif range is not None or truncated != "refuse":
+            raise DataError(
+                "range and truncated are for image files; scale the tensors in the data set."
+            )
         self.augmentation = Augmentation(crop_px=crop_px, flip=tuple(flip), rotate90=rotate90)
         self.augmentation.check(contract)
         self.contract = contract

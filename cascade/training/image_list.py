@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -103,13 +104,17 @@ def describe_difference(out: Path, count_before: int, source: ImageSource) -> st
 
 
 def changed_images(out: Path, source: ImageSource) -> list[str]:
-    """Names of the images whose files have another size than when the run's list was written."""
-    sizes = {image.key: image.size_bytes for image in read_image_list(out) or []}
+    """Names of the images whose files have another size than when the run's list was written.
+
+    Args:
+        out: folder of the run.
+        source: the images, which have the same names as in the list.
+    """
+    pairs = zip(read_image_list(out) or [], list_images(source), strict=False)
     return [
-        image.key
-        for image in (list_images(source) if sizes else [])
-        if None not in (image.size_bytes, sizes.get(image.key))
-        and image.size_bytes != sizes[image.key]
+        now.key
+        for before, now in pairs  # two may share a key, such as a.jpg and a.png
+        if None not in (before.size_bytes, now.size_bytes) and before.size_bytes != now.size_bytes
     ]
 
 
@@ -123,6 +128,5 @@ def _key(source: ImageSource, index: int) -> str:
 
 
 def _missing(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    """The names that are not among others, in order."""
-    known = set(others)
-    return [name for name in names if name not in known]
+    """The names that are more often there than among others, in order."""
+    return list((Counter(names) - Counter(others)).elements())

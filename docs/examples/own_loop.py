@@ -44,6 +44,7 @@ def main(folder: Path) -> None:
         losses.append(loss.item())
     settings = stage.sampling.changed(steps=10)
     images = stage.eval().run(range(16), run=Run(settings=settings))
+    folder.mkdir(parents=True, exist_ok=True)
     contact_sheet(images).save(folder / "own_loop.png")
     print(f"loss: {sum(losses[:10]) / 10:.3f} at first, {sum(losses[-10:]) / 10:.3f} at last")
 

@@ -50,8 +50,10 @@ def test_everything_that_is_wrong_is_named(pictures, tmp_path, workers):
 def test_without_a_size_nothing_is_too_small_and_captions_are_no_classes(tmp_path):
     Image.new("RGB", (5, 3)).save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("a caption")
+    Image.new("RGB", (3, 5)).save(tmp_path / "b.png")
     report = check_images(FolderSource(tmp_path))
     assert report.too_small == []
+    assert report.unlabelled == {}
     assert report.labels == {}
 
 

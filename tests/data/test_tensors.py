@@ -116,6 +116,12 @@ def test_a_label_that_does_not_fit_is_refused(label, words):
         TensorSource([(images(1)[0], label)], LABELLED)
 
 
+@pytest.mark.parametrize("option", [{"range": (0, 99)}, {"truncated": "keep"}])
+def test_options_for_image_files_are_refused_for_tensors(option):
+    with pytest.raises(DataError, match="range and truncated are for image files"):
+        TrainingImages(list(images()), PLAIN, **option)
+
+
 def test_a_label_for_several_fields_must_name_them_and_a_wrong_name_is_answered():
     with pytest.raises(DataError, match="has one label, but the stage has the fields class, style"):
         TensorSource([(images(1)[0], 1)], TWO_FIELDS)
@@ -161,6 +167,7 @@ class Endless(Dataset):
     [
         (Stream(), "Stream can only be iterated over, so that a run could not resume"),
         (iter(images()), "can only be iterated over"),
+        ("photos", r"got a path; open it first: open_source\('photos'\)"),
         (Endless(), "Endless has no length; give a Dataset with __len__"),
         ([], "list is empty"),
         (DataLoader(Pairs(list(images()))), r"got a DataLoader, .* \(loader.dataset\)"),

@@ -19,12 +19,12 @@ SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py"))
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """A function that runs a script and returns what it prints and the sheet that it draws."""
-    monkeypatch.setattr(sys, "argv", ["example", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["example", str(tmp_path / "new")])
     before = dict(MODULES)
 
     def run_script(name: str) -> tuple[str, Image.Image]:
         runpy.run_path(str(FOLDER / name), run_name="__main__")
-        with Image.open((tmp_path / name).with_suffix(".png")) as sheet:
+        with Image.open((tmp_path / "new" / name).with_suffix(".png")) as sheet:
             return capsys.readouterr().out, sheet.convert("RGB")
 
     yield run_script

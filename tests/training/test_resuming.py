@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from cascade.errors import CascadeError, OutputError
 from cascade.recipe.reading import load_stage_recipe
@@ -42,6 +43,7 @@ def messages(caplog, word: str = "") -> list[str]:
     ("change", "words"),
     [
         ("add a class", "18 images, and the data now has 20: 2 added (owl/0, owl/1)."),
+        ("add of one key", "18 images, and the data now has 19: 1 added (red/3)."),
         ("remove", "18 images, and the data now has 17: 1 removed (red/3)."),
         ("rename", "18 images, and the data now has 18: 1 added (red/more), 1 removed (red/3)."),
         ("lose the list", "18 images, and the data now has 17."),
@@ -52,6 +54,8 @@ def test_other_images_are_counted_and_named(run, tmp_path, data, change, words):
         (data / "owl").mkdir()
         for number in range(2):
             shutil.copy(data / "red" / "0.png", data / "owl" / f"{number}.png")
+    elif change == "add of one key":
+        Image.open(data / "red" / "3.png").save(data / "red" / "3.jpg")
     elif change == "rename":
         (data / "red" / "3.png").rename(data / "red" / "more.png")
     else:
@@ -79,6 +83,14 @@ def test_changed_images_are_named_once_and_the_run_goes_on(run, data, caplog):
     assert line.startswith("1 of the images changed since the run began (red/3); the run goes on")
     caplog.clear()
     run("train.images=64")
+    assert messages(caplog, "images changed") == []
+
+
+def test_two_images_of_one_key_are_no_changed_one(make_trainer, data, tmp_path, caplog):
+    Image.open(data / "red" / "3.png").save(data / "red" / "3.jpg")
+    run = [tmp_path / "pair", f"data.path={data}"]
+    make_trainer(*run, "train.images=16").run()
+    make_trainer(*run, "train.images=32")
     assert messages(caplog, "images changed") == []
 
 
