@@ -46,5 +46,8 @@ def _renamed(text: str, name: str) -> str:
 
 
 def _yaml(text: str) -> str:
-    """A text as YAML: in quotes, unless it is a plain word; 010 would be read as a number."""
-    return text if re.fullmatch(r"[a-z][\w.-]*", text) else json.dumps(text)
+    """A text as YAML: in quotes, unless it is a plain word; 010, yes and null are no texts."""
+    import yaml
+
+    is_plain = re.fullmatch(r"[a-z][\w.-]*", text) and yaml.safe_load(text) == text
+    return text if is_plain else json.dumps(text)

@@ -16,6 +16,7 @@ from cascade.imaging.value_range import (
     used_range,
 )
 
+TITLES = {"WEBP": "WebP", "HEIF": "HEIC", "JXL": "JPEG XL"}  # of formats; others are Pillow's names
 CHANNELS_OF_KIND = {"grey": 1, "palette": 1, "CMYK": 4}  # others have 3
 
 
@@ -120,7 +121,7 @@ class Contents:
 
     Attributes:
         limits: the range of numbers that the data set states; None for none.
-        formats: number of images by file format.
+        formats: number of images by file format, as people call it.
         modes: number of images by mode, bits and channels, as text.
         pages: number of images by number of pages or frames.
         numbers: numbers in use, by bits.
@@ -138,7 +139,7 @@ class Contents:
 
     def add(self, name: str, facts: FileFacts, values: ImageValues) -> None:
         """Count one image."""
-        self.formats[facts.format] += 1
+        self.formats[TITLES.get(facts.format, facts.format)] += 1
         self.modes[mode_of(facts, alpha=values.alpha)] += 1
         self.pages[facts.pages] += 1
         self.numbers.setdefault(values.bits, NumbersInUse(values.bits)).add(values)

@@ -116,7 +116,7 @@ def _on_device(name: str | None) -> Iterator[str]:
         yield _check_kind(name)
     else:
         device = find_device(name)
-        if device.index is not None:
+        if device.index is not None and device.type != "cpu":  # cpu:0 is the CPU
             torch.accelerator.set_device_index(device.index)
         if PartialState._shared_state and PartialState().device != device:
             AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run

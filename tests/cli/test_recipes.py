@@ -56,8 +56,9 @@ def test_copy_copies_and_never_overwrites_unless_forced(command, tmp_path):
     assert mine.read_text() == "changed"
     assert command("copy", "tiny-16", mine, "--force").code == 0
     assert load_stage_recipe(mine).name == "mine"
-    assert command("copy", "tiny-16", tmp_path / "010.yaml").code == 0
-    assert load_stage_recipe(tmp_path / "010.yaml").name == "010"
+    for name in ("010", "null", "yes", "my stage"):
+        assert command("copy", "tiny-16", tmp_path / f"{name}.yaml").code == 0
+        assert load_stage_recipe(tmp_path / f"{name}.yaml").name == name
     assert command("copy", "tiny-32", tmp_path).code == 0
     assert (tmp_path / "pipeline.yaml").is_file()
 

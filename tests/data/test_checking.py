@@ -114,6 +114,11 @@ def test_dark_images_that_differ_only_in_their_16_bits_are_no_duplicates(tmp_pat
     assert report.duplicates == [(str(tmp_path / "c.tif"), str(tmp_path / "a.tif"))]
 
 
+def test_formats_have_the_names_that_people_use(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.webp")
+    assert check_images(FolderSource(tmp_path)).contents.facts()["formats"] == "WebP"
+
+
 def test_formats_modes_and_pages_are_counted(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 4), dtype=np.uint8)
     rgb = Image.fromarray(pixels[..., :3])

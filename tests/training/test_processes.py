@@ -371,6 +371,7 @@ def test_a_run_may_choose_its_device_and_a_later_one_another(monkeypatch):
         assert make_accelerator("meta").device == torch.device("meta")
         assert make_accelerator().device == torch.device("meta")
     finally:
+        assert make_accelerator("cpu:0").device.type == "cpu"
         assert make_accelerator("cpu").device == torch.device("cpu")
     assert "ACCELERATE_TORCH_DEVICE" not in os.environ
 
