@@ -248,7 +248,7 @@ class CascadePipeline(StagedPipeline):
         Args:
             image: grey or colour pictures, of the same types as for `upscale`.
             progress: called as `progress(done, total)` from time to time, in units of work.
-            generator: as for `upscale`.
+            generator: one or one per picture, as for `upscale`.
             settings: `seed`, `hints` (a PIL image or a `Picture`), `precision`, see
                 `cascade.restoration.colouring.Colouring`, and sampling settings as in a call.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,9 @@ def copy(
     text = _renamed(source.read_text(encoding="utf-8"), recipe_name(destination.absolute()))
     with atomic_file(destination) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    note(f"wrote {destination}; edit it, then run: cascade validate {destination}")
+    note(
+        f"wrote {destination}; edit it, then run: cascade validate {shlex.quote(str(destination))}"
+    )
 
 
 def _renamed(text: str, name: str) -> str:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cascade.cli import bulk, measuring
+from cascade.cli import bulk, measuring, names
 
 if TYPE_CHECKING:
     from cascade.evaluation.results import Evaluation
 
 
 def evaluate(
-    pipeline: measuring.Pipeline,
+    pipeline: names.Pipeline,
     data: measuring.Data,
     train: Annotated[
         str | None, typer.Option(help="Training pictures, to look for copies of them.")

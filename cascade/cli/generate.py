@@ -7,19 +7,37 @@ from typing import Annotated, Any
 
 import typer
 
-from cascade.cli import completing, sampling
+from cascade.cli import completing, names, sampling
 from cascade.cli.verb import SAMPLER_NAMES
 from cascade.cli.verbosity import note
 
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        "-c",
+        help="Class, such as cat-face or cat-face,noto; several take turns. Default: random.",
+        autocompletion=completing.classes,
+    ),
+]
+Steps = Annotated[
+    str | None, typer.Option(help="Number of steps: 50 for all stages, or 50,25 for each.")
+]
+SamplerName = Annotated[
+    str | None,
+    typer.Option(
+        help=f"One of {SAMPLER_NAMES}, or the class name of a diffusers scheduler; for all "
+        "stages, or one for each, separated by commas."
+    ),
+]
+Guidance = Annotated[
+    str | None,
+    typer.Option(help="Scale of classifier-free guidance: 2 for all stages, or 2,1 for each."),
+]
+
 
 def generate(
-    pipeline: Annotated[
-        str,
-        typer.Argument(
-            help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run.",
-            autocompletion=completing.pipelines,
-        ),
-    ],
+    pipeline: names.Pipeline,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")],
     num_images: Annotated[
         int, typer.Option("--num-images", "-n", min=1, help="Number of pictures.")
@@ -28,29 +46,10 @@ def generate(
         int | None,
         typer.Option(help="Seed of the first picture; the others count up. Default: random."),
     ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            "-c",
-            help="Class, such as cat-face or cat-face,noto; several take turns. Default: random.",
-            autocompletion=completing.classes,
-        ),
-    ] = None,
-    steps: Annotated[
-        str | None, typer.Option(help="Number of steps: 50 for all stages, or 50,25 for each.")
-    ] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(
-            help=f"One of {SAMPLER_NAMES}, or the class name of a diffusers scheduler; for all "
-            "stages, or one for each, separated by commas."
-        ),
-    ] = None,
-    guidance: Annotated[
-        str | None,
-        typer.Option(help="Scale of classifier-free guidance: 2 for all stages, or 2,1 for each."),
-    ] = None,
+    classes: Classes = None,
+    steps: Steps = None,
+    sampler: SamplerName = None,
+    guidance: Guidance = None,
     augmentation: Annotated[
         float | None, typer.Option(help="Augmentation level of the upsamplers.")
     ] = None,
@@ -93,12 +92,12 @@ def generate(
     overrides = sampling.parse(changes)
     torch_device = find_device(device)
     loaded = CascadePipeline.from_pretrained(pipeline).to(torch_device)
-    names = loaded.stages.names
+    stages = loaded.stages.names
     generation = Generation(
         num_images=num_images,
         seed=seed,
         classes=classes or [],
-        overrides=overrides.per_stage(names, names, **per_stage).with_later(overrides),
+        overrides=overrides.per_stage(stages, stages, **per_stage).with_later(overrides),
         batch_size=batch_size,
         keep_intermediates=keep_intermediates,
         overwrite=overwrite,

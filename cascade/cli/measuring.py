@@ -7,15 +7,6 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli import completing
-
-Pipeline = Annotated[
-    str,
-    typer.Argument(
-        help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run.",
-        autocompletion=completing.pipelines,
-    ),
-]
 Data = Annotated[str, typer.Option(help="Held-out pictures: a folder, or shards that end in .tar.")]
 Seed = Annotated[int, typer.Option(help="Seed of the first picture; the others count up.")]
 Extractor = Annotated[

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from cascade.cli import completing
+from cascade.cli import names
 
 
 def show(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A stage or pipeline recipe: name or file.", autocompletion=completing.recipes
-        ),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="Changes as key=value.", autocompletion=completing.recipe_keys),
-    ] = None,
+    name: names.Recipe,
+    overrides: names.Changes = None,
 ) -> None:
     """Print a recipe in full, with every default and your changes.
 

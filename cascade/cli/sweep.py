@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from cascade.cli import bulk, measuring
+from cascade.cli import bulk, measuring, names
 from cascade.cli.verbosity import note
 from cascade.errors import RecipeError
 
@@ -70,7 +70,7 @@ Apply = Annotated[
 
 
 def sweep(
-    pipeline: measuring.Pipeline,
+    pipeline: names.Pipeline,
     axes: Axes = None,
     *,
     data: measuring.Data,

@@ -7,21 +7,13 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli import completing
+from cascade.cli import names
 from cascade.cli.verbosity import Verbosity, note, verbosity
 
 
 def train(
-    stage: Annotated[
-        str,
-        typer.Argument(
-            help="A stage recipe: name or file.", autocompletion=completing.stage_recipes
-        ),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="Changes as key=value.", autocompletion=completing.recipe_keys),
-    ] = None,
+    stage: names.StageRecipe,
+    overrides: names.Changes = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME.")
     ] = None,

@@ -6,21 +6,13 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli import completing
+from cascade.cli import names
 from cascade.cli.verbosity import Verbosity, note, verbosity
 
 
 def validate(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A stage or pipeline recipe: name or file.", autocompletion=completing.recipes
-        ),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="Changes as key=value.", autocompletion=completing.recipe_keys),
-    ] = None,
+    name: names.Recipe,
+    overrides: names.Changes = None,
     no_data: Annotated[
         bool, typer.Option("--no-data", help="Check the recipe alone; its data is elsewhere.")
     ] = False,

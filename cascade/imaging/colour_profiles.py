@@ -85,7 +85,7 @@ def lab_values_to_srgb(lab: np.ndarray, bits: Literal[8, 16]) -> np.ndarray:
 
     Args:
         lab: (3, H, W) float32; L* in [0, 100].
-        bits: of the result.
+        bits: per channel of the result, 8 or 16.
 
     Returns:
         (3, H, W) uint8 or uint16.

@@ -19,8 +19,8 @@ class JxlHeader(NamedTuple):
     """What a picture declares.
 
     Attributes:
-        width_px: as stored.
-        height_px: as stored.
+        width_px: width in the file, before it is turned.
+        height_px: height in the file, before it is turned.
         orientation: from 1 to 8, as in EXIF; decoders apply it.
         is_animation: whether it has frames; False if a preview is in the way of that field.
         bits: per channel; None for floats, and not read if there is a preview or an animation.

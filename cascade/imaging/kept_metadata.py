@@ -64,7 +64,7 @@ def kept(stored: Metadata, size: tuple[int, int], *, is_srgb_now: bool) -> Metad
     """Reduce the metadata of a file to what a picture keeps of it.
 
     Args:
-        stored: as in the file; `exif` may be a whole TIFF file.
+        stored: all metadata of the file; `exif` may be a whole TIFF file.
         size: (H, W) of the upright picture in pixels.
         is_srgb_now: whether the colours were converted to sRGB.
     """
@@ -121,7 +121,7 @@ def losses_in_format(metadata: Metadata, file_format: str, *, has_profile: bool)
     """List what is not kept of a file's metadata when it is written in a format.
 
     Args:
-        metadata: of the picture.
+        metadata: what the picture keeps.
         file_format: one of "png", "jpeg", "webp", "tiff" and, for animations, "gif".
         has_profile: whether the picture has an ICC profile.
     """
@@ -132,7 +132,7 @@ def losses_without_metadata(metadata: Metadata, *, has_profile: bool) -> list[Lo
     """List what is lost of the colours' description when no metadata is written.
 
     Args:
-        metadata: of the picture.
+        metadata: what the picture keeps.
         has_profile: whether the picture has an ICC profile.
     """
     lost = [loss for loss in metadata.losses if loss.is_colour]

@@ -54,7 +54,7 @@ class PagesWriter:
         path: the file to write; its ending names the format, see `check_format`.
         folder: an empty folder for the pages.
         plays: how often an animation is played, 0 for no end; None for pages.
-        pixel_bytes: of all pages together, without compression.
+        pixel_bytes: size of the pixels of all pages together, without compression.
         metadata: whether to write metadata, resolution and settings.
 
     Attributes:

@@ -176,7 +176,7 @@ def picture_of_pil(
 
     Args:
         image: loaded.
-        metadata: as its file holds it.
+        metadata: all metadata of its file.
         name: for error messages.
         deep_channels: colour and alpha of 16 bits, to use in place of PIL's 8.
 
@@ -217,7 +217,7 @@ def assembled(
         orientation: from 1 to 8, as EXIF states it; it is applied to the pixels and the resolution.
         profile: ICC; dropped if it is damaged or for another number of channels.
         is_converted: whether the colours were converted to sRGB from what the file holds.
-        metadata: as the file holds it; only what `kept_metadata.py` lists is kept.
+        metadata: all metadata of the file; only what `kept_metadata.py` lists is kept.
         dpi: pixels per inch along the stored rows and columns, or None.
         file_format: Pillow's name for it, or None.
     """

@@ -266,7 +266,7 @@ def write_pixels(picture: Picture, kind: str, file: BinaryIO, path: Path, **opti
         kind: the format, one of FORMATS.
         file: an empty file on disk, open for writing and reading.
         path: the final file, for error messages.
-        options: of libvips, beside those of `OPTIONS`.
+        options: options of libvips, beside those of `OPTIONS`.
 
     Raises:
         OutputError: if the file cannot be written.

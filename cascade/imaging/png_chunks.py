@@ -120,7 +120,7 @@ def _is_faulty(name: bytes, body: bytes | None) -> bool:
     """Whether decoders stumble over a chunk that the pixels do not need.
 
     Args:
-        name: of the chunk.
+        name: four letters that name the chunk.
         body: None if its checksum is wrong.
     """
     if name[:1].isupper() or name in ANIMATION_AND_TRANSPARENCY:

@@ -28,7 +28,7 @@ class Layout:
     """How a little-endian TIFF file stores its directories.
 
     Attributes:
-        head: of a file without a directory; it ends with the offset of the first one.
+        head: start of a file without a directory; it ends with the offset of the first one.
         count: letter for `struct` of the number of entries of a directory.
         offset: letter of an offset, and of the number of values of a field.
         offset_type: TIFF's type of an offset.
@@ -88,7 +88,7 @@ def _append_page(
         source: a file of one page.
         target: positioned at its end.
         extras: metadata to add.
-        layout: of both files.
+        layout: byte order and offset size of both files.
         link_at: where in the target the offset of this page belongs.
     """
     _pad(target)

@@ -39,7 +39,7 @@ def starting_at(data: bytes, offset: int) -> bytes:
 
     Args:
         data: the file's bytes.
-        offset: of the directory, in bytes.
+        offset: position of the directory, in bytes.
     """
     if begins_at(data, offset):
         return data
