@@ -137,6 +137,14 @@ def test_a_further_series_overwrites_nothing_unless_allowed(pipeline, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_sheet_whose_pictures_are_gone_is_not_overwritten(pipeline, tmp_path):
+    (tmp_path / "grid-00005.png").write_bytes(b"mine")
+    series = generate_files(pipeline, tmp_path, Generation(seed=0), name="tiny")
+    assert series.pictures == [tmp_path / "00006.png"]
+    assert series.grid == tmp_path / "grid-00006.png"
+    assert (tmp_path / "grid-00005.png").read_bytes() == b"mine"
+
+
 def test_two_processes_do_not_give_pictures_the_same_numbers(pipeline, tmp_path):
     def second(*_):
         with pytest.raises(OutputError, match="another process generates pictures into"):
