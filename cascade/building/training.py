@@ -15,6 +15,8 @@ from cascade.building.pipelines import find_stage
 from cascade.building.stages import build_stage, check_values
 from cascade.contract import Contract
 from cascade.data.generated_images import GeneratedImages
+from cascade.data.remote import default_cache
+from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
 from cascade.errors import CascadeError, RecipeError, WeightsError
@@ -70,6 +72,7 @@ def build_trainer(
         stage = build_stage(recipe, notes.vocabulary)
         lines = notes.lines(verbose=verbose)
         check_values(recipe, stage)
+        prepare_conditions(stage, source)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
         images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
@@ -93,6 +96,13 @@ def build_trainer(
             with atomic_file(out / "recipe.yaml") as temporary:
                 temporary.write_text(dump_recipe(recipe), encoding="utf-8")
     return trainer
+
+
+def prepare_conditions(stage: Stage, source: ImageSource) -> None:
+    """Do once what the conditions need of the annotations of all images."""
+    for each in stage.conditions:
+        annotations = (source.readable_labels(index) for index in range(len(source)))
+        each.prepare(annotations, default_cache().parent / "encoded")
 
 
 def _start(stage: Stage, init_from: str | None, out: Path) -> None:

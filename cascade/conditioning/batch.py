@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,15 +30,16 @@ class Batch:
     Attributes:
         images: (B, C, H, W) in [-1, 1], at the stage's size or cropped from it.
         seeds: B whole numbers; all random draws in an image's loss come from its seed.
-        conditions: tensors (B, …) by the name of their condition, such as label indices (B, F)
-            under `labels`. A condition that is not listed makes its tensor from `images` if it can.
+        conditions: tensors (B, …) or tuples of B entries by the name of their condition, such as
+            label indices (B, F) under `labels`. A condition that is not listed makes its tensor
+            from `images` if it can.
         broken: images that could not be read, as `name: reason`; others replace them in the batch.
         remarks: remarks about images of the batch, and about those that were left out before them.
     """
 
     images: Tensor
     seeds: tuple[int, ...]
-    conditions: Mapping[str, Tensor] = field(default_factory=dict)
+    conditions: Mapping[str, Any] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
     remarks: tuple[Remark, ...] = ()
 
@@ -51,7 +52,8 @@ class Batch:
             images=self.images.to(device, non_blocking=True),
             seeds=self.seeds,
             conditions={
-                name: each.to(device, non_blocking=True) for name, each in self.conditions.items()
+                name: each.to(device, non_blocking=True) if isinstance(each, Tensor) else each
+                for name, each in self.conditions.items()
             },
             broken=self.broken,
             remarks=self.remarks,

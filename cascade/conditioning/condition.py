@@ -10,8 +10,9 @@ Shapes: B batch, C channels, H and W pixels of the stage's images, h and w of a 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -175,9 +176,17 @@ class Condition(ABC):
         """The annotation fields that `of_annotations` reads."""
         return list(self.classes)
 
-    def of_annotations(self, annotations: Mapping[str, str]) -> Tensor | None:
+    def of_annotations(self, annotations: Mapping[str, str]) -> Tensor | tuple[str, ...] | None:
         """The entry in a batch for a picture with these annotations; None if it reads none."""
         return None
+
+    def prepare(self, annotations: Iterable[Mapping[str, str]], folder: Path) -> None:  # noqa: B027
+        """Do once what training needs of the annotations of all pictures, such as encoding texts.
+
+        Args:
+            annotations: the annotations of each picture.
+            folder: cache folder for the results, which a later run reads again.
+        """
 
     # ---- training and sampling ------------------------------------------------------------------
 

@@ -25,9 +25,12 @@ from cascade.errors import DataError
 
 
 def json_labels(data: bytes, name: str) -> dict[str, str]:
-    """Read labels from a JSON object: its values that are text; see `json_values`."""
+    """Read labels from a JSON object: its values that are text, or lists of texts.
+
+    A list becomes one text with a line for each; see also `json_values`.
+    """
     values = json_values(data, name)
-    return {key: value for key, value in values.items() if isinstance(value, str)}
+    return {key: _text(value) for key, value in values.items() if _is_text(value)}
 
 
 def json_values(data: bytes, name: str) -> dict[str, Any]:
@@ -51,7 +54,18 @@ def json_values(data: bytes, name: str) -> dict[str, Any]:
 
 def without_texts(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that are not labels, because they are not text."""
-    return {key: value for key, value in values.items() if not isinstance(value, str)}
+    return {key: value for key, value in values.items() if not _is_text(value)}
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, list) and value:
+        return all(isinstance(each, str) for each in value)
+    return isinstance(value, str)
+
+
+def _text(value: str | list[str]) -> str:
+    """A text, or the texts of a list as lines; line breaks within them become spaces."""
+    return value if isinstance(value, str) else "\n".join(" ".join(t.split()) for t in value)
 
 
 def caption(data: bytes, name: str) -> dict[str, str]:

@@ -5,7 +5,8 @@ Shapes: see `cascade.conditioning.batch`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -97,8 +98,14 @@ def collate(samples: list[TrainingSample]) -> Batch:
         images=torch.stack([sample.image for sample in samples]),
         seeds=tuple(sample.seed for sample in samples),
         conditions={
-            name: torch.stack([sample.conditions[name] for sample in samples]) for name in names
+            name: _joined([sample.conditions[name] for sample in samples]) for name in names
         },
         broken=tuple(dict.fromkeys(name for sample in samples for name in sample.broken)),
         remarks=tuple(dict.fromkeys(each for sample in samples for each in sample.remarks)),
     )
+
+
+def _joined(entries: Sequence[Any]) -> Any:
+    """The entries of a batch: one tensor (B, …), or a tuple for entries that are not tensors."""
+    tensors = all(isinstance(each, torch.Tensor) for each in entries)
+    return torch.stack(list(entries)) if tensors else tuple(entries)

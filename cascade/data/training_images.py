@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class TrainingSample(NamedTuple):
     """
 
     image: Tensor
-    conditions: dict[str, Tensor]
+    conditions: dict[str, Any]
     seed: int
     broken: tuple[str, ...] = ()
     remarks: tuple[Remark, ...] = ()
@@ -222,7 +222,7 @@ class TrainingImages(Dataset[TrainingSample]):
         words = self.decoding.check_words
         return self.source.check_command(*words, size_px=max(self.contract.space.size))
 
-    def _annotated(self, index: int) -> dict[str, Tensor]:
+    def _annotated(self, index: int) -> dict[str, Any]:
         """The entries in a batch that conditions read from an image's annotations, by name."""
         if not any(each.annotation_fields for each in self.contract.conditions):
             return {}

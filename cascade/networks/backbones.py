@@ -26,6 +26,7 @@ from cascade.errors import ContractError, RecipeError, nearest
 from cascade.networks.embedding import ConditionEmbedding, embedding_for, vectors_of
 from cascade.networks.image_encoder import ImageEncoder
 from cascade.networks.stage_network import PlainNetwork, StageNetwork
+from cascade.networks.token_embedding import TokenEmbedding, token_embedding_for, token_widths
 from cascade.networks.transformer import PixelTransformer
 from cascade.space import Size
 
@@ -78,6 +79,7 @@ class BackboneNetwork(StageNetwork, ABC):
     Args:
         backbone: a diffusers model that is called like `UNet2DConditionModel`.
         embedding: embeds the conditions' vectors; None if there are none.
+        tokens: joins the conditions' tokens; None if there are none.
         patch_size: side in pixels of the square that is folded into channels before the backbone.
         size_multiple_px: image sides must be multiples of this number of pixels.
         encoder: extracts features of the first conditioning image, which are concatenated too; None
@@ -90,6 +92,7 @@ class BackboneNetwork(StageNetwork, ABC):
         self,
         backbone: ModelMixin,
         embedding: ConditionEmbedding | None,
+        tokens: TokenEmbedding | None = None,
         *,
         patch_size: int,
         size_multiple_px: int,
@@ -98,6 +101,7 @@ class BackboneNetwork(StageNetwork, ABC):
         super().__init__(size_multiple_px)
         self.backbone = backbone
         self.embedding = embedding
+        self.tokens = tokens
         self.encoder = encoder
         self.patch_size = patch_size
 
@@ -110,7 +114,14 @@ class BackboneNetwork(StageNetwork, ABC):
         if signals.features is not None:
             folded = torch.cat([folded, signals.features.to(x.dtype)], dim=1)
         vector = None if self.embedding is None else self.embedding(signals.vectors)
-        output = self.backbone(folded, t, encoder_hidden_states=None, class_labels=vector).sample
+        tokens, mask = (None, None) if self.tokens is None else self.tokens(signals.tokens)
+        output = self.backbone(
+            folded,
+            t,
+            encoder_hidden_states=tokens,
+            class_labels=vector,
+            encoder_attention_mask=mask,
+        ).sample
         return F.pixel_shuffle(output, self.patch_size)
 
     def prepared(self, signals: Signals) -> Signals:
@@ -132,7 +143,7 @@ class BackboneNetwork(StageNetwork, ABC):
                 f"{theirs[0]:g} and {theirs[1]:g}; conditions that are images: "
                 f"{_image_channels(slots)}."
             )
-        _check_slots(slots)
+        _check_tokens(slots, self.tokens)
         theirs = {} if self.embedding is None else self.embedding.config["vectors"]
         ours = vectors_of(slots)
         for name in sorted(ours.keys() | theirs.keys()):
@@ -160,11 +171,17 @@ class BackboneNetwork(StageNetwork, ABC):
             "patch_size": self.patch_size,
             "size_multiple_px": self.size_multiple_px,
             "embedding": self.embedding is not None,
+            "tokens": self.tokens is not None,
             "encoder": self.encoder is not None,
         }
 
     def components(self) -> dict[str, nn.Module]:
-        parts = {self.kind: self.backbone, "embedding": self.embedding, "encoder": self.encoder}
+        parts = {
+            self.kind: self.backbone,
+            "embedding": self.embedding,
+            "tokens": self.tokens,
+            "encoder": self.encoder,
+        }
         return {name: part for name, part in parts.items() if part is not None}
 
     @classmethod
@@ -172,6 +189,8 @@ class BackboneNetwork(StageNetwork, ABC):
         classes: dict[str, type[nn.Module]] = {cls.kind: cls.backbone_class}
         if config["embedding"]:
             classes["embedding"] = ConditionEmbedding
+        if config["tokens"]:
+            classes["tokens"] = TokenEmbedding
         if config["encoder"]:
             classes["encoder"] = ImageEncoder
         return classes
@@ -183,6 +202,7 @@ class BackboneNetwork(StageNetwork, ABC):
         return cls(
             components[cls.kind],
             components.get("embedding"),
+            components.get("tokens"),
             patch_size=config["patch_size"],
             size_multiple_px=config["size_multiple_px"],
             encoder=components.get("encoder"),
@@ -208,12 +228,13 @@ def _check_encoded(slots: Mapping[str, Slots]) -> None:
         )
 
 
-def _check_slots(slots: Mapping[str, Slots]) -> None:
-    for name, each in slots.items():
-        if each.tokens:
+def _check_tokens(slots: Mapping[str, Slots], tokens: TokenEmbedding | None) -> None:
+    ours, theirs = token_widths(slots), {} if tokens is None else tokens.config["widths"]
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
             raise ContractError(
-                f"condition {name!r} has tokens of width {each.tokens}, but this network takes "
-                "images and vectors only."
+                f"condition {name!r} has tokens of width {ours.get(name)} in the contract and "
+                f"{theirs.get(name)} in the network."
             )
 
 
@@ -330,6 +351,7 @@ class StageTransformer(BackboneNetwork):
         """
         shape.check_multiple(patch_size, f"patch_size {patch_size}")
         embedding = embedding_for(shape.slots, shape.embedding_dim)
+        tokens = token_embedding_for(shape.slots, width)
         transformer = PixelTransformer(
             in_channels=shape.in_channels,
             out_channels=shape.out_channels,
@@ -340,8 +362,9 @@ class StageTransformer(BackboneNetwork):
             fine_depth=fine_depth,
             head_channels=head_channels,
             projection_class_embeddings_input_dim=_dim(embedding),
+            cross_attention_dim=None if tokens is None else width,
         )
-        return cls(transformer, embedding, patch_size=1, size_multiple_px=patch_size)
+        return cls(transformer, embedding, tokens, patch_size=1, size_multiple_px=patch_size)
 
 
 NETWORKS: dict[str, type[StageNetwork]] = {

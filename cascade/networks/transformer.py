@@ -6,12 +6,14 @@ small features at little cost. adaLN carries the time and the conditions (one pr
 of blocks, as in PixArt-alpha, arXiv 2310.00426), and a small convolutional head joins the patches,
 so that their borders do not show.
 
-Shapes: B batch, C channels, H and W pixels, N patches, D width, E embedding.
+Shapes: B batch, C channels, H and W pixels, N patches, D width, E embedding, M tokens of
+conditions, T their width.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,18 @@ from torch import Tensor, nn
 from cascade.errors import ContractError, RecipeError
 
 HEAD_WIDTH = 64
+
+
+class Tokens(NamedTuple):
+    """Tokens of conditions.
+
+    Attributes:
+        tokens: (B, M, T).
+        mask: (B, M) bool, False for padding; None if there is none.
+    """
+
+    tokens: Tensor
+    mask: Tensor | None
 
 
 class PixelTransformer(ModelMixin, ConfigMixin):
@@ -39,6 +53,8 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         fine_depth: number of blocks on fine patches before the others, and again after them.
         head_channels: number of channels of the convolutional head.
         projection_class_embeddings_input_dim: length E of the condition vector; None without one.
+        cross_attention_dim: width T of the tokens that every second of the `depth` blocks attends
+            to; None for no cross-attention.
 
     Raises:
         RecipeError: if the sizes do not divide.
@@ -59,6 +75,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         fine_depth: int = 2,
         head_channels: int = 24,
         projection_class_embeddings_input_dim: int | None = 256,
+        cross_attention_dim: int | None = None,
     ) -> None:
         super().__init__()
         if patch_size % 2:
@@ -71,7 +88,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
             self.condition_embedding = nn.Linear(projection_class_embeddings_input_dim, width)
         self.encoder = BlockStack(fine_width, fine_depth, width)
         self.merge = nn.Linear(4 * fine_width, width)
-        self.blocks = BlockStack(width, depth, width)
+        self.blocks = BlockStack(width, depth, width, cross_attention_dim)
         self.split = ModulatedLinear(width, 4 * fine_width, width)
         self.decoder = BlockStack(fine_width, fine_depth, width)
         self.to_pixels = ModulatedLinear(fine_width, head_channels * fine_px**2, width)
@@ -82,31 +99,41 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         self,
         sample: Tensor,
         timestep: Tensor,
-        encoder_hidden_states: None = None,
+        encoder_hidden_states: Tensor | None = None,
         class_labels: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
     ) -> UNet2DConditionOutput:
         """Predict from noisy images.
 
         Args:
             sample: (B, in_channels, H, W).
             timestep: (B,) training timesteps.
-            encoder_hidden_states: must be None; the network has no cross-attention.
+            encoder_hidden_states: (B, M, T) tokens to attend to; None without cross-attention.
             class_labels: (B, E) condition vector.
+            encoder_attention_mask: (B, M) bool, False for padding; None if there is none.
 
         Returns:
             An object whose `sample` is (B, out_channels, H, W).
 
         Raises:
-            ContractError: if `encoder_hidden_states` is not None.
+            ContractError: if there are tokens and no cross-attention, or the other way round.
         """
+        takes_tokens = self.config["cross_attention_dim"] is not None
+        if takes_tokens != (encoder_hidden_states is not None):
+            raise ContractError(
+                "this PixelTransformer has cross-attention and needs encoder_hidden_states."
+                if takes_tokens
+                else "this PixelTransformer has no cross-attention and takes no tokens."
+            )
+        text = None
         if encoder_hidden_states is not None:
-            raise ContractError("PixelTransformer has no cross-attention and takes no text.")
+            text = Tokens(encoder_hidden_states, encoder_attention_mask)
         condition = self._embed_condition(timestep, class_labels, sample.dtype)  # (B, D)
         embedded = self.embed(sample)
         rows, columns = embedded.shape[-2:]  # of fine patches
         fine = self._run(self.encoder, _to_tokens(embedded), rows, columns, condition)
         coarse = self.merge(_to_tokens(F.pixel_unshuffle(_to_map(fine, rows, columns), 2)))
-        coarse = self._run(self.blocks, coarse, rows // 2, columns // 2, condition)  # (B, N, D)
+        coarse = self._run(self.blocks, coarse, rows // 2, columns // 2, condition, text)
         coarse = self.split(coarse, condition)  # (B, N, 4 fine)
         fine = fine + _to_tokens(F.pixel_shuffle(_to_map(coarse, rows // 2, columns // 2), 2))
         fine = self._run(self.decoder, fine, rows, columns, condition)  # (B, 4 N, fine)
@@ -124,7 +151,13 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         return F.silu(condition)
 
     def _run(
-        self, stack: BlockStack, tokens: Tensor, rows: int, columns: int, condition: Tensor
+        self,
+        stack: BlockStack,
+        tokens: Tensor,
+        rows: int,
+        columns: int,
+        condition: Tensor,
+        text: Tokens | None = None,
     ) -> Tensor:
         tokens = tokens + position_embedding(rows, columns, tokens.shape[-1]).to(tokens)
         if stack.modulation is None:
@@ -133,20 +166,24 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         for block in stack.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 assert self._gradient_checkpointing_func is not None
-                tokens = self._gradient_checkpointing_func(block, tokens, modulation)
+                tokens = self._gradient_checkpointing_func(block, tokens, modulation, text)
             else:
-                tokens = block(tokens, modulation)
+                tokens = block(tokens, modulation, text)
         return tokens
 
 
 class BlockStack(nn.Module):
     """Blocks of one width and the modulation that they share."""
 
-    def __init__(self, width: int, depth: int, condition_width: int) -> None:
+    def __init__(
+        self, width: int, depth: int, condition_width: int, tokens_width: int | None = None
+    ) -> None:
         super().__init__()
         if width % min(HEAD_WIDTH, width) or width % 4:
             raise RecipeError(f"widths must be multiples of {HEAD_WIDTH}, got {width}.")
-        self.blocks = nn.ModuleList(TransformerBlock(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, tokens_width if place % 2 else None) for place in range(depth)
+        )
         # Without a bias, because every block has its own offset.
         self.modulation = nn.Linear(condition_width, 6 * width, bias=False) if depth else None
         for parameter in self.modulation.parameters() if self.modulation is not None else ():
@@ -173,7 +210,7 @@ class ModulatedLinear(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention and SwiGLU, each behind an RMS norm that time and conditions modulate."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, tokens_width: int | None = None) -> None:
         super().__init__()
         self.heads = max(width // HEAD_WIDTH, 1)
         hidden = math.ceil(width * 8 / 3 / 32) * 32
@@ -186,13 +223,16 @@ class TransformerBlock(nn.Module):
         self.modulation_offset = nn.Parameter(torch.zeros(6 * width))
         for residual in (self.project, self.down):
             nn.init.normal_(residual.weight, std=0.02)
+        self.cross = None if tokens_width is None else CrossAttention(width, tokens_width)
 
-    def forward(self, tokens: Tensor, modulation: Tensor) -> Tensor:
-        """Args: tokens (B, N, D), modulation (B, 1, 6 D). Returns: tokens (B, N, D)."""
+    def forward(self, tokens: Tensor, modulation: Tensor, text: Tokens | None = None) -> Tensor:
+        """Args: tokens (B, N, D), modulation (B, 1, 6 D), text. Returns: tokens (B, N, D)."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (
             modulation + self.modulation_offset.to(modulation.dtype)
         ).chunk(6, dim=-1)
         tokens = tokens + (1 + gate_a) * self._attend(self.norm(tokens) * (1 + scale_a) + shift_a)
+        if self.cross is not None and text is not None:
+            tokens = tokens + self.cross(self.norm(tokens), text)
         gate, up = self.gate_up(self.norm(tokens) * (1 + scale_m) + shift_m).chunk(2, dim=-1)
         return tokens + (1 + gate_m) * self.down(F.silu(gate) * up)
 
@@ -204,6 +244,33 @@ class TransformerBlock(nn.Module):
         )  # (B, N, heads, D / heads)
         attended = F.scaled_dot_product_attention(
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        )
+        return self.project(attended.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Attention from the image's tokens to those of conditions; its output starts at zero."""
+
+    def __init__(self, width: int, tokens_width: int) -> None:
+        super().__init__()
+        self.heads = max(width // HEAD_WIDTH, 1)
+        self.head_gain = nn.Parameter(torch.ones(width // self.heads))
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(tokens_width, 2 * width, bias=False)
+        self.project = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.project.weight)
+
+    def forward(self, tokens: Tensor, text: Tokens) -> Tensor:
+        """Args: tokens (B, N, D), text. Returns: (B, N, D)."""
+        query = self.query(tokens).unflatten(-1, (self.heads, -1))
+        key, value = self.key_value(text.tokens).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        query, key = (
+            F.rms_norm(each, each.shape[-1:], eps=1e-6) * self.head_gain.to(each.dtype)
+            for each in (query, key)
+        )
+        mask = None if text.mask is None else text.mask[:, None, None]  # (B, 1, 1, M)
+        attended = F.scaled_dot_product_attention(
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask
         )
         return self.project(attended.transpose(1, 2).flatten(2))
 

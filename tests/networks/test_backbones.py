@@ -105,7 +105,7 @@ def test_patches_are_folded_and_unfolded_in_place():
     class Identity(torch.nn.Module):
         dtype = torch.float32
 
-        def forward(self, sample, t, encoder_hidden_states, class_labels):
+        def forward(self, sample, t, **_):
             return type("Output", (), {"sample": sample})
 
     network = StageUNet(Identity(), None, patch_size=4, size_multiple_px=4)
@@ -164,7 +164,7 @@ def test_a_network_fits_the_slots_that_it_was_built_for(network):
         (5, 3, {}, "asks for 8 channels in and 3 out, the network has 6 and 3"),
         (3, 6, {}, "asks for 6 channels in and 6 out, the network has 6 and 3"),
         (3, 3, {"edges": Slots(channels=1)}, "asks for 7 channels in and 3 out"),
-        (3, 3, {"text": Slots(tokens=768)}, "'text' has tokens of width 768, but this network"),
+        (3, 3, {"text": Slots(tokens=768)}, "'text' has tokens of width 768 in the contract and"),
         (
             3,
             3,

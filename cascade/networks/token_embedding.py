@@ -1,0 +1,76 @@
+"""One sequence of tokens for cross-attention, from the tokens of all conditions.
+
+Shapes: B batch, N tokens of a condition, M tokens of all of them, D width of a token in the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from cascade.conditioning.condition import Slots
+from cascade.conditioning.signals import TokenSignal
+
+
+class TokenEmbedding(ModelMixin, ConfigMixin):
+    """Projects the tokens of conditions to one width and joins them behind a learned null token.
+
+    The null token is always attended to, so that an image without any tokens has something to
+    attend to as well.
+
+    Args:
+        widths: width of each condition's tokens, by its name.
+        dim: width D of the projected tokens.
+    """
+
+    @register_to_config
+    def __init__(self, *, widths: Mapping[str, int], dim: int = 256) -> None:
+        super().__init__()
+        self.null = nn.Parameter(torch.zeros(1, 1, dim))
+        self.parts = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    nn.RMSNorm(width, eps=1e-6, elementwise_affine=False), nn.Linear(width, dim)
+                )
+                for name, width in widths.items()
+            }
+        )
+
+    def forward(self, tokens: Mapping[str, TokenSignal]) -> tuple[Tensor, Tensor]:
+        """Join the tokens of a batch.
+
+        Args:
+            tokens: tokens (B, N, width) and masks (B, N) by name of condition.
+
+        Returns:
+            Tokens (B, 1 + M, D), and a mask (B, 1 + M) bool that is False for padding.
+        """
+        own = [(self.parts[name], tokens[name]) for name in self.config["widths"]]
+        embedded = [part(each.tokens.to(self.dtype)) for part, each in own]
+        count, device = len(embedded[0]), embedded[0].device
+        # Padding may hold anything: zeros keep even infinities away from the sums of attention.
+        embedded = [
+            torch.where(each.mask[..., None], values, 0)
+            for values, (_, each) in zip(embedded, own, strict=True)
+        ]
+        mask = torch.ones(count, 1, dtype=torch.bool, device=device)
+        null = self.null.to(embedded[0].dtype).expand(count, -1, -1)
+        return (
+            torch.cat([null, *embedded], dim=1),
+            torch.cat([mask, *(each.mask for _, each in own)], dim=1),
+        )
+
+
+def token_widths(slots: Mapping[str, Slots]) -> dict[str, int]:
+    """The argument `widths` of an embedding for the slots of a stage's conditions."""
+    return {name: each.tokens for name, each in slots.items() if each.tokens}
+
+
+def token_embedding_for(slots: Mapping[str, Slots], dim: int) -> TokenEmbedding | None:
+    """Make a new embedding of width `dim`; None if no condition has tokens."""
+    widths = token_widths(slots)
+    return TokenEmbedding(widths=widths, dim=dim) if widths else None
