@@ -1,6 +1,7 @@
 """One sequence of tokens for cross-attention, from the tokens of all conditions.
 
-Shapes: B batch, N tokens of a condition, M tokens of all of them, D width of a token in the network.
+Shapes: B batch, N tokens of a condition, M tokens of all of them, D width of a token in the
+network.
 """
 
 from __future__ import annotations
