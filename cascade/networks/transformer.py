@@ -24,6 +24,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from cascade.errors import ContractError, RecipeError
+from cascade.networks.convolutional_head import ConvolutionalHead
 
 HEAD_WIDTH = 64
 
@@ -52,6 +53,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         fine_width: length of the token of a fine patch, which has half the side; as `width`.
         fine_depth: number of blocks on fine patches before the others, and again after them.
         head_channels: number of channels of the convolutional head.
+        head_blocks: number of its residual blocks; 0 for two convolutions only.
         projection_class_embeddings_input_dim: length E of the condition vector; None without one.
         cross_attention_dim: width T of the tokens that every second of the `depth` blocks attends
             to; None for no cross-attention.
@@ -74,6 +76,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         fine_width: int = 128,
         fine_depth: int = 2,
         head_channels: int = 24,
+        head_blocks: int = 0,
         projection_class_embeddings_input_dim: int | None = 256,
         cross_attention_dim: int | None = None,
     ) -> None:
@@ -92,7 +95,9 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         self.split = ModulatedLinear(width, 4 * fine_width, width)
         self.decoder = BlockStack(fine_width, fine_depth, width)
         self.to_pixels = ModulatedLinear(fine_width, head_channels * fine_px**2, width)
-        self.head = ConvolutionalHead(in_channels, head_channels, out_channels)
+        self.head = ConvolutionalHead(
+            in_channels, head_channels, out_channels, blocks=head_blocks, condition_width=width
+        )
         self.gradient_checkpointing = False
 
     def forward(
@@ -139,7 +144,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         fine = self._run(self.decoder, fine, rows, columns, condition)  # (B, 4 N, fine)
         pixels = _to_map(self.to_pixels(fine, condition), rows, columns)
         pixels = F.pixel_shuffle(pixels, self.config["patch_size"] // 2)
-        return UNet2DConditionOutput(sample=self.head(sample, pixels))  # (B, C, H, W)
+        return UNet2DConditionOutput(sample=self.head(sample, pixels, condition))  # (B, C, H, W)
 
     def _embed_condition(
         self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype
@@ -273,22 +278,6 @@ class CrossAttention(nn.Module):
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask
         )
         return self.project(attended.transpose(1, 2).flatten(2))
-
-
-class ConvolutionalHead(nn.Module):
-    """Turns the tokens' pixels and the input into the prediction with two 3x3 convolutions."""
-
-    def __init__(self, in_channels: int, head_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(in_channels + head_channels, head_channels, 3, padding=1)
-        self.out = nn.Conv2d(head_channels, out_channels, 3, padding=1)
-        for parameter in self.out.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, sample: Tensor, pixels: Tensor) -> Tensor:
-        """Args: sample (B, in, H, W), pixels (B, head, H, W). Returns: (B, out, H, W)."""
-        mixed = F.silu(self.mix(torch.cat([sample.to(pixels.dtype), pixels], dim=1)))
-        return self.out(mixed + pixels)
 
 
 def position_embedding(rows: int, columns: int, width: int) -> Tensor:
