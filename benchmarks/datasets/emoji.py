@@ -25,9 +25,9 @@ out unless `--styles` names it, because its licence, CC-BY-SA-4.0, asks the same
 made from it.
 
 A rebuild on one machine is bit-identical. PNG bytes still depend on the Pillow and zlib versions,
-so the recorded sums, `emoji.sha256` and `emoji-1024.sha256`, and `--check` are of the decoded pixels
-and the JSON of each shard, not of the tar; a pixel that another cairo version draws differently is
-a failure, and is meant to be.
+so `--check` and the sums that it reads, `emoji.sha256` and `emoji-1024.sha256`, are of the decoded
+pixels and the JSON of each shard, not of the tar; a pixel that another cairo version draws
+differently is a failure, and is meant to be.
 """
 
 from __future__ import annotations
