@@ -31,6 +31,8 @@ def load_script() -> ModuleType:
 emoji = load_script()
 import emoji_captions as captions  # noqa: E402
 import emoji_selection as selection  # noqa: E402
+import emoji_sources as sources  # noqa: E402
+import npm_packages as npm  # noqa: E402
 
 PX = emoji.RASTER_PX
 
@@ -100,23 +102,23 @@ def test_svg_sources_join_by_code_and_leave_out_what_the_set_lacks():
         "icons": {"red-heart": {"body": "<path/>"}, "pig": {"body": "<g/>", "height": 33}},
     }
     chars = {"2764-fe0f": "red-heart", "1f437": "pig"}
-    sources = emoji.svg_sources(icons, chars, ["2764", "1f437", "1f600"])
-    assert sources.keys() == {"2764", "1f437"}
-    assert b'viewBox="0 0 32 32"><path/></svg>' in sources["2764"]
-    assert b'viewBox="-0.5 0 33 33"><g/></svg>' in sources["1f437"]  # square, icon in the middle
+    documents = sources.svg_sources(icons, chars, ["2764", "1f437", "1f600"])
+    assert documents.keys() == {"2764", "1f437"}
+    assert b'viewBox="0 0 32 32"><path/></svg>' in documents["2764"]
+    assert b'viewBox="-0.5 0 33 33"><g/></svg>' in documents["1f437"]  # square, icon in the middle
 
 
 def test_chars_that_name_no_icon_are_an_error():
     icons = {"prefix": "tiny", "width": 32, "height": 32, "icons": {}}
     with pytest.raises(emoji.DatasetError, match="tiny: no icon 'heart'"):
-        emoji.svg_sources(icons, {"2764": "heart"}, ["2764"])
+        sources.svg_sources(icons, {"2764": "heart"}, ["2764"])
 
 
 def test_file_sources_join_by_file_name_in_one_folder(tmp_path):
     members = {"package/assets/2764-fe0f.webp": b"heart", "package/black/2764.svg": b"outline"}
     write_tgz(tmp_path / "a.tgz", members)
-    sources = emoji.file_sources(tmp_path / "a.tgz", "package/assets/", ["2764", "1f600"])
-    assert sources == {"2764": b"heart"}
+    files = sources.file_sources(tmp_path / "a.tgz", "package/assets/", ["2764", "1f600"])
+    assert files == {"2764": b"heart"}
 
 
 # Selection
@@ -360,7 +362,7 @@ def test_svg_renders_on_white_at_the_full_size():
         "height": 2,
         "icons": {"dot": {"body": '<path fill="#00f" d="M0 0h1v1h-1z"/>'}},
     }
-    dot = picture("1f600", source=emoji.svg_document(icons, "dot"))
+    dot = picture("1f600", source=sources.svg_document(icons, "dot"))
     for size_px in (PX, 2 * PX):
         png = emoji.render(dot, size_px)
         image = pytest.importorskip("PIL.Image").open(io.BytesIO(png))
@@ -373,21 +375,21 @@ def test_svg_renders_on_white_at_the_full_size():
 
 
 def test_tarball_with_another_sha256_is_refused_and_kept(tmp_path):
-    path = tmp_path / emoji.NOTO.tarball
+    path = tmp_path / sources.NOTO.tarball
     path.write_bytes(b"not the package")
-    with pytest.raises(emoji.DatasetError, match=f"expected {emoji.NOTO.sha256}"):
-        emoji.fetch(emoji.NOTO, tmp_path)
+    with pytest.raises(emoji.DatasetError, match=f"expected {sources.NOTO.sha256}"):
+        npm.fetch(sources.NOTO, tmp_path)
     assert path.read_bytes() == b"not the package"
 
 
 def test_missing_npm_is_an_error_that_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(emoji.DatasetError, match="npm is not on the PATH"):
-        emoji.fetch(emoji.NOTO, tmp_path)
+        npm.fetch(sources.NOTO, tmp_path)
 
 
 def test_tarball_names_are_those_of_npm_pack():
-    assert emoji.NOTO.tarball == "iconify-json-noto-1.2.9.tgz"
+    assert sources.NOTO.tarball == "iconify-json-noto-1.2.9.tgz"
     assert emoji.OPENMOJI.tarball == "openmoji-17.0.0.tgz"
 
 
@@ -402,15 +404,15 @@ def test_read_members_takes_only_named_regular_files(tmp_path):
             info.size = 2
             archive.addfile(info, io.BytesIO(b"{}"))
     wanted = {"package/link", "package/a.json", "package/none"}
-    assert emoji.read_members(path, wanted) == {"package/a.json": b"{}"}
+    assert npm.read_members(path, wanted) == {"package/a.json": b"{}"}
     assert os.listdir(tmp_path) == ["a.tgz"]
 
 
 def test_member_over_the_limit_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(emoji, "MEMBER_LIMIT_MIB", 1)
+    monkeypatch.setattr(npm, "MEMBER_LIMIT_MIB", 1)
     write_tgz(tmp_path / "a.tgz", {"big": bytes(2**20 + 1)})
     with pytest.raises(emoji.DatasetError, match="big is over 1 MiB"):
-        emoji.read_members(tmp_path / "a.tgz", {"big"})
+        npm.read_members(tmp_path / "a.tgz", {"big"})
 
 
 def test_check_accepts_the_recorded_shards_only(tmp_path):
