@@ -30,7 +30,7 @@ class Configured(Protocol):
 
 Built = TypeVar("Built", bound=Configured)
 CONFIG = "stage.json"
-STAGE_ENTRIES = (CONFIG, "embedding", "encoder", "scheduler", *NETWORKS)
+STAGE_ENTRIES = (CONFIG, "embedding", "tokens", "encoder", "scheduler", *NETWORKS)
 
 
 def diffusion_config(
