@@ -88,6 +88,7 @@ class Condition(ABC):
     name: ClassVar[str]  # recipe key, name of the signals and of the random stream
     input_name: ClassVar[str]  # name of the user's input that it reads, such as `image`
     recipe: ClassVar[type]  # dataclass of its recipe section
+    takes_text: ClassVar[bool] = False  # whether it is free text, which an encoder reads
     files: ClassVar[tuple[str, ...]] = ()  # names of the files that `write_files` may write
 
     drop: float = 0.0

@@ -78,6 +78,7 @@ class Text(Condition):
     name = "text"
     input_name = "prompt"
     recipe = TextOptions
+    takes_text = True
     files = (KNOWN_TEXTS,)
 
     fields: Sequence[str] = ("caption",)
