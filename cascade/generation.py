@@ -144,7 +144,7 @@ def _generate(
     """Generate the pictures at some places of the whole series."""
     classes = generation.classes
     result = pipeline(
-        len(seeds),
+        num_images=len(seeds),
         seeds=seeds,
         labels=[classes[i % len(classes)] for i in places] if classes else None,
         overrides=generation.overrides,

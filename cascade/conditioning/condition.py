@@ -86,6 +86,7 @@ class Condition(ABC):
 
     name: ClassVar[str]  # recipe key, name of the signals and of the random stream
     input_name: ClassVar[str]  # name of the user's input that it reads, such as `image`
+    negative_name: ClassVar[str] = ""  # input from which guidance pushes away; empty for none
     recipe: ClassVar[type]  # dataclass of its recipe section
 
     drop: float = 0.0
@@ -211,6 +212,18 @@ class Condition(ABC):
             ContractError: if the user's input is missing or does not fit.
         """
 
+    def against_request(self, request: Request, own: Signals) -> Signals:
+        """The signals of one call of the stage from which guidance pushes away.
+
+        Args:
+            request: the call.
+            own: what `of_request` returned for it.
+
+        Returns:
+            `own` itself if guidance leaves the condition as it is.
+        """
+        return self.absent(own) if self.drop > 0 else own
+
     @abstractmethod
     def absent(self, signals: Signals) -> Signals:
         """Signals of the same shapes that carry no information, for dropping and for guidance.
@@ -234,6 +247,10 @@ class Condition(ABC):
             ContractError: if the value cannot be read.
         """
         return value
+
+    def lost_parts(self, values: Sequence[Any]) -> dict[str, str]:
+        """The parts of a completed input that the network does not receive, by the whole entry."""
+        return {}
 
     def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size | None:
         """Height and width of the result that follow from the inputs; None if none follow.

@@ -68,6 +68,7 @@ class Text(Condition):
 
     name = "text"
     input_name = "prompt"
+    negative_name = "negative_prompt"
     recipe = TextOptions
 
     fields: Sequence[str] = ("caption",)
@@ -138,6 +139,12 @@ class Text(Condition):
         texts = request.inputs.get(self.input_name) or [""] * request.count
         return self._signals(texts, request.device)
 
+    def against_request(self, request: Request, own: Signals) -> Signals:
+        texts = request.inputs.get(self.negative_name)
+        if texts is None:
+            return super().against_request(request, own)
+        return self._signals(texts, request.device)
+
     def absent(self, signals: Signals) -> Signals:
         tokens, pooled = signals.tokens[self.name], signals.vectors[self.name]
         nothing = TokenSignal(torch.zeros_like(tokens.tokens), torch.zeros_like(tokens.mask))
@@ -148,11 +155,21 @@ class Text(Condition):
         texts = [value or ""] * len(seeds) if value is None or isinstance(value, str) else value
         if not isinstance(texts, Sequence) or not all(isinstance(each, str) for each in texts):
             raise ContractError(
-                f"prompt must be a text for all images or a list with one for each, got {value!r}."
+                f"a prompt must be a text for all images or a list of one for each, got {value!r}."
             )
         if len(texts) != len(seeds):
-            raise ContractError(f"got {len(texts)} prompts for {len(seeds)} images.")
+            raise ContractError(
+                f"got {len(texts)} prompts for {len(seeds)} images; give one for all, or one each."
+            )
+        for text in texts:
+            _check_unicode(text)
         return list(texts)
+
+    def lost_parts(self, values: Sequence[str]) -> dict[str, str]:
+        encoder = encoder_of(self._encoder_facts)
+        texts = [text for text in dict.fromkeys(values) if text.strip()]
+        lost = {text: encoder.cut(text, self.max_tokens).lost for text in texts}
+        return {text: part for text, part in lost.items() if part}
 
     def input_of(self, batch: Batch, space: Space, *, degraded: bool = False) -> list[str] | None:
         phrasings = batch.conditions.get(self.name)
@@ -182,3 +199,11 @@ class Text(Condition):
 def _pick(phrasings: Sequence[str], uniform: float) -> str:
     """One of the phrasings, by a number in [0, 1); empty if there are none."""
     return phrasings[int(uniform * len(phrasings))] if phrasings else ""
+
+
+def _check_unicode(text: str) -> None:
+    """Check that a text holds no halves of characters, which broken terminals and files leave."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ContractError(f"the prompt {text!r} is not valid Unicode text.") from error
