@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -221,6 +221,10 @@ class Contract:
                 f"guidance {settings.guidance} needs a condition that training dropped now and "
                 "then; use guidance 1."
             )
+
+    def changed(self, change: Callable[[Condition], Condition]) -> Contract:
+        """Return a contract in which each condition is replaced by `change(condition)`."""
+        return Contract(self.space, tuple(change(each) for each in self.conditions))
 
     # ---- saving ---------------------------------------------------------------------------------
 

@@ -574,7 +574,6 @@ def test_the_callback_gets_only_the_tensors_it_asked_for(pipeline, names):
     calls = Calls()
     sample(
         pipeline,
-        1,
         steps=1,
         callback_on_step_end=calls,
         callback_on_step_end_tensor_inputs=names,

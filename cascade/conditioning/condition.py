@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from cascade.conditioning.batch import Batch
@@ -88,6 +89,7 @@ class Condition(ABC):
     input_name: ClassVar[str]  # name of the user's input that it reads, such as `image`
     negative_name: ClassVar[str] = ""  # input from which guidance pushes away; empty for none
     recipe: ClassVar[type]  # dataclass of its recipe section
+    files: ClassVar[tuple[str, ...]] = ()  # names of the files that `write_files` may write
 
     drop: float = 0.0
 
@@ -181,13 +183,39 @@ class Condition(ABC):
         """The entry in a batch for a picture with these annotations; None if it reads none."""
         return None
 
-    def prepare(self, annotations: Iterable[Mapping[str, str]], folder: Path) -> None:  # noqa: B027
+    def prepare(  # noqa: B027
+        self, annotations: Iterable[Mapping[str, str]], folder: Path, device: torch.device
+    ) -> None:
         """Do once what training needs of the annotations of all pictures, such as encoding texts.
 
         Args:
             annotations: the annotations of each picture.
             folder: cache folder for the results, which a later run reads again.
+            device: where to compute.
         """
+
+    # ---- files in the folder of a stage ---------------------------------------------------------
+
+    def with_known_texts(self, texts: Iterable[str]) -> Condition:
+        """Return a condition that needs no text encoder for these texts.
+
+        A condition without text returns itself.
+
+        Raises:
+            CascadeError: if the texts cannot be encoded, or are too many.
+        """
+        return self
+
+    def write_files(self, folder: Path) -> None:  # noqa: B027  most kinds have none
+        """Write what neither the configuration nor the network holds into a stage's folder."""
+
+    def with_files(self, folder: Path) -> Condition:
+        """Return the condition with what `write_files` wrote into a stage's folder.
+
+        Raises:
+            WeightsError: if a file is damaged.
+        """
+        return self
 
     # ---- training and sampling ------------------------------------------------------------------
 
