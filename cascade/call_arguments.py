@@ -28,9 +28,10 @@ from cascade.restoration.upscaling import Upscaling
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.settings import setting_names
 from cascade.stage import Stage
+from cascade.text.encoder import CutText
 
 MOST_NAMES = 6  # of a label field, in an error message
-MOST_CHARACTERS = 200  # of what is cut off a prompt, in a warning
+MOST_CHARACTERS = 200  # of a part of a prompt, in a warning
 logger = logging.getLogger(__name__)
 Restoring = TypeVar("Restoring", Upscaling, Colouring)
 
@@ -184,34 +185,38 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join([*names[:MOST_NAMES], *(["…"] if len(names) > MOST_NAMES else [])])
 
 
-def lost_parts(run: StageChain, inputs: Inputs) -> dict[str, str]:
-    """The parts of inputs that some stage does not receive, by the whole entry.
+def cut_texts(run: StageChain, inputs: Inputs) -> dict[str, CutText]:
+    """The texts among the inputs of a call that do not reach every stage in full.
 
     Args:
         run: the stages that run.
         inputs: the completed inputs of a call.
     """
-    lost: dict[str, str] = {}
+    cuts: dict[str, CutText] = {}
     for condition in (each for _, stage in run.items() for each in stage.conditions):
         for name in (condition.input_name, condition.negative_name):
             values = inputs.get(name)
-            lost |= {} if values is None else condition.lost_parts(values)
-    return lost
+            cuts |= {} if values is None else condition.cuts(values)
+    return cuts
 
 
-def report_lost(lost: Mapping[str, str]) -> None:
-    """Warn, in one line, about the parts of prompts that are cut off.
+def report_cuts(cuts: Sequence[CutText]) -> None:
+    """Warn about texts that are too long or have unknown words: one line for either."""
+    lost = [each.lost for each in cuts if each.lost]
+    if lost:
+        subject = "the prompt is" if len(lost) == 1 else f"{len(lost):,} prompts are"
+        where = "" if len(lost) == 1 else " of the first"
+        logger.warning(
+            "%s too long, so this end%s has no effect: %r", subject, where, _shortened(lost[0])
+        )
+    unknown = dict.fromkeys(word for each in cuts for word in each.unknown)
+    if unknown:
+        words = _shortened(", ".join(map(repr, unknown)))
+        logger.warning("the text encoder does not know %s in the prompts", words)
 
-    Args:
-        lost: the end that is cut off, by prompt.
-    """
-    if not lost:
-        return
-    first = next(iter(lost.values()))
-    part = first if len(first) <= MOST_CHARACTERS else f"{first[: MOST_CHARACTERS - 1]}…"
-    subject = "the prompt is" if len(lost) == 1 else f"{len(lost):,} prompts are"
-    where = "" if len(lost) == 1 else " of the first"
-    logger.warning("%s too long, so this end%s has no effect: %r", subject, where, part)
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
 
 
 def check_call_arguments(

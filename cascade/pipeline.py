@@ -24,11 +24,11 @@ from cascade.call_arguments import (
     check_call_arguments,
     check_can_compute,
     completed_inputs,
+    cut_texts,
     field_names,
     for_each,
     image_count,
-    lost_parts,
-    report_lost,
+    report_cuts,
     stages_to_run,
 )
 from cascade.chain import StageChain
@@ -204,7 +204,7 @@ class CascadePipeline(StagedPipeline):
         arguments = {"labels": labels, "image": start}
         prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
         inputs = completed_inputs(run, options_of_call.inputs, arguments | prompts, seeds)
-        self._report_lost(run, inputs)
+        self._report_cuts(run, inputs)
         # diffusers decorates progress_bar in a way that hides its signature
         call = Call(self, options_of_call, inputs, seeds, callback_on_step_end)  # pyright: ignore
         images = call.run(run)
@@ -222,22 +222,22 @@ class CascadePipeline(StagedPipeline):
         )
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
-        """Check prompts before any work, and warn about those that are too long for an encoder.
+        """Check prompts before any work, and warn about those that the text encoder cannot read.
 
         Later calls do not warn about them again.
 
         Raises:
-            ContractError: if the pipeline takes no prompt, or one cannot be read.
+            ContractError: if the pipeline takes no prompt, or a prompt is not a text.
         """
         seeds = list(range(len(prompts)))
         arguments = {"prompt": prompts}
-        self._report_lost(self.stages, completed_inputs(self.stages, {}, arguments, seeds))
+        self._report_cuts(self.stages, completed_inputs(self.stages, {}, arguments, seeds))
 
-    def _report_lost(self, run: StageChain, inputs: Inputs) -> None:
-        """Warn about parts of the inputs that no network receives, once in a pipeline's life."""
-        lost = lost_parts(run, inputs)
-        report_lost({text: part for text, part in lost.items() if text not in self._reported})
-        self._reported.update(lost)
+    def _report_cuts(self, run: StageChain, inputs: Inputs) -> None:
+        """Warn about each text that does not reach the networks in full, once."""
+        cuts = cut_texts(run, inputs)
+        report_cuts([cut for text, cut in cuts.items() if text not in self._reported])
+        self._reported.update(cuts)
 
     # ---- pictures of any size -------------------------------------------------------------------
 

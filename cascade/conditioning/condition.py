@@ -24,6 +24,7 @@ from cascade.conditioning.signals import Signals
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.space import Size, Space
+from cascade.text.encoder import CutText
 
 Vocabulary = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
 
@@ -276,8 +277,8 @@ class Condition(ABC):
         """
         return value
 
-    def lost_parts(self, values: Sequence[Any]) -> dict[str, str]:
-        """The parts of a completed input that the network does not receive, by the whole entry."""
+    def cuts(self, values: Sequence[Any]) -> dict[str, CutText]:
+        """The texts of a completed input that do not reach the network in full, with their parts."""
         return {}
 
     def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size | None:

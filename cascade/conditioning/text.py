@@ -209,9 +209,9 @@ class Text(Condition):
             _check_unicode(text)
         return list(texts)
 
-    def lost_parts(self, values: Sequence[str]) -> dict[str, str]:
-        lost = {text: self.cut(text).lost for text in dict.fromkeys(values)}
-        return {text: part for text, part in lost.items() if part}
+    def cuts(self, values: Sequence[str]) -> dict[str, CutText]:
+        cuts = {text: self.cut(text) for text in dict.fromkeys(values)}
+        return {text: cut for text, cut in cuts.items() if cut.lost or cut.unknown}
 
     def cut(self, text: str) -> CutText:
         """Split a text after the last token that the network receives.

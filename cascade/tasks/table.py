@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from cascade.contract import Contract
 from cascade.errors import ContractError, nearest
 from cascade.tasks.colouring import ColouringTask
-from cascade.tasks.enlarging import EnlargingTask
 from cascade.tasks.drawing import DrawingTask
+from cascade.tasks.enlarging import EnlargingTask
 from cascade.tasks.generating import GeneratingTask
 from cascade.tasks.task import PairedTask, Task
 
