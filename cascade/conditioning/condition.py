@@ -278,7 +278,7 @@ class Condition(ABC):
         return value
 
     def cuts(self, values: Sequence[Any]) -> dict[str, CutText]:
-        """The texts of a completed input that do not reach the network in full, with their parts."""
+        """The texts of a completed input that do not reach the network in full, in their parts."""
         return {}
 
     def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size | None:
