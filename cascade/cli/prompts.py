@@ -51,7 +51,8 @@ def _prompts_in(file: str) -> list[str]:
     prompts = [line for line in lines if line]
     empty = counted(len(lines) - len(prompts), "empty line")
     if not prompts:
-        raise DataError(f"{name} has no prompts, only {empty}; write one prompt per line.")
+        only = f", only {empty}" if lines else ""
+        raise DataError(f"{name} has no prompts{only}; write one prompt per line.")
     if len(prompts) < len(lines):
         note(f"skipped {empty} of {name}")
     return prompts

@@ -121,7 +121,10 @@ class Text(Condition):
         return {"fields": list(self.fields)} | {name: getattr(self, name) for name in names}
 
     def facts(self) -> dict[str, str]:
-        facts = {"text encoder": f"{self.encoder}, weights {self.sha256[:12]}"}
+        facts = {
+            "text encoder": f"{self.encoder}, weights {self.sha256[:12]}",
+            "prompts": f"texts of up to {self.max_tokens} tokens; longer ones are cut",
+        }
         if self.known is not None:
             facts["known texts"] = f"{len(self.known):,}, which need no text encoder"
         return facts

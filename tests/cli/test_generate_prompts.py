@@ -185,7 +185,7 @@ def test_other_programs_options_are_answered_with_ours(command, option, own):
         (None, r"nosuch\.txt: cannot be read \(No such file or directory\)"),
         (b"a cat\ncaf\xe9\n", r"nosuch\.txt is not UTF-8 text, see line 2; save it as UTF-8"),
         (b"\n \n\n", r"nosuch\.txt has no prompts, only 3 empty lines; write one prompt per line"),
-        (b"", r"nosuch\.txt has no prompts, only 0 empty lines"),
+        (b"", r"nosuch\.txt has no prompts; write one prompt per line"),
     ],
 )
 def test_a_bad_file_of_prompts_is_one_line(generate, tmp_path, content, words):
