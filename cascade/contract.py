@@ -60,7 +60,8 @@ class Contract:
     @property
     def input_names(self) -> list[str]:
         """Names of the inputs that the conditions read."""
-        return [each.input_name for each in self.conditions]
+        names = [(each.input_name, each.negative_name) for each in self.conditions]
+        return [name for pair in names for name in pair if name]
 
     @property
     def needs_image(self) -> bool:

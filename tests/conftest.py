@@ -24,6 +24,7 @@ from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.text import Text, TextOptions
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
@@ -99,6 +100,44 @@ def _stages() -> dict[str, DiffusionStage]:
     )
     stages = {"base": base, "upsampler": upsampler, "colouriser": colouriser}
     return {name: _fill_zeros(stage) for name, stage in stages.items()}
+
+
+@pytest.fixture(scope="session")
+def text_encoder(tmp_path_factory) -> Path:
+    """The folder of a tiny text encoder."""
+    from tiny_encoders import write_bert  # which imports transformers
+
+    return write_bert(tmp_path_factory.mktemp("encoders") / "bert")
+
+
+@pytest.fixture(scope="session")
+def _text_stages(text_encoder) -> dict[str, DiffusionStage]:
+    options = TextOptions(encoder=str(text_encoder), max_tokens=6)
+    text = Text.of_recipe(options, lambda fields: {})
+    network = {"network": "transformer", "embedding_dim": 32}
+    shape = {"width": 16, "depth": 1, "patch_size": 4, "fine_width": 16, "fine_depth": 1}
+    stages = {}
+    for name, size_px, others in (
+        ("base", 16, (ANIMALS,)),
+        ("upsampler", 32, (LowResolution(size_px=16),)),
+    ):
+        torch.manual_seed(0)
+        stages[name] = DiffusionStage.build(
+            Contract(Space(size_px=size_px), (*others, text)),
+            NoiseProcess(NoiseSchedule(train_steps=100)),
+            network_options=shape,
+            sampling=SamplingSettings(steps=2),
+            **network,
+        ).eval()
+    return {name: _fill_zeros(stage) for name, stage in stages.items()}
+
+
+@pytest.fixture
+def drawing(_text_stages) -> CascadePipeline:
+    """A base stage that takes text and class labels, and an upsampler that takes text."""
+    pipeline = CascadePipeline.from_stages(copy.deepcopy(_text_stages))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 @pytest.fixture

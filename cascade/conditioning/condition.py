@@ -24,6 +24,7 @@ from cascade.conditioning.signals import Signals
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.space import Size, Space
+from cascade.text.encoder import CutText
 
 Vocabulary = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
 
@@ -87,6 +88,7 @@ class Condition(ABC):
 
     name: ClassVar[str]  # recipe key, name of the signals and of the random stream
     input_name: ClassVar[str]  # name of the user's input that it reads, such as `image`
+    negative_name: ClassVar[str] = ""  # input from which guidance pushes away; empty for none
     recipe: ClassVar[type]  # dataclass of its recipe section
     takes_text: ClassVar[bool] = False  # whether it is free text, which an encoder reads
     files: ClassVar[tuple[str, ...]] = ()  # names of the files that `write_files` may write
@@ -240,6 +242,18 @@ class Condition(ABC):
             ContractError: if the user's input is missing or does not fit.
         """
 
+    def against_request(self, request: Request, own: Signals) -> Signals:
+        """The signals of one call of the stage from which guidance pushes away.
+
+        Args:
+            request: the call.
+            own: what `of_request` returned for it.
+
+        Returns:
+            `own` itself if guidance leaves the condition as it is.
+        """
+        return self.absent(own) if self.drop > 0 else own
+
     @abstractmethod
     def absent(self, signals: Signals) -> Signals:
         """Signals of the same shapes that carry no information, for dropping and for guidance.
@@ -263,6 +277,10 @@ class Condition(ABC):
             ContractError: if the value cannot be read.
         """
         return value
+
+    def cuts(self, values: Sequence[Any]) -> dict[str, CutText]:
+        """The texts of a completed input that do not reach the network in full, in their parts."""
+        return {}
 
     def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size | None:
         """Height and width of the result that follow from the inputs; None if none follow.

@@ -77,6 +77,7 @@ class Text(Condition):
 
     name = "text"
     input_name = "prompt"
+    negative_name = "negative_prompt"
     recipe = TextOptions
     takes_text = True
     files = (KNOWN_TEXTS,)
@@ -122,7 +123,10 @@ class Text(Condition):
         return {"fields": list(self.fields)} | {name: getattr(self, name) for name in names}
 
     def facts(self) -> dict[str, str]:
-        facts = {"text encoder": f"{self.encoder}, weights {self.sha256[:12]}"}
+        facts = {
+            "text encoder": f"{self.encoder}, weights {self.sha256[:12]}",
+            "prompts": f"texts of up to {self.max_tokens} tokens; longer ones are cut",
+        }
         if self.known is not None:
             facts["known texts"] = f"{len(self.known):,}, which need no text encoder"
         return facts
@@ -182,6 +186,12 @@ class Text(Condition):
             raise ContractError("prompt must be a list with one text for each image.")
         return self._signals(texts or [""] * request.count, request.device)
 
+    def against_request(self, request: Request, own: Signals) -> Signals:
+        texts = request.inputs.get(self.negative_name)
+        if texts is None:
+            return super().against_request(request, own)
+        return self._signals(texts, request.device)
+
     def absent(self, signals: Signals) -> Signals:
         tokens, pooled = signals.tokens[self.name], signals.vectors[self.name]
         nothing = TokenSignal(torch.zeros_like(tokens.tokens), torch.zeros_like(tokens.mask))
@@ -197,9 +207,16 @@ class Text(Condition):
             )
         if len(texts) != len(seeds):
             raise ContractError(
-                f"got {counted(len(texts), 'prompt')} for {counted(len(seeds), 'image')}."
+                f"got {counted(len(texts), 'prompt')} for {counted(len(seeds), 'image')}; give one "
+                "for all, or one for each."
             )
+        for text in texts:
+            _check_unicode(text)
         return list(texts)
+
+    def cuts(self, values: Sequence[str]) -> dict[str, CutText]:
+        cuts = {text: self.cut(text) for text in dict.fromkeys(values)}
+        return {text: cut for text, cut in cuts.items() if cut.lost or cut.unknown}
 
     def cut(self, text: str) -> CutText:
         """Split a text after the last token that the network receives.
@@ -209,7 +226,10 @@ class Text(Condition):
         """
         if self._is_known(text):
             return CutText(text, "")
-        return encoder_of(self._encoder_facts).cut(text, self.max_tokens)
+        try:
+            return encoder_of(self._encoder_facts).cut(text, self.max_tokens)
+        except CascadeError as error:
+            raise self._without_encoder(text, error) from error
 
     def input_of(self, batch: Batch, space: Space, *, degraded: bool = False) -> list[str] | None:
         phrasings = batch.conditions.get(self.name)
@@ -242,16 +262,20 @@ class Text(Condition):
             encoder = encoder_of(self._encoder_facts)
             fresh = encoder.encode(others, self.max_tokens, device=device)
         except CascadeError as error:
-            if self.known is None:
-                raise
             unknown = next(text for text in others if text.strip())
-            raise ContractError(
-                f"the prompt {_shortened(unknown)!r} is not among the "
-                f"{counted(len(self.known), 'known text')}, and {str(error).rstrip('.')}; "
-                f"{self.known.nearest(unknown)}"
-            ) from error
+            raise self._without_encoder(unknown, error) from error
         encoded |= dict(zip(others, fresh, strict=True))
         return [encoded[text] for text in texts]
+
+    def _without_encoder(self, text: str, error: CascadeError) -> CascadeError:
+        """The error for a text that needs the encoder, which cannot be found."""
+        if self.known is None:
+            return error
+        return ContractError(
+            f"the prompt {_shortened(text)!r} is not among the "
+            f"{counted(len(self.known), 'known text')}, and {str(error).rstrip('.')}; "
+            f"{self.known.nearest(text)}"
+        )
 
     def _is_known(self, text: str) -> bool:
         return not text.strip() or (self.known is not None and self.known.get(text) is not None)
@@ -265,6 +289,14 @@ class Text(Condition):
 def _pick(phrasings: Sequence[str], uniform: float) -> str:
     """One of the phrasings, by a number in [0, 1); empty if there are none."""
     return phrasings[int(uniform * len(phrasings))] if phrasings else ""
+
+
+def _check_unicode(text: str) -> None:
+    """Check that a text holds no halves of characters, which broken terminals and files leave."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ContractError(f"the prompt {text!r} is not valid Unicode text.") from error
 
 
 def _shortened(text: str) -> str:

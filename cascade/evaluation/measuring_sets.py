@@ -191,7 +191,7 @@ class SetMeasurer:
         inputs = self.held_out.inputs(places, pipeline.stages.contracts, degraded=False)
         clock.start()
         result = pipeline(
-            len(part),
+            num_images=len(part),
             seeds=[self.seed + number for number in part],
             labels=labels_of(pipeline, self.held_out, part),
             image=inputs.get("image"),

@@ -136,7 +136,7 @@ class SetRunner(Runner):
         inputs = self._inputs(places).only(stage.contract.input_names)
         start_s = time.perf_counter()
         result = alone(
-            len(places),
+            num_images=len(places),
             seeds=self._seeds(places),
             image=None if previous is None else previous.images,
             labels=self._labels(alone, places),
@@ -170,6 +170,7 @@ class SetRunner(Runner):
         stages = [stage for _, stage in self._pipeline.stages.items()]
         condition = next(each for stage in stages for each in stage.conditions if each.classes)
         labels = labels_of(self._pipeline, self._held_out, places)
-        completed = condition.completed(labels, self._seeds(places), draw=True)
+        draw = self._inputs(places).get("prompt") is None
+        completed = condition.completed(labels, self._seeds(places), draw=draw)
         fields = alone.labels.fields
         return [{key: each[key] for key in fields if key in each} for each in completed]

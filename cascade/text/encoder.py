@@ -52,10 +52,12 @@ class CutText:
     Attributes:
         kept: the part that fits.
         lost: the rest; empty if all of it fits.
+        unknown: words and characters of the first part that the encoder cannot tell apart.
     """
 
     kept: str
     lost: str
+    unknown: tuple[str, ...] = ()
 
 
 class TextEncoder(ABC):

@@ -84,19 +84,16 @@ class TransformersEncoder(TextEncoder):
         text = _readable(text)
         options = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
         tokens = self._tokenizer(text, truncation=False, verbose=False, **options)
-        own_marks = sum(tokens["special_tokens_mask"])
-        ends = [
-            end
-            for (_, end), is_mark in zip(
-                tokens["offset_mapping"], tokens["special_tokens_mask"], strict=True
-            )
-            if not is_mark
-        ]
-        room = max_tokens - own_marks
-        if len(ends) <= room:
-            return CutText(text, "")
-        end = max(ends[:room], default=0)
-        return CutText(text[:end].rstrip(), text[end:].strip())
+        marks = tokens["special_tokens_mask"]
+        places = zip(tokens["offset_mapping"], tokens["input_ids"], marks, strict=True)
+        pieces = [(start, end, number) for (start, end), number, is_mark in places if not is_mark]
+        kept = pieces[: max_tokens - sum(marks)]
+        no_piece = self._tokenizer.unk_token_id
+        unknown = dict.fromkeys(text[start:end] for start, end, i in kept if i == no_piece)
+        if len(kept) == len(pieces):
+            return CutText(text, "", tuple(unknown))
+        stop = max((end for _, end, _ in kept), default=0)
+        return CutText(text[:stop].rstrip(), text[stop:].strip(), tuple(unknown))
 
     # ---- the model ------------------------------------------------------------------------------
 

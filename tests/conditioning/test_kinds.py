@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from cascade.conditioning.assembling import (
+    against_signals,
     request_signals,
     training_signals,
-    without_conditions,
 )
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.condition import Classes, Condition, Dense, Level
@@ -25,6 +25,7 @@ from cascade.conditioning.signals import ChannelSignal, Signals
 from cascade.conditioning.text import Text, TextOptions
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
+from cascade.sampling.guidance import GuidedSignals
 from cascade.space import Space
 
 SPACE = Space(size_px=16)
@@ -296,11 +297,17 @@ def test_a_request_gives_every_condition_its_own_input(batch):
     assert signals.channels["luminance"].image.equal(values["image"])
 
 
+def other_half(stage, batch, signals: Signals) -> Signals:
+    """The signals of the other half of a guided step."""
+    request = request_for(batch, Inputs())
+    return GuidedSignals(signals, against_signals(stage, request, signals)).other
+
+
 def test_guidance_leaves_out_what_training_drops_and_shares_the_rest(batch):
     labels, image = PLAIN["labels"], replace(PLAIN["low_resolution"], drop=0.0)
     features = torch.rand(8, 4, 4, 4)
     signals = replace(training_signals([labels, image], batch, SPACE), features=features)
-    without = without_conditions([labels, image], signals)
+    without = other_half([labels, image], batch, signals)
     assert without.vectors["labels"].eq(-1).all()
     assert without.channels["low_resolution"] is signals.channels["low_resolution"]
     assert without.vectors["low_resolution"] is signals.vectors["low_resolution"]
@@ -316,7 +323,7 @@ def test_features_of_an_image_that_guidance_leaves_out_are_forgotten(batch):
         vectors={"luminance": torch.zeros(8), "labels": batch.conditions["labels"]},
         features=torch.rand(8, 4, 4, 4),
     )
-    without = without_conditions(stage, signals)
+    without = other_half(stage, batch, signals)
     assert not without.channels["luminance"].image.any()
     assert without.channels["edges"] is grey
     assert list(without.channels) == ["luminance", "edges"]
