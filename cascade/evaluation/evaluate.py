@@ -10,6 +10,9 @@ import torch
 
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError
+from cascade.evaluation.alignment.finding import find_judge
+from cascade.evaluation.alignment.judge import AlignmentJudge
+from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.extractors import find_extractor
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.measuring_pairs import PairMeasurer
@@ -45,6 +48,7 @@ def evaluate(
     extractor_path: Path | None = None,
     lpips: bool = False,
     lpips_path: Path | None = None,
+    alignment: str | Path | AlignmentModel | None = None,
     cache_dir: Path | None = None,
     progress: NamedProgress | None = None,
 ) -> Evaluation:
@@ -66,6 +70,9 @@ def evaluate(
         extractor_path: weights of the extractor, instead of a download.
         lpips: whether to measure LPIPS too, which downloads AlexNet's weights once.
         lpips_path: file with AlexNet's weights, to measure LPIPS without a download.
+        alignment: a folder with an alignment tower or a CLIP, `clip` for a download, or a model of
+            your own, to measure how well images agree with their prompts; only for a pipeline that
+            makes images from prompts.
         cache_dir: folder for features of real pictures; default: the user's cache folder.
         progress: called as `progress(what, done, total)` while the measurement runs.
 
@@ -79,6 +86,7 @@ def evaluate(
     vocabulary = None if isinstance(task, PairedTask) else pipeline.labels
     held_out = RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir)
     training = _training_pictures(train, cache_dir)
+    judge = find_judge(pipeline, held_out, alignment)
     options = {
         "pipeline": _quiet(pipeline),
         "held_out": held_out,
@@ -87,7 +95,7 @@ def evaluate(
         "seed": seed,
         "progress": progress or no_progress,
     }
-    measurements = _measure(task, options, training, lpips=lpips, lpips_path=lpips_path)
+    measurements = _measure(task, options, training, judge, lpips=lpips, lpips_path=lpips_path)
     return Evaluation(
         pipeline=name,
         task=task.name,
@@ -131,6 +139,7 @@ def _measure(
     task: Task,
     options: dict[str, Any],
     training: RealPictures | None,
+    judge: AlignmentJudge | None,
     *,
     lpips: bool,
     lpips_path: Path | None,
@@ -142,7 +151,7 @@ def _measure(
         distances = distances_on(device, lpips=lpips, lpips_path=lpips_path)
         return PairMeasurer(**options, distances=distances).measure()
     _check_without_lpips(lpips or lpips_path is not None)
-    return SetMeasurer(**options, training=training).measure()
+    return SetMeasurer(**options, training=training, judge=judge).measure()
 
 
 def check_measurable(pipeline: CascadePipeline) -> None:
