@@ -90,7 +90,7 @@ def neutral_code(code: str) -> str:
 
 
 def reason_to_leave_out(emoji: Emoji, codes: frozenset[str]) -> str | None:
-    """Why the default build leaves an emoji out, or None if it is in.
+    """Why an emoji is left out of the data set, or None if it is in.
 
     Args:
         emoji: one row of the table.
