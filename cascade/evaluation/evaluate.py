@@ -10,6 +10,7 @@ import torch
 
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError
+from cascade.evaluation.alignment.captions import text_of
 from cascade.evaluation.alignment.finding import find_judge
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.model import AlignmentModel
@@ -54,8 +55,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure a pipeline on held-out pictures, as a whole and stage by stage.
 
-    If it starts from noise, it makes images of the same classes as the held-out pictures, and both
-    sets are compared. If it takes pictures, it gets inputs made from the held-out ones, such as
+    If it starts from noise, it makes images of the same captions or classes as the held-out
+    pictures, and both sets are compared. If it takes pictures, it gets inputs made from the held-out ones, such as
     smaller or grey copies, and its results are compared with the originals.
 
     Args:
@@ -83,7 +84,8 @@ def evaluate(
     """
     task = task_of(pipeline.stages.contracts)
     check_measurable(pipeline)
-    vocabulary = None if isinstance(task, PairedTask) else pipeline.labels
+    is_drawn_from_labels = not isinstance(task, PairedTask) and text_of(pipeline) is None
+    vocabulary = pipeline.labels if is_drawn_from_labels else None
     held_out = RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir)
     training = _training_pictures(train, cache_dir)
     judge = find_judge(pipeline, held_out, alignment)

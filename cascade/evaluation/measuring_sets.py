@@ -16,6 +16,7 @@ from typing import Any, final
 
 from cascade.devices import wait_for
 from cascade.errors import DataError
+from cascade.evaluation.alignment.captions import text_of
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
@@ -305,9 +306,10 @@ def labels_of(
         part: numbers of the images to make, from 0.
 
     Returns:
-        For each image, the names of the pipeline's label fields; None if it has no labels.
+        For each image, the names of the pipeline's label fields; None if it has no labels. None
+        too if it takes text: captions alone decide what the images show, as prompts do for users.
     """
-    if pipeline.labels is None:
+    if pipeline.labels is None or text_of(pipeline) is not None:
         return None
     labels = [held_out.labels(number % len(held_out)) for number in part]
     fields = pipeline.labels.fields

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError, DataError
+from cascade.evaluation.alignment.captions import read_captions, text_of
 from cascade.evaluation.alignment.finding import find_judge
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.model import AlignmentModel
@@ -205,7 +206,7 @@ def _held_out(
 ) -> RealPictures:
     """Open the held-out pictures, without classes that a class-conditional pipeline lacks."""
     is_paired = isinstance(task_of(pipeline.stages.contracts), PairedTask)
-    vocabulary = None if is_paired else pipeline.labels
+    vocabulary = None if is_paired or text_of(pipeline) is not None else pipeline.labels
     return RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=choice.cache_dir)
 
 
@@ -239,11 +240,11 @@ def _basis(
     """Texts with everything that images and figures depend on besides the settings."""
     stages = {name: stage.config() | {"sampling": {}} for name, stage in pipeline.stages.items()}
     labels = [held_out.labels(place) for place in range(len(held_out))]
-    if any(each.input_name == "prompt" for c in pipeline.stages.contracts for each in c.conditions):
-        labels += [held_out.annotations(place) for place in range(len(held_out))]
+    text = text_of(pipeline)
+    captions = [] if text is None else read_captions(held_out, text).phrasings
     return [
         weights_digest(pipeline.stages),
-        json.dumps([stages, labels]),
+        json.dumps([stages, labels, captions]),
         extractor.fingerprint(),
         "" if judge is None else judge.fingerprint(),
         pipeline.device.type,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cascade.conditioning.text import Text
 from cascade.evaluation.real_pictures import RealPictures
+from cascade.pipeline import CascadePipeline
 
 
 @final
@@ -73,6 +74,12 @@ class Captions:
                 for phrasings, key in zip(self.phrasings, self.keys, strict=True)
             ]
         )
+
+
+def text_of(pipeline: CascadePipeline) -> Text | None:
+    """The text condition of the first stage that has one; None if no stage takes text."""
+    conditions = (each for contract in pipeline.stages.contracts for each in contract.conditions)
+    return next((each for each in conditions if isinstance(each, Text)), None)
 
 
 def read_captions(pictures: RealPictures, text: Text) -> Captions:

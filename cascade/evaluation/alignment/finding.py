@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cascade.conditioning.text import Text
 from cascade.errors import ContractError, WeightsError
-from cascade.evaluation.alignment.captions import read_captions
+from cascade.evaluation.alignment.captions import read_captions, text_of
 from cascade.evaluation.alignment.clip import ClipAlignment
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.model import AlignmentModel
@@ -57,14 +56,12 @@ def find_judge(
     """
     if alignment is None:
         return None
-    contracts = pipeline.stages.contracts
-    if isinstance(task_of(contracts), PairedTask):
+    if isinstance(task_of(pipeline.stages.contracts), PairedTask):
         raise ContractError(
             "alignment is measured on images that start from noise, but this pipeline takes "
             "pictures; leave alignment out."
         )
-    conditions = (each for contract in contracts for each in contract.conditions)
-    text = next((each for each in conditions if isinstance(each, Text)), None)
+    text = text_of(pipeline)
     if text is None:
         raise ContractError(
             "alignment compares images with their prompts, but no stage of this pipeline takes "

@@ -46,9 +46,7 @@ class TowerFacts:
 
     Attributes:
         name: part of the names of figures.
-        encoder: name of the text encoder; see `cascade.text.encoders.find_encoder`.
-        sha256: hash of the text encoder's weights.
-        pooled_width: width P of the text encoder's pooled vector.
+        encoder: name, hash and widths of the text encoder.
         size_px: side to which images are resized.
         width: width E of an embedding.
         training: what it was trained on, in words.
@@ -57,9 +55,7 @@ class TowerFacts:
     """
 
     name: str
-    encoder: str
-    sha256: str
-    pooled_width: int
+    encoder: EncoderFacts
     size_px: int
     width: int
     training: str
@@ -143,11 +139,7 @@ class AlignmentTower(AlignmentModel):
 
     @torch.no_grad()
     def text_embeddings(self, texts: Sequence[str]) -> Tensor:
-        facts = self.facts
-        encoder = encoder_of(
-            EncoderFacts(facts.encoder, facts.sha256, facts.pooled_width, facts.pooled_width)
-        )
-        encoded = encoder.encode(texts, MAX_TOKENS)
+        encoded = encoder_of(self.facts.encoder).encode(texts, MAX_TOKENS)
         pooled = torch.stack([each.pooled for each in encoded]).float()
         return self._head.embed_pooled(pooled.to(self._head.mean.device))
 
@@ -192,7 +184,7 @@ def load_tower(folder: Path) -> AlignmentTower:
     try:
         state = {name: each.float() for name, each in load_file(folder / WEIGHTS).items()}
         features = len(state["mean"])
-        head = TowerHead(features, facts.pooled_width, facts.width)
+        head = TowerHead(features, facts.encoder.pooled_width, facts.width)
         head.load_state_dict(state)
     except (OSError, SafetensorError, LookupError, RuntimeError) as error:
         raise WeightsError(f"{folder / WEIGHTS}: not the weights of a tower ({error}).") from error
@@ -202,6 +194,7 @@ def load_tower(folder: Path) -> AlignmentTower:
 def _facts(folder: Path) -> TowerFacts:
     values: Any = read_json(folder / CONFIG)
     try:
-        return TowerFacts(**{**values, "trained_on": tuple(values["trained_on"])})
+        encoder, keys = EncoderFacts(**values["encoder"]), tuple(values["trained_on"])
+        return TowerFacts(**{**values, "encoder": encoder, "trained_on": keys})
     except (LookupError, TypeError) as error:
         raise WeightsError(f"{folder / CONFIG} does not describe a tower: {error}.") from error
