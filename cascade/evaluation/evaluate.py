@@ -56,8 +56,8 @@ def evaluate(
     """Measure a pipeline on held-out pictures, as a whole and stage by stage.
 
     If it starts from noise, it makes images of the same captions or classes as the held-out
-    pictures, and both sets are compared. If it takes pictures, it gets inputs made from the held-out ones, such as
-    smaller or grey copies, and its results are compared with the originals.
+    pictures, and both sets are compared. If it takes pictures, it gets inputs made from the
+    held-out ones, such as smaller or grey copies, and its results are compared with the originals.
 
     Args:
         pipeline: the pipeline, on its device.
