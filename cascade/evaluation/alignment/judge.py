@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
 
@@ -111,7 +111,8 @@ class AlignmentJudge:
         for score in ours:
             scores.append(score)
             if score.name in theirs:
-                scores.append(_named(theirs[score.name], f"{score.name} of held-out pictures"))
+                name = f"{score.name} of held-out pictures"
+                scores.append(replace(theirs[score.name], name=name))
             if score.n_reference:
                 scores.append(self._chance(score))
         return scores
@@ -130,10 +131,11 @@ class AlignmentJudge:
     def notes(self) -> list[str]:
         """Write the notes that the figures need."""
         notes = []
-        known = sum(key in set(self.model.trained_on) for key in self.captions.keys)
-        if known:
+        trained_on = set(self.model.trained_on)
+        count = sum(key in trained_on for key in self.captions.keys)
+        if count:
             notes.append(
-                f"{self.model.name} was trained on {known} of {len(self.captions)} held-out "
+                f"{self.model.name} was trained on {count} of {len(self.captions)} held-out "
                 "pictures; alignment is measured without them."
             )
         missing = sum(not each for each in self.captions.phrasings)
@@ -186,12 +188,6 @@ class AlignmentJudge:
         }
 
     def _chance(self, score: Score) -> Score:
-        wanted = next((k for k in NEAREST if score.name.startswith(f"R@{k}-")), 1)
-        value = wanted / score.n_reference
+        nearest = next((k for k in NEAREST if score.name.startswith(f"R@{k}-")), 1)
+        value = nearest / score.n_reference
         return Score(name=f"{score.name} by chance", value=value, n=score.n)
-
-
-def _named(score: Score, name: str) -> Score:
-    from dataclasses import replace
-
-    return replace(score, name=name)
