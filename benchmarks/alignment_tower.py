@@ -14,7 +14,7 @@ trained on
   the styles. Their keys are in the tower, and `cascade evaluate` leaves these pictures out.
 
 The other half of `train`, and all of `validation`, `heldout` and `unseen`, are new to it as
-pictures. The number of epochs is chosen on `validation-*.tar`.
+pictures. The defaults were chosen on `validation-*.tar`.
 
 Shapes: N pictures, V views of each, F features, P width of a text's pooled vector.
 """
@@ -27,7 +27,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +56,6 @@ from cascade.text.encoders import MINILM, find_encoder
 NAME = "EmojiTower"
 READ_PX = 256
 SIZE_PX = 160  # of what EfficientNet sees: half of the cost of 224 px
-WIDTH = 256
 STYLE_WORDS = {
     "fluent-3d": "fluent 3d",
     "fluent": "fluent",
@@ -85,7 +83,7 @@ class Pictures:
 
     features: Tensor
     phrasings: list[tuple[str, ...]]
-    labels: list[Mapping[str, str]]
+    labels: list[dict[str, str]]
     keys: list[str]
 
     def joined(self, other: Pictures) -> Pictures:
@@ -123,17 +121,19 @@ def augmented(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def views_of(image: Tensor, count: int, generator: torch.Generator) -> list[Tensor]:
-    """A picture, the same at 64 px, and augmented views of it, all at the tower's size."""
+    """A picture and augmented views of it at the tower's size; with a count of 0, it at 64 px."""
+    plain = resize(image[None], (SIZE_PX, SIZE_PX), "bicubic")[0]
+    if count > 0:
+        return [plain, *(augmented(image, generator) for _ in range(count))]
     small = resize(image[None], (SMALL_PX[0], SMALL_PX[0]), "bicubic")
-    plain = [resize(each, (SIZE_PX, SIZE_PX), "bicubic")[0] for each in (image[None], small)]
-    return plain + [augmented(image, generator) for _ in range(count)]
+    return [plain, resize(small, (SIZE_PX, SIZE_PX), "bicubic")[0]]
 
 
 @torch.no_grad()
 def read_features(
     source: ImageSource, places: Sequence[int], network: EfficientNetLite, augmentations: int
 ) -> Tensor:
-    """Compute the features (N, V, F) float16 of pictures; V = 2 + augmentations."""
+    """Compute the features (N, V, F) float16 of pictures; see `views_of` for the V views."""
     images = TrainingImages(source, Contract(Space(size_px=READ_PX)), flip=(), cache_mib=0)
     generator = torch.Generator().manual_seed(0)
     parts = []
@@ -168,8 +168,14 @@ def read_pictures(
         cache.mkdir(parents=True, exist_ok=True)
         save_file({"features": read_features(source, places, network, augmentations)}, file)
     labels = [source.labels(place) for place in places]
-    phrasings = [tuple(each["captions"].split("\n")) for each in labels]
+    phrasings = [_phrasings(each) for each in labels]
     return Pictures(load_file(file)["features"].float(), phrasings, labels, keys)
+
+
+def _phrasings(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """The phrasings of a caption, without those that name a style which no prompt names."""
+    other = labels["style"].replace("-", " ") if labels["style"] not in STYLE_WORDS else ""
+    return tuple(each for each in labels["captions"].split("\n") if not other or other not in each)
 
 
 # ---- training -----------------------------------------------------------------------------------
@@ -186,23 +192,21 @@ class TextTable:
 
 
 def contrastive_loss(
-    images: Tensor, texts: Tensor, codes: Tensor, styles: Tensor, temperature: Tensor
+    images: Tensor, texts: Tensor, batch: TrainingBatch, temperature: Tensor
 ) -> Tensor:
-    """InfoNCE in both directions; another picture of the same emoji and style is no rival."""
+    """InfoNCE in both directions; texts that describe an image too are no rivals of its own."""
     logits = images @ texts.T / temperature  # (B, B)
-    same = (codes[:, None] == codes) & (styles[:, None] == styles)
-    same.fill_diagonal_(False)
-    logits = logits.masked_fill(same, -torch.inf)
+    fits = (batch.named == -1) | (batch.named == batch.styles[:, None])
+    fits &= batch.codes == batch.codes[:, None]
+    logits = logits.masked_fill(fits.fill_diagonal_(False), -torch.inf)
     target = torch.arange(len(images))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def train(
-    pictures: Pictures, table: TextTable, args: argparse.Namespace, epochs: int, validate=None
-) -> TowerHead:
-    """Train a head; `validate(head, epoch)` is called now and then."""
+def train(pictures: Pictures, table: TextTable, args: argparse.Namespace) -> TowerHead:
+    """Train a head."""
     torch.manual_seed(args.seed)
-    head = TowerHead(pictures.features.shape[-1], table.pooled.shape[-1], WIDTH)
+    head = TowerHead(pictures.features.shape[-1], table.pooled.shape[-1], args.width)
     flat = pictures.features.flatten(0, 1)
     head.mean.copy_(flat.mean(dim=0))
     head.spread.copy_(flat.std(dim=0).clamp(min=1e-3))
@@ -211,24 +215,41 @@ def train(
         {"params": head.parameters(), "weight_decay": args.weight_decay},
         {"params": [log_temperature], "weight_decay": 0.0},
     ]
-    steps = epochs * (len(pictures.keys) // args.batch_size)
+    steps = args.epochs * (len(pictures.keys) // args.batch_size)
     optimiser = torch.optim.AdamW(groups, lr=args.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.lr, steps, pct_start=0.1)
     draw = Draw(pictures, table, args)
-    for epoch in range(epochs):
-        for batch in draw.epoch():
-            features, pooled, codes, styles = draw.batch(batch)
-            images = head.embed_features(F.dropout(features, args.dropout))
-            texts = head.embed_pooled(F.dropout(pooled, args.dropout))
+    for _ in range(args.epochs):
+        for at in draw.epoch():
+            batch = draw.batch(at)
+            images = head.embed_features(F.dropout(batch.features, args.dropout))
+            texts = head.embed_pooled(F.dropout(batch.pooled, args.text_dropout))
             temperature = log_temperature.exp().clamp(min=0.01)
-            loss = contrastive_loss(images, texts, codes, styles, temperature)
+            loss = contrastive_loss(images, texts, batch, temperature)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
-        if validate is not None and (epoch + 1) % args.validate_every == 0:
-            validate(head, epoch + 1)
-    return head
+    return head.eval()
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A view of each picture, and a phrasing of its caption.
+
+    Attributes:
+        features: (B, F) of the views.
+        pooled: (B, P) of the phrasings.
+        codes: (B,) int64, which emoji each picture shows.
+        styles: (B,) int64, in which style.
+        named: (B,) int64, the style that the phrasing names, -1 for none.
+    """
+
+    features: Tensor
+    pooled: Tensor
+    codes: Tensor
+    styles: Tensor
+    named: Tensor
 
 
 class Draw:
@@ -236,25 +257,37 @@ class Draw:
 
     def __init__(self, pictures: Pictures, table: TextTable, args: argparse.Namespace) -> None:
         self.features, self.pooled = pictures.features, table.pooled
-        self.phrasings = [[table.places[text] for text in each] for each in pictures.phrasings]
         self.codes, self.styles = (
             _numbers([each[name] for each in pictures.labels]) for name in ("code", "style")
         )
+        self.phrasings = [
+            [(table.places[text], _names_style(text, labels["style"])) for text in phrasings]
+            for phrasings, labels in zip(pictures.phrasings, pictures.labels, strict=True)
+        ]
         self.batch_size = args.batch_size
         self.generator = torch.Generator().manual_seed(args.seed)
 
     def epoch(self) -> list[Tensor]:
+        """The places of the pictures of each batch."""
         order = torch.randperm(len(self.features), generator=self.generator)
         return [each for each in order.split(self.batch_size) if len(each) == self.batch_size]
 
-    def batch(self, at: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def batch(self, at: Tensor) -> TrainingBatch:
+        """Draw views and phrasings of the pictures at these places (B,)."""
         draws = torch.rand(len(at), 2, generator=self.generator)
         views = (draws[:, 0] * self.features.shape[1]).long()
         own = [self.phrasings[place] for place in at.tolist()]
         texts = [
             each[int(float(draw) * len(each))] for each, draw in zip(own, draws[:, 1], strict=True)
         ]
-        return self.features[at, views], self.pooled[texts], self.codes[at], self.styles[at]
+        names_style = torch.tensor([names for _, names in texts])
+        return TrainingBatch(
+            features=self.features[at, views],
+            pooled=self.pooled[[place for place, _ in texts]],
+            codes=self.codes[at],
+            styles=self.styles[at],
+            named=self.styles[at].where(names_style, -1),
+        )
 
 
 def _numbers(values: Sequence[str]) -> Tensor:
@@ -262,12 +295,16 @@ def _numbers(values: Sequence[str]) -> Tensor:
     return torch.tensor([places[value] for value in values])
 
 
+def _names_style(text: str, style: str) -> bool:
+    return style in STYLE_WORDS and STYLE_WORDS[style] in text
+
+
 # ---- measuring ----------------------------------------------------------------------------------
 
 
 def with_style(phrasings: Sequence[str], style: str) -> tuple[str, ...]:
     """The phrasings, one that names the style first."""
-    named = [each for each in phrasings if STYLE_WORDS.get(style, style) in each]
+    named = [each for each in phrasings if _names_style(each, style)]
     return tuple(dict.fromkeys([*named[:1], *phrasings]))
 
 
@@ -324,25 +361,13 @@ def main() -> None:
         name=NAME,
         encoder=encoder.facts,
         size_px=SIZE_PX,
-        width=WIDTH,
+        width=args.width,
         training=f"{len(others.keys)} pictures of emojione and noto-v1, and {len(own.keys)} of "
         "half of the emoji in the styles of the training shards; see benchmarks/alignment_tower.py",
         trained_on=tuple(sorted(own.keys)),
         contrasts={"style": STYLE_WORDS},
     )
-    progress: dict[int, float] = {}
-
-    def validate(head: TowerHead, epoch: int) -> None:
-        tower = AlignmentTower(facts, head, network)
-        judge = judge_of(tests["validation"], tower, styles=True)
-        with torch.no_grad():
-            embeddings = head.embed_features(tests["validation"].features[:, 1])
-        figures = judge.figures(embeddings, range(len(tests["validation"].keys)))
-        head.requires_grad_(True).train()
-        progress[epoch] = fmean(float(each.nanmean()) for each in list(figures.values())[::2])
-        print(f"epoch {epoch}: {progress[epoch]:.3f}", flush=True)
-
-    head = train(trained, table, args, args.epochs, validate)
+    head = train(trained, table, args)
     tower = AlignmentTower(facts, head, network)
     for name, pictures in tests.items():
         for line in measure(pictures, tower, head):
@@ -353,7 +378,8 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description="Train a tower that finds the caption of an emoji.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder of the emoji data set")
@@ -364,8 +390,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--batch-size", type=int, default=256)
     add("--lr", type=float, default=1e-3)
     add("--weight-decay", type=float, default=0.1)
-    add("--dropout", type=float, default=0.2)
-    add("--validate-every", type=int, default=5, help="epochs")
+    add("--width", type=int, default=256, help="of an embedding")
+    add("--dropout", type=float, default=0.2, help="of the features")
+    add("--text-dropout", type=float, default=0.1, help="of the pooled vectors of texts")
     add("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cascade.data.sources import open_source
 from cascade.errors import ContractError, DataError, WeightsError
 from cascade.evaluation.alignment.captions import Captions, contrasting, read_captions, text_of
 from cascade.evaluation.alignment.finding import find_alignment
@@ -136,6 +135,24 @@ def test_a_word_is_exchanged_as_a_whole():
     ]  # fmt: skip
     assert contrasting("cat, noto", "noto", words)[1:] == ["cat, fluent", "cat, fluent flat"]
     assert contrasting("a notorious cat", "noto", words) == []
+
+
+def test_a_word_counts_where_it_fits_better_than_the_others(colour_model):
+    colour_model.contrasts = {"shade": {"1": "dark", "2": "bright"}}
+    captions = Captions(
+        [("dark red",), ("bright blue",), ("bright red",), ("dark blue",)],
+        [{"shade": "1"}, {"shade": "2"}, {}, {"shade": "2"}],
+        "abcd",
+    )
+    judge = AlignmentJudge(colour_model, captions)
+    right = colour_model.text_embeddings(captions.texts)
+    name = "shade accuracy-Colours"
+    figures = judge.figures(right, range(4))[name]
+    assert figures[:2].tolist() == [1, 1]
+    assert figures[2:].isnan().all()  # no annotation, and another word than the annotation's
+    assert judge.figures(right[[2, 3]], range(2))[name].tolist() == [0, 0]
+    score = next(score for score in judge.scores(right, right) if score.name == name)
+    assert (score.n, score.reference, score.n_reference) == (2, "words for shade", 2)
 
 
 # ---- towers -------------------------------------------------------------------------------------
@@ -297,10 +314,3 @@ def test_pipelines_without_prompts_are_refused(cascade, upsampler, held_out, mea
         measure(cascade, held_out, alignment=colour_model)
     with pytest.raises(ContractError, match="this pipeline takes pictures"):
         measure(CascadePipeline.from_stages({"up": upsampler}), held_out, alignment=colour_model)
-
-
-def test_an_open_source_is_judged_too(prompted, colour_pictures, colour_model, measure):
-    ours = measure(prompted, colour_pictures, alignment=colour_model, num_images=8)
-    theirs = measure(prompted, open_source(str(colour_pictures)), alignment=colour_model,
-                     num_images=8)  # fmt: skip
-    assert ours.whole.score(R1) == theirs.whole.score(R1)

@@ -165,15 +165,31 @@ class AlignmentJudge:
     def _contrast(self, field: str, embeddings: Tensor, places: Sequence[int]) -> Tensor:
         """(B,) 1 where the own word of a caption fits best, else 0; NaN without such a word."""
         values = torch.full((len(places),), torch.nan)
-        words = self.model.contrasts[field]
         for row, place in enumerate(places):
-            own = words.get(self.captions.annotations[place].get(field, ""))
-            phrasings = self.captions.phrasings[place]
-            texts = contrasting(phrasings[0], own, words.values()) if own and phrasings else []
-            if texts:
-                near = self.model.text_embeddings(texts).cpu() @ embeddings[row]
+            candidates = self._contrasting[field].get(place)
+            if candidates is not None:
+                near = candidates @ embeddings[row]
                 values[row] = float(near[0] > near[1:].max())
         return values
+
+    @cached_property
+    def _contrasting(self) -> dict[str, dict[int, Tensor]]:
+        """Embeddings (K, E) of each caption with K words, its own first, by field and place."""
+        embedded = {}
+        for field, words in self.model.contrasts.items():
+            texts = {}
+            for place, phrasings in enumerate(self.captions.phrasings):
+                own = words.get(self.captions.annotations[place].get(field, ""))
+                candidates = (
+                    contrasting(phrasings[0], own, words.values()) if own and phrasings else []
+                )
+                texts |= {place: candidates} if candidates else {}
+            parts: tuple[Tensor, ...] = ()
+            if texts:
+                every = [text for candidates in texts.values() for text in candidates]
+                parts = self.model.text_embeddings(every).cpu().split(len(words))
+            embedded[field] = dict(zip(texts, parts, strict=True))
+        return embedded
 
     def _basis(self, name: str) -> dict[str, Any]:
         field = name.removesuffix(f"-{self.model.name}").removesuffix(" accuracy")
