@@ -75,6 +75,11 @@ class Contract:
         return ", ".join(text for text in texts if text) or "noise"
 
     @property
+    def takes_text(self) -> bool:
+        """Whether a condition takes text."""
+        return any(each.takes_text for each in self.conditions)
+
+    @property
     def restores(self) -> bool:
         """Whether training degrades an image that the stage takes."""
         return any(each.restores for each in self.conditions)

@@ -365,3 +365,17 @@ def cascade(base_stage, upsampler, relabelled):
     fields = {"class": ["cat", "dog"], "style": ["noto", "twemoji"]}
     stages = {"base": base_stage, "upsampler": upsampler}
     return CascadePipeline.from_stages({n: relabelled(s, fields) for n, s in stages.items()})
+
+
+# ---- text ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def text_encoders(tmp_path_factory) -> dict[str, Path]:
+    """The folders of tiny text encoders of 16 numbers per token: bert, t5 and clip."""
+    pytest.importorskip("transformers")
+    from tiny_encoders import write_bert, write_clip, write_t5
+
+    folder = tmp_path_factory.mktemp("encoders")
+    writers = {"bert": write_bert, "t5": write_t5, "clip": write_clip}
+    return {name: write(folder / f"tiny-{name}") for name, write in writers.items()}

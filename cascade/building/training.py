@@ -70,6 +70,7 @@ def build_trainer(
         torch.manual_seed(recipe.train.seed)
         notes = DataNotes(source, recipe)
         stage = build_stage(recipe, notes.vocabulary)
+        notes.look_at(stage.conditions)
         lines = notes.lines(verbose=verbose)
         check_values(recipe, stage)
         prepare_conditions(stage, source, recipe.data.cache_dir)

@@ -90,6 +90,7 @@ class Condition(ABC):
     input_name: ClassVar[str]  # name of the user's input that it reads, such as `image`
     negative_name: ClassVar[str] = ""  # input from which guidance pushes away; empty for none
     recipe: ClassVar[type]  # dataclass of its recipe section
+    takes_text: ClassVar[bool] = False  # whether it is free text, which an encoder reads
     files: ClassVar[tuple[str, ...]] = ()  # names of the files that `write_files` may write
 
     drop: float = 0.0

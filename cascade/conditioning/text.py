@@ -79,6 +79,7 @@ class Text(Condition):
     input_name = "prompt"
     negative_name = "negative_prompt"
     recipe = TextOptions
+    takes_text = True
     files = (KNOWN_TEXTS,)
 
     fields: Sequence[str] = ("caption",)
@@ -92,6 +93,7 @@ class Text(Condition):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "fields", tuple(self.fields))  # JSON has lists only
         if self.max_tokens < LEAST_TOKENS:
             raise ContractError(
                 f"max_tokens must be at least {LEAST_TOKENS}, got {self.max_tokens}."
@@ -107,7 +109,7 @@ class Text(Condition):
                 f"{options.max_tokens}."
             )
         return cls(
-            fields=tuple(options.fields),
+            fields=options.fields,
             encoder=facts.name,
             sha256=facts.sha256,
             width=facts.width,

@@ -16,6 +16,14 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 HUB_FILES = [
     CONFIG,
     WEIGHTS,
@@ -48,6 +56,11 @@ class EncoderFolder:
     def has_weights(self) -> bool:
         """Whether the weights are there, as safetensors."""
         return (self.path / WEIGHTS).is_file() or (self.path / INDEX).is_file()
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a tokenizer is there; transformers would make an empty one."""
+        return any((self.path / name).is_file() for name in TOKENIZERS)
 
     @property
     def stated_name(self) -> str:
@@ -143,7 +156,8 @@ def download(name: str) -> Path:
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True))
-        if EncoderFolder(folder).has_weights:  # another program may have fetched a part of it
+        encoder = EncoderFolder(folder)
+        if encoder.has_weights and encoder.has_tokenizer:  # another program may have left some out
             return folder
     except Exception:  # the Hub raises many kinds when a name is not in its cache
         pass

@@ -160,6 +160,8 @@ class TransformersEncoder(TextEncoder):
 
     @cached_property
     def _tokenizer(self) -> Any:
+        if not self.folder.has_tokenizer:
+            raise WeightsError(f"the text encoder in {self.folder.path} has no tokenizer.json.")
         with self._loading() as transformers:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 self.folder.path, local_files_only=True, trust_remote_code=False

@@ -19,7 +19,24 @@ from transformers import (
 )
 
 WIDTH = 16
-WORDS = "a the of in cat dog house red green blue black white yellow purple orange dot".split()
+WORDS = [
+    "a",
+    "the",
+    "of",
+    "in",
+    "cat",
+    "dog",
+    "house",
+    "red",
+    "green",
+    "blue",
+    "black",
+    "white",
+    "yellow",
+    "purple",
+    "orange",
+    "dot",
+]
 LETTERS = string.ascii_lowercase + string.digits + ",."
 POSITIONS = 77  # that BERT and CLIP can read
 
