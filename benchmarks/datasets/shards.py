@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-SPLITS = ("train", "validation", "heldout")
+SPLITS = ("train", "validation", "unseen", "heldout")
 
 
 class DatasetError(Exception):

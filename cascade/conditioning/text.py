@@ -244,7 +244,7 @@ class Text(Condition):
         tokens = torch.stack([self._padded(each) for each in encoded])  # (B, N, D)
         lengths = torch.tensor([len(each.tokens) for each in encoded])
         mask = torch.arange(self.max_tokens) < lengths[:, None]  # (B, N)
-        pooled = torch.stack([each.pooled for each in encoded]).float()  # (B, P)
+        pooled = torch.stack([each.pooled.float() for each in encoded])  # (B, P)
         return Signals(
             tokens={self.name: TokenSignal(tokens.to(device), mask.to(device))},
             vectors={self.name: pooled.to(device)},

@@ -343,6 +343,7 @@ class StageTransformer(BackboneNetwork):
         fine_width: int = 128,
         fine_depth: int = 2,
         head_channels: int = 24,
+        head_blocks: int = 0,
     ) -> StageTransformer:
         """Make a new transformer; see `PixelTransformer` for the arguments.
 
@@ -361,6 +362,7 @@ class StageTransformer(BackboneNetwork):
             fine_width=fine_width,
             fine_depth=fine_depth,
             head_channels=head_channels,
+            head_blocks=head_blocks,
             projection_class_embeddings_input_dim=_dim(embedding),
             cross_attention_dim=None if tokens is None else width,
         )

@@ -24,8 +24,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from cascade.errors import ContractError, RecipeError
+from cascade.networks.convolutional_head import ConvolutionalHead
 
 HEAD_WIDTH = 64
+PLAIN_ATTENTION = 2**16  # pairs of tokens; beyond, memory counts for more than time
 
 
 class Tokens(NamedTuple):
@@ -52,6 +54,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         fine_width: length of the token of a fine patch, which has half the side; as `width`.
         fine_depth: number of blocks on fine patches before the others, and again after them.
         head_channels: number of channels of the convolutional head.
+        head_blocks: number of its residual blocks; 0 for two convolutions only.
         projection_class_embeddings_input_dim: length E of the condition vector; None without one.
         cross_attention_dim: width T of the tokens that every second of the `depth` blocks attends
             to; None for no cross-attention.
@@ -74,6 +77,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         fine_width: int = 128,
         fine_depth: int = 2,
         head_channels: int = 24,
+        head_blocks: int = 0,
         projection_class_embeddings_input_dim: int | None = 256,
         cross_attention_dim: int | None = None,
     ) -> None:
@@ -92,7 +96,9 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         self.split = ModulatedLinear(width, 4 * fine_width, width)
         self.decoder = BlockStack(fine_width, fine_depth, width)
         self.to_pixels = ModulatedLinear(fine_width, head_channels * fine_px**2, width)
-        self.head = ConvolutionalHead(in_channels, head_channels, out_channels)
+        self.head = ConvolutionalHead(
+            in_channels, head_channels, out_channels, blocks=head_blocks, condition_width=width
+        )
         self.gradient_checkpointing = False
 
     def forward(
@@ -139,7 +145,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         fine = self._run(self.decoder, fine, rows, columns, condition)  # (B, 4 N, fine)
         pixels = _to_map(self.to_pixels(fine, condition), rows, columns)
         pixels = F.pixel_shuffle(pixels, self.config["patch_size"] // 2)
-        return UNet2DConditionOutput(sample=self.head(sample, pixels))  # (B, C, H, W)
+        return UNet2DConditionOutput(sample=self.head(sample, pixels, condition))  # (B, C, H, W)
 
     def _embed_condition(
         self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype
@@ -242,10 +248,7 @@ class TransformerBlock(nn.Module):
             F.rms_norm(each, each.shape[-1:], eps=1e-6) * self.head_gain.to(each.dtype)
             for each in (query, key)
         )  # (B, N, heads, D / heads)
-        attended = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        )
-        return self.project(attended.transpose(1, 2).flatten(2))
+        return self.project(attention(query, key, value))
 
 
 class CrossAttention(nn.Module):
@@ -268,27 +271,34 @@ class CrossAttention(nn.Module):
             F.rms_norm(each, each.shape[-1:], eps=1e-6) * self.head_gain.to(each.dtype)
             for each in (query, key)
         )
-        mask = None if text.mask is None else text.mask[:, None, None]  # (B, 1, 1, M)
-        attended = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask
-        )
-        return self.project(attended.transpose(1, 2).flatten(2))
+        return self.project(attention(query, key, value, text.mask))
 
 
-class ConvolutionalHead(nn.Module):
-    """Turns the tokens' pixels and the input into the prediction with two 3x3 convolutions."""
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention.
 
-    def __init__(self, in_channels: int, head_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(in_channels + head_channels, head_channels, 3, padding=1)
-        self.out = nn.Conv2d(head_channels, out_channels, 3, padding=1)
-        for parameter in self.out.parameters():
-            nn.init.zeros_(parameter)
+    On a CPU, short sequences take plain matrix products: the backward pass of torch's fused kernel
+    needs four times their time there.
 
-    def forward(self, sample: Tensor, pixels: Tensor) -> Tensor:
-        """Args: sample (B, in, H, W), pixels (B, head, H, W). Returns: (B, out, H, W)."""
-        mixed = F.silu(self.mix(torch.cat([sample.to(pixels.dtype), pixels], dim=1)))
-        return self.out(mixed + pixels)
+    Args:
+        query: (B, N, heads, width of a head).
+        key: (B, M, heads, width of a head).
+        value: (B, M, heads, width of a head).
+        mask: (B, M) bool, False for tokens to ignore; None to attend to all.
+
+    Returns:
+        (B, N, D), the heads side by side.
+    """
+    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    mask = None if mask is None else mask[:, None, None]  # (B, 1, 1, M)
+    if query.device.type == "cpu" and query.shape[-2] * key.shape[-2] <= PLAIN_ATTENTION:
+        weights = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
+        if mask is not None:
+            weights = weights.masked_fill(~mask, -math.inf)
+        attended = weights.softmax(dim=-1).to(value.dtype) @ value
+    else:
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return attended.transpose(1, 2).flatten(2)
 
 
 def position_embedding(rows: int, columns: int, width: int) -> Tensor:

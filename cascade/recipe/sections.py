@@ -87,6 +87,7 @@ class TransformerSection(Section):
     fine_width: Whole = Field(default=128, gt=0)
     fine_depth: Whole = Field(default=2, ge=0, le=1000)
     head_channels: Whole = Field(default=24, gt=0)
+    head_blocks: Whole = Field(default=0, ge=0, le=100)
 
 
 class DiffusionSection(Section):

@@ -23,11 +23,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from cascade.devices import uses_bf16
 from cascade.errors import CascadeError
+from cascade.networks.convolutional_head import DetailBlock
 from cascade.networks.transformer import TransformerBlock
 from cascade.training.objectives.objective import Learner
 from cascade.training.settings import TrainingSettings
 
-BLOCKS = (TransformerBlock, ResnetBlock2D, Attention, Downsample2D, Upsample2D)
+BLOCKS = (TransformerBlock, DetailBlock, ResnetBlock2D, Attention, Downsample2D, Upsample2D)
 
 
 def asks_for_sharding() -> bool:

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
+from cascade.networks.convolutional_head import ConvolutionalHead
 from cascade.networks.transformer import PixelTransformer, position_embedding
 
 
-@pytest.fixture
-def transformer():
+def make_transformer(**options) -> PixelTransformer:
     """Untrained, 6 channels in, 3 out, patches of 4 px, two heads."""
     torch.manual_seed(0)
     return PixelTransformer(
@@ -18,7 +18,14 @@ def transformer():
         fine_depth=1,
         head_channels=4,
         projection_class_embeddings_input_dim=16,
+        **options,
     )
+
+
+@pytest.fixture(params=[0, 2], ids=["plain-head", "head-blocks"])
+def transformer(request):
+    """With and without blocks in its head."""
+    return make_transformer(head_blocks=request.param)
 
 
 @pytest.fixture
@@ -97,3 +104,24 @@ def test_cross_attention_is_refused(transformer, inputs):
     image, t, vector = inputs
     with pytest.raises(ValueError, match="no cross-attention"):
         transformer(image, t, encoder_hidden_states=vector)
+
+
+def test_new_blocks_of_the_head_change_no_output(inputs, fill_zeros):
+    plain, detailed = make_transformer(), make_transformer(head_blocks=2)
+    fill_zeros(plain)
+    new = detailed.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert all(name.startswith("head.details.") for name in new)
+    assert predict(detailed, *inputs).equal(predict(plain, *inputs))
+
+
+def test_blocks_of_the_head_see_further_and_the_condition(inputs, fill_zeros):
+    image, _, _ = inputs
+    generator = torch.Generator().manual_seed(2)
+    head = ConvolutionalHead(6, 4, 3, blocks=2, condition_width=8)
+    fill_zeros(head)
+    pixels, condition = (torch.randn(2, *s, generator=generator) for s in ((4, 8, 20), (8,)))
+    output = head(image, pixels, condition)
+    assert not output.equal(head(image, pixels, condition + 1))
+    pixels[..., 0] += 1
+    changed = (head(image, pixels, condition) - output).abs().amax(dim=(0, 1, 2)) > 0
+    assert changed.nonzero().max() >= 10  # two 3x3 convolutions alone reach 2 columns
