@@ -100,7 +100,11 @@ class Text(Condition):
         return asdict(self) | {"fields": list(self.fields)}
 
     def facts(self) -> dict[str, str]:
-        return {"text encoder": f"{self.encoder}, weights {self.sha256[:12]}"}
+        return {"text encoder": self.encoder_facts}
+
+    @property
+    def encoder_facts(self) -> str:
+        return f"{self.encoder}, weights {self.sha256[:12]}"
 
     def slots(self, space: Space) -> Slots:
         return Slots(vector=Dense(self.pooled_width), tokens=self.width)
