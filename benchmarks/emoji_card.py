@@ -31,7 +31,10 @@ def main() -> None:
     pipeline = CascadePipeline.from_pretrained(arguments.pipeline)
     pipeline.set_progress_bar_config(disable=True)
     result = pipeline(
-        arguments.count, seed=arguments.seed, keep_intermediates=True, output_type="pt"
+        num_images=arguments.count,
+        seed=arguments.seed,
+        keep_intermediates=True,
+        output_type="pt",
     )
     large = result.images
     small = next(iter(result.intermediates.values()))

@@ -32,7 +32,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cascade import CascadePipeline
-from cascade.conditioning.assembling import without_conditions
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.signals import Signals
 from cascade.contract import Contract
@@ -134,7 +133,7 @@ def our_images(
     pipeline = CascadePipeline.from_stages({"base": stage})
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline(
-        size.images,
+        num_images=size.images,
         labels=CLASS,
         seed=0,
         sampler="ddim",
@@ -173,7 +172,9 @@ def guided_images(
     scheduler = make_scheduler(stage)
     scheduler.set_timesteps(size.steps)
     signals = signals_of(size.images)
-    without = without_conditions(stage.conditions, signals)
+    without = signals
+    for condition in stage.conditions:
+        without = without.merged(condition.absent(signals.only(condition.name)))
     noise = SeededNoise(range(size.images), "stage base")
     x_t = noise.normal(stage.space.channels, size.size_px, size.size_px)  # (B, C, H, W)
     for t in scheduler.timesteps:

@@ -83,6 +83,7 @@ class CascadeOutput(BaseOutput):
         images: the last stage's images: PIL images, or (B, C, H, W) in [-1, 1] for `pt`, or
             (B, H, W, C) in [0, 1] for `np`, as in diffusers.
         seeds: one whole number per image, which makes the same image again.
+        prompts: one text per image; empty without a prompt.
         labels: one dictionary per image, from label field to class name.
         settings: each stage's sampling settings, by stage name.
         intermediates: each earlier stage's images by stage name, like `images`; empty unless the
@@ -91,6 +92,7 @@ class CascadeOutput(BaseOutput):
 
     images: Any
     seeds: list[int]
+    prompts: list[str]
     labels: list[dict[str, str]]
     settings: dict[str, dict[str, Any]]
     intermediates: dict[str, Any]

@@ -5,16 +5,19 @@ Shapes: B images, C channels, h and w pixels of input images.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from torch import Tensor
 
+from cascade.arguments import shown
 from cascade.call import CallOptions, split_fields
 from cascade.chain import StageChain
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Inputs
-from cascade.conditioning.labels import LabelsLike
+from cascade.conditioning.text import PromptLike
 from cascade.devices import Precision, check_weights
 from cascade.diffusion.noise import GeneratorLike, make_picture_seeds
 from cascade.errors import ContractError
@@ -25,7 +28,11 @@ from cascade.restoration.upscaling import Upscaling
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.settings import setting_names
 from cascade.stage import Stage
+from cascade.text.encoder import CutText
 
+MOST_NAMES = 6  # of a label field, in an error message
+MOST_CHARACTERS = 200  # of a part of a prompt, in a warning
+logger = logging.getLogger(__name__)
 Restoring = TypeVar("Restoring", Upscaling, Colouring)
 
 
@@ -82,41 +89,134 @@ def stages_to_run(
     return run.with_sampling(options.overrides.within(run.names).with_later(overrides))
 
 
+def image_count(
+    num_images: SupportsIndex | None, prompt: PromptLike | None, start: Tensor | None
+) -> SupportsIndex:
+    """The number of images that a call makes.
+
+    Args:
+        num_images: the number that the caller wants; None to make one per prompt.
+        prompt: a text or a list of texts; None for no prompt.
+        start: the images to start from, (B, C, h, w), which make one result each.
+
+    Raises:
+        ContractError: if the prompt is neither a text nor a list.
+    """
+    if not isinstance(prompt, str | list | tuple | None):
+        raise ContractError(
+            "prompt must be a text, or a list of texts with one per image, got "
+            f"{shown(prompt)}; the number of images goes in num_images."
+        )
+    if isinstance(prompt, list | tuple) and not prompt:
+        raise ContractError("prompt is an empty list; give at least one text, or leave it out.")
+    if start is not None:
+        return len(start)
+    if num_images is not None:
+        return num_images
+    return len(prompt) if isinstance(prompt, list | tuple) else 1
+
+
 def completed_inputs(
-    run: StageChain,
-    further: Mapping[str, Any],
-    labels: LabelsLike | None,
-    start: Tensor | None,
-    seeds: list[int],
+    run: StageChain, further: Mapping[str, Any], arguments: Mapping[str, Any], seeds: list[int]
 ) -> Inputs:
     """The inputs of a call, each read and completed by the first condition that takes it.
 
     Args:
         run: the stages that run.
         further: inputs for conditions of the user's own, by name.
-        labels: see `CascadePipeline.__call__`.
-        start: the images to start from, (B, C, h, w); None to start from noise.
+        arguments: the inputs that are arguments of a call, by name; None for those left out.
         seeds: one whole number per image.
 
     Raises:
-        ContractError: if no stage reads an input.
+        ContractError: if no stage reads an input, or one cannot be read.
     """
-    for name in set(further) & {"labels", "image"}:
-        raise ContractError(f"{name} is an argument of its own; leave it out of inputs.")
-    values = {**further, "labels": labels, "image": start}
+    for name in further:
+        if name in ("labels", "image") or arguments.get(name) is not None:
+            raise ContractError(f"{name} is an argument of its own; leave it out of inputs.")
+    values = {**arguments, **further}
+    draw = values.get("image") is None and values.get("prompt") is None
     completed = {}
     for condition in (each for _, stage in run.items() for each in stage.conditions):
-        name = condition.input_name
+        name, negative = condition.input_name, condition.negative_name
         if name not in completed:
-            completed[name] = condition.completed(values.get(name), seeds, draw=start is None)
+            completed[name] = condition.completed(values.get(name), seeds, draw=draw)
+        if negative and negative not in completed:
+            completed[negative] = _negative(condition, values.get(negative), seeds, run)
     for name, value in values.items():
         if value is not None and name not in completed:
-            readable = ", ".join(completed) or "none"
-            raise ContractError(
-                f"no stage of this pipeline has a condition that reads {name!r}; its inputs: "
-                f"{readable}."
-            )
+            raise ContractError(_not_read(name, run, list(completed)))
     return Inputs(completed)
+
+
+def _negative(condition: Condition, value: Any, seeds: list[int], run: StageChain) -> Any:
+    """The completed input from which guidance pushes away; None if there is none."""
+    name = condition.negative_name
+    if value is None:
+        return None
+    try:
+        completed = condition.completed(value, seeds, draw=False)
+    except ContractError as error:
+        raise ContractError(f"{name}: {error}") from error
+    if not any(completed):
+        return None
+    readers = [stage for _, stage in run.items() if name in stage.contract.input_names]
+    if all(stage.sampling.guidance == 1 for stage in readers):
+        raise ContractError(
+            f"{name} has no effect at guidance 1; use guidance above 1, such as 3, or leave it out."
+        )
+    return completed
+
+
+def _not_read(name: str, run: StageChain, readable: list[str]) -> str:
+    """The error message for an input that no stage reads."""
+    if name not in ("prompt", "negative_prompt"):
+        return (
+            f"no stage of this pipeline has a condition that reads {name!r}; its inputs: "
+            f"{', '.join(readable) or 'none'}."
+        )
+    classes = next((c.classes for _, s in run.items() for c in s.conditions if c.classes), {})
+    fields = [f"{field} ({_few(names)})" for field, names in classes.items()]
+    inputs = f"labels: {', '.join(fields)}" if fields else ", ".join(readable) or "no input"
+    return f"this pipeline takes no {name.replace('_', ' ')}; it takes {inputs}."
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names of a list."""
+    return ", ".join([*names[:MOST_NAMES], *(["…"] if len(names) > MOST_NAMES else [])])
+
+
+def cut_texts(run: StageChain, inputs: Inputs) -> dict[str, CutText]:
+    """The texts among the inputs of a call that do not reach every stage in full.
+
+    Args:
+        run: the stages that run.
+        inputs: the completed inputs of a call.
+    """
+    cuts: dict[str, CutText] = {}
+    for condition in (each for _, stage in run.items() for each in stage.conditions):
+        for name in (condition.input_name, condition.negative_name):
+            values = inputs.get(name)
+            cuts |= {} if values is None else condition.cuts(values)
+    return cuts
+
+
+def report_cuts(cuts: Sequence[CutText]) -> None:
+    """Warn about texts that are too long or have unknown words: one line for either."""
+    lost = [each.lost for each in cuts if each.lost]
+    if lost:
+        subject = "the prompt is" if len(lost) == 1 else f"{len(lost):,} prompts are"
+        where = "" if len(lost) == 1 else " of the first"
+        logger.warning(
+            "%s too long, so this end%s has no effect: %r", subject, where, _shortened(lost[0])
+        )
+    unknown = dict.fromkeys(word for each in cuts for word in each.unknown)
+    if unknown:
+        words = _shortened(", ".join(map(repr, unknown)))
+        logger.warning("the text encoder does not know %s in the prompts", words)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
 
 
 def check_call_arguments(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -60,7 +60,8 @@ class Contract:
     @property
     def input_names(self) -> list[str]:
         """Names of the inputs that the conditions read."""
-        return [each.input_name for each in self.conditions]
+        names = [(each.input_name, each.negative_name) for each in self.conditions]
+        return [name for pair in names for name in pair if name]
 
     @property
     def needs_image(self) -> bool:
@@ -72,6 +73,11 @@ class Contract:
         """The image that the stage takes, in words: `64 px`, `grey 256 px`, or `noise`."""
         texts = [each.description(self.space) for each in self.conditions]
         return ", ".join(text for text in texts if text) or "noise"
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether a condition takes text."""
+        return any(each.takes_text for each in self.conditions)
 
     @property
     def restores(self) -> bool:
@@ -220,6 +226,10 @@ class Contract:
                 f"guidance {settings.guidance} needs a condition that training dropped now and "
                 "then; use guidance 1."
             )
+
+    def changed(self, change: Callable[[Condition], Condition]) -> Contract:
+        """Return a contract in which each condition is replaced by `change(condition)`."""
+        return Contract(self.space, tuple(change(each) for each in self.conditions))
 
     # ---- saving ---------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cascade.arguments import check_kind
-from cascade.conditioning.assembling import request_signals
+from cascade.conditioning.assembling import against_signals, request_signals
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.signals import Signals
 from cascade.contract import Contract
@@ -27,7 +27,7 @@ from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import build_network
 from cascade.networks.stage_network import as_network
 from cascade.sampling.canvas import CanvasNoise, new_canvas
-from cascade.sampling.guidance import GuidedNetwork
+from cascade.sampling.guidance import GuidedNetwork, GuidedSignals
 from cascade.sampling.memory import TILE_PX, fitting_tile_px
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.settings import SamplingSettings
@@ -187,8 +187,7 @@ class DiffusionStage(Stage):
             augmentation_level=settings.augmentation_level,
             noise=noise,
         )
-        signals = request_signals(self.conditions, request)
-        network = self._tiled(signals, tiling, settings, run.precision)
+        network = self._tiled(self._signals(request, settings), tiling, settings, run.precision)
         noise.temperature = settings.temperature
         canvas = new_canvas((len(seeds), self.space.channels, *size))  # (B, C, H, W)
         noise.fill_normal(canvas)
@@ -198,8 +197,18 @@ class DiffusionStage(Stage):
             return images.clamp(-1, 1)
         return images.clamp_(-1, 1)
 
+    def _signals(self, request: Request, settings: SamplingSettings) -> GuidedSignals:
+        signals = request_signals(self.conditions, request)
+        if settings.guidance == 1:
+            return GuidedSignals(signals)
+        return GuidedSignals(signals, against_signals(self.conditions, request, signals))
+
     def _tiled(
-        self, signals: Signals, tiling: Tiling, settings: SamplingSettings, precision: Precision
+        self,
+        signals: GuidedSignals,
+        tiling: Tiling,
+        settings: SamplingSettings,
+        precision: Precision,
     ) -> TiledNetwork:
         """The guided network, which predicts the whole canvas tile by tile."""
         if precision == "auto" and self.dtype != torch.float32:
@@ -208,13 +217,12 @@ class DiffusionStage(Stage):
         def context() -> AbstractContextManager:
             return autocast(self.device, precision)
 
-        def prepare(signals: Signals) -> Signals:
+        def prepare(signals: GuidedSignals) -> GuidedSignals:
             with context():
-                return self.network.prepared(signals)
+                own = self.network.prepared(signals.own)
+            return GuidedSignals(own, signals.against.enlarged())
 
-        model = GuidedNetwork(
-            self.predict, settings.guide, self.conditions, self.process.schedule, context
-        )
+        model = GuidedNetwork(self.predict, settings.guide, self.process.schedule, context)
         return TiledNetwork(model, prepare, signals, tiling, self.device)
 
     def check_settings(self, settings: SamplingSettings) -> None:

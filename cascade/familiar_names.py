@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from cascade.errors import ContractError, nearest
 
-NO_TEXT = "no stage reads text; class names go in labels"
+PROMPT_ONLY = "use prompt; each stage names the text encoder that it was trained with"
+ENCODER = "stages name their text encoder, see pipeline.stages[name].conditions"
 FROM_STAGES = "the size follows from the stages or the picture; to change it use upscale"
 IN_STAGES = "the parts of a stage are in pipeline.stages[name]"
 NO_AUTOENCODER = "stages work on pixels and have no autoencoder"
@@ -18,13 +19,14 @@ STOP = "raise an exception in the callback to stop a call"
 ARGUMENTS = {  # of a call
     "num_inference_steps": "use steps",
     "guidance_scale": "use guidance",
-    "num_images_per_prompt": "use num_images",
+    "num_images_per_prompt": "use num_images; in a list of prompts, repeat each instead",
     "batch_count": "use num_images",
     "scheduler": "use sampler",
-    "prompt": NO_TEXT,
-    "prompt_embeds": NO_TEXT,
-    "negative_prompt": NO_TEXT,
-    "negative_prompt_embeds": NO_TEXT,
+    "prompt": "use inputs={'prompt': ['a cat']}",
+    "prompt_embeds": PROMPT_ONLY,
+    "negative_prompt": "use inputs={'negative_prompt': ['a dog']}",
+    "negative_prompt_embeds": PROMPT_ONLY,
+    "text": "use prompt",
     "class_labels": "use labels",
     "labels": "use inputs={'labels': [{'class': 'cat'}]}",
     "scale": FROM_STAGES,
@@ -38,8 +40,8 @@ ARGUMENTS = {  # of a call
     "noise_level": "use augmentation_level",
     "callback": "use callback_on_step_end",
     "callback_steps": "use callback_on_step_end, which is called after every step",
-    "cross_attention_kwargs": NO_TEXT,
-    "clip_skip": NO_TEXT,
+    "cross_attention_kwargs": "attention has no options",
+    "clip_skip": PROMPT_ONLY,
 }
 LOADING = {  # of from_pretrained
     "variant": "there is one set of weights; use dtype to convert it",
@@ -48,8 +50,8 @@ LOADING = {  # of from_pretrained
     "scheduler": "use sampler in a call, or with_sampling",
     "unet": "use replace_stage",
     "vae": NO_AUTOENCODER,
-    "text_encoder": NO_TEXT,
-    "tokenizer": NO_TEXT,
+    "text_encoder": ENCODER,
+    "tokenizer": ENCODER,
     "safety_checker": "there is none",
     "requires_safety_checker": "there is none",
     "custom_pipeline": "the class is always CascadePipeline",
@@ -66,8 +68,8 @@ ATTRIBUTES = {  # of a pipeline
     "unet": f"{IN_STAGES}; use replace_stage to exchange one",
     "transformer": f"{IN_STAGES}; use replace_stage to exchange one",
     "vae": NO_AUTOENCODER,
-    "text_encoder": NO_TEXT,
-    "tokenizer": NO_TEXT,
+    "text_encoder": ENCODER,
+    "tokenizer": ENCODER,
     "image_processor": "use output_type to choose what a call returns",
     "safety_checker": "there is none",
     "_interrupt": STOP,
@@ -96,8 +98,8 @@ ATTRIBUTES = {  # of a pipeline
     "fuse_qkv_projections": "nothing is fused",
     "load_lora_weights": "train a stage with train.init_from, and use replace_stage",
     "load_ip_adapter": "use a condition of your own",
-    "load_textual_inversion": NO_TEXT,
-    "encode_prompt": NO_TEXT,
+    "load_textual_inversion": "text encoders stay as they are",
+    "encode_prompt": PROMPT_ONLY,
     "reset_device_map": "use .to(device)",
 }
 

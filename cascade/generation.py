@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import OutputError
+from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
 from cascade.imaging.writing import check_can_be_pictures, contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.sampling.overrides import Overrides
@@ -28,7 +29,9 @@ class Generation:
     """What to generate; see `CascadePipeline.__call__`.
 
     Attributes:
-        num_images: number of pictures.
+        num_images: number of pictures; of each prompt, if there are prompts.
+        prompts: texts to draw; empty for none.
+        negative_prompt: text from which guidance pushes all pictures away; None for none.
         seed: whole number for the first picture; the others count up from it; None for a random
             one.
         classes: class names of pictures, such as `cat-face,noto`, which take turns over the
@@ -40,12 +43,23 @@ class Generation:
     """
 
     num_images: int = 1
+    prompts: Sequence[str] = ()
+    negative_prompt: str | None = None
     seed: int | None = None
     classes: Sequence[str] = ()
     overrides: Overrides = field(default_factory=Overrides)
     batch_size: int | None = None
     keep_intermediates: bool = False
     overwrite: bool = False
+
+    @property
+    def total(self) -> int:
+        """Number of pictures of all prompts together."""
+        return self.num_images * max(1, len(self.prompts))
+
+    def prompt(self, place: int) -> str:
+        """The prompt of the picture at a place of the series; empty without prompts."""
+        return self.prompts[place // self.num_images] if self.prompts else ""
 
 
 class GeneratedFiles(NamedTuple):
@@ -54,10 +68,13 @@ class GeneratedFiles(NamedTuple):
     Attributes:
         pictures: one file per picture, in order.
         grid: the contact sheet.
+        index: lists the prompt and the seed of each picture in the folder that has a prompt, as a
+            line of JSON; None if this series has no prompts.
     """
 
     pictures: list[Path]
     grid: Path
+    index: Path | None
 
 
 def generate_files(
@@ -71,7 +88,8 @@ def generate_files(
     """Generate pictures into a folder: numbered PNGs and a contact sheet.
 
     Numbers continue after those of the files in the folder, so nothing is overwritten. The sheet of
-    the first series is `grid.png`; later ones carry the number of their first picture.
+    the first series is `grid.png`; later ones carry the number of their first picture. Names of
+    pictures that have a prompt end in its first words.
 
     Args:
         pipeline: the pipeline, on the device that should compute.
@@ -85,10 +103,12 @@ def generate_files(
             another process generates pictures into it.
     """
     check_can_be_pictures(pipeline.stages.last.space.channels)
+    if generation.prompts:
+        pipeline.check_prompts(generation.prompts)
     check_writable_folder(out)
     pipeline.set_progress_bar_config(disable=True)
     with _alone_in(out):
-        first = 0 if generation.overwrite else _free_number(out)
+        first = 0 if generation.overwrite else free_number(out)
         return _generate_from(first, pipeline, out, generation, name, callback)
 
 
@@ -101,17 +121,38 @@ def _generate_from(
     callback: Callable[..., None] | None,
 ) -> GeneratedFiles:
     """Generate pictures, the first of which has a number."""
-    seeds = make_seeds(generation.num_images, generation.seed, None)
+    total = generation.total
+    seeds = make_seeds(total, generation.seed, None)
+    numbered = NumberedFiles(out, range(number, number + total))
     in_grid: list[Tensor] = []
     files: list[Path] = []
-    for first in range(0, generation.num_images, PICTURES_AT_A_TIME):
-        part = range(first, min(first + PICTURES_AT_A_TIME, generation.num_images))
+    for first in range(0, total, PICTURES_AT_A_TIME):
+        part = range(first, min(first + PICTURES_AT_A_TIME, total))
         result = _generate(pipeline, generation, [seeds[i] for i in part], part, callback)
-        files += _write_pictures(result, [out / f"{number + i:05d}.png" for i in part], name)
+        new = [out / picture_name(number + i, generation.prompt(i)) for i in part]
+        written = _write_pictures(result, new, name, generation)
+        for i in part:
+            numbered.replace(number + i, written)
+        if generation.prompts:
+            numbered.add_to_index(_index_entries(result, new, generation))
+        files += new
         in_grid += list(result.images[: MOST_IN_GRID - len(in_grid)])
     sheet = out / ("grid.png" if number == 0 else f"grid-{number:05d}.png")
-    save_png(contact_sheet(torch.stack(in_grid)), sheet, {"pipeline": name, "seeds": seeds})
-    return GeneratedFiles(files, sheet)
+    record: dict[str, Any] = {"pipeline": name, "seeds": seeds}
+    if generation.prompts:
+        record["prompts"] = [generation.prompt(i) for i in range(len(in_grid))]
+    save_png(contact_sheet(torch.stack(in_grid)), sheet, record)
+    return GeneratedFiles(files, sheet, numbered.index if generation.prompts else None)
+
+
+def _index_entries(
+    result: CascadeOutput, files: list[Path], generation: Generation
+) -> Iterator[dict[str, Any]]:
+    """What the index says of each picture."""
+    negative = generation.negative_prompt
+    further = {"negative_prompt": negative} if negative else {}
+    for file, prompt, seed in zip(files, result.prompts, result.seeds, strict=True):
+        yield {"file": file.name, "prompt": prompt, **further, "seed": seed}
 
 
 @contextmanager
@@ -144,7 +185,9 @@ def _generate(
     """Generate the pictures at some places of the whole series."""
     classes = generation.classes
     result = pipeline(
-        len(seeds),
+        [generation.prompt(i) for i in places] if generation.prompts else None,
+        negative_prompt=generation.negative_prompt,
+        num_images=len(seeds),
         seeds=seeds,
         labels=[classes[i % len(classes)] for i in places] if classes else None,
         overrides=generation.overrides,
@@ -157,23 +200,30 @@ def _generate(
     return result
 
 
-def _free_number(out: Path) -> int:
-    """The number of the first new picture, which follows those in the folder."""
-    words = [path.name.split(".")[0].removeprefix("grid-") for path in out.glob("*.png")]
-    numbers = [int(word) for word in words if word.isdecimal()]
-    return max(numbers, default=-1) + 1
+def _write_pictures(
+    result: CascadeOutput, files: list[Path], name: str, generation: Generation
+) -> list[Path]:
+    """Write the pictures of all returned stages; each PNG records how it was generated.
 
-
-def _write_pictures(result: CascadeOutput, files: list[Path], name: str) -> list[Path]:
-    """Write the pictures of all returned stages; each PNG records how it was generated."""
-    records = [
-        {"pipeline": name, "seed": seed, "labels": labels, "stages": result.settings}
-        for seed, labels in zip(result.seeds, result.labels, strict=True)
-    ]
+    Returns:
+        All files.
+    """
+    places = zip(result.seeds, result.prompts, result.labels, strict=True)
+    records: list[dict[str, Any]] = []
+    for seed, prompt, labels in places:
+        record: dict[str, Any] = {"pipeline": name, "seed": seed}
+        if generation.prompts:
+            record["prompt"] = prompt
+        if generation.negative_prompt:
+            record["negative_prompt"] = generation.negative_prompt
+        records.append(record | {"labels": labels, "stages": result.settings})
     _write_each(result.images, files, records)
+    written = list(files)
     for stage, images in result.intermediates.items():
-        _write_each(images, [file.with_suffix(f".{stage}.png") for file in files], records)
-    return files
+        smaller = [file.with_suffix(f".{stage}.png") for file in files]
+        _write_each(images, smaller, records)
+        written += smaller
+    return written
 
 
 def _write_each(images: Tensor, files: list[Path], records: list[dict[str, Any]]) -> None:

@@ -24,12 +24,17 @@ from cascade.call_arguments import (
     check_call_arguments,
     check_can_compute,
     completed_inputs,
+    cut_texts,
     field_names,
     for_each,
+    image_count,
+    report_cuts,
     stages_to_run,
 )
 from cascade.chain import StageChain
+from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary
+from cascade.conditioning.text import PromptLike
 from cascade.diffusion.noise import GeneratorLike, make_seeds
 from cascade.imaging.exchange import (
     OutputType,
@@ -48,7 +53,17 @@ from cascade.sampling.walk import Progress
 from cascade.stage import Stage
 from cascade.staged_pipeline import StagedPipeline
 
-CALL_ARGUMENTS = ("num_images", "labels", "image", "seed", "seeds", "generator", "output_type")
+CALL_ARGUMENTS = (
+    "prompt",
+    "negative_prompt",
+    "num_images",
+    "labels",
+    "image",
+    "seed",
+    "seeds",
+    "generator",
+    "output_type",
+)
 
 
 @final
@@ -108,8 +123,10 @@ class CascadePipeline(StagedPipeline):
     @overload
     def __call__(
         self,
-        num_images: SupportsIndex = 1,
+        prompt: PromptLike | None = None,
         *,
+        negative_prompt: PromptLike | None = None,
+        num_images: SupportsIndex | None = None,
         labels: LabelsLike | None = None,
         image: StartLike | None = None,
         seed: SupportsIndex | None = None,
@@ -123,14 +140,16 @@ class CascadePipeline(StagedPipeline):
 
     @overload
     def __call__(
-        self, num_images: SupportsIndex = 1, *, return_dict: Literal[False], **arguments: Any
+        self, prompt: PromptLike | None = None, *, return_dict: Literal[False], **arguments: Any
     ) -> tuple[Any]: ...
 
     @torch.no_grad()
     def __call__(
         self,
-        num_images: SupportsIndex = 1,
+        prompt: PromptLike | None = None,
         *,
+        negative_prompt: PromptLike | None = None,
+        num_images: SupportsIndex | None = None,
         labels: LabelsLike | None = None,
         image: StartLike | None = None,
         seed: SupportsIndex | None = None,
@@ -144,11 +163,15 @@ class CascadePipeline(StagedPipeline):
         """Make images.
 
         Args:
-            num_images: number of images to make; ignored if there are input images, which make one
-                result each.
+            prompt: what to draw: a text for all images, or a list with one per image; an empty text
+                leaves it open.
+            negative_prompt: from what guidance pushes away, in the same forms; default: from no
+                prompt. It needs guidance other than 1.
+            num_images: number of images to make; default: one per prompt. Input images make one
+                result each, so it is ignored.
             labels: for all images, or one per image: `{"class": "cat-face"}` or `"cat-face,noto"`.
-                Missing fields are drawn from each image's seed, or left open if there is an input
-                image, because nobody knows what it shows.
+                Missing fields are drawn from each image's seed, or left open if there is a prompt
+                or an input image, which may show something else.
             image: input images to start from: PIL images; a tensor (B, C, h, w) in [-1, 1]; or an
                 array (B, h, w, C) of 8 or 16 bits, or of floats in [0, 1].
             seed: whole number for the first image; the others count up from it; default: random.
@@ -175,9 +198,13 @@ class CascadePipeline(StagedPipeline):
         options_of_call, settings = split_fields(CallOptions, options)
         check_can_compute(self.stages, options_of_call.precision)
         start = None if image is None else to_tensor(image)  # (B, C, h, w)
-        seeds = make_seeds(num_images if start is None else len(start), seed, seeds, generator)
+        count = image_count(num_images, prompt, start)
+        seeds = make_seeds(count, seed, seeds, generator)
         run = stages_to_run(self.stages, start, options_of_call, settings)
-        inputs = completed_inputs(run, options_of_call.inputs, labels, start, seeds)
+        arguments = {"labels": labels, "image": start}
+        prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
+        inputs = completed_inputs(run, options_of_call.inputs, arguments | prompts, seeds)
+        self._report_cuts(run, inputs)
         # diffusers decorates progress_bar in a way that hides its signature
         call = Call(self, options_of_call, inputs, seeds, callback_on_step_end)  # pyright: ignore
         images = call.run(run)
@@ -188,10 +215,29 @@ class CascadePipeline(StagedPipeline):
         return CascadeOutput(
             images=result,
             seeds=seeds,
+            prompts=inputs.get("prompt") or ["" for _ in seeds],
             labels=inputs.get("labels") or [{} for _ in seeds],
             settings={name: stage.sampling.to_dict() for name, stage in run.items()},
             intermediates=outputs,
         )
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Check prompts before any work, and warn about those that the text encoder cannot read.
+
+        Later calls do not warn about them again.
+
+        Raises:
+            ContractError: if the pipeline takes no prompt, or a prompt is not a text.
+        """
+        seeds = list(range(len(prompts)))
+        arguments = {"prompt": prompts}
+        self._report_cuts(self.stages, completed_inputs(self.stages, {}, arguments, seeds))
+
+    def _report_cuts(self, run: StageChain, inputs: Inputs) -> None:
+        """Warn about each text that does not reach the networks in full, once."""
+        cuts = cut_texts(run, inputs)
+        report_cuts([cut for text, cut in cuts.items() if text not in self._reported])
+        self._reported.update(cuts)
 
     # ---- pictures of any size -------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ that it takes.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +22,13 @@ from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Inputs
 from cascade.contract import Contract
 from cascade.devices import Precision, free_memory
+from cascade.errors import ContractError
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.tiles import Tiles
 from cascade.sampling.walk import Hooks
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.model_card import StageSummary
-from cascade.saving.stage_folder import STAGE_ENTRIES, write_config
+from cascade.saving.stage_folder import stage_entries, write_config
 from cascade.space import Space
 
 
@@ -166,6 +168,27 @@ class Stage(nn.Module, ABC):
     def summary(self) -> StageSummary:
         """The facts about the stage that a model card lists."""
 
+    def with_known_texts(self, texts: Iterable[str]) -> Stage:
+        """Return a stage that shares the weights and carries the embeddings of some texts.
+
+        Prompts among them need no text encoder. They are saved with the stage.
+
+        Args:
+            texts: the texts, whose embeddings may take 4 MiB.
+
+        Raises:
+            CascadeError: if the stage takes no text, the encoder cannot be found, or the texts are
+                too many.
+        """
+        if not self.contract.takes_text:
+            raise ContractError("known texts are for stages with a condition that takes text.")
+        texts = list(texts)
+        contract = self.contract.changed(lambda condition: condition.with_known_texts(texts))
+        other = copy.copy(self)
+        other._modules = dict(self._modules)  # so that a new network in one leaves the other alone
+        other.contract = contract
+        return other
+
     # ---- saving ---------------------------------------------------------------------------------
 
     @abstractmethod
@@ -180,6 +203,8 @@ class Stage(nn.Module, ABC):
         """Write into a folder that the caller makes atomic."""
         config = {"kind": self.kind, **self.config()}
         self.write_weights(folder, dtype=dtype)
+        for each in self.conditions:
+            each.write_files(folder)
         write_config(folder, config)
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
@@ -189,7 +214,7 @@ class Stage(nn.Module, ABC):
             folder: the stage's folder, which is replaced once the new one is complete.
             dtype: floating-point type of the written tensors; default: float32.
         """
-        with atomic_folder(Path(folder), owned=STAGE_ENTRIES) as temporary:
+        with atomic_folder(Path(folder), owned=stage_entries()) as temporary:
             self.write(temporary, dtype=dtype)
 
     @classmethod

@@ -57,6 +57,7 @@ class StagedPipeline(DiffusionPipeline, ABC):
         self.stages: StageChain = stages
         self._current_stage: str | None = None
         self._num_timesteps = 0
+        self._reported: set[str] = set()  # prompts about which a warning came
 
     @property
     def current_stage(self) -> str | None:

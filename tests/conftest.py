@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -24,16 +25,20 @@ from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.text import Text, TextOptions
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
+from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
 from cascade.networks.efficientnet import EfficientNetLite
 from cascade.networks.stage_network import PlainNetwork
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
+from cascade.text import encoders
+from cascade.text.encoder import CutText, EncodedText, EncoderFacts, TextEncoder
 
 settings.register_profile("cascade", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("cascade")
@@ -99,6 +104,44 @@ def _stages() -> dict[str, DiffusionStage]:
     )
     stages = {"base": base, "upsampler": upsampler, "colouriser": colouriser}
     return {name: _fill_zeros(stage) for name, stage in stages.items()}
+
+
+@pytest.fixture(scope="session")
+def text_encoder(tmp_path_factory) -> Path:
+    """The folder of a tiny text encoder."""
+    from tiny_encoders import write_bert  # which imports transformers
+
+    return write_bert(tmp_path_factory.mktemp("encoders") / "bert")
+
+
+@pytest.fixture(scope="session")
+def _text_stages(text_encoder) -> dict[str, DiffusionStage]:
+    options = TextOptions(encoder=str(text_encoder), max_tokens=6)
+    text = Text.of_recipe(options, lambda fields: {})
+    network = {"network": "transformer", "embedding_dim": 32}
+    shape = {"width": 16, "depth": 1, "patch_size": 4, "fine_width": 16, "fine_depth": 1}
+    stages = {}
+    for name, size_px, others in (
+        ("base", 16, (ANIMALS,)),
+        ("upsampler", 32, (LowResolution(size_px=16),)),
+    ):
+        torch.manual_seed(0)
+        stages[name] = DiffusionStage.build(
+            Contract(Space(size_px=size_px), (*others, text)),
+            NoiseProcess(NoiseSchedule(train_steps=100)),
+            network_options=shape,
+            sampling=SamplingSettings(steps=2),
+            **network,
+        ).eval()
+    return {name: _fill_zeros(stage) for name, stage in stages.items()}
+
+
+@pytest.fixture
+def drawing(_text_stages) -> CascadePipeline:
+    """A base stage that takes text and class labels, and an upsampler that takes text."""
+    pipeline = CascadePipeline.from_stages(copy.deepcopy(_text_stages))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 @pytest.fixture
@@ -326,3 +369,119 @@ def cascade(base_stage, upsampler, relabelled):
     fields = {"class": ["cat", "dog"], "style": ["noto", "twemoji"]}
     stages = {"base": base_stage, "upsampler": upsampler}
     return CascadePipeline.from_stages({n: relabelled(s, fields) for n, s in stages.items()})
+
+
+# ---- text ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def text_encoders(tmp_path_factory) -> dict[str, Path]:
+    """The folders of tiny text encoders of 16 numbers per token: bert, t5 and clip."""
+    pytest.importorskip("transformers")
+    from tiny_encoders import write_bert, write_clip, write_t5
+
+    folder = tmp_path_factory.mktemp("encoders")
+    writers = {"bert": write_bert, "t5": write_t5, "clip": write_clip}
+    return {name: write(folder / f"tiny-{name}") for name, write in writers.items()}
+
+
+class LetterEncoder(TextEncoder):
+    """Counts letters, so that a text encoder needs no weights."""
+
+    facts = EncoderFacts("letters", "0" * 64, 26, 26)
+    most_tokens = None
+    ignores_case = True
+
+    def encode(self, texts, max_tokens, *, device=None):
+        return [self._encode(text.strip().lower()) for text in texts]
+
+    def _encode(self, text: str) -> EncodedText:
+        letters = [ord(letter) - ord("a") for letter in text if "a" <= letter <= "z"]
+        tokens = torch.eye(26)[letters]
+        pooled = tokens.sum(dim=0)
+        return EncodedText(
+            tokens.half(), (pooled / pooled.square().mean().sqrt().clamp(1e-3)).half()
+        )
+
+    def cut(self, text, max_tokens):
+        return CutText(text, "")
+
+
+@pytest.fixture
+def letters(monkeypatch) -> EncoderFacts:
+    """The facts of an encoder without weights, which is found by its name."""
+    monkeypatch.setattr(encoders, "find_encoder", lambda name: LetterEncoder())
+    encoders.encoder_of.cache_clear()
+    yield LetterEncoder.facts
+    encoders.encoder_of.cache_clear()
+
+
+COLOURS = {
+    f"{shade} {name}": tuple(round(part * value) for part in colour)
+    for shade, value in {"dark": 90, "bright": 250}.items()
+    for name, colour in {
+        "red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0),
+    }.items()
+}  # fmt: skip
+
+
+class ColourModel(AlignmentModel):
+    """Knows the colours by name, so that alignment is known without weights."""
+
+    name = "Colours"
+    resizing = "mean colour"
+
+    def __init__(self) -> None:
+        self.network = nn.Linear(1, 1)
+
+    def image_embeddings(self, images):
+        return self._embed(images.mean(dim=(2, 3)))
+
+    def text_embeddings(self, texts):
+        names = [next(name for name in COLOURS if name in text) for text in texts]
+        return self._embed(torch.tensor([COLOURS[name] for name in names]) / 127.5 - 1)
+
+    def _embed(self, colours):
+        # The nearest colour has the largest product: |x - c|^2 = |x|^2 + |c|^2 - 2 x c.
+        rest = (4 - colours.square().sum(dim=1, keepdim=True)).sqrt()
+        return torch.cat([colours, rest], dim=1) / 2
+
+    def fingerprint(self):
+        return "colours"
+
+
+@pytest.fixture
+def colour_model() -> ColourModel:
+    """A model of alignment that knows eight colours."""
+    return ColourModel()
+
+
+@pytest.fixture
+def colour_pictures(tmp_path):
+    """Sixteen pictures of 32 px, two of each colour, with three phrasings in their JSON."""
+    folder = tmp_path / "colours"
+    folder.mkdir()
+    for number, (name, colour) in enumerate([*COLOURS.items(), *COLOURS.items()]):
+        style = ("flat", "round")[number // len(COLOURS)]
+        Image.new("RGB", (32, 32), colour).save(folder / f"{style}-{number}.png")
+        captions = [f"{name}, {style}", name, f"{style} style: {name}"]
+        text = json.dumps({"captions": captions, "style": style})
+        (folder / f"{style}-{number}.json").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def prompted(letters, base_stage, upsampler, fill_zeros):
+    """A base stage that takes prompts, and an upsampler that takes none, with random weights."""
+    text = Text(
+        fields=("captions",), encoder=letters.name, sha256=letters.sha256,
+        width=letters.width, pooled_width=letters.pooled_width, max_tokens=20,
+    )  # fmt: skip
+    base = _tiny_stage(
+        base_stage.space,
+        text,
+        network="transformer",
+        network_options={"width": 32, "depth": 1, "patch_size": 4, "head_channels": 16},
+        sampling=base_stage.sampling,
+    )
+    return CascadePipeline.from_stages({"base": fill_zeros(base), "upsampler": upsampler})

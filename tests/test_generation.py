@@ -51,7 +51,7 @@ def test_pictures_are_those_of_the_pipeline_and_the_grid_shows_them(pipeline, tm
     files = generate(pipeline, tmp_path / "deep" / "out", num_images=3, seed=5)
     assert files == [tmp_path / "deep" / "out" / f"{number:05d}.png" for number in range(3)]
     assert names(tmp_path / "deep" / "out") == ["00000.png", "00001.png", "00002.png", "grid.png"]
-    images = pipeline(3, seed=5, steps=2, output_type="pt").images
+    images = pipeline(num_images=3, seed=5, steps=2, output_type="pt").images
     for path, image in zip(files, images, strict=True):
         assert np.array_equal(pixels(path), to_uint8(image).permute(1, 2, 0).numpy())
     assert np.array_equal(pixels(files[0].with_name("grid.png")), np.asarray(contact_sheet(images)))

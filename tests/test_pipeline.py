@@ -87,16 +87,18 @@ class Calls:
 
 
 def test_the_last_stage_s_images_come_out_in_each_form(pipeline):
-    tensors = sample(pipeline, 3, seed=1).images
+    tensors = sample(pipeline, num_images=3, seed=1).images
     assert tensors.shape == (3, 3, 32, 32)
     assert tensors.dtype == torch.float32
     assert -1 <= tensors.min() < tensors.max() <= 1
-    arrays = sample(pipeline, 3, seed=1, output_type="np").images
+    arrays = sample(pipeline, num_images=3, seed=1, output_type="np").images
     assert np.array_equal(arrays, ((tensors + 1) / 2).permute(0, 2, 3, 1).numpy())
-    pictures = sample(pipeline, 3, seed=1, output_type="pil").images
+    pictures = sample(pipeline, num_images=3, seed=1, output_type="pil").images
     pixels = np.stack([np.asarray(picture) for picture in pictures])
     assert np.array_equal(pixels, to_uint8(tensors).permute(0, 2, 3, 1).numpy())
-    (in_tuple,) = pipeline(3, seed=1, output_type="pt", precision="fp32", return_dict=False)
+    (in_tuple,) = pipeline(
+        num_images=3, seed=1, output_type="pt", precision="fp32", return_dict=False
+    )
     assert in_tuple.equal(tensors)
     with pytest.raises(ContractError, match="output_type must be one of"):
         sample(pipeline, steps=1, output_type="jpg")
@@ -135,9 +137,9 @@ def test_a_seed_gives_its_image_at_any_batch_size(pipeline, precision, tolerance
             last.mean() <= tolerance / 2
         )
 
-    together = sample(pipeline, 5, seed=7, batch_size=5, **options)
+    together = sample(pipeline, num_images=5, seed=7, batch_size=5, **options)
     for size in (1, 2, 3):
-        apart = sample(pipeline, 5, seed=7, batch_size=size, **options)
+        apart = sample(pipeline, num_images=5, seed=7, batch_size=size, **options)
         assert alike(together, apart)
         assert apart.labels == together.labels
         assert apart.seeds == together.seeds
@@ -149,7 +151,7 @@ def test_a_seed_gives_its_image_at_any_batch_size(pipeline, precision, tolerance
 
 def test_the_whole_batch_comes_back_in_the_order_of_the_seeds(pipeline):
     seeds = [4, 0, 2, 9, 4]
-    result = sample(pipeline, 5, seeds=seeds, batch_size=2)
+    result = sample(pipeline, num_images=5, seeds=seeds, batch_size=2)
     assert result.seeds == seeds
     assert result.images[0].sub(result.images[4]).abs().max() < 2 * STEP
     assert result.labels[0] == result.labels[4]
@@ -159,26 +161,28 @@ def test_the_whole_batch_comes_back_in_the_order_of_the_seeds(pipeline):
 
 
 def test_seeds_count_up_from_the_first_and_are_drawn_where_none_is_given(pipeline):
-    assert sample(pipeline, 3, seed=5, steps=1).seeds == [5, 6, 7]
-    first, second = (sample(pipeline, 2, steps=1).seeds for _ in range(2))
+    assert sample(pipeline, num_images=3, seed=5, steps=1).seeds == [5, 6, 7]
+    first, second = (sample(pipeline, num_images=2, steps=1).seeds for _ in range(2))
     assert first != second
     assert first[1] == first[0] + 1
-    drawn = sample(pipeline, 1, steps=1)
-    assert sample(pipeline, 1, steps=1, seeds=drawn.seeds).images.equal(drawn.images)
+    drawn = sample(pipeline, num_images=1, steps=1)
+    assert sample(pipeline, num_images=1, steps=1, seeds=drawn.seeds).images.equal(drawn.images)
 
 
 def test_the_global_generator_is_neither_used_nor_moved(pipeline):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    first = sample(pipeline, 1, seed=3, sampler="ddpm")
+    first = sample(pipeline, num_images=1, seed=3, sampler="ddpm")
     assert torch.get_rng_state().equal(before)
     torch.manual_seed(1)
-    assert sample(pipeline, 1, seed=3, sampler="ddpm").images.equal(first.images)
+    assert sample(pipeline, num_images=1, seed=3, sampler="ddpm").images.equal(first.images)
 
 
 def test_no_noise_of_one_stage_is_that_of_another(pipeline, record):
     calls = {name: record(stage) for name, stage in pipeline.stages.items()}
-    sample(pipeline, 1, seed=3, steps=1, augmentation_level=1.0)  # conditioned on pure noise
+    sample(
+        pipeline, num_images=1, seed=3, steps=1, augmentation_level=1.0
+    )  # conditioned on pure noise
     base, up = calls["base"][0][0], calls["up"][0][0]
     condition = calls["up"][0][2].channels["low_resolution"].image
     enlarged = interpolate(base, size=condition.shape[-1], mode="bicubic")
@@ -204,7 +208,7 @@ def test_counts_that_differ_are_refused(pipeline, options, words):
 
 
 def test_labels_drawn_from_seeds_do_not_depend_on_the_batch(pipeline):
-    drawn = sample(pipeline, 40, seed=0, steps=1).labels
+    drawn = sample(pipeline, num_images=40, seed=0, steps=1).labels
     again = [sample(pipeline, seeds=[seed], steps=1).labels[0] for seed in (3, 17)]
     assert again == [drawn[3], drawn[17]]
     for field, names in pipeline.labels.fields.items():
@@ -216,21 +220,21 @@ def test_labels_drawn_from_seeds_do_not_depend_on_the_batch(pipeline):
 def test_labels_that_are_given_are_used_and_the_rest_is_drawn(pipeline, record):
     base = record(pipeline.stages["base"])
     labels = ["dog,twemoji", {"animal": "cat"}, {}]
-    result = sample(pipeline, 3, seed=0, labels=labels, steps=1, batch_size=3)
-    free = sample(pipeline, 3, seed=0, steps=1).labels
+    result = sample(pipeline, num_images=3, seed=0, labels=labels, steps=1, batch_size=3)
+    free = sample(pipeline, num_images=3, seed=0, steps=1).labels
     assert result.labels[0] == {"animal": "dog", "style": "twemoji"}
     assert result.labels[1] == {"animal": "cat", "style": free[1]["style"]}
     assert result.labels[2] == free[2]
     encoded = pipeline.labels.batch(result.labels)
     assert base[0][2].vectors["labels"].equal(encoded)
-    one = sample(pipeline, 2, seed=0, labels="dog", steps=1).labels
+    one = sample(pipeline, num_images=2, seed=0, labels="dog", steps=1).labels
     assert [each["animal"] for each in one] == ["dog", "dog"]
 
 
 @pytest.mark.parametrize("labels", ["cta", {"animal": "cta"}, [{"animal": "cta"}]])
 def test_an_unknown_class_offers_the_nearest(pipeline, labels):
     with pytest.raises(ContractError, match=r"unknown (class|animal) 'cta': did you mean 'cat'"):
-        sample(pipeline, 1, labels=labels)
+        sample(pipeline, num_images=1, labels=labels)
 
 
 def test_labels_without_classes_are_refused_in_one_line():
@@ -238,9 +242,9 @@ def test_labels_without_classes_are_refused_in_one_line():
     with pytest.raises(
         ContractError, match=r"no stage .* reads 'labels'; its inputs: none"
     ) as error:
-        sample(plain, 1, labels="cat")
+        sample(plain, num_images=1, labels="cat")
     assert "\n" not in str(error.value)
-    assert sample(plain, 1, steps=1).labels == [{}]
+    assert sample(plain, num_images=1, steps=1).labels == [{}]
     assert plain.labels is None
 
 
@@ -248,14 +252,14 @@ def test_a_stage_with_fewer_names_gets_those_that_it_knows(base_stage, record):
     larger = stage(32, Labels(fields={"style": ["twemoji", "sketch"]}), small_px=16)
     both = quiet(CascadePipeline.from_stages({"base": base_stage, "larger": larger}))
     calls = record(larger)
-    sample(both, 2, seed=0, labels=["cat,twemoji", "cat,noto"], steps=1, batch_size=2)
+    sample(both, num_images=2, seed=0, labels=["cat,twemoji", "cat,noto"], steps=1, batch_size=2)
     assert calls[0][2].vectors["labels"].tolist() == [[0], [-1]]
 
 
 @pytest.mark.parametrize("name", ["mask", "lables"])
 def test_inputs_that_no_stage_reads_are_refused_with_those_that_are(pipeline, name):
     with pytest.raises(ContractError, match=f"reads '{name}'; its inputs: labels, image") as error:
-        sample(pipeline, 1, inputs={name: [0]})
+        sample(pipeline, num_images=1, inputs={name: [0]})
     assert "\n" not in str(error.value)
 
 
@@ -275,7 +279,7 @@ def test_inputs_that_no_stage_reads_are_refused_with_those_that_are(pipeline, na
 )
 def test_steps_are_given_for_all_in_order_or_by_name(pipeline, value, base, up):
     calls = Calls()
-    sample(pipeline, 1, steps=value, callback_on_step_end=calls)
+    sample(pipeline, num_images=1, steps=value, callback_on_step_end=calls)
     assert calls.of("base") == list(range(base))
     assert calls.of("up") == list(range(up))
 
@@ -366,29 +370,37 @@ def test_overrides_of_stages_that_do_not_run_are_checked_and_left_out(pipeline, 
 
 
 def test_settings_of_one_call_are_not_those_of_the_next(pipeline):
-    first = sample(pipeline, 1, seed=0)
-    sample(pipeline, 1, seed=0, steps=1, sampler="ddpm", guidance=3.0, augmentation_level=0.9)
-    again = sample(pipeline, 1, seed=0)
+    first = sample(pipeline, num_images=1, seed=0)
+    sample(
+        pipeline,
+        num_images=1,
+        seed=0,
+        steps=1,
+        sampler="ddpm",
+        guidance=3.0,
+        augmentation_level=0.9,
+    )
+    again = sample(pipeline, num_images=1, seed=0)
     assert again.settings == first.settings
     assert again.images.equal(first.images)
 
 
 def test_a_pipeline_with_other_settings_leaves_the_original_as_it_was(pipeline):
     before = {name: stage.sampling for name, stage in pipeline.stages.items()}
-    images = sample(pipeline, 1, seed=0).images
+    images = sample(pipeline, num_images=1, seed=0).images
     other = quiet(pipeline.with_sampling(Overrides({"up": {"steps": 2}})))
     assert {name: stage.sampling for name, stage in pipeline.stages.items()} == before
     assert other.stages["up"].sampling == before["up"].changed(steps=2)
-    assert sample(pipeline, 1, seed=0).images.equal(images)
-    changed = sample(other, 1, seed=0).images
-    assert changed.equal(sample(pipeline, 1, seed=0, steps={"up": 2}).images)
+    assert sample(pipeline, num_images=1, seed=0).images.equal(images)
+    changed = sample(other, num_images=1, seed=0).images
+    assert changed.equal(sample(pipeline, num_images=1, seed=0, steps={"up": 2}).images)
     assert not changed.equal(images)
 
 
 def test_options_of_a_sampler_that_is_exchanged_are_left_behind(pipeline, settings_of_runs):
     eta = quiet(pipeline.with_sampling(Overrides({"all": {"eta": 0.5}})))
     assert eta.stages["base"].sampling.options == {"eta": 0.5}
-    sample(eta, 1, sampler={"base": "ddpm"})
+    sample(eta, num_images=1, sampler={"base": "ddpm"})
     assert settings_of_runs["stage base"].options == {}
     assert settings_of_runs["stage up"].options == {"eta": 0.5}
 
@@ -414,32 +426,32 @@ def test_options_of_a_sampler_that_is_exchanged_are_left_behind(pipeline, settin
 def test_settings_that_do_not_fit_are_refused_before_any_step(pipeline, options, words):
     calls = Calls()
     with pytest.raises(ContractError, match=words) as error:
-        sample(pipeline, 1, callback_on_step_end=calls, **options)
+        sample(pipeline, num_images=1, callback_on_step_end=calls, **options)
     assert "\n" not in str(error.value)
     assert calls.steps == []
 
 
 def test_guidance_on_a_stage_that_never_dropped_anything_is_refused():
     with pytest.raises(ContractError, match=r"guidance 2\.0 needs a condition .* dropped"):
-        sample(alone(16), 1, guidance=2.0)
+        sample(alone(16), num_images=1, guidance=2.0)
 
 
 @pytest.mark.parametrize("name", ["augmentation_level", "temperature"])
 def test_settings_of_images_in_a_pipeline_without_images_are_refused(name):
     with pytest.raises(ContractError, match=f"{name}: no stage of this run takes an image"):
-        sample(alone(16), 1, **{name: 0.3})
+        sample(alone(16), num_images=1, **{name: 0.3})
 
 
 # ---- starting from an image ---------------------------------------------------------------------
 
 
 def test_a_given_image_is_not_given_a_class_that_it_may_not_have(pipeline):
-    small = sample(pipeline, 1, seed=5, keep_intermediates=True).intermediates["base"]
+    small = sample(pipeline, num_images=1, seed=5, keep_intermediates=True).intermediates["base"]
     assert sample(pipeline, image=small, seed=5).labels == [{}]
 
 
 def test_a_later_stage_continues_exactly_where_the_earlier_ended(pipeline):
-    whole = sample(pipeline, 3, seed=5, keep_intermediates=True)
+    whole = sample(pipeline, num_images=3, seed=5, keep_intermediates=True)
     small = whole.intermediates["base"]
     for start_at in (None, "up"):
         again = sample(pipeline, image=small, seed=5, start_at=start_at, labels=whole.labels)
@@ -527,8 +539,10 @@ def test_starting_at_a_stage_without_an_image_is_refused(pipeline, upsampler):
 
 
 def test_intermediates_are_kept_only_when_asked_for_and_in_the_same_form(pipeline):
-    assert sample(pipeline, 1, steps=1).intermediates == {}
-    kept = sample(pipeline, 2, steps=1, keep_intermediates=True, output_type="pil").intermediates
+    assert sample(pipeline, num_images=1, steps=1).intermediates == {}
+    kept = sample(
+        pipeline, num_images=2, steps=1, keep_intermediates=True, output_type="pil"
+    ).intermediates
     assert list(kept) == ["base"]
     assert [picture.size for picture in kept["base"]] == [(16, 16)] * 2
 
@@ -538,7 +552,9 @@ def test_intermediates_are_kept_only_when_asked_for_and_in_the_same_form(pipelin
 
 def test_the_callback_gets_stage_step_timestep_tensors_and_seeds(pipeline):
     calls = Calls()
-    result = sample(pipeline, 3, seed=5, steps=[2, 3], batch_size=2, callback_on_step_end=calls)
+    result = sample(
+        pipeline, num_images=3, seed=5, steps=[2, 3], batch_size=2, callback_on_step_end=calls
+    )
     assert calls.stages == ["base"] * 4 + ["up"] * 6
     assert calls.steps == [0, 1, 0, 1, 0, 1, 2, 0, 1, 2]
     assert calls.totals == [2] * 4 + [3] * 6
@@ -558,7 +574,6 @@ def test_the_callback_gets_only_the_tensors_it_asked_for(pipeline, names):
     calls = Calls()
     sample(
         pipeline,
-        1,
         steps=1,
         callback_on_step_end=calls,
         callback_on_step_end_tensor_inputs=names,
@@ -570,21 +585,23 @@ def test_the_x_t_that_the_callback_returns_goes_on(pipeline):
     def grey(pipe, step: int, timestep: int, kwargs: dict) -> dict[str, Tensor]:
         return {"x_t": torch.full_like(kwargs["x_t"], 0.25)}
 
-    result = sample(pipeline, 2, seed=0, callback_on_step_end=grey, keep_intermediates=True)
+    result = sample(
+        pipeline, num_images=2, seed=0, callback_on_step_end=grey, keep_intermediates=True
+    )
     assert result.images.eq(0.25).all()
     assert result.intermediates["base"].eq(0.25).all()
 
 
 @pytest.mark.parametrize("answer", [None, {}])
 def test_a_callback_that_returns_nothing_changes_nothing(pipeline, answer):
-    plain = sample(pipeline, 2, seed=0)
-    watched = sample(pipeline, 2, seed=0, callback_on_step_end=lambda *_: answer)
+    plain = sample(pipeline, num_images=2, seed=0)
+    watched = sample(pipeline, num_images=2, seed=0, callback_on_step_end=lambda *_: answer)
     assert watched.images.equal(plain.images)
 
 
 def test_the_progress_bar_counts_every_call_of_every_batch(pipeline, capsys):
     pipeline.set_progress_bar_config(disable=False)
-    sample(pipeline, 3, steps=[2, 3], batch_size=2)
+    sample(pipeline, num_images=3, steps=[2, 3], batch_size=2)
     text = capsys.readouterr().err
     assert "base: 100%" in text
     assert "4/4" in text
@@ -596,11 +613,11 @@ def test_the_progress_bar_counts_every_call_of_every_batch(pipeline, capsys):
 
 
 def test_a_replaced_stage_is_the_one_that_samples(pipeline, upsampler, fill_zeros):
-    before = sample(pipeline, 1, seed=0, keep_intermediates=True)
+    before = sample(pipeline, num_images=1, seed=0, keep_intermediates=True)
     for parameter in upsampler.parameters():
         parameter.data.mul_(0.5)
     pipeline.replace_stage("up", upsampler)
-    after = sample(pipeline, 1, seed=0, keep_intermediates=True)
+    after = sample(pipeline, num_images=1, seed=0, keep_intermediates=True)
     assert after.intermediates["base"].equal(before.intermediates["base"])
     assert not after.images.equal(before.images)
     assert pipeline.components["stages"]["up"] is upsampler
@@ -611,7 +628,7 @@ def test_a_stage_that_does_not_join_is_not_swapped_in(pipeline):
         pipeline.replace_stage("base", stage(8))
     with pytest.raises(ContractError, match=r"no stage 'upp' .* 'up'"):
         pipeline.replace_stage("upp", stage(32, small_px=16))
-    assert sample(pipeline, 1, steps=1).images.shape == (1, 3, 32, 32)
+    assert sample(pipeline, num_images=1, steps=1).images.shape == (1, 3, 32, 32)
 
 
 # ---- colouring ----------------------------------------------------------------------------------
@@ -668,7 +685,7 @@ def test_stages_of_other_sizes_channels_and_ranges_work_in_a_chain():
     bands = {"channels": 5, "range": (0, 10_000), "unit": "reflectance"}
     stages = {"base": stage((12, 20), **bands), "up": stage((24, 40), small_px=(12, 20), **bands)}
     wide = quiet(CascadePipeline.from_stages(stages))
-    whole = sample(wide, 2, seed=3, steps=2, keep_intermediates=True)
+    whole = sample(wide, num_images=2, seed=3, steps=2, keep_intermediates=True)
     assert whole.images.shape == (2, 5, 24, 40)
     small = whole.intermediates["base"]
     assert small.shape == (2, 5, 12, 20)
@@ -679,7 +696,7 @@ def test_stages_of_other_sizes_channels_and_ranges_work_in_a_chain():
 
 def test_inputs_do_not_hide_arguments_of_their_own(cascade):
     with pytest.raises(ContractError, match="labels is an argument of its own"):
-        cascade(1, inputs={"labels": ["cat"]})
+        cascade(num_images=1, inputs={"labels": ["cat"]})
 
 
 @pytest.mark.parametrize(
@@ -692,7 +709,7 @@ def test_inputs_do_not_hide_arguments_of_their_own(cascade):
 )
 def test_options_of_a_wrong_kind_are_refused(cascade, options, words):
     with pytest.raises(ContractError, match=words):
-        cascade(1, **options)
+        cascade(num_images=1, **options)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
@@ -704,9 +721,9 @@ def test_only_grey_and_rgb_images_become_pictures(channels, fill_zeros):
     )
     pipeline = CascadePipeline.from_stages({"base": fill_zeros(stage).eval()})
     pipeline.set_progress_bar_config(disable=True)
-    assert pipeline(1, steps=1, output_type="pt").images.shape == (1, channels, 8, 8)
+    assert pipeline(num_images=1, steps=1, output_type="pt").images.shape == (1, channels, 8, 8)
     if channels == 1:
-        assert pipeline(1, steps=1).images[0].mode == "L"
+        assert pipeline(num_images=1, steps=1).images[0].mode == "L"
     else:
         with pytest.raises(ContractError, match=f"these images have {channels}"):
-            pipeline(1, steps=1)
+            pipeline(num_images=1, steps=1)

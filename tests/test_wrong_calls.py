@@ -65,11 +65,14 @@ def line(call) -> str:
     [
         ({"num_images": "a cat"}, "num_images must be a whole number of at least 1, got 'a cat'"),
         ({"num_images": True}, "num_images must be a whole number of at least 1, got True"),
-        ({"num_images": 2.0}, "got 2.0; class names go in labels, pictures in image"),
+        ({"num_images": 2.0}, "got 2.0; texts go in prompt, class names in labels"),
         (
             {"prompt": "a cat"},
-            "no argument 'prompt': no stage reads text; class names go in labels",
+            "this pipeline takes no prompt; it takes labels: animal (cat, dog), style (noto, ",
         ),
+        ({"negative_prompt": "a dog"}, "this pipeline takes no negative prompt; it takes labels"),
+        ({"prompt": 4}, "one per image, got 4; the number of images goes in num_images"),
+        ({"prompt": []}, "prompt is an empty list; give at least one text, or leave it out"),
         ({"num_inference_steps": 2}, "no argument 'num_inference_steps': use steps"),
         ({"guidance_scale": 2.0}, "no argument 'guidance_scale': use guidance"),
         ({"num_images_per_prompt": 2}, "use num_images"),
@@ -176,8 +179,8 @@ def test_a_callback_cannot_interrupt_by_an_attribute(pipeline):
 def test_numbers_of_numpy_are_numbers(pipeline):
     numpy = {"steps": np.int64(1), "guidance": np.float32(1.5), "eta": np.float32(0.5)}
     plain = {"steps": 1, "guidance": 1.5, "eta": 0.5}
-    first = pipeline(np.int64(2), seed=np.int64(3), output_type="pt", **numpy)
-    second = pipeline(2, seed=3, output_type="pt", **plain)
+    first = pipeline(num_images=np.int64(2), seed=np.int64(3), output_type="pt", **numpy)
+    second = pipeline(num_images=2, seed=3, output_type="pt", **plain)
     assert first.images.equal(second.images)
     assert first.settings == second.settings
     assert {type(first.settings["up"][name]) for name in numpy} == {int, float}
@@ -197,11 +200,11 @@ def test_a_generator_seeds_by_its_initial_seed_and_keeps_its_state(pipeline):
     used = generator(5)
     torch.rand(3, generator=used)
     before = used.get_state()
-    result = pipeline(2, generator=used, output_type="pt")
+    result = pipeline(num_images=2, generator=used, output_type="pt")
     assert result.seeds == [5, 6]
-    assert result.images.equal(pipeline(2, seed=5, output_type="pt").images)
+    assert result.images.equal(pipeline(num_images=2, seed=5, output_type="pt").images)
     assert used.get_state().equal(before)
-    assert pipeline(2, generator=[generator(9), generator(4)]).seeds == [9, 4]
+    assert pipeline(num_images=2, generator=[generator(9), generator(4)]).seeds == [9, 4]
 
 
 def test_generators_seed_upscaling_and_colouring(pipeline, colours):
@@ -487,8 +490,8 @@ def test_options_of_the_hub_reach_it(monkeypatch, saved):
 def test_weights_in_bfloat16_give_floats_near_those_of_float32(saved, pipeline, name):
     half = CascadePipeline.from_pretrained(saved, **{name: torch.bfloat16})
     assert {each.dtype for each in half.stages.parameters()} == {torch.bfloat16}
-    images = half(2, seed=0, output_type="pt").images
-    plain = pipeline(2, seed=0, output_type="pt", precision="fp32").images
+    images = half(num_images=2, seed=0, output_type="pt").images
+    plain = pipeline(num_images=2, seed=0, output_type="pt", precision="fp32").images
     assert images.dtype == torch.float32
     assert (images - plain).abs().mean() < 0.05
     assert "needs weights in float32 or torch.float32" in line(lambda: half(precision="fp32"))

@@ -22,7 +22,8 @@ every choice of groups and styles:
 
 Above 256 px, only the styles that are vector graphics can be drawn. The style `openmoji` is left
 out unless `--styles` names it, because its licence, CC-BY-SA-4.0, asks the same licence of what is
-made from it.
+made from it. The styles `emojione` and `noto-v1` are left out too: no generator should see them, so
+that a judge of alignment can be trained on them (benchmarks/alignment_tower.py).
 
 A rebuild on one machine is bit-identical. PNG bytes still depend on the Pillow and zlib versions,
 so `--check` and the sums that it reads, `emoji.sha256` and `emoji-1024.sha256`, are of the decoded
@@ -430,7 +431,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--cache", type=Path, help="folder of the npm tarballs (default: OUT/downloads)")
     groups_help = f"OpenMoji groups, or all (default: {','.join(DEFAULT_GROUPS)})"
     add("--groups", type=group_list, help=groups_help)
-    styles_help = f"drawing styles, of {','.join(STYLES)} (default: all but openmoji)"
+    styles_help = f"drawing styles, of {','.join(STYLES)} (default: {','.join(DEFAULT_STYLES)})"
     add("--styles", type=style_list, help=styles_help)
     size_help = f"edge of the pictures (default: {RASTER_PX}); above it, vector styles only"
     add("--size-px", type=size, default=RASTER_PX, help=size_help)

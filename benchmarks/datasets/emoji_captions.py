@@ -16,6 +16,8 @@ STYLE_WORDS = {
     "twemoji": "twemoji",
     "fluent-flat": "fluent flat",
     "openmoji": "openmoji",
+    "emojione": "emojione",
+    "noto-v1": "noto v1",
 }
 
 # Proper names, substances, sports, and what is no noun at all.

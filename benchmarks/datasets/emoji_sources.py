@@ -54,6 +54,18 @@ TWEMOJI = Package(
     "CC-BY-4.0",
     "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
 )
+EMOJIONE = Package(
+    "@iconify-json/emojione",
+    "1.2.3",
+    "CC-BY-4.0",
+    "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e",
+)
+NOTO_V1 = Package(
+    "@iconify-json/noto-v1",
+    "1.2.5",
+    "Apache-2.0",
+    "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37",
+)
 
 
 @dataclass(frozen=True)
@@ -77,8 +89,13 @@ STYLES = {
     "twemoji": Style(TWEMOJI, TWEMOJI),
     "fluent-flat": Style(FLUENT_FLAT, FLUENT_FLAT),
     "openmoji": Style(OPENMOJI, None),
+    # Both ship an empty chars.json; they use noto's names.
+    "emojione": Style(EMOJIONE, NOTO),
+    "noto-v1": Style(NOTO_V1, NOTO),
 }
-DEFAULT_STYLES = tuple(style for style in STYLES if style != "openmoji")  # share-alike licence
+SHARE_ALIKE_STYLES = ("openmoji",)
+JUDGE_STYLES = ("emojione", "noto-v1")  # no generator is trained on them; see alignment_tower.py
+DEFAULT_STYLES = tuple(s for s in STYLES if s not in (*SHARE_ALIKE_STYLES, *JUDGE_STYLES))
 
 # Two umbrellas on which cairo 1.16 ends in CAIRO_STATUS_NO_MEMORY.
 UNDRAWABLE = frozenset({("fluent", "2602"), ("fluent", "2614")})
@@ -105,6 +122,13 @@ def svg_sources(icons: Mapping, chars: Mapping[str, str], codes: Iterable[str]) 
     return {code: svg_document(icons, names[code]) for code in codes if code in names}
 
 
+def own_names(icons: Mapping, chars: Mapping[str, str]) -> dict[str, str]:
+    """The names of another set that an Iconify set has too, its aliases resolved."""
+    aliases = {name: alias["parent"] for name, alias in icons.get("aliases", {}).items()}
+    names = {code: aliases.get(name, name) for code, name in chars.items()}
+    return {code: name for code, name in names.items() if name in icons["icons"]}
+
+
 def file_sources(tarball: Path, folder: str, codes: Collection[str]) -> dict[str, bytes]:
     """The files of the codes in one folder of a tarball, by file name."""
     with tarfile.open(tarball, "r:gz") as archive:
@@ -122,7 +146,8 @@ def read_sources(name: str, codes: Collection[str], cache: Path) -> dict[str, by
         folder = "package/color/svg/" if style.vector else "package/assets/"
         return file_sources(pictures, folder, codes)
     chars = read_json(fetch(style.names, cache), "package/chars.json")
-    return svg_sources(read_json(pictures, "package/icons.json"), chars, codes)
+    icons = read_json(pictures, "package/icons.json")
+    return svg_sources(icons, own_names(icons, chars) if name in JUDGE_STYLES else chars, codes)
 
 
 def read_words(cache: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:

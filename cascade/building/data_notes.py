@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cascade.conditioning.condition import Condition
 from cascade.data.notes import check_share, notes_for
 from cascade.data.source import ImageSource, SelectedSource
+from cascade.errors import DataError
 from cascade.recipe.sections import StageRecipe
 
 
@@ -30,6 +32,28 @@ class DataNotes:
         for name, missing in survey.unlabelled.items():
             self._unlabelled.setdefault(name, []).extend(missing)
         return survey.names
+
+    def look_at(self, conditions: Sequence[Condition]) -> None:
+        """Note which images have no text that a condition reads; these train with an empty one.
+
+        Raises:
+            DataError: if no image has such a text.
+        """
+        for each in conditions:
+            if not each.takes_text:
+                continue
+            self._reads_labels = True
+            names = " or ".join(each.annotation_fields)
+            annotations = (self._source.readable_labels(i) for i in range(len(self._source)))
+            missing = [i for i, own in enumerate(annotations) if each.of_annotations(own) == ()]
+            if len(missing) == len(self._source):
+                raise DataError(
+                    f"no image has a {names}; write NAME.txt beside each NAME.png, or name a field "
+                    f"of NAME.json or of metadata.csv by condition.{each.name}.fields; or train "
+                    f"without it: condition.{each.name}=null."
+                )
+            for index in missing:
+                self._unlabelled.setdefault(self._source.name(index), []).append(names)
 
     def lines(self, *, verbose: bool = False) -> list[str]:
         """One line per kind of fault, and one for the files that are not images.

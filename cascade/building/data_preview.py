@@ -121,7 +121,7 @@ def _look_at(
         return names
 
     try:
-        build_conditions(recipe, vocabulary)
+        notes.look_at(build_conditions(recipe, vocabulary))
     except DataError as error:
         findings.errors.append(str(error))
     try:

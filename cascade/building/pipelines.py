@@ -10,7 +10,7 @@ import torch
 from cascade.building.stages import apply_sampling, check_stage
 from cascade.contract import Contract
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import OutputError, RecipeError, WeightsError, nearest
+from cascade.errors import ContractError, OutputError, RecipeError, WeightsError, nearest
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.faults import fault_in, fault_of
 from cascade.recipe.finding import find_recipe
@@ -18,6 +18,7 @@ from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 from cascade.recipe.sections import PipelineRecipe, PipelineStageSection, StageRecipe
 from cascade.saving.pipelines import has_weights
 from cascade.saving.stage_folder import stage_in
+from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 
 
@@ -88,6 +89,7 @@ def chain_pipeline(
     *,
     dtype: str = "fp32",
     card: Path | None = None,
+    known_texts: Path | None = None,
     overwrite: bool = False,
 ) -> CascadePipeline:
     """Join trained stages as a pipeline recipe describes, and save them with the recipe.
@@ -99,6 +101,8 @@ def chain_pipeline(
         out: folder of the saved pipeline.
         dtype: precision of the saved weights: `fp32`, `bf16` or `fp16`.
         card: file with the text of the model card; None for a description of the stages.
+        known_texts: file with a text on each line; the stages carry the embeddings of these, so
+            that they need no text encoder. None for no texts.
         overwrite: whether to replace a pipeline that is in the folder already.
 
     Raises:
@@ -126,6 +130,8 @@ def chain_pipeline(
             place = f"stages.{number}.sampling"
             settings = apply_sampling(stage.sampling, section.sampling, place)
         stages[section.name] = stage.with_sampling(settings)
+    if known_texts is not None:
+        stages = _with_known_texts(stages, _read_text(known_texts).splitlines())
     pipeline = CascadePipeline.from_stages(stages)
     pipeline.save_pretrained(
         out,
@@ -134,6 +140,21 @@ def chain_pipeline(
         recipe=_read_text(recipe_path),
     )
     return pipeline
+
+
+def _with_known_texts(stages: Mapping[str, Stage], texts: list[str]) -> dict[str, Stage]:
+    """Let the stages that take text carry the embeddings of some.
+
+    Raises:
+        CascadeError: if none takes text, or they are too many.
+    """
+    takes_text = {name for name, stage in stages.items() if stage.contract.takes_text}
+    if not takes_text:
+        raise ContractError("known texts are for a pipeline with a stage that takes text.")
+    return {
+        name: stage.with_known_texts(texts) if name in takes_text else stage
+        for name, stage in stages.items()
+    }
 
 
 def _default_run(section: PipelineStageSection, recipe_path: Path) -> Path:

@@ -70,9 +70,10 @@ def build_trainer(
         torch.manual_seed(recipe.train.seed)
         notes = DataNotes(source, recipe)
         stage = build_stage(recipe, notes.vocabulary)
+        notes.look_at(stage.conditions)
         lines = notes.lines(verbose=verbose)
         check_values(recipe, stage)
-        prepare_conditions(stage, source)
+        prepare_conditions(stage, source, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
         images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
@@ -98,11 +99,18 @@ def build_trainer(
     return trainer
 
 
-def prepare_conditions(stage: Stage, source: ImageSource) -> None:
-    """Do once what the conditions need of the annotations of all images."""
+def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None = None) -> None:
+    """Do once what the conditions need of the annotations of all images.
+
+    Args:
+        stage: the stage in training.
+        source: the images.
+        cache_dir: folder of the caches; None for the user's own.
+    """
+    cache = default_cache().parent if cache_dir is None else Path(cache_dir)
     for each in stage.conditions:
         annotations = (source.readable_labels(index) for index in range(len(source)))
-        each.prepare(annotations, default_cache().parent / "encoded")
+        each.prepare(annotations, cache / "encoded", make_accelerator().device)
 
 
 def _start(stage: Stage, init_from: str | None, out: Path) -> None:

@@ -32,6 +32,13 @@ def chain(
         Path | None,
         typer.Option(help="File with the text of the model card; default: a description."),
     ] = None,
+    known_texts: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with a text on each line; the pipeline carries their embeddings (at most 4 "
+            "MiB for a stage), so that these prompts need no text encoder."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the pipeline that is in the folder.")
     ] = False,
@@ -51,7 +58,13 @@ def chain(
             raise typer.BadParameter(f"--stage takes NAME=RUN, got {pair!r}.")
         runs[name] = Path(run)
     chained = chain_pipeline(
-        find_recipe(pipeline, "pipelines"), runs, out, dtype=dtype, card=card, overwrite=overwrite
+        find_recipe(pipeline, "pipelines"),
+        runs,
+        out,
+        dtype=dtype,
+        card=card,
+        known_texts=known_texts,
+        overwrite=overwrite,
     )
     task = find_task(chained.stages.contracts)
     example = "" if task is None else f"; try: {task.command(str(out))}"

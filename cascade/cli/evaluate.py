@@ -44,6 +44,7 @@ def evaluate(
         Path | None,
         typer.Option(help="File with AlexNet's weights, to measure LPIPS without a download."),
     ] = None,
+    alignment: measuring.Alignment = None,
     device: bulk.Device = None,
 ) -> None:
     """Measure how good a pipeline is on held-out pictures, and which stage holds it back.
@@ -79,6 +80,7 @@ def evaluate(
             extractor_path=extractor_path,
             lpips=lpips,
             lpips_path=lpips_path,
+            alignment=alignment,
             progress=progress.update,
         )
     typer.echo("\n".join(evaluation.lines()))

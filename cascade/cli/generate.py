@@ -8,9 +8,25 @@ from typing import Annotated, Any
 import typer
 
 from cascade.cli import completing, names, sampling
+from cascade.cli.prompts import read_prompts
 from cascade.cli.verb import SAMPLER_NAMES
 from cascade.cli.verbosity import note
 
+Prompt = Annotated[
+    str | None,
+    typer.Argument(metavar="[PROMPT]", help="What to draw, for pipelines that take text."),
+]
+PromptOption = Annotated[str | None, typer.Option("--prompt", hidden=True)]  # as others have it
+Prompts = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts", metavar="FILE", help="UTF-8 file with one prompt per line; - for stdin."
+    ),
+]
+Negative = Annotated[
+    str | None,
+    typer.Option("--negative", metavar="TEXT", help="What not to draw; needs guidance above 1."),
+]
 Classes = Annotated[
     list[str] | None,
     typer.Option(
@@ -39,8 +55,13 @@ Guidance = Annotated[
 def generate(
     pipeline: names.Pipeline,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")],
+    prompt: Prompt = None,
+    prompt_option: PromptOption = None,
+    prompts: Prompts = None,
+    negative: Negative = None,
     num_images: Annotated[
-        int, typer.Option("--num-images", "-n", min=1, help="Number of pictures.")
+        int,
+        typer.Option("--num-images", "-n", min=1, help="Number of pictures, of each prompt."),
     ] = 1,
     seed: Annotated[
         int | None,
@@ -69,10 +90,15 @@ def generate(
     """Generate pictures: numbered PNGs that record their seed and settings, and grid.png.
 
     Numbers go on after those in the folder; a later grid has the number of its first picture.
+    With prompts, index.jsonl lists the prompt and the seed of each picture.
 
     Examples:
 
     cascade generate emoji-256 -n 16 -o out
+
+    cascade generate my-pipeline "a cat with heart eyes" -n 4 --negative dog --guidance 3 -o cats
+
+    cascade generate my-pipeline --prompts prompts.txt -n 2 --seed 0 -o out
 
     cascade generate emoji-256 -n 4 --class cat-face,noto --seed 7 --steps 50,25 -o cats
 
@@ -82,7 +108,9 @@ def generate(
     from cascade.devices import find_device
     from cascade.generation import Generation, generate_files
     from cascade.pipeline import CascadePipeline
+    from cascade.reporting.words import counted
 
+    texts = read_prompts(prompt, prompt_option, prompts)
     per_stage = {
         "steps": _values(steps, int, "--steps"),
         "sampler": _values(sampler, str, "--sampler"),
@@ -95,6 +123,8 @@ def generate(
     stages = loaded.stages.names
     generation = Generation(
         num_images=num_images,
+        prompts=texts,
+        negative_prompt=negative,
         seed=seed,
         classes=classes or [],
         overrides=overrides.per_stage(stages, stages, **per_stage).with_later(overrides),
@@ -102,10 +132,11 @@ def generate(
         keep_intermediates=keep_intermediates,
         overwrite=overwrite,
     )
-    with SamplingProgress(num_images) as progress:
+    with SamplingProgress(generation.total) as progress:
         files = generate_files(loaded, out, generation, name=pipeline, callback=progress.on_step)
     count = len(files.pictures)
-    note(f"{count} picture{'s' if count > 1 else ''} and {files.grid.name} in {out}")
+    sheets = f"{files.grid.name} and {files.index.name}" if files.index else files.grid.name
+    note(f"{counted(count, 'picture')}{',' if files.index else ' and'} {sheets} in {out}")
 
 
 def _values(text: str | None, kind: type, option: str) -> Any:

@@ -12,6 +12,13 @@ Seed = Annotated[int, typer.Option(help="Seed of the first picture; the others c
 Extractor = Annotated[
     str, typer.Option(help="Feature extractor: lite0, lite2, inception, clip or dinov2.")
 ]
+Alignment = Annotated[
+    str | None,
+    typer.Option(
+        help="Measure whether images show their prompts: a folder with an alignment tower or a "
+        "CLIP, or clip for a download."
+    ),
+]
 ExtractorPath = Annotated[
     Path | None, typer.Option(help="File with the extractor's weights, instead of a download.")
 ]

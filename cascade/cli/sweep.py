@@ -51,7 +51,8 @@ Budget = Annotated[
 By = Annotated[
     str,
     typer.Option(
-        help="The figure that decides: KID, FD; for upscalers and colourisers also PD, PSNR, SSIM."
+        help="The figure that decides: KID, FD; for upscalers and colourisers also PD, PSNR, SSIM; "
+        "with --alignment also R@1, R@5."
     ),
 ]
 Prefer = Annotated[
@@ -83,6 +84,7 @@ def sweep(
     apply: Apply = False,
     extractor: measuring.Extractor = "lite0",
     extractor_path: measuring.ExtractorPath = None,
+    alignment: measuring.Alignment = None,
     device: bulk.Device = None,
 ) -> None:
     """Find the sampling settings of a pipeline that are best on held-out pictures.
@@ -129,6 +131,7 @@ def sweep(
             seed=seed,
             extractor=extractor,
             extractor_path=extractor_path,
+            alignment=alignment,
         )
     _write_results(result, out)
     if folder is not None:

@@ -1,4 +1,4 @@
-"""The signals of all conditions of a stage: in training, in sampling, and without conditions."""
+"""The signals of all conditions of a stage: in training, in sampling, and for guidance."""
 
 from __future__ import annotations
 
@@ -34,17 +34,27 @@ def request_signals(conditions: Sequence[Condition], request: Request) -> Signal
     """
     signals = Signals()
     for each in conditions:
-        own = replace(request, noise=request.noise.fork(each.name))
-        signals = signals.merged(each.of_request(own))
+        signals = signals.merged(each.of_request(_own(request, each)))
     return signals
 
 
-def without_conditions(conditions: Sequence[Condition], signals: Signals) -> Signals:
-    """The same signals without the conditions that training sometimes drops, for guidance."""
+def against_signals(conditions: Sequence[Condition], request: Request, signals: Signals) -> Signals:
+    """The signals from which guidance pushes away, of those conditions whose signals differ.
+
+    Args:
+        conditions: conditions of the stage.
+        request: the call.
+        signals: what `request_signals` returned for it.
+    """
+    against = Signals()
     for each in conditions:
-        if each.drop > 0:
-            own = signals.only(each.name)
-            signals = signals.merged(each.absent(own))
-            if own.channels:
-                signals = signals.without_features()
-    return signals
+        own = signals.only(each.name)
+        other = each.against_request(_own(request, each), own)
+        if other is not own:
+            against = against.merged(other)
+    return against
+
+
+def _own(request: Request, condition: Condition) -> Request:
+    """The request with the condition's own random stream."""
+    return replace(request, noise=request.noise.fork(condition.name))

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from cascade.conditioning.batch import Batch
@@ -23,6 +24,7 @@ from cascade.conditioning.signals import Signals
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.space import Size, Space
+from cascade.text.encoder import CutText
 
 Vocabulary = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
 
@@ -86,7 +88,10 @@ class Condition(ABC):
 
     name: ClassVar[str]  # recipe key, name of the signals and of the random stream
     input_name: ClassVar[str]  # name of the user's input that it reads, such as `image`
+    negative_name: ClassVar[str] = ""  # input from which guidance pushes away; empty for none
     recipe: ClassVar[type]  # dataclass of its recipe section
+    takes_text: ClassVar[bool] = False  # whether it is free text, which an encoder reads
+    files: ClassVar[tuple[str, ...]] = ()  # names of the files that `write_files` may write
 
     drop: float = 0.0
 
@@ -138,7 +143,7 @@ class Condition(ABC):
         return {}
 
     @property
-    def encoder_facts(self) -> str | None:
+    def encoded_by(self) -> str | None:
         """Name and hash of the frozen model that makes its signals; None if there is none."""
         return None
 
@@ -185,13 +190,39 @@ class Condition(ABC):
         """The entry in a batch for a picture with these annotations; None if it reads none."""
         return None
 
-    def prepare(self, annotations: Iterable[Mapping[str, str]], folder: Path) -> None:  # noqa: B027
+    def prepare(  # noqa: B027
+        self, annotations: Iterable[Mapping[str, str]], folder: Path, device: torch.device
+    ) -> None:
         """Do once what training needs of the annotations of all pictures, such as encoding texts.
 
         Args:
             annotations: the annotations of each picture.
             folder: cache folder for the results, which a later run reads again.
+            device: where to compute.
         """
+
+    # ---- files in the folder of a stage ---------------------------------------------------------
+
+    def with_known_texts(self, texts: Iterable[str]) -> Condition:
+        """Return a condition that needs no text encoder for these texts.
+
+        A condition without text returns itself.
+
+        Raises:
+            CascadeError: if the texts cannot be encoded, or are too many.
+        """
+        return self
+
+    def write_files(self, folder: Path) -> None:  # noqa: B027  most kinds have none
+        """Write what neither the configuration nor the network holds into a stage's folder."""
+
+    def with_files(self, folder: Path) -> Condition:
+        """Return the condition with what `write_files` wrote into a stage's folder.
+
+        Raises:
+            WeightsError: if a file is damaged.
+        """
+        return self
 
     # ---- training and sampling ------------------------------------------------------------------
 
@@ -216,6 +247,18 @@ class Condition(ABC):
             ContractError: if the user's input is missing or does not fit.
         """
 
+    def against_request(self, request: Request, own: Signals) -> Signals:
+        """The signals of one call of the stage from which guidance pushes away.
+
+        Args:
+            request: the call.
+            own: what `of_request` returned for it.
+
+        Returns:
+            `own` itself if guidance leaves the condition as it is.
+        """
+        return self.absent(own) if self.drop > 0 else own
+
     @abstractmethod
     def absent(self, signals: Signals) -> Signals:
         """Signals of the same shapes that carry no information, for dropping and for guidance.
@@ -239,6 +282,10 @@ class Condition(ABC):
             ContractError: if the value cannot be read.
         """
         return value
+
+    def cuts(self, values: Sequence[Any]) -> dict[str, CutText]:
+        """The texts of a completed input that do not reach the network in full, in their parts."""
+        return {}
 
     def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size | None:
         """Height and width of the result that follow from the inputs; None if none follow.

@@ -3,6 +3,7 @@
 A frozen encoder makes both, as in Imagen (Saharia et al. 2022, arXiv 2205.11487). The encoder's
 weights are not part of the stage: the contract names and hashes them. An empty text has no tokens
 and a pooled vector of zeros; training hides texts in this way, and guidance pushes away from it.
+A stage can carry the embeddings of some texts, so that these need no encoder.
 
 Shapes: B batch, N tokens, D width of a token, P width of the pooled vector.
 """
@@ -10,24 +11,30 @@ Shapes: B batch, N tokens, D width of a token, P width of the pooled vector.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from cascade.arguments import shown
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.condition import Condition, Dense, Slots, Vocabulary
 from cascade.conditioning.inputs import Request
 from cascade.conditioning.signals import Signals, TokenSignal
 from cascade.diffusion.noise import SeededNoise
-from cascade.errors import ContractError
+from cascade.errors import CascadeError, ContractError
+from cascade.reporting.words import counted
 from cascade.space import Space
-from cascade.text.encoder import EncodedText, EncoderFacts
+from cascade.text.encoder import CutText, EncodedText, EncoderFacts
 from cascade.text.encoders import MINILM, encoder_of, find_encoder
+from cascade.text.known_texts import KnownTexts
 
 PromptLike = str | Sequence[str]
+KNOWN_TEXTS = "known_texts.safetensors"
+LONGEST_SHOWN = 60  # characters of a prompt in a message
+LEAST_TOKENS = 3  # encoders mark the beginning and the end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,8 @@ class Text(Condition):
         pooled_width: width P of the pooled vector.
         max_tokens: number N of tokens that the network receives; longer texts are cut.
         drop: probability in [0, 1] that training hides the text of an image.
+        known: texts whose embeddings the stage carries; None for none. They are saved in a file of
+            their own.
 
     Raises:
         ContractError: if a value is out of range.
@@ -68,7 +77,10 @@ class Text(Condition):
 
     name = "text"
     input_name = "prompt"
+    negative_name = "negative_prompt"
     recipe = TextOptions
+    takes_text = True
+    files = (KNOWN_TEXTS,)
 
     fields: Sequence[str] = ("caption",)
     encoder: str = MINILM
@@ -77,17 +89,27 @@ class Text(Condition):
     pooled_width: int
     max_tokens: int = 64
     drop: float = 0.1
+    known: KnownTexts | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_tokens < 3:
-            raise ContractError(f"max_tokens must be at least 3, got {self.max_tokens}.")
+        object.__setattr__(self, "fields", tuple(self.fields))  # JSON has lists only
+        if self.max_tokens < LEAST_TOKENS:
+            raise ContractError(
+                f"max_tokens must be at least {LEAST_TOKENS}, got {self.max_tokens}."
+            )
 
     @classmethod
     def of_recipe(cls, options: TextOptions, vocabulary: Vocabulary) -> Text:
-        facts = find_encoder(options.encoder).facts
+        encoder = find_encoder(options.encoder)
+        most, facts = encoder.most_tokens, encoder.facts
+        if most is not None and options.max_tokens > most:
+            raise ContractError(
+                f"max_tokens must be at most {most} for the text encoder {facts.name}, got "
+                f"{options.max_tokens}."
+            )
         return cls(
-            fields=tuple(options.fields),
+            fields=options.fields,
             encoder=facts.name,
             sha256=facts.sha256,
             width=facts.width,
@@ -97,13 +119,20 @@ class Text(Condition):
         )
 
     def config(self) -> dict[str, Any]:
-        return asdict(self) | {"fields": list(self.fields)}
+        names = ("encoder", "sha256", "width", "pooled_width", "max_tokens", "drop")
+        return {"fields": list(self.fields)} | {name: getattr(self, name) for name in names}
 
     def facts(self) -> dict[str, str]:
-        return {"text encoder": self.encoder_facts}
+        facts = {
+            "text encoder": self.encoded_by,
+            "prompts": f"texts of up to {self.max_tokens} tokens; longer ones are cut",
+        }
+        if self.known is not None:
+            facts["known texts"] = f"{len(self.known):,}, which need no text encoder"
+        return facts
 
     @property
-    def encoder_facts(self) -> str:
+    def encoded_by(self) -> str:
         return f"{self.encoder}, weights {self.sha256[:12]}"
 
     def slots(self, space: Space) -> Slots:
@@ -121,9 +150,26 @@ class Text(Condition):
         lines = (line.strip() for text in texts for line in text.split("\n"))
         return tuple(line for line in lines if line)
 
-    def prepare(self, annotations: Iterable[Mapping[str, str]], folder: Path) -> None:
+    def prepare(
+        self, annotations: Iterable[Mapping[str, str]], folder: Path, device: torch.device
+    ) -> None:
         texts = {text for each in annotations for text in self.of_annotations(each)}
-        encoder_of(self._encoder_facts).encode_ahead(texts, self.max_tokens, folder)
+        encoder = encoder_of(self._encoder_facts)
+        encoder.encode_ahead(texts, self.max_tokens, folder / "texts", device=device)
+
+    # ---- known texts ----------------------------------------------------------------------------
+
+    def with_known_texts(self, texts: Iterable[str]) -> Text:
+        encoder = encoder_of(self._encoder_facts)
+        return replace(self, known=KnownTexts.of(texts, encoder, self.max_tokens))
+
+    def write_files(self, folder: Path) -> None:
+        if self.known is not None:
+            self.known.write(folder / KNOWN_TEXTS)
+
+    def with_files(self, folder: Path) -> Text:
+        file = folder / KNOWN_TEXTS
+        return replace(self, known=KnownTexts.read(file)) if file.is_file() else self
 
     # ---- training and sampling ------------------------------------------------------------------
 
@@ -139,7 +185,15 @@ class Text(Condition):
         return signals.replaced(draws[:, 1] < self.drop, self.absent(signals))
 
     def of_request(self, request: Request) -> Signals:
-        texts = request.inputs.get(self.input_name) or [""] * request.count
+        texts = request.inputs.get(self.input_name)
+        if isinstance(texts, str):
+            raise ContractError("prompt must be a list with one text for each image.")
+        return self._signals(texts or [""] * request.count, request.device)
+
+    def against_request(self, request: Request, own: Signals) -> Signals:
+        texts = request.inputs.get(self.negative_name)
+        if texts is None:
+            return super().against_request(request, own)
         return self._signals(texts, request.device)
 
     def absent(self, signals: Signals) -> Signals:
@@ -152,11 +206,34 @@ class Text(Condition):
         texts = [value or ""] * len(seeds) if value is None or isinstance(value, str) else value
         if not isinstance(texts, Sequence) or not all(isinstance(each, str) for each in texts):
             raise ContractError(
-                f"prompt must be a text for all images or a list with one for each, got {value!r}."
+                "prompt must be a text for all images or a list with one for each, got "
+                f"{shown(value)}."
             )
         if len(texts) != len(seeds):
-            raise ContractError(f"got {len(texts)} prompts for {len(seeds)} images.")
+            raise ContractError(
+                f"got {counted(len(texts), 'prompt')} for {counted(len(seeds), 'image')}; give one "
+                "for all, or one for each."
+            )
+        for text in texts:
+            _check_unicode(text)
         return list(texts)
+
+    def cuts(self, values: Sequence[str]) -> dict[str, CutText]:
+        cuts = {text: self.cut(text) for text in dict.fromkeys(values)}
+        return {text: cut for text, cut in cuts.items() if cut.lost or cut.unknown}
+
+    def cut(self, text: str) -> CutText:
+        """Split a text after the last token that the network receives.
+
+        Raises:
+            CascadeError: if the encoder is needed and cannot be found.
+        """
+        if self._is_known(text):
+            return CutText(text, "")
+        try:
+            return encoder_of(self._encoder_facts).cut(text, self.max_tokens)
+        except CascadeError as error:
+            raise self._without_encoder(text, error) from error
 
     def input_of(self, batch: Batch, space: Space, *, degraded: bool = False) -> list[str] | None:
         phrasings = batch.conditions.get(self.name)
@@ -167,7 +244,7 @@ class Text(Condition):
         return EncoderFacts(self.encoder, self.sha256, self.width, self.pooled_width)
 
     def _signals(self, texts: Sequence[str], device: torch.device) -> Signals:
-        encoded = encoder_of(self._encoder_facts).encode(texts, self.max_tokens)
+        encoded = self._encoded(texts, device)
         tokens = torch.stack([self._padded(each) for each in encoded])  # (B, N, D)
         lengths = torch.tensor([len(each.tokens) for each in encoded])
         mask = torch.arange(self.max_tokens) < lengths[:, None]  # (B, N)
@@ -176,6 +253,36 @@ class Text(Condition):
             tokens={self.name: TokenSignal(tokens.to(device), mask.to(device))},
             vectors={self.name: pooled.to(device)},
         )
+
+    def _encoded(self, texts: Sequence[str], device: torch.device) -> list[EncodedText]:
+        """The embeddings of texts: those that the stage carries, and the encoder's for others.
+
+        A text that is known looks the same whether or not the encoder is installed.
+        """
+        recalled = {text: None if self.known is None else self.known.get(text) for text in texts}
+        encoded = {text: each for text, each in recalled.items() if each is not None}
+        others = [text for text in recalled if text not in encoded]
+        try:
+            encoder = encoder_of(self._encoder_facts)
+            fresh = encoder.encode(others, self.max_tokens, device=device)
+        except CascadeError as error:
+            unknown = next(text for text in others if text.strip())
+            raise self._without_encoder(unknown, error) from error
+        encoded |= dict(zip(others, fresh, strict=True))
+        return [encoded[text] for text in texts]
+
+    def _without_encoder(self, text: str, error: CascadeError) -> CascadeError:
+        """The error for a text that needs the encoder, which cannot be found."""
+        if self.known is None:
+            return error
+        return ContractError(
+            f"the prompt {_shortened(text)!r} is not among the "
+            f"{counted(len(self.known), 'known text')}, and {str(error).rstrip('.')}; "
+            f"{self.known.nearest(text)}"
+        )
+
+    def _is_known(self, text: str) -> bool:
+        return not text.strip() or (self.known is not None and self.known.get(text) is not None)
 
     def _padded(self, encoded: EncodedText) -> Tensor:
         padded = torch.zeros(self.max_tokens, self.width)
@@ -186,3 +293,15 @@ class Text(Condition):
 def _pick(phrasings: Sequence[str], uniform: float) -> str:
     """One of the phrasings, by a number in [0, 1); empty if there are none."""
     return phrasings[int(uniform * len(phrasings))] if phrasings else ""
+
+
+def _check_unicode(text: str) -> None:
+    """Check that a text holds no halves of characters, which broken terminals and files leave."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ContractError(f"the prompt {text!r} is not valid Unicode text.") from error
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

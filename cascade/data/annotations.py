@@ -3,7 +3,8 @@
 All of these sources can add fields to an image. Where two give the same field, the earlier one in
 this list wins:
 
-1. `NAME.json` beside `NAME.png`, in a folder or a shard: the text values of a JSON object.
+1. `NAME.json` beside `NAME.png`, in a folder or a shard: the values of a JSON object that are
+   texts, or lists of texts.
 2. `NAME.txt` beside it: the field `caption`.
 3. In a folder, `metadata.csv` or else `metadata.jsonl` at its root: every column except
    `file_name`, which names an image by its path from the root (the convention of Hugging Face's
@@ -12,6 +13,8 @@ this list wins:
 4. In a folder, the first folder level: the field `class`.
 5. `name_pattern`, a regular expression that is searched for in the file's name without folder
    and suffix: its named groups, such as `(?P<class>[a-z]+)_\\d+`.
+
+Each line of a caption is a phrasing of its own, one of which is drawn for each image.
 """
 
 from __future__ import annotations
@@ -29,8 +32,7 @@ def json_labels(data: bytes, name: str) -> dict[str, str]:
 
     A list becomes one text with a line for each; see also `json_values`.
     """
-    values = json_values(data, name)
-    return {key: _text(value) for key, value in values.items() if _is_text(value)}
+    return texts_of(json_values(data, name))
 
 
 def json_values(data: bytes, name: str) -> dict[str, Any]:
@@ -50,6 +52,11 @@ def json_values(data: bytes, name: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DataError(f"{name}: expected a JSON object.")
     return values
+
+
+def texts_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """The values that are text; a list of texts becomes one with a line for each."""
+    return {key: _text(value) for key, value in values.items() if _is_text(value)}
 
 
 def without_texts(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from cascade.data.examination import ExaminedImage, examine
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.reporting.progress import Progress
+from cascade.reporting.words import counted
 
 MAX_CLASSES = 1000  # a field with more names is free text, such as a caption
+NAMED_IMAGES = 3
 TASK = "reading images"
 
 
@@ -27,6 +29,7 @@ class DataReport:
         duplicates: pairs of names: an image, and an earlier image with the same pixels.
         unlabelled: the label fields, captions aside, that an image lacks but others have, by its
             name.
+        uncaptioned: names of the images that have no caption; empty if none has one.
         labels: number of images per class, by field; fields of free text are left out.
         sizes_px: number of images by (width, height).
         contents: formats, modes, pages and numbers in use.
@@ -37,6 +40,7 @@ class DataReport:
     too_small: list[str] = field(default_factory=list)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     unlabelled: dict[str, list[str]] = field(default_factory=dict)
+    uncaptioned: list[str] = field(default_factory=list)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     sizes_px: Counter[tuple[int, int]] = field(default_factory=Counter)
     contents: Contents = field(default_factory=Contents)
@@ -90,6 +94,10 @@ class DataReport:
             name: ", ".join(f"{text} {count}" for text, count in names.most_common())
             for name, names in self.labels.items()
         }
+        if self.uncaptioned:
+            named = ", ".join(self.uncaptioned[:NAMED_IMAGES])
+            more = ", …" if len(self.uncaptioned) > NAMED_IMAGES else ""
+            facts["without caption"] = f"{counted(len(self.uncaptioned), 'image')}: {named}{more}"
         facts |= self.contents.facts()
         if self.sizes_px:
             facts["sizes"] = self._sizes()
@@ -147,6 +155,8 @@ def check_images(
         if progress is not None:
             progress(TASK, number, len(order))
     classes = report.labels.keys() - {"caption"}
+    if "caption" in report.labels:
+        report.uncaptioned = [name for name, own in fields.items() if "caption" not in own]
     missing = {name: sorted(classes - labelled) for name, labelled in fields.items()}
     report.unlabelled = {name: fields for name, fields in missing.items() if fields}
     report.labels = classes_of(report.labels)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cascade.data.annotations import json_values, without_texts
+from cascade.data.annotations import json_values, texts_of, without_texts
 from cascade.data.names import NameIndex, quoted
 from cascade.data.notes import (
     CONTRADICTING_ROWS,
@@ -232,7 +232,7 @@ def _jsonl_rows(path: Path) -> Iterator[_Row]:
         if not text.strip():
             continue
         values = json_values(text.encode(), f"{path}: line {line}")
-        labels = {name: label for name, label in values.items() if label and isinstance(label, str)}
+        labels = {name: text for name, text in texts_of(values).items() if text}
         file = labels.pop("file_name", "")
         problem = None if file else "has no text file_name."
         yield _Row(line, file, labels, problem, without_texts(values))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from cascade.contract import Contract
+from cascade.data.annotations import texts_of
 from cascade.data.source import ImageSource
 from cascade.errors import DataError
 
@@ -50,9 +51,10 @@ class TensorSource(ImageSource):
     """A data set of tensors (C, H, W) in [-1, 1], with or without labels.
 
     An item is an image, a pair (image, label), or a dictionary with the keys `image` and `labels`.
-    A label is a class name or the index of one in the stage, -1 for "any"; a stage with several
-    label fields takes a dictionary of them. The data set must answer an index with the same item
-    every time, because a resumed run repeats what it read.
+    A label is a class name or the index of one in the stage, -1 for "any"; for a stage that takes
+    text, it is a caption or a list of captions. A stage with several label fields takes a
+    dictionary of them. The data set must answer an index with the same item every time, because a
+    resumed run repeats what it read.
 
     Args:
         dataset: the data set.
@@ -71,6 +73,7 @@ class TensorSource(ImageSource):
         self._classes = {
             field: names for each in contract.conditions for field, names in each.classes.items()
         }
+        self._fields = [f for each in contract.conditions for f in each.annotation_fields]
         self._last: tuple[int, TensorItem] | None = None
         self._labels: dict[int, dict[str, str]] = {}
         self._check_first()
@@ -111,17 +114,20 @@ class TensorSource(ImageSource):
     def _named(self, label: Any, name: str) -> dict[str, str]:
         """Class names or other text, by field."""
         if not isinstance(label, Mapping):
-            if label is None or not self._classes:
+            if label is None or not self._fields:
                 return {}
-            if len(self._classes) > 1:
+            if len(self._fields) > 1:
                 raise DataError(
                     f"{name}: has one label, but the stage has the fields "
-                    f"{', '.join(self._classes)}; give a dictionary of them as its labels."
+                    f"{', '.join(self._fields)}; give a dictionary of them as its labels."
                 )
-            label = {next(iter(self._classes)): label}
+            label = {self._fields[0]: label}
+        texts = {
+            field: texts_of({field: value}).get(field, value) for field, value in label.items()
+        }
         texts = {
             field: _class_name(value, self._classes.get(field), f"{name}: label {field!r}")
-            for field, value in label.items()
+            for field, value in texts.items()
         }
         return {field: text for field, text in texts.items() if text is not None}
 
@@ -139,10 +145,11 @@ class TensorSource(ImageSource):
                 count,
             )
         others = f", but {', '.join(sorted(fields))}" if fields else ""
-        for field in self._classes:
+        for field in self._fields:
             if field not in fields:
-                text = "none of %s items of the data set has the label %s%s; they train as 'any'."
-                logger.warning(text, count, field, others)
+                effect = "train as 'any'" if field in self._classes else "train without it"
+                text = "none of %s items of the data set has the label %s%s; they %s."
+                logger.warning(text, count, field, others, effect)
 
 
 def as_source(images: ImageSource | TensorDataset, contract: Contract) -> ImageSource:

@@ -123,7 +123,10 @@ def make_seeds(
             `seeds` and `generator` is given, or if a seed is not a whole number.
     """
     count = whole_number(
-        "num_images", count, low=1, hint="class names go in labels, pictures in image"
+        "num_images",
+        count,
+        low=1,
+        hint="texts go in prompt, class names in labels, pictures in image",
     )
     if sum(each is not None for each in (seed, seeds, generator)) > 1:
         raise ContractError("give only one of seed, seeds and generator.")

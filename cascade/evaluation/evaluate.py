@@ -10,6 +10,10 @@ import torch
 
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError
+from cascade.evaluation.alignment.captions import text_of
+from cascade.evaluation.alignment.finding import find_judge
+from cascade.evaluation.alignment.judge import AlignmentJudge
+from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.extractors import find_extractor
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.measuring_pairs import PairMeasurer
@@ -45,14 +49,15 @@ def evaluate(
     extractor_path: Path | None = None,
     lpips: bool = False,
     lpips_path: Path | None = None,
+    alignment: str | Path | AlignmentModel | None = None,
     cache_dir: Path | None = None,
     progress: NamedProgress | None = None,
 ) -> Evaluation:
     """Measure a pipeline on held-out pictures, as a whole and stage by stage.
 
-    If it starts from noise, it makes images of the same classes as the held-out pictures, and both
-    sets are compared. If it takes pictures, it gets inputs made from the held-out ones, such as
-    smaller or grey copies, and its results are compared with the originals.
+    If it starts from noise, it makes images of the same captions or classes as the held-out
+    pictures, and both sets are compared. If it takes pictures, it gets inputs made from the
+    held-out ones, such as smaller or grey copies, and its results are compared with the originals.
 
     Args:
         pipeline: the pipeline, on its device.
@@ -66,6 +71,9 @@ def evaluate(
         extractor_path: weights of the extractor, instead of a download.
         lpips: whether to measure LPIPS too, which downloads AlexNet's weights once.
         lpips_path: file with AlexNet's weights, to measure LPIPS without a download.
+        alignment: a folder with an alignment tower or a CLIP, `clip` for a download, or a model of
+            your own, to measure how well images agree with their prompts; only for a pipeline that
+            makes images from prompts.
         cache_dir: folder for features of real pictures; default: the user's cache folder.
         progress: called as `progress(what, done, total)` while the measurement runs.
 
@@ -76,9 +84,11 @@ def evaluate(
     """
     task = task_of(pipeline.stages.contracts)
     check_measurable(pipeline)
-    vocabulary = None if isinstance(task, PairedTask) else pipeline.labels
+    is_drawn_from_labels = not isinstance(task, PairedTask) and text_of(pipeline) is None
+    vocabulary = pipeline.labels if is_drawn_from_labels else None
     held_out = RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir)
     training = _training_pictures(train, cache_dir)
+    judge = find_judge(pipeline, held_out, alignment)
     options = {
         "pipeline": _quiet(pipeline),
         "held_out": held_out,
@@ -87,7 +97,7 @@ def evaluate(
         "seed": seed,
         "progress": progress or no_progress,
     }
-    measurements = _measure(task, options, training, lpips=lpips, lpips_path=lpips_path)
+    measurements = _measure(task, options, training, judge, lpips=lpips, lpips_path=lpips_path)
     return Evaluation(
         pipeline=name,
         task=task.name,
@@ -131,6 +141,7 @@ def _measure(
     task: Task,
     options: dict[str, Any],
     training: RealPictures | None,
+    judge: AlignmentJudge | None,
     *,
     lpips: bool,
     lpips_path: Path | None,
@@ -142,7 +153,7 @@ def _measure(
         distances = distances_on(device, lpips=lpips, lpips_path=lpips_path)
         return PairMeasurer(**options, distances=distances).measure()
     _check_without_lpips(lpips or lpips_path is not None)
-    return SetMeasurer(**options, training=training).measure()
+    return SetMeasurer(**options, training=training, judge=judge).measure()
 
 
 def check_measurable(pipeline: CascadePipeline) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cascade.errors import WeightsError
+from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.image_metrics import colourfulness
 from cascade.imaging.writing import to_uint8
@@ -34,6 +35,7 @@ class ImageSet:
         colour_mean: (3,) mean of each channel over all pixels, in 8-bit units.
         colour_spread: (3,) standard deviation of each channel, in 8-bit units.
         shown: (36 or fewer, 3, H, W) uint8, the first images.
+        embeddings: (N, E) float32, from a model of alignment; None without one.
     """
 
     features: Tensor
@@ -42,6 +44,7 @@ class ImageSet:
     colour_mean: Tensor
     colour_spread: Tensor
     shown: Tensor
+    embeddings: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -57,6 +60,7 @@ class ImageSet:
             probabilities=None,
             colourfulness=self.colourfulness[places],
             shown=self.shown[:0],
+            embeddings=None,
         )
 
 
@@ -67,10 +71,18 @@ class ImageSetBuilder:
     Args:
         extractor: computes the features.
         device: device of the extractor.
+        alignment: embeds the images too.
     """
 
-    def __init__(self, extractor: FeatureExtractor, device: torch.device) -> None:
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        device: torch.device,
+        alignment: AlignmentModel | None = None,
+    ) -> None:
         self._extractor = extractor
+        self._alignment = alignment
+        self._embeddings: list[Tensor] = []
         self._device = device
         extractor.network.to(device)
         self._features: list[Tensor] = []
@@ -98,6 +110,8 @@ class ImageSetBuilder:
             probabilities = self._extractor.classify(part)
             if probabilities is not None:
                 self._probabilities.append(probabilities.float().cpu())
+            if self._alignment is not None:
+                self._embeddings.append(self._alignment.image_embeddings(part).float().cpu())
         self._colourfulness.append(colourfulness(images))
         self._moments += _moments(images)
         room = MOST_SHOWN - sum(len(each) for each in self._shown)
@@ -114,6 +128,7 @@ class ImageSetBuilder:
             colour_mean=mean.float(),
             colour_spread=(squares / number - mean.square()).clamp(min=0).sqrt().float(),
             shown=torch.cat(self._shown),
+            embeddings=torch.cat(self._embeddings) if self._embeddings else None,
         )
 
 

@@ -16,6 +16,9 @@ from typing import Any, final
 
 from cascade.devices import wait_for
 from cascade.errors import DataError
+from cascade.evaluation.alignment.captions import text_of
+from cascade.evaluation.alignment.judge import AlignmentJudge
+from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.figures import Measured, Score
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
@@ -85,6 +88,7 @@ class SetMeasurer:
         held_out: pictures that it was not trained on.
         training: pictures that it was trained on, to look for copies of them; None to skip that.
         extractor: computes the features of the images.
+        judge: judges the images by the captions of the held-out pictures; None to skip that.
         num_images: number of images to make.
         seed: seed of the first image; each further image has the next seed.
         progress: called while the measurement runs.
@@ -94,6 +98,7 @@ class SetMeasurer:
     held_out: RealPictures
     training: RealPictures | None
     extractor: FeatureExtractor
+    judge: AlignmentJudge | None
     num_images: int
     seed: int
     progress: NamedProgress
@@ -123,12 +128,22 @@ class SetMeasurer:
                 ),
             ],
             settings=settings,
+            notes=[] if self.judge is None else self.judge.notes(),
             sheets=self._sheets(results, real[last], training, spaces[last]),
         )
 
     def _read(self, pictures: RealPictures, space: Space) -> ImageSet:
-        device = self.pipeline.device
-        return pictures.image_set(space, self.extractor, device=device, progress=self.progress)
+        return pictures.image_set(
+            space,
+            self.extractor,
+            device=self.pipeline.device,
+            progress=self.progress,
+            alignment=self._alignment if pictures is self.held_out else None,
+        )
+
+    @property
+    def _alignment(self) -> AlignmentModel | None:
+        return None if self.judge is None else self.judge.model
 
     def _stages(self, results: Mapping[str, Made], real: Mapping[str, ImageSet]) -> list[Measured]:
         """Measure the stages of a chain, except the whole chain; none if there is one stage."""
@@ -168,7 +183,8 @@ class SetMeasurer:
         """
         clock, count = Clock(), self.num_images
         builders = {
-            name: ImageSetBuilder(self.extractor, pipeline.device) for name in pipeline.stages.names
+            name: ImageSetBuilder(self.extractor, pipeline.device, self._alignment)
+            for name in pipeline.stages.names
         }
         settings: Mapping[str, Any] = {}
         for first in range(0, count, AT_A_TIME):
@@ -191,7 +207,7 @@ class SetMeasurer:
         inputs = self.held_out.inputs(places, pipeline.stages.contracts, degraded=False)
         clock.start()
         result = pipeline(
-            len(part),
+            num_images=len(part),
             seeds=[self.seed + number for number in part],
             labels=labels_of(pipeline, self.held_out, part),
             image=inputs.get("image"),
@@ -217,6 +233,7 @@ class SetMeasurer:
             *distance_scores(self.extractor, result.images, real, REAL),
             *coverage_scores(self.extractor, result.images, real, REAL),
             *colour_scores(result.images, real, REAL),
+            *self._alignment_scores(result.images, real),
         ]
         return Measured(
             subject=subject,
@@ -225,6 +242,11 @@ class SetMeasurer:
             seconds_per_image=result.seconds_per_image,
             scores=(*scores, *further),
         )
+
+    def _alignment_scores(self, images: ImageSet, real: ImageSet) -> list[Score]:
+        if self.judge is None or images.embeddings is None or real.embeddings is None:
+            return []
+        return self.judge.scores(images.embeddings, real.embeddings)
 
     def _halves(self, real: ImageSet, space: Space) -> list[Measured]:
         """Measure half of the real pictures beside the other half, as a bound for samples."""
@@ -284,9 +306,10 @@ def labels_of(
         part: numbers of the images to make, from 0.
 
     Returns:
-        For each image, the names of the pipeline's label fields; None if it has no labels.
+        For each image, the names of the pipeline's label fields; None if it has no labels. None
+        too if it takes text: captions alone decide what the images show, as prompts do for users.
     """
-    if pipeline.labels is None:
+    if pipeline.labels is None or text_of(pipeline) is not None:
         return None
     labels = [held_out.labels(number % len(held_out)) for number in part]
     fields = pipeline.labels.fields

@@ -31,6 +31,7 @@ from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages, TrainingSample, epoch_order
 from cascade.errors import ContractError, DataError
+from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
 from cascade.evaluation.progress import NamedProgress
@@ -172,6 +173,14 @@ class RealPictures:
         """Read the labels of a picture, for the fields of the vocabulary."""
         return self._known_labels(self.order[place])
 
+    def annotations(self, place: int) -> dict[str, str]:
+        """Read all annotations of a picture, such as its captions."""
+        return self.source.labels(self.order[place])
+
+    def key(self, place: int) -> str:
+        """Name of a picture in its source, without suffix."""
+        return self.source.key(self.order[place])
+
     def notes(self) -> list[str]:
         """Write the notes that figures on these pictures need."""
         if not self.left_out:
@@ -209,6 +218,7 @@ class RealPictures:
         *,
         device: torch.device,
         progress: NamedProgress,
+        alignment: AlignmentModel | None = None,
     ) -> ImageSet:
         """Collect all pictures at the size of a stage, from the cache if it has them.
 
@@ -217,16 +227,19 @@ class RealPictures:
             extractor: computes the features.
             device: device of the extractor.
             progress: called while pictures are read.
+            alignment: embeds the pictures too.
 
         Raises:
             DataError: naming a picture that is damaged or too small.
             OutputError: if the cache cannot be written.
         """
-        file = self.cache_dir / f"{self._key(space, extractor)}.safetensors"
-        cached = _load(file)
+        models = [extractor] if alignment is None else [extractor, alignment]
+        file = self.cache_dir / f"{self._cache_key(space, models)}.safetensors"
+        names = CACHED if alignment is None else (*CACHED, "embeddings")
+        cached = _load(file, names)
         if cached is not None:
             return cached
-        builder = ImageSetBuilder(extractor, device)
+        builder = ImageSetBuilder(extractor, device, alignment)
         what, count = f"{self.name}, {space.size_text}", len(self)
         for first in range(0, count, READ_AT_A_TIME):
             progress(what, first, count)
@@ -234,11 +247,12 @@ class RealPictures:
         progress(what, count, count)
         images = builder.finish()
         with atomic_file(file) as temporary:
-            save_file({name: getattr(images, name).contiguous() for name in CACHED}, temporary)
+            save_file({name: getattr(images, name).contiguous() for name in names}, temporary)
         return images
 
-    def _key(self, space: Space, extractor: FeatureExtractor) -> str:
-        parts = [extractor.fingerprint(), space.size_text, space.resize_kernel]
+    def _cache_key(self, space: Space, models: Sequence[FeatureExtractor | AlignmentModel]) -> str:
+        prints = [each.fingerprint() for each in models]
+        parts = [*prints, space.size_text, space.resize_kernel]
         return hashlib.sha256("\n".join([*parts, *self.digests]).encode()).hexdigest()[:32]
 
 
@@ -248,10 +262,10 @@ def _reads_input(condition: Condition, contract: Contract, is_first: bool) -> bo
     return not takes_previous and not condition.classes
 
 
-def _load(file: Path) -> ImageSet | None:
+def _load(file: Path, names: Sequence[str]) -> ImageSet | None:
     try:
         with safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in CACHED}
+            tensors = {name: opened.get_tensor(name) for name in names}
     except (OSError, SafetensorError):  # missing or damaged: the pictures are read again
         return None
     return ImageSet(**tensors, probabilities=None)

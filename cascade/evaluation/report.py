@@ -29,7 +29,7 @@ from cascade.tasks.table import task_named
 
 PLOTTED = ("FD", "PD")  # the plot shows the first of them that was measured
 INTERVALS = "In brackets: the range of a figure in 95 of 100 cases with other images."
-HEADLINES = ("FD", "KID", "coverage", "PSNR, dB", "PD", "LPIPS")
+HEADLINES = ("FD", "KID", "coverage", "R@1", "CLIP score", "PSNR, dB", "PD", "LPIPS")
 
 
 def check_outputs(*files: Path | None) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from cascade.errors import ContractError
 from cascade.saving.atomic import atomic_file
 
+RECORD = "cascade"  # text chunk of a PNG that says how it was made
 SHEET_GREY = (235, 235, 235)  # of the gaps, 8-bit RGB
 
 
@@ -69,7 +70,7 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None 
     """
     text = PngInfo()
     if settings is not None:
-        text.add_text("cascade", json.dumps(settings))
+        text.add_text(RECORD, json.dumps(settings))
     with atomic_file(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=text)
 

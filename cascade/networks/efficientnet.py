@@ -106,7 +106,11 @@ class EfficientNetLite(EfficientNetTrunk):
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features (B, F) of images (B, 3, H, W) in [-1, 1]."""
-        return F.relu6(self._bn1(self._conv_head(self.taps(images)[-1]))).mean(dim=(2, 3))
+        return self.pooled(self.taps(images)[-1])
+
+    def pooled(self, last_taps: Tensor) -> Tensor:
+        """Pooled features (B, F) of the last feature maps (B, C, h, w)."""
+        return F.relu6(self._bn1(self._conv_head(last_taps))).mean(dim=(2, 3))
 
     def classify(self, images: Tensor) -> Tensor:
         """ImageNet probabilities (B, classes) of images (B, 3, H, W) in [-1, 1]."""

@@ -7,15 +7,13 @@ W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from cascade.conditioning.assembling import without_conditions
-from cascade.conditioning.condition import Condition
 from cascade.conditioning.signals import Signals
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
@@ -28,7 +26,7 @@ class Guidance:
     """Pushes predictions away from those without conditions.
 
     Attributes:
-        scale: guidance scale; 1 for no guidance.
+        scale: guidance scale; 1 for no guidance, 0 for predictions without conditions.
         interval: lowest and highest noise level sigma / alpha at which guidance is applied; None
             for all levels (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
@@ -70,7 +68,7 @@ class Guidance:
             x_t: (B, C, H, W) noisy images.
             t: (B,) timesteps.
             signals: the signals of all conditions.
-            without: these signals without the conditions that training drops.
+            without: the signals from which to push away.
 
         Returns:
             (B, C', H, W).
@@ -81,32 +79,64 @@ class Guidance:
 
 
 @dataclass(frozen=True)
+class GuidedSignals:
+    """The signals of a call, and those from which guidance pushes away.
+
+    Attributes:
+        own: the signals of all conditions.
+        against: the signals from which guidance pushes away, of those conditions whose signals
+            differ; the other half of a guided step shares the rest.
+    """
+
+    own: Signals
+    against: Signals = field(default_factory=Signals)
+
+    @property
+    def other(self) -> Signals:
+        """The signals of the other half of a guided step."""
+        joined = self.own.merged(self.against)
+        return joined.without_features() if self.against.channels else joined
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> GuidedSignals:
+        """Apply a function to every tensor."""
+        return GuidedSignals(self.own.map(change), self.against.map(change))
+
+    def concatenate(self, other: GuidedSignals) -> GuidedSignals:
+        """Stack two batches for one forward pass over both."""
+        against = self.against.concatenate(other.against)
+        return GuidedSignals(self.own.concatenate(other.own), against)
+
+    def window(self, rows: slice, columns: slice) -> GuidedSignals:
+        """The signals of a window of the result."""
+        return GuidedSignals(self.own.window(rows, columns), self.against.window(rows, columns))
+
+
+@dataclass(frozen=True)
 class GuidedNetwork:
     """A stage's network with guidance.
 
     Attributes:
         predict: the stage's prediction, called as `predict(x_t, t, signals)`.
         guidance: scale and interval.
-        conditions: conditions of the stage; the unconditional half leaves out those that training
-            drops.
         schedule: noise schedule of the stage.
         precision: makes the context in which the network computes.
     """
 
     predict: Predict
     guidance: Guidance
-    conditions: Sequence[Condition]
     schedule: NoiseSchedule
     precision: Callable[[], AbstractContextManager]
 
-    def __call__(self, x_t: Tensor, t: int, signals: Signals) -> Tensor:
+    def __call__(self, x_t: Tensor, t: int, signals: GuidedSignals) -> Tensor:
         """The output (B, C', H, W) for x_t (B, C, H, W) at one timestep."""
         times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
         with self.precision():
             if not self.guidance.applies(self.schedule.alpha_bar_at(t)):
-                return self.predict(x_t, times, signals)
-            without = without_conditions(self.conditions, signals)
-            return self.guidance.output(self.predict, x_t, times, signals, without)
+                return self.predict(x_t, times, signals.own)
+            if self.guidance.scale == 0:  # nothing of the conditional half would remain
+                return self.predict(x_t, times, signals.other)
+            own = signals.own.enlarged()  # as the other half is
+            return self.guidance.output(self.predict, x_t, times, own, signals.other)
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float, *, channels: int) -> Tensor:

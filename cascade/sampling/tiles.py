@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from cascade.arguments import whole_number
-from cascade.conditioning.signals import Signals
 from cascade.errors import ContractError
+from cascade.sampling.guidance import GuidedSignals
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.spans import Span, spans
 from cascade.space import Size
 
 BATCH_PIXELS = 2**18
-Model = Callable[[Tensor, int, Signals], Tensor]
-Prepare = Callable[[Signals], Signals]
+Model = Callable[[Tensor, int, GuidedSignals], Tensor]
+Prepare = Callable[[GuidedSignals], GuidedSignals]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class TiledNetwork:
 
     model: Model
     prepare: Prepare
-    signals: Signals
+    signals: GuidedSignals
     tiling: Tiling
     device: torch.device
 
@@ -146,7 +146,7 @@ class TiledNetwork:
         assert strip is not None
         return strip
 
-    def _output(self, x_t: Tensor, sampler: Sampler, index: int, signals: Signals) -> Tensor:
+    def _output(self, x_t: Tensor, sampler: Sampler, index: int, signals: GuidedSignals) -> Tensor:
         network_input = sampler.network_input(x_t, index).to(self.device)
         return self.model(network_input, sampler.timesteps[index], signals)
 
@@ -155,11 +155,11 @@ class TiledNetwork:
         return len(self.tiling.rows) == len(self.tiling.batches) == 1
 
     @cached_property
-    def _prepared(self) -> Signals:
+    def _prepared(self) -> GuidedSignals:
         """The prepared signals of a single batch of tiles; those of many may not fit in memory."""
         return self.prepare(self._signals(self.tiling.rows[0], self.tiling.batches[0]))
 
-    def _signals(self, row: Span, columns: Sequence[Span]) -> Signals:
+    def _signals(self, row: Span, columns: Sequence[Span]) -> GuidedSignals:
         """The signals of a batch of tiles, on the network's device."""
         if self.tiling.is_whole:
             return self.signals.map(lambda tensor: tensor.to(self.device))

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from cascade.conditioning.kinds import CONDITIONS
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
@@ -30,7 +31,12 @@ class Configured(Protocol):
 
 Built = TypeVar("Built", bound=Configured)
 CONFIG = "stage.json"
-STAGE_ENTRIES = (CONFIG, "embedding", "tokens", "encoder", "scheduler", *NETWORKS)
+
+
+def stage_entries() -> list[str]:
+    """Names of all files and folders that the folder of a stage may hold."""
+    files = [name for kind in CONDITIONS.values() for name in kind.files]
+    return [CONFIG, "embedding", "encoder", "tokens", "scheduler", *NETWORKS, *files]
 
 
 def diffusion_config(
@@ -197,6 +203,8 @@ def _arguments(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "network": read_network(folder, network.pop("kind"), network),
         "process": NoiseProcess(NoiseSchedule(**config["schedule"]), **config["process"]),
-        "contract": Contract.from_dict(config["contract"]),
+        "contract": Contract.from_dict(config["contract"]).changed(
+            lambda condition: condition.with_files(folder)
+        ),
         "sampling": SamplingSettings().changed(**config["sampling"]),
     }

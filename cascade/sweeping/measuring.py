@@ -116,7 +116,8 @@ class CandidateMeasurer:
         except NotFiniteError as error:
             self.failures.append(f"{candidate.text()}: left out, since {error}")
             return None
-        scores = scores_of(images, real_features, self.extractor, self.runner.reference)
+        runner = self.runner
+        scores = scores_of(images, real_features, self.extractor, runner.reference, runner.judge)
         return Outcome(
             candidate=candidate,
             scores=scores,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from cascade.errors import ContractError
+from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.figures import Better, Score
 from cascade.evaluation.measuring_pairs import BETTER
@@ -64,6 +65,7 @@ def scores_of(
     real_features: Tensor | None,
     extractor: FeatureExtractor,
     reference: str,
+    judge: AlignmentJudge | None = None,
 ) -> tuple[Score, ...]:
     """The figures of the images of a candidate.
 
@@ -72,12 +74,13 @@ def scores_of(
         real_features: (M, F) features of real pictures; None to compare with the originals.
         extractor: the extractor that computed the features.
         reference: name of the real pictures, such as `originals`.
+        judge: computed the figures of single images; None if these compare with originals.
     """
     truth = images.real_features if real_features is None else real_features
     basis = {"n": len(images), "reference": reference, "n_reference": len(truth)}
     return (
         *_distance_scores(images.features, truth, extractor, basis),
-        *_pair_scores(images.figures, basis),
+        *(_pair_scores(images.figures, basis) if judge is None else judge.means(images.figures)),
     )
 
 

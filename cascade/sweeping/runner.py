@@ -14,6 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from cascade.errors import ContractError
+from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.progress import NamedProgress
 from cascade.sampling.settings import SamplingSettings
@@ -41,6 +42,7 @@ class Runner(ABC):
 
     at_a_time: ClassVar[int]  # number of images between two writes to disk
     reference: ClassVar[str]  # name of the images that figures compare with
+    judge: AlignmentJudge | None = None  # judges images by their prompts
 
     @abstractmethod
     def figure_names(self) -> list[str]:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from cascade.conditioning.inputs import Inputs
+from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.features import FeatureExtractor
-from cascade.evaluation.image_set import ImageSetBuilder
+from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
 from cascade.evaluation.measuring_sets import check_enough, labels_of
 from cascade.evaluation.progress import NamedProgress
 from cascade.evaluation.real_pictures import REAL, RealPictures
@@ -54,6 +55,7 @@ class SetRunner(Runner):
         held_out: held-out pictures; the images are made with the same labels.
         extractor: computes the features of the images.
         seed: seed of the first image; each further image has the next seed.
+        judge: judges the images by the captions of the held-out pictures; None to skip that.
     """
 
     at_a_time = 16
@@ -65,7 +67,9 @@ class SetRunner(Runner):
         held_out: RealPictures,
         extractor: FeatureExtractor,
         seed: int,
+        judge: AlignmentJudge | None = None,
     ) -> None:
+        self.judge = judge
         self._pipeline = pipeline
         self._held_out = held_out
         self._extractor = extractor
@@ -74,7 +78,8 @@ class SetRunner(Runner):
         self._cache: dict[str, dict[int, StageImages]] = {}  # by stage and place, one image each
 
     def figure_names(self) -> list[str]:
-        return distance_names(self._extractor)
+        of_prompts = [] if self.judge is None else self.judge.figure_names()
+        return [*distance_names(self._extractor), *of_prompts]
 
     def check(self, fewest: int, most: int, progress: NamedProgress) -> None:
         check_enough(fewest, len(self._held_out))
@@ -91,16 +96,23 @@ class SetRunner(Runner):
             chain_settings = [settings[each] for each in earlier[: number + 1]]
             previous = self._run_or_recall(name, previous, chain_settings, places)
         result = self._run(last, previous, settings[last], places)
-        builder = ImageSetBuilder(self._extractor, self._pipeline.device)
+        model = None if self.judge is None else self.judge.model
+        builder = ImageSetBuilder(self._extractor, self._pipeline.device, model)
         builder.add(result.images)
-        features = builder.finish().features
+        images = builder.finish()
         return CandidateImages(
-            features=features,
-            real_features=features[:0],
+            features=images.features,
+            real_features=images.features[:0],
             seconds=result.seconds,
-            figures={},
+            figures=self._figures(images, places),
             samples=to_uint8(result.images[:MOST_SAMPLES]),
         )
+
+    def _figures(self, images: ImageSet, places: Sequence[int]) -> dict[str, Tensor]:
+        if self.judge is None or images.embeddings is None:
+            return {}
+        held_out_places = [place % len(self._held_out) for place in places]
+        return self.judge.figures(images.embeddings, held_out_places)
 
     def _run_or_recall(
         self,
@@ -136,7 +148,7 @@ class SetRunner(Runner):
         inputs = self._inputs(places).only(stage.contract.input_names)
         start_s = time.perf_counter()
         result = alone(
-            len(places),
+            num_images=len(places),
             seeds=self._seeds(places),
             image=None if previous is None else previous.images,
             labels=self._labels(alone, places),
@@ -170,6 +182,7 @@ class SetRunner(Runner):
         stages = [stage for _, stage in self._pipeline.stages.items()]
         condition = next(each for stage in stages for each in stage.conditions if each.classes)
         labels = labels_of(self._pipeline, self._held_out, places)
-        completed = condition.completed(labels, self._seeds(places), draw=True)
+        draw = self._inputs(places).get("prompt") is None
+        completed = condition.completed(labels, self._seeds(places), draw=draw)
         fields = alone.labels.fields
         return [{key: each[key] for key in fields if key in each} for each in completed]

@@ -15,6 +15,10 @@ from typing import Any, get_args
 
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError, DataError
+from cascade.evaluation.alignment.captions import read_captions, text_of
+from cascade.evaluation.alignment.finding import find_judge
+from cascade.evaluation.alignment.judge import AlignmentJudge
+from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.evaluate import check_measurable
 from cascade.evaluation.extractors import find_extractor
 from cascade.evaluation.features import FeatureExtractor
@@ -55,12 +59,14 @@ class SweepOptions:
         budget_images: largest number of images of all candidates together, for successive halving;
             None for no limit.
         by: beginning of the name of the figure that decides: `KID`, `FD`, and for pipelines that
-            take pictures also `PSNR`, `SSIM`, `PD`.
+            take pictures also `PSNR`, `SSIM`, `PD`; with `alignment` also `R@1`, `R@5`.
         prefer: `quality` for the candidate with the best figure; `speed` for the fastest of those
             that are as good within its interval.
         seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
         extractor_path: weights of the extractor; default: a download.
+        alignment: a folder with an alignment tower or a CLIP, `clip` for a download, or a model of
+            your own; only for a pipeline that makes images from prompts.
         cache_dir: folder for features of real pictures; default: the user's cache folder.
 
     Raises:
@@ -76,6 +82,7 @@ class SweepOptions:
     seed: int = 0
     extractor: str | FeatureExtractor = "lite0"
     extractor_path: Path | None = None
+    alignment: str | Path | AlignmentModel | None = None
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
@@ -150,18 +157,22 @@ def sweep(
     candidates = _candidates(pipeline, axes)
     most = choice.most_images(len(held_out))
     rounds = plan_rounds(len(candidates), most_images=most, budget_images=choice.budget_images)
-    runner = _runner(pipeline, held_out, extractor, choice.seed)
+    judge = find_judge(pipeline, held_out, choice.alignment)
+    runner = _runner(pipeline, held_out, extractor, choice.seed, judge)
     check_figure(choice.by, runner.figure_names())
     runner.check(rounds[0].images, most, progress)
     measurer = CandidateMeasurer(
         runner=runner,
-        store=ImageStore(runner, out / "images", _basis(pipeline, held_out, extractor, choice)),
+        store=ImageStore(
+            runner, out / "images", _basis(pipeline, held_out, extractor, choice, judge)
+        ),
         extractor=extractor,
         by=choice.by,
         progress=progress,
     )
     outcomes = measurer.measure_all(candidates, rounds)
     notes = [*measurer.failures, *held_out.notes(), *warn_of_few(rounds[-1].images, extractor.dim)]
+    notes += [] if judge is None else judge.notes()
     return _result(pipeline, choice, held_out.path, rounds, outcomes, notes)
 
 
@@ -195,7 +206,7 @@ def _held_out(
 ) -> RealPictures:
     """Open the held-out pictures, without classes that a class-conditional pipeline lacks."""
     is_paired = isinstance(task_of(pipeline.stages.contracts), PairedTask)
-    vocabulary = None if is_paired else pipeline.labels
+    vocabulary = None if is_paired or text_of(pipeline) is not None else pipeline.labels
     return RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=choice.cache_dir)
 
 
@@ -206,13 +217,17 @@ def _candidates(pipeline: CascadePipeline, axes: Sequence[str]) -> list[Candidat
 
 
 def _runner(
-    pipeline: CascadePipeline, held_out: RealPictures, extractor: FeatureExtractor, seed: int
+    pipeline: CascadePipeline,
+    held_out: RealPictures,
+    extractor: FeatureExtractor,
+    seed: int,
+    judge: AlignmentJudge | None,
 ) -> Runner:
     task = task_of(pipeline.stages.contracts)
     if isinstance(task, PairedTask):
         distances = distances_on(pipeline.device)
         return PairedRunner(pipeline, task, held_out, extractor, distances, seed)
-    return SetRunner(pipeline, held_out, extractor, seed)
+    return SetRunner(pipeline, held_out, extractor, seed, judge)
 
 
 def _basis(
@@ -220,14 +235,18 @@ def _basis(
     held_out: RealPictures,
     extractor: FeatureExtractor,
     choice: SweepOptions,
+    judge: AlignmentJudge | None,
 ) -> list[str]:
     """Texts with everything that images and figures depend on besides the settings."""
     stages = {name: stage.config() | {"sampling": {}} for name, stage in pipeline.stages.items()}
     labels = [held_out.labels(place) for place in range(len(held_out))]
+    text = text_of(pipeline)
+    captions = [] if text is None else read_captions(held_out, text).phrasings
     return [
         weights_digest(pipeline.stages),
-        json.dumps([stages, labels]),
+        json.dumps([stages, labels, captions]),
         extractor.fingerprint(),
+        "" if judge is None else judge.fingerprint(),
         pipeline.device.type,
         str(choice.seed),
         *held_out.digests,

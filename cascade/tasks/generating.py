@@ -1,4 +1,4 @@
-"""Generating: pipelines that make pictures from noise."""
+"""Generating: pipelines that make pictures from noise, without a text."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import final
 
 from cascade.contract import Contract
 from cascade.saving.model_card import Usage
+from cascade.tasks.drawing import take_prompts
 from cascade.tasks.task import Task
 
 
 @final
 class GeneratingTask(Task):
-    """The first stage starts from noise alone; users call the pipeline."""
+    """The first stage starts from noise alone, and no stage takes text; users call the pipeline."""
 
     name = "generate"
     description = "makes pictures from noise"
@@ -20,7 +21,7 @@ class GeneratingTask(Task):
     hub_title = "Image generation"
 
     def suits(self, contracts: Sequence[Contract]) -> bool:
-        return not contracts[0].needs_image
+        return not contracts[0].needs_image and not take_prompts(contracts)
 
     def command(self, folder: str) -> str:
         return f"cascade generate {folder} -n 4 -o out"

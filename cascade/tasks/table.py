@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from cascade.contract import Contract
 from cascade.errors import ContractError, nearest
 from cascade.tasks.colouring import ColouringTask
+from cascade.tasks.drawing import DrawingTask
 from cascade.tasks.enlarging import EnlargingTask
 from cascade.tasks.generating import GeneratingTask
 from cascade.tasks.task import PairedTask, Task
 
-TASKS: tuple[Task, ...] = (GeneratingTask(), ColouringTask(), EnlargingTask())
+TASKS: tuple[Task, ...] = (GeneratingTask(), DrawingTask(), ColouringTask(), EnlargingTask())
 
 
 def find_task(contracts: Sequence[Contract]) -> Task | None:

@@ -1,25 +1,25 @@
-"""CachedEncoder: remembers the embeddings of texts, in memory and in files.
-
-A file holds the embeddings of a list of texts by one encoder, as safetensors: `tokens` (T, D) of
-all texts, one after the other, `ends` (M,) where each text's tokens end, `pooled` (M, P), and
-`texts`, the texts in UTF-8 with a line feed after each.
-
-Shapes: M texts, T tokens of all of them, D width of a token, P width of a pooled vector.
-"""
+"""CachedEncoder: encodes a text only once, and remembers the embeddings in memory and in files."""
 
 from __future__ import annotations
 
-import hashlib
+import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import final
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from cascade.errors import ContractError
-from cascade.text.encoder import CutText, EncodedText, EncoderFacts, TextEncoder
+from cascade.reporting.words import counted
+from cascade.text.embedding_files import EmbeddingFiles
+from cascade.text.encoder import CPU, CutText, EncodedText, EncoderFacts, TextEncoder, empty_text
+
+RECENT_TEXTS = 2048  # that are kept in memory
+TEXTS_AT_ONCE = 1024
+FILE_BYTES = 64 * 2**20  # an interrupted run has to repeat less than one file
+LARGE_TEXTS = 2000  # from which on progress is logged
+logger = logging.getLogger(__name__)
 
 
 @final
@@ -35,22 +35,37 @@ class CachedEncoder(TextEncoder):
         self._facts = facts
         self._find = find
         self._encoder: TextEncoder | None = None
-        self._known: dict[tuple[str, int], EncodedText] = {}
+        self._recent: OrderedDict[tuple[str, int], EncodedText] = OrderedDict()
+        self._files: dict[int, list[EmbeddingFiles]] = {}  # by number of tokens
 
     @property
     def facts(self) -> EncoderFacts:
         return self._facts
 
-    def encode(self, texts: Sequence[str], max_tokens: int) -> list[EncodedText]:
-        unknown = [text for text in dict.fromkeys(texts) if (text, max_tokens) not in self._known]
+    @property
+    def most_tokens(self) -> int | None:
+        return self.live.most_tokens
+
+    @property
+    def ignores_case(self) -> bool:
+        return self.live.ignores_case
+
+    def encode(
+        self, texts: Sequence[str], max_tokens: int, *, device: torch.device = CPU
+    ) -> list[EncodedText]:
+        texts = [text.strip() for text in texts]
+        recalled = {text: self._recall(text, max_tokens) for text in texts}
+        encoded = {text: each for text, each in recalled.items() if each is not None}
+        unknown = [text for text in recalled if text not in encoded]
         if unknown:
-            for text, encoded in zip(unknown, self.live.encode(unknown, max_tokens), strict=True):
-                self._known[text, max_tokens] = encoded
-        return [self._known[text, max_tokens] for text in texts]
+            fresh = self.live.encode(unknown, max_tokens, device=device)
+            encoded |= dict(zip(unknown, fresh, strict=True))
+            self._recent.update({(text, max_tokens): encoded[text] for text in unknown})
+            while len(self._recent) > RECENT_TEXTS:
+                self._recent.popitem(last=False)
+        return [encoded[text] for text in texts]
 
     def cut(self, text: str, max_tokens: int) -> CutText:
-        if (text, max_tokens) in self._known and self._encoder is None:
-            return CutText(text, "")
         return self.live.cut(text, max_tokens)
 
     @property
@@ -58,11 +73,11 @@ class CachedEncoder(TextEncoder):
         """The encoder itself.
 
         Raises:
-            ContractError: if it cannot be found, or has other weights than those of `facts`.
+            CascadeError: if it cannot be found, or has other weights than those of `facts`.
         """
         if self._encoder is None:
             encoder = self._find(self._facts.name)
-            if encoder.facts != self._facts:
+            if _weights(encoder.facts) != _weights(self._facts):
                 raise ContractError(
                     f"text encoder {self._facts.name!r} must be {_words(self._facts)}, as in "
                     f"training, but the one here is {_words(encoder.facts)}."
@@ -70,43 +85,75 @@ class CachedEncoder(TextEncoder):
             self._encoder = encoder
         return self._encoder
 
-    def encode_ahead(self, texts: Iterable[str], max_tokens: int, folder: Path) -> None:
-        """Encode texts, or read their embeddings from a file that an earlier call wrote.
+    def encode_ahead(
+        self,
+        texts: Iterable[str],
+        max_tokens: int,
+        folder: Path,
+        *,
+        device: torch.device = CPU,
+    ) -> None:
+        """Write the embeddings of texts to files, unless an earlier call wrote them.
+
+        Several processes may call this at the same time: one of them encodes.
 
         Args:
             texts: the texts.
             max_tokens: see `encode`.
-            folder: where the file is; its name follows from encoder and texts.
+            folder: folder of all encoders' embeddings.
+            device: where to compute.
+
+        Raises:
+            CascadeError: if the encoder cannot be found, or the folder cannot be written to.
         """
-        lines = sorted(set(texts))
-        digest = hashlib.sha256("\n".join([self._facts.sha256, str(max_tokens), *lines]).encode())
-        file = folder / f"texts-{digest.hexdigest()[:24]}.safetensors"
-        if file.is_file():
-            self.read(file, max_tokens)
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(_packed(lines, self.encode(lines, max_tokens)), file)
+        texts = {text.strip() for text in texts} - {""}
+        name = f"{self._facts.sha256[:24]}-{max_tokens}"
+        files = EmbeddingFiles(folder / name, self._facts)
+        if any(text not in files for text in texts):
+            with files.alone():
+                files.read()  # those that another process wrote meanwhile
+                new = sorted((text for text in texts if text not in files), key=_by_length)
+                self._write(new, max_tokens, files, device)
+            self._encoder = None  # training needs the memory
+        known = [each for each in self._files.get(max_tokens, []) if each.folder != files.folder]
+        self._files[max_tokens] = [files, *known]
 
-    def read(self, file: Path, max_tokens: int) -> None:
-        """Remember the embeddings in a file."""
-        tensors = load_file(file)
-        texts = bytes(tensors["texts"].numpy()).decode().split("\n")[:-1]
-        ends = tensors["ends"].tolist()
-        for text, start, end, pooled in zip(
-            texts, [0, *ends], ends, tensors["pooled"], strict=False
-        ):
-            self._known[text, max_tokens] = EncodedText(tensors["tokens"][start:end], pooled)
+    def _write(
+        self, texts: Sequence[str], max_tokens: int, files: EmbeddingFiles, device: torch.device
+    ) -> None:
+        total, is_large = len(texts), len(texts) >= LARGE_TEXTS
+        if is_large:
+            logger.info("encoding %s with %s", counted(total, "text"), self._facts.name)
+        encoded: list[EncodedText] = []
+        written = bytes_so_far = 0
+        for first in range(0, total, TEXTS_AT_ONCE):
+            part = texts[first : first + TEXTS_AT_ONCE]
+            encoded += self.live.encode(part, max_tokens, device=device)
+            bytes_so_far += sum(each.tokens.nbytes for each in encoded[first - written :])
+            done = first + len(part)
+            if bytes_so_far >= FILE_BYTES or done == total:
+                files.write(texts[written:done], encoded)
+                encoded, written, bytes_so_far = [], done, 0
+                if is_large:
+                    logger.info("encoded %s of %s", f"{done:,}", counted(total, "text"))
+
+    def _recall(self, text: str, max_tokens: int) -> EncodedText | None:
+        """The embeddings of a text without the encoder; None if they are not known."""
+        if not text:
+            return empty_text(self._facts)
+        if (text, max_tokens) in self._recent:
+            self._recent.move_to_end((text, max_tokens))
+            return self._recent[text, max_tokens]
+        kept = (files.get(text) for files in self._files.get(max_tokens, []))
+        return next((each for each in kept if each is not None), None)
 
 
-def _packed(texts: Sequence[str], encoded: Sequence[EncodedText]) -> dict[str, Tensor]:
-    lengths = torch.tensor([len(each.tokens) for each in encoded])
-    lines = "".join(f"{text}\n" for text in texts).encode()
-    return {
-        "tokens": torch.cat([each.tokens for each in encoded]),
-        "ends": lengths.cumsum(0),
-        "pooled": torch.stack([each.pooled for each in encoded]),
-        "texts": torch.frombuffer(bytearray(lines), dtype=torch.uint8),
-    }
+def _by_length(text: str) -> tuple[int, str]:
+    return len(text), text
+
+
+def _weights(facts: EncoderFacts) -> tuple[str, int, int]:
+    return facts.sha256, facts.width, facts.pooled_width
 
 
 def _words(facts: EncoderFacts) -> str:

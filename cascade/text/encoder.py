@@ -9,7 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -49,30 +52,57 @@ class CutText:
     Attributes:
         kept: the part that fits.
         lost: the rest; empty if all of it fits.
+        unknown: words and characters of the first part that the encoder cannot tell apart.
     """
 
     kept: str
     lost: str
+    unknown: tuple[str, ...] = ()
 
 
 class TextEncoder(ABC):
-    """A frozen model that turns texts into embeddings."""
+    """A frozen model that turns texts into embeddings.
+
+    Spaces at both ends of a text do not count.
+    """
 
     @property
     @abstractmethod
     def facts(self) -> EncoderFacts:
         """Its name, hash and widths."""
 
+    @property
     @abstractmethod
-    def encode(self, texts: Sequence[str], max_tokens: int) -> list[EncodedText]:
+    def most_tokens(self) -> int | None:
+        """The largest number of tokens that it can read; None if there is no limit."""
+
+    @property
+    @abstractmethod
+    def ignores_case(self) -> bool:
+        """Whether it gives the same embeddings for upper and lower case."""
+
+    @abstractmethod
+    def encode(
+        self, texts: Sequence[str], max_tokens: int, *, device: torch.device = CPU
+    ) -> list[EncodedText]:
         """Encode texts.
 
         Args:
-            texts: any number of texts; spaces at both ends do not count.
-            max_tokens: largest number N of tokens of a text, with the encoder's own marks; longer
-                texts are cut.
+            texts: any number of texts.
+            max_tokens: largest number N of tokens of a text, including the encoder's own marks;
+                longer texts are cut.
+            device: where to compute.
+
+        Returns:
+            The embeddings of each text, on the CPU.
         """
 
     @abstractmethod
     def cut(self, text: str, max_tokens: int) -> CutText:
-        """Split a text after `max_tokens` tokens, counted with the encoder's own marks."""
+        """Split a text after `max_tokens` tokens, including the encoder's own marks."""
+
+
+def empty_text(facts: EncoderFacts) -> EncodedText:
+    """The embeddings of an empty text."""
+    tokens = torch.zeros(0, facts.width, dtype=torch.float16)
+    return EncodedText(tokens, torch.zeros(facts.pooled_width, dtype=torch.float16))

@@ -5,21 +5,33 @@ Shapes: B texts, N tokens of a text, D width of a token, P width of a pooled vec
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from pathlib import Path
 from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.text.encoder import CutText, EncodedText, EncoderFacts, TextEncoder
+from cascade.devices import free_memory
+from cascade.errors import WeightsError, first_line
+from cascade.extras import install_command
+from cascade.text.encoder import CPU, CutText, EncodedText, EncoderFacts, TextEncoder, empty_text
+from cascade.text.encoder_folder import EncoderFolder
 
 TEXTS_AT_ONCE = 64
-WEIGHTS = "model.safetensors"
+CLIP = ("clip", "clip_text_model")
+CLASSES = {  # AutoModel would load the decoder or the image tower too
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+    **dict.fromkeys(CLIP, "CLIPTextModel"),
+}
+EXAMPLES = 3  # texts that a warning names
+SHOWN_CHARACTERS = 40
+logger = logging.getLogger(__name__)
 
 
 @final
@@ -27,78 +39,197 @@ class TransformersEncoder(TextEncoder):
     """An encoder in a folder that transformers wrote.
 
     Args:
-        name: names it in recipes.
-        folder: holds `config.json`, `model.safetensors` and a tokenizer.
+        name: names it in recipes and contracts.
+        folder: holds configuration, tokenizer and weights.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: EncoderFolder) -> None:
         self.name = name
         self.folder = folder
 
     @cached_property
     def facts(self) -> EncoderFacts:
-        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        config = config.get("text_config") or config
-        width = config.get("hidden_size") or config["d_model"]
-        with (self.folder / WEIGHTS).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return EncoderFacts(self.name, sha256, width, width)
+        width = self.folder.width
+        return EncoderFacts(self.name, self.folder.sha256, width, width)
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.folder.most_tokens
+
+    @property
+    def ignores_case(self) -> bool:
+        normaliser = self._tokenizer.backend_tokenizer.normalizer
+        return normaliser is not None and normaliser.normalize_str("aA") == "aa"
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str], max_tokens: int) -> list[EncodedText]:
-        encoded = []
-        for first in range(0, len(texts), TEXTS_AT_ONCE):
-            encoded += self._encode(texts[first : first + TEXTS_AT_ONCE], max_tokens)
+    def encode(
+        self, texts: Sequence[str], max_tokens: int, *, device: torch.device = CPU
+    ) -> list[EncodedText]:
+        texts = [_readable(text) for text in texts]
+        places = [place for place, text in enumerate(texts) if text]
+        places.sort(key=lambda place: len(texts[place]))  # so that little is padded
+        encoded = [empty_text(self.facts)] * len(texts)
+        unknown: list[str] = []
+        with self._placed_on(device) if places else nullcontext():
+            for first in range(0, len(places), TEXTS_AT_ONCE):
+                part = places[first : first + TEXTS_AT_ONCE]
+                batch = self._tokenized([texts[place] for place in part], max_tokens, device)
+                for place, each in zip(part, self._encode(batch), strict=True):
+                    encoded[place] = each
+                unknown += [texts[part[row]] for row in self._unknown_rows(batch)]
+        self._warn_of(unknown)
         return encoded
 
     def cut(self, text: str, max_tokens: int) -> CutText:
-        offsets = self._tokenizer(
-            text, truncation=True, max_length=max_tokens, return_offsets_mapping=True
-        )["offset_mapping"]
-        end = max((stop for _, stop in offsets), default=0)
-        return CutText(text[:end], text[end:].strip())
+        text = _readable(text)
+        options = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+        tokens = self._tokenizer(text, truncation=False, verbose=False, **options)
+        marks = tokens["special_tokens_mask"]
+        places = zip(tokens["offset_mapping"], tokens["input_ids"], marks, strict=True)
+        pieces = [(start, end, number) for (start, end), number, is_mark in places if not is_mark]
+        kept = pieces[: max_tokens - sum(marks)]
+        no_piece = self._tokenizer.unk_token_id
+        unknown = dict.fromkeys(text[start:end] for start, end, i in kept if i == no_piece)
+        if len(kept) == len(pieces):
+            return CutText(text, "", tuple(unknown))
+        stop = max((end for _, end, _ in kept), default=0)
+        return CutText(text[:stop].rstrip(), text[stop:].strip(), tuple(unknown))
 
-    def _encode(self, texts: Sequence[str], max_tokens: int) -> list[EncodedText]:
-        batch = self._tokenizer(
-            [text.strip() for text in texts],
+    # ---- the model ------------------------------------------------------------------------------
+
+    def _tokenized(self, texts: Sequence[str], max_tokens: int, device: torch.device) -> Any:
+        return self._tokenizer(
+            texts,
             truncation=True,
             max_length=max_tokens,
             padding=True,
+            return_special_tokens_mask=True,
             return_tensors="pt",
-        )
-        output = self._model(**batch)
-        mask = batch["attention_mask"].bool()
-        pooled = _pooled(output, mask)
-        return [
-            self._encoded(text, tokens[own], vector)
-            for text, tokens, own, vector in zip(
-                texts, output.last_hidden_state, mask, pooled, strict=True
-            )
-        ]
+        ).to(device)
 
-    def _encoded(self, text: str, tokens: Tensor, pooled: Tensor) -> EncodedText:
-        if not text.strip():
-            tokens, pooled = tokens[:0], torch.zeros_like(pooled)
-        return EncodedText(tokens.half(), pooled.half())
+    def _encode(self, batch: Any) -> Iterator[EncodedText]:
+        mask = batch["attention_mask"]  # (B, N)
+        output = self._model(input_ids=batch["input_ids"], attention_mask=mask)
+        tokens = output.last_hidden_state  # (B, N, D)
+        is_clip = self.folder.kind in CLIP
+        pooled = output.pooler_output if is_clip else _mean(tokens, mask)
+        pooled = F.normalize(pooled, dim=-1) * pooled.shape[-1] ** 0.5  # root mean square of 1
+        tokens, pooled, mask = tokens.half().cpu(), pooled.half().cpu(), mask.bool().cpu()
+        for each, own, vector in zip(tokens, mask, pooled, strict=True):
+            yield EncodedText(each[own], vector)
+
+    def _unknown_rows(self, batch: Any) -> list[int]:
+        """The rows of texts of which the tokenizer knows no part."""
+        ids, marks = batch["input_ids"].cpu(), batch["special_tokens_mask"].cpu()
+        blank = self._blank_ids.to(ids.dtype)
+        return (torch.isin(ids, blank) | marks.bool()).all(dim=1).nonzero().flatten().tolist()
+
+    def _warn_of(self, unknown: Sequence[str]) -> None:
+        if unknown:
+            examples = ", ".join(repr(text[:SHOWN_CHARACTERS]) for text in unknown[:EXAMPLES])
+            more = f" and {len(unknown) - EXAMPLES:,} more" if len(unknown) > EXAMPLES else ""
+            logger.warning(
+                "the text encoder %s knows no part of %s%s, so that these texts mean nothing to it",
+                self.name,
+                examples,
+                more,
+            )
+
+    @cached_property
+    def _blank_ids(self) -> Tensor:
+        """The tokens that stand for what the tokenizer does not know, and for spaces."""
+        tokenizer = self._tokenizer
+        if tokenizer.unk_token_id in (None, tokenizer.eos_token_id):  # pieces of bytes know all
+            return torch.tensor([], dtype=torch.long)
+        space = tokenizer.convert_tokens_to_ids("▁")
+        ids = {tokenizer.unk_token_id} | ({space} if space is not None else set())
+        return torch.tensor(sorted(ids))
+
+    @contextmanager
+    def _placed_on(self, device: torch.device) -> Iterator[None]:
+        """Keep the model on a device during a `with`, and on the CPU after it."""
+        if device.type == "cpu":
+            yield
+            return
+        try:
+            self._model.to(device)
+            yield
+        finally:
+            self._model.to("cpu")
+            free_memory(device)
 
     @cached_property
     def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        if not self.folder.has_tokenizer:
+            raise WeightsError(f"the text encoder in {self.folder.path} has no tokenizer.json.")
+        with self._loading() as transformers:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                self.folder.path, local_files_only=True, trust_remote_code=False
+            )
+        if not tokenizer.is_fast:  # only these tell which characters a token stands for
+            raise WeightsError(
+                f"the text encoder in {self.folder.path} has no fast tokenizer; save it with its "
+                "tokenizer.json."
+            )
+        if tokenizer.pad_token is None:
+            raise WeightsError(f"the tokenizer in {self.folder.path} has no token for padding.")
+        tokenizer.padding_side = tokenizer.truncation_side = "right"
+        return tokenizer
 
     @cached_property
     def _model(self) -> Any:
-        from transformers import AutoModel
+        with self._loading() as transformers:
+            model_class = getattr(transformers, CLASSES.get(self.folder.kind, "AutoModel"))
+            model, report = model_class.from_pretrained(
+                self.folder.path,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        lacking = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+        if lacking:  # transformers fills them with random numbers
+            raise WeightsError(
+                f"the text encoder in {self.folder.path} lacks the weights {lacking[0]!r}; its "
+                "files are of another model."
+            )
+        return model.float().eval().requires_grad_(False)
 
-        model = AutoModel.from_pretrained(
-            self.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
-        return model.eval().requires_grad_(False)
+    @contextmanager
+    def _loading(self) -> Iterator[Any]:
+        """Yield the library, silenced; its errors become one line.
+
+        Raises:
+            WeightsError: if it is not installed, or cannot load the files.
+        """
+        try:
+            import transformers
+            from transformers.utils import logging as its_logging
+        except ImportError as error:
+            raise WeightsError(
+                f"the text encoder {self.name} needs transformers; run {install_command('text')}."
+            ) from error
+        before = its_logging.get_verbosity(), its_logging.is_progress_bar_enabled()
+        its_logging.set_verbosity_error()
+        its_logging.disable_progress_bar()
+        try:
+            yield transformers
+        except Exception as error:  # from damaged files to missing packages and unknown models
+            raise WeightsError(
+                f"the text encoder in {self.folder.path} cannot be loaded ({first_line(error)})."
+            ) from error
+        finally:
+            its_logging.set_verbosity(before[0])
+            if before[1]:
+                its_logging.enable_progress_bar()
 
 
-def _pooled(output: Any, mask: Tensor) -> Tensor:
-    """The mean of the tokens (B, D), scaled to a root mean square of 1."""
-    weight = mask[..., None].to(output.last_hidden_state.dtype)
-    mean = (output.last_hidden_state * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-    return F.normalize(mean, dim=-1) * mean.shape[-1] ** 0.5
+def _readable(text: str) -> str:
+    """The text without spaces at both ends, and without halves of UTF-16 characters."""
+    return text.encode("utf-8", "replace").decode().strip()
+
+
+def _mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The mean of each text's tokens, (B, D)."""
+    weight = mask[..., None].to(tokens.dtype)
+    return (tokens * weight).sum(dim=1) / weight.sum(dim=1)

@@ -121,7 +121,8 @@ def _make_part(
     seeds = [derive_seed(images.seed, "generated", place) for place in places]
     small = [sample.sized.smaller[condition] for sample in samples]
     real = torch.stack([as_float(each) for each in small]).to(previous.device)
-    inputs = previous.contract.inputs_of(Batch(images=real, seeds=tuple(seeds)))
+    texts = _texts(previous, images, indices)
+    inputs = previous.contract.inputs_of(Batch(images=real, seeds=tuple(seeds), conditions=texts))
     inputs = Inputs({**inputs.values, **_annotations(previous, images, indices)})
     hooks = Hooks()
     if not previous.contract.needs_image:
@@ -144,6 +145,17 @@ def _annotations(
         ]
         for each in previous.conditions
         if each.classes
+    }
+
+
+def _texts(previous: Stage, images: TrainingImages, indices: list[int]) -> dict[str, tuple]:
+    """The images' texts as conditions of the previous stage, by name of the condition."""
+    return {
+        each.name: tuple(
+            each.of_annotations(images.source.readable_labels(index)) for index in indices
+        )
+        for each in previous.conditions
+        if each.takes_text
     }
 
 

@@ -159,7 +159,7 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
 def describe_data(images: TrainingImages) -> dict[str, Any]:
     """Count the images, and those of each class in the label fields of the stage."""
     conditions = images.contract.conditions
-    fields = [field for condition in conditions for field in condition.annotation_fields]
+    fields = [field for condition in conditions for field in condition.classes]
     if isinstance(images.source, TensorSource):  # its labels come with the images
         fields = []
     return {"images": len(images.source), "classes": count_classes(images.source, fields)}

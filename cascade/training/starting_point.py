@@ -115,6 +115,11 @@ def _check_process(stage: Stage, trained: Stage) -> None:
             f"cannot start from that stage: that stage predicts {trained.process.prediction}, this "
             f"one {stage.process.prediction}; use the same prediction."
         )
+    if stage.network.has_attention != trained.network.has_attention:
+        raise WeightsError(
+            "cannot start from that stage: one of the two has self-attention and the other does "
+            "not; the networks must be the same."
+        )
     if (stage.process.residual is None) != (trained.process.residual is None):
         raise WeightsError(
             "cannot start from that stage: one of the two predicts residuals and the other whole "
@@ -124,9 +129,9 @@ def _check_process(stage: Stage, trained: Stage) -> None:
 
 def _check_same_encoders(stage: Stage, trained: Stage) -> None:
     """Check that the conditions which both stages have are encoded by the same models."""
-    encoders = {each.name: each.encoder_facts for each in stage.conditions}
+    encoders = {each.name: each.encoded_by for each in stage.conditions}
     for condition in trained.conditions:
-        theirs, ours = condition.encoder_facts, encoders.get(condition.name)
+        theirs, ours = condition.encoded_by, encoders.get(condition.name)
         if theirs != ours and condition.name in encoders:
             raise WeightsError(
                 f"cannot start from that stage: its {condition.name} encoder is {theirs}, this "

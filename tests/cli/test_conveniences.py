@@ -25,7 +25,7 @@ VERBS = typer.main.get_command(app).commands
     ("arguments", "own"),
     [
         ("generate emoji-256 --output out", "--output is called --out here"),
-        ("generate emoji-256 --prompt cat -o out", "--prompt is called --class here"),
+        ("generate emoji-256 --text cat -o out", "--text is called --prompt here"),
         ("generate emoji-256 --num_images 3 -o out", "--num_images is called --num-images here"),
         ("upscale a.jpg -o out --tile-size 64", "--tile-size is called --tile here"),
         ("colourise a.jpg -o out --num-images 3", "--num-images is called -n here"),

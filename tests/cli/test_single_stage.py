@@ -22,7 +22,7 @@ def test_a_stage_is_a_pipeline_of_one(trained, inner, caplog):
     assert f"taking the stage in {trained.base / 'stage'}" in caplog.text
     stage = load_stage(trained.base / "stage")
     chained = CascadePipeline.from_stages({ONLY_STAGE: stage})
-    images = pipeline(2, seed=3, output_type="pt").images
+    images = pipeline(num_images=2, seed=3, output_type="pt").images
     assert torch.equal(images, chained(2, seed=3, output_type="pt").images)
 
 

@@ -1,4 +1,4 @@
-"""What holds for every kind of condition. A new kind is entered into `EXAMPLES`."""
+"""What holds for every kind of condition. A new kind is entered into `PLAIN`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from cascade.conditioning.assembling import (
+    against_signals,
     request_signals,
     training_signals,
-    without_conditions,
 )
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Classes, Condition, Level
+from cascade.conditioning.condition import Classes, Condition, Dense, Level
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.kinds import CONDITIONS, find_condition, read_conditions
@@ -22,12 +22,14 @@ from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
 from cascade.conditioning.signals import ChannelSignal, Signals
+from cascade.conditioning.text import Text, TextOptions
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
+from cascade.sampling.guidance import GuidedSignals
 from cascade.space import Space
 
 SPACE = Space(size_px=16)
-EXAMPLES: dict[str, Condition] = {
+PLAIN: dict[str, Condition] = {
     "labels": Labels(fields={"animal": ["cat", "dog"], "style": ["noto", "twemoji"]}, drop=0.4),
     "low_resolution": LowResolution(
         size_px=(4, 4),
@@ -39,17 +41,44 @@ EXAMPLES: dict[str, Condition] = {
     ),
     "luminance": Luminance(quantised=False, augmentation_range=(0.1, 0.7), drop=0.4),
 }
-each_kind = pytest.mark.parametrize("condition", EXAMPLES.values(), ids=EXAMPLES)
+KINDS = ("labels", "text", "low_resolution", "luminance")
+CAPTIONS = (
+    "a cat",
+    "a red dog",
+    "the house",
+    "a dot of green",
+    "black",
+    "a cat in white",
+    "dog",
+    "",
+)
+each_kind = pytest.mark.parametrize("condition", KINDS, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def examples(text_encoders) -> dict[str, Condition]:
+    """A condition of every kind, by name."""
+    options = TextOptions(encoder=str(text_encoders["bert"]), max_tokens=12, drop=0.4)
+    every = {**PLAIN, "text": Text.of_recipe(options, lambda fields: {})}
+    return {name: every[name] for name in KINDS}
+
+
+@pytest.fixture
+def condition(request, examples) -> Condition:
+    return examples[request.param]
 
 
 @pytest.fixture
 def batch() -> Batch:
-    """Eight images of 16 px with two labels."""
+    """Eight images of 16 px with two labels and a caption."""
     draw = torch.Generator().manual_seed(0)
     return Batch(
         images=torch.rand(8, 3, 16, 16, generator=draw) * 1.9 - 0.95,
         seeds=tuple(range(30, 38)),
-        conditions={"labels": torch.randint(0, 2, (8, 2), generator=draw)},
+        conditions={
+            "labels": torch.randint(0, 2, (8, 2), generator=draw),
+            "text": tuple((text,) if text else () for text in CAPTIONS),
+        },
     )
 
 
@@ -57,7 +86,10 @@ def part(batch: Batch, places: list[int]) -> Batch:
     return Batch(
         images=batch.images[places],
         seeds=tuple(batch.seeds[place] for place in places),
-        conditions={name: each[places] for name, each in batch.conditions.items()},
+        conditions={
+            "labels": batch.conditions["labels"][places],
+            "text": tuple(batch.conditions["text"][place] for place in places),
+        },
     )
 
 
@@ -80,16 +112,26 @@ def assert_equal(first: Signals, second: Signals) -> None:
         assert each.image.equal(second.channels[name].image)
     for name, each in first.vectors.items():
         assert each.equal(second.vectors[name])
+    assert list(first.tokens) == list(second.tokens)
+    for name, each in first.tokens.items():
+        assert each.tokens.equal(second.tokens[name].tokens)
+        assert each.mask.equal(second.tokens[name].mask)
+
+
+def tensors_of(signals: Signals) -> list[torch.Tensor]:
+    tensors: list[torch.Tensor] = []
+    signals.map(lambda tensor: tensors.append(tensor) or tensor)
+    return tensors
 
 
 # ---- names and settings -------------------------------------------------------------------------
 
 
-def test_every_kind_is_a_final_class_under_its_own_name_with_an_example_here():
-    assert list(CONDITIONS) == list(EXAMPLES)
+def test_every_kind_is_a_final_class_under_its_own_name_with_an_example_here(examples):
+    assert list(CONDITIONS) == list(KINDS)
     for name, kind in CONDITIONS.items():
         assert kind.name == name
-        assert type(EXAMPLES[name]) is kind
+        assert type(examples[name]) is kind
         assert kind.__final__
         assert is_dataclass(kind.recipe)
 
@@ -102,9 +144,9 @@ def test_settings_survive_json(condition):
     assert read.config() == condition.config()
 
 
-def test_conditions_are_read_in_the_order_in_which_they_were_written():
-    backwards = {name: EXAMPLES[name].config() for name in reversed(EXAMPLES)}
-    assert [each.name for each in read_conditions(backwards)] == list(reversed(EXAMPLES))
+def test_conditions_are_read_in_the_order_in_which_they_were_written(examples):
+    backwards = {name: examples[name].config() for name in reversed(KINDS)}
+    assert [each.name for each in read_conditions(backwards)] == list(reversed(KINDS))
 
 
 def test_unknown_kinds_are_refused_with_the_nearest_name():
@@ -115,16 +157,23 @@ def test_unknown_kinds_are_refused_with_the_nearest_name():
 
 
 @each_kind
-def test_a_recipe_s_section_states_what_the_class_takes(condition):
-    """`generated` is for the data, and the names of classes come from them."""
+def test_a_recipe_s_section_states_what_the_class_takes(condition, text_encoders):
+    """`generated` is for the data, and the names of classes come from them.
+
+    The hash and the widths of a text encoder come from its files.
+    """
     options = {field.name for field in fields(condition.recipe)} - {"generated"}
-    assert options == {field.name for field in fields(condition)}
+    from_files = {"sha256", "width", "pooled_width", "known"}
+    assert options == {field.name for field in fields(condition)} - from_files
 
     def vocabulary(names):
         return {name: ["a " + name] for name in names}
 
-    stated, expected = condition.config(), condition.config()
-    if "fields" in options:
+    expected = condition.config()
+    stated = {name: value for name, value in condition.config().items() if name in options}
+    if condition.takes_text:
+        stated["encoder"] = str(text_encoders["bert"])
+    elif "fields" in options:
         stated["fields"], expected["fields"] = ["x", "y"], {"x": ["a x"], "y": ["a y"]}
     made = type(condition).of_recipe(condition.recipe(**stated), vocabulary)
     assert made.config() == expected
@@ -148,12 +197,14 @@ def assert_fits_slots(condition: Condition, signals: Signals, count: int) -> Non
         assert each.image.shape[-1] * each.scale == 16
     assert list(signals.vectors) == ([] if slots.vector is None else [condition.name])
     for each in signals.vectors.values():
-        shapes = {Level: (count,)}
+        shapes = {Level: (count,), Dense: (count, 16)}
         if isinstance(slots.vector, Classes):
             shapes[Classes] = (count, len(slots.vector.sizes))
         assert tuple(each.shape) == shapes[type(slots.vector)]
-    assert not signals.tokens
-    assert not slots.tokens
+    assert list(signals.tokens) == ([condition.name] if slots.tokens else [])
+    for each in signals.tokens.values():
+        assert each.tokens.shape == (count, 12, slots.tokens)
+        assert each.mask.shape == (count, 12)
 
 
 @each_kind
@@ -182,11 +233,7 @@ def test_drop_hides_images_and_changes_no_other_draw(condition, batch):
         for drop in (condition.drop, 0.0)
     )
     absent = condition.absent(kept)
-    tensors = [*(each.image for each in some.channels.values()), *some.vectors.values()]
-    others = [
-        [*(each.image for each in signals.channels.values()), *signals.vectors.values()]
-        for signals in (kept, absent)
-    ]
+    tensors, *others = (tensors_of(signals) for signals in (some, kept, absent))
     for mixed, whole, empty in zip(tensors, *others, strict=True):
         is_kept, is_empty = (mixed == whole), (mixed == empty)
         assert (is_kept | is_empty).all()
@@ -205,15 +252,15 @@ def test_the_signals_of_an_image_depend_on_its_seed_alone(condition, batch):
 
 
 @each_kind
-def test_adding_conditions_changes_no_draw_of_this_one(condition, batch):
+def test_adding_conditions_changes_no_draw_of_this_one(condition, examples, batch):
     alone = training_signals([condition], batch, SPACE)
-    others = [each for each in EXAMPLES.values() if each is not condition]
+    others = [each for each in examples.values() if each is not condition]
     for stage in ([condition, *others], [*others, condition], [others[0], condition]):
         assert_equal(training_signals(stage, batch, SPACE).only(condition.name), alone)
 
 
 def test_conditions_of_one_batch_draw_different_levels(batch):
-    signals = training_signals(list(EXAMPLES.values()), batch, SPACE)
+    signals = training_signals(list(PLAIN.values()), batch, SPACE)
     levels = [signals.vectors[name] for name in ("low_resolution", "luminance")]
     assert (levels[0] - levels[1]).abs().min() > 0
 
@@ -236,25 +283,31 @@ def test_the_input_of_a_batch_is_what_sampling_gets(condition, batch, degraded):
 
 
 def test_signals_come_in_the_order_of_the_conditions(batch):
-    stage = [EXAMPLES["luminance"], EXAMPLES["labels"], EXAMPLES["low_resolution"]]
+    stage = [PLAIN["luminance"], PLAIN["labels"], PLAIN["low_resolution"]]
     signals = training_signals(stage, batch, SPACE)
     assert list(signals.channels) == ["luminance", "low_resolution"]
     assert list(signals.vectors) == ["luminance", "labels", "low_resolution"]
 
 
 def test_a_request_gives_every_condition_its_own_input(batch):
-    stage = [EXAMPLES["labels"], EXAMPLES["luminance"]]
+    stage = [PLAIN["labels"], PLAIN["luminance"]]
     values = {each.input_name: each.input_of(batch, SPACE) for each in stage}
     signals = request_signals(stage, request_for(batch, Inputs(values)))
     assert signals.vectors["labels"].equal(batch.conditions["labels"])
     assert signals.channels["luminance"].image.equal(values["image"])
 
 
+def other_half(stage, batch, signals: Signals) -> Signals:
+    """The signals of the other half of a guided step."""
+    request = request_for(batch, Inputs())
+    return GuidedSignals(signals, against_signals(stage, request, signals)).other
+
+
 def test_guidance_leaves_out_what_training_drops_and_shares_the_rest(batch):
-    labels, image = EXAMPLES["labels"], replace(EXAMPLES["low_resolution"], drop=0.0)
+    labels, image = PLAIN["labels"], replace(PLAIN["low_resolution"], drop=0.0)
     features = torch.rand(8, 4, 4, 4)
     signals = replace(training_signals([labels, image], batch, SPACE), features=features)
-    without = without_conditions([labels, image], signals)
+    without = other_half([labels, image], batch, signals)
     assert without.vectors["labels"].eq(-1).all()
     assert without.channels["low_resolution"] is signals.channels["low_resolution"]
     assert without.vectors["low_resolution"] is signals.vectors["low_resolution"]
@@ -263,14 +316,14 @@ def test_guidance_leaves_out_what_training_drops_and_shares_the_rest(batch):
 
 
 def test_features_of_an_image_that_guidance_leaves_out_are_forgotten(batch):
-    stage = [EXAMPLES["luminance"], replace(EXAMPLES["labels"], drop=0.0)]
+    stage = [PLAIN["luminance"], replace(PLAIN["labels"], drop=0.0)]
     grey = ChannelSignal(torch.rand(8, 1, 16, 16))
     signals = Signals(
         channels={"luminance": grey, "edges": grey},
         vectors={"luminance": torch.zeros(8), "labels": batch.conditions["labels"]},
         features=torch.rand(8, 4, 4, 4),
     )
-    without = without_conditions(stage, signals)
+    without = other_half(stage, batch, signals)
     assert not without.channels["luminance"].image.any()
     assert without.channels["edges"] is grey
     assert list(without.channels) == ["luminance", "edges"]

@@ -56,7 +56,7 @@ def test_the_whole_pipeline_is_what_it_makes_beside_the_held_out_pictures(
     pictures = RealPictures(held_out, name="", vocabulary=cascade.labels)
     truth = pictures.read(range(16), cascade.stages["upsampler"].space)
     labels = [pictures.labels(i % 16) for i in range(20)]
-    images = cascade(20, seed=7, labels=labels, output_type="pt").images
+    images = cascade(num_images=20, seed=7, labels=labels, output_type="pt").images
     sets = [extractor.features(quantise(each)).double() for each in (images, truth)]
     score = evaluation.whole.score("FD")
     assert score.value == pytest.approx(frechet_distance(*sets), rel=1e-3)
@@ -124,7 +124,7 @@ def _resized(stage, size_px, *, low_res_px=None):
 
 
 def test_a_copy_is_found(cascade, held_out, measure, tmp_path):
-    images = cascade(6, seed=0, labels=_labels(cascade, held_out, 6)).images
+    images = cascade(num_images=6, seed=0, labels=_labels(cascade, held_out, 6)).images
     for number, image in enumerate(images):
         (tmp_path / "train").mkdir(exist_ok=True)
         image.save(tmp_path / "train" / f"{number}.png")

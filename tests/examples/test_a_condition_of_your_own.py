@@ -177,7 +177,9 @@ def test_it_is_saved_loaded_and_chained(stage, tmp_path, fill_zeros):
     loaded = CascadePipeline.from_pretrained(tmp_path / "edgy")
     edges = inputs_of(stage, pictures(2)).get("edges")
     call = {"seed": 3, "output_type": "pt", "inputs": {"edges": edges}, "precision": "fp32"}
-    images = pipeline(2, **call).images
-    assert torch.equal(images, loaded(2, **call).images)
+    images = pipeline(num_images=2, **call).images
+    assert torch.equal(images, loaded(num_images=2, **call).images)
     assert loaded.stages["edgy"].contract == stage.contract
-    assert not torch.allclose(images, pipeline(2, **{**call, "inputs": {}}).images, atol=1e-2)
+    assert not torch.allclose(
+        images, pipeline(num_images=2, **{**call, "inputs": {}}).images, atol=1e-2
+    )

@@ -75,7 +75,7 @@ def test_it_trains_and_is_chained_saved_and_loaded(monkeypatch, tmp_path):
     pipeline.save_pretrained(tmp_path / "own")
     loaded = CascadePipeline.from_pretrained(tmp_path / "own")
     call = {"seed": 0, "output_type": "pt", "precision": "fp32"}
-    assert torch.equal(pipeline(2, **call).images, loaded(2, **call).images)
+    assert torch.equal(pipeline(num_images=2, **call).images, loaded(num_images=2, **call).images)
 
 
 def test_one_that_could_not_be_loaded_again_is_not_saved(tmp_path):

@@ -45,9 +45,9 @@ def _in_the_table(monkeypatch):
 
 def test_in_python(cascade):
     call = {"seed": 0, "output_type": "pt", "precision": "fp32", "steps": 3, "guidance": 1}
-    plain = cascade(2, sampler="ddim", **call).images
-    undamped = cascade(2, sampler="damped", **call).images
-    damped = cascade(2, sampler="damped", damping=0.5, **call)
+    plain = cascade(num_images=2, sampler="ddim", **call).images
+    undamped = cascade(num_images=2, sampler="damped", **call).images
+    damped = cascade(num_images=2, sampler="damped", damping=0.5, **call)
     assert torch.equal(plain, undamped)
     assert not torch.allclose(plain, damped.images, atol=1e-3)
     assert damped.settings["base"]["damping"] == 0.5

@@ -24,7 +24,7 @@ def pipeline(base_stage, upsampler) -> CascadePipeline:
 
 def images(pipeline: DiffusionPipeline, precision: str = "fp32") -> torch.Tensor:
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline(2, seed=3, output_type="pt", precision=precision).images
+    return pipeline(num_images=2, seed=3, output_type="pt", precision=precision).images
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -108,6 +108,13 @@ def test_intervals_are_of_guidance(cascade, resample):
     assert read_axes(["base.guidance_interval=[0,1]"], cascade)[0].stages == ("base",)
 
 
+def test_guidance_and_its_interval_are_swept_for_stages_that_take_text(drawing):
+    axes = read_axes(["guidance=1,3", "guidance_interval=[0.3,3],[0,5]"], drawing)
+    assert [axis.stages for axis in axes] == [("base", "upsampler")] * 2
+    swept = {axis.name for axis in default_axes(drawing)}
+    assert {"base.guidance", "upsampler.guidance"} <= swept
+
+
 def test_a_setting_is_swept_once(cascade):
     with pytest.raises(ContractError, match="steps of stage 'base' is swept twice"):
         read_axes(["steps=2", "base.steps=3"], cascade)

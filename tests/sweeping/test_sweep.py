@@ -396,3 +396,25 @@ def test_one_slow_picture_does_not_make_settings_slow(cascade, held_out, run, mo
     monkeypatch.setattr(SetRunner, "run", slow_first)
     result = run(cascade, held_out, "base.steps=4", num_images=6)
     assert result.outcomes[0].seconds_per_image == 1
+
+
+# ---- alignment ----------------------------------------------------------------------------------
+
+
+def test_settings_are_ranked_by_how_well_images_show_their_prompts(
+    prompted, colour_pictures, colour_model, run, extractor
+):
+    axes = ("base.guidance=1,3", "base.guidance_interval=[0,5]")
+    result = run(prompted, colour_pictures, *axes, by="R@1", alignment=colour_model)
+    figures = [next(s for s in each.scores if s.name == "R@1-Colours") for each in result.outcomes]
+    assert [each.value for each in figures] == sorted((e.value for e in figures), reverse=True)
+    assert all((each.n, each.better) == (16, "higher") for each in figures)
+    settings = result.outcomes[0].candidate.settings
+    stages = {name: stage.with_sampling(settings[name]) for name, stage in prompted.stages.items()}
+    whole = evaluate(
+        CascadePipeline.from_stages(stages),
+        colour_pictures,
+        alignment=colour_model,
+        extractor=extractor,
+    ).whole
+    assert figures[0].value == pytest.approx(whole.score("R@1-Colours").value, abs=1e-6)

@@ -26,10 +26,11 @@ from cascade.tasks.task import PairedTask
 
 
 @pytest.fixture
-def chains(base_stage, upsampler, colouriser):
+def chains(base_stage, upsampler, colouriser, drawing):
     """Stages by the name of their task."""
     return {
         "generate": [base_stage, upsampler],
+        "draw": [stage for _, stage in drawing.stages.items()],
         "upscale": [upsampler],
         "colourise": [colouriser, upsampler],
     }
@@ -100,6 +101,18 @@ def test_a_luminance_that_is_off_by_a_level_is_an_error_of_one():
     torch.testing.assert_close(luminance_error(large, grey, "area"), torch.tensor([0.0, 1.0]))
 
 
+def test_the_card_of_a_pipeline_that_takes_text_shows_a_prompt_and_names_the_encoder(
+    drawing, tmp_path
+):
+    drawing.save_pretrained(tmp_path / "mine")
+    card = ModelCard.load(tmp_path / "mine" / "README.md")
+    assert "text-to-image" in card.data.tags
+    assert 'cascade generate this/folder "a cat" -n 4 -o out' in card.text
+    (text,) = [each for each in drawing.stages["base"].conditions if each.name == "text"]
+    assert f"**text encoder**: {text.encoder}, weights {text.sha256[:12]}." in card.text
+    assert "**prompts**: texts of up to 6 tokens; longer ones are cut." in card.text
+
+
 def test_a_stage_that_restores_is_not_measured_by_consistency(upsampler):
     (task,) = [each for each in TASKS if each.suits([upsampler.contract])]
     assert isinstance(task, PairedTask)
@@ -112,7 +125,7 @@ def test_example_commands_have_a_verb_of_the_command_line(chains):
     verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
     for name in chains:
         program, verb, *arguments = shlex.split(task_named(name).command("a/folder"))
-        assert (program, verb) == ("cascade", name)
+        assert (program, verb) == ("cascade", {"draw": "generate"}.get(name, name))
         assert verb in verbs
         assert "a/folder" in arguments
 
@@ -131,4 +144,4 @@ def test_a_model_card_has_the_examples_of_its_task_and_they_work(chains, tmp_pat
         for example in (usage.command, "\n".join(usage.python)):
             assert f"\n{example}\n" in card.text
         exec("\n".join(usage.python), {})
-    assert sizes == [(32, 32), (32, 32), (16, 16)]
+    assert sizes == [(32, 32), (32, 32), (32, 32), (16, 16)]

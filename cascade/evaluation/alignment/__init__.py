@@ -1,0 +1,1 @@
+"""Alignment: how well images agree with the texts that they were made from."""
