@@ -17,14 +17,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from cascade.errors import ContractError, RecipeError
+from cascade.networks.component import Component, Prediction, keeps_config
 from cascade.networks.convolutional_head import ConvolutionalHead
+from cascade.networks.timesteps import TimestepEmbedding, timestep_waves
 
 HEAD_WIDTH = 64
 PLAIN_ATTENTION = 2**16  # pairs of tokens; beyond, memory counts for more than time
@@ -42,8 +40,8 @@ class Tokens(NamedTuple):
     mask: Tensor | None
 
 
-class PixelTransformer(ModelMixin, ConfigMixin):
-    """An hourglass of transformer blocks on pixels, called as diffusers' `UNet2DConditionModel`.
+class PixelTransformer(Component):
+    """An hourglass of transformer blocks on pixels, called as `UNet` is.
 
     Args:
         in_channels: number of channels of the noisy image and all images concatenated to it.
@@ -63,9 +61,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         RecipeError: if the sizes do not divide.
     """
 
-    _supports_gradient_checkpointing = True
-
-    @register_to_config
+    @keeps_config
     def __init__(
         self,
         *,
@@ -101,7 +97,6 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         self.head = ConvolutionalHead(
             in_channels, head_channels, out_channels, blocks=head_blocks, condition_width=width
         )
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -110,7 +105,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         encoder_hidden_states: Tensor | None = None,
         class_labels: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
-    ) -> UNet2DConditionOutput:
+    ) -> Prediction:
         """Predict from noisy images.
 
         Args:
@@ -147,12 +142,12 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         fine = self._run(self.decoder, fine, rows, columns, condition)  # (B, 4 N, fine)
         pixels = _to_map(self.to_pixels(fine, condition), rows, columns)
         pixels = F.pixel_shuffle(pixels, self.config["patch_size"] // 2)
-        return UNet2DConditionOutput(sample=self.head(sample, pixels, condition))  # (B, C, H, W)
+        return Prediction(sample=self.head(sample, pixels, condition))  # (B, C, H, W)
 
     def _embed_condition(
         self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
-        waves = get_timestep_embedding(timestep, 256, flip_sin_to_cos=True)
+        waves = timestep_waves(timestep, 256, shift=1)
         condition = self.time_embedding(waves.to(dtype))
         if self.condition_embedding is not None and class_labels is not None:
             condition = condition + self.condition_embedding(class_labels.to(dtype))
@@ -172,11 +167,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
             return tokens
         modulation = stack.modulation(condition)[:, None]  # (B, 1, 6 width)
         for block in stack.blocks:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                assert self._gradient_checkpointing_func is not None
-                tokens = self._gradient_checkpointing_func(block, tokens, modulation, text)
-            else:
-                tokens = block(tokens, modulation, text)
+            tokens = self.run_block(block, tokens, modulation, text)
         return tokens
 
 
@@ -306,12 +297,17 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 
 def position_embedding(rows: int, columns: int, width: int) -> Tensor:
     """2-D sine-cosine positions of a grid of any size: (1, rows * columns, width)."""
-    row = get_timestep_embedding(torch.arange(rows), width // 2, max_period=100)
-    column = get_timestep_embedding(torch.arange(columns), width // 2, max_period=100)
+    row = _position_waves(rows, width)
+    column = _position_waves(columns, width)
     grid = torch.cat(
         [row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)], dim=-1
     )
     return grid.reshape(1, rows * columns, width)
+
+
+def _position_waves(count: int, width: int) -> Tensor:
+    places = torch.arange(count)
+    return timestep_waves(places, width // 2, cosine_first=False, shift=1, longest=100)
 
 
 def _to_tokens(features: Tensor) -> Tensor:
