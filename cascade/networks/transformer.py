@@ -57,7 +57,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         head_blocks: number of its residual blocks; 0 for two convolutions only.
         projection_class_embeddings_input_dim: length E of the condition vector; None without one.
         cross_attention_dim: width T of the tokens that every second of the `depth` blocks attends
-            to; None for no cross-attention.
+            to, the last one included; None for no cross-attention.
 
     Raises:
         RecipeError: if the sizes do not divide.
@@ -84,6 +84,8 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         super().__init__()
         if patch_size % 2:
             raise RecipeError(f"patch_size must be even, got {patch_size}.")
+        if cross_attention_dim is not None and not depth:
+            raise RecipeError("tokens need at least one block on patches to attend to them.")
         fine_px = patch_size // 2
         self.embed = nn.Conv2d(in_channels, fine_width, fine_px, stride=fine_px)
         self.time_embedding = TimestepEmbedding(256, width)
@@ -188,7 +190,8 @@ class BlockStack(nn.Module):
         if width % min(HEAD_WIDTH, width) or width % 4:
             raise RecipeError(f"widths must be multiples of {HEAD_WIDTH}, got {width}.")
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, tokens_width if place % 2 else None) for place in range(depth)
+            TransformerBlock(width, tokens_width if (depth - place) % 2 else None)
+            for place in range(depth)
         )
         # Without a bias, because every block has its own offset.
         self.modulation = nn.Linear(condition_width, 6 * width, bias=False) if depth else None
