@@ -62,7 +62,7 @@ def test_sixteen_pictures_take_less_than_a_minute_and_two_gib(tmp_path):
 
 @pytest.mark.slow
 def test_outputs_are_sharper_than_bicubic_enlargements(emoji):
-    result = emoji(16, seed=0, keep_intermediates=True, output_type="pt")
+    result = emoji(num_images=16, seed=0, keep_intermediates=True, output_type="pt")
     enlarged = F.interpolate(result.intermediates["base"], size=256, mode="bicubic").clamp(-1, 1)
 
     def steepest(images):
