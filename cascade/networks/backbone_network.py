@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import Signals
 from cascade.errors import ContractError, RecipeError
+from cascade.networks.attention import CrossAttention
 from cascade.networks.component import Component
 from cascade.networks.embedding import ConditionEmbedding, vectors_of
 from cascade.networks.image_encoder import ImageEncoder
 from cascade.networks.stage_network import StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_widths
-from cascade.networks.transformer import CrossAttention
 from cascade.networks.unet_layers import TokenTransformer
 from cascade.space import Size
 

@@ -164,6 +164,33 @@ class UNet(Component):
         Returns:
             An object whose `sample` is (B, out_channels, H, W).
         """
+        inputs = (encoder_hidden_states, class_labels, encoder_attention_mask)
+        return Prediction(self.reusing(sample, timestep, None, *inputs)[0])
+
+    def reusing(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        deep: Tensor | None,
+        encoder_hidden_states: Tensor | None = None,
+        class_labels: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run in full, or only the finest level on deep features of an earlier step.
+
+        From one step to the next, the coarse levels change little (DeepCache, arXiv 2312.00858).
+
+        Args:
+            sample: (B, in_channels, H, W).
+            timestep: (B,) training timesteps, or one for all.
+            deep: (B, C, H, W) what the coarse levels gave in an earlier step; None to run in full.
+            encoder_hidden_states: as for `forward`.
+            class_labels: as for `forward`.
+            encoder_attention_mask: as for `forward`.
+
+        Returns:
+            (B, out_channels, H, W), and the deep features that it was computed from.
+        """
         waves = timestep_waves(timestep.expand(len(sample)), self.conv_in.out_channels)
         embedding = self.time_embedding(waves.to(sample.dtype))
         if self.class_embedding is not None:
@@ -174,13 +201,28 @@ class UNet(Component):
         inputs = BlockInputs(embedding, encoder_hidden_states, mask)
         x = self.conv_in(sample)
         skips = [x]
-        for block in self.down_blocks:
-            x, further = block(x, inputs, self.run_block)
-            skips += further
+        x = self._run_down(self.down_blocks[0], x, skips, inputs)
+        if deep is None:
+            deep = self._run_coarse(x, skips, inputs)
+        del skips[self.config["layers_per_block"] + 1 :]  # what the coarse levels have not taken
+        x = self.up_blocks[-1](deep, skips, inputs, self.run_block)
+        return self.conv_out(F.silu(self.conv_norm_out(x))), deep
+
+    def _run_coarse(self, x: Tensor, skips: list[Tensor], inputs: BlockInputs) -> Tensor:
+        """Run all levels but the finest one; takes what they add to the skips off again."""
+        for block in self.down_blocks[1:]:
+            x = self._run_down(block, x, skips, inputs)
         x = self.mid_block(x, inputs, self.run_block)
-        for block in self.up_blocks:
+        for block in self.up_blocks[:-1]:
             x = block(x, skips, inputs, self.run_block)
-        return Prediction(self.conv_out(F.silu(self.conv_norm_out(x))))
+        return x
+
+    def _run_down(
+        self, block: nn.Module, x: Tensor, skips: list[Tensor], inputs: BlockInputs
+    ) -> Tensor:
+        x, further = block(x, inputs, self.run_block)
+        skips += further
+        return x
 
 
 def _down_blocks(

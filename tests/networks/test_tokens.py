@@ -173,6 +173,7 @@ def test_gradient_checkpointing_changes_no_gradient(network, x_t):
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+@pytest.mark.slow  # the compiler takes seconds to start
 def test_a_compiled_trunk_has_the_same_output(x_t, fill_zeros):
     options = TRANSFORMER | {"depth": 1, "fine_depth": 0}
     network = fill_zeros(build_network("transformer", SHAPE, options))

@@ -115,6 +115,18 @@ def test_gradients_are_the_same_if_activations_are_recomputed(options, inputs):
         assert gradient is parameter.grad is None or gradient.equal(parameter.grad)
 
 
+def test_deep_features_of_another_step_replace_the_coarse_levels(options, inputs):
+    ours = UNet(**options)
+    with torch.no_grad():
+        output, deep = ours.reusing(**inputs, deep=None)
+        assert output.equal(ours(**inputs).sample)
+        assert ours.reusing(**inputs, deep=deep)[0].equal(output)
+        for parameter in (*ours.mid_block.parameters(), *ours.up_blocks[0].parameters()):
+            parameter.zero_()
+        assert ours.reusing(**inputs, deep=deep)[0].equal(output)
+        assert not ours(**inputs).sample.equal(output)
+
+
 def test_each_reads_the_files_of_the_other(options, inputs, theirs, tmp_path):
     theirs.save_pretrained(tmp_path / "theirs")
     ours = load_component(UNet, tmp_path / "theirs")
