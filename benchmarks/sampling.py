@@ -149,7 +149,8 @@ def our_images(
 
 def pipeline_images(stage: DiffusionStage, size: Size, *, precision: Precision) -> Tensor:
     """diffusers' `DDIMPipeline`: (B, H, W, C) in [0, 1]."""
-    unet = AsUNet2D.of(stage, signals_of(size.images))
+    signals = signals_of(size.images).map(lambda each: each.to(stage.device))
+    unet = AsUNet2D.of(stage, signals)
     pipeline = DDIMPipeline(unet=unet, scheduler=make_scheduler(stage))
     pipeline.set_progress_bar_config(disable=True)
     with autocast(stage.device, precision):

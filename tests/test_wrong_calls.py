@@ -555,18 +555,6 @@ def test_a_stage_goes_back_after_an_error(base_stage, monkeypatch):
     assert moves == ["cuda", "cpu"]
 
 
-@pytest.mark.gpu
-def test_offloading_gives_the_images_of_the_accelerator(pipeline):
-    moved = pipeline.to("cuda")
-    expected = moved(2, seed=0, output_type="pt", precision="fp32").images
-    moved.enable_model_cpu_offload()
-    assert moved.device.type == "cpu"
-    torch.cuda.reset_peak_memory_stats()
-    assert moved(2, seed=0, output_type="pt", precision="fp32").images.equal(expected)
-    assert {each.device.type for each in moved.stages.parameters()} == {"cpu"}
-    assert torch.cuda.max_memory_allocated() > 0
-
-
 # ---- samplers as objects ------------------------------------------------------------------------
 
 
