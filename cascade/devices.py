@@ -50,6 +50,18 @@ def find_device(name: str | torch.device | int | None) -> torch.device:
     return device
 
 
+def check_engine_device(name: str | None) -> None:
+    """Check that nobody asks for an accelerator together with an engine for the CPU.
+
+    Raises:
+        ContractError: if somebody does.
+    """
+    if name is not None and find_device(name).type != "cpu":
+        raise ContractError(
+            f"engines compute on the CPU, got device {name!r}; leave one of them out."
+        )
+
+
 def check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
     """Check that weights can have a type; None passes, for no change.
 

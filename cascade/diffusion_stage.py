@@ -25,7 +25,7 @@ from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import build_network
-from cascade.networks.stage_network import as_network
+from cascade.networks.stage_network import StageNetwork, as_network
 from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.guidance import GuidedNetwork, GuidedSignals
 from cascade.sampling.memory import TILE_PX, fitting_tile_px
@@ -126,6 +126,12 @@ class DiffusionStage(Stage):
         other = copy.copy(self)
         other._modules = dict(self._modules)  # so that a new network in one leaves the other alone
         other._sampling = settings
+        return other
+
+    def with_network(self, network: StageNetwork) -> DiffusionStage:
+        """Return a stage with the same settings whose predictions another network makes."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "network": network}
         return other
 
     def default_tile_px(self) -> int:

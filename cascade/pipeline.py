@@ -106,6 +106,21 @@ class CascadePipeline(StagedPipeline):
         later = Overrides.per_stage(names, names, **settings)
         return CascadePipeline(self.stages.with_sampling(overrides.with_later(later)))
 
+    def with_engine(self, engine: str) -> CascadePipeline:
+        """Return a pipeline whose networks another engine runs, on the CPU.
+
+        Args:
+            engine: `openvino`, which keeps what it compiled in the user's cache, or a folder that
+                `cascade export` wrote.
+
+        Raises:
+            ContractError: if the engine is not installed, or the folder belongs to another version
+                or to other weights.
+        """
+        from cascade.engines.running import with_engine
+
+        return CascadePipeline(with_engine(self.stages, engine))
+
     def replace_stage(self, name: str, stage: Stage) -> None:
         """Replace a stage by another trained one.
 

@@ -22,7 +22,7 @@ FLOORS = (
     ("building", "diffusers_pipeline"),
     ("pipeline",),
     ("staged_pipeline", "call_arguments"),
-    ("training", "call"),
+    ("training", "call", "engines"),
     ("chain",),
     ("tasks",),
     ("restoration", "stage_kinds"),

@@ -20,7 +20,7 @@ from cascade.bulk.making import Method
 from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.remarks import colour_remark, model_remark, range_remark
 from cascade.bulk.work import Bulk
-from cascade.devices import find_device
+from cascade.devices import check_engine_device, find_device
 from cascade.errors import ContractError
 from cascade.imaging.picture_reading import Truncated, read_picture
 from cascade.imaging.value_range import worked_on_stretched
@@ -49,6 +49,8 @@ class Request:
         model: a bundled pipeline, the folder of a saved one, or a Hub id.
         overrides: changes to the sampling settings of the model's stages.
         device: the device to compute on, such as `cuda`; None for the best one available.
+        engine: `openvino` or a folder of `cascade export`, to run the networks on the CPU; None for
+            PyTorch.
         image_format: file format of all results; None keeps the formats of the inputs.
         compare: whether to write before/after sheets into `OUT/compare`.
         metadata: whether to write EXIF, resolution and settings into the results.
@@ -64,6 +66,7 @@ class Request:
     model: str
     overrides: Overrides = field(default_factory=Overrides)
     device: str | None = None
+    engine: str | None = None
     image_format: ImageFormat | None = None
     compare: bool = False
     metadata: bool = True
@@ -256,8 +259,7 @@ class _Preparation:
         Raises:
             ContractError: if settings do not fit, or are for a stage that does not run.
         """
-        device = _device_of_process(self.request.device)
-        stages = dict(CascadePipeline.from_pretrained(self.request.model).to(device).stages.items())
+        stages = dict(_load(self.request).stages.items())
         overrides = self.request.overrides
         overrides.check(list(stages))
         selected = select(list(stages.values()))
@@ -308,6 +310,15 @@ class _Preparation:
             notes=self.notes,
             on_progress=on_progress,
         )
+
+
+def _load(request: Request) -> CascadePipeline:
+    """Load the model onto the device, or let the engine run it."""
+    pipeline = CascadePipeline.from_pretrained(request.model)
+    if request.engine is None:
+        return pipeline.to(_device_of_process(request.device))
+    check_engine_device(request.device)
+    return pipeline.with_engine(request.engine)
 
 
 def _device_of_process(name: str | None) -> torch.device:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli import bulk, sampling
+from cascade.cli import bulk, names, sampling
 
 
 def colourise(
@@ -28,6 +28,7 @@ def colourise(
     changes: sampling.Set = None,
     seed: bulk.Seed = 0,
     device: bulk.Device = None,
+    engine: names.Engine = None,
     workers: bulk.Workers = 1,
     image_format: bulk.Format = None,
     pages: bulk.Pages = "all",
@@ -64,6 +65,7 @@ def colourise(
             temperature=temperature,
         ),
         device=device,
+        engine=engine,
         image_format=image_format,
         pages=pages,
         truncated=truncated,

@@ -79,6 +79,7 @@ def generate(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or mps; default: the best one available.")
     ] = None,
+    engine: names.Engine = None,
     keep_intermediates: Annotated[
         bool, typer.Option("--keep-intermediates", help="Also write the earlier stages' pictures.")
     ] = False,
@@ -105,7 +106,7 @@ def generate(
     cascade generate emoji-256 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
     """
     from cascade.cli.progress import SamplingProgress
-    from cascade.devices import find_device
+    from cascade.devices import check_engine_device, find_device
     from cascade.generation import Generation, generate_files
     from cascade.pipeline import CascadePipeline
     from cascade.reporting.words import counted
@@ -118,8 +119,12 @@ def generate(
         "augmentation_level": augmentation,
     }
     overrides = sampling.parse(changes)
-    torch_device = find_device(device)
-    loaded = CascadePipeline.from_pretrained(pipeline).to(torch_device)
+    loaded = CascadePipeline.from_pretrained(pipeline)
+    if engine is None:
+        loaded = loaded.to(find_device(device))
+    else:
+        check_engine_device(device)
+        loaded = loaded.with_engine(engine)
     stages = loaded.stages.names
     generation = Generation(
         num_images=num_images,

@@ -19,6 +19,7 @@ from cascade.cli.defaults import defaults_file, read_defaults
 from cascade.cli.doctor import doctor
 from cascade.cli.ema import ema
 from cascade.cli.evaluate import evaluate
+from cascade.cli.export import export
 from cascade.cli.generate import generate
 from cascade.cli.ls import ls
 from cascade.cli.report import report
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 for verb in (generate, upscale, colourise, evaluate, sweep, train, report, ema, chain):
     add_verb(app, verb)
-for verb in (ls, show, copy, validate, doctor):
+for verb in (export, ls, show, copy, validate, doctor):
     add_verb(app, verb)
 OTHER_SPELLINGS = {"colorize": "colourise"}
 add_verb(app, colourise, "colorize", hidden=True)

@@ -15,6 +15,12 @@ Pipeline = Annotated[
         autocompletion=completing.pipelines,
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="openvino, or a folder of cascade export; both compute on the CPU."
+    ),
+]
 Recipe = Annotated[
     str,
     typer.Argument(

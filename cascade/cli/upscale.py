@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli import bulk, sampling
+from cascade.cli import bulk, names, sampling
 
 
 def upscale(
@@ -41,6 +41,7 @@ def upscale(
         ),
     ] = None,
     device: bulk.Device = None,
+    engine: names.Engine = None,
     workers: bulk.Workers = 1,
     image_format: bulk.Format = None,
     pages: bulk.Pages = "all",
@@ -80,6 +81,7 @@ def upscale(
             augmentation_level=augmentation,
         ),
         device=device,
+        engine=engine,
         image_format=image_format,
         pages=pages,
         truncated=truncated,

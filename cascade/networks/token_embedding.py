@@ -55,7 +55,7 @@ class TokenEmbedding(Component):
             part(torch.where(each.mask[..., None], each.tokens, 0).to(self.dtype))
             for part, each in own
         ]
-        count = len(embedded[0])
+        count = embedded[0].shape[0]
         null = self.null.to(embedded[0].dtype).expand(count, -1, -1)
         mask = torch.ones(count, 1, dtype=torch.bool, device=null.device)
         return (

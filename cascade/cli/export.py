@@ -1,0 +1,41 @@
+"""`cascade export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cascade.cli import names
+from cascade.cli.verbosity import note
+
+
+def export(
+    pipeline: names.Pipeline,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")],
+    engine_format: Annotated[
+        Literal["onnx", "openvino"],
+        typer.Option("--format", help="ONNX, or the intermediate representation of OpenVINO."),
+    ] = "openvino",
+) -> None:
+    """Export the network of each stage to files of another engine.
+
+    The loop over the steps stays in Python. Sampling takes a folder in the format of OpenVINO as
+    --engine; files in ONNX are for programs of your own.
+
+    Examples:
+
+    cascade export emoji-256 -o emoji-openvino
+
+    cascade generate emoji-256 -n 16 -o out --engine emoji-openvino
+
+    cascade export photo-x4 --format onnx -o photo-onnx
+    """
+    from cascade.engines.exporting import export_networks
+    from cascade.pipeline import CascadePipeline
+    from cascade.reporting.words import counted
+
+    chain = CascadePipeline.from_pretrained(pipeline).stages
+    export_networks(chain, engine_format, out)
+    note(f"{counted(len(chain.names), 'network')} in {out}")

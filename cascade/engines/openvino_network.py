@@ -1,0 +1,115 @@
+"""OpenVINONetwork: a stage's network that OpenVINO runs on the CPU.
+
+Shapes: B batch, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from cascade.conditioning.condition import Slots
+from cascade.conditioning.signals import Signals
+from cascade.engines.flat_network import IMAGE, TIME, flattened
+from cascade.errors import ContractError, WeightsError
+from cascade.networks.stage_network import StageNetwork
+
+PRECISIONS = {True: "bf16", False: "f32"}  # by whether torch would compute in bf16
+
+
+@final
+class OpenVINONetwork(StageNetwork):
+    """A network whose predictions OpenVINO computes; everything else stays with the original.
+
+    Args:
+        original: the network that was exported.
+        file: the exported file.
+        names: names of its inputs, in order.
+
+    Raises:
+        WeightsError: if the file cannot be read.
+    """
+
+    kind = "openvino"
+
+    def __init__(self, original: StageNetwork, file: Path, names: Sequence[str]) -> None:
+        import openvino
+
+        super().__init__(original.size_multiple_px)
+        self.original = original
+        self.names = list(names)
+        self._core = openvino.Core()
+        self._compiled: dict[str, Any] = {}  # by precision, when it is first used
+        try:
+            self._model = self._core.read_model(file)
+        except RuntimeError as error:
+            raise WeightsError(f"{file} is damaged or missing; export it again.") from error
+        if len(self._model.inputs) != len(self.names):
+            raise WeightsError(f"{file} has other inputs than its record; export it again.")
+
+    def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
+        self.check_size(x_t)
+        if x_t.device.type != "cpu":
+            raise ContractError(
+                f"the engine openvino computes on the CPU, and the stage is on {x_t.device}; move "
+                "the pipeline with .to('cpu')."
+            )
+        tensors = {IMAGE: x_t, TIME: t, **flattened(self.original.prepared(signals))}
+        inputs = [_array(tensors[name]) for name in self.names]
+        compiled = self._for_precision(PRECISIONS[torch.is_autocast_enabled("cpu")])
+        return torch.from_numpy(compiled(inputs)[0].copy())
+
+    def _for_precision(self, precision: str) -> Any:
+        """The model, compiled for a precision and as many threads as torch has."""
+        if precision not in self._compiled:
+            options = {
+                "INFERENCE_PRECISION_HINT": precision,
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "PERFORMANCE_HINT": "LATENCY",
+            }
+            self._compiled[precision] = self._core.compile_model(self._model, "CPU", options)
+        return self._compiled[precision]
+
+    def prepared(self, signals: Signals) -> Signals:
+        return self.original.prepared(signals)
+
+    def check(self, channels: int, out_channels: int, slots: Mapping[str, Slots]) -> None:
+        self.original.check(channels, out_channels, slots)
+
+    def config(self) -> dict[str, Any]:
+        raise WeightsError(
+            "a stage that runs on openvino cannot be saved; save the pipeline that it was made from."
+        )
+
+    def components(self) -> dict[str, nn.Module]:
+        return self.original.components()
+
+    @classmethod
+    def component_classes(cls, config: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
+        raise WeightsError("networks of the engine openvino are not saved.")
+
+    @classmethod
+    def of_components(
+        cls, components: Mapping[str, nn.Module], config: Mapping[str, Any]
+    ) -> OpenVINONetwork:
+        raise WeightsError("networks of the engine openvino are not saved.")
+
+    @property
+    def trunk(self) -> nn.Module:
+        return self.original.trunk
+
+    @property
+    def has_attention(self) -> bool:
+        return self.original.has_attention
+
+    def bytes_at_once(self, side_px: int) -> int:
+        return self.original.bytes_at_once(side_px)
+
+
+def _array(tensor: Tensor) -> Any:
+    tensor = tensor.float() if tensor.is_floating_point() else tensor
+    return tensor.contiguous().numpy()

@@ -1,0 +1,98 @@
+"""Lets an engine run the networks of a pipeline: from an exported folder, or a kept export."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from cascade import __version__
+from cascade.chain import StageChain
+from cascade.diffusion_stage import DiffusionStage
+from cascade.engines.exporting import RECORD, export_networks, network_digest
+from cascade.engines.openvino_network import OpenVINONetwork
+from cascade.errors import ContractError, WeightsError
+from cascade.extras import install_command
+from cascade.saving.components import read_json
+
+OPENVINO = "openvino"
+CACHE_VARIABLE = "XDG_CACHE_HOME"
+
+
+def with_engine(chain: StageChain, engine: str) -> StageChain:
+    """Return a chain whose networks an engine runs; its other parts are shared.
+
+    Args:
+        chain: the stages, with weights in float32 on the CPU.
+        engine: `openvino`, which exports the networks at first use and keeps them in the user's
+            cache, or a folder that `export_networks` wrote.
+
+    Raises:
+        ContractError: if the engine is unknown or not installed, or the folder was exported by
+            another version, or from other weights.
+        WeightsError: if the folder is damaged.
+    """
+    if engine != OPENVINO and not Path(engine).is_dir():
+        raise ContractError(
+            f"engine must be {OPENVINO!r} or a folder of cascade export, got {engine!r}."
+        )
+    if importlib.util.find_spec("openvino") is None:
+        raise ContractError(
+            f"the engine openvino is not installed; run {install_command(OPENVINO)}."
+        )
+    digests = {name: network_digest(stage) for name, stage in chain.items()}
+    folder = _kept_export(chain, digests) if engine == OPENVINO else Path(engine)
+    record = _checked_record(folder, digests)
+    stages = {}
+    for name, stage in chain.items():
+        assert isinstance(stage, DiffusionStage)
+        own = record["stages"][name]
+        stages[name] = stage.with_network(
+            OpenVINONetwork(stage.network, folder / own["file"], own["inputs"])
+        )
+    return StageChain(stages)
+
+
+def _kept_export(chain: StageChain, digests: dict[str, str]) -> Path:
+    """The export of these weights by this version in the user's cache; made if there is none."""
+    root = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache")
+    name = "-".join(digest[:12] for digest in digests.values())
+    folder = root / "cascade" / OPENVINO / __version__ / name
+    if not (folder / RECORD).is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        export_networks(chain, OPENVINO, folder)
+    return folder
+
+
+def _checked_record(folder: Path, digests: dict[str, str]) -> dict[str, Any]:
+    """The record of an exported folder, after checking that it fits the stages.
+
+    Raises:
+        ContractError: if it was exported for another engine, version or pipeline.
+        WeightsError: if the record is missing or damaged.
+    """
+    record = read_json(folder / RECORD)
+    again = "export the pipeline again"
+    if record.get("format") != OPENVINO:
+        raise ContractError(
+            f"{folder} was exported to {record.get('format')}, which Cascade does not run; export "
+            f"the pipeline to {OPENVINO}."
+        )
+    if record.get("version") != __version__:
+        raise ContractError(
+            f"{folder} was exported by version {record.get('version')} of Cascade, and this is "
+            f"{__version__}; {again}."
+        )
+    stages = record.get("stages")
+    if not isinstance(stages, dict):
+        raise WeightsError(f"{folder / RECORD} names no stages; {again}.")
+    for name, digest in digests.items():
+        exported = stages.get(name, {}).get("weights")
+        if exported != digest:
+            text = "no" if exported is None else "other"
+            raise ContractError(
+                f"{folder} holds {text} weights of stage {name!r} ({str(exported)[:12]} instead of "
+                f"{digest[:12]}); {again}."
+            )
+    return record
