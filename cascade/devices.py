@@ -51,10 +51,10 @@ def find_device(name: str | torch.device | int | None) -> torch.device:
 
 
 def check_engine_device(name: str | None) -> None:
-    """Check that nobody asks for an accelerator together with an engine for the CPU.
+    """Check that nobody asks for an accelerator together with an engine, which needs the CPU.
 
     Raises:
-        ContractError: if somebody does.
+        ContractError: if somebody does, or the device does not exist.
     """
     if name is not None and find_device(name).type != "cpu":
         raise ContractError(

@@ -119,12 +119,11 @@ def generate(
         "augmentation_level": augmentation,
     }
     overrides = sampling.parse(changes)
-    loaded = CascadePipeline.from_pretrained(pipeline)
-    if engine is None:
-        loaded = loaded.to(find_device(device))
-    else:
+    if engine is not None:
         check_engine_device(device)
-        loaded = loaded.with_engine(engine)
+    torch_device = find_device(device if engine is None else "cpu")
+    loaded = CascadePipeline.from_pretrained(pipeline)
+    loaded = loaded.to(torch_device) if engine is None else loaded.with_engine(engine)
     stages = loaded.stages.names
     generation = Generation(
         num_images=num_images,

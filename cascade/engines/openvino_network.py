@@ -29,6 +29,8 @@ class OpenVINONetwork(StageNetwork):
         original: the network that was exported.
         file: the exported file.
         names: names of its inputs, in order.
+        compiled: folder where compiled networks are kept, which makes later starts quicker; None
+            to keep none.
 
     Raises:
         WeightsError: if the file cannot be read.
@@ -36,13 +38,17 @@ class OpenVINONetwork(StageNetwork):
 
     kind = "openvino"
 
-    def __init__(self, original: StageNetwork, file: Path, names: Sequence[str]) -> None:
+    def __init__(
+        self, original: StageNetwork, file: Path, names: Sequence[str], compiled: Path | None
+    ) -> None:
         import openvino
 
         super().__init__(original.size_multiple_px)
         self.original = original
         self.names = list(names)
         self._core = openvino.Core()
+        if compiled is not None:
+            self._core.set_property({"CACHE_DIR": str(compiled)})
         self._compiled: dict[str, Any] = {}  # by precision, when it is first used
         try:
             self._model = self._core.read_model(file)
@@ -82,7 +88,7 @@ class OpenVINONetwork(StageNetwork):
 
     def config(self) -> dict[str, Any]:
         raise WeightsError(
-            "a stage that runs on openvino cannot be saved; save the pipeline that it was made from."
+            "a stage that runs on openvino cannot be saved; save the one that it was made from."
         )
 
     def components(self) -> dict[str, nn.Module]:

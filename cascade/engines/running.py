@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cascade.saving.components import read_json
 
 OPENVINO = "openvino"
 CACHE_VARIABLE = "XDG_CACHE_HOME"
+logger = logging.getLogger(__name__)
 
 
 def with_engine(chain: StageChain, engine: str) -> StageChain:
@@ -44,25 +46,40 @@ def with_engine(chain: StageChain, engine: str) -> StageChain:
     digests = {name: network_digest(stage) for name, stage in chain.items()}
     folder = _kept_export(chain, digests) if engine == OPENVINO else Path(engine)
     record = _checked_record(folder, digests)
+    compiled = _kept_folder("compiled")
     stages = {}
     for name, stage in chain.items():
         assert isinstance(stage, DiffusionStage)
         own = record["stages"][name]
-        stages[name] = stage.with_network(
-            OpenVINONetwork(stage.network, folder / own["file"], own["inputs"])
-        )
+        network = OpenVINONetwork(stage.network, folder / own["file"], own["inputs"], compiled)
+        stages[name] = stage.with_network(network)
     return StageChain(stages)
 
 
 def _kept_export(chain: StageChain, digests: dict[str, str]) -> Path:
     """The export of these weights by this version in the user's cache; made if there is none."""
-    root = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache")
-    name = "-".join(digest[:12] for digest in digests.values())
-    folder = root / "cascade" / OPENVINO / __version__ / name
+    root = _kept_folder(__version__)
+    if root is None:
+        raise ContractError(
+            f"the user's cache cannot be written, so that nothing can be kept there; set "
+            f"{CACHE_VARIABLE}, or give a folder of cascade export as the engine."
+        )
+    folder = root / "-".join(digest[:12] for digest in digests.values())
     if not (folder / RECORD).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        logger.info("exporting the networks to openvino, once")
         export_networks(chain, OPENVINO, folder)
     return folder
+
+
+def _kept_folder(name: str) -> Path | None:
+    """A folder of the engine in the user's cache; None if it cannot be written."""
+    root = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache")
+    folder = root / "cascade" / OPENVINO / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _checked_record(folder: Path, digests: dict[str, str]) -> dict[str, Any]:

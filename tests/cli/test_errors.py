@@ -11,7 +11,7 @@ import pytest
 from cascade import __version__
 
 VERBS = ("generate", "upscale", "colourise", "train", "ema", "chain", "ls", "show", "copy")
-VERBS += ("validate", "doctor", "evaluate")
+VERBS += ("validate", "doctor", "evaluate", "export")
 RUN = "from cascade.cli.main import run; run()"
 
 

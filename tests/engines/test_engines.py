@@ -1,0 +1,241 @@
+"""Exported networks predict what the originals predict, and belong to their weights alone."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cascade.conditioning.inputs import Inputs
+from cascade.engines import running
+from cascade.engines.exporting import RECORD, export_networks
+from cascade.engines.running import with_engine
+from cascade.errors import ContractError, WeightsError
+from cascade.pipeline import CascadePipeline
+from cascade.restoration.upscaling import Upscaling, upscale_image
+from cascade.stage import Run
+
+pytest.importorskip("openvino")
+LARGEST_ERROR = 1e-4  # of the root mean square; one per cent is promised
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    """A cache of its own, in place of the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline(_stages) -> CascadePipeline:
+    """A base stage and an upsampler, with a colouriser beside them; see `colouring`."""
+    stages = copy.deepcopy({name: _stages[name] for name in ("base", "upsampler")})
+    made = CascadePipeline.from_stages(stages)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def exported(pipeline, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "openvino"
+    export_networks(pipeline.stages, "openvino", folder)
+    return folder
+
+
+@pytest.fixture
+def other(exported, tmp_path) -> Path:
+    """A copy of the exported folder, to damage."""
+    return shutil.copytree(exported, tmp_path / "other")
+
+
+def error(result: Tensor, expected: Tensor) -> float:
+    difference = (result - expected).double().square().mean().sqrt()
+    return float(difference / expected.double().square().mean().sqrt())
+
+
+# ---- the same pictures --------------------------------------------------------------------------
+
+
+def test_a_pipeline_draws_the_same_images(pipeline, exported):
+    engine = pipeline.with_engine(str(exported))
+    engine.set_progress_bar_config(disable=True)
+    options = {"seed": 0, "steps": 3, "guidance": 2.0, "output_type": "pt", "precision": "fp32"}
+    for count in (1, 4):
+        expected = pipeline(num_images=count, **options).images
+        assert error(engine(num_images=count, **options).images, expected) < LARGEST_ERROR
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 40), (65, 17)])
+def test_pictures_of_other_sizes_are_upscaled_alike(pipeline, exported, size):
+    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    upscaling = Upscaling(precision="fp32", tile_px=64)
+    stages = [pipeline.stages["upsampler"]]
+    own = [with_engine(pipeline.stages, str(exported))["upsampler"]]
+    expected = upscale_image(stages, image, upscaling)
+    assert error(upscale_image(own, image, upscaling), expected) < LARGEST_ERROR
+
+
+def test_bf16_rounds_as_much_as_in_torch(pipeline, exported):
+    run = Run(stream="test", precision="bf16")
+    inputs = Inputs({"labels": torch.tensor([[0, 1]])})
+    exact = pipeline.stages["base"].run([0], inputs, run=Run(stream="test", precision="fp32"))
+    own = with_engine(pipeline.stages, str(exported))["base"].run([0], inputs, run=run)
+    rounded = pipeline.stages["base"].run([0], inputs, run=run)
+    assert error(own, exact) < max(0.01, 3 * error(rounded, exact))
+
+
+@pytest.mark.slow
+def test_a_network_that_attends_to_text_predicts_the_same(drawing, tmp_path):
+    export_networks(drawing.stages, "openvino", tmp_path / "text")
+    engine = drawing.with_engine(str(tmp_path / "text"))
+    engine.set_progress_bar_config(disable=True)
+    options = {"seed": 0, "output_type": "pt", "precision": "fp32"}
+    for prompt in (["a cat"], ["a dog on a chair", ""]):
+        expected = drawing(prompt, **options).images
+        assert error(engine(prompt, **options).images, expected) < LARGEST_ERROR
+
+
+@pytest.mark.slow
+def test_onnx_files_predict_the_same(pipeline, tmp_path):
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name)
+    import openvino
+
+    from cascade.engines.flat_network import example_inputs, gathered
+
+    export_networks(pipeline.stages, "onnx", tmp_path / "onnx")
+    record = json.loads((tmp_path / "onnx" / RECORD).read_text())
+    stage = pipeline.stages["upsampler"]
+    x_t, t, tensors = example_inputs(stage.network, 3, (48, 32), stage.contract.slots)
+    x_t = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(0))
+    file = tmp_path / "onnx" / record["stages"]["upsampler"]["file"]
+    compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    values = {"x_t": x_t, "t": t, **tensors}
+    assert {port.get_any_name() for port in compiled.inputs} == set(values)
+    result = compiled({name: each.numpy() for name, each in values.items()})[0]
+    with torch.no_grad():
+        expected = stage.network(x_t, t, gathered(tensors))
+    assert error(torch.from_numpy(result), expected) < LARGEST_ERROR
+    with pytest.raises(ContractError, match="was exported to onnx, which Cascade does not run"):
+        with_engine(pipeline.stages, str(tmp_path / "onnx"))
+
+
+# ---- a kept export ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exports(exported, monkeypatch) -> Iterator[list[Path]]:
+    """The folders of further exports, which are copies."""
+    folders = []
+
+    def export(chain, engine_format, out: Path) -> None:
+        folders.append(out)
+        shutil.copytree(exported, out)
+
+    monkeypatch.setattr(running, "export_networks", export)
+    return folders
+
+
+def test_networks_are_exported_once_and_kept(pipeline, exports, cache):
+    for _ in range(2):
+        with_engine(pipeline.stages, "openvino")
+    (folder,) = exports
+    assert folder.is_relative_to(cache)
+
+
+# ---- bad input ----------------------------------------------------------------------------------
+
+
+def test_an_export_of_another_version_is_refused(pipeline, other):
+    record = json.loads((other / RECORD).read_text())
+    (other / RECORD).write_text(json.dumps(record | {"version": "0.0.9"}))
+    with pytest.raises(ContractError, match=r"exported by version 0\.0\.9 of Cascade, and this is"):
+        with_engine(pipeline.stages, str(other))
+
+
+def test_an_export_of_other_weights_is_refused(pipeline, exported):
+    changed = copy.deepcopy(pipeline.stages)
+    changed["upsampler"].network.backbone.conv_in.bias.data += 1e-3
+    with pytest.raises(ContractError, match="holds other weights of stage 'upsampler'"):
+        with_engine(changed, str(exported))
+
+
+def test_an_export_of_another_pipeline_is_refused(colouriser, exported):
+    colouring = CascadePipeline.from_stages({"colours": colouriser})
+    with pytest.raises(ContractError, match="holds no weights of stage 'colours'"):
+        colouring.with_engine(str(exported))
+
+
+def test_a_damaged_export_is_refused(pipeline, other):
+    (other / "base.xml").write_text("<net>")
+    with pytest.raises(WeightsError, match=r"base\.xml is damaged or missing; export it again"):
+        with_engine(pipeline.stages, str(other))
+    (other / RECORD).unlink()
+    with pytest.raises(WeightsError, match="is missing or unreadable"):
+        with_engine(pipeline.stages, str(other))
+
+
+def test_an_unknown_engine_and_one_without_its_extra_are_refused(pipeline, monkeypatch):
+    with pytest.raises(ContractError, match="engine must be 'openvino' or a folder of cascade exp"):
+        with_engine(pipeline.stages, "tensorrt")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ContractError, match=r"is not installed; run pip install .*\[openvino\]"):
+        with_engine(pipeline.stages, "openvino")
+
+
+def test_half_precision_is_not_exported(base_stage, tmp_path):
+    half = CascadePipeline.from_stages({"base": base_stage}).to(torch.bfloat16)
+    with pytest.raises(ContractError, match="export a pipeline in float32 on the CPU"):
+        export_networks(half.stages, "openvino", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_on_an_engine_is_not_saved(pipeline, exported, tmp_path):
+    engine = pipeline.with_engine(str(exported))
+    with pytest.raises(WeightsError, match="a stage that runs on openvino cannot be saved"):
+        engine.save_pretrained(tmp_path / "saved")
+
+
+# ---- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(pipeline, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "pipeline"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def test_generate_and_upscale_take_an_engine(command, saved, exported, tmp_path):
+    done = command("generate", saved, "-o", tmp_path / "a", "--seed", 1, "--engine", exported)
+    assert done.code == 0, done.err
+    picture = tmp_path / "a" / "00000.png"
+    done = command("upscale", picture, "-o", tmp_path / "b", "--model", saved, "--engine", exported)
+    assert done.out == "1 upscaled\n"
+
+
+def test_an_engine_does_not_compute_on_an_accelerator(command, saved, exported, monkeypatch):
+    monkeypatch.setattr("cascade.devices.find_device", torch.device)  # as if there were one
+    options = ["-o", "out", "--engine", exported, "--device", "cuda"]
+    for arguments in (["generate", saved], ["upscale", saved / "README.md", "--model", saved]):
+        done = command(*arguments, *options)
+        assert done.code == 1
+        assert "cascade: engines compute on the CPU, got device 'cuda'" in done.err
+
+
+def test_export_says_what_it_wrote(command, saved, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(
+        "cascade.engines.exporting.export_networks", lambda *call: calls.append(call)
+    )
+    done = command("export", saved, "--format", "onnx", "-o", tmp_path / "out")
+    assert (done.code, done.out) == (0, f"2 networks in {tmp_path / 'out'}\n")
+    assert calls[0][1:] == ("onnx", tmp_path / "out")
