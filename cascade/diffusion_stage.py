@@ -23,7 +23,8 @@ from cascade.contract import Contract
 from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
-from cascade.networks.backbones import NetworkShape, build_network
+from cascade.networks.backbone_network import NetworkShape
+from cascade.networks.backbones import build_network
 from cascade.networks.stage_network import as_network
 from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.guidance import GuidedNetwork, GuidedSignals
