@@ -5,12 +5,12 @@ maps an image at any t to the picture x0 with which one DDIM step reaches the se
 A teacher's small step from t to s, adjusted for the variance that the mean of all pictures lacks
 (aDDIM, algorithm 3 there), carries the model's answer at s over to t.
 
-With u = x / sigma and lambda = alpha / sigma, a DDIM step adds (lambda_s - lambda_t) x0 to u, so the
-picture that leads from t to e is the average of those that lead from t to s and from s to e, weighted
-by the rise of lambda. Written so, no small differences of large numbers are divided.
+With u = x / sigma and lambda = alpha / sigma, a DDIM step adds (lambda_s - lambda_t) x0 to u. So
+the picture that leads from t to e is the average of those that lead from t to s and from s to e,
+weighted by the rise of lambda. Written so, no small differences of large numbers are divided.
 
-Shapes: B batch, C channels, H and W pixels, T training timesteps. All times are int64 on the CPU; -1
-stands for the clean image.
+Shapes: B batch, C channels, H and W pixels, T training timesteps. All times are int64 on the CPU;
+-1 stands for the clean image.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ def test_the_ends_are_where_a_sampler_of_as_many_steps_stops(count):
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_steps_of_a_grid_join_and_cover_each_segment(count, steps):
     segments = Segments(NoiseSchedule(), count)
-    u = torch.rand(4_000, 2, generator=torch.Generator().manual_seed(0))
+    every = torch.arange(2000) / 2000
+    u = torch.cartesian_prod(torch.arange(count) / count + 0.01, every)
     step = segments.draw(u, steps)
     drawn = set(zip(step.end.tolist(), step.s.tolist(), step.t.tolist(), strict=True))
     for low, high in zip(segments.ends, segments.ends[1:], strict=False):
