@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -53,7 +54,7 @@ def test_steps_of_a_grid_join_and_cover_each_segment(count, steps):
     u = torch.cartesian_prod(torch.arange(count) / count + 0.01, every)
     step = segments.draw(u, steps)
     drawn = set(zip(step.end.tolist(), step.s.tolist(), step.t.tolist(), strict=True))
-    for low, high in zip(segments.ends, segments.ends[1:], strict=False):
+    for low, high in itertools.pairwise(segments.ends):
         pairs = sorted((s, t) for end, s, t in drawn if end == low)
         assert [s for s, _ in pairs] == [low, *(t for _, t in pairs[:-1])]
         assert pairs[-1][1] == high
@@ -172,7 +173,7 @@ def test_on_gaussian_data_the_student_crosses_segments_as_the_closed_form_of_the
     spread = (alpha_bar * std**2 + 1 - alpha_bar).sqrt()
     ends = Segments(schedule, count).ends[1 if is_adjusted else 0 :]
     x_t = torch.ones(1, 1, 2, 2)
-    for low, high in zip(ends, ends[1:], strict=False):
+    for low, high in itertools.pairwise(ends):
         answer = 0.0  # the student's x0 at s, as a multiple of x_s
         for t in range(low + 1, high + 1):
             step = SegmentStep(schedule, times(t), times(t - 1), times(low))

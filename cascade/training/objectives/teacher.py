@@ -48,14 +48,13 @@ class Teacher:
             if theirs[name].keys() != own[name].keys():
                 lists = (", ".join(each[name]) or "none" for each in (theirs, own))
                 raise ContractError(
-                    "the teacher takes other {0} than the student: {1} and {2}.".format(
-                        name, *lists
-                    )
+                    "the teacher takes other {} than the student: {} and {}.".format(name, *lists)
                 )
             for each in differences(theirs[name], own[name]):
+                word = name.removesuffix("s")
                 raise ContractError(
-                    f"the teacher has another {name.removesuffix('s')} than the student: {each.key} "
-                    f"is {as_typed(each.before)} there and {as_typed(each.now)} here."
+                    f"the teacher has another {word} than the student: {each.key} is "
+                    f"{as_typed(each.before)} there and {as_typed(each.now)} here."
                 )
 
     def freeze(self, device: torch.device) -> None:
