@@ -211,7 +211,7 @@ class StageChain(ModelMixin):
             ContractError: if the stages do not join.
         """
         folder = Path(folder)
-        names = _saved_names(folder)
+        names = saved_names(folder)
         chain = cls({name: load_stage(folder / name) for name in names})
         return _in_dtype(chain, torch_dtype)
 
@@ -259,10 +259,15 @@ def saved_contracts(folder: Path) -> list[Contract]:
     Raises:
         WeightsError: if a file is missing or damaged.
     """
-    return [read_contract(folder / name) for name in _saved_names(folder)]
+    return [read_contract(folder / name) for name in saved_names(folder)]
 
 
-def _saved_names(folder: Path) -> list[str]:
+def saved_names(folder: Path) -> list[str]:
+    """The names of the stages in the folder of a chain, first stage first.
+
+    Raises:
+        WeightsError: if `chain.json` is missing or damaged.
+    """
     names = read_json(folder / "chain.json").get("stages")
     if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
         raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")

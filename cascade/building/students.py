@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cascade.chain import saved_names
 from cascade.conditioning.condition import Vocabulary
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError, RecipeError, WeightsError, nearest
@@ -45,10 +46,12 @@ class TeacherPlace:
     Attributes:
         folder: folder of the stage.
         recipe: file of the recipe that it was trained with; None if it is not known.
+        previous: folder of the stage before it in its pipeline; None if there is none.
     """
 
     folder: Path
     recipe: Path | None
+    previous: Path | None = None
 
 
 def find_teacher(name: str) -> TeacherPlace:
@@ -91,12 +94,15 @@ def _pipeline(name: str) -> Path | None:
 
 
 def _stages_in(pipeline: Path) -> list[str]:
-    return sorted(file.parent.name for file in pipeline.glob("stages/*/stage.json"))
+    """The names of the stages of a pipeline, in order."""
+    return saved_names(pipeline / "stages")
 
 
 def _in_pipeline(pipeline: Path, stage: str) -> TeacherPlace:
-    folder = pipeline / "stages" / stage
-    return TeacherPlace(folder, _recipe_of(folder))
+    folders = [pipeline / "stages" / each for each in _stages_in(pipeline)]
+    place = folders.index(pipeline / "stages" / stage)
+    previous = folders[place - 1] if place else None
+    return TeacherPlace(folders[place], _recipe_of(folders[place]), previous)
 
 
 def _recipe_of(folder: Path) -> Path | None:
@@ -172,7 +178,18 @@ def distillation_recipe(
     settings = {name: getattr(sampling, name) for name in KEPT_SETTINGS}
     emptied = dict.fromkeys(type(own.sampling).model_fields)
     changes["sampling"] = {**emptied, **settings}
+    if place.previous is not None:
+        changes["condition"] = _generated_by(own, place.previous)
     return load_stage_recipe(file, overrides, changes), file
+
+
+def _generated_by(recipe: StageRecipe, previous: Path) -> dict[str, Any]:
+    """Let the stage before make the images that a condition trains on, if the recipe wants some."""
+    return {
+        name: {"generated": {"by": str(previous)}}
+        for name, options in recipe.condition
+        if (generated := getattr(options, "generated", None)) and generated.fraction > 0
+    }
 
 
 # ---- for training -------------------------------------------------------------------------------
