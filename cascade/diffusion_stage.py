@@ -174,7 +174,8 @@ class DiffusionStage(Stage):
         height, width = self.contract.result_size(inputs, previous)
         grid = math.lcm(self.contract.grid_px, self.network.size_multiple_px)
         size = (math.ceil(height / grid) * grid, math.ceil(width / grid) * grid)
-        tiling = Tiling(size, grid, run.tiles, len(seeds))
+        is_fitted = not self.network.has_attention  # what attention draws depends on the size
+        tiling = Tiling(size, grid, run.tiles, len(seeds), is_fitted=is_fitted)
         device = self.device if tiling.is_whole else torch.device("cpu")
         noise = SeededNoise(seeds, run.stream, device=device)
         request = Request(

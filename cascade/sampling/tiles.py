@@ -22,10 +22,11 @@ from cascade.arguments import whole_number
 from cascade.errors import ContractError
 from cascade.sampling.guidance import GuidedSignals
 from cascade.sampling.samplers.sampler import Sampler
-from cascade.sampling.spans import Span, spans
+from cascade.sampling.spans import Span, fitted_tile, spans
 from cascade.space import Size
 
 BATCH_PIXELS = 2**18
+OVERLAP_PX = 48  # of 16 to 128, the least that shows no seam; see docs/upscaling.md
 Model = Callable[[Tensor, int, GuidedSignals], Tensor]
 Prepare = Callable[[GuidedSignals], GuidedSignals]
 
@@ -35,9 +36,10 @@ class Tiles:
     """The size and overlap of tiles, in pixels of the result.
 
     Attributes:
-        tile_px: side of a tile, at least 1; it is rounded up to what the network takes.
-        overlap_px: least overlap of neighbours, from 0 to below a tile; None for a quarter of a
-            tile.
+        tile_px: a tile has at most as many pixels as a square of this side, at least 1; it is
+            rounded up to what the network takes.
+        overlap_px: least overlap of neighbours, from 0 to below `tile_px`; None for `OVERLAP_PX`,
+            or a quarter of `tile_px` if that is less.
 
     Raises:
         ContractError: if a number is not whole, or `tile_px` is below 1.
@@ -61,21 +63,34 @@ class Tiling:
         grid_px: tiles start at multiples of this number of pixels.
         tiles: their size and overlap; None for one tile that covers the canvas.
         images: number B of images on the canvas.
+        is_fitted: whether tiles take the size that covers the canvas with the fewest pixels; else
+            they are squares of the largest size.
 
     Raises:
         ContractError: if the overlap is not from 0 to below a tile.
     """
 
-    def __init__(self, size_px: Size, grid_px: int, tiles: Tiles | None, images: int) -> None:
-        tile_px = max(size_px) if tiles is None else tiles.tile_px
-        tile_px = math.ceil(tile_px / grid_px) * grid_px
+    def __init__(
+        self,
+        size_px: Size,
+        grid_px: int,
+        tiles: Tiles | None,
+        images: int,
+        *,
+        is_fitted: bool = True,
+    ) -> None:
+        largest_px = max(size_px) if tiles is None else tiles.tile_px
+        largest_px = math.ceil(largest_px / grid_px) * grid_px
         overlap_px = None if tiles is None else tiles.overlap_px
-        overlap_px = tile_px // 4 if overlap_px is None else overlap_px
-        if not 0 <= overlap_px < tile_px:
-            raise ContractError(f"overlap_px must be from 0 to {tile_px - 1}, got {overlap_px}.")
-        self.rows = spans(size_px[0], tile_px, overlap_px, grid_px)
-        self.columns = spans(size_px[1], tile_px, overlap_px, grid_px)
-        at_once = max(1, BATCH_PIXELS // (tile_px**2 * images))
+        overlap_px = min(OVERLAP_PX, largest_px // 4) if overlap_px is None else overlap_px
+        if not 0 <= overlap_px < largest_px:
+            raise ContractError(f"overlap_px must be from 0 to {largest_px - 1}, got {overlap_px}.")
+        height, width = largest_px, largest_px
+        if is_fitted:
+            height, width = fitted_tile(size_px, largest_px, overlap_px, grid_px)
+        self.rows = spans(size_px[0], height, overlap_px, grid_px)
+        self.columns = spans(size_px[1], width, overlap_px, grid_px)
+        at_once = max(1, BATCH_PIXELS // (height * width * images))
         self.batches = [
             self.columns[first : first + at_once] for first in range(0, len(self.columns), at_once)
         ]
