@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import Signals
 from cascade.errors import ContractError, RecipeError, nearest
+from cascade.networks.deep_features import can_reuse, reusing
 from cascade.networks.embedding import ConditionEmbedding, embedding_for, vectors_of
+from cascade.networks.half_weights import with_half_weights
 from cascade.networks.image_encoder import ImageEncoder
 from cascade.networks.stage_network import PlainNetwork, StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_embedding_for, token_widths
-from cascade.networks.transformer import PixelTransformer
+from cascade.networks.transformer import PixelTransformer, Tokens
 from cascade.space import Size
 
 HEAD_CHANNELS = 64
@@ -104,17 +106,10 @@ class BackboneNetwork(StageNetwork, ABC):
         self.tokens = tokens
         self.encoder = encoder
         self.patch_size = patch_size
+        self._input_dtype: torch.dtype | None = None  # None for that of the backbone
 
     def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
-        self.check_size(x_t)
-        signals = self.prepared(signals)
-        images = [each.image for each in signals.channels.values()]
-        x = torch.cat([x_t, *images], dim=1).to(self.backbone.dtype)
-        folded = F.pixel_unshuffle(x, self.patch_size)
-        if signals.features is not None:
-            folded = torch.cat([folded, signals.features.to(x.dtype)], dim=1)
-        vector = None if self.embedding is None else self.embedding(signals.vectors)
-        tokens, mask = (None, None) if self.tokens is None else self.tokens(signals.tokens)
+        folded, vector, (tokens, mask) = self._backbone_inputs(x_t, signals)
         output = self.backbone(
             folded,
             t,
@@ -124,11 +119,26 @@ class BackboneNetwork(StageNetwork, ABC):
         ).sample
         return F.pixel_shuffle(output, self.patch_size)
 
+    def _backbone_inputs(
+        self, x_t: Tensor, signals: Signals
+    ) -> tuple[Tensor, Tensor | None, tuple[Tensor | None, Tensor | None]]:
+        """Folded images (B, channels, h, w), the condition vector, and tokens with their mask."""
+        self.check_size(x_t)
+        signals = self.prepared(signals)
+        images = [each.image for each in signals.channels.values()]
+        x = torch.cat([x_t, *images], dim=1).to(self.input_dtype)
+        folded = F.pixel_unshuffle(x, self.patch_size)
+        if signals.features is not None:
+            folded = torch.cat([folded, signals.features.to(x.dtype)], dim=1)
+        vector = None if self.embedding is None else self.embedding(signals.vectors)
+        tokens = (None, None) if self.tokens is None else self.tokens(signals.tokens)
+        return folded, vector, tokens
+
     def prepared(self, signals: Signals) -> Signals:
         signals = signals.enlarged()
         if self.encoder is None or signals.features is not None:
             return signals
-        image = next(iter(signals.channels.values())).image.to(self.backbone.dtype)
+        image = next(iter(signals.channels.values())).image.to(self.input_dtype)
         height, width = (side // self.patch_size for side in image.shape[-2:])
         return replace(signals, features=self.encoder(image, (height, width)))
 
@@ -154,6 +164,17 @@ class BackboneNetwork(StageNetwork, ABC):
                 )
         if self.encoder is not None:
             _check_encoded(slots)
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The dtype of the images that the backbone and the encoder receive."""
+        return self._input_dtype or self.backbone.dtype
+
+    def for_bf16(self) -> BackboneNetwork:
+        network = with_half_weights(self)
+        if network is not self:
+            network._input_dtype = self.input_dtype  # else the encoder would see rounded images
+        return network
 
     @property
     def trunk(self) -> nn.Module:
@@ -244,6 +265,18 @@ class StageUNet(BackboneNetwork):
 
     kind = "unet"
     backbone_class = UNet2DConditionModel
+    backbone: UNet2DConditionModel
+
+    @property
+    def has_deep_features(self) -> bool:
+        return self.tokens is None and can_reuse(self.backbone)
+
+    def reusing(
+        self, x_t: Tensor, t: Tensor, signals: Signals, deep: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        folded, vector, _ = self._backbone_inputs(x_t, signals)
+        output, deep = reusing(self.backbone, folded, t, vector, deep)
+        return F.pixel_shuffle(output, self.patch_size), deep
 
     @classmethod
     def build(
@@ -327,10 +360,23 @@ class StageTransformer(BackboneNetwork):
 
     kind = "transformer"
     backbone_class = PixelTransformer
+    backbone: PixelTransformer
 
     @property
     def has_attention(self) -> bool:
         return True
+
+    @property
+    def has_deep_features(self) -> bool:
+        return self.backbone.config["depth"] > 0
+
+    def reusing(
+        self, x_t: Tensor, t: Tensor, signals: Signals, deep: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        folded, vector, (tokens, mask) = self._backbone_inputs(x_t, signals)
+        text = None if tokens is None else Tokens(tokens, mask)
+        output, deep = self.backbone.reusing(folded, t, vector, text, deep)
+        return F.pixel_shuffle(output, self.patch_size), deep
 
     @classmethod
     def build(

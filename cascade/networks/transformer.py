@@ -134,18 +134,42 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         text = None
         if encoder_hidden_states is not None:
             text = Tokens(encoder_hidden_states, encoder_attention_mask)
+        output, _ = self.reusing(sample, timestep, class_labels, text, None)
+        return UNet2DConditionOutput(sample=output)
+
+    def reusing(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        class_labels: Tensor | None,
+        text: Tokens | None,
+        deep: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Predict in full, or with the fine blocks only.
+
+        Args:
+            sample: (B, in_channels, H, W) noisy images.
+            timestep: (B,) training timesteps.
+            class_labels: (B, E) condition vector.
+            text: tokens to attend to; None without cross-attention.
+            deep: (B, N, D) output of the coarse blocks at an earlier step; None to run them too.
+
+        Returns:
+            The prediction (B, out_channels, H, W), and the output of the coarse blocks.
+        """
         condition = self._embed_condition(timestep, class_labels, sample.dtype)  # (B, D)
         embedded = self.embed(sample)
         rows, columns = embedded.shape[-2:]  # of fine patches
         fine = self._run(self.encoder, _to_tokens(embedded), rows, columns, condition)
-        coarse = self.merge(_to_tokens(F.pixel_unshuffle(_to_map(fine, rows, columns), 2)))
-        coarse = self._run(self.blocks, coarse, rows // 2, columns // 2, condition, text)
-        coarse = self.split(coarse, condition)  # (B, N, 4 fine)
+        if deep is None:
+            deep = self.merge(_to_tokens(F.pixel_unshuffle(_to_map(fine, rows, columns), 2)))
+            deep = self._run(self.blocks, deep, rows // 2, columns // 2, condition, text)
+        coarse = self.split(deep, condition)  # (B, N, 4 fine)
         fine = fine + _to_tokens(F.pixel_shuffle(_to_map(coarse, rows // 2, columns // 2), 2))
         fine = self._run(self.decoder, fine, rows, columns, condition)  # (B, 4 N, fine)
         pixels = _to_map(self.to_pixels(fine, condition), rows, columns)
         pixels = F.pixel_shuffle(pixels, self.config["patch_size"] // 2)
-        return UNet2DConditionOutput(sample=self.head(sample, pixels, condition))  # (B, C, H, W)
+        return self.head(sample, pixels, condition), deep  # (B, C, H, W)
 
     def _embed_condition(
         self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype
