@@ -68,6 +68,7 @@ SMALL_PX = (64, 96, 128)  # sides to which half of the augmented views are downs
 SCALES = (0.8, 1.1)
 MOST_SHIFT_PX = 24
 READ_AT_A_TIME = 32
+TEST_SPLITS = ("validation", "heldout", "unseen")
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def read_features(
 
 
 def read_pictures(
-    pattern: str, network: EfficientNetLite, cache: Path, *, augmentations: int, all_codes: bool
+    pattern: str, network: EfficientNetLite, cache: Path, augmentations: int, *, all_codes: bool
 ) -> Pictures:
     """Read pictures, with features from the cache if it has them."""
     source = open_source(pattern)
@@ -333,30 +334,32 @@ def measure(pictures: Pictures, tower: AlignmentTower, head: TowerHead) -> list[
     return lines
 
 
+def read_all(
+    args: argparse.Namespace, network: EfficientNetLite
+) -> tuple[Pictures, Pictures, dict[str, Pictures]]:
+    """The training pictures of the data set and of the other sets, and those for tests by split."""
+    cache = args.out / "features"
+    tests = {
+        split: read_pictures(f"{args.data}/{split}-*.tar", network, cache, 0, all_codes=True)
+        for split in TEST_SPLITS
+    }
+    others = read_pictures(f"{args.others}/*.tar", network, cache, args.views, all_codes=True)
+    own = read_pictures(f"{args.data}/train-*.tar", network, cache, args.views, all_codes=False)
+    return own, others, tests
+
+
 def main() -> None:
+    """Train a tower, print its figures and save it."""
     args = parse_arguments()
     torch.set_num_threads(1)
     start_s = time.perf_counter()
     network = load_efficientnet("lite0").to(memory_format=torch.channels_last)
-    cache = args.out / "features"
-    splits = ("validation", "heldout", "unseen")
-    own, others = (
-        read_pictures(pattern, network, cache, augmentations=args.views, all_codes=all_codes)
-        for pattern, all_codes in (
-            (f"{args.data}/train-*.tar", False),
-            (f"{args.others}/*.tar", True),
-        )
-    )
-    tests = {
-        name: read_pictures(
-            f"{args.data}/{name}-*.tar", network, cache, augmentations=0, all_codes=True
-        )
-        for name in splits
-    }
-    print(f"features after {time.perf_counter() - start_s:.0f} s")
+    own, others, tests = read_all(args, network)
     trained = own.joined(others)
     encoder = find_encoder(MINILM)
     table = TextTable(encoder, [text for each in trained.phrasings for text in each])
+    print(f"features and texts after {time.perf_counter() - start_s:.0f} s", flush=True)
+    head = train(trained, table, args)
     facts = TowerFacts(
         name=NAME,
         encoder=encoder.facts,
@@ -367,12 +370,11 @@ def main() -> None:
         trained_on=tuple(sorted(own.keys)),
         contrasts={"style": STYLE_WORDS},
     )
-    head = train(trained, table, args)
     tower = AlignmentTower(facts, head, network)
+    tower.save(args.out)
     for name, pictures in tests.items():
         for line in measure(pictures, tower, head):
-            print(f"{name}: {line}")
-    tower.save(args.out)
+            print(f"{name}: {line}", flush=True)
     print(f"{args.out}: done after {time.perf_counter() - start_s:.0f} s")
 
 
@@ -386,12 +388,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--others", type=Path, required=True, help="folder of the sets emojione and noto-v1")
     add("--out", type=Path, required=True, help="folder of the tower")
     add("--views", type=int, default=1, help="augmented views of each training picture")
-    add("--epochs", type=int, default=40)
+    add("--epochs", type=int, default=60)
     add("--batch-size", type=int, default=256)
     add("--lr", type=float, default=1e-3)
-    add("--weight-decay", type=float, default=0.1)
+    add("--weight-decay", type=float, default=0.5)
     add("--width", type=int, default=256, help="of an embedding")
-    add("--dropout", type=float, default=0.2, help="of the features")
+    add("--dropout", type=float, default=0.4, help="of the features")
     add("--text-dropout", type=float, default=0.1, help="of the pooled vectors of texts")
     add("--seed", type=int, default=0)
     return parser.parse_args()

@@ -25,7 +25,8 @@ from cascade.devices import Precision, autocast, has_fast_bf16, uses_bf16
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
-from cascade.networks.backbones import NetworkShape, build_network
+from cascade.networks.backbone_network import NetworkShape
+from cascade.networks.backbones import build_network
 from cascade.networks.stage_network import StageNetwork, as_network
 from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.guidance import GuidedNetwork, GuidedSignals

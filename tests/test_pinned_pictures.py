@@ -154,7 +154,7 @@ def generating(**settings: Any) -> Callable[[CascadePipeline], Pictures]:
 
     def draw(pipeline: CascadePipeline) -> Pictures:
         output = pipeline(
-            2,
+            num_images=2,
             labels=["face-smiling,noto", "cat-face,fluent"],
             seeds=[7, 1234],
             precision="fp32",

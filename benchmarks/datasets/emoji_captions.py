@@ -90,7 +90,7 @@ def by_hash(salt: str, words: Iterable[str]) -> list[str]:
 def phrasings(
     name: str, style: str, keywords: Iterable[str], other: str | None, salt: str
 ) -> list[str]:
-    """Captions of one picture, the plain name first.
+    """Captions of one picture, the name with its style first.
 
     Args:
         name: the CLDR short name.
@@ -104,8 +104,8 @@ def phrasings(
     """
     word = STYLE_WORDS[style]
     captions = [
+        f"{name}, {word}",  # evaluation takes the first one as the prompt, which needs the style
         name,
-        f"{name}, {word}",
         f"{with_article(word)} emoji of {with_article(name)}",
         f"{word} style: {name}",
         f"{with_article(name)} in {word} style",

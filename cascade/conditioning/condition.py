@@ -142,6 +142,11 @@ class Condition(ABC):
         """Lines for a model card, text by heading."""
         return {}
 
+    @property
+    def encoded_by(self) -> str | None:
+        """Name and hash of the frozen model that makes its signals; None if there is none."""
+        return None
+
     def accepts_size(self, size_px: Size, space: Space) -> bool:
         """Whether a pipeline can start at this stage with an image of this height and width."""
         return False

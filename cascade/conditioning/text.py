@@ -124,12 +124,16 @@ class Text(Condition):
 
     def facts(self) -> dict[str, str]:
         facts = {
-            "text encoder": f"{self.encoder}, weights {self.sha256[:12]}",
+            "text encoder": self.encoded_by,
             "prompts": f"texts of up to {self.max_tokens} tokens; longer ones are cut",
         }
         if self.known is not None:
             facts["known texts"] = f"{len(self.known):,}, which need no text encoder"
         return facts
+
+    @property
+    def encoded_by(self) -> str:
+        return f"{self.encoder}, weights {self.sha256[:12]}"
 
     def slots(self, space: Space) -> Slots:
         return Slots(vector=Dense(self.pooled_width), tokens=self.width)

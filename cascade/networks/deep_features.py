@@ -3,86 +3,82 @@
 From one step to the next, the coarse levels of a U-Net change little. A step may therefore run only
 the finest level, on what the coarse levels put out in an earlier step.
 
-Shapes: B batch, C channels, H and W pixels, E embedding.
+Shapes: B batch, C channels, H and W pixels.
 """
 
 from __future__ import annotations
 
-from diffusers import UNet2DConditionModel
-from diffusers.models.unets.unet_2d_blocks import (
-    AttnDownBlock2D,
-    AttnUpBlock2D,
-    DownBlock2D,
-    UNetMidBlock2D,
-    UpBlock2D,
-)
-from torch import Tensor
+import copy
+from typing import Any
 
-BLOCKS = (AttnDownBlock2D, DownBlock2D, AttnUpBlock2D, UpBlock2D)
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
 
 
 def can_reuse(unet: UNet2DConditionModel) -> bool:
-    """Whether a U-Net has coarse levels, and no parts that `reusing` leaves out."""
-    blocks = (*unet.down_blocks, *unet.up_blocks)
-    config = unet.config
-    return (
-        len(unet.down_blocks) > 1
-        and all(type(each) in BLOCKS for each in blocks)
-        and (unet.mid_block is None or type(unet.mid_block) is UNetMidBlock2D)
-        and config.addition_embed_type is None
-        and config.time_embedding_act_fn is None
-        and not config.class_embeddings_concat
-        and not config.center_input_sample
-    )
+    """Whether a U-Net has levels below the finest one."""
+    return len(list(unet.down_blocks)) > 1
 
 
 def reusing(
-    unet: UNet2DConditionModel,
-    sample: Tensor,
-    t: Tensor,
-    class_labels: Tensor | None,
-    deep: Tensor | None,
+    unet: UNet2DConditionModel, sample: Tensor, t: Tensor, deep: Tensor | None, **inputs: Any
 ) -> tuple[Tensor, Tensor]:
     """Run a U-Net in full, or only its finest level on deep features of an earlier step.
 
     Args:
-        unet: a U-Net for which `can_reuse` is true.
+        unet: a U-Net of several levels.
         sample: (B, C, H, W) noisy images.
         t: (B,) training timesteps.
-        class_labels: (B, E) condition vector; None if the U-Net takes none.
         deep: (B, C', H, W) deep features of an earlier step; None to run in full.
+        inputs: further arguments of its `forward`.
 
     Returns:
         The output (B, P, H, W), and the deep features that it was computed from.
     """
-    embedding = unet.time_embedding(unet.get_time_embed(sample=sample, timestep=t))
-    if unet.class_embedding is not None:
-        embedding = embedding + unet.get_class_embed(sample=sample, class_labels=class_labels)
-    features = unet.conv_in(sample)
-    finest = unet.up_blocks[-1]
-    if deep is None:
-        deep, skips = _coarse_levels(unet, features, embedding)
-    else:
-        _, further = unet.down_blocks[0](features, embedding)
-        skips = (features, *further)[: len(finest.resnets)]
-    features = finest(deep, skips, embedding)
-    if unet.conv_norm_out is not None:
-        features = unet.conv_act(unet.conv_norm_out(features))
-    return unet.conv_out(features), deep
+    downs, ups = list(unet.down_blocks), list(unet.up_blocks)
+    finest = _Finest(ups[-1], deep)
+    parts: dict[str, nn.Module | None] = {"up_blocks": nn.ModuleList([*ups[:-1], finest])}
+    if deep is not None:
+        parts = {
+            "down_blocks": nn.ModuleList([downs[0], *(_Skipped(each) for each in downs[1:])]),
+            "mid_block": None,
+            "up_blocks": nn.ModuleList([*(_Skipped(each) for each in ups[:-1]), finest]),
+        }
+    other = copy.copy(unet)
+    other._modules = {**unet._modules, **parts}  # the U-Net itself keeps its blocks
+    output = other(sample, t, **inputs).sample
+    assert finest.deep is not None
+    return output, finest.deep
 
 
-def _coarse_levels(
-    unet: UNet2DConditionModel, features: Tensor, embedding: Tensor
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What the finest block of the decoder receives from below and from the side."""
-    skips = (features,)
-    for block in unet.down_blocks:
-        features, further = block(features, embedding)
-        skips += further
-    if unet.mid_block is not None:
-        features = unet.mid_block(features, embedding)
-    for block in unet.up_blocks[:-1]:
-        count = len(block.resnets)
-        features = block(features, skips[-count:], embedding)
-        skips = skips[:-count]
-    return features, skips
+class _Finest(nn.Module):
+    """The last block of the decoder, which takes or remembers the features from below."""
+
+    def __init__(self, block: Any, deep: Tensor | None) -> None:
+        super().__init__()
+        self.block = block
+        self.resnets = block.resnets
+        self.has_cross_attention = getattr(block, "has_cross_attention", False)
+        self.deep = deep
+
+    def forward(self, hidden_states: Tensor, **inputs: Any) -> Tensor:
+        if self.deep is None:
+            self.deep = hidden_states
+        return self.block(hidden_states=self.deep, **inputs)
+
+
+class _Skipped(nn.Module):
+    """Stands for a coarse block that does not run; the features that it returns are not used."""
+
+    has_cross_attention = False
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.resnets = block.resnets
+        self.skips = len(block.resnets) + bool(getattr(block, "downsamplers", None))
+        self.is_down = hasattr(block, "downsamplers")
+
+    def forward(self, hidden_states: Tensor, **inputs: Any) -> Any:
+        if self.is_down:
+            return hidden_states, (hidden_states,) * self.skips
+        return hidden_states

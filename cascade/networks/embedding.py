@@ -91,7 +91,10 @@ def _part(slot: VectorSlot, dim: int) -> nn.Module:
     if isinstance(slot, Level):
         return TimestepEmbedding(WAVES, dim)
     if isinstance(slot, Dense):
-        return nn.Linear(slot.width, dim)
+        linear = nn.Linear(slot.width, dim)
+        for parameter in linear.parameters():  # a new vector changes nothing at first
+            nn.init.zeros_(parameter)
+        return linear
     tables = [nn.Embedding(size + 1, dim) for size in slot.sizes]  # the last row stands for "any"
     for table in tables:
         nn.init.normal_(table.weight, std=0.5)

@@ -133,8 +133,23 @@ class StageNetwork(nn.Module, ABC):
 
     @property
     def has_attention(self) -> bool:
-        """Whether an output pixel depends on all input pixels, however far away."""
-        return any("Attention" in type(module).__name__ for module in self.modules())
+        """Whether an output pixel depends on all input pixels, however far away.
+
+        Attention to tokens alone does not count.
+        """
+        return any(
+            "Attention" in type(module).__name__
+            and not getattr(module, "is_cross_attention", False)
+            for module in self.modules()
+        )
+
+    @property
+    def token_weights(self) -> dict[str, list[str]]:
+        """Names of the weights that the network has only because it receives tokens, by part.
+
+        While they are new, the output is that of the network without them.
+        """
+        return {}
 
     def bytes_at_once(self, side_px: int) -> int:
         """An estimate of the memory in bytes that a forward pass over one square image needs."""

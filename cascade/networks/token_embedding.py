@@ -31,7 +31,7 @@ class TokenEmbedding(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, *, widths: Mapping[str, int], dim: int = 256) -> None:
         super().__init__()
-        self.null = nn.Parameter(torch.zeros(1, 1, dim))
+        self.null = nn.Parameter(0.5 * torch.randn(1, 1, dim))
         self.parts = nn.ModuleDict(
             {
                 name: nn.Sequential(
@@ -51,15 +51,14 @@ class TokenEmbedding(ModelMixin, ConfigMixin):
             Tokens (B, 1 + M, D), and a mask (B, 1 + M) bool that is False for padding.
         """
         own = [(self.parts[name], tokens[name]) for name in self.config["widths"]]
-        embedded = [part(each.tokens.to(self.dtype)) for part, each in own]
-        count, device = len(embedded[0]), embedded[0].device
-        # Padding may hold anything: zeros keep even infinities away from the sums of attention.
+        # Padding may hold anything; zeros keep even NaN out of the products and their gradients.
         embedded = [
-            torch.where(each.mask[..., None], values, 0)
-            for values, (_, each) in zip(embedded, own, strict=True)
+            part(torch.where(each.mask[..., None], each.tokens, 0).to(self.dtype))
+            for part, each in own
         ]
-        mask = torch.ones(count, 1, dtype=torch.bool, device=device)
+        count = len(embedded[0])
         null = self.null.to(embedded[0].dtype).expand(count, -1, -1)
+        mask = torch.ones(count, 1, dtype=torch.bool, device=null.device)
         return (
             torch.cat([null, *embedded], dim=1),
             torch.cat([mask, *(each.mask for _, each in own)], dim=1),

@@ -57,7 +57,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         head_blocks: number of its residual blocks; 0 for two convolutions only.
         projection_class_embeddings_input_dim: length E of the condition vector; None without one.
         cross_attention_dim: width T of the tokens that every second of the `depth` blocks attends
-            to; None for no cross-attention.
+            to, the last one included; None for no cross-attention.
 
     Raises:
         RecipeError: if the sizes do not divide.
@@ -84,6 +84,8 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         super().__init__()
         if patch_size % 2:
             raise RecipeError(f"patch_size must be even, got {patch_size}.")
+        if cross_attention_dim is not None and not depth:
+            raise RecipeError("tokens need at least one block on patches to attend to them.")
         fine_px = patch_size // 2
         self.embed = nn.Conv2d(in_channels, fine_width, fine_px, stride=fine_px)
         self.time_embedding = TimestepEmbedding(256, width)
@@ -124,6 +126,42 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         Raises:
             ContractError: if there are tokens and no cross-attention, or the other way round.
         """
+        output, _ = self.reusing(
+            sample,
+            timestep,
+            None,
+            encoder_hidden_states=encoder_hidden_states,
+            class_labels=class_labels,
+            encoder_attention_mask=encoder_attention_mask,
+        )
+        return UNet2DConditionOutput(sample=output)
+
+    def reusing(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        deep: Tensor | None,
+        *,
+        encoder_hidden_states: Tensor | None = None,
+        class_labels: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Predict in full, or with the fine blocks only.
+
+        Args:
+            sample: (B, in_channels, H, W) noisy images.
+            timestep: (B,) training timesteps.
+            deep: (B, N, D) output of the coarse blocks at an earlier step; None to run them too.
+            encoder_hidden_states: (B, M, T) tokens to attend to; None without cross-attention.
+            class_labels: (B, E) condition vector.
+            encoder_attention_mask: (B, M) bool, False for padding; None if there is none.
+
+        Returns:
+            The prediction (B, out_channels, H, W), and the output of the coarse blocks.
+
+        Raises:
+            ContractError: if there are tokens and no cross-attention, or the other way round.
+        """
         takes_tokens = self.config["cross_attention_dim"] is not None
         if takes_tokens != (encoder_hidden_states is not None):
             raise ContractError(
@@ -134,36 +172,13 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         text = None
         if encoder_hidden_states is not None:
             text = Tokens(encoder_hidden_states, encoder_attention_mask)
-        output, _ = self.reusing(sample, timestep, class_labels, text, None)
-        return UNet2DConditionOutput(sample=output)
-
-    def reusing(
-        self,
-        sample: Tensor,
-        timestep: Tensor,
-        class_labels: Tensor | None,
-        text: Tokens | None,
-        deep: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Predict in full, or with the fine blocks only.
-
-        Args:
-            sample: (B, in_channels, H, W) noisy images.
-            timestep: (B,) training timesteps.
-            class_labels: (B, E) condition vector.
-            text: tokens to attend to; None without cross-attention.
-            deep: (B, N, D) output of the coarse blocks at an earlier step; None to run them too.
-
-        Returns:
-            The prediction (B, out_channels, H, W), and the output of the coarse blocks.
-        """
         condition = self._embed_condition(timestep, class_labels, sample.dtype)  # (B, D)
         embedded = self.embed(sample)
         rows, columns = embedded.shape[-2:]  # of fine patches
         fine = self._run(self.encoder, _to_tokens(embedded), rows, columns, condition)
         if deep is None:
-            deep = self.merge(_to_tokens(F.pixel_unshuffle(_to_map(fine, rows, columns), 2)))
-            deep = self._run(self.blocks, deep, rows // 2, columns // 2, condition, text)
+            merged = self.merge(_to_tokens(F.pixel_unshuffle(_to_map(fine, rows, columns), 2)))
+            deep = self._run(self.blocks, merged, rows // 2, columns // 2, condition, text)
         coarse = self.split(deep, condition)  # (B, N, 4 fine)
         fine = fine + _to_tokens(F.pixel_shuffle(_to_map(coarse, rows // 2, columns // 2), 2))
         fine = self._run(self.decoder, fine, rows, columns, condition)  # (B, 4 N, fine)
@@ -212,7 +227,8 @@ class BlockStack(nn.Module):
         if width % min(HEAD_WIDTH, width) or width % 4:
             raise RecipeError(f"widths must be multiples of {HEAD_WIDTH}, got {width}.")
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, tokens_width if place % 2 else None) for place in range(depth)
+            TransformerBlock(width, tokens_width if (depth - place) % 2 else None)
+            for place in range(depth)
         )
         # Without a bias, because every block has its own offset.
         self.modulation = nn.Linear(condition_width, 6 * width, bias=False) if depth else None

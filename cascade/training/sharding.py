@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 
 import torch
+from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
@@ -28,7 +29,15 @@ from cascade.networks.transformer import TransformerBlock
 from cascade.training.objectives.objective import Learner
 from cascade.training.settings import TrainingSettings
 
-BLOCKS = (TransformerBlock, DetailBlock, ResnetBlock2D, Attention, Downsample2D, Upsample2D)
+BLOCKS = (
+    TransformerBlock,
+    DetailBlock,
+    ResnetBlock2D,
+    Attention,
+    FeedForward,
+    Downsample2D,
+    Upsample2D,
+)
 
 
 def asks_for_sharding() -> bool:

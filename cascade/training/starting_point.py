@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,8 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
 
     The networks must be the same. Sizes in pixels, the probabilities of conditions and the names of
     classes may differ: a class keeps its embedding if the trained stage has a class of the same
-    field and name; the embeddings of other classes start anew.
+    field and name; the embeddings of other classes start anew. Attention to tokens starts anew if
+    the trained stage has no tokens; until it is trained, the outputs are those of that stage.
 
     Args:
         stage: the new stage; its weights are replaced.
@@ -60,16 +62,31 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
         WeightsError: naming what does not fit.
     """
     _check_process(stage, trained)
+    _check_same_encoders(stage, trained)
     source, weights = trained.state_dict(), stage.state_dict()
-    tables = _class_tables(stage, trained)
-    for name in weights.keys() - tables.keys():
-        _check_same_shape(name, source.get(name), weights[name])
+    tables, token_parts = _class_tables(stage, trained), _new_token_parts(stage, trained)
+    anew = {name for names in token_parts.values() for name in names}
+    for name in weights.keys() - tables.keys() - anew:
+        _check_same_shape(name, source, weights[name])
         weights[name] = source[name]
     stage.load_state_dict(weights | tables)
     class_rows = [_class_rows(each, other) for each, other in ((stage, trained), (trained, stage))]
     unused = source.keys() - weights.keys() - set(_table_names(trained).values())
     left_out = class_rows[1] | {name: source[name].numel() for name in sorted(unused)}
-    return StartingPoint(sum(each.numel() for each in weights.values()), class_rows[0], left_out)
+    new = class_rows[0] | {
+        part: sum(weights[name].numel() for name in names) for part, names in token_parts.items()
+    }
+    return StartingPoint(sum(each.numel() for each in weights.values()), new, left_out)
+
+
+def _new_token_parts(stage: Stage, trained: Stage) -> dict[str, list[str]]:
+    """Names of the weights for tokens, by part, if only the new stage has tokens."""
+    assert isinstance(stage, DiffusionStage)
+    assert isinstance(trained, DiffusionStage)
+    if trained.network.token_weights:
+        return {}
+    parts = stage.network.token_weights
+    return {part: [f"network.{name}" for name in names] for part, names in parts.items()}
 
 
 def _class_rows(stage: Stage, other: Stage) -> dict[str, int]:
@@ -98,11 +115,28 @@ def _check_process(stage: Stage, trained: Stage) -> None:
             f"cannot start from that stage: that stage predicts {trained.process.prediction}, this "
             f"one {stage.process.prediction}; use the same prediction."
         )
+    if stage.network.has_attention != trained.network.has_attention:
+        raise WeightsError(
+            "cannot start from that stage: one of the two has self-attention and the other does "
+            "not; the networks must be the same."
+        )
     if (stage.process.residual is None) != (trained.process.residual is None):
         raise WeightsError(
             "cannot start from that stage: one of the two predicts residuals and the other whole "
             "images; let both or neither predict residuals."
         )
+
+
+def _check_same_encoders(stage: Stage, trained: Stage) -> None:
+    """Check that the conditions which both stages have are encoded by the same models."""
+    encoders = {each.name: each.encoded_by for each in stage.conditions}
+    for condition in trained.conditions:
+        theirs, ours = condition.encoded_by, encoders.get(condition.name)
+        if theirs != ours and condition.name in encoders:
+            raise WeightsError(
+                f"cannot start from that stage: its {condition.name} encoder is {theirs}, this "
+                f"one's is {ours}; use the same encoder."
+            )
 
 
 def _class_tables(stage: Stage, trained: Stage) -> Weights:
@@ -151,15 +185,22 @@ def _copy_rows(
                 table[row] = source[list(old_names).index(name)]
 
 
-def _check_same_shape(name: str, source: Tensor | None, weights: Tensor) -> None:
-    if source is None:
+def _check_same_shape(name: str, source: Weights, weights: Tensor) -> None:
+    if name not in source:
+        attention = re.match(r".*\.attentions\.\d+", name)
+        if attention is not None and f"{attention[0]}.to_q.weight" in source:
+            raise WeightsError(
+                "cannot start from that stage: it has self-attention, which is another layer in a "
+                "U-Net that attends to tokens too; start from a stage without self-attention, or "
+                "from none."
+            )
         raise WeightsError(
             f"cannot start from that stage: it has no weights {name!r}; it has another network."
         )
-    if source.shape != weights.shape:
+    if source[name].shape != weights.shape:
         raise WeightsError(
-            f"cannot start from that stage: {name!r} has shape {tuple(source.shape)} there and "
-            f"{tuple(weights.shape)} here; the networks must be the same."
+            f"cannot start from that stage: {name!r} has shape {tuple(source[name].shape)} there "
+            f"and {tuple(weights.shape)} here; the networks must be the same."
         )
 
 

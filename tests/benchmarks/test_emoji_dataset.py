@@ -156,11 +156,11 @@ def test_text_clock_faces_and_families_are_left_out():
 # Captions
 
 
-def test_phrasings_have_the_plain_name_first_and_the_style_in_several_places():
+def test_phrasings_have_the_name_with_its_style_first_and_the_plain_name_next():
     tags = ("animal", "cat", "eyes", "love", "smile")
     assert captions.phrasings("cat with heart eyes", "noto", tags, "heart eyes cat", "1") == [
-        "cat with heart eyes",
         "cat with heart eyes, noto",
+        "cat with heart eyes",
         "a noto emoji of a cat with heart eyes",
         "noto style: cat with heart eyes",
         "a cat with heart eyes in noto style",

@@ -23,7 +23,7 @@ def test_a_stage_is_a_pipeline_of_one(trained, inner, caplog):
     stage = load_stage(trained.base / "stage")
     chained = CascadePipeline.from_stages({ONLY_STAGE: stage})
     images = pipeline(num_images=2, seed=3, output_type="pt").images
-    assert torch.equal(images, chained(2, seed=3, output_type="pt").images)
+    assert torch.equal(images, chained(num_images=2, seed=3, output_type="pt").images)
 
 
 def test_its_other_averages_are_named(trained, tmp_path, caplog):

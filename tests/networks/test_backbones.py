@@ -8,8 +8,8 @@ import torch
 from cascade.conditioning.condition import Classes, Dense, Level, Slots
 from cascade.conditioning.signals import ChannelSignal, Signals
 from cascade.errors import ContractError, RecipeError
+from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import (
-    NetworkShape,
     StageTransformer,
     StageUNet,
     build_network,

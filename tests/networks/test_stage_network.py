@@ -17,7 +17,8 @@ from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, WeightsError
 from cascade.networks import stage_network
-from cascade.networks.backbones import NetworkShape, build_network
+from cascade.networks.backbone_network import NetworkShape
+from cascade.networks.backbones import build_network
 from cascade.networks.stage_network import PlainNetwork, as_network
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space

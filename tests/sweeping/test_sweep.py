@@ -75,7 +75,7 @@ def test_figures_are_those_of_the_whole_pipeline_with_these_settings(
     for each in result.outcomes:
         values = each.candidate.values
         output = cascade(
-            9,
+            num_images=9,
             seed=0,
             labels=labels,
             steps={"base": values["base.steps"]},
@@ -98,7 +98,7 @@ def test_labels_that_no_held_out_picture_has_are_those_that_the_chain_draws(
     images = SetRunner(cascade, pictures, extractor, seed=3).run(settings, range(6))
     labels = [pictures.labels(place) for place in range(6)]
     assert all("style" not in each for each in labels)
-    expected = cascade(6, seed=3, labels=labels, output_type="pt").images
+    expected = cascade(num_images=6, seed=3, labels=labels, output_type="pt").images
     assert torch.allclose(images.features, extractor.features(quantise(expected)), atol=1e-4)
 
 
@@ -298,7 +298,9 @@ def test_an_option_of_a_sampler_is_swept_and_changes_the_images(cascade, held_ou
     labels = [pictures.labels(place) for place in range(6)]
     truth = extractor.features(pictures.read(range(16), cascade.stages.last.space)).double()
     outcome = next(o for o in result.outcomes if o.candidate.values["base.eta"] == 0.7)
-    images = cascade(6, seed=0, labels=labels, eta={"base": 0.7}, output_type="pt").images
+    images = cascade(
+        num_images=6, seed=0, labels=labels, eta={"base": 0.7}, output_type="pt"
+    ).images
     features = extractor.features(quantise(images)).double()
     expected = kernel_estimate(features, truth).value
     assert outcome.scores[0].value == pytest.approx(expected, rel=1e-3, abs=1e-3)

@@ -1,20 +1,33 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 
 from cascade.building.stages import build_stage
+from cascade.conditioning.condition import Condition
+from cascade.conditioning.labels import Labels
+from cascade.conditioning.text import Text
+from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
+from cascade.space import Space
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 from cascade.training.starting_point import start_from
 
+NETWORKS = {
+    "unet": {"channels": (8, 16), "blocks": 1},
+    "transformer": {"patch_size": 4, "width": 16, "depth": 1, "fine_width": 8, "fine_depth": 1},
+}
+LABELS = Labels(fields={"animal": ["cat", "dog"]})
+TEXT = Text(encoder="minilm", sha256="a" * 64, width=6, pooled_width=5)
 TABLE = "network.embedding.parts.labels.0.weight"
 
 
@@ -60,6 +73,70 @@ def test_what_is_predicted_must_be_the_same_with_residuals_too(colouriser):
     start_from(residual, copy.deepcopy(residual))
     with pytest.raises(WeightsError, match="let both or neither predict residuals"):
         start_from(residual, whole)
+
+
+def make_text_stage(kind: str, *conditions: Condition, **options) -> Stage:
+    """Untrained, of 16 px."""
+    torch.manual_seed(1)
+    return DiffusionStage.build(
+        Contract(Space(size_px=16), conditions),
+        NoiseProcess(NoiseSchedule()),
+        network=kind,
+        network_options=NETWORKS[kind] | options,
+        embedding_dim=8,
+    )
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_stage_with_text_starts_from_one_without(kind, fill_zeros):
+    trained = fill_zeros(make_text_stage(kind, LABELS))
+    stage = make_text_stage(kind, Labels(fields={"animal": ["owl", "cat"], "art": ["ink"]}), TEXT)
+    before = stage.state_dict()
+    start = start_from(stage, trained)
+    assert list(start.new) == [
+        "animal owl",
+        "all classes of art",
+        "cross-attention",
+        "token embedding",
+        "embedding of pooled tokens",
+    ]
+    assert start.left_out == {"animal dog": 8}
+    new = {f"network.{n}" for names in stage.network.token_weights.values() for n in names}
+    weights, source = stage.state_dict(), trained.state_dict()
+    assert all(weights[name].equal(before[name]) for name in new)
+    rest = [name for name in weights if name not in new and "embedding.parts" not in name]
+    assert all(weights[name].equal(source[name]) for name in rest)
+    words = start.text()
+    assert (
+        "begin anew (animal owl, all classes of art, cross-attention, token embedding, …)" in words
+    )
+
+
+def test_everything_but_text_must_still_match():
+    stage = make_text_stage("transformer", LABELS, TEXT, depth=2)
+    with pytest.raises(WeightsError, match=r"has no weights 'network\.backbone\.blocks\.blocks\.1"):
+        start_from(stage, make_text_stage("transformer", LABELS))
+
+
+def test_self_attention_of_a_unet_cannot_become_attention_to_tokens_too():
+    attention = {"attention": (False, True)}
+    trained = make_text_stage("unet", LABELS, **attention)
+    with pytest.raises(WeightsError, match="it has self-attention, which is another layer in a U"):
+        start_from(make_text_stage("unet", LABELS, TEXT, **attention), trained)
+    with pytest.raises(WeightsError, match="one of the two has self-attention"):
+        start_from(
+            make_text_stage("unet", LABELS, TEXT, **attention),
+            make_text_stage("unet", LABELS, TEXT),
+        )
+
+
+def test_stages_with_other_text_encoders_are_refused():
+    trained = make_text_stage("transformer", TEXT)
+    start_from(make_text_stage("transformer", dataclasses.replace(TEXT, max_tokens=9)), trained)
+    for other in ({"sha256": "b" * 64}, {"encoder": "t5"}):
+        stage = make_text_stage("transformer", dataclasses.replace(TEXT, **other))
+        with pytest.raises(WeightsError, match=r"text encoder is minilm.*use the same encoder"):
+            start_from(stage, trained)
 
 
 def test_a_run_starts_from_a_trained_stage_and_resumes_from_its_own_checkpoint(

@@ -158,7 +158,7 @@ class AlignmentTower(AlignmentModel):
         with atomic_file(folder / WEIGHTS) as temporary:
             save_file({name: each.contiguous() for name, each in state.items()}, temporary)
         with atomic_file(folder / CONFIG) as temporary:
-            text = json.dumps(asdict(self.facts), indent=1, ensure_ascii=False)
+            text = json.dumps(asdict(self.facts), ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
 
     @property
