@@ -158,6 +158,8 @@ class SamplingSettings:
             del values["guidance_interval"]
         else:
             values["guidance_interval"] = list(self.guidance_interval)
+        if self.reuse == 1:  # it says nothing
+            del values["reuse"]
         return {**values, **self.options}
 
 

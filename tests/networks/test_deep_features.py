@@ -23,7 +23,7 @@ def make_unet(*down: str) -> UNet2DConditionModel:
         layers_per_block=1,
         norm_num_groups=4,
         attention_head_dim=4,
-        cross_attention_dim=8 if has_tokens else None,
+        cross_attention_dim=8,
         down_block_types=down,
         mid_block_type="UNetMidBlock2DCrossAttn" if has_tokens else "UNetMidBlock2D",
         up_block_types=tuple(dict([CROSS], **UP)[each] for each in reversed(down)),
