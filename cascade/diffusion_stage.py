@@ -28,7 +28,7 @@ from cascade.errors import ContractError
 from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import build_network
 from cascade.networks.stage_network import StageNetwork, as_network
-from cascade.sampling.canvas import CanvasNoise, new_canvas
+from cascade.sampling.canvas import CanvasNoise, bytes_in_memory, new_canvas
 from cascade.sampling.guidance import GuidedNetwork, GuidedSignals
 from cascade.sampling.kept_features import KeptFeatures
 from cascade.sampling.memory import TILE_PX, fitting_tile_px
@@ -43,6 +43,7 @@ from cascade.saving.stage_folder import (
     write_network,
     write_scheduler,
 )
+from cascade.space import Size
 from cascade.stage import Run, Stage
 
 
@@ -131,10 +132,17 @@ class DiffusionStage(Stage):
         other._sampling = settings
         return other
 
-    def default_tile_px(self) -> int:
+    def default_tile_px(self, size_px: Size) -> int:
         """At most the trained size if the network has attention, which depends on the size."""
         largest = self.space.longer_px if self.network.has_attention else TILE_PX
-        return fitting_tile_px(self.network.bytes_at_once, self.device, largest_px=largest)
+        canvases = 1 + self._sampler_for(self.sampling).canvases
+        held = canvases * bytes_in_memory((1, self.space.channels, *size_px))
+        return fitting_tile_px(
+            self.network.bytes_at_once,
+            self.device,
+            largest_px=largest,
+            held_bytes=held if self.device.type == "cpu" else 0,
+        )
 
     # ---- the network ----------------------------------------------------------------------------
 
