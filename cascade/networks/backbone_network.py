@@ -10,7 +10,7 @@ Shapes: B batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -25,6 +25,7 @@ from cascade.errors import ContractError, RecipeError
 from cascade.networks.attention import CrossAttention
 from cascade.networks.component import Component
 from cascade.networks.embedding import ConditionEmbedding, vectors_of
+from cascade.networks.half_weights import with_half_weights
 from cascade.networks.image_encoder import ImageEncoder
 from cascade.networks.stage_network import StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_widths
@@ -104,18 +105,46 @@ class BackboneNetwork(StageNetwork, ABC):
         self.tokens = tokens
         self.encoder = encoder
         self.patch_size = patch_size
+        self._input_dtype: torch.dtype | None = None  # None for that of the backbone
 
     def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
+        folded, inputs = self._backbone_inputs(x_t, signals)
+        return F.pixel_shuffle(self.backbone(folded, t, **inputs).sample, self.patch_size)
+
+    def reusing(
+        self, x_t: Tensor, t: Tensor, signals: Signals, deep: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        folded, inputs = self._backbone_inputs(x_t, signals)
+        output, deep = self.backbone_reusing(folded, t, deep, inputs)
+        return F.pixel_shuffle(output, self.patch_size), deep
+
+    @abstractmethod
+    def backbone_reusing(
+        self, folded: Tensor, t: Tensor, deep: Tensor | None, inputs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Run the backbone in full, or its fine blocks on deep features of an earlier step.
+
+        Args:
+            folded: (B, channels, h, w) images in patches.
+            t: (B,) training timesteps.
+            deep: deep features of an earlier step; None to run in full.
+            inputs: further arguments of the backbone.
+
+        Returns:
+            The backbone's output, and the deep features from which it was computed.
+        """
+
+    def _backbone_inputs(self, x_t: Tensor, signals: Signals) -> tuple[Tensor, dict[str, Any]]:
+        """Images in patches (B, channels, h, w), and the backbone's further arguments."""
         self.check_size(x_t)
         signals = self.prepared(signals)
         images = [each.image for each in signals.channels.values()]
-        x = torch.cat([x_t, *images], dim=1).to(self.backbone.dtype)
+        x = torch.cat([x_t, *images], dim=1).to(self.input_dtype)
         folded = F.pixel_unshuffle(x, self.patch_size)
         if signals.features is not None:
             folded = torch.cat([folded, signals.features.to(x.dtype)], dim=1)
         vector = None if self.embedding is None else self.embedding(signals.vectors)
-        output = self.backbone(folded, t, class_labels=vector, **self._embed_tokens(signals)).sample
-        return F.pixel_shuffle(output, self.patch_size)
+        return folded, {"class_labels": vector, **self._embed_tokens(signals)}
 
     def _embed_tokens(self, signals: Signals) -> dict[str, Tensor | None]:
         """The backbone's arguments for tokens and their mask."""
@@ -128,7 +157,7 @@ class BackboneNetwork(StageNetwork, ABC):
         signals = signals.enlarged()
         if self.encoder is None or signals.features is not None:
             return signals
-        image = next(iter(signals.channels.values())).image.to(self.backbone.dtype)
+        image = next(iter(signals.channels.values())).image.to(self.input_dtype)
         height, width = (side // self.patch_size for side in image.shape[-2:])
         return replace(signals, features=self.encoder(image, (height, width)))
 
@@ -154,6 +183,17 @@ class BackboneNetwork(StageNetwork, ABC):
                 )
         if self.encoder is not None:
             _check_encoded(slots)
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The dtype of the images that the backbone and the encoder receive."""
+        return self._input_dtype or self.backbone.dtype
+
+    def for_bf16(self) -> BackboneNetwork:
+        network = with_half_weights(self)
+        if network is not self:
+            network._input_dtype = self.input_dtype  # else the encoder would see rounded images
+        return network
 
     @property
     def trunk(self) -> nn.Module:

@@ -48,8 +48,8 @@ class Upscaling:
         scale: factor for both sides, above 1 and at most 64; default: the factor of all upsamplers
             together.
         seed: whole number that decides all noise; the same seed gives the same result.
-        tile_px: side in pixels of a tile of the result; default: 512, or the stage's own size if it
-            has attention, and less if memory is short.
+        tile_px: a tile of the result has at most as many pixels as a square of this side; default:
+            512, or the stage's own size if it has attention, and less if memory is short.
         consistent: whether the result, downscaled again, must equal the input; default: yes, unless
             a stage was trained to restore degraded pictures.
         precision: `auto`, `fp32` or `bf16`.
@@ -273,7 +273,8 @@ def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress 
         return stage.run([upscaling.seed], inputs, run=run).cpu()
 
     with stage.placed():
-        side = stage.default_tile_px() if upscaling.tile_px is None else upscaling.tile_px
+        size = (image.shape[-2] * stage.contract.scale, image.shape[-1] * stage.contract.scale)
+        side = stage.default_tile_px(size) if upscaling.tile_px is None else upscaling.tile_px
         result = smaller_tiles_if_needed(sample, side, stage.device)
     return _grey(result) if image.shape[1] < channels else result
 
