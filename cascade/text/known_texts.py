@@ -120,7 +120,7 @@ class KnownTexts:
 
     def _key(self, text: str) -> str:
         text = " ".join(text.split())
-        return text.casefold() if self._ignores_case else text
+        return text.lower() if self._ignores_case else text
 
 
 def _rounded(values: Tensor) -> tuple[Tensor, Tensor]:
