@@ -171,7 +171,9 @@ class Text(Condition):
 
     def with_files(self, folder: Path) -> Text:
         file = folder / KNOWN_TEXTS
-        return replace(self, known=KnownTexts.read(file)) if file.is_file() else self
+        if not file.is_file():
+            return self
+        return replace(self, known=KnownTexts.read(file, self._encoder_facts, self.max_tokens))
 
     # ---- training and sampling ------------------------------------------------------------------
 
