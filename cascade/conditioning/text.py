@@ -93,6 +93,8 @@ class Text(Condition):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.fields, str):
+            raise ContractError(f"fields must be a list of names, got {self.fields!r}.")
         object.__setattr__(self, "fields", tuple(self.fields))  # JSON has lists only
         if self.max_tokens < LEAST_TOKENS:
             raise ContractError(
@@ -169,7 +171,9 @@ class Text(Condition):
 
     def with_files(self, folder: Path) -> Text:
         file = folder / KNOWN_TEXTS
-        return replace(self, known=KnownTexts.read(file)) if file.is_file() else self
+        if not file.is_file():
+            return self
+        return replace(self, known=KnownTexts.read(file, self._encoder_facts, self.max_tokens))
 
     # ---- training and sampling ------------------------------------------------------------------
 
@@ -185,10 +189,8 @@ class Text(Condition):
         return signals.replaced(draws[:, 1] < self.drop, self.absent(signals))
 
     def of_request(self, request: Request) -> Signals:
-        texts = request.inputs.get(self.input_name)
-        if isinstance(texts, str):
-            raise ContractError("prompt must be a list with one text for each image.")
-        return self._signals(texts or [""] * request.count, request.device)
+        texts = request.inputs.get(self.input_name) or [""] * request.count
+        return self._signals(texts, request.device)
 
     def against_request(self, request: Request, own: Signals) -> Signals:
         texts = request.inputs.get(self.negative_name)
@@ -292,6 +294,11 @@ class Text(Condition):
 
 def _pick(phrasings: Sequence[str], uniform: float) -> str:
     """One of the phrasings, by a number in [0, 1); empty if there are none."""
+    if isinstance(phrasings, str):
+        raise ContractError(
+            "a batch's text must be a tuple of phrasings for each image, such as "
+            f"({_shortened(phrasings)!r},), got the text alone."
+        )
     return phrasings[int(uniform * len(phrasings))] if phrasings else ""
 
 
