@@ -56,7 +56,8 @@ class DiffusionStage(Stage):
             `cascade.networks.stage_network`.
         process: noise schedule, predicted quantity and loss weighting.
         contract: the images that the stage makes, and its conditions.
-        sampling: default sampling settings; None for those of `SamplingSettings()`.
+        sampling: default sampling settings; None for those of `SamplingSettings()`, which a student
+            fits to itself.
 
     Raises:
         ContractError: if network, process and conditions do not fit together.
@@ -75,6 +76,10 @@ class DiffusionStage(Stage):
         super().__init__(contract)
         self.network = as_network(network)
         self.process = process
+        student = contract.student
+        if student is not None:
+            process.schedule.sampling_timesteps(student.steps)
+            sampling = sampling or student.fitted(SamplingSettings())
         self._sampling = sampling or SamplingSettings()
         channels = contract.space.channels
         self.network.check(channels, process.output_channels(channels), contract.slots)
@@ -272,12 +277,13 @@ class DiffusionStage(Stage):
         return settings.make_sampler(self.process)
 
     def summary(self) -> StageSummary:
+        student = self.contract.student
         return StageSummary(
             starts_from=self.contract.description,
             gives=self.space.size_text,
             network=self.network.kind,
             parameters=sum(each.numel() for each in self.parameters()),
-            predicts=self.process.prediction,
+            predicts=self.process.prediction + ("" if student is None else f"; {student.text}"),
             sampling=self.sampling,
             facts={key: text for each in self.conditions for key, text in each.facts().items()},
         )

@@ -78,7 +78,7 @@ class SamplingSettings:
             raise ContractError(f"temperature must be from 0 to 1, got {self.temperature}.")
         self._put(percentile=plain_number(self.percentile))
         Thresholding(self.threshold, self.percentile)
-        self._put(guidance_interval=_as_interval(self.guidance_interval))
+        self._put(guidance_interval=as_interval(self.guidance_interval))
         self._put(options={name: plain_number(each) for name, each in self.options.items()})
         self._put_sampler()
         _ = self.guide
@@ -177,7 +177,7 @@ def setting_names(samplers: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys([*SETTINGS, "options", *options]))
 
 
-def _as_interval(value: Any) -> tuple[float, float] | None:
+def as_interval(value: Any) -> tuple[float, float] | None:
     """Convert a guidance interval to a pair of numbers; None stands for all noise levels.
 
     Raises:
