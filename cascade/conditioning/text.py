@@ -11,7 +11,7 @@ Shapes: B batch, N tokens, D width of a token, P width of the pooled vector.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -103,21 +103,43 @@ class Text(Condition):
 
     @classmethod
     def of_recipe(cls, options: TextOptions, vocabulary: Vocabulary) -> Text:
-        encoder = find_encoder(options.encoder)
-        most, facts = encoder.most_tokens, encoder.facts
-        if most is not None and options.max_tokens > most:
+        return cls.of_encoder(**asdict(options))
+
+    @classmethod
+    def of_encoder(
+        cls,
+        encoder: str = MINILM,
+        *,
+        fields: Sequence[str] = ("caption",),
+        max_tokens: int = 64,
+        drop: float = 0.1,
+    ) -> Text:
+        """Make the condition for an encoder on this machine or on the Hub.
+
+        Args:
+            encoder: names the encoder; see `cascade.text.encoders.find_encoder`.
+            fields: see `Text`.
+            max_tokens: see `Text`.
+            drop: see `Text`.
+
+        Raises:
+            CascadeError: if the encoder cannot be found, or a value is out of range.
+        """
+        source = find_encoder(encoder)
+        most, facts = source.most_tokens, source.facts
+        if most is not None and max_tokens > most:
             raise ContractError(
                 f"max_tokens must be at most {most} for the text encoder {facts.name}, got "
-                f"{options.max_tokens}."
+                f"{max_tokens}."
             )
         return cls(
-            fields=options.fields,
+            fields=fields,
             encoder=facts.name,
             sha256=facts.sha256,
             width=facts.width,
             pooled_width=facts.pooled_width,
-            max_tokens=options.max_tokens,
-            drop=options.drop,
+            max_tokens=max_tokens,
+            drop=drop,
         )
 
     def config(self) -> dict[str, Any]:
