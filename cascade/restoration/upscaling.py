@@ -345,19 +345,14 @@ def _draw(
         return stage.run(seeds, inputs, run=run).cpu()
 
     with stage.placed():
-<<<<<<< HEAD
-        size = (image.shape[-2] * stage.contract.scale, image.shape[-1] * stage.contract.scale)
-        side = stage.default_tile_px(size) if upscaling.tile_px is None else upscaling.tile_px
-        result = smaller_tiles_if_needed(sample, side, stage.device)
-    return _grey(result) if image.shape[1] < channels else result
-=======
-        side = stage.default_tile_px() if upscaling.tile_px is None else upscaling.tile_px
+        scale, (height, width) = stage.contract.scale, images[0].shape[-2:]
+        own_px = stage.default_tile_px((height * scale, width * scale))
+        side = own_px if upscaling.tile_px is None else upscaling.tile_px
         results = smaller_tiles_if_needed(sample, side, stage.device).split(1)
     return [
         _grey(result) if image.shape[1] < channels else result
         for image, result in zip(images, results, strict=True)
     ]
->>>>>>> r17-start
 
 
 def _grey(image: Tensor) -> Tensor:

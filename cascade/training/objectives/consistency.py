@@ -161,7 +161,7 @@ class Consistency(Objective):
     def _teachers_pictures(
         self, stage: Stage, batch: Batch, precision: Precision
     ) -> dict[str, Tensor]:
-        """What the teacher makes for the same seeds, by sampler; drawn once, as it never changes."""
+        """What the teacher makes for the same seeds, by sampler; drawn once."""
         key = batch.seeds
         if key not in self._pictures:
             steps, teacher = _student_of(stage).steps, self._teacher_of(stage)
