@@ -1,4 +1,4 @@
-"""StageChain: a pipeline's stages, in order and checked to join, as one diffusers component."""
+"""StageChain: a pipeline's stages, in order and checked to join."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ModelMixin
 from torch import nn
 
 from cascade.arguments import check_kind
@@ -30,7 +29,7 @@ logger = logging.getLogger(__name__)
 IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
 
 
-class StageChain(ModelMixin):
+class StageChain(nn.Module):
     """Named stages, each of which takes the images of the one before it.
 
     Args:
@@ -195,16 +194,13 @@ class StageChain(ModelMixin):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, torch_dtype: torch.dtype | None = None, **from_diffusers: Any
+        cls, folder: str | Path, *, torch_dtype: torch.dtype | None = None
     ) -> StageChain:
         """Load what `save_pretrained` wrote.
 
         Args:
             folder: the folder to read.
             torch_dtype: floating-point type of the weights in memory; default: float32.
-            from_diffusers: device maps and the like, which `DiffusionPipeline.from_pretrained`
-                passes to every model. They are ignored: a chain is loaded on the CPU and moved
-                with `.to`.
 
         Raises:
             WeightsError: if a file is missing or damaged.

@@ -41,7 +41,8 @@ def test_weights_are_small_and_of_the_recipes(emoji):
 
 
 def test_a_yellow_face_on_white_comes_out(emoji):
-    result = emoji(2, seed=0, labels="face-smiling,noto", steps=[12, 6], output_type="pt")
+    labels = "face-smiling,noto"
+    result = emoji(num_images=2, seed=0, labels=labels, steps=[12, 6], output_type="pt")
     images = (result.images + 1) / 2
     assert images.shape == (2, 3, 256, 256)
     corners = images[..., :16, :16].mean(dim=(1, 2, 3))
@@ -62,7 +63,7 @@ def test_sixteen_pictures_take_less_than_a_minute_and_two_gib(tmp_path):
 
 @pytest.mark.slow
 def test_outputs_are_sharper_than_bicubic_enlargements(emoji):
-    result = emoji(16, seed=0, keep_intermediates=True, output_type="pt")
+    result = emoji(num_images=16, seed=0, keep_intermediates=True, output_type="pt")
     enlarged = F.interpolate(result.intermediates["base"], size=256, mode="bicubic").clamp(-1, 1)
 
     def steepest(images):

@@ -14,6 +14,7 @@ from cascade.reporting.progress import Progress
 from cascade.reporting.words import counted
 
 MAX_CLASSES = 1000  # a field with more names is free text, such as a caption
+CAPTIONS = {"caption", "captions"}
 NAMED_IMAGES = 3
 TASK = "reading images"
 
@@ -154,9 +155,9 @@ def check_images(
             _record(report, image, first_names, size_px)
         if progress is not None:
             progress(TASK, number, len(order))
-    classes = report.labels.keys() - {"caption"}
-    if "caption" in report.labels:
-        report.uncaptioned = [name for name, own in fields.items() if "caption" not in own]
+    if CAPTIONS & report.labels.keys():
+        report.uncaptioned = [name for name, own in fields.items() if not CAPTIONS & own]
+    classes = report.labels.keys() - CAPTIONS
     missing = {name: sorted(classes - labelled) for name, labelled in fields.items()}
     report.unlabelled = {name: fields for name, fields in missing.items() if fields}
     report.labels = classes_of(report.labels)
@@ -189,5 +190,5 @@ def classes_of(counts: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
     return {
         name: names
         for name, names in sorted(counts.items())
-        if name != "caption" and len(names) <= MAX_CLASSES
+        if name not in CAPTIONS and len(names) <= MAX_CLASSES
     }

@@ -1,34 +1,37 @@
-"""BackboneNetwork: a diffusers model with what brings the conditions to it.
+"""BackboneNetwork: a U-Net or a transformer with what brings the conditions to it.
 
 Images and the features that an encoder extracts from them are concatenated by channel, vectors are
 embedded and summed, tokens are projected and attended to, and a pixel unshuffle moves the work to a
-lower resolution. The backbone remains a plain diffusers model, which diffusers can load on its own.
+lower resolution. Backbone and conditions are components of their own, and diffusers can load a
+U-Net without the rest.
 
 Shapes: B batch, C channels, H and W pixels.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from diffusers import ModelMixin
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import Signals
 from cascade.errors import ContractError, RecipeError
+from cascade.networks.attention import CrossAttention
+from cascade.networks.component import Component
 from cascade.networks.embedding import ConditionEmbedding, vectors_of
 from cascade.networks.half_weights import with_half_weights
 from cascade.networks.image_encoder import ImageEncoder
 from cascade.networks.stage_network import StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_widths
-from cascade.networks.transformer import CrossAttention
+from cascade.networks.transformer import PixelTransformer
+from cascade.networks.unet import UNet
+from cascade.networks.unet_layers import TokenTransformer
 from cascade.space import Size
 
 EMBEDDING_DIM = 256
@@ -77,7 +80,7 @@ class BackboneNetwork(StageNetwork, ABC):
     """A backbone with a condition embedding, an image encoder and a pixel unshuffle around it.
 
     Args:
-        backbone: a diffusers model that is called like `UNet2DConditionModel`.
+        backbone: a U-Net or a transformer, called as `UNet` is.
         embedding: embeds the conditions' vectors; None if there are none.
         tokens: joins the conditions' tokens; None if there are none.
         patch_size: side in pixels of the square that is folded into channels before the backbone.
@@ -86,11 +89,11 @@ class BackboneNetwork(StageNetwork, ABC):
             for no features.
     """
 
-    backbone_class: ClassVar[type[ModelMixin]]
+    backbone_class: ClassVar[type[Component]]
 
     def __init__(
         self,
-        backbone: ModelMixin,
+        backbone: UNet | PixelTransformer,
         embedding: ConditionEmbedding | None,
         tokens: TokenEmbedding | None = None,
         *,
@@ -114,24 +117,8 @@ class BackboneNetwork(StageNetwork, ABC):
         self, x_t: Tensor, t: Tensor, signals: Signals, deep: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         folded, inputs = self._backbone_inputs(x_t, signals)
-        output, deep = self.backbone_reusing(folded, t, deep, inputs)
+        output, deep = self.backbone.reusing(folded, t, deep, **inputs)
         return F.pixel_shuffle(output, self.patch_size), deep
-
-    @abstractmethod
-    def backbone_reusing(
-        self, folded: Tensor, t: Tensor, deep: Tensor | None, inputs: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Run the backbone in full, or its fine blocks on deep features of an earlier step.
-
-        Args:
-            folded: (B, channels, h, w) images in patches.
-            t: (B,) training timesteps.
-            deep: deep features of an earlier step; None to run in full.
-            inputs: further arguments of the backbone.
-
-        Returns:
-            The backbone's output, and the deep features from which it was computed.
-        """
 
     def _backbone_inputs(self, x_t: Tensor, signals: Signals) -> tuple[Tensor, dict[str, Any]]:
         """Images in patches (B, channels, h, w), and the backbone's further arguments."""
@@ -150,11 +137,7 @@ class BackboneNetwork(StageNetwork, ABC):
         if self.tokens is None:
             return {"encoder_hidden_states": None}
         tokens, mask = self.tokens(signals.tokens)
-        masks = {"encoder_attention_mask": mask}
-        if self.backbone.config.get("only_cross_attention"):
-            # diffusers then attends to the tokens twice, the first time under the other mask.
-            masks["attention_mask"] = mask
-        return {"encoder_hidden_states": tokens, **masks}
+        return {"encoder_hidden_states": tokens, "encoder_attention_mask": mask}
 
     def prepared(self, signals: Signals) -> Signals:
         signals = signals.enlarged()
@@ -303,6 +286,6 @@ def _check_tokens(slots: Mapping[str, Slots], tokens: TokenEmbedding | None) -> 
 
 def _is_cross_attention(module: nn.Module) -> bool:
     """Whether a module does nothing but attend to tokens, so that it is new where tokens are."""
-    if isinstance(module, Transformer2DModel):
-        return bool(module.config["only_cross_attention"])
+    if isinstance(module, TokenTransformer):
+        return module.only_tokens
     return isinstance(module, CrossAttention)

@@ -11,12 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
-from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import Signals
 from cascade.errors import ContractError, WeightsError, nearest
+from cascade.networks.component import is_diffusers_model
 
 
 class StageNetwork(nn.Module, ABC):
@@ -246,7 +246,7 @@ def as_network(module: nn.Module) -> StageNetwork:
 
 def _can_build(module_class: type[nn.Module], config: Any) -> bool:
     """Whether the class can be called with a config after saving and reading it as JSON."""
-    if issubclass(module_class, ModelMixin):  # diffusers keeps and reads its own config
+    if is_diffusers_model(module_class):  # diffusers keeps and reads its own config
         return True
     try:
         inspect.signature(module_class).bind(**json.loads(json.dumps(config)))

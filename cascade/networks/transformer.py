@@ -13,37 +13,20 @@ conditions, T their width.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from cascade.errors import ContractError, RecipeError
+from cascade.networks.attention import HEAD_WIDTH, CrossAttention, Tokens, attention
+from cascade.networks.component import Component, Prediction, keeps_config
 from cascade.networks.convolutional_head import ConvolutionalHead
-
-HEAD_WIDTH = 64
-PLAIN_ATTENTION = 2**16  # pairs of tokens; beyond, memory counts for more than time
+from cascade.networks.timesteps import TimestepEmbedding, timestep_waves
 
 
-class Tokens(NamedTuple):
-    """Tokens of conditions.
-
-    Attributes:
-        tokens: (B, M, T).
-        mask: (B, M) bool, False for padding; None if there is none.
-    """
-
-    tokens: Tensor
-    mask: Tensor | None
-
-
-class PixelTransformer(ModelMixin, ConfigMixin):
-    """An hourglass of transformer blocks on pixels, called as diffusers' `UNet2DConditionModel`.
+class PixelTransformer(Component):
+    """An hourglass of transformer blocks on pixels, called as `UNet` is.
 
     Args:
         in_channels: number of channels of the noisy image and all images concatenated to it.
@@ -63,9 +46,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         RecipeError: if the sizes do not divide.
     """
 
-    _supports_gradient_checkpointing = True
-
-    @register_to_config
+    @keeps_config
     def __init__(
         self,
         *,
@@ -101,7 +82,6 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         self.head = ConvolutionalHead(
             in_channels, head_channels, out_channels, blocks=head_blocks, condition_width=width
         )
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -110,7 +90,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         encoder_hidden_states: Tensor | None = None,
         class_labels: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
-    ) -> UNet2DConditionOutput:
+    ) -> Prediction:
         """Predict from noisy images.
 
         Args:
@@ -134,7 +114,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
             class_labels=class_labels,
             encoder_attention_mask=encoder_attention_mask,
         )
-        return UNet2DConditionOutput(sample=output)
+        return Prediction(sample=output)
 
     def reusing(
         self,
@@ -189,7 +169,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
     def _embed_condition(
         self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
-        waves = get_timestep_embedding(timestep, 256, flip_sin_to_cos=True)
+        waves = timestep_waves(timestep, 256, shift=1)
         condition = self.time_embedding(waves.to(dtype))
         if self.condition_embedding is not None and class_labels is not None:
             condition = condition + self.condition_embedding(class_labels.to(dtype))
@@ -209,11 +189,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
             return tokens
         modulation = stack.modulation(condition)[:, None]  # (B, 1, 6 width)
         for block in stack.blocks:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                assert self._gradient_checkpointing_func is not None
-                tokens = self._gradient_checkpointing_func(block, tokens, modulation, text)
-            else:
-                tokens = block(tokens, modulation, text)
+            tokens = self.run_block(block, tokens, modulation, text)
         return tokens
 
 
@@ -291,64 +267,19 @@ class TransformerBlock(nn.Module):
         return self.project(attention(query, key, value))
 
 
-class CrossAttention(nn.Module):
-    """Attention from the image's tokens to those of conditions; its output starts at zero."""
-
-    def __init__(self, width: int, tokens_width: int) -> None:
-        super().__init__()
-        self.heads = max(width // HEAD_WIDTH, 1)
-        self.head_gain = nn.Parameter(torch.ones(width // self.heads))
-        self.query = nn.Linear(width, width, bias=False)
-        self.key_value = nn.Linear(tokens_width, 2 * width, bias=False)
-        self.project = nn.Linear(width, width, bias=False)
-        nn.init.zeros_(self.project.weight)
-
-    def forward(self, tokens: Tensor, text: Tokens) -> Tensor:
-        """Args: tokens (B, N, D), text. Returns: (B, N, D)."""
-        query = self.query(tokens).unflatten(-1, (self.heads, -1))
-        key, value = self.key_value(text.tokens).unflatten(-1, (2, self.heads, -1)).unbind(2)
-        query, key = (
-            F.rms_norm(each, each.shape[-1:], eps=1e-6) * self.head_gain.to(each.dtype)
-            for each in (query, key)
-        )
-        return self.project(attention(query, key, value, text.mask))
-
-
-def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention.
-
-    On a CPU, short sequences take plain matrix products: the backward pass of torch's fused kernel
-    needs four times their time there.
-
-    Args:
-        query: (B, N, heads, width of a head).
-        key: (B, M, heads, width of a head).
-        value: (B, M, heads, width of a head).
-        mask: (B, M) bool, False for tokens to ignore; None to attend to all.
-
-    Returns:
-        (B, N, D), the heads side by side.
-    """
-    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
-    mask = None if mask is None else mask[:, None, None]  # (B, 1, 1, M)
-    if query.device.type == "cpu" and query.shape[-2] * key.shape[-2] <= PLAIN_ATTENTION:
-        weights = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
-        if mask is not None:
-            weights = weights.masked_fill(~mask, -math.inf)
-        attended = weights.softmax(dim=-1).to(value.dtype) @ value
-    else:
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return attended.transpose(1, 2).flatten(2)
-
-
 def position_embedding(rows: int, columns: int, width: int) -> Tensor:
     """2-D sine-cosine positions of a grid of any size: (1, rows * columns, width)."""
-    row = get_timestep_embedding(torch.arange(rows), width // 2, max_period=100)
-    column = get_timestep_embedding(torch.arange(columns), width // 2, max_period=100)
+    row = _position_waves(rows, width)
+    column = _position_waves(columns, width)
     grid = torch.cat(
         [row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)], dim=-1
     )
     return grid.reshape(1, rows * columns, width)
+
+
+def _position_waves(count: int, width: int) -> Tensor:
+    places = torch.arange(count)
+    return timestep_waves(places, width // 2, cosine_first=False, shift=1, longest=100)
 
 
 def _to_tokens(features: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ RECENT_TEXTS = 2048  # that are kept in memory
 TEXTS_AT_ONCE = 1024
 FILE_BYTES = 64 * 2**20  # an interrupted run has to repeat less than one file
 LARGE_TEXTS = 2000  # from which on progress is logged
+EXAMPLES = 3  # texts that a warning names
+SHOWN_CHARACTERS = 40
 logger = logging.getLogger(__name__)
 
 
@@ -114,6 +116,7 @@ class CachedEncoder(TextEncoder):
                 files.read()  # those that another process wrote meanwhile
                 new = sorted((text for text in texts if text not in files), key=_by_length)
                 self._write(new, max_tokens, files, device)
+                self._report([self.live.cut(text, max_tokens) for text in new], max_tokens)
             self._encoder = None  # training needs the memory
         known = [each for each in self._files.get(max_tokens, []) if each.folder != files.folder]
         self._files[max_tokens] = [files, *known]
@@ -137,6 +140,25 @@ class CachedEncoder(TextEncoder):
                 if is_large:
                     logger.info("encoded %s of %s", f"{done:,}", counted(total, "text"))
 
+    def _report(self, cuts: Sequence[CutText], max_tokens: int) -> None:
+        """Warn about texts that are too long or have unknown words: one line for either."""
+        lost = [each.lost for each in cuts if each.lost]
+        if lost:
+            logger.warning(
+                "%s have more than %s tokens, so their ends have no effect: %s",
+                _share(len(lost), len(cuts)),
+                max_tokens,
+                _few(lost),
+            )
+        unknown = [each.unknown for each in cuts if each.unknown]
+        if unknown:
+            logger.warning(
+                "%s have words that the text encoder %s does not know: %s",
+                _share(len(unknown), len(cuts)),
+                self._facts.name,
+                _few(list(dict.fromkeys(word for words in unknown for word in words))),
+            )
+
     def _recall(self, text: str, max_tokens: int) -> EncodedText | None:
         """The embeddings of a text without the encoder; None if they are not known."""
         if not text:
@@ -146,6 +168,16 @@ class CachedEncoder(TextEncoder):
             return self._recent[text, max_tokens]
         kept = (files.get(text) for files in self._files.get(max_tokens, []))
         return next((each for each in kept if each is not None), None)
+
+
+def _share(part: int, total: int) -> str:
+    return f"{part:,} of {counted(total, 'new text')}"
+
+
+def _few(texts: Sequence[str]) -> str:
+    """The first texts of a list."""
+    more = [f"and {len(texts) - EXAMPLES:,} more"] if len(texts) > EXAMPLES else []
+    return ", ".join([*(repr(text[:SHOWN_CHARACTERS]) for text in texts[:EXAMPLES]), *more])
 
 
 def _by_length(text: str) -> tuple[int, str]:

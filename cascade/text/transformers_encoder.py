@@ -5,7 +5,6 @@ Shapes: B texts, N tokens of a text, D width of a token, P width of a pooled vec
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -29,9 +28,6 @@ CLASSES = {  # AutoModel would load the decoder or the image tower too
     "umt5": "UMT5EncoderModel",
     **dict.fromkeys(CLIP, "CLIPTextModel"),
 }
-EXAMPLES = 3  # texts that a warning names
-SHOWN_CHARACTERS = 40
-logger = logging.getLogger(__name__)
 
 
 @final
@@ -69,15 +65,12 @@ class TransformersEncoder(TextEncoder):
         places = [place for place, text in enumerate(texts) if text]
         places.sort(key=lambda place: len(texts[place]))  # so that little is padded
         encoded = [empty_text(self.facts)] * len(texts)
-        unknown: list[str] = []
         with self._placed_on(device) if places else nullcontext():
             for first in range(0, len(places), TEXTS_AT_ONCE):
                 part = places[first : first + TEXTS_AT_ONCE]
                 batch = self._tokenized([texts[place] for place in part], max_tokens, device)
                 for place, each in zip(part, self._encode(batch), strict=True):
                     encoded[place] = each
-                unknown += [texts[part[row]] for row in self._unknown_rows(batch)]
-        self._warn_of(unknown)
         return encoded
 
     def cut(self, text: str, max_tokens: int) -> CutText:
@@ -103,7 +96,6 @@ class TransformersEncoder(TextEncoder):
             truncation=True,
             max_length=max_tokens,
             padding=True,
-            return_special_tokens_mask=True,
             return_tensors="pt",
         ).to(device)
 
@@ -117,33 +109,6 @@ class TransformersEncoder(TextEncoder):
         tokens, pooled, mask = tokens.half().cpu(), pooled.half().cpu(), mask.bool().cpu()
         for each, own, vector in zip(tokens, mask, pooled, strict=True):
             yield EncodedText(each[own], vector)
-
-    def _unknown_rows(self, batch: Any) -> list[int]:
-        """The rows of texts of which the tokenizer knows no part."""
-        ids, marks = batch["input_ids"].cpu(), batch["special_tokens_mask"].cpu()
-        blank = self._blank_ids.to(ids.dtype)
-        return (torch.isin(ids, blank) | marks.bool()).all(dim=1).nonzero().flatten().tolist()
-
-    def _warn_of(self, unknown: Sequence[str]) -> None:
-        if unknown:
-            examples = ", ".join(repr(text[:SHOWN_CHARACTERS]) for text in unknown[:EXAMPLES])
-            more = f" and {len(unknown) - EXAMPLES:,} more" if len(unknown) > EXAMPLES else ""
-            logger.warning(
-                "the text encoder %s knows no part of %s%s, so that these texts mean nothing to it",
-                self.name,
-                examples,
-                more,
-            )
-
-    @cached_property
-    def _blank_ids(self) -> Tensor:
-        """The tokens that stand for what the tokenizer does not know, and for spaces."""
-        tokenizer = self._tokenizer
-        if tokenizer.unk_token_id in (None, tokenizer.eos_token_id):  # pieces of bytes know all
-            return torch.tensor([], dtype=torch.long)
-        space = tokenizer.convert_tokens_to_ids("▁")
-        ids = {tokenizer.unk_token_id} | ({space} if space is not None else set())
-        return torch.tensor(sorted(ids))
 
     @contextmanager
     def _placed_on(self, device: torch.device) -> Iterator[None]:

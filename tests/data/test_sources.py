@@ -62,7 +62,7 @@ def test_labels_are_the_first_folder_and_the_text_values_of_the_json(tmp_path, w
         (tmp_path / "all" / name).write_bytes(png())
     folder = FolderSource(tmp_path / "all")
     assert [folder.labels(index) for index in range(2)] == [{}, {"class": "cat"}]
-    values = {"class": "cat", "style": "noto", "width": 4, "tags": ["a"], "none": None}
+    values = {"class": "cat", "style": "noto", "width": 4, "tags": ["a", 1], "none": None}
     members = {"1.png": png(), "1.json": json.dumps(values).encode(), "2.png": png()}
     tar = ShardSource(str(write_shard(tmp_path / "a.tar", members)))
     assert [tar.labels(index) for index in range(2)] == [{"class": "cat", "style": "noto"}, {}]

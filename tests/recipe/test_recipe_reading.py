@@ -91,6 +91,7 @@ def test_what_a_recipe_does_not_state_is_left_to_the_parts():
     recipe = load_stage_recipe(TINY, ["condition.labels=null", "sampling=null"])
     assert recipe.condition.model_dump() == {
         "labels": None,
+        "text": None,
         "low_resolution": None,
         "luminance": None,
     }

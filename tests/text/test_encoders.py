@@ -96,15 +96,6 @@ def test_an_encoder_knows_whether_it_ignores_case(encoder, ignores):
     assert encoder.ignores_case == same == ignores
 
 
-@pytest.mark.parametrize("kind", ["bert", "t5"])
-def test_texts_that_mean_nothing_to_the_encoder_are_named_once(encoder, caplog):
-    encoder.encode(["🦄🦄", "a 🦄", "日本", "𓀀", "𓀁", ""], 64)
-    (record,) = caplog.records
-    name = encoder.facts.name
-    examples = "'𓀀', '𓀁', '🦄🦄' and 1 more"
-    assert record.getMessage().startswith(f"the text encoder {name} knows no part of {examples}")
-
-
 @each_encoder
 def test_loading_writes_nothing(text_encoders, kind, capfd, caplog):
     encoder = find_encoder(str(text_encoders[kind]))
