@@ -2,15 +2,15 @@
 
 Images and the features that an encoder extracts from them are concatenated by channel, vectors are
 embedded and summed, tokens are projected and attended to, and a pixel unshuffle moves the work to a
-lower resolution. Backbone and conditions
-are components of their own, and diffusers can load a U-Net without the rest.
+lower resolution. Backbone and conditions are components of their own, and diffusers can load a
+U-Net without the rest.
 
 Shapes: B batch, C channels, H and W pixels.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -29,6 +29,8 @@ from cascade.networks.half_weights import with_half_weights
 from cascade.networks.image_encoder import ImageEncoder
 from cascade.networks.stage_network import StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_widths
+from cascade.networks.transformer import PixelTransformer
+from cascade.networks.unet import UNet
 from cascade.networks.unet_layers import TokenTransformer
 from cascade.space import Size
 
@@ -91,7 +93,7 @@ class BackboneNetwork(StageNetwork, ABC):
 
     def __init__(
         self,
-        backbone: Component,
+        backbone: UNet | PixelTransformer,
         embedding: ConditionEmbedding | None,
         tokens: TokenEmbedding | None = None,
         *,
@@ -115,24 +117,8 @@ class BackboneNetwork(StageNetwork, ABC):
         self, x_t: Tensor, t: Tensor, signals: Signals, deep: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         folded, inputs = self._backbone_inputs(x_t, signals)
-        output, deep = self.backbone_reusing(folded, t, deep, inputs)
+        output, deep = self.backbone.reusing(folded, t, deep, **inputs)
         return F.pixel_shuffle(output, self.patch_size), deep
-
-    @abstractmethod
-    def backbone_reusing(
-        self, folded: Tensor, t: Tensor, deep: Tensor | None, inputs: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Run the backbone in full, or its fine blocks on deep features of an earlier step.
-
-        Args:
-            folded: (B, channels, h, w) images in patches.
-            t: (B,) training timesteps.
-            deep: deep features of an earlier step; None to run in full.
-            inputs: further arguments of the backbone.
-
-        Returns:
-            The backbone's output, and the deep features from which it was computed.
-        """
 
     def _backbone_inputs(self, x_t: Tensor, signals: Signals) -> tuple[Tensor, dict[str, Any]]:
         """Images in patches (B, channels, h, w), and the backbone's further arguments."""

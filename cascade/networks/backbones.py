@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
-from torch import Tensor, nn
+from torch import nn
 
 from cascade.errors import ContractError, RecipeError, nearest
 from cascade.networks.backbone_network import BackboneNetwork, NetworkShape
@@ -32,16 +32,10 @@ class StageUNet(BackboneNetwork):
 
     kind = "unet"
     backbone_class = UNet
-    backbone: UNet
 
     @property
     def has_deep_features(self) -> bool:
-        return self.backbone.has_deep_features
-
-    def backbone_reusing(
-        self, folded: Tensor, t: Tensor, deep: Tensor | None, inputs: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        return self.backbone.reusing(folded, t, deep, **inputs)
+        return len(self.backbone.config["block_out_channels"]) > 1
 
     @classmethod
     def build(
@@ -171,7 +165,6 @@ class StageTransformer(BackboneNetwork):
 
     kind = "transformer"
     backbone_class = PixelTransformer
-    backbone: PixelTransformer
 
     @property
     def has_attention(self) -> bool:
@@ -180,11 +173,6 @@ class StageTransformer(BackboneNetwork):
     @property
     def has_deep_features(self) -> bool:
         return self.backbone.config["depth"] > 0
-
-    def backbone_reusing(
-        self, folded: Tensor, t: Tensor, deep: Tensor | None, inputs: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        return self.backbone.reusing(folded, t, deep, **inputs)
 
     @classmethod
     def build(

@@ -114,7 +114,7 @@ class PixelTransformer(Component):
             class_labels=class_labels,
             encoder_attention_mask=encoder_attention_mask,
         )
-        return Prediction(output)
+        return Prediction(sample=output)
 
     def reusing(
         self,

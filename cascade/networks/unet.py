@@ -167,11 +167,6 @@ class UNet(Component):
         inputs = (encoder_hidden_states, class_labels, encoder_attention_mask)
         return Prediction(self.reusing(sample, timestep, None, *inputs)[0])
 
-    @property
-    def has_deep_features(self) -> bool:
-        """Whether it has levels below the finest one."""
-        return len(self.down_blocks) > 1
-
     def reusing(
         self,
         sample: Tensor,
