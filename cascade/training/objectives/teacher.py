@@ -46,11 +46,9 @@ class Teacher:
         theirs, own = (_facts(each) for each in (self.stage, student))
         for name in ("conditions", "space", "schedule"):
             if theirs[name].keys() != own[name].keys():
-                lists = (", ".join(each[name]) or "none" for each in (theirs, own))
+                lists = [", ".join(each[name]) or "none" for each in (theirs, own)]
                 raise ContractError(
-                    "the teacher takes other {0} than the student: {1} and {2}.".format(
-                        name, *lists
-                    )
+                    f"the teacher takes other {name} than the student: {' and '.join(lists)}."
                 )
             for each in differences(theirs[name], own[name]):
                 raise ContractError(
