@@ -52,8 +52,8 @@ class Teacher:
                 )
             for each in differences(theirs[name], own[name]):
                 raise ContractError(
-                    f"the teacher has another {name.removesuffix('s')} than the student: {each.key} "
-                    f"is {as_typed(each.before)} there and {as_typed(each.now)} here."
+                    f"the teacher has another {name.removesuffix('s')} than the student: "
+                    f"{each.key} is {as_typed(each.before)} there and {as_typed(each.now)} here."
                 )
 
     def freeze(self, device: torch.device) -> None:
