@@ -15,6 +15,7 @@ Shapes: B batch, C channels, H and W pixels, T training timesteps. All times are
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -47,30 +48,37 @@ class Segments:
         """The k + 1 ends of the segments, rising from -1 to T - 1."""
         return [-1, *reversed(self.schedule.sampling_timesteps(self.count))]
 
-    def draw(self, u: Tensor, grid_steps: int) -> SegmentStep:
+    def draw(self, u: Tensor, grid_steps: int, *, last: int = 0) -> SegmentStep:
         """Draw a step of a grid that divides each segment evenly.
 
         Args:
             u: (B, 2) uniform numbers in [0, 1): for the segment and for the step in it.
             grid_steps: steps of the grid in all segments together. Each segment has at least one
                 step, and at most one for each of its timesteps.
+            last: the timestep from which a step leads to the clean image, in [0, T). Nothing is
+                drawn below it.
         """
-        ends = torch.tensor(self.ends)
-        exact = u.cpu().double()
-        place = (exact[:, 0] * self.count).long()
-        low, high = ends[place], ends[place + 1]
-        steps = torch.full_like(low, max(1, round(grid_steps / self.count))).minimum(high - low)
-        number = (exact[:, 1] * steps).long() + 1  # from 1
-        return SegmentStep(
-            self.schedule,
-            t=low + _share(number, steps, high - low),
-            s=low + _share(number - 1, steps, high - low),
-            end=low,
-        )
+        count = max(1, round(grid_steps / self.count))
+        grids = [_grid(*pair, count, last) for pair in itertools.pairwise(self.ends)]
+        chosen: list[tuple[int, int, int]] = []
+        for first, second in u.tolist():
+            grid = grids[int(first * self.count)]
+            place = int(second * (len(grid) - 1))
+            chosen.append((grid[place + 1], grid[place], grid[0]))
+        t, s, end = torch.tensor(chosen).unbind(dim=1)
+        return SegmentStep(self.schedule, t, s, end)
 
 
-def _share(number: Tensor, of: Tensor, length: Tensor) -> Tensor:
-    return (length * number / of).round().long()
+def _grid(low: int, high: int, steps: int, last: int) -> list[int]:
+    """The ends of at most `steps` even steps from `high` down to `low`, in rising order."""
+    if low >= 0:
+        return _even(low, high, steps)
+    return [low, *(_even(last, high, steps - 1) if steps > 1 and last < high else [high])]
+
+
+def _even(low: int, high: int, steps: int) -> list[int]:
+    steps = min(steps, high - low)
+    return [low + round((high - low) * number / steps) for number in range(steps + 1)]
 
 
 def grid_steps(first: int, last: int, progress: float) -> int:

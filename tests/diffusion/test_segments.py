@@ -60,6 +60,16 @@ def test_steps_of_a_grid_join_and_cover_each_segment(count, steps):
         assert len(pairs) == min(max(1, round(steps / count)), high - low)
 
 
+@pytest.mark.parametrize("count", [1, 4, 50])
+def test_the_clean_image_is_reached_from_the_last_timestep_and_from_none_below(count):
+    u = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0))
+    step = Segments(NoiseSchedule(), count).draw(u, 200, last=49)
+    clean = step.s == -1
+    assert clean.any()
+    assert set(step.t[clean].tolist()) == {max(49, step.t.min()) if count < 50 else 19}
+    assert step.t[~clean].min() > (49 if count < 20 else 19)
+
+
 def test_each_segment_and_each_step_in_it_is_as_likely_as_others():
     u = torch.rand(8_000, 2, generator=torch.Generator().manual_seed(0))
     step = Segments(NoiseSchedule(), 4).draw(u, 8)

@@ -103,9 +103,20 @@ class Consistency(Objective):
         assert isinstance(stage, DiffusionStage)
         noise = SeededNoise(batch.seeds, "consistency")
         segments = Segments(stage.process.schedule, _student_of(stage).steps)
+        count = grid_steps(*self.grid, self._progress)
         return self.loss_of(
-            stage, batch, segments.draw(noise.uniform(2), grid_steps(*self.grid, self._progress))
+            stage, batch, segments.draw(noise.uniform(2), count, last=self._last_timestep())
         )
+
+    def _last_timestep(self) -> int:
+        """The timestep from which the teacher goes to the clean image when it samples.
+
+        Many teachers are not trained below it, and would lead the student astray there.
+        """
+        if self.teacher is None:
+            return 0
+        schedule = self.teacher.process.schedule
+        return schedule.sampling_timesteps(self.teacher.sampling.steps)[-1]
 
     def loss_of(self, stage: DiffusionStage, batch: Batch, step: SegmentStep) -> Tensor:
         """The loss (B,) for certain steps; all noise is drawn from the seeds."""
