@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -172,7 +173,7 @@ def test_on_gaussian_data_the_student_crosses_segments_as_the_closed_form_of_the
     spread = (alpha_bar * std**2 + 1 - alpha_bar).sqrt()
     ends = Segments(schedule, count).ends[1 if is_adjusted else 0 :]
     x_t = torch.ones(1, 1, 2, 2)
-    for low, high in zip(ends, ends[1:], strict=False):
+    for low, high in itertools.pairwise(ends):
         answer = 0.0  # the student's x0 at s, as a multiple of x_s
         for t in range(low + 1, high + 1):
             step = SegmentStep(schedule, times(t), times(t - 1), times(low))
