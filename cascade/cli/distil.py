@@ -29,7 +29,10 @@ def distil(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="The teacher's recipe, name or file; default: the one it is saved with."),
+        typer.Option(
+            "--stage-recipe",
+            help="The teacher's recipe, name or file; default: the one it is saved with.",
+        ),
     ] = None,
     device: Device = None,
 ) -> None:

@@ -46,11 +46,11 @@ def test_the_ends_are_where_a_sampler_of_as_many_steps_stops(count):
     assert Segments(schedule, count).ends == [-1, *schedule.sampling_timesteps(count)[::-1]]
 
 
-@pytest.mark.parametrize("steps", [1, 10, 64, 1000, 5000])
+@pytest.mark.parametrize("steps", [1, 10, 64, 5000])
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_steps_of_a_grid_join_and_cover_each_segment(count, steps):
-    segments = Segments(NoiseSchedule(), count)
-    every = torch.arange(2000) / 2000
+    segments = Segments(NoiseSchedule(train_steps=600), count)
+    every = torch.arange(1200) / 1200
     u = torch.cartesian_prod(torch.arange(count) / count + 0.01, every)
     step = segments.draw(u, steps)
     drawn = set(zip(step.end.tolist(), step.s.tolist(), step.t.tolist(), strict=True))
