@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Axes = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[[STAGE.]SETTING=VALUE,VALUE…]…",
+        metavar="[STAGE.]SETTING=VALUE,VALUE…",
         help="What to try, in all combinations: any sampling setting or sampler option. "
         "Default: guidance, temperature, augmentation level, steps and samplers, one change "
         "at a time.",

@@ -48,6 +48,15 @@ def pictures_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.png"))
 
 
+@pytest.mark.parametrize(
+    ("verb", "argument"),
+    [("generate", "[PROMPT]"), ("sweep", "[[STAGE.]SETTING=VALUE,VALUE…]...")],
+)
+def test_usage_has_one_pair_of_brackets_around_what_may_be_left_out(command, verb, argument):
+    done = command(verb, "--help")
+    assert f" [OPTIONS] {{pipeline}} {argument} " in " ".join(done.out.split())
+
+
 # ---- what is drawn ------------------------------------------------------------------------------
 
 
