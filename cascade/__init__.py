@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from cascade.stage_kinds import load_stage
     from cascade.sweeping.results import Sweep
     from cascade.sweeping.sweep import sweep
+    from cascade.training.objectives.consistency import Consistency
     from cascade.training.settings import TrainingSettings
+    from cascade.training.students import student_of
     from cascade.training.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -45,6 +47,7 @@ _HOMES = {
     "CascadeOutput": "cascade.pipeline",
     "CascadePipeline": "cascade.pipeline",
     "Condition": "cascade.conditioning.condition",
+    "Consistency": "cascade.training.objectives.consistency",
     "Contract": "cascade.contract",
     "DiffusionStage": "cascade.diffusion_stage",
     "Evaluation": "cascade.evaluation.results",
@@ -72,6 +75,7 @@ _HOMES = {
     "evaluate": "cascade.evaluation.evaluate",
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
+    "student_of": "cascade.training.students",
     "sweep": "cascade.sweeping.sweep",
 }
 
@@ -81,6 +85,7 @@ __all__ = [
     "CascadeOutput",
     "CascadePipeline",
     "Condition",
+    "Consistency",
     "Contract",
     "DiffusionStage",
     "Evaluation",
@@ -108,6 +113,7 @@ __all__ = [
     "evaluate",
     "load_stage",
     "open_source",
+    "student_of",
     "sweep",
 ]
 

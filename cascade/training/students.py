@@ -18,8 +18,7 @@ def student_of(teacher: DiffusionStage, *, steps: int, name: str = "teacher") ->
 
     Args:
         teacher: a trained stage, whose weights are copied.
-        steps: number of steps in which the student samples, from 1 to the timesteps of the
-            schedule.
+        steps: number of steps in which the student samples, from 1 to the schedule's length.
         name: name of the teacher, for the student's model card.
 
     Raises:

@@ -69,13 +69,10 @@ def test_another_grid_or_another_number_of_steps_is_another_run(command, student
         assert expected in done.err.splitlines()[-1]
 
 
-def test_a_student_takes_its_teacher_s_place_in_a_cascade(
-    command, student, trained, tmp_path, caplog
-):
+def test_a_student_takes_its_teacher_s_place_in_a_cascade(command, student, trained, tmp_path):
     joined = ["--stage", f"base={student}", "--stage", f"upsampler={trained.upsampler}"]
     done = command("chain", "tiny-32", *joined, "--out", tmp_path / "pipeline")
     assert done.code == 0, done.err
-    assert "base is a student of" in caplog.text
     card = (tmp_path / "pipeline" / "README.md").read_text()
     assert f"student of {trained.base}, 2 steps, guidance 1.5 inside | ddim, 2 steps" in card
     done = command("generate", tmp_path / "pipeline", "-n", 1, "--out", tmp_path / "out")
@@ -86,6 +83,22 @@ def test_a_student_takes_its_teacher_s_place_in_a_cascade(
     done = command("generate", tmp_path / "pipeline", "--guidance", "3,1", "--out", tmp_path / "m")
     assert "guidance 1.5 inside, got guidance 3 on top; use guidance 1" in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_settings_of_the_recipe_that_a_student_cannot_use_are_named(
+    command, student, trained, tmp_path, caplog
+):
+    recipe = tmp_path / "pipeline.yaml"
+    recipe.write_text(
+        "kind: pipeline\nname: mine\nstages:\n"
+        "  - {name: base, recipe: tiny-16, sampling: {steps: 30, threshold: dynamic}}\n"
+    )
+    done = command("chain", recipe, "--stage", f"base={student}", "--out", tmp_path / "pipeline")
+    assert done.code == 0, done.err
+    assert f"base is a student of {trained.base}, 2 steps, guidance" in caplog.text
+    assert "steps=2, which was 30." in caplog.text
+    sampling = load_stage(tmp_path / "pipeline" / "stages" / "base").sampling
+    assert (sampling.steps, sampling.threshold) == (2, "dynamic")
 
 
 def test_a_stage_of_an_own_pipeline_can_teach(command, trained, pictures, tmp_path, monkeypatch):

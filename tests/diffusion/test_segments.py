@@ -54,7 +54,7 @@ def test_steps_of_a_grid_join_and_cover_each_segment(count, steps):
     u = torch.cartesian_prod(torch.arange(count) / count + 0.01, every)
     step = segments.draw(u, steps)
     drawn = set(zip(step.end.tolist(), step.s.tolist(), step.t.tolist(), strict=True))
-    for low, high in zip(segments.ends, segments.ends[1:], strict=False):
+    for low, high in itertools.pairwise(segments.ends):
         pairs = sorted((s, t) for end, s, t in drawn if end == low)
         assert [s for s, _ in pairs] == [low, *(t for _, t in pairs[:-1])]
         assert pairs[-1][1] == high

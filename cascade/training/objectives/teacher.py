@@ -46,14 +46,15 @@ class Teacher:
         theirs, own = (_facts(each) for each in (self.stage, student))
         for name in ("conditions", "space", "schedule"):
             if theirs[name].keys() != own[name].keys():
-                lists = [", ".join(each[name]) or "none" for each in (theirs, own)]
+                lists = (", ".join(each[name]) or "none" for each in (theirs, own))
                 raise ContractError(
-                    f"the teacher takes other {name} than the student: {' and '.join(lists)}."
+                    "the teacher takes other {} than the student: {} and {}.".format(name, *lists)
                 )
             for each in differences(theirs[name], own[name]):
+                word = name.removesuffix("s")
                 raise ContractError(
-                    f"the teacher has another {name.removesuffix('s')} than the student: "
-                    f"{each.key} is {as_typed(each.before)} there and {as_typed(each.now)} here."
+                    f"the teacher has another {word} than the student: {each.key} is "
+                    f"{as_typed(each.before)} there and {as_typed(each.now)} here."
                 )
 
     def freeze(self, device: torch.device) -> None:
