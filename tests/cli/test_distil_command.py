@@ -95,7 +95,7 @@ def test_settings_of_the_recipe_that_a_student_cannot_use_are_named(
     )
     done = command("chain", recipe, "--stage", f"base={student}", "--out", tmp_path / "pipeline")
     assert done.code == 0, done.err
-    assert f"base is a student of {trained.base}, 2 steps, guidance" in caplog.text
+    assert f"base is a student of {trained.base}, 2 steps, guidance" in done.err + caplog.text
     assert "steps=2, which was 30." in caplog.text
     sampling = load_stage(tmp_path / "pipeline" / "stages" / "base").sampling
     assert (sampling.steps, sampling.threshold) == (2, "dynamic")
