@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cascade.conditioning.labels import Labels, LabelVocabulary
     from cascade.conditioning.low_resolution import LowResolution
     from cascade.conditioning.luminance import Luminance
+    from cascade.conditioning.text import Text
     from cascade.contract import Contract
     from cascade.data.sources import FolderSource, ImageSource, ShardSource, open_source
     from cascade.data.training_images import TrainingImages
@@ -66,6 +67,7 @@ _HOMES = {
     "Space": "cascade.space",
     "Stage": "cascade.stage",
     "Sweep": "cascade.sweeping.results",
+    "Text": "cascade.conditioning.text",
     "Trainer": "cascade.training.trainer",
     "TrainingImages": "cascade.data.training_images",
     "TrainingSettings": "cascade.training.settings",
@@ -103,6 +105,7 @@ __all__ = [
     "Space",
     "Stage",
     "Sweep",
+    "Text",
     "Trainer",
     "TrainingImages",
     "TrainingSettings",

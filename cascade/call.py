@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar
 
 import torch
-from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from cascade.arguments import check_callable, check_flag, check_kind, whole_number
@@ -76,7 +75,7 @@ class CallOptions:
 
 
 @dataclass
-class CascadeOutput(BaseOutput):
+class CascadeOutput:
     """The result of a pipeline call.
 
     Attributes:
@@ -96,6 +95,14 @@ class CascadeOutput(BaseOutput):
     labels: list[dict[str, str]]
     settings: dict[str, dict[str, Any]]
     intermediates: dict[str, Any]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The values of all attributes, in order."""
+        return tuple(getattr(self, each.name) for each in fields(self))
+
+    def __getitem__(self, key: int | slice | str) -> Any:
+        """One value by its place or its name, as in the outputs of diffusers."""
+        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
 
 
 class Host(Protocol):

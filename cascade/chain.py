@@ -1,4 +1,4 @@
-"""StageChain: a pipeline's stages, in order and checked to join, as one diffusers component."""
+"""StageChain: a pipeline's stages, in order and checked to join."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ModelMixin
 from torch import nn
 
 from cascade.arguments import check_kind
@@ -28,9 +27,10 @@ from cascade.stage_kinds import load_stage
 ONLY_STAGE = "stage"  # name of a stage that is a pipeline of its own
 logger = logging.getLogger(__name__)
 IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
+GUIDANCE_SETTINGS = ("guidance", "guidance_interval")  # only for stages with droppable conditions
 
 
-class StageChain(ModelMixin):
+class StageChain(nn.Module):
     """Named stages, each of which takes the images of the one before it.
 
     Args:
@@ -154,8 +154,9 @@ class StageChain(ModelMixin):
     def with_sampling(self, overrides: Overrides) -> StageChain:
         """Return a chain that shares the weights and samples with changed settings.
 
-        Noise level and temperature are only for stages that take an image. A change of them for
-        all stages passes over the others.
+        Noise level and temperature are only for stages that take an image, and guidance for those
+        with conditions that training dropped. A change of them for all stages passes over the
+        others.
 
         Raises:
             ContractError: for a stage or a setting that does not exist, or a value that does not
@@ -166,9 +167,14 @@ class StageChain(ModelMixin):
         if not any(stage.contract.needs_image for _, stage in self.items()):
             for name in overrides.names() & set(IMAGE_SETTINGS):
                 raise ContractError(f"{name}: no stage of this run takes an image.")
+        is_guided = any(stage.contract.droppable for _, stage in self.items())
         changed = {}
         for name, stage in self.items():
             values = overrides.of(name)
+            if is_guided and not stage.contract.droppable:
+                own = overrides.values.get(name, {})
+                for setting in set(GUIDANCE_SETTINGS) - set(own):
+                    values.pop(setting, None)
             if not stage.contract.needs_image:
                 for setting in IMAGE_SETTINGS:
                     if setting in overrides.values.get(name, {}):
@@ -195,16 +201,13 @@ class StageChain(ModelMixin):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, torch_dtype: torch.dtype | None = None, **from_diffusers: Any
+        cls, folder: str | Path, *, torch_dtype: torch.dtype | None = None
     ) -> StageChain:
         """Load what `save_pretrained` wrote.
 
         Args:
             folder: the folder to read.
             torch_dtype: floating-point type of the weights in memory; default: float32.
-            from_diffusers: device maps and the like, which `DiffusionPipeline.from_pretrained`
-                passes to every model. They are ignored: a chain is loaded on the CPU and moved
-                with `.to`.
 
         Raises:
             WeightsError: if a file is missing or damaged.

@@ -6,7 +6,7 @@ Shapes: B images, C channels, H and W pixels of results, h and w pixels of input
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, SupportsIndex, final, overload
+from typing import Any, Literal, SupportsIndex, overload
 
 import torch
 from PIL import Image
@@ -66,7 +66,6 @@ CALL_ARGUMENTS = (
 )
 
 
-@final
 class CascadePipeline(StagedPipeline):
     """A base or a colourising stage and its upsamplers, or any part of such a chain.
 
@@ -116,7 +115,7 @@ class CascadePipeline(StagedPipeline):
         check_kind("stage", stage, Stage, "a Stage such as DiffusionStage")
         stage.computing_device = self.stages[name].computing_device
         chain = self.stages.replaced(name, stage.to(self.device))
-        self.register_modules(stages=chain)
+        self.stages = chain
 
     # ---- sampling -------------------------------------------------------------------------------
 
@@ -205,8 +204,7 @@ class CascadePipeline(StagedPipeline):
         prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
         inputs = completed_inputs(run, options_of_call.inputs, arguments | prompts, seeds)
         self._report_cuts(run, inputs)
-        # diffusers decorates progress_bar in a way that hides its signature
-        call = Call(self, options_of_call, inputs, seeds, callback_on_step_end)  # pyright: ignore
+        call = Call(self, options_of_call, inputs, seeds, callback_on_step_end)
         images = call.run(run)
         outputs = {name: as_output(each, output_type) for name, each in images.items()}
         result = outputs.pop(run.names[-1])

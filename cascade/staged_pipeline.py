@@ -1,21 +1,19 @@
 """What a pipeline of stages has in common with those of diffusers: attributes, devices, saving.
 
-DiffusionPipeline moves components; here the parts that move are stages. Its attributes and methods
-that mean nothing for stages are refused with what to do instead.
+Attributes and methods of diffusers' pipelines that mean nothing for stages are refused with what to
+do instead. diffusers itself is not imported; `cascade.diffusers_pipeline` is for those who use it.
 """
 
 from __future__ import annotations
 
 import tempfile
-from abc import ABC
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
-from diffusers import DiffusionPipeline
 
 from cascade.arguments import check_kind
-from cascade.call import CALLBACK_TENSORS
 from cascade.chain import StageChain, load_chain
 from cascade.devices import check_dtype, find_device, offload_device
 from cascade.errors import ContractError, WeightsError
@@ -38,26 +36,52 @@ SAVING = ("dtype", "card", "recipe", "safe_serialization", "push_to_hub")
 UPLOADING = ("private", "token", "commit_message", "create_pr")
 REPOSITORY = "the name of a repository, such as 'user/name'"
 NO_VARIANT = {"variant": "use dtype"}
-WRITABLE = ("config", "hf_device_map")  # attributes that DiffusionPipeline sets
+DEVICE_MAP = "hf_device_map"  # an attribute that diffusers sets
 
 
-class StagedPipeline(DiffusionPipeline, ABC):
+class StagedPipeline(ABC):
     """A pipeline whose only component is a chain of stages.
 
     Args:
         stages: the chain of stages.
     """
 
-    _callback_tensor_inputs: ClassVar = list(CALLBACK_TENSORS)
-
     def __init__(self, stages: StageChain) -> None:
-        super().__init__()
-        check_kind("stages", stages, StageChain, EXPECTED_STAGES)
-        self.register_modules(stages=stages)
         self.stages: StageChain = stages
         self._current_stage: str | None = None
         self._num_timesteps = 0
         self._reported: set[str] = set()  # prompts about which a warning came
+        self._progress_bar_options: dict[str, Any] = {}
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """The parts of the pipeline by name."""
+        return {"stages": self.stages}
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.stages.first.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the weights."""
+        return self.stages.first.dtype
+
+    def progress_bar(self, *, total: int) -> Any:
+        """A bar that counts to `total`, as a context manager; in the first process only."""
+        from tqdm.auto import tqdm
+
+        first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        return tqdm(total=total, **{"disable": not first, **self._progress_bar_options})
+
+    def set_progress_bar_config(self, **options: Any) -> None:
+        """Set arguments of the progress bars, which are those of tqdm, such as `disable=True`."""
+        self._progress_bar_options = options
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make images."""
 
     @property
     def current_stage(self) -> str | None:
@@ -76,37 +100,39 @@ class StagedPipeline(DiffusionPipeline, ABC):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "stages":
             check_kind(name, value, StageChain, EXPECTED_STAGES)
-        elif name in ATTRIBUTES or not (name.startswith("_") or name in WRITABLE):
+        elif name in ATTRIBUTES or not (name.startswith("_") or name == DEVICE_MAP):
             raise ContractError(setting_text(name, exists=name in dir(type(self))))
         super().__setattr__(name, value)
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in ATTRIBUTES:  # also what DiffusionPipeline has, but does not work on stages
-            raise AttributeError(attribute_text(name, ()))
-        return super().__getattribute__(name)
 
     def __getattr__(self, name: str) -> Any:
         names = [each for each in dir(type(self)) if not each.startswith("_")]
         usable = [each for each in names if each not in ATTRIBUTES]
         raise AttributeError(attribute_text(name, usable))
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
+    def to(
+        self,
+        *targets: str | torch.device | torch.dtype | None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
         """Move the weights to a device or convert them to a floating-point type.
 
         A device ends what `enable_model_cpu_offload` began.
 
+        Args:
+            targets: a device, a type, or both.
+            device: the device, unless it is among `targets`.
+            dtype: the type, unless it is among `targets`.
+
         Raises:
             ContractError: if the device cannot compute, or the type is none for weights.
         """
-        device = None
-        for value in (*args, kwargs.get("device"), kwargs.get("dtype")):
-            if isinstance(value, torch.dtype):
-                check_dtype(value)
-            elif value is not None:
-                device = find_device(value)
-        super().to(*args, **kwargs)
-        if device is not None:
-            self._compute_on(None)
+        for target in (*targets, device, dtype):
+            if isinstance(target, torch.dtype):
+                self.stages.to(check_dtype(target))
+            elif target is not None:
+                self.stages.to(find_device(target))
+                self._compute_on(None)
         return self
 
     def enable_model_cpu_offload(

@@ -19,7 +19,7 @@ FLOORS = (
     ("cli",),
     ("sweeping",),
     ("generation", "diagnosis", "bulk", "evaluation"),
-    ("building",),
+    ("building", "diffusers_pipeline"),
     ("pipeline",),
     ("staged_pipeline", "call_arguments"),
     ("training", "call"),

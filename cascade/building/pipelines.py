@@ -136,7 +136,7 @@ def chain_pipeline(
             settings = apply_sampling(stage.sampling, section.sampling, place)
         stages[section.name] = stage.with_sampling(_fitted(settings, stage, section.name))
     if known_texts is not None:
-        stages = _with_known_texts(stages, _read_text(known_texts).splitlines())
+        stages = _with_known_texts(stages, _read_text(known_texts).split("\n"))
     pipeline = CascadePipeline.from_stages(stages)
     pipeline.save_pretrained(
         out,
@@ -184,6 +184,6 @@ def _default_run(section: PipelineStageSection, recipe_path: Path) -> Path:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin files with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}).") from error

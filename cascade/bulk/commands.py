@@ -25,9 +25,9 @@ from cascade.errors import ContractError
 from cascade.imaging.picture_reading import Truncated, read_picture
 from cascade.imaging.value_range import worked_on_stretched
 from cascade.pipeline import CascadePipeline
-from cascade.restoration.colouring import Colouring, colourise_picture, colouriser_of
+from cascade.restoration.colouring import Colouring, colourise_pictures, colouriser_of
 from cascade.restoration.passes import plan_passes, upsamplers_of
-from cascade.restoration.upscaling import Upscaling, upscale_picture
+from cascade.restoration.upscaling import Upscaling, upscale_pictures
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import check_writable_folder
@@ -35,6 +35,7 @@ from cascade.saving.components import weights_digest
 from cascade.stage import Stage
 
 WORK_PER_PIXEL = 0.01  # of colouring a pixel at full size, against drawing one
+TOGETHER_PX = {"cpu": 2**17, "accelerator": 2**21}  # more gain nothing on a CPU of one core
 OnProgress = Callable[[ProgressUpdate], None]
 
 
@@ -99,12 +100,10 @@ def prepare_upscaling(
     method = Method(
         command="upscale",
         description=_description(upsamplers, scale),
-        make=lambda picture, seed, progress: worked_on_stretched(
-            picture,
+        make=lambda pictures, seeds, progress: worked_on_stretched(
+            pictures,
             request.range,
-            lambda each: upscale_picture(
-                upsamplers, each, replace(upscaling, seed=seed), progress=progress
-            ),
+            lambda each: upscale_pictures(upsamplers, each, seeds, upscaling, progress=progress),
         ),
         remark=lambda picture: range_remark(picture, request.range),
         settings={
@@ -120,6 +119,7 @@ def prepare_upscaling(
         truncated=request.truncated,
         factor=scale,
         before="bicubic",
+        work_together=_work_together(upsamplers[0]),
     )
     return plan.bulk(method, on_progress)
 
@@ -176,8 +176,8 @@ def prepare_colouring(
     method = Method(
         command="colourise",
         description="coloured",
-        make=lambda picture, seed, progress: colourise_picture(
-            [colouriser], picture, replace(colouring, seed=seed), progress=progress
+        make=lambda pictures, seeds, progress: colourise_pictures(
+            [colouriser], pictures, seeds, colouring, progress=progress
         ),
         settings={
             **plan.settings(stages, [colouriser]),
@@ -189,6 +189,7 @@ def prepare_colouring(
         overwrite=request.overwrite,
         truncated=request.truncated,
         before="grey",
+        work_together=_work_together(colouriser),
     )
     return plan.bulk(method, on_progress)
 
@@ -208,6 +209,11 @@ def _coloured_px(stage: Stage, size_px: tuple[int, int]) -> float:
     height, width = size_px
     drawn = math.prod(size_px) * min(1.0, stage.space.longer_px / min(height, width)) ** 2
     return drawn + WORK_PER_PIXEL * height * width
+
+
+def _work_together(stage: Stage) -> float:
+    """How many pixels a stage draws at once at most, of several pictures."""
+    return TOGETHER_PX["cpu" if stage.device.type == "cpu" else "accelerator"]
 
 
 class _Preparation:

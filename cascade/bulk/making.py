@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +43,7 @@ class Method:
     Attributes:
         command: `upscale` or `colourise`.
         description: what was done to a picture, for messages, such as `upscaled`.
-        make: makes a result from a picture, a seed and a callback for progress.
+        make: makes results from pictures of one size, their seeds and a callback for progress.
         work: the work that a picture of this height and width in pixels takes, in any unit.
         remark: what the user should know about a picture, to follow its name; empty for nothing.
         settings: settings to record, without those of the job; anything that JSON can hold.
@@ -52,11 +52,12 @@ class Method:
         factor: factor by which the sides of a picture grow.
         before: what the left side of a before/after sheet shows, see `write_comparison`.
         truncated: what happens to a JPEG whose end is missing, see `decode_picture`.
+        work_together: largest work of pictures that are drawn together.
     """
 
     command: str
     description: str
-    make: Callable[[Picture, int, PartProgress], Picture]
+    make: Callable[[Sequence[Picture], Sequence[int], PartProgress], list[Picture]]
     settings: Mapping[str, Any]
     work: Callable[[tuple[int, int]], float]
     remark: Callable[[Picture], str] = lambda picture: ""
@@ -65,6 +66,7 @@ class Method:
     factor: float = 1.0
     before: Before = "bicubic"
     truncated: Truncated = "refuse"
+    work_together: float = 0.0
 
     def settings_of(self, job: Job) -> dict[str, Any]:
         """The settings of a job, including its seed."""
@@ -73,7 +75,11 @@ class Method:
 
 
 def make_result(
-    job: Job, method: Method, progress: JobProgress, on_remark: Callable[[str], None]
+    job: Job,
+    method: Method,
+    progress: JobProgress,
+    on_remark: Callable[[str], None],
+    drawn: Mapping[tuple[str, int], Picture],
 ) -> tuple[Record, tuple[Loss, ...]]:
     """Make the result of a job and write it.
 
@@ -84,6 +90,7 @@ def make_result(
             [0, 1], and such words as `page 3 of 40`, which are empty if there is one page.
         on_remark: called with what the user should know about the picture, if there is anything;
             of several pages, about the first.
+        drawn: results that were drawn before, by the SHA-256 of the input and the seed.
 
     Returns:
         The record of the result, and what it does not keep of the input's metadata.
@@ -102,7 +109,11 @@ def make_result(
     _check_format_holds_result(picture, job.output, method)
     if remark := method.remark(picture):
         on_remark(remark)
-    result = method.make(picture, job.seed, lambda done, total: progress(done / total, ""))
+    result = drawn.get((sha256, job.seed))
+    if result is None:
+        (result,) = method.make(
+            [picture], [job.seed], lambda done, total: progress(done / total, "")
+        )
     record = Record(settings=method.settings_of(job), input_sha256=sha256, size_px=result.size)
     with _disk_errors(result.colour.nbytes, job.output.parent):
         write_picture(result, job.output, settings=record.to_json(), metadata=method.metadata)
@@ -152,7 +163,7 @@ def _made_page(
         progress(share, f"{noun} {number + 1} of {len(pages)}")
 
     try:
-        return method.make(picture, seed, report)
+        return method.make([picture], [seed], report)[0]
     except CascadeError as error:
         raise type(error)(f"{noun} {number + 1}: {error}") from error
 

@@ -34,6 +34,7 @@ from cascade.bulk.records import (
 )
 from cascade.bulk.reports import Reports
 from cascade.bulk.slider_page import check_page, page_file, write_page
+from cascade.bulk.together import Drawn, draw_together, groups
 from cascade.errors import CascadeError, OutputError
 from cascade.saving.atomic import remove_leftovers
 
@@ -107,7 +108,8 @@ class Bulk:
     def _work(self, claims: Claims) -> None:
         waiting = list(self.jobs)
         while waiting:
-            waiting = [job for job in waiting if not self._settle(job, claims)]
+            parts = groups(waiting, self.method, self._is_finished)
+            waiting = [job for part in parts for job in self._settle(part, claims)]
             if waiting:
                 time.sleep(WAIT_S)
                 self.ledger.refresh()
@@ -194,34 +196,54 @@ class Bulk:
         self._done_before.add(job.key)
         return True
 
-    def _settle(self, job: Job, claims: Claims) -> bool:
-        """Finish a job; returns whether that succeeded: False if another process works on it."""
-        if self._is_finished(job):
-            self._count(job)
-            return True
-        if not claims.take(job.key):
-            return False
+    def _settle(self, jobs: Sequence[Job], claims: Claims) -> list[Job]:
+        """Finish jobs that can be drawn together; returns those that other processes work on."""
+        own: list[Job] = []
+        of_others: list[Job] = []
         try:
-            self.ledger.refresh()
-            if not self._is_settled(job):  # another process may have finished it by now
-                self._progress(job, 0.0)
-                message = self._try(job)
-                self._count(job)
-                self._progress(job, 0.0, message)
-                self.reports.time_left()
+            for job in jobs:
+                if self._is_finished(job):
+                    self._count(job)
+                elif claims.take(job.key):
+                    own.append(job)
+                else:
+                    of_others.append(job)
+            self._make_all(own)
         finally:
-            claims.give_back(job.key)
-        return True
+            for job in own:
+                claims.give_back(job.key)
+        return of_others
+
+    def _make_all(self, jobs: Sequence[Job]) -> None:
+        if not jobs:
+            return
+        self.ledger.refresh()
+        jobs = [job for job in jobs if not self._is_settled(job)]  # others may have finished some
+        drawn = self._draw_together(jobs)
+        for job in jobs:
+            self._progress(job, 0.0)
+            message = self._try(job, drawn)
+            self._count(job)
+            self._progress(job, 0.0, message)
+            self.reports.time_left()
+
+    def _draw_together(self, jobs: Sequence[Job]) -> Drawn:
+        missing = [job for job in jobs if not os.path.lexists(job.output)]
+        if len(missing) < 2:
+            return Drawn()
+        return draw_together(
+            missing, self.method, lambda done, total: self._progress(missing[0], done / total)
+        )
 
     def _count(self, job: Job) -> None:
         line = self.ledger.this_round.get(self._id(job), {})
         self.reports.settled(job, made=line.get("event") == "made")
 
-    def _try(self, job: Job) -> str:
+    def _try(self, job: Job, drawn: Drawn) -> str:
         """Make what is missing of a job and return a message, or report why that failed."""
         name = job.source.name
         try:
-            return self._finish(job)
+            return self._finish(job, drawn)
         except DiskError:
             raise
         except CascadeError as error:
@@ -237,21 +259,22 @@ class Bulk:
         self.reports.failure(name, reason)
         return ""
 
-    def _finish(self, job: Job) -> str:
-        message = "" if self._is_done(job) else self._make(job)
+    def _finish(self, job: Job, drawn: Drawn) -> str:
+        message = "" if self._is_done(job) else self._make(job, drawn)
         if lacks_sheet(job):
             write_sheet(job, self.method)
         return message
 
-    def _make(self, job: Job) -> str:
+    def _make(self, job: Job, drawn: Drawn) -> str:
         begin, stamp = time.monotonic(), job.source.stamp()
         record, losses = make_result(
             job,
             self.method,
             lambda part, page: self._progress(job, part, page=page),
             lambda remark: self.reports.remark(job, remark),
+            drawn.results,
         )
-        seconds = time.monotonic() - begin
+        seconds = time.monotonic() - begin + drawn.seconds
         values = ledger_values(job, record, stamp)
         values |= {"seconds": round(seconds, 3), "lost": [[each.what, each.why] for each in losses]}
         self._note("made", job, values)

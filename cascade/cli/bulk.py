@@ -32,7 +32,11 @@ Model = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Tile = Annotated[
-    int | None, typer.Option(min=1, help="Side of a tile in pixels. Default: what memory allows.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Largest tile: as many pixels as a square of this side. Default: what memory allows.",
+    ),
 ]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or mps. Default: the best one available.")
@@ -64,8 +68,15 @@ Overwrite = Annotated[
     typer.Option("--overwrite", help="Replace files that differ from what this command makes."),
 ]
 
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Number of processes that share the pictures; each takes its part of the cores."
+    ),
+]
 
-def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk]) -> None:
+
+def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk], workers: int) -> None:
     """Do all jobs, show the progress, print the counts and exit with the outcome's code.
 
     Of several processes that a launcher started together, only the first prints and reports
@@ -73,17 +84,21 @@ def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk]) ->
 
     Args:
         prepare: called once, with the callback for progress; returns the work.
+        workers: number of processes that share the work.
     """
     from cascade.cli.bulk_progress import BulkProgress
     from cascade.cli.progress import printable
     from cascade.cli.verbosity import Verbosity, verbosity
+    from cascade.cli.workers import check_workers, further_workers
 
+    check_workers(workers)
     is_first = os.environ.get("RANK", "0") == "0"
     with BulkProgress(verbosity() if is_first else None) as progress:
         work = prepare(progress.update)
         previous = signal.signal(signal.SIGTERM, _terminate)
         try:
-            work.run()
+            with further_workers(min(workers, len(work.jobs))):
+                work.run()
         finally:
             signal.signal(signal.SIGTERM, previous)
             progress.stop()

@@ -28,6 +28,7 @@ def colourise(
     changes: sampling.Set = None,
     seed: bulk.Seed = 0,
     device: bulk.Device = None,
+    workers: bulk.Workers = 1,
     image_format: bulk.Format = None,
     pages: bulk.Pages = "all",
     truncated: bulk.Truncated = "refuse",
@@ -74,5 +75,6 @@ def colourise(
     bulk.work_through(
         lambda on_progress: prepare_colouring(
             request, colouring, variants=variants, hints=hints, on_progress=on_progress
-        )
+        ),
+        workers,
     )

@@ -41,6 +41,7 @@ def upscale(
         ),
     ] = None,
     device: bulk.Device = None,
+    workers: bulk.Workers = 1,
     image_format: bulk.Format = None,
     pages: bulk.Pages = "all",
     truncated: bulk.Truncated = "refuse",
@@ -94,5 +95,5 @@ def upscale(
         consistent=False if no_consistency else None,
     )
     bulk.work_through(
-        lambda on_progress: prepare_upscaling(request, upscaling, on_progress=on_progress)
+        lambda on_progress: prepare_upscaling(request, upscaling, on_progress=on_progress), workers
     )

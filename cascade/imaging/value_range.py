@@ -7,7 +7,7 @@ from 0 to 255 or 65535.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -85,21 +85,24 @@ def unstretched(picture: Picture, low: int, high: int) -> Picture:
 
 
 def worked_on_stretched(
-    picture: Picture, ends: tuple[int, int] | None, work: Callable[[Picture], Picture]
-) -> Picture:
-    """Stretch a picture, work on it, and map the result back to the numbers of the picture.
+    pictures: Sequence[Picture],
+    ends: tuple[int, int] | None,
+    work: Callable[[Sequence[Picture]], list[Picture]],
+) -> list[Picture]:
+    """Stretch pictures, work on them, and map the results back to the numbers of the pictures.
 
     Args:
-        picture: the picture.
-        ends: its numbers that `work` sees as black and white; None leaves all numbers as they are.
-        work: makes a result of the same bit depth.
+        pictures: the pictures.
+        ends: their numbers that `work` sees as black and white; None leaves all as they are.
+        work: makes one result of the same bit depth from each.
 
     Raises:
         DataError: if the picture cannot have such numbers.
     """
     if ends is None:
-        return work(picture)
-    return unstretched(work(stretched(picture, *ends)), *ends)
+        return work(pictures)
+    results = work([stretched(picture, *ends) for picture in pictures])
+    return [unstretched(result, *ends) for result in results]
 
 
 def check_range_fits(picture: Picture, low: int, high: int) -> None:

@@ -1,4 +1,4 @@
-"""The networks that a recipe can name: diffusers' U-Net and our pixel transformer."""
+"""The networks that a recipe can name: a U-Net and a pixel transformer."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
-from diffusers import UNet2DConditionModel
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
 from cascade.errors import ContractError, RecipeError, nearest
@@ -17,13 +15,15 @@ from cascade.networks.image_encoder import ImageEncoder
 from cascade.networks.stage_network import PlainNetwork, StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_embedding_for
 from cascade.networks.transformer import PixelTransformer
+from cascade.networks.unet import UNet
+from cascade.networks.unet_layers import TokenTransformer
 
 HEAD_CHANNELS = 64
 
 
 @final
 class StageUNet(BackboneNetwork):
-    """diffusers' `UNet2DConditionModel` as a stage network.
+    """A U-Net as a stage network.
 
     Levels with self-attention attend to tokens as well. Without such a level, the coarsest one
     attends to tokens and nothing else: pixels still do not look at each other across the image, so
@@ -31,7 +31,11 @@ class StageUNet(BackboneNetwork):
     """
 
     kind = "unet"
-    backbone_class = UNet2DConditionModel
+    backbone_class = UNet
+
+    @property
+    def has_deep_features(self) -> bool:
+        return len(self.backbone.config["block_out_channels"]) > 1
 
     @classmethod
     def build(
@@ -73,7 +77,7 @@ class StageUNet(BackboneNetwork):
         embedding = embedding_for(shape.slots, shape.embedding_dim)
         tokens = token_embedding_for(shape.slots, channels[-1])
         height, width = (side // patch_size for side in shape.size)
-        unet = UNet2DConditionModel(
+        unet = UNet(
             sample_size=height if height == width else (height, width),
             in_channels=shape.in_channels * patch_size**2 + encoder_channels,
             out_channels=shape.out_channels * patch_size**2,
@@ -111,7 +115,6 @@ def _unet_config(
     else:
         blocks = _attention_to_tokens(channels, attention, tokens)
     return blocks | {
-        "mid_block_type": "UNetMidBlock2D",
         "block_out_channels": tuple(channels),
         "norm_num_groups": math.gcd(32, *channels),
         "class_embed_type": None if embedding is None else "projection",
@@ -133,17 +136,17 @@ def _attention_to_tokens(
     levels = attention if own else [False] * (len(channels) - 1) + [True]
     head_channels = math.gcd(HEAD_CHANNELS, *channels)
     return _blocks("CrossAttn", levels) | {
-        # In these blocks, diffusers takes it for the number of heads.
+        # For these blocks, it is the number of heads; diffusers named it so.
         "attention_head_dim": tuple(width // head_channels for width in channels),
         "cross_attention_dim": tokens.config["dim"],
         "only_cross_attention": not own,
     }
 
 
-def _start_without_tokens(unet: UNet2DConditionModel) -> None:
+def _start_without_tokens(unet: UNet) -> None:
     """Let a new network give the output that it would give without tokens."""
     for module in unet.modules():
-        if isinstance(module, Transformer2DModel):
+        if isinstance(module, TokenTransformer):
             for parameter in module.proj_out.parameters():
                 nn.init.zeros_(parameter)
     if unet.class_embedding is not None:  # an embedding of zeros remains zero
@@ -166,6 +169,10 @@ class StageTransformer(BackboneNetwork):
     @property
     def has_attention(self) -> bool:
         return True
+
+    @property
+    def has_deep_features(self) -> bool:
+        return self.backbone.config["depth"] > 0
 
     @classmethod
     def build(

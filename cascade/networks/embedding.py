@@ -1,7 +1,7 @@
 """One embedding for the vectors of all conditions.
 
-The embeddings of class labels, augmentation levels and dense vectors are summed, because diffusers'
-U-Net takes a single vector (`class_embed_type="projection"`).
+The embeddings of class labels, augmentation levels and dense vectors are summed, because a U-Net of
+diffusers takes a single vector (`class_embed_type="projection"`).
 
 Shapes: B batch, F label fields, E embedding.
 """
@@ -13,18 +13,17 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
 from torch import Tensor, nn
 
 from cascade.conditioning.condition import Classes, Dense, Level, Slots, VectorSlot
+from cascade.networks.component import Component, keeps_config
+from cascade.networks.timesteps import TimestepEmbedding, timestep_waves
 
 WAVES = 256  # number of sines and cosines of a level
 SLOTS: dict[str, type[VectorSlot]] = {"classes": Classes, "level": Level, "dense": Dense}
 
 
-class ConditionEmbedding(ModelMixin, ConfigMixin):
+class ConditionEmbedding(Component):
     """The sum of the embeddings of all conditions' vectors.
 
     Args:
@@ -33,7 +32,7 @@ class ConditionEmbedding(ModelMixin, ConfigMixin):
         dim: length E of the sum.
     """
 
-    @register_to_config
+    @keeps_config
     def __init__(self, *, vectors: Mapping[str, Mapping[str, Any]], dim: int = 256) -> None:
         super().__init__()
         self.slots = {name: _slot(values) for name, values in vectors.items()}
@@ -57,7 +56,7 @@ class ConditionEmbedding(ModelMixin, ConfigMixin):
                 for table, size, index in zip(part, slot.sizes, value.T, strict=True):
                     parts.append(table(torch.where(index < 0, size, index)))
             elif isinstance(slot, Level):
-                waves = get_timestep_embedding(value * 1000, WAVES, flip_sin_to_cos=True)
+                waves = timestep_waves(value * 1000, WAVES, shift=1)
                 parts.append(part(waves.to(self.dtype)))
             else:
                 parts.append(part(value.to(self.dtype)))

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from cascade.networks.component import Component, keeps_config
 from cascade.networks.efficientnet import EfficientNetTrunk, load_efficientnet
 
 GROUPS = 5  # of EfficientNet-Lite0, with 0.7 M of its 4.7 M parameters: down to a 16th of the side
@@ -29,7 +28,7 @@ WIDEST_AT_ONCE = 3  # number of largest maps in memory at a time; 2.7 was measur
 CLASSIFIER_PX = 192  # side of the classifier's input for images of the training size; its own: 224
 
 
-class ImageEncoder(ModelMixin, ConfigMixin):
+class ImageEncoder(Component):
     """Extracts features of an image as channels for a U-Net.
 
     The classifier has random weights unless `pretrained` makes it or loading fills it.
@@ -42,7 +41,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         ValueError: if `scale` is out of range.
     """
 
-    @register_to_config
+    @keeps_config
     def __init__(self, channels: int = 32, scale: float = 1.0) -> None:
         super().__init__()
         if not 0 < scale <= CLASSIFIER_PX:

@@ -11,12 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
-from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import Signals
 from cascade.errors import ContractError, WeightsError, nearest
+from cascade.networks.component import is_diffusers_model
 
 
 class StageNetwork(nn.Module, ABC):
@@ -99,6 +99,32 @@ class StageNetwork(nn.Module, ABC):
     def prepared(self, signals: Signals) -> Signals:
         """Do the work that all steps share, such as upscaling images and extracting features."""
         return signals.enlarged()
+
+    @property
+    def has_deep_features(self) -> bool:
+        """Whether `reusing` works."""
+        return False
+
+    def reusing(
+        self, x_t: Tensor, t: Tensor, signals: Signals, deep: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Predict in full, or with the fine blocks only.
+
+        Args:
+            x_t: (B, C, H, W) noisy images.
+            t: (B,) training timesteps.
+            signals: the conditions' signals.
+            deep: what the coarse blocks computed for these images at an earlier step; None to run
+                them too.
+
+        Returns:
+            The prediction, and the output of the coarse blocks from which it was made.
+        """
+        raise NotImplementedError
+
+    def for_bf16(self) -> StageNetwork:
+        """A network with the same results that samples faster under autocast to bfloat16."""
+        return self
 
     @property
     def trunk(self) -> nn.Module:
@@ -220,7 +246,7 @@ def as_network(module: nn.Module) -> StageNetwork:
 
 def _can_build(module_class: type[nn.Module], config: Any) -> bool:
     """Whether the class can be called with a config after saving and reading it as JSON."""
-    if issubclass(module_class, ModelMixin):  # diffusers keeps and reads its own config
+    if is_diffusers_model(module_class):  # diffusers keeps and reads its own config
         return True
     try:
         inspect.signature(module_class).bind(**json.loads(json.dumps(config)))

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import TokenSignal
+from cascade.networks.component import Component, keeps_config
 
 
-class TokenEmbedding(ModelMixin, ConfigMixin):
+class TokenEmbedding(Component):
     """Projects the tokens of conditions to one width and joins them behind a learned null token.
 
     The null token is always attended to, so that an image without any tokens has something to
@@ -28,7 +27,7 @@ class TokenEmbedding(ModelMixin, ConfigMixin):
         dim: width D of the projected tokens.
     """
 
-    @register_to_config
+    @keeps_config
     def __init__(self, *, widths: Mapping[str, int], dim: int = 256) -> None:
         super().__init__()
         self.null = nn.Parameter(0.5 * torch.randn(1, 1, dim))

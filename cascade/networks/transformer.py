@@ -16,19 +16,17 @@ import math
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from cascade.errors import ContractError, RecipeError
 from cascade.networks.attention import HEAD_WIDTH, CrossAttention, Tokens, attention
+from cascade.networks.component import Component, Prediction, keeps_config
 from cascade.networks.convolutional_head import ConvolutionalHead
+from cascade.networks.timesteps import TimestepEmbedding, timestep_waves
 
 
-class PixelTransformer(ModelMixin, ConfigMixin):
-    """An hourglass of transformer blocks on pixels, called as diffusers' `UNet2DConditionModel`.
+class PixelTransformer(Component):
+    """An hourglass of transformer blocks on pixels, called as `UNet` is.
 
     Args:
         in_channels: number of channels of the noisy image and all images concatenated to it.
@@ -48,9 +46,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         RecipeError: if the sizes do not divide.
     """
 
-    _supports_gradient_checkpointing = True
-
-    @register_to_config
+    @keeps_config
     def __init__(
         self,
         *,
@@ -86,7 +82,6 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         self.head = ConvolutionalHead(
             in_channels, head_channels, out_channels, blocks=head_blocks, condition_width=width
         )
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -95,7 +90,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         encoder_hidden_states: Tensor | None = None,
         class_labels: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
-    ) -> UNet2DConditionOutput:
+    ) -> Prediction:
         """Predict from noisy images.
 
         Args:
@@ -107,6 +102,42 @@ class PixelTransformer(ModelMixin, ConfigMixin):
 
         Returns:
             An object whose `sample` is (B, out_channels, H, W).
+
+        Raises:
+            ContractError: if there are tokens and no cross-attention, or the other way round.
+        """
+        output, _ = self.reusing(
+            sample,
+            timestep,
+            None,
+            encoder_hidden_states=encoder_hidden_states,
+            class_labels=class_labels,
+            encoder_attention_mask=encoder_attention_mask,
+        )
+        return Prediction(sample=output)
+
+    def reusing(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        deep: Tensor | None,
+        *,
+        encoder_hidden_states: Tensor | None = None,
+        class_labels: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Predict in full, or with the fine blocks only.
+
+        Args:
+            sample: (B, in_channels, H, W) noisy images.
+            timestep: (B,) training timesteps.
+            deep: (B, N, D) output of the coarse blocks at an earlier step; None to run them too.
+            encoder_hidden_states: (B, M, T) tokens to attend to; None without cross-attention.
+            class_labels: (B, E) condition vector.
+            encoder_attention_mask: (B, M) bool, False for padding; None if there is none.
+
+        Returns:
+            The prediction (B, out_channels, H, W), and the output of the coarse blocks.
 
         Raises:
             ContractError: if there are tokens and no cross-attention, or the other way round.
@@ -125,19 +156,20 @@ class PixelTransformer(ModelMixin, ConfigMixin):
         embedded = self.embed(sample)
         rows, columns = embedded.shape[-2:]  # of fine patches
         fine = self._run(self.encoder, _to_tokens(embedded), rows, columns, condition)
-        coarse = self.merge(_to_tokens(F.pixel_unshuffle(_to_map(fine, rows, columns), 2)))
-        coarse = self._run(self.blocks, coarse, rows // 2, columns // 2, condition, text)
-        coarse = self.split(coarse, condition)  # (B, N, 4 fine)
+        if deep is None:
+            merged = self.merge(_to_tokens(F.pixel_unshuffle(_to_map(fine, rows, columns), 2)))
+            deep = self._run(self.blocks, merged, rows // 2, columns // 2, condition, text)
+        coarse = self.split(deep, condition)  # (B, N, 4 fine)
         fine = fine + _to_tokens(F.pixel_shuffle(_to_map(coarse, rows // 2, columns // 2), 2))
         fine = self._run(self.decoder, fine, rows, columns, condition)  # (B, 4 N, fine)
         pixels = _to_map(self.to_pixels(fine, condition), rows, columns)
         pixels = F.pixel_shuffle(pixels, self.config["patch_size"] // 2)
-        return UNet2DConditionOutput(sample=self.head(sample, pixels, condition))  # (B, C, H, W)
+        return self.head(sample, pixels, condition), deep  # (B, C, H, W)
 
     def _embed_condition(
         self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
-        waves = get_timestep_embedding(timestep, 256, flip_sin_to_cos=True)
+        waves = timestep_waves(timestep, 256, shift=1)
         condition = self.time_embedding(waves.to(dtype))
         if self.condition_embedding is not None and class_labels is not None:
             condition = condition + self.condition_embedding(class_labels.to(dtype))
@@ -157,11 +189,7 @@ class PixelTransformer(ModelMixin, ConfigMixin):
             return tokens
         modulation = stack.modulation(condition)[:, None]  # (B, 1, 6 width)
         for block in stack.blocks:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                assert self._gradient_checkpointing_func is not None
-                tokens = self._gradient_checkpointing_func(block, tokens, modulation, text)
-            else:
-                tokens = block(tokens, modulation, text)
+            tokens = self.run_block(block, tokens, modulation, text)
         return tokens
 
 
@@ -241,12 +269,17 @@ class TransformerBlock(nn.Module):
 
 def position_embedding(rows: int, columns: int, width: int) -> Tensor:
     """2-D sine-cosine positions of a grid of any size: (1, rows * columns, width)."""
-    row = get_timestep_embedding(torch.arange(rows), width // 2, max_period=100)
-    column = get_timestep_embedding(torch.arange(columns), width // 2, max_period=100)
+    row = _position_waves(rows, width)
+    column = _position_waves(columns, width)
     grid = torch.cat(
         [row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)], dim=-1
     )
     return grid.reshape(1, rows * columns, width)
+
+
+def _position_waves(count: int, width: int) -> Tensor:
+    places = torch.arange(count)
+    return timestep_waves(places, width // 2, cosine_first=False, shift=1, longest=100)
 
 
 def _to_tokens(features: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ LONGEST_WHOLE = 2.5  # largest ratio of sides of pictures that are coloured in o
 FILTER_RADIUS_PX = 2
 FILTER_EPS = 0.01**2 * 4  # in [-1, 1]: smaller steps than a hundredth of the range are no edges
 HINT_CHROMA = 0.08  # in [-1, 1]: least difference between a stroke and grey
+Bands = Iterator[tuple[slice, Tensor]]  # rows of a result, and the pixels in them
 HINT_SHARE = 0.5  # least share of a small pixel that a stroke covers
 
 
@@ -101,10 +102,41 @@ def colourise_picture(
     Raises:
         ContractError: if settings or hints do not fit, or memory is short.
     """
-    picture = picture.in_srgb()
-    image = picture.image()
+    return colourise_pictures(stages, [picture], [colouring.seed], colouring, progress=progress)[0]
+
+
+def colourise_pictures(
+    stages: Sequence[Stage],
+    pictures: Sequence[Picture],
+    seeds: Sequence[int],
+    colouring: Colouring,
+    *,
+    progress: Progress | None = None,
+) -> list[Picture]:
+    """Colour pictures of one size together, which takes less time.
+
+    Each result is that of `colourise_picture` with its seed, up to the rounding of the device.
+
+    Args:
+        stages: the stages of a pipeline, one of which takes grey.
+        pictures: pictures of the same height and width.
+        seeds: one whole number per picture, instead of that of `colouring`.
+        colouring: how to colour them; several pictures take no further inputs.
+        progress: as for `colourise_picture`, of all pictures together.
+
+    Raises:
+        ContractError: as `colourise_picture`.
+    """
+    pictures = [picture.in_srgb() for picture in pictures]
+    images = [picture.image() for picture in pictures]
+    all_bands = coloured_bands(stages, images, seeds, colouring, progress=progress)
+    return [_with_bands(*each) for each in zip(pictures, all_bands, strict=True)]
+
+
+def _with_bands(picture: Picture, bands: Bands) -> Picture:
+    """A picture's result, which comes in bands of rows."""
     colour = torch.empty(3, *picture.size, dtype=picture.colour.dtype)
-    for rows, band in coloured_bands(stages, image, colouring, progress=progress):
+    for rows, band in bands:
         colour[:, rows] = quantised(band[0], picture.bits)
     return picture.with_pixels(colour, picture.alpha)
 
@@ -130,24 +162,47 @@ def colourise_image(
     Raises:
         ContractError: if settings or hints do not fit, or memory is short.
     """
-    bands = [band for _, band in coloured_bands(stages, image, colouring, progress=progress)]
-    return torch.cat(bands, dim=-2)[0]
+    (bands,) = coloured_bands(stages, [image], [colouring.seed], colouring, progress=progress)
+    return torch.cat([band for _, band in bands], dim=-2)[0]
 
 
 @torch.no_grad()
 def coloured_bands(
     stages: Sequence[Stage],
-    image: Tensor,
+    images: Sequence[Tensor],
+    seeds: Sequence[int],
     colouring: Colouring,
     *,
     progress: Progress | None = None,
-) -> Iterator[tuple[slice, Tensor]]:
-    """Colour an image, and yield bands of rows (1, 3, rows, W) from the top."""
+) -> list[Bands]:
+    """Colour images of one size; for each, the bands of rows (1, 3, rows, W) from the top.
+
+    Args:
+        stages: the stages of a pipeline, one of which takes grey.
+        images: (1, H, W) or (3, H, W) each, in [-1, 1].
+        seeds: one whole number per image.
+        colouring: how to colour them.
+        progress: called as `progress(done, total)` while the stage runs.
+    """
     stage = colouriser_of(stages)
-    grey = luminance(image[None].float().cpu())  # (1, 1, H, W)
-    small = resize(grey, _working_size(stage, grey), "bicubic")  # (1, 1, h, w)
-    coloured = _colour_small(stage, small, colouring, progress)
-    chroma = coloured - luminance(coloured)  # (1, 3, h, w)
+    greys = [luminance(image[None].float().cpu()) for image in images]  # (1, 1, H, W)
+    size_px = _working_size(stage, greys[0])
+    small = torch.cat([resize(grey, size_px, "bicubic") for grey in greys])  # (B, 1, h, w)
+    coloured = _colour_small(stage, small, seeds, colouring, progress)
+    chroma = coloured - luminance(coloured)  # (B, 3, h, w)
+    parts = zip(greys, small.split(1), chroma.split(1), strict=True)
+    return [_full_bands(*each) for each in parts]
+
+
+@torch.no_grad()
+def _full_bands(grey: Tensor, small: Tensor, chroma: Tensor) -> Bands:
+    """Bring the colours of one image to its full size, a band of rows at a time.
+
+    Args:
+        grey: (1, 1, H, W) in [-1, 1].
+        small: (1, 1, h, w), grey at the size of the colouring.
+        chroma: (1, 3, h, w) in [-2, 2].
+    """
     slope, offset = guided_coefficients(small, chroma)
     for first in range(0, grey.shape[-2], BAND_PX):
         rows = slice(first, min(first + BAND_PX, grey.shape[-2]))
@@ -164,13 +219,17 @@ def _working_size(stage: Stage, grey: Tensor) -> tuple[int, int]:
 
 
 def _colour_small(
-    stage: Stage, small: Tensor, colouring: Colouring, progress: Progress | None
+    stage: Stage,
+    small: Tensor,
+    seeds: Sequence[int],
+    colouring: Colouring,
+    progress: Progress | None,
 ) -> Tensor:
-    """Colour the downscaled grey picture (1, 1, h, w): (1, 3, h, w)."""
+    """Colour the downscaled grey pictures (B, 1, h, w): (B, 3, h, w)."""
     check_read(colouring.inputs, [stage])
     inputs = inputs_for(stage, small, colouring.inputs)
     tile_px = math.ceil(LONGEST_WHOLE * stage.space.longer_px)
-    pixels = None if colouring.hints is None else _known(colouring.hints, small)
+    pixels = None if colouring.hints is None else _known(colouring.hints, small[:1])
 
     def sample(tile_px: int) -> Tensor:
         run = Run(
@@ -179,7 +238,7 @@ def _colour_small(
             stream="colourise",
             precision=colouring.precision,
         )
-        return stage.run([colouring.seed], inputs, run=run).cpu()
+        return stage.run(seeds, inputs, run=run).cpu()
 
     with stage.placed():
         return smaller_tiles_if_needed(sample, tile_px, stage.device)

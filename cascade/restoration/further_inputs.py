@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from cascade.arguments import check_kind, whole_number
@@ -63,13 +64,25 @@ def check_read(further: Mapping[str, Any], stages: Sequence[Stage]) -> None:
             )
 
 
-def inputs_for(stage: Stage, image: Tensor, further: Mapping[str, Any]) -> Inputs:
+def joined(images: Sequence[Tensor]) -> Tensor:
+    """Join images (1, C, h, w) into one batch; a single one, which may be huge, is not copied."""
+    return images[0] if len(images) == 1 else torch.cat(list(images))
+
+
+def inputs_for(stage: Stage, images: Tensor, further: Mapping[str, Any]) -> Inputs:
     """Collect the inputs of one stage.
 
     Args:
         stage: the stage that will run.
-        image: (1, C, h, w) in [-1, 1].
+        images: (B, C, h, w) in [-1, 1].
         further: inputs by name, each for one picture; those that the stage does not read are
             left out.
+
+    Raises:
+        ContractError: if there are such inputs and several pictures.
     """
-    return Inputs({**further, "image": image}).only(stage.contract.input_names)
+    if further and len(images) > 1:
+        raise ContractError(
+            f"inputs are for one picture, got {', '.join(further)} and {len(images)} pictures."
+        )
+    return Inputs({**further, "image": images}).only(stage.contract.input_names)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.resizing import ResizeKernel, resize
-from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for
+from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for, joined
 from cascade.restoration.kept_areas import KeptAreas, is_grey
 from cascade.restoration.passes import Pass, plan_passes
 from cascade.sampling.canvas import new_canvas
@@ -38,6 +38,7 @@ from cascade.stage import Run, Stage
 LARGEST_SCALE = 64
 BAND_PX = 512
 PROGRESS_PARTS = 1000
+Bands = Iterator[tuple[slice, Tensor]]  # rows of a result, and the pixels in them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,8 @@ class Upscaling:
         scale: factor for both sides, above 1 and at most 64; default: the factor of all upsamplers
             together.
         seed: whole number that decides all noise; the same seed gives the same result.
-        tile_px: side in pixels of a tile of the result; default: 512, or the stage's own size if it
-            has attention, and less if memory is short.
+        tile_px: a tile of the result has at most as many pixels as a square of this side; default:
+            512, or the stage's own size if it has attention, and less if memory is short.
         consistent: whether the result, downscaled again, must equal the input; default: yes, unless
             a stage was trained to restore degraded pictures.
         precision: `auto`, `fp32` or `bf16`.
@@ -109,7 +110,38 @@ def upscale_picture(
         ContractError: if the settings do not fit the stages, or memory is short.
         OutputError: if a very large picture needs more temporary space than the disk has.
     """
-    size, bands = upscaled_bands(stages, picture.image(), upscaling, progress=progress)
+    return upscale_pictures(stages, [picture], [upscaling.seed], upscaling, progress=progress)[0]
+
+
+def upscale_pictures(
+    stages: Sequence[Stage],
+    pictures: Sequence[Picture],
+    seeds: Sequence[int],
+    upscaling: Upscaling,
+    *,
+    progress: Progress | None = None,
+) -> list[Picture]:
+    """Upscale pictures of one size together, which takes less time if they are small.
+
+    Each result is that of `upscale_picture` with its seed, up to the rounding of the device.
+
+    Args:
+        stages: as for `upscale_picture`.
+        pictures: pictures of the same height and width.
+        seeds: one whole number per picture, instead of that of `upscaling`.
+        upscaling: how to upscale them; several pictures take no further inputs.
+        progress: as for `upscale_picture`, of all pictures together.
+
+    Raises:
+        ContractError: as `upscale_picture`.
+    """
+    images = [picture.image() for picture in pictures]
+    size, all_bands = upscaled_bands(stages, images, seeds, upscaling, progress=progress)
+    return [_with_bands(*each, size) for each in zip(pictures, all_bands, strict=True)]
+
+
+def _with_bands(picture: Picture, bands: Bands, size: tuple[int, int]) -> Picture:
+    """A picture's result of this height and width, which comes in bands of rows."""
     colour = torch.empty(len(picture.colour), *size, dtype=picture.colour.dtype)
     for rows, band in bands:
         colour[:, rows] = quantised(band[0], picture.bits)
@@ -142,7 +174,7 @@ def upscale_image(
         ContractError: if the settings do not fit the stages, or memory is short.
         OutputError: if a very large image needs more temporary space than the disk has.
     """
-    size, bands = upscaled_bands(stages, image, upscaling, progress=progress)
+    size, (bands,) = upscaled_bands(stages, [image], [upscaling.seed], upscaling, progress=progress)
     result = new_canvas((image.shape[0], *size))
     for rows, band in bands:
         result[:, rows] = band[0]
@@ -152,39 +184,70 @@ def upscale_image(
 @torch.no_grad()
 def upscaled_bands(
     stages: Sequence[Stage],
-    image: Tensor,
+    images: Sequence[Tensor],
+    seeds: Sequence[int],
     upscaling: Upscaling,
     *,
     progress: Progress | None = None,
-) -> tuple[tuple[int, int], Iterator[tuple[slice, Tensor]]]:
-    """Upscale an image, and return the size of the result and its bands of rows.
+) -> tuple[tuple[int, int], list[Bands]]:
+    """Upscale images of one size, and return the size of the results and their bands of rows.
 
     Args:
         stages: the stages of a pipeline, with at least one upsampler.
-        image: (C, h, w) in [-1, 1].
-        upscaling: how to upscale it.
+        images: (C, h, w) each, in [-1, 1].
+        seeds: one whole number per image.
+        upscaling: how to upscale them.
         progress: called as `progress(done, total)` while stages run.
 
     Returns:
-        Height and width of the result; and its bands (1, C, rows, W) with their rows, from the top.
+        Height and width of the results; and for each its bands (1, C, rows, W) with their rows,
+        from the top.
     """
-    passes, size = plan_passes(stages, (image.shape[-2], image.shape[-1]), upscaling.scale)
+    passes, size = plan_passes(stages, (images[0].shape[-2], images[0].shape[-1]), upscaling.scale)
     check_read(upscaling.inputs, [step.stage for step in passes])
-    source = _source(image, passes[0].stage.space)
-    has_colours = source.shape[1] == 3 and passes[0].stage.space.kind == "pixels"
-    areas = KeptAreas(source, has_colours=has_colours)
-    kernel = passes[0].stage.space.resize_kernel
-    result = _run_passes(passes, source, areas, size, upscaling, progress)
-    if tuple(result.shape[-2:]) != size:
-        result = resample(result, size, kernel)
-        areas.restore(result)
-    scales = [large / small for large, small in zip(size, source.shape[-2:], strict=True)]
-    is_whole = scales[0] == scales[1] == round(scales[0])
-    if is_whole and upscaling.is_consistent([step.stage for step in passes]):
-        bands = _consistent_bands(result, source, areas, kernel)
-    else:
+    space = passes[0].stage.space
+    sources = [Source.of(image, space) for image in images]
+    results = _run_passes(passes, sources, seeds, size, upscaling, progress)
+    height, width = images[0].shape[-2:]
+    is_whole = size[0] / height == size[1] / width == round(size[0] / height)
+    is_consistent = is_whole and upscaling.is_consistent([step.stage for step in passes])
+    all_bands = []
+    for image, source, result in zip(images, sources, results, strict=True):
+        if tuple(result.shape[-2:]) != size:
+            result = resample(result, size, space.resize_kernel)
+            source.areas.restore(result)
         bands = _bands(result)
-    return size, ((rows, band.expand(-1, len(image), -1, -1)) for rows, band in bands)
+        if is_consistent:
+            bands = _consistent_bands(result, source.image, source.areas, space.resize_kernel)
+        all_bands.append(_with_channels(bands, len(image)))
+    return size, all_bands
+
+
+def _with_channels(bands: Bands, channels: int) -> Bands:
+    return ((rows, band.expand(-1, channels, -1, -1)) for rows, band in bands)
+
+
+class Source(NamedTuple):
+    """An image that is upscaled.
+
+    Attributes:
+        image: (1, C, h, w), of one channel if it is grey.
+        areas: the areas that stay neutral and flat.
+    """
+
+    image: Tensor
+    areas: KeptAreas
+
+    @classmethod
+    def of(cls, image: Tensor, space: Space) -> Source:
+        """Prepare an image (C, h, w) for stages of a space.
+
+        Raises:
+            ContractError: if such stages cannot take it.
+        """
+        source = _source(image, space)
+        has_colours = source.shape[1] == 3 and space.kind == "pixels"
+        return cls(source, KeptAreas(source, has_colours=has_colours))
 
 
 def _source(image: Tensor, space: Space) -> Tensor:
@@ -204,32 +267,34 @@ def _source(image: Tensor, space: Space) -> Tensor:
 
 def _run_passes(
     passes: Sequence[Pass],
-    image: Tensor,
-    areas: KeptAreas,
+    sources: Sequence[Source],
+    seeds: Sequence[int],
     size: tuple[int, int],
     upscaling: Upscaling,
     progress: Progress | None,
-) -> Tensor:
-    """Run the upsamplers one after another: (1, C, H, W), perhaps a little larger than `size`.
+) -> list[Tensor]:
+    """Run the upsamplers one after another: (1, C, H, W) each, perhaps a little larger than `size`.
 
     Each result keeps the neutral and flat areas of the very first input. If results must be
     consistent, it is then changed to agree with the input of its pass. The result of final size is
     not: the caller compares it with the very first input.
     """
+    images = [source.image for source in sources]
     kernel = passes[0].stage.space.resize_kernel
     consistent = upscaling.is_consistent([step.stage for step in passes])
     for number, step in enumerate(passes):
         if number:
-            image = resample(image, step.size_px, kernel)
+            images = [resample(image, step.size_px, kernel) for image in images]
         part = None if progress is None else _part_of(progress, number, len(passes))
-        result = _draw(step.stage, image, upscaling, part)
-        areas.restore(result)
-        is_final = number + 1 == len(passes) and tuple(result.shape[-2:]) == size
-        if consistent and not is_final:
-            for rows, band in _consistent_bands(result, image, areas, kernel):
-                result[..., rows, :] = band
-        image = result
-    return image
+        results = _draw(step.stage, images, seeds, upscaling, part)
+        is_final = number + 1 == len(passes) and tuple(results[0].shape[-2:]) == size
+        for source, image, result in zip(sources, images, results, strict=True):
+            source.areas.restore(result)
+            if consistent and not is_final:
+                for rows, band in _consistent_bands(result, image, source.areas, kernel):
+                    result[..., rows, :] = band
+        images = results
+    return images
 
 
 def _consistent_bands(
@@ -258,10 +323,17 @@ def resample(image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> T
     return result
 
 
-def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress | None) -> Tensor:
-    """Run one stage on an image (1, C, h, w): (1, C, H, W) on the CPU; grey in, grey out."""
+def _draw(
+    stage: Stage,
+    images: Sequence[Tensor],
+    seeds: Sequence[int],
+    upscaling: Upscaling,
+    progress: Progress | None,
+) -> list[Tensor]:
+    """Run one stage on images (1, C, h, w): (1, C, H, W) on the CPU; grey in, grey out."""
     channels = stage.space.channels
-    inputs = inputs_for(stage, image.expand(-1, channels, -1, -1), upscaling.inputs)
+    expanded = [image.expand(-1, channels, -1, -1) for image in images]
+    inputs = inputs_for(stage, joined(expanded), upscaling.inputs)
 
     def sample(tile_px: int) -> Tensor:
         run = Run(
@@ -270,12 +342,17 @@ def _draw(stage: Stage, image: Tensor, upscaling: Upscaling, progress: Progress 
             stream="upscale",
             precision=upscaling.precision,
         )
-        return stage.run([upscaling.seed], inputs, run=run).cpu()
+        return stage.run(seeds, inputs, run=run).cpu()
 
     with stage.placed():
-        side = stage.default_tile_px() if upscaling.tile_px is None else upscaling.tile_px
-        result = smaller_tiles_if_needed(sample, side, stage.device)
-    return _grey(result) if image.shape[1] < channels else result
+        scale, (height, width) = stage.contract.scale, images[0].shape[-2:]
+        own_px = stage.default_tile_px((height * scale, width * scale))
+        side = own_px if upscaling.tile_px is None else upscaling.tile_px
+        results = smaller_tiles_if_needed(sample, side, stage.device).split(1)
+    return [
+        _grey(result) if image.shape[1] < channels else result
+        for image, result in zip(images, results, strict=True)
+    ]
 
 
 def _grey(image: Tensor) -> Tensor:

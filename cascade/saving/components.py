@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import ModelMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cascade.errors import WeightsError
+from cascade.networks.component import Component, is_diffusers_model
 
 Model = TypeVar("Model", bound=nn.Module)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -25,8 +26,8 @@ def save_component(model: nn.Module, folder: Path, *, dtype: torch.dtype | None 
     """Write `config.json` and `diffusion_pytorch_model.safetensors`.
 
     Args:
-        model: a diffusers model, or a module whose attribute `config` holds the keyword arguments
-            of its constructor as plain values.
+        model: a `Component`, a model of diffusers, or a module whose attribute `config` holds the
+            keyword arguments of its constructor as plain values.
         folder: the component's folder, normally inside an `atomic_folder`.
         dtype: floating-point type of the file's tensors, such as bfloat16 for publishing; default:
             the model's own.
@@ -34,13 +35,18 @@ def save_component(model: nn.Module, folder: Path, *, dtype: torch.dtype | None 
     if dtype is not None:
         model = copy.deepcopy(model)
         nn.Module.to(model, dtype)  # diffusers' own warns of float32 modules that are not there
-    if isinstance(model, ModelMixin):
-        model.save_pretrained(folder)
+    if is_diffusers_model(type(model)):
+        model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
         return
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS)
-    text = json.dumps(model.config, indent=2) + "\n"
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})  # as diffusers does
+    config: Any = model.config
+    if isinstance(model, Component):
+        names = {"_class_name": model.saved_as or type(model).__name__}
+        names["_diffusers_version"] = version("diffusers")
+        config = dict(sorted((names | config).items()))
+    text = json.dumps(config, indent=2) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
@@ -52,7 +58,9 @@ def load_component(model_class: type[Model], folder: Path) -> Model:
     """
     config = read_json(folder / "config.json")
     buildable: Any = model_class  # diffusers has no type for ModelMixin and ConfigMixin together
-    is_diffusers = issubclass(model_class, ModelMixin)
+    is_diffusers = is_diffusers_model(model_class)
+    if issubclass(model_class, Component):  # names of its class and of versions begin so
+        config = {name: value for name, value in config.items() if not name.startswith("_")}
     try:
         model: Model = buildable.from_config(config) if is_diffusers else buildable(**config)
     except (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ PATH_STARTS = ("/", ".", "~", "pipelines/")  # names that are not ids of the Hub
 PIPELINE_ENTRIES = (INDEX, "pipeline.py", "pipeline.yaml", "README.md", "stages")
 PIPELINE_FILE = '''"""Where diffusers finds the class of this folder: trust_remote_code=True."""
 
-from cascade import CascadePipeline
+from cascade.diffusers_pipeline import DiffusersPipeline
 
-__all__ = ["CascadePipeline"]
+__all__ = ["DiffusersPipeline"]
 '''
 
 
@@ -122,12 +123,10 @@ def card_folder(name: str) -> Path:
 
 def write_index(folder: Path) -> None:
     """Write the files by which diffusers finds the class of a saved pipeline, and its parts."""
-    from diffusers import __version__
-
     index = {
-        "_class_name": ["pipeline", "CascadePipeline"],
-        "_diffusers_version": __version__,
-        "stages": ["cascade.chain", "StageChain"],
+        "_class_name": ["pipeline", "DiffusersPipeline"],
+        "_diffusers_version": version("diffusers"),
+        "stages": ["cascade.diffusers_pipeline", "ChainLoader"],
     }
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     (folder / "pipeline.py").write_text(PIPELINE_FILE, encoding="utf-8")

@@ -12,11 +12,6 @@ import os
 from collections.abc import Mapping
 
 import torch
-from diffusers.models.attention import FeedForward
-from diffusers.models.attention_processor import Attention
-from diffusers.models.downsampling import Downsample2D
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -26,17 +21,24 @@ from cascade.devices import uses_bf16
 from cascade.errors import CascadeError
 from cascade.networks.convolutional_head import DetailBlock
 from cascade.networks.transformer import TransformerBlock
+from cascade.networks.unet_layers import (
+    Attention,
+    Downsample,
+    FeedForward,
+    ResnetBlock,
+    Upsample,
+)
 from cascade.training.objectives.objective import Learner
 from cascade.training.settings import TrainingSettings
 
 BLOCKS = (
     TransformerBlock,
     DetailBlock,
-    ResnetBlock2D,
+    ResnetBlock,
     Attention,
     FeedForward,
-    Downsample2D,
-    Upsample2D,
+    Downsample,
+    Upsample,
 )
 
 

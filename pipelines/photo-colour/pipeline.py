@@ -1,5 +1,5 @@
 """Where diffusers finds the class of this folder: trust_remote_code=True."""
 
-from cascade import CascadePipeline
+from cascade.diffusers_pipeline import DiffusersPipeline
 
-__all__ = ["CascadePipeline"]
+__all__ = ["DiffusersPipeline"]

@@ -266,13 +266,13 @@ def test_a_damaged_page_fails_the_picture_before_any_work(upscale):
 
 def test_a_page_that_cannot_be_made_fails_the_picture_and_leaves_nothing(upscale, monkeypatch):
 
-    def make(stages, picture, upscaling, **options):
-        if picture.bits == 16:
+    def make(stages, pictures, *options, **further):
+        if pictures[0].bits == 16:
             raise ContractError("memory is short.")
-        return original(stages, picture, upscaling, **options)
+        return original(stages, pictures, *options, **further)
 
-    original = commands.upscale_picture
-    monkeypatch.setattr(commands, "upscale_picture", make)
+    original = commands.upscale_pictures
+    monkeypatch.setattr(commands, "upscale_pictures", make)
     done = upscale(three_pages())
     assert "failed: scan.tif: page 2: memory is short.\n" in done.err
     assert not [path for path in Path("out").iterdir() if not path.name.startswith(".cascade-")]

@@ -22,7 +22,7 @@ from cascade.errors import CascadeError
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import recorded_settings
 from cascade.pipeline import CascadePipeline
-from cascade.restoration.upscaling import upscale_picture
+from cascade.restoration.upscaling import upscale_pictures
 from cascade.saving import atomic
 
 RESULTS = ["a.jpg", "b.png", "sub/c.png", "sub/d.webp", "sub/e.png"]
@@ -363,13 +363,13 @@ def test_files_and_folders_that_cannot_be_read_are_listed(upscale, photos, monke
 def test_a_picture_that_needs_too_much_memory_does_not_stop_the_others(
     upscale, photos, monkeypatch
 ):
-    def make(stages, picture, upscaling, *, progress):
-        if picture.size == (31, 9):
+    def make(stages, pictures, *options, progress):
+        if pictures[0].size == (31, 9):
             raise errors.pop()
-        return upscale_picture(stages, picture, upscaling, progress=progress)
+        return upscale_pictures(stages, pictures, *options, progress=progress)
 
     errors = [ZeroDivisionError("odd"), MemoryError(), CascadeError("needs 9 GiB.\nUse --tile.")]
-    monkeypatch.setattr(commands, "upscale_picture", make)
+    monkeypatch.setattr(commands, "upscale_pictures", make)
     for reason, words in (
         ("needs 9 GiB. Use --tile.", "4 upscaled"),
         ("not enough memory.", "0 upscaled, 4 already done"),
@@ -388,7 +388,7 @@ def test_what_a_format_cannot_hold_is_reported_before_the_work(
         raise AssertionError("the work was begun")
 
     make(photos / "bad.png", draw)
-    monkeypatch.setattr(commands, "upscale_picture", refuse)
+    monkeypatch.setattr(commands, "upscale_pictures", refuse)
     done = upscale(photos / "bad.png", "--format", "jpeg")
     assert "cannot write" in failures(done)["photos/bad.png"]
 
@@ -418,13 +418,13 @@ def test_a_full_disk_ends_the_work_at_once_and_keeps_what_is_done(upscale, photo
 
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
 def test_stopped_in_the_middle_nothing_is_half_written(upscale, photos, monkeypatch, stop, code):
-    def make(stages, picture, upscaling, *, progress):
-        if picture.size == (31, 9):
+    def make(stages, pictures, *options, progress):
+        if pictures[0].size == (31, 9):
             raise stop
-        return upscale_picture(stages, picture, upscaling, progress=progress)
+        return upscale_pictures(stages, pictures, *options, progress=progress)
 
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "upscale_picture", make)
+        patch.setattr(commands, "upscale_pictures", make)
         done = upscale(photos)
     assert done.code == code
     assert done.out.startswith("3 upscaled, 2 left; run the same command again to continue\n")
@@ -433,16 +433,16 @@ def test_stopped_in_the_middle_nothing_is_half_written(upscale, photos, monkeypa
 
 
 def test_a_stopped_process_also_counts_what_others_made(upscale, photos, monkeypatch):
-    def make(stages, picture, upscaling, *, progress):
-        if picture.size == (31, 9):
+    def make(stages, pictures, *options, progress):
+        if pictures[0].size == (31, 9):
             file = Path("out/.cascade-upscale.jsonl")
             line = json.loads(file.read_text().splitlines()[-1]) | {"output": "sub/e.png"}
             with file.open("a") as ledger:
                 ledger.write(json.dumps(line) + "\n")  # as another process does
             raise KeyboardInterrupt
-        return upscale_picture(stages, picture, upscaling, progress=progress)
+        return upscale_pictures(stages, pictures, *options, progress=progress)
 
-    monkeypatch.setattr(commands, "upscale_picture", make)
+    monkeypatch.setattr(commands, "upscale_pictures", make)
     assert upscale(photos).out.startswith("4 upscaled, 1 left; run the same command")
 
 
@@ -568,12 +568,12 @@ def test_a_page_of_somebody_else_is_not_replaced(upscale, photos):
 
 
 def test_a_stopped_run_leaves_a_page_of_the_sheets_made_so_far(upscale, photos, monkeypatch):
-    def make(stages, picture, upscaling, *, progress):
-        if picture.size == (31, 9):
+    def make(stages, pictures, *options, progress):
+        if pictures[0].size == (31, 9):
             raise KeyboardInterrupt
-        return upscale_picture(stages, picture, upscaling, progress=progress)
+        return upscale_pictures(stages, pictures, *options, progress=progress)
 
-    monkeypatch.setattr(commands, "upscale_picture", make)
+    monkeypatch.setattr(commands, "upscale_pictures", make)
     upscale(photos, "--compare")
     page = Path("out/compare/index.html").read_text()
     assert page.count('<div class="pair"') == 3

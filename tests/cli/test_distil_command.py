@@ -95,7 +95,7 @@ def test_settings_of_the_recipe_that_a_student_cannot_use_are_named(
     )
     done = command("chain", recipe, "--stage", f"base={student}", "--out", tmp_path / "pipeline")
     assert done.code == 0, done.err
-    assert f"base is a student of {trained.base}, 2 steps, guidance" in caplog.text
+    assert f"base is a student of {trained.base}, 2 steps, guidance" in done.err + caplog.text
     assert "steps=2, which was 30." in caplog.text
     sampling = load_stage(tmp_path / "pipeline" / "stages" / "base").sampling
     assert (sampling.steps, sampling.threshold) == (2, "dynamic")
@@ -131,7 +131,7 @@ def test_consistency_training_needs_no_teacher(command, pictures, tmp_path):
         ("emoji-256", "emoji-256 is a pipeline; name one of its stages: emoji-256/base, "),
         ("emoji-256/bass", "no stage 'bass' in emoji-256: did you mean 'base'?"),
     ],
-)  # fmt: skip
+)
 def test_a_teacher_that_is_not_there_is_one_line(command, tmp_path, teacher, expected):
     done = command("distil", teacher, "--steps", 4, "--out", tmp_path / "run")
     assert done.code == 1

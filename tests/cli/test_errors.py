@@ -61,6 +61,18 @@ def test_help_does_not_import_anything_slow(arguments):
     assert done.stderr == "[]\n"
 
 
+def test_sampling_a_saved_pipeline_imports_little_besides_torch(tmp_path):
+    slow = "diffusers transformers accelerate torch._dynamo scipy sympy torchvision kornia"
+    slow += " webdataset huggingface_hub omegaconf tifffile pyvips tensorboard"
+    done = separately(
+        *("generate", "emoji-256", "--steps", "1", "--out", str(tmp_path)),
+        after=f"print(sorted(set({slow.split()}) & set(sys.modules)), file=sys.stderr)",
+    )
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert (tmp_path / "00000.png").is_file()
+
+
 @pytest.mark.parametrize("arguments", [["ls"], ["validate", "--help"]])
 def test_verbs_that_check_no_recipe_do_not_import_torch(arguments):
     done = separately(*arguments, after="print('torch' in sys.modules, file=sys.stderr)")

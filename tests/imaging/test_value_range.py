@@ -92,10 +92,10 @@ def test_a_range_that_8_bits_do_not_have_is_refused(ends):
 def test_work_on_a_part_of_the_numbers_gives_results_in_it():
     picture, inputs = deep([840, 1000, 1177]), []
 
-    def work(each):
-        inputs.append(used_range(each))
-        return each
+    def work(pictures):
+        inputs.extend(used_range(each) for each in pictures)
+        return pictures
 
-    assert worked_on_stretched(picture, (840, 1177), work).colour.equal(picture.colour)
-    assert worked_on_stretched(picture, None, work) is picture
+    assert worked_on_stretched([picture], (840, 1177), work)[0].colour.equal(picture.colour)
+    assert worked_on_stretched([picture], None, work)[0] is picture
     assert inputs == [(0, 65535), (840, 1177)]
