@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cascade.conditioning.labels import Labels, LabelVocabulary
     from cascade.conditioning.low_resolution import LowResolution
     from cascade.conditioning.luminance import Luminance
+    from cascade.conditioning.text import Text
     from cascade.contract import Contract
     from cascade.data.sources import FolderSource, ImageSource, ShardSource, open_source
     from cascade.data.training_images import TrainingImages
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from cascade.stage_kinds import load_stage
     from cascade.sweeping.results import Sweep
     from cascade.sweeping.sweep import sweep
+    from cascade.training.objectives.consistency import Consistency
     from cascade.training.settings import TrainingSettings
+    from cascade.training.students import student_of
     from cascade.training.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -44,6 +47,7 @@ _HOMES = {
     "CascadeOutput": "cascade.pipeline",
     "CascadePipeline": "cascade.pipeline",
     "Condition": "cascade.conditioning.condition",
+    "Consistency": "cascade.training.objectives.consistency",
     "Contract": "cascade.contract",
     "DiffusionStage": "cascade.diffusion_stage",
     "Evaluation": "cascade.evaluation.results",
@@ -63,6 +67,7 @@ _HOMES = {
     "Space": "cascade.space",
     "Stage": "cascade.stage",
     "Sweep": "cascade.sweeping.results",
+    "Text": "cascade.conditioning.text",
     "Trainer": "cascade.training.trainer",
     "TrainingImages": "cascade.data.training_images",
     "TrainingSettings": "cascade.training.settings",
@@ -70,6 +75,7 @@ _HOMES = {
     "evaluate": "cascade.evaluation.evaluate",
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
+    "student_of": "cascade.training.students",
     "sweep": "cascade.sweeping.sweep",
 }
 
@@ -79,6 +85,7 @@ __all__ = [
     "CascadeOutput",
     "CascadePipeline",
     "Condition",
+    "Consistency",
     "Contract",
     "DiffusionStage",
     "Evaluation",
@@ -98,6 +105,7 @@ __all__ = [
     "Space",
     "Stage",
     "Sweep",
+    "Text",
     "Trainer",
     "TrainingImages",
     "TrainingSettings",
@@ -105,6 +113,7 @@ __all__ = [
     "evaluate",
     "load_stage",
     "open_source",
+    "student_of",
     "sweep",
 ]
 

@@ -27,6 +27,7 @@ from cascade.stage_kinds import load_stage
 ONLY_STAGE = "stage"  # name of a stage that is a pipeline of its own
 logger = logging.getLogger(__name__)
 IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
+GUIDANCE_SETTINGS = ("guidance", "guidance_interval")  # only for stages with droppable conditions
 
 
 class StageChain(nn.Module):
@@ -153,8 +154,9 @@ class StageChain(nn.Module):
     def with_sampling(self, overrides: Overrides) -> StageChain:
         """Return a chain that shares the weights and samples with changed settings.
 
-        Noise level and temperature are only for stages that take an image. A change of them for
-        all stages passes over the others.
+        Noise level and temperature are only for stages that take an image, and guidance for those
+        with conditions that training dropped. A change of them for all stages passes over the
+        others.
 
         Raises:
             ContractError: for a stage or a setting that does not exist, or a value that does not
@@ -165,9 +167,14 @@ class StageChain(nn.Module):
         if not any(stage.contract.needs_image for _, stage in self.items()):
             for name in overrides.names() & set(IMAGE_SETTINGS):
                 raise ContractError(f"{name}: no stage of this run takes an image.")
+        is_guided = any(stage.contract.droppable for _, stage in self.items())
         changed = {}
         for name, stage in self.items():
             values = overrides.of(name)
+            if is_guided and not stage.contract.droppable:
+                own = overrides.values.get(name, {})
+                for setting in set(GUIDANCE_SETTINGS) - set(own):
+                    values.pop(setting, None)
             if not stage.contract.needs_image:
                 for setting in IMAGE_SETTINGS:
                     if setting in overrides.values.get(name, {}):
@@ -207,7 +214,7 @@ class StageChain(nn.Module):
             ContractError: if the stages do not join.
         """
         folder = Path(folder)
-        names = _saved_names(folder)
+        names = saved_names(folder)
         chain = cls({name: load_stage(folder / name) for name in names})
         return _in_dtype(chain, torch_dtype)
 
@@ -255,10 +262,15 @@ def saved_contracts(folder: Path) -> list[Contract]:
     Raises:
         WeightsError: if a file is missing or damaged.
     """
-    return [read_contract(folder / name) for name in _saved_names(folder)]
+    return [read_contract(folder / name) for name in saved_names(folder)]
 
 
-def _saved_names(folder: Path) -> list[str]:
+def saved_names(folder: Path) -> list[str]:
+    """The names of the stages in the folder of a chain, first stage first.
+
+    Raises:
+        WeightsError: if `chain.json` is missing or damaged.
+    """
     names = read_json(folder / "chain.json").get("stages")
     if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
         raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.kinds import read_conditions
 from cascade.errors import ContractError
 from cascade.sampling.settings import SamplingSettings
+from cascade.sampling.student import Student
 from cascade.space import Size, Space
 
 
@@ -25,6 +26,7 @@ class Contract:
     Args:
         space: size, channels and range of the images that the stage makes.
         conditions: what steers the stage, in the order in which their images are concatenated.
+        student: what training has fixed in a distilled stage; None for any other stage.
 
     Raises:
         ContractError: if two conditions share a name or an input, or a condition does not fit the
@@ -33,6 +35,7 @@ class Contract:
 
     space: Space
     conditions: tuple[Condition, ...] = ()
+    student: Student | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "conditions", tuple(self.conditions))
@@ -216,6 +219,8 @@ class Contract:
             ContractError: naming the setting that does not fit.
         """
         self.check_augmentation_level(settings.augmentation_level)
+        if self.student is not None:
+            self.student.check(settings)
         if settings.temperature != 1 and not self.needs_image:
             raise ContractError(
                 f"temperature {settings.temperature} is for stages that take an image; use "
@@ -229,16 +234,17 @@ class Contract:
 
     def changed(self, change: Callable[[Condition], Condition]) -> Contract:
         """Return a contract in which each condition is replaced by `change(condition)`."""
-        return Contract(self.space, tuple(change(each) for each in self.conditions))
+        return replace(self, conditions=tuple(change(each) for each in self.conditions))
 
     # ---- saving ---------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """The contract as plain values for JSON."""
-        return {
+        values = {
             "space": self.space.to_dict(),
             "conditions": {each.name: each.config() for each in self.conditions},
         }
+        return values if self.student is None else {**values, "student": self.student.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Contract:
@@ -247,14 +253,17 @@ class Contract:
         Raises:
             ContractError: if the values do not describe a contract.
         """
-        unknown = set(values) - {"space", "conditions"}
+        unknown = set(values) - {each.name for each in fields(cls)}
         if unknown:
-            raise ContractError(f"a contract holds space and conditions, not {min(unknown)!r}.")
+            raise ContractError(
+                f"a contract holds space, conditions and student, not {min(unknown)!r}."
+            )
         try:
             space, conditions = Space(**values["space"]), read_conditions(values["conditions"])
+            student = Student.from_dict(values.get("student"))
         except (TypeError, LookupError, AttributeError) as error:
             raise ContractError(f"these values do not describe a contract: {error}.") from error
-        return cls(space, conditions)
+        return cls(space, conditions, student)
 
 
 def _text(value: Any) -> str:

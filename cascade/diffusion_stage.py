@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -20,14 +21,16 @@ from cascade.conditioning.assembling import against_signals, request_signals
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.signals import Signals
 from cascade.contract import Contract
-from cascade.devices import Precision, autocast
+from cascade.devices import Precision, autocast, has_fast_bf16, uses_bf16
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
+from cascade.errors import ContractError
 from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import build_network
 from cascade.networks.stage_network import StageNetwork, as_network
-from cascade.sampling.canvas import CanvasNoise, new_canvas
+from cascade.sampling.canvas import CanvasNoise, bytes_in_memory, new_canvas
 from cascade.sampling.guidance import GuidedNetwork, GuidedSignals
+from cascade.sampling.kept_features import KeptFeatures
 from cascade.sampling.memory import TILE_PX, fitting_tile_px
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.settings import SamplingSettings
@@ -40,6 +43,7 @@ from cascade.saving.stage_folder import (
     write_network,
     write_scheduler,
 )
+from cascade.space import Size
 from cascade.stage import Run, Stage
 
 
@@ -52,7 +56,8 @@ class DiffusionStage(Stage):
             `cascade.networks.stage_network`.
         process: noise schedule, predicted quantity and loss weighting.
         contract: the images that the stage makes, and its conditions.
-        sampling: default sampling settings; None for those of `SamplingSettings()`.
+        sampling: default sampling settings; None for those of `SamplingSettings()`, which a student
+            fits to itself.
 
     Raises:
         ContractError: if network, process and conditions do not fit together.
@@ -71,6 +76,10 @@ class DiffusionStage(Stage):
         super().__init__(contract)
         self.network = as_network(network)
         self.process = process
+        student = contract.student
+        if student is not None:
+            process.schedule.sampling_timesteps(student.steps)
+            sampling = sampling or student.fitted(SamplingSettings())
         self._sampling = sampling or SamplingSettings()
         channels = contract.space.channels
         self.network.check(channels, process.output_channels(channels), contract.slots)
@@ -134,10 +143,17 @@ class DiffusionStage(Stage):
         other._modules = {**self._modules, "network": network}
         return other
 
-    def default_tile_px(self) -> int:
+    def default_tile_px(self, size_px: Size) -> int:
         """At most the trained size if the network has attention, which depends on the size."""
         largest = self.space.longer_px if self.network.has_attention else TILE_PX
-        return fitting_tile_px(self.network.bytes_at_once, self.device, largest_px=largest)
+        canvases = 1 + self._sampler_for(self.sampling).canvases
+        held = canvases * bytes_in_memory((1, self.space.channels, *size_px))
+        return fitting_tile_px(
+            self.network.bytes_at_once,
+            self.device,
+            largest_px=largest,
+            held_bytes=held if self.device.type == "cpu" else 0,
+        )
 
     # ---- the network ----------------------------------------------------------------------------
 
@@ -152,12 +168,23 @@ class DiffusionStage(Stage):
         Returns:
             (B, C, H, W), or 2 C channels with learned variances.
         """
+        return self._predict(self.network, x_t, t, signals)
+
+    def _predict(
+        self,
+        network: StageNetwork,
+        x_t: Tensor,
+        t: Tensor,
+        signals: Signals,
+        kept: KeptFeatures | None = None,
+    ) -> Tensor:
+        """Predict with a network, which may use the features that calls share."""
         residual = self.process.residual
         signals = signals.enlarged()
         if residual is None:
-            return self.network(x_t, t, signals)
+            return _output(network, x_t, t, signals, kept)
         base = signals.channels[self.contract.residual_base()].image
-        output = self.network(residual.network_input(x_t, base, t), t, signals)
+        output = _output(network, residual.network_input(x_t, base, t), t, signals, kept)
         return residual.x0(output.float(), x_t, base, t)
 
     # ---- sampling -------------------------------------------------------------------------------
@@ -181,7 +208,8 @@ class DiffusionStage(Stage):
         height, width = self.contract.result_size(inputs, previous)
         grid = math.lcm(self.contract.grid_px, self.network.size_multiple_px)
         size = (math.ceil(height / grid) * grid, math.ceil(width / grid) * grid)
-        tiling = Tiling(size, grid, run.tiles, len(seeds))
+        is_fitted = not self.network.has_attention  # what attention draws depends on the size
+        tiling = Tiling(size, grid, run.tiles, len(seeds), is_fitted=is_fitted)
         device = self.device if tiling.is_whole else torch.device("cpu")
         noise = SeededNoise(seeds, run.stream, device=device)
         request = Request(
@@ -220,16 +248,21 @@ class DiffusionStage(Stage):
         if precision == "auto" and self.dtype != torch.float32:
             precision = "fp32"  # no autocast: the weights already are in half precision
 
+        on_cpu, is_half = self.device.type == "cpu", uses_bf16(self.device, precision)
+        is_fast = on_cpu and is_half and has_fast_bf16(self.device)
+        network = self.network.for_bf16() if is_fast else self.network
+
         def context() -> AbstractContextManager:
             return autocast(self.device, precision)
 
         def prepare(signals: GuidedSignals) -> GuidedSignals:
             with context():
-                own = self.network.prepared(signals.own)
+                own = network.prepared(signals.own)
             return GuidedSignals(own, signals.against.enlarged())
 
-        model = GuidedNetwork(self.predict, settings.guide, self.process.schedule, context)
-        return TiledNetwork(model, prepare, signals, tiling, self.device)
+        predict = partial(self._predict, network)
+        model = GuidedNetwork(predict, settings.guide, self.process.schedule, context)
+        return TiledNetwork(model, prepare, signals, tiling, self.device, settings.reuse)
 
     def check_settings(self, settings: SamplingSettings) -> None:
         sampler = self._sampler_for(settings)
@@ -242,15 +275,21 @@ class DiffusionStage(Stage):
     def _sampler_for(self, settings: SamplingSettings) -> Sampler:
         """The sampler for one batch, after checking that the settings fit the stage."""
         self.contract.check_sampling(settings)
+        if settings.reuse > 1 and not self.network.has_deep_features:
+            raise ContractError(
+                f"reuse must be 1 for this network, got {settings.reuse}; only U-Nets of several "
+                "levels and transformers have features that steps can share."
+            )
         return settings.make_sampler(self.process)
 
     def summary(self) -> StageSummary:
+        student = self.contract.student
         return StageSummary(
             starts_from=self.contract.description,
             gives=self.space.size_text,
             network=self.network.kind,
             parameters=sum(each.numel() for each in self.parameters()),
-            predicts=self.process.prediction,
+            predicts=self.process.prediction + ("" if student is None else f"; {student.text}"),
             sampling=self.sampling,
             facts={key: text for each in self.conditions for key, text in each.facts().items()},
         )
@@ -273,3 +312,13 @@ class DiffusionStage(Stage):
                 stage.
         """
         return read_diffusion_stage(Path(folder), cls).eval()
+
+
+def _output(
+    network: StageNetwork, x_t: Tensor, t: Tensor, signals: Signals, kept: KeptFeatures | None
+) -> Tensor:
+    if kept is None:
+        return network(x_t, t, signals)
+    output, features = network.reusing(x_t, t, signals, kept.features)
+    kept.keep(features)
+    return output

@@ -29,7 +29,7 @@ from cascade.sampling.walk import Hooks
 from cascade.saving.atomic import atomic_folder
 from cascade.saving.model_card import StageSummary
 from cascade.saving.stage_folder import stage_entries, write_config
-from cascade.space import Space
+from cascade.space import Size, Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +129,12 @@ class Stage(nn.Module, ABC):
         """
 
     @abstractmethod
-    def default_tile_px(self) -> int:
-        """The tile side in pixels that suits the stage and the free memory."""
+    def default_tile_px(self, size_px: Size) -> int:
+        """The tile side in pixels that suits the stage and the free memory.
+
+        Args:
+            size_px: height and width of the result.
+        """
 
     @abstractmethod
     def check_settings(self, settings: SamplingSettings) -> None:

@@ -13,6 +13,8 @@ from cascade.contract import Contract
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
+from cascade.sampling import canvas
+from cascade.sampling.samplers.diffusers_sampler import BY_PIXEL, DiffusersSampler
 from cascade.sampling.samplers.table import sampler_names
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.spans import spans
@@ -108,9 +110,24 @@ def test_the_size_and_overlap_of_tiles_change_nothing(stage, inputs, tile_px, ov
     assert_same(sample(stage, inputs, tiles, **values), sample(stage, inputs, **values))
 
 
-def test_one_tile_that_covers_everything_is_the_whole_image(stage, inputs):
-    whole = sample(stage, inputs, eta=0.5)
-    assert sample(stage, inputs, Tiles(200), eta=0.5).equal(whole)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_one_tile_that_covers_everything_is_the_whole_image(stage, inputs, sampler):
+    values = {"sampler": sampler, "eta": 0.5} if sampler == "ddim" else {"sampler": sampler}
+    whole = sample(stage, inputs, **values)
+    assert sample(stage, inputs, Tiles(200), **values).equal(whole)
+
+
+@pytest.mark.parametrize("sampler", BY_PIXEL)
+def test_steps_by_strips_are_those_of_the_whole_canvas(stage, inputs, sampler, monkeypatch):
+    """The same tiles, and the same earlier predictions, whether in memory or in files."""
+    values = {"sampler": sampler, "steps": 6, "guidance": 1.5}
+    by_strips = sample(stage, inputs, TILES, **values)
+    monkeypatch.setattr(canvas, "MOST_IN_MEMORY_BYTES", 1000)
+    in_files = sample(stage, inputs, TILES, **values)
+    assert by_strips.equal(in_files)
+    monkeypatch.setattr(DiffusersSampler, "by_strips", False)
+    at_once = sample(stage, inputs, TILES, **values)
+    torch.testing.assert_close(by_strips, at_once, rtol=0, atol=1e-6)
 
 
 # ---- known pixels -------------------------------------------------------------------------------

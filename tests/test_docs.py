@@ -14,6 +14,7 @@ from cascade.recipe.sections import (
     DataSection,
     DiffusionSection,
     SpaceSection,
+    StudentSection,
     TrainSection,
     TransformerSection,
     UNetSection,
@@ -41,6 +42,7 @@ SECTIONS = (
     DiffusionSection,
     DataSection,
     TrainSection,
+    StudentSection,
     sampling_section(),
 )
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")

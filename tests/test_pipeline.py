@@ -436,6 +436,18 @@ def test_guidance_on_a_stage_that_never_dropped_anything_is_refused():
         sample(alone(16), num_images=1, guidance=2.0)
 
 
+def test_guidance_for_all_stages_passes_over_those_that_never_dropped_anything(base_stage):
+    pipeline = quiet(
+        CascadePipeline.from_stages({"base": base_stage, "up": stage(32, small_px=16)})
+    )
+    result = sample(pipeline, num_images=1, guidance=2.0, guidance_interval=(0.1, 5.0))
+    assert result.settings["base"]["guidance"] == 2.0
+    assert result.settings["up"]["guidance"] == 1.0
+    assert "guidance_interval" not in result.settings["up"]
+    with pytest.raises(ContractError, match=r"guidance 2\.0 needs a condition .* dropped"):
+        sample(pipeline, num_images=1, guidance={"up": 2.0})
+
+
 @pytest.mark.parametrize("name", ["augmentation_level", "temperature"])
 def test_settings_of_images_in_a_pipeline_without_images_are_refused(name):
     with pytest.raises(ContractError, match=f"{name}: no stage of this run takes an image"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,10 +17,14 @@ from cascade.recipe.faults import fault_in, fault_of
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 from cascade.recipe.sections import PipelineRecipe, PipelineStageSection, StageRecipe
+from cascade.sampling.settings import SamplingSettings
+from cascade.saving.differences import differences
 from cascade.saving.pipelines import has_weights
 from cascade.saving.stage_folder import stage_in
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
+
+logger = logging.getLogger(__name__)
 
 
 def check_recipe(recipe: StageRecipe | PipelineRecipe, path: Path | None = None) -> list[str]:
@@ -129,9 +134,9 @@ def chain_pipeline(
         with fault_of(recipe_path):
             place = f"stages.{number}.sampling"
             settings = apply_sampling(stage.sampling, section.sampling, place)
-        stages[section.name] = stage.with_sampling(settings)
+        stages[section.name] = stage.with_sampling(_fitted(settings, stage, section.name))
     if known_texts is not None:
-        stages = _with_known_texts(stages, _read_text(known_texts).splitlines())
+        stages = _with_known_texts(stages, _read_text(known_texts).split("\n"))
     pipeline = CascadePipeline.from_stages(stages)
     pipeline.save_pretrained(
         out,
@@ -140,6 +145,20 @@ def chain_pipeline(
         recipe=_read_text(recipe_path),
     )
     return pipeline
+
+
+def _fitted(settings: SamplingSettings, stage: Stage, name: str) -> SamplingSettings:
+    """Fit the recipe's settings, which are those of the teacher, to a student in its place."""
+    student = stage.contract.student
+    if student is None:
+        return settings
+    fitted = student.fitted(settings)
+    changes = differences(settings.to_dict(), fitted.to_dict())
+    if changes:
+        logger.info(
+            "%s is a %s: %s.", name, student.text, ", ".join(c.as_change() for c in changes)
+        )
+    return fitted
 
 
 def _with_known_texts(stages: Mapping[str, Stage], texts: list[str]) -> dict[str, Stage]:
@@ -165,6 +184,6 @@ def _default_run(section: PipelineStageSection, recipe_path: Path) -> Path:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin files with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}).") from error

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cascade.building.students import build_objective
 from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.contract import Contract
@@ -20,8 +21,8 @@ from cascade.errors import DataError, RecipeError
 from cascade.recipe.faults import fault_in
 from cascade.recipe.sections import Section, StageRecipe
 from cascade.sampling.settings import SamplingSettings
+from cascade.sampling.student import Student
 from cascade.space import Space
-from cascade.training.objectives.table import make_objective
 
 
 def build_stage(
@@ -41,9 +42,14 @@ def build_stage(
         space = Space(**recipe.space.model_dump())
     conditions = build_conditions(recipe, vocabulary)
     with fault_in("condition", tuple(CONDITIONS)):
-        contract = Contract(space, conditions)
+        contract = Contract(space, conditions, build_student(recipe))
     process = process or build_process(recipe)
-    sampling = apply_sampling(SamplingSettings(), recipe.sampling)
+    student = contract.student
+    settings = SamplingSettings() if student is None else student.fitted(SamplingSettings())
+    sampling = apply_sampling(settings, recipe.sampling)
+    if student is not None:
+        with fault_in("student", _keys(recipe.student)):
+            process.schedule.sampling_timesteps(student.steps)
     with fault_in("network", _keys(recipe.network)):
         return DiffusionStage.build(
             contract,
@@ -51,6 +57,20 @@ def build_stage(
             network=recipe.network.kind,
             network_options=recipe.network.model_dump(exclude={"kind"}),
             sampling=sampling,
+        )
+
+
+def build_student(recipe: StageRecipe) -> Student | None:
+    """Make the student that a recipe describes, without the hash of its teacher."""
+    section = recipe.student
+    if section is None:
+        return None
+    with fault_in("student", _keys(section)):
+        return Student(
+            steps=section.steps,
+            guidance=section.guidance,
+            guidance_interval=section.guidance_interval,
+            teacher=section.teacher or "",
         )
 
 
@@ -126,7 +146,7 @@ def check_values(recipe: StageRecipe, stage: DiffusionStage) -> None:
     with fault_in("sampling", _keys(recipe.sampling)):
         stage.check_settings(stage.sampling)
     with fault_in("train.objective"):
-        make_objective(recipe.train.objective).check(stage)
+        build_objective(recipe).check(stage)
     with fault_in("space", errors=(DataError,)):
         check_readable(stage.space)
     data = recipe.data

@@ -13,6 +13,12 @@ from cascade.building.data_notes import DataNotes
 from cascade.building.data_preview import narrow_range_warnings
 from cascade.building.pipelines import find_stage
 from cascade.building.stages import build_stage, check_values
+from cascade.building.students import (
+    build_objective,
+    shared_vocabulary,
+    teacher_of,
+    with_digest,
+)
 from cascade.contract import Contract
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.remote import default_cache
@@ -35,6 +41,7 @@ from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
 from cascade.training.trainer import Trainer
 
+STAGE_SECTIONS = ("space", "condition", "network", "diffusion", "student")
 logger = logging.getLogger(__name__)
 
 
@@ -69,19 +76,25 @@ def build_trainer(
         source = open_source(**opening)
         torch.manual_seed(recipe.train.seed)
         notes = DataNotes(source, recipe)
-        stage = build_stage(recipe, notes.vocabulary)
+        teacher = teacher_of(recipe)
+        stage = build_stage(recipe, shared_vocabulary(notes.vocabulary, teacher))
+        with_digest(stage, teacher)
         notes.look_at(stage.conditions)
         lines = notes.lines(verbose=verbose)
         check_values(recipe, stage)
+        objective = build_objective(recipe, teacher)
+        objective.check(stage)
         prepare_conditions(stage, source, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
         images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
-        _start(stage, recipe.train.init_from, out)
+        _start(stage, recipe.train.init_from, out, teacher)
     images.generated = build_pool(recipe, images, out / "generated")
     settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from"}))
     try:
-        trainer = Trainer(stage, images, out, settings, report=report, device=device)
+        trainer = Trainer(
+            stage, images, out, settings, report=report, device=device, objective=objective
+        )
     except OtherImagesError as error:
         raise CascadeError(
             f"{error.difference}. A run resumes only with its own images; restore them, or train "
@@ -113,11 +126,17 @@ def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None 
         each.prepare(annotations, cache / "encoded", make_accelerator().device)
 
 
-def _start(stage: Stage, init_from: str | None, out: Path) -> None:
-    """Start from the weights that a recipe names, unless the run has a checkpoint of its own."""
+def _start(stage: Stage, init_from: str | None, out: Path, teacher: Stage | None) -> None:
+    """Start from the weights that a recipe names, unless the run has a checkpoint of its own.
+
+    A student starts from its teacher's weights if the recipe names no others.
+    """
+    has_own = bool(checkpoints(out / "checkpoints"))
     if init_from is None:
+        if teacher is not None and not has_own:
+            start_from(stage, teacher)
         return
-    if checkpoints(out / "checkpoints"):
+    if has_own:
         if is_main_process():
             logger.info("train.init_from is not used, because the run has its own checkpoint.")
         return
@@ -190,7 +209,7 @@ def _check_same_stage(out: Path, recipe: StageRecipe) -> None:
 
 def _stage_values(recipe: StageRecipe) -> dict[str, Any]:
     """The values of a recipe that belong to the stage itself, which never change."""
-    values = recipe.model_dump(mode="json", include={"space", "condition", "network", "diffusion"})
+    values = recipe.model_dump(mode="json", include=set(STAGE_SECTIONS))
     for condition in values["condition"].values():
         (condition or {}).pop("generated", None)  # says which images it is trained on
     return values

@@ -32,7 +32,11 @@ Model = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Tile = Annotated[
-    int | None, typer.Option(min=1, help="Side of a tile in pixels. Default: what memory allows.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Largest tile: as many pixels as a square of this side. Default: what memory allows.",
+    ),
 ]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or mps. Default: the best one available.")

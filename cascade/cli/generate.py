@@ -14,7 +14,7 @@ from cascade.cli.verbosity import note
 
 Prompt = Annotated[
     str | None,
-    typer.Argument(metavar="[PROMPT]", help="What to draw, for pipelines that take text."),
+    typer.Argument(metavar="PROMPT", help="What to draw, for pipelines that take text."),
 ]
 PromptOption = Annotated[str | None, typer.Option("--prompt", hidden=True)]  # as others have it
 Prompts = Annotated[

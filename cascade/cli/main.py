@@ -16,6 +16,7 @@ from cascade.cli.colourise import colourise
 from cascade.cli.copy import copy
 from cascade.cli.data import data
 from cascade.cli.defaults import defaults_file, read_defaults
+from cascade.cli.distil import distil
 from cascade.cli.doctor import doctor
 from cascade.cli.ema import ema
 from cascade.cli.evaluate import evaluate
@@ -42,12 +43,13 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try: cascade generate emoji-256 -n 16 -o out",
 )
-for verb in (generate, upscale, colourise, evaluate, sweep, train, report, ema, chain):
+for verb in (generate, upscale, colourise, evaluate, sweep, train, distil, report, ema, chain):
     add_verb(app, verb)
 for verb in (export, ls, show, copy, validate, doctor):
     add_verb(app, verb)
-OTHER_SPELLINGS = {"colorize": "colourise"}
+OTHER_SPELLINGS = {"colorize": "colourise", "distill": "distil"}
 add_verb(app, colourise, "colorize", hidden=True)
+add_verb(app, distil, "distill", hidden=True)
 app.add_typer(data, name="data")
 
 

@@ -35,7 +35,7 @@ def read_prompts(prompt: str | None, option: str | None, file: str | None) -> li
     if text is None:
         return []
     if not text.strip():
-        note("the prompt is empty, so the pictures are drawn without one")
+        note("the prompt is empty, so the pictures are drawn without one", is_result=False)
     return [text]
 
 
@@ -54,7 +54,7 @@ def _prompts_in(file: str) -> list[str]:
         only = f", only {empty}" if lines else ""
         raise DataError(f"{name} has no prompts{only}; write one prompt per line.")
     if len(prompts) < len(lines):
-        note(f"skipped {empty} of {name}")
+        note(f"skipped {empty} of {name}", is_result=False)
     return prompts
 
 

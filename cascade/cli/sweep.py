@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Axes = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[[STAGE.]SETTING=VALUE,VALUE…]…",
+        metavar="[STAGE.]SETTING=VALUE,VALUE…",
         help="What to try, in all combinations: any sampling setting or sampler option. "
         "Default: guidance, temperature, augmentation level, steps and samplers, one change "
         "at a time.",
@@ -59,7 +59,14 @@ Prefer = Annotated[
     str,
     typer.Option(
         help="quality: the combination with the best figure; speed: the fastest of those that "
-        "are as good within the interval."
+        "are as good within the interval, or within --tolerance."
+    ),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        help="With --prefer speed: the share of the best figure by which the chosen one may be "
+        "worse, such as 0.05."
     ),
 ]
 Apply = Annotated[
@@ -80,6 +87,7 @@ def sweep(
     budget: Budget = None,
     by: By = "KID",
     prefer: Prefer = "quality",
+    tolerance: Tolerance = None,
     seed: measuring.Seed = 0,
     apply: Apply = False,
     extractor: measuring.Extractor = "lite0",
@@ -99,6 +107,9 @@ def sweep(
     cascade sweep emoji-256 --data heldout base.guidance=2,4 'base.guidance_interval=[0.3,3],[0,5]'
 
     cascade sweep photo-x4 --data 'heldout-*.tar' temperature=0.4,0.6,0.8 eta=0,0.5 --by PD
+
+    cascade sweep photo-x4 --data heldout steps=1,2,3,4,6,8 temperature=0.4,0.6,0.8,1 --by PD
+    --prefer speed --tolerance 0.02
 
     cascade sweep my-pipeline --data heldout --budget 3000 --prefer speed --apply
     """
@@ -128,6 +139,7 @@ def sweep(
             budget_images=budget,
             by=by,
             prefer=prefer,
+            tolerance=tolerance,
             seed=seed,
             extractor=extractor,
             extractor_path=extractor_path,

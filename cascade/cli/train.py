@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cascade.cli import names
 from cascade.cli.verbosity import Verbosity, note, verbosity
+
+if TYPE_CHECKING:
+    from cascade.recipe.sections import StageRecipe
+
+Device = Annotated[
+    str | None,
+    typer.Option(help="Where to train: cpu, cuda, cuda:1, mps …; default: the best device."),
+]
 
 
 def train(
@@ -17,10 +25,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/NAME.")
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="Where to train: cpu, cuda, cuda:1, mps …; default: the best device."),
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Train one stage. Repeat the command to resume an interrupted run.
 
@@ -30,9 +35,6 @@ def train(
 
     cascade train my-stage.yaml data.path=photos train.images=200_000 --out runs/mine
     """
-    from cascade.building.training import build_trainer
-    from cascade.cli.progress import TrainingProgress
-    from cascade.recipe.faults import fault_of
     from cascade.recipe.finding import find_recipe
     from cascade.recipe.reading import load_stage_recipe
     from cascade.training.processes import make_accelerator, together
@@ -41,7 +43,22 @@ def train(
     with together():
         file = find_recipe(stage, "stages")
         recipe = load_stage_recipe(file, overrides or [])
-    folder = out or Path("runs") / recipe.name
+    train_recipe(recipe, file, out or Path("runs") / recipe.name, device)
+
+
+def train_recipe(recipe: StageRecipe, file: Path, folder: Path, device: str | None) -> None:
+    """Train the stage of a recipe and show the progress.
+
+    Args:
+        recipe: the recipe of the stage.
+        file: the file that it comes from, for error messages.
+        folder: folder of the run.
+        device: where to train; None for the best device.
+    """
+    from cascade.building.training import build_trainer
+    from cascade.cli.progress import TrainingProgress
+    from cascade.recipe.faults import fault_of
+
     progress = TrainingProgress(recipe.name, recipe.train.images)
     with fault_of(file):
         trainer = build_trainer(

@@ -52,10 +52,15 @@ def verbosity() -> Verbosity:
     return _current
 
 
-def note(text: str) -> None:
-    """Print a line that the user can do without, such as one that says where a result is."""
+def note(text: str, *, is_result: bool = True) -> None:
+    """Print a line that the user can do without, such as one that says where a result is.
+
+    Args:
+        text: the line.
+        is_result: whether it goes to the standard output, where programs read results.
+    """
     if _current > Verbosity.QUIET:
-        typer.echo(text)
+        typer.echo(text, err=not is_result)
 
 
 def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:

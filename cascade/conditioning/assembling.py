@@ -55,6 +55,20 @@ def against_signals(conditions: Sequence[Condition], request: Request, signals: 
     return against
 
 
+def absent_signals(conditions: Sequence[Condition], signals: Signals) -> Signals:
+    """Signals without information, of those conditions that training drops now and then.
+
+    Args:
+        conditions: conditions of the stage.
+        signals: signals of all of them.
+    """
+    absent = Signals()
+    for each in conditions:
+        if each.drop > 0:
+            absent = absent.merged(each.absent(signals.only(each.name)))
+    return absent
+
+
 def _own(request: Request, condition: Condition) -> Request:
     """The request with the condition's own random stream."""
     return replace(request, noise=request.noise.fork(condition.name))

@@ -31,8 +31,8 @@ class Batch:
         images: (B, C, H, W) in [-1, 1], at the stage's size or cropped from it.
         seeds: B whole numbers; all random draws in an image's loss come from its seed.
         conditions: tensors (B, …) or tuples of B entries by the name of their condition, such as
-            label indices (B, F) under `labels`. A condition that is not listed makes its tensor
-            from `images` if it can.
+            label indices (B, F) under `labels`, or a tuple of phrasings for each image under
+            `text`. A condition that is not listed makes its tensor from `images` if it can.
         broken: images that could not be read, as `name: reason`; others replace them in the batch.
         remarks: remarks about images of the batch, and about those that were left out before them.
     """

@@ -23,7 +23,7 @@ class Inputs:
             condition reads its own, at the size of its own stage.
 
     Raises:
-        ContractError: if values are for different numbers of images.
+        ContractError: if a value is a single text, or values are for different numbers of images.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -31,6 +31,11 @@ class Inputs:
     def __post_init__(self) -> None:
         present = {name: value for name, value in self.values.items() if value is not None}
         object.__setattr__(self, "values", present)
+        single = next((name for name, value in present.items() if isinstance(value, str)), None)
+        if single is not None:
+            raise ContractError(
+                f"{single} must be a list with one entry for each image, got a single text."
+            )
         counts = {name: len(value) for name, value in present.items()}
         if len(set(counts.values())) > 1:
             text = ", ".join(f"{count} for {name}" for name, count in counts.items())

@@ -11,7 +11,7 @@ Shapes: B batch, N tokens, D width of a token, P width of the pooled vector.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -93,6 +93,8 @@ class Text(Condition):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.fields, str):
+            raise ContractError(f"fields must be a list of names, got {self.fields!r}.")
         object.__setattr__(self, "fields", tuple(self.fields))  # JSON has lists only
         if self.max_tokens < LEAST_TOKENS:
             raise ContractError(
@@ -101,21 +103,43 @@ class Text(Condition):
 
     @classmethod
     def of_recipe(cls, options: TextOptions, vocabulary: Vocabulary) -> Text:
-        encoder = find_encoder(options.encoder)
-        most, facts = encoder.most_tokens, encoder.facts
-        if most is not None and options.max_tokens > most:
+        return cls.of_encoder(**asdict(options))
+
+    @classmethod
+    def of_encoder(
+        cls,
+        encoder: str = MINILM,
+        *,
+        fields: Sequence[str] = ("caption",),
+        max_tokens: int = 64,
+        drop: float = 0.1,
+    ) -> Text:
+        """Make the condition for an encoder on this machine or on the Hub.
+
+        Args:
+            encoder: names the encoder; see `cascade.text.encoders.find_encoder`.
+            fields: see `Text`.
+            max_tokens: see `Text`.
+            drop: see `Text`.
+
+        Raises:
+            CascadeError: if the encoder cannot be found, or a value is out of range.
+        """
+        source = find_encoder(encoder)
+        most, facts = source.most_tokens, source.facts
+        if most is not None and max_tokens > most:
             raise ContractError(
                 f"max_tokens must be at most {most} for the text encoder {facts.name}, got "
-                f"{options.max_tokens}."
+                f"{max_tokens}."
             )
         return cls(
-            fields=options.fields,
+            fields=fields,
             encoder=facts.name,
             sha256=facts.sha256,
             width=facts.width,
             pooled_width=facts.pooled_width,
-            max_tokens=options.max_tokens,
-            drop=options.drop,
+            max_tokens=max_tokens,
+            drop=drop,
         )
 
     def config(self) -> dict[str, Any]:
@@ -169,7 +193,9 @@ class Text(Condition):
 
     def with_files(self, folder: Path) -> Text:
         file = folder / KNOWN_TEXTS
-        return replace(self, known=KnownTexts.read(file)) if file.is_file() else self
+        if not file.is_file():
+            return self
+        return replace(self, known=KnownTexts.read(file, self._encoder_facts, self.max_tokens))
 
     # ---- training and sampling ------------------------------------------------------------------
 
@@ -185,10 +211,8 @@ class Text(Condition):
         return signals.replaced(draws[:, 1] < self.drop, self.absent(signals))
 
     def of_request(self, request: Request) -> Signals:
-        texts = request.inputs.get(self.input_name)
-        if isinstance(texts, str):
-            raise ContractError("prompt must be a list with one text for each image.")
-        return self._signals(texts or [""] * request.count, request.device)
+        texts = request.inputs.get(self.input_name) or [""] * request.count
+        return self._signals(texts, request.device)
 
     def against_request(self, request: Request, own: Signals) -> Signals:
         texts = request.inputs.get(self.negative_name)
@@ -292,6 +316,11 @@ class Text(Condition):
 
 def _pick(phrasings: Sequence[str], uniform: float) -> str:
     """One of the phrasings, by a number in [0, 1); empty if there are none."""
+    if isinstance(phrasings, str):
+        raise ContractError(
+            "a batch's text must be a tuple of phrasings for each image, such as "
+            f"({_shortened(phrasings)!r},), got the text alone."
+        )
     return phrasings[int(uniform * len(phrasings))] if phrasings else ""
 
 

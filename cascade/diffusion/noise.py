@@ -35,6 +35,11 @@ class NoiseSource(Protocol):
         """Standard deviation of what `normal` returns; the generators themselves know none."""
         ...
 
+    @property
+    def rows(self) -> slice:
+        """The rows of the canvas that the step is for; `slice(None)` for all."""
+        ...
+
     def normal(self, *shape: int) -> Tensor:
         """The next normal numbers of each image, float32: (B, *shape)."""
         ...
@@ -53,7 +58,10 @@ class SeededNoise:
 
     Attributes:
         temperature: standard deviation of the next draws from `normal`; initially 1.
+        rows: always all rows.
     """
+
+    rows = slice(None)
 
     def __init__(
         self, seeds: Sequence[int], stream: str = "", *, device: torch.device | str = "cpu"

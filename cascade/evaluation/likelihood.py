@@ -75,8 +75,14 @@ def bits_per_dimension(
         precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
 
     Raises:
-        ContractError: if the images do not fit the stage, or `timesteps` is out of range.
+        ContractError: if the images do not fit the stage, `timesteps` is out of range, or the stage
+            is a student.
     """
+    if stage.contract.student is not None:
+        raise ContractError(
+            "bits per dimension are for stages that denoise at all noise levels, not for a "
+            f"{stage.contract.student.text}."
+        )
     last = stage.process.schedule.train_steps - 1
     count = last if timesteps is None else timesteps
     if not 1 <= count <= last:

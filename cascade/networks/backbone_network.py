@@ -2,8 +2,8 @@
 
 Images and the features that an encoder extracts from them are concatenated by channel, vectors are
 embedded and summed, tokens are projected and attended to, and a pixel unshuffle moves the work to a
-lower resolution. Backbone and conditions
-are components of their own, and diffusers can load a U-Net without the rest.
+lower resolution. Backbone and conditions are components of their own, and diffusers can load a
+U-Net without the rest.
 
 Shapes: B batch, C channels, H and W pixels.
 """
@@ -25,9 +25,12 @@ from cascade.errors import ContractError, RecipeError
 from cascade.networks.attention import CrossAttention
 from cascade.networks.component import Component
 from cascade.networks.embedding import ConditionEmbedding, vectors_of
+from cascade.networks.half_weights import with_half_weights
 from cascade.networks.image_encoder import ImageEncoder
 from cascade.networks.stage_network import StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_widths
+from cascade.networks.transformer import PixelTransformer
+from cascade.networks.unet import UNet
 from cascade.networks.unet_layers import TokenTransformer
 from cascade.space import Size
 
@@ -90,7 +93,7 @@ class BackboneNetwork(StageNetwork, ABC):
 
     def __init__(
         self,
-        backbone: Component,
+        backbone: UNet | PixelTransformer,
         embedding: ConditionEmbedding | None,
         tokens: TokenEmbedding | None = None,
         *,
@@ -104,18 +107,30 @@ class BackboneNetwork(StageNetwork, ABC):
         self.tokens = tokens
         self.encoder = encoder
         self.patch_size = patch_size
+        self._input_dtype: torch.dtype | None = None  # None for that of the backbone
 
     def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
+        folded, inputs = self._backbone_inputs(x_t, signals)
+        return F.pixel_shuffle(self.backbone(folded, t, **inputs).sample, self.patch_size)
+
+    def reusing(
+        self, x_t: Tensor, t: Tensor, signals: Signals, deep: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        folded, inputs = self._backbone_inputs(x_t, signals)
+        output, deep = self.backbone.reusing(folded, t, deep, **inputs)
+        return F.pixel_shuffle(output, self.patch_size), deep
+
+    def _backbone_inputs(self, x_t: Tensor, signals: Signals) -> tuple[Tensor, dict[str, Any]]:
+        """Images in patches (B, channels, h, w), and the backbone's further arguments."""
         self.check_size(x_t)
         signals = self.prepared(signals)
         images = [each.image for each in signals.channels.values()]
-        x = torch.cat([x_t, *images], dim=1).to(self.backbone.dtype)
+        x = torch.cat([x_t, *images], dim=1).to(self.input_dtype)
         folded = F.pixel_unshuffle(x, self.patch_size)
         if signals.features is not None:
             folded = torch.cat([folded, signals.features.to(x.dtype)], dim=1)
         vector = None if self.embedding is None else self.embedding(signals.vectors)
-        output = self.backbone(folded, t, class_labels=vector, **self._embed_tokens(signals)).sample
-        return F.pixel_shuffle(output, self.patch_size)
+        return folded, {"class_labels": vector, **self._embed_tokens(signals)}
 
     def _embed_tokens(self, signals: Signals) -> dict[str, Tensor | None]:
         """The backbone's arguments for tokens and their mask."""
@@ -128,7 +143,7 @@ class BackboneNetwork(StageNetwork, ABC):
         signals = signals.enlarged()
         if self.encoder is None or signals.features is not None:
             return signals
-        image = next(iter(signals.channels.values())).image.to(self.backbone.dtype)
+        image = next(iter(signals.channels.values())).image.to(self.input_dtype)
         height, width = (side // self.patch_size for side in image.shape[-2:])
         return replace(signals, features=self.encoder(image, (height, width)))
 
@@ -154,6 +169,17 @@ class BackboneNetwork(StageNetwork, ABC):
                 )
         if self.encoder is not None:
             _check_encoded(slots)
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The dtype of the images that the backbone and the encoder receive."""
+        return self._input_dtype or self.backbone.dtype
+
+    def for_bf16(self) -> BackboneNetwork:
+        network = with_half_weights(self)
+        if network is not self:
+            network._input_dtype = self.input_dtype  # else the encoder would see rounded images
+        return network
 
     @property
     def trunk(self) -> nn.Module:

@@ -33,6 +33,10 @@ class StageUNet(BackboneNetwork):
     kind = "unet"
     backbone_class = UNet
 
+    @property
+    def has_deep_features(self) -> bool:
+        return len(self.backbone.config["block_out_channels"]) > 1
+
     @classmethod
     def build(
         cls,
@@ -165,6 +169,10 @@ class StageTransformer(BackboneNetwork):
     @property
     def has_attention(self) -> bool:
         return True
+
+    @property
+    def has_deep_features(self) -> bool:
+        return self.backbone.config["depth"] > 0
 
     @classmethod
     def build(

@@ -101,6 +101,32 @@ class StageNetwork(nn.Module, ABC):
         return signals.enlarged()
 
     @property
+    def has_deep_features(self) -> bool:
+        """Whether `reusing` works."""
+        return False
+
+    def reusing(
+        self, x_t: Tensor, t: Tensor, signals: Signals, deep: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Predict in full, or with the fine blocks only.
+
+        Args:
+            x_t: (B, C, H, W) noisy images.
+            t: (B,) training timesteps.
+            signals: the conditions' signals.
+            deep: what the coarse blocks computed for these images at an earlier step; None to run
+                them too.
+
+        Returns:
+            The prediction, and the output of the coarse blocks from which it was made.
+        """
+        raise NotImplementedError
+
+    def for_bf16(self) -> StageNetwork:
+        """A network with the same results that samples faster under autocast to bfloat16."""
+        return self
+
+    @property
     def trunk(self) -> nn.Module:
         """The module that training compiles, shards and checkpoints activations of."""
         return self

@@ -106,6 +106,42 @@ class PixelTransformer(Component):
         Raises:
             ContractError: if there are tokens and no cross-attention, or the other way round.
         """
+        output, _ = self.reusing(
+            sample,
+            timestep,
+            None,
+            encoder_hidden_states=encoder_hidden_states,
+            class_labels=class_labels,
+            encoder_attention_mask=encoder_attention_mask,
+        )
+        return Prediction(sample=output)
+
+    def reusing(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        deep: Tensor | None,
+        *,
+        encoder_hidden_states: Tensor | None = None,
+        class_labels: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Predict in full, or with the fine blocks only.
+
+        Args:
+            sample: (B, in_channels, H, W) noisy images.
+            timestep: (B,) training timesteps.
+            deep: (B, N, D) output of the coarse blocks at an earlier step; None to run them too.
+            encoder_hidden_states: (B, M, T) tokens to attend to; None without cross-attention.
+            class_labels: (B, E) condition vector.
+            encoder_attention_mask: (B, M) bool, False for padding; None if there is none.
+
+        Returns:
+            The prediction (B, out_channels, H, W), and the output of the coarse blocks.
+
+        Raises:
+            ContractError: if there are tokens and no cross-attention, or the other way round.
+        """
         takes_tokens = self.config["cross_attention_dim"] is not None
         if takes_tokens != (encoder_hidden_states is not None):
             raise ContractError(
@@ -120,14 +156,15 @@ class PixelTransformer(Component):
         embedded = self.embed(sample)
         rows, columns = embedded.shape[-2:]  # of fine patches
         fine = self._run(self.encoder, _to_tokens(embedded), rows, columns, condition)
-        coarse = self.merge(_to_tokens(F.pixel_unshuffle(_to_map(fine, rows, columns), 2)))
-        coarse = self._run(self.blocks, coarse, rows // 2, columns // 2, condition, text)
-        coarse = self.split(coarse, condition)  # (B, N, 4 fine)
+        if deep is None:
+            merged = self.merge(_to_tokens(F.pixel_unshuffle(_to_map(fine, rows, columns), 2)))
+            deep = self._run(self.blocks, merged, rows // 2, columns // 2, condition, text)
+        coarse = self.split(deep, condition)  # (B, N, 4 fine)
         fine = fine + _to_tokens(F.pixel_shuffle(_to_map(coarse, rows // 2, columns // 2), 2))
         fine = self._run(self.decoder, fine, rows, columns, condition)  # (B, 4 N, fine)
         pixels = _to_map(self.to_pixels(fine, condition), rows, columns)
         pixels = F.pixel_shuffle(pixels, self.config["patch_size"] // 2)
-        return Prediction(sample=self.head(sample, pixels, condition))  # (B, C, H, W)
+        return self.head(sample, pixels, condition), deep  # (B, C, H, W)
 
     def _embed_condition(
         self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype

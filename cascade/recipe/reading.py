@@ -32,17 +32,20 @@ ALTERNATIVES = ("unet", "transformer", "int", "float", "str", "bool")
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
-def load_stage_recipe(path: Path, overrides: Sequence[str] = ()) -> StageRecipe:
+def load_stage_recipe(
+    path: Path, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None
+) -> StageRecipe:
     """Read and check the recipe of a stage.
 
     Args:
         path: the YAML file.
         overrides: changes as `key=value`, such as `train.batch_size=32`.
+        changes: nested values that change the file's, before `overrides` do.
 
     Raises:
         RecipeError: naming the file, the key, the expected value and the nearest valid key.
     """
-    return _load(path, overrides, StageRecipe)
+    return _load(path, overrides, StageRecipe, changes)
 
 
 def load_pipeline_recipe(path: Path, overrides: Sequence[str] = ()) -> PipelineRecipe:
@@ -80,8 +83,13 @@ def recipe_key_of(word: str) -> Synonym | None:
     return synonym or next(map(Synonym, keys), None)
 
 
-def _load(path: Path, overrides: Sequence[str], model: type[Recipe]) -> Recipe:
-    config = read_yaml(path)
+def _load(
+    path: Path,
+    overrides: Sequence[str],
+    model: type[Recipe],
+    changes: Mapping[str, Any] | None = None,
+) -> Recipe:
+    config = OmegaConf.merge(read_yaml(path), changes or {})
     for override in overrides:
         if "=" not in override or override.startswith("="):
             raise RecipeError(

@@ -166,6 +166,24 @@ class TrainSection(Section):
     workers: Whole = Field(default=0, ge=0)
 
 
+class StudentSection(Section):
+    """What a student learns from its teacher, or without one."""
+
+    steps: Whole = Field(gt=0)
+    teacher: str | None = None
+    guidance: Number = 1.0
+    guidance_interval: tuple[Number, Number] | None = None
+    grid: tuple[Side, Side] = (64, 1280)
+    growth: Number = Field(default=0.5, gt=0, le=1)
+
+    @field_validator("grid")
+    @classmethod
+    def _grid_grows(cls, grid: tuple[int, int]) -> tuple[int, int]:
+        if grid[0] > grid[1]:
+            raise ValueError(f"must be two numbers, the smaller one first, got {list(grid)}")
+        return grid
+
+
 def condition_section() -> type[Section]:
     """The section of conditions: one key per kind, with the values that its class declares."""
     return _section_of("ConditionSection", **{n: kind.recipe for n, kind in CONDITIONS.items()})
@@ -258,6 +276,7 @@ class StageRecipe(Section):
     data: DataSection
     train: TrainSection = TrainSection()
     sampling: SamplingValues = Field(default=None, validate_default=True)
+    student: StudentSection | None = None
 
 
 class PipelineStageSection(Section):

@@ -49,8 +49,8 @@ class Upscaling:
         scale: factor for both sides, above 1 and at most 64; default: the factor of all upsamplers
             together.
         seed: whole number that decides all noise; the same seed gives the same result.
-        tile_px: side in pixels of a tile of the result; default: 512, or the stage's own size if it
-            has attention, and less if memory is short.
+        tile_px: a tile of the result has at most as many pixels as a square of this side; default:
+            512, or the stage's own size if it has attention, and less if memory is short.
         consistent: whether the result, downscaled again, must equal the input; default: yes, unless
             a stage was trained to restore degraded pictures.
         precision: `auto`, `fp32` or `bf16`.
@@ -345,7 +345,9 @@ def _draw(
         return stage.run(seeds, inputs, run=run).cpu()
 
     with stage.placed():
-        side = stage.default_tile_px() if upscaling.tile_px is None else upscaling.tile_px
+        scale, (height, width) = stage.contract.scale, images[0].shape[-2:]
+        own_px = stage.default_tile_px((height * scale, width * scale))
+        side = own_px if upscaling.tile_px is None else upscaling.tile_px
         results = smaller_tiles_if_needed(sample, side, stage.device).split(1)
     return [
         _grey(result) if image.shape[1] < channels else result

@@ -49,6 +49,12 @@ def new_canvas(shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(mapped)
 
 
+def bytes_in_memory(shape: Sequence[int]) -> int:
+    """Memory in bytes of a canvas (B, C, H, W); 0 if it is a file."""
+    size_bytes = 4 * math.prod(shape)
+    return size_bytes if size_bytes <= MOST_IN_MEMORY_BYTES else 0
+
+
 class CanvasNoise:
     """Fresh noise for every step of a canvas, whole or for a strip of rows.
 

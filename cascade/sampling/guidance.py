@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ from torch import Tensor
 from cascade.conditioning.signals import Signals
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
+from cascade.sampling.kept_features import KeptFeatures
 
 Predict = Callable[[Tensor, Tensor, Signals], Tensor]
+PredictReusing = Callable[[Tensor, Tensor, Signals, KeptFeatures | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -116,27 +119,46 @@ class GuidedNetwork:
     """A stage's network with guidance.
 
     Attributes:
-        predict: the stage's prediction, called as `predict(x_t, t, signals)`.
+        predict: the stage's prediction, called as `predict(x_t, t, signals, kept)`.
         guidance: scale and interval.
         schedule: noise schedule of the stage.
         precision: makes the context in which the network computes.
     """
 
-    predict: Predict
+    predict: PredictReusing
     guidance: Guidance
     schedule: NoiseSchedule
     precision: Callable[[], AbstractContextManager]
 
-    def __call__(self, x_t: Tensor, t: int, signals: GuidedSignals) -> Tensor:
-        """The output (B, C', H, W) for x_t (B, C, H, W) at one timestep."""
+    def __call__(
+        self, x_t: Tensor, t: int, signals: GuidedSignals, kept: KeptFeatures | None = None
+    ) -> Tensor:
+        """The output (B, C', H, W) for x_t (B, C, H, W) at one timestep.
+
+        Args:
+            x_t: noisy images.
+            t: timestep.
+            signals: signals of both halves.
+            kept: features that the calls for these images share; None to share none.
+        """
         times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
+        is_guided = self.guidance.applies(self.schedule.alpha_bar_at(t))
+        if kept is not None:
+            kept.begin_call(is_guided)
         with self.precision():
-            if not self.guidance.applies(self.schedule.alpha_bar_at(t)):
-                return self.predict(x_t, times, signals.own)
+            if not is_guided:
+                return self.predict(x_t, times, signals.own, kept)
             if self.guidance.scale == 0:  # nothing of the conditional half would remain
-                return self.predict(x_t, times, signals.other)
+                return self.predict(x_t, times, signals.other, kept)
             own = signals.own.enlarged()  # as the other half is
-            return self.guidance.output(self.predict, x_t, times, own, signals.other)
+            predict = partial(_keeping, self.predict, kept)
+            return self.guidance.output(predict, x_t, times, own, signals.other)
+
+
+def _keeping(
+    predict: PredictReusing, kept: KeptFeatures | None, x_t: Tensor, t: Tensor, signals: Signals
+) -> Tensor:
+    return predict(x_t, t, signals, kept)
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float, *, channels: int) -> Tensor:

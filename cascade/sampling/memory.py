@@ -49,7 +49,11 @@ def smaller_tiles_if_needed(
 
 
 def fitting_tile_px(
-    bytes_at_once: Callable[[int], int], device: torch.device, *, largest_px: int = TILE_PX
+    bytes_at_once: Callable[[int], int],
+    device: torch.device,
+    *,
+    largest_px: int = TILE_PX,
+    held_bytes: int = 0,
 ) -> int:
     """The side of tiles in pixels: `largest_px`, halved until a tile fits into free memory.
 
@@ -57,8 +61,9 @@ def fitting_tile_px(
         bytes_at_once: memory in bytes that the network needs for a tile of a side in pixels.
         device: device of the network.
         largest_px: largest side in pixels.
+        held_bytes: memory in bytes that will be in use besides the network's.
     """
-    side_px, free = largest_px, MOST_OF_MEMORY * free_bytes(device)
+    side_px, free = largest_px, MOST_OF_MEMORY * (free_bytes(device) - held_bytes)
     while side_px > SMALLEST_TILE_PX and bytes_at_once(side_px) > free:
         side_px //= 2
     return side_px

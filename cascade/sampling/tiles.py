@@ -21,12 +21,14 @@ from torch import Tensor
 from cascade.arguments import whole_number
 from cascade.errors import ContractError
 from cascade.sampling.guidance import GuidedSignals
+from cascade.sampling.kept_features import KeptFeatures
 from cascade.sampling.samplers.sampler import Sampler
-from cascade.sampling.spans import Span, spans
+from cascade.sampling.spans import Span, fitted_tile, spans
 from cascade.space import Size
 
 BATCH_PIXELS = 2**18
-Model = Callable[[Tensor, int, GuidedSignals], Tensor]
+OVERLAP_PX = 48  # of 16 to 128, the least that shows no seam; see docs/upscaling.md
+Model = Callable[[Tensor, int, GuidedSignals, KeptFeatures | None], Tensor]
 Prepare = Callable[[GuidedSignals], GuidedSignals]
 
 
@@ -35,9 +37,10 @@ class Tiles:
     """The size and overlap of tiles, in pixels of the result.
 
     Attributes:
-        tile_px: side of a tile, at least 1; it is rounded up to what the network takes.
-        overlap_px: least overlap of neighbours, from 0 to below a tile; None for a quarter of a
-            tile.
+        tile_px: a tile has at most as many pixels as a square of this side, at least 1; it is
+            rounded up to what the network takes.
+        overlap_px: least overlap of neighbours, from 0 to below `tile_px`; None for `OVERLAP_PX`,
+            or a quarter of `tile_px` if that is less.
 
     Raises:
         ContractError: if a number is not whole, or `tile_px` is below 1.
@@ -61,21 +64,34 @@ class Tiling:
         grid_px: tiles start at multiples of this number of pixels.
         tiles: their size and overlap; None for one tile that covers the canvas.
         images: number B of images on the canvas.
+        is_fitted: whether tiles take the size that covers the canvas with the fewest pixels; else
+            they are squares of the largest size.
 
     Raises:
         ContractError: if the overlap is not from 0 to below a tile.
     """
 
-    def __init__(self, size_px: Size, grid_px: int, tiles: Tiles | None, images: int) -> None:
-        tile_px = max(size_px) if tiles is None else tiles.tile_px
-        tile_px = math.ceil(tile_px / grid_px) * grid_px
+    def __init__(
+        self,
+        size_px: Size,
+        grid_px: int,
+        tiles: Tiles | None,
+        images: int,
+        *,
+        is_fitted: bool = True,
+    ) -> None:
+        largest_px = max(size_px) if tiles is None else tiles.tile_px
+        largest_px = math.ceil(largest_px / grid_px) * grid_px
         overlap_px = None if tiles is None else tiles.overlap_px
-        overlap_px = tile_px // 4 if overlap_px is None else overlap_px
-        if not 0 <= overlap_px < tile_px:
-            raise ContractError(f"overlap_px must be from 0 to {tile_px - 1}, got {overlap_px}.")
-        self.rows = spans(size_px[0], tile_px, overlap_px, grid_px)
-        self.columns = spans(size_px[1], tile_px, overlap_px, grid_px)
-        at_once = max(1, BATCH_PIXELS // (tile_px**2 * images))
+        overlap_px = min(OVERLAP_PX, largest_px // 4) if overlap_px is None else overlap_px
+        if not 0 <= overlap_px < largest_px:
+            raise ContractError(f"overlap_px must be from 0 to {largest_px - 1}, got {overlap_px}.")
+        height, width = largest_px, largest_px
+        if is_fitted:
+            height, width = fitted_tile(size_px, largest_px, overlap_px, grid_px)
+        self.rows = spans(size_px[0], height, overlap_px, grid_px)
+        self.columns = spans(size_px[1], width, overlap_px, grid_px)
+        at_once = max(1, BATCH_PIXELS // (height * width * images))
         self.batches = [
             self.columns[first : first + at_once] for first in range(0, len(self.columns), at_once)
         ]
@@ -91,11 +107,13 @@ class TiledNetwork:
     """A network over the tiles of a canvas.
 
     Attributes:
-        model: returns the output (B, P, h, w) for x_t (B, C, h, w), a timestep, and signals.
+        model: returns the output (B, P, h, w) for x_t (B, C, h, w), a timestep, signals, and the
+            features that the calls for a batch of tiles share.
         prepare: does once what every step needs of signals; see `StageNetwork.prepared`.
         signals: signals of the whole canvas.
         tiling: where the tiles lie.
         device: device of the network.
+        reuse: number of calls in a row that share deep features; 1 to share none.
     """
 
     model: Model
@@ -103,6 +121,7 @@ class TiledNetwork:
     signals: GuidedSignals
     tiling: Tiling
     device: torch.device
+    reuse: int = 1
 
     @property
     def count(self) -> int:
@@ -118,11 +137,14 @@ class TiledNetwork:
         """
         rows = self.tiling.rows
         if self.tiling.is_whole:
-            yield rows[0].pixels, self._output(canvas, sampler, index, self._prepared).float()
+            yield (
+                rows[0].pixels,
+                self._output(canvas, sampler, index, self._prepared, (0, 0)).float(),
+            )
             return
         pending = torch.zeros(0)
         for number, row in enumerate(rows):
-            strip = self._row(canvas, sampler, index, row)
+            strip = self._row(canvas, sampler, index, number)
             strip *= row.weight[:, None]
             if number:
                 strip[..., : pending.shape[-2], :] += pending
@@ -131,13 +153,13 @@ class TiledNetwork:
             pending = strip[..., height:, :].clone()
             yield slice(row.start, end), strip[..., :height, :]
 
-    def _row(self, canvas: Tensor, sampler: Sampler, index: int, row: Span) -> Tensor:
+    def _row(self, canvas: Tensor, sampler: Sampler, index: int, number: int) -> Tensor:
         """The outputs of one row of tiles, blended along the row: (B, P, tile, W) on the CPU."""
-        strip = None
-        for columns in self.tiling.batches:
+        row, strip = self.tiling.rows[number], None
+        for place, columns in enumerate(self.tiling.batches):
             x_t = torch.cat([canvas[..., row.pixels, column.pixels] for column in columns])
             signals = self._prepared if self._is_one_batch else self._signals(row, columns)
-            output = self._output(x_t, sampler, index, signals).float().cpu()
+            output = self._output(x_t, sampler, index, signals, (number, place)).float().cpu()
             if strip is None:
                 shape = (canvas.shape[0], output.shape[1], output.shape[2], canvas.shape[-1])
                 strip = torch.zeros(shape)
@@ -146,9 +168,29 @@ class TiledNetwork:
         assert strip is not None
         return strip
 
-    def _output(self, x_t: Tensor, sampler: Sampler, index: int, signals: GuidedSignals) -> Tensor:
+    def _output(
+        self,
+        x_t: Tensor,
+        sampler: Sampler,
+        index: int,
+        signals: GuidedSignals,
+        place: tuple[int, int],
+    ) -> Tensor:
+        """The output for a batch of tiles, whose place is its row and its number in the row."""
         network_input = sampler.network_input(x_t, index).to(self.device)
-        return self.model(network_input, sampler.timesteps[index], signals)
+        t = sampler.timesteps[index]
+        if self.reuse == 1:
+            return self.model(network_input, t, signals, None)
+        kept = self._kept.setdefault(place, KeptFeatures(self.reuse))
+        output = self.model(network_input, t, signals, kept)
+        if len(self._kept) == 1:
+            kept.check_memory(len(self.tiling.rows) * len(self.tiling.batches), self.device)
+        return output
+
+    @cached_property
+    def _kept(self) -> dict[tuple[int, int], KeptFeatures]:
+        """The deep features of each batch of tiles by its place."""
+        return {}
 
     @property
     def _is_one_batch(self) -> bool:

@@ -173,23 +173,32 @@ def in_order(
     )
 
 
-def choose(outcomes: Sequence[Outcome], by: str, prefer: Preference) -> int:
+def choose(
+    outcomes: Sequence[Outcome], by: str, prefer: Preference, tolerance: float | None = None
+) -> int:
     """Choose the best candidate; returns its place.
 
-    With `speed`, it is the fastest candidate of the last round whose figure lies inside the
-    interval of the best one, or within one per cent of it if it has no interval.
+    With `speed`, it is the fastest candidate of the last round whose figure is within a tolerance
+    of the best one.
+
+    Args:
+        outcomes: the candidates, best first.
+        by: beginning of the name of the figure that decides.
+        prefer: `quality` or `speed`.
+        tolerance: share of the best figure by which another one may be worse; None for half of the
+            interval of the best figure, or one per cent of it if it has no interval.
     """
     if prefer == "quality":
         return 0
     best = find_score(outcomes[0].scores, by)
-    if best.low is None or best.high is None:
-        tolerance = SPEED_TOLERANCE * abs(best.value)
+    if tolerance is None and best.low is not None and best.high is not None:
+        margin = (best.high - best.low) / 2
     else:
-        tolerance = (best.high - best.low) / 2
+        margin = (SPEED_TOLERANCE if tolerance is None else tolerance) * abs(best.value)
     places = [
         place
         for place, each in enumerate(outcomes)
         if each.scores[0].n == outcomes[0].scores[0].n
-        and badness_of(each, by) <= badness_of(outcomes[0], by) + tolerance
+        and badness_of(each, by) <= badness_of(outcomes[0], by) + margin
     ]
     return min(places, key=lambda place: outcomes[place].seconds_per_image)

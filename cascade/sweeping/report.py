@@ -67,7 +67,7 @@ def _facts(sweep: Sweep) -> Html:
         "Current settings": current.candidate.text(),
         f"{sweep.by} of the best settings": find_score(best.scores, sweep.by).text(),
         f"{sweep.by} of the current settings": find_score(current.scores, sweep.by).text(),
-        "Chosen for": sweep.prefer,
+        "Chosen for": sweep.chosen_for(),
         "Rounds": ", then ".join(f"{r.candidates} on {r.images} images" for r in sweep.rounds),
         "Seeds": f"from {sweep.seed} on",
     }

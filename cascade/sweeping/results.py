@@ -26,7 +26,9 @@ class Sweep:
         seed: seed of the first picture; each further picture has the next seed.
         by: name of the figure that decides, such as `KID`.
         prefer: `quality` if the best candidate is the one with the best figure; `speed` if it is
-            the fastest of those that are as good within its interval.
+            the fastest of those that are as good within the tolerance.
+        tolerance: share of the best figure by which that of the best candidate may be worse; None
+            for the interval of the best figure.
         rounds: number of candidates and of their images in each round.
         outcomes: figures of the candidates, best first; those that left in an early round come
             after those that stayed.
@@ -41,6 +43,7 @@ class Sweep:
     seed: int
     by: str
     prefer: Preference
+    tolerance: float | None
     rounds: Sequence[Round]
     outcomes: Sequence[Outcome]
     current: int
@@ -78,8 +81,18 @@ class Sweep:
     def lines(self) -> list[str]:
         """The table as text, the best settings, and the notes."""
         head, rows = self.table()
-        best = f"best by {self.by}: {self.outcomes[self.best].candidate.text()}"
+        best = f"best by {self.by}{self._reason()}: {self.outcomes[self.best].candidate.text()}"
         return [*text_table(head, rows), "", best, *(f"note: {each}" for each in self.notes)]
+
+    def _reason(self) -> str:
+        return "" if self.prefer == "quality" else f" and {self.chosen_for()}"
+
+    def chosen_for(self) -> str:
+        """The preference, with its tolerance."""
+        if self.prefer == "quality":
+            return self.prefer
+        margin = "its interval" if self.tolerance is None else f"{100 * self.tolerance:g} %"
+        return f"{self.prefer} within {margin}"
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for JSON, without the pictures."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from cascade.arguments import real_number
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.alignment.captions import read_captions, text_of
@@ -61,7 +62,9 @@ class SweepOptions:
         by: beginning of the name of the figure that decides: `KID`, `FD`, and for pipelines that
             take pictures also `PSNR`, `SSIM`, `PD`; with `alignment` also `R@1`, `R@5`.
         prefer: `quality` for the candidate with the best figure; `speed` for the fastest of those
-            that are as good within its interval.
+            that are as good within its interval, or within `tolerance`.
+        tolerance: with `prefer="speed"`, the share of the best figure by which that of the chosen
+            candidate may be worse, from 0 to below 1; None for the interval of the best figure.
         seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
         extractor_path: weights of the extractor; default: a download.
@@ -70,8 +73,8 @@ class SweepOptions:
         cache_dir: folder for features of real pictures; default: the user's cache folder.
 
     Raises:
-        ContractError: if `prefer` has another value, or there is a path for an extractor of your
-            own.
+        ContractError: if `prefer` has another value, the tolerance is out of range or has no
+            effect, or there is a path for an extractor of your own.
     """
 
     name: str = "pipeline"
@@ -79,6 +82,7 @@ class SweepOptions:
     budget_images: int | None = None
     by: str = "KID"
     prefer: Preference = "quality"
+    tolerance: float | None = None
     seed: int = 0
     extractor: str | FeatureExtractor = "lite0"
     extractor_path: Path | None = None
@@ -90,8 +94,18 @@ class SweepOptions:
             raise ContractError(
                 f"prefer must be one of {get_args(Preference)}, got {self.prefer!r}."
             )
+        if self.tolerance is not None:
+            self._check_tolerance(real_number("tolerance", self.tolerance))
         if not isinstance(self.extractor, str) and self.extractor_path is not None:
             raise ContractError("extractor_path is for extractors by name; leave it out.")
+
+    def _check_tolerance(self, tolerance: float) -> None:
+        if not 0 <= tolerance < 1:
+            raise ContractError(f"tolerance must be from 0 to below 1, got {tolerance:g}.")
+        if self.prefer != "speed":
+            raise ContractError(
+                f"a tolerance is for a preference of speed, got {self.prefer}; leave it out."
+            )
 
     def find_extractor(self) -> FeatureExtractor:
         """The extractor of the features.
@@ -192,10 +206,11 @@ def _result(
         seed=choice.seed,
         by=choice.by,
         prefer=choice.prefer,
+        tolerance=choice.tolerance,
         rounds=rounds,
         outcomes=ordered,
         current=_place_of(current, ordered),
-        best=choose(ordered, choice.by, choice.prefer),
+        best=choose(ordered, choice.by, choice.prefer, choice.tolerance),
         notes=notes,
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cascade.errors import ContractError, WeightsError, nearest
 from cascade.reporting.words import counted
-from cascade.text.encoder import EncodedText, TextEncoder
+from cascade.text.encoder import EncodedText, EncoderFacts, TextEncoder
 
 LARGEST_BYTES = 4 * 2**20
 LARGEST_NUMBER = 127
@@ -45,10 +45,6 @@ class KnownTexts:
         self._ignores_case = ignores_case
         self.texts = bytes(tensors["texts"].numpy()).decode().split("\n")[:-1]
         self._rows = {self._key(text): row for row, text in enumerate(self.texts)}
-        if {len(tensors["ends"]), len(tensors["pooled"]), len(tensors["pooled_scales"])} != {
-            len(self.texts)
-        }:
-            raise ValueError("its tensors do not fit together")
 
     @classmethod
     def of(cls, texts: Iterable[str], encoder: TextEncoder, max_tokens: int) -> KnownTexts:
@@ -81,17 +77,24 @@ class KnownTexts:
         return cls(tensors, ignores_case=encoder.ignores_case)
 
     @classmethod
-    def read(cls, file: Path) -> KnownTexts:
+    def read(cls, file: Path, facts: EncoderFacts, max_tokens: int) -> KnownTexts:
         """Read a file.
 
+        Args:
+            file: the file.
+            facts: the encoder that encoded the texts.
+            max_tokens: see `TextEncoder.encode`.
+
         Raises:
-            WeightsError: if it is damaged.
+            WeightsError: if it is damaged, or its embeddings are not of these sizes.
         """
         try:
             with safe_open(file, framework="pt") as opened:
                 tensors = {name: opened.get_tensor(name) for name in TENSORS}
                 ignores_case = opened.metadata()["ignores_case"] == "yes"
-            return cls(tensors, ignores_case=ignores_case)
+            known = cls(tensors, ignores_case=ignores_case)
+            _check_shapes(tensors, len(known), facts, max_tokens)
+            return known
         except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
             raise WeightsError(f"{file} is damaged ({error}); fetch it again.") from error
 
@@ -120,13 +123,37 @@ class KnownTexts:
 
     def _key(self, text: str) -> str:
         text = " ".join(text.split())
-        return text.casefold() if self._ignores_case else text
+        return text.lower() if self._ignores_case else text
 
 
 def _rounded(values: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (T, D) as int8, and the scale (T,) by which to multiply each."""
     scales = values.float().abs().amax(dim=1).clamp(min=1e-12) / LARGEST_NUMBER
     return (values.float() / scales[:, None]).round().to(torch.int8), scales
+
+
+def _check_shapes(
+    tensors: dict[str, Tensor], count: int, facts: EncoderFacts, max_tokens: int
+) -> None:
+    """Raise ValueError unless the tensors fit together, the encoder and the number of tokens."""
+    ends, total = tensors["ends"], len(tensors["tokens"])
+    expected = {
+        "tokens": (total, facts.width),
+        "token_scales": (total,),
+        "ends": (count,),
+        "pooled": (count, facts.pooled_width),
+        "pooled_scales": (count,),
+    }
+    lengths = ends.diff(prepend=ends.new_zeros(1))
+    if (
+        any(tensors[name].shape != shape for name, shape in expected.items())
+        or any(tensors[name].dtype != torch.int8 for name in ("tokens", "pooled"))
+        or not count
+        or int(ends[-1]) != total
+        or int(lengths.min()) < 0
+        or int(lengths.max()) > max_tokens
+    ):
+        raise ValueError("its tensors do not fit together")
 
 
 def _check_size(tensors: dict[str, Tensor], count: int) -> None:

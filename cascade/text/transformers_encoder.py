@@ -65,7 +65,9 @@ class TransformersEncoder(TextEncoder):
         places = [place for place, text in enumerate(texts) if text]
         places.sort(key=lambda place: len(texts[place]))  # so that little is padded
         encoded = [empty_text(self.facts)] * len(texts)
-        with self._placed_on(device) if places else nullcontext():
+        # Embeddings must not depend on the precision of the training that asks for them.
+        placed = self._placed_on(device) if places else nullcontext()
+        with placed, torch.autocast(device.type, enabled=False):
             for first in range(0, len(places), TEXTS_AT_ONCE):
                 part = places[first : first + TEXTS_AT_ONCE]
                 batch = self._tokenized([texts[place] for place in part], max_tokens, device)

@@ -95,7 +95,7 @@ def measure(
     Returns:
         Values by name: the conditions' deviations, such as `low_res_consistency`;
         `colour_mean_red` and so on; `colour_spread_red` and so on; and for a diffusion stage
-        `loss_at_log_snr_+7` to `loss_at_log_snr_-7`.
+        that is no student `loss_at_log_snr_+7` to `loss_at_log_snr_-7`.
     """
     drift = colour_drift(samples, batch.images)
     values = {}
@@ -104,7 +104,7 @@ def measure(
     names = CHANNELS if len(drift.mean) == len(CHANNELS) else range(len(drift.mean))
     values |= {f"colour_mean_{name}": v for name, v in zip(names, drift.mean, strict=True)}
     values |= {f"colour_spread_{name}": v for name, v in zip(names, drift.spread, strict=True)}
-    if not isinstance(stage, DiffusionStage):
+    if not isinstance(stage, DiffusionStage) or stage.contract.student is not None:
         return values
     losses = loss_by_noise_level(stage, batch, precision=precision)
     return values | {f"loss_at_log_snr_{level:+d}": loss for level, loss in losses.items()}

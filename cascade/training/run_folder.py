@@ -147,7 +147,10 @@ class RunLog:
 
 
 def run_identity(
-    settings: TrainingSettings, stage: Stage, images: TrainingImages
+    settings: TrainingSettings,
+    stage: Stage,
+    images: TrainingImages,
+    objective: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The values that must stay the same when a run resumes, as nested plain values.
 
@@ -155,6 +158,7 @@ def run_identity(
         settings: settings of the run.
         stage: the stage that is trained.
         images: the training images.
+        objective: what the objective says of itself.
     """
     pool, config = images.generated, stage.config()
     config.pop("sampling")
@@ -166,6 +170,7 @@ def run_identity(
             "objective": settings.objective,
             "snapshots": settings.snapshot_every_images > 0,
         },
+        "objective": dict(objective),
         "stage": config,
         "data": {
             "images": len(images.source),

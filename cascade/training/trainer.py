@@ -65,6 +65,7 @@ class Trainer:
         report: called with each line of the training log, and the `total` number of images; if
             steps are slow, also between the lines of the log.
         device: where to train, such as `cuda:1`; see `make_accelerator`.
+        objective: the loss, if it needs more than its name in `settings`.
 
     Raises:
         OutputError: if the folder cannot be written.
@@ -85,6 +86,7 @@ class Trainer:
         *,
         report: Callable[[dict[str, float]], None] | None = None,
         device: str | None = None,
+        objective: Objective | None = None,
     ) -> None:
         self.out = out
         self.settings = settings
@@ -96,9 +98,9 @@ class Trainer:
                 images = TrainingImages(images, stage.contract, seed=settings.seed)
             self.images = images
             stage.check_settings(stage.sampling)
-            self.identity = run_identity(settings, stage, images)
-            objective = make_objective(settings.objective)
-            objective.check(stage)
+            self.objective = objective or make_objective(settings.objective)
+            self.objective.check(stage)
+            self.identity = run_identity(settings, stage, images, self.objective.identity())
             self._check_share()
             self.sharded = asks_for_sharding() and self.accelerator.num_processes > 1
             check_writable_folder(out)
@@ -106,7 +108,7 @@ class Trainer:
             self.lock = RunLock(out) if self.accelerator.is_main_process else None
         with explained_errors(settings), together():  # the lock removed leftovers before
             self.averaged = self._make_averaged(stage)
-            learner = self._prepare_learner(stage, objective)
+            learner = self._prepare_learner(stage)
             self.state = self._begin_or_resume(stage)
             self.broken = BrokenImages(
                 len(images.source), images.max_broken_share, command=images.check_command
@@ -137,10 +139,11 @@ class Trainer:
             device = "cpu" if self.accelerator.is_main_process else "meta"
         return copy.deepcopy(stage).to(device).eval().requires_grad_(False)
 
-    def _prepare_learner(self, stage: Stage, objective: Objective) -> Learner:
+    def _prepare_learner(self, stage: Stage) -> Learner:
         """Put stage and objective on this process's device, as one module that DDP can wrap."""
         device, processes = self.accelerator.device, self.accelerator.num_processes
-        learner = Learner(stage, objective)
+        self.objective.begin(stage, device)
+        learner = Learner(stage, self.objective)
         if self.sharded:
             shard(learner, self.settings, device=device, processes=processes)
         else:
@@ -247,6 +250,7 @@ class Trainer:
 
     def _step(self, batch: Batch) -> bool:
         """Train on one batch; returns whether the run should end."""
+        self.objective.set_progress(self.state.images_seen / self.settings.images)
         factor = set_learning_rate(self.state.optimisers, self.state.images_seen, self.settings)
         loss = self._accumulate_gradients(batch)
         norm = clip_gradients(list(self.state.stage.parameters()), self.settings.gradient_clip)
@@ -341,7 +345,8 @@ class Trainer:
         with together():
             if self.accelerator.is_main_process:
                 stage = stage.to(self.accelerator.device)
-                self.watch.samples(stage, self.images, images=self.state.images_seen)
+                seen = self.state.images_seen
+                self.watch.samples(stage, self.images, self.objective, images=seen)
                 if self.sharded:
                     stage.to("cpu")  # the next step needs the room
 

@@ -23,6 +23,7 @@ from cascade.training.checkpoint import RunState
 from cascade.training.grids import draw_samples, sample_grid, shown_batch
 from cascade.training.image_list import write_image_list
 from cascade.training.meters import measure
+from cascade.training.objectives.objective import Objective
 from cascade.training.provenance import begin_part, hardware, read_about, write_about
 from cascade.training.report import write_report
 from cascade.training.run_folder import RunLog
@@ -155,12 +156,15 @@ class Watch:
         if self.on_log is not None:
             self.on_log({**line, "total": self.settings.images})
 
-    def samples(self, stage: Stage, data: TrainingImages, *, images: int) -> None:
+    def samples(
+        self, stage: Stage, data: TrainingImages, objective: Objective, *, images: int
+    ) -> None:
         """Draw samples, save them as a grid, and measure the stage.
 
         Args:
             stage: a stage with averaged weights.
             data: the training images; the first of them condition the samples.
+            objective: what the stage is trained for; it may have meters of its own.
             images: number of images seen.
         """
         if not self.active:
@@ -171,6 +175,7 @@ class Watch:
         grid = sample_grid(stage, batch, samples)
         save_png(grid, self.out / "samples" / f"{images:012d}.png")
         meters = measure(stage, batch, samples, precision=precision)
+        meters |= objective.meters(stage, batch, samples, precision)
         self.log.append({"images": images, "seconds": self._seconds(), "kind": "meters", **meters})
         if self._trackers is not None:
             self._trackers.log("meters", meters, images=images)

@@ -156,9 +156,9 @@ def test_defaults_of_all_commands_reach_those_that_have_the_option(command, defa
     ("text", "message"),
     [
         (
-            "devise: cpu",
-            "no option 'devise' (give the file another name if it does not hold "
-            "defaults of cascade): did you mean 'device'",
+            "devices: cpu",
+            "no option 'devices' (give the file another name if it does not hold "
+            "defaults of cascade): did you mean 'device'?",
         ),
         ("upscale:\n  mode: x", "no option of upscale 'mode'"),
         ("upscal:\n  model: x", "did you mean 'upscale'?"),

@@ -48,6 +48,15 @@ def pictures_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.png"))
 
 
+@pytest.mark.parametrize(
+    ("verb", "argument"),
+    [("generate", "[PROMPT]"), ("sweep", "[[STAGE.]SETTING=VALUE,VALUE…]...")],
+)
+def test_usage_has_one_pair_of_brackets_around_what_may_be_left_out(command, verb, argument):
+    done = command(verb, "--help")
+    assert f" [OPTIONS] {{pipeline}} {argument} " in " ".join(done.out.split())
+
+
 # ---- what is drawn ------------------------------------------------------------------------------
 
 
@@ -93,7 +102,7 @@ def test_a_file_has_a_prompt_on_each_line(generate, tmp_path, monkeypatch):
     file.write_bytes("\ufeffa cat\r\n\r\n  a blue dog \n\n\nкот 🐱".encode())
     done = generate("--prompts", file, "-n", 2, "--seed", 0)
     assert done.code == 0, done.err
-    assert done.out.splitlines()[0] == f"skipped 3 empty lines of {file}"
+    assert done.err.splitlines()[0] == f"skipped 3 empty lines of {file}"
     entries = index_of(tmp_path / "out")
     prompts = ["a cat", "a cat", "a blue dog", "a blue dog", "кот 🐱", "кот 🐱"]
     assert [each["prompt"] for each in entries] == prompts
@@ -134,7 +143,7 @@ def test_without_a_prompt_nothing_is_listed(generate, tmp_path):
 
 def test_an_empty_prompt_is_no_prompt(generate, tmp_path):
     done = generate("", "--seed", 1)
-    assert done.out.startswith("the prompt is empty, so the pictures are drawn without one\n")
+    assert done.err.startswith("the prompt is empty, so the pictures are drawn without one\n")
     assert pictures_in(tmp_path / "out") == ["00000.png", "grid.png"]
     assert record_of(tmp_path / "out" / "00000.png")["prompt"] == ""
 

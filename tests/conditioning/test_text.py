@@ -101,6 +101,14 @@ def test_an_image_without_a_caption_has_an_empty_text(text):
     assert signals.tokens["text"].tokens[0].equal(absent.tokens["text"].tokens[0])
 
 
+def test_texts_in_place_of_lists_are_not_taken_letter_by_letter(text):
+    message = r"^a batch's text must be a tuple of phrasings .* such as \('a cat',\), got the text "
+    with pytest.raises(ContractError, match=message):
+        of_batch(text, batch("a cat", "a dog"))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ContractError, match=r"^fields must be a list of names, got 'caption'\.$"):
+        replace(text, fields="caption")
+
+
 def test_padding_is_zero_and_marked(text):
     signals = of_prompts(text, ["dot", "a cat of the house in red and blue and white"], 2)
     tokens, mask = signals.tokens["text"].tokens, signals.tokens["text"].mask
@@ -144,8 +152,13 @@ def test_prompts_give_signals_and_none_gives_the_empty_text(text):
     assert not nothing.tokens["text"].mask.any()
     assert signals.vectors["text"][1].equal(nothing.vectors["text"][1])
     assert signals.vectors["text"][0].ne(0).all()
-    with pytest.raises(ContractError, match="prompt must be a list with one text for each image"):
-        of_prompts(text, "ab", 2)
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_a_single_text_is_no_list_of_its_letters(name):
+    message = f"^{name} must be a list with one entry for each image, got a single text.$"
+    with pytest.raises(ContractError, match=message):
+        Inputs({name: "ab"})
 
 
 def test_a_prompt_that_is_too_long_is_cut(text):

@@ -16,6 +16,7 @@ from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.evaluation.likelihood import bits_per_dimension
 from cascade.resizing import quantise
+from cascade.training.students import student_of
 
 STD = 0.3  # of a pixel; 0.1 % of such pixels are out of the range of images
 ENTROPY_BITS = math.log2(STD * math.sqrt(2 * math.pi * math.e) * 127.5)  # of its 8-bit value
@@ -147,3 +148,8 @@ def test_timesteps_that_are_not_there_are_refused(base_stage, batch):
     for count in (0, 10):
         with pytest.raises(ContractError, match=f"from 1 to 9, got {count}"):
             bits_per_dimension(stage, batch, timesteps=count)
+
+
+def test_a_student_which_does_not_denoise_is_refused(base_stage, batch):
+    with pytest.raises(ContractError, match="not for a student of teacher, 4 steps"):
+        bits_per_dimension(student_of(base_stage, steps=4), batch)

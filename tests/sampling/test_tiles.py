@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cascade.conditioning.inputs import Inputs
@@ -17,6 +19,7 @@ from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.imaging.reading import read_image
 from cascade.resizing import resize
+from cascade.sampling.memory import TILE_PX
 from cascade.sampling.samplers.table import sampler_names
 from cascade.sampling.spans import spans
 from cascade.sampling.tiles import BATCH_PIXELS, Tiles, Tiling
@@ -68,28 +71,72 @@ def test_without_tiles_one_covers_the_canvas():
     tiling = Tiling((52, 76), 4, None, images=1)
     assert tiling.is_whole
     assert [each.pixels for each in (*tiling.rows, *tiling.columns)] == [slice(0, 52), slice(0, 76)]
-    assert Tiling((52, 76), 4, Tiles(76), images=1).is_whole
-    assert not Tiling((52, 76), 4, Tiles(72), images=1).is_whole
+    assert Tiling((52, 76), 4, Tiles(64), images=1).is_whole  # 64 px squared are 4096, 52 x 76 3952
+    assert not Tiling((52, 76), 4, Tiles(60), images=1).is_whole
 
 
 @pytest.mark.parametrize(("tile_px", "side_px"), [(24, 24), (21, 24), (1, 4)])
 def test_tiles_are_rounded_up_to_the_grid(tile_px, side_px):
-    tiling = Tiling((52, 76), 4, Tiles(tile_px, 0), images=1)
+    tiling = Tiling((52, 76), 4, Tiles(tile_px, 0), images=1, is_fitted=False)
     for span in (*tiling.rows, *tiling.columns):
         assert span.stop - span.start == side_px
         assert span.start % 4 == 0
 
 
-def test_neighbours_overlap_by_a_quarter_unless_asked_otherwise():
-    quarter, half = (Tiling((24, 60), 4, Tiles(24, px), images=1) for px in (None, 12))
-    assert [span.start for span in quarter.columns] == [0, 16, 36]
-    assert [span.start for span in half.columns] == [0, 12, 24, 36]
+def network_pixels(tiling: Tiling) -> int:
+    """The pixels that go through the network in one step."""
+    height, width = (sum(s.stop - s.start for s in axis) for axis in (tiling.rows, tiling.columns))
+    return height * width
+
+
+def test_small_tiles_overlap_by_a_quarter_and_large_ones_by_48_px_unless_asked_otherwise():
+    for tile_px, overlap_px, least_px in ((24, None, 6), (24, 12, 12), (512, None, 48)):
+        longest = (2 * tile_px - least_px) // 4 * 4  # that two tiles cover
+        for side, count in ((longest, 2), (longest + 4, 3)):
+            tiles = Tiles(tile_px, overlap_px)
+            assert len(Tiling((side, side), 4, tiles, 1, is_fitted=False).columns) == count
+
+
+def test_tiles_that_fit_cover_less_than_squares():
+    squares, fitted = (
+        Tiling((640, 640), 8, Tiles(512), 1, is_fitted=is_fitted) for is_fitted in (False, True)
+    )
+    assert network_pixels(squares) == (2 * 512) ** 2
+    assert network_pixels(fitted) == 640 * 2 * 344
+
+
+@given(height=st.integers(16, 700), width=st.integers(16, 700), tile=st.integers(6, 64))
+def test_fitted_tiles_have_no_more_pixels_than_the_largest_square(height, width, tile):
+    tiling = Tiling((8 * height, 8 * width), 8, Tiles(8 * tile), 1)
+    row, column = tiling.rows[0], tiling.columns[0]
+    assert (row.stop - row.start) * (column.stop - column.start) <= (8 * tile) ** 2
+    squares = Tiling((8 * height, 8 * width), 8, Tiles(8 * tile), 1, is_fitted=False)
+    assert network_pixels(tiling) <= network_pixels(squares)
+
+
+def test_an_output_pixel_costs_at_most_1_3_times_as_much_in_tiles_as_in_one_piece():
+    for side in (*range(64, 600, 3), *range(600, 2049, 41)):  # of the input, at a scale of 4
+        pixels = network_pixels(Tiling((4 * side, 4 * side), 8, Tiles(TILE_PX), 1))
+        assert pixels <= 1.3 * (4 * side) ** 2, side
+
+
+def test_a_network_with_attention_gets_tiles_of_the_size_that_it_was_trained_on(upsampler, low_res):
+    sides: list[tuple[int, int]] = []
+    backbone = upsampler.network.backbone
+    backbone.register_forward_pre_hook(
+        lambda _, inputs: sides.append(tuple(inputs[0].shape[-2:]))  # in patches of 2 px
+    )
+    image = low_res[:1].repeat(1, 1, 1, 2)[..., :22]  # 44 px wide
+    draw(upsampler, image, Tiles(32), steps=1)
+    backbone.attention = nn.MultiheadAttention(4, 1)
+    draw(upsampler, image, Tiles(32), steps=1)
+    assert sides == [(10, 22), (10, 22), (16, 16)]  # the last ones were one batch
 
 
 def test_a_batch_of_tiles_holds_no_more_pixels_than_fit_and_all_columns_once():
     side = int((BATCH_PIXELS / 3) ** 0.5) // 4 * 4
     for images, at_once in ((1, 3), (2, 1), (9, 1)):
-        tiling = Tiling((side, 7 * side), 4, Tiles(side, 0), images=images)
+        tiling = Tiling((side, 7 * side), 4, Tiles(side, 0), images=images, is_fitted=False)
         assert [span for batch in tiling.batches for span in batch] == tiling.columns
         assert max(len(batch) for batch in tiling.batches) == at_once
 
@@ -234,7 +281,7 @@ def test_progress_is_reported_after_every_row_of_tiles(pointwise, image):
     reports = []
     hooks = Hooks(progress=lambda *at: reports.append(at))
     draw(pointwise, image, Tiles(24, 8), hooks=hooks)
-    rows = len(spans(52, 24, 8, 4))
+    rows = len(Tiling((52, 76), 4, Tiles(24, 8), 1).rows)
     assert reports == [(number, 4 * rows) for number in range(1, 4 * rows + 1)]
 
 

@@ -19,8 +19,9 @@ from cascade.sampling.samplers.sampler import PairSampler
 from cascade.sampling.samplers.table import SAMPLERS
 from cascade.space import Space
 from cascade.sweeping.axes import read_axes
-from cascade.sweeping.candidates import combine
+from cascade.sweeping.candidates import combine, one_at_a_time
 from cascade.sweeping.default_axes import default_axes
+from cascade.training.students import student_of
 
 # ---- as they are typed --------------------------------------------------------------------------
 
@@ -193,3 +194,13 @@ def test_default_values_are_those_that_the_stage_can_take(cascade, resample):
     resample(cascade, "base", steps=longest, eta=0.5)
     values = {axis.name: axis.values for axis in default_axes(cascade)}
     assert values["base.steps"] == (longest // 2, longest)
+
+
+def test_the_default_axes_leave_a_student_as_it_was_trained(cascade):
+    student = student_of(cascade.stages["base"], steps=4)
+    pipeline = CascadePipeline.from_stages({"base": student, "up": cascade.stages["upsampler"]})
+    values = {axis.name: axis.values for axis in default_axes(pipeline)}
+    assert values["base.steps"] == (4,)
+    assert values["base.sampler"] == ("ddim",)
+    assert len(values["up.steps"]) > 1
+    assert len(one_at_a_time(default_axes(pipeline), pipeline)) > 1

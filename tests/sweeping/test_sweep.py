@@ -321,6 +321,24 @@ def test_speed_takes_the_fastest_of_those_that_are_as_good(cascade, held_out, ru
     assert choose(result.outcomes, "KID", "quality") == 0
 
 
+def test_speed_takes_the_fastest_within_a_tolerance(cascade, held_out, run):
+    result = run(cascade, held_out, "base.steps=1,2,3", num_images=6)
+    values = [10.0, 10.4, 11.0, 12.0]
+    outcomes = [
+        replace(
+            each,
+            scores=(replace(each.scores[0], value=value, low=0.0, high=30.0),),
+            seconds_per_image=1 / value,
+        )
+        for each, value in zip(result.outcomes, values, strict=True)
+    ]
+    places = [choose(outcomes, "KID", "speed", t) for t in (0, 0.05, 0.1, 0.19, 0.2, None)]
+    assert places == [0, 1, 2, 2, 3, 3]
+    fast = run(cascade, held_out, "base.steps=1,2,3", num_images=6, prefer="speed", tolerance=0.25)
+    assert fast.to_dict()["tolerance"] == 0.25
+    assert any(line.startswith("best by KID and speed within 25 %: ") for line in fast.lines())
+
+
 def test_table_report_and_json_say_the_same(cascade, held_out, run, tmp_path):
     result = run(cascade, held_out, "base.steps=1,2", "sampler=ddim,ddpm", num_images=6)
     head, rows = result.table()
@@ -348,6 +366,15 @@ def test_wrong_input_is_an_error_before_anything_is_made(cascade, held_out, run,
         run(cascade, held_out, "steps=1", by="PSNR")
     with pytest.raises(ContractError, match=r"prefer must be one of .*, got 'beauty'"):
         run(cascade, held_out, "steps=1", prefer="beauty")
+    for tolerance in (-0.1, 1, float("nan")):
+        with pytest.raises(
+            ContractError, match=r"tolerance must be (from 0 to below 1|a finite|a nu)"
+        ):
+            run(cascade, held_out, "steps=1", prefer="speed", tolerance=tolerance)
+    with pytest.raises(
+        ContractError, match="a tolerance is for a preference of speed, got quality"
+    ):
+        run(cascade, held_out, "steps=1", tolerance=0.1)
     with pytest.raises(ContractError, match="extractor_path is for extractors by name"):
         run(cascade, held_out, "steps=1", extractor_path=held_out)
     with pytest.raises(DataError, match="at least 6 held-out pictures and as many samples"):

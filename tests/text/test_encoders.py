@@ -63,6 +63,15 @@ def test_batch_mates_and_order_change_nothing(encoder):
 
 
 @each_encoder
+def test_autocast_of_a_training_step_changes_nothing(encoder):
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = encoder.encode(TEXTS, 64)
+    for one, other in zip(inside, encoder.encode(TEXTS, 64), strict=True):
+        assert one.tokens.equal(other.tokens)
+        assert one.pooled.equal(other.pooled)
+
+
+@each_encoder
 def test_an_empty_text_has_no_tokens_and_spaces_at_the_ends_do_not_count(encoder):
     empty, blank, padded, plain = encoder.encode(["", " \n ", "  a cat\n", "a cat"], 64)
     for each in (empty, blank):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -33,7 +35,7 @@ def test_they_are_the_encoder_s_rounded_to_a_part_of_each_token_s_largest_number
 def test_writing_and_reading_changes_nothing(bert, tmp_path):
     known = KnownTexts.of(TEXTS, bert, 64)
     known.write(tmp_path / "one.safetensors")
-    read = KnownTexts.read(tmp_path / "one.safetensors")
+    read = KnownTexts.read(tmp_path / "one.safetensors", bert.facts, 64)
     assert read.texts == TEXTS
     read.write(tmp_path / "two.safetensors")
     assert (tmp_path / "one.safetensors").read_bytes() == (
@@ -76,11 +78,41 @@ def test_a_damaged_file_is_refused_in_one_line(bert, tmp_path):
     KnownTexts.of(TEXTS, bert, 64).write(file)
     tensors = load_file(file)
     data = file.read_bytes()
-    save_file(tensors | {"pooled": tensors["pooled"][:1].clone()}, file, {"ignores_case": "yes"})
-    for content in (file.read_bytes(), data[:-5], b"", b"\xff" * 100):
+    for content in (data[:-5], b"", b"\xff" * 100):
         file.write_bytes(content)
         with pytest.raises(WeightsError, match=r"^[^\n]*known_texts.safetensors is damaged"):
-            KnownTexts.read(file)
+            KnownTexts.read(file, bert.facts, 64)
+    changes = {
+        "pooled": tensors["pooled"][:1].clone(),
+        "tokens": tensors["tokens"].float(),
+        "token_scales": tensors["token_scales"][:2].clone(),
+        "ends": tensors["ends"].flip(0),
+    }
+    for name, tensor in changes.items():
+        save_file(tensors | {name: tensor}, file, {"ignores_case": "yes"})
+        with pytest.raises(WeightsError, match="its tensors do not fit together"):
+            KnownTexts.read(file, bert.facts, 64)
     save_file({"texts": torch.zeros(0)}, file)
     with pytest.raises(WeightsError, match="is damaged"):
-        KnownTexts.read(file)
+        KnownTexts.read(file, bert.facts, 64)
+
+
+def test_embeddings_of_other_sizes_than_the_stage_s_are_refused(bert, tmp_path):
+    file = tmp_path / "known_texts.safetensors"
+    KnownTexts.of(TEXTS, bert, 7).write(file)
+    wider = replace(bert.facts, width=99)
+    for facts, max_tokens in (
+        (wider, 7),
+        (replace(bert.facts, pooled_width=99), 7),
+        (bert.facts, 6),
+    ):
+        with pytest.raises(WeightsError, match="its tensors do not fit together"):
+            KnownTexts.read(file, facts, max_tokens)
+    assert len(KnownTexts.read(file, bert.facts, 7)) == len(TEXTS)
+
+
+def test_texts_that_the_encoder_tells_apart_are_told_apart(bert):
+    """Lower case joins `A` and `a`; folding case would join `ß` and `ss` as well."""
+    known = KnownTexts.of(["a strasse"], bert, 64)
+    assert known.get("A STRASSE") is not None
+    assert known.get("a straße") is None

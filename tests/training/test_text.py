@@ -195,7 +195,7 @@ def test_a_chained_pipeline_carries_known_texts(command, recipe, tmp_path, monke
     (tmp_path / "pipeline.yaml").write_text(
         f"kind: pipeline\nname: one\nstages:\n  - {{name: base, recipe: {recipe}}}\n"
     )
-    (tmp_path / "known.txt").write_text("a red dot\n\na blue dot\n")
+    (tmp_path / "known.txt").write_bytes(b"\xef\xbb\xbfa red dot\r\n\r\na blue dot\r\n")
     out = tmp_path / "pipeline"
     line = ["chain", tmp_path / "pipeline.yaml", "--stage", f"base={tmp_path / 'run'}"]
     done = command(*line, "--known-texts", tmp_path / "known.txt", "--out", out)

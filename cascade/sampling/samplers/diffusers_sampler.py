@@ -7,7 +7,7 @@ determines the image where the SNR is zero.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -19,6 +19,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import LARGEST_BETA
 from cascade.errors import ContractError, first_line, nearest
 from cascade.sampling.samplers.sampler import Sampler, batch_of
+from cascade.sampling.samplers.strip_memory import StripMemory
 from cascade.sampling.thresholding import Thresholding
 
 OURS = (  # values of a scheduler that follow from the stage
@@ -32,6 +33,15 @@ OURS = (  # values of a scheduler that follow from the stage
     "prediction_type",
     "timestep_spacing",
 )
+BY_PIXEL = (  # schedulers that draw no noise and let no pixel depend on another one
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "UniPCMultistepScheduler",
+)
+WHOLE_CANVASES = 6  # that a step of a whole canvas holds at a time, at most
 STEP_INPUTS = ("self", "model_output", "timestep", "sample")  # what every `step` needs
 
 
@@ -113,6 +123,8 @@ class DiffusersSampler(Sampler):
                 f"diffusers' {scheduler} does not take {steps} steps{further} "
                 f"({first_line(error)}); use others, or another sampler."
             ) from error
+        self._memory = StripMemory(self.scheduler)
+        self._shape: Sequence[int] = ()  # of the canvas
         if lowest < 0:  # float arithmetic in diffusers counted one step too many
             total = process.schedule.train_steps
             raise ContractError(
@@ -126,16 +138,27 @@ class DiffusersSampler(Sampler):
 
     @property
     def by_strips(self) -> bool:
-        return False  # it counts its calls and remembers whole images
+        config = self.scheduler.config
+        draws = str(config.get("algorithm_type")).startswith("sde-")
+        is_by_pixel = type(self.scheduler).__name__ in BY_PIXEL and not config.get("thresholding")
+        return super().by_strips and is_by_pixel and not draws
+
+    @property
+    def canvases(self) -> int:
+        order = self.scheduler.config.get("solver_order", 1)
+        return order + 1 if self.by_strips else WHOLE_CANVASES
 
     def start(self, noise: Tensor) -> Tensor:
+        self._shape = noise.shape
         return noise * float(self.scheduler.init_noise_sigma)
 
     def noised(self, x0: Tensor, noise: Tensor, index: int) -> Tensor:
+        self._memory.turn_to(index)
         moment = self.scheduler.timesteps[index].expand(x0.shape[0])
         return self.scheduler.add_noise(x0, noise, moment.to(x0.device))
 
     def network_input(self, state: Tensor, index: int) -> Tensor:
+        self._memory.turn_to(index)
         return self.scheduler.scale_model_input(state, self.scheduler.timesteps[index])
 
     def step(
@@ -147,7 +170,11 @@ class DiffusersSampler(Sampler):
         x0 = self.predicted_x0(prediction, x_t, t)
         alpha, sigma = self.process.schedule.alpha_sigma(t)
         v = alpha * self.process.eps(x0, x_t, t) - sigma * x0
-        moved = self._moved(v, state, index, noise)
+        if noise.rows == slice(None):
+            moved = self._moved(v, state, index, noise)
+        else:
+            with self._memory.strip(index, noise.rows, self._shape):
+                moved = self._moved(v, state, index, noise)
         is_last = index == len(self.scheduler.timesteps) - 1  # some would stop at timestep 0
         return x0 if is_last else moved, x0
 

@@ -57,6 +57,11 @@ class Sampler(ABC):
         """Whether steps can be taken strip by strip, because no pixel depends on another one."""
         return self.thresholding.by_pixel
 
+    @property
+    def canvases(self) -> int:
+        """Number of canvases that it holds during a walk in tiles, besides the images."""
+        return 0
+
     @abstractmethod
     def start(self, noise: Tensor) -> Tensor:
         """Turn standard normal noise into the sampler's first state."""

@@ -25,6 +25,11 @@ class Denoising(Objective):
     def check(self, stage: Stage) -> None:
         if not isinstance(stage, DiffusionStage):
             raise ContractError(f"denoising trains diffusion stages, not a {stage.kind} stage.")
+        if stage.contract.student is not None:
+            raise ContractError(
+                f"denoising cannot train a {stage.contract.student.text}; use the objective "
+                "consistency."
+            )
 
     def loss(self, stage: Stage, batch: Batch) -> Tensor:
         assert isinstance(stage, DiffusionStage)

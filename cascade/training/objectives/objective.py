@@ -7,10 +7,13 @@ A new objective is one final subclass in a file of its own, and an entry in `OBJ
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cascade.conditioning.batch import Batch
+from cascade.devices import Precision
 from cascade.stage import Stage
 
 
@@ -24,6 +27,36 @@ class Objective(ABC):
         Raises:
             ContractError: naming what does not fit.
         """
+
+    def begin(self, stage: Stage, device: torch.device) -> None:  # noqa: B027  most need nothing
+        """Prepare for training on a device.
+
+        Raises:
+            ContractError: if the objective lacks something that the stage was declared with.
+        """
+
+    def set_progress(self, share: float) -> None:  # noqa: B027  most objectives do not change
+        """Note which share of the run, in [0, 1), was trained before the next loss."""
+
+    def identity(self) -> dict[str, Any]:
+        """What must stay the same when a run resumes, as plain values for JSON."""
+        return {}
+
+    def meters(
+        self, stage: Stage, batch: Batch, samples: Tensor, precision: Precision
+    ) -> dict[str, float]:
+        """Measure what the objective aims at.
+
+        Args:
+            stage: the stage with averaged weights.
+            batch: the images that the samples are compared with, and the data of the conditions.
+            samples: (B, C, H, W) in [-1, 1], made from the seeds 0, 1, ….
+            precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
+
+        Returns:
+            Values by the names of meters; most objectives have none of their own.
+        """
+        return {}
 
     @abstractmethod
     def loss(self, stage: Stage, batch: Batch) -> Tensor:

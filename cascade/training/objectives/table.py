@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from cascade.errors import ContractError, nearest
+from cascade.training.objectives.consistency import Consistency
 from cascade.training.objectives.denoising import Denoising
 from cascade.training.objectives.objective import Objective
 
-OBJECTIVES: dict[str, type[Objective]] = {"denoising": Denoising}
+OBJECTIVES: dict[str, type[Objective]] = {"denoising": Denoising, "consistency": Consistency}
 
 
 def make_objective(name: str) -> Objective:

@@ -144,9 +144,20 @@ def test_samplers_of_our_own_step_a_strip_as_they_step_the_whole(process, some_n
     assert strip.equal(whole[..., 2:5, :])
 
 
-def test_samplers_of_diffusers_step_only_whole_images(process):
-    names = set(sampler_names()) - set(SAMPLERS)
-    assert not any(make_sampler(name, process, 5).by_strips for name in names)
+def test_samplers_that_draw_no_noise_step_by_strips(process):
+    whole = {"euler-ancestral"}
+    for name in set(sampler_names()) - set(SAMPLERS):
+        assert make_sampler(name, process, 5).by_strips == (name not in whole), name
+    for config in ({"algorithm_type": "sde-dpmsolver++"}, {"thresholding": True}):
+        assert not make_sampler("dpmsolver++", process, 5, config=config).by_strips
+    assert not make_sampler("unipc", process, 5, threshold="dynamic").by_strips
+    assert not make_sampler("KDPM2DiscreteScheduler", process, 5).by_strips
+
+
+def test_samplers_count_the_canvases_that_they_remember(process):
+    assert make_sampler("ddim", process, 5).canvases == 0
+    assert make_sampler("unipc", process, 5).canvases == 3  # two predictions and the last images
+    assert make_sampler("euler-ancestral", process, 5).canvases > 3
 
 
 @pytest.mark.parametrize(("strength", "index"), [(1.0, 0), (0.5, 5), (0.26, 7), (0.01, 9)])

@@ -1,0 +1,203 @@
+"""Consistency: a student learns to cross each of k segments of the noise levels in one step.
+
+Multistep consistency distillation (Heek et al. 2024, arXiv 2403.06807, algorithm 1), written in x0.
+A teacher takes one small step; the student's own answer there, without gradient, is carried over.
+Without a teacher, the step follows the true image and the noise that was added to it, which is
+consistency training. There is no second network besides these two, and no discriminator.
+
+Shapes: B batch, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from cascade.conditioning.assembling import training_signals
+from cascade.conditioning.batch import Batch
+from cascade.conditioning.signals import Signals
+from cascade.devices import Precision
+from cascade.diffusion.noise import SeededNoise
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.segments import Segments, SegmentStep, grid_steps
+from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import ContractError
+from cascade.sampling.student import Student
+from cascade.stage import Stage
+from cascade.training.grids import draw_samples
+from cascade.training.objectives.objective import Objective
+from cascade.training.objectives.teacher import Teacher, predicted_x0
+
+SMOOTH_BELOW = 1e-3  # root mean square below which the loss is a square, so that it has a gradient
+UNITS_8_BIT = 127.5  # per unit of an image in [-1, 1]
+
+
+@final
+class Consistency(Objective):
+    """The distance of the student's answer at t from the one that a small step and itself give.
+
+    The loss of an image is the root mean square of the error over all its pixels, not its square,
+    so that the few worst images do not decide. The error of x0 is weighted by SNR + 1 inside the
+    root, which makes it the error of v; for eps prediction by SNR, the error of eps, because x0
+    does not follow from eps where no image is left.
+
+    Args:
+        teacher: the stage that takes the small steps; None for consistency training. It is frozen.
+        grid: steps of the grid over all noise levels at the start and at the end of the growth.
+        growth: share of the run over which the grid grows, above 0 and at most 1.
+
+    Raises:
+        ContractError: if a number is out of range.
+    """
+
+    def __init__(
+        self,
+        teacher: DiffusionStage | None = None,
+        *,
+        grid: tuple[int, int] = (64, 1280),
+        growth: float = 0.5,
+    ) -> None:
+        if not 1 <= grid[0] <= grid[1]:
+            raise ContractError(f"grid must be two numbers 1 <= first <= last, got {grid}.")
+        if not 0 < growth <= 1:
+            raise ContractError(f"growth must be above 0 and at most 1, got {growth}.")
+        self.teacher = teacher
+        self.grid = grid
+        self.growth = growth
+        self._progress = 0.0
+        self._pictures: dict[Any, dict[str, Tensor]] = {}
+
+    def check(self, stage: Stage) -> None:
+        if not isinstance(stage, DiffusionStage) or stage.contract.student is None:
+            raise ContractError(
+                "consistency trains students; say in how many steps this stage shall sample."
+            )
+        if self.teacher is not None:
+            self._teacher_of(stage).check_teaches(stage)
+
+    def begin(self, stage: Stage, device: torch.device) -> None:
+        student = _student_of(stage)
+        if (self.teacher is None) == bool(student.teacher):
+            raise ContractError(
+                f"this is a {student.text}, but training has "
+                f"{'no' if self.teacher is None else 'a'} teacher."
+            )
+        if self.teacher is not None:
+            self._teacher_of(stage).freeze(device)
+
+    def set_progress(self, share: float) -> None:
+        self._progress = min(1.0, share / self.growth)
+
+    def identity(self) -> dict[str, Any]:
+        return {"grid": list(self.grid), "growth": self.growth}
+
+    def _teacher_of(self, stage: Stage) -> Teacher:
+        assert self.teacher is not None
+        return Teacher(self.teacher, _student_of(stage).guide)
+
+    # ---- the loss -------------------------------------------------------------------------------
+
+    def loss(self, stage: Stage, batch: Batch) -> Tensor:
+        assert isinstance(stage, DiffusionStage)
+        noise = SeededNoise(batch.seeds, "consistency")
+        segments = Segments(stage.process.schedule, _student_of(stage).steps)
+        count = grid_steps(*self.grid, self._progress)
+        return self.loss_of(
+            stage, batch, segments.draw(noise.uniform(2), count, last=self._last_timestep())
+        )
+
+    def _last_timestep(self) -> int:
+        """The timestep from which the teacher goes to the clean image when it samples.
+
+        Many teachers are not trained below it, and would lead the student astray there.
+        """
+        if self.teacher is None:
+            return 0
+        schedule = self.teacher.process.schedule
+        return schedule.sampling_timesteps(self.teacher.sampling.steps)[-1]
+
+    def loss_of(self, stage: DiffusionStage, batch: Batch, step: SegmentStep) -> Tensor:
+        """The loss (B,) for certain steps; all noise is drawn from the seeds."""
+        x0, process = batch.images, stage.process
+        stage.space.check(x0)
+        eps = SeededNoise(batch.seeds, "train noise", device=x0.device).normal(*x0.shape[1:])
+        signals = training_signals(stage.conditions, batch, stage.space)
+        t = step.t.to(x0.device)
+        x_t = process.schedule.add_noise(x0, eps, t)
+        target = self.target(stage, step, x_t, signals, batch)
+        prediction, _ = process.split(stage.predict(x_t, t, signals).float())
+        error = process.x0(prediction, x_t, t) - target
+        mean_square = (_weight(process, t) * error**2).mean(dim=(1, 2, 3))
+        return (mean_square + SMOOTH_BELOW**2).sqrt() - SMOOTH_BELOW
+
+    @torch.no_grad()
+    def target(
+        self, stage: DiffusionStage, step: SegmentStep, x_t: Tensor, signals: Signals, batch: Batch
+    ) -> Tensor:
+        """The pictures (B, C, H, W) that the student should predict from x_t (B, C, H, W) at t."""
+        t = step.t.to(x_t.device)
+        near, plain = batch.images, batch.images
+        if self.teacher is not None:
+            near, plain = self._teacher_of(stage).x0(x_t, t, signals)
+        variance = ((plain - batch.images) ** 2).mean(dim=(1, 2, 3))
+        eps = stage.process.eps(near, x_t, t)
+        x_s, adjustment = step.take(near, eps, variance)
+        s = step.s.clamp(min=0).to(x_t.device)  # where s is the clean image, `later` is not used
+        later = predicted_x0(stage, stage.predict(x_s, s, signals), x_s, s)
+        return step.target(near, later, adjustment)
+
+    # ---- meters ---------------------------------------------------------------------------------
+
+    def meters(
+        self, stage: Stage, batch: Batch, samples: Tensor, precision: Precision
+    ) -> dict[str, float]:
+        """How far samples are from the teacher's with many steps and the same seeds.
+
+        Returns:
+            Root mean squares in 8-bit units: of the student, and for comparison of its teacher with
+            DDIM and UniPC in as many steps; nothing without a teacher.
+        """
+        if self.teacher is None:
+            return {}
+        pictures = self._teachers_pictures(stage, batch, precision)
+        aim = pictures.pop("many steps")
+        distances = {"student": samples.to(aim), **pictures}
+        return {
+            f"distance_to_teacher_{name}": float((each - aim).square().mean().sqrt() * UNITS_8_BIT)
+            for name, each in distances.items()
+        }
+
+    def _teachers_pictures(
+        self, stage: Stage, batch: Batch, precision: Precision
+    ) -> dict[str, Tensor]:
+        """What the teacher makes for the same seeds, by sampler; drawn once."""
+        key = batch.seeds
+        if key not in self._pictures:
+            steps, teacher = _student_of(stage).steps, self._teacher_of(stage)
+            self._pictures[key] = {
+                name: draw_samples(
+                    teacher.stage.with_sampling(teacher.settings(**settings)),
+                    batch,
+                    precision=precision,
+                )
+                for name, settings in (
+                    ("many steps", {"sampler": "ddim", "eta": 0.0}),
+                    ("ddim", {"sampler": "ddim", "eta": 0.0, "steps": steps}),
+                    ("unipc", {"sampler": "unipc", "steps": steps}),
+                )
+            }
+        return dict(self._pictures[key])
+
+
+def _student_of(stage: Stage) -> Student:
+    student = stage.contract.student
+    assert student is not None, "check comes first"
+    return student
+
+
+def _weight(process: NoiseProcess, t: Tensor) -> Tensor:
+    """The weight (B, 1, 1, 1) of the squared error of x0 at timesteps t (B,)."""
+    snr = process.schedule.snr(t)
+    return snr if process.prediction == "eps" else snr + 1
