@@ -42,7 +42,7 @@ pytestmark = [
     ),
 ]
 STAGES = ("base", "upsampler", "colouriser", "text")
-LARGEST_ERROR = {"fp32": 1e-3, "bf16": 0.2, "fp16": 0.03}  # of the root mean square; see `error`
+LARGEST_ERROR = {"fp32": 1e-3, "bf16": 0.3, "fp16": 0.05}  # see `error`; random weights amplify it
 STEPS = 4
 
 
