@@ -221,6 +221,11 @@ class Contract:
         self.check_augmentation_level(settings.augmentation_level)
         if self.student is not None:
             self.student.check(settings)
+        if settings.threshold != "none" and not self.space.is_bounded:
+            raise ContractError(
+                f"threshold {settings.threshold} is for pixels, which end at -1 and 1; use "
+                f"threshold none for {self.space.kind}."
+            )
         if settings.temperature != 1 and not self.needs_image:
             raise ContractError(
                 f"temperature {settings.temperature} is for stages that take an image; use "
@@ -231,6 +236,12 @@ class Contract:
                 f"guidance {settings.guidance} needs a condition that training dropped now and "
                 "then; use guidance 1."
             )
+
+    @property
+    def default_sampling(self) -> SamplingSettings:
+        """The sampling settings of a stage that was given none."""
+        settings = SamplingSettings(threshold="static" if self.space.is_bounded else "none")
+        return settings if self.student is None else self.student.fitted(settings)
 
     def changed(self, change: Callable[[Condition], Condition]) -> Contract:
         """Return a contract in which each condition is replaced by `change(condition)`."""

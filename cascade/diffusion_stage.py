@@ -56,8 +56,7 @@ class DiffusionStage(Stage):
             `cascade.networks.stage_network`.
         process: noise schedule, predicted quantity and loss weighting.
         contract: the images that the stage makes, and its conditions.
-        sampling: default sampling settings; None for those of `SamplingSettings()`, which a student
-            fits to itself.
+        sampling: default sampling settings; None for `contract.default_sampling`.
 
     Raises:
         ContractError: if network, process and conditions do not fit together.
@@ -79,8 +78,7 @@ class DiffusionStage(Stage):
         student = contract.student
         if student is not None:
             process.schedule.sampling_timesteps(student.steps)
-            sampling = sampling or student.fitted(SamplingSettings())
-        self._sampling = sampling or SamplingSettings()
+        self._sampling = sampling or contract.default_sampling
         channels = contract.space.channels
         self.network.check(channels, process.output_channels(channels), contract.slots)
         if process.residual is not None:
@@ -106,7 +104,7 @@ class DiffusionStage(Stage):
             network: `unet` or `transformer`.
             network_options: keyword arguments of the network's `build`.
             embedding_dim: length of the vector into which the conditions' vectors are embedded.
-            sampling: default sampling settings; None for those of `SamplingSettings()`.
+            sampling: default sampling settings; None for `contract.default_sampling`.
 
         Raises:
             CascadeError: if the parts do not fit together.
@@ -227,6 +225,8 @@ class DiffusionStage(Stage):
         noise.fill_normal(canvas)
         fresh = CanvasNoise(noise, canvas.shape)
         images = walk(sampler, network, canvas.to(device), fresh, run.hooks)[..., :height, :width]
+        if not self.space.is_bounded:
+            return images
         if run.hooks.callback is not None:  # it may have kept the last images
             return images.clamp(-1, 1)
         return images.clamp_(-1, 1)

@@ -1,4 +1,4 @@
-"""Space: a stage's images: pixels or latents, their size, and what their numbers stand for.
+"""Space: a stage's results: pixels, latents or embeddings, their size, and what the numbers mean.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -18,18 +18,22 @@ from cascade.resizing import ResizeKernel, quantise
 
 FEWEST_LEVELS = 4  # fewer would leave no picture
 Size = tuple[int, int]  # height and width in pixels
-Kind = Literal["pixels", "latents"]
+Kind = Literal["pixels", "latents", "embeddings"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The images that one stage produces and the next one takes. Tensors hold them in [-1, 1].
+    """The images that one stage produces and the next one takes.
+
+    Tensors hold pixels in [-1, 1]; latents and embeddings have no bounds, but a mean of 0 and a
+    standard deviation of 1 over the training data.
 
     Attributes:
         size_px: height and width in pixels; one number stands for a square.
         channels: number C of channels of an image, at least 1.
-        kind: `pixels`, or `latents` of an autoencoder.
-        range: the numbers that -1 and 1 stand for, such as (0, 255) for 8-bit files.
+        kind: `pixels`; `latents` of an autoencoder; or `embeddings`, vectors of C numbers that an
+            encoder makes of whole images, as images of 1 px.
+        range: for pixels, the numbers that -1 and 1 stand for, such as (0, 255) for 8-bit files.
         unit: unit of the numbers in `range`, such as `HU`; empty for none.
         resize_kernel: the kernel that resizes training images to this size.
 
@@ -70,6 +74,11 @@ class Space:
         """Height and width in pixels."""
         assert isinstance(self.size_px, tuple)
         return self.size_px
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether all numbers are in [-1, 1], so that results are clipped to it."""
+        return self.kind == "pixels"
 
     @property
     def longer_px(self) -> int:

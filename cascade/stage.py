@@ -162,7 +162,7 @@ class Stage(nn.Module, ABC):
             run: settings, tiles and hooks; None for the defaults.
 
         Returns:
-            (B, C, H, W) float32 in [-1, 1].
+            (B, C, H, W) float32, in [-1, 1] for pixels.
 
         Raises:
             ContractError: if inputs or settings do not fit the contract.

@@ -19,6 +19,7 @@ from cascade.conditioning.luminance import Luminance
 from cascade.contract import Contract
 from cascade.errors import CascadeError, ContractError
 from cascade.resizing import resize
+from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 
 CLASSES = Labels(fields={"animal": ["cat", "dog"]})
@@ -151,6 +152,19 @@ def test_a_grey_stage_follows_a_grey_base_of_its_size_only():
 def test_a_base_stage_follows_nothing():
     with pytest.raises(ContractError, match="'up' is a base stage and takes no image, but follows"):
         check(BASE, Contract(Space(size_px=16)))
+
+
+# ---- what has no bounds -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["latents", "embeddings"])
+def test_what_has_no_bounds_is_not_clipped_by_default_nor_on_demand(kind):
+    contract = Contract(Space(size_px=1, channels=4, kind=kind))
+    assert contract.default_sampling.threshold == "none"
+    contract.check_sampling(contract.default_sampling)
+    with pytest.raises(ContractError, match=f"threshold static is for pixels.*none for {kind}"):
+        contract.check_sampling(SamplingSettings())
+    assert Contract(Space(size_px=1)).default_sampling == SamplingSettings()
 
 
 # ---- augmentation levels ------------------------------------------------------------------------

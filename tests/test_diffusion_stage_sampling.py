@@ -422,3 +422,19 @@ def test_a_temperature_that_the_sampler_does_not_take_is_refused_before_any_imag
         return
     with pytest.raises(ContractError, match=r"draws noise at temperature 1 only, got 0\.5"):
         upsampler.with_sampling(settings)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "latents"])
+def test_only_pixels_are_clipped(kind):
+    class Far(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))  # tells the device
+
+        def forward(self, x_t, t, signals):
+            return torch.full_like(x_t, 3.0)
+
+    process = NoiseProcess(NoiseSchedule(), prediction="x0")
+    stage = DiffusionStage(Far(), process, Contract(Space(size_px=4, kind=kind)))
+    expected = torch.full((1, 3, 4, 4), 1.0 if kind == "pixels" else 3.0)
+    assert torch.equal(stage.run([0]), expected)

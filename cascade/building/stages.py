@@ -45,8 +45,7 @@ def build_stage(
         contract = Contract(space, conditions, build_student(recipe))
     process = process or build_process(recipe)
     student = contract.student
-    settings = SamplingSettings() if student is None else student.fitted(SamplingSettings())
-    sampling = apply_sampling(settings, recipe.sampling)
+    sampling = apply_sampling(contract.default_sampling, recipe.sampling)
     if student is not None:
         with fault_in("student", _keys(recipe.student)):
             process.schedule.sampling_timesteps(student.steps)

@@ -102,7 +102,7 @@ def _save_onnx(program: torch.export.ExportedProgram, names: list[str], file: Pa
 
 
 def _save_openvino(program: torch.export.ExportedProgram, names: list[str], file: Path) -> None:
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]
 
     model = openvino.convert_model(program)
     for port, name in zip(model.inputs, names, strict=True):
@@ -118,10 +118,10 @@ def _check_installed(format: EngineFormat) -> None:
     """
     try:
         if format == "onnx":
-            import onnx  # noqa: F401
-            import onnxscript  # noqa: F401
+            import onnx  # noqa: F401  # pyright: ignore[reportMissingImports]
+            import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]
         else:
-            import openvino  # noqa: F401
+            import openvino  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ContractError(
             f"the format {format} needs packages that are not installed; run "

@@ -41,7 +41,7 @@ class OpenVINONetwork(StageNetwork):
     def __init__(
         self, original: StageNetwork, file: Path, names: Sequence[str], compiled: Path | None
     ) -> None:
-        import openvino
+        import openvino  # pyright: ignore[reportMissingImports]
 
         super().__init__(original.size_multiple_px)
         self.original = original

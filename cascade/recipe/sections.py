@@ -61,6 +61,7 @@ class SpaceSection(Section):
 
     size_px: Side | tuple[Side, Side]
     channels: Whole = Field(default=3, gt=0)
+    kind: Literal["pixels", "latents", "embeddings"] = "pixels"
     range: tuple[Number, Number] = (0.0, 255.0)
     unit: str = ""
     resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"

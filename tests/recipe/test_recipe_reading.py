@@ -99,6 +99,7 @@ def test_what_a_recipe_does_not_state_is_left_to_the_parts():
     assert recipe.space.model_dump() == {
         "size_px": 16,
         "channels": 3,
+        "kind": "pixels",
         "range": (0.0, 255.0),
         "unit": "",
         "resize_kernel": "bicubic",
