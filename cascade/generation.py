@@ -15,6 +15,7 @@ from torch import Tensor
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import OutputError
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
+from cascade.imaging.reading import read_image
 from cascade.imaging.writing import check_can_be_pictures, contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.sampling.overrides import Overrides
@@ -31,6 +32,7 @@ class Generation:
     Attributes:
         num_images: number of pictures; of each prompt, if there are prompts.
         prompts: texts to draw; empty for none.
+        like: file of a picture to vary; None for none.
         negative_prompt: text from which guidance pushes all pictures away; None for none.
         seed: whole number for the first picture; the others count up from it; None for a random
             one.
@@ -44,6 +46,7 @@ class Generation:
 
     num_images: int = 1
     prompts: Sequence[str] = ()
+    like: Path | None = None
     negative_prompt: str | None = None
     seed: int | None = None
     classes: Sequence[str] = ()
@@ -105,11 +108,12 @@ def generate_files(
     check_can_be_pictures(pipeline.stages.last.space.channels)
     if generation.prompts:
         pipeline.check_prompts(generation.prompts)
+    like = None if generation.like is None else read_image(generation.like)[None]
     check_writable_folder(out)
     pipeline.set_progress_bar_config(disable=True)
     with _alone_in(out):
         first = 0 if generation.overwrite else free_number(out)
-        return _generate_from(first, pipeline, out, generation, name, callback)
+        return _generate_from(first, pipeline, out, generation, like, name, callback)
 
 
 def _generate_from(
@@ -117,6 +121,7 @@ def _generate_from(
     pipeline: CascadePipeline,
     out: Path,
     generation: Generation,
+    like: Tensor | None,
     name: str,
     callback: Callable[..., None] | None,
 ) -> GeneratedFiles:
@@ -128,7 +133,7 @@ def _generate_from(
     files: list[Path] = []
     for first in range(0, total, PICTURES_AT_A_TIME):
         part = range(first, min(first + PICTURES_AT_A_TIME, total))
-        result = _generate(pipeline, generation, [seeds[i] for i in part], part, callback)
+        result = _generate(pipeline, generation, like, [seeds[i] for i in part], part, callback)
         new = [out / picture_name(number + i, generation.prompt(i)) for i in part]
         written = _write_pictures(result, new, name, generation)
         for i in part:
@@ -178,6 +183,7 @@ def _alone_in(out: Path) -> Iterator[None]:
 def _generate(
     pipeline: CascadePipeline,
     generation: Generation,
+    like: Tensor | None,
     seeds: list[int],
     places: range,
     callback: Callable[..., None] | None,
@@ -188,6 +194,7 @@ def _generate(
         [generation.prompt(i) for i in places] if generation.prompts else None,
         negative_prompt=generation.negative_prompt,
         num_images=len(seeds),
+        like=like,
         seeds=seeds,
         labels=[classes[i % len(classes)] for i in places] if classes else None,
         overrides=generation.overrides,
@@ -216,6 +223,8 @@ def _write_pictures(
             record["prompt"] = prompt
         if generation.negative_prompt:
             record["negative_prompt"] = generation.negative_prompt
+        if generation.like is not None:
+            record["like"] = generation.like.name
         records.append(record | {"labels": labels, "stages": result.settings})
     _write_each(result.images, files, records)
     written = list(files)

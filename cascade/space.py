@@ -25,8 +25,8 @@ Kind = Literal["pixels", "latents", "embeddings"]
 class Space:
     """The images that one stage produces and the next one takes.
 
-    Tensors hold pixels in [-1, 1]; latents and embeddings have no bounds, but a mean of 0 and a
-    standard deviation of 1 over the training data.
+    Tensors hold pixels in [-1, 1]; latents and embeddings have no bounds, but a mean near 0 and a
+    standard deviation near 1 over the training data.
 
     Attributes:
         size_px: height and width in pixels; one number stands for a square.
@@ -36,6 +36,8 @@ class Space:
         range: for pixels, the numbers that -1 and 1 stand for, such as (0, 255) for 8-bit files.
         unit: unit of the numbers in `range`, such as `HU`; empty for none.
         resize_kernel: the kernel that resizes training images to this size.
+        encoder: name of the frozen model that makes such numbers of pictures; empty for pixels.
+        encoder_sha256: hash of its weights.
 
     Raises:
         ContractError: if a value is of the wrong kind or out of range.
@@ -47,6 +49,8 @@ class Space:
     range: tuple[float, float] = (0.0, 255.0)
     unit: str = ""
     resize_kernel: ResizeKernel = "bicubic"
+    encoder: str = ""
+    encoder_sha256: str = ""
 
     def __post_init__(self) -> None:
         pair = _as_size(self.size_px)
@@ -154,7 +158,10 @@ class Space:
 
     def to_dict(self) -> dict[str, Any]:
         """The space as plain values for JSON."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.encoder:
+            del values["encoder"], values["encoder_sha256"]
+        return values
 
 
 def _as_size(size_px: Any) -> Size:

@@ -32,13 +32,13 @@ from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
-from cascade.networks.efficientnet import EfficientNetLite
 from cascade.networks.stage_network import PlainNetwork
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.text import encoders
 from cascade.text.encoder import CutText, EncodedText, EncoderFacts, TextEncoder
+from cascade.vision.efficientnet import EfficientNetLite
 
 settings.register_profile("cascade", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("cascade")

@@ -35,6 +35,7 @@ FLOORS = (
     ("contract",),
     ("sampling",),
     ("conditioning",),
+    ("vision",),
     ("space", "text"),
     ("diffusion", "devices", "reporting", "resizing"),
     ("arguments", "familiar_names"),

@@ -17,12 +17,13 @@ from cascade.data.fitting import check_readable
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import DataError, RecipeError
+from cascade.errors import ContractError, DataError, RecipeError
 from cascade.recipe.faults import fault_in
 from cascade.recipe.sections import Section, StageRecipe
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
 from cascade.space import Space
+from cascade.vision.encoders import find_vision_encoder
 
 
 def build_stage(
@@ -39,7 +40,7 @@ def build_stage(
         CascadeError: if the parts do not fit together.
     """
     with fault_in("space", _keys(recipe.space)):
-        space = Space(**recipe.space.model_dump())
+        space = build_space(recipe)
     conditions = build_conditions(recipe, vocabulary)
     with fault_in("condition", tuple(CONDITIONS)):
         contract = Contract(space, conditions, build_student(recipe))
@@ -57,6 +58,25 @@ def build_stage(
             network_options=recipe.network.model_dump(exclude={"kind"}),
             sampling=sampling,
         )
+
+
+def build_space(recipe: StageRecipe) -> Space:
+    """Make the space that a recipe describes; its encoder is found and hashed.
+
+    Raises:
+        CascadeError: if the encoder cannot be found, or makes other embeddings.
+    """
+    values = recipe.space.model_dump()
+    name = values.pop("encoder")
+    if name is None:
+        return Space(**values)
+    facts = find_vision_encoder(name).facts
+    space = Space(**values, encoder=facts.name, encoder_sha256=facts.sha256)
+    for field in ("kind", "size", "channels"):
+        ours, theirs = getattr(space, field), getattr(facts.space, field)
+        if ours != theirs:
+            raise ContractError(f"{field} must be {theirs} for the encoder {name}, got {ours}.")
+    return space
 
 
 def build_student(recipe: StageRecipe) -> Student | None:

@@ -20,6 +20,7 @@ from cascade.building.students import (
     with_digest,
 )
 from cascade.contract import Contract
+from cascade.data.fitting import encoder_of_space
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.remote import default_cache
 from cascade.data.source import ImageSource
@@ -113,7 +114,7 @@ def build_trainer(
 
 
 def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None = None) -> None:
-    """Do once what the conditions need of the annotations of all images.
+    """Do once what the conditions need of the annotations of all images, and open the caches.
 
     Args:
         stage: the stage in training.
@@ -121,6 +122,8 @@ def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None 
         cache_dir: folder of the caches; None for the user's own.
     """
     cache = default_cache().parent if cache_dir is None else Path(cache_dir)
+    if stage.space.kind == "embeddings" and stage.space.encoder:
+        encoder_of_space(stage.space).keep_in(cache / "encoded" / "images")
     for each in stage.conditions:
         annotations = (source.readable_labels(index) for index in range(len(source)))
         each.prepare(annotations, cache / "encoded", make_accelerator().device)

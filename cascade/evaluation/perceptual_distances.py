@@ -15,8 +15,8 @@ from torch import Tensor
 
 from cascade.errors import WeightsError
 from cascade.evaluation.published_weights import import_package, load_state
-from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.resizing import quantise
+from cascade.vision.efficientnet import EfficientNetLite, load_efficientnet
 
 TAP_EPS = 1e-10
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"

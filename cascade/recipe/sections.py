@@ -65,6 +65,7 @@ class SpaceSection(Section):
     range: tuple[Number, Number] = (0.0, 255.0)
     unit: str = ""
     resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"
+    encoder: str | None = None
 
 
 class UNetSection(Section):
@@ -89,6 +90,14 @@ class TransformerSection(Section):
     fine_depth: Whole = Field(default=2, ge=0, le=1000)
     head_channels: Whole = Field(default=24, gt=0)
     head_blocks: Whole = Field(default=0, ge=0, le=100)
+
+
+class MlpSection(Section):
+    """Our perceptron for vectors."""
+
+    kind: Literal["mlp"]
+    width: Whole = Field(default=512, gt=0)
+    depth: Whole = Field(default=6, gt=0, le=1000)
 
 
 class DiffusionSection(Section):
@@ -272,7 +281,7 @@ class StageRecipe(Section):
     description: str = ""
     space: SpaceSection
     condition: ConditionValues = Field(default=None, validate_default=True)
-    network: Annotated[UNetSection | TransformerSection, Field(discriminator="kind")]
+    network: Annotated[UNetSection | TransformerSection | MlpSection, Field(discriminator="kind")]
     diffusion: DiffusionSection = DiffusionSection()
     data: DataSection
     train: TrainSection = TrainSection()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cascade.conditioning.condition import Dense
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
 from cascade.stage import Stage
@@ -49,7 +50,8 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
     The networks must be the same. Sizes in pixels, the probabilities of conditions and the names of
     classes may differ: a class keeps its embedding if the trained stage has a class of the same
     field and name; the embeddings of other classes start anew. Attention to tokens starts anew if
-    the trained stage has no tokens; until it is trained, the outputs are those of that stage.
+    the trained stage has no tokens, and so does the embedding of a vector that it lacks; until they
+    are trained, the outputs are those of that stage.
 
     Args:
         stage: the new stage; its weights are replaced.
@@ -65,6 +67,7 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
     _check_same_encoders(stage, trained)
     source, weights = trained.state_dict(), stage.state_dict()
     tables, token_parts = _class_tables(stage, trained), _new_token_parts(stage, trained)
+    token_parts |= _new_vector_parts(stage, trained, source)
     anew = {name for names in token_parts.values() for name in names}
     for name in weights.keys() - tables.keys() - anew:
         _check_same_shape(name, source, weights[name])
@@ -87,6 +90,23 @@ def _new_token_parts(stage: Stage, trained: Stage) -> dict[str, list[str]]:
         return {}
     parts = stage.network.token_weights
     return {part: [f"network.{name}" for name in names] for part, names in parts.items()}
+
+
+def _new_vector_parts(stage: Stage, trained: Stage, source: Weights) -> dict[str, list[str]]:
+    """Names of the weights that embed a condition's vector, which start at zero, by part.
+
+    They are new if the trained stage embeds vectors, but lacks the condition.
+    """
+    has_embedding = any(name.startswith("network.embedding.parts.") for name in source)
+    known = [each.name for each in trained.conditions]
+    parts = {}
+    for name, slots in stage.contract.slots.items():
+        is_alone = isinstance(slots.vector, Dense) and not slots.tokens
+        if has_embedding and name not in known and is_alone:
+            start = f"network.embedding.parts.{name}."
+            names = [each for each in stage.state_dict() if each.startswith(start)]
+            parts |= {f"embedding of {name}": names} if names else {}
+    return parts
 
 
 def _class_rows(stage: Stage, other: Stage) -> dict[str, int]:

@@ -9,11 +9,12 @@ from cascade.evaluation.alignment.captions import read_captions, text_of
 from cascade.evaluation.alignment.clip import ClipAlignment
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.model import AlignmentModel
-from cascade.evaluation.alignment.tower import CONFIG, load_tower
+from cascade.evaluation.alignment.tower import AlignmentTower
 from cascade.evaluation.real_pictures import RealPictures
 from cascade.pipeline import CascadePipeline
 from cascade.tasks.table import task_of
 from cascade.tasks.task import PairedTask
+from cascade.vision.tower import CONFIG, load_tower
 
 
 def find_alignment(source: str | Path) -> AlignmentModel:
@@ -30,7 +31,7 @@ def find_alignment(source: str | Path) -> AlignmentModel:
         return ClipAlignment()
     folder = Path(source)
     if (folder / CONFIG).is_file():
-        return load_tower(folder)
+        return AlignmentTower(load_tower(folder))
     if (folder / "config.json").is_file():
         return ClipAlignment(folder)
     raise WeightsError(
