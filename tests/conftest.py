@@ -20,6 +20,7 @@ from hypothesis import settings
 from PIL import Image
 from torch import Tensor, nn
 
+from cascade.conditioning import image_embedding
 from cascade.conditioning.condition import Condition
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
@@ -38,7 +39,9 @@ from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.text import encoders
 from cascade.text.encoder import CutText, EncodedText, EncoderFacts, TextEncoder
+from cascade.vision import encoders as vision_encoders
 from cascade.vision.efficientnet import EfficientNetLite
+from cascade.vision.encoder import VisionEncoder, VisionFacts
 
 settings.register_profile("cascade", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("cascade")
@@ -407,6 +410,12 @@ class LetterEncoder(TextEncoder):
         return CutText(text, "")
 
 
+@pytest.fixture(scope="session")
+def letter_encoder() -> type[TextEncoder]:
+    """The class of an encoder without weights."""
+    return LetterEncoder
+
+
 @pytest.fixture
 def letters(monkeypatch) -> EncoderFacts:
     """The facts of an encoder without weights, which is found by its name."""
@@ -414,6 +423,33 @@ def letters(monkeypatch) -> EncoderFacts:
     encoders.encoder_of.cache_clear()
     yield LetterEncoder.facts
     encoders.encoder_of.cache_clear()
+
+
+class ColourVision(VisionEncoder):
+    """Embeds a picture by the mean colours of its 16 parts, without weights."""
+
+    facts = VisionFacts("colours", "1" * 64, 16)
+    seen_px = 4
+
+    def directions(self, seen):
+        generator = torch.Generator().manual_seed(0)
+        weights = torch.randn(48, 16, generator=generator)
+        return nn.functional.normalize(seen.flatten(1) @ weights + 0.1, dim=1)
+
+
+@pytest.fixture(scope="session")
+def colour_vision() -> Iterator[VisionFacts]:
+    """The facts of an encoder of images without weights, which is found by its name."""
+    find = vision_encoders.find_vision_encoder
+
+    def find_colours(name):
+        return ColourVision() if name == "colours" else find(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (vision_encoders, image_embedding):
+            patch.setattr(module, "find_vision_encoder", find_colours)
+        vision_encoders.vision_encoder_of.cache_clear()
+        yield ColourVision.facts
 
 
 COLOURS = {
