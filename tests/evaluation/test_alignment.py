@@ -10,9 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cascade.chain import StageChain
+from cascade.conditioning.image_embedding import ImageEmbedding
+from cascade.contract import Contract
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError, WeightsError
 from cascade.evaluation.alignment.captions import Captions, contrasting, read_captions, text_of
-from cascade.evaluation.alignment.finding import find_alignment
+from cascade.evaluation.alignment.finding import find_alignment, find_judge
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.retrieval import better_captions, retrieval_rate
 from cascade.evaluation.alignment.tower import AlignmentTower
@@ -205,6 +209,22 @@ def test_another_text_encoder_is_one_line(tower):
     other = AlignmentTower(Tower(facts, tower.network["head"], tower.network["network"]))
     with pytest.raises(ContractError, match=r"'letters' must be .*111111.*but .*000000"):
         other.text_embeddings(["red"])
+
+
+def test_a_tower_does_not_judge_the_pipeline_that_it_steers(tower, prompted, pictures):
+    own = tower.tower.facts
+    condition = ImageEmbedding(encoder=own.name, sha256=own.sha256, width=own.width)
+    base = prompted.stages["base"]
+    steered = DiffusionStage.build(
+        Contract(base.space, (*base.conditions, condition)), base.process, network="transformer",
+        network_options={"width": 32, "depth": 1, "patch_size": 4}, embedding_dim=32,
+    )  # fmt: skip
+    prior = DiffusionStage.build(
+        Contract(own.space), base.process, network="mlp", network_options={"width": 32, "depth": 1}
+    )
+    chain = StageChain({"prior": prior, "base": steered})
+    with pytest.raises(ContractError, match="Tiny steers this pipeline, so it cannot judge"):
+        find_judge(CascadePipeline(chain), pictures, tower)
 
 
 def test_a_damaged_tower_is_one_line(tower, lite, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cascade.conditioning.image_embedding import ImageEmbedding
 from cascade.errors import ContractError, WeightsError
 from cascade.evaluation.alignment.captions import read_captions, text_of
 from cascade.evaluation.alignment.clip import ClipAlignment
@@ -40,6 +41,23 @@ def find_alignment(source: str | Path) -> AlignmentModel:
     )
 
 
+def _check_does_not_steer(model: AlignmentModel, pipeline: CascadePipeline) -> None:
+    """Check that a model is not the encoder whose embeddings a pipeline aims at.
+
+    Raises:
+        ContractError: if it is.
+    """
+    if not isinstance(model, AlignmentTower):
+        return
+    conditions = (each for contract in pipeline.stages.contracts for each in contract.conditions)
+    hashes = [each.sha256 for each in conditions if isinstance(each, ImageEmbedding)]
+    if model.tower.facts.sha256 in hashes:
+        raise ContractError(
+            f"{model.name} steers this pipeline, so it cannot judge its images; use a model that "
+            "was trained apart from it."
+        )
+
+
 def find_judge(
     pipeline: CascadePipeline, held_out: RealPictures, alignment: str | Path | AlignmentModel | None
 ) -> AlignmentJudge | None:
@@ -51,7 +69,7 @@ def find_judge(
         alignment: a model, or what `find_alignment` takes.
 
     Raises:
-        ContractError: if the pipeline takes no text, or takes pictures.
+        ContractError: if the pipeline takes no text, takes pictures, or is steered by the model.
         DataError: if the held-out pictures have too few captions.
         CascadeError: if the model cannot be loaded.
     """
@@ -69,6 +87,7 @@ def find_judge(
             "text; leave alignment out."
         )
     model = alignment if isinstance(alignment, AlignmentModel) else find_alignment(alignment)
+    _check_does_not_steer(model, pipeline)
     judge = AlignmentJudge(model, read_captions(held_out, text))
     model.network.to(pipeline.device)
     return judge
