@@ -20,7 +20,6 @@ from hypothesis import settings
 from PIL import Image
 from torch import Tensor, nn
 
-from cascade.conditioning import image_embedding
 from cascade.conditioning.condition import Condition
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
@@ -446,8 +445,10 @@ def colour_vision() -> Iterator[VisionFacts]:
         return ColourVision() if name == "colours" else find(name)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (vision_encoders, image_embedding):
-            patch.setattr(module, "find_vision_encoder", find_colours)
+        patch.setattr(vision_encoders, "find_vision_encoder", find_colours)
+        for module in ("conditioning.image_embedding", "building.stages"):
+            path = f"cascade.{module}.find_vision_facts"
+            patch.setattr(path, lambda name: find_colours(name).facts)
         vision_encoders.vision_encoder_of.cache_clear()
         yield ColourVision.facts
 

@@ -13,6 +13,7 @@ from cascade.conditioning.low_resolution import GeneratedOptions
 from cascade.recipe.sections import (
     DataSection,
     DiffusionSection,
+    MlpSection,
     SpaceSection,
     StudentSection,
     TrainSection,
@@ -39,6 +40,7 @@ SECTIONS = (
     Degradation,
     UNetSection,
     TransformerSection,
+    MlpSection,
     DiffusionSection,
     DataSection,
     TrainSection,

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from cascade.building.stages import check_stage
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.image_embedding import ImageEmbedding
 from cascade.conditioning.inputs import Inputs
@@ -25,12 +26,15 @@ from cascade.data.training_images import TrainingImages
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import ContractError
+from cascade.errors import CascadeError, ContractError
 from cascade.imaging.exchange import to_tensor
 from cascade.pipeline import CascadePipeline
+from cascade.recipe.finding import find_recipe
+from cascade.recipe.reading import load_stage_recipe
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.stage import Run
+from cascade.stage_kinds import load_stage
 from cascade.tasks.table import task_of
 from cascade.text import encoders
 from cascade.training.objectives.denoising import Denoising
@@ -373,6 +377,45 @@ def test_a_saved_chain_gives_the_same_pictures(toy, tmp_path):
     loaded.set_progress_bar_config(disable=True)
     ours, theirs = (each("red", seed=1, output_type="pt").images for each in (toy, loaded))
     torch.testing.assert_close(ours, theirs)
+
+
+SMALL = {
+    "prior": """
+space: {size_px: 1, channels: 16, kind: embeddings, encoder: colours}
+network: {kind: mlp, width: 32, depth: 1}
+sampling: {threshold: none, steps: 2}
+""",
+    "decoder": """
+space: {size_px: 16}
+condition: {image_embedding: {encoder: colours}}
+network: {kind: unet, channels: [8], blocks: 1, patch_size: 4}
+sampling: {steps: 2}
+""",
+}
+
+
+def test_recipes_train_a_prior_and_a_decoder_that_join(
+    colour_vision, colour_pictures, tmp_path, command
+):
+    for name, text in SMALL.items():
+        recipe = f"kind: stage\nname: {name}\n{text}\ndata: {{path: {colour_pictures}, flip: []}}\n"
+        (tmp_path / f"{name}.yaml").write_text(recipe)
+        train = ["images=16", "batch_size=8", "sample_every_images=8", "sample_count=2"]
+        options = [f"train.{each}" for each in [*train, "trackers=[]"]]
+        options += [f"data.cache_dir={tmp_path / 'cache'}", "--out", tmp_path / "runs" / name]
+        done = command("train", tmp_path / f"{name}.yaml", *options)
+        assert done.code == 0, done.err
+    log = (tmp_path / "runs" / "decoder" / "log.jsonl").read_text()
+    assert 0 < json.loads(log.splitlines()[-1])["embedding_distance"] < 2
+    stages = {name: load_stage(tmp_path / "runs" / name / "stage") for name in SMALL}
+    pipeline = CascadePipeline.from_stages(stages)
+    assert pipeline(seed=0, output_type="pt").images.shape == (1, 3, 16, 16)
+
+
+def test_a_prior_of_another_width_than_its_encoder_is_one_line(colour_vision):
+    recipe = load_stage_recipe(find_recipe("emoji-prior", "stages"), ["space.encoder=colours"])
+    with pytest.raises(CascadeError, match="channels must be 16 for the encoder colours, got 256"):
+        check_stage(recipe)
 
 
 def test_the_command_varies_a_picture(toy, tmp_path, command):

@@ -23,7 +23,7 @@ from cascade.recipe.sections import Section, StageRecipe
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
 from cascade.space import Space
-from cascade.vision.encoders import find_vision_encoder
+from cascade.vision.encoders import find_vision_facts
 
 
 def build_stage(
@@ -70,7 +70,7 @@ def build_space(recipe: StageRecipe) -> Space:
     name = values.pop("encoder")
     if name is None:
         return Space(**values)
-    facts = find_vision_encoder(name).facts
+    facts = find_vision_facts(name)
     space = Space(**values, encoder=facts.name, encoder_sha256=facts.sha256)
     for field in ("kind", "size", "channels"):
         ours, theirs = getattr(space, field), getattr(facts.space, field)

@@ -30,7 +30,7 @@ from cascade.space import Size, Space
 from cascade.vision.encoder import VisionFacts, check_embeddings
 from cascade.vision.encoders import (
     copy_tower,
-    find_vision_encoder,
+    find_vision_facts,
     remember_folder,
     vision_encoder_of,
 )
@@ -91,7 +91,7 @@ class ImageEmbedding(Condition):
         Raises:
             CascadeError: if the encoder cannot be found, or a value is out of range.
         """
-        facts = find_vision_encoder(encoder).facts
+        facts = find_vision_facts(encoder)
         return cls(encoder=facts.name, sha256=facts.sha256, width=facts.width, drop=drop)
 
     @property

@@ -35,16 +35,27 @@ def find_vision_encoder(name: str) -> VisionEncoder:
     Raises:
         CascadeError: if there is no such encoder; the message says how to get it.
     """
-    place = _folder_of(name)
-    if place is None:
-        raise ContractError(
-            f"no image encoder {name!r}: it must be a bundled tower ({', '.join(bundled_names())}),"
-            " a folder with a tower or a CLIP, or the name of a folder in one of those that the "
-            f"environment variable {SEARCH} lists."
-        )
+    place = _found_folder(name)
     encoder = load_tower(place) if (place / CONFIG).is_file() else ClipVision(place)
     _opened[encoder.facts.name] = place
     return encoder
+
+
+def find_vision_facts(name: str) -> VisionFacts:
+    """Name, hash and width of an encoder; the network of a tower need not be installed.
+
+    Args:
+        name: see `find_vision_encoder`.
+
+    Raises:
+        CascadeError: if there is no such encoder; the message says how to get it.
+    """
+    place = _found_folder(name)
+    if not (place / CONFIG).is_file():
+        return find_vision_encoder(name).facts
+    facts = vision_facts(place)
+    _opened[facts.name] = place
+    return facts
 
 
 @lru_cache
@@ -75,6 +86,22 @@ def copy_tower(facts: VisionFacts, folder: Path) -> None:
 def bundled_names() -> list[str]:
     """The names of the towers that come with the package."""
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG}"))
+
+
+def _found_folder(name: str) -> Path:
+    """The folder of an encoder on this machine.
+
+    Raises:
+        ContractError: if there is none.
+    """
+    place = _folder_of(name)
+    if place is None:
+        raise ContractError(
+            f"no image encoder {name!r}: it must be a bundled tower ({', '.join(bundled_names())}),"
+            " a folder with a tower or a CLIP, or the name of a folder in one of those that the "
+            f"environment variable {SEARCH} lists."
+        )
+    return place
 
 
 def _folder_of(name: str) -> Path | None:
