@@ -181,8 +181,8 @@ class ImageEmbedding(Condition):
 
     def deviation(self, samples: Tensor, value: Any, space: Space) -> dict[str, float]:
         """The mean of 1 minus the cosine of the embeddings of samples and those asked for."""
-        theirs = vision_encoder_of(self.encoder_facts).encode(samples.float())
-        cosine = F.cosine_similarity(theirs.flatten(1), value.cpu().flatten(1))
+        theirs = vision_encoder_of(self.encoder_facts).live.encode(samples.float())
+        cosine = F.cosine_similarity(theirs.cpu().flatten(1), value.cpu().flatten(1))
         return {"embedding_distance": float(1 - cosine.mean())}
 
     def _embeddings(self, inputs: Inputs, previous: Tensor | None) -> Tensor:

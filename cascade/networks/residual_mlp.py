@@ -3,7 +3,8 @@
 It takes an image of 1 px as a vector of its channels. The blocks are those of the pixel transformer
 without self-attention, since there is only one token; time and conditions modulate them (adaLN).
 
-Shapes: B batch, C channels, D width, E embedding, M tokens of conditions, T their width.
+Shapes: B batch, H and W pixels, N = H W, D width, E embedding, M tokens of conditions, T their
+width.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cascade.errors import ContractError, RecipeError
+from cascade.errors import RecipeError
 from cascade.networks.attention import HEAD_WIDTH, CrossAttention, Tokens
 from cascade.networks.component import Component, Prediction, keeps_config
 from cascade.networks.timesteps import TimestepEmbedding, timestep_waves
@@ -74,30 +75,24 @@ class ResidualMlp(Component):
         """Predict from noisy vectors.
 
         Args:
-            sample: (B, in_channels, 1, 1).
+            sample: (B, in_channels, H, W); each pixel is a vector by itself.
             timestep: (B,) training timesteps.
             encoder_hidden_states: (B, M, T) tokens to attend to; None without cross-attention.
             class_labels: (B, E) condition vector.
             encoder_attention_mask: (B, M) bool, False for padding; None if there is none.
 
         Returns:
-            An object whose `sample` is (B, out_channels, 1, 1).
-
-        Raises:
-            ContractError: if the sample is larger than 1 px.
+            An object whose `sample` is (B, out_channels, H, W).
         """
-        if sample.shape[-2:] != (1, 1):
-            raise ContractError(
-                f"this network takes images of 1 px, got {sample.shape[-1]}x{sample.shape[-2]}."
-            )
         text = None
         if encoder_hidden_states is not None:
             text = Tokens(encoder_hidden_states, encoder_attention_mask)
         condition = self._embed_condition(timestep, class_labels, sample.dtype)
-        token = self.embed(sample.flatten(1))[:, None]  # (B, 1, D)
+        tokens = self.embed(sample.flatten(2).transpose(1, 2))  # (B, H W, D)
         for block in self.blocks:
-            token = self.run_block(block, token, condition, text)
-        return Prediction(sample=self.project(self.norm(token))[:, 0, :, None, None])
+            tokens = self.run_block(block, tokens, condition, text)
+        vectors = self.project(self.norm(tokens)).transpose(1, 2)
+        return Prediction(sample=vectors.unflatten(2, sample.shape[-2:]))
 
     def _embed_condition(
         self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype
@@ -124,10 +119,10 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.modulation.bias)
         nn.init.normal_(self.down.weight, std=0.02)
 
-    def forward(self, token: Tensor, condition: Tensor, text: Tokens | None = None) -> Tensor:
-        """Args: token (B, 1, D), condition (B, 1, D), text. Returns: token (B, 1, D)."""
+    def forward(self, tokens: Tensor, condition: Tensor, text: Tokens | None = None) -> Tensor:
+        """Args: tokens (B, N, D), condition (B, 1, D), text. Returns: tokens (B, N, D)."""
         if self.cross is not None and text is not None:
-            token = token + self.cross(self.norm(token), text)
+            tokens = tokens + self.cross(self.norm(tokens), text)
         shift, scale, gate = self.modulation(condition).chunk(3, dim=-1)
-        gated, up = self.gate_up(self.norm(token) * (1 + scale) + shift).chunk(2, dim=-1)
-        return token + (1 + gate) * self.down(F.silu(gated) * up)
+        gated, up = self.gate_up(self.norm(tokens) * (1 + scale) + shift).chunk(2, dim=-1)
+        return tokens + (1 + gate) * self.down(F.silu(gated) * up)

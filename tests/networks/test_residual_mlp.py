@@ -7,7 +7,7 @@ import torch
 
 from cascade.conditioning.condition import Dense, Slots
 from cascade.conditioning.signals import Signals, TokenSignal
-from cascade.errors import ContractError, RecipeError
+from cascade.errors import RecipeError
 from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import build_network
 from cascade.saving.stage_folder import read_network, write_network
@@ -59,9 +59,15 @@ def test_it_is_read_back_as_it_was_written(network, tmp_path):
     assert loaded(x_t, t, signals()).equal(network(x_t, t, signals()))
 
 
-def test_larger_images_are_refused(network):
-    with pytest.raises(ContractError, match="takes images of 1 px, got 3x2"):
-        network(torch.randn(3, 8, 2, 3), torch.zeros(3), signals())
+@torch.no_grad()
+def test_every_pixel_is_a_vector_by_itself(network):
+    x_t, t = torch.randn(3, 8, 2, 3), torch.tensor([5, 50, 500])
+    whole = network(x_t, t, signals())
+    alone = network(x_t[..., 1:, 2:], t, signals())
+    torch.testing.assert_close(whole[..., 1:, 2:], alone)
+
+
+def test_larger_images_are_refused():
     with pytest.raises(RecipeError, match=r"mlp is for vectors, .*got 16x16 px; use unet"):
         build_network("mlp", shape((16, 16)), {})
     with pytest.raises(RecipeError, match="width must be a multiple of 64, got 100"):
