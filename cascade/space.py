@@ -36,8 +36,9 @@ class Space:
         range: for pixels, the numbers that -1 and 1 stand for, such as (0, 255) for 8-bit files.
         unit: unit of the numbers in `range`, such as `HU`; empty for none.
         resize_kernel: the kernel that resizes training images to this size.
-        encoder: name of the frozen model that makes such numbers of pictures; empty for pixels.
-        encoder_sha256: hash of its weights.
+        encoder: for latents and embeddings, hash of the weights of the encoder that makes them;
+            empty if it is not known.
+        encoder_name: the name of that encoder, if it has one.
 
     Raises:
         ContractError: if a value is of the wrong kind or out of range.
@@ -50,7 +51,7 @@ class Space:
     unit: str = ""
     resize_kernel: ResizeKernel = "bicubic"
     encoder: str = ""
-    encoder_sha256: str = ""
+    encoder_name: str = ""
 
     def __post_init__(self) -> None:
         pair = _as_size(self.size_px)
@@ -157,11 +158,11 @@ class Space:
         return round(scale)
 
     def to_dict(self) -> dict[str, Any]:
-        """The space as plain values for JSON."""
+        """The space as plain values for JSON; pixels have no values of an encoder."""
         values = asdict(self)
-        if not self.encoder:
-            del values["encoder"], values["encoder_sha256"]
-        return values
+        if self.kind != "pixels":
+            return values
+        return {name: each for name, each in values.items() if not name.startswith("encoder")}
 
 
 def _as_size(size_px: Any) -> Size:

@@ -301,8 +301,8 @@ def test_the_task_of_a_prior_and_a_decoder_is_drawing(toy):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"encoder": "other"}, "'prior' gives encoder colours, 'decoder' takes other"),
-        ({"sha256": "9" * 64}, "gives encoder_sha256 111111111111, 'decoder' takes 999999999999"),
+        ({"encoder": "other"}, "'prior' gives encoder_name colours, 'decoder' takes other"),
+        ({"sha256": "9" * 64}, "gives encoder 111111111111, 'decoder' takes 999999999999"),
         ({"width": 12}, "'prior' gives channels 16, 'decoder' takes 12"),
     ],
 )
@@ -372,7 +372,7 @@ def test_prior_and_decoder_learn_from_the_same_embeddings(toy, colour_pictures, 
 def test_a_saved_chain_gives_the_same_pictures(toy, tmp_path):
     toy.save_pretrained(tmp_path / "toy")
     contract = json.loads((tmp_path / "toy/stages/prior/stage.json").read_text())["contract"]
-    assert contract["space"]["encoder"] == "colours"
+    assert contract["space"]["encoder_name"] == "colours"
     loaded = CascadePipeline.from_pretrained(tmp_path / "toy")
     loaded.set_progress_bar_config(disable=True)
     ours, theirs = (each("red", seed=1, output_type="pt").images for each in (toy, loaded))
@@ -381,7 +381,7 @@ def test_a_saved_chain_gives_the_same_pictures(toy, tmp_path):
 
 SMALL = {
     "prior": """
-space: {size_px: 1, channels: 16, kind: embeddings, encoder: colours}
+space: {size_px: 1, channels: 16, kind: embeddings}
 network: {kind: mlp, width: 32, depth: 1}
 sampling: {threshold: none, steps: 2}
 """,
@@ -398,7 +398,9 @@ def test_recipes_train_a_prior_and_a_decoder_that_join(
     colour_vision, colour_pictures, tmp_path, command
 ):
     for name, text in SMALL.items():
-        recipe = f"kind: stage\nname: {name}\n{text}\ndata: {{path: {colour_pictures}, flip: []}}\n"
+        encoder = ", encoder: colours" if name == "prior" else ""
+        data = f"data: {{path: {colour_pictures}, flip: []{encoder}}}"
+        recipe = f"kind: stage\nname: {name}\n{text}\n{data}\n"
         (tmp_path / f"{name}.yaml").write_text(recipe)
         train = ["images=16", "batch_size=8", "sample_every_images=8", "sample_count=2"]
         options = [f"train.{each}" for each in [*train, "trackers=[]"]]
@@ -413,7 +415,7 @@ def test_recipes_train_a_prior_and_a_decoder_that_join(
 
 
 def test_a_prior_of_another_width_than_its_encoder_is_one_line(colour_vision):
-    recipe = load_stage_recipe(find_recipe("emoji-prior", "stages"), ["space.encoder=colours"])
+    recipe = load_stage_recipe(find_recipe("emoji-prior", "stages"), ["data.encoder=colours"])
     with pytest.raises(CascadeError, match="channels must be 16 for the encoder colours, got 256"):
         check_stage(recipe)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -61,22 +62,24 @@ def build_stage(
 
 
 def build_space(recipe: StageRecipe) -> Space:
-    """Make the space that a recipe describes; its encoder is found and hashed.
+    """Make the space that a recipe describes; the encoder of embeddings is found and hashed.
 
     Raises:
         CascadeError: if the encoder cannot be found, or makes other embeddings.
     """
-    values = recipe.space.model_dump()
-    name = values.pop("encoder")
+    space, name = Space(**recipe.space.model_dump()), recipe.data.encoder
     if name is None:
-        return Space(**values)
+        return space
+    if space.kind != "embeddings":
+        raise ContractError(
+            f"data.encoder is for stages that make embeddings, but kind is {space.kind}."
+        )
     facts = find_vision_facts(name)
-    space = Space(**values, encoder=facts.name, encoder_sha256=facts.sha256)
-    for field in ("kind", "size", "channels"):
+    for field in ("size", "channels"):
         ours, theirs = getattr(space, field), getattr(facts.space, field)
         if ours != theirs:
             raise ContractError(f"{field} must be {theirs} for the encoder {name}, got {ours}.")
-    return space
+    return replace(space, encoder=facts.sha256, encoder_name=facts.name)
 
 
 def build_student(recipe: StageRecipe) -> Student | None:

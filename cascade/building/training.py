@@ -88,6 +88,7 @@ def build_trainer(
         prepare_conditions(stage, source, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
+        data.pop("encoder")  # the space of the stage names it
         images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
         _start(stage, recipe.train.init_from, out, teacher)
     images.generated = build_pool(recipe, images, out / "generated")
@@ -122,7 +123,7 @@ def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None 
         cache_dir: folder of the caches; None for the user's own.
     """
     cache = default_cache().parent if cache_dir is None else Path(cache_dir)
-    if stage.space.kind == "embeddings" and stage.space.encoder:
+    if stage.space.kind == "embeddings" and stage.space.encoder_name:
         encoder_of_space(stage.space).keep_in(cache / "encoded" / "images")
     for each in stage.conditions:
         annotations = (source.readable_labels(index) for index in range(len(source)))

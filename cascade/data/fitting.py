@@ -34,7 +34,7 @@ def check_readable(space: Space) -> None:
     Raises:
         DataError: if the stage has other channels or another range, and no encoder.
     """
-    if space.kind == "embeddings" and space.encoder:
+    if space.kind == "embeddings" and space.encoder_name:
         return
     if space.channels != 3 or space.range != (0, 255):
         low, high = space.range
@@ -96,7 +96,7 @@ def embedding_of(image: Tensor, space: Space) -> Tensor:
 
 def encoder_of_space(space: Space) -> CachedVision:
     """The encoder whose embeddings a space holds."""
-    return vision_encoder_of(VisionFacts(space.encoder, space.encoder_sha256, space.channels))
+    return vision_encoder_of(VisionFacts(space.encoder_name, space.encoder, space.channels))
 
 
 def as_float(image: Tensor) -> Tensor:

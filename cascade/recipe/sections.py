@@ -65,7 +65,6 @@ class SpaceSection(Section):
     range: tuple[Number, Number] = (0.0, 255.0)
     unit: str = ""
     resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"
-    encoder: str | None = None
 
 
 class UNetSection(Section):
@@ -132,6 +131,7 @@ class DataSection(Section):
     max_broken_share: Number = Field(default=0.01, ge=0, le=1)
     name_pattern: str | None = None
     cache_dir: str | None = None
+    encoder: str | None = None
 
     @field_validator("range")
     @classmethod

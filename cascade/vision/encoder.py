@@ -42,8 +42,8 @@ class VisionFacts:
             size_px=1,
             channels=self.width,
             kind="embeddings",
-            encoder=self.name,
-            encoder_sha256=self.sha256,
+            encoder=self.sha256,
+            encoder_name=self.name,
         )
 
 
