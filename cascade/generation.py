@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from cascade import __version__
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import OutputError
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
@@ -163,7 +164,7 @@ def _generate_series(
         series.save(out, part.stop)
         in_grid += list(result.images[: MOST_IN_GRID - len(in_grid)])
     sheet = out / ("grid.png" if number == 0 else f"grid-{number:05d}.png")
-    record: dict[str, Any] = {"pipeline": name, "seeds": list(seeds)}
+    record: dict[str, Any] = {"pipeline": name, "version": __version__, "seeds": list(seeds)}
     if generation.prompts:
         record["prompts"] = [generation.prompt(i) for i in range(len(in_grid))]
     save_png(contact_sheet(torch.stack(in_grid)), sheet, record)
@@ -248,7 +249,7 @@ def _write_pictures(
     places = zip(result.seeds, result.prompts, result.labels, strict=True)
     records: list[dict[str, Any]] = []
     for seed, prompt, labels in places:
-        record: dict[str, Any] = {"pipeline": name, "seed": seed}
+        record: dict[str, Any] = {"pipeline": name, "version": __version__, "seed": seed}
         if generation.prompts:
             record["prompt"] = prompt
         if generation.negative_prompt:

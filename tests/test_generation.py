@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade import generation
+from cascade import __version__, generation
 from cascade.errors import ContractError, OutputError
 from cascade.generation import Generation, generate_files
 from cascade.imaging.writing import contact_sheet, to_uint8
@@ -65,7 +65,7 @@ def test_seed_labels_and_settings_stand_in_the_pngs_and_make_the_picture_again(p
         written = text(path)
         assert set(written.pop("labels")) == {"class"}
         stages = written.pop("stages")
-        assert written == {"pipeline": "tiny", "seed": 5 + number}
+        assert written == {"pipeline": "tiny", "version": __version__, "seed": 5 + number}
         assert [stage["sampler"] for stage in stages.values()] == ["ddpm", "ddpm"]
         assert [stage["steps"] for stage in stages.values()] == [2, 2]
         assert [stage["variance"] for stage in stages.values()] == ["large", "large"]
