@@ -32,8 +32,8 @@ class ResidualMlp(Component):
         width: length D of the vector between the blocks; a multiple of 64 or less than 64.
         depth: number of blocks.
         projection_class_embeddings_input_dim: length E of the condition vector; None without one.
-        cross_attention_dim: width T of the tokens that every block attends to; None for no
-            cross-attention.
+        cross_attention_dim: width T of the tokens that every second block attends to, the last one
+            included; None for no cross-attention.
 
     Raises:
         RecipeError: if the width does not divide into heads.
@@ -58,7 +58,10 @@ class ResidualMlp(Component):
         self.condition_embedding = None
         if projection_class_embeddings_input_dim is not None:
             self.condition_embedding = nn.Linear(projection_class_embeddings_input_dim, width)
-        self.blocks = nn.ModuleList(ResidualBlock(width, cross_attention_dim) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            ResidualBlock(width, cross_attention_dim if (depth - place) % 2 else None)
+            for place in range(depth)
+        )
         self.norm = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
         self.project = nn.Linear(width, out_channels)
         nn.init.zeros_(self.project.weight)
