@@ -27,6 +27,7 @@ from cascade.stage_kinds import load_stage
 ONLY_STAGE = "stage"  # name of a stage that is a pipeline of its own
 logger = logging.getLogger(__name__)
 IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
+DIAL = "denoise"  # only for stages that are told how degraded their image is
 GUIDANCE_SETTINGS = ("guidance", "guidance_interval")  # only for stages with droppable conditions
 
 
@@ -167,6 +168,7 @@ class StageChain(nn.Module):
         if not any(stage.contract.needs_image for _, stage in self.items()):
             for name in overrides.names() & set(IMAGE_SETTINGS):
                 raise ContractError(f"{name}: no stage of this run takes an image.")
+        has_dial = any(stage.contract.has_dial for _, stage in self.items())
         is_guided = any(stage.contract.droppable for _, stage in self.items())
         changed = {}
         for name, stage in self.items():
@@ -175,6 +177,12 @@ class StageChain(nn.Module):
                 own = overrides.values.get(name, {})
                 for setting in set(GUIDANCE_SETTINGS) - set(own):
                     values.pop(setting, None)
+            if (
+                has_dial
+                and not stage.contract.has_dial
+                and DIAL not in overrides.values.get(name, {})
+            ):
+                values.pop(DIAL, None)
             if not stage.contract.needs_image:
                 for setting in IMAGE_SETTINGS:
                     if setting in overrides.values.get(name, {}):

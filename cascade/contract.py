@@ -88,6 +88,11 @@ class Contract:
         return any(each.restores for each in self.conditions)
 
     @property
+    def has_dial(self) -> bool:
+        """Whether `denoise` scales what a condition tells the network."""
+        return any(each.has_dial for each in self.conditions)
+
+    @property
     def droppable(self) -> list[Condition]:
         """The conditions that training drops now and then, which guidance needs."""
         return [each for each in self.conditions if each.drop > 0]
@@ -230,6 +235,11 @@ class Contract:
             raise ContractError(
                 f"temperature {settings.temperature} is for stages that take an image; use "
                 "temperature 1."
+            )
+        if settings.denoise != 1 and not self.has_dial:
+            raise ContractError(
+                f"denoise {settings.denoise} is for stages with the condition 'defects'; use "
+                "denoise 1."
             )
         if settings.guidance != 1 and not self.droppable:
             raise ContractError(

@@ -217,6 +217,7 @@ class DiffusionStage(Stage):
             size_px=size,
             result_px=(height, width),
             augmentation_level=settings.augmentation_level,
+            denoise=settings.denoise,
             noise=noise,
         )
         network = self._tiled(self._signals(request, settings), tiling, settings, run.precision)

@@ -91,6 +91,7 @@ class Condition(ABC):
     negative_name: ClassVar[str] = ""  # input from which guidance pushes away; empty for none
     recipe: ClassVar[type]  # dataclass of its recipe section
     takes_text: ClassVar[bool] = False  # whether it is free text, which an encoder reads
+    has_dial: ClassVar[bool] = False  # whether `denoise` scales what it tells the network
     files: ClassVar[tuple[str, ...]] = ()  # names of the files that `write_files` may write
 
     drop: float = 0.0

@@ -14,6 +14,7 @@ from torch import Tensor
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.blur import blur
 from cascade.conditioning.condition import Condition, Level, Slots, Vocabulary, check_share
+from cascade.conditioning.defects import NAME as DEFECTS
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.noised_image import (
@@ -206,7 +207,9 @@ class LowResolution(Condition):
         image = self._rounded(image, space)
         if degraded and self.degradation is not None:
             kernel = space.resize_kernel
-            image = self.degradation.apply(batch.images, image, kernel, batch.seeds)
+            image, batch.shared[DEFECTS] = self.degradation.degrade(
+                batch.images, image, kernel, batch.seeds
+            )
             image = self._rounded(image, space)
         return image
 
