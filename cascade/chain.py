@@ -172,17 +172,11 @@ class StageChain(nn.Module):
         is_guided = any(stage.contract.droppable for _, stage in self.items())
         changed = {}
         for name, stage in self.items():
-            values = overrides.of(name)
-            if is_guided and not stage.contract.droppable:
-                own = overrides.values.get(name, {})
-                for setting in set(GUIDANCE_SETTINGS) - set(own):
-                    values.pop(setting, None)
-            if (
-                has_dial
-                and not stage.contract.has_dial
-                and DIAL not in overrides.values.get(name, {})
-            ):
-                values.pop(DIAL, None)
+            values, own = overrides.of(name), overrides.values.get(name, {})
+            unread = set(GUIDANCE_SETTINGS) if is_guided and not stage.contract.droppable else set()
+            unread |= {DIAL} if has_dial and not stage.contract.has_dial else set()
+            for setting in unread - set(own):
+                values.pop(setting, None)
             if not stage.contract.needs_image:
                 for setting in IMAGE_SETTINGS:
                     if setting in overrides.values.get(name, {}):

@@ -37,7 +37,7 @@ COUNTS = {  # of text pages, line art and icons; about 15 % beside 5,200 tiles a
 SYLLABLES = (
     "an ar be ca con de di el en er est fa ga ge in is la le li lo ma me mi mo na ne no o or pa pe "
     "po ra re ri ro sa se si so sta ta te ti to tra un ur va ve vi"
-).split()
+)
 TYPE_PX = (11, 52)  # of the result
 TURN_DEGREES = 2.0
 Colour = tuple[int, int, int]
@@ -106,7 +106,7 @@ def line_of_words(rng: random.Random, font: ImageFont.FreeTypeFont, width: float
     """Invented words and numbers that fill a line of this width."""
     line = ""
     while font.getlength(line) < width:
-        word = "".join(rng.choices(SYLLABLES, k=rng.randint(1, 4)))
+        word = "".join(rng.choices(SYLLABLES.split(), k=rng.randint(1, 4)))
         word = rng.choice((word, word, word, word.capitalize(), word.upper()))
         if rng.random() < 0.08:
             word = f"{rng.choice('$€£ ')}{rng.randint(0, 9999)}"

@@ -26,6 +26,7 @@ from cascade.imaging.picture_reading import Truncated, read_picture
 from cascade.imaging.value_range import worked_on_stretched
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_pictures, colouriser_of
+from cascade.restoration.measuring import defects_remark
 from cascade.restoration.passes import plan_passes, upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscale_pictures
 from cascade.sampling.overrides import Overrides
@@ -108,7 +109,11 @@ def prepare_upscaling(
             request.range,
             lambda each: upscale_pictures(upsamplers, each, seeds, upscaling, progress=progress),
         ),
-        remark=lambda picture: range_remark(picture, request.range),
+        remark=lambda picture: "; it ".join(
+            filter(
+                None, (range_remark(picture, request.range), defects_remark(picture, upsamplers))
+            )
+        ),
         settings={
             **plan.settings(stages, upsamplers),
             "scale": scale,

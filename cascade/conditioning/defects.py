@@ -31,7 +31,6 @@ from cascade.space import Space
 NAME = "defects"  # also the name under which `LowResolution` shares them with this condition
 WIDTH = 4  # each number, and whether it is known
 NOISE_UNIT = 32.0  # 8-bit steps
-CLEAN = (0.0, NO_LOSS)
 DETAIL_PROBABILITY = 0.15  # that detail everywhere in an image is taken for noise
 DETAIL_STEPS = 5.0  # at most, in 8-bit steps
 LEAST_NOISE_ERROR = 0.6  # 8-bit steps
@@ -53,6 +52,9 @@ class Defects(NamedTuple):
     def of(cls, image: Tensor) -> Defects:
         """Measure a picture (C, H, W) in [-1, 1]."""
         return cls(noise_level(image), jpeg_quality(image))
+
+
+CLEAN = Defects(0.0, NO_LOSS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,9 +93,9 @@ def _quality_on_grid(image: Tensor, start_px: tuple[int, int]) -> float:
     blocks = luminance_patches(
         image, BLOCK_PX, grid_px=BLOCK_PX, most=MOST_BLOCKS, start_px=start_px
     )
-    waves = waves_of(blocks.double() - 128)
+    waves = waves_of(blocks.unique(dim=0).double())  # equal blocks prove no more than one does
     n = torch.arange(BLOCK_PX)
-    is_low = n[:, None] + n <= MOST_WAVE
+    is_low = (n[:, None] + n <= MOST_WAVE) & (n[:, None] + n > 0)  # whole numbers gather in means
     waves, steps = waves[:, is_low], step_tables(list(QUALITIES))[:, is_low]  # (N, K), (Q, K)
     scores = torch.stack([_gathering(waves, each) for each in steps])
     if scores.max() < LEAST_GATHERING:

@@ -188,6 +188,8 @@ def _has_use(setting: str, stage: Stage, samplers: Sequence[str]) -> bool:
     contract = stage.contract
     if setting == "augmentation_level":
         return any(each.augmentation_range is not None for each in contract.conditions)
+    if setting == "denoise":
+        return contract.has_dial
     if setting == "temperature":
         return contract.needs_image
     if setting in ("guidance", "guidance_interval"):

@@ -37,7 +37,10 @@ def _values_to_try(stage: Stage) -> Mapping[str, Sequence[Any]]:
     """The values of each setting."""
     steps = [max(1, round(factor * stage.sampling.steps)) for factor in STEP_FACTORS]
     values: dict[str, Sequence[Any]] = {"steps": steps, "sampler": SAMPLERS}
-    if any(each.image_space(stage.space) is None for each in stage.contract.droppable):
+    if any(
+        each.image_space(stage.space) is None and not each.has_dial
+        for each in stage.contract.droppable
+    ):
         values["guidance"] = GUIDANCE_SCALES
     levels = _augmentation_levels(stage)
     if levels:

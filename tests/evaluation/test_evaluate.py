@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from cascade.conditioning.degradation import Degradation
+from cascade.conditioning.faults.grain import Grain
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.data.sources import open_source
@@ -213,7 +214,7 @@ def test_enlarging_is_measured_as_a_user_gets_it(
 def test_a_stage_that_restores_gets_degraded_pictures(
     upsampler, held_out, measure, lite_of_random_weights
 ):
-    damage = Degradation(probability=1, noise=(20.0, 30.0))
+    damage = Degradation(probability=1, noise=Grain(std=(20.0, 30.0)))
     conditions = (LowResolution(size_px=16, augmentation_range=(0, 1), degradation=damage),)
     contract = Contract(upsampler.space, (*upsampler.conditions[:1], *conditions))
     restoring = DiffusionStage(

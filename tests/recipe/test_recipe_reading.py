@@ -65,7 +65,7 @@ def value_of(recipe: Any, key: str) -> Any:
         ("condition.low_resolution.size_px=8", 8),
         ("condition.low_resolution.quantised=false", False),
         ("condition.low_resolution.augmentation_range=[0.1,0.4]", (0.1, 0.4)),
-        ("condition.low_resolution.degradation.jpeg_quality=null", None),
+        ("condition.low_resolution.degradation.compression.webp=0.5", 0.5),
         ("condition.low_resolution.generated.strength=[0.1,0.2]", (0.1, 0.2)),
         ("condition.luminance.drop=0.5", 0.5),
         ("space.size_px=16", 16),
@@ -94,6 +94,7 @@ def test_what_a_recipe_does_not_state_is_left_to_the_parts():
         "text": None,
         "low_resolution": None,
         "luminance": None,
+        "defects": None,
     }
     assert set(recipe.sampling.model_dump().values()) == {None}
     assert recipe.space.model_dump() == {
