@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.conditioning.degradation import Degradation
+from cascade.conditioning.degradation import PARTS, Degradation
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.conditioning.low_resolution import GeneratedOptions
 from cascade.recipe.sections import (
@@ -37,6 +37,7 @@ SECTIONS = (
     *(kind.recipe for kind in CONDITIONS.values()),
     GeneratedOptions,
     Degradation,
+    *PARTS.values(),
     UNetSection,
     TransformerSection,
     DiffusionSection,
