@@ -31,8 +31,8 @@ from cascade.space import Space
 NAME = "defects"  # also the name under which `LowResolution` shares them with this condition
 WIDTH = 4  # each number, and whether it is known
 NOISE_UNIT = 32.0  # 8-bit steps
-DETAIL_PROBABILITY = 0.15  # that detail everywhere in an image is taken for noise
-DETAIL_STEPS = 5.0  # at most, in 8-bit steps
+DETAIL_PROBABILITY = 0.2  # that detail everywhere in an image is taken for noise
+DETAIL_STEPS = 8.0  # at most, in 8-bit steps
 LEAST_NOISE_ERROR = 0.6  # 8-bit steps
 GOOD_QUALITY = 90.0  # from which pixels often show no compression
 

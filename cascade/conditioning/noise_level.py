@@ -38,15 +38,13 @@ def noise_level(image: Tensor) -> float:
         can show it.
     """
     patches = _patches(image)
-    is_shown = (patches.mean(dim=(1, 2)) - UNITS_8_BIT).abs() < UNITS_8_BIT - CLIPPED
-    if not is_shown.any():
-        return 0.0
-    lowest = float(_deviations(patches[is_shown]).quantile(SHARE))
-    return round(lowest / SHARE_OF_STD, 2)  # so that rounding is no noise
+    return _lowest(patches, patches)
 
 
 def noise_between(noisy: Tensor, clean: Tensor) -> float:
-    """The noise by which two pictures differ, by the measure of `noise_level`.
+    """The noise that `noise_level` would measure if a picture had no detail.
+
+    Of noise that was compressed, little is left in many places, and both measure that little.
 
     Args:
         noisy: (C, H, W) in [-1, 1].
@@ -54,7 +52,17 @@ def noise_between(noisy: Tensor, clean: Tensor) -> float:
     """
     if noisy.equal(clean):
         return 0.0
-    return float(_deviations(_patches(noisy) - _patches(clean)).square().mean().sqrt())
+    patches = _patches(noisy)
+    return _lowest(patches - _patches(clean), patches)
+
+
+def _lowest(noise: Tensor, patches: Tensor) -> float:
+    """The noise (N, 5, 5) where it is least, of those patches (N, 5, 5) that are not clipped."""
+    is_shown = (patches.mean(dim=(1, 2)) - UNITS_8_BIT).abs() < UNITS_8_BIT - CLIPPED
+    if not is_shown.any():
+        return 0.0
+    lowest = float(_deviations(noise[is_shown]).quantile(SHARE))
+    return round(lowest / SHARE_OF_STD, 2)  # so that rounding is no noise
 
 
 def _patches(image: Tensor) -> Tensor:

@@ -44,14 +44,14 @@ def crops():
 
 
 @pytest.mark.parametrize(
-    ("kind", "noise", "quality"), [("clean", 0.5, 100), ("soft", 7.0, 50), ("grain", 17.0, 80)]
+    ("kind", "noise", "quality"), [("clean", 0.5, 100), ("soft", 2.5, 50), ("grain", 17.0, 80)]
 )
 def test_each_kind_of_damage_is_what_the_table_says(crops, kind, noise, quality):
     images = restoration.degraded(crops, restoration.KINDS[kind][1])
     assert images.shape == (3, 3, SMALL_PX, SMALL_PX)
     for image in images:
         assert noise_level(image) == pytest.approx(noise, rel=0.35, abs=0.5)
-        assert jpeg_quality(image) == pytest.approx(quality, abs=1)
+        assert jpeg_quality(image) == pytest.approx(quality, abs=2)
     alone = restoration.degraded(crops[:1], restoration.KINDS[kind][1])
     assert alone.equal(images[:1])
 

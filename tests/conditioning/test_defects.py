@@ -95,7 +95,7 @@ def test_training_tells_little_noise_of_clean_images():
     told = trained([0.0, 100.0])
     assert told[:, 2].eq(0).all()
     assert told[:, 0].median() * 32 < 0.7
-    assert 0.05 < (told[:, 0] * 32 > 2).float().mean() < 0.2  # texture is taken for noise
+    assert 0.08 < (told[:, 0] * 32 > 2).float().mean() < 0.25  # texture is taken for noise
 
 
 def test_each_number_is_dropped_on_its_own_and_then_unknown():

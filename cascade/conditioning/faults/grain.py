@@ -14,9 +14,11 @@ from torch import Tensor
 from cascade.conditioning.faults.drawing import PROBABILITY, Range, Uniform, between, check_ranges
 from cascade.diffusion.noise import SeededNoise
 
+LOW_STDS = 1.5  # power of the uniform number; above 1, low values are more frequent
 GREY_PROBABILITY = 0.4  # as in Real-ESRGAN; other noise has some colour, up to channels apart
 SHOT_PROBABILITY = 0.3
 FILM_PROBABILITY = 0.3
+LEAST_STRENGTH = 0.3  # of noise that depends on brightness: scanners and cameras add some of theirs
 WHITE_PROBABILITY = 0.5  # of noise whose grains may have a size
 UNITS_8_BIT = 127.5  # per unit of [-1, 1]
 
@@ -31,7 +33,7 @@ class Grain:
     Attributes:
         probability: probability in [0, 1] that an image gets noise.
         std: standard deviation in 8-bit steps, 0 to 255, at white for shot noise and at middle grey
-            for film. Low values are more frequent: the square of a uniform number is drawn.
+            for film. Low values are more frequent.
         size_px: standard deviation of a Gaussian with which neighbouring pixels are correlated, as
             grains of film larger than a pixel are, 0 to 4; half of the images get white noise
             instead.
@@ -57,7 +59,7 @@ class Grain:
             uniform: seven numbers are taken.
         """
         is_noisy = next(uniform) < self.probability
-        std = between(self.std, next(uniform) ** 2) / UNITS_8_BIT
+        std = between(self.std, next(uniform) ** LOW_STDS) / UNITS_8_BIT
         size_px = between(self.size_px, next(uniform)) * (next(uniform) >= WHITE_PROBABILITY)
         is_grey, colour, tone = next(uniform) < GREY_PROBABILITY, next(uniform), next(uniform)
         if not is_noisy:
@@ -84,7 +86,9 @@ def _strength(brightness: Tensor, tone: float) -> Tensor | float:
     """The standard deviation of noise, relative to its largest, at a brightness in [0, 1]."""
     brightness = brightness.clamp(0, 1)
     if tone < SHOT_PROBABILITY:  # Poisson's variance; its shape hardly shows
-        return brightness.sqrt()
-    if tone < SHOT_PROBABILITY + FILM_PROBABILITY:
-        return 2 * (brightness * (1 - brightness)).sqrt()
-    return 1.0
+        changing = brightness.sqrt()
+    elif tone < SHOT_PROBABILITY + FILM_PROBABILITY:
+        changing = 2 * (brightness * (1 - brightness)).sqrt()
+    else:
+        return 1.0
+    return LEAST_STRENGTH + (1 - LEAST_STRENGTH) * changing
