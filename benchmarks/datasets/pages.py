@@ -185,7 +185,9 @@ def read_icons(folder: Path, split: str, count: int) -> list[tuple[str, Image.Im
     rng, icons = random.Random(f"icons {split}"), []
     for path, name in sorted(rng.sample(names, count)):
         with tarfile.open(path, "r:") as archive:
-            image = Image.open(io.BytesIO(archive.extractfile(name).read()), formats=("PNG",))
+            file = archive.extractfile(name)
+            assert file is not None, "it is listed as a picture"
+            image = Image.open(io.BytesIO(file.read()), formats=("PNG",))
             image = image.convert("RGBA").resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
         colour = rng.choice(((255, 255, 255), tint(rng, 0, 255)))
         background = Image.new("RGBA", image.size, colour)

@@ -227,7 +227,7 @@ def test_a_stage_that_restores_gets_degraded_pictures(
     assert simple.input == "held-out pictures, 16 px, degraded"
     truth = RealPictures(held_out, name="").read(range(3), upsampler.space)
     small = quantise(resize(truth, (16, 16), "bicubic"))
-    inputs = quantise(damage.apply(truth, small, "bicubic", range(3)))
+    inputs = quantise(damage.degrade(truth, small, "bicubic", range(3)).images)
     expected, clean = (psnr(resize(each, (32, 32), "bicubic"), truth) for each in (inputs, small))
     assert simple.score("PSNR, dB").value == pytest.approx(float(expected.mean()))
     assert float(expected.mean()) < float(clean.mean()) - 1

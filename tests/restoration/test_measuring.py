@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cascade.chain import StageChain
 from cascade.conditioning.consistency import consistent_bands
 from cascade.conditioning.defects import Defects, DefectsCondition
 from cascade.conditioning.degradation import Degradation
@@ -19,6 +20,7 @@ from cascade.imaging.picture_reading import decode_picture
 from cascade.resizing import quantise, resize
 from cascade.restoration.measuring import defects_of, defects_remark, told, trusted
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
+from cascade.sampling.overrides import Overrides
 from cascade.space import Space
 
 CLEAN = Defects(0.0, 100.0)
@@ -145,3 +147,12 @@ def test_stages_that_are_not_told_refuse_the_dial_and_measure_nothing(upsampler,
         upsampler.with_sampling(upsampler.sampling.changed(denoise=0.5))
     with pytest.raises(ContractError, match="denoise must be from 0 to 1"):
         upsampler.sampling.changed(denoise=1.5)
+
+
+def test_the_dial_reaches_the_stages_that_have_it_and_no_others(stage, upsampler, base_stage):
+    chain = StageChain({"base": base_stage, "larger": stage})
+    changed = chain.with_sampling(Overrides({"all": {"denoise": 0.25}}))
+    assert [each.sampling.denoise for _, each in changed.items()] == [1.0, 0.25]
+    for own in (chain.with_sampling, StageChain({"base": upsampler}).with_sampling):
+        with pytest.raises(ContractError, match=r"denoise 0.25 is for stages with the condition"):
+            own(Overrides({"base": {"denoise": 0.25}}))
