@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -35,7 +36,7 @@ from cascade.sampling.memory import TILE_PX, fitting_tile_px
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.tiles import TiledNetwork, Tiling
-from cascade.sampling.walk import walk
+from cascade.sampling.walk import Hooks, Known, walk
 from cascade.saving.model_card import StageSummary
 from cascade.saving.stage_folder import (
     diffusion_config,
@@ -181,7 +182,8 @@ class DiffusionStage(Stage):
         signals = signals.enlarged()
         if residual is None:
             return _output(network, x_t, t, signals, kept)
-        base = signals.channels[self.contract.residual_base()].image
+        condition = self.contract.residual_base()
+        base = condition.first_guess(signals.channels[condition.name].image)
         output = _output(network, residual.network_input(x_t, base, t), t, signals, kept)
         return residual.x0(output.float(), x_t, base, t)
 
@@ -224,12 +226,18 @@ class DiffusionStage(Stage):
         canvas = new_canvas((len(seeds), self.space.channels, *size))  # (B, C, H, W)
         noise.fill_normal(canvas)
         fresh = CanvasNoise(noise, canvas.shape)
-        images = walk(sampler, network, canvas.to(device), fresh, run.hooks)[..., :height, :width]
+        hooks = self._hooks(run.hooks, inputs, previous)
+        images = walk(sampler, network, canvas.to(device), fresh, hooks)[..., :height, :width]
         if not self.space.is_bounded:
             return images
         if run.hooks.callback is not None:  # it may have kept the last images
             return images.clamp(-1, 1)
         return images.clamp_(-1, 1)
+
+    def _hooks(self, hooks: Hooks, inputs: Inputs, previous: Tensor | None) -> Hooks:
+        """Add the known pixels that an input holds, unless the caller knows others."""
+        known = self.contract.known_pixels(inputs, previous) if hooks.known is None else None
+        return hooks if known is None else replace(hooks, known=Known(*known))
 
     def _signals(self, request: Request, settings: SamplingSettings) -> GuidedSignals:
         signals = request_signals(self.conditions, request)

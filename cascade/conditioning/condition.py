@@ -158,8 +158,12 @@ class Condition(ABC):
 
     @property
     def resembles_result(self) -> bool:
-        """Whether its image, upscaled to the result's size, is a first guess of the result."""
+        """Whether its image, upscaled to the result's size, holds a first guess of the result."""
         return False
+
+    def first_guess(self, image: Tensor) -> Tensor:
+        """The first guess of the result (B, C, H, W) in its image at the result's size."""
+        return image
 
     @property
     def restores(self) -> bool:
@@ -266,6 +270,26 @@ class Condition(ABC):
         Args:
             signals: signals of this condition alone.
         """
+
+    def counted_pixels(self, signals: Signals) -> Tensor | None:
+        """The pixels that the training loss counts: (B, 1, H, W), 1 or 0; None for all of them.
+
+        Args:
+            signals: signals of this condition alone, of a training batch.
+        """
+        return None
+
+    def known_pixels(self, image: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The pixels of the result that its image already holds; None if it holds none.
+
+        Args:
+            image: the image that it takes.
+
+        Returns:
+            The result (B, C, H, W), of which only these pixels matter, and the mask (B, H, W) bool,
+            True at them.
+        """
+        return None
 
     def completed(self, value: Any, seeds: Sequence[int], *, draw: bool) -> Any:
         """Read a user's input to a pipeline and fill in what it leaves out.

@@ -184,7 +184,16 @@ class NoiseProcess:
         prediction, variance = output.chunk(2, dim=1)
         return prediction, variance
 
-    def loss(self, output: Tensor, x0: Tensor, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    def loss(
+        self,
+        output: Tensor,
+        x0: Tensor,
+        x_t: Tensor,
+        eps: Tensor,
+        t: Tensor,
+        *,
+        counted: Tensor | None = None,
+    ) -> Tensor:
         """The training loss of each image.
 
         Args:
@@ -193,6 +202,7 @@ class NoiseProcess:
             x_t: noisy images (B, C, H, W).
             eps: the noise in them (B, C, H, W).
             t: (B,) timesteps.
+            counted: (B, 1, H, W), 1 at pixels whose error counts and 0 at others; None for all.
 
         Returns:
             (B,) weighted mean squared errors, plus the variational term for learned variances
@@ -200,6 +210,8 @@ class NoiseProcess:
         """
         prediction, variance = self.split(output.float())
         error = (prediction - self.target(x0, eps, t)) ** 2
+        if counted is not None:
+            error = error * counted / counted.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
         loss = (self.weight(t) * error).mean(dim=(1, 2, 3))
         if variance is None:
             return loss

@@ -1,4 +1,4 @@
-"""DDPM and DDIM steps as pure functions of an explicit pair (t, t_prev).
+"""DDPM and DDIM steps as functions of an explicit pair (t, t_prev), and the step back to more noise.
 
 DDPM: Ho et al. 2020 (arXiv 2006.11239, eqs. 6-7), for any stride as in Nichol & Dhariwal 2021
 (arXiv 2102.09672, eq. 19). DDIM: Song et al. 2021 (arXiv 2010.02502, eqs. 12 and 16).
@@ -60,6 +60,20 @@ def ddpm_step(
         bounds = torch.tensor([small, beta], device=x_t.device).log()
         std = (0.5 * interpolate_log_variance(learned, bounds[0], bounds[1])).exp()
     return from_x0 * x0 + from_x_t * x_t + std * noise
+
+
+def forward_step(schedule: NoiseSchedule, x: Tensor, t_prev: int, t: int, noise: Tensor) -> None:
+    """Draw from q(x_t | x_prev), in place: the opposite direction of the other steps.
+
+    Args:
+        schedule: the noise schedule.
+        x: the image at t_prev, which becomes that at t.
+        t_prev: timestep of x; -1 for the clean image.
+        t: timestep to go to, above t_prev.
+        noise: standard normal.
+    """
+    kept = schedule.alpha_bar_at(t) / schedule.alpha_bar_at(t_prev)
+    x.mul_(math.sqrt(kept)).add_(noise, alpha=math.sqrt(1 - kept))
 
 
 def ddim_step(

@@ -15,6 +15,7 @@ from torch import Tensor
 from cascade.diffusion.noise import NoiseSource
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
+from cascade.sampling.steps import forward_step
 from cascade.sampling.thresholding import Thresholding
 
 
@@ -126,6 +127,18 @@ class PairSampler(Sampler, ABC):
 
     def noised(self, x0: Tensor, noise: Tensor, index: int) -> Tensor:
         return self.process.schedule.add_noise(x0, noise, batch_of(self.timesteps[index], x0))
+
+    def take_back(self, state: Tensor, noise: Tensor, index: int, earlier: int) -> None:
+        """Add noise to the state before call `index`, in place, as the forward process does.
+
+        Args:
+            state: (B, C, H, W); it becomes the state before call `earlier`.
+            noise: (B, C, H, W) standard normal noise.
+            index: number of a call; the number of all calls stands for the clean images.
+            earlier: number of an earlier call.
+        """
+        t_prev = self.timesteps[index] if index < len(self.timesteps) else -1
+        forward_step(self.process.schedule, state, t_prev, self.timesteps[earlier], noise)
 
     def network_input(self, state: Tensor, index: int) -> Tensor:
         return state
