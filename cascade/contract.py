@@ -88,6 +88,11 @@ class Contract:
         return any(each.restores for each in self.conditions)
 
     @property
+    def fills(self) -> bool:
+        """Whether the stage was trained to fill holes in an image that it takes."""
+        return any(each.fills for each in self.conditions)
+
+    @property
     def droppable(self) -> list[Condition]:
         """The conditions that training drops now and then, which guidance needs."""
         return [each for each in self.conditions if each.drop > 0]

@@ -204,6 +204,7 @@ class DiffusionStage(Stage):
         check_kind("seeds", seeds, Sized, "a list of whole numbers")
         settings = run.settings or self.sampling
         sampler = self._sampler_for(settings)
+        self._check_resampling(run.hooks, settings)
         self.contract.check_inputs(inputs, previous, len(seeds))
         height, width = self.contract.result_size(inputs, previous)
         grid = math.lcm(self.contract.grid_px, self.network.size_multiple_px)
@@ -238,6 +239,20 @@ class DiffusionStage(Stage):
         """Add the known pixels that an input holds, unless the caller knows others."""
         known = self.contract.known_pixels(inputs, previous) if hooks.known is None else None
         return hooks if known is None else replace(hooks, known=Known(*known))
+
+    def _check_resampling(self, hooks: Hooks, settings: SamplingSettings) -> None:
+        """Check that a walk may go over its steps again, if it shall."""
+        if hooks.resampling.resamplings == 1:
+            return
+        if self.contract.student is not None:
+            raise ContractError(
+                f"a {self.contract.student.text} cannot go over its steps again; use resamplings 1."
+            )
+        if settings.reuse > 1:
+            raise ContractError(
+                f"reuse must be 1 to go over steps again, got {settings.reuse}: the features that "
+                "steps share belong to other noise."
+            )
 
     def _signals(self, request: Request, settings: SamplingSettings) -> GuidedSignals:
         signals = request_signals(self.conditions, request)

@@ -21,6 +21,7 @@ FLOORS = (
     ("generation", "diagnosis", "bulk", "evaluation"),
     ("building", "diffusers_pipeline"),
     ("pipeline",),
+    ("edit_call",),
     ("staged_pipeline", "call_arguments"),
     ("training", "call", "engines"),
     ("chain",),

@@ -170,6 +170,11 @@ class Condition(ABC):
         """Whether training degrades its image, so that results need not agree with it exactly."""
         return False
 
+    @property
+    def fills(self) -> bool:
+        """Whether its image holds a part of the result, and the stage makes the rest."""
+        return False
+
     # ---- data -----------------------------------------------------------------------------------
 
     def of_picture(self, image: Tensor, space: Space) -> Tensor | None:

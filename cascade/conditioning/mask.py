@@ -73,6 +73,10 @@ class Mask(Condition):
     def resembles_result(self) -> bool:
         return True
 
+    @property
+    def fills(self) -> bool:
+        return True
+
     def first_guess(self, image: Tensor) -> Tensor:
         return image[:, :-1]
 

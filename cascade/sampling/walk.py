@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.arguments import check_callable, check_kind, shown
@@ -49,7 +50,8 @@ class StartFrom:
     """Images to start from instead of noise (SDEdit, Meng et al. 2021, arXiv 2108.01073).
 
     Attributes:
-        image: (B, C, H, W) in [-1, 1].
+        image: (B, C, H, W) in [-1, 1]; a smaller one lies at the top left of the canvas, and its
+            last row and column are repeated.
         strength: share of the steps that are taken, in (0, 1]; at 1 little is left of the image.
     """
 
@@ -107,6 +109,11 @@ def walk(
     pixels = None if hooks.known is None else KnownPixels(hooks.known, noise)
     canvas, first = _start(sampler, noise, hooks.start_from)
     timesteps = sampler.timesteps
+    if hooks.resampling.resamplings > 1 and not isinstance(sampler, PairSampler):
+        raise ContractError(
+            "only the samplers ddim and ddpm can go over steps again; use one of them, or "
+            "resamplings 1."
+        )
     moves = list(hooks.resampling.moves(first, len(timesteps)))
     total, number = first + sum(after > before for before, after in moves), first
     for index, after in moves:
@@ -134,11 +141,7 @@ def _go_back(
     jump: tuple[int, int],
 ) -> None:
     """Add the noise of a jump from one state back to an earlier one, in place."""
-    if not isinstance(sampler, PairSampler):
-        raise ContractError(
-            "only the samplers ddim and ddpm can go over steps again; use one of them, or "
-            "resamplings 1."
-        )
+    assert isinstance(sampler, PairSampler), "walk checks it"
     noise = fresh.normal(*canvas.shape[1:])
     sampler.take_back(canvas, noise, *jump)
     if pixels is not None:
@@ -167,6 +170,9 @@ def _start(sampler: Sampler, noise: Tensor, start_from: StartFrom | None) -> tup
     if not isinstance(sampler, PairSampler):
         raise ContractError("only the samplers ddim and ddpm can start from an image.")
     image = start_from.image
+    beyond = [theirs - mine for mine, theirs in zip(image.shape, noise.shape, strict=False)]
+    if len(beyond) == 4 and beyond[:2] == [0, 0] and min(beyond) >= 0 and any(beyond):
+        image = F.pad(image, (0, beyond[3], 0, beyond[2]), mode="replicate")
     if image.shape != noise.shape:
         raise ContractError(
             f"the images to start from must be {tuple(noise.shape)}, got {tuple(image.shape)}."
