@@ -96,7 +96,7 @@ def prepare_upscaling(
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = _Preparation("upscale", request, [upscaling.seed])
+    plan = Preparation("upscale", request, [upscaling.seed])
     stages = plan.load_stages(lambda stages: _stages_that_upscale(stages, upscaling.scale))
     upsamplers = upsamplers_of(list(stages.values()))
     scale = float(upscaling.scale or math.prod(stage.contract.scale for stage in upsamplers))
@@ -167,7 +167,7 @@ def prepare_colouring(
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = _Preparation("colourise", request, range(colouring.seed, colouring.seed + variants))
+    plan = Preparation("colourise", request, range(colouring.seed, colouring.seed + variants))
     count = len(plan.inputs.pictures)
     if hints is not None and count != 1:
         raise ContractError(f"hints need exactly one input picture, got {count}; name one picture.")
@@ -219,11 +219,11 @@ def _work_together(stage: Stage) -> float:
     return TOGETHER_PX["cpu" if stage.device.type == "cpu" else "accelerator"]
 
 
-class _Preparation:
+class Preparation:
     """The pictures and jobs of a request, before its model is loaded.
 
     Args:
-        command: `upscale` or `colourise`.
+        command: `upscale`, `colourise` or `edit`.
         request: the user's request.
         seeds: one whole number per variant of a picture.
 
@@ -259,7 +259,7 @@ class _Preparation:
         Raises:
             ContractError: if settings do not fit, or are for a stage that does not run.
         """
-        stages = dict(_load(self.request).stages.items())
+        stages = dict(load_pipeline(self.request).stages.items())
         overrides = self.request.overrides
         overrides.check(list(stages))
         selected = select(list(stages.values()))
@@ -312,7 +312,7 @@ class _Preparation:
         )
 
 
-def _load(request: Request) -> CascadePipeline:
+def load_pipeline(request: Request) -> CascadePipeline:
     """Load the model onto the device, or let the engine run it."""
     pipeline = CascadePipeline.from_pretrained(request.model)
     if request.engine is None:

@@ -18,6 +18,7 @@ from cascade.cli.data import data
 from cascade.cli.defaults import defaults_file, read_defaults
 from cascade.cli.distil import distil
 from cascade.cli.doctor import doctor
+from cascade.cli.edit import edit
 from cascade.cli.ema import ema
 from cascade.cli.evaluate import evaluate
 from cascade.cli.export import export
@@ -43,9 +44,9 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try: cascade generate emoji-256 -n 16 -o out",
 )
-for verb in (generate, upscale, colourise, evaluate, sweep, train, distil, report, ema, chain):
+for verb in (generate, upscale, colourise, edit, evaluate, sweep, train, distil, report, ema):
     add_verb(app, verb)
-for verb in (export, ls, show, copy, validate, doctor):
+for verb in (chain, export, ls, show, copy, validate, doctor):
     add_verb(app, verb)
 OTHER_SPELLINGS = {"colorize": "colourise", "distill": "distil"}
 add_verb(app, colourise, "colorize", hidden=True)

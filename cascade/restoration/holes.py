@@ -18,6 +18,7 @@ from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 
 MaskLike = Image.Image | Picture | np.ndarray | Tensor
+TYPES = ("bool", "uint8")  # of arrays and tensors
 EXPECTED = "a PIL image, a Picture, or a bool or uint8 array or tensor (h, w)"
 
 
@@ -95,10 +96,10 @@ def _of_picture(mask: Picture) -> Tensor:
 
 
 def _of_array(mask: object) -> Tensor:
-    tensor = torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask
-    if not isinstance(tensor, Tensor) or tensor.dtype not in (torch.bool, torch.uint8):
-        kind = getattr(mask, "dtype", None)
+    kind = getattr(mask, "dtype", None)
+    if not isinstance(mask, np.ndarray | Tensor) or str(kind).split(".")[-1] not in TYPES:
         raise ContractError(f"a mask must be {EXPECTED}, got {kind or shown(mask)}.")
+    tensor = torch.tensor(mask) if isinstance(mask, np.ndarray) else mask
     if tensor.ndim == 3 and len(tensor) == 1:
         tensor = tensor[0]
     if tensor.ndim != 2:

@@ -25,8 +25,8 @@ from cascade.restoration.windows import Box
 
 EditedLike = Image.Image | Picture | np.ndarray | Tensor
 NO_HOLE = (
-    "nothing says what to repaint: give a mask, a picture with transparent pixels, a strength below "
-    "1 for the whole picture, or numbers of pixels to uncrop."
+    "nothing says what to repaint: give a mask, a picture with transparent pixels, numbers of "
+    "pixels to uncrop, or a strength below 1 for the whole picture."
 )
 
 

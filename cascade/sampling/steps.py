@@ -1,4 +1,4 @@
-"""DDPM and DDIM steps as functions of an explicit pair (t, t_prev), and the step back to more noise.
+"""DDPM and DDIM steps as functions of an explicit pair (t, t_prev), and steps to more noise.
 
 DDPM: Ho et al. 2020 (arXiv 2006.11239, eqs. 6-7), for any stride as in Nichol & Dhariwal 2021
 (arXiv 2102.09672, eq. 19). DDIM: Song et al. 2021 (arXiv 2010.02502, eqs. 12 and 16).
