@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cascade.conditioning.labels import Labels, LabelVocabulary
     from cascade.conditioning.low_resolution import LowResolution
     from cascade.conditioning.luminance import Luminance
+    from cascade.conditioning.mask import Mask
     from cascade.conditioning.text import Text
     from cascade.contract import Contract
     from cascade.data.sources import FolderSource, ImageSource, ShardSource, open_source
@@ -58,6 +59,7 @@ _HOMES = {
     "Labels": "cascade.conditioning.labels",
     "LowResolution": "cascade.conditioning.low_resolution",
     "Luminance": "cascade.conditioning.luminance",
+    "Mask": "cascade.conditioning.mask",
     "NoiseProcess": "cascade.diffusion.process",
     "NoiseSchedule": "cascade.diffusion.schedule",
     "Overrides": "cascade.sampling.overrides",
@@ -96,6 +98,7 @@ __all__ = [
     "Labels",
     "LowResolution",
     "Luminance",
+    "Mask",
     "NoiseProcess",
     "NoiseSchedule",
     "Overrides",
