@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -88,29 +89,17 @@ def edit(
     chain = host.stages
     check_step_end(callback)
     check_callable("progress", progress)
-    known = (*EDIT_ARGUMENTS, *field_names(Editing), *field_names(CallOptions))
-    check_call_arguments(chain, arguments, known)
-    own = {name: arguments.get(name) for name in EDIT_ARGUMENTS}
-    further = {name: each for name, each in arguments.items() if name not in EDIT_ARGUMENTS}
-    editing, further = split_fields(Editing, further)
-    options, settings = split_fields(CallOptions, further)
-    if options.start_at is not None:
-        raise ContractError("start_at has no effect here: edits run all stages; leave it out.")
-    check_can_compute(chain, options.precision)
-    check_can_edit(chain.contracts, editing)
-    subject = Subject.of(image, mask, uncrop=own["uncrop"], whole=editing.strength < 1)
-    count = image_count(own["num_images"], own["prompt"], None)
-    seeds = make_seeds(count, own["seed"], own["seeds"], own["generator"])
+    request = _Request.of(chain, arguments)
+    options, editing = request.options, request.editing
+    subject = Subject.of(image, mask, uncrop=request.own["uncrop"], whole=editing.strength < 1)
     is_empty = not bool(subject.hole.any())
     if is_empty:
         logger.warning("the mask is empty, so the picture stays as it is")
-    hole = ~subject.hole if is_empty else subject.hole  # all settings are checked the same way
+    hole = ~subject.hole if is_empty else subject.hole  # so that all settings are checked
     work, box = prepare_edit(chain.contracts, subject.image, hole, editing)
     start = work.input_image(chain.first)
-    run = stages_to_run(chain, start, options, settings)
-    given = {name: own[name] for name in ("labels", "prompt", "negative_prompt")}
-    given["image"] = None if start is None else start.expand(len(seeds), -1, -1, -1)
-    inputs = completed_inputs(run, options.inputs, given, seeds, draw=False)
+    run = stages_to_run(chain, start, options, request.settings)
+    inputs, seeds = request.inputs(run, start), request.seeds
     on_inputs(run, inputs)
     if is_empty:
         results, images = subject.unchanged(len(seeds)), {}
@@ -126,6 +115,54 @@ def edit(
         settings={name: stage.sampling.to_dict() for name, stage in run.items()},
         intermediates={name: _shown(each) for name, each in images.items()},
     )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of an edit, sorted.
+
+    Attributes:
+        own: those of `EDIT_ARGUMENTS` by name; None for those left out.
+        editing: how to edit.
+        options: options of a call.
+        settings: sampling settings.
+        seeds: one whole number per result.
+    """
+
+    own: Mapping[str, Any]
+    editing: Editing
+    options: CallOptions
+    settings: Mapping[str, Any]
+    seeds: list[int]
+
+    @classmethod
+    def of(cls, chain: StageChain, arguments: Mapping[str, Any]) -> _Request:
+        """Sort the arguments, and check that they exist and that the chain can edit."""
+        known = (*EDIT_ARGUMENTS, *field_names(Editing), *field_names(CallOptions))
+        check_call_arguments(chain, arguments, known)
+        own = {name: arguments.get(name) for name in EDIT_ARGUMENTS}
+        further = {name: each for name, each in arguments.items() if name not in EDIT_ARGUMENTS}
+        editing, further = split_fields(Editing, further)
+        options, settings = split_fields(CallOptions, further)
+        if options.start_at is not None:
+            raise ContractError("start_at has no effect here: edits run all stages; leave it out.")
+        check_can_compute(chain, options.precision)
+        check_can_edit(chain.contracts, editing)
+        count = image_count(own["num_images"], own["prompt"], None)
+        seeds = make_seeds(count, own["seed"], own["seeds"], own["generator"])
+        return cls(own, editing, options, settings, seeds)
+
+    def inputs(self, run: StageChain, start: Tensor | None) -> Inputs:
+        """The completed inputs of the stages.
+
+        Args:
+            run: the stages.
+            start: (1, C + 1, H, W), the input of a first stage with a mask; None for others.
+        """
+        names = ("labels", "prompt", "negative_prompt")
+        values = {name: self.own[name] for name in names}
+        values["image"] = None if start is None else start.expand(len(self.seeds), -1, -1, -1)
+        return completed_inputs(run, self.options.inputs, values, self.seeds, draw=False)
 
 
 def _shown(images: Tensor) -> Any:
