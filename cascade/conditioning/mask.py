@@ -107,8 +107,7 @@ class Mask(Condition):
         return image.shape[-2], image.shape[-1]
 
     def of_batch(self, batch: Batch, space: Space, noise: SeededNoise) -> Signals:
-        hole = draw_holes(noise, (batch.images.shape[-2], batch.images.shape[-1]))
-        signals = self._signals(with_opacity(batch.images, hole.to(batch.images.device)))
+        signals = self._signals(self._with_hole(batch, noise))
         return dropped(signals, self.absent(signals), self.drop, noise)
 
     def of_request(self, request: Request) -> Signals:
@@ -128,9 +127,12 @@ class Mask(Condition):
         return image[:, :-1], image[:, -1] > 0
 
     def input_of(self, batch: Batch, space: Space, *, degraded: bool = False) -> Tensor:
-        """The images with holes (B, C + 1, H, W), drawn by the seeds of the batch."""
-        size_px = (batch.images.shape[-2], batch.images.shape[-1])
-        hole = draw_holes(SeededNoise(batch.seeds, f"input {self.name}"), size_px)
+        """The images (B, C + 1, H, W) with the holes that training draws for the batch."""
+        return self._with_hole(batch, SeededNoise(batch.seeds, "train").fork(self.name))
+
+    def _with_hole(self, batch: Batch, noise: SeededNoise) -> Tensor:
+        """Training images with a drawn hole each: (B, C + 1, H, W)."""
+        hole = draw_holes(noise, (batch.images.shape[-2], batch.images.shape[-1]))
         return with_opacity(batch.images, hole.to(batch.images.device))
 
     def _signals(self, image: Tensor) -> Signals:

@@ -94,6 +94,7 @@ def test_what_a_recipe_does_not_state_is_left_to_the_parts():
         "text": None,
         "low_resolution": None,
         "luminance": None,
+        "mask": None,
     }
     assert set(recipe.sampling.model_dump().values()) == {None}
     assert recipe.space.model_dump() == {
