@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cascade.diffusion_stage import DiffusionStage
     from cascade.errors import CascadeError
     from cascade.evaluation.evaluate import evaluate
+    from cascade.evaluation.flow_likelihood import flow_bits_per_dimension
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.results import Evaluation
     from cascade.pipeline import CascadeOutput, CascadePipeline
@@ -72,6 +73,7 @@ _HOMES = {
     "TrainingImages": "cascade.data.training_images",
     "TrainingSettings": "cascade.training.settings",
     "bits_per_dimension": "cascade.evaluation.likelihood",
+    "flow_bits_per_dimension": "cascade.evaluation.flow_likelihood",
     "evaluate": "cascade.evaluation.evaluate",
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
@@ -111,6 +113,7 @@ __all__ = [
     "TrainingSettings",
     "bits_per_dimension",
     "evaluate",
+    "flow_bits_per_dimension",
     "load_stage",
     "open_source",
     "student_of",
