@@ -25,6 +25,7 @@ from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import ContractError
 from cascade.evaluation.likelihood import LEVELS, check_likelihood, sampling_signals
 from cascade.resizing import quantise
 from cascade.sampling.samplers.sampler import batch_of
@@ -61,7 +62,9 @@ def flow_bits_per_dimension(
     """
     check_likelihood(stage)
     schedule = stage.process.schedule
-    timesteps = _timesteps(schedule, max(steps, 2))
+    if not 2 <= steps <= schedule.train_steps:
+        raise ContractError(f"steps must be from 2 to {schedule.train_steps}, got {steps}.")
+    timesteps = _timesteps(schedule, steps)
     flow = _Flow(stage, batch.to(stage.device), precision)
     alpha = math.sqrt(schedule.alpha_bar_at(timesteps[0]))
     log_density = flow.log_density(alpha * flow.images, timesteps) + math.log(alpha)

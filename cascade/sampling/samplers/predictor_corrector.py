@@ -59,8 +59,8 @@ class PredictorCorrector(GridSampler):
 
     N steps with M corrections call the network N + M (N - 1) times: the first noise needs no
     correction, and the predictor's last step, at timestep 0, gives the clean images. The timesteps
-    lie closer together at low noise, as for `euler-maruyama`. The size of a correction depends on the noise level alone, so neither batch mates nor tiles change an image; see
-    `langevin_step`.
+    lie closer together at low noise, as for `euler-maruyama`. The size of a correction depends on
+    the noise level alone, so neither batch mates nor tiles change an image; see `langevin_step`.
     """
 
     Options = PredictorCorrectorOptions
