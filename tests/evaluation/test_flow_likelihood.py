@@ -70,17 +70,19 @@ def batch() -> Batch:
     return Batch(images=quantise(STD * draw), seeds=tuple(range(6)))
 
 
-@pytest.mark.parametrize("kind", ["cosine", "linear"])
+@pytest.mark.parametrize(("kind", "tolerance"), [("cosine", 1e-4), ("linear", 2e-4)])
 @pytest.mark.parametrize("zero_snr", [False, True])
-def test_on_independent_pixels_it_is_the_density_of_every_image(base_stage, batch, kind, zero_snr):
+def test_on_independent_pixels_it_is_the_density_of_every_image(
+    base_stage, batch, kind, tolerance, zero_snr
+):
     """Probes of -1 and 1 make no error where no pixel depends on another one."""
     schedule = NoiseSchedule(kind, train_steps=1000, zero_terminal_snr=zero_snr)
     covariance = STD**2 * torch.eye(16)
     stage = stage_of(base_stage, schedule, covariance)
     images = Batch(images=batch.images[:2], seeds=batch.seeds[:2])
-    bits = flow_bits_per_dimension(stage, images, steps=400)
+    bits = flow_bits_per_dimension(stage, images, steps=250)
     expected = true_bits(images, schedule, covariance)
-    torch.testing.assert_close(bits, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(bits, expected, rtol=0, atol=tolerance)
 
 
 def test_probes_of_dependent_pixels_have_no_bias(base_stage):
