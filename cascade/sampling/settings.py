@@ -33,8 +33,8 @@ class SamplingSettings:
     """How a stage samples.
 
     Attributes:
-        sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, or the class name of a
-            scheduler of diffusers. A `Sampler` or a scheduler, as an object or a class, is
+        sampler: `ddim`, `ddpm`, `ode`, `euler-maruyama`, `predictor-corrector`, `langevin`,
+            `dpmsolver++`, `unipc`, `heun`, `euler`, or the class name of a scheduler of diffusers. A `Sampler` or a scheduler, as an object or a class, is
             converted to its name and to the settings that it holds; only the class of a sampler
             that is not in the table stays.
         steps: number of timesteps to visit.
