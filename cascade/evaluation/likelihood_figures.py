@@ -85,8 +85,18 @@ def with_likelihood(
         place = _place(measured, name)
         scores = (*measured[place].scores, _score(torch.cat(bits), likelihood))
         measured[place] = replace(measured[place], scores=scores)
-    notes = [*measurements.notes, NOTES[likelihood]]
+    notes = [*measurements.notes, NOTES[likelihood], *_notes(pipeline)]
     return replace(measurements, measured=measured, notes=notes)
+
+
+def _notes(pipeline: CascadePipeline) -> list[str]:
+    """Name the stages whose training hardly covers what the figures measure."""
+    return [
+        f"stage {name!r} was trained with timesteps {stage.process.timesteps}, so on little at low "
+        "noise, which bits per dimension weigh most: the figure says little about its pictures."
+        for name, stage in pipeline.stages.items()
+        if isinstance(stage, DiffusionStage) and stage.process.timesteps != "uniform"
+    ]
 
 
 def _bits(stage: DiffusionStage, batch: Batch, likelihood: Likelihood) -> Tensor:

@@ -7,6 +7,8 @@ from functools import partial
 import pytest
 import torch
 
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.evaluation import likelihood_figures
 from cascade.evaluation.figures import Measured
@@ -18,6 +20,16 @@ from cascade.evaluation.real_pictures import RealPictures
 from cascade.evaluation.results import Measurements
 from cascade.pipeline import CascadePipeline
 from cascade.training.students import student_of
+
+
+class Many:
+    """Pictures of which only the number matters."""
+
+    def __len__(self) -> int:
+        return 2000
+
+    def batch(self, places, contract):
+        return len(places)
 
 
 def measurements(*subjects: str) -> Measurements:
@@ -47,6 +59,7 @@ def test_each_stage_of_a_chain_has_the_figure_alone(cascade, held_out, monkeypat
     assert after.measured[-1].scores == ()
     assert after.notes[0] == "another note"
     assert "variational bound of sampling with ddpm" in after.notes[1]
+    assert len(after.notes) == 2
 
 
 def test_a_stage_of_its_own_is_the_whole_pipeline(base_stage, held_out, monkeypatch):
@@ -65,14 +78,16 @@ def test_a_stage_of_its_own_is_the_whole_pipeline(base_stage, held_out, monkeypa
     assert "uniform noise of one step dequantises" in after.notes[-1]
 
 
+def test_a_stage_that_saw_little_at_low_noise_is_named(base_stage, monkeypatch):
+    monkeypatch.setattr(likelihood_figures, "_bits", lambda stage, batch, kind: torch.ones(1))
+    process = NoiseProcess(base_stage.process.schedule, timesteps="logit_normal")
+    stage = DiffusionStage(base_stage.network, process, base_stage.contract)
+    pipeline = CascadePipeline.from_stages({"stage": stage})
+    after = with_likelihood(measurements("whole pipeline"), pipeline, Many(), "ode", 1, no_progress)
+    assert "stage 'stage' was trained with timesteps logit_normal" in after.notes[-1]
+
+
 def test_at_most_100_pictures_are_measured(base_stage, monkeypatch):
-    class Many:
-        def __len__(self):
-            return 2000
-
-        def batch(self, places, contract):
-            return len(places)
-
     monkeypatch.setattr(
         likelihood_figures, "flow_bits_per_dimension", lambda stage, count: torch.ones(count)
     )
