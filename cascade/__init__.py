@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cascade.diffusion_stage import DiffusionStage
     from cascade.errors import CascadeError
     from cascade.evaluation.evaluate import evaluate
+    from cascade.evaluation.flow_likelihood import flow_bits_per_dimension
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.results import Evaluation
     from cascade.pipeline import CascadeOutput, CascadePipeline
@@ -75,6 +76,7 @@ _HOMES = {
     "TrainingSettings": "cascade.training.settings",
     "bits_per_dimension": "cascade.evaluation.likelihood",
     "evaluate": "cascade.evaluation.evaluate",
+    "flow_bits_per_dimension": "cascade.evaluation.flow_likelihood",
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
     "student_of": "cascade.training.students",
@@ -114,6 +116,7 @@ __all__ = [
     "TrainingSettings",
     "bits_per_dimension",
     "evaluate",
+    "flow_bits_per_dimension",
     "load_stage",
     "open_source",
     "student_of",

@@ -161,7 +161,7 @@ def test_prompts_steer_what_is_drawn(drawing):
     [
         ({"mask": torch.zeros(8, 8, dtype=torch.bool)}, "mask has 8x8 px, the picture 32x32"),
         ({"mask": None}, "nothing says what to repaint"),
-        ({"sampler": "euler"}, "only the samplers ddim and ddpm can go over steps again"),
+        ({"sampler": "euler"}, "only the samplers ddim, ddpm and euler-maruyama can go"),
         ({"reuse": 2}, "reuse must be 1"),
         ({"start_at": "upsampler"}, "start_at has no effect here"),
         ({"masks": 1}, "unknown argument 'masks': did you mean 'mask'"),

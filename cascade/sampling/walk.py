@@ -20,7 +20,7 @@ from cascade.errors import ContractError
 from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.known_pixels import Known, KnownPixels
 from cascade.sampling.resampling import Resampling
-from cascade.sampling.samplers.sampler import PairSampler, Sampler
+from cascade.sampling.samplers.sampler import GridSampler, PairSampler, Sampler
 
 Progress = Callable[[int, int], None]  # (done, total), counted in strips of all steps
 StepCallback = Callable[[int, int, dict[str, Tensor]], Mapping[str, Any] | None]
@@ -110,8 +110,8 @@ def walk(
     timesteps = sampler.timesteps
     if hooks.resampling.resamplings > 1 and not isinstance(sampler, PairSampler):
         raise ContractError(
-            "only the samplers ddim and ddpm can go over steps again; use one of them, or "
-            "resamplings 1."
+            "only the samplers ddim, ddpm and euler-maruyama can go over steps again; use one of "
+            "them, or resamplings 1."
         )
     moves = list(hooks.resampling.moves(first, len(timesteps)))
     total, number = first + sum(after > before for before, after in moves), first
@@ -164,10 +164,13 @@ def _changed_by(
 
 def _start(sampler: Sampler, noise: Tensor, start_from: StartFrom | None) -> tuple[Tensor, int]:
     """The first state and the index of the first step."""
+    state = sampler.start(noise)
     if start_from is None:
-        return sampler.start(noise), 0
-    if not isinstance(sampler, PairSampler):
-        raise ContractError("only the samplers ddim and ddpm can start from an image.")
+        return state, 0
+    if not isinstance(sampler, GridSampler):
+        raise ContractError(
+            "samplers of diffusers cannot start from an image; use one of our own, such as ddim."
+        )
     image = start_from.image
     beyond = [theirs - mine for mine, theirs in zip(image.shape, noise.shape, strict=False)]
     if len(beyond) == 4 and beyond[:2] == [0, 0] and min(beyond) >= 0 and any(beyond):

@@ -231,10 +231,13 @@ def test_progress_counts_all_steps_and_callbacks_see_them(process):
     assert reports == [(number, 7) for number in range(2, 8)]
 
 
-def test_samplers_that_cannot_go_back_are_refused_before_any_step(process):
+@pytest.mark.parametrize("name", ["euler", "ode", "predictor-corrector", "langevin"])
+def test_samplers_that_cannot_go_back_are_refused_before_any_step(process, name):
     network = BestDenoiser(process)
-    sampler = make_sampler("euler", process, 4)
-    with pytest.raises(ContractError, match="only the samplers ddim and ddpm can go over steps"):
+    sampler = make_sampler(name, process, 4)
+    with pytest.raises(
+        ContractError, match="only the samplers ddim, ddpm and euler-maruyama can go"
+    ):
         walk(
             sampler, network, torch.zeros(COUNT, 1, 1, 4), Fresh(),
             Hooks(resampling=Resampling(resamplings=2)),
