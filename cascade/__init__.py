@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cascade.evaluation.evaluate import evaluate
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.results import Evaluation
+    from cascade.importing.importing import import_stage
     from cascade.pipeline import CascadeOutput, CascadePipeline
     from cascade.sampling.overrides import Overrides
     from cascade.sampling.settings import SamplingSettings
@@ -73,6 +74,7 @@ _HOMES = {
     "TrainingSettings": "cascade.training.settings",
     "bits_per_dimension": "cascade.evaluation.likelihood",
     "evaluate": "cascade.evaluation.evaluate",
+    "import_stage": "cascade.importing.importing",
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
     "student_of": "cascade.training.students",
@@ -111,6 +113,7 @@ __all__ = [
     "TrainingSettings",
     "bits_per_dimension",
     "evaluate",
+    "import_stage",
     "load_stage",
     "open_source",
     "student_of",

@@ -22,6 +22,7 @@ from cascade.cli.ema import ema
 from cascade.cli.evaluate import evaluate
 from cascade.cli.export import export
 from cascade.cli.generate import generate
+from cascade.cli.import_ import import_weights
 from cascade.cli.ls import ls
 from cascade.cli.report import report
 from cascade.cli.show import show
@@ -48,6 +49,7 @@ for verb in (generate, upscale, colourise, evaluate, sweep, train, distil, repor
 for verb in (export, ls, show, copy, validate, doctor):
     add_verb(app, verb)
 OTHER_SPELLINGS = {"colorize": "colourise", "distill": "distil"}
+add_verb(app, import_weights, "import")
 add_verb(app, colourise, "colorize", hidden=True)
 add_verb(app, distil, "distill", hidden=True)
 app.add_typer(data, name="data")

@@ -12,6 +12,7 @@ from cascade.errors import ContractError, RecipeError, nearest
 from cascade.networks.backbone_network import BackboneNetwork, NetworkShape
 from cascade.networks.embedding import ConditionEmbedding, embedding_for
 from cascade.networks.image_encoder import ImageEncoder
+from cascade.networks.imported_networks import DeepFloydUNet, StageADMUNet, StageUNet2D
 from cascade.networks.stage_network import PlainNetwork, StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_embedding_for
 from cascade.networks.transformer import PixelTransformer
@@ -216,6 +217,9 @@ class StageTransformer(BackboneNetwork):
 NETWORKS: dict[str, type[StageNetwork]] = {
     "unet": StageUNet,
     "transformer": StageTransformer,
+    "adm_unet": StageADMUNet,
+    "unet_2d": StageUNet2D,
+    "deepfloyd_unet": DeepFloydUNet,
     "plain": PlainNetwork,
 }
 
