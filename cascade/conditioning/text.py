@@ -46,12 +46,14 @@ class TextOptions:
         encoder: names the encoder; see `cascade.text.encoders.find_encoder`.
         max_tokens: see `Text`.
         drop: see `Text`.
+        padded: see `Text`.
     """
 
     fields: list[str] = field(default_factory=lambda: ["caption"])
     encoder: str = MINILM
     max_tokens: int = 64
     drop: float = 0.1
+    padded: bool = False
 
 
 @final
