@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
@@ -25,7 +24,13 @@ from cascade.importing.adm_shapes import (
     published,
     read_shapes,
 )
-from cascade.importing.layout import Imported, ImportOptions, Layout, class_names
+from cascade.importing.layout import (
+    Imported,
+    ImportOptions,
+    Layout,
+    class_names,
+    network_shape,
+)
 from cascade.importing.weight_files import (
     SUFFIXES,
     Weights,
@@ -34,8 +39,7 @@ from cascade.importing.weight_files import (
     read_weights,
     silence,
 )
-from cascade.networks.adm_unet import ADMUNet
-from cascade.networks.embedding import ConditionEmbedding, embedding_for
+from cascade.networks.embedding import ConditionEmbedding
 from cascade.networks.imported_networks import StageADMUNet
 from cascade.reporting.words import counted
 from cascade.space import Space
@@ -176,7 +180,8 @@ def _network(
     shapes: dict[str, Any], options: ImportOptions, contract: Contract, source: Path
 ) -> StageADMUNet:
     try:
-        unet = ADMUNet(
+        return StageADMUNet.build(
+            network_shape(contract, shapes["out_channels"]),
             **shapes,
             heads=options.heads,
             head_channels=options.head_channels,
@@ -184,13 +189,6 @@ def _network(
         )
     except ValueError as error:
         raise WeightsError(f"{source}: {error}; state other heads or head_channels.") from error
-    embedding = embedding_for(contract.slots, 4 * shapes["model_channels"])
-    multiple = 2 ** (len(_levels(shapes)) - 1)
-    return StageADMUNet(unet, embedding, patch_size=1, size_multiple_px=multiple)
-
-
-def _levels(shapes: dict[str, Any]) -> Sequence[int]:
-    return shapes["block_out_channels"]
 
 
 def _fill_embedding(embedding: ConditionEmbedding, table: Tensor | None) -> None:

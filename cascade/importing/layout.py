@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from cascade.contract import Contract
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.networks.adm_layers import AttentionOrder
+from cascade.networks.backbone_network import NetworkShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,3 +109,13 @@ def class_names(options: ImportOptions, count: int) -> list[str]:
     if len(names) != count:
         raise ContractError(f"these weights have {count} classes, got {len(names)} class names.")
     return names
+
+
+def network_shape(contract: Contract, out_channels: int) -> NetworkShape:
+    """Inputs and outputs of the network of a stage with a contract."""
+    return NetworkShape(
+        image_channels=contract.space.channels,
+        out_channels=out_channels,
+        size=contract.space.size,
+        slots=contract.slots,
+    )

@@ -13,10 +13,15 @@ from cascade.conditioning.labels import Labels
 from cascade.contract import Contract
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
-from cascade.importing.layout import Imported, ImportOptions, Layout, class_names
+from cascade.importing.layout import (
+    Imported,
+    ImportOptions,
+    Layout,
+    class_names,
+    network_shape,
+)
 from cascade.importing.schedulers import read_scheduler
 from cascade.importing.weight_files import fill, fill_classes, read_component_weights
-from cascade.networks.embedding import embedding_for
 from cascade.networks.imported_networks import StageUNet2D
 from cascade.saving.components import read_json
 from cascade.space import Space
@@ -64,7 +69,7 @@ class UNet2DLayout(Layout):
         labels = _labels(config, options, folder)
         contract = Contract(space, () if labels is None else (labels,))
         table = weights.pop(TABLE, None)
-        network = _network(config, contract)
+        network = _network(config, contract, out_channels)
         fill(network.backbone, weights, folder)
         if labels is not None:
             assert network.embedding is not None
@@ -102,15 +107,8 @@ def _labels(config: dict[str, Any], options: ImportOptions, folder: Path) -> Lab
     return Labels(fields={"class": class_names(options, count)}, drop=0.0)
 
 
-def _network(config: dict[str, Any], contract: Contract) -> StageUNet2D:
-    widths = config["block_out_channels"]
-    dim = config.get("time_embedding_dim") or 4 * widths[0]
-    embedding = embedding_for(contract.slots, dim)
-    own = {"num_class_embeds": None, "sample_size": contract.space.size}
-    own["class_embed_type"] = None if embedding is None else "identity"
+def _network(config: dict[str, Any], contract: Contract, out_channels: int) -> StageUNet2D:
     try:
-        unet = StageUNet2D.class_of_backbone()(**{**config, **own})
+        return StageUNet2D.build(network_shape(contract, out_channels), **config)
     except (TypeError, ValueError, LookupError) as error:
         raise WeightsError(f"the config does not describe a UNet2DModel: {error}.") from error
-    multiple = 2 ** (len(widths) - 1)
-    return StageUNet2D(unet, embedding, patch_size=1, size_multiple_px=multiple)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 from torch import nn
@@ -228,7 +228,7 @@ def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) ->
     """Make a new network.
 
     Args:
-        kind: `unet` or `transformer`.
+        kind: `unet`, `transformer`, or that of an imported network, `adm_unet` or `unet_2d`.
         shape: inputs and outputs that the stage needs.
         options: keyword arguments of the network's `build`.
 
@@ -236,7 +236,9 @@ def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) ->
         ContractError: for an unknown kind; the message offers the nearest.
         RecipeError: if the options do not fit the shape.
     """
-    builders = {"unet": StageUNet.build, "transformer": StageTransformer.build}
+    builders: dict[str, Callable[..., StageNetwork]] = {
+        each.kind: each.build for each in (StageUNet, StageTransformer, StageADMUNet, StageUNet2D)
+    }
     if kind not in builders:
         raise ContractError(f"unknown network {kind!r}: {nearest(kind, builders)}")
     return builders[kind](shape, **options)

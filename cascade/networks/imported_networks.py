@@ -17,7 +17,8 @@ from cascade.conditioning.signals import Signals
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
 from cascade.networks.adm_unet import ADMUNet
-from cascade.networks.backbone_network import BackboneNetwork
+from cascade.networks.backbone_network import BackboneNetwork, NetworkShape
+from cascade.networks.embedding import embedding_for
 from cascade.networks.stage_network import StageNetwork
 
 
@@ -31,6 +32,22 @@ class StageADMUNet(BackboneNetwork):
     kind = "adm_unet"
     backbone_class = ADMUNet
 
+    @classmethod
+    def build(cls, shape: NetworkShape, **options: Any) -> StageADMUNet:
+        """Make a new network.
+
+        Args:
+            shape: inputs and outputs that the stage needs.
+            options: keyword arguments of `ADMUNet`, except the numbers of channels in and out.
+
+        Raises:
+            ValueError: if the options do not fit together.
+        """
+        channels = {"in_channels": shape.in_channels, "out_channels": shape.out_channels}
+        unet = ADMUNet(**{**options, **channels})
+        embedding = embedding_for(shape.slots, 4 * unet.config["model_channels"])
+        return cls(unet, embedding, patch_size=1, size_multiple_px=_multiple(unet.config))
+
 
 @final
 class StageUNet2D(BackboneNetwork):
@@ -41,6 +58,30 @@ class StageUNet2D(BackboneNetwork):
     """
 
     kind = "unet_2d"
+
+    @classmethod
+    def build(cls, shape: NetworkShape, **options: Any) -> StageUNet2D:
+        """Make a new network.
+
+        Args:
+            shape: inputs and outputs that the stage needs.
+            options: keyword arguments of `UNet2DModel`; those about classes, sizes and numbers of
+                channels in and out follow from the shape.
+
+        Raises:
+            ValueError: if the options do not fit together.
+        """
+        dim = options.get("time_embedding_dim") or 4 * options["block_out_channels"][0]
+        embedding = embedding_for(shape.slots, dim)
+        own = {
+            "sample_size": shape.size,
+            "in_channels": shape.in_channels,
+            "out_channels": shape.out_channels,
+            "num_class_embeds": None,
+            "class_embed_type": None if embedding is None else "identity",
+        }
+        unet = cls.class_of_backbone()(**{**options, **own})
+        return cls(unet, embedding, patch_size=1, size_multiple_px=_multiple(options))
 
     def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
         images, inputs = self._backbone_inputs(x_t, signals)
@@ -69,7 +110,7 @@ class DeepFloydUNet(StageNetwork):
 
     def __init__(self, unet: nn.Module) -> None:
         config: Any = unet.config
-        super().__init__(2 ** (len(config["block_out_channels"]) - 1))
+        super().__init__(_multiple(config))
         self.unet = unet
         self._levels = _levels(NoiseSchedule("cosine"))
 
@@ -130,6 +171,11 @@ class DeepFloydUNet(StageNetwork):
     @property
     def trunk(self) -> nn.Module:
         return self.unet
+
+
+def _multiple(config: Mapping[str, Any]) -> int:
+    """Sides of images must be multiples of this number of pixels."""
+    return 2 ** (len(config["block_out_channels"]) - 1)
 
 
 def level_of_step(step: int) -> float:
