@@ -196,6 +196,19 @@ def test_a_base_model_and_an_upsampler_join(tmp_path):
     assert images.shape == (1, 3, 16, 16)
 
 
+def test_imported_stages_are_chained_by_the_command(tmp_path, command):
+    base = import_stage(write(tmp_path, Reference()), size_px=8, heads=4)
+    base.save_pretrained(tmp_path / "base")
+    recipe = tmp_path / "pipeline.yaml"
+    recipe.write_text(
+        "kind: pipeline\nname: imported\nstages:\n  - {name: base, recipe: imported}\n"
+    )
+    stage = f"base={tmp_path / 'base'}"
+    outcome = command("chain", recipe, "--stage", stage, "--out", tmp_path / "pipeline")
+    assert outcome.code == 0, outcome.err
+    assert CascadePipeline.from_pretrained(tmp_path / "pipeline").stages.names == ["base"]
+
+
 # ---- bad input ----------------------------------------------------------------------------------
 
 
