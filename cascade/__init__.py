@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cascade.diffusion_stage import DiffusionStage
     from cascade.errors import CascadeError
     from cascade.evaluation.evaluate import evaluate
+    from cascade.evaluation.flow_likelihood import flow_bits_per_dimension
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.results import Evaluation
     from cascade.importing.importing import import_stage
@@ -75,6 +76,7 @@ _HOMES = {
     "bits_per_dimension": "cascade.evaluation.likelihood",
     "evaluate": "cascade.evaluation.evaluate",
     "import_stage": "cascade.importing.importing",
+    "flow_bits_per_dimension": "cascade.evaluation.flow_likelihood",
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
     "student_of": "cascade.training.students",
@@ -113,6 +115,7 @@ __all__ = [
     "TrainingSettings",
     "bits_per_dimension",
     "evaluate",
+    "flow_bits_per_dimension",
     "import_stage",
     "load_stage",
     "open_source",

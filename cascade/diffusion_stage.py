@@ -198,6 +198,28 @@ class DiffusionStage(Stage):
         """
         return self._predict(self.network, x_t, t, signals)
 
+    def score(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
+        """The score that a prediction stands for: the gradient of log p(x_t | signals) at x_t.
+
+        Args:
+            x_t: (B, C, H, W) noisy images.
+            t: (B,) training timesteps.
+            signals: the conditions' signals for the B images.
+
+        Returns:
+            (B, C, H, W), -eps / sigma whatever the network predicts; see `NoiseProcess.score`.
+
+        Raises:
+            ContractError: if the stage is a student, whose outputs are no means of clean images.
+        """
+        if self.contract.student is not None:
+            raise ContractError(
+                f"a {self.contract.student.text} has no score; take the score of a stage that "
+                "denoises at all noise levels."
+            )
+        prediction, _ = self.process.split(self.predict(x_t, t, signals).float())
+        return self.process.score(self.process.x0(prediction, x_t, t), x_t, t)
+
     def _predict(
         self,
         network: StageNetwork,

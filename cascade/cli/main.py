@@ -23,6 +23,7 @@ from cascade.cli.evaluate import evaluate
 from cascade.cli.export import export
 from cascade.cli.generate import generate
 from cascade.cli.import_ import import_weights
+from cascade.cli.inspect import inspect
 from cascade.cli.ls import ls
 from cascade.cli.report import report
 from cascade.cli.show import show
@@ -46,7 +47,7 @@ app = typer.Typer(
 )
 for verb in (generate, upscale, colourise, evaluate, sweep, train, distil, report, ema, chain):
     add_verb(app, verb)
-for verb in (export, ls, show, copy, validate, doctor):
+for verb in (export, inspect, ls, show, copy, validate, doctor):
     add_verb(app, verb)
 OTHER_SPELLINGS = {"colorize": "colourise", "distill": "distil"}
 add_verb(app, import_weights, "import")

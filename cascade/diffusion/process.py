@@ -153,6 +153,20 @@ class NoiseProcess:
         alpha, sigma = self.schedule.alpha_sigma(t)
         return (x_t - alpha * x0) / sigma
 
+    def score(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The gradient of log p_t at x_t if x0 is the mean of its clean images.
+
+        It is -eps / sigma (Song et al. 2021, arXiv 2011.13456; Tweedie's formula): about 1 / sigma
+        in size, so it grows without bound towards the clean image.
+
+        Args:
+            x0: (B, C, H, W) clean images that the network predicts.
+            x_t: (B, C, H, W) noisy images.
+            t: (B,) timesteps.
+        """
+        _, sigma = self.schedule.alpha_sigma(t)
+        return -self.eps(x0, x_t, t) / sigma
+
     def weight(self, t: Tensor) -> Tensor:
         """Weight of the squared error in the predicted quantity: (B, 1, 1, 1) from t (B,).
 

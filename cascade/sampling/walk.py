@@ -18,7 +18,7 @@ from torch import Tensor
 from cascade.arguments import check_callable, check_kind, shown
 from cascade.errors import ContractError
 from cascade.sampling.canvas import CanvasNoise, new_canvas
-from cascade.sampling.samplers.sampler import PairSampler, Sampler
+from cascade.sampling.samplers.sampler import GridSampler, Sampler
 
 Progress = Callable[[int, int], None]  # (done, total), counted in strips of all steps
 StepCallback = Callable[[int, int, dict[str, Tensor]], Mapping[str, Any] | None]
@@ -157,10 +157,13 @@ def _changed_by(
 
 def _start(sampler: Sampler, noise: Tensor, start_from: StartFrom | None) -> tuple[Tensor, int]:
     """The first state and the index of the first step."""
+    state = sampler.start(noise)
     if start_from is None:
-        return sampler.start(noise), 0
-    if not isinstance(sampler, PairSampler):
-        raise ContractError("only the samplers ddim and ddpm can start from an image.")
+        return state, 0
+    if not isinstance(sampler, GridSampler):
+        raise ContractError(
+            "samplers of diffusers cannot start from an image; use one of our own, such as ddim."
+        )
     image = start_from.image
     if image.shape != noise.shape:
         raise ContractError(
