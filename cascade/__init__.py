@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cascade.evaluation.flow_likelihood import flow_bits_per_dimension
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.results import Evaluation
+    from cascade.importing.importing import import_stage
     from cascade.pipeline import CascadeOutput, CascadePipeline
     from cascade.sampling.overrides import Overrides
     from cascade.sampling.settings import SamplingSettings
@@ -76,6 +77,7 @@ _HOMES = {
     "TrainingSettings": "cascade.training.settings",
     "bits_per_dimension": "cascade.evaluation.likelihood",
     "evaluate": "cascade.evaluation.evaluate",
+    "import_stage": "cascade.importing.importing",
     "flow_bits_per_dimension": "cascade.evaluation.flow_likelihood",
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
@@ -117,6 +119,7 @@ __all__ = [
     "bits_per_dimension",
     "evaluate",
     "flow_bits_per_dimension",
+    "import_stage",
     "load_stage",
     "open_source",
     "student_of",

@@ -26,6 +26,13 @@ from cascade.devices import Precision, autocast, has_fast_bf16, uses_bf16
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
+from cascade.networks.adapters import (
+    check_belongs,
+    has_adapter,
+    load_adapter,
+    merged,
+    write_adapter,
+)
 from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import build_network
 from cascade.networks.stage_network import StageNetwork, as_network
@@ -39,6 +46,8 @@ from cascade.sampling.tiles import TiledNetwork, Tiling
 from cascade.sampling.walk import Hooks, Known, walk
 from cascade.saving.model_card import StageSummary
 from cascade.saving.stage_folder import (
+    ADAPTER,
+    adapter_in,
     diffusion_config,
     read_diffusion_stage,
     write_network,
@@ -141,6 +150,27 @@ class DiffusionStage(Stage):
         other = copy.copy(self)
         other._modules = {**self._modules, "network": network}
         return other
+
+    def with_adapter(
+        self, folder: str | Path, scale: float = 1.0, *, merge: bool = True
+    ) -> DiffusionStage:
+        """Return a stage with the change that an adapter was trained to make.
+
+        Args:
+            folder: folder of the adapter, of the stage that was trained with it, or of the run.
+            scale: factor of the change; 1 as in training.
+            merge: whether to add the change to a copy of the weights, which costs nothing in
+                sampling; otherwise it is computed beside them.
+
+        Raises:
+            CascadeError: if there is no adapter, it was trained on another stage, or peft is not
+                installed.
+        """
+        place = adapter_in(Path(folder))
+        check_belongs(place, self.network.trunk)  # before the copy, which takes memory
+        network = copy.deepcopy(self.network)
+        load_adapter(network.trunk, place, scale=scale, merge=merge)
+        return self.with_network(network)
 
     def default_tile_px(self, size_px: Size) -> int:
         """At most the trained size if the network has attention, which depends on the size."""
@@ -345,7 +375,9 @@ class DiffusionStage(Stage):
         return diffusion_config(self.network, self.contract, self.process, self.sampling)
 
     def write_weights(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
-        write_network(self.network, folder, dtype=dtype)
+        write_network(merged(self.network), folder, dtype=dtype)
+        if has_adapter(self.network):
+            write_adapter(self.network, folder / ADAPTER)
         write_scheduler(folder, self.process, self.sampling)
 
     @classmethod

@@ -6,6 +6,7 @@ Shapes: B images, C channels, H and W pixels of results, h and w pixels of input
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, SupportsIndex, overload
 
 import torch
@@ -108,6 +109,19 @@ class CascadePipeline(StagedPipeline):
         check_kind("overrides", overrides, Overrides, "Overrides({...})")
         later = Overrides.per_stage(names, names, **settings)
         return CascadePipeline(self.stages.with_sampling(overrides.with_later(later)))
+
+    def with_adapter(self, folder: str | Path, scale: float = 1.0) -> CascadePipeline:
+        """Return a pipeline in which an adapter changes the stage that it was trained on.
+
+        Args:
+            folder: folder of the adapter, of the stage that was trained with it, or of the run.
+            scale: factor of the change; 1 as in training.
+
+        Raises:
+            CascadeError: if there is no adapter, it belongs to none of the stages, or peft is not
+                installed.
+        """
+        return CascadePipeline(self.stages.with_adapter(folder, scale))
 
     def with_engine(self, engine: str) -> CascadePipeline:
         """Return a pipeline whose networks another engine runs, on the CPU.

@@ -26,7 +26,7 @@ FLOORS = (
     ("training", "call", "engines"),
     ("chain",),
     ("tasks",),
-    ("restoration", "stage_kinds"),
+    ("restoration", "stage_kinds", "importing"),
     ("diffusion_stage",),
     ("stage",),
     ("data",),

@@ -59,6 +59,7 @@ class Request:
             results have the same numbers. None takes all that the picture's bits allow.
         pages: whether to work on all pages and frames of a file, or on the first alone.
         truncated: whether to take a JPEG whose end is missing as far as it goes.
+        adapters: folders of adapters, each with the factor of its change.
     """
 
     inputs: Sequence[str]
@@ -74,6 +75,7 @@ class Request:
     range: tuple[int, int] | None = None
     pages: PageChoice = "all"
     truncated: Truncated = "refuse"
+    adapters: Sequence[tuple[str, float]] = ()
 
     def __post_init__(self) -> None:
         if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65535:
@@ -315,6 +317,8 @@ class Preparation:
 def load_pipeline(request: Request) -> CascadePipeline:
     """Load the model onto the device, or let the engine run it."""
     pipeline = CascadePipeline.from_pretrained(request.model)
+    for folder, scale in request.adapters:
+        pipeline = pipeline.with_adapter(folder, scale)
     if request.engine is None:
         return pipeline.to(_device_of_process(request.device))
     check_engine_device(request.device)

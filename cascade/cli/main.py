@@ -23,6 +23,7 @@ from cascade.cli.ema import ema
 from cascade.cli.evaluate import evaluate
 from cascade.cli.export import export
 from cascade.cli.generate import generate
+from cascade.cli.import_ import import_weights
 from cascade.cli.inspect import inspect
 from cascade.cli.ls import ls
 from cascade.cli.report import report
@@ -50,6 +51,7 @@ for verb in (generate, upscale, colourise, edit, evaluate, sweep, train, distil,
 for verb in (chain, export, inspect, ls, show, copy, validate, doctor):
     add_verb(app, verb)
 OTHER_SPELLINGS = {"colorize": "colourise", "distill": "distil"}
+add_verb(app, import_weights, "import")
 add_verb(app, colourise, "colorize", hidden=True)
 add_verb(app, distil, "distill", hidden=True)
 app.add_typer(data, name="data")
