@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cascade.conditioning.labels import Labels, LabelVocabulary
     from cascade.conditioning.low_resolution import LowResolution
     from cascade.conditioning.luminance import Luminance
+    from cascade.conditioning.mask import Mask
     from cascade.conditioning.text import Text
     from cascade.contract import Contract
     from cascade.data.sources import FolderSource, ImageSource, ShardSource, open_source
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from cascade.diffusion_stage import DiffusionStage
     from cascade.errors import CascadeError
     from cascade.evaluation.evaluate import evaluate
+    from cascade.evaluation.flow_likelihood import flow_bits_per_dimension
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.results import Evaluation
+    from cascade.importing.importing import import_stage
     from cascade.pipeline import CascadeOutput, CascadePipeline
     from cascade.sampling.overrides import Overrides
     from cascade.sampling.settings import SamplingSettings
@@ -58,6 +61,7 @@ _HOMES = {
     "Labels": "cascade.conditioning.labels",
     "LowResolution": "cascade.conditioning.low_resolution",
     "Luminance": "cascade.conditioning.luminance",
+    "Mask": "cascade.conditioning.mask",
     "NoiseProcess": "cascade.diffusion.process",
     "NoiseSchedule": "cascade.diffusion.schedule",
     "Overrides": "cascade.sampling.overrides",
@@ -73,6 +77,8 @@ _HOMES = {
     "TrainingSettings": "cascade.training.settings",
     "bits_per_dimension": "cascade.evaluation.likelihood",
     "evaluate": "cascade.evaluation.evaluate",
+    "import_stage": "cascade.importing.importing",
+    "flow_bits_per_dimension": "cascade.evaluation.flow_likelihood",
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
     "student_of": "cascade.training.students",
@@ -96,6 +102,7 @@ __all__ = [
     "Labels",
     "LowResolution",
     "Luminance",
+    "Mask",
     "NoiseProcess",
     "NoiseSchedule",
     "Overrides",
@@ -111,6 +118,8 @@ __all__ = [
     "TrainingSettings",
     "bits_per_dimension",
     "evaluate",
+    "flow_bits_per_dimension",
+    "import_stage",
     "load_stage",
     "open_source",
     "student_of",

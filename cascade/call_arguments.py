@@ -117,7 +117,12 @@ def image_count(
 
 
 def completed_inputs(
-    run: StageChain, further: Mapping[str, Any], arguments: Mapping[str, Any], seeds: list[int]
+    run: StageChain,
+    further: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    seeds: list[int],
+    *,
+    draw: bool = True,
 ) -> Inputs:
     """The inputs of a call, each read and completed by the first condition that takes it.
 
@@ -126,6 +131,7 @@ def completed_inputs(
         further: inputs for conditions of the user's own, by name.
         arguments: the inputs that are arguments of a call, by name; None for those left out.
         seeds: one whole number per image.
+        draw: whether to draw what the user leaves out, unless there is a prompt or an image.
 
     Raises:
         ContractError: if no stage reads an input, or one cannot be read.
@@ -134,7 +140,7 @@ def completed_inputs(
         if name in ("labels", "image") or arguments.get(name) is not None:
             raise ContractError(f"{name} is an argument of its own; leave it out of inputs.")
     values = {**arguments, **further}
-    draw = values.get("image") is None and values.get("prompt") is None
+    draw = draw and values.get("image") is None and values.get("prompt") is None
     completed = {}
     for condition in (each for _, stage in run.items() for each in stage.conditions):
         name, negative = condition.input_name, condition.negative_name

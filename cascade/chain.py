@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from cascade.arguments import check_kind
 from cascade.contract import Contract
 from cascade.errors import ContractError, WeightsError, nearest
+from cascade.networks.adapters import OtherStageError
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import atomic_folder
@@ -76,6 +78,19 @@ class StageChain(nn.Module):
         stage = self.members[self.names.index(name)]
         assert isinstance(stage, Stage)
         return stage
+
+    def with_adapter(self, folder: str | Path, scale: float) -> StageChain:
+        """Return a chain in which an adapter changes the stage that it was trained on.
+
+        Raises:
+            CascadeError: if there is no adapter, or it belongs to none of the stages.
+        """
+        for name, stage in self.items():
+            with suppress(OtherStageError):
+                return self.replaced(name, stage.with_adapter(folder, scale))
+        raise OtherStageError(
+            f"the adapter in {folder} was trained on none of the stages {', '.join(self.names)}."
+        )
 
     @property
     def first(self) -> Stage:

@@ -93,6 +93,11 @@ class Contract:
         return any(each.has_dial for each in self.conditions)
 
     @property
+    def fills(self) -> bool:
+        """Whether the stage was trained to fill holes in an image that it takes."""
+        return any(each.fills for each in self.conditions)
+
+    @property
     def droppable(self) -> list[Condition]:
         """The conditions that training drops now and then, which guidance needs."""
         return [each for each in self.conditions if each.drop > 0]
@@ -111,15 +116,15 @@ class Contract:
     def _scales(self) -> list[int]:
         return [self.space.scale_from(each.size) for each in self.image_spaces]
 
-    def residual_base(self) -> str:
-        """The name of the image that residuals are added to: it resembles the result.
+    def residual_base(self) -> Condition:
+        """The condition whose image holds what residuals are added to: it resembles the result.
 
         Raises:
             ContractError: if there is no such image that is never dropped.
         """
         for each in self.conditions:
             if each.resembles_result and not each.drop:
-                return each.name
+                return each
         raise ContractError(
             "residual_std is for stages with a conditioning image that resembles the result "
             "and is never dropped."
@@ -147,6 +152,23 @@ class Contract:
             texts = " and ".join(f"{width}x{height} px" for height, width in sizes)
             raise ContractError(f"the inputs call for results of different sizes, {texts}.")
         return sizes[0] if sizes else self.space.size
+
+    def known_pixels(
+        self, inputs: Inputs, previous: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """The pixels of the result that an input already holds; None if none does.
+
+        Returns:
+            The result (B, C, H, W), of which only these pixels matter, and the mask (B, H, W) bool,
+            True at them.
+        """
+        for each in self.conditions:
+            image = inputs.get(each.input_name) if previous is None else previous
+            if each.image_space(self.space) is not None and image is not None:
+                known = each.known_pixels(image)
+                if known is not None:
+                    return known
+        return None
 
     def check_inputs(self, inputs: Inputs, previous: Tensor | None, count: int) -> None:
         """Check that a condition reads every input, and that each is for `count` images.

@@ -6,6 +6,7 @@ Shapes: B images, C channels, H and W pixels of results, h and w pixels of input
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, SupportsIndex, overload
 
 import torch
@@ -36,6 +37,7 @@ from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary
 from cascade.conditioning.text import PromptLike
 from cascade.diffusion.noise import GeneratorLike, make_seeds
+from cascade.edit_call import edit
 from cascade.imaging.exchange import (
     OutputType,
     PictureLike,
@@ -47,6 +49,8 @@ from cascade.imaging.exchange import (
 )
 from cascade.imaging.picture import Picture
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
+from cascade.restoration.holes import MaskLike
+from cascade.restoration.subject import EditedLike
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.walk import Progress
@@ -105,6 +109,19 @@ class CascadePipeline(StagedPipeline):
         check_kind("overrides", overrides, Overrides, "Overrides({...})")
         later = Overrides.per_stage(names, names, **settings)
         return CascadePipeline(self.stages.with_sampling(overrides.with_later(later)))
+
+    def with_adapter(self, folder: str | Path, scale: float = 1.0) -> CascadePipeline:
+        """Return a pipeline in which an adapter changes the stage that it was trained on.
+
+        Args:
+            folder: folder of the adapter, of the stage that was trained with it, or of the run.
+            scale: factor of the change; 1 as in training.
+
+        Raises:
+            CascadeError: if there is no adapter, it belongs to none of the stages, or peft is not
+                installed.
+        """
+        return CascadePipeline(self.stages.with_adapter(folder, scale))
 
     def with_engine(self, engine: str) -> CascadePipeline:
         """Return a pipeline whose networks another engine runs, on the CPU.
@@ -253,6 +270,50 @@ class CascadePipeline(StagedPipeline):
         self._reported.update(cuts)
 
     # ---- pictures of any size -------------------------------------------------------------------
+
+    @torch.no_grad()
+    def edit(
+        self,
+        image: EditedLike,
+        mask: MaskLike | None = None,
+        prompt: PromptLike | None = None,
+        *,
+        callback_on_step_end: StepEnd | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> CascadeOutput:
+        """Repaint a part of a picture of any size; everything else keeps its exact values.
+
+        Args:
+            image: one picture: a PIL image, a `Picture`, a tensor (C, h, w) in [-1, 1], or an array
+                (h, w, C) of 8 or 16 bits or of floats in [0, 1].
+            mask: white where to repaint: a PIL image or a `Picture` of the same size, or a bool or
+                uint8 array or tensor (h, w); default: the transparent pixels of the picture.
+            prompt: what to draw, for pipelines that take text, as in a call.
+            callback_on_step_end: as in a call.
+            progress: called as `progress(done, total)` from time to time, in units of work.
+            options: `uncrop`, pixels to add at left, top, right and bottom; `strength`,
+                `resamplings`, `jump_length`, `window_px` and `feather_px`, see
+                `cascade.restoration.editing.Editing`; `negative_prompt`, `num_images`, `labels`,
+                `seed`, `seeds`, `generator`, fields of `cascade.call.CallOptions`, and sampling
+                settings, as in a call. Labels that are left out stay open.
+
+        Returns:
+            As of a call, with images of the same kind as `image`: a list of PIL images or
+            `Picture`s, or a tensor or array with one more dimension.
+
+        Raises:
+            ContractError: if an argument does not fit the stages.
+        """
+        return edit(
+            self,
+            image,
+            mask,
+            {"prompt": prompt, **options},
+            on_inputs=self._report_cuts,
+            callback=callback_on_step_end,
+            progress=progress,
+        )
 
     def upscale(
         self,

@@ -128,6 +128,18 @@ class Stage(nn.Module, ABC):
             ContractError: naming the setting that does not fit.
         """
 
+    def with_adapter(self, folder: str | Path, scale: float = 1.0) -> Stage:
+        """Return a stage with the change that an adapter was trained to make.
+
+        Args:
+            folder: folder of the adapter, of the stage that was trained with it, or of the run.
+            scale: factor of the change; 1 as in training.
+
+        Raises:
+            CascadeError: if the stage takes no adapters, or the adapter does not fit.
+        """
+        raise ContractError(f"a {self.kind} stage takes no adapters.")
+
     @abstractmethod
     def default_tile_px(self, size_px: Size) -> int:
         """The tile side in pixels that suits the stage and the free memory.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import DataError, RecipeError
 from cascade.recipe.faults import fault_in
-from cascade.recipe.sections import Section, StageRecipe
+from cascade.recipe.sections import Section, StageRecipe, TrainedSection
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
+from cascade.saving.stage_folder import read_network_options, stage_in
 from cascade.space import Space
 
 
@@ -50,13 +52,19 @@ def build_stage(
         with fault_in("student", _keys(recipe.student)):
             process.schedule.sampling_timesteps(student.steps)
     with fault_in("network", _keys(recipe.network)):
+        network, options = _network_options(recipe.network)
         return DiffusionStage.build(
-            contract,
-            process,
-            network=recipe.network.kind,
-            network_options=recipe.network.model_dump(exclude={"kind"}),
-            sampling=sampling,
+            contract, process, network=network, network_options=options, sampling=sampling
         )
+
+
+def _network_options(section: Section) -> tuple[str, dict[str, Any]]:
+    """The kind of a recipe's network, and the keyword arguments of its `build`."""
+    if isinstance(section, TrainedSection):
+        run = Path(section.stage)
+        return read_network_options(stage_in(run) or run)
+    options = section.model_dump()
+    return options.pop("kind"), options
 
 
 def build_student(recipe: StageRecipe) -> Student | None:

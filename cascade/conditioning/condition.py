@@ -159,12 +159,21 @@ class Condition(ABC):
 
     @property
     def resembles_result(self) -> bool:
-        """Whether its image, upscaled to the result's size, is a first guess of the result."""
+        """Whether its image, upscaled to the result's size, holds a first guess of the result."""
         return False
+
+    def first_guess(self, image: Tensor) -> Tensor:
+        """The first guess of the result (B, C, H, W) in its image at the result's size."""
+        return image
 
     @property
     def restores(self) -> bool:
         """Whether training degrades its image, so that results need not agree with it exactly."""
+        return False
+
+    @property
+    def fills(self) -> bool:
+        """Whether its image holds a part of the result, and the stage makes the rest."""
         return False
 
     # ---- data -----------------------------------------------------------------------------------
@@ -267,6 +276,26 @@ class Condition(ABC):
         Args:
             signals: signals of this condition alone.
         """
+
+    def counted_pixels(self, signals: Signals) -> Tensor | None:
+        """The pixels that the training loss counts: (B, 1, H, W), 1 or 0; None for all of them.
+
+        Args:
+            signals: signals of this condition alone, of a training batch.
+        """
+        return None
+
+    def known_pixels(self, image: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The pixels of the result that its image already holds; None if it holds none.
+
+        Args:
+            image: the image that it takes.
+
+        Returns:
+            The result (B, C, H, W), of which only these pixels matter, and the mask (B, H, W) bool,
+            True at them.
+        """
+        return None
 
     def completed(self, value: Any, seeds: Sequence[int], *, draw: bool) -> Any:
         """Read a user's input to a pipeline and fill in what it leaves out.

@@ -10,11 +10,12 @@ from cascade.conditioning.defects import DefectsCondition
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
+from cascade.conditioning.mask import Mask
 from cascade.conditioning.text import Text
 from cascade.errors import ContractError, nearest
 
 CONDITIONS: dict[str, type[Condition]] = {
-    kind.name: kind for kind in (Labels, Text, LowResolution, Luminance, DefectsCondition)
+    kind.name: kind for kind in (Labels, Text, LowResolution, Luminance, Mask, DefectsCondition)
 }
 
 

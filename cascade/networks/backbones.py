@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 from torch import nn
@@ -12,6 +12,7 @@ from cascade.errors import ContractError, RecipeError, nearest
 from cascade.networks.backbone_network import BackboneNetwork, NetworkShape
 from cascade.networks.embedding import ConditionEmbedding, embedding_for
 from cascade.networks.image_encoder import ImageEncoder
+from cascade.networks.imported_networks import DeepFloydUNet, StageADMUNet, StageUNet2D
 from cascade.networks.stage_network import PlainNetwork, StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_embedding_for
 from cascade.networks.transformer import PixelTransformer
@@ -216,6 +217,9 @@ class StageTransformer(BackboneNetwork):
 NETWORKS: dict[str, type[StageNetwork]] = {
     "unet": StageUNet,
     "transformer": StageTransformer,
+    "adm_unet": StageADMUNet,
+    "unet_2d": StageUNet2D,
+    "deepfloyd_unet": DeepFloydUNet,
     "plain": PlainNetwork,
 }
 
@@ -224,7 +228,7 @@ def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) ->
     """Make a new network.
 
     Args:
-        kind: `unet` or `transformer`.
+        kind: `unet`, `transformer`, or that of an imported network, `adm_unet` or `unet_2d`.
         shape: inputs and outputs that the stage needs.
         options: keyword arguments of the network's `build`.
 
@@ -232,7 +236,9 @@ def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) ->
         ContractError: for an unknown kind; the message offers the nearest.
         RecipeError: if the options do not fit the shape.
     """
-    builders = {"unet": StageUNet.build, "transformer": StageTransformer.build}
+    builders: dict[str, Callable[..., StageNetwork]] = {
+        each.kind: each.build for each in (StageUNet, StageTransformer, StageADMUNet, StageUNet2D)
+    }
     if kind not in builders:
         raise ContractError(f"unknown network {kind!r}: {nearest(kind, builders)}")
     return builders[kind](shape, **options)

@@ -91,6 +91,13 @@ class TransformerSection(Section):
     head_blocks: Whole = Field(default=0, ge=0, le=100)
 
 
+class TrainedSection(Section):
+    """The network of an imported stage, for a stage that starts from it."""
+
+    kind: Literal["trained"]
+    stage: str
+
+
 class DiffusionSection(Section):
     """The noise process."""
 
@@ -135,6 +142,14 @@ class DataSection(Section):
         return range
 
 
+class LoraSection(Section):
+    """A low-rank adapter, which is trained instead of the weights."""
+
+    rank: Whole = Field(default=8, gt=0)
+    alpha: Number | None = Field(default=None, gt=0)
+    targets: list[str] | None = None
+
+
 class TrainSection(Section):
     """How the stage is trained."""
 
@@ -155,6 +170,7 @@ class TrainSection(Section):
     snapshot_every_images: Whole = Field(default=0, ge=0)
     max_bad_steps: Whole = Field(default=10, ge=0)
     init_from: str | None = None
+    lora: LoraSection | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
@@ -272,7 +288,9 @@ class StageRecipe(Section):
     description: str = ""
     space: SpaceSection
     condition: ConditionValues = Field(default=None, validate_default=True)
-    network: Annotated[UNetSection | TransformerSection, Field(discriminator="kind")]
+    network: Annotated[
+        UNetSection | TransformerSection | TrainedSection, Field(discriminator="kind")
+    ]
     diffusion: DiffusionSection = DiffusionSection()
     data: DataSection
     train: TrainSection = TrainSection()

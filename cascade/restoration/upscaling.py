@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,14 +28,14 @@ from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for, joined
-from cascade.restoration.kept_areas import KeptAreas, is_grey
-from cascade.restoration.measuring import defects_of, told, trusted
+from cascade.restoration.kept_areas import KeptAreas
+from cascade.restoration.measuring import defects_of
 from cascade.restoration.passes import Pass, plan_passes
+from cascade.restoration.source import Source, resample
 from cascade.sampling.canvas import new_canvas
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
 from cascade.sampling.walk import Hooks, Progress
-from cascade.space import Space
 from cascade.stage import Run, Stage
 
 LARGEST_SCALE = 64
@@ -241,54 +241,6 @@ def _with_channels(bands: Bands, channels: int) -> Bands:
     return ((rows, band.expand(-1, channels, -1, -1)) for rows, band in bands)
 
 
-class Source(NamedTuple):
-    """An image that is upscaled.
-
-    Attributes:
-        image: (1, C, h, w), of one channel if it is grey.
-        areas: the areas that stay neutral and flat.
-        defects: how noisy and compressed it is; clean if the first stage is not told.
-    """
-
-    image: Tensor
-    areas: KeptAreas
-    defects: Defects
-
-    @classmethod
-    def of(cls, image: Tensor, space: Space, defects: Defects) -> Source:
-        """Prepare an image (C, h, w) for stages of a space.
-
-        Raises:
-            ContractError: if such stages cannot take it.
-        """
-        source = _source(image, space)
-        has_colours = source.shape[1] == 3 and space.kind == "pixels"
-        return cls(source, KeptAreas(source, has_colours=has_colours), defects)
-
-    def trusted(self, result: Tensor, stage: Stage) -> Tensor:
-        """The image without its noise, which a result (1, C, H, W) of a stage should agree with."""
-        defects = told(self.defects, stage)
-        if defects == CLEAN:
-            return self.image
-        size = (self.image.shape[-2], self.image.shape[-1])
-        return trusted(self.image, resample(result, size, stage.space.resize_kernel), defects)
-
-
-def _source(image: Tensor, space: Space) -> Tensor:
-    """The image that is upscaled: (1, C, h, w), of one channel if it is grey.
-
-    Raises:
-        ContractError: if stages of this space cannot take it.
-    """
-    in_colour = space.channels == 3 and space.kind == "pixels"
-    counts = (1, 3) if in_colour else (space.channels,)
-    if image.ndim != 3 or image.shape[0] not in counts:
-        shapes = " or ".join(f"({count}, h, w)" for count in counts)
-        raise ContractError(f"images to upscale must be {shapes}, got {tuple(image.shape)}.")
-    source = image[None].float().cpu()
-    return luminance(source) if in_colour and is_grey(source) else source
-
-
 def _run_passes(
     passes: Sequence[Pass],
     sources: Sequence[Source],
@@ -336,17 +288,6 @@ def _bands(image: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for first in range(0, image.shape[-2], BAND_PX):
         rows = slice(first, min(first + BAND_PX, image.shape[-2]))
         yield rows, image[..., rows, :]
-
-
-def resample(image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Tensor:
-    """Resize (1, C, H, W) one channel at a time, to save memory."""
-    if tuple(image.shape[-2:]) == tuple(size_px):
-        return image
-    result = new_canvas((*image.shape[:2], *size_px))
-    smooth: ResizeKernel = "bicubic" if kernel in ("area", "nearest") else kernel
-    for channel in range(image.shape[1]):
-        result[:, channel] = resize(image[:, channel, None], size_px, smooth)[:, 0]
-    return result
 
 
 def _draw(

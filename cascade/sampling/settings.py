@@ -33,10 +33,10 @@ class SamplingSettings:
     """How a stage samples.
 
     Attributes:
-        sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, or the class name of a
-            scheduler of diffusers. A `Sampler` or a scheduler, as an object or a class, is
-            converted to its name and to the settings that it holds; only the class of a sampler
-            that is not in the table stays.
+        sampler: `ddim`, `ddpm`, `ode`, `euler-maruyama`, `predictor-corrector`, `langevin`,
+            `dpmsolver++`, `unipc`, `heun`, `euler`, or the class name of a scheduler of diffusers.
+            A `Sampler` or a scheduler, as an object or a class, is converted to its name and to the
+            settings that it holds; only the class of a sampler that is not in the table stays.
         steps: number of timesteps to visit.
         guidance: scale of classifier-free guidance; 1 for no guidance.
         guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None or

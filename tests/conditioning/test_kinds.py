@@ -23,6 +23,7 @@ from cascade.conditioning.kinds import CONDITIONS, find_condition, read_conditio
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
+from cascade.conditioning.mask import Mask
 from cascade.conditioning.signals import ChannelSignal, Signals
 from cascade.conditioning.text import Text, TextOptions
 from cascade.diffusion.noise import SeededNoise
@@ -42,9 +43,10 @@ PLAIN: dict[str, Condition] = {
         drop=0.4,
     ),
     "luminance": Luminance(quantised=False, augmentation_range=(0.1, 0.7), drop=0.4),
+    "mask": Mask(drop=0.4),
     "defects": DefectsCondition(drop=0.4),
 }
-KINDS = ("labels", "text", "low_resolution", "luminance", "defects")
+KINDS = ("labels", "text", "low_resolution", "luminance", "mask", "defects")
 CAPTIONS = (
     "a cat",
     "a red dog",

@@ -94,6 +94,7 @@ def test_what_a_recipe_does_not_state_is_left_to_the_parts():
         "text": None,
         "low_resolution": None,
         "luminance": None,
+        "mask": None,
         "defects": None,
     }
     assert set(recipe.sampling.model_dump().values()) == {None}
@@ -149,7 +150,10 @@ def test_a_checked_recipe_cannot_be_changed():
         ("data=photos", ["key 'data' is a section, whose keys are path, only, ", "got 'photos'"]),
         ("data.range=[10]", ["'data.range': has too few values, got [10]"]),
         ("data.range=[1,2,3]", ["'data.range': list should have at most 2 items"]),
-        ("network.kind=vit", ["'network.kind': input should be one of 'unet', 'transformer', got"]),
+        (
+            "network.kind=vit",
+            ["'network.kind': input should be one of 'unet', 'transformer', 'trained', got"],
+        ),
         ("train.learning_rate=.inf", ["'train.learning_rate'", "finite", "inf"]),
         ("train.learning_rate=.nan", ["'train.learning_rate'", "nan"]),
         ("train.ema_decay=1", ["'train.ema_decay'", "less than 1"]),
