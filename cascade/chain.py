@@ -167,10 +167,15 @@ class StageChain(nn.Module):
         if not any(stage.contract.needs_image for _, stage in self.items()):
             for name in overrides.names() & set(IMAGE_SETTINGS):
                 raise ContractError(f"{name}: no stage of this run takes an image.")
+        if not any(stage.has_settings for _, stage in self.items()):
+            for name in overrides.names():
+                raise ContractError(f"{name}: no stage of this run samples in steps; leave it out.")
         is_guided = any(stage.contract.droppable for _, stage in self.items())
         changed = {}
         for name, stage in self.items():
             values = overrides.of(name)
+            if not stage.has_settings:
+                values = dict(overrides.values.get(name, {}))
             if is_guided and not stage.contract.droppable:
                 own = overrides.values.get(name, {})
                 for setting in set(GUIDANCE_SETTINGS) - set(own):

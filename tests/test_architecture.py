@@ -26,7 +26,7 @@ FLOORS = (
     ("chain",),
     ("tasks",),
     ("restoration", "stage_kinds"),
-    ("diffusion_stage",),
+    ("diffusion_stage", "autoencoder_stage"),
     ("stage",),
     ("data",),
     ("imaging",),
