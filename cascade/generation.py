@@ -102,7 +102,8 @@ def generate_files(
         CascadeError: if the settings do not fit the pipeline, the folder cannot be written, or
             another process generates pictures into it.
     """
-    check_can_be_pictures(pipeline.stages.last.space.channels)
+    space = pipeline.stages.last.space
+    check_can_be_pictures(space.channels, space.kind)
     if generation.prompts:
         pipeline.check_prompts(generation.prompts)
     check_writable_folder(out)
