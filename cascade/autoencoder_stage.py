@@ -200,10 +200,13 @@ class AutoencoderStage(Stage):
         """
         if not std > 0:
             raise ContractError(f"latents must differ to be scaled, got a deviation of {std}.")
+        return self._with_scale(mean, 1 / std)
+
+    def _with_scale(self, shift: float, scale: float) -> AutoencoderStage:
         latents = replace(
             self.latents,
-            shift=mean,
-            scale=1 / std,
+            shift=shift,
+            scale=scale,
             encoder=weights_digest(*self.network.encoder_parts),
         )
         other = copy.copy(self)
@@ -327,7 +330,7 @@ class AutoencoderStage(Stage):
             ContractError: if the network does not fit the space.
         """
         network, shift, scale = read_diffusers_autoencoder(Path(folder))
-        return cls.of_network(network, space).scaled(shift, 1 / scale).eval()
+        return cls.of_network(network, space)._with_scale(shift, scale).eval()
 
 
 def _reported(images: Tensor, run: Run) -> Tensor:

@@ -81,11 +81,7 @@ def check_encoder(recipe: StageRecipe, contract: Contract) -> None:
                 "the stage makes latents; name the stage, or the run of it, whose encoder makes "
                 "latents of the training images."
             )
-        if recipe.data.encoder is not None and not makes_latents:
-            raise RecipeError(
-                f"an encoder is for stages that make latents, but space.kind is "
-                f"{contract.space.kind}; leave it out."
-            )
+        _check_kind(recipe)
     if makes_latents and contract.takes_image:
         with fault_in("condition"):
             raise RecipeError("a stage that makes latents takes no image; leave the image out.")
@@ -102,6 +98,7 @@ def load_encoder(recipe: StageRecipe) -> AutoencoderStage | None:
     if recipe.data.encoder is None:
         return None
     with fault_in(ENCODER, errors=(ContractError, RecipeError, WeightsError)):
+        _check_kind(recipe)
         stage = _load(Path(recipe.data.encoder), recipe)
         if not isinstance(stage, AutoencoderStage):
             raise RecipeError(f"{recipe.data.encoder} is a {stage.kind} stage, not an autoencoder.")
@@ -113,6 +110,14 @@ def load_encoder(recipe: StageRecipe) -> AutoencoderStage | None:
     return stage.requires_grad_(False)
 
 
+def _check_kind(recipe: StageRecipe) -> None:
+    kind = recipe.space.kind
+    if recipe.data.encoder is not None and kind != "latents":
+        raise RecipeError(
+            f"an encoder is for stages that make latents, but space.kind is {kind}; leave it out."
+        )
+
+
 def _load(folder: Path, recipe: StageRecipe) -> Stage:
     place = stage_in(folder)
     if place is not None:
@@ -122,7 +127,7 @@ def _load(folder: Path, recipe: StageRecipe) -> Stage:
     levels = len(read_json(folder / "config.json").get("block_out_channels", [1]))
     height, width = Space(**recipe.space.model_dump()).size
     factor = 2 ** (levels - 1)
-    return AutoencoderStage.from_diffusers(folder, Space((height * factor, width * factor)))
+    return AutoencoderStage.from_diffusers(folder, Space(size_px=(height * factor, width * factor)))
 
 
 def _check_latents(space: Space, latents: Space) -> None:
