@@ -11,6 +11,9 @@ from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.conditioning.low_resolution import GeneratedOptions
 from cascade.recipe.sections import (
+    AutoencoderKLSection,
+    AutoencoderTinySection,
+    AutoencodingSection,
     DataSection,
     DiffusionSection,
     SpaceSection,
@@ -34,11 +37,14 @@ PAGES = [
 SECTIONS = (
     SpaceSection,
     condition_section(),
-    *(kind.recipe for kind in CONDITIONS.values()),
+    *(kind.recipe for kind in CONDITIONS.values() if kind.recipe is not None),
     GeneratedOptions,
     Degradation,
     UNetSection,
     TransformerSection,
+    AutoencoderKLSection,
+    AutoencoderTinySection,
+    AutoencodingSection,
     DiffusionSection,
     DataSection,
     TrainSection,

@@ -9,6 +9,7 @@ Shapes: B images, C channels, H and W pixels; c channels of a feature map, h and
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -83,7 +84,7 @@ def _efflite() -> nn.Module:
 
 def _lpips() -> nn.Module:
     try:
-        import lpips
+        lpips = importlib.import_module("lpips")
     except ImportError as error:
         raise CascadeError(
             f"lpips cannot be imported ({error}); install it with: {install_command('extractors')}"
