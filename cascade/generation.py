@@ -12,9 +12,12 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from cascade import __version__
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import OutputError
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
+from cascade.imaging.picture_series import PictureSeries, digest, earlier_series
+from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import check_can_be_pictures, contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.sampling.overrides import Overrides
@@ -40,6 +43,7 @@ class Generation:
         batch_size: number of pictures at a time; None for the default of `CascadePipeline`.
         keep_intermediates: whether to write the pictures of the earlier stages too.
         overwrite: whether to replace the pictures in the folder instead of counting on.
+        resume: whether to complete the last series in the folder, if it was interrupted.
     """
 
     num_images: int = 1
@@ -51,11 +55,25 @@ class Generation:
     batch_size: int | None = None
     keep_intermediates: bool = False
     overwrite: bool = False
+    resume: bool = False
 
     @property
     def total(self) -> int:
         """Number of pictures of all prompts together."""
         return self.num_images * max(1, len(self.prompts))
+
+    def request(self, name: str) -> dict[str, Any]:
+        """What decides the pictures, as plain values; `name` is that of the pipeline."""
+        return {
+            "pipeline": name,
+            "prompts": digest(self.prompts),
+            "negative_prompt": self.negative_prompt or "",
+            "num_images": self.num_images,
+            "seed": self.seed,
+            "classes": list(self.classes),
+            "settings": repr(self.overrides),
+            "keep_intermediates": self.keep_intermediates,
+        }
 
     def prompt(self, place: int) -> str:
         """The prompt of the picture at a place of the series; empty without prompts."""
@@ -70,11 +88,13 @@ class GeneratedFiles(NamedTuple):
         grid: the contact sheet.
         index: lists the prompt and the seed of each picture in the folder that has a prompt, as a
             line of JSON; None if this series has no prompts.
+        earlier: number of pictures that were there before, from a series that was interrupted.
     """
 
     pictures: list[Path]
     grid: Path
     index: Path | None
+    earlier: int = 0
 
 
 def generate_files(
@@ -99,8 +119,9 @@ def generate_files(
         callback: called after every step, see `callback_on_step_end` of the pipeline.
 
     Raises:
-        CascadeError: if the settings do not fit the pipeline, the folder cannot be written, or
-            another process generates pictures into it.
+        CascadeError: if the settings do not fit the pipeline, the folder cannot be written, another
+            process generates pictures into it, or its last series is another one than that to be
+            resumed.
     """
     space = pipeline.stages.last.space
     check_can_be_pictures(space.channels, space.kind)
@@ -109,41 +130,58 @@ def generate_files(
     check_writable_folder(out)
     pipeline.set_progress_bar_config(disable=True)
     with _alone_in(out):
-        first = 0 if generation.overwrite else free_number(out)
-        return _generate_from(first, pipeline, out, generation, name, callback)
+        series = earlier_series(out, generation.request(name)) if generation.resume else None
+        series = series or PictureSeries(
+            number=0 if generation.overwrite else free_number(out),
+            seeds=make_seeds(generation.total, generation.seed, None),
+            request=generation.request(name),
+        )
+        return _generate_series(series, pipeline, out, generation, name, callback)
 
 
-def _generate_from(
-    number: int,
+def _generate_series(
+    series: PictureSeries,
     pipeline: CascadePipeline,
     out: Path,
     generation: Generation,
     name: str,
     callback: Callable[..., None] | None,
 ) -> GeneratedFiles:
-    """Generate pictures, the first of which has a number."""
-    total = generation.total
-    seeds = make_seeds(total, generation.seed, None)
-    numbered = NumberedFiles(out, range(number, number + total))
-    in_grid: list[Tensor] = []
-    files: list[Path] = []
-    for first in range(0, total, PICTURES_AT_A_TIME):
+    """Generate those pictures of a series that are not there, and the contact sheet."""
+    number, total, seeds = series.number, generation.total, series.seeds
+    files = [out / picture_name(number + i, generation.prompt(i)) for i in range(total)]
+    numbered = NumberedFiles(out, range(number + series.written, number + total))
+    in_grid = [_read(file) for file in files[: min(series.written, MOST_IN_GRID)]]
+    series.save(out, series.written)
+    for first in range(series.written, total, PICTURES_AT_A_TIME):
         part = range(first, min(first + PICTURES_AT_A_TIME, total))
         result = _generate(pipeline, generation, [seeds[i] for i in part], part, callback)
-        new = [out / picture_name(number + i, generation.prompt(i)) for i in part]
+        new = files[part.start : part.stop]
         written = _write_pictures(result, new, name, generation)
         for i in part:
             numbered.replace(number + i, written)
         if generation.prompts:
             numbered.add_to_index(_index_entries(result, new, generation))
-        files += new
+        series.save(out, part.stop)
         in_grid += list(result.images[: MOST_IN_GRID - len(in_grid)])
     sheet = out / ("grid.png" if number == 0 else f"grid-{number:05d}.png")
-    record: dict[str, Any] = {"pipeline": name, "seeds": seeds}
+    record: dict[str, Any] = {"pipeline": name, "version": __version__, "seeds": list(seeds)}
     if generation.prompts:
         record["prompts"] = [generation.prompt(i) for i in range(len(in_grid))]
     save_png(contact_sheet(torch.stack(in_grid)), sheet, record)
-    return GeneratedFiles(files, sheet, numbered.index if generation.prompts else None)
+    index = numbered.index if generation.prompts else None
+    return GeneratedFiles(files, sheet, index, series.written)
+
+
+def _read(file: Path) -> Tensor:
+    """A picture of an interrupted series, (C, H, W) in [-1, 1].
+
+    Raises:
+        OutputError: if it is gone.
+    """
+    if not file.is_file():
+        raise OutputError(f"{file} of the interrupted series is gone; begin a new series.")
+    return decode_image(file.read_bytes(), file.name)
 
 
 def _index_entries(
@@ -212,7 +250,7 @@ def _write_pictures(
     places = zip(result.seeds, result.prompts, result.labels, strict=True)
     records: list[dict[str, Any]] = []
     for seed, prompt, labels in places:
-        record: dict[str, Any] = {"pipeline": name, "seed": seed}
+        record: dict[str, Any] = {"pipeline": name, "version": __version__, "seed": seed}
         if generation.prompts:
             record["prompt"] = prompt
         if generation.negative_prompt:

@@ -18,7 +18,7 @@ CHECKOUT = PACKAGE.parent
 FLOORS = (
     ("cli",),
     ("sweeping",),
-    ("generation", "diagnosis", "bulk", "evaluation"),
+    ("generation", "diagnosis", "inspection", "bulk", "evaluation"),
     ("building", "diffusers_pipeline"),
     ("pipeline",),
     ("staged_pipeline", "call_arguments"),

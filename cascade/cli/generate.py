@@ -87,11 +87,16 @@ def generate(
         bool,
         typer.Option("--overwrite", help="Begin at 00000.png again, instead of counting on."),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Complete the last series in the folder if it was stopped."),
+    ] = False,
 ) -> None:
     """Generate pictures: numbered PNGs that record their seed and settings, and grid.png.
 
     Numbers go on after those in the folder; a later grid has the number of its first picture.
-    With prompts, index.jsonl lists the prompt and the seed of each picture.
+    With prompts, index.jsonl lists the prompt and the seed of each picture. If it was stopped, the
+    same command with --resume makes what is missing.
 
     Examples:
 
@@ -99,7 +104,7 @@ def generate(
 
     cascade generate my-pipeline "a cat with heart eyes" -n 4 --negative dog --guidance 3 -o cats
 
-    cascade generate my-pipeline --prompts prompts.txt -n 2 --seed 0 -o out
+    cascade generate my-pipeline --prompts prompts.txt -n 2 --seed 0 --resume -o out
 
     cascade generate emoji-256 -n 4 --class cat-face,noto --seed 7 --steps 50,25 -o cats
 
@@ -135,11 +140,14 @@ def generate(
         batch_size=batch_size,
         keep_intermediates=keep_intermediates,
         overwrite=overwrite,
+        resume=resume,
     )
     with SamplingProgress(generation.total) as progress:
         files = generate_files(loaded, out, generation, name=pipeline, callback=progress.on_step)
     count = len(files.pictures)
     sheets = f"{files.grid.name} and {files.index.name}" if files.index else files.grid.name
+    if files.earlier:
+        note(f"{counted(files.earlier, 'picture')} of {count} were there already")
     note(f"{counted(count, 'picture')}{',' if files.index else ' and'} {sheets} in {out}")
 
 

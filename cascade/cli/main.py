@@ -22,6 +22,7 @@ from cascade.cli.ema import ema
 from cascade.cli.evaluate import evaluate
 from cascade.cli.export import export
 from cascade.cli.generate import generate
+from cascade.cli.inspect import inspect
 from cascade.cli.ls import ls
 from cascade.cli.report import report
 from cascade.cli.show import show
@@ -45,7 +46,7 @@ app = typer.Typer(
 )
 for verb in (generate, upscale, colourise, evaluate, sweep, train, distil, report, ema, chain):
     add_verb(app, verb)
-for verb in (export, ls, show, copy, validate, doctor):
+for verb in (export, inspect, ls, show, copy, validate, doctor):
     add_verb(app, verb)
 OTHER_SPELLINGS = {"colorize": "colourise", "distill": "distil"}
 add_verb(app, colourise, "colorize", hidden=True)

@@ -17,8 +17,10 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from cascade.errors import ContractError
+from cascade.imaging.marks import with_mark
 from cascade.saving.atomic import atomic_file
 
+XMP = "XML:com.adobe.xmp"  # keyword of the text chunk of a PNG that holds an XMP packet
 RECORD = "cascade"  # text chunk of a PNG that says how it was made
 SHEET_GREY = (235, 235, 235)  # of the gaps, 8-bit RGB
 
@@ -72,7 +74,8 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None 
     Args:
         image: a PIL image of any mode that PNG has.
         path: the file to write.
-        settings: how the picture was made; recorded as JSON in the PNG text chunk `cascade`.
+        settings: how the picture was made; recorded as JSON in the PNG text chunk `cascade`,
+            together with a mark that a trained model made it (`marks.py`).
 
     Raises:
         OutputError: if the file cannot be written.
@@ -80,6 +83,7 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None 
     text = PngInfo()
     if settings is not None:
         text.add_text(RECORD, json.dumps(settings))
+        text.add_itxt(XMP, with_mark(None, "generated", settings).decode())
     with atomic_file(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=text)
 
