@@ -294,7 +294,7 @@ class AutoencoderStage(Stage):
             network=self.network.kind,
             parameters=sum(each.numel() for each in self.parameters()),
             predicts="images",
-            sampling=self.sampling,
+            sampling=None,
         )
 
     # ---- saving and loading ---------------------------------------------------------------------

@@ -24,6 +24,8 @@ from cascade.sampling.walk import Hooks, StartFrom
 from cascade.space import Space
 from cascade.stage import Run
 from cascade.stage_kinds import load_stage
+from cascade.sweeping.axes import read_axes
+from cascade.sweeping.default_axes import default_axes
 from cascade.training.objectives.denoising import Denoising
 
 KL = {"channels": [8, 8], "norm_groups": 4}
@@ -189,6 +191,16 @@ def test_settings_for_all_stages_pass_over_a_decoder_and_its_own_are_refused(sta
         chain.with_sampling(Overrides({"decoder": {"steps": 7}}))
     with pytest.raises(ContractError, match="guidance: no stage of this run samples in steps"):
         StageChain({"vae": stage}).with_sampling(Overrides({"all": {"guidance": 2.0}}))
+
+
+def test_a_decoder_is_neither_swept_nor_an_upsampler(stage):
+    base = base_of(stage.latent_space, sampling=SamplingSettings(steps=2, threshold="none"))
+    pipeline = CascadePipeline.from_stages({"base": base, "decoder": stage})
+    assert {axis.stages for axis in default_axes(pipeline)} == {("base",)}
+    (axis,) = read_axes(["steps=2,3"], pipeline)
+    assert axis.stages == ("base",)
+    with pytest.raises(ContractError, match="has no upsampler"):
+        pipeline.upscale(pictures(1, 8))
 
 
 def test_a_pipeline_that_ends_in_latents_makes_tensors_only(stage):
