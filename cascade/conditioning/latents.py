@@ -96,10 +96,6 @@ class Latents(Condition):
     def description(self, space: Space) -> str:
         return f"latents of {self.channels} channels, {self.image_space(space).size_text}"
 
-    @property
-    def encoded_by(self) -> str | None:
-        return self.encoder or None
-
     def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size | None:
         latents = inputs.get(self.input_name) if previous is None else previous
         if latents is None:

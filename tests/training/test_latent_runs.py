@@ -86,6 +86,18 @@ def test_its_samples_are_shown_as_pictures(folder):
     assert read_image(file).shape[-3:] == (3, 16, 34)
 
 
+def test_an_autoencoder_starts_from_another_and_not_from_other_stages(folder, tmp_path):
+    def trainer(run: str):
+        recipe = load_stage_recipe(folder / "coder.yaml", [f"train.init_from={folder / run}"])
+        return build_trainer(recipe, tmp_path / run)
+
+    trained = load_stage(folder / "coder" / "stage").state_dict()
+    state = trainer("coder").averaged.state_dict()
+    assert all(torch.equal(state[name], each) for name, each in trained.items())
+    with pytest.raises(CascadeError, match="cannot start from that diffusion stage"):
+        trainer("latent")
+
+
 def test_both_join_to_a_pipeline(folder):
     runs = {"base": folder / "latent", "decoder": folder / "coder"}
     pipeline = chain_pipeline(folder / "pair.yaml", runs, folder / "pipeline")
