@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cascade.autoencoder_stage import AutoencoderStage
     from cascade.conditioning.batch import Batch
     from cascade.conditioning.condition import Condition
     from cascade.conditioning.inputs import Inputs
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from cascade.stage_kinds import load_stage
     from cascade.sweeping.results import Sweep
     from cascade.sweeping.sweep import sweep
+    from cascade.training.objectives.autoencoding import Autoencoding
     from cascade.training.objectives.consistency import Consistency
     from cascade.training.settings import TrainingSettings
     from cascade.training.students import student_of
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AutoencoderStage": "cascade.autoencoder_stage",
+    "Autoencoding": "cascade.training.objectives.autoencoding",
     "Batch": "cascade.conditioning.batch",
     "CascadeError": "cascade.errors",
     "CascadeOutput": "cascade.pipeline",
@@ -86,6 +90,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "AutoencoderStage",
+    "Autoencoding",
     "Batch",
     "CascadeError",
     "CascadeOutput",

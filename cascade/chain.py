@@ -183,11 +183,16 @@ class StageChain(nn.Module):
         if not any(stage.contract.needs_image for _, stage in self.items()):
             for name in overrides.names() & set(IMAGE_SETTINGS):
                 raise ContractError(f"{name}: no stage of this run takes an image.")
+        if not any(stage.has_settings for _, stage in self.items()):
+            for name in overrides.names():
+                raise ContractError(f"{name}: no stage of this run samples in steps; leave it out.")
         has_dial = any(stage.contract.has_dial for _, stage in self.items())
         is_guided = any(stage.contract.droppable for _, stage in self.items())
         changed = {}
         for name, stage in self.items():
             values, own = overrides.of(name), overrides.values.get(name, {})
+            if not stage.has_settings:
+                values = dict(own)
             unread = set(GUIDANCE_SETTINGS) if is_guided and not stage.contract.droppable else set()
             unread |= {DIAL} if has_dial and not stage.contract.has_dial else set()
             for setting in unread - set(own):

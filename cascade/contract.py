@@ -67,9 +67,17 @@ class Contract:
         return [name for pair in names for name in pair if name]
 
     @property
+    def takes_image(self) -> bool:
+        """Whether the stage can start from the images of a previous stage."""
+        return bool(self.image_spaces)
+
+    @property
     def needs_image(self) -> bool:
         """Whether the stage starts from an image, not from noise alone."""
-        return bool(self.image_spaces)
+        return any(
+            each.image_space(self.space) is not None and not each.is_optional
+            for each in self.conditions
+        )
 
     @property
     def description(self) -> str:
@@ -183,7 +191,7 @@ class Contract:
                     f"this stage has no condition that reads {name!r}; its inputs: {readable}."
                 )
         inputs.check_count(count)
-        if previous is not None and not self.needs_image:
+        if previous is not None and not self.takes_image:
             raise ContractError("this stage is a base stage and takes no image.")
         if previous is not None and len(previous) != count:
             raise ContractError(f"got {len(previous)} images to start from for {count} seeds.")
@@ -210,7 +218,7 @@ class Contract:
         Raises:
             ContractError: naming both stages and the number that disagrees.
         """
-        if not self.needs_image:
+        if not self.takes_image:
             raise ContractError(
                 f"stages do not join: {name!r} is a base stage and takes no image, but follows "
                 f"{previous_name!r}."

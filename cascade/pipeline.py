@@ -222,7 +222,8 @@ class CascadePipeline(StagedPipeline):
         Raises:
             ContractError: if an argument does not fit the stages.
         """
-        check_output(output_type, self.stages.last.space.channels)
+        space = self.stages.last.space
+        check_output(output_type, space.channels, space.kind)
         check_flag("return_dict", return_dict)
         check_step_end(callback_on_step_end)
         check_call_arguments(self.stages, options, (*CALL_ARGUMENTS, *field_names(CallOptions)))

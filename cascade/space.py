@@ -36,6 +36,10 @@ class Space:
         range: for pixels, the numbers that -1 and 1 stand for, such as (0, 255) for 8-bit files.
         unit: unit of the numbers in `range`, such as `HU`; empty for none.
         resize_kernel: the kernel that resizes training images to this size.
+        encoder: for latents and embeddings, hash of the weights of the encoder that makes them;
+            empty if it is not known.
+        encoder_shift: number that was subtracted from what the encoder gives.
+        encoder_scale: number above 0 that the difference was multiplied by.
 
     Raises:
         ContractError: if a value is of the wrong kind or out of range.
@@ -47,6 +51,9 @@ class Space:
     range: tuple[float, float] = (0.0, 255.0)
     unit: str = ""
     resize_kernel: ResizeKernel = "bicubic"
+    encoder: str = ""
+    encoder_shift: float = 0.0
+    encoder_scale: float = 1.0
 
     def __post_init__(self) -> None:
         pair = _as_size(self.size_px)
@@ -67,6 +74,17 @@ class Space:
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ContractError(
                 f"range must be two finite numbers, the lower one first; got ({low:g}, {high:g})."
+            )
+        self._check_encoder()
+
+    def _check_encoder(self) -> None:
+        shift, scale = self.encoder_shift, self.encoder_scale
+        if self.kind == "pixels" and (self.encoder, shift, scale) != ("", 0, 1):
+            raise ContractError("pixels have no encoder; leave encoder, its shift and scale out.")
+        if not (math.isfinite(shift) and math.isfinite(scale) and scale > 0):
+            raise ContractError(
+                f"encoder_shift must be a finite number and encoder_scale one above 0, got {shift} "
+                f"and {scale}."
             )
 
     @property
@@ -153,8 +171,11 @@ class Space:
         return round(scale)
 
     def to_dict(self) -> dict[str, Any]:
-        """The space as plain values for JSON."""
-        return asdict(self)
+        """The space as plain values for JSON; pixels have no values of an encoder."""
+        values = asdict(self)
+        if self.kind != "pixels":
+            return values
+        return {name: each for name, each in values.items() if not name.startswith("encoder")}
 
 
 def _as_size(size_px: Any) -> Size:

@@ -120,6 +120,11 @@ class Stage(nn.Module, ABC):
     def sampling(self) -> SamplingSettings:
         """The settings that the stage samples with unless a call changes them."""
 
+    @property
+    def has_settings(self) -> bool:
+        """Whether sampling settings have an effect, because the stage samples in steps."""
+        return True
+
     @abstractmethod
     def with_sampling(self, settings: SamplingSettings) -> Stage:
         """Return a stage that shares the weights and has other default settings.

@@ -27,7 +27,7 @@ FLOORS = (
     ("chain",),
     ("tasks",),
     ("restoration", "stage_kinds", "importing"),
-    ("diffusion_stage",),
+    ("diffusion_stage", "autoencoder_stage"),
     ("stage",),
     ("data",),
     ("imaging",),

@@ -11,6 +11,9 @@ from cascade.conditioning.degradation import PARTS, Degradation
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.conditioning.low_resolution import GeneratedOptions
 from cascade.recipe.sections import (
+    AutoencoderKLSection,
+    AutoencoderTinySection,
+    AutoencodingSection,
     DataSection,
     DiffusionSection,
     LoraSection,
@@ -36,7 +39,7 @@ PAGES = [
 SECTIONS = (
     SpaceSection,
     condition_section(),
-    *(kind.recipe for kind in CONDITIONS.values()),
+    *(kind.recipe for kind in CONDITIONS.values() if kind.recipe is not None),
     GeneratedOptions,
     Degradation,
     *PARTS.values(),
@@ -44,6 +47,9 @@ SECTIONS = (
     TrainedSection,
     UNetSection,
     TransformerSection,
+    AutoencoderKLSection,
+    AutoencoderTinySection,
+    AutoencodingSection,
     DiffusionSection,
     DataSection,
     TrainSection,

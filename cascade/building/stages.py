@@ -8,6 +8,13 @@ from typing import Any
 
 import torch
 
+from cascade.autoencoder_stage import AutoencoderStage
+from cascade.building.encoders import (
+    build_autoencoder_stage,
+    check_encoder,
+    encoded_space,
+    is_autoencoder,
+)
 from cascade.building.students import build_objective
 from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.kinds import CONDITIONS
@@ -25,23 +32,31 @@ from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
 from cascade.saving.stage_folder import read_network_options, stage_in
 from cascade.space import Space
+from cascade.stage import Stage
 
 
 def build_stage(
-    recipe: StageRecipe, vocabulary: Vocabulary, process: NoiseProcess | None = None
-) -> DiffusionStage:
+    recipe: StageRecipe,
+    vocabulary: Vocabulary,
+    process: NoiseProcess | None = None,
+    encoder: AutoencoderStage | None = None,
+) -> Stage:
     """Make the stage that a recipe describes, with new weights.
 
     Args:
         recipe: the recipe of the stage.
         vocabulary: collects the class names of label fields from the data.
         process: the noise process; None for the one that the recipe describes.
+        encoder: the encoder of the stage's latents; None if it makes none, or for a check.
 
     Raises:
         CascadeError: if the parts do not fit together.
     """
     with fault_in("space", _keys(recipe.space)):
-        space = Space(**recipe.space.model_dump())
+        space = encoded_space(Space(**recipe.space.model_dump()), encoder)
+    if is_autoencoder(recipe):
+        with fault_in("network", _keys(recipe.network)):
+            return build_autoencoder_stage(recipe, space)
     conditions = build_conditions(recipe, vocabulary)
     with fault_in("condition", tuple(CONDITIONS)):
         contract = Contract(space, conditions, build_student(recipe))
@@ -131,7 +146,7 @@ def apply_sampling(
         return settings.changed(**section.model_dump())
 
 
-def check_stage(recipe: StageRecipe) -> DiffusionStage:
+def check_stage(recipe: StageRecipe) -> Stage:
     """Build the stage of a recipe without weights in memory, and check all its numbers.
 
     Raises:
@@ -144,7 +159,7 @@ def check_stage(recipe: StageRecipe) -> DiffusionStage:
     return stage
 
 
-def check_values(recipe: StageRecipe, stage: DiffusionStage) -> None:
+def check_values(recipe: StageRecipe, stage: Stage) -> None:
     """Check the values of a recipe that only its stage can judge.
 
     Raises:
@@ -154,15 +169,18 @@ def check_values(recipe: StageRecipe, stage: DiffusionStage) -> None:
         stage.check_settings(stage.sampling)
     with fault_in("train.objective"):
         build_objective(recipe).check(stage)
-    with fault_in("space", errors=(DataError,)):
-        check_readable(stage.space)
+    check_encoder(recipe, stage.contract)
+    if recipe.data.encoder is None:
+        with fault_in("space", errors=(DataError,)):
+            check_readable(stage.space)
     data = recipe.data
     with fault_in("data.name_pattern", errors=(DataError,)):
         NamePattern(data.name_pattern)
     with fault_in("data", ("crop_px", "flip", "rotate90"), errors=(DataError, RecipeError)):
         augmentation = Augmentation(crop_px=data.crop_px, flip=data.flip, rotate90=data.rotate90)
         augmentation.check(stage.contract)
-        check_crop_suits_network(recipe, stage)
+        if isinstance(stage, DiffusionStage):
+            check_crop_suits_network(recipe, stage)
 
 
 def check_crop_suits_network(recipe: StageRecipe, stage: DiffusionStage) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from cascade.building.data_notes import DataNotes
 from cascade.building.data_preview import narrow_range_warnings
+from cascade.building.encoders import encode_images, load_encoder
 from cascade.building.pipelines import find_stage
 from cascade.building.stages import build_stage, check_values
 from cascade.building.students import (
@@ -25,6 +26,7 @@ from cascade.data.remote import default_cache
 from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import CascadeError, ContractError, RecipeError, WeightsError
 from cascade.networks.adapters import AdapterSettings, add_adapter, merged
 from cascade.recipe.faults import fault_in
@@ -79,7 +81,9 @@ def build_trainer(
         torch.manual_seed(recipe.train.seed)
         notes = DataNotes(source, recipe)
         teacher = teacher_of(recipe)
-        stage = build_stage(recipe, shared_vocabulary(notes.vocabulary, teacher))
+        encoder = load_encoder(recipe)
+        vocabulary = shared_vocabulary(notes.vocabulary, teacher)
+        stage = build_stage(recipe, vocabulary, encoder=encoder)
         with_digest(stage, teacher)
         notes.look_at(stage.conditions)
         lines = notes.lines(verbose=verbose)
@@ -89,6 +93,10 @@ def build_trainer(
         prepare_conditions(stage, source, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
+        data.pop("encoder")
+        if encoder is not None:
+            device_ = make_accelerator().device
+            data["encoded"] = encode_images(encoder, source, data, recipe.data.cache_dir, device_)
         images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
         _start(stage, recipe, out, teacher)
     images.generated = build_pool(recipe, images, out / "generated")
@@ -199,7 +207,7 @@ def _stage_of_checkpoint(run: Path, checkpoint: Checkpoint) -> Stage:
     averaged = checkpoint.tensors["ema.safetensors"]
     weights = {k: averaged.get(k, v) for k, v in checkpoint.tensors["stage.safetensors"].items()}
     stage.load_state_dict(weights)
-    return stage.with_network(merged(stage.network))
+    return stage.with_network(merged(stage.network)) if isinstance(stage, DiffusionStage) else stage
 
 
 def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> GeneratedImages | None:

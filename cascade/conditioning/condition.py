@@ -89,7 +89,8 @@ class Condition(ABC):
     name: ClassVar[str]  # recipe key, name of the signals and of the random stream
     input_name: ClassVar[str]  # name of the user's input that it reads, such as `image`
     negative_name: ClassVar[str] = ""  # input from which guidance pushes away; empty for none
-    recipe: ClassVar[type]  # dataclass of its recipe section
+    recipe: ClassVar[type | None] = None  # dataclass of its recipe section; None if it has none
+    is_optional: ClassVar[bool] = False  # whether the stage can do without the image that it takes
     takes_text: ClassVar[bool] = False  # whether it is free text, which an encoder reads
     has_dial: ClassVar[bool] = False  # whether `denoise` scales what it tells the network
     files: ClassVar[tuple[str, ...]] = ()  # names of the files that `write_files` may write

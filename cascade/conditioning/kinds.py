@@ -8,6 +8,7 @@ from typing import Any
 from cascade.conditioning.condition import Condition
 from cascade.conditioning.defects import DefectsCondition
 from cascade.conditioning.labels import Labels
+from cascade.conditioning.latents import Latents
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
 from cascade.conditioning.mask import Mask
@@ -15,7 +16,8 @@ from cascade.conditioning.text import Text
 from cascade.errors import ContractError, nearest
 
 CONDITIONS: dict[str, type[Condition]] = {
-    kind.name: kind for kind in (Labels, Text, LowResolution, Luminance, Mask, DefectsCondition)
+    kind.name: kind
+    for kind in (Labels, Text, LowResolution, Luminance, Mask, DefectsCondition, Latents)
 }
 
 

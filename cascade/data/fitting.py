@@ -27,8 +27,13 @@ def check_readable(space: Space) -> None:
     """Check that image files hold what a stage gives: they are read as 8-bit RGB.
 
     Raises:
-        DataError: if the stage has other channels or another range.
+        DataError: if the stage has other channels or another range, or makes no pixels.
     """
+    if space.kind != "pixels":
+        raise DataError(
+            f"image files hold pixels, but the stage makes {space.kind}; give the encoder that "
+            "makes them, or train it from Python on a Dataset of tensors."
+        )
     if space.channels != 3 or space.range != (0, 255):
         low, high = space.range
         raise DataError(

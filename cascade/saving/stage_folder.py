@@ -15,6 +15,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import CascadeError, ContractError, WeightsError, nearest
 from cascade.networks.adapters import CONFIG as ADAPTER_CONFIG
+from cascade.networks.autoencoder import FOLDER as AUTOENCODER
 from cascade.networks.backbones import NETWORKS
 from cascade.networks.imported_networks import StageADMUNet, StageUNet2D
 from cascade.networks.stage_network import StageNetwork
@@ -39,7 +40,8 @@ ADAPTER = "adapter"
 def stage_entries() -> list[str]:
     """Names of all files and folders that the folder of a stage may hold."""
     files = [name for kind in CONDITIONS.values() for name in kind.files]
-    return [CONFIG, ADAPTER, "embedding", "encoder", "tokens", "scheduler", *NETWORKS, *files]
+    parts = ["embedding", "encoder", "tokens", "scheduler", AUTOENCODER]
+    return [CONFIG, ADAPTER, *parts, *NETWORKS, *files]
 
 
 def diffusion_config(
@@ -212,11 +214,11 @@ def read_diffusion_stage(folder: Path, stage_class: Callable[..., Built]) -> Bui
     ) as error:
         reason = error if isinstance(error, CascadeError) else repr(error)
         raise WeightsError(f"{folder / CONFIG} does not describe a stage: {reason}") from error
-    _check_read_whole(folder / CONFIG, config, {"kind": kind, **stage.config()})
+    check_read_whole(folder / CONFIG, config, {"kind": kind, **stage.config()})
     return stage
 
 
-def _check_read_whole(file: Path, config: Mapping[str, Any], read: Mapping[str, Any]) -> None:
+def check_read_whole(file: Path, config: Mapping[str, Any], read: Mapping[str, Any]) -> None:
     """Check that nothing was made up for a missing key, and that no key was passed over.
 
     Raises:

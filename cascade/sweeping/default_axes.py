@@ -27,6 +27,8 @@ def default_axes(pipeline: CascadePipeline) -> list[Axis]:
     """
     axes = []
     for name, stage in pipeline.stages.items():
+        if not stage.has_settings:
+            continue
         for setting, values in _values_to_try(stage).items():
             possible = [value for value in dict.fromkeys(values) if _can(stage, setting, value)]
             axes.append(Axis(setting, (name,), tuple(possible), f"{name}.{setting}"))

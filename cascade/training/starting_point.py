@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cascade.autoencoder_stage import AutoencoderStage
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
 from cascade.stage import Stage
@@ -117,8 +118,8 @@ def _schedule_remarks(stage: DiffusionStage, trained: DiffusionStage) -> list[st
 
 def _new_token_parts(stage: Stage, trained: Stage) -> dict[str, list[str]]:
     """Names of the weights for tokens, by part, if only the new stage has tokens."""
-    assert isinstance(stage, DiffusionStage)
-    assert isinstance(trained, DiffusionStage)
+    if not isinstance(stage, DiffusionStage) or not isinstance(trained, DiffusionStage):
+        return {}
     if trained.network.token_weights:
         return {}
     parts = stage.network.token_weights
@@ -142,6 +143,8 @@ def _class_rows(stage: Stage, other: Stage) -> dict[str, int]:
 
 def _check_process(stage: Stage, trained: Stage) -> None:
     """Check that both networks predict the same quantity."""
+    if isinstance(stage, AutoencoderStage) and isinstance(trained, AutoencoderStage):
+        return
     if not isinstance(stage, DiffusionStage) or not isinstance(trained, DiffusionStage):
         raise WeightsError(
             f"cannot start from that {trained.kind} stage: this one is a {stage.kind} stage."

@@ -152,7 +152,7 @@ def test_a_checked_recipe_cannot_be_changed():
         ("data.range=[1,2,3]", ["'data.range': list should have at most 2 items"]),
         (
             "network.kind=vit",
-            ["'network.kind': input should be one of 'unet', 'transformer', 'trained', got"],
+            ["'network.kind': input should be one of 'unet', 'transformer', 'autoenc"],
         ),
         ("train.learning_rate=.inf", ["'train.learning_rate'", "finite", "inf"]),
         ("train.learning_rate=.nan", ["'train.learning_rate'", "nan"]),
