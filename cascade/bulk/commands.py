@@ -18,7 +18,7 @@ from cascade.bulk.inputs import find_pictures
 from cascade.bulk.jobs import ImageFormat, Job, PageChoice, is_file_name, plan_jobs
 from cascade.bulk.making import Method
 from cascade.bulk.progress import Note, ProgressUpdate
-from cascade.bulk.remarks import colour_remark, model_remark, range_remark
+from cascade.bulk.remarks import colour_remark, defects_remark, model_remark, range_remark
 from cascade.bulk.work import Bulk
 from cascade.devices import check_engine_device, find_device
 from cascade.errors import ContractError
@@ -26,7 +26,6 @@ from cascade.imaging.picture_reading import Truncated, read_picture
 from cascade.imaging.value_range import worked_on_stretched
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_pictures, colouriser_of
-from cascade.restoration.measuring import defects_remark
 from cascade.restoration.passes import plan_passes, upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscale_pictures
 from cascade.sampling.overrides import Overrides

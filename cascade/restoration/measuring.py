@@ -9,7 +9,7 @@ Shapes: C channels, h and w pixels of the input, H and W of the result.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,11 +19,8 @@ from torch import Tensor
 from cascade.conditioning.defects import CLEAN, NAME, Defects, dialled
 from cascade.conditioning.jpeg_quality import NO_LOSS, jpeg_quality
 from cascade.conditioning.noise_level import noise_level
-from cascade.imaging.picture import Picture
 from cascade.stage import Stage
 
-LEAST_NOISE = 2.0  # 8-bit steps; fine texture measures as much
-GOOD_QUALITY = 90.0
 TRUST_PX = 8  # means over so many pixels of the input hold in spite of its noise
 NOISE_STDS = 3.0  # a difference from the input of so many standard deviations is no noise
 STEPS_PER_QUALITY = 0.15  # 8-bit steps by which pixels are off for each step of quality below 100
@@ -53,24 +50,6 @@ def told(defects: Defects, stage: Stage) -> Defects:
     """What the network of a stage is told of defects, after its setting `denoise`."""
     pair = dialled(torch.tensor([defects]), stage.sampling.denoise)[0]
     return Defects(*pair.tolist())
-
-
-def defects_remark(picture: Picture, stages: Sequence[Stage]) -> str:
-    """Say what will be repaired in a picture; empty if it is clean or no stage repairs it.
-
-    Args:
-        picture: the picture.
-        stages: the stages that run, in their order.
-    """
-    if not stages[0].contract.has_dial:
-        return ""
-    defects = defects_of(picture.image(), stages[0], {}, picture.jpeg_quality)
-    noise, quality = told(defects, stages[0])
-    texts = [] if noise < LEAST_NOISE else [f"noise sigma {noise:.0f}"]
-    texts += [] if quality >= GOOD_QUALITY else [f"JPEG quality about {quality:.0f}"]
-    if not texts:
-        return ""
-    return f"is repaired: {', '.join(texts)}; a lower --denoise keeps more of its grain"
 
 
 def trusted(image: Tensor, downscaled: Tensor, defects: Defects) -> Tensor:

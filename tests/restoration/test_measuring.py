@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cascade.bulk.remarks import defects_remark
 from cascade.chain import StageChain
 from cascade.conditioning.consistency import consistent_bands
 from cascade.conditioning.defects import Defects, DefectsCondition
@@ -18,7 +19,7 @@ from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.imaging.picture_reading import decode_picture
 from cascade.resizing import quantise, resize
-from cascade.restoration.measuring import defects_of, defects_remark, told, trusted
+from cascade.restoration.measuring import defects_of, told, trusted
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.overrides import Overrides
 from cascade.space import Space
