@@ -67,18 +67,21 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
         WeightsError: naming what does not fit.
     """
     _check_process(stage, trained)
-    assert isinstance(stage, DiffusionStage)
-    assert isinstance(trained, DiffusionStage)
     _check_same_encoders(stage, trained)
     source, weights = trained.state_dict(), stage.state_dict()
     tables, token_parts = _class_tables(stage, trained), _new_token_parts(stage, trained)
     anew = {name for names in token_parts.values() for name in names}
-    vectors = {
-        part: {n: each for n, each in own.items() if n not in anew}
-        for part, own in new_vectors(stage, trained).items()
-    }
-    added = {name: each for own in vectors.values() for name, each in own.items()}
-    added |= widened_inputs(stage, trained)
+    vectors: dict[str, dict[str, Tensor]] = {}
+    added: dict[str, Tensor] = {}
+    remarks: list[str] = []
+    if isinstance(stage, DiffusionStage) and isinstance(trained, DiffusionStage):
+        vectors = {
+            part: {n: each for n, each in own.items() if n not in anew}
+            for part, own in new_vectors(stage, trained).items()
+        }
+        added = {name: each for own in vectors.values() for name, each in own.items()}
+        added |= widened_inputs(stage, trained)
+        remarks = list(_schedule_remarks(stage, trained))
     for name in weights.keys() - tables.keys() - anew - added.keys():
         _check_same_shape(name, source, weights[name])
         weights[name] = source[name]
@@ -95,7 +98,7 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
         if own and not own.keys() <= tables.keys()  # those are counted by class
     }
     total = sum(each.numel() for each in weights.values())
-    return StartingPoint(total, new, left_out, tuple(_schedule_remarks(stage, trained)))
+    return StartingPoint(total, new, left_out, tuple(remarks))
 
 
 def _schedule_remarks(stage: DiffusionStage, trained: DiffusionStage) -> list[str]:
