@@ -72,18 +72,18 @@ def for_each(
 def stages_to_run(
     chain: StageChain,
     start: Tensor | None,
-    like: Tensor | None,
     options: CallOptions,
     settings: Mapping[str, Any],
+    like: Tensor | None = None,
 ) -> StageChain:
     """The stages that a call runs, with its sampling settings.
 
     Args:
         chain: the stages of the pipeline.
         start: the images to start from, (B, C, h, w); None to start from noise.
-        like: the images to vary, (B, C, h, w); None for none.
         options: options of the call.
         settings: sampling settings, which take precedence over those in the options.
+        like: the images to vary, (B, C, h, w), or embeddings of images; None for none.
 
     Raises:
         ContractError: if no stage takes the images, or a setting does not fit.
@@ -135,7 +135,12 @@ def image_count(
 
 
 def completed_inputs(
-    run: StageChain, further: Mapping[str, Any], arguments: Mapping[str, Any], seeds: list[int]
+    run: StageChain,
+    further: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    seeds: list[int],
+    *,
+    draw: bool = True,
 ) -> Inputs:
     """The inputs of a call, each read and completed by the first condition that takes it.
 
@@ -144,15 +149,16 @@ def completed_inputs(
         further: inputs for conditions of the user's own, by name.
         arguments: the inputs that are arguments of a call, by name; None for those left out.
         seeds: one whole number per image.
+        draw: whether to draw what the user leaves out, unless there is a prompt or an image.
 
     Raises:
         ContractError: if no stage reads an input, or one cannot be read.
     """
     for name in further:
-        if name in ("labels", "image", "like") or arguments.get(name) is not None:
+        if name in ("labels", "image") or arguments.get(name) is not None:
             raise ContractError(f"{name} is an argument of its own; leave it out of inputs.")
     values = {**arguments, **further}
-    draw = all(values.get(name) is None for name in ("image", "prompt", "like"))
+    draw = draw and all(values.get(name) is None for name in ("image", "prompt", "like"))
     completed = {}
     for condition in (each for _, stage in run.items() for each in stage.conditions):
         name, negative = condition.input_name, condition.negative_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from cascade.arguments import check_kind
 from cascade.contract import Contract
 from cascade.errors import ContractError, WeightsError, nearest
+from cascade.networks.adapters import OtherStageError
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import atomic_folder
@@ -27,6 +29,7 @@ from cascade.stage_kinds import load_stage
 ONLY_STAGE = "stage"  # name of a stage that is a pipeline of its own
 logger = logging.getLogger(__name__)
 IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
+DIAL = "denoise"  # only for stages that are told how degraded their image is
 GUIDANCE_SETTINGS = ("guidance", "guidance_interval")  # only for stages with droppable conditions
 
 
@@ -75,6 +78,19 @@ class StageChain(nn.Module):
         stage = self.members[self.names.index(name)]
         assert isinstance(stage, Stage)
         return stage
+
+    def with_adapter(self, folder: str | Path, scale: float) -> StageChain:
+        """Return a chain in which an adapter changes the stage that it was trained on.
+
+        Raises:
+            CascadeError: if there is no adapter, or it belongs to none of the stages.
+        """
+        for name, stage in self.items():
+            with suppress(OtherStageError):
+                return self.replaced(name, stage.with_adapter(folder, scale))
+        raise OtherStageError(
+            f"the adapter in {folder} was trained on none of the stages {', '.join(self.names)}."
+        )
 
     @property
     def first(self) -> Stage:
@@ -190,14 +206,20 @@ class StageChain(nn.Module):
         if not any(stage.contract.needs_image for _, stage in self.items()):
             for name in overrides.names() & set(IMAGE_SETTINGS):
                 raise ContractError(f"{name}: no stage of this run takes an image.")
+        if not any(stage.has_settings for _, stage in self.items()):
+            for name in overrides.names():
+                raise ContractError(f"{name}: no stage of this run samples in steps; leave it out.")
+        has_dial = any(stage.contract.has_dial for _, stage in self.items())
         is_guided = any(stage.contract.droppable for _, stage in self.items())
         changed = {}
         for name, stage in self.items():
-            values = overrides.of(name)
-            if is_guided and not stage.contract.droppable:
-                own = overrides.values.get(name, {})
-                for setting in set(GUIDANCE_SETTINGS) - set(own):
-                    values.pop(setting, None)
+            values, own = overrides.of(name), overrides.values.get(name, {})
+            if not stage.has_settings:
+                values = dict(own)
+            unread = set(GUIDANCE_SETTINGS) if is_guided and not stage.contract.droppable else set()
+            unread |= {DIAL} if has_dial and not stage.contract.has_dial else set()
+            for setting in unread - set(own):
+                values.pop(setting, None)
             if not stage.contract.needs_image:
                 for setting in IMAGE_SETTINGS:
                     if setting in overrides.values.get(name, {}):

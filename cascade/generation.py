@@ -136,7 +136,8 @@ def generate_files(
             process generates pictures into it, or its last series is another one than that to be
             resumed.
     """
-    check_can_be_pictures(pipeline.stages.last.space.channels)
+    space = pipeline.stages.last.space
+    check_can_be_pictures(space.channels, space.kind)
     if generation.prompts:
         pipeline.check_prompts(generation.prompts)
     _ = generation.picture  # before anything is written

@@ -39,6 +39,8 @@ class Space:
         encoder: for latents and embeddings, hash of the weights of the encoder that makes them;
             empty if it is not known.
         encoder_name: the name of that encoder, if it has one.
+        encoder_shift: number that was subtracted from what the encoder gives.
+        encoder_scale: number above 0 that the difference was multiplied by.
 
     Raises:
         ContractError: if a value is of the wrong kind or out of range.
@@ -52,6 +54,8 @@ class Space:
     resize_kernel: ResizeKernel = "bicubic"
     encoder: str = ""
     encoder_name: str = ""
+    encoder_shift: float = 0.0
+    encoder_scale: float = 1.0
 
     def __post_init__(self) -> None:
         pair = _as_size(self.size_px)
@@ -72,6 +76,17 @@ class Space:
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ContractError(
                 f"range must be two finite numbers, the lower one first; got ({low:g}, {high:g})."
+            )
+        self._check_encoder()
+
+    def _check_encoder(self) -> None:
+        shift, scale = self.encoder_shift, self.encoder_scale
+        if self.kind == "pixels" and (self.encoder, shift, scale) != ("", 0, 1):
+            raise ContractError("pixels have no encoder; leave encoder, its shift and scale out.")
+        if not (math.isfinite(shift) and math.isfinite(scale) and scale > 0):
+            raise ContractError(
+                f"encoder_shift must be a finite number and encoder_scale one above 0, got {shift} "
+                f"and {scale}."
             )
 
     @property

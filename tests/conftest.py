@@ -24,6 +24,7 @@ from cascade.conditioning.condition import Condition
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
+from cascade.conditioning.mask import Mask
 from cascade.conditioning.signals import Signals
 from cascade.conditioning.text import Text, TextOptions
 from cascade.contract import Contract
@@ -104,7 +105,15 @@ def _stages() -> dict[str, DiffusionStage]:
         network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
         sampling=SamplingSettings(steps=4),
     )
-    stages = {"base": base, "upsampler": upsampler, "colouriser": colouriser}
+    inpainter = _tiny_stage(
+        Space(size_px=16),
+        Mask(drop=0.1),
+        network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
+        sampling=SamplingSettings(steps=4),
+    )
+    stages = {
+        "base": base, "upsampler": upsampler, "colouriser": colouriser, "inpainter": inpainter
+    }  # fmt: skip
     return {name: _fill_zeros(stage) for name, stage in stages.items()}
 
 
@@ -194,6 +203,12 @@ def upsampler(_stages) -> DiffusionStage:
 def colouriser(_stages) -> DiffusionStage:
     """Grey to colour at 16 px, two label fields, 100 timesteps, random weights."""
     return copy.deepcopy(_stages["colouriser"])
+
+
+@pytest.fixture
+def inpainter(_stages) -> DiffusionStage:
+    """Fills holes at 16 px or any other size, two label fields, 100 timesteps, random weights."""
+    return copy.deepcopy(_stages["inpainter"])
 
 
 @pytest.fixture
@@ -446,7 +461,7 @@ def colour_vision() -> Iterator[VisionFacts]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vision_encoders, "find_vision_encoder", find_colours)
-        for module in ("conditioning.image_embedding", "building.stages"):
+        for module in ("conditioning.image_embedding", "building.image_embeddings"):
             path = f"cascade.{module}.find_vision_facts"
             patch.setattr(path, lambda name: find_colours(name).facts)
         vision_encoders.vision_encoder_of.cache_clear()

@@ -292,6 +292,9 @@ def test_variations_start_at_the_decoder_and_differ_by_seed(toy, colour_vision):
     embedding = vision_encoder_of(colour_vision).encode(to_tensor(like))
     direct = toy.stages["decoder"].run([3], previous=embedding, run=Run(stream="stage decoder"))
     torch.testing.assert_close(direct, four.images[:1], atol=1e-5, rtol=0)
+    given = toy(inputs={"like": embedding}, seed=3, output_type="pt", precision="fp32")
+    assert given.images.equal(direct)
+    assert list(given.settings) == ["decoder"]
 
 
 def test_the_task_of_a_prior_and_a_decoder_is_drawing(toy):
@@ -328,7 +331,10 @@ def test_a_decoder_follows_no_stage_that_gives_pixels(toy, base_stage):
         ({"like": torch.rand(3, 3, 8, 8), "num_images": 2}, "got 3 pictures of like for 2 images"),
         ({"like": torch.rand(1, 3, 8, 8), "image": torch.rand(1, 3, 8, 8)}, "exclude each other"),
         ({"like": torch.rand(1, 3, 8, 8), "start_at": "prior"}, "start_at 'prior' does not fit"),
-        ({"like": torch.rand(1, 12, 1, 1)}, r"must be \(B, 16, 1, 1\), those of colours, got"),
+        (
+            {"inputs": {"like": torch.rand(1, 12, 1, 1)}},
+            r"must be \(B, 16, 1, 1\), those of",
+        ),
         ({"like": torch.rand(1, 4, 8, 8)}, r"must be \(B, 1 or 3, H, W\), got \(1, 4, 8, 8\)"),
         ({"like": "picture.png"}, "got 'picture.png'; open the file first"),
     ],

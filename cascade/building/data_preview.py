@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cascade.building.data_notes import DataNotes
+from cascade.building.encoders import pictures_space
 from cascade.building.stages import build_conditions
 from cascade.data.broken import allowed_images
 from cascade.data.checking import DataReport, aligned, check_images
@@ -18,7 +19,6 @@ from cascade.errors import DataError, RecipeError
 from cascade.recipe.finding import list_recipes
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import DataSection, StageRecipe
-from cascade.space import Space
 
 SAMPLE_IMAGES = 64
 FIRST_IMAGES = 16  # that training looks at before it starts
@@ -171,7 +171,7 @@ def _check_broken(
 def _check_sizes(
     report: DataReport, source: ImageSource, recipe: StageRecipe, findings: DataFindings
 ) -> None:
-    space, policy = Space(**recipe.space.model_dump()), recipe.data.too_small
+    space, policy = pictures_space(recipe), recipe.data.too_small
     height, width = space.size
     small = sum(n for (w, h), n in report.sizes_px.items() if w < width or h < height)
     if not small:

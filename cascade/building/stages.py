@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from cascade.autoencoder_stage import AutoencoderStage
+from cascade.building.encoders import (
+    build_autoencoder_stage,
+    check_encoder,
+    encoded_space,
+    is_autoencoder,
+)
+from cascade.building.image_embeddings import embedding_space, is_embedding
 from cascade.building.students import build_objective
 from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.kinds import CONDITIONS
@@ -18,30 +26,41 @@ from cascade.data.fitting import check_readable
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import ContractError, DataError, RecipeError
+from cascade.errors import DataError, RecipeError
 from cascade.recipe.faults import fault_in
-from cascade.recipe.sections import Section, StageRecipe
+from cascade.recipe.sections import Section, StageRecipe, TrainedSection
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
+from cascade.saving.stage_folder import read_network_options, stage_in
 from cascade.space import Space
-from cascade.vision.encoders import find_vision_facts
+from cascade.stage import Stage
 
 
 def build_stage(
-    recipe: StageRecipe, vocabulary: Vocabulary, process: NoiseProcess | None = None
-) -> DiffusionStage:
+    recipe: StageRecipe,
+    vocabulary: Vocabulary,
+    process: NoiseProcess | None = None,
+    encoder: AutoencoderStage | None = None,
+) -> Stage:
     """Make the stage that a recipe describes, with new weights.
 
     Args:
         recipe: the recipe of the stage.
         vocabulary: collects the class names of label fields from the data.
         process: the noise process; None for the one that the recipe describes.
+        encoder: the encoder of the stage's latents; None if it makes none, or for a check.
 
     Raises:
         CascadeError: if the parts do not fit together.
     """
     with fault_in("space", _keys(recipe.space)):
-        space = build_space(recipe)
+        if is_embedding(recipe):
+            space = embedding_space(recipe)
+        else:
+            space = encoded_space(Space(**recipe.space.model_dump()), encoder)
+    if is_autoencoder(recipe):
+        with fault_in("network", _keys(recipe.network)):
+            return build_autoencoder_stage(recipe, space)
     conditions = build_conditions(recipe, vocabulary)
     with fault_in("condition", tuple(CONDITIONS)):
         contract = Contract(space, conditions, build_student(recipe))
@@ -52,34 +71,19 @@ def build_stage(
         with fault_in("student", _keys(recipe.student)):
             process.schedule.sampling_timesteps(student.steps)
     with fault_in("network", _keys(recipe.network)):
+        network, options = _network_options(recipe.network)
         return DiffusionStage.build(
-            contract,
-            process,
-            network=recipe.network.kind,
-            network_options=recipe.network.model_dump(exclude={"kind"}),
-            sampling=sampling,
+            contract, process, network=network, network_options=options, sampling=sampling
         )
 
 
-def build_space(recipe: StageRecipe) -> Space:
-    """Make the space that a recipe describes; the encoder of embeddings is found and hashed.
-
-    Raises:
-        CascadeError: if the encoder cannot be found, or makes other embeddings.
-    """
-    space, name = Space(**recipe.space.model_dump()), recipe.data.encoder
-    if name is None:
-        return space
-    if space.kind != "embeddings":
-        raise ContractError(
-            f"data.encoder is for stages that make embeddings, but kind is {space.kind}."
-        )
-    facts = find_vision_facts(name)
-    for field in ("size", "channels"):
-        ours, theirs = getattr(space, field), getattr(facts.space, field)
-        if ours != theirs:
-            raise ContractError(f"{field} must be {theirs} for the encoder {name}, got {ours}.")
-    return replace(space, encoder=facts.sha256, encoder_name=facts.name)
+def _network_options(section: Section) -> tuple[str, dict[str, Any]]:
+    """The kind of a recipe's network, and the keyword arguments of its `build`."""
+    if isinstance(section, TrainedSection):
+        run = Path(section.stage)
+        return read_network_options(stage_in(run) or run)
+    options = section.model_dump()
+    return options.pop("kind"), options
 
 
 def build_student(recipe: StageRecipe) -> Student | None:
@@ -146,7 +150,7 @@ def apply_sampling(
         return settings.changed(**section.model_dump())
 
 
-def check_stage(recipe: StageRecipe) -> DiffusionStage:
+def check_stage(recipe: StageRecipe) -> Stage:
     """Build the stage of a recipe without weights in memory, and check all its numbers.
 
     Raises:
@@ -159,7 +163,7 @@ def check_stage(recipe: StageRecipe) -> DiffusionStage:
     return stage
 
 
-def check_values(recipe: StageRecipe, stage: DiffusionStage) -> None:
+def check_values(recipe: StageRecipe, stage: Stage) -> None:
     """Check the values of a recipe that only its stage can judge.
 
     Raises:
@@ -169,15 +173,18 @@ def check_values(recipe: StageRecipe, stage: DiffusionStage) -> None:
         stage.check_settings(stage.sampling)
     with fault_in("train.objective"):
         build_objective(recipe).check(stage)
-    with fault_in("space", errors=(DataError,)):
-        check_readable(stage.space)
+    check_encoder(recipe, stage.contract)
+    if recipe.data.encoder is None:
+        with fault_in("space", errors=(DataError,)):
+            check_readable(stage.space)
     data = recipe.data
     with fault_in("data.name_pattern", errors=(DataError,)):
         NamePattern(data.name_pattern)
     with fault_in("data", ("crop_px", "flip", "rotate90"), errors=(DataError, RecipeError)):
         augmentation = Augmentation(crop_px=data.crop_px, flip=data.flip, rotate90=data.rotate90)
         augmentation.check(stage.contract)
-        check_crop_suits_network(recipe, stage)
+        if isinstance(stage, DiffusionStage):
+            check_crop_suits_network(recipe, stage)
 
 
 def check_crop_suits_network(recipe: StageRecipe, stage: DiffusionStage) -> None:

@@ -18,7 +18,7 @@ from cascade.bulk.inputs import find_pictures
 from cascade.bulk.jobs import ImageFormat, Job, PageChoice, is_file_name, plan_jobs
 from cascade.bulk.making import Method
 from cascade.bulk.progress import Note, ProgressUpdate
-from cascade.bulk.remarks import colour_remark, model_remark, range_remark
+from cascade.bulk.remarks import colour_remark, defects_remark, model_remark, range_remark
 from cascade.bulk.work import Bulk
 from cascade.devices import check_engine_device, find_device
 from cascade.errors import ContractError
@@ -59,6 +59,7 @@ class Request:
             results have the same numbers. None takes all that the picture's bits allow.
         pages: whether to work on all pages and frames of a file, or on the first alone.
         truncated: whether to take a JPEG whose end is missing as far as it goes.
+        adapters: folders of adapters, each with the factor of its change.
     """
 
     inputs: Sequence[str]
@@ -74,6 +75,7 @@ class Request:
     range: tuple[int, int] | None = None
     pages: PageChoice = "all"
     truncated: Truncated = "refuse"
+    adapters: Sequence[tuple[str, float]] = ()
 
     def __post_init__(self) -> None:
         if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65535:
@@ -96,7 +98,7 @@ def prepare_upscaling(
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = _Preparation("upscale", request, [upscaling.seed])
+    plan = Preparation("upscale", request, [upscaling.seed])
     stages = plan.load_stages(lambda stages: _stages_that_upscale(stages, upscaling.scale))
     upsamplers = upsamplers_of(list(stages.values()))
     scale = float(upscaling.scale or math.prod(stage.contract.scale for stage in upsamplers))
@@ -108,7 +110,11 @@ def prepare_upscaling(
             request.range,
             lambda each: upscale_pictures(upsamplers, each, seeds, upscaling, progress=progress),
         ),
-        remark=lambda picture: range_remark(picture, request.range),
+        remark=lambda picture: "; it ".join(
+            filter(
+                None, (range_remark(picture, request.range), defects_remark(picture, upsamplers))
+            )
+        ),
         settings={
             **plan.settings(stages, upsamplers),
             "scale": scale,
@@ -167,7 +173,7 @@ def prepare_colouring(
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = _Preparation("colourise", request, range(colouring.seed, colouring.seed + variants))
+    plan = Preparation("colourise", request, range(colouring.seed, colouring.seed + variants))
     count = len(plan.inputs.pictures)
     if hints is not None and count != 1:
         raise ContractError(f"hints need exactly one input picture, got {count}; name one picture.")
@@ -219,11 +225,11 @@ def _work_together(stage: Stage) -> float:
     return TOGETHER_PX["cpu" if stage.device.type == "cpu" else "accelerator"]
 
 
-class _Preparation:
+class Preparation:
     """The pictures and jobs of a request, before its model is loaded.
 
     Args:
-        command: `upscale` or `colourise`.
+        command: `upscale`, `colourise` or `edit`.
         request: the user's request.
         seeds: one whole number per variant of a picture.
 
@@ -259,7 +265,7 @@ class _Preparation:
         Raises:
             ContractError: if settings do not fit, or are for a stage that does not run.
         """
-        stages = dict(_load(self.request).stages.items())
+        stages = dict(load_pipeline(self.request).stages.items())
         overrides = self.request.overrides
         overrides.check(list(stages))
         selected = select(list(stages.values()))
@@ -312,9 +318,11 @@ class _Preparation:
         )
 
 
-def _load(request: Request) -> CascadePipeline:
+def load_pipeline(request: Request) -> CascadePipeline:
     """Load the model onto the device, or let the engine run it."""
     pipeline = CascadePipeline.from_pretrained(request.model)
+    for folder, scale in request.adapters:
+        pipeline = pipeline.with_adapter(folder, scale)
     if request.engine is None:
         return pipeline.to(_device_of_process(request.device))
     check_engine_device(request.device)

@@ -87,6 +87,7 @@ def generate(
         str | None, typer.Option(help="cpu, cuda or mps; default: the best one available.")
     ] = None,
     engine: names.Engine = None,
+    lora: names.Lora = None,
     keep_intermediates: Annotated[
         bool, typer.Option("--keep-intermediates", help="Also write the earlier stages' pictures.")
     ] = False,
@@ -137,6 +138,8 @@ def generate(
         check_engine_device(device)
     torch_device = find_device(device if engine is None else "cpu")
     loaded = CascadePipeline.from_pretrained(pipeline)
+    for folder, scale in sampling.adapters(lora):
+        loaded = loaded.with_adapter(folder, scale)
     loaded = loaded.to(torch_device) if engine is None else loaded.with_engine(engine)
     stages = loaded.stages.names
     generation = Generation(
@@ -152,8 +155,9 @@ def generate(
         overwrite=overwrite,
         resume=resume,
     )
+    name = " + ".join([pipeline, *(lora or [])])
     with SamplingProgress(generation.total) as progress:
-        files = generate_files(loaded, out, generation, name=pipeline, callback=progress.on_step)
+        files = generate_files(loaded, out, generation, name=name, callback=progress.on_step)
     count = len(files.pictures)
     sheets = f"{files.grid.name} and {files.index.name}" if files.index else files.grid.name
     if files.earlier:

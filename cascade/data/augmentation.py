@@ -41,6 +41,12 @@ class Augmentation:
             DataError: if the crop is too large or not a multiple of the scale, an axis is unknown
                 or named twice, or images to rotate are not square.
         """
+        kind = contract.space.kind
+        if kind == "latents" and (self.crop_px is not None or self.flip or self.rotate90):
+            raise DataError(
+                "latents of a cropped or mirrored picture are not cropped or mirrored latents; set "
+                "flip to [], rotate90 to false and crop_px to null."
+            )
         smallest_px = min(contract.space.size)
         crop_px = self.crop_px
         if crop_px is not None and (crop_px > smallest_px or crop_px % contract.grid_px):

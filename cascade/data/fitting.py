@@ -32,10 +32,16 @@ def check_readable(space: Space) -> None:
     Embeddings are made from such files by their encoder.
 
     Raises:
-        DataError: if the stage has other channels or another range, and no encoder.
+        DataError: if the stage has other channels or another range, or makes no pixels and has no
+            encoder by name.
     """
     if space.kind == "embeddings" and space.encoder_name:
         return
+    if space.kind != "pixels":
+        raise DataError(
+            f"image files hold pixels, but the stage makes {space.kind}; give the encoder that "
+            "makes them, or train it from Python on a Dataset of tensors."
+        )
     if space.channels != 3 or space.range != (0, 255):
         low, high = space.range
         raise DataError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,6 +39,9 @@ from cascade.diffusion.noise import derive_seed
 from cascade.errors import DataError
 from cascade.imaging.picture_reading import Truncated
 from cascade.imaging.writing import to_uint8
+
+if TYPE_CHECKING:
+    from cascade.data.encoded_images import EncodedImages
 
 
 class TrainingSample(NamedTuple):
@@ -113,6 +116,7 @@ class TrainingImages(Dataset[TrainingSample]):
         generated: images by the previous stage, which some of the samples use; None for no such
             images.
         max_broken_share: largest share of broken images, in [0, 1]; see `BrokenImages`.
+        encoded: the latents of the images, for a stage that makes latents; None for pixels.
 
     Raises:
         DataError: if the crop or the rotation does not fit, or the first tensors of a data set do
@@ -134,9 +138,13 @@ class TrainingImages(Dataset[TrainingSample]):
         cache_mib: int = 1024,
         generated: GeneratedImages | None = None,
         max_broken_share: float = 0.01,
+        encoded: EncodedImages | None = None,
     ) -> None:
         self.source = as_source(source, contract)
-        if not isinstance(self.source, TensorSource):
+        self.encoded = encoded
+        if encoded is not None:
+            encoded.check(contract.space, self.source)
+        elif not isinstance(self.source, TensorSource):
             check_readable(contract.space)
         elif range is not None or truncated != "refuse":
             raise DataError(
@@ -219,8 +227,14 @@ class TrainingImages(Dataset[TrainingSample]):
     @property
     def check_command(self) -> str:
         """The command that lists broken, too small, truncated and clipped images; or empty."""
+        if self.encoded is not None:
+            return self.encoded.pictures.check_command
         words = self.decoding.check_words
         return self.source.check_command(*words, size_px=max(self.contract.space.size))
+
+    def as_pictures(self, results: Tensor) -> Tensor:
+        """Turn a stage's results (B, C, H, W) into pictures (B, 3, H, W) in [-1, 1] to look at."""
+        return results if self.encoded is None else self.encoded.decode(results)
 
     def _annotated(self, index: int) -> dict[str, Any]:
         """The entries in a batch that conditions read from an image's annotations, by name."""
@@ -237,6 +251,8 @@ class TrainingImages(Dataset[TrainingSample]):
             DataError: naming the image, if it is damaged.
             TooSmallError: naming the image, if it is too small and not to be enlarged.
         """
+        if self.encoded is not None:
+            return SizedImage(self.encoded.latents(index), {})
         if index in self._cache:
             return self._cache[index]
         if index in self._too_small:

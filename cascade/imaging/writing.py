@@ -46,12 +46,21 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in pixels]
 
 
-def check_can_be_pictures(channels: int) -> None:
+def check_can_be_pictures(channels: int, kind: str = "pixels") -> None:
     """Check that images can be written as RGB or grey pictures.
 
+    Args:
+        channels: number of channels.
+        kind: what their numbers are; see `Space.kind`.
+
     Raises:
-        ContractError: if they have neither 3 channels nor 1.
+        ContractError: if they are no pixels, or have neither 3 channels nor 1.
     """
+    if kind != "pixels":
+        raise ContractError(
+            f"the last stage makes {kind}, which are no pictures; let a stage that makes pictures "
+            "of them follow, or take them as tensors."
+        )
     if channels not in (1, 3):
         raise ContractError(
             f"pictures have 3 channels or 1, these images have {channels}; take them as tensors "

@@ -12,6 +12,7 @@ from cascade.errors import ContractError, RecipeError, nearest
 from cascade.networks.backbone_network import BackboneNetwork, NetworkShape
 from cascade.networks.embedding import ConditionEmbedding, embedding_for
 from cascade.networks.image_encoder import ImageEncoder
+from cascade.networks.imported_networks import DeepFloydUNet, StageADMUNet, StageUNet2D
 from cascade.networks.residual_mlp import ResidualMlp
 from cascade.networks.stage_network import PlainNetwork, StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_embedding_for
@@ -254,6 +255,9 @@ NETWORKS: dict[str, type[StageNetwork]] = {
     "unet": StageUNet,
     "transformer": StageTransformer,
     "mlp": StageMlp,
+    "adm_unet": StageADMUNet,
+    "unet_2d": StageUNet2D,
+    "deepfloyd_unet": DeepFloydUNet,
     "plain": PlainNetwork,
 }
 
@@ -262,7 +266,7 @@ def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) ->
     """Make a new network.
 
     Args:
-        kind: `unet`, `transformer` or `mlp`.
+        kind: `unet`, `transformer`, `mlp`, or that of an imported network, `adm_unet` or `unet_2d`.
         shape: inputs and outputs that the stage needs.
         options: keyword arguments of the network's `build`.
 
@@ -271,9 +275,8 @@ def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) ->
         RecipeError: if the options do not fit the shape.
     """
     builders: dict[str, Callable[..., StageNetwork]] = {
-        "unet": StageUNet.build,
-        "transformer": StageTransformer.build,
-        "mlp": StageMlp.build,
+        each.kind: each.build
+        for each in (StageUNet, StageTransformer, StageMlp, StageADMUNet, StageUNet2D)
     }
     if kind not in builders:
         raise ContractError(f"unknown network {kind!r}: {nearest(kind, builders)}")

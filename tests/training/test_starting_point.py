@@ -96,7 +96,7 @@ def test_a_stage_with_an_image_embedding_starts_from_one_without(kind, fill_zero
     embedding = ImageEmbedding(encoder="any", sha256="1" * 64, width=5)
     stage = make_text_stage(kind, LABELS, TEXT, embedding)
     start = start_from(stage, trained)
-    assert start.new == {"embedding of image_embedding": 5 * 8 + 8}
+    assert start.new == {"vector of image_embedding": 5 * 8 + 8}
     assert start.left_out == {}
     vectors = torch.randn(2, 5, 1, 1)
     ours = stage.eval().run(range(2), Inputs({"like": vectors}))
