@@ -42,7 +42,7 @@ class CallOptions:
         batch_size: number of images at a time, which changes memory and time but not the images;
             default: as many as have 2^18 pixels together.
         precision: `auto`, `fp32` or `bf16`.
-        keep_intermediates: whether to return the earlier stages' pictures too.
+        keep_intermediates: whether to return the earlier stages' images too.
         callback_on_step_end_tensor_inputs: which of `x_t` and `x0` a callback gets.
 
     Raises:
@@ -87,8 +87,8 @@ class CascadeOutput:
         prompts: one text per image; empty without a prompt.
         labels: one dictionary per image, from label field to class name.
         settings: each stage's sampling settings, by stage name.
-        intermediates: each earlier stage's images by stage name, like `images`; empty unless the
-            call keeps them.
+        intermediates: each earlier stage's images by stage name, like `images`, but latents and
+            embeddings as tensors (B, C, H, W); empty unless the call keeps them.
     """
 
     images: Any
@@ -167,8 +167,7 @@ class Call:
         try:
             for name, stage in chain.items():
                 previous = self._run_stage(name, stage, previous, chain)
-                is_shown = self.options.keep_intermediates and stage.space.is_bounded
-                if is_shown or name == chain.names[-1]:
+                if self.options.keep_intermediates or name == chain.names[-1]:
                     images[name] = previous
         finally:  # a callback may raise to stop the call
             self.host.enter(None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -251,7 +251,12 @@ def _generate(
         output_type="pt",
     )
     assert isinstance(result, CascadeOutput)
-    return result
+    pictures = {
+        stage: images
+        for stage, images in result.intermediates.items()
+        if pipeline.stages[stage].space.is_bounded
+    }
+    return replace(result, intermediates=pictures)
 
 
 def _write_pictures(

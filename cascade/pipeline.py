@@ -248,7 +248,10 @@ class CascadePipeline(StagedPipeline):
         self._report_cuts(run, inputs)
         call = Call(self, options_of_call, inputs, seeds, callback_on_step_end)
         images = call.run(run)
-        outputs = {name: as_output(each, output_type) for name, each in images.items()}
+        outputs = {
+            name: as_output(each, output_type) if run[name].space.is_bounded else each
+            for name, each in images.items()
+        }
         result = outputs.pop(run.names[-1])
         if not return_dict:
             return (result,)

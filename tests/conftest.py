@@ -454,16 +454,19 @@ class ColourVision(VisionEncoder):
 @pytest.fixture(scope="session")
 def colour_vision() -> Iterator[VisionFacts]:
     """The facts of an encoder of images without weights, which is found by its name."""
-    find = vision_encoders.find_vision_encoder
+    find, find_facts = vision_encoders.find_vision_encoder, vision_encoders.find_vision_facts
 
     def find_colours(name):
         return ColourVision() if name == "colours" else find(name)
+
+    def facts_of(name):
+        return ColourVision.facts if name == "colours" else find_facts(name)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vision_encoders, "find_vision_encoder", find_colours)
         for module in ("conditioning.image_embedding", "building.image_embeddings"):
             path = f"cascade.{module}.find_vision_facts"
-            patch.setattr(path, lambda name: find_colours(name).facts)
+            patch.setattr(path, facts_of)
         vision_encoders.vision_encoder_of.cache_clear()
         yield ColourVision.facts
 

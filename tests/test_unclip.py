@@ -27,6 +27,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import CascadeError, ContractError
+from cascade.evaluation.evaluate import evaluate
 from cascade.imaging.exchange import to_tensor
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.finding import find_recipe
@@ -247,7 +248,8 @@ def test_a_caption_gives_its_colour_by_way_of_an_embedding(toy):
     result = toy(names, seed=5, output_type="pt", keep_intermediates=True)
     right = sum(a == b for a, b in zip(named(result.images), names, strict=True))
     assert right >= 31
-    assert result.intermediates == {}  # vectors are no pictures
+    assert result.intermediates["prior"].shape == (32, 16, 1, 1)
+    assert toy("red", keep_intermediates=True).intermediates["prior"].shape == (1, 16, 1, 1)
 
 
 def test_an_embedding_is_nearer_to_that_of_its_own_caption_s_picture(toy, colour_vision):
@@ -357,6 +359,18 @@ def test_a_pipeline_without_image_embeddings_takes_no_picture_to_vary(cascade):
         cascade(like=torch.rand(1, 3, 8, 8))
 
 
+def test_a_decoder_is_measured_alone_and_behind_its_prior(
+    toy, colour_pictures, extractor, tmp_path
+):
+    result = evaluate(
+        toy, colour_pictures, extractor=extractor, cache_dir=tmp_path, num_images=16, seed=0
+    )
+    subjects = [each.subject for each in result.measured]
+    assert subjects[0] == "decoder, alone"
+    assert subjects[-1] == "whole pipeline"
+    assert all(each.subject != "prior" for each in result.measured)  # vectors are no pictures
+
+
 # ---- data, files, the command line --------------------------------------------------------------
 
 
@@ -432,6 +446,11 @@ def test_the_command_varies_a_picture(toy, tmp_path, command):
     options = ["-n", 2, "--seed", 1, "--device", "cpu", "-o", tmp_path / "out"]
     done = command("generate", tmp_path / "toy", "--like", tmp_path / "blue.png", *options)
     assert done.code == 0, done.err
+    done = command(
+        "generate", tmp_path / "toy", "red", "--keep-intermediates", "-o", tmp_path / "b"
+    )
+    assert done.code == 0, done.err
+    assert [each.name for each in (tmp_path / "b").glob("*.prior.png")] == []  # no pictures
     with Image.open(tmp_path / "out" / "00001.png") as image:
         record = json.loads(image.text["cascade"])
         colour = torch.tensor(image.convert("RGB").getpixel((4, 4))) / 127.5 - 1

@@ -7,6 +7,8 @@ import shutil
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from cascade.errors import ContractError
 from cascade.vision.cached_encoder import CachedVision
 from cascade.vision.clip import ClipVision
@@ -36,7 +38,8 @@ def find_vision_encoder(name: str) -> VisionEncoder:
         CascadeError: if there is no such encoder; the message says how to get it.
     """
     place = _found_folder(name)
-    encoder = load_tower(place) if (place / CONFIG).is_file() else ClipVision(place)
+    with torch.device("cpu"):  # even if a stage is built on the meta device
+        encoder = load_tower(place) if (place / CONFIG).is_file() else ClipVision(place)
     _opened[encoder.facts.name] = place
     return encoder
 
