@@ -54,7 +54,7 @@ COLOURS = {
 def text_of(letters, drop: float = 0.1) -> Text:
     return Text(
         fields=("captions",), encoder=letters.name, sha256=letters.sha256, width=letters.width,
-        pooled_width=letters.pooled_width, max_tokens=8, drop=drop,
+        pooled_width=letters.pooled_width, max_tokens=20, drop=drop,
     )  # fmt: skip
 
 
