@@ -40,8 +40,8 @@ from cascade.diffusion.noise import SeededNoise
 from cascade.errors import CascadeError
 from cascade.evaluation.features import extract_features
 from cascade.imaging.writing import contact_sheet, save_png
-from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.resizing import quantise, resize
+from cascade.vision.efficientnet import EfficientNetLite, load_efficientnet
 
 UNITS_8_BIT = 127.5  # per unit of [-1, 1]
 QUICK_CROPS = 8

@@ -42,7 +42,7 @@ class CallOptions:
         batch_size: number of images at a time, which changes memory and time but not the images;
             default: as many as have 2^18 pixels together.
         precision: `auto`, `fp32` or `bf16`.
-        keep_intermediates: whether to return the earlier stages' images too.
+        keep_intermediates: whether to return the earlier stages' pictures too.
         callback_on_step_end_tensor_inputs: which of `x_t` and `x0` a callback gets.
 
     Raises:
@@ -167,7 +167,8 @@ class Call:
         try:
             for name, stage in chain.items():
                 previous = self._run_stage(name, stage, previous, chain)
-                if self.options.keep_intermediates or name == chain.names[-1]:
+                is_shown = self.options.keep_intermediates and stage.space.kind != "embeddings"
+                if is_shown or name == chain.names[-1]:
                     images[name] = previous
         finally:  # a callback may raise to stop the call
             self.host.enter(None)

@@ -148,6 +148,29 @@ class StageChain(nn.Module):
             )
         return start_at
 
+    def reader(self, input_name: str, start_at: str | None) -> str:
+        """Choose the stage that a run starts at because it reads a user's input.
+
+        Args:
+            input_name: name of the input, such as `like`.
+            start_at: name of the stage; None for the first one that reads the input.
+
+        Raises:
+            ContractError: if the stage does not read it, or none does.
+        """
+        readers = [n for n, stage in self.items() if input_name in stage.contract.input_names]
+        if not readers:
+            raise ContractError(
+                f"no stage of this pipeline has a condition that reads {input_name!r}; variations "
+                "of a picture need a stage with an image embedding."
+            )
+        if start_at is not None and self[start_at] is not self[readers[0]]:
+            raise ContractError(
+                f"start_at {start_at!r} does not fit {input_name!r}, with which a run starts at "
+                f"{readers[0]!r}; leave start_at out."
+            )
+        return readers[0]
+
     def from_stage(self, name: str) -> StageChain:
         """The part of the chain that begins at one of its stages.
 

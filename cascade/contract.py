@@ -18,6 +18,9 @@ from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
 from cascade.space import Size, Space
 
+HASH_DIGITS = 64
+SHOWN_DIGITS = 12  # of a hash in a message
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -122,7 +125,8 @@ class Contract:
 
     @property
     def _scales(self) -> list[int]:
-        return [self.space.scale_from(each.size) for each in self.image_spaces]
+        images = [each for each in self.image_spaces if each.kind != "embeddings"]
+        return [self.space.scale_from(each.size) for each in images]
 
     def residual_base(self) -> Condition:
         """The condition whose image holds what residuals are added to: it resembles the result.
@@ -318,7 +322,8 @@ class Contract:
 
 
 def _text(value: Any) -> str:
-    """The text of a value: width x height for a size."""
+    """The text of a value: width x height for a size, and the beginning of a hash."""
     if isinstance(value, tuple) and all(isinstance(each, int) for each in value):
         return f"{value[1]}x{value[0]}"
-    return str(value)
+    text = str(value)
+    return text[:SHOWN_DIGITS] if isinstance(value, str) and len(text) == HASH_DIGITS else text

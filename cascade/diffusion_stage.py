@@ -111,7 +111,7 @@ class DiffusionStage(Stage):
         Args:
             contract: the images that the stage makes, and its conditions.
             process: noise schedule, predicted quantity and loss weighting.
-            network: `unet` or `transformer`.
+            network: `unet`, `transformer` or `mlp`.
             network_options: keyword arguments of the network's `build`.
             embedding_dim: length of the vector into which the conditions' vectors are embedded.
             sampling: default sampling settings; None for `contract.default_sampling`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from cascade.diffusion.noise import make_seeds
 from cascade.errors import OutputError
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
 from cascade.imaging.picture_series import PictureSeries, digest, earlier_series
-from cascade.imaging.reading import decode_image
+from cascade.imaging.reading import decode_image, read_image
 from cascade.imaging.writing import check_can_be_pictures, contact_sheet, save_png, to_pil
 from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.sampling.overrides import Overrides
@@ -34,6 +35,7 @@ class Generation:
     Attributes:
         num_images: number of pictures; of each prompt, if there are prompts.
         prompts: texts to draw; empty for none.
+        like: file of a picture to vary; None for none.
         negative_prompt: text from which guidance pushes all pictures away; None for none.
         seed: whole number for the first picture; the others count up from it; None for a random
             one.
@@ -48,6 +50,7 @@ class Generation:
 
     num_images: int = 1
     prompts: Sequence[str] = ()
+    like: Path | None = None
     negative_prompt: str | None = None
     seed: int | None = None
     classes: Sequence[str] = ()
@@ -62,12 +65,22 @@ class Generation:
         """Number of pictures of all prompts together."""
         return self.num_images * max(1, len(self.prompts))
 
+    @cached_property
+    def picture(self) -> Tensor | None:
+        """The picture to vary, (1, 3, H, W) in [-1, 1]; None without one.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return None if self.like is None else read_image(self.like)[None]
+
     def request(self, name: str) -> dict[str, Any]:
         """What decides the pictures, as plain values; `name` is that of the pipeline."""
         return {
             "pipeline": name,
             "prompts": digest(self.prompts),
             "negative_prompt": self.negative_prompt or "",
+            "like": None if self.like is None else digest([self.like.read_bytes().hex()]),
             "num_images": self.num_images,
             "seed": self.seed,
             "classes": list(self.classes),
@@ -127,6 +140,7 @@ def generate_files(
     check_can_be_pictures(space.channels, space.kind)
     if generation.prompts:
         pipeline.check_prompts(generation.prompts)
+    _ = generation.picture  # before anything is written
     check_writable_folder(out)
     pipeline.set_progress_bar_config(disable=True)
     with _alone_in(out):
@@ -227,6 +241,7 @@ def _generate(
         [generation.prompt(i) for i in places] if generation.prompts else None,
         negative_prompt=generation.negative_prompt,
         num_images=len(seeds),
+        like=generation.picture,
         seeds=seeds,
         labels=[classes[i % len(classes)] for i in places] if classes else None,
         overrides=generation.overrides,
@@ -255,6 +270,8 @@ def _write_pictures(
             record["prompt"] = prompt
         if generation.negative_prompt:
             record["negative_prompt"] = generation.negative_prompt
+        if generation.like is not None:
+            record["like"] = generation.like.name
         records.append(record | {"labels": labels, "stages": result.settings})
     _write_each(result.images, files, records)
     written = list(files)

@@ -63,6 +63,7 @@ CALL_ARGUMENTS = (
     "num_images",
     "labels",
     "image",
+    "like",
     "seed",
     "seeds",
     "generator",
@@ -160,6 +161,7 @@ class CascadePipeline(StagedPipeline):
         num_images: SupportsIndex | None = None,
         labels: LabelsLike | None = None,
         image: StartLike | None = None,
+        like: StartLike | None = None,
         seed: SupportsIndex | None = None,
         seeds: Sequence[int] | None = None,
         generator: GeneratorLike | None = None,
@@ -183,6 +185,7 @@ class CascadePipeline(StagedPipeline):
         num_images: SupportsIndex | None = None,
         labels: LabelsLike | None = None,
         image: StartLike | None = None,
+        like: StartLike | None = None,
         seed: SupportsIndex | None = None,
         seeds: Sequence[int] | None = None,
         generator: GeneratorLike | None = None,
@@ -205,6 +208,9 @@ class CascadePipeline(StagedPipeline):
                 or an input image, which may show something else.
             image: input images to start from: PIL images; a tensor (B, C, h, w) in [-1, 1]; or an
                 array (B, h, w, C) of 8 or 16 bits, or of floats in [0, 1].
+            like: a picture to vary, or one per image, in the same forms: the run starts at the
+                stage that takes an image embedding, with the embedding of the picture's middle
+                square.
             seed: whole number for the first image; the others count up from it; default: random.
             seeds: one whole number per image, instead of `seed`.
             generator: a generator whose `initial_seed()` takes the place of `seed`, or a list of
@@ -230,10 +236,11 @@ class CascadePipeline(StagedPipeline):
         options_of_call, settings = split_fields(CallOptions, options)
         check_can_compute(self.stages, options_of_call.precision)
         start = None if image is None else to_tensor(image)  # (B, C, h, w)
-        count = image_count(num_images, prompt, start)
+        varied = None if like is None else to_tensor(like)
+        count = image_count(num_images, prompt, start, varied)
         seeds = make_seeds(count, seed, seeds, generator)
-        run = stages_to_run(self.stages, start, options_of_call, settings)
-        arguments = {"labels": labels, "image": start}
+        run = stages_to_run(self.stages, start, varied, options_of_call, settings)
+        arguments = {"labels": labels, "image": start, "like": varied}
         prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
         inputs = completed_inputs(run, options_of_call.inputs, arguments | prompts, seeds)
         self._report_cuts(run, inputs)

@@ -25,8 +25,8 @@ Kind = Literal["pixels", "latents", "embeddings"]
 class Space:
     """The images that one stage produces and the next one takes.
 
-    Tensors hold pixels in [-1, 1]; latents and embeddings have no bounds, but a mean of 0 and a
-    standard deviation of 1 over the training data.
+    Tensors hold pixels in [-1, 1]; latents and embeddings have no bounds, but a mean near 0 and a
+    standard deviation near 1 over the training data.
 
     Attributes:
         size_px: height and width in pixels; one number stands for a square.
@@ -38,6 +38,7 @@ class Space:
         resize_kernel: the kernel that resizes training images to this size.
         encoder: for latents and embeddings, hash of the weights of the encoder that makes them;
             empty if it is not known.
+        encoder_name: the name of that encoder, if it has one.
         encoder_shift: number that was subtracted from what the encoder gives.
         encoder_scale: number above 0 that the difference was multiplied by.
 
@@ -52,6 +53,7 @@ class Space:
     unit: str = ""
     resize_kernel: ResizeKernel = "bicubic"
     encoder: str = ""
+    encoder_name: str = ""
     encoder_shift: float = 0.0
     encoder_scale: float = 1.0
 

@@ -33,13 +33,15 @@ from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
-from cascade.networks.efficientnet import EfficientNetLite
 from cascade.networks.stage_network import PlainNetwork
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.text import encoders
 from cascade.text.encoder import CutText, EncodedText, EncoderFacts, TextEncoder
+from cascade.vision import encoders as vision_encoders
+from cascade.vision.efficientnet import EfficientNetLite
+from cascade.vision.encoder import VisionEncoder, VisionFacts
 
 settings.register_profile("cascade", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("cascade")
@@ -422,6 +424,12 @@ class LetterEncoder(TextEncoder):
         return CutText(text, "")
 
 
+@pytest.fixture(scope="session")
+def letter_encoder() -> type[TextEncoder]:
+    """The class of an encoder without weights."""
+    return LetterEncoder
+
+
 @pytest.fixture
 def letters(monkeypatch) -> EncoderFacts:
     """The facts of an encoder without weights, which is found by its name."""
@@ -429,6 +437,38 @@ def letters(monkeypatch) -> EncoderFacts:
     encoders.encoder_of.cache_clear()
     yield LetterEncoder.facts
     encoders.encoder_of.cache_clear()
+
+
+class ColourVision(VisionEncoder):
+    """Embeds a picture by the mean colours of its 16 parts, without weights."""
+
+    facts = VisionFacts("colours", "1" * 64, 16)
+    seen_px = 4
+
+    def directions(self, seen):
+        generator = torch.Generator().manual_seed(0)
+        weights = torch.randn(48, 16, generator=generator)
+        return nn.functional.normalize(seen.flatten(1) @ weights + 0.1, dim=1)
+
+
+@pytest.fixture(scope="session")
+def colour_vision() -> Iterator[VisionFacts]:
+    """The facts of an encoder of images without weights, which is found by its name."""
+    find, find_facts = vision_encoders.find_vision_encoder, vision_encoders.find_vision_facts
+
+    def find_colours(name):
+        return ColourVision() if name == "colours" else find(name)
+
+    def colour_facts(name):
+        return ColourVision.facts if name == "colours" else find_facts(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vision_encoders, "find_vision_encoder", find_colours)
+        for module in ("conditioning.image_embedding", "building.stages"):
+            path = f"cascade.{module}.find_vision_facts"
+            patch.setattr(path, colour_facts)
+        vision_encoders.vision_encoder_of.cache_clear()
+        yield ColourVision.facts
 
 
 COLOURS = {

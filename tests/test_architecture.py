@@ -36,6 +36,7 @@ FLOORS = (
     ("contract",),
     ("sampling",),
     ("conditioning",),
+    ("vision",),
     ("space", "text"),
     ("diffusion", "devices", "reporting", "resizing"),
     ("arguments", "familiar_names"),

@@ -88,7 +88,7 @@ def check_encoder(recipe: StageRecipe, contract: Contract) -> None:
 
 
 def load_encoder(recipe: StageRecipe) -> AutoencoderStage | None:
-    """Load the encoder that a recipe names; None if it names none.
+    """Load the encoder of latents that a recipe names; None if it names none.
 
     It is a stage, the run that trained it, or a folder that diffusers wrote, such as a VAE's.
 
@@ -99,6 +99,8 @@ def load_encoder(recipe: StageRecipe) -> AutoencoderStage | None:
         return None
     with fault_in(ENCODER, errors=(ContractError, RecipeError, WeightsError)):
         _check_kind(recipe)
+        if recipe.space.kind == "embeddings":
+            return None
         stage = _load(Path(recipe.data.encoder), recipe)
         if not isinstance(stage, AutoencoderStage):
             raise RecipeError(f"{recipe.data.encoder} is a {stage.kind} stage, not an autoencoder.")
@@ -112,9 +114,10 @@ def load_encoder(recipe: StageRecipe) -> AutoencoderStage | None:
 
 def _check_kind(recipe: StageRecipe) -> None:
     kind = recipe.space.kind
-    if recipe.data.encoder is not None and kind != "latents":
+    if recipe.data.encoder is not None and kind == "pixels":
         raise RecipeError(
-            f"an encoder is for stages that make latents, but space.kind is {kind}; leave it out."
+            "an encoder is for stages that make latents or embeddings, but space.kind is pixels; "
+            "leave it out."
         )
 
 

@@ -21,6 +21,7 @@ from cascade.building.students import (
     with_digest,
 )
 from cascade.contract import Contract
+from cascade.data.fitting import encoder_of_space
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.remote import default_cache
 from cascade.data.source import ImageSource
@@ -93,7 +94,7 @@ def build_trainer(
         prepare_conditions(stage, source, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
-        data.pop("encoder")
+        data.pop("encoder")  # that of embeddings is named by the stage's space
         if encoder is not None:
             device_ = make_accelerator().device
             data["encoded"] = encode_images(encoder, source, data, recipe.data.cache_dir, device_)
@@ -123,7 +124,7 @@ def build_trainer(
 
 
 def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None = None) -> None:
-    """Do once what the conditions need of the annotations of all images.
+    """Do once what the conditions need of the annotations of all images, and open the caches.
 
     Args:
         stage: the stage in training.
@@ -131,6 +132,8 @@ def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None 
         cache_dir: folder of the caches; None for the user's own.
     """
     cache = default_cache().parent if cache_dir is None else Path(cache_dir)
+    if stage.space.kind == "embeddings" and stage.space.encoder_name:
+        encoder_of_space(stage.space).keep_in(cache / "encoded" / "images")
     for each in stage.conditions:
         annotations = (source.readable_labels(index) for index in range(len(source)))
         each.prepare(annotations, cache / "encoded", make_accelerator().device)

@@ -27,6 +27,12 @@ Negative = Annotated[
     str | None,
     typer.Option("--negative", metavar="TEXT", help="What not to draw; needs guidance above 1."),
 ]
+Like = Annotated[
+    Path | None,
+    typer.Option(
+        "--like", metavar="PICTURE", help="Picture to vary, for pipelines with an image embedding."
+    ),
+]
 Classes = Annotated[
     list[str] | None,
     typer.Option(
@@ -59,6 +65,7 @@ def generate(
     prompt_option: PromptOption = None,
     prompts: Prompts = None,
     negative: Negative = None,
+    like: Like = None,
     num_images: Annotated[
         int,
         typer.Option("--num-images", "-n", min=1, help="Number of pictures, of each prompt."),
@@ -107,6 +114,8 @@ def generate(
 
     cascade generate my-pipeline --prompts prompts.txt -n 2 --seed 0 --resume -o out
 
+    cascade generate my-unclip --like picture.png -n 4 -o variations
+
     cascade generate emoji-256 -n 4 --class cat-face,noto --seed 7 --steps 50,25 -o cats
 
     cascade generate emoji-256 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
@@ -137,6 +146,7 @@ def generate(
         num_images=num_images,
         prompts=texts,
         negative_prompt=negative,
+        like=like,
         seed=seed,
         classes=classes or [],
         overrides=overrides.per_stage(stages, stages, **per_stage).with_later(overrides),

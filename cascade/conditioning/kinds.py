@@ -7,6 +7,7 @@ from typing import Any
 
 from cascade.conditioning.condition import Condition
 from cascade.conditioning.defects import DefectsCondition
+from cascade.conditioning.image_embedding import ImageEmbedding
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.latents import Latents
 from cascade.conditioning.low_resolution import LowResolution
@@ -17,7 +18,16 @@ from cascade.errors import ContractError, nearest
 
 CONDITIONS: dict[str, type[Condition]] = {
     kind.name: kind
-    for kind in (Labels, Text, LowResolution, Luminance, Mask, DefectsCondition, Latents)
+    for kind in (
+        Labels,
+        Text,
+        ImageEmbedding,
+        LowResolution,
+        Luminance,
+        Mask,
+        DefectsCondition,
+        Latents,
+    )
 }
 
 

@@ -23,7 +23,7 @@ from cascade.conditioning.batch import Remark
 from cascade.contract import Contract
 from cascade.data.augmentation import Augmentation, Axis
 from cascade.data.broken import BrokenImages, listed_by
-from cascade.data.fitting import as_float, check_readable, compact, fit_tensor
+from cascade.data.fitting import as_float, check_readable, compact, embedding_of, fit_tensor
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.preparation import (
     ENLARGED,
@@ -278,6 +278,9 @@ class TrainingImages(Dataset[TrainingSample]):
     ) -> tuple[Tensor, tuple[Remark, ...]]:
         """An image at the stage's size (C, H, W); those from files are rounded to 8 bits."""
         name, space = self.source.name(index), self.contract.space
+        is_tensor = isinstance(self.source, TensorSource)
+        if space.kind == "embeddings":
+            return (image if is_tensor else embedding_of(image, space)), remarks
         try:
             fitted = fit_tensor(image, space, name)
         except TooSmallError as error:
@@ -286,7 +289,6 @@ class TrainingImages(Dataset[TrainingSample]):
                 raise
             fitted = fit_tensor(image, space, name, enlarge=True)
             remarks = (*remarks, Remark(ENLARGED, str(error)))
-        is_tensor = isinstance(self.source, TensorSource)
         return compact(fitted) if is_tensor else to_uint8(fitted), remarks
 
     def _smaller(self, image: Tensor) -> dict[str, Tensor]:

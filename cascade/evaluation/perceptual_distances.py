@@ -15,9 +15,9 @@ from torch import Tensor
 
 from cascade.errors import WeightsError
 from cascade.evaluation.published_weights import import_package, load_state
-from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.networks.perceptual import tap_distance
 from cascade.resizing import quantise
+from cascade.vision.efficientnet import EfficientNetLite, load_efficientnet
 
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cascade.errors import CascadeError, ContractError, WeightsError, nearest
 from cascade.extras import install_command
-from cascade.networks.efficientnet import EfficientNetTrunk, load_efficientnet
+from cascade.vision.efficientnet import EfficientNetTrunk, load_efficientnet
 
 PerceptualKind = Literal["none", "efflite0", "lpips"]
 Distance = Callable[[Tensor, Tensor], Tensor]  # of two batches (B, 3, H, W) in [-1, 1]: (B,)

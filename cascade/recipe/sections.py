@@ -119,6 +119,14 @@ class AutoencoderTinySection(Section):
     latent_channels: Whole = Field(default=4, gt=0)
 
 
+class MlpSection(Section):
+    """Our perceptron for vectors."""
+
+    kind: Literal["mlp"]
+    width: Whole = Field(default=512, gt=0)
+    depth: Whole = Field(default=6, gt=0, le=1000)
+
+
 class DiffusionSection(Section):
     """The noise process."""
 
@@ -323,6 +331,7 @@ class StageRecipe(Section):
     network: Annotated[
         UNetSection
         | TransformerSection
+        | MlpSection
         | AutoencoderKLSection
         | AutoencoderTinySection
         | TrainedSection,

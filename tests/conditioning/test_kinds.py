@@ -18,6 +18,7 @@ from cascade.conditioning.condition import Classes, Condition, Dense, Level
 from cascade.conditioning.defects import DefectsCondition
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.faults.compression import Compression
+from cascade.conditioning.image_embedding import ImageEmbedding
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.kinds import CONDITIONS, find_condition, read_conditions
 from cascade.conditioning.labels import Labels
@@ -46,7 +47,7 @@ PLAIN: dict[str, Condition] = {
     "mask": Mask(drop=0.4),
     "defects": DefectsCondition(drop=0.4),
 }
-KINDS = ("labels", "text", "low_resolution", "luminance", "mask", "defects")
+KINDS = ("labels", "text", "image_embedding", "low_resolution", "luminance", "mask", "defects")
 CAPTIONS = (
     "a cat",
     "a red dog",
@@ -61,10 +62,14 @@ each_kind = pytest.mark.parametrize("condition", KINDS, indirect=True)
 
 
 @pytest.fixture(scope="session")
-def examples(text_encoders) -> dict[str, Condition]:
+def examples(text_encoders, colour_vision) -> dict[str, Condition]:
     """A condition of every kind, by name."""
     options = TextOptions(encoder=str(text_encoders["bert"]), max_tokens=12, drop=0.4)
-    every = {**PLAIN, "text": Text.of_recipe(options, lambda fields: {})}
+    every = {
+        **PLAIN,
+        "text": Text.of_recipe(options, lambda fields: {}),
+        "image_embedding": ImageEmbedding.of_encoder(colour_vision.name, drop=0.4),
+    }
     return {name: every[name] for name in KINDS}
 
 

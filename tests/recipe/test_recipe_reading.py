@@ -92,6 +92,7 @@ def test_what_a_recipe_does_not_state_is_left_to_the_parts():
     assert recipe.condition.model_dump() == {
         "labels": None,
         "text": None,
+        "image_embedding": None,
         "low_resolution": None,
         "luminance": None,
         "mask": None,
@@ -152,7 +153,7 @@ def test_a_checked_recipe_cannot_be_changed():
         ("data.range=[1,2,3]", ["'data.range': list should have at most 2 items"]),
         (
             "network.kind=vit",
-            ["'network.kind': input should be one of 'unet', 'transformer', 'autoenc"],
+            ["'network.kind': input should be one of 'unet', 'transformer', 'mlp', 'autoenc"],
         ),
         ("train.learning_rate=.inf", ["'train.learning_rate'", "finite", "inf"]),
         ("train.learning_rate=.nan", ["'train.learning_rate'", "nan"]),
