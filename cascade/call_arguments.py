@@ -72,18 +72,18 @@ def for_each(
 def stages_to_run(
     chain: StageChain,
     start: Tensor | None,
+    like: Tensor | None,
     options: CallOptions,
     settings: Mapping[str, Any],
-    like: Tensor | None = None,
 ) -> StageChain:
     """The stages that a call runs, with its sampling settings.
 
     Args:
         chain: the stages of the pipeline.
         start: the images to start from, (B, C, h, w); None to start from noise.
+        like: the images to vary, (B, C, h, w); None for none.
         options: options of the call.
         settings: sampling settings, which take precedence over those in the options.
-        like: the images to vary, (B, C, h, w), or embeddings of images; None for none.
 
     Raises:
         ContractError: if no stage takes the images, or a setting does not fit.
@@ -158,7 +158,8 @@ def completed_inputs(
         if name in ("labels", "image") or arguments.get(name) is not None:
             raise ContractError(f"{name} is an argument of its own; leave it out of inputs.")
     values = {**arguments, **further}
-    draw = draw and all(values.get(name) is None for name in ("image", "prompt", "like"))
+    is_open = all(values.get(name) is None for name in ("image", "prompt", "like"))
+    draw = draw and is_open
     completed = {}
     for condition in (each for _, stage in run.items() for each in stage.conditions):
         name, negative = condition.input_name, condition.negative_name

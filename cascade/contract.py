@@ -326,4 +326,4 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple) and all(isinstance(each, int) for each in value):
         return f"{value[1]}x{value[0]}"
     text = str(value)
-    return text[:SHOWN_DIGITS] if len(text) == HASH_DIGITS else text
+    return text[:SHOWN_DIGITS] if isinstance(value, str) and len(text) == HASH_DIGITS else text

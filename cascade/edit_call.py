@@ -98,7 +98,7 @@ def edit(
     hole = ~subject.hole if is_empty else subject.hole  # so that all settings are checked
     work, box = prepare_edit(chain.contracts, subject.image, hole, editing)
     start = work.input_image(chain.first)
-    run = stages_to_run(chain, start, options, request.settings)
+    run = stages_to_run(chain, start, None, options, request.settings)
     inputs, seeds = request.inputs(run, start), request.seeds
     on_inputs(run, inputs)
     if is_empty:

@@ -240,7 +240,7 @@ class CascadePipeline(StagedPipeline):
         varied = embeddings if like is None else to_tensor(like)
         count = image_count(num_images, prompt, start, varied)
         seeds = make_seeds(count, seed, seeds, generator)
-        run = stages_to_run(self.stages, start, options_of_call, settings, varied)
+        run = stages_to_run(self.stages, start, varied, options_of_call, settings)
         arguments = {"labels": labels, "image": start}
         arguments |= {} if like is None else {"like": varied}
         prompts = {"prompt": prompt, "negative_prompt": negative_prompt}

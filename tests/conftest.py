@@ -459,14 +459,14 @@ def colour_vision() -> Iterator[VisionFacts]:
     def find_colours(name):
         return ColourVision() if name == "colours" else find(name)
 
-    def facts_of(name):
+    def colour_facts(name):
         return ColourVision.facts if name == "colours" else find_facts(name)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vision_encoders, "find_vision_encoder", find_colours)
-        for module in ("conditioning.image_embedding", "building.image_embeddings"):
+        for module in ("conditioning.image_embedding", "building.stages"):
             path = f"cascade.{module}.find_vision_facts"
-            patch.setattr(path, facts_of)
+            patch.setattr(path, colour_facts)
         vision_encoders.vision_encoder_of.cache_clear()
         yield ColourVision.facts
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from cascade.autoencoder_stage import AutoencoderStage
-from cascade.building.image_embeddings import is_embedding
 from cascade.contract import Contract
 from cascade.data.encoded_images import EncodedImages
 from cascade.data.remote import default_cache
@@ -89,17 +88,19 @@ def check_encoder(recipe: StageRecipe, contract: Contract) -> None:
 
 
 def load_encoder(recipe: StageRecipe) -> AutoencoderStage | None:
-    """Load the encoder that a recipe names; None if it names none.
+    """Load the encoder of latents that a recipe names; None if it names none.
 
     It is a stage, the run that trained it, or a folder that diffusers wrote, such as a VAE's.
 
     Raises:
         RecipeError: if there is none, or it is no encoder for the stage.
     """
-    if recipe.data.encoder is None or is_embedding(recipe):
+    if recipe.data.encoder is None:
         return None
     with fault_in(ENCODER, errors=(ContractError, RecipeError, WeightsError)):
         _check_kind(recipe)
+        if recipe.space.kind == "embeddings":
+            return None
         stage = _load(Path(recipe.data.encoder), recipe)
         if not isinstance(stage, AutoencoderStage):
             raise RecipeError(f"{recipe.data.encoder} is a {stage.kind} stage, not an autoencoder.")
@@ -194,7 +195,7 @@ def encode_images(
 
 def pictures_space(recipe: StageRecipe) -> Space:
     """The space of the pictures that a stage trains on, as far as it is known without weights."""
-    if recipe.data.encoder is not None and not is_embedding(recipe):
+    if recipe.data.encoder is not None:
         folder = stage_in(Path(recipe.data.encoder))
         if folder is not None:
             return read_contract(folder).space

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from cascade.building.encoders import (
     encoded_space,
     is_autoencoder,
 )
-from cascade.building.image_embeddings import embedding_space, is_embedding
 from cascade.building.students import build_objective
 from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.kinds import CONDITIONS
@@ -26,7 +26,7 @@ from cascade.data.fitting import check_readable
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import DataError, RecipeError
+from cascade.errors import ContractError, DataError, RecipeError
 from cascade.recipe.faults import fault_in
 from cascade.recipe.sections import Section, StageRecipe, TrainedSection
 from cascade.sampling.settings import SamplingSettings
@@ -34,6 +34,7 @@ from cascade.sampling.student import Student
 from cascade.saving.stage_folder import read_network_options, stage_in
 from cascade.space import Space
 from cascade.stage import Stage
+from cascade.vision.encoders import find_vision_facts
 
 
 def build_stage(
@@ -54,10 +55,7 @@ def build_stage(
         CascadeError: if the parts do not fit together.
     """
     with fault_in("space", _keys(recipe.space)):
-        if is_embedding(recipe):
-            space = embedding_space(recipe)
-        else:
-            space = encoded_space(Space(**recipe.space.model_dump()), encoder)
+        space = build_space(recipe, encoder)
     if is_autoencoder(recipe):
         with fault_in("network", _keys(recipe.network)):
             return build_autoencoder_stage(recipe, space)
@@ -84,6 +82,27 @@ def _network_options(section: Section) -> tuple[str, dict[str, Any]]:
         return read_network_options(stage_in(run) or run)
     options = section.model_dump()
     return options.pop("kind"), options
+
+
+def build_space(recipe: StageRecipe, encoder: AutoencoderStage | None = None) -> Space:
+    """Make the space that a recipe describes, with the facts about what encodes its images.
+
+    Args:
+        recipe: the recipe of the stage.
+        encoder: the encoder of a stage that makes latents. That of embeddings is found and hashed.
+
+    Raises:
+        CascadeError: if the encoder of embeddings cannot be found, or makes others.
+    """
+    space, name = Space(**recipe.space.model_dump()), recipe.data.encoder
+    if name is None or space.kind != "embeddings":
+        return encoded_space(space, encoder)
+    facts = find_vision_facts(name)
+    for field in ("size", "channels"):
+        ours, theirs = getattr(space, field), getattr(facts.space, field)
+        if ours != theirs:
+            raise ContractError(f"{field} must be {theirs} for the encoder {name}, got {ours}.")
+    return replace(space, encoder=facts.sha256, encoder_name=facts.name)
 
 
 def build_student(recipe: StageRecipe) -> Student | None:

@@ -94,7 +94,7 @@ def build_trainer(
         prepare_conditions(stage, source, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
-        data.pop("encoder")  # the space of the stage names it
+        data.pop("encoder")  # that of embeddings is named by the stage's space
         if encoder is not None:
             device_ = make_accelerator().device
             data["encoded"] = encode_images(encoder, source, data, recipe.data.cache_dir, device_)

@@ -33,7 +33,7 @@ def check_readable(space: Space) -> None:
 
     Raises:
         DataError: if the stage has other channels or another range, or makes no pixels and has no
-            encoder by name.
+            encoder.
     """
     if space.kind == "embeddings" and space.encoder_name:
         return

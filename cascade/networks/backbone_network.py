@@ -27,6 +27,7 @@ from cascade.networks.component import Component
 from cascade.networks.embedding import ConditionEmbedding, vectors_of
 from cascade.networks.half_weights import with_half_weights
 from cascade.networks.image_encoder import ImageEncoder
+from cascade.networks.residual_mlp import ResidualMlp
 from cascade.networks.stage_network import StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_widths
 from cascade.networks.unet_layers import TokenTransformer
@@ -115,6 +116,7 @@ class BackboneNetwork(StageNetwork, ABC):
         self, x_t: Tensor, t: Tensor, signals: Signals, deep: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         folded, inputs = self._backbone_inputs(x_t, signals)
+        assert not isinstance(self.backbone, ResidualMlp), "has_deep_features says so"
         output, features = self.backbone.reusing(folded, t, deep, **inputs)
         return F.pixel_shuffle(output, self.patch_size), features
 

@@ -91,14 +91,6 @@ class TransformerSection(Section):
     head_blocks: Whole = Field(default=0, ge=0, le=100)
 
 
-class MlpSection(Section):
-    """Our perceptron for vectors."""
-
-    kind: Literal["mlp"]
-    width: Whole = Field(default=512, gt=0)
-    depth: Whole = Field(default=6, gt=0, le=1000)
-
-
 class TrainedSection(Section):
     """The network of an imported stage, for a stage that starts from it."""
 
@@ -125,6 +117,14 @@ class AutoencoderTinySection(Section):
     levels: Whole = Field(default=3, gt=0, le=10)
     blocks: Whole = Field(default=1, gt=0, le=100)
     latent_channels: Whole = Field(default=4, gt=0)
+
+
+class MlpSection(Section):
+    """Our perceptron for vectors."""
+
+    kind: Literal["mlp"]
+    width: Whole = Field(default=512, gt=0)
+    depth: Whole = Field(default=6, gt=0, le=1000)
 
 
 class DiffusionSection(Section):
