@@ -23,7 +23,7 @@ from cascade.devices import Precision, check_weights
 from cascade.diffusion.noise import GeneratorLike, make_picture_seeds
 from cascade.errors import ContractError
 from cascade.familiar_names import ARGUMENTS, check_arguments
-from cascade.imaging.exchange import PictureLike, count_images
+from cascade.imaging.exchange import OutputType, PictureLike, as_output, count_images
 from cascade.restoration.colouring import Colouring
 from cascade.restoration.upscaling import Upscaling
 from cascade.sampling.overrides import Overrides
@@ -208,6 +208,16 @@ def _not_read(name: str, run: StageChain, readable: list[str]) -> str:
 def _few(names: Sequence[str]) -> str:
     """The first names of a list."""
     return ", ".join([*names[:MOST_NAMES], *(["…"] if len(names) > MOST_NAMES else [])])
+
+
+def as_outputs(
+    run: StageChain, images: Mapping[str, Tensor], output_type: OutputType
+) -> dict[str, Any]:
+    """The images of stages as the caller wants them; latents and embeddings stay tensors."""
+    return {
+        name: as_output(each, output_type) if run[name].space.is_bounded else each
+        for name, each in images.items()
+    }
 
 
 def cut_texts(run: StageChain, inputs: Inputs) -> dict[str, CutText]:

@@ -22,6 +22,7 @@ from cascade.call import (
     split_fields,
 )
 from cascade.call_arguments import (
+    as_outputs,
     check_call_arguments,
     check_can_compute,
     completed_inputs,
@@ -42,7 +43,6 @@ from cascade.imaging.exchange import (
     OutputType,
     PictureLike,
     StartLike,
-    as_output,
     check_output,
     of_each,
     to_tensor,
@@ -236,22 +236,17 @@ class CascadePipeline(StagedPipeline):
         options_of_call, settings = split_fields(CallOptions, options)
         check_can_compute(self.stages, options_of_call.precision)
         start = None if image is None else to_tensor(image)  # (B, C, h, w)
-        embeddings = options_of_call.inputs.get("like")
-        varied = embeddings if like is None else to_tensor(like)
+        varied = options_of_call.inputs.get("like") if like is None else to_tensor(like)
         count = image_count(num_images, prompt, start, varied)
         seeds = make_seeds(count, seed, seeds, generator)
         run = stages_to_run(self.stages, start, varied, options_of_call, settings)
-        arguments = {"labels": labels, "image": start}
-        arguments |= {} if like is None else {"like": varied}
+        arguments = {"labels": labels, "image": start, "like": None if like is None else varied}
         prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
         inputs = completed_inputs(run, options_of_call.inputs, arguments | prompts, seeds)
         self._report_cuts(run, inputs)
         call = Call(self, options_of_call, inputs, seeds, callback_on_step_end)
         images = call.run(run)
-        outputs = {
-            name: as_output(each, output_type) if run[name].space.is_bounded else each
-            for name, each in images.items()
-        }
+        outputs = as_outputs(run, images, output_type)
         result = outputs.pop(run.names[-1])
         if not return_dict:
             return (result,)
