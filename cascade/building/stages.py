@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cascade.building.spaces import colour_range, space_of
 from cascade.building.students import build_objective
 from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.kinds import CONDITIONS
@@ -22,7 +23,6 @@ from cascade.recipe.faults import fault_in
 from cascade.recipe.sections import Section, StageRecipe
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
-from cascade.space import Space
 
 
 def build_stage(
@@ -38,8 +38,7 @@ def build_stage(
     Raises:
         CascadeError: if the parts do not fit together.
     """
-    with fault_in("space", _keys(recipe.space)):
-        space = Space(**recipe.space.model_dump())
+    space = space_of(recipe)
     conditions = build_conditions(recipe, vocabulary)
     with fault_in("condition", tuple(CONDITIONS)):
         contract = Contract(space, conditions, build_student(recipe))
@@ -148,6 +147,7 @@ def check_values(recipe: StageRecipe, stage: DiffusionStage) -> None:
         build_objective(recipe).check(stage)
     with fault_in("space", errors=(DataError,)):
         check_readable(stage.space)
+    colour_range(recipe)
     data = recipe.data
     with fault_in("data.name_pattern", errors=(DataError,)):
         NamePattern(data.name_pattern)

@@ -12,6 +12,7 @@ import torch
 from cascade.building.data_notes import DataNotes
 from cascade.building.data_preview import narrow_range_warnings
 from cascade.building.pipelines import find_stage
+from cascade.building.spaces import opening_of, reading_options, with_range
 from cascade.building.stages import build_stage, check_values
 from cascade.building.students import (
     build_objective,
@@ -69,11 +70,10 @@ def build_trainer(
     make_accelerator(device)
     with together():
         check_run_folder(out, recipe.data.path)
-        _check_same_stage(out, recipe)
-    data = recipe.data.model_dump()
-    opening = {key: data.pop(key) for key in ("path", "only", "name_pattern", "cache_dir")}
     with together():
-        source = open_source(**opening)
+        source = open_source(**opening_of(recipe))
+        recipe = with_range(recipe, source, out)
+        _check_same_stage(out, recipe)
         torch.manual_seed(recipe.train.seed)
         notes = DataNotes(source, recipe)
         teacher = teacher_of(recipe)
@@ -87,7 +87,9 @@ def build_trainer(
         prepare_conditions(stage, source, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
-        images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
+        images = TrainingImages(
+            source, stage.contract, seed=recipe.train.seed, **reading_options(recipe)
+        )
         _start(stage, recipe.train.init_from, out, teacher)
     images.generated = build_pool(recipe, images, out / "generated")
     settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from"}))

@@ -35,7 +35,6 @@ from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
 from cascade.evaluation.progress import NamedProgress
-from cascade.imaging.writing import from_uint8
 from cascade.saving.atomic import atomic_file
 from cascade.space import Space
 
@@ -127,7 +126,7 @@ class RealPictures:
             if condition.annotation_fields:
                 annotated = condition.of_annotations(self.source.labels(index))
                 values |= {} if annotated is None else {condition.name: annotated}
-        return TrainingSample(from_uint8(sized.image), values, place)
+        return TrainingSample(as_float(sized.image), values, place)
 
     def inputs(
         self, places: Sequence[int], contracts: Sequence[Contract], *, degraded: bool
