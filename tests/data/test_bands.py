@@ -10,6 +10,8 @@ import torch
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.data.band_decoding import BandDecoding
+from cascade.data.band_encoding import BandEncoding
+from cascade.data.building import build_shards
 from cascade.data.checking import check_images
 from cascade.data.measured_range import measured_ranges
 from cascade.data.preparation import CLIPPED, Decoding
@@ -17,6 +19,7 @@ from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
 from cascade.errors import DataError
 from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.raster import Raster
 from cascade.space import Space
 
 SPACE = Space(size_px=8, channels=4, range=(0, 10_000))
@@ -153,3 +156,39 @@ def test_volumes_become_images_with_the_labels_of_their_file(tmp_path):
     assert [source.key(i) for i in range(3)] == [f"brain/scan#000{n}" for n in (1, 2, 3)]
     assert source.labels(1) == {"class": "brain", "caption": "a brain"}
     assert len(open_source(str(tmp_path), layout=Layout(1, axis=0))) == 8
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_shards_hold_every_type_without_loss(tmp_path, dtype):
+    draw = np.random.default_rng(2)
+    (tmp_path / "in").mkdir()
+    stack = (draw.random((3, 5, 9, 7)) * 200 - 50 * (dtype == "int16")).astype(dtype)
+    if dtype == "float32":
+        stack[1, 2, 3, 4] = np.nan
+    np.save(tmp_path / "in" / "scan.v2.npy", stack)
+    decoding = BandDecoding(5, missing="keep")
+    source = open_source(str(tmp_path / "in"), layout=decoding.layout)
+    manifest = build_shards(
+        source, tmp_path / "out", origin="in", encoding=BandEncoding(), decoding=decoding,
+        percentiles=(0, 100),
+    )  # fmt: skip
+    assert manifest["counts"]["train"] == 3
+    assert manifest["bands"] == 5
+    lowest, highest = np.nanmin(stack, axis=(0, 2, 3)), np.nanmax(stack, axis=(0, 2, 3))
+    assert np.allclose(manifest["range"], np.stack([lowest, highest], 1))
+    shards = open_source(str(tmp_path / "out" / "train-*.tar"), layout=Layout(5))
+    assert [shards.key(i) for i in range(3)] == [f"scan_v2#000{n}" for n in (1, 2, 3)]
+    for index in range(3):
+        values = decoding.raster(shards.read(index), "a").values
+        assert values.dtype == dtype
+        assert np.array_equal(values, stack[index], equal_nan=dtype == "float32")
+
+
+def test_bands_are_downscaled_for_shards_unless_numbers_are_missing(tmp_path):
+    values = np.full((4, 16, 24), 40_000, np.uint16)
+    encoded = BandEncoding(size_px=8)(Raster(values=values), b"")
+    small = BandDecoding(4).raster(encoded.data, "a").values
+    assert small.shape == (4, 8, 12)
+    assert (small == 40_000).all()
+    with pytest.raises(DataError, match="has NaN or nodata, which cannot be downscaled"):
+        BandEncoding(size_px=8)(Raster(values=values, nodata=40_000), b"")

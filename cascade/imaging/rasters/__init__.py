@@ -8,5 +8,6 @@ rasters, which its file counts from 0.
 | `raster.py` | `Raster`: bands, missing numbers, and where the image comes from |
 | `layout.py` | which numbers of an array or a file belong to one image |
 | `reading.py` | file to `Raster`: recognises the format, counts the images |
+| `tiff_writing.py` | images as TIFF |
 | `tiff_bands.py`, `dicom.py`, `nifti.py`, `arrays.py` | one kind of file each |
 """
