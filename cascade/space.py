@@ -24,6 +24,8 @@ Range = tuple[float, float]  # the numbers that -1 and 1 stand for
 COLOUR_RANGE: Range = (0.0, 255.0)
 MOST_BANDS = 64  # of images that are read from files
 Kind = Literal["pixels", "latents", "embeddings"]
+ColourMap = Literal["grey", "viridis", "plasma", "cividis", "turbo", "hot", "seismic"]
+LOOKS = ("show", "colour_map")  # of a space: they change no number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,9 @@ class Space:
             or one such pair per channel.
         unit: unit of the numbers in `range`, such as `HU`; empty for none.
         resize_kernel: the kernel that resizes training images to this size.
+        show: the bands, counted from 1, that pictures for people show: three as red, green and
+            blue, or one; by default the first three of three channels, else the first one.
+        colour_map: the colours in which one band is shown.
 
     Raises:
         ContractError: if a value is of the wrong kind or out of range.
@@ -53,12 +58,15 @@ class Space:
     range: Range | tuple[Range, ...] = COLOUR_RANGE
     unit: str = ""
     resize_kernel: ResizeKernel = "bicubic"
+    show: tuple[int, ...] = ()
+    colour_map: ColourMap = "grey"
 
     def __post_init__(self) -> None:
         pair = _as_size(self.size_px)
         object.__setattr__(self, "size_px", pair)
         object.__setattr__(self, "channels", whole_number("channels", self.channels))
-        for name, choices in (("kind", get_args(Kind)), ("resize_kernel", get_args(ResizeKernel))):
+        choices_of = {"kind": Kind, "resize_kernel": ResizeKernel, "colour_map": ColourMap}
+        for name, choices in ((name, get_args(each)) for name, each in choices_of.items()):
             if getattr(self, name) not in choices:
                 raise ContractError(
                     f"{name} must be one of {choices}, got {shown(getattr(self, name))}."
@@ -69,6 +77,8 @@ class Space:
                 f"px and {self.channels} channels."
             )
         object.__setattr__(self, "range", _as_ranges(self.range, self.channels))
+        object.__setattr__(self, "show", tuple(self.show))
+        _check_show(self.show, self.channels, self.colour_map)
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -114,7 +124,9 @@ class Space:
 
     def resized(self, size_px: Size | int, *, channels: int | None = None) -> Space:
         """The same space at another size, and with another number of channels unless it is None."""
-        return replace(self, size_px=size_px, channels=channels or self.channels)
+        if channels in (None, self.channels):
+            return replace(self, size_px=size_px)
+        return replace(self, size_px=size_px, channels=channels, show=(), colour_map="grey")
 
     def to_unit(self, values: Tensor) -> Tensor:
         """Map numbers in `range` to [-1, 1]; any shape, or (…, C, H, W) if it has several pairs."""
@@ -137,6 +149,10 @@ class Space:
     def quantise(self, images: Tensor) -> Tensor:
         """Round images in [-1, 1] to the values that stand for whole numbers in `range`."""
         return quantise(images, self.levels)
+
+    def rounded(self, images: Tensor) -> Tensor:
+        """Round results in [-1, 1] as files hold them: colours to 8 bits, bands not at all."""
+        return quantise(images) if self.is_colour else images.clamp(-1, 1)
 
     def check(self, images: Tensor) -> None:
         """Check that a batch is (B, C, H, W). H and W may differ from `size`, as those of crops do.
@@ -168,7 +184,8 @@ class Space:
 
     def to_dict(self) -> dict[str, Any]:
         """The space as plain values for JSON."""
-        return asdict(self)
+        values = asdict(self)
+        return {name: value for name, value in values.items() if name not in LOOKS or self.show}
 
 
 def _as_size(size_px: Any) -> Size:
@@ -181,6 +198,19 @@ def _as_size(size_px: Any) -> Size:
         )
     side = whole_number("size_px", size_px)
     return side, side
+
+
+def _check_show(show: tuple[int, ...], channels: int, colour_map: str) -> None:
+    """Check that the bands to show exist, and that a colour map has one."""
+    numbers = [whole_number("show", band) for band in show]
+    if len(numbers) not in (0, 1, 3) or not all(1 <= band <= channels for band in numbers):
+        raise ContractError(
+            f"show must be one band or three, each from 1 to {channels}; got {list(show)}."
+        )
+    if colour_map != "grey" and len(numbers) != 1:
+        raise ContractError(
+            f"colour_map {colour_map!r} is for one band; show one, such as show=[1]."
+        )
 
 
 def _has_pairs(range: Any) -> TypeIs[tuple[Range, ...]]:

@@ -183,7 +183,9 @@ class SetMeasurer:
         """
         clock, count = Clock(), self.num_images
         builders = {
-            name: ImageSetBuilder(self.extractor, pipeline.device, self._alignment)
+            name: ImageSetBuilder(
+                self.extractor, pipeline.device, self._alignment, pipeline.stages[name].space
+            )
             for name in pipeline.stages.names
         }
         settings: Mapping[str, Any] = {}

@@ -77,6 +77,8 @@ class SpaceSection(Section):
     range: Pairs = (0.0, 255.0)
     unit: str = ""
     resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"
+    show: tuple[Whole, ...] = ()
+    colour_map: Literal["grey", "viridis", "plasma", "cividis", "turbo", "hot", "seismic"] = "grey"
 
 
 class UNetSection(Section):
