@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from cascade.evaluation.evaluate import evaluate
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.results import Evaluation
+    from cascade.imaging.rasters.raster import Raster
+    from cascade.imaging.rasters.reading import read_raster
+    from cascade.imaging.rasters.writing import write_rasters
     from cascade.pipeline import CascadeOutput, CascadePipeline
     from cascade.sampling.overrides import Overrides
     from cascade.sampling.settings import SamplingSettings
@@ -61,6 +64,7 @@ _HOMES = {
     "NoiseProcess": "cascade.diffusion.process",
     "NoiseSchedule": "cascade.diffusion.schedule",
     "Overrides": "cascade.sampling.overrides",
+    "Raster": "cascade.imaging.rasters.raster",
     "Run": "cascade.stage",
     "SamplingSettings": "cascade.sampling.settings",
     "ShardSource": "cascade.data.sources",
@@ -75,8 +79,10 @@ _HOMES = {
     "evaluate": "cascade.evaluation.evaluate",
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
+    "read_raster": "cascade.imaging.rasters.reading",
     "student_of": "cascade.training.students",
     "sweep": "cascade.sweeping.sweep",
+    "write_rasters": "cascade.imaging.rasters.writing",
 }
 
 __all__ = [
@@ -99,6 +105,7 @@ __all__ = [
     "NoiseProcess",
     "NoiseSchedule",
     "Overrides",
+    "Raster",
     "Run",
     "SamplingSettings",
     "ShardSource",
@@ -113,8 +120,10 @@ __all__ = [
     "evaluate",
     "load_stage",
     "open_source",
+    "read_raster",
     "student_of",
     "sweep",
+    "write_rasters",
 ]
 
 

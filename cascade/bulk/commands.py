@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from cascade import __version__
+from cascade.bulk.band_files import BandFiles
 from cascade.bulk.earlier import EarlierResults
 from cascade.bulk.inputs import find_pictures
 from cascade.bulk.jobs import ImageFormat, Job, PageChoice, is_file_name, plan_jobs
@@ -21,8 +22,10 @@ from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.remarks import colour_remark, model_remark, range_remark
 from cascade.bulk.work import Bulk
 from cascade.devices import check_engine_device, find_device
-from cascade.errors import ContractError
+from cascade.errors import CascadeError, ContractError
+from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_reading import Truncated, read_picture
+from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 from cascade.imaging.value_range import worked_on_stretched
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_pictures, colouriser_of
@@ -59,6 +62,8 @@ class Request:
             results have the same numbers. None takes all that the picture's bits allow.
         pages: whether to work on all pages and frames of a file, or on the first alone.
         truncated: whether to take a JPEG whose end is missing as far as it goes.
+        axis: for bands, axis of a volume along which it is cut into slices; None for the last one.
+        nodata: for bands, the number that stands for a missing one; None for what files say.
     """
 
     inputs: Sequence[str]
@@ -74,6 +79,8 @@ class Request:
     range: tuple[int, int] | None = None
     pages: PageChoice = "all"
     truncated: Truncated = "refuse"
+    axis: int | None = None
+    nodata: float | None = None
 
     def __post_init__(self) -> None:
         if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65535:
@@ -115,6 +122,8 @@ def prepare_upscaling(
             "tile_px": upscaling.tile_px,
             "consistent": upscaling.is_consistent(upsamplers),
             **({} if request.range is None else {"range": list(request.range)}),
+            **({} if request.axis is None else {"axis": request.axis}),
+            **({} if request.nodata is None else {"nodata": request.nodata}),
         },
         work=lambda size_px: _drawn_px(upsamplers, size_px, scale),
         metadata=request.metadata,
@@ -122,9 +131,15 @@ def prepare_upscaling(
         truncated=request.truncated,
         factor=scale,
         before="bicubic",
-        work_together=_work_together(upsamplers[0]),
+        work_together=0.0 if plan.reads_bands else _work_together(upsamplers[0]),
+        make_file=_band_files(request, upsamplers, upscaling).make if plan.reads_bands else None,
     )
     return plan.bulk(method, on_progress)
+
+
+def _band_files(request: Request, stages: Sequence[Stage], upscaling: Upscaling) -> BandFiles:
+    axis = 2 if request.axis is None else request.axis
+    return BandFiles(stages=stages, upscaling=upscaling, axis=axis, nodata=request.nodata)
 
 
 def _stages_that_upscale(stages: Sequence[Stage], scale: float | None) -> list[Stage]:
@@ -234,9 +249,13 @@ class _Preparation:
     def __init__(self, command: str, request: Request, seeds: Sequence[int]) -> None:
         self.command = command
         self.request = request
-        as_file = is_file_name(request.out, request.inputs)
+        self.model = _Model(request)
+        self.reads_bands = self.model.makes_bands
+        _check_options(request, bands=self.reads_bands)
+        as_file = is_file_name(request.out, request.inputs, bands=self.reads_bands)
         self.folder = None if as_file else request.out
-        self.inputs = find_pictures(request.inputs, results=self.folder)
+        suffixes = RASTER_SUFFIXES if self.reads_bands else IMAGE_SUFFIXES
+        self.inputs = find_pictures(request.inputs, results=self.folder, suffixes=suffixes)
         self.plan = plan_jobs(
             self.inputs.pictures,
             request.out,
@@ -246,6 +265,7 @@ class _Preparation:
             compare=request.compare,
             pages=request.pages,
             is_result_of=EarlierResults(self.folder, command).made_from,
+            bands=self.reads_bands,
         )
         self.notes = [self.inputs.left_out.note()] if self.inputs.left_out else []
         self.notes += self.plan.notes
@@ -259,7 +279,7 @@ class _Preparation:
         Raises:
             ContractError: if settings do not fit, or are for a stage that does not run.
         """
-        stages = dict(_load(self.request).stages.items())
+        stages = dict(self.model.load().stages.items())
         overrides = self.request.overrides
         overrides.check(list(stages))
         selected = select(list(stages.values()))
@@ -310,6 +330,59 @@ class _Preparation:
             notes=self.notes,
             on_progress=on_progress,
         )
+
+
+class _Model:
+    """The model of a request, loaded once and early: it decides which files are inputs.
+
+    An error is kept until the model is asked for, since those of the inputs come first.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._pipeline: CascadePipeline | None = None
+        self._error: CascadeError | None = None
+        try:
+            self._pipeline = _load(request)
+        except CascadeError as error:
+            self._error = error
+
+    @property
+    def makes_bands(self) -> bool:
+        """Whether its images are bands of measured numbers; no if it cannot be loaded."""
+        if self._pipeline is None:
+            return False
+        space = self._pipeline.stages.last.space
+        return space.kind == "pixels" and not space.is_colour
+
+    def load(self) -> CascadePipeline:
+        """The pipeline.
+
+        Raises:
+            CascadeError: if it cannot be loaded.
+        """
+        if self._error is not None:
+            raise self._error
+        assert self._pipeline is not None
+        return self._pipeline
+
+
+def _check_options(request: Request, *, bands: bool) -> None:
+    """Refuse options that have no effect on bands, or on colour pictures.
+
+    Raises:
+        ContractError: naming the option.
+    """
+    colours = {
+        "a file format for all results": request.image_format,
+        "before/after sheets": request.compare or None,
+        "a range for black and white": request.range,
+        "leaving the metadata out": None if request.metadata else True,
+    }
+    numbers = {"an axis of volumes": request.axis, "a number for missing ones": request.nodata}
+    unused = [name for name, value in (colours if bands else numbers).items() if value is not None]
+    if unused:
+        kind, other = ("colour pictures", "bands") if bands else ("bands", "colour pictures")
+        raise ContractError(f"{unused[0]} is for {kind}, but this model makes {other}; leave it.")
 
 
 def _load(request: Request) -> CascadePipeline:

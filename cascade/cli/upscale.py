@@ -40,6 +40,13 @@ def upscale(
             "of 12 bits; results keep these numbers.",
         ),
     ] = None,
+    axis: Annotated[
+        int | None,
+        typer.Option(min=0, max=2, help="Of bands: axis along which NIfTI volumes are cut."),
+    ] = None,
+    nodata: Annotated[
+        float | None, typer.Option(help="Of bands: the number of missing ones, besides NaN.")
+    ] = None,
     device: bulk.Device = None,
     engine: names.Engine = None,
     workers: bulk.Workers = 1,
@@ -89,6 +96,8 @@ def upscale(
         metadata=not no_metadata,
         overwrite=overwrite,
         range=value_range,
+        axis=axis,
+        nodata=nodata,
     )
     upscaling = Upscaling(
         scale=scale,

@@ -5,19 +5,40 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import BinaryIO, final
 
 import numpy as np
 
 from cascade.errors import DataError
 from cascade.imaging.opening import readable
 from cascade.imaging.rasters.layout import Layout, divided
+from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.rasters.raster import Raster
 
 NPY_HEAD, NPZ_HEAD = b"\x93NUMPY", b"PK\x03\x04"
 HEAD_BYTES = 2**16  # in which the head of an array ends
 MAX_BYTES = 4 * 2**30  # of the numbers of a file
 PREFERRED = "image"  # the array of several in a file
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ArrayOrigin(Origin):
+    """How the axes of an array were ordered.
+
+    Attributes:
+        shape: of the array.
+        bands_last: whether an image is (H, W, C), or (H, W) for one band, rather than (C, H, W).
+    """
+
+    shape: tuple[int, ...]
+    bands_last: bool
+
+    format = "numpy"
+
+    def scaled(self, factor_y: float, factor_x: float) -> ArrayOrigin:
+        return self
 
 
 def decode_array(data: bytes, name: str, number: int, layout: Layout) -> Raster:
@@ -32,11 +53,14 @@ def decode_array(data: bytes, name: str, number: int, layout: Layout) -> Raster:
     Raises:
         DataError: if it is damaged, holds objects or several arrays, or has no such image.
     """
-    images = divided(_array(data, name), layout, name)
+    array = _array(data, name)
+    images, shape = divided(array, layout, name), array.shape
     if not 0 <= number < len(images):
         raise DataError(f"{name}: has {len(images)} images; there is no image {number + 1}.")
     values = np.ascontiguousarray(images[number])
-    return Raster(values=values.astype(values.dtype.newbyteorder("="), copy=False))
+    origin = ArrayOrigin(shape=shape, bands_last=images.shape[1:] != shape[-3:])
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return Raster(values=values, origin=origin)
 
 
 def count_arrays(file: BinaryIO, name: str, layout: Layout) -> int:

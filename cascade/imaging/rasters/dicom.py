@@ -10,18 +10,21 @@ Shapes: C bands, H and W pixels.
 
 from __future__ import annotations
 
+import copy
 import io
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, final
 
 import numpy as np
 
 from cascade.errors import DataError
 from cascade.imaging import opening
+from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.rasters.packages import imported
 from cascade.imaging.rasters.raster import Raster
 
 MARK, MARK_AT = b"DICM", 128
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,55 @@ class StoredNumbers:
             numbers = self.inverted_from - numbers
         low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dtype.kind == "i" else (0, 2**bits)
         return np.clip(numbers, low, high - (dtype.kind == "u")).astype(dtype)
+
+
+@final
+@dataclass(frozen=True)
+class DicomOrigin(Origin):
+    """The data set of a DICOM file, in which the spacing of the pixels is brought up to date.
+
+    Attributes:
+        dataset: a `pydicom.Dataset`, with the pixels that it came with.
+    """
+
+    dataset: Any
+
+    format = "DICOM"
+
+    def scaled(self, factor_y: float, factor_x: float) -> DicomOrigin:
+        dataset = copy.deepcopy(self.dataset)
+        for part in _parts(dataset):
+            for key in SPACINGS:
+                if key in part and part[key].value:
+                    rows, columns = map(float, part[key].value)
+                    setattr(part, key, [_number(rows / factor_y), _number(columns / factor_x)])
+        _move_first_pixel(self.dataset, dataset)
+        return DicomOrigin(dataset)
+
+
+def _parts(dataset: Any) -> list[Any]:
+    """The data sets that may state the spacing of the pixels: the whole one and those of frames."""
+    groups = [*dataset.get("SharedFunctionalGroupsSequence", [])]
+    groups += dataset.get("PerFrameFunctionalGroupsSequence", [])
+    return [dataset, *(each for group in groups for each in group.get("PixelMeasuresSequence", []))]
+
+
+def _move_first_pixel(before: Any, after: Any) -> None:
+    """Move the centre of the first pixel, so that the corner of the image stays in its place."""
+    keys = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    if not all(key in before and before[key].value for key in keys):
+        return
+    along_row, along_column = np.array(before.ImageOrientationPatient, float).reshape(2, 3)
+    old_rows, old_columns = map(float, before.PixelSpacing)
+    rows, columns = map(float, after.PixelSpacing)
+    move = along_row * (columns - old_columns) / 2 + along_column * (rows - old_rows) / 2
+    place = np.array(before.ImagePositionPatient, float) + move
+    after.ImagePositionPatient = [_number(each) for each in place]
+
+
+def _number(value: float) -> str:
+    """A number in the 16 characters that DICOM allows."""
+    return f"{value:.10g}"
 
 
 def is_dicom(data: bytes) -> bool:
@@ -131,7 +183,7 @@ def decode_dicom(data: bytes, name: str, number: int) -> Raster:
     stored = np.ascontiguousarray(bands).astype(bands.dtype.newbyteorder("="), copy=False)
     stored = stored.astype(np.int16) if stored.dtype == np.int8 else stored
     values = StoredNumbers.of(dataset).measured(stored) if len(stored) == 1 else stored
-    return Raster(values=values)
+    return Raster(values=values, origin=DicomOrigin(dataset))
 
 
 def _pixels(dataset: Any, name: str, number: int) -> np.ndarray:

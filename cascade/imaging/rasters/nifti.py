@@ -14,13 +14,15 @@ from __future__ import annotations
 import gzip
 import io
 import math
-from typing import Any, BinaryIO
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, final
 
 import numpy as np
 
 from cascade.errors import DataError
 from cascade.imaging import opening
 from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.rasters.packages import imported
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.tiff_bands import check_dtype
@@ -29,6 +31,38 @@ GZIP = b"\x1f\x8b"
 MAX_BYTES = 4 * 2**30  # of an unpacked file
 MARKS = ((344, b"n+1\0"), (4, b"n+2\0"))  # of both versions, at an offset in bytes
 HEAD_BYTES = 348
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NiftiOrigin(Origin):
+    """The volume that a slice comes from.
+
+    Attributes:
+        image: a nibabel image.
+        layout: how it was cut into slices.
+        factors: by which the two axes of a slice have grown, the volume's earlier axis first.
+    """
+
+    image: Any
+    layout: Layout
+    factors: tuple[float, float] = (1.0, 1.0)
+
+    format = "NIfTI"
+
+    def scaled(self, factor_y: float, factor_x: float) -> NiftiOrigin:
+        first, second = self.factors
+        return replace(self, factors=(first * factor_x, second * factor_y))
+
+    @property
+    def affine(self) -> np.ndarray:
+        """The matrix (4, 4) from voxels to space, with the bounds of the volume unchanged."""
+        inner = [axis for axis in range(3) if axis != self.layout.axis]
+        to_old = np.eye(4)
+        for axis, factor in zip(inner, self.factors, strict=True):
+            to_old[axis, axis] = 1 / factor
+            to_old[axis, 3] = 0.5 / factor - 0.5  # voxels are counted by their centres
+        return self.image.affine @ to_old
 
 
 def is_nifti(data: bytes) -> bool:
@@ -122,7 +156,8 @@ def decode_nifti(data: bytes, name: str, number: int, layout: Layout) -> Raster:
         values = np.asarray(image.dataobj[place])
         values = values.astype(np.float32 if is_scaled(image) else stored_dtype(image), copy=False)
     values = values.reshape(*values.shape, *(1,) * (3 - values.ndim))  # (X, Y, C)
-    return Raster(values=np.ascontiguousarray(values.transpose(2, 1, 0)))
+    origin = NiftiOrigin(image=image, layout=layout)
+    return Raster(values=np.ascontiguousarray(values.transpose(2, 1, 0)), origin=origin)
 
 
 def count_slices(file: BinaryIO, name: str, layout: Layout) -> int:

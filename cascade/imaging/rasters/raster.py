@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cascade.errors import DataError
+from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.transparency import fill_hidden
 from cascade.space import MOST_BANDS, Space
 
@@ -25,6 +26,7 @@ class Raster:
     Attributes:
         values: (C, H, W) uint8, uint16, int16 or float32.
         nodata: the number that stands for a missing one; NaN always does.
+        origin: what its file says about it; None if there is no file, or it says nothing.
 
     Raises:
         DataError: if the values have another shape or type, or more than 64 bands.
@@ -32,6 +34,7 @@ class Raster:
 
     values: np.ndarray
     nodata: float | None = None
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         shape, dtype = self.values.shape, self.values.dtype

@@ -20,6 +20,7 @@ from cascade.errors import DataError
 from cascade.imaging import opening
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import DTYPES, Raster
+from cascade.imaging.rasters.tiff_origin import TiffOrigin
 from cascade.imaging.tiff_pages import (
     EMBEDDED,
     JPEG,
@@ -58,7 +59,8 @@ def decode_tiff_bands(data: bytes, name: str, number: int, layout: Layout) -> Ra
             raise DataError(f"{name}: has {len(images)} images; there is no image {number + 1}.")
         pages = images[number]
         values = np.concatenate([_values(page, name) for page in pages])
-        return Raster(values=values, nodata=nodata_of(pages[0]))
+        origin = TiffOrigin.of(file, pages[0])
+        return Raster(values=values, nodata=nodata_of(pages[0]), origin=origin)
 
 
 def count_tiff_images(file: BinaryIO, name: str, layout: Layout) -> int:

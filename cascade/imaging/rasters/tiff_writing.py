@@ -9,12 +9,14 @@ Shapes: C bands, H and W pixels.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.tiff_origin import TiffOrigin
 from cascade.imaging.tiff_pages import tifffile
 
 GDAL_NODATA = 42113
@@ -27,40 +29,76 @@ Tag = tuple[int, int | str, int, Any, bool]  # of tifffile: number, type, count,
 def tiff_bytes(raster: Raster) -> bytes:
     """The bytes of a TIFF file of one image."""
     file = io.BytesIO()
-    write_tiff(file, [raster])
+    write_tiff(file, [raster], raster.values.nbytes)
     return file.getvalue()
 
 
-def write_tiff(file: BinaryIO, rasters: Sequence[Raster], tags: Sequence[Tag] = ()) -> None:
-    """Write images as the pages of a TIFF file.
+def write_tiff(file: BinaryIO, rasters: Iterable[Raster], size_bytes: int) -> None:
+    """Write images as the pages of a TIFF file, with the georeference of their origins.
 
     Args:
         file: an empty file, open for writing.
-        rasters: the images.
-        tags: further tags of every page.
+        rasters: the images, which are taken one at a time.
+        size_bytes: size of the numbers of all images.
     """
-    size = sum(raster.values.nbytes for raster in rasters)
-    with tifffile().TiffWriter(file, bigtiff=size > BIG_BYTES) as writer:
+    with tifffile().TiffWriter(file, bigtiff=size_bytes > BIG_BYTES) as writer:
         for raster in rasters:
-            own = [] if raster.nodata is None else [nodata_tag(raster.nodata)]
+            origin = raster.origin if isinstance(raster.origin, TiffOrigin) else None
             writer.write(
                 _strips(raster.values),
                 shape=(*raster.size, raster.bands) if raster.bands > 1 else raster.size,
-                dtype=raster.values.dtype,
-                photometric="minisblack",
                 planarconfig="contig" if raster.bands > 1 else None,
-                compression="zlib",
-                predictor=FLOATS if raster.values.dtype.kind == "f" else INTEGERS,
                 rowsperstrip=ROWS,
-                extratags=[*tags, *own],
+                extratags=[*(origin.extra_tags if origin else ()), *_nodata_tags(raster)],
                 metadata=None,
-                software=False,
+                **_options(raster, origin),
             )
 
 
-def nodata_tag(nodata: float) -> Tag:
-    """The tag in which GDAL keeps the number that stands for missing ones."""
-    return GDAL_NODATA, "s", 0, f"{nodata:.17g}", True
+def write_ome_tiff(file: BinaryIO, rasters: Iterable[Raster], size_bytes: int) -> None:
+    """Write images as an OME-TIFF, each band in a page of its own; arguments as `write_tiff`.
+
+    The first image says how many there are, along which axes.
+    """
+    first, *rest = rasters
+    origin = first.origin
+    assert isinstance(origin, TiffOrigin)
+    axes = "".join(axis for axis, _ in origin.ome_axes)
+    lengths = [length for _, length in origin.ome_axes]
+    if math.prod(lengths) != 1 + len(rest):  # the first image alone, of several
+        axes, lengths = ("T", [1 + len(rest)]) if rest else ("", [])
+    channels = {"Channel": {"Name": list(origin.ome_channels)}} if origin.ome_channels else {}
+    with tifffile().TiffWriter(file, bigtiff=size_bytes > BIG_BYTES, ome=True) as writer:
+        writer.write(
+            (np.ascontiguousarray(band) for raster in (first, *rest) for band in raster.values),
+            shape=(*lengths, first.bands, *first.size),
+            metadata={"axes": f"{axes}CYX", **(origin.ome or {}), **channels},
+            extratags=_nodata_tags(first),
+            **_options(first, origin),
+        )
+
+
+def _options(raster: Raster, origin: TiffOrigin | None) -> dict[str, Any]:
+    """What pages of both kinds have in common."""
+    options = {} if origin is None or origin.resolution is None else {
+        "resolution": origin.resolution,
+        "resolutionunit": origin.resolution_unit,
+    }  # fmt: skip
+    return {
+        "dtype": raster.values.dtype,
+        "photometric": "minisblack",
+        "compression": "zlib",
+        "predictor": FLOATS if raster.values.dtype.kind == "f" else INTEGERS,
+        "software": False,
+        **options,
+    }
+
+
+def _nodata_tags(raster: Raster) -> list[Tag]:
+    """The tag in which GDAL keeps the number that stands for missing ones, if there is any."""
+    if raster.nodata is None:
+        return []
+    return [(GDAL_NODATA, "s", 0, f"{raster.nodata:.17g}", True)]
 
 
 def _strips(values: np.ndarray) -> Iterator[np.ndarray]:
