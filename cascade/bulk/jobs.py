@@ -154,7 +154,7 @@ def plan_jobs(
     Raises:
         OutputError: if two results would have the same name, or a result would replace an input.
     """
-    if as_file and image_format not in (None, FORMAT_OF_SUFFIX[out.suffix.lower()]):
+    if as_file and image_format not in (None, FORMAT_OF_SUFFIX.get(out.suffix.lower())):
         raise OutputError(f"{out} is not the name of a {image_format} file; change one of the two.")
     folder = out.parent if as_file else out
     places, notes = [PurePosixPath(out.name)], []
