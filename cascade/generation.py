@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,20 @@ from torch import Tensor
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import OutputError
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
-from cascade.imaging.writing import check_can_be_pictures, contact_sheet, save_png, to_pil
+from cascade.imaging.rasters.showing import as_rgb, with_scale_bar
+from cascade.imaging.rasters.tiff_writing import write_tiff
+from cascade.imaging.writing import (
+    RECORD,
+    check_can_be_pictures,
+    contact_sheet,
+    save_png,
+    to_pil,
+)
 from cascade.pipeline import CascadeOutput, CascadePipeline
+from cascade.restoration.bands import raster_of
 from cascade.sampling.overrides import Overrides
-from cascade.saving.atomic import check_writable_folder
+from cascade.saving.atomic import atomic_file, check_writable_folder
+from cascade.space import Space
 
 PICTURES_AT_A_TIME = 16  # they are written before the next ones begin
 MOST_IN_GRID = 64
@@ -85,7 +96,7 @@ def generate_files(
     name: str,
     callback: Callable[..., None] | None = None,
 ) -> GeneratedFiles:
-    """Generate pictures into a folder: numbered PNGs and a contact sheet.
+    """Generate pictures into a folder: numbered PNGs, or TIFFs of bands, and a contact sheet.
 
     Numbers continue after those of the files in the folder, so nothing is overwritten. The sheet of
     the first series is `grid.png`; later ones carry the number of their first picture. Names of
@@ -102,7 +113,9 @@ def generate_files(
         CascadeError: if the settings do not fit the pipeline, the folder cannot be written, or
             another process generates pictures into it.
     """
-    check_can_be_pictures(pipeline.stages.last.space.channels)
+    space = pipeline.stages.last.space
+    if space.kind != "pixels" or space.is_colour:
+        check_can_be_pictures(space.channels)
     if generation.prompts:
         pipeline.check_prompts(generation.prompts)
     check_writable_folder(out)
@@ -129,8 +142,10 @@ def _generate_from(
     for first in range(0, total, PICTURES_AT_A_TIME):
         part = range(first, min(first + PICTURES_AT_A_TIME, total))
         result = _generate(pipeline, generation, [seeds[i] for i in part], part, callback)
-        new = [out / picture_name(number + i, generation.prompt(i)) for i in part]
-        written = _write_pictures(result, new, name, generation)
+        suffix = _suffix_of(pipeline.stages.last.space)
+        new = [out / picture_name(number + i, generation.prompt(i), suffix) for i in part]
+        spaces = {stage: each.space for stage, each in pipeline.stages.items()}
+        written = _write_pictures(result, new, name, generation, spaces)
         for i in part:
             numbered.replace(number + i, written)
         if generation.prompts:
@@ -141,7 +156,9 @@ def _generate_from(
     record: dict[str, Any] = {"pipeline": name, "seeds": seeds}
     if generation.prompts:
         record["prompts"] = [generation.prompt(i) for i in range(len(in_grid))]
-    save_png(contact_sheet(torch.stack(in_grid)), sheet, record)
+    space = pipeline.stages.last.space
+    grid = contact_sheet(as_rgb(torch.stack(in_grid), space))
+    save_png(with_scale_bar(grid, space), sheet, record)
     return GeneratedFiles(files, sheet, numbered.index if generation.prompts else None)
 
 
@@ -201,9 +218,13 @@ def _generate(
 
 
 def _write_pictures(
-    result: CascadeOutput, files: list[Path], name: str, generation: Generation
+    result: CascadeOutput,
+    files: list[Path],
+    name: str,
+    generation: Generation,
+    spaces: Mapping[str, Space],
 ) -> list[Path]:
-    """Write the pictures of all returned stages; each PNG records how it was generated.
+    """Write the pictures of all returned stages; each file records how it was generated.
 
     Returns:
         All files.
@@ -217,15 +238,30 @@ def _write_pictures(
         if generation.negative_prompt:
             record["negative_prompt"] = generation.negative_prompt
         records.append(record | {"labels": labels, "stages": result.settings})
-    _write_each(result.images, files, records)
+    *_, last = spaces.values()
+    _write_each(result.images, files, records, last)
     written = list(files)
     for stage, images in result.intermediates.items():
-        smaller = [file.with_suffix(f".{stage}.png") for file in files]
-        _write_each(images, smaller, records)
+        suffix = f".{stage}{_suffix_of(spaces[stage])}"
+        smaller = [file.with_suffix(suffix) for file in files]
+        _write_each(images, smaller, records, spaces[stage])
         written += smaller
     return written
 
 
-def _write_each(images: Tensor, files: list[Path], records: list[dict[str, Any]]) -> None:
+def _suffix_of(space: Space) -> str:
+    return ".tif" if space.kind == "pixels" and not space.is_colour else ".png"
+
+
+def _write_each(
+    images: Tensor, files: list[Path], records: list[dict[str, Any]], space: Space
+) -> None:
+    if _suffix_of(space) == ".tif":
+        for image, file, record in zip(images, files, records, strict=True):
+            raster = raster_of(image, space)
+            with atomic_file(file) as temporary, temporary.open("wb") as opened:
+                text = json.dumps({RECORD: record})
+                write_tiff(opened, [raster], raster.values.nbytes, description=text)
+        return
     for image, file, record in zip(to_pil(images), files, records, strict=True):
         save_png(image, file, record)

@@ -21,7 +21,7 @@ from cascade.imaging.value_range import percentage
 from cascade.restoration.passes import upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscaled_bands
 from cascade.sampling.walk import Progress
-from cascade.space import Space
+from cascade.space import FEWEST_LEVELS, Space
 from cascade.stage import Stage
 
 
@@ -109,6 +109,29 @@ def as_stored(
     if missing is not None:
         stored[missing] = np.nan if nodata is None else nodata
     return stored
+
+
+def raster_of(image: Tensor, space: Space) -> Raster:
+    """An image that no file came before, in the smallest type that holds the range of its space.
+
+    Args:
+        image: (C, H, W) in [-1, 1].
+        space: its space.
+
+    Returns:
+        uint8, uint16 or int16 if the ends of all ranges are whole numbers that it holds, else
+        float32.
+    """
+    ends = np.array(space.ranges)
+    fits = [
+        name
+        for name in ("uint8", "uint16", "int16")
+        if np.iinfo(name).min <= ends.min() and ends.max() <= np.iinfo(name).max
+    ]
+    is_whole = bool((ends == ends.round()).all()) and bool((np.diff(ends) >= FEWEST_LEVELS).all())
+    dtype = fits[0] if fits and is_whole else "float32"
+    like = Raster(values=np.empty((space.channels, 1, 1), dtype))
+    return replace(like, values=as_stored(image.cpu(), space, like))
 
 
 def _beside(nodata: float, dtype: np.dtype) -> float:

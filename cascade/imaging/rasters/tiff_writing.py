@@ -33,13 +33,16 @@ def tiff_bytes(raster: Raster) -> bytes:
     return file.getvalue()
 
 
-def write_tiff(file: BinaryIO, rasters: Iterable[Raster], size_bytes: int) -> None:
+def write_tiff(
+    file: BinaryIO, rasters: Iterable[Raster], size_bytes: int, *, description: str | None = None
+) -> None:
     """Write images as the pages of a TIFF file, with the georeference of their origins.
 
     Args:
         file: an empty file, open for writing.
         rasters: the images, which are taken one at a time.
         size_bytes: size of the numbers of all images.
+        description: ASCII for the tag ImageDescription; None for none.
     """
     with tifffile().TiffWriter(file, bigtiff=size_bytes > BIG_BYTES) as writer:
         for raster in rasters:
@@ -51,6 +54,7 @@ def write_tiff(file: BinaryIO, rasters: Iterable[Raster], size_bytes: int) -> No
                 rowsperstrip=ROWS,
                 extratags=[*(origin.extra_tags if origin else ()), *_nodata_tags(raster)],
                 metadata=None,
+                description=description,
                 **_options(raster, origin),
             )
 
