@@ -16,6 +16,12 @@ trained on
 The other half of `train`, and all of `validation`, `heldout` and `unseen`, are new to it as
 pictures. The defaults were chosen on `validation-*.tar`.
 
+A tower that steers a generator, as the image embedding of unCLIP does, must be another one: its
+generator draws what the tower looks for. `--steer` trains such a tower on all of `train-*.tar` and
+on nothing else. It sees every picture at 64 px first, the size of the stage that it steers:
+
+    python benchmarks/alignment_tower.py --steer --data data/emoji --out out/emoji-tower
+
 Shapes: N pictures, V views of each, F features, P width of a text's pooled vector.
 """
 
@@ -39,23 +45,16 @@ from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
 from cascade.evaluation.alignment.captions import Captions
 from cascade.evaluation.alignment.judge import AlignmentJudge
-from cascade.evaluation.alignment.tower import (
-    MAX_TOKENS,
-    AlignmentTower,
-    TowerFacts,
-    TowerHead,
-    tower_features,
-)
+from cascade.evaluation.alignment.tower import AlignmentTower
 from cascade.imaging.writing import from_uint8
-from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
-from cascade.resizing import resize
+from cascade.resizing import quantise, resize
 from cascade.space import Space
 from cascade.text.encoder import TextEncoder
 from cascade.text.encoders import MINILM, find_encoder
+from cascade.vision.efficientnet import EfficientNetLite, load_efficientnet
+from cascade.vision.tower import MAX_TOKENS, Tower, TowerFacts, TowerHead, tower_features
 
-NAME = "EmojiTower"
 READ_PX = 256
-SIZE_PX = 160  # of what EfficientNet sees: half of the cost of 224 px
 STYLE_WORDS = {
     "fluent-3d": "fluent 3d",
     "fluent": "fluent",
@@ -69,6 +68,32 @@ SCALES = (0.8, 1.1)
 MOST_SHIFT_PX = 24
 READ_AT_A_TIME = 32
 TEST_SPLITS = ("validation", "heldout", "unseen")
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a tower is for, and what it sees of a picture.
+
+    Attributes:
+        name: of the tower.
+        size_px: side of what EfficientNet sees; 160 px has half of the cost of 224 px.
+        seen_px: side to which pictures are downscaled before that; None for not at all.
+    """
+
+    name: str
+    size_px: int
+    seen_px: int | None = None
+
+    def fitted(self, image: Tensor) -> Tensor:
+        """A picture (3, H, W) as EfficientNet sees it."""
+        batch = image[None]
+        if self.seen_px is not None:
+            batch = quantise(resize(batch, (self.seen_px, self.seen_px), "bicubic"))
+        return resize(batch, (self.size_px, self.size_px), "bicubic")[0].clamp(-1, 1)
+
+
+JUDGING = Purpose("EmojiTower", size_px=160)
+STEERING = Purpose("emoji-tower", size_px=128, seen_px=64)
 
 
 @dataclass(frozen=True)
@@ -106,7 +131,7 @@ def is_for_the_tower(code: str) -> bool:
     return int.from_bytes(digest[:8], "big") / 2**64 < JUDGED_SHARE
 
 
-def augmented(image: Tensor, generator: torch.Generator) -> Tensor:
+def augmented(image: Tensor, purpose: Purpose, generator: torch.Generator) -> Tensor:
     """Scale, shift and often blur a picture (3, H, W) on white, as a small model may draw it."""
     draws = torch.rand(5, generator=generator).tolist()
     side = round(READ_PX * (SCALES[0] + draws[0] * (SCALES[1] - SCALES[0])))
@@ -118,21 +143,27 @@ def augmented(image: Tensor, generator: torch.Generator) -> Tensor:
     if draws[3] < 0.5:
         small = SMALL_PX[int(draws[4] * len(SMALL_PX))]
         shifted = resize(shifted, (small, small), "bicubic")
-    return resize(shifted, (SIZE_PX, SIZE_PX), "bicubic")[0].clamp(-1, 1)
+    return purpose.fitted(shifted[0])
 
 
-def views_of(image: Tensor, count: int, generator: torch.Generator) -> list[Tensor]:
+def views_of(
+    image: Tensor, purpose: Purpose, count: int, generator: torch.Generator
+) -> list[Tensor]:
     """A picture and augmented views of it at the tower's size; with a count of 0, it at 64 px."""
-    plain = resize(image[None], (SIZE_PX, SIZE_PX), "bicubic")[0]
+    plain = purpose.fitted(image)
     if count > 0:
-        return [plain, *(augmented(image, generator) for _ in range(count))]
+        return [plain, *(augmented(image, purpose, generator) for _ in range(count))]
     small = resize(image[None], (SMALL_PX[0], SMALL_PX[0]), "bicubic")
-    return [plain, resize(small, (SIZE_PX, SIZE_PX), "bicubic")[0]]
+    return [plain, purpose.fitted(small[0])]
 
 
 @torch.no_grad()
 def read_features(
-    source: ImageSource, places: Sequence[int], network: EfficientNetLite, augmentations: int
+    source: ImageSource,
+    places: Sequence[int],
+    network: EfficientNetLite,
+    purpose: Purpose,
+    augmentations: int,
 ) -> Tensor:
     """Compute the features (N, V, F) float16 of pictures; see `views_of` for the V views."""
     images = TrainingImages(source, Contract(Space(size_px=READ_PX)), flip=(), cache_mib=0)
@@ -140,7 +171,9 @@ def read_features(
     parts = []
     for first in range(0, len(places), READ_AT_A_TIME):
         views = [
-            torch.stack(views_of(from_uint8(images.sized(place).image), augmentations, generator))
+            torch.stack(
+                views_of(from_uint8(images.sized(place).image), purpose, augmentations, generator)
+            )
             for place in places[first : first + READ_AT_A_TIME]
         ]
         batch = torch.stack(views)  # (B, V, 3, S, S)
@@ -152,7 +185,13 @@ def read_features(
 
 
 def read_pictures(
-    pattern: str, network: EfficientNetLite, cache: Path, augmentations: int, *, all_codes: bool
+    pattern: str,
+    network: EfficientNetLite,
+    cache: Path,
+    purpose: Purpose,
+    augmentations: int,
+    *,
+    all_codes: bool,
 ) -> Pictures:
     """Read pictures, with features from the cache if it has them."""
     source = open_source(pattern)
@@ -162,12 +201,13 @@ def read_pictures(
         if all_codes or is_for_the_tower(source.labels(place)["code"])
     ]
     keys = [source.key(place) for place in places]
-    basis = "\n".join([pattern, str(augmentations), *keys])
+    basis = "\n".join([pattern, str(purpose), str(augmentations), *keys])
     file = cache / f"{hashlib.sha256(basis.encode()).hexdigest()[:16]}.safetensors"
     if not file.is_file():
         print(pattern)
         cache.mkdir(parents=True, exist_ok=True)
-        save_file({"features": read_features(source, places, network, augmentations)}, file)
+        features = read_features(source, places, network, purpose, augmentations)
+        save_file({"features": features}, file)
     labels = [source.labels(place) for place in places]
     phrasings = [_phrasings(each) for each in labels]
     return Pictures(load_file(file)["features"].float(), phrasings, labels, keys)
@@ -309,16 +349,18 @@ def with_style(phrasings: Sequence[str], style: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*named[:1], *phrasings]))
 
 
-def judge_of(pictures: Pictures, tower: AlignmentTower, *, styles: bool) -> AlignmentJudge:
+def judge_of(pictures: Pictures, tower: Tower, *, styles: bool) -> AlignmentJudge:
     """A judge whose captions name the style, or are the plain names."""
     phrasings = [
         with_style(each, labels["style"]) if styles else each
         for each, labels in zip(pictures.phrasings, pictures.labels, strict=True)
     ]
-    return AlignmentJudge(tower, Captions(phrasings, pictures.labels, pictures.keys))
+    return AlignmentJudge(
+        AlignmentTower(tower), Captions(phrasings, pictures.labels, pictures.keys)
+    )
 
 
-def measure(pictures: Pictures, tower: AlignmentTower, head: TowerHead) -> list[str]:
+def measure(pictures: Pictures, tower: Tower, head: TowerHead) -> list[str]:
     """A line of figures for plain and for styled captions, at full size and at 64 px."""
     lines = []
     for styles in (False, True):
@@ -336,16 +378,38 @@ def measure(pictures: Pictures, tower: AlignmentTower, head: TowerHead) -> list[
 
 def read_all(
     args: argparse.Namespace, network: EfficientNetLite
-) -> tuple[Pictures, Pictures, dict[str, Pictures]]:
+) -> tuple[Pictures, Pictures | None, dict[str, Pictures]]:
     """The training pictures of the data set and of the other sets, and those for tests by split."""
-    cache = args.out / "features"
-    tests = {
-        split: read_pictures(f"{args.data}/{split}-*.tar", network, cache, 0, all_codes=True)
-        for split in TEST_SPLITS
-    }
-    others = read_pictures(f"{args.others}/*.tar", network, cache, args.views, all_codes=True)
-    own = read_pictures(f"{args.data}/train-*.tar", network, cache, args.views, all_codes=False)
-    return own, others, tests
+    purpose = STEERING if args.steer else JUDGING
+
+    def read(pattern: str, views: int, *, all_codes: bool = True) -> Pictures:
+        cache = args.out / "features"
+        return read_pictures(pattern, network, cache, purpose, views, all_codes=all_codes)
+
+    own = read(f"{args.data}/train-*.tar", args.views, all_codes=args.steer)
+    others = None if args.steer else read(f"{args.others}/*.tar", args.views)
+    return own, others, {each: read(f"{args.data}/{each}-*.tar", 0) for each in TEST_SPLITS}
+
+
+def facts_of(args: argparse.Namespace, own: Pictures, others: Pictures | None) -> TowerFacts:
+    """What the folder of the tower says about it."""
+    pictures = f"{len(own.keys)} of all emoji in the styles of the training shards"
+    if others is not None:
+        pictures = (
+            f"{len(others.keys)} pictures of emojione and noto-v1, and {len(own.keys)} of half of "
+            "the emoji in the styles of the training shards"
+        )
+    purpose = STEERING if args.steer else JUDGING
+    return TowerFacts(
+        name=purpose.name,
+        encoder=find_encoder(MINILM).facts,
+        size_px=purpose.size_px,
+        seen_px=purpose.seen_px,
+        width=args.width,
+        training=f"{pictures}; see benchmarks/alignment_tower.py",
+        trained_on=tuple(sorted(own.keys)),
+        contrasts={"style": STYLE_WORDS},
+    )
 
 
 def main() -> None:
@@ -355,23 +419,13 @@ def main() -> None:
     start_s = time.perf_counter()
     network = load_efficientnet("lite0").to(memory_format=torch.channels_last)
     own, others, tests = read_all(args, network)
-    trained = own.joined(others)
+    trained = own if others is None else own.joined(others)
     encoder = find_encoder(MINILM)
     table = TextTable(encoder, [text for each in trained.phrasings for text in each])
     print(f"features and texts after {time.perf_counter() - start_s:.0f} s", flush=True)
     head = train(trained, table, args)
-    facts = TowerFacts(
-        name=NAME,
-        encoder=encoder.facts,
-        size_px=SIZE_PX,
-        width=args.width,
-        training=f"{len(others.keys)} pictures of emojione and noto-v1, and {len(own.keys)} of "
-        "half of the emoji in the styles of the training shards; see benchmarks/alignment_tower.py",
-        trained_on=tuple(sorted(own.keys)),
-        contrasts={"style": STYLE_WORDS},
-    )
-    tower = AlignmentTower(facts, head, network)
-    tower.save(args.out)
+    tower = Tower(facts_of(args, own, others), head, network)
+    tower.write(args.out)
     for name, pictures in tests.items():
         for line in measure(pictures, tower, head):
             print(f"{name}: {line}", flush=True)
@@ -385,7 +439,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder of the emoji data set")
-    add("--others", type=Path, required=True, help="folder of the sets emojione and noto-v1")
+    add("--others", type=Path, help="folder of the sets emojione and noto-v1")
+    add(
+        "--steer", action="store_true", help="train a tower that steers, instead of one that judges"
+    )
     add("--out", type=Path, required=True, help="folder of the tower")
     add("--views", type=int, default=1, help="augmented views of each training picture")
     add("--epochs", type=int, default=60)
@@ -396,7 +453,10 @@ def parse_arguments() -> argparse.Namespace:
     add("--dropout", type=float, default=0.4, help="of the features")
     add("--text-dropout", type=float, default=0.1, help="of the pooled vectors of texts")
     add("--seed", type=int, default=0)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.steer == (args.others is not None):
+        parser.error("give --others for a tower that judges, or --steer for one that steers")
+    return args
 
 
 if __name__ == "__main__":

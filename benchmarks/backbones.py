@@ -29,11 +29,11 @@ from cascade.diffusion.noise import derive_seed
 from cascade.evaluation.features import extract_features
 from cascade.evaluation.set_distances import frechet_distance
 from cascade.imaging.writing import contact_sheet, save_png
-from cascade.networks.efficientnet import load_efficientnet
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe, TransformerSection, UNetSection
 from cascade.stage import Run, Stage
+from cascade.vision.efficientnet import load_efficientnet
 
 INPUT_PX = 128  # of the extractor
 

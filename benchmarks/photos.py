@@ -42,11 +42,11 @@ from cascade.evaluation.perceptual_distances import perceptual_distance
 from cascade.evaluation.set_distances import kernel_estimate
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, save_png
-from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import quantise, resize
 from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.tasks.enlarging import low_res_error
+from cascade.vision.efficientnet import EfficientNetLite, load_efficientnet
 
 SCALE = 4
 COLUMNS = ("PSNR dB", "SSIM", "PD", "KID x1000", "LR", "s/image")

@@ -9,12 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cascade.autoencoder_stage import AutoencoderStage
     from cascade.conditioning.batch import Batch
     from cascade.conditioning.condition import Condition
     from cascade.conditioning.inputs import Inputs
     from cascade.conditioning.labels import Labels, LabelVocabulary
     from cascade.conditioning.low_resolution import LowResolution
     from cascade.conditioning.luminance import Luminance
+    from cascade.conditioning.mask import Mask
     from cascade.conditioning.text import Text
     from cascade.contract import Contract
     from cascade.data.sources import FolderSource, ImageSource, ShardSource, open_source
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
     from cascade.diffusion_stage import DiffusionStage
     from cascade.errors import CascadeError
     from cascade.evaluation.evaluate import evaluate
+    from cascade.evaluation.flow_likelihood import flow_bits_per_dimension
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.results import Evaluation
     from cascade.imaging.rasters.raster import Raster
     from cascade.imaging.rasters.reading import read_raster
     from cascade.imaging.rasters.writing import write_rasters
+    from cascade.importing.importing import import_stage
     from cascade.pipeline import CascadeOutput, CascadePipeline
     from cascade.sampling.overrides import Overrides
     from cascade.sampling.settings import SamplingSettings
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from cascade.stage_kinds import load_stage
     from cascade.sweeping.results import Sweep
     from cascade.sweeping.sweep import sweep
+    from cascade.training.objectives.autoencoding import Autoencoding
     from cascade.training.objectives.consistency import Consistency
     from cascade.training.settings import TrainingSettings
     from cascade.training.students import student_of
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AutoencoderStage": "cascade.autoencoder_stage",
+    "Autoencoding": "cascade.training.objectives.autoencoding",
     "Batch": "cascade.conditioning.batch",
     "CascadeError": "cascade.errors",
     "CascadeOutput": "cascade.pipeline",
@@ -61,6 +68,7 @@ _HOMES = {
     "Labels": "cascade.conditioning.labels",
     "LowResolution": "cascade.conditioning.low_resolution",
     "Luminance": "cascade.conditioning.luminance",
+    "Mask": "cascade.conditioning.mask",
     "NoiseProcess": "cascade.diffusion.process",
     "NoiseSchedule": "cascade.diffusion.schedule",
     "Overrides": "cascade.sampling.overrides",
@@ -77,6 +85,8 @@ _HOMES = {
     "TrainingSettings": "cascade.training.settings",
     "bits_per_dimension": "cascade.evaluation.likelihood",
     "evaluate": "cascade.evaluation.evaluate",
+    "import_stage": "cascade.importing.importing",
+    "flow_bits_per_dimension": "cascade.evaluation.flow_likelihood",
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
     "read_raster": "cascade.imaging.rasters.reading",
@@ -86,6 +96,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "AutoencoderStage",
+    "Autoencoding",
     "Batch",
     "CascadeError",
     "CascadeOutput",
@@ -102,6 +114,7 @@ __all__ = [
     "Labels",
     "LowResolution",
     "Luminance",
+    "Mask",
     "NoiseProcess",
     "NoiseSchedule",
     "Overrides",
@@ -118,6 +131,8 @@ __all__ = [
     "TrainingSettings",
     "bits_per_dimension",
     "evaluate",
+    "flow_bits_per_dimension",
+    "import_stage",
     "load_stage",
     "open_source",
     "read_raster",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,11 +18,13 @@ from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
 from cascade.devices import Precision, check_precision
 from cascade.errors import ContractError
+from cascade.restoration.editing import Edit
 from cascade.sampling.overrides import Overrides
-from cascade.sampling.walk import Hooks
+from cascade.sampling.walk import Hooks, Progress
 from cascade.stage import Run, Stage
 
 BATCH_PIXELS = 2**18
+PARTS = 1000  # of the progress of a stage
 CALLBACK_TENSORS = ("x_t", "x0")
 Options = TypeVar("Options")
 StepEnd = Callable[..., Mapping[str, Any] | None]
@@ -40,7 +42,7 @@ class CallOptions:
         batch_size: number of images at a time, which changes memory and time but not the images;
             default: as many as have 2^18 pixels together.
         precision: `auto`, `fp32` or `bf16`.
-        keep_intermediates: whether to return the earlier stages' images too.
+        keep_intermediates: whether to return the earlier stages' pictures too.
         callback_on_step_end_tensor_inputs: which of `x_t` and `x0` a callback gets.
 
     Raises:
@@ -117,6 +119,20 @@ class Host(Protocol):
         ...
 
 
+class Place(NamedTuple):
+    """A batch of one stage among all batches of a call."""
+
+    stage: int
+    stages: int
+    batch: int
+    batches: int
+
+    def parts(self, share: float) -> tuple[int, int]:
+        """How much of the call is done, and how much there is, with a share of this batch."""
+        done = self.stage + (self.batch + share) / self.batches
+        return round(PARTS * done), PARTS * self.stages
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a pipeline.
@@ -127,6 +143,8 @@ class Call:
         inputs: the user's inputs, read and completed by the conditions.
         seeds: one whole number per image.
         on_step: the user's callback, see `CascadePipeline.__call__`; None for no callback.
+        edit: the picture whose hole is filled; None to make images of nothing else.
+        progress: called as `progress(done, total)`, in parts of all stages; None for nothing.
     """
 
     host: Host
@@ -134,6 +152,8 @@ class Call:
     inputs: Inputs
     seeds: list[int]
     on_step: StepEnd | None
+    edit: Edit | None = None
+    progress: Progress | None = None
 
     def run(self, chain: StageChain) -> dict[str, Tensor]:
         """Run the chain.
@@ -146,14 +166,17 @@ class Call:
         previous = None
         try:
             for name, stage in chain.items():
-                previous = self._run_stage(name, stage, previous)
-                if self.options.keep_intermediates or name == chain.names[-1]:
+                previous = self._run_stage(name, stage, previous, chain)
+                is_shown = self.options.keep_intermediates and stage.space.kind != "embeddings"
+                if is_shown or name == chain.names[-1]:
                     images[name] = previous
         finally:  # a callback may raise to stop the call
             self.host.enter(None)
         return images
 
-    def _run_stage(self, name: str, stage: Stage, previous: Tensor | None) -> Tensor:
+    def _run_stage(
+        self, name: str, stage: Stage, previous: Tensor | None, chain: StageChain
+    ) -> Tensor:
         """Run one stage over all images; returns (B, C, H, W) on the CPU."""
         inputs = self.inputs.only(stage.contract.input_names)
         pixels = math.prod(stage.contract.result_size(inputs, previous))
@@ -163,9 +186,14 @@ class Call:
         results = []
         with stage.placed(), self.host.progress_bar(total=len(batches)) as bar:
             bar.set_description(name)
-            for part in batches:
+            for number, part in enumerate(batches):
+                place = Place(chain.names.index(name), len(chain.names), number, len(batches))
+                hooks = self._hooks(name, part, bar, place)
+                if self.edit is not None:
+                    hooks = self.edit.hooks(stage, len(self.seeds[part]), hooks)
                 run = Run(
-                    hooks=self._hooks(name, part, bar, len(batches)),
+                    tiles=None if self.edit is None else self.edit.tiles(stage),
+                    hooks=hooks,
                     stream=f"stage {name}",
                     precision=self.options.precision,
                 )
@@ -173,13 +201,15 @@ class Call:
                 results.append(stage.run(self.seeds[part], inputs.part(part), start, run).cpu())
         return torch.cat(results)
 
-    def _hooks(self, name: str, part: slice, bar: Any, batches: int) -> Hooks:
+    def _hooks(self, name: str, part: slice, bar: Any, place: Place) -> Hooks:
         """Hooks that report every step of a batch to the progress bar and the callback."""
 
         def progress(done: int, total: int) -> None:
             self.host.enter(name, total)
-            bar.total = total * batches
+            bar.total = total * place.batches
             bar.update()
+            if self.progress is not None:
+                self.progress(*place.parts(done / total))
 
         def on_step(step: int, t: int, tensors: dict[str, Tensor]) -> Mapping[str, Any] | None:
             kwargs: dict[str, Any] = {

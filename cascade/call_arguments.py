@@ -16,6 +16,7 @@ from cascade.arguments import shown
 from cascade.call import CallOptions, split_fields
 from cascade.chain import StageChain
 from cascade.conditioning.condition import Condition
+from cascade.conditioning.image_embedding import ImageEmbedding
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.text import PromptLike
 from cascade.devices import Precision, check_weights
@@ -69,28 +70,42 @@ def for_each(
 
 
 def stages_to_run(
-    chain: StageChain, start: Tensor | None, options: CallOptions, settings: Mapping[str, Any]
+    chain: StageChain,
+    start: Tensor | None,
+    like: Tensor | None,
+    options: CallOptions,
+    settings: Mapping[str, Any],
 ) -> StageChain:
     """The stages that a call runs, with its sampling settings.
 
     Args:
         chain: the stages of the pipeline.
         start: the images to start from, (B, C, h, w); None to start from noise.
+        like: the images to vary, (B, C, h, w); None for none.
         options: options of the call.
         settings: sampling settings, which take precedence over those in the options.
 
     Raises:
         ContractError: if no stage takes the images, or a setting does not fit.
     """
+    if like is not None and start is not None:
+        raise ContractError("image and like exclude each other; give one of them.")
     size = None if start is None else (start.shape[-2], start.shape[-1])
-    run = chain.from_stage(chain.start(size, options.start_at))
+    if like is None:
+        first = chain.start(size, options.start_at)
+    else:
+        first = chain.reader(ImageEmbedding.input_name, options.start_at)
+    run = chain.from_stage(first)
     options.overrides.check(chain.names)
     overrides = Overrides.per_stage(chain.names, run.names, **settings)
     return run.with_sampling(options.overrides.within(run.names).with_later(overrides))
 
 
 def image_count(
-    num_images: SupportsIndex | None, prompt: PromptLike | None, start: Tensor | None
+    num_images: SupportsIndex | None,
+    prompt: PromptLike | None,
+    start: Tensor | None,
+    like: Tensor | None = None,
 ) -> SupportsIndex:
     """The number of images that a call makes.
 
@@ -98,6 +113,7 @@ def image_count(
         num_images: the number that the caller wants; None to make one per prompt.
         prompt: a text or a list of texts; None for no prompt.
         start: the images to start from, (B, C, h, w), which make one result each.
+        like: the images to vary, (B, C, h, w); several make one result each.
 
     Raises:
         ContractError: if the prompt is neither a text nor a list.
@@ -113,11 +129,18 @@ def image_count(
         return len(start)
     if num_images is not None:
         return num_images
-    return len(prompt) if isinstance(prompt, list | tuple) else 1
+    if isinstance(prompt, list | tuple):
+        return len(prompt)
+    return 1 if like is None else len(like)
 
 
 def completed_inputs(
-    run: StageChain, further: Mapping[str, Any], arguments: Mapping[str, Any], seeds: list[int]
+    run: StageChain,
+    further: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    seeds: list[int],
+    *,
+    draw: bool = True,
 ) -> Inputs:
     """The inputs of a call, each read and completed by the first condition that takes it.
 
@@ -126,15 +149,17 @@ def completed_inputs(
         further: inputs for conditions of the user's own, by name.
         arguments: the inputs that are arguments of a call, by name; None for those left out.
         seeds: one whole number per image.
+        draw: whether to draw what the user leaves out, unless there is a prompt or an image.
 
     Raises:
         ContractError: if no stage reads an input, or one cannot be read.
     """
     for name in further:
-        if name in ("labels", "image") or arguments.get(name) is not None:
+        if name in ("labels", "image", "like") or arguments.get(name) is not None:
             raise ContractError(f"{name} is an argument of its own; leave it out of inputs.")
     values = {**arguments, **further}
-    draw = values.get("image") is None and values.get("prompt") is None
+    is_open = all(values.get(name) is None for name in ("image", "prompt", "like"))
+    draw = draw and is_open
     completed = {}
     for condition in (each for _, stage in run.items() for each in stage.conditions):
         name, negative = condition.input_name, condition.negative_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from cascade.arguments import check_kind
 from cascade.contract import Contract
 from cascade.errors import ContractError, WeightsError, nearest
+from cascade.networks.adapters import OtherStageError
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import atomic_folder
@@ -27,6 +29,7 @@ from cascade.stage_kinds import load_stage
 ONLY_STAGE = "stage"  # name of a stage that is a pipeline of its own
 logger = logging.getLogger(__name__)
 IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
+DIAL = "denoise"  # only for stages that are told how degraded their image is
 GUIDANCE_SETTINGS = ("guidance", "guidance_interval")  # only for stages with droppable conditions
 
 
@@ -75,6 +78,19 @@ class StageChain(nn.Module):
         stage = self.members[self.names.index(name)]
         assert isinstance(stage, Stage)
         return stage
+
+    def with_adapter(self, folder: str | Path, scale: float) -> StageChain:
+        """Return a chain in which an adapter changes the stage that it was trained on.
+
+        Raises:
+            CascadeError: if there is no adapter, or it belongs to none of the stages.
+        """
+        for name, stage in self.items():
+            with suppress(OtherStageError):
+                return self.replaced(name, stage.with_adapter(folder, scale))
+        raise OtherStageError(
+            f"the adapter in {folder} was trained on none of the stages {', '.join(self.names)}."
+        )
 
     @property
     def first(self) -> Stage:
@@ -132,6 +148,29 @@ class StageChain(nn.Module):
             )
         return start_at
 
+    def reader(self, input_name: str, start_at: str | None) -> str:
+        """Choose the stage that a run starts at because it reads a user's input.
+
+        Args:
+            input_name: name of the input, such as `like`.
+            start_at: name of the stage; None for the first one that reads the input.
+
+        Raises:
+            ContractError: if the stage does not read it, or none does.
+        """
+        readers = [n for n, stage in self.items() if input_name in stage.contract.input_names]
+        if not readers:
+            raise ContractError(
+                f"no stage of this pipeline has a condition that reads {input_name!r}; variations "
+                "of a picture need a stage with an image embedding."
+            )
+        if start_at is not None and self[start_at] is not self[readers[0]]:
+            raise ContractError(
+                f"start_at {start_at!r} does not fit {input_name!r}, with which a run starts at "
+                f"{readers[0]!r}; leave start_at out."
+            )
+        return readers[0]
+
     def from_stage(self, name: str) -> StageChain:
         """The part of the chain that begins at one of its stages.
 
@@ -167,14 +206,20 @@ class StageChain(nn.Module):
         if not any(stage.contract.needs_image for _, stage in self.items()):
             for name in overrides.names() & set(IMAGE_SETTINGS):
                 raise ContractError(f"{name}: no stage of this run takes an image.")
+        if not any(stage.has_settings for _, stage in self.items()):
+            for name in overrides.names():
+                raise ContractError(f"{name}: no stage of this run samples in steps; leave it out.")
+        has_dial = any(stage.contract.has_dial for _, stage in self.items())
         is_guided = any(stage.contract.droppable for _, stage in self.items())
         changed = {}
         for name, stage in self.items():
-            values = overrides.of(name)
-            if is_guided and not stage.contract.droppable:
-                own = overrides.values.get(name, {})
-                for setting in set(GUIDANCE_SETTINGS) - set(own):
-                    values.pop(setting, None)
+            values, own = overrides.of(name), overrides.values.get(name, {})
+            if not stage.has_settings:
+                values = dict(own)
+            unread = set(GUIDANCE_SETTINGS) if is_guided and not stage.contract.droppable else set()
+            unread |= {DIAL} if has_dial and not stage.contract.has_dial else set()
+            for setting in unread - set(own):
+                values.pop(setting, None)
             if not stage.contract.needs_image:
                 for setting in IMAGE_SETTINGS:
                     if setting in overrides.values.get(name, {}):

@@ -18,6 +18,9 @@ from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
 from cascade.space import LOOKS, Size, Space
 
+HASH_DIGITS = 64
+SHOWN_DIGITS = 12  # of a hash in a message
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -67,9 +70,17 @@ class Contract:
         return [name for pair in names for name in pair if name]
 
     @property
+    def takes_image(self) -> bool:
+        """Whether the stage can start from the images of a previous stage."""
+        return bool(self.image_spaces)
+
+    @property
     def needs_image(self) -> bool:
         """Whether the stage starts from an image, not from noise alone."""
-        return bool(self.image_spaces)
+        return any(
+            each.image_space(self.space) is not None and not each.is_optional
+            for each in self.conditions
+        )
 
     @property
     def description(self) -> str:
@@ -88,6 +99,16 @@ class Contract:
         return any(each.restores for each in self.conditions)
 
     @property
+    def has_dial(self) -> bool:
+        """Whether `denoise` scales what a condition tells the network."""
+        return any(each.has_dial for each in self.conditions)
+
+    @property
+    def fills(self) -> bool:
+        """Whether the stage was trained to fill holes in an image that it takes."""
+        return any(each.fills for each in self.conditions)
+
+    @property
     def droppable(self) -> list[Condition]:
         """The conditions that training drops now and then, which guidance needs."""
         return [each for each in self.conditions if each.drop > 0]
@@ -104,17 +125,18 @@ class Contract:
 
     @property
     def _scales(self) -> list[int]:
-        return [self.space.scale_from(each.size) for each in self.image_spaces]
+        images = [each for each in self.image_spaces if each.kind != "embeddings"]
+        return [self.space.scale_from(each.size) for each in images]
 
-    def residual_base(self) -> str:
-        """The name of the image that residuals are added to: it resembles the result.
+    def residual_base(self) -> Condition:
+        """The condition whose image holds what residuals are added to: it resembles the result.
 
         Raises:
             ContractError: if there is no such image that is never dropped.
         """
         for each in self.conditions:
             if each.resembles_result and not each.drop:
-                return each.name
+                return each
         raise ContractError(
             "residual_std is for stages with a conditioning image that resembles the result "
             "and is never dropped."
@@ -143,6 +165,23 @@ class Contract:
             raise ContractError(f"the inputs call for results of different sizes, {texts}.")
         return sizes[0] if sizes else self.space.size
 
+    def known_pixels(
+        self, inputs: Inputs, previous: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """The pixels of the result that an input already holds; None if none does.
+
+        Returns:
+            The result (B, C, H, W), of which only these pixels matter, and the mask (B, H, W) bool,
+            True at them.
+        """
+        for each in self.conditions:
+            image = inputs.get(each.input_name) if previous is None else previous
+            if each.image_space(self.space) is not None and image is not None:
+                known = each.known_pixels(image)
+                if known is not None:
+                    return known
+        return None
+
     def check_inputs(self, inputs: Inputs, previous: Tensor | None, count: int) -> None:
         """Check that a condition reads every input, and that each is for `count` images.
 
@@ -156,7 +195,7 @@ class Contract:
                     f"this stage has no condition that reads {name!r}; its inputs: {readable}."
                 )
         inputs.check_count(count)
-        if previous is not None and not self.needs_image:
+        if previous is not None and not self.takes_image:
             raise ContractError("this stage is a base stage and takes no image.")
         if previous is not None and len(previous) != count:
             raise ContractError(f"got {len(previous)} images to start from for {count} seeds.")
@@ -183,7 +222,7 @@ class Contract:
         Raises:
             ContractError: naming both stages and the number that disagrees.
         """
-        if not self.needs_image:
+        if not self.takes_image:
             raise ContractError(
                 f"stages do not join: {name!r} is a base stage and takes no image, but follows "
                 f"{previous_name!r}."
@@ -233,6 +272,11 @@ class Contract:
                 f"temperature {settings.temperature} is for stages that take an image; use "
                 "temperature 1."
             )
+        if settings.denoise != 1 and not self.has_dial:
+            raise ContractError(
+                f"denoise {settings.denoise} is for stages with the condition 'defects'; use "
+                "denoise 1."
+            )
         if settings.guidance != 1 and not self.droppable:
             raise ContractError(
                 f"guidance {settings.guidance} needs a condition that training dropped now and "
@@ -280,7 +324,8 @@ class Contract:
 
 
 def _text(value: Any) -> str:
-    """The text of a value: width x height for a size."""
+    """The text of a value: width x height for a size, and the beginning of a hash."""
     if isinstance(value, tuple) and all(isinstance(each, int) for each in value):
         return f"{value[1]}x{value[0]}"
-    return str(value)
+    text = str(value)
+    return text[:SHOWN_DIGITS] if isinstance(value, str) and len(text) == HASH_DIGITS else text

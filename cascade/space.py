@@ -26,14 +26,15 @@ MOST_BANDS = 64  # of images that are read from files
 Kind = Literal["pixels", "latents", "embeddings"]
 ColourMap = Literal["grey", "viridis", "plasma", "cividis", "turbo", "hot", "seismic"]
 LOOKS = ("show", "colour_map")  # of a space: they change no number
+ENCODER_VALUES = ("encoder", "encoder_name", "encoder_shift", "encoder_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
     """The images that one stage produces and the next one takes.
 
-    Tensors hold pixels in [-1, 1]; latents and embeddings have no bounds, but a mean of 0 and a
-    standard deviation of 1 over the training data.
+    Tensors hold pixels in [-1, 1]; latents and embeddings have no bounds, but a mean near 0 and a
+    standard deviation near 1 over the training data.
 
     Attributes:
         size_px: height and width in pixels; one number stands for a square.
@@ -44,6 +45,11 @@ class Space:
             or one such pair per channel.
         unit: unit of the numbers in `range`, such as `HU`; empty for none.
         resize_kernel: the kernel that resizes training images to this size.
+        encoder: for latents and embeddings, hash of the weights of the encoder that makes them;
+            empty if it is not known.
+        encoder_name: the name of that encoder, if it has one.
+        encoder_shift: number that was subtracted from what the encoder gives.
+        encoder_scale: number above 0 that the difference was multiplied by.
         show: the bands, counted from 1, that pictures for people show: three as red, green and
             blue, or one; by default the first three of three channels, else the first one.
         colour_map: the colours in which one band is shown.
@@ -60,6 +66,10 @@ class Space:
     resize_kernel: ResizeKernel = "bicubic"
     show: tuple[int, ...] = ()
     colour_map: ColourMap = "grey"
+    encoder: str = ""
+    encoder_name: str = ""
+    encoder_shift: float = 0.0
+    encoder_scale: float = 1.0
 
     def __post_init__(self) -> None:
         pair = _as_size(self.size_px)
@@ -79,6 +89,17 @@ class Space:
         object.__setattr__(self, "range", _as_ranges(self.range, self.channels))
         object.__setattr__(self, "show", tuple(self.show))
         _check_show(self.show, self.channels, self.colour_map)
+        self._check_encoder()
+
+    def _check_encoder(self) -> None:
+        shift, scale = self.encoder_shift, self.encoder_scale
+        if self.kind == "pixels" and (self.encoder, shift, scale) != ("", 0, 1):
+            raise ContractError("pixels have no encoder; leave encoder, its shift and scale out.")
+        if not (math.isfinite(shift) and math.isfinite(scale) and scale > 0):
+            raise ContractError(
+                f"encoder_shift must be a finite number and encoder_scale one above 0, got {shift} "
+                f"and {scale}."
+            )
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -87,8 +108,13 @@ class Space:
 
     @property
     def is_colour(self) -> bool:
-        """Whether the images are colour pictures in sRGB, not bands of measured numbers."""
+        """Whether the images are colour pictures in sRGB."""
         return self.kind == "pixels" and self.channels == 3 and self.range == COLOUR_RANGE
+
+    @property
+    def has_bands(self) -> bool:
+        """Whether the images are bands of measured numbers, not colour pictures."""
+        return self.kind == "pixels" and not self.is_colour
 
     @property
     def size(self) -> Size:
@@ -152,7 +178,7 @@ class Space:
 
     def rounded(self, images: Tensor) -> Tensor:
         """Round results in [-1, 1] as files hold them: colours to 8 bits, bands not at all."""
-        return quantise(images) if self.is_colour else images.clamp(-1, 1)
+        return images.clamp(-1, 1) if self.has_bands else quantise(images)
 
     def check(self, images: Tensor) -> None:
         """Check that a batch is (B, C, H, W). H and W may differ from `size`, as those of crops do.
@@ -183,9 +209,10 @@ class Space:
         return round(scale)
 
     def to_dict(self) -> dict[str, Any]:
-        """The space as plain values for JSON."""
+        """The space as plain values for JSON, without looks and encoders that it has not."""
         values = asdict(self)
-        return {name: value for name, value in values.items() if name not in LOOKS or self.show}
+        left_out = (() if self.show else LOOKS) + (ENCODER_VALUES if self.kind == "pixels" else ())
+        return {name: value for name, value in values.items() if name not in left_out}
 
 
 def _as_size(size_px: Any) -> Size:

@@ -120,6 +120,11 @@ class Stage(nn.Module, ABC):
     def sampling(self) -> SamplingSettings:
         """The settings that the stage samples with unless a call changes them."""
 
+    @property
+    def has_settings(self) -> bool:
+        """Whether sampling settings have an effect, because the stage samples in steps."""
+        return True
+
     @abstractmethod
     def with_sampling(self, settings: SamplingSettings) -> Stage:
         """Return a stage that shares the weights and has other default settings.
@@ -127,6 +132,18 @@ class Stage(nn.Module, ABC):
         Raises:
             ContractError: naming the setting that does not fit.
         """
+
+    def with_adapter(self, folder: str | Path, scale: float = 1.0) -> Stage:
+        """Return a stage with the change that an adapter was trained to make.
+
+        Args:
+            folder: folder of the adapter, of the stage that was trained with it, or of the run.
+            scale: factor of the change; 1 as in training.
+
+        Raises:
+            CascadeError: if the stage takes no adapters, or the adapter does not fit.
+        """
+        raise ContractError(f"a {self.kind} stage takes no adapters.")
 
     @abstractmethod
     def default_tile_px(self, size_px: Size) -> int:

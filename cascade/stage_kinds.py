@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cascade.autoencoder_stage import AutoencoderStage
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError, nearest
 from cascade.saving.stage_folder import CONFIG, read_kind
 from cascade.stage import Stage
 
-STAGES: dict[str, type[Stage]] = {DiffusionStage.kind: DiffusionStage}
+STAGES: dict[str, type[Stage]] = {kind.kind: kind for kind in (DiffusionStage, AutoencoderStage)}
 
 
 def load_stage(folder: str | Path) -> Stage:

@@ -24,6 +24,7 @@ from cascade.conditioning.condition import Condition
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
+from cascade.conditioning.mask import Mask
 from cascade.conditioning.signals import Signals
 from cascade.conditioning.text import Text, TextOptions
 from cascade.contract import Contract
@@ -32,13 +33,15 @@ from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
-from cascade.networks.efficientnet import EfficientNetLite
 from cascade.networks.stage_network import PlainNetwork
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.text import encoders
 from cascade.text.encoder import CutText, EncodedText, EncoderFacts, TextEncoder
+from cascade.vision import encoders as vision_encoders
+from cascade.vision.efficientnet import EfficientNetLite
+from cascade.vision.encoder import VisionEncoder, VisionFacts
 
 settings.register_profile("cascade", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("cascade")
@@ -102,7 +105,15 @@ def _stages() -> dict[str, DiffusionStage]:
         network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
         sampling=SamplingSettings(steps=4),
     )
-    stages = {"base": base, "upsampler": upsampler, "colouriser": colouriser}
+    inpainter = _tiny_stage(
+        Space(size_px=16),
+        Mask(drop=0.1),
+        network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
+        sampling=SamplingSettings(steps=4),
+    )
+    stages = {
+        "base": base, "upsampler": upsampler, "colouriser": colouriser, "inpainter": inpainter
+    }  # fmt: skip
     return {name: _fill_zeros(stage) for name, stage in stages.items()}
 
 
@@ -192,6 +203,12 @@ def upsampler(_stages) -> DiffusionStage:
 def colouriser(_stages) -> DiffusionStage:
     """Grey to colour at 16 px, two label fields, 100 timesteps, random weights."""
     return copy.deepcopy(_stages["colouriser"])
+
+
+@pytest.fixture
+def inpainter(_stages) -> DiffusionStage:
+    """Fills holes at 16 px or any other size, two label fields, 100 timesteps, random weights."""
+    return copy.deepcopy(_stages["inpainter"])
 
 
 @pytest.fixture
@@ -407,6 +424,12 @@ class LetterEncoder(TextEncoder):
         return CutText(text, "")
 
 
+@pytest.fixture(scope="session")
+def letter_encoder() -> type[TextEncoder]:
+    """The class of an encoder without weights."""
+    return LetterEncoder
+
+
 @pytest.fixture
 def letters(monkeypatch) -> EncoderFacts:
     """The facts of an encoder without weights, which is found by its name."""
@@ -414,6 +437,38 @@ def letters(monkeypatch) -> EncoderFacts:
     encoders.encoder_of.cache_clear()
     yield LetterEncoder.facts
     encoders.encoder_of.cache_clear()
+
+
+class ColourVision(VisionEncoder):
+    """Embeds a picture by the mean colours of its 16 parts, without weights."""
+
+    facts = VisionFacts("colours", "1" * 64, 16)
+    seen_px = 4
+
+    def directions(self, seen):
+        generator = torch.Generator().manual_seed(0)
+        weights = torch.randn(48, 16, generator=generator)
+        return nn.functional.normalize(seen.flatten(1) @ weights + 0.1, dim=1)
+
+
+@pytest.fixture(scope="session")
+def colour_vision() -> Iterator[VisionFacts]:
+    """The facts of an encoder of images without weights, which is found by its name."""
+    find, find_facts = vision_encoders.find_vision_encoder, vision_encoders.find_vision_facts
+
+    def find_colours(name):
+        return ColourVision() if name == "colours" else find(name)
+
+    def colour_facts(name):
+        return ColourVision.facts if name == "colours" else find_facts(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vision_encoders, "find_vision_encoder", find_colours)
+        for module in ("conditioning.image_embedding", "building.stages"):
+            path = f"cascade.{module}.find_vision_facts"
+            patch.setattr(path, colour_facts)
+        vision_encoders.vision_encoder_of.cache_clear()
+        yield ColourVision.facts
 
 
 COLOURS = {

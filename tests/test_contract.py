@@ -12,6 +12,7 @@ import torch
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.condition import Condition, Slots
 from cascade.conditioning.degradation import Degradation
+from cascade.conditioning.faults.compression import Compression
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
@@ -325,7 +326,9 @@ def test_inputs_that_call_for_different_sizes_are_refused():
                     size_px=16,
                     quantised=False,
                     blur_probability=0.5,
-                    degradation=Degradation(probability=0.3, jpeg_quality=None),
+                    degradation=Degradation(
+                        probability=0.3, compression=Compression(probability=0.0)
+                    ),
                     drop=0.25,
                 ),
             ),

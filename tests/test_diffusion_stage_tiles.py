@@ -15,6 +15,7 @@ from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.sampling import canvas
 from cascade.sampling.samplers.diffusers_sampler import BY_PIXEL, DiffusersSampler
+from cascade.sampling.samplers.table import SAMPLERS as OWN
 from cascade.sampling.samplers.table import sampler_names
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.spans import spans
@@ -200,7 +201,7 @@ def base(base_stage) -> DiffusionStage:
     return DiffusionStage(Wavy(), base_stage.process, contract, sampling=SamplingSettings(steps=4))
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("sampler", OWN)
 @pytest.mark.parametrize("strength", [0.25, 0.75])
 def test_starting_from_images_is_the_same_in_tiles(base, sampler, strength):
     images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(5)) * 1.6 - 0.8
@@ -212,10 +213,10 @@ def test_starting_from_images_is_the_same_in_tiles(base, sampler, strength):
 
 
 @pytest.mark.parametrize("tiles", [None, TILES], ids=["whole", "tiles"])
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in ("ddim", "ddpm")])
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in OWN])
 def test_samplers_that_cannot_start_from_images_are_refused(base, tiles, sampler):
     hooks = Hooks(start_from=StartFrom(torch.zeros(2, 3, *SIZE)))
-    with pytest.raises(ContractError, match="only the samplers ddim and ddpm can start from an"):
+    with pytest.raises(ContractError, match="samplers of diffusers cannot start from an image"):
         sample(base, None, tiles, hooks=hooks, sampler=sampler)
 
 

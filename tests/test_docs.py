@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from cascade.conditioning.degradation import Degradation
+from cascade.conditioning.degradation import PARTS, Degradation
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.conditioning.low_resolution import GeneratedOptions
 from cascade.recipe.sections import (
+    AutoencoderKLSection,
+    AutoencoderTinySection,
+    AutoencodingSection,
     DataSection,
     DiffusionSection,
+    LoraSection,
+    MlpSection,
     SpaceSection,
     StudentSection,
+    TrainedSection,
     TrainSection,
     TransformerSection,
     UNetSection,
@@ -34,11 +40,18 @@ PAGES = [
 SECTIONS = (
     SpaceSection,
     condition_section(),
-    *(kind.recipe for kind in CONDITIONS.values()),
+    *(kind.recipe for kind in CONDITIONS.values() if kind.recipe is not None),
     GeneratedOptions,
     Degradation,
+    *PARTS.values(),
+    LoraSection,
+    TrainedSection,
     UNetSection,
     TransformerSection,
+    AutoencoderKLSection,
+    AutoencoderTinySection,
+    AutoencodingSection,
+    MlpSection,
     DiffusionSection,
     DataSection,
     TrainSection,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade import generation
+from cascade import __version__, generation
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
@@ -52,7 +52,7 @@ def text(path: Path) -> dict:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def test_pictures_are_those_of_the_pipeline_and_the_grid_shows_them(pipeline, tmp_path):
@@ -73,7 +73,7 @@ def test_seed_labels_and_settings_stand_in_the_pngs_and_make_the_picture_again(p
         written = text(path)
         assert set(written.pop("labels")) == {"class"}
         stages = written.pop("stages")
-        assert written == {"pipeline": "tiny", "seed": 5 + number}
+        assert written == {"pipeline": "tiny", "version": __version__, "seed": 5 + number}
         assert [stage["sampler"] for stage in stages.values()] == ["ddpm", "ddpm"]
         assert [stage["steps"] for stage in stages.values()] == [2, 2]
         assert [stage["variance"] for stage in stages.values()] == ["large", "large"]
@@ -133,7 +133,7 @@ def test_intermediates_are_written_beside_their_pictures(pipeline, tmp_path):
 def test_a_further_series_overwrites_nothing_unless_allowed(pipeline, tmp_path):
     generate(pipeline, tmp_path, num_images=2, seed=0, keep_intermediates=True)
     (tmp_path / "00001.png").unlink()  # its intermediate still has the number
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")}
     series = generate_files(pipeline, tmp_path, Generation(seed=7), name="tiny")
     assert series.pictures == [tmp_path / "00002.png"]
     assert series.grid == tmp_path / "grid-00002.png"
@@ -142,7 +142,7 @@ def test_a_further_series_overwrites_nothing_unless_allowed(pipeline, tmp_path):
     again = generate_files(pipeline, tmp_path, Generation(seed=7, overwrite=True), name="tiny")
     assert again.grid == tmp_path / "grid.png"
     assert pixels(tmp_path / "00000.png").tolist() == pixels(tmp_path / "00002.png").tolist()
-    assert not list(tmp_path.glob(".*"))
+    assert [path.name for path in tmp_path.glob(".*")] == [".cascade-generate.json"]
 
 
 def test_a_sheet_whose_pictures_are_gone_is_not_overwritten(pipeline, tmp_path):
@@ -200,6 +200,43 @@ def test_many_pictures_are_written_while_others_are_made(pipeline, tmp_path, mon
     assert np.array_equal(sheet[:32, [*range(32), *range(34, 66)]], grid)
     assert sheet.shape == (66, 66, 3)  # three pictures
     assert text(tmp_path / "grid.png")["seeds"] == [0, 1, 2, 3, 4]
+
+
+def test_an_interrupted_series_is_resumed_and_equals_one_that_was_not(
+    pipeline, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(generation, "PICTURES_AT_A_TIME", 2)
+
+    def stop(pipe, step, t, kwargs) -> None:
+        if kwargs["seeds"][0] == 12:
+            raise KeyboardInterrupt
+
+    options = {"num_images": 5, "seed": 10, "settings": {"steps": 1}}
+    generate(pipeline, tmp_path / "whole", **options)
+    parts = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        generate(pipeline, parts, callback=stop, **options)
+    assert names(parts) == ["00000.png", "00001.png"]
+    (parts / "00001.png").touch()
+    before = (parts / "00001.png").stat().st_mtime_ns
+    for _ in range(2):  # the second has nothing left to do
+        generate(pipeline, parts, resume=True, **options)
+    assert (parts / "00001.png").stat().st_mtime_ns == before
+    assert names(parts) == names(tmp_path / "whole")
+    for name in names(parts):
+        assert np.array_equal(pixels(parts / name), pixels(tmp_path / "whole" / name))
+    generate(pipeline, parts, **options)
+    assert len(names(parts)) == 12, "without resuming, a new series follows the other"
+
+
+def test_another_series_is_not_resumed(pipeline, tmp_path):
+    options = {"num_images": 2, "settings": {"steps": 1}}
+    generate(pipeline, tmp_path, resume=True, **options)
+    with pytest.raises(OutputError, match="other values of num_images, seed; repeat its command"):
+        generate(pipeline, tmp_path, resume=True, seed=3, **{**options, "num_images": 3})
+    (tmp_path / ".cascade-generate.json").write_text("[]")
+    with pytest.raises(OutputError, match="is damaged; delete it"):
+        generate(pipeline, tmp_path, resume=True, **options)
 
 
 @pytest.mark.parametrize(

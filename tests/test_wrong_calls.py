@@ -317,7 +317,7 @@ def test_arrays_hold_the_same_image_as_tensors(pipeline, dtype):
         ({"channels": 3.0}, "channels must be a whole number, got 3.0"),
         ({"range": 3}, "range must be two numbers, the lower one first; got 3"),
         ({"range": ("a", "b")}, "range must be a number, got 'a'"),
-        ({"kind": "x"}, "kind must be one of ('pixels', 'latents'), got 'x'"),
+        ({"kind": "x"}, "kind must be one of ('pixels', 'latents', 'embeddings'), got 'x'"),
         ({"resize_kernel": "x"}, "resize_kernel must be one of"),
     ],
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cascade.building.data_notes import DataNotes
-from cascade.building.spaces import decoding_of, opening_of, space_of
+from cascade.building.spaces import decoding_of, opening_of, pictures_space
 from cascade.building.stages import build_conditions
 from cascade.data.broken import allowed_images
 from cascade.data.checking import DataReport, aligned, check_images
@@ -82,7 +82,7 @@ def preview_data(
 
 def narrow_range_warnings(source: ImageSource, recipe: StageRecipe) -> list[str]:
     """Warn if the first images of a run use little of their numbers, and no range is stated."""
-    if recipe.data.range is not None or not space_of(recipe).is_colour:
+    if recipe.data.range is not None or pictures_space(recipe).has_bands:
         return []
     return _sample(source, recipe, FIRST_IMAGES).narrow_warnings(ADVICE)
 
@@ -165,7 +165,7 @@ def _check_broken(
 def _check_sizes(
     report: DataReport, source: ImageSource, recipe: StageRecipe, findings: DataFindings
 ) -> None:
-    space, policy = space_of(recipe), recipe.data.too_small
+    space, policy = pictures_space(recipe), recipe.data.too_small
     height, width = space.size
     small = sum(n for (w, h), n in report.sizes_px.items() if w < width or h < height)
     if not small:

@@ -10,7 +10,6 @@ import torch
 
 from cascade.building.stages import apply_sampling, check_stage
 from cascade.contract import Contract
-from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, OutputError, RecipeError, WeightsError, nearest
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.faults import fault_in, fault_of
@@ -61,7 +60,7 @@ def check_recipe(recipe: StageRecipe | PipelineRecipe, path: Path | None = None)
     return [*lines, f"{recipe.name}: the stages join"]
 
 
-def _describe(recipe: StageRecipe, stage: DiffusionStage) -> str:
+def _describe(recipe: StageRecipe, stage: Stage) -> str:
     millions = sum(p.numel() for p in stage.parameters()) / 1e6
     return (
         f"{recipe.name}: {stage.contract.description} -> {stage.space.size_text}, "

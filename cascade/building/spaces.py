@@ -16,6 +16,7 @@ from cascade.imaging.rasters.layout import Layout
 from cascade.recipe.faults import fault_in
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe
+from cascade.saving.stage_folder import read_contract, stage_in
 from cascade.space import COLOUR_RANGE, Space
 from cascade.training.checkpoint import checkpoints
 from cascade.training.processes import is_main_process
@@ -46,17 +47,26 @@ def space_of(recipe: StageRecipe) -> Space:
     return other
 
 
+def pictures_space(recipe: StageRecipe) -> Space:
+    """The space of the pictures that a stage trains on, as far as it is known without weights."""
+    if recipe.data.encoder is not None:
+        folder = stage_in(Path(recipe.data.encoder))
+        if folder is not None:
+            return read_contract(folder).space
+    return space_of(recipe)
+
+
 def _is_of_colours(recipe: StageRecipe, space: Space) -> bool:
     """Whether a range is one of colour pictures, which become 0 to 255."""
     range = recipe.data.range
-    return space.is_colour and (range is None or not isinstance(range, list))
+    return not space.has_bands and (range is None or not isinstance(range, list))
 
 
 def opening_of(recipe: StageRecipe) -> dict[str, Any]:
     """The arguments of `open_source` for a recipe."""
     values = recipe.data.model_dump(include={"path", "only", "name_pattern", "cache_dir"})
-    space = space_of(recipe)
-    layout = None if space.is_colour else Layout(space.channels, recipe.data.axis)
+    space = pictures_space(recipe)
+    layout = Layout(space.channels, recipe.data.axis) if space.has_bands else None
     return {**values, "layout": layout}
 
 
@@ -66,8 +76,8 @@ def decoding_of(recipe: StageRecipe) -> Decoding | BandDecoding:
     Raises:
         RecipeError: if a range does not fit colour pictures.
     """
-    space, data = space_of(recipe), recipe.data
-    if space.is_colour:
+    space, data = pictures_space(recipe), recipe.data
+    if not space.has_bands:
         return Decoding(colour_range(recipe), data.truncated, data.outside)
     return BandDecoding.of_space(space, outside=data.outside, nodata=data.nodata, axis=data.axis)
 
@@ -79,7 +89,7 @@ def colour_range(recipe: StageRecipe) -> tuple[int, int] | None:
         RecipeError: if they are not whole, or pictures do not have them.
     """
     ends = recipe.data.range
-    if ends is None or not space_of(recipe).is_colour:
+    if ends is None or pictures_space(recipe).has_bands:
         return None
     low, high = ends[0], ends[1]
     assert not isinstance(low, tuple)
@@ -114,6 +124,8 @@ def with_range(recipe: StageRecipe, source: ImageSource, out: Path) -> StageReci
         DataError: if no range can be measured.
     """
     data = recipe.data
+    if recipe.space.kind != "pixels":
+        return recipe
     if data.percentiles is None:
         space = recipe.space.model_copy(update={"range": space_of(recipe).range})
         return recipe.model_copy(update={"space": space})

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from cascade.autoencoder_stage import AutoencoderStage
+from cascade.building.encoders import (
+    build_autoencoder_stage,
+    check_encoder,
+    encoded_space,
+    is_autoencoder,
+)
 from cascade.building.spaces import colour_range, space_of
 from cascade.building.students import build_objective
 from cascade.conditioning.condition import Condition, Vocabulary
@@ -18,27 +27,39 @@ from cascade.data.fitting import check_readable
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import DataError, RecipeError
+from cascade.errors import ContractError, DataError, RecipeError
 from cascade.recipe.faults import fault_in
-from cascade.recipe.sections import Section, StageRecipe
+from cascade.recipe.sections import Section, StageRecipe, TrainedSection
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
+from cascade.saving.stage_folder import read_network_options, stage_in
+from cascade.space import Space
+from cascade.stage import Stage
+from cascade.vision.encoders import find_vision_facts
 
 
 def build_stage(
-    recipe: StageRecipe, vocabulary: Vocabulary, process: NoiseProcess | None = None
-) -> DiffusionStage:
+    recipe: StageRecipe,
+    vocabulary: Vocabulary,
+    process: NoiseProcess | None = None,
+    encoder: AutoencoderStage | None = None,
+) -> Stage:
     """Make the stage that a recipe describes, with new weights.
 
     Args:
         recipe: the recipe of the stage.
         vocabulary: collects the class names of label fields from the data.
         process: the noise process; None for the one that the recipe describes.
+        encoder: the encoder of the stage's latents; None if it makes none, or for a check.
 
     Raises:
         CascadeError: if the parts do not fit together.
     """
-    space = space_of(recipe)
+    with fault_in("space", _keys(recipe.space)):
+        space = build_space(recipe, encoder)
+    if is_autoencoder(recipe):
+        with fault_in("network", _keys(recipe.network)):
+            return build_autoencoder_stage(recipe, space)
     conditions = build_conditions(recipe, vocabulary)
     with fault_in("condition", tuple(CONDITIONS)):
         contract = Contract(space, conditions, build_student(recipe))
@@ -49,13 +70,40 @@ def build_stage(
         with fault_in("student", _keys(recipe.student)):
             process.schedule.sampling_timesteps(student.steps)
     with fault_in("network", _keys(recipe.network)):
+        network, options = _network_options(recipe.network)
         return DiffusionStage.build(
-            contract,
-            process,
-            network=recipe.network.kind,
-            network_options=recipe.network.model_dump(exclude={"kind"}),
-            sampling=sampling,
+            contract, process, network=network, network_options=options, sampling=sampling
         )
+
+
+def _network_options(section: Section) -> tuple[str, dict[str, Any]]:
+    """The kind of a recipe's network, and the keyword arguments of its `build`."""
+    if isinstance(section, TrainedSection):
+        run = Path(section.stage)
+        return read_network_options(stage_in(run) or run)
+    options = section.model_dump()
+    return options.pop("kind"), options
+
+
+def build_space(recipe: StageRecipe, encoder: AutoencoderStage | None = None) -> Space:
+    """Make the space that a recipe describes, with the facts about what encodes its images.
+
+    Args:
+        recipe: the recipe of the stage.
+        encoder: the encoder of a stage that makes latents. That of embeddings is found and hashed.
+
+    Raises:
+        CascadeError: if the encoder of embeddings cannot be found, or makes others.
+    """
+    space, name = space_of(recipe), recipe.data.encoder
+    if name is None or space.kind != "embeddings":
+        return encoded_space(space, encoder)
+    facts = find_vision_facts(name)
+    for field in ("size", "channels"):
+        ours, theirs = getattr(space, field), getattr(facts.space, field)
+        if ours != theirs:
+            raise ContractError(f"{field} must be {theirs} for the encoder {name}, got {ours}.")
+    return replace(space, encoder=facts.sha256, encoder_name=facts.name)
 
 
 def build_student(recipe: StageRecipe) -> Student | None:
@@ -122,7 +170,7 @@ def apply_sampling(
         return settings.changed(**section.model_dump())
 
 
-def check_stage(recipe: StageRecipe) -> DiffusionStage:
+def check_stage(recipe: StageRecipe) -> Stage:
     """Build the stage of a recipe without weights in memory, and check all its numbers.
 
     Raises:
@@ -135,7 +183,7 @@ def check_stage(recipe: StageRecipe) -> DiffusionStage:
     return stage
 
 
-def check_values(recipe: StageRecipe, stage: DiffusionStage) -> None:
+def check_values(recipe: StageRecipe, stage: Stage) -> None:
     """Check the values of a recipe that only its stage can judge.
 
     Raises:
@@ -145,8 +193,10 @@ def check_values(recipe: StageRecipe, stage: DiffusionStage) -> None:
         stage.check_settings(stage.sampling)
     with fault_in("train.objective"):
         build_objective(recipe).check(stage)
-    with fault_in("space", errors=(DataError,)):
-        check_readable(stage.space)
+    check_encoder(recipe, stage.contract)
+    if recipe.data.encoder is None:
+        with fault_in("space", errors=(DataError,)):
+            check_readable(stage.space)
     colour_range(recipe)
     data = recipe.data
     with fault_in("data.name_pattern", errors=(DataError,)):
@@ -154,7 +204,8 @@ def check_values(recipe: StageRecipe, stage: DiffusionStage) -> None:
     with fault_in("data", ("crop_px", "flip", "rotate90"), errors=(DataError, RecipeError)):
         augmentation = Augmentation(crop_px=data.crop_px, flip=data.flip, rotate90=data.rotate90)
         augmentation.check(stage.contract)
-        check_crop_suits_network(recipe, stage)
+        if isinstance(stage, DiffusionStage):
+            check_crop_suits_network(recipe, stage)
 
 
 def check_crop_suits_network(recipe: StageRecipe, stage: DiffusionStage) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cascade.building.encoders import build_autoencoding
 from cascade.chain import saved_names
 from cascade.conditioning.condition import Vocabulary
 from cascade.diffusion_stage import DiffusionStage
@@ -232,7 +233,7 @@ def shared_vocabulary(vocabulary: Vocabulary, teacher: Stage | None) -> Vocabula
     return of_teacher
 
 
-def with_digest(stage: DiffusionStage, teacher: Stage | None) -> None:
+def with_digest(stage: Stage, teacher: Stage | None) -> None:
     """Note the hash of the teacher's weights in the student's contract."""
     student = stage.contract.student
     if teacher is not None and student is not None:
@@ -247,6 +248,8 @@ def build_objective(recipe: StageRecipe, teacher: DiffusionStage | None = None) 
         recipe: the recipe of the stage.
         teacher: the teacher that it names; None to check the recipe without weights.
     """
+    if recipe.train.objective == "autoencoding":
+        return build_autoencoding(recipe)
     student = recipe.student
     if student is None or recipe.train.objective != "consistency":
         return make_objective(recipe.train.objective)

@@ -11,6 +11,7 @@ import torch
 
 from cascade.building.data_notes import DataNotes
 from cascade.building.data_preview import narrow_range_warnings
+from cascade.building.encoders import encode_images, load_encoder
 from cascade.building.pipelines import find_stage
 from cascade.building.spaces import opening_of, reading_options, with_range
 from cascade.building.stages import build_stage, check_values
@@ -21,14 +22,18 @@ from cascade.building.students import (
     with_digest,
 )
 from cascade.contract import Contract
+from cascade.data.fitting import encoder_of_space
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.remote import default_cache
 from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
-from cascade.errors import CascadeError, RecipeError, WeightsError
+from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import CascadeError, ContractError, RecipeError, WeightsError
+from cascade.networks.adapters import AdapterSettings, add_adapter, merged
+from cascade.recipe.faults import fault_in
 from cascade.recipe.reading import dump_recipe, load_stage_recipe
-from cascade.recipe.sections import StageRecipe
+from cascade.recipe.sections import LoraSection, StageRecipe
 from cascade.saving.atomic import atomic_file
 from cascade.saving.differences import differences
 from cascade.stage import Stage
@@ -39,7 +44,7 @@ from cascade.training.image_list import OtherImagesError
 from cascade.training.processes import is_main_process, make_accelerator, together
 from cascade.training.run_folder import check_run_folder, check_same_run
 from cascade.training.settings import TrainingSettings
-from cascade.training.starting_point import start_from
+from cascade.training.starting_point import StartingPoint, start_from
 from cascade.training.trainer import Trainer
 
 STAGE_SECTIONS = ("space", "condition", "network", "diffusion", "student")
@@ -77,7 +82,9 @@ def build_trainer(
         torch.manual_seed(recipe.train.seed)
         notes = DataNotes(source, recipe)
         teacher = teacher_of(recipe)
-        stage = build_stage(recipe, shared_vocabulary(notes.vocabulary, teacher))
+        encoder = load_encoder(recipe)
+        vocabulary = shared_vocabulary(notes.vocabulary, teacher)
+        stage = build_stage(recipe, vocabulary, encoder=encoder)
         with_digest(stage, teacher)
         notes.look_at(stage.conditions)
         lines = notes.lines(verbose=verbose)
@@ -87,12 +94,15 @@ def build_trainer(
         prepare_conditions(stage, source, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
-        images = TrainingImages(
-            source, stage.contract, seed=recipe.train.seed, **reading_options(recipe)
-        )
-        _start(stage, recipe.train.init_from, out, teacher)
+        options = reading_options(recipe)
+        if encoder is not None:
+            device_ = make_accelerator().device
+            cache_dir = recipe.data.cache_dir
+            options["encoded"] = encode_images(encoder, source, options, cache_dir, device_)
+        images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **options)
+        _start(stage, recipe, out, teacher)
     images.generated = build_pool(recipe, images, out / "generated")
-    settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from"}))
+    settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from", "lora"}))
     try:
         trainer = Trainer(
             stage, images, out, settings, report=report, device=device, objective=objective
@@ -115,7 +125,7 @@ def build_trainer(
 
 
 def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None = None) -> None:
-    """Do once what the conditions need of the annotations of all images.
+    """Do once what the conditions need of the annotations of all images, and open the caches.
 
     Args:
         stage: the stage in training.
@@ -123,29 +133,59 @@ def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None 
         cache_dir: folder of the caches; None for the user's own.
     """
     cache = default_cache().parent if cache_dir is None else Path(cache_dir)
+    if stage.space.kind == "embeddings" and stage.space.encoder_name:
+        encoder_of_space(stage.space).keep_in(cache / "encoded" / "images")
     for each in stage.conditions:
         annotations = (source.readable_labels(index) for index in range(len(source)))
         each.prepare(annotations, cache / "encoded", make_accelerator().device)
 
 
-def _start(stage: Stage, init_from: str | None, out: Path, teacher: Stage | None) -> None:
+def _start(stage: Stage, recipe: StageRecipe, out: Path, teacher: Stage | None) -> None:
     """Start from the weights that a recipe names, unless the run has a checkpoint of its own.
 
-    A student starts from its teacher's weights if the recipe names no others.
+    A student starts from its teacher's weights if the recipe names no others. An adapter is added
+    last, to the weights that were loaded.
     """
+    lora, init_from = recipe.train.lora, recipe.train.init_from
+    if lora is not None and init_from is None:
+        raise RecipeError("train.lora adapts a trained stage: name it as train.init_from.")
+    start = _load_start(stage, init_from, out, teacher)
+    if lora is None:
+        return
+    if start is not None and start.new:
+        raise RecipeError(
+            f"train.lora leaves all other weights as they are, but {', '.join(start.new)} would "
+            "have to be trained; keep the trained stage's conditions and classes, or train without "
+            "train.lora."
+        )
+    with fault_in("train.lora", tuple(LoraSection.model_fields), errors=(ContractError,)):
+        _add_lora(stage, lora)
+
+
+def _add_lora(stage: Stage, lora: LoraSection) -> None:
+    """Add a new adapter to a stage, and freeze everything else."""
+    stage.requires_grad_(False)
+    add_adapter(stage.trunk, AdapterSettings(**lora.model_dump()))
+
+
+def _load_start(
+    stage: Stage, init_from: str | None, out: Path, teacher: Stage | None
+) -> StartingPoint | None:
+    """Load the weights to start from; None if nothing was loaded that the recipe names."""
     has_own = bool(checkpoints(out / "checkpoints"))
     if init_from is None:
         if teacher is not None and not has_own:
             start_from(stage, teacher)
-        return
+        return None
     if has_own:
         if is_main_process():
             logger.info("train.init_from is not used, because the run has its own checkpoint.")
-        return
+        return None
     trained, place = _load_trained(Path(init_from))
     start = start_from(stage, trained)
     if is_main_process():
         logger.info("starting at image 0 from %s: %s.", place, start.text())
+    return start
 
 
 def _load_trained(run: Path) -> tuple[Stage, Path]:
@@ -166,10 +206,12 @@ def _stage_of_checkpoint(run: Path, checkpoint: Checkpoint) -> Stage:
     classes = {field: names for c in contract.conditions for field, names in c.classes.items()}
     recipe = load_stage_recipe(run / "recipe.yaml")
     stage = build_stage(recipe, lambda fields: {field: classes[field] for field in fields})
+    if recipe.train.lora is not None:
+        _add_lora(stage, recipe.train.lora)
     averaged = checkpoint.tensors["ema.safetensors"]
     weights = {k: averaged.get(k, v) for k, v in checkpoint.tensors["stage.safetensors"].items()}
     stage.load_state_dict(weights)
-    return stage
+    return stage.with_network(merged(stage.network)) if isinstance(stage, DiffusionStage) else stage
 
 
 def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> GeneratedImages | None:
@@ -212,6 +254,7 @@ def _check_same_stage(out: Path, recipe: StageRecipe) -> None:
 def _stage_values(recipe: StageRecipe) -> dict[str, Any]:
     """The values of a recipe that belong to the stage itself, which never change."""
     values = recipe.model_dump(mode="json", include=set(STAGE_SECTIONS))
+    values["train"] = recipe.model_dump(mode="json", include={"train": {"lora"}})["train"]
     for condition in values["condition"].values():
         (condition or {}).pop("generated", None)  # says which images it is trained on
     return values

@@ -12,7 +12,7 @@ from cascade.bulk.band_files import BandFiles
 from cascade.bulk.jobs import Job
 from cascade.bulk.making import Method
 from cascade.bulk.preparing import OnProgress, Preparation, Request
-from cascade.bulk.remarks import colour_remark, range_remark
+from cascade.bulk.remarks import colour_remark, defects_remark, range_remark
 from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.imaging.picture_reading import read_picture
@@ -51,7 +51,11 @@ def prepare_upscaling(
             request.range,
             lambda each: upscale_pictures(upsamplers, each, seeds, upscaling, progress=progress),
         ),
-        remark=lambda picture: range_remark(picture, request.range),
+        remark=lambda picture: "; it ".join(
+            filter(
+                None, (range_remark(picture, request.range), defects_remark(picture, upsamplers))
+            )
+        ),
         settings={
             **plan.settings(stages, upsamplers),
             "scale": scale,

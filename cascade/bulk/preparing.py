@@ -53,6 +53,7 @@ class Request:
             results have the same numbers. None takes all that the picture's bits allow.
         pages: whether to work on all pages and frames of a file, or on the first alone.
         truncated: whether to take a JPEG whose end is missing as far as it goes.
+        adapters: folders of adapters, each with the factor of its change.
         axis: for bands, axis of a volume along which it is cut into slices; None for the last one.
         nodata: for bands, the number that stands for a missing one; None for what files say.
     """
@@ -70,6 +71,7 @@ class Request:
     range: tuple[int, int] | None = None
     pages: PageChoice = "all"
     truncated: Truncated = "refuse"
+    adapters: Sequence[tuple[str, float]] = ()
     axis: int | None = None
     nodata: float | None = None
 
@@ -85,7 +87,7 @@ class Preparation:
     """The pictures and jobs of a request, before its model is loaded.
 
     Args:
-        command: `upscale` or `colourise`.
+        command: `upscale`, `colourise` or `edit`.
         request: the user's request.
         seeds: one whole number per variant of a picture.
 
@@ -198,8 +200,7 @@ class _Model:
         """Whether its images are bands of measured numbers; no if it cannot be loaded."""
         if self._pipeline is None:
             return False
-        space = self._pipeline.stages.last.space
-        return space.kind == "pixels" and not space.is_colour
+        return self._pipeline.stages.last.space.has_bands
 
     def load(self) -> CascadePipeline:
         """The pipeline.
@@ -235,6 +236,8 @@ def _check_options(request: Request, *, bands: bool) -> None:
 def _load(request: Request) -> CascadePipeline:
     """Load the model onto the device, or let the engine run it."""
     pipeline = CascadePipeline.from_pretrained(request.model)
+    for folder, scale in request.adapters:
+        pipeline = pipeline.with_adapter(folder, scale)
     if request.engine is None:
         return pipeline.to(_device_of_process(request.device))
     check_engine_device(request.device)

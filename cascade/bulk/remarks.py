@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cascade.imaging.picture import Picture
 from cascade.imaging.value_range import is_narrow, outside_share, percentage, used_range
+from cascade.restoration.measuring import defects_of, told
 from cascade.stage import Stage
 
 SIDE_PX = 96  # of the small picture that is looked at
@@ -17,6 +18,8 @@ LEAST_SHRINKING = 4  # so that noise averages out
 TINT_DEGREE = 2  # of the polynomial in brightness
 LEAST_CHROMA = 6 / 255  # root mean square beside a tint; noise and JPEG stay below
 EXAMPLES = 3
+LEAST_NOISE = 2.0  # 8-bit steps; fine texture measures as much
+GOOD_QUALITY = 90.0
 
 
 def colour_remark(picture: Picture) -> str:
@@ -61,6 +64,24 @@ def range_remark(picture: Picture, ends: tuple[int, int] | None) -> str:
         f"uses {low} to {high} of {2**picture.bits - 1:,}, nearly without contrast; --range {low} "
         f"{high} takes them for black and white, and the result keeps its numbers"
     )
+
+
+def defects_remark(picture: Picture, stages: Sequence[Stage]) -> str:
+    """Say what will be repaired in a picture; empty if it is clean or no stage repairs it.
+
+    Args:
+        picture: the picture.
+        stages: the stages that run, in their order.
+    """
+    if not stages[0].contract.has_dial:
+        return ""
+    defects = defects_of(picture.image(), stages[0], {}, picture.jpeg_quality)
+    noise, quality = told(defects, stages[0])
+    texts = [] if noise < LEAST_NOISE else [f"noise sigma {noise:.0f}"]
+    texts += [] if quality >= GOOD_QUALITY else [f"JPEG quality about {quality:.0f}"]
+    if not texts:
+        return ""
+    return f"is repaired: {', '.join(texts)}; a lower --denoise keeps more of its grain"
 
 
 def model_remark(name: str, stages: Mapping[str, Stage]) -> str:

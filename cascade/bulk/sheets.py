@@ -22,7 +22,7 @@ MAX_PX = 1600
 GAP_PX = 6
 CAPTION_PX = 22
 MARK = "made by cascade"  # begins the comment in every sheet; files without it are not replaced
-Before = Literal["bicubic", "grey"]
+Before = Literal["bicubic", "grey", "same"]
 Size = tuple[int, int]  # (width, height) in pixels, as PIL has it
 
 
@@ -62,7 +62,8 @@ def write_comparison(
         source: the input.
         result: the result of the input.
         path: file of the sheet, a JPEG.
-        before: how the left side shows the input: upscaled by bicubic interpolation, or in grey.
+        before: how the left side shows the input: upscaled by bicubic interpolation, in grey,
+            or as it is.
         caption: text above the result.
 
     Raises:

@@ -45,6 +45,13 @@ def evaluate(
         typer.Option(help="File with AlexNet's weights, to measure LPIPS without a download."),
     ] = None,
     alignment: measuring.Alignment = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure the bits per dimension of each stage, on at most 100 pictures: bound for "
+            "the variational bound, ode for the exact density of the probability flow."
+        ),
+    ] = None,
     device: bulk.Device = None,
 ) -> None:
     """Measure how good a pipeline is on held-out pictures, and which stage holds it back.
@@ -57,6 +64,8 @@ def evaluate(
     cascade evaluate emoji-256 --data heldout --train pictures -n 200 --report report.html
 
     cascade evaluate photo-x4 --data 'heldout-*.tar' --json scores.json --card
+
+    cascade evaluate emoji-256 --data heldout -n 40 --likelihood ode
     """
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
@@ -81,6 +90,7 @@ def evaluate(
             lpips=lpips,
             lpips_path=lpips_path,
             alignment=alignment,
+            likelihood=likelihood,  # pyright: ignore[reportArgumentType]  # checked there
             progress=progress.update,
         )
     typer.echo("\n".join(evaluation.lines()))

@@ -27,6 +27,12 @@ Negative = Annotated[
     str | None,
     typer.Option("--negative", metavar="TEXT", help="What not to draw; needs guidance above 1."),
 ]
+Like = Annotated[
+    Path | None,
+    typer.Option(
+        "--like", metavar="PICTURE", help="Picture to vary, for pipelines with an image embedding."
+    ),
+]
 Classes = Annotated[
     list[str] | None,
     typer.Option(
@@ -59,6 +65,7 @@ def generate(
     prompt_option: PromptOption = None,
     prompts: Prompts = None,
     negative: Negative = None,
+    like: Like = None,
     num_images: Annotated[
         int,
         typer.Option("--num-images", "-n", min=1, help="Number of pictures, of each prompt."),
@@ -80,6 +87,7 @@ def generate(
         str | None, typer.Option(help="cpu, cuda or mps; default: the best one available.")
     ] = None,
     engine: names.Engine = None,
+    lora: names.Lora = None,
     keep_intermediates: Annotated[
         bool, typer.Option("--keep-intermediates", help="Also write the earlier stages' pictures.")
     ] = False,
@@ -87,11 +95,16 @@ def generate(
         bool,
         typer.Option("--overwrite", help="Begin at 00000.png again, instead of counting on."),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Complete the last series in the folder if it was stopped."),
+    ] = False,
 ) -> None:
     """Generate pictures: numbered PNGs that record their seed and settings, and grid.png.
 
     Numbers go on after those in the folder; a later grid has the number of its first picture.
-    With prompts, index.jsonl lists the prompt and the seed of each picture.
+    With prompts, index.jsonl lists the prompt and the seed of each picture. If it was stopped, the
+    same command with --resume makes what is missing.
 
     Examples:
 
@@ -99,7 +112,9 @@ def generate(
 
     cascade generate my-pipeline "a cat with heart eyes" -n 4 --negative dog --guidance 3 -o cats
 
-    cascade generate my-pipeline --prompts prompts.txt -n 2 --seed 0 -o out
+    cascade generate my-pipeline --prompts prompts.txt -n 2 --seed 0 --resume -o out
+
+    cascade generate my-unclip --like picture.png -n 4 -o variations
 
     cascade generate emoji-256 -n 4 --class cat-face,noto --seed 7 --steps 50,25 -o cats
 
@@ -123,23 +138,30 @@ def generate(
         check_engine_device(device)
     torch_device = find_device(device if engine is None else "cpu")
     loaded = CascadePipeline.from_pretrained(pipeline)
+    for folder, scale in sampling.adapters(lora):
+        loaded = loaded.with_adapter(folder, scale)
     loaded = loaded.to(torch_device) if engine is None else loaded.with_engine(engine)
     stages = loaded.stages.names
     generation = Generation(
         num_images=num_images,
         prompts=texts,
         negative_prompt=negative,
+        like=like,
         seed=seed,
         classes=classes or [],
         overrides=overrides.per_stage(stages, stages, **per_stage).with_later(overrides),
         batch_size=batch_size,
         keep_intermediates=keep_intermediates,
         overwrite=overwrite,
+        resume=resume,
     )
+    name = " + ".join([pipeline, *(lora or [])])
     with SamplingProgress(generation.total) as progress:
-        files = generate_files(loaded, out, generation, name=pipeline, callback=progress.on_step)
+        files = generate_files(loaded, out, generation, name=name, callback=progress.on_step)
     count = len(files.pictures)
     sheets = f"{files.grid.name} and {files.index.name}" if files.index else files.grid.name
+    if files.earlier:
+        note(f"{counted(files.earlier, 'picture')} of {count} were there already")
     note(f"{counted(count, 'picture')}{',' if files.index else ' and'} {sheets} in {out}")
 
 

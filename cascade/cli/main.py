@@ -18,10 +18,13 @@ from cascade.cli.data import data
 from cascade.cli.defaults import defaults_file, read_defaults
 from cascade.cli.distil import distil
 from cascade.cli.doctor import doctor
+from cascade.cli.edit import edit
 from cascade.cli.ema import ema
 from cascade.cli.evaluate import evaluate
 from cascade.cli.export import export
 from cascade.cli.generate import generate
+from cascade.cli.import_ import import_weights
+from cascade.cli.inspect import inspect
 from cascade.cli.ls import ls
 from cascade.cli.report import report
 from cascade.cli.show import show
@@ -43,11 +46,12 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try: cascade generate emoji-256 -n 16 -o out",
 )
-for verb in (generate, upscale, colourise, evaluate, sweep, train, distil, report, ema, chain):
+for verb in (generate, upscale, colourise, edit, evaluate, sweep, train, distil, report, ema):
     add_verb(app, verb)
-for verb in (export, ls, show, copy, validate, doctor):
+for verb in (chain, export, inspect, ls, show, copy, validate, doctor):
     add_verb(app, verb)
 OTHER_SPELLINGS = {"colorize": "colourise", "distill": "distil"}
+add_verb(app, import_weights, "import")
 add_verb(app, colourise, "colorize", hidden=True)
 add_verb(app, distil, "distill", hidden=True)
 app.add_typer(data, name="data")

@@ -21,6 +21,14 @@ Engine = Annotated[
         metavar="NAME", help="openvino, or a folder of cascade export; both compute on the CPU."
     ),
 ]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FOLDER[:SCALE]",
+        help="An adapter (train.lora), and the share of its change; may be repeated.",
+    ),
+]
 Recipe = Annotated[
     str,
     typer.Argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,6 +40,26 @@ Set = Annotated[
         "may be repeated. It overrides the other options.",
     ),
 ]
+
+
+def adapters(texts: list[str] | None) -> list[tuple[str, float]]:
+    """Read the values of `--lora`: folders and scales.
+
+    Raises:
+        BadParameter: if a scale is not a number.
+    """
+    pairs = []
+    for text in texts or []:
+        folder, separator, scale = text.rpartition(":")
+        if not separator or Path(text).exists():
+            folder, scale = text, "1"
+        try:
+            pairs.append((folder, float(scale)))
+        except ValueError as error:
+            raise typer.BadParameter(
+                f"--lora takes FOLDER or FOLDER:SCALE such as cats:0.7, got {text!r}."
+            ) from error
+    return pairs
 
 
 def overrides(changes: list[str] | None, **settings: Any) -> Overrides:

@@ -147,7 +147,9 @@ def sweep(
         )
     _write_results(result, out)
     if folder is not None:
-        _apply(folder, result.outcomes[result.best].candidate.settings)
+        settings = result.outcomes[result.best].candidate.settings
+        sampled = {name for name, stage in loaded.stages.items() if stage.has_settings}
+        _apply(folder, {name: each for name, each in settings.items() if name in sampled})
 
 
 def _write_results(result: Sweep, out: Path) -> None:

@@ -27,6 +27,15 @@ def upscale(
     augmentation: Annotated[
         float | None, typer.Option(help="Noise level added to the input, to hide small faults.")
     ] = None,
+    denoise: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the measured noise and compression to repair; at 0 the picture keeps "
+            "its grain. For models that measure it. Default: the model's.",
+        ),
+    ] = None,
     no_consistency: Annotated[
         bool,
         typer.Option("--no-consistency", help="Let the downscaled result differ from the input."),
@@ -49,6 +58,7 @@ def upscale(
     ] = None,
     device: bulk.Device = None,
     engine: names.Engine = None,
+    lora: names.Lora = None,
     workers: bulk.Workers = 1,
     image_format: bulk.Format = None,
     pages: bulk.Pages = "all",
@@ -86,9 +96,11 @@ def upscale(
             guidance=guidance,
             temperature=temperature,
             augmentation_level=augmentation,
+            denoise=denoise,
         ),
         device=device,
         engine=engine,
+        adapters=sampling.adapters(lora),
         image_format=image_format,
         pages=pages,
         truncated=truncated,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Request
@@ -24,6 +26,21 @@ def training_signals(conditions: Sequence[Condition], batch: Batch, space: Space
     for each in conditions:
         signals = signals.merged(each.of_batch(batch, space, noise.fork(each.name)))
     return signals
+
+
+def counted_pixels(conditions: Sequence[Condition], signals: Signals) -> Tensor | None:
+    """The pixels that the loss counts: (B, 1, H, W), 1 or 0; None for all of them.
+
+    Args:
+        conditions: conditions of the stage.
+        signals: what `training_signals` returned for the batch.
+    """
+    counted = None
+    for each in conditions:
+        own = each.counted_pixels(signals.only(each.name))
+        if own is not None:
+            counted = own if counted is None else counted * own
+    return counted
 
 
 def request_signals(conditions: Sequence[Condition], request: Request) -> Signals:

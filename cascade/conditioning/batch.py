@@ -35,6 +35,7 @@ class Batch:
             `text`. A condition that is not listed makes its tensor from `images` if it can.
         broken: images that could not be read, as `name: reason`; others replace them in the batch.
         remarks: remarks about images of the batch, and about those that were left out before them.
+        shared: what one condition computed for the conditions after it, by a name that both know.
     """
 
     images: Tensor
@@ -42,6 +43,7 @@ class Batch:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    shared: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
         return self.images.shape[0]

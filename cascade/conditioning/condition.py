@@ -89,8 +89,10 @@ class Condition(ABC):
     name: ClassVar[str]  # recipe key, name of the signals and of the random stream
     input_name: ClassVar[str]  # name of the user's input that it reads, such as `image`
     negative_name: ClassVar[str] = ""  # input from which guidance pushes away; empty for none
-    recipe: ClassVar[type]  # dataclass of its recipe section
+    recipe: ClassVar[type | None] = None  # dataclass of its recipe section; None if it has none
+    is_optional: ClassVar[bool] = False  # whether the stage can do without the image that it takes
     takes_text: ClassVar[bool] = False  # whether it is free text, which an encoder reads
+    has_dial: ClassVar[bool] = False  # whether `denoise` scales what it tells the network
     files: ClassVar[tuple[str, ...]] = ()  # names of the files that `write_files` may write
 
     drop: float = 0.0
@@ -158,12 +160,21 @@ class Condition(ABC):
 
     @property
     def resembles_result(self) -> bool:
-        """Whether its image, upscaled to the result's size, is a first guess of the result."""
+        """Whether its image, upscaled to the result's size, holds a first guess of the result."""
         return False
+
+    def first_guess(self, image: Tensor) -> Tensor:
+        """The first guess of the result (B, C, H, W) in its image at the result's size."""
+        return image
 
     @property
     def restores(self) -> bool:
         """Whether training degrades its image, so that results need not agree with it exactly."""
+        return False
+
+    @property
+    def fills(self) -> bool:
+        """Whether its image holds a part of the result, and the stage makes the rest."""
         return False
 
     # ---- data -----------------------------------------------------------------------------------
@@ -266,6 +277,26 @@ class Condition(ABC):
         Args:
             signals: signals of this condition alone.
         """
+
+    def counted_pixels(self, signals: Signals) -> Tensor | None:
+        """The pixels that the training loss counts: (B, 1, H, W), 1 or 0; None for all of them.
+
+        Args:
+            signals: signals of this condition alone, of a training batch.
+        """
+        return None
+
+    def known_pixels(self, image: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The pixels of the result that its image already holds; None if it holds none.
+
+        Args:
+            image: the image that it takes.
+
+        Returns:
+            The result (B, C, H, W), of which only these pixels matter, and the mask (B, H, W) bool,
+            True at them.
+        """
+        return None
 
     def completed(self, value: Any, seeds: Sequence[int], *, draw: bool) -> Any:
         """Read a user's input to a pipeline and fill in what it leaves out.

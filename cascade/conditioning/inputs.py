@@ -81,6 +81,7 @@ class Request:
             because networks take only multiples of some size.
         result_px: height and width of the result; None if the canvas is no larger.
         augmentation_level: level of noise on conditioning images, in [0, 1].
+        denoise: share of the measured defects that the network is told, in [0, 1].
         noise: the random stream of each image, on the device where signals are made; every
             condition gets one of its own.
     """
@@ -92,6 +93,7 @@ class Request:
     augmentation_level: float
     noise: SeededNoise
     result_px: Size | None = None
+    denoise: float = 1.0
 
     @property
     def count(self) -> int:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.blur import blur
 from cascade.conditioning.condition import Condition, Level, Slots, Vocabulary, check_share
+from cascade.conditioning.defects import NAME as DEFECTS
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.noised_image import (
@@ -31,6 +33,7 @@ from cascade.resizing import resize
 from cascade.space import Size, Space
 
 UNITS_8_BIT = 127.5  # per unit of [-1, 1]
+Upscaling = Literal["bicubic", "bilinear", "bilinear_corners"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class LowResolutionOptions:
     blur_probability: float = 0.0
     degradation: Degradation | None = None
     drop: float = 0.0
+    upscaling: Upscaling = "bicubic"
     generated: GeneratedOptions | None = None
 
 
@@ -89,6 +93,9 @@ class LowResolution(Condition):
         blur_probability: probability in [0, 1] that training blurs it.
         degradation: how training degrades it; None for not at all.
         drop: probability in [0, 1] that training hides it.
+        upscaling: how it is brought to the size of the result: `bicubic`, after noise was added;
+            or, before noise is added, `bilinear` (as in guided diffusion) or `bilinear_corners`,
+            which maps the centres of corner pixels onto each other (as in DeepFloyd IF).
 
     Raises:
         ContractError: if a value is out of range.
@@ -104,6 +111,7 @@ class LowResolution(Condition):
     blur_probability: float = 0.0
     degradation: Degradation | None = None
     drop: float = 0.0
+    upscaling: Upscaling = "bicubic"
 
     def __post_init__(self) -> None:
         size, levels = self.size_px, self.augmentation_range
@@ -114,6 +122,10 @@ class LowResolution(Condition):
             object.__setattr__(self, "degradation", Degradation(**self.degradation))
         if min(pair) < 1:
             raise ContractError(f"the low-resolution size must be at least 1 px, got {size}.")
+        if self.upscaling not in get_args(Upscaling):
+            raise ContractError(
+                f"upscaling must be one of {get_args(Upscaling)}, got {self.upscaling!r}."
+            )
         check_range(self.augmentation_range)
         check_share("blur_probability", self.blur_probability)
         super().__post_init__()
@@ -121,6 +133,12 @@ class LowResolution(Condition):
     @classmethod
     def of_recipe(cls, options: LowResolutionOptions, vocabulary: Vocabulary) -> LowResolution:
         return cls(**{key: value for key, value in asdict(options).items() if key != "generated"})
+
+    def config(self) -> dict[str, Any]:
+        config = super().config()
+        if self.upscaling == "bicubic":  # it says nothing
+            del config["upscaling"]
+        return config
 
     @property
     def size(self) -> Size:
@@ -174,14 +192,14 @@ class LowResolution(Condition):
         if self.blur_probability > 0:
             image = blur(image, noise.uniform(2), self.blur_probability)
         level = draw_level(self.augmentation_range, noise)
-        scale = space.scale_from(self.size)
+        image, scale = self._upscaled(image, space.scale_from(self.size))
         signals = noised_image(self.name, image, level, noise, scale=scale)
         return dropped(signals, self.absent(signals), self.drop, noise)
 
     def of_request(self, request: Request) -> Signals:
         assert request.image is not None, "result_size checks it"
         image = self._rounded(request.image.to(request.device).float(), request.space)
-        scale = request.space.scale_from(self.size)
+        image, scale = self._upscaled(image, request.space.scale_from(self.size))
         return noised_request(self.name, image, request, scale=scale)
 
     def absent(self, signals: Signals) -> Signals:
@@ -206,7 +224,9 @@ class LowResolution(Condition):
         image = self._rounded(image, space)
         if degraded and self.degradation is not None:
             kernel = space.resize_kernel
-            image = self.degradation.apply(batch.images, image, kernel, batch.seeds)
+            image, batch.shared[DEFECTS] = self.degradation.degrade(
+                batch.images, image, kernel, batch.seeds
+            )
             image = self._rounded(image, space)
         return image
 
@@ -220,6 +240,14 @@ class LowResolution(Condition):
         downscaled = self._rounded(resize(samples, (height, width), space.resize_kernel), space)
         error = (downscaled - self._rounded(value, space)) ** 2
         return {"low_res_consistency": float(error.double().mean()) * UNITS_8_BIT**2}
+
+    def _upscaled(self, image: Tensor, scale: int) -> tuple[Tensor, int]:
+        """Upscale images (B, C, h, w) unless that follows the noise; returns what is left to do."""
+        if self.upscaling == "bicubic":
+            return image, scale
+        size = [side * scale for side in image.shape[-2:]]
+        corners = self.upscaling == "bilinear_corners"
+        return F.interpolate(image, size, mode="bilinear", align_corners=corners), 1
 
     def _rounded(self, image: Tensor, space: Space) -> Tensor:
         return space.quantise(image) if self.quantised else image.clamp(-1, 1)

@@ -46,12 +46,14 @@ class TextOptions:
         encoder: names the encoder; see `cascade.text.encoders.find_encoder`.
         max_tokens: see `Text`.
         drop: see `Text`.
+        padded: see `Text`.
     """
 
     fields: list[str] = field(default_factory=lambda: ["caption"])
     encoder: str = MINILM
     max_tokens: int = 64
     drop: float = 0.1
+    padded: bool = False
 
 
 @final
@@ -68,6 +70,8 @@ class Text(Condition):
         pooled_width: width P of the pooled vector.
         max_tokens: number N of tokens that the network receives; longer texts are cut.
         drop: probability in [0, 1] that training hides the text of an image.
+        padded: whether all texts are padded to `max_tokens` tokens, all of which the network
+            attends to, and an empty text is encoded like any other, as in DeepFloyd IF.
         known: texts whose embeddings the stage carries; None for none. They are saved in a file of
             their own.
 
@@ -89,6 +93,7 @@ class Text(Condition):
     pooled_width: int
     max_tokens: int = 64
     drop: float = 0.1
+    padded: bool = False
     known: KnownTexts | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -113,6 +118,7 @@ class Text(Condition):
         fields: Sequence[str] = ("caption",),
         max_tokens: int = 64,
         drop: float = 0.1,
+        padded: bool = False,
     ) -> Text:
         """Make the condition for an encoder on this machine or on the Hub.
 
@@ -121,6 +127,7 @@ class Text(Condition):
             fields: see `Text`.
             max_tokens: see `Text`.
             drop: see `Text`.
+            padded: see `Text`.
 
         Raises:
             CascadeError: if the encoder cannot be found, or a value is out of range.
@@ -140,11 +147,13 @@ class Text(Condition):
             pooled_width=facts.pooled_width,
             max_tokens=max_tokens,
             drop=drop,
+            padded=padded,
         )
 
     def config(self) -> dict[str, Any]:
         names = ("encoder", "sha256", "width", "pooled_width", "max_tokens", "drop")
-        return {"fields": list(self.fields)} | {name: getattr(self, name) for name in names}
+        config = {"fields": list(self.fields)} | {name: getattr(self, name) for name in names}
+        return {**config, "padded": True} if self.padded else config
 
     def facts(self) -> dict[str, str]:
         facts = {
@@ -222,6 +231,9 @@ class Text(Condition):
 
     def absent(self, signals: Signals) -> Signals:
         tokens, pooled = signals.tokens[self.name], signals.vectors[self.name]
+        if self.padded:
+            one = self._signals([""], pooled.device)
+            return one.map(lambda each: each.expand(len(pooled), *each.shape[1:]))
         nothing = TokenSignal(torch.zeros_like(tokens.tokens), torch.zeros_like(tokens.mask))
         return Signals(tokens={self.name: nothing}, vectors={self.name: torch.zeros_like(pooled)})
 
@@ -265,7 +277,8 @@ class Text(Condition):
 
     @property
     def _encoder_facts(self) -> EncoderFacts:
-        return EncoderFacts(self.encoder, self.sha256, self.width, self.pooled_width)
+        widths = self.width, self.pooled_width
+        return EncoderFacts(self.encoder, self.sha256, *widths, self.padded)
 
     def _signals(self, texts: Sequence[str], device: torch.device) -> Signals:
         encoded = self._encoded(texts, device)
@@ -290,7 +303,7 @@ class Text(Condition):
             encoder = encoder_of(self._encoder_facts)
             fresh = encoder.encode(others, self.max_tokens, device=device)
         except CascadeError as error:
-            unknown = next(text for text in others if text.strip())
+            unknown = next(text for text in others if text.strip() or self.padded)
             raise self._without_encoder(unknown, error) from error
         encoded |= dict(zip(others, fresh, strict=True))
         return [encoded[text] for text in texts]
@@ -306,7 +319,8 @@ class Text(Condition):
         )
 
     def _is_known(self, text: str) -> bool:
-        return not text.strip() or (self.known is not None and self.known.get(text) is not None)
+        is_empty = not text.strip() and not self.padded
+        return is_empty or (self.known is not None and self.known.get(text) is not None)
 
     def _padded(self, encoded: EncodedText) -> Tensor:
         padded = torch.zeros(self.max_tokens, self.width)

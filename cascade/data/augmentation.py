@@ -41,6 +41,12 @@ class Augmentation:
             DataError: if the crop is too large or not a multiple of the scale, an axis is unknown
                 or named twice, or images to rotate are not square.
         """
+        kind = contract.space.kind
+        if kind == "latents" and (self.crop_px is not None or self.flip or self.rotate90):
+            raise DataError(
+                "latents of a cropped or mirrored picture are not cropped or mirrored latents; set "
+                "flip to [], rotate90 to false and crop_px to null."
+            )
         smallest_px = min(contract.space.size)
         crop_px = self.crop_px
         if crop_px is not None and (crop_px > smallest_px or crop_px % contract.grid_px):
@@ -101,6 +107,8 @@ class Cut(NamedTuple):
 
     def __call__(self, image: Tensor) -> Tensor:
         """Cut the same part out of the image or of one made from it (C, h, w), smaller or not."""
+        if tuple(image.shape[-2:]) == (1, 1):  # an embedding of the whole image
+            return image
         scale = self.whole[0] // image.shape[-2]
         y, x = (each // scale for each in self.offset)
         rows, columns = (each // scale for each in self.size)

@@ -19,6 +19,7 @@ from cascade.contract import Contract
 from cascade.data.annotations import texts_of
 from cascade.data.source import ImageSource
 from cascade.errors import DataError
+from cascade.space import Space
 
 FIRST_IMAGES = 8  # that are checked before training begins
 TOLERANCE = 1e-3  # for values a little outside of [-1, 1], as resizing leaves them
@@ -69,7 +70,7 @@ class TensorSource(ImageSource):
     def __init__(self, dataset: TensorDataset, contract: Contract) -> None:
         _check_positions(dataset)
         self.dataset = dataset
-        self._channels = contract.space.channels
+        self._space = contract.space
         self._classes = {
             field: names for each in contract.conditions for field, names in each.classes.items()
         }
@@ -107,7 +108,7 @@ class TensorSource(ImageSource):
         """Make an item, or repeat the last one: its image and labels are asked for in turn."""
         if self._last is None or self._last[0] != index:
             image, label = _parts(self.dataset[index], self.name(index))
-            checked = _checked(image, self._channels, self.name(index))
+            checked = _checked(image, self._space, self.name(index))
             self._last = index, TensorItem(checked, self._named(label, self.name(index)))
         return self._last[1]
 
@@ -138,7 +139,7 @@ class TensorSource(ImageSource):
         for index in indices:
             lowest = min(lowest, float(self.image(index).min()))
             fields.update(self.labels(index))
-        if lowest >= 0:
+        if lowest >= 0 and self._space.is_bounded:
             logger.warning(
                 "no value in %s of the data set's images is below 0; images must fill [-1, 1], so "
                 "convert them from [0, 1] by image * 2 - 1.",
@@ -191,8 +192,9 @@ def _parts(item: Any, name: str) -> tuple[Any, Any]:
     return item, None
 
 
-def _checked(image: Any, channels: int, name: str) -> Tensor:
-    """The image as float32, if it is (C, H, W) in [-1, 1]."""
+def _checked(image: Any, space: Space, name: str) -> Tensor:
+    """The image as float32, if it is (C, H, W), and in [-1, 1] for pixels."""
+    channels = space.channels
     if not isinstance(image, Tensor):
         raise DataError(
             f"{name}: the image must be a tensor ({channels}, H, W) in [-1, 1], got "
@@ -210,14 +212,14 @@ def _checked(image: Any, channels: int, name: str) -> Tensor:
             f"{name}: the image must hold floating-point numbers in [-1, 1], got {image.dtype}; "
             f"convert it, such as by {advice}."
         )
-    return _in_range(image.detach().to("cpu", torch.float32), name)
+    return _in_range(image.detach().to("cpu", torch.float32), name, is_bounded=space.is_bounded)
 
 
-def _in_range(image: Tensor, name: str) -> Tensor:
+def _in_range(image: Tensor, name: str, *, is_bounded: bool) -> Tensor:
     if not image.isfinite().all():
         raise DataError(f"{name}: the image has values that are not finite; replace them.")
     low, high = float(image.min()), float(image.max())
-    if low < -1 - TOLERANCE or high > 1 + TOLERANCE:
+    if is_bounded and (low < -1 - TOLERANCE or high > 1 + TOLERANCE):
         raise DataError(
             f"{name}: the image has values from {low:g} to {high:g}, expected [-1, 1]; scale them "
             "with the same numbers for all images, such as by image / 127.5 - 1 for 0 to 255."

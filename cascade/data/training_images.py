@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,14 @@ from cascade.contract import Contract
 from cascade.data.augmentation import Augmentation, Axis
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.broken import BrokenImages, listed_by
-from cascade.data.fitting import as_float, check_readable, compact, fit_tensor, rounded
+from cascade.data.fitting import (
+    as_float,
+    check_readable,
+    compact,
+    embedding_of,
+    fit_tensor,
+    rounded,
+)
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.preparation import (
     ENLARGED,
@@ -40,6 +47,9 @@ from cascade.data.tensors import TensorDataset, TensorSource, as_source
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import DataError
 from cascade.imaging.picture_reading import Truncated
+
+if TYPE_CHECKING:
+    from cascade.data.encoded_images import EncodedImages
 
 
 class TrainingSample(NamedTuple):
@@ -117,6 +127,7 @@ class TrainingImages(Dataset[TrainingSample]):
         generated: images by the previous stage, which some of the samples use; None for no such
             images.
         max_broken_share: largest share of broken images, in [0, 1]; see `BrokenImages`.
+        encoded: the latents of the images, for a stage that makes latents; None for pixels.
 
     Raises:
         DataError: if the crop or the rotation does not fit, or the first tensors of a data set do
@@ -141,16 +152,20 @@ class TrainingImages(Dataset[TrainingSample]):
         cache_mib: int = 1024,
         generated: GeneratedImages | None = None,
         max_broken_share: float = 0.01,
+        encoded: EncodedImages | None = None,
     ) -> None:
         self.source = as_source(source, contract)
-        if not isinstance(self.source, TensorSource):
+        self.encoded = encoded
+        if encoded is not None:
+            encoded.check(contract.space, self.source)
+        elif not isinstance(self.source, TensorSource):
             check_readable(contract.space)
         elif range is not None or truncated != "refuse":
             raise DataError(
                 "range and truncated are for image files; scale the tensors in the data set."
             )
         self.decoding: Decoding | BandDecoding = Decoding(range, truncated, outside)
-        if not contract.space.is_colour:
+        if contract.space.has_bands:
             self.decoding = BandDecoding.of_space(
                 contract.space, outside=outside, nodata=nodata, axis=axis
             )
@@ -230,8 +245,14 @@ class TrainingImages(Dataset[TrainingSample]):
     @property
     def check_command(self) -> str:
         """The command that lists broken, too small, truncated and clipped images; or empty."""
+        if self.encoded is not None:
+            return self.encoded.pictures.check_command
         words = self.decoding.check_words
         return self.source.check_command(*words, size_px=max(self.contract.space.size))
+
+    def as_pictures(self, results: Tensor) -> Tensor:
+        """Turn a stage's results (B, C, H, W) into pictures (B, 3, H, W) in [-1, 1] to look at."""
+        return results if self.encoded is None else self.encoded.decode(results)
 
     def _annotated(self, index: int) -> dict[str, Any]:
         """The entries in a batch that conditions read from an image's annotations, by name."""
@@ -248,6 +269,8 @@ class TrainingImages(Dataset[TrainingSample]):
             DataError: naming the image, if it is damaged.
             TooSmallError: naming the image, if it is too small and not to be enlarged.
         """
+        if self.encoded is not None:
+            return SizedImage(self.encoded.latents(index), {})
         if index in self._cache:
             return self._cache[index]
         if index in self._too_small:
@@ -272,6 +295,9 @@ class TrainingImages(Dataset[TrainingSample]):
     ) -> tuple[Tensor, tuple[Remark, ...]]:
         """An image at the stage's size (C, H, W); colour from files is rounded to 8 bits."""
         name, space = self.source.name(index), self.contract.space
+        is_tensor = isinstance(self.source, TensorSource)
+        if space.kind == "embeddings":
+            return (image if is_tensor else embedding_of(image, space)), remarks
         try:
             fitted = fit_tensor(image, space, name)
         except TooSmallError as error:
@@ -280,9 +306,7 @@ class TrainingImages(Dataset[TrainingSample]):
                 raise
             fitted = fit_tensor(image, space, name, enlarge=True)
             remarks = (*remarks, Remark(ENLARGED, str(error)))
-        if isinstance(self.source, TensorSource):
-            return compact(fitted), remarks
-        return rounded(fitted, space), remarks
+        return compact(fitted) if is_tensor else rounded(fitted, space), remarks
 
     def _smaller(self, image: Tensor) -> dict[str, Tensor]:
         """The conditioning images of a whole image (C, H, W), by condition name."""

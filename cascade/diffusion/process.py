@@ -153,6 +153,20 @@ class NoiseProcess:
         alpha, sigma = self.schedule.alpha_sigma(t)
         return (x_t - alpha * x0) / sigma
 
+    def score(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The gradient of log p_t at x_t if x0 is the mean of its clean images.
+
+        It is -eps / sigma (Song et al. 2021, arXiv 2011.13456; Tweedie's formula): about 1 / sigma
+        in size, so it grows without bound towards the clean image.
+
+        Args:
+            x0: (B, C, H, W) clean images that the network predicts.
+            x_t: (B, C, H, W) noisy images.
+            t: (B,) timesteps.
+        """
+        _, sigma = self.schedule.alpha_sigma(t)
+        return -self.eps(x0, x_t, t) / sigma
+
     def weight(self, t: Tensor) -> Tensor:
         """Weight of the squared error in the predicted quantity: (B, 1, 1, 1) from t (B,).
 
@@ -184,7 +198,16 @@ class NoiseProcess:
         prediction, variance = output.chunk(2, dim=1)
         return prediction, variance
 
-    def loss(self, output: Tensor, x0: Tensor, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    def loss(
+        self,
+        output: Tensor,
+        x0: Tensor,
+        x_t: Tensor,
+        eps: Tensor,
+        t: Tensor,
+        *,
+        counted: Tensor | None = None,
+    ) -> Tensor:
         """The training loss of each image.
 
         Args:
@@ -193,6 +216,7 @@ class NoiseProcess:
             x_t: noisy images (B, C, H, W).
             eps: the noise in them (B, C, H, W).
             t: (B,) timesteps.
+            counted: (B, 1, H, W), 1 at pixels whose error counts and 0 at others; None for all.
 
         Returns:
             (B,) weighted mean squared errors, plus the variational term for learned variances
@@ -200,6 +224,8 @@ class NoiseProcess:
         """
         prediction, variance = self.split(output.float())
         error = (prediction - self.target(x0, eps, t)) ** 2
+        if counted is not None:
+            error = error * counted / counted.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
         loss = (self.weight(t) * error).mean(dim=(1, 2, 3))
         if variance is None:
             return loss

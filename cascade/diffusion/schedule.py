@@ -12,6 +12,7 @@ Shapes: T training timesteps, B batch.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from cascade.errors import ContractError, RecipeError
 
-ScheduleKind = Literal["cosine", "linear"]
+ScheduleKind = Literal["cosine", "linear", "betas"]
 LARGEST_BETA = 0.999
 
 
@@ -27,11 +28,12 @@ class NoiseSchedule:
     """The table of alpha_bar, where x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps.
 
     Args:
-        kind: `cosine` or `linear`.
+        kind: `cosine` or `linear`; `betas` for a table of one's own.
         train_steps: number T of training timesteps, at least 2.
         shift: factor of sqrt(SNR) at every timestep, above 0: reference size / image size, so below
             1 for larger images, which need more noise. 1 leaves the schedule unchanged.
         zero_terminal_snr: whether to rescale the table so that the last timestep is pure noise.
+        betas: for the kind `betas`: the T variances of the forward process, in (0, 1].
 
     Raises:
         RecipeError: if a value is out of range.
@@ -44,6 +46,7 @@ class NoiseSchedule:
         train_steps: int = 1000,
         shift: float = 1.0,
         zero_terminal_snr: bool = False,
+        betas: Sequence[float] | None = None,
     ) -> None:
         if kind not in get_args(ScheduleKind):
             raise RecipeError(f"schedule must be one of {get_args(ScheduleKind)}, got {kind!r}.")
@@ -51,16 +54,24 @@ class NoiseSchedule:
             raise RecipeError(
                 f"a schedule needs train_steps >= 2 and shift > 0, got {train_steps} and {shift}."
             )
+        own = torch.tensor(betas or (), dtype=torch.float64)
+        needed = train_steps if kind == "betas" else 0
+        if len(own) != needed or not ((own > 0) & (own <= 1)).all():
+            raise RecipeError(
+                f"schedule {kind!r} with {train_steps} train_steps needs {needed} betas in (0, 1], "
+                f"got {len(own)}."
+            )
         self.kind: ScheduleKind = kind
         self.train_steps = train_steps
         self.shift = shift
         self.zero_terminal_snr = zero_terminal_snr
-        alpha_bar = torch.cumprod(1 - _betas(kind, train_steps), dim=0)
+        alpha_bar = torch.cumprod(1 - (own if betas else _betas(kind, train_steps)), dim=0)
         if shift != 1:
             alpha_bar = torch.sigmoid(torch.logit(alpha_bar) + 2 * math.log(shift))
         if zero_terminal_snr:
             alpha_bar = _rescale_to_zero_terminal_snr(alpha_bar)
         self.alpha_bar = alpha_bar  # (T,) float64
+        self._own_betas = list(betas or ())
         self._tables: dict[tuple[str, torch.device], Tensor] = {}
 
     @property
@@ -129,20 +140,44 @@ class NoiseSchedule:
             )
         return [round(self.train_steps * (steps - i) / steps) - 1 for i in range(steps)]
 
+    def refined_timesteps(self, steps: int) -> list[int]:
+        """The timesteps for solvers of the flow: from T - 1 to 0, closer together at low noise.
+
+        The distance from 0 falls with the square of what is left of the walk. The flow bends most
+        at low noise, and a solver of second order only gains if it resolves that part.
+
+        Args:
+            steps: number of timesteps, from 1 to T.
+
+        Returns:
+            Exactly `steps` different timesteps, the first T - 1.
+
+        Raises:
+            ContractError: if `steps` is out of range.
+        """
+        last = len(self.sampling_timesteps(steps)) - 1
+        places = range(last, -1, -1)
+        if last == 0:
+            return [self.train_steps - 1]
+        return [max(round((self.train_steps - 1) * (i / last) ** 2), i) for i in places]
+
     def config(self) -> dict[str, Any]:
         """The keyword arguments that make the same schedule."""
-        return {
+        config = {
             "kind": self.kind,
             "train_steps": self.train_steps,
             "shift": self.shift,
             "zero_terminal_snr": self.zero_terminal_snr,
         }
+        return {**config, "betas": self._own_betas} if self._own_betas else config
 
     def diffusers_config(self) -> dict[str, Any]:
         """The configuration with which a scheduler of diffusers builds the same table."""
         config: dict[str, Any] = {"num_train_timesteps": self.train_steps}
         scale = 1000 / self.train_steps if self.kind == "linear" else 1
-        if self.shift == 1 and 0.02 * scale <= LARGEST_BETA:  # diffusers does not clip linear betas
+        if (
+            self.shift == 1 and self.kind != "betas" and 0.02 * scale <= LARGEST_BETA
+        ):  # diffusers does not clip linear betas
             name = {"cosine": "squaredcos_cap_v2", "linear": "linear"}[self.kind]
             config |= {"beta_schedule": name, "beta_start": 1e-4 * scale, "beta_end": 0.02 * scale}
         else:

@@ -16,6 +16,7 @@ from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.extractors import find_extractor
 from cascade.evaluation.features import FeatureExtractor
+from cascade.evaluation.likelihood_figures import Likelihood, check_stages, with_likelihood
 from cascade.evaluation.measuring_pairs import PairMeasurer
 from cascade.evaluation.measuring_sets import SetMeasurer
 from cascade.evaluation.perceptual_distances import distances_on
@@ -51,6 +52,7 @@ def evaluate(
     lpips: bool = False,
     lpips_path: Path | None = None,
     alignment: str | Path | AlignmentModel | None = None,
+    likelihood: Likelihood | None = None,
     cache_dir: Path | None = None,
     progress: NamedProgress | None = None,
 ) -> Evaluation:
@@ -75,6 +77,8 @@ def evaluate(
         alignment: a folder with an alignment tower or a CLIP, `clip` for a download, or a model of
             your own, to measure how well images agree with their prompts; only for a pipeline that
             makes images from prompts.
+        likelihood: `bound` or `ode` to measure the bits per dimension of each stage alone, on at
+            most 100 held-out pictures: the variational bound, or the density of the flow.
         cache_dir: folder for features of real pictures; default: the user's cache folder.
         progress: called as `progress(what, done, total)` while the measurement runs.
 
@@ -85,6 +89,8 @@ def evaluate(
     """
     task = task_of(pipeline.stages.contracts)
     check_measurable(pipeline)
+    if likelihood is not None:
+        check_stages(pipeline, likelihood)
     is_drawn_from_labels = not isinstance(task, PairedTask) and text_of(pipeline) is None
     vocabulary = pipeline.labels if is_drawn_from_labels else None
     space = pipeline.stages.last.space
@@ -102,6 +108,9 @@ def evaluate(
         "progress": progress or no_progress,
     }
     measurements = _measure(task, options, training, judge, lpips=lpips, lpips_path=lpips_path)
+    if likelihood is not None:
+        count, report = options["num_images"], options["progress"]
+        measurements = with_likelihood(measurements, pipeline, held_out, likelihood, count, report)
     return Evaluation(
         pipeline=name,
         task=task.name,
@@ -164,9 +173,11 @@ def check_measurable(pipeline: CascadePipeline) -> None:
     """Check that metrics can read the images of every stage.
 
     Raises:
-        ContractError: if a stage makes anything but pixels.
+        ContractError: if a stage makes anything but pixels, or latents for the next stage.
     """
     for name, stage in pipeline.stages.items():
+        if stage.space.kind == "latents" and name != pipeline.stages.names[-1]:
+            continue
         if stage.space.kind != "pixels":
             raise ContractError(
                 f"evaluation measures pixels, but stage {name!r} gives {stage.space.kind}; measure "

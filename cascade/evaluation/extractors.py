@@ -13,7 +13,7 @@ from cascade.evaluation.published_extractors import (
     InceptionFeatures,
     TransformerFeatures,
 )
-from cascade.networks.efficientnet import Size
+from cascade.vision.efficientnet import Size
 
 TRANSFORMERS = {"clip": CLIP, "dinov2": DINOV2}
 EXTRACTORS = (*get_args(Size), "inception", *TRANSFORMERS)

@@ -15,9 +15,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from cascade.networks.efficientnet import EfficientNetLite, Size, load_efficientnet
 from cascade.resizing import quantise, resize
 from cascade.saving.components import weights_digest
+from cascade.vision.efficientnet import EfficientNetLite, Size, load_efficientnet
 
 LITE_PX = 224  # as its weights were trained
 

@@ -78,20 +78,11 @@ def bits_per_dimension(
         ContractError: if the images do not fit the stage, `timesteps` is out of range, or the stage
             is a student.
     """
-    if stage.contract.student is not None:
-        raise ContractError(
-            "bits per dimension are for stages that denoise at all noise levels, not for a "
-            f"{stage.contract.student.text}."
-        )
+    check_likelihood(stage)
     last = stage.process.schedule.train_steps - 1
     count = last if timesteps is None else timesteps
     if not 1 <= count <= last:
         raise ContractError(f"timesteps must be from 1 to {last}, got {count}.")
-    if stage.space.levels != LEVELS:
-        raise ContractError(
-            f"bits per dimension are for images of {LEVELS} levels, but this stage's range has "
-            f"{stage.space.levels}."
-        )
     terms = _Terms(stage, batch.to(stage.device), variance, precision)
     steps = torch.zeros(len(batch), dtype=torch.float64)
     for number in range(count):
@@ -102,6 +93,24 @@ def bits_per_dimension(
     values = terms.at(torch.zeros(len(batch), dtype=torch.long, device=stage.device))
     bits = 1 / math.log(2)  # in a nat
     return Bound(_prior(stage, terms.images) * bits, steps * bits, values * bits)
+
+
+def check_likelihood(stage: DiffusionStage) -> None:
+    """Check that a stage has bits per dimension.
+
+    Raises:
+        ContractError: if it is a student, or its images do not have 8 bits.
+    """
+    if stage.contract.student is not None:
+        raise ContractError(
+            "bits per dimension are for stages that denoise at all noise levels, not for a "
+            f"{stage.contract.student.text}."
+        )
+    if stage.space.levels != LEVELS:
+        raise ContractError(
+            f"bits per dimension are for images of {LEVELS} levels, but this stage's range has "
+            f"{stage.space.levels}."
+        )
 
 
 class _Terms:
@@ -115,7 +124,7 @@ class _Terms:
         self.noise = SeededNoise(batch.seeds, "likelihood", device=stage.device)
         self.variance = variance
         self.precision: Precision = precision
-        self.signals = _signals(stage, batch, self.noise)
+        self.signals = sampling_signals(stage, batch, self.noise)
 
     def at(self, t: Tensor) -> Tensor:
         """The term of timesteps t (B,) in nats per dimension: (B,) float64 on the CPU."""
@@ -130,8 +139,14 @@ class _Terms:
         return variational_bound(process.schedule, x0, x0_hat, x_t, t, learned).double().cpu()
 
 
-def _signals(stage: DiffusionStage, batch: Batch, noise: SeededNoise) -> Signals:
-    """The signals of the stage's conditions, as in sampling."""
+def sampling_signals(stage: DiffusionStage, batch: Batch, noise: SeededNoise) -> Signals:
+    """The signals of the stage's conditions, as in sampling, at its own augmentation level.
+
+    Args:
+        stage: the stage.
+        batch: images (B, C, H, W) in [-1, 1] with their annotations.
+        noise: one random stream per image.
+    """
     request = Request(
         inputs=stage.contract.inputs_of(batch),
         previous=None,

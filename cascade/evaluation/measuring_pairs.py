@@ -257,12 +257,12 @@ def pair_values(
         distances: distances between results and originals by name.
         space: their space. Of bands, each one is measured too, over its whole range.
     """
-    levels = None if space.is_colour else BAND_LEVELS
+    levels = BAND_LEVELS if space.has_bands else None
     values = {
         "PSNR, dB": min(float(psnr(result, truth, levels)), MOST_PSNR_DB),
         "SSIM": float(ssim(result, truth, levels)),
     }
-    for band in range(0 if space.is_colour or space.channels == 1 else space.channels):
+    for band in range(space.channels if space.has_bands and space.channels > 1 else 0):
         one, other = (each[:, band : band + 1] for each in (result, truth))
         values[f"PSNR, dB, band {band + 1}"] = min(float(psnr(one, other, levels)), MOST_PSNR_DB)
         values[f"SSIM, band {band + 1}"] = float(ssim(one, other, levels))

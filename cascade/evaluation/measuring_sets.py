@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from cascade.autoencoder_stage import AutoencoderStage
+from cascade.conditioning.latents import Latents
 from cascade.devices import wait_for
 from cascade.errors import DataError
 from cascade.evaluation.alignment.captions import text_of
@@ -111,7 +113,7 @@ class SetMeasurer:
             WeightsError: if a stage makes values that are not finite.
         """
         check_enough(self.num_images, len(self.held_out))
-        spaces = {name: stage.space for name, stage in self.pipeline.stages.items()}
+        spaces = pixel_spaces(self.pipeline)
         real = {name: self._read(self.held_out, space) for name, space in spaces.items()}
         *_, last = spaces
         training = None if self.training is None else self._read(self.training, spaces[last])
@@ -151,7 +153,9 @@ class SetMeasurer:
         if not later:
             return []
         space = self.pipeline.stages[first].space
-        subjects = [self._measured(first, "noise", results[first], real[first], space)]
+        subjects = []
+        if first in real:  # latents are no pictures
+            subjects.append(self._measured(first, "noise", results[first], real[first], space))
         for name in later:
             contract = self.pipeline.stages[name].contract
             input_text, space = f"{REAL} of {contract.description}", contract.space
@@ -169,10 +173,10 @@ class SetMeasurer:
         """Make images with one stage, whose inputs come from held-out pictures."""
         alone = CascadePipeline.from_stages({name: self.pipeline.stages[name]})
         alone.set_progress_bar_config(disable=True)
-        return self._make(alone, subject)[0][name]
+        return self._make(alone, subject, is_alone=True)[0][name]
 
     def _make(
-        self, pipeline: CascadePipeline, subject: str
+        self, pipeline: CascadePipeline, subject: str, *, is_alone: bool = False
     ) -> tuple[dict[str, Made], Mapping[str, Any]]:
         """Make images with a pipeline, whose inputs come from held-out pictures.
 
@@ -183,30 +187,35 @@ class SetMeasurer:
         """
         clock, count = Clock(), self.num_images
         builders = {
-            name: ImageSetBuilder(
-                self.extractor, pipeline.device, self._alignment, pipeline.stages[name].space
-            )
-            for name in pipeline.stages.names
+            name: ImageSetBuilder(self.extractor, pipeline.device, self._alignment, space)
+            for name, space in pixel_spaces(pipeline).items()
         }
         settings: Mapping[str, Any] = {}
         for first in range(0, count, AT_A_TIME):
             self.progress(subject, first, count)
             part = range(first, min(first + AT_A_TIME, count))
-            result = self._run(pipeline, part, clock)
+            result = self._run(pipeline, part, clock, is_alone=is_alone)
             settings = result.settings
             images = {**result.intermediates, pipeline.stages.names[-1]: result.images}
             for name, builder in builders.items():
                 builder.add(images[name])
         self.progress(subject, count, count)
         results, seconds = {}, 0.0
-        for name, builder in builders.items():
+        for name in pipeline.stages.names:
             seconds += clock.seconds[name]
-            results[name] = Made(builder.finish(), seconds / count)
+            if name in builders:
+                results[name] = Made(builders[name].finish(), seconds / count)
         return results, settings
 
-    def _run(self, pipeline: CascadePipeline, part: range, clock: Clock) -> CascadeOutput:
+    def _run(
+        self, pipeline: CascadePipeline, part: range, clock: Clock, *, is_alone: bool
+    ) -> CascadeOutput:
         places = [number % len(self.held_out) for number in part]
         inputs = self.held_out.inputs(places, pipeline.stages.contracts, degraded=False)
+        first = pipeline.stages.first
+        if is_alone and isinstance(first, AutoencoderStage):  # restores the pictures
+            latents = first.encode(self.held_out.read(places, first.space), precision="auto")
+            inputs = inputs.with_value(Latents.input_name, latents)
         clock.start()
         result = pipeline(
             num_images=len(part),
@@ -278,6 +287,12 @@ class SetMeasurer:
             samples = list(results.values())[-1].images
             sheets.append(neighbours_sheet(samples, training, self.training, space))
         return sheets
+
+
+def pixel_spaces(pipeline: CascadePipeline) -> dict[str, Space]:
+    """The spaces of the stages that make pictures, by their names."""
+    spaces = {name: stage.space for name, stage in pipeline.stages.items()}
+    return {name: space for name, space in spaces.items() if space.kind == "pixels"}
 
 
 def check_enough(num_images: int, held_out: int) -> None:

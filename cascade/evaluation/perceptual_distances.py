@@ -15,10 +15,10 @@ from torch import Tensor
 
 from cascade.errors import WeightsError
 from cascade.evaluation.published_weights import import_package, load_state
-from cascade.networks.efficientnet import EfficientNetLite, load_efficientnet
+from cascade.networks.perceptual import tap_distance
 from cascade.resizing import quantise
+from cascade.vision.efficientnet import EfficientNetLite, load_efficientnet
 
-TAP_EPS = 1e-10
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # of results and originals (B, 3, H, W): (B,)
@@ -74,16 +74,11 @@ def perceptual_distance(
     return torch.cat(
         [
             torch.stack(
-                [_tap_distance(*taps) for taps in zip(*map(extractor.taps, pair), strict=True)]
+                [tap_distance(*taps) for taps in zip(*map(extractor.taps, pair), strict=True)]
             ).sum(dim=0)
             for pair in parts
         ]
     )
-
-
-def _tap_distance(first: Tensor, second: Tensor) -> Tensor:
-    unit = [tap / (tap.norm(dim=1, keepdim=True) + TAP_EPS) for tap in (first, second)]
-    return (unit[0] - unit[1]).square().sum(dim=1).mean(dim=(1, 2))  # (B,)
 
 
 @final

@@ -75,7 +75,7 @@ class RealPictures:
         cache_dir: Path | None = None,
         space: Space | None = None,
     ) -> None:
-        layout = None if space is None or space.is_colour else Layout(space.channels)
+        layout = Layout(space.channels) if space is not None and space.has_bands else None
         opened = (
             source if isinstance(source, ImageSource) else open_source(str(source), layout=layout)
         )
@@ -258,7 +258,7 @@ class RealPictures:
     def _cache_key(self, space: Space, models: Sequence[FeatureExtractor | AlignmentModel]) -> str:
         prints = [each.fingerprint() for each in models]
         parts = [*prints, space.size_text, space.resize_kernel]
-        if not space.is_colour:
+        if space.has_bands:
             parts.append(f"{space.channels} {space.range} {space.show} {space.colour_map}")
         return hashlib.sha256("\n".join([*parts, *self.digests]).encode()).hexdigest()[:32]
 

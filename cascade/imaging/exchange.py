@@ -117,8 +117,8 @@ def tensor_to_array(images: Tensor, like: np.ndarray) -> np.ndarray:
     return unit[0, ..., 0] if like.ndim == 2 and unit.shape[-1] == 1 else unit[0]
 
 
-def check_output(output_type: str, channels: int) -> None:
-    """Check that images of that many channels can be returned as asked.
+def check_output(output_type: str, channels: int, kind: str = "pixels") -> None:
+    """Check that images of a kind with that many channels can be returned as asked.
 
     Raises:
         ContractError: for an unknown type, or pictures of other images than RGB or grey ones.
@@ -128,7 +128,7 @@ def check_output(output_type: str, channels: int) -> None:
             f"output_type must be one of {get_args(OutputType)}, got {output_type!r}."
         )
     if output_type == "pil":
-        check_can_be_pictures(channels)
+        check_can_be_pictures(channels, kind)
 
 
 def as_output(images: Tensor, output_type: OutputType) -> Any:

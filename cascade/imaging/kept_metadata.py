@@ -19,7 +19,7 @@
 | other private TIFF fields, Photoshop paths, content credentials (C2PA) | left out |
 | thumbnail, file layout, time of the last change of a PNG | left out: they describe the old file |
 | a damaged field of EXIF | left out, with the fields after it in the same directory |
-| XMP that cannot be parsed safely | kept if it has none of the fields to update, else left out |
+| XMP that cannot be parsed safely | left out |
 
 Further pictures and videos in a JPEG, extra channels of TIFF, and bits that are not read are listed
 as well (`jpeg_segments.py`, `tiff_reading.py`, `picture_reading.py`).

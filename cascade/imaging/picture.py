@@ -26,6 +26,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cascade.conditioning.jpeg_quality import quality_of_table
 from cascade.errors import DataError
 from cascade.imaging.colour_profiles import checked_profile, grey_curve, srgb_colours
 from cascade.imaging.exif_blocks import MAIN, read_directories
@@ -55,6 +56,7 @@ class Picture:
         metadata: EXIF, XMP, IPTC and texts.
         dpi: pixels per inch, across and down; None if the file states none.
         format: one of FORMATS, in which the picture is written unless another one is asked for.
+        jpeg_quality: quality from 1 to 100 by the tables of its JPEG file; None if it is no JPEG.
         is_truncated: whether the end of its file is missing, so that a part of it is grey.
     """
 
@@ -65,6 +67,7 @@ class Picture:
     metadata: Metadata = field(default_factory=Metadata)
     dpi: tuple[float, float] | None = None
     format: str = "png"
+    jpeg_quality: float | None = None
     is_truncated: bool = False
 
     def __post_init__(self) -> None:
@@ -115,6 +118,7 @@ class Picture:
             alpha=alpha,
             bits=8 if colour.dtype == torch.uint8 else 16,
             profile=None if is_srgb_now else self.profile,
+            jpeg_quality=None,
             metadata=renewed(self.metadata, (height, width), is_srgb_now=is_srgb_now),
         )
 
@@ -186,7 +190,7 @@ def picture_of_pil(
     check_range(image, name)
     colour, alpha = deep_channels or channels_of_pil(image)
     is_converted = image.mode in ("CMYK", "LAB")
-    return assembled(
+    picture = assembled(
         colour,
         alpha,
         orientation=orientation_of(image, metadata.exif),
@@ -196,6 +200,13 @@ def picture_of_pil(
         dpi=_resolution(image) or resolution_of(read_directories(metadata.exif or b"")[MAIN]),
         file_format=image.format,
     )
+    return replace(picture, jpeg_quality=_jpeg_quality(image))
+
+
+def _jpeg_quality(image: Image.Image) -> float | None:
+    """The quality by the table of the first channel, if the image is a JPEG file."""
+    tables = getattr(image, "quantization", None)
+    return quality_of_table(tables[min(tables)]) if tables else None
 
 
 def assembled(

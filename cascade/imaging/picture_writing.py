@@ -10,6 +10,7 @@
   What a picture keeps of its file: see `cascade/imaging/kept_metadata.py`; how the metadata gets
   into the file: `cascade/imaging/extras.py`.
 - Settings are JSON: in PNG in the text chunk `cascade`, elsewhere in the EXIF field ImageHistory.
+  With them goes a mark in XMP that a trained model changed the picture (`marks.py`).
 - A file appears under its name only when it is complete.
 - PNG, JPEG and TIFF are written strip by strip, without a copy of the pixels; WebP needs about two.
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,6 +38,7 @@ from cascade.imaging.kept_exif import (
     settings_in_exif,
 )
 from cascade.imaging.kept_metadata import NAMES, losses_in_format, losses_without_metadata
+from cascade.imaging.marks import with_mark
 from cascade.imaging.metadata import Loss, Metadata
 from cascade.imaging.opening import format_of, opened_image, read_bytes
 from cascade.imaging.picture import Picture
@@ -246,8 +249,11 @@ def extras_of(
         block = block and exif_with_resolution_and_settings(block, picture.dpi, None)
     elif metadata:
         block = exif_with_resolution_and_settings(picture.metadata.exif, picture.dpi, settings)
+    kept = picture.metadata if metadata else Metadata()
+    if metadata and settings is not None:
+        kept = replace(kept, xmp=with_mark(kept.xmp, "restored", settings))
     return Extras(
-        metadata=picture.metadata if metadata else Metadata(),
+        metadata=kept,
         exif=block,
         dpi=picture.dpi if metadata else None,
         settings=text,

@@ -8,16 +8,13 @@ Shapes: C channels, H and W pixels.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn import functional
+
+from cascade.conditioning.filling import filled
 
 
 def fill_hidden(colour: Tensor, alpha: Tensor) -> Tensor:
     """Give fully transparent pixels the colours of their visible neighbours.
-
-    The visible pixels are averaged over coarser and coarser grids, and each hidden pixel takes the
-    finest average that exists there (push-pull: Gortler et al. 1996, "The Lumigraph", section 3.5).
 
     Args:
         colour: (C, H, W), of any range.
@@ -30,15 +27,4 @@ def fill_hidden(colour: Tensor, alpha: Tensor) -> Tensor:
     colour = colour.float()
     if visible.all() or not visible.any():
         return colour
-    return _filled(colour[None], visible[None])[0]
-
-
-def _filled(colour: Tensor, visible: Tensor) -> Tensor:
-    """One level of the push-pull: (1, C, H, W) by (1, 1, H, W) bool."""
-    if visible.all():
-        return colour
-    weight = functional.avg_pool2d(visible.float(), 2, ceil_mode=True)  # (1, 1, H/2, W/2)
-    mean = functional.avg_pool2d(colour * visible, 2, ceil_mode=True) / weight.clamp(min=1e-6)
-    coarse = _filled(mean, weight > 0)
-    coarse = functional.interpolate(coarse, colour.shape[-2:], mode="bilinear")
-    return torch.where(visible, colour, coarse)
+    return filled(colour[None], visible[None])[0]

@@ -17,8 +17,10 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from cascade.errors import ContractError
+from cascade.imaging.marks import with_mark
 from cascade.saving.atomic import atomic_file
 
+XMP = "XML:com.adobe.xmp"  # keyword of the text chunk of a PNG that holds an XMP packet
 RECORD = "cascade"  # text chunk of a PNG that says how it was made
 SHEET_GREY = (235, 235, 235)  # of the gaps, 8-bit RGB
 
@@ -44,12 +46,21 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in pixels]
 
 
-def check_can_be_pictures(channels: int) -> None:
+def check_can_be_pictures(channels: int, kind: str = "pixels") -> None:
     """Check that images can be written as RGB or grey pictures.
 
+    Args:
+        channels: number of channels.
+        kind: what their numbers are; see `Space.kind`.
+
     Raises:
-        ContractError: if they have neither 3 channels nor 1.
+        ContractError: if they are no pixels, or have neither 3 channels nor 1.
     """
+    if kind != "pixels":
+        raise ContractError(
+            f"the last stage makes {kind}, which are no pictures; let a stage that makes pictures "
+            "of them follow, or take them as tensors."
+        )
     if channels not in (1, 3):
         raise ContractError(
             f"pictures have 3 channels or 1, these images have {channels}; take them as tensors "
@@ -63,7 +74,8 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None 
     Args:
         image: a PIL image of any mode that PNG has.
         path: the file to write.
-        settings: how the picture was made; recorded as JSON in the PNG text chunk `cascade`.
+        settings: how the picture was made; recorded as JSON in the PNG text chunk `cascade`,
+            together with a mark that a trained model made it (`marks.py`).
 
     Raises:
         OutputError: if the file cannot be written.
@@ -71,6 +83,7 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None 
     text = PngInfo()
     if settings is not None:
         text.add_text(RECORD, json.dumps(settings))
+        text.add_itxt(XMP, with_mark(None, "generated", settings).decode())
     with atomic_file(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=text)
 

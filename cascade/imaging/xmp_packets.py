@@ -87,8 +87,6 @@ def with_values(data: bytes, values: Mapping[Key, str]) -> bytes:
     Raises:
         PacketError: if the packet cannot be parsed safely.
     """
-    if not any(local.encode() in data for _, local in values):
-        return data
     changes: list[tuple[int, int, bytes]] = []
     for each in parsed(data).properties:
         if each.key in values and each.value is not None:

@@ -27,10 +27,9 @@ from cascade.networks.component import Component
 from cascade.networks.embedding import ConditionEmbedding, vectors_of
 from cascade.networks.half_weights import with_half_weights
 from cascade.networks.image_encoder import ImageEncoder
+from cascade.networks.residual_mlp import ResidualMlp
 from cascade.networks.stage_network import StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_widths
-from cascade.networks.transformer import PixelTransformer
-from cascade.networks.unet import UNet
 from cascade.networks.unet_layers import TokenTransformer
 from cascade.space import Size
 
@@ -80,7 +79,7 @@ class BackboneNetwork(StageNetwork, ABC):
     """A backbone with a condition embedding, an image encoder and a pixel unshuffle around it.
 
     Args:
-        backbone: a U-Net or a transformer, called as `UNet` is.
+        backbone: a U-Net, a transformer or a perceptron, called and configured as `UNet` is.
         embedding: embeds the conditions' vectors; None if there are none.
         tokens: joins the conditions' tokens; None if there are none.
         patch_size: side in pixels of the square that is folded into channels before the backbone.
@@ -93,7 +92,7 @@ class BackboneNetwork(StageNetwork, ABC):
 
     def __init__(
         self,
-        backbone: UNet | PixelTransformer,
+        backbone: Any,
         embedding: ConditionEmbedding | None,
         tokens: TokenEmbedding | None = None,
         *,
@@ -102,7 +101,7 @@ class BackboneNetwork(StageNetwork, ABC):
         encoder: ImageEncoder | None = None,
     ) -> None:
         super().__init__(size_multiple_px)
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.embedding = embedding
         self.tokens = tokens
         self.encoder = encoder
@@ -117,8 +116,9 @@ class BackboneNetwork(StageNetwork, ABC):
         self, x_t: Tensor, t: Tensor, signals: Signals, deep: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         folded, inputs = self._backbone_inputs(x_t, signals)
-        output, deep = self.backbone.reusing(folded, t, deep, **inputs)
-        return F.pixel_shuffle(output, self.patch_size), deep
+        assert not isinstance(self.backbone, ResidualMlp), "has_deep_features says so"
+        output, features = self.backbone.reusing(folded, t, deep, **inputs)
+        return F.pixel_shuffle(output, self.patch_size), features
 
     def _backbone_inputs(self, x_t: Tensor, signals: Signals) -> tuple[Tensor, dict[str, Any]]:
         """Images in patches (B, channels, h, w), and the backbone's further arguments."""
@@ -231,8 +231,13 @@ class BackboneNetwork(StageNetwork, ABC):
         return {name: part for name, part in parts.items() if part is not None}
 
     @classmethod
+    def class_of_backbone(cls) -> type[nn.Module]:
+        """The class of the backbone; a class of diffusers is imported when it is asked for."""
+        return cls.backbone_class
+
+    @classmethod
     def component_classes(cls, config: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
-        classes: dict[str, type[nn.Module]] = {cls.kind: cls.backbone_class}
+        classes: dict[str, type[nn.Module]] = {cls.kind: cls.class_of_backbone()}
         if config["embedding"]:
             classes["embedding"] = ConditionEmbedding
         if config["tokens"]:

@@ -1,9 +1,9 @@
-"""The networks that a recipe can name: a U-Net and a pixel transformer."""
+"""The networks that a recipe can name: a U-Net, a pixel transformer and a perceptron."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 from torch import nn
@@ -12,6 +12,8 @@ from cascade.errors import ContractError, RecipeError, nearest
 from cascade.networks.backbone_network import BackboneNetwork, NetworkShape
 from cascade.networks.embedding import ConditionEmbedding, embedding_for
 from cascade.networks.image_encoder import ImageEncoder
+from cascade.networks.imported_networks import DeepFloydUNet, StageADMUNet, StageUNet2D
+from cascade.networks.residual_mlp import ResidualMlp
 from cascade.networks.stage_network import PlainNetwork, StageNetwork
 from cascade.networks.token_embedding import TokenEmbedding, token_embedding_for
 from cascade.networks.transformer import PixelTransformer
@@ -213,9 +215,49 @@ class StageTransformer(BackboneNetwork):
         return cls(transformer, embedding, tokens, patch_size=1, size_multiple_px=patch_size)
 
 
+@final
+class StageMlp(BackboneNetwork):
+    """Our `ResidualMlp` as the network of a stage whose images are vectors of 1 px."""
+
+    kind = "mlp"
+    backbone_class = ResidualMlp
+
+    @property
+    def has_attention(self) -> bool:
+        return False
+
+    @classmethod
+    def build(cls, shape: NetworkShape, *, width: int = 512, depth: int = 6) -> StageMlp:
+        """Make a new perceptron; see `ResidualMlp` for the arguments.
+
+        Raises:
+            RecipeError: if the images are larger than 1 px, or the width does not divide.
+        """
+        if tuple(shape.size) != (1, 1):
+            raise RecipeError(
+                f"the network mlp is for vectors, images of 1x1 px, got {shape.size[1]}x"
+                f"{shape.size[0]} px; use unet or transformer."
+            )
+        embedding = embedding_for(shape.slots, shape.embedding_dim)
+        tokens = token_embedding_for(shape.slots, width)
+        perceptron = ResidualMlp(
+            in_channels=shape.in_channels,
+            out_channels=shape.out_channels,
+            width=width,
+            depth=depth,
+            projection_class_embeddings_input_dim=_dim(embedding),
+            cross_attention_dim=None if tokens is None else width,
+        )
+        return cls(perceptron, embedding, tokens, patch_size=1, size_multiple_px=1)
+
+
 NETWORKS: dict[str, type[StageNetwork]] = {
     "unet": StageUNet,
     "transformer": StageTransformer,
+    "mlp": StageMlp,
+    "adm_unet": StageADMUNet,
+    "unet_2d": StageUNet2D,
+    "deepfloyd_unet": DeepFloydUNet,
     "plain": PlainNetwork,
 }
 
@@ -224,7 +266,7 @@ def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) ->
     """Make a new network.
 
     Args:
-        kind: `unet` or `transformer`.
+        kind: `unet`, `transformer`, `mlp`, or that of an imported network, `adm_unet` or `unet_2d`.
         shape: inputs and outputs that the stage needs.
         options: keyword arguments of the network's `build`.
 
@@ -232,7 +274,10 @@ def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) ->
         ContractError: for an unknown kind; the message offers the nearest.
         RecipeError: if the options do not fit the shape.
     """
-    builders = {"unet": StageUNet.build, "transformer": StageTransformer.build}
+    builders: dict[str, Callable[..., StageNetwork]] = {
+        each.kind: each.build
+        for each in (StageUNet, StageTransformer, StageMlp, StageADMUNet, StageUNet2D)
+    }
     if kind not in builders:
         raise ContractError(f"unknown network {kind!r}: {nearest(kind, builders)}")
     return builders[kind](shape, **options)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cascade.networks.component import Component, keeps_config
-from cascade.networks.efficientnet import EfficientNetTrunk, load_efficientnet
+from cascade.vision.efficientnet import EfficientNetTrunk, load_efficientnet
 
 GROUPS = 5  # of EfficientNet-Lite0, with 0.7 M of its 4.7 M parameters: down to a 16th of the side
 TAPS = (2, 4)  # groups whose outputs are used, at an 8th and a 16th of the side

@@ -191,7 +191,9 @@ class UNet(Component):
         Returns:
             (B, out_channels, H, W), and the deep features that it was computed from.
         """
-        waves = timestep_waves(timestep.expand(sample.shape[0]), self.conv_in.out_channels)
+        waves = timestep_waves(
+            timestep.expand(sample.shape[0]), self.config["block_out_channels"][0]
+        )
         embedding = self.time_embedding(waves.to(sample.dtype))
         if self.class_embedding is not None:
             embedding = embedding + self.class_embedding(class_labels).to(sample.dtype)

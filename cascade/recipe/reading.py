@@ -28,7 +28,8 @@ from cascade.recipe.synonyms import RECIPE_KEYS, Synonym, suggest_key
 from cascade.recipe.yaml_files import one_line, read_yaml
 
 Recipe = TypeVar("Recipe", bound=Section)
-ALTERNATIVES = ("unet", "transformer", "int", "float", "str", "bool", "pair", "pairs")
+NETWORK_KINDS = ("unet", "transformer", "autoencoder_kl", "autoencoder_tiny")
+ALTERNATIVES = (*NETWORK_KINDS, "int", "float", "str", "bool", "pair", "pairs")
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 

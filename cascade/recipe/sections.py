@@ -105,6 +105,42 @@ class TransformerSection(Section):
     head_blocks: Whole = Field(default=0, ge=0, le=100)
 
 
+class TrainedSection(Section):
+    """The network of an imported stage, for a stage that starts from it."""
+
+    kind: Literal["trained"]
+    stage: str
+
+
+class AutoencoderKLSection(Section):
+    """diffusers' variational autoencoder, which makes an autoencoder stage."""
+
+    kind: Literal["autoencoder_kl"]
+    channels: list[Annotated[Whole, Field(gt=0)]] = Field(default=[32, 64, 128], min_length=1)
+    blocks: Whole = Field(default=1, gt=0, le=100)
+    latent_channels: Whole = Field(default=4, gt=0)
+    attention: bool = False
+    norm_groups: Whole = Field(default=8, gt=0)
+
+
+class AutoencoderTinySection(Section):
+    """diffusers' small autoencoder without distributions, which makes an autoencoder stage."""
+
+    kind: Literal["autoencoder_tiny"]
+    width: Whole = Field(default=64, gt=0)
+    levels: Whole = Field(default=3, gt=0, le=10)
+    blocks: Whole = Field(default=1, gt=0, le=100)
+    latent_channels: Whole = Field(default=4, gt=0)
+
+
+class MlpSection(Section):
+    """Our perceptron for vectors."""
+
+    kind: Literal["mlp"]
+    width: Whole = Field(default=512, gt=0)
+    depth: Whole = Field(default=6, gt=0, le=1000)
+
+
 class DiffusionSection(Section):
     """The noise process."""
 
@@ -141,6 +177,7 @@ class DataSection(Section):
     max_broken_share: Number = Field(default=0.01, ge=0, le=1)
     name_pattern: str | None = None
     cache_dir: str | None = None
+    encoder: str | None = None
 
     @field_validator("range")
     @classmethod
@@ -163,6 +200,14 @@ class DataSection(Section):
         return percentiles
 
 
+class LoraSection(Section):
+    """A low-rank adapter, which is trained instead of the weights."""
+
+    rank: Whole = Field(default=8, gt=0)
+    alpha: Number | None = Field(default=None, gt=0)
+    targets: list[str] | None = None
+
+
 class TrainSection(Section):
     """How the stage is trained."""
 
@@ -183,6 +228,7 @@ class TrainSection(Section):
     snapshot_every_images: Whole = Field(default=0, ge=0)
     max_bad_steps: Whole = Field(default=10, ge=0)
     init_from: str | None = None
+    lora: LoraSection | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
@@ -213,9 +259,19 @@ class StudentSection(Section):
         return grid
 
 
+class AutoencodingSection(Section):
+    """What an autoencoder is trained for."""
+
+    reconstruction: Literal["l1", "l2"] = "l1"
+    beta: Number = Field(default=1e-6, ge=0)
+    perceptual: Literal["none", "efflite0", "lpips"] = "none"
+    perceptual_weight: Number = Field(default=1.0, ge=0)
+
+
 def condition_section() -> type[Section]:
     """The section of conditions: one key per kind, with the values that its class declares."""
-    return _section_of("ConditionSection", **{n: kind.recipe for n, kind in CONDITIONS.items()})
+    kinds = {name: kind.recipe for name, kind in CONDITIONS.items() if kind.recipe is not None}
+    return _section_of("ConditionSection", **kinds)
 
 
 def sampling_section() -> type[Section]:
@@ -300,12 +356,21 @@ class StageRecipe(Section):
     description: str = ""
     space: SpaceSection
     condition: ConditionValues = Field(default=None, validate_default=True)
-    network: Annotated[UNetSection | TransformerSection, Field(discriminator="kind")]
+    network: Annotated[
+        UNetSection
+        | TransformerSection
+        | MlpSection
+        | AutoencoderKLSection
+        | AutoencoderTinySection
+        | TrainedSection,
+        Field(discriminator="kind"),
+    ]
     diffusion: DiffusionSection = DiffusionSection()
     data: DataSection
     train: TrainSection = TrainSection()
     sampling: SamplingValues = Field(default=None, validate_default=True)
     student: StudentSection | None = None
+    autoencoding: AutoencodingSection | None = None
 
 
 class PipelineStageSection(Section):

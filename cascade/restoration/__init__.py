@@ -1,1 +1,1 @@
-"""Upscales and colours pictures of any size with stages that were trained on small ones."""
+"""Upscales, colours and edits pictures of any size with stages trained on small ones."""

@@ -33,7 +33,9 @@ def upsamplers_of(stages: Sequence[Stage]) -> list[Stage]:
     Raises:
         ContractError: if there is none.
     """
-    upsamplers = [stage for stage in stages if stage.contract.scale > 1]
+    upsamplers = [
+        stage for stage in stages if stage.contract.scale > 1 and stage.contract.needs_image
+    ]
     if not upsamplers:
         raise ContractError("this pipeline has no upsampler; it cannot upscale pictures.")
     return upsamplers

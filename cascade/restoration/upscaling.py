@@ -13,26 +13,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cascade.arguments import check_flag, real_number, whole_number
 from cascade.conditioning.consistency import consistent_bands
+from cascade.conditioning.defects import CLEAN, Defects
+from cascade.conditioning.defects import NAME as DEFECTS
 from cascade.conditioning.luminance import luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for, joined
-from cascade.restoration.kept_areas import KeptAreas, is_grey
+from cascade.restoration.kept_areas import KeptAreas
+from cascade.restoration.measuring import defects_of
 from cascade.restoration.passes import Pass, plan_passes
+from cascade.restoration.source import Source, resample
 from cascade.sampling.canvas import new_canvas
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
 from cascade.sampling.walk import Hooks, Progress
-from cascade.space import Space
 from cascade.stage import Run, Stage
 
 LARGEST_SCALE = 64
@@ -52,7 +55,8 @@ class Upscaling:
         tile_px: a tile of the result has at most as many pixels as a square of this side; default:
             512, or the stage's own size if it has attention, and less if memory is short.
         consistent: whether the result, downscaled again, must equal the input; default: yes, unless
-            a stage was trained to restore degraded pictures.
+            a stage was trained to restore degraded pictures. A stage that is told how degraded its
+            picture is agrees with it up to its noise.
         precision: `auto`, `fp32` or `bf16`.
         inputs: inputs of further conditions by name, each for one picture.
 
@@ -85,7 +89,7 @@ class Upscaling:
         """Whether the results of these stages are changed to agree with their inputs."""
         if self.consistent is not None:
             return self.consistent
-        return not any(stage.contract.restores for stage in stages)
+        return all(stage.contract.has_dial or not stage.contract.restores for stage in stages)
 
 
 def upscale_picture(
@@ -136,7 +140,10 @@ def upscale_pictures(
         ContractError: as `upscale_picture`.
     """
     images = [picture.image() for picture in pictures]
-    size, all_bands = upscaled_bands(stages, images, seeds, upscaling, progress=progress)
+    qualities = [picture.jpeg_quality for picture in pictures]
+    size, all_bands = upscaled_bands(
+        stages, images, seeds, upscaling, qualities=qualities, progress=progress
+    )
     return [_with_bands(*each, size) for each in zip(pictures, all_bands, strict=True)]
 
 
@@ -188,6 +195,7 @@ def upscaled_bands(
     seeds: Sequence[int],
     upscaling: Upscaling,
     *,
+    qualities: Sequence[float | None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[tuple[int, int], list[Bands]]:
     """Upscale images of one size, and return the size of the results and their bands of rows.
@@ -197,6 +205,7 @@ def upscaled_bands(
         images: (C, h, w) each, in [-1, 1].
         seeds: one whole number per image.
         upscaling: how to upscale them.
+        qualities: JPEG quality of each that its file states; None to measure it where it matters.
         progress: called as `progress(done, total)` while stages run.
 
     Returns:
@@ -206,63 +215,30 @@ def upscaled_bands(
     passes, size = plan_passes(stages, (images[0].shape[-2], images[0].shape[-1]), upscaling.scale)
     check_read(upscaling.inputs, [step.stage for step in passes])
     space = passes[0].stage.space
-    sources = [Source.of(image, space) for image in images]
+    stated = [None] * len(images) if qualities is None else qualities
+    sources = [
+        Source.of(image, space, defects_of(image, passes[0].stage, upscaling.inputs, quality))
+        for image, quality in zip(images, stated, strict=True)
+    ]
     results = _run_passes(passes, sources, seeds, size, upscaling, progress)
     height, width = images[0].shape[-2:]
     is_whole = size[0] / height == size[1] / width == round(size[0] / height)
     is_consistent = is_whole and upscaling.is_consistent([step.stage for step in passes])
     all_bands = []
-    for image, source, result in zip(images, sources, results, strict=True):
+    for channels, source, result in zip(map(len, images), sources, results, strict=True):
         if tuple(result.shape[-2:]) != size:
             result = resample(result, size, space.resize_kernel)
             source.areas.restore(result)
         bands = _bands(result)
         if is_consistent:
-            bands = _consistent_bands(result, source.image, source.areas, space.resize_kernel)
-        all_bands.append(_with_channels(bands, len(image)))
+            image = source.trusted(result, passes[0].stage)
+            bands = _consistent_bands(result, image, source.areas, space.resize_kernel)
+        all_bands.append(_with_channels(bands, channels))
     return size, all_bands
 
 
 def _with_channels(bands: Bands, channels: int) -> Bands:
     return ((rows, band.expand(-1, channels, -1, -1)) for rows, band in bands)
-
-
-class Source(NamedTuple):
-    """An image that is upscaled.
-
-    Attributes:
-        image: (1, C, h, w), of one channel if it is grey.
-        areas: the areas that stay neutral and flat.
-    """
-
-    image: Tensor
-    areas: KeptAreas
-
-    @classmethod
-    def of(cls, image: Tensor, space: Space) -> Source:
-        """Prepare an image (C, h, w) for stages of a space.
-
-        Raises:
-            ContractError: if such stages cannot take it.
-        """
-        source = _source(image, space)
-        has_colours = source.shape[1] == 3 and space.is_colour
-        return cls(source, KeptAreas(source, has_colours=has_colours))
-
-
-def _source(image: Tensor, space: Space) -> Tensor:
-    """The image that is upscaled: (1, C, h, w), of one channel if it is grey.
-
-    Raises:
-        ContractError: if stages of this space cannot take it.
-    """
-    in_colour = space.is_colour
-    counts = (1, 3) if in_colour else (space.channels,)
-    if image.ndim != 3 or image.shape[0] not in counts:
-        shapes = " or ".join(f"({count}, h, w)" for count in counts)
-        raise ContractError(f"images to upscale must be {shapes}, got {tuple(image.shape)}.")
-    source = image[None].float().cpu()
-    return luminance(source) if in_colour and is_grey(source) else source
 
 
 def _run_passes(
@@ -286,12 +262,14 @@ def _run_passes(
         if number:
             images = [resample(image, step.size_px, kernel) for image in images]
         part = None if progress is None else _part_of(progress, number, len(passes))
-        results = _draw(step.stage, images, seeds, upscaling, part)
+        defects = [CLEAN if number else source.defects for source in sources]
+        results = _draw(step.stage, images, seeds, upscaling, defects, part)
         is_final = number + 1 == len(passes) and tuple(results[0].shape[-2:]) == size
         for source, image, result in zip(sources, images, results, strict=True):
             source.areas.restore(result)
             if consistent and not is_final:
-                for rows, band in _consistent_bands(result, image, source.areas, kernel):
+                target = image if number else source.trusted(result, step.stage)
+                for rows, band in _consistent_bands(result, target, source.areas, kernel):
                     result[..., rows, :] = band
         images = results
     return images
@@ -312,28 +290,20 @@ def _bands(image: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield rows, image[..., rows, :]
 
 
-def resample(image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Tensor:
-    """Resize (1, C, H, W) one channel at a time, to save memory."""
-    if tuple(image.shape[-2:]) == tuple(size_px):
-        return image
-    result = new_canvas((*image.shape[:2], *size_px))
-    smooth: ResizeKernel = "bicubic" if kernel in ("area", "nearest") else kernel
-    for channel in range(image.shape[1]):
-        result[:, channel] = resize(image[:, channel, None], size_px, smooth)[:, 0]
-    return result
-
-
 def _draw(
     stage: Stage,
     images: Sequence[Tensor],
     seeds: Sequence[int],
     upscaling: Upscaling,
+    defects: Sequence[Defects],
     progress: Progress | None,
 ) -> list[Tensor]:
     """Run one stage on images (1, C, h, w): (1, C, H, W) on the CPU; grey in, grey out."""
     channels = stage.space.channels
     expanded = [image.expand(-1, channels, -1, -1) for image in images]
     inputs = inputs_for(stage, joined(expanded), upscaling.inputs)
+    if stage.contract.has_dial:
+        inputs = inputs.with_value(DEFECTS, torch.tensor(defects))
 
     def sample(tile_px: int) -> Tensor:
         run = Run(

@@ -33,15 +33,18 @@ class SamplingSettings:
     """How a stage samples.
 
     Attributes:
-        sampler: `ddim`, `ddpm`, `dpmsolver++`, `unipc`, `heun`, `euler`, or the class name of a
-            scheduler of diffusers. A `Sampler` or a scheduler, as an object or a class, is
-            converted to its name and to the settings that it holds; only the class of a sampler
-            that is not in the table stays.
+        sampler: `ddim`, `ddpm`, `ode`, `euler-maruyama`, `predictor-corrector`, `langevin`,
+            `dpmsolver++`, `unipc`, `heun`, `euler`, or the class name of a scheduler of diffusers.
+            A `Sampler` or a scheduler, as an object or a class, is converted to its name and to the
+            settings that it holds; only the class of a sampler that is not in the table stays.
         steps: number of timesteps to visit.
         guidance: scale of classifier-free guidance; 1 for no guidance.
         guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None or
             `none` for all (Kynkäänniemi et al. 2024, arXiv 2404.07724).
         augmentation_level: noise level of conditioning images, within the range of training.
+        denoise: share of the measured noise and compression of its image that the network is told,
+            from 0 to 1; at 0 it takes the image for clean, and keeps its grain. Only for stages
+            with the condition `defects`.
         threshold: `static`, `dynamic` or `none`.
         percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
         temperature: standard deviation of all noise that a sample is drawn from, from 0 to 1; a
@@ -61,6 +64,7 @@ class SamplingSettings:
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None
     augmentation_level: float = 0.0
+    denoise: float = 1.0
     threshold: Threshold = "static"
     percentile: float = 0.995
     temperature: float = 1.0
@@ -72,10 +76,11 @@ class SamplingSettings:
             raise ContractError(f"options must be a mapping by name, got {self.options!r}.")
         self._put(steps=whole_number("steps", self.steps))
         self._put(reuse=whole_number("reuse", self.reuse, low=1))
-        for name in ("guidance", "augmentation_level", "temperature"):
+        for name in ("guidance", "augmentation_level", "denoise", "temperature"):
             self._put(**{name: real_number(name, getattr(self, name))})
-        if not 0 <= self.temperature <= 1:
-            raise ContractError(f"temperature must be from 0 to 1, got {self.temperature}.")
+        for name in ("denoise", "temperature"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ContractError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
         self._put(percentile=plain_number(self.percentile))
         Thresholding(self.threshold, self.percentile)
         self._put(guidance_interval=as_interval(self.guidance_interval))
@@ -158,8 +163,9 @@ class SamplingSettings:
             del values["guidance_interval"]
         else:
             values["guidance_interval"] = list(self.guidance_interval)
-        if self.reuse == 1:  # it says nothing
-            del values["reuse"]
+        for name in ("denoise", "reuse"):
+            if values[name] == 1:  # it says nothing
+                del values[name]
         return {**values, **self.options}
 
 

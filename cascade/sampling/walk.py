@@ -9,16 +9,18 @@ Shapes: B images, C channels, H and W pixels of the canvas, P channels of the ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.arguments import check_callable, check_kind, shown
 from cascade.errors import ContractError
 from cascade.sampling.canvas import CanvasNoise, new_canvas
-from cascade.sampling.samplers.sampler import PairSampler, Sampler
+from cascade.sampling.known_pixels import Known, KnownPixels
+from cascade.sampling.resampling import Resampling
+from cascade.sampling.samplers.sampler import GridSampler, PairSampler, Sampler
 
 Progress = Callable[[int, int], None]  # (done, total), counted in strips of all steps
 StepCallback = Callable[[int, int, dict[str, Tensor]], Mapping[str, Any] | None]
@@ -43,36 +45,12 @@ class Strips(Protocol):
 
 
 @dataclass(frozen=True)
-class Known:
-    """Pixels of the result that are known beforehand.
-
-    Attributes:
-        image: (B, C, h, w) in [-1, 1], no larger than the canvas; B may be 1 for all images.
-        mask: (h, w) bool, True at known pixels.
-
-    Raises:
-        ContractError: if they are no tensors of such a shape.
-    """
-
-    image: Tensor
-    mask: Tensor
-
-    def __post_init__(self) -> None:
-        for name in ("image", "mask"):
-            check_kind(f"the {name} of known pixels", getattr(self, name), Tensor, "a tensor")
-        if self.image.ndim != 4 or self.mask.ndim != 2 or self.mask.dtype != torch.bool:
-            raise ContractError(
-                "known pixels must be an image (B, C, h, w) and a bool mask (h, w), got "
-                f"{tuple(self.image.shape)} and {tuple(self.mask.shape)} {self.mask.dtype}."
-            )
-
-
-@dataclass(frozen=True)
 class StartFrom:
     """Images to start from instead of noise (SDEdit, Meng et al. 2021, arXiv 2108.01073).
 
     Attributes:
-        image: (B, C, H, W) in [-1, 1].
+        image: (B, C, H, W) in [-1, 1]; a smaller one lies at the top left of the canvas, and its
+            last row and column are repeated.
         strength: share of the steps that are taken, in (0, 1]; at 1 little is left of the image.
     """
 
@@ -87,6 +65,7 @@ class Hooks:
     Attributes:
         known: known pixels. They replace the canvas before every step, with the noise of that step,
             so that the other pixels are drawn to fit (Lugmayr et al. 2022, arXiv 2201.09865).
+        resampling: how often to go over the steps, so that new pixels fit known ones.
         start_from: images to start from; None for noise.
         callback: called after every step with its index, its timestep and the tensors `x_t` and
             `x0` by name; it may return `{"x_t": ...}` to replace the images. With tiles, later
@@ -95,12 +74,14 @@ class Hooks:
     """
 
     known: Known | None = None
+    resampling: Resampling = field(default_factory=Resampling)
     start_from: StartFrom | None = None
     callback: StepCallback | None = None
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
         check_kind("known", self.known, Known | None, "Known(image, mask)")
+        check_kind("resampling", self.resampling, Resampling, "Resampling(...)")
         check_kind("start_from", self.start_from, StartFrom | None, "StartFrom(image)")
         check_callable("callback", self.callback)
         check_callable("progress", self.progress)
@@ -124,20 +105,46 @@ def walk(
     Raises:
         ContractError: if the sampler cannot start from an image, or an image has another size.
     """
-    pixels = None if hooks.known is None else _KnownPixels(hooks.known, noise)
+    pixels = None if hooks.known is None else KnownPixels(hooks.known, noise)
     canvas, first = _start(sampler, noise, hooks.start_from)
     timesteps = sampler.timesteps
-    for index in range(first, len(timesteps)):
+    if hooks.resampling.resamplings > 1 and not isinstance(sampler, PairSampler):
+        raise ContractError(
+            "only the samplers ddim, ddpm and euler-maruyama can go over steps again; use one of "
+            "them, or resamplings 1."
+        )
+    moves = list(hooks.resampling.moves(first, len(timesteps)))
+    total, number = first + sum(after > before for before, after in moves), first
+    for index, after in moves:
         fresh.new_step()
+        if after < index:
+            _go_back(canvas, pixels, sampler, fresh, (index, after))
+            continue
         if pixels is not None:
             pixels.put_into(canvas, sampler, index)
-        step = _Step(sampler, strips, fresh, index, hooks, len(timesteps))
+        step = _Step(sampler, strips, fresh, index, hooks, number, total)
         canvas, x0 = step.take(canvas)
+        number += 1
         if hooks.callback is not None:
             canvas = _changed_by(hooks.callback, index, timesteps[index], canvas, x0)
     if pixels is not None:
         pixels.put_into(canvas, sampler, None)
     return canvas
+
+
+def _go_back(
+    canvas: Tensor,
+    pixels: KnownPixels | None,
+    sampler: Sampler,
+    fresh: CanvasNoise,
+    jump: tuple[int, int],
+) -> None:
+    """Add the noise of a jump from one state back to an earlier one, in place."""
+    assert isinstance(sampler, PairSampler), "walk checks it"
+    noise = fresh.normal(*canvas.shape[1:])
+    sampler.take_back(canvas, noise, *jump)
+    if pixels is not None:
+        pixels.follow_back(noise, sampler, *jump)
 
 
 def _changed_by(
@@ -157,11 +164,17 @@ def _changed_by(
 
 def _start(sampler: Sampler, noise: Tensor, start_from: StartFrom | None) -> tuple[Tensor, int]:
     """The first state and the index of the first step."""
+    state = sampler.start(noise)
     if start_from is None:
-        return sampler.start(noise), 0
-    if not isinstance(sampler, PairSampler):
-        raise ContractError("only the samplers ddim and ddpm can start from an image.")
+        return state, 0
+    if not isinstance(sampler, GridSampler):
+        raise ContractError(
+            "samplers of diffusers cannot start from an image; use one of our own, such as ddim."
+        )
     image = start_from.image
+    beyond = [theirs - mine for mine, theirs in zip(image.shape, noise.shape, strict=False)]
+    if len(beyond) == 4 and beyond[:2] == [0, 0] and min(beyond) >= 0 and any(beyond):
+        image = F.pad(image, (0, beyond[3], 0, beyond[2]), mode="replicate")
     if image.shape != noise.shape:
         raise ContractError(
             f"the images to start from must be {tuple(noise.shape)}, got {tuple(image.shape)}."
@@ -179,6 +192,7 @@ class _Step:
     fresh: CanvasNoise
     index: int
     hooks: Hooks
+    number: int  # of steps taken before it, counting those before the start
     total: int
 
     def take(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,34 +227,6 @@ class _Step:
         outputs = self.strips.outputs(canvas, self.sampler, self.index)
         for number, (rows, output) in enumerate(outputs, start=1):
             if self.hooks.progress is not None:
-                finished = self.index * self.strips.count + number
+                finished = self.number * self.strips.count + number
                 self.hooks.progress(finished, self.total * self.strips.count)
             yield rows, output
-
-
-class _KnownPixels:
-    """Known pixels with the noise that the canvas has there at the start."""
-
-    def __init__(self, pixels: Known, noise: Tensor) -> None:
-        size, channels = pixels.mask.shape, noise.shape[1]
-        fits = all(mine <= theirs for mine, theirs in zip(size, noise.shape[-2:], strict=True))
-        if not fits or pixels.image.shape[-3:] != (channels, *size):
-            raise ContractError(
-                f"known pixels must be an image (B, {channels}, h, w) and a mask (h, w), no larger "
-                f"than {tuple(noise.shape[-2:])}, got {tuple(pixels.image.shape)} and "
-                f"{tuple(size)}."
-            )
-        self._places = pixels.mask.to(noise.device).nonzero(as_tuple=True)
-        if len(pixels.image) not in (1, len(noise)):
-            raise ContractError(
-                f"known pixels must be for all {len(noise)} images or for 1, got "
-                f"{len(pixels.image)}."
-            )
-        image = pixels.image.expand(noise.shape[0], -1, -1, -1).to(noise)
-        self._x0 = image[:, :, *self._places][..., None]  # (B, C, N, 1)
-        self._eps = noise[:, :, *self._places][..., None]
-
-    def put_into(self, canvas: Tensor, sampler: Sampler, index: int | None) -> None:
-        """Write the pixels into the canvas, as noisy as before step `index`, or clean for None."""
-        value = self._x0 if index is None else sampler.noised(self._x0, self._eps, index)
-        canvas[:, :, *self._places] = value[..., 0].to(canvas)

@@ -21,7 +21,7 @@ class StageSummary:
         network: kind of the network, such as `unet`.
         parameters: number of parameters.
         predicts: quantity that the network predicts, such as `v`.
-        sampling: its sampling settings.
+        sampling: its sampling settings; None for a stage that samples in no steps.
         facts: further lines by heading, such as the names of its classes.
     """
 
@@ -30,7 +30,7 @@ class StageSummary:
     network: str
     parameters: int
     predicts: str
-    sampling: SamplingSettings
+    sampling: SamplingSettings | None
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -104,7 +104,9 @@ def _row(name: str, stage: StageSummary) -> str:
     )
 
 
-def _sampling_cell(sampling: SamplingSettings) -> str:
+def _sampling_cell(sampling: SamplingSettings | None) -> str:
+    if sampling is None:
+        return "| none |"
     return f"| {sampling.sampler}, {sampling.steps} steps, guidance {sampling.guidance} |"
 
 

@@ -14,7 +14,10 @@ from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import CascadeError, ContractError, WeightsError, nearest
+from cascade.networks.adapters import CONFIG as ADAPTER_CONFIG
+from cascade.networks.autoencoder import FOLDER as AUTOENCODER
 from cascade.networks.backbones import NETWORKS
+from cascade.networks.imported_networks import StageADMUNet, StageUNet2D
 from cascade.networks.stage_network import StageNetwork
 from cascade.sampling.settings import SamplingSettings
 from cascade.saving.components import load_component, read_json, save_component
@@ -31,12 +34,14 @@ class Configured(Protocol):
 
 Built = TypeVar("Built", bound=Configured)
 CONFIG = "stage.json"
+ADAPTER = "adapter"
 
 
 def stage_entries() -> list[str]:
     """Names of all files and folders that the folder of a stage may hold."""
     files = [name for kind in CONDITIONS.values() for name in kind.files]
-    return [CONFIG, "embedding", "encoder", "tokens", "scheduler", *NETWORKS, *files]
+    parts = ["embedding", "encoder", "tokens", "scheduler", AUTOENCODER]
+    return [CONFIG, ADAPTER, *parts, *NETWORKS, *files]
 
 
 def diffusion_config(
@@ -90,6 +95,22 @@ def read_network(folder: Path, kind: str, config: Mapping[str, Any]) -> StageNet
     return NETWORKS[kind].of_components(components, config)
 
 
+def read_network_options(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The kind of an imported stage's network, and the options that make a new one like it.
+
+    Raises:
+        WeightsError: if the folder holds no such stage.
+    """
+    kind = read_json(folder / CONFIG).get("network", {}).get("kind")
+    if kind not in (StageADMUNet.kind, StageUNet2D.kind):
+        raise WeightsError(
+            f"the network in {folder} is a {kind}; describe it in the recipe, since only networks "
+            f"of the kinds {StageADMUNet.kind} and {StageUNet2D.kind} are taken over like this."
+        )
+    config = read_json(folder / kind / "config.json")
+    return kind, {name: value for name, value in config.items() if not name.startswith("_")}
+
+
 def write_scheduler(folder: Path, process: NoiseProcess, sampling: SamplingSettings) -> None:
     """Write the scheduler with which plain diffusers walks as the stage's own DDIM does."""
     (folder / "scheduler").mkdir(parents=True, exist_ok=True)
@@ -128,6 +149,18 @@ def stage_in(folder: Path) -> Path | None:
         None if there is none.
     """
     return next((each for each in (folder / "stage", folder) if (each / CONFIG).is_file()), None)
+
+
+def adapter_in(folder: Path) -> Path:
+    """The folder of an adapter: the folder itself, or a part of a stage or of a run.
+
+    Raises:
+        WeightsError: if there is none.
+    """
+    for each in (folder, folder / ADAPTER, folder / "stage" / ADAPTER):
+        if (each / ADAPTER_CONFIG).is_file():
+            return each
+    raise WeightsError(f"no adapter in {folder}: there is no {ADAPTER_CONFIG}.")
 
 
 def read_kind(folder: Path) -> str:
@@ -181,11 +214,11 @@ def read_diffusion_stage(folder: Path, stage_class: Callable[..., Built]) -> Bui
     ) as error:
         reason = error if isinstance(error, CascadeError) else repr(error)
         raise WeightsError(f"{folder / CONFIG} does not describe a stage: {reason}") from error
-    _check_read_whole(folder / CONFIG, config, {"kind": kind, **stage.config()})
+    check_read_whole(folder / CONFIG, config, {"kind": kind, **stage.config()})
     return stage
 
 
-def _check_read_whole(file: Path, config: Mapping[str, Any], read: Mapping[str, Any]) -> None:
+def check_read_whole(file: Path, config: Mapping[str, Any], read: Mapping[str, Any]) -> None:
     """Check that nothing was made up for a missing key, and that no key was passed over.
 
     Raises:

@@ -186,8 +186,12 @@ def _axis(
 def _has_use(setting: str, stage: Stage, samplers: Sequence[str]) -> bool:
     """Whether a setting, or an option of one of these samplers, has an effect on a stage."""
     contract = stage.contract
+    if not stage.has_settings:
+        return False
     if setting == "augmentation_level":
         return any(each.augmentation_range is not None for each in contract.conditions)
+    if setting == "denoise":
+        return contract.has_dial
     if setting == "temperature":
         return contract.needs_image
     if setting in ("guidance", "guidance_interval"):

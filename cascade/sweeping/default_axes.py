@@ -27,6 +27,8 @@ def default_axes(pipeline: CascadePipeline) -> list[Axis]:
     """
     axes = []
     for name, stage in pipeline.stages.items():
+        if not stage.has_settings:
+            continue
         for setting, values in _values_to_try(stage).items():
             possible = [value for value in dict.fromkeys(values) if _can(stage, setting, value)]
             axes.append(Axis(setting, (name,), tuple(possible), f"{name}.{setting}"))
@@ -37,7 +39,10 @@ def _values_to_try(stage: Stage) -> Mapping[str, Sequence[Any]]:
     """The values of each setting."""
     steps = [max(1, round(factor * stage.sampling.steps)) for factor in STEP_FACTORS]
     values: dict[str, Sequence[Any]] = {"steps": steps, "sampler": SAMPLERS}
-    if any(each.image_space(stage.space) is None for each in stage.contract.droppable):
+    if any(
+        each.image_space(stage.space) is None and not each.has_dial
+        for each in stage.contract.droppable
+    ):
         values["guidance"] = GUIDANCE_SCALES
     levels = _augmentation_levels(stage)
     if levels:

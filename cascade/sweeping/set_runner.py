@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.latents import Latents
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
@@ -148,11 +149,14 @@ class SetRunner(Runner):
         alone = CascadePipeline.from_stages({name: stage})
         alone.set_progress_bar_config(disable=True)
         inputs = self._inputs(places).only(stage.contract.input_names)
+        image = None if previous is None else previous.images
+        if Latents.input_name in stage.contract.input_names:
+            image, inputs = None, inputs.with_value(Latents.input_name, image)
         start_s = time.perf_counter()
         result = alone(
             num_images=len(places),
             seeds=self._seeds(places),
-            image=None if previous is None else previous.images,
+            image=image,
             labels=self._labels(alone, places),
             inputs=inputs.values,
             output_type="pt",

@@ -1,1 +1,1 @@
-"""The tasks of pipelines: generating, upscaling and colouring pictures."""
+"""The tasks of pipelines: generating, upscaling, colouring and editing pictures."""

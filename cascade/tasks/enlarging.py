@@ -67,7 +67,7 @@ class EnlargingTask(PairedTask):
         if first.restores:  # its results should not agree with degraded inputs
             return {}
         kernel = first.space.resize_kernel
-        if not first.space.is_colour:
+        if first.space.has_bands:
             return {
                 f"LR-consistency, band {band + 1}, % of its range": partial(
                     _band_error, band=band, kernel=kernel

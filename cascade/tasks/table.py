@@ -8,11 +8,18 @@ from cascade.contract import Contract
 from cascade.errors import ContractError, nearest
 from cascade.tasks.colouring import ColouringTask
 from cascade.tasks.drawing import DrawingTask
+from cascade.tasks.editing import EditingTask
 from cascade.tasks.enlarging import EnlargingTask
 from cascade.tasks.generating import GeneratingTask
 from cascade.tasks.task import PairedTask, Task
 
-TASKS: tuple[Task, ...] = (GeneratingTask(), DrawingTask(), ColouringTask(), EnlargingTask())
+TASKS: tuple[Task, ...] = (
+    GeneratingTask(),
+    DrawingTask(),
+    ColouringTask(),
+    EnlargingTask(),
+    EditingTask(),
+)
 
 
 def find_task(contracts: Sequence[Contract]) -> Task | None:

@@ -108,8 +108,8 @@ class CachedEncoder(TextEncoder):
         Raises:
             CascadeError: if the encoder cannot be found, or the folder cannot be written to.
         """
-        texts = {text.strip() for text in texts} - {""}
-        name = f"{self._facts.sha256[:24]}-{max_tokens}"
+        texts = {text.strip() for text in texts} - ({""} if not self._facts.padded else set())
+        name = f"{self._facts.sha256[:24]}-{max_tokens}{'-padded' if self._facts.padded else ''}"
         files = EmbeddingFiles(folder / name, self._facts)
         if any(text not in files for text in texts):
             with files.alone():
@@ -161,7 +161,7 @@ class CachedEncoder(TextEncoder):
 
     def _recall(self, text: str, max_tokens: int) -> EncodedText | None:
         """The embeddings of a text without the encoder; None if they are not known."""
-        if not text:
+        if not text and not self._facts.padded:
             return empty_text(self._facts)
         if (text, max_tokens) in self._recent:
             self._recent.move_to_end((text, max_tokens))

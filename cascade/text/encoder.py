@@ -24,12 +24,15 @@ class EncoderFacts:
         sha256: hash of the encoder's weights.
         width: width D of a token.
         pooled_width: width P of the pooled vector.
+        padded: whether every text, an empty one too, is padded to the same number of tokens, which
+            all count, as in DeepFloyd IF.
     """
 
     name: str
     sha256: str
     width: int
     pooled_width: int
+    padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class EncodedText:
     """The embeddings of one text.
 
     Attributes:
-        tokens: (N, D) float16, without padding; N is 0 for an empty text.
+        tokens: (N, D) float16, without padding unless the encoder pads; N is 0 for an empty text.
         pooled: (P,) float16 with a root mean square of 1; zeros for an empty text.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from cascade.errors import ContractError
@@ -21,7 +21,7 @@ SEARCH = "CASCADE_TEXT_ENCODERS"  # environment variable with folders that hold 
 _opened: dict[str, Path] = {}  # folders that were named in full, by the name in their contract
 
 
-def find_encoder(name: str) -> TextEncoder:
+def find_encoder(name: str, *, padded: bool = False) -> TextEncoder:
     """Find a text encoder.
 
     A contract must not name a place on one machine. An encoder in a folder is therefore called by
@@ -32,20 +32,21 @@ def find_encoder(name: str) -> TextEncoder:
         name: `minilm-l6` for the one that the extra `text` installs; a folder that transformers
             wrote, or its name in a folder of `CASCADE_TEXT_ENCODERS`; or a name on the Hub such as
             `google/t5-v1_1-base`, whose weights are downloaded once.
+        padded: whether it pads texts; see `EncoderFacts`.
 
     Raises:
         CascadeError: if there is no such encoder; the message says how to get it.
     """
     if name == MINILM:
-        return TransformersEncoder(MINILM, EncoderFolder(_minilm_folder()))
+        return TransformersEncoder(MINILM, EncoderFolder(_minilm_folder()), padded=padded)
     place = _local_folder(name)
     if place is not None:
         folder = EncoderFolder(place)
         stated = name if HUB_NAME.fullmatch(name) and not _is_encoder(name) else folder.stated_name
         _opened[stated] = place
-        return TransformersEncoder(stated, folder)
+        return TransformersEncoder(stated, folder, padded=padded)
     if HUB_NAME.fullmatch(name):
-        return TransformersEncoder(name, EncoderFolder(download(name)))
+        return TransformersEncoder(name, EncoderFolder(download(name)), padded=padded)
     raise ContractError(
         f"no text encoder {name!r}: it must be {MINILM}, a folder that transformers wrote, a name "
         f"on the Hub such as google/t5-v1_1-base, or a folder in one of those that the "
@@ -59,7 +60,9 @@ def encoder_of(facts: EncoderFacts) -> CachedEncoder:
 
     The model itself is loaded when a text is encoded that is not among them.
     """
-    return CachedEncoder(facts, find_encoder)
+    return CachedEncoder(
+        facts, partial(find_encoder, padded=True) if facts.padded else find_encoder
+    )
 
 
 def _minilm_folder() -> Path:

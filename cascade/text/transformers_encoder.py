@@ -37,16 +37,18 @@ class TransformersEncoder(TextEncoder):
     Args:
         name: names it in recipes and contracts.
         folder: holds configuration, tokenizer and weights.
+        padded: whether texts are padded; see `EncoderFacts`.
     """
 
-    def __init__(self, name: str, folder: EncoderFolder) -> None:
+    def __init__(self, name: str, folder: EncoderFolder, *, padded: bool = False) -> None:
         self.name = name
         self.folder = folder
+        self.padded = padded
 
     @cached_property
     def facts(self) -> EncoderFacts:
         width = self.folder.width
-        return EncoderFacts(self.name, self.folder.sha256, width, width)
+        return EncoderFacts(self.name, self.folder.sha256, width, width, self.padded)
 
     @property
     def most_tokens(self) -> int | None:
@@ -62,7 +64,7 @@ class TransformersEncoder(TextEncoder):
         self, texts: Sequence[str], max_tokens: int, *, device: torch.device = CPU
     ) -> list[EncodedText]:
         texts = [_readable(text) for text in texts]
-        places = [place for place, text in enumerate(texts) if text]
+        places = [place for place, text in enumerate(texts) if text or self.padded]
         places.sort(key=lambda place: len(texts[place]))  # so that little is padded
         encoded = [empty_text(self.facts)] * len(texts)
         # Embeddings must not depend on the precision of the training that asks for them.
@@ -97,7 +99,7 @@ class TransformersEncoder(TextEncoder):
             texts,
             truncation=True,
             max_length=max_tokens,
-            padding=True,
+            padding="max_length" if self.padded else True,
             return_tensors="pt",
         ).to(device)
 
@@ -110,7 +112,7 @@ class TransformersEncoder(TextEncoder):
         pooled = F.normalize(pooled, dim=-1) * pooled.shape[-1] ** 0.5  # root mean square of 1
         tokens, pooled, mask = tokens.half().cpu(), pooled.half().cpu(), mask.bool().cpu()
         for each, own, vector in zip(tokens, mask, pooled, strict=True):
-            yield EncodedText(each[own], vector)
+            yield EncodedText(each if self.padded else each[own], vector)
 
     @contextmanager
     def _placed_on(self, device: torch.device) -> Iterator[None]:

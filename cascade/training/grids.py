@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from cascade.autoencoder_stage import AutoencoderStage
 from cascade.conditioning.batch import Batch
 from cascade.data.batches import collate
 from cascade.data.training_images import TrainingImages
@@ -24,6 +25,8 @@ def shown_batch(images: TrainingImages, count: int) -> Batch:
 def draw_samples(stage: Stage, batch: Batch, *, precision: Precision) -> Tensor:
     """Sample with the seeds 0, 1, … and with inputs made from a batch.
 
+    An autoencoder restores the images of the batch instead.
+
     Args:
         stage: a stage with averaged weights.
         batch: B training images and their conditions, on the stage's device.
@@ -32,12 +35,17 @@ def draw_samples(stage: Stage, batch: Batch, *, precision: Precision) -> Tensor:
     Returns:
         (B, C, H, W) in [-1, 1].
     """
+    if isinstance(stage, AutoencoderStage):
+        latents = stage.encode(batch.images, precision=precision)
+        return stage.decode(latents, precision=precision)
     run = Run(precision=precision)
     return stage.run(range(len(batch)), stage.contract.inputs_of(batch), run=run)
 
 
 def grid_columns(stage: Stage) -> list[str]:
     """The columns of a grid, in order: image inputs, `sample`, `truth`; else only `sample`."""
+    if isinstance(stage, AutoencoderStage):
+        return ["sample", "truth"]
     slots = stage.contract.slots
     inputs = [each.input_name for each in stage.conditions if slots[each.name].channels > 0]
     return [*inputs, "sample", "truth"] if inputs else ["sample"]

@@ -94,16 +94,17 @@ def measure(
 
     Returns:
         Values by name: the conditions' deviations, such as `low_res_consistency`;
-        `colour_mean_red` and so on; `colour_spread_red` and so on; and for a diffusion stage
-        that is no student `loss_at_log_snr_+7` to `loss_at_log_snr_-7`.
+        for pixels `colour_mean_red` and so on, and `colour_spread_red` and so on; and for a
+        diffusion stage that is no student `loss_at_log_snr_+7` to `loss_at_log_snr_-7`.
     """
-    drift = colour_drift(samples, batch.images)
     values = {}
     for each in stage.conditions:
         values |= each.deviation(samples, each.input_of(batch, stage.space), stage.space)
-    names = CHANNELS if len(drift.mean) == len(CHANNELS) else range(len(drift.mean))
-    values |= {f"colour_mean_{name}": v for name, v in zip(names, drift.mean, strict=True)}
-    values |= {f"colour_spread_{name}": v for name, v in zip(names, drift.spread, strict=True)}
+    if stage.space.kind == "pixels":
+        drift = colour_drift(samples, batch.images)
+        names = CHANNELS if len(drift.mean) == len(CHANNELS) else range(len(drift.mean))
+        values |= {f"colour_mean_{name}": v for name, v in zip(names, drift.mean, strict=True)}
+        values |= {f"colour_spread_{name}": v for name, v in zip(names, drift.spread, strict=True)}
     if not isinstance(stage, DiffusionStage) or stage.contract.student is not None:
         return values
     losses = loss_by_noise_level(stage, batch, precision=precision)

@@ -52,7 +52,7 @@ def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]
     """
     weights = muon_parameters(stage) if settings.optimiser == "muon" else []
     muon_ids = {id(parameter) for parameter in weights}
-    rest = [p for p in stage.parameters() if id(p) not in muon_ids]
+    rest = [p for p in stage.parameters() if p.requires_grad and id(p) not in muon_ids]
     optimisers: list[Optimizer] = [_adamw(rest, settings)]
     if weights:
         optimisers.append(
@@ -78,7 +78,7 @@ def muon_parameters(stage: Stage) -> list[nn.Parameter]:
     """The matrices and convolutions of a network's blocks, without its first and last layers."""
     blocks = (m for m in stage.trunk.modules() if isinstance(m, BLOCKS))
     weights = {id(p): p for block in blocks for p in block.parameters() if p.ndim > 1}
-    return list(weights.values())
+    return [each for each in weights.values() if each.requires_grad]
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest_norm: float) -> float:

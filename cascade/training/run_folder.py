@@ -161,7 +161,7 @@ def run_identity(
         objective: what the objective says of itself.
     """
     pool, config = images.generated, stage.config()
-    config.pop("sampling")
+    config.pop("sampling", None)
     return {
         "train": {
             "batch_size": settings.batch_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cascade.autoencoder_stage import AutoencoderStage
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
 from cascade.stage import Stage
+from cascade.training.new_inputs import new_vectors, widened_inputs
 
 Weights = dict[str, Tensor]
 MAX_NAMES = 4  # in a message
@@ -25,11 +28,13 @@ class StartingPoint:
         parameters: number of parameters of the new stage.
         new: number of parameters that the trained stage lacked, by name or class.
         left_out: number of parameters of the trained stage that the new one lacks, likewise.
+        remarks: what differs between the noise schedules, a sentence each.
     """
 
     parameters: int
     new: Mapping[str, int]
     left_out: Mapping[str, int]
+    remarks: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The numbers and a few names, as one sentence."""
@@ -40,7 +45,7 @@ class StartingPoint:
                 names = ", ".join(list(counts)[:MAX_NAMES])
                 more = ", …" if len(counts) > MAX_NAMES else ""
                 parts.append(f"{sum(counts.values()):,} {words} ({names}{more})")
-        return "; ".join(parts)
+        return "; ".join([*parts, *self.remarks])
 
 
 def start_from(stage: Stage, trained: Stage) -> StartingPoint:
@@ -48,8 +53,8 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
 
     The networks must be the same. Sizes in pixels, the probabilities of conditions and the names of
     classes may differ: a class keeps its embedding if the trained stage has a class of the same
-    field and name; the embeddings of other classes start anew. Attention to tokens starts anew if
-    the trained stage has no tokens; until it is trained, the outputs are those of that stage.
+    field and name; the embeddings of other classes start anew. The new stage may have more
+    conditions: until their weights are trained, the outputs are those of the trained stage.
 
     Args:
         stage: the new stage; its weights are replaced.
@@ -66,23 +71,58 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
     source, weights = trained.state_dict(), stage.state_dict()
     tables, token_parts = _class_tables(stage, trained), _new_token_parts(stage, trained)
     anew = {name for names in token_parts.values() for name in names}
-    for name in weights.keys() - tables.keys() - anew:
+    vectors: dict[str, dict[str, Tensor]] = {}
+    added: dict[str, Tensor] = {}
+    remarks: list[str] = []
+    if isinstance(stage, DiffusionStage) and isinstance(trained, DiffusionStage):
+        vectors = {
+            part: {n: each for n, each in own.items() if n not in anew}
+            for part, own in new_vectors(stage, trained).items()
+        }
+        added = {name: each for own in vectors.values() for name, each in own.items()}
+        added |= widened_inputs(stage, trained)
+        remarks = list(_schedule_remarks(stage, trained))
+    for name in weights.keys() - tables.keys() - anew - added.keys():
         _check_same_shape(name, source, weights[name])
         weights[name] = source[name]
-    stage.load_state_dict(weights | tables)
+    stage.load_state_dict(weights | tables | added)
     class_rows = [_class_rows(each, other) for each, other in ((stage, trained), (trained, stage))]
     unused = source.keys() - weights.keys() - set(_table_names(trained).values())
     left_out = class_rows[1] | {name: source[name].numel() for name in sorted(unused)}
     new = class_rows[0] | {
         part: sum(weights[name].numel() for name in names) for part, names in token_parts.items()
     }
-    return StartingPoint(sum(each.numel() for each in weights.values()), new, left_out)
+    new |= {
+        part: sum(each.numel() for each in own.values())
+        for part, own in vectors.items()
+        if own and not own.keys() <= tables.keys()  # those are counted by class
+    }
+    total = sum(each.numel() for each in weights.values())
+    return StartingPoint(total, new, left_out, tuple(remarks))
+
+
+def _schedule_remarks(stage: DiffusionStage, trained: DiffusionStage) -> list[str]:
+    """What differs between the noise schedules, or should."""
+    schedule, before = stage.process.schedule, trained.process.schedule
+    size, size_before = stage.space.longer_px, trained.space.longer_px
+    remarks = []
+    kinds = [(each.kind, each.train_steps) for each in (schedule, before)]
+    if kinds[0] != kinds[1]:
+        texts = [f"{kind} with {steps} steps" for kind, steps in kinds]
+        remarks.append(f"the noise schedule is {texts[0]} now, and was {texts[1]}")
+    shift = before.shift * size_before / size
+    if size != size_before and not math.isclose(schedule.shift, shift, rel_tol=0.01):
+        remarks.append(
+            f"images have {size} px now, and had {size_before} px: a schedule shift of {shift:g} "
+            f"would leave as much of the image at each timestep, it is {schedule.shift:g}"
+        )
+    return remarks
 
 
 def _new_token_parts(stage: Stage, trained: Stage) -> dict[str, list[str]]:
     """Names of the weights for tokens, by part, if only the new stage has tokens."""
-    assert isinstance(stage, DiffusionStage)
-    assert isinstance(trained, DiffusionStage)
+    if not isinstance(stage, DiffusionStage) or not isinstance(trained, DiffusionStage):
+        return {}
     if trained.network.token_weights:
         return {}
     parts = stage.network.token_weights
@@ -106,6 +146,8 @@ def _class_rows(stage: Stage, other: Stage) -> dict[str, int]:
 
 def _check_process(stage: Stage, trained: Stage) -> None:
     """Check that both networks predict the same quantity."""
+    if isinstance(stage, AutoencoderStage) and isinstance(trained, AutoencoderStage):
+        return
     if not isinstance(stage, DiffusionStage) or not isinstance(trained, DiffusionStage):
         raise WeightsError(
             f"cannot start from that {trained.kind} stage: this one is a {stage.kind} stage."
@@ -150,6 +192,8 @@ def _class_tables(stage: Stage, trained: Stage) -> Weights:
             _check_same_classes(field, names, old_names)
             continue
         tables[table] = weights[table].clone()
+        if old_names is None and any("embedding.parts." in name for name in source):
+            tables[table].zero_()  # a new field beside others changes nothing at first
         if old_names is not None:
             _copy_rows(tables[table], names, source.get(old_tables[field]), old_names)
     return tables

@@ -95,7 +95,8 @@ class Trainer:
         torch.manual_seed(settings.seed)
         with explained_errors(settings), together():
             if not isinstance(images, TrainingImages):
-                images = TrainingImages(images, stage.contract, seed=settings.seed)
+                flip = () if stage.space.kind == "latents" else ("x",)
+                images = TrainingImages(images, stage.contract, flip=flip, seed=settings.seed)
             self.images = images
             stage.check_settings(stage.sampling)
             self.objective = objective or make_objective(settings.objective)
@@ -380,6 +381,7 @@ class Trainer:
         stage = self._with_weights(self.state.ema.shadow_params)
         with together():
             if self.accelerator.is_main_process:
+                self.objective.finish(stage, self.images)
                 stage.save_pretrained(self.out / "stage")
         return stage
 

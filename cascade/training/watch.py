@@ -172,7 +172,7 @@ class Watch:
         precision = self.settings.precision
         batch = shown_batch(data, self.settings.sample_count).to(stage.device)
         samples = draw_samples(stage, batch, precision=precision)
-        grid = sample_grid(stage, batch, samples)
+        grid = sample_grid(stage, batch, data.as_pictures(samples))
         save_png(grid, self.out / "samples" / f"{images:012d}.png")
         meters = measure(stage, batch, samples, precision=precision)
         meters |= objective.meters(stage, batch, samples, precision)

@@ -28,7 +28,8 @@ CHAIN = find_recipe("tiny-32", "pipelines")
 @pytest.mark.parametrize("path", BUNDLED, ids=recipe_name)
 def test_every_bundled_recipe_loads_builds_and_joins(path):
     recipe = load_any_recipe(str(path))
-    if "emoji-64-text" in path.read_text() and not EXTRAS["text"].is_installed:
+    takes_text = any(name in path.read_text() for name in ("emoji-64-text", "unclip", "prior"))
+    if takes_text and not EXTRAS["text"].is_installed:
         pytest.skip("its text encoder comes with the extra `text`")
     assert recipe.name == recipe_name(path)
     assert recipe.description

@@ -38,6 +38,12 @@ def _saved(name: str, contract: Contract, folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
+def saved_pipeline():
+    """A function that saves a pipeline of one stage with random weights: name, contract, folder."""
+    return _saved
+
+
+@pytest.fixture(scope="session")
 def upscaler(tmp_path_factory) -> str:
     """Folder of a saved pipeline that enlarges 16 to 64 px, or x4, with random weights."""
     contract = Contract(

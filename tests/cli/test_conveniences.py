@@ -158,7 +158,7 @@ def test_defaults_of_all_commands_reach_those_that_have_the_option(command, defa
         (
             "devices: cpu",
             "no option 'devices' (give the file another name if it does not hold "
-            "defaults of cascade): did you mean 'device'?",
+            "defaults of cascade): did you mean 'device' or 'denoise'?",
         ),
         ("upscale:\n  mode: x", "no option of upscale 'mode'"),
         ("upscal:\n  model: x", "did you mean 'upscale'?"),

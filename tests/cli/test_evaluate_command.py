@@ -46,6 +46,7 @@ def test_table_json_and_report_are_written(command, trained, pictures, tmp_path)
         (["--lpips-path", "alexnet.pth"], "leave lpips and lpips_path out"),
         (["--report", "."], "is a folder; name a file"),
         (["--report", "a.html", "--json", "a.html"], "cannot hold two kinds of results"),
+        (["--likelihood", "exact"], "likelihood must be bound or ode, got 'exact'"),
         (["--data", ""], "the path of the images is empty"),
     ],
 )

@@ -293,13 +293,13 @@ def test_an_upsampler_is_trained_on_damaged_pictures(command, pictures, tmp_path
         "train.batch_size=16",
         "train.sample_every_images=0",
         "condition.low_resolution.degradation.probability=0.5",
-        "condition.low_resolution.degradation.jpeg_quality=null",
+        "condition.low_resolution.degradation.compression.probability=0",
     ]
     line = ["train", "tiny-16-to-32", f"data.path={pictures}", *values, "--out", tmp_path / "run"]
     assert command(*line).code == 0
     condition = load_stage(tmp_path / "run" / "stage").contract.condition("low_resolution")
     degradation = condition.degradation
-    assert (degradation.probability, degradation.jpeg_quality) == (0.5, None)
+    assert (degradation.probability, degradation.compression.probability) == (0.5, 0)
     refused = command(*line, "condition.low_resolution.degradation.probability=2")
     assert refused.code == 2
     assert "degradation.probability must be within 0 and 1" in refused.err

@@ -7,16 +7,17 @@ import torch
 from kornia.filters import gaussian_blur2d
 from PIL import Image
 
-from cascade.conditioning.degradation import Degradation, gaussian_blur, jpeg, low_pass
+from cascade.conditioning.degradation import Degradation
+from cascade.conditioning.faults.blurs import gaussian_blur, low_pass
+from cascade.conditioning.faults.compression import jpeg
 from cascade.errors import ContractError
 from cascade.resizing import resize
 
 NEUTRAL = {
-    "blur_sigma": (0.0, 0.0),
-    "sinc_probability": 0.0,
-    "resize": (1.0, 1.0),
-    "noise": (0.0, 0.0),
-    "jpeg_quality": None,
+    "blur": {"probability": 0.0},
+    "resize_probability": 0.0,
+    "noise": {"probability": 0.0},
+    "compression": {"probability": 0.0},
 }
 
 
@@ -31,7 +32,7 @@ def images():
 def degraded(images, seeds=None, **values):
     clean = resize(images, (16, 16), "bicubic")
     seeds = range(len(images)) if seeds is None else seeds
-    return Degradation(**values).apply(images, clean, "bicubic", seeds) - clean
+    return Degradation(**values).degrade(images, clean, "bicubic", seeds).images - clean
 
 
 def high_frequencies(images):
@@ -42,12 +43,13 @@ def high_frequencies(images):
 def test_the_degradation_of_an_image_depends_on_its_seed_alone(images):
     clean = resize(images, (16, 16), "bicubic")
     chain, seeds = Degradation(probability=0.7), list(range(100, 108))
-    together = chain.apply(images, clean, "bicubic", seeds)
+    together = chain.degrade(images, clean, "bicubic", seeds).images
     for chosen in ([3], [7, 0, 3]):
         mine = [seeds[i] for i in chosen]
-        assert chain.apply(images[chosen], clean[chosen], "bicubic", mine).equal(together[chosen])
+        alone = chain.degrade(images[chosen], clean[chosen], "bicubic", mine).images
+        assert alone.equal(together[chosen])
     same = images[:1].expand(8, -1, -1, -1)
-    others = Degradation().apply(same, clean[:1].expand(8, -1, -1, -1), "bicubic", seeds)
+    others = Degradation().degrade(same, clean[:1].expand(8, -1, -1, -1), "bicubic", seeds).images
     assert min((others[i] - others[j]).abs().max() for i in range(8) for j in range(i)) > 0.02
 
 
@@ -59,8 +61,10 @@ def test_neutral_ranges_give_the_clean_image(images, orders):
 def test_an_image_that_is_not_degraded_stays_as_it_is(images):
     low_res = torch.full((8, 3, 16, 16), 0.5)  # such as one that the previous stage generated
     seeds = range(8)
-    assert Degradation(probability=0.0).apply(images, low_res, "bicubic", seeds).equal(low_res)
-    mixed = Degradation(probability=0.5).apply(images, low_res, "bicubic", seeds)
+    never = Degradation(probability=0.0).degrade(images, low_res, "bicubic", seeds)
+    assert never.images.equal(low_res)
+    assert never.defects.tolist() == [[0.0, 100.0]] * 8
+    mixed = Degradation(probability=0.5).degrade(images, low_res, "bicubic", seeds).images
     kept = [mixed[i].equal(low_res[i]) for i in range(8)]
     assert 0 < sum(kept) < 8
     assert low_res.eq(0.5).all()
@@ -70,29 +74,29 @@ def test_probability_is_that_of_an_image():
     images = torch.zeros(300, 3, 8, 8)
     clean = torch.ones(300, 3, 4, 4)
     chain = Degradation(**{**NEUTRAL, "probability": 0.3, "orders": 1})
-    share = (chain.apply(images, clean, "bicubic", range(300)) != clean).flatten(1).any(1)
+    result = chain.degrade(images, clean, "bicubic", range(300)).images
+    share = (result != clean).flatten(1).any(1)
     assert share.float().mean().item() == pytest.approx(0.3, abs=0.08)
 
 
 def test_shape_and_range_hold_for_odd_and_wide_crops():
     images = torch.rand(4, 3, 40, 72, generator=torch.Generator().manual_seed(0)).round() * 2 - 1
-    result = Degradation().apply(images, torch.zeros(4, 3, 10, 18), "area", range(4))
+    result = Degradation().degrade(images, torch.zeros(4, 3, 10, 18), "area", range(4)).images
     assert result.shape == (4, 3, 10, 18)
     assert result.abs().max() <= 1
 
 
 @pytest.mark.parametrize("brightness", [-0.8, 0.0, 0.8])
-def test_noise_has_the_drawn_width_and_shot_noise_grows_with_brightness(brightness):
-    """At the last size before the end, which factor 1 and orders 1 make the size of the result."""
+def test_noise_has_the_drawn_width_and_depends_on_brightness_in_one_of_three_ways(brightness):
     images = torch.full((40, 3, 128, 128), brightness)
-    values = NEUTRAL | {"noise": (10.0, 10.0), "orders": 1}
+    values = NEUTRAL | {"noise": {"std": (10.0, 10.0)}, "orders": 1}
     clean = images[..., :32, :32]
-    added = Degradation(**values).apply(images, clean, "bicubic", range(40)) - clean
+    added = Degradation(**values).degrade(images, clean, "bicubic", range(40)).images - clean
     stds = {round(each.std().item() * 127.5 * 2) / 2 for each in added}
-    shot = 10 * math.sqrt((brightness + 1) / 2)
-    assert {min(abs(std - 10), abs(std - shot)) < 0.8 for std in stds} == {True}
-    assert any(abs(std - 10) < 0.8 for std in stds)
-    assert any(abs(std - shot) < 0.8 for std in stds)
+    white = (brightness + 1) / 2
+    kinds = (10, 3 + 7 * math.sqrt(white), 3 + 14 * math.sqrt(white * (1 - white)))
+    assert all(min(abs(std - kind) for kind in kinds) < 0.8 for std in stds)
+    assert all(any(abs(std - kind) < 0.8 for std in stds) for kind in kinds)
     assert added.mean().abs() * 127.5 < 0.2
     grey = [(each - each[:1]).abs().max() < 1e-5 for each in added]
     assert 0.2 < sum(grey) / 40 < 0.6
@@ -101,15 +105,18 @@ def test_noise_has_the_drawn_width_and_shot_noise_grows_with_brightness(brightne
 @pytest.mark.parametrize(
     "values",
     [
-        {"blur_sigma": (2.0, 4.0)},
-        {"sinc_probability": 1.0, "orders": 4, "resize": (0.5, 0.5)},
-        {"resize": (0.3, 0.5)},
-        {"jpeg_quality": (20.0, 40.0)},
+        {"blur": {"sigma": (2.0, 4.0), "sinc": 0.0}},
+        {"blur": {"sigma": (4.0, 4.0), "sinc": 0.0, "defocus": 1.0}},
+        {"blur": {"sigma": (4.0, 4.0), "sinc": 0.0, "motion": 1.0}},
+        {"blur": {"sinc": 1.0}, "orders": 4, "resize_probability": 1.0, "resize": (0.5, 0.5)},
+        {"resize_probability": 1.0, "resize": (0.3, 0.5)},
+        {"compression": {"quality": (20.0, 40.0)}},
+        {"compression": {"quality": (10.0, 20.0), "webp": 1.0}},
     ],
 )
 def test_blur_downscaling_and_jpeg_remove_detail(images, values):
     clean = resize(images, (16, 16), "bicubic")
-    left = Degradation(**NEUTRAL | values).apply(images, clean, "bicubic", range(8))
+    left = Degradation(**NEUTRAL | values).degrade(images, clean, "bicubic", range(8)).images
     assert high_frequencies(left) < 0.9 * high_frequencies(clean)
     kept = torch.corrcoef(torch.stack([left.flatten(), clean.flatten()]))[0, 1]
     assert kept > 0.6  # the picture is still there, and in its place
@@ -171,12 +178,13 @@ def test_jpeg_equals_a_saved_and_opened_file(images, quality):
         ({"probability": 1.5}, "degradation.probability must be within 0 and 1"),
         ({"orders": 0}, "degradation.orders must be within 1 and 4"),
         (
-            {"blur_sigma": (3, 1)},
-            r"blur_sigma must be within 0 and 20, low end first, got \(3, 1\)",
+            {"blur": {"sigma": (3, 1)}},
+            r"blur.sigma must be within 0 and 20, low end first, got \(3, 1\)",
         ),
         ({"resize": (0.0, 1.0)}, "degradation.resize"),
-        ({"noise": (0.0, float("nan"))}, "degradation.noise"),
-        ({"jpeg_quality": (0, 50)}, "degradation.jpeg_quality must be within 1 and 95"),
+        ({"noise": {"std": (0.0, float("nan"))}}, "degradation.noise.std"),
+        ({"compression": {"quality": (0, 50)}}, "compression.quality must be within 1 and 95"),
+        ({"printing": {"dust": 2.0}}, "degradation.printing.dust must be within 0 and 1"),
     ],
 )
 def test_values_out_of_range_are_refused(values, message):

@@ -225,10 +225,10 @@ def test_blur_is_drawn_from_the_stream_before_all_else(batch):
 
 
 def test_degraded_images_are_rounded_as_the_settings_say_and_change_no_other_draw(batch):
-    degradation = Degradation(jpeg_quality=None)  # which would round
+    degradation = Degradation(compression={"probability": 0.0})  # which would round
     options = {"size_px": 16, "augmentation_range": (0.1, 0.4)}
     clean = resize(batch.images, (16, 16), "bicubic")
-    damage = degradation.apply(batch.images, clean, "bicubic", SEEDS)
+    damage = degradation.degrade(batch.images, clean, "bicubic", SEEDS).images
     assert (damage - clean).abs().mean() > 0.02
     _, level = received(LowResolution(**options).of_batch(batch, SPACE, stream()))
     pure = LowResolution(size_px=16, augmentation_range=(1.0, 1.0))
@@ -239,7 +239,7 @@ def test_degraded_images_are_rounded_as_the_settings_say_and_change_no_other_dra
     torch.testing.assert_close(image, augment(damage, level, noise), rtol=0, atol=1e-5)
     rounded = replace(condition, quantised=True).input_of(batch, SPACE, degraded=True)
     clean = quantise(clean)
-    expected = quantise(degradation.apply(batch.images, clean, "bicubic", SEEDS))
+    expected = quantise(degradation.degrade(batch.images, clean, "bicubic", SEEDS).images)
     assert rounded.equal(expected)
 
 

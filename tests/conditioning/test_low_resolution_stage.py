@@ -137,7 +137,7 @@ def test_blur_is_for_training_only(plain, reconditioned, batch, low_res, record,
 def test_degraded_images_are_for_training_only_and_rounded_as_the_condition_states(
     plain, reconditioned, batch, low_res, record, labels
 ):
-    degradation = Degradation(jpeg_quality=None)  # which would round
+    degradation = Degradation(compression={"probability": 0.0})  # which would round
     inputs = Inputs({"labels": labels, "image": low_res})
     sampled = plain.run([0] * 5, inputs)
     stages = [
@@ -151,8 +151,8 @@ def test_degraded_images_are_for_training_only_and_rounded_as_the_condition_stat
         calls = record(stage)
         denoising.loss(stage, batch)
         images.append(image_of(calls[0])[0])
-    damage = degradation.apply(batch.images, clean[0], "bicubic", batch.seeds)
-    raw_damage = degradation.apply(batch.images, clean[1], "bicubic", batch.seeds)
+    damage = degradation.degrade(batch.images, clean[0], "bicubic", batch.seeds).images
+    raw_damage = degradation.degrade(batch.images, clean[1], "bicubic", batch.seeds).images
     torch.testing.assert_close(images[0], enlarged(quantise(damage)), rtol=0, atol=1e-5)
     torch.testing.assert_close(images[1], enlarged(raw_damage), rtol=0, atol=1e-5)
     assert (damage - clean[0]).abs().mean() > 0.02

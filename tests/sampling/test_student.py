@@ -28,6 +28,8 @@ OWN = Student(steps=4, guidance=1.5, teacher="emoji-256/base", teacher_sha256="a
         ({"steps": 8}, r"trained for steps 4 and no others, got 8; for other numbers take its "
          r"teacher emoji-256/base\."),
         ({"sampler": "unipc"}, "the sampler ddim and eta 0, got unipc"),
+        ({"sampler": "predictor-corrector"}, "ddim and eta 0, got predictor-corrector"),
+        ({"sampler": "langevin", "corrections": 3}, r"ddim and eta 0, got langevin\.$"),
         ({"eta": 1.0}, "the sampler ddim and eta 0, got ddim, eta 1"),
         ({"guidance": 2.0}, "guidance 1.5 inside, got guidance 2 on top; use guidance 1"),
     ],

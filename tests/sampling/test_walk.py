@@ -15,7 +15,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
 from cascade.sampling.canvas import CanvasNoise
-from cascade.sampling.samplers.sampler import Sampler
+from cascade.sampling.samplers.sampler import GridSampler, Sampler
 from cascade.sampling.samplers.table import SAMPLERS, make_sampler, sampler_names
 from cascade.sampling.walk import Hooks, Known, StartFrom, walk
 
@@ -188,6 +188,18 @@ def test_known_pixels_of_a_smaller_image_lie_at_the_top_left(walked, images):
     assert not result[..., 10:, :].allclose(images[..., 10:, :], atol=0.1)
 
 
+@strip_counts
+def test_images_of_a_batch_may_know_different_pixels(walked, images, count):
+    mask = torch.rand(2, 12, 8, generator=torch.Generator().manual_seed(6)) < 0.4
+    result = walked("ddpm", PointwiseStrips(count), Hooks(known=Known(images, mask)))
+    for i in range(2):
+        assert result[i][:, mask[i]].equal(images[i][:, mask[i]])
+        alone = walked("ddpm", PointwiseStrips(count), Hooks(known=Known(images, mask[i])))
+        torch.testing.assert_close(alone[i], result[i], rtol=0, atol=1e-6)
+    with pytest.raises(ContractError, match="for all 2 images or for 1, got 2 and masks for 3"):
+        walked("ddpm", hooks=Hooks(known=Known(images, torch.ones(3, 12, 8) > 0)))
+
+
 @pytest.mark.parametrize(
     ("image", "mask"),
     [
@@ -214,17 +226,31 @@ def test_a_walk_starts_from_an_image_noised_as_its_strength_says(
     strips = PointwiseStrips(count)
     walked(name, strips, Hooks(start_from=StartFrom(images, strength)))
     indices = [index for index, _, _ in strips.calls]
-    assert sorted(set(indices)) == list(range(STEPS - steps, STEPS))
+    sampler = make_sampler(name, process, STEPS)
+    assert isinstance(sampler, GridSampler)
+    first_call = (STEPS - steps) * sampler.calls_per_step
+    assert sorted(set(indices)) == list(range(first_call, len(sampler.timesteps)))
     first = torch.cat([x_t for _, _, x_t in strips.calls[:count]], dim=-2)
     noise = SeededNoise(SEEDS).normal(*SHAPE[1:])
     t = torch.tensor([strips.calls[0][1]] * 2)
-    assert t[0] == 20 * steps - 1
+    assert t[0] == sorted(set(sampler.timesteps))[steps - 1]
     assert first.equal(process.schedule.add_noise(images, noise, t))
+
+
+def test_an_image_smaller_than_the_canvas_lies_at_its_top_left(walked, process, images):
+    strips = PointwiseStrips()
+    walked("ddim", strips, Hooks(start_from=StartFrom(images[..., :10, :7], 0.2)))
+    padded = images.clone()
+    padded[..., 7:] = padded[..., 6:7]
+    padded[..., 10:, :] = padded[..., 9:10, :]
+    noise = SeededNoise(SEEDS).normal(*SHAPE[1:])
+    (_, t, x_t), *_ = strips.calls
+    assert x_t.equal(process.schedule.add_noise(padded, noise, torch.tensor([t, t])))
 
 
 @pytest.mark.parametrize("name", sorted(set(sampler_names()) - set(SAMPLERS)))
 def test_samplers_of_diffusers_cannot_start_from_an_image(walked, images, name):
-    with pytest.raises(ContractError, match="only the samplers ddim and ddpm can start from"):
+    with pytest.raises(ContractError, match="samplers of diffusers cannot start from an image"):
         walked(name, hooks=Hooks(start_from=StartFrom(images, 0.5)))
 
 

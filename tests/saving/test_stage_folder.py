@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cascade.conditioning.degradation import Degradation
+from cascade.conditioning.faults.compression import Compression
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
@@ -55,7 +56,9 @@ def test_a_stage_with_every_option_set_otherwise_round_trips(tmp_path):
         augmentation_range=(0.1, 0.2),
         drop=0.25,
         blur_probability=0.5,
-        degradation=Degradation(probability=0.3, resize=(0.5, 0.9), jpeg_quality=None),
+        degradation=Degradation(
+            probability=0.3, resize=(0.5, 0.9), compression=Compression(probability=0.0)
+        ),
     )
     space = Space(size_px=(16, 32), range=(0, 10_000), unit="HU", resize_kernel="area")
     options = {"width": 16, "depth": 1, "fine_width": 8, "fine_depth": 1, "head_channels": 4}

@@ -14,6 +14,7 @@ from cascade.cli.main import app
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.low_resolution import LowResolution
+from cascade.conditioning.mask import with_opacity
 from cascade.contract import Contract
 from cascade.errors import ContractError
 from cascade.pipeline import CascadePipeline
@@ -26,13 +27,14 @@ from cascade.tasks.task import PairedTask
 
 
 @pytest.fixture
-def chains(base_stage, upsampler, colouriser, drawing):
+def chains(base_stage, upsampler, colouriser, inpainter, drawing):
     """Stages by the name of their task."""
     return {
         "generate": [base_stage, upsampler],
         "draw": [stage for _, stage in drawing.stages.items()],
         "upscale": [upsampler],
         "colourise": [colouriser, upsampler],
+        "edit": [inpainter, upsampler],
     }
 
 
@@ -81,6 +83,17 @@ def test_what_a_task_runs_is_what_its_users_get(chains):
     assert torch.equal(result, upscale_image(stages[1:], coloured, Upscaling(seed=7)))
     assert result.shape == (3, 32, 32)
 
+    hole = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    hole[..., 4:9, 2:12] = True
+    task = task_of(contracts(chains["edit"]))
+    assert isinstance(task, PairedTask)
+    inputs = Inputs({"image": with_opacity(low_res, hole)})
+    alone = task.run(chains["edit"][:1], inputs, 7)
+    assert torch.equal(alone[:, ~hole[0, 0]], low_res[0][:, ~hole[0, 0]])
+    assert not torch.allclose(alone, low_res[0], atol=0.01)
+    result = task.run(chains["edit"], inputs, 7)
+    assert torch.equal(result, upscale_image(chains["edit"][1:], alone, Upscaling(seed=7)))
+
 
 def test_baselines_have_the_size_of_the_results(chains):
     inputs = Inputs({"image": torch.zeros(1, 1, 16, 16)})
@@ -88,6 +101,11 @@ def test_baselines_have_the_size_of_the_results(chains):
         task = task_of(contracts(chains[name]))
         assert isinstance(task, PairedTask)
         assert task.baseline(inputs, Space(size_px=32)).shape[-2:] == (32, 32)
+    holes = Inputs({"image": torch.ones(1, 4, 16, 16)})
+    filling = task_of(contracts(chains["edit"]))
+    assert isinstance(filling, PairedTask)
+    smooth = filling.baseline(holes, Space(size_px=32))
+    torch.testing.assert_close(smooth, torch.ones(3, 32, 32))
     grey = torch.rand(1, 1, 16, 16)
     copy = task.baseline(Inputs({"image": grey}), Space(size_px=16))
     assert torch.equal(copy, grey[0].expand(3, -1, -1))
@@ -133,6 +151,7 @@ def test_example_commands_have_a_verb_of_the_command_line(chains):
 def test_a_model_card_has_the_examples_of_its_task_and_they_work(chains, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (16, 16), "red").save("picture.png")
+    Image.new("L", (16, 16), 255).save("mask.png")
     sizes = []
     monkeypatch.setattr(Image.Image, "show", lambda image: sizes.append(image.size))
     for name, stages in chains.items():
@@ -144,4 +163,4 @@ def test_a_model_card_has_the_examples_of_its_task_and_they_work(chains, tmp_pat
         for example in (usage.command, "\n".join(usage.python)):
             assert f"\n{example}\n" in card.text
         exec("\n".join(usage.python), {})
-    assert sizes == [(32, 32), (32, 32), (32, 32), (16, 16)]
+    assert sizes == [(32, 32), (32, 32), (32, 32), (16, 16), (16, 16)]

@@ -8,6 +8,8 @@ import torch
 
 from cascade.building.stages import build_stage
 from cascade.conditioning.condition import Condition
+from cascade.conditioning.image_embedding import ImageEmbedding
+from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.text import Text
 from cascade.contract import Contract
@@ -85,6 +87,20 @@ def make_text_stage(kind: str, *conditions: Condition, **options) -> Stage:
         network_options=NETWORKS[kind] | options,
         embedding_dim=8,
     )
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_stage_with_an_image_embedding_starts_from_one_without(kind, fill_zeros):
+    """Until it is trained, it draws what that stage draws."""
+    trained = fill_zeros(make_text_stage(kind, LABELS, TEXT))
+    embedding = ImageEmbedding(encoder="any", sha256="1" * 64, width=5)
+    stage = make_text_stage(kind, LABELS, TEXT, embedding)
+    start = start_from(stage, trained)
+    assert start.new == {"vector of image_embedding": 5 * 8 + 8}
+    assert start.left_out == {}
+    vectors = torch.randn(2, 5, 1, 1)
+    ours = stage.eval().run(range(2), Inputs({"like": vectors}))
+    assert ours.equal(trained.eval().run(range(2)))
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

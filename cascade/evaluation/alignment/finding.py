@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cascade.conditioning.image_embedding import ImageEmbedding
 from cascade.errors import ContractError, WeightsError
 from cascade.evaluation.alignment.captions import read_captions, text_of
 from cascade.evaluation.alignment.clip import ClipAlignment
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.model import AlignmentModel
-from cascade.evaluation.alignment.tower import CONFIG, load_tower
+from cascade.evaluation.alignment.tower import AlignmentTower
 from cascade.evaluation.real_pictures import RealPictures
 from cascade.pipeline import CascadePipeline
 from cascade.tasks.table import task_of
 from cascade.tasks.task import PairedTask
+from cascade.vision.tower import CONFIG, load_tower
 
 
 def find_alignment(source: str | Path) -> AlignmentModel:
@@ -30,13 +32,30 @@ def find_alignment(source: str | Path) -> AlignmentModel:
         return ClipAlignment()
     folder = Path(source)
     if (folder / CONFIG).is_file():
-        return load_tower(folder)
+        return AlignmentTower(load_tower(folder))
     if (folder / "config.json").is_file():
         return ClipAlignment(folder)
     raise WeightsError(
         f"no model of alignment in {folder}; name a folder with {CONFIG} or a CLIP's config.json, "
         "or clip for a download."
     )
+
+
+def _check_does_not_steer(model: AlignmentModel, pipeline: CascadePipeline) -> None:
+    """Check that a model is not the encoder whose embeddings a pipeline aims at.
+
+    Raises:
+        ContractError: if it is.
+    """
+    if not isinstance(model, AlignmentTower):
+        return
+    conditions = (each for contract in pipeline.stages.contracts for each in contract.conditions)
+    hashes = [each.sha256 for each in conditions if isinstance(each, ImageEmbedding)]
+    if model.tower.facts.sha256 in hashes:
+        raise ContractError(
+            f"{model.name} steers this pipeline, so it cannot judge its images; use a model that "
+            "was trained apart from it."
+        )
 
 
 def find_judge(
@@ -50,7 +69,7 @@ def find_judge(
         alignment: a model, or what `find_alignment` takes.
 
     Raises:
-        ContractError: if the pipeline takes no text, or takes pictures.
+        ContractError: if the pipeline takes no text, takes pictures, or is steered by the model.
         DataError: if the held-out pictures have too few captions.
         CascadeError: if the model cannot be loaded.
     """
@@ -68,6 +87,7 @@ def find_judge(
             "text; leave alignment out."
         )
     model = alignment if isinstance(alignment, AlignmentModel) else find_alignment(alignment)
+    _check_does_not_steer(model, pipeline)
     judge = AlignmentJudge(model, read_captions(held_out, text))
     model.network.to(pipeline.device)
     return judge

@@ -64,7 +64,7 @@ def with_scale_bar(sheet: Image.Image, space: Space) -> Image.Image:
 
 def seen_bands(space: Space) -> str:
     """Which bands `as_rgb` shows, in words; empty for colours."""
-    if space.is_colour:
+    if not space.has_bands:
         return ""
     if len(space.show) == 3:
         return "bands {}, {} and {} as red, green and blue".format(*space.show)

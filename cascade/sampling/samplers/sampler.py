@@ -15,6 +15,7 @@ from torch import Tensor
 from cascade.diffusion.noise import NoiseSource
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
+from cascade.sampling.steps import forward_step
 from cascade.sampling.thresholding import Thresholding
 
 
@@ -95,18 +96,13 @@ class Sampler(ABC):
         return self.thresholding.apply(self.process.x0(prediction, x_t, t))
 
 
-class PairSampler(Sampler, ABC):
-    """A sampler that walks explicit pairs (t, t_prev)."""
+class GridSampler(Sampler, ABC):
+    """A sampler of our own: each of its states is an x_t of a training timestep."""
 
     @property
-    def timesteps(self) -> list[int]:
-        return self.process.schedule.sampling_timesteps(self.steps)
-
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """(t, t_prev) of every step; the last t_prev is -1, the clean image."""
-        timesteps = self.timesteps
-        return list(zip(timesteps, [*timesteps[1:], -1], strict=True))
+    @abstractmethod
+    def calls_per_step(self) -> int:
+        """Number of calls of the network from one timestep to the next."""
 
     def start(self, noise: Tensor) -> Tensor:
         return noise
@@ -122,13 +118,44 @@ class PairSampler(Sampler, ABC):
         """
         if not 0 < strength <= 1:
             raise ContractError(f"strength must be above 0 and at most 1, got {strength}.")
-        return min(round((1 - strength) * self.steps), self.steps - 1)
+        step = min(round((1 - strength) * self.steps), self.steps - 1)
+        return step * self.calls_per_step
 
     def noised(self, x0: Tensor, noise: Tensor, index: int) -> Tensor:
         return self.process.schedule.add_noise(x0, noise, batch_of(self.timesteps[index], x0))
 
     def network_input(self, state: Tensor, index: int) -> Tensor:
         return state
+
+
+class PairSampler(GridSampler, ABC):
+    """A sampler that walks explicit pairs (t, t_prev), with one call of the network for each."""
+
+    @property
+    def timesteps(self) -> list[int]:
+        return self.process.schedule.sampling_timesteps(self.steps)
+
+    @property
+    def calls_per_step(self) -> int:
+        return 1
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """(t, t_prev) of every step; the last t_prev is -1, the clean image."""
+        timesteps = self.timesteps
+        return list(zip(timesteps, [*timesteps[1:], -1], strict=True))
+
+    def take_back(self, state: Tensor, noise: Tensor, index: int, earlier: int) -> None:
+        """Add noise to the state before call `index`, in place, as the forward process does.
+
+        Args:
+            state: (B, C, H, W); it becomes the state before call `earlier`.
+            noise: (B, C, H, W) standard normal noise.
+            index: number of a call; the number of all calls stands for the clean images.
+            earlier: number of an earlier call.
+        """
+        t_prev = self.timesteps[index] if index < len(self.timesteps) else -1
+        forward_step(self.process.schedule, state, t_prev, self.timesteps[earlier], noise)
 
     def step(
         self, output: Tensor, state: Tensor, index: int, noise: NoiseSource

@@ -11,10 +11,21 @@ from cascade.errors import ContractError, nearest
 from cascade.sampling.samplers.ddim import DDIM
 from cascade.sampling.samplers.ddpm import DDPM
 from cascade.sampling.samplers.diffusers_sampler import DiffusersOptions, DiffusersSampler
+from cascade.sampling.samplers.euler_maruyama import EulerMaruyama
+from cascade.sampling.samplers.langevin import Langevin
+from cascade.sampling.samplers.ode import ODE
+from cascade.sampling.samplers.predictor_corrector import PredictorCorrector
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.thresholding import Threshold, Thresholding
 
-SAMPLERS: dict[str, type[Sampler]] = {"ddim": DDIM, "ddpm": DDPM}
+SAMPLERS: dict[str, type[Sampler]] = {
+    "ddim": DDIM,
+    "ddpm": DDPM,
+    "ode": ODE,
+    "euler-maruyama": EulerMaruyama,
+    "predictor-corrector": PredictorCorrector,
+    "langevin": Langevin,
+}
 DIFFUSERS_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "unipc": ("UniPCMultistepScheduler", {}),

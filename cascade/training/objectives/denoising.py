@@ -9,7 +9,7 @@ from typing import final
 
 from torch import Tensor
 
-from cascade.conditioning.assembling import training_signals
+from cascade.conditioning.assembling import counted_pixels, training_signals
 from cascade.conditioning.batch import Batch
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion_stage import DiffusionStage
@@ -47,4 +47,5 @@ class Denoising(Objective):
         signals = training_signals(stage.conditions, batch, stage.space)
         x_t = stage.process.schedule.add_noise(x0, eps, t)
         output = stage.predict(x_t, t, signals)
-        return stage.process.loss(output, x0, x_t, eps, t)
+        counted = counted_pixels(stage.conditions, signals)
+        return stage.process.loss(output, x0, x_t, eps, t, counted=counted)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cascade.conditioning.batch import Batch
+from cascade.data.training_images import TrainingImages
 from cascade.devices import Precision
 from cascade.stage import Stage
 
@@ -37,6 +38,14 @@ class Objective(ABC):
 
     def set_progress(self, share: float) -> None:  # noqa: B027  most objectives do not change
         """Note which share of the run, in [0, 1), was trained before the next loss."""
+
+    def finish(self, stage: Stage, images: TrainingImages) -> None:  # noqa: B027
+        """Complete the stage with averaged weights before it is written; most need nothing.
+
+        Args:
+            stage: the stage, which is changed.
+            images: the training images.
+        """
 
     def identity(self) -> dict[str, Any]:
         """What must stay the same when a run resumes, as plain values for JSON."""

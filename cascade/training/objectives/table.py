@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from cascade.errors import ContractError, nearest
+from cascade.training.objectives.autoencoding import Autoencoding
 from cascade.training.objectives.consistency import Consistency
 from cascade.training.objectives.denoising import Denoising
 from cascade.training.objectives.objective import Objective
 
-OBJECTIVES: dict[str, type[Objective]] = {"denoising": Denoising, "consistency": Consistency}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "denoising": Denoising,
+    "consistency": Consistency,
+    "autoencoding": Autoencoding,
+}
 
 
 def make_objective(name: str) -> Objective:

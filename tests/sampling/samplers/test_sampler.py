@@ -7,9 +7,10 @@ from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
-from cascade.sampling.samplers.sampler import PairSampler
+from cascade.sampling.samplers.sampler import GridSampler, PairSampler
 from cascade.sampling.samplers.table import SAMPLERS, make_sampler, sampler_names
 
+RANDOM = ("ddpm", "euler-maruyama", "predictor-corrector", "langevin", "euler-ancestral")
 every_sampler = pytest.mark.parametrize("name", sampler_names())
 
 
@@ -32,11 +33,16 @@ def test_samplers_of_our_own_take_exactly_as_many_steps_as_asked(name, train_ste
     process = NoiseProcess(NoiseSchedule(train_steps=train_steps))
     for steps in range(1, train_steps + 1, 3):
         sampler = make_sampler(name, process, steps)
-        assert isinstance(sampler, PairSampler)
+        assert isinstance(sampler, GridSampler)
+        timesteps = sampler.timesteps
+        assert len(set(timesteps)) == steps
+        assert timesteps == sorted(timesteps, reverse=True)
+        assert timesteps[0] == train_steps - 1
+        if not isinstance(sampler, PairSampler):
+            continue
         pairs = sampler.pairs
         assert len(pairs) == steps
         assert [t for t, _ in pairs[1:]] == [t_prev for _, t_prev in pairs[:-1]]
-        assert pairs[0][0] == train_steps - 1
         assert pairs[-1][1] == -1
 
 
@@ -57,7 +63,7 @@ def test_noised_images_reach_the_network_as_those_of_training(process, name):
 def test_noised_images_are_the_states_of_a_walk(process, run, name):
     """With a network that knows the image, every state holds it as noisy as `noised` says."""
     x0 = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 1.8 - 0.9
-    is_random = name in ("ddpm", "euler-ancestral")
+    is_random = name in RANDOM
     network_inputs = []
 
     def network(x_t, t):
@@ -137,6 +143,8 @@ def test_samplers_of_our_own_step_a_strip_as_they_step_the_whole(process, some_n
     noise = SeededNoise([1]).normal(1, 6, 4)
 
     class Rows:
+        rows = slice(2, 5)
+
         def normal(self, *shape):
             return noise[..., 2:5, :]
 
@@ -156,6 +164,7 @@ def test_samplers_that_draw_no_noise_step_by_strips(process):
 
 def test_samplers_count_the_canvases_that_they_remember(process):
     assert make_sampler("ddim", process, 5).canvases == 0
+    assert make_sampler("ode", process, 5).canvases == 1  # the first prediction of the step
     assert make_sampler("unipc", process, 5).canvases == 3  # two predictions and the last images
     assert make_sampler("euler-ancestral", process, 5).canvases > 3
 
@@ -163,6 +172,12 @@ def test_samplers_count_the_canvases_that_they_remember(process):
 @pytest.mark.parametrize(("strength", "index"), [(1.0, 0), (0.5, 5), (0.26, 7), (0.01, 9)])
 def test_the_strength_is_the_share_of_the_steps_that_are_taken(process, strength, index):
     assert make_sampler("ddim", process, 10).first_call(strength) == index
+    for name, calls in (("ode", 2), ("predictor-corrector", 2), ("langevin", 5)):
+        sampler = make_sampler(name, process, 10)
+        assert isinstance(sampler, GridSampler)
+        assert sampler.first_call(strength) == calls * index
+        t = sampler.timesteps[calls * index]
+        assert sorted(set(sampler.timesteps), reverse=True).index(t) == index
 
 
 @pytest.mark.parametrize("strength", [0.0, -0.5, 1.1, float("nan")])

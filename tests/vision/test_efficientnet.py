@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from cascade.errors import WeightsError
 from cascade.evaluation.features import extract_features
 from cascade.imaging.reading import read_image
-from cascade.networks import efficientnet
-from cascade.networks.efficientnet import EfficientNetLite, _SameConv2d, load_efficientnet
+from cascade.vision import efficientnet
+from cascade.vision.efficientnet import EfficientNetLite, _SameConv2d, load_efficientnet
 
 EGYPTIAN_CAT, SPORTS_CAR = 285, 817
 

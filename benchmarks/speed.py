@@ -1,0 +1,266 @@
+"""How fast Cascade is: one table, each figure beside its goal and beside the others in one run.
+
+    upscale     processor seconds per megapixel of an x4 result, beside RealESRGAN and DAT-light
+    photograph  `cascade upscale` of a large photograph as a whole process
+    generate    `cascade generate -n 16` after imports
+    colour      one view of 128 px through `photo-colour`
+    start       `cascade generate -n 1` as a whole process, over `import torch`
+    growth      cost of a pixel of a large result over that of a small one
+    loop        our loop beside `diffusers.DDIMPipeline`, the same network in both
+    limit       share of the core's bf16 speed that each bundled network reaches
+
+Everything but `photograph` and `generate` counts processor time of one thread, which a busy machine
+disturbs less than wall time. Sides that are compared take turns.
+
+Shapes: B images, C channels, H and W pixels, h and w pixels of the input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from less_work import STAGES, draw, load_stage, sky_and_texture, stage_image
+from photos import Method, dat_light, load_ours, realesrgan
+from PIL import Image
+from sampling import Size, make_stage, our_images, pipeline_images
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from cascade import CascadePipeline
+
+EPILOG = """examples:
+  python benchmarks/speed.py
+  python benchmarks/speed.py upscale limit --rounds 5
+  python benchmarks/speed.py photograph --photograph-mp 12
+"""
+COMMAND = "from cascade.cli.main import run; run()"
+MATRIX = 2048  # side of the matrices that measure the core
+
+
+class Table:
+    """Rows of measure, figure and goal, printed as they come."""
+
+    def __init__(self) -> None:
+        print(f"{'measure':64}{'figure':>16}{'goal':>14}")
+
+    def row(self, measure: str, figure: str, goal: str = "") -> None:
+        """Print one row."""
+        print(f"{measure:64}{figure:>16}{goal:>14}", flush=True)
+
+
+def processor_s(work: Callable[[], object]) -> float:
+    """Processor seconds of some work in this process."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Processor seconds of each piece of work, in turns, after one turn to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(rounds + 1):
+        for name, work in works.items():
+            seconds = processor_s(work)
+            if turn:
+                times[name].append(seconds)
+    return times
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """Median of the ratios of paired turns."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def process_s(code: str, *arguments: str) -> tuple[float, float]:
+    """Wall and processor seconds of a Python process; its output goes to our standard error."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=sys.stderr)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"the command failed: {' '.join(arguments) or code}")
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
+
+
+# ---- enlarging ----------------------------------------------------------------------------------
+
+
+def measure_upscale(table: Table, options: argparse.Namespace) -> None:
+    """Ours and its peers on the same 128 x 128 px picture."""
+    image = sky_and_texture(128, 128)[None]
+    methods: dict[str, Method] = {"ours": load_ours(options.upscaler)}
+    peers = {"RealESRGAN-x4plus": realesrgan, "DAT-light": dat_light}
+    for name, load in peers.items():
+        try:
+            methods[name] = load()
+        except ImportError as error:
+            print(f'{name} is left out ({error}); pip install "cascade-diffusion[peers]"')
+    works = {name: partial(method, image, [0]) for name, method in methods.items()}
+    with torch.no_grad():
+        times = in_turns(works, options.rounds)
+    megapixels = 16 * image[0, 0].numel() / 1e6
+    for name, values in times.items():
+        figure = statistics.median(values) / megapixels
+        table.row(f"x4 by {name}, CPU s per output megapixel", f"{figure:.2f}")
+        if name != "ours":
+            goal = "<= 0.10" if name == "RealESRGAN-x4plus" else ""
+            table.row(f"  ours over {name}", f"{ratio(times['ours'], values):.2f}", goal)
+
+
+def measure_photograph(table: Table, options: argparse.Namespace) -> None:
+    """`cascade upscale` of one picture of 4:3 as a whole process, x4."""
+    height = round((options.photograph_mp * 1e6 * 3 / 4) ** 0.5)
+    width = round(height * 4 / 3)
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "given.png", Path(folder) / "made.jpg"
+        picture = ((sky_and_texture(height, width) + 1) * 127.5).round().to(torch.uint8)
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(given)
+        command = ["upscale", str(given), "-o", str(made), "--model", options.upscaler, "-q"]
+        wall_s, _ = process_s(COMMAND, *command)
+    whole_min = wall_s / 60 * 12 / options.photograph_mp
+    what = f"x4 of a photograph of 12 MP, {os.cpu_count()} CPUs, whole process"
+    if options.photograph_mp != 12:
+        what += f", from {options.photograph_mp:g} MP"
+    table.row(what, f"{whole_min:.1f} min", "<= 10 min")
+
+
+def measure_growth(table: Table, options: argparse.Namespace) -> None:
+    """Cost of an output pixel of a large input over that of a 64 px input, in one step each."""
+    pipeline = CascadePipeline.from_pretrained(options.upscaler)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def per_pixel(side: int) -> float:
+        image = sky_and_texture(side, side)[None]
+        work = partial(pipeline.upscale, image, scale=4, seed=0, steps=1)
+        return min(processor_s(work) for _ in range(3 if side == 64 else 1)) / side**2
+
+    small = per_pixel(64)
+    figure = f"{per_pixel(options.large_px) / small:.2f}"
+    table.row(f"output pixel at {options.large_px} px input over 64 px", figure, "<= 1.3")
+
+
+# ---- drawing and colouring ----------------------------------------------------------------------
+
+
+def measure_generate(table: Table, options: argparse.Namespace) -> None:
+    """`cascade generate -n 16` as a whole process, less its imports."""
+    with tempfile.TemporaryDirectory() as out:
+        imports_s, _ = process_s("import cascade.generation")
+        command = ["generate", options.generator, "-n", "16", "--seed", "0", "-o", out, "-q"]
+        wall_s, _ = process_s(COMMAND, *command)
+    measure = f"generate {options.generator} -n 16 after import, {os.cpu_count()} CPUs"
+    table.row(measure, f"{wall_s - imports_s:.1f} s", "<= 2 s")
+
+
+def measure_start(table: Table, options: argparse.Namespace) -> None:
+    """`cascade generate -n 1 --steps 1` over `import torch`, processor time."""
+    over = []
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as out:
+            command = ["generate", options.generator, "-n", "1", "--seed", "0", "-o", out, "-q"]
+            _, torch_s = process_s("import torch")
+            _, all_s = process_s(COMMAND, *command, "--steps", "1")
+        over.append(all_s - torch_s)
+    measure = f"generate {options.generator} -n 1 --steps 1, over import torch"
+    table.row(measure, f"+{statistics.median(over):.2f} s", "<= +1.5 s")
+
+
+def measure_colour(table: Table, options: argparse.Namespace) -> None:
+    """One grey view of 128 px, at the stage's own settings."""
+    stage = load_stage("photo-colour", "colours")
+    image = stage_image(stage, 128, 1)
+    work = partial(draw, stage, image, precision="auto")
+    seconds = statistics.median(in_turns({"colour": work}, options.rounds)["colour"])
+    table.row("colour of a view of 128 px, CPU s", f"{seconds:.2f} s", "<= 0.06 s")
+
+
+# ---- loop and networks --------------------------------------------------------------------------
+
+
+def measure_loop(table: Table, options: argparse.Namespace) -> None:
+    """The same network in our loop and in `diffusers.DDIMPipeline`."""
+    size = Size(size_px=64, images=4, steps=20, rounds=options.rounds)
+    stage = make_stage(size.size_px)
+    works = {
+        "diffusers": partial(pipeline_images, stage, size, precision="auto"),
+        "ours": partial(our_images, stage, size, guidance=1, precision="auto"),
+    }
+    times = in_turns(works, options.rounds)
+    figure = f"{ratio(times['diffusers'], times['ours']):.2f}"
+    table.row("speed of our loop over diffusers' DDIMPipeline", figure, ">= 1")
+
+
+def core_gflops(rounds: int) -> float:
+    """Speed of this core on large bf16 matrices, the best of some rounds."""
+    a, b = (torch.randn(MATRIX, MATRIX).to(torch.bfloat16) for _ in range(2))
+    seconds = min(processor_s(lambda: a @ b) for _ in range(rounds + 2))
+    return 2 * MATRIX**3 / seconds / 1e9
+
+
+def measure_limit(table: Table, options: argparse.Namespace) -> None:
+    """Multiplications and additions per second of each bundled stage, over those of the core."""
+    limit = core_gflops(options.rounds)
+    table.row("bf16 matrices on this core", f"{limit:.0f} GFLOP/s")
+    for pipeline, name, side_px, images, _ in STAGES:
+        stage = load_stage(pipeline, name)
+        image = stage_image(stage, side_px, images)
+
+        def work(steps: int, stage=stage, image=image, images=images) -> Tensor:
+            return draw(stage, image, images, settings={"steps": steps}, precision="auto")
+
+        with FlopCounterMode(display=False) as counter:
+            work(1)
+        works = {"one": partial(work, 1), "five": partial(work, 5)}
+        times = in_turns(works, options.rounds)  # their difference is four steps and nothing else
+        step_s = (statistics.median(times["five"]) - statistics.median(times["one"])) / 4
+        share = counter.get_total_flops() / 1e9 / step_s / limit
+        table.row(f"  {pipeline} {name}, share of that", f"{share:.2f}", ">= 0.6")
+
+
+PARTS: dict[str, Callable[[Table, argparse.Namespace], None]] = {
+    "upscale": measure_upscale,
+    "growth": measure_growth,
+    "colour": measure_colour,
+    "start": measure_start,
+    "loop": measure_loop,
+    "limit": measure_limit,
+    "generate": measure_generate,
+    "photograph": measure_photograph,
+}
+
+
+def main() -> None:
+    """Parse the command line and print the table."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0],
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("parts", nargs="*", help=f"any of {', '.join(PARTS)} (default: all)")
+    add("--rounds", type=int, default=3, help="turns of each side (default 3)")
+    add("--upscaler", default="photo-x4", help="pipeline that enlarges (default photo-x4)")
+    add("--generator", default="emoji-256", help="pipeline that draws (default emoji-256)")
+    add("--photograph-mp", type=float, default=0.5, help="megapixels, from which 12 are reckoned")
+    add("--large-px", type=int, default=1024, help="side of the large input (default 1024)")
+    options = parser.parse_args()
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}.")
+    torch.set_num_threads(1)
+    table = Table()
+    for name in options.parts or PARTS:
+        PARTS[name](table, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Turns a user's request to edit pictures into jobs and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cascade.bulk.making import Method, PartProgress
+from cascade.bulk.preparing import OnProgress, Preparation, Request
+from cascade.bulk.work import Bulk
+from cascade.errors import ContractError
+from cascade.imaging.picture import Picture
+from cascade.imaging.picture_reading import read_picture
+from cascade.pipeline import CascadePipeline
+from cascade.restoration.editing import Editing, check_can_edit
+from cascade.restoration.holes import Borders, hole_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repainting:
+    """What to repaint in each picture, and by what.
+
+    Attributes:
+        editing: how to edit.
+        mask: file of a mask for all pictures, white where to repaint; None for their transparent
+            pixels.
+        uncrop: pixels to add at left, top, right and bottom; None for no pixels.
+        words: `prompt`, `negative_prompt` and `labels` as for `CascadePipeline.edit`.
+        seed: seed of the first variant.
+        variants: number of seeds for each picture, counted up from `seed`.
+    """
+
+    editing: Editing = field(default_factory=Editing)
+    mask: Path | None = None
+    uncrop: Sequence[int] | None = None
+    words: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    variants: int = 1
+
+
+def prepare_editing(
+    request: Request, repainting: Repainting, *, on_progress: OnProgress | None = None
+) -> Bulk:
+    """Prepare the editing of pictures; results are written by `Bulk.run`.
+
+    Args:
+        request: the pictures and the place of the results.
+        repainting: what to repaint, and by what.
+        on_progress: called with every change.
+
+    Raises:
+        CascadeError: if inputs, mask, settings, model and folder do not fit together.
+    """
+    mask = None if repainting.mask is None else _read_mask(repainting.mask)
+    uncrop = None if repainting.uncrop is None else Borders.of(list(repainting.uncrop))
+    seeds = range(repainting.seed, repainting.seed + repainting.variants)
+    plan = Preparation("edit", request, seeds)
+    pipeline = plan.model.load().with_sampling(request.overrides)
+    pipeline.set_progress_bar_config(disable=True)
+    check_can_edit(pipeline.stages.contracts, repainting.editing)
+    if "prompt" in repainting.words:
+        pipeline.check_prompts([repainting.words["prompt"]])
+    stages = dict(pipeline.stages.items())
+
+    def make(
+        pictures: Sequence[Picture], seeds: Sequence[int], progress: PartProgress
+    ) -> list[Picture]:
+        arguments: dict[str, Any] = {**asdict(repainting.editing), **repainting.words}
+        return [
+            pipeline.edit(
+                picture, mask, seed=seed, uncrop=uncrop, progress=progress, **arguments
+            ).images[0]
+            for picture, seed in zip(pictures, seeds, strict=True)
+        ]
+
+    method = Method(
+        command=plan.command,
+        description="edited",
+        make=make,
+        settings=plan.settings(stages, list(stages.values())) | _recorded(repainting),
+        work=lambda size_px: _drawn_px(pipeline, size_px),
+        metadata=request.metadata,
+        overwrite=request.overwrite,
+        truncated=request.truncated,
+        before="same",
+    )
+    return plan.bulk(method, on_progress)
+
+
+def _read_mask(path: Path) -> Picture:
+    """Read a mask, and check that something in it is white.
+
+    Raises:
+        CascadeError: if it cannot be read, has colours, or is black.
+    """
+    mask = read_picture(path)
+    try:
+        hole = hole_of(mask, mask.size)
+    except ContractError as error:
+        raise ContractError(f"{path}: {error}") from error
+    if not hole.any():
+        raise ContractError(
+            f"{path}: the mask is empty, nothing in it is brighter than middle grey; paint white "
+            "where to repaint."
+        )
+    return mask
+
+
+def _recorded(repainting: Repainting) -> dict[str, Any]:
+    """The settings to record in results, without those that say nothing."""
+    mask = repainting.mask
+    values = {
+        **asdict(repainting.editing),
+        **repainting.words,
+        "mask_sha256": mask and hashlib.sha256(mask.read_bytes()).hexdigest(),
+        "uncrop": repainting.uncrop and list(repainting.uncrop),
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _drawn_px(pipeline: CascadePipeline, size_px: tuple[int, int]) -> int:
+    """The number of pixels that all stages draw for a picture, at most."""
+    if pipeline.stages.first.contract.fills:
+        return math.prod(size_px)
+    return sum(math.prod(stage.space.size) for _, stage in pipeline.stages.items())

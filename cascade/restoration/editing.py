@@ -1,0 +1,224 @@
+"""Fills a hole of a picture with a chain of stages; nothing outside the hole changes.
+
+A chain that starts from noise was not trained to fill holes. At every step of every stage, the
+known pixels replace what the network draws there, and the first stage goes over its steps several
+times, so that the rest fits them (RePaint, Lugmayr et al. 2022, arXiv 2201.09865). A stage that was
+trained with a mask (Palette, Saharia et al. 2021, arXiv 2111.05826) sees the hole, and needs each
+step once. Each later stage knows the pixels of the true picture at its own size.
+
+With a strength below 1, all stages start from the picture with noise (SDEdit, Meng et al. 2021,
+arXiv 2108.01073), so that the hole keeps some of what it shows.
+
+Shapes: B results, C channels, H and W pixels of the last stage's images, h and w of another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cascade.arguments import real_number, whole_number
+from cascade.conditioning.filling import filled
+from cascade.conditioning.mask import with_opacity
+from cascade.contract import Contract
+from cascade.errors import ContractError
+from cascade.resizing import resize
+from cascade.restoration.holes import reduced
+from cascade.restoration.windows import Box, Frame
+from cascade.sampling.resampling import Resampling
+from cascade.sampling.tiles import Tiles
+from cascade.sampling.walk import Hooks, Known, StartFrom
+from cascade.space import Size
+from cascade.stage import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Editing:
+    """How to edit a picture. Sampling settings belong to the stages.
+
+    Attributes:
+        strength: share of the steps that are taken, in (0, 1]; below 1, the hole starts from what
+            it shows, and keeps the more of it the lower the value is.
+        resamplings: how often a stage that starts from noise goes over each step; 1 is quick, and
+            its results fit the known pixels less well.
+        jump_length: number of steps that it goes back at a time.
+        window_px: longer side of the part of the picture that the stages see, in pixels of the
+            picture; default: as much as they can see.
+        feather_px: width in pixels of the band inside the hole in which the new picture fades in;
+            0 for a hard edge.
+
+    Raises:
+        ContractError: if a value is of the wrong kind or out of range.
+    """
+
+    strength: float = 1.0
+    resamplings: int = 5
+    jump_length: int = 5
+    window_px: int | None = None
+    feather_px: int = 0
+
+    def __post_init__(self) -> None:
+        strength = real_number("strength", self.strength)
+        if not 0 < strength <= 1:
+            raise ContractError(f"strength must be above 0 and at most 1, got {strength}.")
+        _ = self.resampling
+        if self.window_px is not None:
+            whole_number("window_px", self.window_px, low=1)
+        whole_number("feather_px", self.feather_px, low=0)
+
+    @property
+    def resampling(self) -> Resampling:
+        """How often stages that start from noise go over their steps."""
+        return Resampling(resamplings=self.resamplings, jump_length=self.jump_length)
+
+
+def check_can_edit(contracts: Sequence[Contract], editing: Editing) -> None:
+    """Check that a chain can fill holes.
+
+    Args:
+        contracts: contracts of the stages, first stage first.
+        editing: how to edit.
+
+    Raises:
+        ContractError: naming what the chain takes instead, or the student in it.
+    """
+    first = contracts[0]
+    if first.needs_image and not first.fills:
+        raise ContractError(
+            f"this pipeline takes {first.description}, so it cannot edit pictures; editing needs a "
+            "first stage that starts from noise, or one that was trained with a mask."
+        )
+    other = next((each.space for each in contracts if each.space.kind != "pixels"), None)
+    if other is not None:
+        raise ContractError(f"editing needs stages that make pixels; one makes {other.kind}.")
+    student = first.student
+    if student is not None and not first.fills and editing.resamplings > 1:
+        teacher = f" {student.teacher}" if student.teacher else ""
+        raise ContractError(
+            f"this pipeline starts with a {student.text}, which cannot go over its steps again; "
+            f"edit with its teacher{teacher}, or with resamplings 1."
+        )
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A window of one picture and its hole, at the size of the last stage.
+
+    Attributes:
+        image: (1, C, H, W) in [-1, 1]; in the hole it holds what the picture shows there, or what
+            is around it.
+        hole: (H, W) bool.
+        last: contract of the last stage.
+        editing: how to edit.
+    """
+
+    image: Tensor
+    hole: Tensor
+    last: Contract
+    editing: Editing
+
+    def size_for(self, stage: Stage) -> Size:
+        """Height and width of the images that a stage makes."""
+        height, width = (
+            side * own // whole
+            for side, own, whole in zip(
+                self.hole.shape, stage.space.size, self.last.space.size, strict=True
+            )
+        )
+        return height, width
+
+    def input_image(self, stage: Stage) -> Tensor | None:
+        """The input of a first stage that was trained with a mask: (1, C + 1, h, w), else None."""
+        if not stage.contract.fills:
+            return None
+        image, hole = self._at(stage)
+        return with_opacity(image, hole[None, None])
+
+    def hooks(self, stage: Stage, count: int, hooks: Hooks) -> Hooks:
+        """Add to the hooks of a stage what it knows of the picture.
+
+        Args:
+            stage: a stage of the chain.
+            count: number of images that it makes.
+            hooks: callback and progress.
+        """
+        image, hole = self._at(stage)
+        if self.editing.strength < 1:
+            start = StartFrom(image.expand(count, -1, -1, -1), self.editing.strength)
+            hooks = replace(hooks, start_from=start)
+        if hole.all():
+            return hooks
+        hooks = replace(hooks, known=Known(image, ~hole))
+        if not stage.contract.needs_image:
+            hooks = replace(hooks, resampling=self.editing.resampling)
+        return hooks
+
+    def tiles(self, stage: Stage) -> Tiles | None:
+        """How to cut the images of a stage that makes any size; None for the others."""
+        size_px = self.size_for(stage)
+        if size_px == stage.space.size:
+            return None
+        return Tiles(stage.default_tile_px(size_px))
+
+    def _at(self, stage: Stage) -> tuple[Tensor, Tensor]:
+        """Image (1, C, h, w) and hole (h, w) at the size of a stage."""
+        size_px = self.size_for(stage)
+        image = resize(self.image, size_px, stage.space.resize_kernel)
+        return image, reduced(self.hole, size_px)
+
+
+def prepare_edit(
+    contracts: Sequence[Contract], image: Tensor, hole: Tensor, editing: Editing
+) -> tuple[Edit, Box]:
+    """Cut the window around a hole, and bring it to the size of the last stage.
+
+    Args:
+        contracts: contracts of the stages, first stage first.
+        image: (C, h, w) in [-1, 1], a picture of any size.
+        hole: (h, w) bool, with at least one pixel.
+        editing: how to edit.
+
+    Returns:
+        What the stages work on, and the window in the picture.
+
+    Raises:
+        ContractError: if the chain cannot edit such a picture.
+    """
+    check_can_edit(contracts, editing)
+    space = contracts[-1].space
+    is_fixed = not contracts[0].fills
+    multiple_px = 1
+    if not is_fixed:
+        multiple_px = space.size[0] // contracts[0].space.size[0]
+    box = Frame(space, is_fixed, multiple_px, editing.window_px).window(hole)
+    image = _with_channels(image, space.channels)
+    known = ~hole if editing.strength == 1 else torch.ones_like(hole)
+    part, is_known = box.cut(image, 0.0)[None], box.cut(known[None], False)[None]
+    part = filled(part, is_known)
+    part_hole = box.cut(hole[None], True)[0]
+    size_px = space.size if is_fixed else (box.height, box.width)
+    edit = Edit(
+        resize(part, size_px, space.resize_kernel),
+        reduced(part_hole, size_px),
+        contracts[-1],
+        editing,
+    )
+    return edit, box
+
+
+def _with_channels(image: Tensor, channels: int) -> Tensor:
+    """A picture with as many channels as a stage has: grey becomes colour.
+
+    Raises:
+        ContractError: if it has others.
+    """
+    if len(image) == channels:
+        return image.float().cpu()
+    if len(image) == 1 and channels == 3:
+        return image.float().cpu().expand(3, -1, -1)
+    raise ContractError(
+        f"this pipeline edits pictures of {channels} channels, got one of {len(image)}."
+    )

@@ -1,0 +1,79 @@
+"""An image that is upscaled, and what its result has to agree with.
+
+Shapes: C channels, h and w pixels of the image, H and W of the result.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from cascade.conditioning.defects import CLEAN, Defects
+from cascade.conditioning.luminance import luminance
+from cascade.errors import ContractError
+from cascade.resizing import ResizeKernel, resize
+from cascade.restoration.kept_areas import KeptAreas, is_grey
+from cascade.restoration.measuring import told, trusted
+from cascade.sampling.canvas import new_canvas
+from cascade.space import Space
+from cascade.stage import Stage
+
+
+class Source(NamedTuple):
+    """An image that is upscaled.
+
+    Attributes:
+        image: (1, C, h, w), of one channel if it is grey.
+        areas: the areas that stay neutral and flat.
+        defects: how noisy and compressed it is; clean if the first stage is not told.
+    """
+
+    image: Tensor
+    areas: KeptAreas
+    defects: Defects
+
+    @classmethod
+    def of(cls, image: Tensor, space: Space, defects: Defects) -> Source:
+        """Prepare an image (C, h, w) for stages of a space.
+
+        Raises:
+            ContractError: if such stages cannot take it.
+        """
+        source = _source(image, space)
+        has_colours = source.shape[1] == 3 and space.is_colour
+        return cls(source, KeptAreas(source, has_colours=has_colours), defects)
+
+    def trusted(self, result: Tensor, stage: Stage) -> Tensor:
+        """The image without its noise, which a result (1, C, H, W) of a stage should agree with."""
+        defects = told(self.defects, stage)
+        if defects == CLEAN:
+            return self.image
+        size = (self.image.shape[-2], self.image.shape[-1])
+        return trusted(self.image, resample(result, size, stage.space.resize_kernel), defects)
+
+
+def _source(image: Tensor, space: Space) -> Tensor:
+    """The image that is upscaled: (1, C, h, w), of one channel if it is grey.
+
+    Raises:
+        ContractError: if stages of this space cannot take it.
+    """
+    in_colour = space.is_colour
+    counts = (1, 3) if in_colour else (space.channels,)
+    if image.ndim != 3 or image.shape[0] not in counts:
+        shapes = " or ".join(f"({count}, h, w)" for count in counts)
+        raise ContractError(f"images to upscale must be {shapes}, got {tuple(image.shape)}.")
+    source = image[None].float().cpu()
+    return luminance(source) if in_colour and is_grey(source) else source
+
+
+def resample(image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Tensor:
+    """Resize (1, C, H, W) one channel at a time, to save memory."""
+    if tuple(image.shape[-2:]) == tuple(size_px):
+        return image
+    result = new_canvas((*image.shape[:2], *size_px))
+    smooth: ResizeKernel = "bicubic" if kernel in ("area", "nearest") else kernel
+    for channel in range(image.shape[1]):
+        result[:, channel] = resize(image[:, channel, None], size_px, smooth)[:, 0]
+    return result

@@ -1,0 +1,112 @@
+"""Weights for conditions that a new stage has and the trained one lacks: they change nothing yet.
+
+What they add is zero until they are trained, so that the new stage begins with the outputs of the
+trained one.
+
+Shapes: O output channels, C input channels, K height and width of a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cascade.diffusion_stage import DiffusionStage
+from cascade.networks.backbone_network import BackboneNetwork
+
+PARTS = "network.embedding.parts."
+# The layers between the sum of the vectors and the network, and the last of each.
+PROJECTIONS = {
+    "network.backbone.class_embedding.": "network.backbone.class_embedding.linear_2.",
+    "network.backbone.condition_embedding.": "network.backbone.condition_embedding.",
+}
+Weights = dict[str, Tensor]
+
+
+def new_vectors(stage: DiffusionStage, trained: DiffusionStage) -> dict[str, Weights]:
+    """The weights by which vectors enter that only the new stage has, by what they are.
+
+    One layer at the end of each path is zero. Where the trained stage has no vectors at all, that
+    is the projection of their sum, and the embeddings begin with random values.
+    """
+    own, source = stage.state_dict(), trained.state_dict()
+    projection = {
+        name: _zero_if(name.startswith(last), own[name])
+        for start, last in PROJECTIONS.items()
+        for name in own
+        if name.startswith(start) and name not in source
+    }
+    names = stage.contract.slots.keys() - trained.contract.slots.keys()
+    parts = {name: _part(own, f"{PARTS}{name}.", silent=not projection) for name in names}
+    found = {f"vector of {name}": weights for name, weights in sorted(parts.items()) if weights}
+    return {"projection of vectors": projection, **found} if projection else found
+
+
+def _part(own: Mapping[str, Tensor], start: str, *, silent: bool) -> Weights:
+    """The embedding of one vector; its last layer, or its tables, are zero if it is silent."""
+    names = [name for name in own if name.startswith(start)]
+    last = [name for name in names if ".linear_1." not in name]
+    return {name: _zero_if(silent and name in last, own[name]) for name in names}
+
+
+def _zero_if(is_zero: bool, weights: Tensor) -> Tensor:
+    return torch.zeros_like(weights) if is_zero else weights
+
+
+def widened_inputs(stage: DiffusionStage, trained: DiffusionStage) -> dict[str, Tensor]:
+    """The first layers (O, C, K, K) for images that only the new stage is conditioned on.
+
+    The channels of the images that both have keep their weights, wherever they are now; those of
+    new images are zero.
+    """
+    own, source = stage.state_dict(), trained.state_dict()
+    places, before = _channels(stage), _channels(trained)
+    is_known = isinstance(stage.network, BackboneNetwork)
+    if not is_known or not places.keys() > before.keys():
+        return {}
+    return {
+        name: _widened(weights, source[name], places, before, stage)
+        for name, weights in own.items()
+        if name in source and weights.ndim == 4 and _is_wider(weights, source[name])
+    }
+
+
+def _is_wider(weights: Tensor, source: Tensor) -> bool:
+    same = weights.shape[0] == source.shape[0] and weights.shape[2:] == source.shape[2:]
+    return same and weights.shape[1] > source.shape[1]
+
+
+def _channels(stage: DiffusionStage) -> dict[str, range]:
+    """The places of the noisy image, called x_t, and of conditioning images among the channels."""
+    counts = {"x_t": stage.space.channels}
+    counts |= {name: slot.channels for name, slot in stage.contract.slots.items() if slot.channels}
+    places: dict[str, range] = {}
+    first = 0
+    for name, count in counts.items():
+        places[name] = range(first, first + count)
+        first += count
+    return places
+
+
+def _widened(
+    weights: Tensor,
+    source: Tensor,
+    places: Mapping[str, range],
+    before: Mapping[str, range],
+    stage: DiffusionStage,
+) -> Tensor:
+    """One first layer; each channel of an image stands for a square of pixels in a patch."""
+    network: Any = stage.network
+    square = network.patch_size**2
+    last, last_before = (square * max(p.stop for p in each.values()) for each in (places, before))
+    wide = torch.zeros_like(weights)
+    for name, old in before.items():
+        new = places[name]
+        wide[:, square * new.start : square * new.stop] = source[
+            :, square * old.start : square * old.stop
+        ]
+    wide[:, last:] = source[:, last_before:]  # features of an encoder come last
+    return wide

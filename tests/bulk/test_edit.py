@@ -1,0 +1,130 @@
+"""`cascade edit` on pictures: files, masks, records, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascade.conditioning.mask import Mask
+from cascade.contract import Contract
+from cascade.imaging.picture_reading import read_picture
+from cascade.imaging.picture_writing import recorded_settings
+from cascade.pipeline import CascadePipeline
+from cascade.space import Space
+
+
+@pytest.fixture(scope="session")
+def inpainter_folder(tmp_path_factory, saved_pipeline) -> str:
+    """Folder of a saved pipeline that fills holes, with random weights."""
+    contract = Contract(Space(size_px=32), (Mask(),))
+    return saved_pipeline("fill", contract, tmp_path_factory.mktemp("model") / "tiny-fill")
+
+
+@pytest.fixture
+def edit(command, inpainter_folder) -> Callable:
+    """A function that runs `cascade edit … -o out` with the tiny model."""
+
+    def run(*arguments: object, out: str = "out"):
+        options = ["--model", inpainter_folder, "--device", "cpu"]
+        return command("edit", *arguments, "-o", out, *options)
+
+    return run
+
+
+@pytest.fixture
+def mask(photos) -> Path:
+    """A mask for the pictures of 20x14 px."""
+    values = np.zeros((14, 20), np.uint8)
+    values[3:9, 5:12] = 255
+    Image.fromarray(values).save("mask.png")
+    return Path("mask.png")
+
+
+def test_a_picture_is_edited_as_by_the_python_api(edit, inpainter_folder, photos, mask):
+    source = photos / "sub" / "c.png"
+    done = edit(source, "--mask", mask, "--seed", 2, "--compare", out="out.png")
+    assert (done.code, done.out) == (0, "1 edited\n"), done.err
+    pipeline = CascadePipeline.from_pretrained(inpainter_folder)
+    pipeline.set_progress_bar_config(disable=True)
+    picture, result = read_picture(source), read_picture(Path("out.png"))
+    (expected,) = pipeline.edit(picture, read_picture(mask), seed=2).images
+    assert result.colour.equal(expected.colour)
+    hole = read_picture(mask).colour[0] > 127
+    assert result.colour[:, ~hole].equal(picture.colour[:, ~hole])
+    assert not result.colour[:, hole].equal(picture.colour[:, hole])
+    recorded = recorded_settings(Path("out.png"))
+    assert recorded is not None
+    assert (recorded["command"], recorded["seed"], recorded["strength"]) == ("edit", 2, 1.0)
+    assert len(recorded["mask_sha256"]) == 64
+    again = edit(source, "--mask", mask, "--seed", 2, "--compare", out="out.png")
+    assert again.out == "0 edited, 1 already done\n"
+    other = edit(source, "--mask", mask, "--seed", 2, "--feather", 2, out="out.png")
+    assert other.code == 1
+    assert "was made with feather_px=0 (now 2)" in other.err
+
+
+def test_a_mask_is_for_all_pictures_of_its_size_and_the_others_fail(edit, photos, mask):
+    done = edit(photos, "--mask", mask, "--format", "png")
+    assert (done.code, done.out) == (1, "4 edited, 1 failed\n"), done.err
+    assert "d.webp: the mask has 20x14 px, the picture 9x31; paint it on a copy" in done.err
+
+
+def test_without_a_mask_what_is_transparent_is_filled(edit, photos):
+    clear = np.full((14, 20, 4), 200, np.uint8)
+    clear[..., 3] = 255
+    clear[4:8, 4:8, 3] = 0
+    Image.fromarray(clear).save("clear.png")
+    done = edit("clear.png", photos / "a.jpg", "-n", 2)
+    assert (done.code, done.out) == (1, "2 edited, 2 failed\n"), done.err
+    assert "a.jpg: nothing says what to repaint: give a mask" in done.err
+    first, second = (read_picture(Path(f"out/clear-seed{seed}.png")) for seed in (0, 1))
+    assert first.alpha is None
+    assert not first.colour.equal(second.colour)
+    assert Path("out/clear-variants.png").exists()
+
+
+def test_a_picture_grows_and_records_by_how_much(edit, photos):
+    done = edit(photos / "sub" / "c.png", "--uncrop", "4,0,2,6", out="wide.png")
+    assert done.code == 0, done.err
+    assert read_picture(Path("wide.png")).size == (20, 26)
+    recorded = recorded_settings(Path("wide.png"))
+    assert recorded is not None
+    assert recorded["uncrop"] == [4, 0, 2, 6]
+    assert edit(photos / "sub" / "c.png", "--uncrop", "4,0,2,6", out="wide.png").out == (
+        "0 edited, 1 already done\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--mask", "no.png"], 1, "no.png: cannot be read"),
+        (["--mask", "black.png"], 1, "black.png: the mask is empty, nothing in it is brighter"),
+        (["--mask", "red.png"], 1, "red.png: the mask has colours; it must be black and white"),
+        (["--uncrop", "1,2,3"], 2, "--uncrop takes LEFT,TOP,RIGHT,BOTTOM in pixels"),
+        (["--uncrop", "0,0,0,0"], 1, "uncrop adds nothing"),
+        (["--strength", "0"], 1, "strength must be above 0"),
+        (["--prompt", "a cat"], 1, "this pipeline takes no prompt"),
+        (["--mask", "black.png", "--resamplings", "0"], 2, "should be greater than or equal"),
+    ],
+)
+def test_wrong_usage_is_reported_in_one_line_before_any_work(
+    edit, photos, arguments, code, message
+):
+    Image.new("L", (20, 14)).save("black.png")
+    Image.new("RGB", (20, 14), "red").save("red.png")
+    done = edit(photos / "a.jpg", *arguments)
+    assert done.code == code
+    assert message in " ".join(done.err.replace("│", " ").split())
+    assert "Traceback" not in done.err
+    assert not Path("out").exists()
+
+
+def test_a_model_that_cannot_edit_is_refused(command, upscaler, photos, mask):
+    done = command("edit", photos, "--mask", mask, "-o", "out", "--model", upscaler)
+    assert done.code == 1
+    assert "this pipeline takes 16 px, so it cannot edit pictures" in done.err
