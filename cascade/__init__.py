@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from cascade.evaluation.flow_likelihood import flow_bits_per_dimension
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.results import Evaluation
+    from cascade.imaging.rasters.raster import Raster
+    from cascade.imaging.rasters.reading import read_raster
+    from cascade.imaging.rasters.writing import write_rasters
     from cascade.importing.importing import import_stage
     from cascade.pipeline import CascadeOutput, CascadePipeline
     from cascade.sampling.overrides import Overrides
@@ -69,6 +72,7 @@ _HOMES = {
     "NoiseProcess": "cascade.diffusion.process",
     "NoiseSchedule": "cascade.diffusion.schedule",
     "Overrides": "cascade.sampling.overrides",
+    "Raster": "cascade.imaging.rasters.raster",
     "Run": "cascade.stage",
     "SamplingSettings": "cascade.sampling.settings",
     "ShardSource": "cascade.data.sources",
@@ -85,8 +89,10 @@ _HOMES = {
     "flow_bits_per_dimension": "cascade.evaluation.flow_likelihood",
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
+    "read_raster": "cascade.imaging.rasters.reading",
     "student_of": "cascade.training.students",
     "sweep": "cascade.sweeping.sweep",
+    "write_rasters": "cascade.imaging.rasters.writing",
 }
 
 __all__ = [
@@ -112,6 +118,7 @@ __all__ = [
     "NoiseProcess",
     "NoiseSchedule",
     "Overrides",
+    "Raster",
     "Run",
     "SamplingSettings",
     "ShardSource",
@@ -128,8 +135,10 @@ __all__ = [
     "import_stage",
     "load_stage",
     "open_source",
+    "read_raster",
     "student_of",
     "sweep",
+    "write_rasters",
 ]
 
 

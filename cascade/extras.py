@@ -38,6 +38,7 @@ EXTRAS: dict[str, Extra] = {
     "lora": Extra("trains and loads low-rank adapters", ("peft",)),
     "openvino": Extra("exports to OpenVINO and samples with it", ("openvino",)),
     "onnx": Extra("exports to ONNX", ("onnx", "onnxscript")),
+    "medical": Extra("reads DICOM and NIfTI files", ("pydicom", "nibabel")),
     "hf": Extra("reads Hugging Face data sets", ("datasets",)),
     "heif": Extra("reads HEIC pictures", ("pillow_heif",)),
     "jxl": Extra("reads JPEG XL pictures", ("pillow_jxl",)),

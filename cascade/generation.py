@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,11 +19,22 @@ from cascade.diffusion.noise import make_seeds
 from cascade.errors import OutputError
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
 from cascade.imaging.picture_series import PictureSeries, digest, earlier_series
+from cascade.imaging.rasters.reading import read_raster
+from cascade.imaging.rasters.showing import as_rgb, with_scale_bar
+from cascade.imaging.rasters.tiff_writing import write_tiff
 from cascade.imaging.reading import decode_image, read_image
-from cascade.imaging.writing import check_can_be_pictures, contact_sheet, save_png, to_pil
+from cascade.imaging.writing import (
+    RECORD,
+    check_can_be_pictures,
+    contact_sheet,
+    save_png,
+    to_pil,
+)
 from cascade.pipeline import CascadeOutput, CascadePipeline
+from cascade.restoration.bands import raster_of
 from cascade.sampling.overrides import Overrides
-from cascade.saving.atomic import check_writable_folder
+from cascade.saving.atomic import atomic_file, check_writable_folder
+from cascade.space import Space
 
 PICTURES_AT_A_TIME = 16  # they are written before the next ones begin
 MOST_IN_GRID = 64
@@ -118,7 +130,7 @@ def generate_files(
     name: str,
     callback: Callable[..., None] | None = None,
 ) -> GeneratedFiles:
-    """Generate pictures into a folder: numbered PNGs and a contact sheet.
+    """Generate pictures into a folder: numbered PNGs, or TIFFs of bands, and a contact sheet.
 
     Numbers continue after those of the files in the folder, so nothing is overwritten. The sheet of
     the first series is `grid.png`; later ones carry the number of their first picture. Names of
@@ -137,7 +149,8 @@ def generate_files(
             resumed.
     """
     space = pipeline.stages.last.space
-    check_can_be_pictures(space.channels, space.kind)
+    if not space.has_bands:
+        check_can_be_pictures(space.channels, space.kind)
     if generation.prompts:
         pipeline.check_prompts(generation.prompts)
     _ = generation.picture  # before anything is written
@@ -163,15 +176,20 @@ def _generate_series(
 ) -> GeneratedFiles:
     """Generate those pictures of a series that are not there, and the contact sheet."""
     number, total, seeds = series.number, generation.total, series.seeds
-    files = [out / picture_name(number + i, generation.prompt(i)) for i in range(total)]
+    space = pipeline.stages.last.space
+    files = [
+        out / picture_name(number + i, generation.prompt(i), _suffix_of(space))
+        for i in range(total)
+    ]
     numbered = NumberedFiles(out, range(number + series.written, number + total))
-    in_grid = [_read(file) for file in files[: min(series.written, MOST_IN_GRID)]]
+    in_grid = [_read(file, space) for file in files[: min(series.written, MOST_IN_GRID)]]
     series.save(out, series.written)
     for first in range(series.written, total, PICTURES_AT_A_TIME):
         part = range(first, min(first + PICTURES_AT_A_TIME, total))
         result = _generate(pipeline, generation, [seeds[i] for i in part], part, callback)
         new = files[part.start : part.stop]
-        written = _write_pictures(result, new, name, generation)
+        spaces = {stage: each.space for stage, each in pipeline.stages.items()}
+        written = _write_pictures(result, new, name, generation, spaces)
         for i in part:
             numbered.replace(number + i, written)
         if generation.prompts:
@@ -182,12 +200,13 @@ def _generate_series(
     record: dict[str, Any] = {"pipeline": name, "version": __version__, "seeds": list(seeds)}
     if generation.prompts:
         record["prompts"] = [generation.prompt(i) for i in range(len(in_grid))]
-    save_png(contact_sheet(torch.stack(in_grid)), sheet, record)
+    grid = contact_sheet(as_rgb(torch.stack(in_grid), space))
+    save_png(with_scale_bar(grid, space), sheet, record)
     index = numbered.index if generation.prompts else None
     return GeneratedFiles(files, sheet, index, series.written)
 
 
-def _read(file: Path) -> Tensor:
+def _read(file: Path, space: Space) -> Tensor:
     """A picture of an interrupted series, (C, H, W) in [-1, 1].
 
     Raises:
@@ -195,6 +214,8 @@ def _read(file: Path) -> Tensor:
     """
     if not file.is_file():
         raise OutputError(f"{file} of the interrupted series is gone; begin a new series.")
+    if space.has_bands:
+        return read_raster(file).unit_image(space)
     return decode_image(file.read_bytes(), file.name)
 
 
@@ -260,9 +281,13 @@ def _generate(
 
 
 def _write_pictures(
-    result: CascadeOutput, files: list[Path], name: str, generation: Generation
+    result: CascadeOutput,
+    files: list[Path],
+    name: str,
+    generation: Generation,
+    spaces: Mapping[str, Space],
 ) -> list[Path]:
-    """Write the pictures of all returned stages; each PNG records how it was generated.
+    """Write the pictures of all returned stages; each file records how it was generated.
 
     Returns:
         All files.
@@ -278,15 +303,30 @@ def _write_pictures(
         if generation.like is not None:
             record["like"] = generation.like.name
         records.append(record | {"labels": labels, "stages": result.settings})
-    _write_each(result.images, files, records)
+    *_, last = spaces.values()
+    _write_each(result.images, files, records, last)
     written = list(files)
     for stage, images in result.intermediates.items():
-        smaller = [file.with_suffix(f".{stage}.png") for file in files]
-        _write_each(images, smaller, records)
+        suffix = f".{stage}{_suffix_of(spaces[stage])}"
+        smaller = [file.with_suffix(suffix) for file in files]
+        _write_each(images, smaller, records, spaces[stage])
         written += smaller
     return written
 
 
-def _write_each(images: Tensor, files: list[Path], records: list[dict[str, Any]]) -> None:
+def _suffix_of(space: Space) -> str:
+    return ".tif" if space.has_bands else ".png"
+
+
+def _write_each(
+    images: Tensor, files: list[Path], records: list[dict[str, Any]], space: Space
+) -> None:
+    if _suffix_of(space) == ".tif":
+        for image, file, record in zip(images, files, records, strict=True):
+            raster = raster_of(image, space)
+            with atomic_file(file) as temporary, temporary.open("wb") as opened:
+                text = json.dumps({RECORD: record})
+                write_tiff(opened, [raster], raster.values.nbytes, description=text)
+        return
     for image, file, record in zip(to_pil(images), files, records, strict=True):
         save_png(image, file, record)

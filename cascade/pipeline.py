@@ -48,6 +48,7 @@ from cascade.imaging.exchange import (
     to_tensor,
 )
 from cascade.imaging.picture import Picture
+from cascade.restoration.bands import upscale_raster
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
 from cascade.restoration.holes import MaskLike
 from cascade.restoration.subject import EditedLike
@@ -336,7 +337,8 @@ class CascadePipeline(StagedPipeline):
 
         Args:
             image: a PIL image, which keeps transparency and metadata; a `Picture`, which also keeps
-                16 bits; a tensor (C, h, w) or (B, C, h, w) in [-1, 1]; an array (h, w), (h, w, C)
+                16 bits; a `Raster` of bands, which keeps its type, missing numbers and place; a
+                tensor (C, h, w) or (B, C, h, w) in [-1, 1]; an array (h, w), (h, w, C)
                 or (B, h, w, C) of 8 or 16 bits or of floats in [0, 1]; or a list of these.
             scale: factor for both sides, above 1; default: the factor of all upsamplers together.
             progress: called as `progress(done, total)` from time to time, in units of work.
@@ -359,6 +361,7 @@ class CascadePipeline(StagedPipeline):
             image,
             lambda picture, i: upscale_picture(stages, picture, each[i], progress=progress),
             lambda tensor, i: upscale_image(stages, tensor, each[i], progress=progress),
+            lambda raster, i: upscale_raster(stages, raster, each[i], progress=progress),
         )
 
     def colourise(

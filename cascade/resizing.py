@@ -36,15 +36,18 @@ def resize(images: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Te
     return F.interpolate(images, size=size_px, mode=kernel, antialias=True).clamp(-1, 1)
 
 
-def quantise(images: Tensor, levels: int = 256) -> Tensor:
+def quantise(images: Tensor, levels: int | Sequence[int] = 256) -> Tensor:
     """Round images to evenly spaced values from -1 to 1.
 
     Args:
-        images: any shape; values outside [-1, 1] are clamped.
-        levels: number of values, at least 2; 256 gives those of an 8-bit file.
+        images: any shape, or (…, C, H, W) for several `levels`; values outside [-1, 1] are clamped.
+        levels: number of values, at least 2; 256 gives those of an 8-bit file. Or one per channel.
     """
-
-    half = (levels - 1) / 2
+    if isinstance(levels, int):
+        half: float | Tensor = (levels - 1) / 2
+    else:
+        counts = torch.tensor(levels, dtype=images.dtype, device=images.device)
+        half = (counts[:, None, None] - 1) / 2  # (C, 1, 1)
     return ((images.clamp(-1, 1) + 1) * half).round() / half - 1
 
 

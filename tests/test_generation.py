@@ -7,14 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cascade import __version__, generation
+from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, OutputError
 from cascade.generation import Generation, generate_files
+from cascade.imaging.rasters.reading import read_raster
 from cascade.imaging.writing import contact_sheet, to_uint8
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.overrides import Overrides
+from cascade.sampling.settings import SamplingSettings
+from cascade.space import Space
 
 NAMES = ["base", "upsampler"]
 
@@ -253,3 +261,43 @@ def test_a_bad_folder_is_refused(pipeline, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot write to folder"):
         generate(pipeline, tmp_path / "file")
+
+
+# ---- bands --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ends", "dtype"),
+    [
+        ((0, 10_000), "uint16"),
+        (((0, 200), (0, 250)), "uint8"),
+        ((-1000, 3000), "int16"),
+        ((0, 1), "float32"),
+        ((-1000, 40_000), "float32"),
+    ],
+)
+def test_bands_are_written_as_tiff_in_the_smallest_type_that_holds_their_range(
+    tmp_path, ends, dtype
+):
+    torch.manual_seed(0)
+    stage = DiffusionStage.build(
+        Contract(Space(size_px=8, channels=2, range=ends, show=(2,), colour_map="viridis")),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8,), "blocks": 1},
+        sampling=SamplingSettings(steps=1),
+        embedding_dim=16,
+    )
+    pipeline = CascadePipeline.from_stages({"base": stage})
+    images = pipeline(num_images=2, seed=5, output_type="pt").images
+    for first in (0, 2):
+        written = generate_files(pipeline, tmp_path, Generation(num_images=2, seed=5), name="b")
+        assert [file.name for file in written.pictures] == [f"{first + n:05d}.tif" for n in (0, 1)]
+    raster = read_raster(written.pictures[1])
+    assert raster.values.dtype == dtype
+    expected = stage.space.from_unit(images[1]).numpy()
+    assert np.abs(raster.values - expected).max() <= (0.51 if dtype != "float32" else 0.01)
+    with Image.open(written.grid) as grid:
+        assert grid.height > 8
+    again = Generation(num_images=2, seed=5, overwrite=True)
+    generate_files(pipeline, tmp_path, again, name="b")
+    assert len(list(tmp_path.glob("*.tif"))) == 4

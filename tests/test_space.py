@@ -102,6 +102,8 @@ def test_images_of_other_channels_are_refused_and_of_other_sizes_are_not():
         ({"size_px": 4, "range": (1, 1)}, r"the lower one first; got \(1, 1\)"),
         ({"size_px": 4, "range": (255, 0)}, r"the lower one first; got \(255, 0\)"),
         ({"size_px": 4, "range": (0, float("inf"))}, r"two finite numbers.*got \(0, inf\)"),
+        ({"size_px": 4, "range": ((0, 1), (0, 2))}, "got 2 pairs for 3 channels"),
+        ({"size_px": 4, "channels": 2, "range": ((0, 1), (2, 2))}, r"got \(2, 2\)"),
         ({"size_px": 4, "range": (float("nan"), 1)}, r"two finite numbers.*got \(nan, 1\)"),
     ],
 )
@@ -111,9 +113,34 @@ def test_impossible_numbers_are_refused(values, words):
     assert "\n" not in str(error.value)
 
 
+def test_each_channel_may_have_a_range_of_its_own():
+    space = Space(size_px=2, channels=2, range=((0, 10), (-100, 100)))
+    values = torch.tensor([0.0, 100.0])[:, None, None].expand(2, 2, 2)  # (C, H, W)
+    unit = space.to_unit(values)
+    assert unit[:, 0, 0].tolist() == [-1, 1]
+    assert space.from_unit(unit).equal(values)
+    assert space.to_unit(values[None])[0].equal(unit)
+    assert space.levels == (11, 201)
+    third = torch.full((2, 1, 1), 0.13)
+    assert space.from_unit(space.quantise(third)).flatten().tolist() == pytest.approx([6, 13])
+
+
+def test_equal_pairs_are_the_same_as_one_pair():
+    space = Space(size_px=2, channels=4, range=((0, 10),) * 4)
+    assert space == Space(size_px=2, channels=4, range=(0, 10))
+    assert space.ranges == ((0, 10),) * 4
+
+
+def test_only_three_channels_of_8_bits_are_colours():
+    assert Space(size_px=2).is_colour
+    assert not Space(size_px=2, range=(0, 1000)).is_colour
+    assert not Space(size_px=2, channels=1).is_colour
+
+
 @pytest.mark.parametrize(
     "space",
     [
+        Space(size_px=8, channels=2, range=((0, 10), (-3.5, 3))),
         Space(size_px=16),
         Space(size_px=(48, 80), channels=5, range=(0, 10_000), unit="HU", resize_kernel="area"),
         Space(size_px=8, channels=4, kind="latents", range=(-1, 1)),

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cascade.building.data_notes import DataNotes
-from cascade.building.encoders import pictures_space
+from cascade.building.spaces import decoding_of, opening_of, pictures_space
 from cascade.building.stages import build_conditions
 from cascade.data.broken import allowed_images
 from cascade.data.checking import DataReport, aligned, check_images
-from cascade.data.preparation import Decoding
 from cascade.data.remote import is_remote, without_secrets
 from cascade.data.source import ImageSource
 from cascade.data.sources import HUGGING_FACE, open_source
@@ -18,7 +17,7 @@ from cascade.data.training_images import epoch_order
 from cascade.errors import DataError, RecipeError
 from cascade.recipe.finding import list_recipes
 from cascade.recipe.reading import load_stage_recipe
-from cascade.recipe.sections import DataSection, StageRecipe
+from cascade.recipe.sections import StageRecipe
 
 SAMPLE_IMAGES = 64
 FIRST_IMAGES = 16  # that training looks at before it starts
@@ -66,9 +65,8 @@ def preview_data(
             "fetches and checks it."
         )
         return findings
-    opening = recipe.data.model_dump(include={"path", "only", "name_pattern", "cache_dir"})
     try:
-        source = open_source(**opening)
+        source = open_source(**opening_of(recipe))
     except DataError as error:
         if own_path or path not in _bundled_paths():
             findings.errors.append(f"{error} To check the recipe alone, add --no-data.")
@@ -84,7 +82,7 @@ def preview_data(
 
 def narrow_range_warnings(source: ImageSource, recipe: StageRecipe) -> list[str]:
     """Warn if the first images of a run use little of their numbers, and no range is stated."""
-    if recipe.data.range is not None:
+    if recipe.data.range is not None or pictures_space(recipe).has_bands:
         return []
     return _sample(source, recipe, FIRST_IMAGES).narrow_warnings(ADVICE)
 
@@ -103,11 +101,7 @@ def _bundled_paths() -> set[str]:
 def _sample(source: ImageSource, recipe: StageRecipe, count: int) -> DataReport:
     """Decode the first images of a run."""
     order = epoch_order(recipe.train.seed, 0, len(source))[:count].tolist()
-    return check_images(source, order=order, decoding=_decoding(recipe.data), duplicates=False)
-
-
-def _decoding(data: DataSection) -> Decoding:
-    return Decoding(data.range, data.truncated)
+    return check_images(source, order=order, decoding=decoding_of(recipe), duplicates=False)
 
 
 def _look_at(
@@ -141,7 +135,7 @@ def _look_at(
     findings.facts += aligned(
         data | {name: _listing(names) for name, names in classes.items()} | report.facts()
     )
-    _check_broken(report, source, recipe.data, findings)
+    _check_broken(report, source, recipe, findings)
     _check_sizes(report, source, recipe, findings)
     findings.warnings += report.warnings(ADVICE)
 
@@ -153,7 +147,7 @@ def _listing(names: Sequence[str]) -> str:
 
 
 def _check_broken(
-    report: DataReport, source: ImageSource, data: DataSection, findings: DataFindings
+    report: DataReport, source: ImageSource, recipe: StageRecipe, findings: DataFindings
 ) -> None:
     broken = report.broken
     if not broken:
@@ -161,9 +155,9 @@ def _check_broken(
     examples = " ".join(broken[:NAMED_IMAGES])
     text = (
         f"broken images: {len(broken)} of {report.images}: {examples} "
-        f"{source.check_command(*_decoding(data).check_words)} lists them all."
+        f"{source.check_command(*decoding_of(recipe).check_words)} lists them all."
     )
-    too_many = len(broken) > allowed_images(len(source), data.max_broken_share)
+    too_many = len(broken) > allowed_images(len(source), recipe.data.max_broken_share)
     too_many |= len(broken) == report.images
     (findings.errors if too_many else findings.warnings).append(text)
 

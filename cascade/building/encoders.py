@@ -21,7 +21,7 @@ from cascade.networks.autoencoder import AUTOENCODERS
 from cascade.recipe.faults import fault_in
 from cascade.recipe.sections import DiffusionSection, StageRecipe
 from cascade.saving.components import read_json
-from cascade.saving.stage_folder import read_contract, stage_in
+from cascade.saving.stage_folder import stage_in
 from cascade.space import Space
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
@@ -191,12 +191,3 @@ def encode_images(
         partial(encoder.decode, precision="auto"),
         cache / "encoded",
     )
-
-
-def pictures_space(recipe: StageRecipe) -> Space:
-    """The space of the pictures that a stage trains on, as far as it is known without weights."""
-    if recipe.data.encoder is not None:
-        folder = stage_in(Path(recipe.data.encoder))
-        if folder is not None:
-            return read_contract(folder).space
-    return Space(**recipe.space.model_dump())

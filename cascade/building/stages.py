@@ -16,6 +16,7 @@ from cascade.building.encoders import (
     encoded_space,
     is_autoencoder,
 )
+from cascade.building.spaces import colour_range, space_of
 from cascade.building.students import build_objective
 from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.kinds import CONDITIONS
@@ -94,7 +95,7 @@ def build_space(recipe: StageRecipe, encoder: AutoencoderStage | None = None) ->
     Raises:
         CascadeError: if the encoder of embeddings cannot be found, or makes others.
     """
-    space, name = Space(**recipe.space.model_dump()), recipe.data.encoder
+    space, name = space_of(recipe), recipe.data.encoder
     if name is None or space.kind != "embeddings":
         return encoded_space(space, encoder)
     facts = find_vision_facts(name)
@@ -196,6 +197,7 @@ def check_values(recipe: StageRecipe, stage: Stage) -> None:
     if recipe.data.encoder is None:
         with fault_in("space", errors=(DataError,)):
             check_readable(stage.space)
+    colour_range(recipe)
     data = recipe.data
     with fault_in("data.name_pattern", errors=(DataError,)):
         NamePattern(data.name_pattern)

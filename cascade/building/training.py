@@ -13,6 +13,7 @@ from cascade.building.data_notes import DataNotes
 from cascade.building.data_preview import narrow_range_warnings
 from cascade.building.encoders import encode_images, load_encoder
 from cascade.building.pipelines import find_stage
+from cascade.building.spaces import opening_of, reading_options, with_range
 from cascade.building.stages import build_stage, check_values
 from cascade.building.students import (
     build_objective,
@@ -74,11 +75,10 @@ def build_trainer(
     make_accelerator(device)
     with together():
         check_run_folder(out, recipe.data.path)
-        _check_same_stage(out, recipe)
-    data = recipe.data.model_dump()
-    opening = {key: data.pop(key) for key in ("path", "only", "name_pattern", "cache_dir")}
     with together():
-        source = open_source(**opening)
+        source = open_source(**opening_of(recipe))
+        recipe = with_range(recipe, source, out)
+        _check_same_stage(out, recipe)
         torch.manual_seed(recipe.train.seed)
         notes = DataNotes(source, recipe)
         teacher = teacher_of(recipe)
@@ -94,11 +94,12 @@ def build_trainer(
         prepare_conditions(stage, source, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
-        data.pop("encoder")  # that of embeddings is named by the stage's space
+        options = reading_options(recipe)
         if encoder is not None:
             device_ = make_accelerator().device
-            data["encoded"] = encode_images(encoder, source, data, recipe.data.cache_dir, device_)
-        images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **data)
+            cache_dir = recipe.data.cache_dir
+            options["encoded"] = encode_images(encoder, source, options, cache_dir, device_)
+        images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **options)
         _start(stage, recipe, out, teacher)
     images.generated = build_pool(recipe, images, out / "generated")
     settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from", "lora"}))

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cascade.bulk.commands import OnProgress, Preparation, Request, load_pipeline
 from cascade.bulk.making import Method, PartProgress
+from cascade.bulk.preparing import OnProgress, Preparation, Request
 from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
@@ -59,7 +59,7 @@ def prepare_editing(
     uncrop = None if repainting.uncrop is None else Borders.of(list(repainting.uncrop))
     seeds = range(repainting.seed, repainting.seed + repainting.variants)
     plan = Preparation("edit", request, seeds)
-    pipeline = load_pipeline(request).with_sampling(request.overrides)
+    pipeline = plan.model.load().with_sampling(request.overrides)
     pipeline.set_progress_bar_config(disable=True)
     check_can_edit(pipeline.stages.contracts, repainting.editing)
     if "prompt" in repainting.words:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -21,6 +21,7 @@ from cascade.imaging.opening import IMAGE_SUFFIXES, read_bytes
 from cascade.imaging.pages import Heads, read_heads
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import Truncated, decode_picture
+from cascade.imaging.rasters.reading import suffix_of
 
 HEAD_BYTES = 1 << 18  # of a picture in a shard, in which its sizes are looked for
 
@@ -148,7 +149,9 @@ class InputListing:
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
-def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> InputListing:
+def find_pictures(
+    inputs: Sequence[str], *, results: Path | None = None, suffixes: Set[str] = IMAGE_SUFFIXES
+) -> InputListing:
     """Find the pictures that inputs name.
 
     - A file counts as a picture whatever its name; its result keeps the name, without folders.
@@ -164,20 +167,21 @@ def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> Inpu
     Args:
         inputs: names of files, folders or shards, and patterns.
         results: folder of the results, which is not searched unless an input lies in it.
+        suffixes: suffixes of pictures, in small letters.
 
     Raises:
         DataError: if an input does not exist or matches nothing, or if none holds a picture.
         OutputError: if the folder of the results is one of the inputs.
     """
     listing = InputListing()
-    search = _Search(listing, None if results is None else results.resolve())
+    search = _Search(listing, None if results is None else results.resolve(), suffixes)
     for text in inputs:
         search.add_input(text)
     listing.pictures = search.chosen()
     if not listing.pictures and not listing.unreadable:
         raise DataError(
             f"no pictures in {', '.join(inputs)} ({listing.left_out.counts() or 'no files'}); "
-            f"expected {', '.join(sorted(IMAGE_SUFFIXES))}. Name shards one by one or as 'a/*.tar'."
+            f"expected {', '.join(sorted(suffixes))}. Name shards one by one or as 'a/*.tar'."
         )
     return listing
 
@@ -186,6 +190,7 @@ def find_pictures(inputs: Sequence[str], *, results: Path | None = None) -> Inpu
 class _Search:
     listing: InputListing
     results: Path | None  # resolved
+    suffixes: Set[str]
     places: dict[tuple[str, str], list[tuple[bool, InputPicture]]] = field(default_factory=dict)
 
     def chosen(self) -> list[InputPicture]:
@@ -260,7 +265,7 @@ class _Search:
 
     def _add_pictures(self, paths: Sequence[Path], base: Path) -> None:
         for path in paths:
-            if _is_visible_picture(path):
+            if _is_visible_picture(path, self.suffixes):
                 self._add_file(path, base)
             else:
                 self.listing.left_out.add_file(path)
@@ -280,7 +285,7 @@ class _Search:
 
     def _add_shard(self, shard: Path, name: str) -> None:
         try:
-            images = index_shard(shard, name).images
+            images = index_shard(shard, name, self.suffixes).images
         except DataError as error:
             self._note_unreadable(name, str(error))
             return
@@ -306,5 +311,5 @@ def _rank(way: tuple[bool, InputPicture]) -> tuple[bool, int, str]:
     return by_link, -len(picture.place.parts), str(picture.place)
 
 
-def _is_visible_picture(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+def _is_visible_picture(path: Path, suffixes: Set[str]) -> bool:
+    return suffix_of(path.name) in suffixes and not path.name.startswith(".")

@@ -19,6 +19,8 @@ from cascade.data.remote import is_remote
 from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX
+from cascade.imaging.rasters.reading import suffix_of
+from cascade.imaging.rasters.writing import KINDS as BAND_KINDS
 
 ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
 PageChoice = Literal["all", "first"]  # of the pages of a file, or the frames of an animation
@@ -82,14 +84,20 @@ class Plan:
         return files + [(sheet.path, sheet.jobs[0].source.name) for sheet in self.sheets]
 
 
-def is_file_name(out: Path, inputs: Sequence[str]) -> bool:
+def is_file_name(out: Path, inputs: Sequence[str], *, bands: bool = False) -> bool:
     """Whether `out` names the file of a single result, and not a folder for all results.
+
+    Args:
+        out: a file or a folder.
+        inputs: names of the inputs.
+        bands: whether results are files of bands.
 
     Raises:
         DataError: if an input does not exist.
         OutputError: if it names a file but cannot be one.
     """
-    if out.is_dir() or not _is_picture_name(out):
+    is_known = bands and suffix_of(out.name) in BAND_KINDS
+    if out.is_dir() or not (is_known or _is_picture_name(out)):
         return False
     for text in inputs:
         if not (os.path.lexists(text) or glob.has_magic(text) or "{" in text or is_remote(text)):
@@ -98,8 +106,9 @@ def is_file_name(out: Path, inputs: Sequence[str]) -> bool:
         raise OutputError(
             f"{out} names one picture, but there may be several inputs; name a folder instead."
         )
-    if out.suffix.lower() not in FORMAT_OF_SUFFIX:
-        suffixes = ", ".join(FORMAT_OF_SUFFIX)
+    endings = BAND_KINDS if bands else FORMAT_OF_SUFFIX
+    if suffix_of(out.name) not in endings:
+        suffixes = ", ".join(endings)
         raise OutputError(f"{out}: results end in {suffixes}; choose one of them.")
     return True
 
@@ -120,6 +129,7 @@ def plan_jobs(
     compare: bool = False,
     pages: PageChoice = "all",
     is_result_of: IsResultOf = lambda place, picture: False,
+    bands: bool = False,
 ) -> Plan:
     """List the results to make.
 
@@ -138,15 +148,20 @@ def plan_jobs(
         pages: whether to work on all pages of a file, or on the first alone.
         is_result_of: whether the file at a place below the folder of the results was made from a
             picture by an earlier run.
+        bands: whether the pictures are files of bands, which become TIFF if their own format is not
+            written.
 
     Raises:
         OutputError: if two results would have the same name, or a result would replace an input.
     """
-    if as_file and image_format not in (None, FORMAT_OF_SUFFIX[out.suffix.lower()]):
+    if as_file and image_format not in (None, FORMAT_OF_SUFFIX.get(out.suffix.lower())):
         raise OutputError(f"{out} is not the name of a {image_format} file; change one of the two.")
     folder = out.parent if as_file else out
     places, notes = [PurePosixPath(out.name)], []
-    renamed = {id(each): _result_place(each, image_format, pages) for each in pictures}
+    renamed = {
+        id(each): _band_place(each) if bands else _result_place(each, image_format, pages)
+        for each in pictures
+    }
     folded = folding_of(folder, list(map(str, renamed.values())))
     if not as_file:
         first = seeds[0] if len(seeds) > 1 else None
@@ -160,7 +175,7 @@ def plan_jobs(
     sheets: list[VariantSheet] = []
     sheet_places = _sheet_places(places, folded)
     for picture, place, sheet_place in zip(pictures, places, sheet_places, strict=True):
-        is_first = pages == "first" and picture.page_count() > 1
+        is_first = pages == "first" and (bands or picture.page_count() > 1)
         of_picture = [
             replace(job, pages="first" if is_first else "all")
             for job in _jobs_of(picture, folder, place, seeds, compare)
@@ -217,6 +232,12 @@ def _result_place(
     if suffix in IMAGE_SUFFIXES:
         return place.with_suffix(".png")
     return place.with_name(f"{place.name}.png")
+
+
+def _band_place(picture: InputPicture) -> PurePosixPath:
+    """The place of a file of bands with the suffix that its result has."""
+    place = picture.place
+    return place if suffix_of(place.name) in BAND_KINDS else place.with_suffix(".tif")
 
 
 def _check_paths_differ(plan: Plan, folded: Callable[[str], str]) -> None:

@@ -30,6 +30,7 @@ from cascade.imaging.picture_writing import (
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 PartProgress = Callable[[int, int], None]  # (done, total), in parts of one picture or page
 JobProgress = Callable[[float, str], None]  # share that is done, and which page it is
+MakeFile = Callable[[Job, JobProgress, Callable[[str], None]], tuple[tuple[int, int], int]]
 
 
 class DiskError(OutputError):
@@ -53,6 +54,9 @@ class Method:
         before: what the left side of a before/after sheet shows, see `write_comparison`.
         truncated: what happens to a JPEG whose end is missing, see `decode_picture`.
         work_together: largest work of pictures that are drawn together.
+        make_file: makes and writes the whole result of a job instead of `make`, and returns the
+            size and the number of its images; None for colour pictures. Such results hold no
+            record, so only the ledger knows them.
     """
 
     command: str
@@ -67,6 +71,7 @@ class Method:
     before: Before = "bicubic"
     truncated: Truncated = "refuse"
     work_together: float = 0.0
+    make_file: MakeFile | None = None
 
     def settings_of(self, job: Job) -> dict[str, Any]:
         """The settings of a job, including its seed."""
@@ -99,7 +104,13 @@ def make_result(
         DiskError: if no further result can be written.
         CascadeError: if this result cannot be made.
     """
-    sha256, data = job.source.sha256(), job.source.read_bytes()
+    sha256 = job.source.sha256()
+    if method.make_file is not None:
+        with _disk_errors(0, job.output.parent):
+            size_px, images = method.make_file(job, progress, on_remark)
+        settings = method.settings_of(job)
+        return Record(settings=settings, input_sha256=sha256, size_px=size_px, pages=images), ()
+    data = job.source.read_bytes()
     if job.pages == "all" and count_pages(data, job.source.name) > 1:
         pages = Pages(data, job.source.name)
         return _make_pages(job, method, pages, sha256, progress, on_remark)

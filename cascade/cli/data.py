@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cascade.cli.verb import add_verb
 from cascade.cli.verbosity import Verbosity, note, verbosity
+
+if TYPE_CHECKING:
+    from cascade.data.band_decoding import BandDecoding
 
 MORE = "; --verbose lists them"
 ADVICE = (
@@ -54,6 +57,19 @@ Truncated = Annotated[
 ]
 
 
+Bands = Annotated[
+    int | None,
+    typer.Option("--bands", min=1, max=64, help="Read this many bands of numbers as they are."),
+]
+Nodata = Annotated[
+    float | None, typer.Option("--nodata", help="With --bands: the number of missing ones.")
+]
+Axis = Annotated[
+    int | None,
+    typer.Option("--axis", min=0, max=2, help="With --bands: axis along which volumes are cut."),
+]
+
+
 class ImageFormatName(StrEnum):
     """File formats of images in shards."""
 
@@ -88,6 +104,17 @@ def build(
         ),
     ] = 0.01,
     value_range: Range = None,
+    bands: Bands = None,
+    nodata: Nodata = None,
+    axis: Axis = None,
+    percentiles: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--percentiles",
+            metavar="LOW HIGH",
+            help="With --bands: measure the range of each band for the manifest.",
+        ),
+    ] = None,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
 ) -> None:
@@ -96,23 +123,36 @@ def build(
     The exit code is 1 if any image was broken or labels are out of step with the images; the shards
     hold the others.
 
+    With --bands, the shards hold TIFF files without loss, one for each image of a stack or volume.
+
     Example: cascade data build photos --out shards --size 256 --square --holdout 0.05
     """
     from cascade.cli.progress import TaskProgress, printable
+    from cascade.data.band_encoding import BandEncoding
     from cascade.data.building import build_shards
     from cascade.data.encoding import Encoding
     from cascade.data.notes import IMAGES
     from cascade.data.sources import open_source
 
-    images = open_source(source, name_pattern=name_pattern)
+    _check_band_options(
+        bands,
+        {"--range": value_range, "--format": image_format},
+        {"--nodata": nodata, "--axis": axis, "--percentiles": percentiles},
+    )
+    decoding = None if bands is None else _band_decoding(bands, nodata, axis)
+    layout = None if decoding is None else decoding.layout
+    images = open_source(source, name_pattern=name_pattern, layout=layout)
+    file_format = None if image_format is None else image_format.value
     with TaskProgress(in_pipes=True) as progress:
         manifest = build_shards(
             images,
             out,
             origin=source,
-            encoding=Encoding(
-                size, square, None if image_format is None else image_format.value, value_range
-            ),
+            encoding=Encoding(size, square, file_format, value_range)
+            if decoding is None
+            else BandEncoding(size, square),
+            decoding=decoding and decoding._replace(missing="keep"),
+            percentiles=percentiles,
             shard_mib=shard_mib,
             holdout=holdout,
             split_by=split_by,
@@ -132,6 +172,9 @@ def build(
         typer.echo(printable(line), err=True)
     counts = ", ".join(f"{count} {name}" for name, count in manifest["counts"].items())
     note(f"{out} holds {len(manifest['shards'])} shards: {counts}.".replace("_", " "))
+    if "range" in manifest:
+        pairs = ",".join(f"[{low:g},{high:g}]" for low, high in manifest["range"])
+        note(f"range of the training images: data.range=[{pairs}]")
     if manifest["counts"]["broken"] or notes.harmful:
         raise typer.Exit(1)
 
@@ -141,6 +184,9 @@ def check(
     size: Size = None,
     value_range: Range = None,
     truncated: Truncated = TruncatedName.refuse,
+    bands: Bands = None,
+    nodata: Nodata = None,
+    axis: Axis = None,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
 ) -> None:
@@ -159,13 +205,18 @@ def check(
     from cascade.data.preparation import Decoding
     from cascade.data.sources import open_source
 
+    _check_band_options(bands, {"--range": value_range}, {"--nodata": nodata, "--axis": axis})
+    decoding = None if bands is None else _band_decoding(bands, nodata, axis)
+    layout = None if decoding is None else decoding.layout
     damaged_shards: list[str] = []
-    images = open_source(source, name_pattern=name_pattern, damaged_shards=damaged_shards)
+    images = open_source(
+        source, name_pattern=name_pattern, damaged_shards=damaged_shards, layout=layout
+    )
     with TaskProgress(in_pipes=True) as progress:
         report = check_images(
             images,
             size_px=size,
-            decoding=Decoding(value_range, truncated.value),
+            decoding=decoding or Decoding(value_range, truncated.value),
             workers=workers,
             progress=progress.update,
         )
@@ -182,6 +233,28 @@ def check(
         typer.echo(printable(line))
     if report.broken or damaged_shards or notes.harmful:
         raise typer.Exit(1)
+
+
+def _band_decoding(bands: int, nodata: float | None, axis: int | None) -> BandDecoding:
+    from cascade.data.band_decoding import BandDecoding
+
+    return BandDecoding(bands, nodata=nodata, axis=2 if axis is None else axis)
+
+
+def _check_band_options(
+    bands: int | None, colours: dict[str, Any], numbers: dict[str, Any]
+) -> None:
+    """Refuse options without effect.
+
+    Args:
+        bands: the number of bands; None for colours.
+        colours: options for colours alone, by name.
+        numbers: options for bands alone, by name.
+    """
+    unused, other = (numbers, "needs") if bands is None else (colours, "cannot be used with")
+    for name, value in unused.items():
+        if value is not None:
+            raise typer.BadParameter(f"{name} {other} --bands.")
 
 
 for verb in (build, check):

@@ -49,6 +49,13 @@ def upscale(
             "of 12 bits; results keep these numbers.",
         ),
     ] = None,
+    axis: Annotated[
+        int | None,
+        typer.Option(min=0, max=2, help="Of bands: axis along which NIfTI volumes are cut."),
+    ] = None,
+    nodata: Annotated[
+        float | None, typer.Option(help="Of bands: the number of missing ones, besides NaN.")
+    ] = None,
     device: bulk.Device = None,
     engine: names.Engine = None,
     lora: names.Lora = None,
@@ -101,6 +108,8 @@ def upscale(
         metadata=not no_metadata,
         overwrite=overwrite,
         range=value_range,
+        axis=axis,
+        nodata=nodata,
     )
     upscaling = Upscaling(
         scale=scale,

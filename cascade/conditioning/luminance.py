@@ -128,6 +128,11 @@ class Luminance(Condition):
             raise ContractError(
                 f"a stage that colours grey images needs 3 channels, got {space.channels}."
             )
+        if len(set(space.ranges)) > 1:
+            raise ContractError(
+                "a stage that colours grey images needs one range for all channels, got "
+                f"{space.range}."
+            )
 
     def slots(self, space: Space) -> Slots:
         return Slots(channels=1, vector=Level())

@@ -16,16 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cascade.data.band_decoding import BandDecoding
+from cascade.data.band_encoding import BandEncoding
 from cascade.data.broken import BrokenImages
 from cascade.data.checking import TASK, classes_of, count_labels
 from cascade.data.encoding import Encoding
 from cascade.data.examination import ExaminedImage, examine
+from cascade.data.measured_range import measured_ranges
 from cascade.data.notes import SourceNotes, check_share
 from cascade.data.preparation import Decoding
 from cascade.data.shard_writing import ShardWriter, sha256_of
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource
 from cascade.errors import DataError, OutputError
+from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 from cascade.reporting.progress import Progress
 from cascade.saving.atomic import atomic_folder
 
@@ -38,7 +42,9 @@ def build_shards(
     out: Path,
     *,
     origin: str,
-    encoding: Encoding,
+    encoding: Encoding | BandEncoding,
+    decoding: BandDecoding | None = None,
+    percentiles: tuple[float, float] | None = None,
     shard_mib: int = 256,
     holdout: float = 0.0,
     split_by: str | None = None,
@@ -56,6 +62,9 @@ def build_shards(
         out: folder of the shards.
         origin: path or URL of the images, for the manifest and for messages.
         encoding: size and format of the images in the shards.
+        decoding: for bands, how files are read; default: as colours, with the encoding's range.
+        percentiles: for bands, the percentiles of the training split that the manifest names as
+            the range of each band; None for no range.
         shard_mib: size in MiB after which a new shard begins, at least 1.
         holdout: share of the images, or of the groups, in the held-out split, in [0, 1).
         split_by: a label field; all images with the same name in it go to the same split.
@@ -72,7 +81,8 @@ def build_shards(
         OutputError: if the folder holds other files or the shards being read, or cannot be written.
     """
     _check_not_from(source, out)
-    command = source.check_command()
+    colours = Decoding(encoding.range) if isinstance(encoding, Encoding) else Decoding()
+    command = source.check_command(*(decoding.check_words if decoding else ()))
     check_share(source.notes, len(source), max_broken_share, command=command)
     if split_by is not None:
         source.vocabulary([split_by])  # raises if no image has the field
@@ -84,8 +94,9 @@ def build_shards(
         broken=BrokenImages(len(source), max_broken_share, command=command),
     )
     order = sorted(range(len(source)), key=lambda index: _hash(source.key(index)))
-    decoding = Decoding(encoding.range)
-    images = examine(source, order=order, encode=encoding, decoding=decoding, workers=workers)
+    images = examine(
+        source, order=order, encode=encoding, decoding=decoding or colours, workers=workers
+    )
     own_settings = {"shard_mib": shard_mib, "holdout": holdout, "split_by": split_by}
     pairs = zip(order, images, strict=True)
     with atomic_folder(out, owned=_own_files(out)) as folder:
@@ -98,6 +109,8 @@ def build_shards(
             **_describe(build, writers, folder),
             **_describe_notes(source.notes),
         }
+        if decoding is not None:
+            manifest |= _describe_bands(folder, decoding, percentiles)
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
@@ -205,6 +218,17 @@ def _describe(build: _Build, writers: dict[str, ShardWriter], folder: Path) -> d
         "skipped": build.skipped_images,
         "losses": dict(sorted(build.losses.items())),
     }
+
+
+def _describe_bands(
+    folder: Path, decoding: BandDecoding, percentiles: tuple[float, float] | None
+) -> dict[str, Any]:
+    """The number of bands, and their range in the training split if it is measured."""
+    if percentiles is None:
+        return {"bands": decoding.bands}
+    source = ShardSource(str(folder / f"{SPLITS[0]}-*.tar"), suffixes=RASTER_SUFFIXES)
+    ranges = measured_ranges(source, decoding, percentiles)
+    return {"bands": decoding.bands, "percentiles": list(percentiles), "range": ranges}
 
 
 def _describe_notes(notes: SourceNotes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cascade.data.band_decoding import BandDecoding
 from cascade.data.contents import Contents
 from cascade.data.examination import ExaminedImage, examine
 from cascade.data.preparation import Decoding
@@ -124,7 +125,7 @@ def check_images(
     *,
     size_px: int | None = None,
     order: Sequence[int] | None = None,
-    decoding: Decoding | None = None,
+    decoding: Decoding | BandDecoding | None = None,
     duplicates: bool = True,
     workers: int = 0,
     progress: Progress | None = None,
@@ -143,7 +144,8 @@ def check_images(
     """
     order = range(len(source)) if order is None else order
     decoding = decoding or Decoding()
-    report = DataReport(images=len(order), contents=Contents(limits=decoding.range))
+    limits = decoding.range if isinstance(decoding, Decoding) else None
+    report = DataReport(images=len(order), contents=Contents(limits=limits))
     first_names: dict[str, str] = {}
     images = examine(source, order=order, decoding=decoding, digest=duplicates, workers=workers)
     fields: dict[str, frozenset[str]] = {}  # with a label, by name of the image

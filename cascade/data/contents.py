@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from cascade.data.preparation import ValueRange
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import FileFacts
+from cascade.imaging.rasters.raster import Raster, outside_shares
 from cascade.imaging.value_range import (
     common_range,
     is_narrow,
@@ -15,6 +16,7 @@ from cascade.imaging.value_range import (
     percentage,
     used_range,
 )
+from cascade.space import Range, Space
 
 TITLES = {"WEBP": "WebP", "HEIF": "HEIC", "JXL": "JPEG XL"}  # of formats; others are Pillow's names
 CHANNELS_OF_KIND = {"grey": 1, "palette": 1, "CMYK": 4}  # others have 3
@@ -50,6 +52,35 @@ class ImageValues:
             outside=0.0 if limits is None else outside_share(picture, *limits),
             alpha=picture.alpha is not None,
             truncated=picture.is_truncated,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandValues:
+    """Which numbers the bands of one image use.
+
+    Attributes:
+        used: the smallest and the largest number of each band; a band without any has none.
+        outside: the largest share of a band's numbers outside of its range, in [0, 1].
+        missing: share of the numbers that are NaN or nodata, in [0, 1].
+    """
+
+    used: tuple[Range | None, ...]
+    outside: float = 0.0
+    missing: float = 0.0
+
+    @classmethod
+    def of(cls, raster: Raster, space: Space | None) -> BandValues:
+        """Look at the numbers of an image; `space` has the ranges, if there are any."""
+        missing = raster.missing
+        used: list[Range | None] = []
+        for band, values in enumerate(raster.values):
+            numbers = values if missing is None else values[~missing[band]]
+            used.append((float(numbers.min()), float(numbers.max())) if numbers.size else None)
+        return cls(
+            used=tuple(used),
+            outside=0.0 if space is None else max(outside_shares(raster, space)),
+            missing=0.0 if missing is None else float(missing.mean()),
         )
 
 
@@ -127,6 +158,8 @@ class Contents:
         numbers: numbers in use, by bits.
         clipped: images with numbers outside the data set's range, and the share of these in [0, 1].
         truncated: names of the images that were used though their end is missing.
+        bands: the smallest and the largest number of each band in any image.
+        missing: share of the numbers that are NaN or nodata in [0, 1], by image.
     """
 
     limits: ValueRange | None = None
@@ -136,20 +169,39 @@ class Contents:
     numbers: dict[int, NumbersInUse] = field(default_factory=dict)
     clipped: dict[str, float] = field(default_factory=dict)
     truncated: list[str] = field(default_factory=list)
+    bands: dict[int, Range] = field(default_factory=dict)
+    missing: dict[str, float] = field(default_factory=dict)
 
-    def add(self, name: str, facts: FileFacts, values: ImageValues) -> None:
+    def add(self, name: str, facts: FileFacts, values: ImageValues | BandValues) -> None:
         """Count one image."""
         self.formats[TITLES.get(facts.format, facts.format)] += 1
+        if isinstance(values, BandValues):
+            self._add_bands(name, facts, values)
+            return
         self.modes[mode_of(facts, alpha=values.alpha)] += 1
         self.pages[facts.pages] += 1
         self.numbers.setdefault(values.bits, NumbersInUse(values.bits)).add(values)
         self.clipped.update({name: values.outside} if values.outside > 0 else {})
         self.truncated += [name] if values.truncated else []
 
+    def _add_bands(self, name: str, facts: FileFacts, values: BandValues) -> None:
+        bands = "1 band" if facts.channels == 1 else f"{facts.channels} bands"
+        self.modes[f"{bands} of {facts.kind}"] += 1
+        self.clipped.update({name: values.outside} if values.outside > 0 else {})
+        self.missing.update({name: values.missing} if values.missing > 0 else {})
+        for band, used in enumerate(values.used, start=1):
+            if used is not None:
+                low, high = self.bands.get(band, used)
+                self.bands[band] = min(low, used[0]), max(high, used[1])
+
     def facts(self) -> dict[str, str]:
         """Formats, modes, pages and numbers in use as text, by name."""
         if not self.formats:
             return {}
+        if self.bands:
+            bands = [f"band {n} {low:g} to {high:g}" for n, (low, high) in self.bands.items()]
+            facts = {"formats": counted(self.formats), "modes": counted(self.modes)}
+            return {**facts, "values": "; ".join(bands)}
         several = sum(self.pages.values()) - self.pages[1]
         pages = "1 in each file"
         if several:
@@ -180,13 +232,19 @@ class Contents:
                 f"{_images(len(self.clipped))} with numbers outside the range, clipped: up to "
                 f"{percentage(max(self.clipped.values()))} of an image{hint}"
             )
+        if self.missing:
+            lines.append(
+                f"{_images(len(self.missing))} with NaN or nodata: up to "
+                f"{percentage(max(self.missing.values()))} of an image{hint}"
+            )
         return lines
 
     def remarks_by_image(self) -> list[str]:
         """What `remarks` counts, one line per image."""
         truncated = [f"truncated, kept: {name}" for name in self.truncated]
         clipped = [f"clipped: {name}: {percentage(s)}" for name, s in self.clipped.items()]
-        return [*truncated, *clipped]
+        missing = [f"NaN or nodata: {name}: {percentage(s)}" for name, s in self.missing.items()]
+        return [*truncated, *clipped, *missing]
 
     def narrow_ranges(self) -> list[NarrowRange]:
         """The bit depths whose images use so few numbers that a range should be stated.

@@ -18,6 +18,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from cascade.data.band_decoding import BandDecoding
 from cascade.data.fitting import as_float
 from cascade.data.source import ImageSource
 from cascade.data.tensors import TensorSource
@@ -135,11 +136,14 @@ class EncodedImages:
 
     def _settings_digest(self) -> str:
         pictures = self.pictures
+        decoding = pictures.decoding
         settings = {
             "pictures": pictures.contract.space.to_dict(),
             "latents": self.space.to_dict(),
-            "range": pictures.decoding.range,
-            "truncated": pictures.decoding.truncated,
+            "range": decoding.range,
+            "truncated": decoding.check_words
+            if isinstance(decoding, BandDecoding)
+            else decoding.truncated,
             "too_small": pictures.too_small,
         }
         text = json.dumps(settings, sort_keys=True)
@@ -152,7 +156,8 @@ def _content(source: ImageSource, index: int) -> str:
         if isinstance(source, TensorSource):
             data = source.image(index).contiguous().numpy().tobytes()
         else:
-            data = source.read(index)
+            number = source.number_in_file(index)
+            data = source.read(index) + (f"#{number}".encode() if number else b"")
     except DataError:
         data = source.name(index).encode()
     return hashlib.blake2b(data, digest_size=16).hexdigest()

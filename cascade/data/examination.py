@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cascade.data.contents import ImageValues
+from cascade.data.band_decoding import BandDecoding
+from cascade.data.contents import BandValues, ImageValues
 from cascade.data.loading import load_in_order
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.errors import DataError
 from cascade.imaging.picture_reading import FileFacts, file_facts
+from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.reading import raster_format
 from cascade.imaging.writing import from_uint8, to_uint8
 
 
@@ -32,7 +36,7 @@ class EncodedImage(NamedTuple):
     losses: tuple[str, ...] = ()
 
 
-Encode = Callable[[Tensor, bytes], EncodedImage]
+Encode = Callable[[Any, bytes], EncodedImage]
 
 
 class ExaminedImage(NamedTuple):
@@ -59,7 +63,7 @@ class ExaminedImage(NamedTuple):
     content: str = ""
     labels: dict[str, str] = {}  # noqa: RUF012  never changed
     facts: FileFacts | None = None
-    values: ImageValues | None = None
+    values: ImageValues | BandValues | None = None
     encoded: EncodedImage | None = None
 
     @property
@@ -73,7 +77,7 @@ def examine(
     *,
     order: Sequence[int] | None = None,
     encode: Encode | None = None,
-    decoding: Decoding | None = None,
+    decoding: Decoding | BandDecoding | None = None,
     digest: bool = True,
     workers: int = 0,
 ) -> Iterator[ExaminedImage]:
@@ -82,7 +86,8 @@ def examine(
     Args:
         source: the images.
         order: indices of the images to read; default: all, in the order of the source.
-        encode: called in the workers with an image (3, H, W) in [-1, 1] and its file's content.
+        encode: called in the workers with an image (3, H, W) in [-1, 1] and its file's content; or
+            with a `Raster` if files are read as bands.
         decoding: how files become images; default: by all their numbers, truncated ones refused.
         digest: whether to compute `ExaminedImage.content`.
         workers: number of processes that read images; 0 reads in this one.
@@ -94,7 +99,12 @@ def examine(
 
 class _Examination(Dataset[ExaminedImage]):
     def __init__(
-        self, source: ImageSource, encode: Encode | None, decoding: Decoding, *, digest: bool
+        self,
+        source: ImageSource,
+        encode: Encode | None,
+        decoding: Decoding | BandDecoding,
+        *,
+        digest: bool,
     ) -> None:
         self.source = source
         self.encode = encode
@@ -110,6 +120,8 @@ class _Examination(Dataset[ExaminedImage]):
             return ExaminedImage(name, self.source.key(index), broken=reason)
 
     def _examined(self, index: int, name: str) -> ExaminedImage:
+        if isinstance(self.decoding, BandDecoding):
+            return self._examined_bands(index, name, self.decoding)
         data = self.source.read(index)
         picture = self.decoding.picture(data, name)
         self.decoding.check(picture, name)
@@ -129,11 +141,41 @@ class _Examination(Dataset[ExaminedImage]):
         content = _content(image) if self.digest else ""
         return examined._replace(content=content, encoded=self._encoded(image, data, name))
 
-    def _encoded(self, image: Tensor, data: bytes, name: str) -> EncodedImage | None:
+    def _examined_bands(self, index: int, name: str, decoding: BandDecoding) -> ExaminedImage:
+        data = self.source.read(index)
+        raster = decoding.raster(data, name, self.source.number_in_file(index))
+        decoding.check(raster, name)
+        height_px, width_px = raster.size
+        dtype, kind = raster.values.dtype, raster_format(data, name)
+        return ExaminedImage(
+            name,
+            self.source.key(index),
+            width_px=width_px,
+            height_px=height_px,
+            content=_digest_of_bands(raster) if self.digest else "",
+            labels=self.source.labels(index),
+            facts=FileFacts(
+                format=kind,
+                kind=str(dtype),
+                bits=8 * dtype.itemsize,
+                channels=raster.bands,
+                pages=1,
+            ),
+            values=BandValues.of(raster, decoding.space),
+            encoded=self._encoded(raster, data, name),
+        )
+
+    def _encoded(self, image: Tensor | Raster, data: bytes, name: str) -> EncodedImage | None:
         try:
             return None if self.encode is None else self.encode(image, data)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
+
+
+def _digest_of_bands(raster: Raster) -> str:
+    digest = hashlib.sha256(f"{raster.values.shape} {raster.values.dtype}".encode())
+    digest.update(np.ascontiguousarray(raster.values).tobytes())
+    return digest.hexdigest()
 
 
 def _content(image: Tensor) -> str:

@@ -14,7 +14,7 @@ from cascade.data.preparation import TooSmallError
 from cascade.errors import DataError
 from cascade.imaging.writing import from_uint8, to_uint8
 from cascade.resizing import resize
-from cascade.space import Space
+from cascade.space import MOST_BANDS, Space
 from cascade.vision.cached_encoder import CachedVision
 from cascade.vision.encoder import VisionFacts
 from cascade.vision.encoders import vision_encoder_of
@@ -26,14 +26,18 @@ def compact(image: Tensor) -> Tensor:
     return small if torch.equal(from_uint8(small), image) else image
 
 
+def rounded(images: Tensor, space: Space) -> Tensor:
+    """Round colour images to uint8; bands stay as they are."""
+    return to_uint8(images) if space.is_colour else images
+
+
 def check_readable(space: Space) -> None:
-    """Check that image files hold what a stage gives: they are read as 8-bit RGB.
+    """Check that image files hold what a stage gives: pixels of at most 64 bands.
 
     Embeddings are made from such files by their encoder.
 
     Raises:
-        DataError: if the stage has other channels or another range, or makes no pixels and has no
-            encoder.
+        DataError: if they do not, or the stage makes no pixels and has no encoder.
     """
     if space.kind == "embeddings" and space.encoder_name:
         return
@@ -42,11 +46,14 @@ def check_readable(space: Space) -> None:
             f"image files hold pixels, but the stage makes {space.kind}; give the encoder that "
             "makes them, or train it from Python on a Dataset of tensors."
         )
-    if space.channels != 3 or space.range != (0, 255):
-        low, high = space.range
         raise DataError(
-            f"image files are read as 3 channels of 0 to 255, but the stage has {space.channels} "
-            f"channels of {low:g} to {high:g}; train it from Python on a Dataset of tensors."
+            f"image files hold pixels, but the stage makes {space.kind}; train it from Python on a "
+            "Dataset of tensors."
+        )
+    if space.channels > MOST_BANDS:
+        raise DataError(
+            f"images of at most {MOST_BANDS} bands are read, but the stage has {space.channels} "
+            "channels; train it from Python on a Dataset of tensors."
         )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from cascade.data.annotations import (
     NamePattern,
@@ -19,6 +20,7 @@ from cascade.data.notes import IMAGE_WITHOUT_ROW, SourceNotes
 from cascade.data.source import ImageSource, read_file
 from cascade.errors import DataError
 from cascade.imaging.opening import IMAGE_SUFFIXES
+from cascade.imaging.rasters.reading import suffix_of
 
 PARSERS = {".txt": caption, ".json": json_labels}  # the later one wins
 
@@ -33,20 +35,27 @@ class FolderSource(ImageSource):
     Args:
         folder: root folder of the images.
         name_pattern: a regular expression whose named groups are labels.
+        suffixes: suffixes of the files that are images, in small letters.
 
     Raises:
         DataError: if the folder is missing or holds no image, a file name is not UTF-8, or the
             metadata cannot be read.
     """
 
-    def __init__(self, folder: Path, *, name_pattern: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name_pattern: str | None = None,
+        suffixes: Set[str] = IMAGE_SUFFIXES,
+    ) -> None:
         if not folder.is_dir():
             raise DataError(_why_no_folder(folder))
         self.folder = folder
         self._pattern = NamePattern(name_pattern)
-        listing = list_folder(folder)
+        listing = list_folder(folder, suffixes)
         if not listing.images:
-            raise DataError(_why_no_images(folder, listing))
+            raise DataError(_why_no_images(folder, listing, suffixes))
         self.files = list(listing.images.values())
         self._label_files = listing.label_files
         self._table = read_metadata(folder, list(listing.images))
@@ -88,6 +97,13 @@ class FolderSource(ImageSource):
     def read(self, index: int) -> bytes:
         return read_file(self.files[index], self.name(index))
 
+    def open(self, index: int) -> BinaryIO:
+        try:
+            return self.files[index].open("rb")
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"{self.name(index)}: cannot be read ({reason}).") from error
+
     def size_bytes(self, index: int) -> int | None:
         try:
             return self.files[index].stat().st_size
@@ -121,7 +137,8 @@ class FolderSource(ImageSource):
 
 
 def _key(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+    path = PurePosixPath(name)
+    return str(path.with_name(path.name[: len(path.name) - len(suffix_of(path.name))]))
 
 
 def _why_no_folder(path: Path) -> str:
@@ -130,12 +147,12 @@ def _why_no_folder(path: Path) -> str:
     return f"no data at {path}: the folder does not exist."
 
 
-def _why_no_images(folder: Path, listing: FolderListing) -> str:
+def _why_no_images(folder: Path, listing: FolderListing, suffixes: Set[str]) -> str:
     if ".tar" in listing.other_files:
         return (
             f"no images in {folder}, but shards; give a pattern such as {folder / 'train-*.tar'}."
         )
     others = {kind: tuple(files) for kind, files in listing.other_files.items()}
     lines = SourceNotes(tuple(listing.faults), others).lines()
-    looked_for = ", ".join(sorted(IMAGE_SUFFIXES))
+    looked_for = ", ".join(sorted(suffixes))
     return " ".join([f"no images in {folder}; looked for {looked_for}.", *lines])

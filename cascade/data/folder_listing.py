@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cascade.data.notes import DEAD_LINK, SECOND_LINK, UNREADABLE_FOLDER, Source
 from cascade.data.source import check_text
 from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.other_files import HIDDEN, HIDDEN_FOLDER, NOT_REGULAR, kind_of
+from cascade.imaging.rasters.reading import suffix_of
 
 LABEL_SUFFIXES = (".json", ".txt")
 
@@ -37,7 +39,7 @@ class FolderListing:
         self.other_files.setdefault(kind, []).append(text)
 
 
-def list_folder(folder: Path) -> FolderListing:
+def list_folder(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> FolderListing:
     """List a folder recursively.
 
     Links to folders are followed after everything else, so that each file is found at its own place
@@ -47,11 +49,12 @@ def list_folder(folder: Path) -> FolderListing:
 
     Args:
         folder: the root folder.
+        suffixes: suffixes of the files that are images, in small letters.
 
     Raises:
         DataError: if the name of an image or of a file of labels is not UTF-8.
     """
-    search = _Search(folder)
+    search = _Search(folder, suffixes)
     search.run()
     listing = search.listing
     for name, path in sorted(search.images.items()):
@@ -66,8 +69,9 @@ def list_folder(folder: Path) -> FolderListing:
 
 
 class _Search:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, suffixes: Set[str]) -> None:
         self.folder = folder
+        self.suffixes = suffixes
         self.listing = FolderListing()
         self.images: dict[str, Path] = {}  # unsorted
         self.own_places: dict[str, Path] = {}  # images reached without any link, by real path
@@ -98,12 +102,12 @@ class _Search:
         return links
 
     def _add_file(self, path: Path, own_place: str | None) -> None:
-        suffix = path.suffix.lower()
+        suffix = suffix_of(path.name)
         if path.name.startswith("."):
             self.listing.add_other(HIDDEN, path)
         elif not (path.is_file() or _leads_nowhere(path)):
             self.listing.add_other(NOT_REGULAR, path)
-        elif suffix in IMAGE_SUFFIXES:
+        elif suffix in self.suffixes:
             name = self._text(path)
             self.images[name] = path
             if own_place is not None and not path.is_symlink():

@@ -21,7 +21,7 @@ class GeneratedImages(NamedTuple):
     Attributes:
         condition: name of the condition whose image they replace.
         indices: (M,) int64, indices in the source of the training images that they were made from.
-        images: (M, C, h, w) uint8.
+        images: (M, C, h, w) uint8; float32 in [-1, 1] for bands.
         fraction: share of the training samples that take their image from the pool, in [0, 1].
     """
 
@@ -34,7 +34,7 @@ class GeneratedImages(NamedTuple):
         """Decide by a sample's seed whether it takes an image of the pool, and which one.
 
         Returns:
-            The index of the training image, and the image (C, h, w) uint8; None for no image.
+            The index of the training image, and the image (C, h, w); None for no image.
         """
         if derive_seed(seed, "is generated") % 2**32 >= self.fraction * 2**32:
             return None

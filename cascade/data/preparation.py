@@ -17,6 +17,7 @@ from cascade.imaging.reading import on_white
 from cascade.imaging.value_range import check_range_fits, outside_share, percentage, stretched
 
 TooSmall = Literal["error", "skip", "enlarge"]  # what happens to images smaller than the stage
+Outside = Literal["clip", "error"]  # what happens to numbers outside of the range
 ValueRange = tuple[int, int]  # numbers that become black and white
 
 LEFT_OUT = "too small, left out"
@@ -36,10 +37,12 @@ class Decoding(NamedTuple):
         range: the numbers that become black and white, from 0 to 255 or 65535; None for all that
             the picture's bits allow.
         truncated: what happens to JPEG files whose end is missing.
+        outside: what happens to numbers outside of the range.
     """
 
     range: ValueRange | None = None
     truncated: Truncated = "refuse"
+    outside: Outside = "clip"
 
     @property
     def check_words(self) -> list[str]:
@@ -60,6 +63,15 @@ class Decoding(NamedTuple):
                 f"{name}: its end is missing; truncated=keep takes what is there."
             ) from error
 
+    def load(self, data: bytes, name: str, number: int) -> tuple[Tensor, tuple[Remark, ...]]:
+        """The first image of a file, (3, H, W) in [-1, 1], and remarks about it.
+
+        Raises:
+            DataError: as `picture` and `image`.
+        """
+        picture = self.picture(data, name)
+        return self.image(picture, name), self.remarks(picture, name)
+
     def image(self, picture: Picture, name: str) -> Tensor:
         """Convert a decoded file to (3, H, W) float32 in [-1, 1], in sRGB and laid on white.
 
@@ -72,16 +84,24 @@ class Decoding(NamedTuple):
         return on_white(picture.in_srgb())
 
     def check(self, picture: Picture, name: str) -> None:
-        """Check that a picture can have numbers of the range.
+        """Check that a picture can have numbers of the range, and has no others if it must not.
 
         Raises:
-            DataError: naming it, if it cannot.
+            DataError: naming it, if it does not fit.
         """
-        if self.range is not None:
-            try:
-                check_range_fits(picture, *self.range)
-            except DataError as error:
-                raise DataError(f"{name}: {error}") from error
+        if self.range is None:
+            return
+        try:
+            check_range_fits(picture, *self.range)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+        share = outside_share(picture, *self.range) if self.outside == "error" else 0
+        if share > 0:
+            low, high = self.range
+            raise DataError(
+                f"{name}: {percentage(share)} of its numbers lie outside of {low} to {high}; widen "
+                "the range, or set outside=clip."
+            )
 
     def remarks(self, picture: Picture, name: str) -> tuple[Remark, ...]:
         """What a user should know about how a file was decoded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,18 +91,19 @@ class ShardIndex:
             self.other_members.setdefault(kind, []).extend(names)
 
 
-def index_shard(shard: Path, name: str) -> ShardIndex:
+def index_shard(shard: Path, name: str, suffixes: Set[str] = IMAGE_SUFFIXES) -> ShardIndex:
     """List the members of a shard: images with their labels, and what is not an image.
 
     Args:
         shard: the tar file.
         name: name of the shard for messages.
+        suffixes: suffixes of the members that are images, in small letters.
 
     Raises:
         DataError: if the shard is damaged or truncated, or a member is sparse, too large, or has a
             name that is not UTF-8.
     """
-    index = _Index(shard, name)
+    index = _Index(shard, name, suffixes)
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
@@ -117,9 +119,10 @@ def index_shard(shard: Path, name: str) -> ShardIndex:
 class _Index:
     """Collects images and labels of one shard, in whatever order its members come."""
 
-    def __init__(self, shard: Path, name: str) -> None:
+    def __init__(self, shard: Path, name: str, suffixes: Set[str]) -> None:
         self.shard = shard
         self.name = name
+        self.suffixes = suffixes
         self._images: dict[str, ShardImage] = {}
         self._labels: dict[tuple[str, str], dict[str, str]] = {}  # by key and suffix
         self._label_errors: dict[tuple[str, str], str] = {}
@@ -148,7 +151,7 @@ class _Index:
         self, tar: tarfile.TarFile, member: tarfile.TarInfo, key: str, suffix: str
     ) -> None:
         name = f"{self.name}:{member.name}"
-        if f".{suffix}" in IMAGE_SUFFIXES:
+        if f".{suffix}" in self.suffixes:
             place = (member.offset_data, member.size)
             self._images[member.name] = ShardImage(self.shard, self.name, member.name, key, *place)
         elif suffix in LABEL_PARSERS:
@@ -160,7 +163,7 @@ class _Index:
                     self._other_values[key] = without_texts(json_values(data, name))
             except DataError as error:  # only this image is broken, not the whole shard
                 self._label_errors[key, suffix] = str(error)
-        elif f".{suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES:
+        elif f".{suffix.rpartition('.')[2]}" in self.suffixes:
             self._parts[member.name] = (key, suffix)
         else:
             self._add_other(f".{suffix}", name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cascade.data.remote import default_cache, fetch, is_remote, without_secrets
 from cascade.data.shard_index import ShardImage, ShardIndex, index_shard
 from cascade.data.source import ImageSource
 from cascade.errors import DataError
+from cascade.imaging.opening import IMAGE_SUFFIXES
 
 
 class ShardSource(ImageSource):
@@ -29,6 +31,7 @@ class ShardSource(ImageSource):
         cache_dir: folder for copies of remote shards; default: the user's cache folder.
         damaged_shards: a list that receives one message per damaged shard, which is then left out.
             Default: the first damaged shard raises.
+        suffixes: suffixes of the members that are images, in small letters.
 
     Raises:
         DataError: if no shard matches; or one is damaged, cannot be fetched, or has a member whose
@@ -42,6 +45,7 @@ class ShardSource(ImageSource):
         name_pattern: str | None = None,
         cache_dir: Path | None = None,
         damaged_shards: list[str] | None = None,
+        suffixes: Set[str] = IMAGE_SUFFIXES,
     ) -> None:
         shards = find_shards(pattern, cache_dir or default_cache())
         if not shards:
@@ -49,7 +53,7 @@ class ShardSource(ImageSource):
         everything = ShardIndex()
         for path, name in shards:
             try:
-                index = index_shard(path, name)
+                index = index_shard(path, name, suffixes)
                 _check_names(index.images)
             except DataError as error:
                 if damaged_shards is None:

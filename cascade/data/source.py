@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from cascade.data.notes import NOT_SELECTED, SourceFault, SourceNotes
 from cascade.errors import DataError, nearest
@@ -122,6 +123,18 @@ class ImageSource(ABC):
             DataError: if it cannot be read.
         """
 
+    def number_in_file(self, index: int) -> int:
+        """Which image of its file it is, counted from 0: of a stack or a volume."""
+        return 0
+
+    def open(self, index: int) -> BinaryIO:
+        """Open the image file, to read its head.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return io.BytesIO(self.read(index))
+
     @abstractmethod
     def labels(self, index: int) -> dict[str, str]:
         """The image's labels by field, such as `{"class": "cat-face"}`.
@@ -233,6 +246,12 @@ class SelectedSource(ImageSource):
 
     def read(self, index: int) -> bytes:
         return self.source.read(self.indices[index])
+
+    def open(self, index: int) -> BinaryIO:
+        return self.source.open(self.indices[index])
+
+    def number_in_file(self, index: int) -> int:
+        return self.source.number_in_file(self.indices[index])
 
     def size_bytes(self, index: int) -> int | None:
         return self.source.size_bytes(self.indices[index])

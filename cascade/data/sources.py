@@ -6,14 +6,18 @@ the same order, so both give the same batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from cascade.data.folder import FolderSource
 from cascade.data.remote import is_remote, without_secrets
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource, SelectedSource
+from cascade.data.stacks import StackSource
 from cascade.errors import DataError
+from cascade.imaging.opening import IMAGE_SUFFIXES
+from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 
 HUGGING_FACE = "hf:"
 
@@ -25,6 +29,7 @@ def open_source(
     name_pattern: str | None = None,
     cache_dir: str | None = None,
     damaged_shards: list[str] | None = None,
+    layout: Layout | None = None,
 ) -> ImageSource:
     """Open a folder, shards or a Hugging Face data set.
 
@@ -36,19 +41,27 @@ def open_source(
         cache_dir: folder for copies of remote shards; default: the user's cache folder.
         damaged_shards: a list that receives one message per damaged shard, which is then left out.
             Default: the first damaged shard raises.
+        layout: for bands of measured numbers: how a file is divided into images, each of which is
+            one of the source. Default: a file is one colour picture.
 
     Raises:
         DataError: if there is nothing to read.
     """
     cache = None if cache_dir is None else Path(cache_dir)
-    source = _open(path, name_pattern, cache, damaged_shards)
+    suffixes = IMAGE_SUFFIXES if layout is None else RASTER_SUFFIXES
+    source = _open(path, name_pattern, cache, damaged_shards, suffixes)
     pattern = [] if name_pattern is None else ["--name-pattern", name_pattern]
     source.check_words = ("cascade", "data", "check", without_secrets(path), *pattern)
-    return SelectedSource(source, only) if only else source
+    source = SelectedSource(source, only) if only else source
+    return source if layout is None else StackSource(source, layout)
 
 
 def _open(
-    path: str, name_pattern: str | None, cache_dir: Path | None, damaged_shards: list[str] | None
+    path: str,
+    name_pattern: str | None,
+    cache_dir: Path | None,
+    damaged_shards: list[str] | None,
+    suffixes: Set[str],
 ) -> ImageSource:
     if not path.strip():
         raise DataError("the path of the images is empty; give a folder, or shards (*.tar).")
@@ -58,6 +71,10 @@ def _open(
         return HuggingFaceSource(path.removeprefix(HUGGING_FACE))
     if path.endswith(".tar") or is_remote(path):
         return ShardSource(
-            path, name_pattern=name_pattern, cache_dir=cache_dir, damaged_shards=damaged_shards
+            path,
+            name_pattern=name_pattern,
+            cache_dir=cache_dir,
+            damaged_shards=damaged_shards,
+            suffixes=suffixes,
         )
-    return FolderSource(Path(path), name_pattern=name_pattern)
+    return FolderSource(Path(path), name_pattern=name_pattern, suffixes=suffixes)

@@ -22,13 +22,22 @@ from torch.utils.data import Dataset
 from cascade.conditioning.batch import Remark
 from cascade.contract import Contract
 from cascade.data.augmentation import Augmentation, Axis
+from cascade.data.band_decoding import BandDecoding
 from cascade.data.broken import BrokenImages, listed_by
-from cascade.data.fitting import as_float, check_readable, compact, embedding_of, fit_tensor
+from cascade.data.fitting import (
+    as_float,
+    check_readable,
+    compact,
+    embedding_of,
+    fit_tensor,
+    rounded,
+)
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.preparation import (
     ENLARGED,
     LEFT_OUT,
     Decoding,
+    Outside,
     TooSmall,
     TooSmallError,
     ValueRange,
@@ -38,7 +47,6 @@ from cascade.data.tensors import TensorDataset, TensorSource, as_source
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import DataError
 from cascade.imaging.picture_reading import Truncated
-from cascade.imaging.writing import to_uint8
 
 if TYPE_CHECKING:
     from cascade.data.encoded_images import EncodedImages
@@ -111,6 +119,9 @@ class TrainingImages(Dataset[TrainingSample]):
         too_small: what happens to images smaller than the stage: `error` ends the run, `skip`
             leaves them out, and `enlarge` upscales them.
         truncated: what happens to JPEG files whose end is missing; `keep` takes what is there.
+        outside: what happens to numbers outside of the range.
+        nodata: for bands, the number that stands for a missing one; see `BandDecoding`.
+        axis: for bands, the axis of a volume along which it is cut into slices.
         seed: the run's seed.
         cache_mib: memory in MiB for decoded images, in each data worker.
         generated: images by the previous stage, which some of the samples use; None for no such
@@ -134,6 +145,9 @@ class TrainingImages(Dataset[TrainingSample]):
         range: ValueRange | None = None,
         too_small: TooSmall = "skip",
         truncated: Truncated = "refuse",
+        outside: Outside = "clip",
+        nodata: float | None = None,
+        axis: int = 2,
         seed: int = 0,
         cache_mib: int = 1024,
         generated: GeneratedImages | None = None,
@@ -150,10 +164,14 @@ class TrainingImages(Dataset[TrainingSample]):
             raise DataError(
                 "range and truncated are for image files; scale the tensors in the data set."
             )
+        self.decoding: Decoding | BandDecoding = Decoding(range, truncated, outside)
+        if contract.space.has_bands:
+            self.decoding = BandDecoding.of_space(
+                contract.space, outside=outside, nodata=nodata, axis=axis
+            )
         self.augmentation = Augmentation(crop_px=crop_px, flip=tuple(flip), rotate90=rotate90)
         self.augmentation.check(contract)
         self.contract = contract
-        self.decoding = Decoding(range, truncated)
         self.too_small: TooSmall = too_small
         self.seed = seed
         self.generated = generated
@@ -269,14 +287,13 @@ class TrainingImages(Dataset[TrainingSample]):
         """An image as it is stored (C, h, w) in [-1, 1], and remarks about it."""
         if isinstance(self.source, TensorSource):
             return self.source.image(index), ()
-        name = self.source.name(index)
-        picture = self.decoding.picture(self.source.read(index), name)
-        return self.decoding.image(picture, name), self.decoding.remarks(picture, name)
+        name, number = self.source.name(index), self.source.number_in_file(index)
+        return self.decoding.load(self.source.read(index), name, number)
 
     def _fitted(
         self, index: int, image: Tensor, remarks: tuple[Remark, ...]
     ) -> tuple[Tensor, tuple[Remark, ...]]:
-        """An image at the stage's size (C, H, W); those from files are rounded to 8 bits."""
+        """An image at the stage's size (C, H, W); colour from files is rounded to 8 bits."""
         name, space = self.source.name(index), self.contract.space
         is_tensor = isinstance(self.source, TensorSource)
         if space.kind == "embeddings":
@@ -289,7 +306,7 @@ class TrainingImages(Dataset[TrainingSample]):
                 raise
             fitted = fit_tensor(image, space, name, enlarge=True)
             remarks = (*remarks, Remark(ENLARGED, str(error)))
-        return compact(fitted) if is_tensor else to_uint8(fitted), remarks
+        return compact(fitted) if is_tensor else rounded(fitted, space), remarks
 
     def _smaller(self, image: Tensor) -> dict[str, Tensor]:
         """The conditioning images of a whole image (C, H, W), by condition name."""

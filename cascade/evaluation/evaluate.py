@@ -24,13 +24,14 @@ from cascade.evaluation.progress import NamedProgress, no_progress
 from cascade.evaluation.real_pictures import REAL, RealPictures
 from cascade.evaluation.results import Evaluation, Measurements
 from cascade.evaluation.set_distances import warn_of_few
+from cascade.imaging.rasters.showing import seen_bands
 from cascade.pipeline import CascadePipeline
+from cascade.space import Space
 from cascade.tasks.table import task_of
 from cascade.tasks.task import PairedTask, Task
 from cascade.training.provenance import command_line, hardware, versions
 
 MOST_IMAGES = 1000
-CHANNELS = 3  # of the images that extractors and metrics take
 ALONE = (
     "a stage alone gets inputs made from the held-out pictures themselves, so it scores better "
     "than on other pictures; the difference between it and the chain is what the stages before it "
@@ -92,8 +93,11 @@ def evaluate(
         check_stages(pipeline, likelihood)
     is_drawn_from_labels = not isinstance(task, PairedTask) and text_of(pipeline) is None
     vocabulary = pipeline.labels if is_drawn_from_labels else None
-    held_out = RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir)
-    training = _training_pictures(train, cache_dir)
+    space = pipeline.stages.last.space
+    held_out = RealPictures(
+        data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir, space=space
+    )
+    training = _training_pictures(train, cache_dir, space)
     judge = find_judge(pipeline, held_out, alignment)
     options = {
         "pipeline": _quiet(pipeline),
@@ -115,7 +119,7 @@ def evaluate(
         seed=seed,
         settings=measurements.settings,
         measured=measurements.measured,
-        notes=_notes(measurements, options["extractor"], held_out, training),
+        notes=_notes(measurements, options["extractor"], held_out, training, space),
         peak_memory_mib=peak_memory_mib(pipeline.device),
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
         sheets=measurements.sheets,
@@ -123,11 +127,11 @@ def evaluate(
 
 
 def _training_pictures(
-    train: str | Path | ImageSource | None, cache_dir: Path | None
+    train: str | Path | ImageSource | None, cache_dir: Path | None, space: Space
 ) -> RealPictures | None:
     if train is None:
         return None
-    return RealPictures(train, name="training pictures", cache_dir=cache_dir)
+    return RealPictures(train, name="training pictures", cache_dir=cache_dir, space=space)
 
 
 def _loaded(extractor: str | FeatureExtractor, path: Path | None) -> FeatureExtractor:
@@ -169,16 +173,16 @@ def check_measurable(pipeline: CascadePipeline) -> None:
     """Check that metrics can read the images of every stage.
 
     Raises:
-        ContractError: if a stage makes anything but RGB images, or latents or embeddings for the
-            next stage.
+        ContractError: if a stage makes anything but pixels, or latents or embeddings for the next
+            stage.
     """
     for name, stage in pipeline.stages.items():
         if stage.space.kind != "pixels" and name != pipeline.stages.names[-1]:
             continue
-        if stage.space.channels != CHANNELS or stage.space.kind != "pixels":
+        if stage.space.kind != "pixels":
             raise ContractError(
-                f"evaluation measures RGB images, but stage {name!r} gives {stage.space.kind} with "
-                f"{stage.space.channels} channels; measure its images yourself."
+                f"evaluation measures pixels, but stage {name!r} gives {stage.space.kind}; measure "
+                "them yourself."
             )
 
 
@@ -210,6 +214,7 @@ def _notes(
     extractor: FeatureExtractor,
     held_out: RealPictures,
     training: RealPictures | None,
+    space: Space,
 ) -> list[str]:
     """Write what a reader of the figures should know."""
     notes = [*measurements.notes, *held_out.notes()]
@@ -222,6 +227,8 @@ def _notes(
             f"{same} of {len(held_out)} held-out pictures are training pictures too; figures "
             "measured on them say little about other pictures."
         )
+    if seen := seen_bands(space):
+        notes.append(f"{extractor.name} and the figures of colour saw {seen}.")
     if any(each.subject.endswith(", alone") for each in measurements.measured):
         notes.append(ALONE)
     return notes

@@ -18,28 +18,30 @@ from cascade.extras import install_command
 from cascade.resizing import quantise
 
 
-def psnr(images: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio over all three channels.
+def psnr(images: Tensor, truth: Tensor, levels: int | None = None) -> Tensor:
+    """Peak signal-to-noise ratio over all channels.
 
     Args:
-        images: (B, 3, H, W) in [-1, 1], results.
-        truth: (B, 3, H, W) in [-1, 1], their originals.
+        images: (B, C, H, W) in [-1, 1], results.
+        truth: (B, C, H, W) in [-1, 1], their originals.
+        levels: number of values to which both are rounded; None for the 256 of 8 bits.
 
     Returns:
         (B,) in dB; infinite for a result that equals its original.
     """
-    from_truth = (_levels(images) - _levels(truth)).square().flatten(1).mean(dim=1)
+    from_truth = (_levels(images, levels) - _levels(truth, levels)).square().flatten(1).mean(dim=1)
     return 10 * torch.log10(255**2 / from_truth)
 
 
-def ssim(images: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity with a Gaussian window of 11 px and sigma 1.5, mean over RGB.
+def ssim(images: Tensor, truth: Tensor, levels: int | None = None) -> Tensor:
+    """Structural similarity with a Gaussian window of 11 px and sigma 1.5, mean over channels.
 
     Wang et al. 2004, by torchmetrics.
 
     Args:
-        images: (B, 3, H, W) in [-1, 1], results.
-        truth: (B, 3, H, W) in [-1, 1], their originals.
+        images: (B, C, H, W) in [-1, 1], results.
+        truth: (B, C, H, W) in [-1, 1], their originals.
+        levels: as for `psnr`.
 
     Returns:
         (B,); 1 for a result that equals its original.
@@ -48,7 +50,8 @@ def ssim(images: Tensor, truth: Tensor) -> Tensor:
         CascadeError: if torchmetrics is not installed.
     """
     similarity = _torchmetrics().functional.image.structural_similarity_index_measure
-    return similarity(_levels(images), _levels(truth), data_range=255.0, reduction="none").view(-1)
+    pair = _levels(images, levels), _levels(truth, levels)
+    return similarity(*pair, data_range=255.0, reduction="none").view(-1)
 
 
 def colourfulness(images: Tensor) -> Tensor:
@@ -66,8 +69,8 @@ def colourfulness(images: Tensor) -> Tensor:
     return spread + 0.3 * opponents.mean(dim=2).square().sum(dim=0).sqrt()
 
 
-def _levels(images: Tensor) -> Tensor:
-    return (quantise(images) + 1) * 127.5
+def _levels(images: Tensor, levels: int | None = None) -> Tensor:
+    return (quantise(images, levels or 256) + 1) * 127.5
 
 
 def _torchmetrics() -> Any:

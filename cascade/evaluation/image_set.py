@@ -15,8 +15,10 @@ from cascade.errors import WeightsError
 from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.image_metrics import colourfulness
+from cascade.imaging.rasters.showing import as_rgb
 from cascade.imaging.writing import to_uint8
 from cascade.resizing import quantise
+from cascade.space import Space
 
 UNITS_8_BIT = 127.5  # per unit of an image in [-1, 1]
 FEATURE_BATCH = 32
@@ -72,6 +74,7 @@ class ImageSetBuilder:
         extractor: computes the features.
         device: device of the extractor.
         alignment: embeds the images too.
+        space: space of the images; of bands, those are seen that it shows. None for colours.
     """
 
     def __init__(
@@ -79,7 +82,9 @@ class ImageSetBuilder:
         extractor: FeatureExtractor,
         device: torch.device,
         alignment: AlignmentModel | None = None,
+        space: Space | None = None,
     ) -> None:
+        self._space = space
         self._extractor = extractor
         self._alignment = alignment
         self._embeddings: list[Tensor] = []
@@ -93,7 +98,7 @@ class ImageSetBuilder:
 
     @torch.no_grad()
     def add(self, images: Tensor) -> None:
-        """Add images (B, 3, H, W) in [-1, 1], which are rounded to 8 bits.
+        """Add images (B, 3, H, W) in [-1, 1], or of the space, which are rounded to 8 bits.
 
         Raises:
             WeightsError: if a value is not finite.
@@ -103,6 +108,8 @@ class ImageSetBuilder:
                 "a stage made pictures with values that are not finite; its weights are spoilt, "
                 "use an earlier checkpoint or train it again."
             )
+        if self._space is not None:
+            images = as_rgb(images, self._space)
         images = quantise(images.cpu())
         for part in images.split(FEATURE_BATCH):
             part = part.to(self._device)

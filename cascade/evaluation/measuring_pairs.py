@@ -4,7 +4,8 @@ The pipeline gets inputs such as a user has: smaller or grey copies of these pic
 the pipeline was trained to restore them. If there are several stages, each is measured alone too,
 at its own size. The task's baseline is measured beside them.
 
-Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255. PSNR is at most
+Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255. Bands of measured
+numbers are rounded to 16 bits of their range, which is the peak. PSNR is at most
 100 dB, since one result that equals its original would make the mean infinite.
 
 Shapes: B images, C channels, H and W pixels.
@@ -34,9 +35,10 @@ from cascade.evaluation.real_pictures import REAL, RealPictures
 from cascade.evaluation.results import Measurements
 from cascade.evaluation.set_figures import colour_scores, distance_scores
 from cascade.evaluation.sheets import before_and_after_sheet
+from cascade.imaging.rasters.showing import as_rgb
 from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadePipeline
-from cascade.resizing import quantise
+from cascade.space import Space
 from cascade.stage import Stage
 from cascade.tasks.table import paired_task_of
 from cascade.tasks.task import PairFigure
@@ -45,6 +47,7 @@ SECOND_SEEDS = 8  # pictures that are made again with another seed
 SECOND_SEED_AFTER = 1_000_003
 SHOWN = 6
 MOST_PSNR_DB = 100.0
+BAND_LEVELS = 2**16  # to which bands are rounded for PSNR and SSIM
 TRUTH = "originals"
 INPUTS = "input pictures"
 FEWEST_FOR_DISTANCES = 2
@@ -106,13 +109,13 @@ class PairMeasurer:
         contracts = self.pipeline.stages.contracts
         self.held_out.check(self.num_images, contracts[-1].space, self.progress)
         inputs, truth = pairs(self.held_out, range(min(SHOWN, self.num_images)), contracts)
-        subjects, columns = [], _input_column(inputs)
+        subjects, columns = [], _input_column(inputs, contracts[0].space)
         for way in _ways(stages):
             subject, results = self._measured(way)
             subjects.append(subject)
             if not any(_same(results, other) for other in columns.values()):
                 columns[way.subject] = results
-        columns["original"] = to_uint8(truth)
+        columns["original"] = to_uint8(as_rgb(truth, contracts[-1].space))
         notes = []
         if self.num_images < FEWEST_FOR_DISTANCES:
             notes.append("distances of sets need at least 2 pictures, and are left out.")
@@ -130,20 +133,23 @@ class PairMeasurer:
             Its figures, and its first results (6 or fewer, 3, H, W) uint8.
         """
         device, count = self.pipeline.device, self.num_images
-        results, originals = (ImageSetBuilder(self.extractor, device) for _ in range(2))
+        space = way.contracts[-1].space
+        results, originals = (
+            ImageSetBuilder(self.extractor, device, space=space) for _ in range(2)
+        )
         values: dict[str, list[float]] = {}
         seconds, first_results = 0.0, []
         for place in range(count):
             self.progress(way.subject, place, count)
             inputs, truth = pairs(self.held_out, [place], way.contracts)
             start_s = time.perf_counter()
-            result = quantise(way.run(inputs, self.seed + place)[None])
+            result = space.rounded(way.run(inputs, self.seed + place)[None])
             seconds += time.perf_counter() - start_s
             for name, value in self._values(way, place, inputs, result, truth).items():
                 values.setdefault(name, []).append(value)
             results.add(result)
             originals.add(truth)
-            first_results += [to_uint8(result)] if place < SHOWN else []
+            first_results += [to_uint8(as_rgb(result, space))] if place < SHOWN else []
         self.progress(way.subject, count, count)
         subject = Measured(
             subject=way.subject,
@@ -160,11 +166,13 @@ class PairMeasurer:
     def _values(
         self, way: Way, place: int, inputs: Inputs, result: Tensor, truth: Tensor
     ) -> dict[str, float]:
-        values = pair_values(result, truth, self.distances)
+        values = pair_values(result, truth, self.distances, way.contracts[-1].space)
         values |= {name: figure(result, inputs) for name, figure in way.figures.items()}
         if way.is_random and place < SECOND_SEEDS:
-            again = quantise(way.run(inputs, self.seed + place + SECOND_SEED_AFTER)[None])
-            between = distance_values(again, result, self.distances)
+            again = way.contracts[-1].space.rounded(
+                way.run(inputs, self.seed + place + SECOND_SEED_AFTER)[None]
+            )
+            between = distance_values(again, result, self.distances, way.contracts[-1].space)
             values |= {f"{name} {BETWEEN}": value for name, value in between.items()}
         return values
 
@@ -175,9 +183,11 @@ class PairMeasurer:
         return [*distance_scores(self.extractor, results, originals, TRUTH), *colours]
 
 
-def _input_column(inputs: Inputs) -> dict[str, Tensor]:
+def _input_column(inputs: Inputs, space: Space) -> dict[str, Tensor]:
     """Column of the sheet with the image inputs (B, 1 or 3, h, w) uint8, if they can be shown."""
     image = inputs.get("image")
+    if image is not None and image.shape[1] == space.channels:
+        return {"input": to_uint8(as_rgb(image, space))}
     if image is None or image.shape[1] not in (1, 3):
         return {}
     return {"input": to_uint8(image)}
@@ -237,24 +247,33 @@ def pairs(
 
 
 def pair_values(
-    result: Tensor, truth: Tensor, distances: Mapping[str, Distance]
+    result: Tensor, truth: Tensor, distances: Mapping[str, Distance], space: Space
 ) -> dict[str, float]:
     """Measure one result beside its original: the figures of `BETTER`, and the distances.
 
     Args:
-        result: (1, 3, H, W) in [-1, 1], rounded to 8 bits.
-        truth: (1, 3, H, W) in [-1, 1], the original.
+        result: (1, C, H, W) in [-1, 1], rounded by the space.
+        truth: (1, C, H, W) in [-1, 1], the original.
         distances: distances between results and originals by name.
+        space: their space. Of bands, each one is measured too, over its whole range.
     """
-    ratio = min(float(psnr(result, truth)), MOST_PSNR_DB)
-    values = {"PSNR, dB": ratio, "SSIM": float(ssim(result, truth))}
-    return values | distance_values(result, truth, distances)
+    levels = BAND_LEVELS if space.has_bands else None
+    values = {
+        "PSNR, dB": min(float(psnr(result, truth, levels)), MOST_PSNR_DB),
+        "SSIM": float(ssim(result, truth, levels)),
+    }
+    for band in range(space.channels if space.has_bands and space.channels > 1 else 0):
+        one, other = (each[:, band : band + 1] for each in (result, truth))
+        values[f"PSNR, dB, band {band + 1}"] = min(float(psnr(one, other, levels)), MOST_PSNR_DB)
+        values[f"SSIM, band {band + 1}"] = float(ssim(one, other, levels))
+    return values | distance_values(result, truth, distances, space)
 
 
 def distance_values(
-    result: Tensor, other: Tensor, distances: Mapping[str, Distance]
+    result: Tensor, other: Tensor, distances: Mapping[str, Distance], space: Space
 ) -> dict[str, float]:
-    """Measure the distances between two images (1, 3, H, W) in [-1, 1], by name."""
+    """Measure the distances between two images (1, C, H, W) in [-1, 1], by name."""
+    result, other = as_rgb(result, space), as_rgb(other, space)
     return {name: float(distance(result, other)) for name, distance in distances.items()}
 
 
@@ -283,7 +302,7 @@ def _means(values: Mapping[str, Sequence[float]], figures: Mapping[str, PairFigu
                 n=len(each),
                 reference="results of another seed" if between else reference,
                 n_reference=len(each),
-                better="" if between else BETTER.get(name, "lower"),
+                better="" if between else BETTER.get(name.partition(", band")[0], "lower"),
             )
         )
     return scores

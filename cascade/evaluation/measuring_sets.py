@@ -187,8 +187,8 @@ class SetMeasurer:
         """
         clock, count = Clock(), self.num_images
         builders = {
-            name: ImageSetBuilder(self.extractor, pipeline.device, self._alignment)
-            for name in pixel_spaces(pipeline)
+            name: ImageSetBuilder(self.extractor, pipeline.device, self._alignment, space)
+            for name, space in pixel_spaces(pipeline).items()
         }
         settings: Mapping[str, Any] = {}
         for first in range(0, count, AT_A_TIME):

@@ -35,6 +35,7 @@ from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
 from cascade.evaluation.progress import NamedProgress
+from cascade.imaging.rasters.layout import Layout
 from cascade.saving.atomic import atomic_file
 from cascade.space import Space
 
@@ -55,6 +56,7 @@ class RealPictures:
         vocabulary: class names of the pipeline; pictures of other classes are left out. None keeps
             all pictures.
         cache_dir: folder for features; default: the user's cache folder.
+        space: space of the pipeline's results, by which files of bands are read; None for colours.
 
     Attributes:
         left_out: number of pictures that are left out.
@@ -71,8 +73,12 @@ class RealPictures:
         name: str,
         vocabulary: LabelVocabulary | None = None,
         cache_dir: Path | None = None,
+        space: Space | None = None,
     ) -> None:
-        opened = source if isinstance(source, ImageSource) else open_source(str(source))
+        layout = Layout(space.channels) if space is not None and space.has_bands else None
+        opened = (
+            source if isinstance(source, ImageSource) else open_source(str(source), layout=layout)
+        )
         self.source: ImageSource = opened
         self.path = "" if isinstance(source, ImageSource) else without_secrets(str(source))
         self.name = name
@@ -238,7 +244,7 @@ class RealPictures:
         cached = _load(file, names)
         if cached is not None:
             return cached
-        builder = ImageSetBuilder(extractor, device, alignment)
+        builder = ImageSetBuilder(extractor, device, alignment, space)
         what, count = f"{self.name}, {space.size_text}", len(self)
         for first in range(0, count, READ_AT_A_TIME):
             progress(what, first, count)
@@ -252,6 +258,8 @@ class RealPictures:
     def _cache_key(self, space: Space, models: Sequence[FeatureExtractor | AlignmentModel]) -> str:
         prints = [each.fingerprint() for each in models]
         parts = [*prints, space.size_text, space.resize_kernel]
+        if space.has_bands:
+            parts.append(f"{space.channels} {space.range} {space.show} {space.colour_map}")
         return hashlib.sha256("\n".join([*parts, *self.digests]).encode()).hexdigest()[:32]
 
 

@@ -1,4 +1,4 @@
-"""Pictures as callers hand them over and want them back: PIL images, tensors, arrays, `Picture`s.
+"""Pictures as callers hand them over and want them back: PIL images, `Picture`s, `Raster`s, arrays.
 
 Shapes: B images, C channels, H and W pixels.
 """
@@ -16,12 +16,13 @@ from torch import Tensor
 from cascade.arguments import shown
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
+from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.reading import pil_to_tensor
 from cascade.imaging.writing import check_can_be_pictures, to_pil
 
 OutputType = Literal["pil", "pt", "np"]
 StartLike = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor
-PictureLike = Image.Image | Picture | np.ndarray | Tensor | Sequence[Any]
+PictureLike = Image.Image | Picture | Raster | np.ndarray | Tensor | Sequence[Any]
 TOLERANCE = 0.001  # beyond the ends of a range, for rounding
 EXPECTED_ARRAYS = "image arrays must be uint8, uint16 or floats in [0, 1]"
 
@@ -147,10 +148,10 @@ def count_images(image: PictureLike) -> int:
     """
     if isinstance(image, Tensor | np.ndarray):
         return len(image) if image.ndim == 4 else 1
-    if isinstance(image, Image.Image | Picture):
+    if isinstance(image, Image.Image | Picture | Raster):
         return 1
     if isinstance(image, list | tuple) and all(
-        isinstance(each, Image.Image | Picture | np.ndarray | Tensor) for each in image
+        isinstance(each, Image.Image | Picture | Raster | np.ndarray | Tensor) for each in image
     ):
         return sum(count_images(each) for each in image)
     raise ContractError(
@@ -163,6 +164,7 @@ def of_each(
     image: PictureLike,
     of_picture: Callable[[Picture, int], Picture],
     of_tensor: Callable[[Tensor, int], Tensor],
+    of_raster: Callable[[Raster, int], Raster] | None = None,
     *,
     place: int = 0,
 ) -> Any:
@@ -173,6 +175,7 @@ def of_each(
             these.
         of_picture: works on a picture and its place among all images.
         of_tensor: works on a tensor (C, H, W) and its place.
+        of_raster: works on an image of bands and its place; None if such images do not fit.
         place: place of the first image.
 
     Raises:
@@ -181,6 +184,10 @@ def of_each(
     count_images(image)
     if isinstance(image, Picture):
         return of_picture(image, place)
+    if isinstance(image, Raster):
+        if of_raster is None:
+            raise ContractError("an image of bands does not fit here; give a colour picture.")
+        return of_raster(image, place)
     if isinstance(image, Image.Image):
         return of_picture(Picture.from_pil(image), place).to_pil()
     if isinstance(image, Tensor | np.ndarray):
@@ -191,7 +198,7 @@ def of_each(
         return results if image.ndim == 4 else results[0]
     results = []
     for each in image:
-        results.append(of_each(each, of_picture, of_tensor, place=place))
+        results.append(of_each(each, of_picture, of_tensor, of_raster, place=place))
         place += count_images(each)
     return results
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
 from PIL import Image
 
+from cascade.imaging.tiff_pages import tifffile
 from cascade.imaging.writing import RECORD
 from cascade.saving.atomic import atomic_file
 
@@ -20,19 +22,20 @@ MOST_BYTES = 120  # of the prompt in a name; file systems allow 255 for the whol
 DIGITS = (5, 7)  # fewest and most of a number before words
 
 
-def picture_name(number: int, prompt: str) -> str:
+def picture_name(number: int, prompt: str, suffix: str = ".png") -> str:
     """The name of a picture: its number, and the first words of its prompt if it has one.
 
     Args:
         number: number of the picture.
         prompt: any text; what cannot be part of a word, such as emoji, is left out.
+        suffix: of the file, `.png` or `.tif`.
 
     Returns:
         For example `00012-a-cat-with-heart-eyes.png`.
     """
     words = "-".join(re.findall(r"\w+", prompt.lower()))[:MOST_CHARACTERS]
     words = words.encode()[:MOST_BYTES].decode(errors="ignore").strip("-")
-    return f"{number:05d}{words and f'-{words}'}.png"
+    return f"{number:05d}{words and f'-{words}'}{suffix}"
 
 
 def number_of(file: Path) -> int | None:
@@ -48,7 +51,7 @@ def number_of(file: Path) -> int | None:
 
 def free_number(folder: Path) -> int:
     """The number of the first new picture, which follows those in the folder."""
-    numbers = [number_of(file) for file in folder.glob("*.png")]
+    numbers = [number_of(file) for file in _pictures(folder)]
     return max((number for number in numbers if number is not None), default=-1) + 1
 
 
@@ -64,7 +67,7 @@ class NumberedFiles:
     def __init__(self, folder: Path, numbers: range) -> None:
         self.index = folder / INDEX
         self._earlier: dict[int, list[Path]] = {}
-        for file in folder.glob("*.png"):
+        for file in _pictures(folder):
             number = number_of(file)
             if number is not None and number in numbers and not file.name.startswith(GRID):
                 self._earlier.setdefault(number, []).append(file)
@@ -97,8 +100,17 @@ class NumberedFiles:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
+def _pictures(folder: Path) -> list[Path]:
+    """The files of a folder that may be pictures of Cascade."""
+    return [*folder.glob("*.png"), *folder.glob("*.tif")]
+
+
 def _is_ours(file: Path) -> bool:
-    """Whether a PNG records how it was generated."""
+    """Whether a PNG, or a TIFF of bands, records how it was generated."""
+    if file.suffix == ".tif":
+        with suppress(Exception), tifffile().TiffFile(file) as tiff:  # it raises many kinds
+            return tiff.pages[0].description.startswith(f'{{"{RECORD}":')
+        return False
     try:
         with Image.open(file) as picture:
             return RECORD in picture.info

@@ -139,7 +139,7 @@ def check_page(page: Any, name: str) -> None:
             "with LZW or Deflate."
         )
     if page.compression != OLD_JPEG:
-        _check_segments(page, name)
+        check_segments(page, name)
 
 
 def _check_meaning(page: Any, name: str) -> None:
@@ -174,7 +174,7 @@ def _check_numbers(page: Any, name: str) -> None:
         )
 
 
-def _check_segments(page: Any, name: str) -> None:
+def check_segments(page: Any, name: str) -> None:
     """Check the strips or tiles: their number, their place in the file, their decoded size."""
     contiguous = page.samplesperpixel if page.planarconfig == 1 else 1
     if page.is_tiled:

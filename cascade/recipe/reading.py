@@ -29,7 +29,7 @@ from cascade.recipe.yaml_files import one_line, read_yaml
 
 Recipe = TypeVar("Recipe", bound=Section)
 NETWORK_KINDS = ("unet", "transformer", "mlp", "autoencoder_kl", "autoencoder_tiny")
-ALTERNATIVES = (*NETWORK_KINDS, "int", "float", "str", "bool")
+ALTERNATIVES = (*NETWORK_KINDS, "int", "float", "str", "bool", "pair", "pairs")
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 

@@ -14,7 +14,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     create_model,
     field_validator,
@@ -34,9 +36,19 @@ def _no_boolean(value: Any) -> Any:
     return value
 
 
+def _has_pairs(value: Any) -> bool:
+    """Whether a range is a list of pairs, not one pair of numbers."""
+    return isinstance(value, list | tuple) and any(isinstance(each, list | tuple) for each in value)
+
+
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 Side = Annotated[Whole, Field(gt=0)]
+Pair = tuple[Number, Number]
+Pairs = Annotated[
+    Annotated[Pair, Tag("pair")] | Annotated[list[Pair], Tag("pairs")],
+    Discriminator(lambda value: "pairs" if _has_pairs(value) else "pair"),
+]
 Beta = Annotated[Number, Field(ge=0, lt=1)]
 
 
@@ -62,9 +74,11 @@ class SpaceSection(Section):
     size_px: Side | tuple[Side, Side]
     channels: Whole = Field(default=3, gt=0)
     kind: Literal["pixels", "latents", "embeddings"] = "pixels"
-    range: tuple[Number, Number] = (0.0, 255.0)
+    range: Pairs = (0.0, 255.0)
     unit: str = ""
     resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"
+    show: tuple[Whole, ...] = ()
+    colour_map: Literal["grey", "viridis", "plasma", "cividis", "turbo", "hot", "seismic"] = "grey"
 
 
 class UNetSection(Section):
@@ -152,7 +166,11 @@ class DataSection(Section):
     crop_px: Whole | None = Field(default=None, gt=0)
     flip: Annotated[tuple[Literal["x", "y"], ...], BeforeValidator(_axes)] = ("x",)
     rotate90: bool = False
-    range: tuple[Whole, Whole] | None = None
+    range: Pairs | None = None
+    percentiles: Pair | None = None
+    outside: Literal["clip", "error"] = "clip"
+    nodata: Number | None = None
+    axis: Literal[0, 1, 2] = 2
     too_small: Literal["error", "skip", "enlarge"] = "skip"
     truncated: Literal["refuse", "keep"] = "refuse"
     cache_mib: Whole = Field(default=1024, ge=0)
@@ -163,13 +181,23 @@ class DataSection(Section):
 
     @field_validator("range")
     @classmethod
-    def _range_grows(cls, range: tuple[int, int] | None) -> tuple[int, int] | None:
-        if range is not None and not 0 <= range[0] < range[1] <= 65535:
+    def _range_grows(cls, range: Any) -> Any:
+        pairs = range if _has_pairs(range) else [range or (0, 1)]
+        if not all(low < high for low, high in pairs):
             raise ValueError(
-                "must be two numbers [black, white] from 0 to 65535, the smaller one first, got "
-                f"{list(range)}"
+                "must be two numbers, the smaller one first, or one such pair per band, got "
+                f"{range}"
             )
         return range
+
+    @field_validator("percentiles")
+    @classmethod
+    def _percentiles_grow(cls, percentiles: Pair | None) -> Pair | None:
+        if percentiles is not None and not 0 <= percentiles[0] < percentiles[1] <= 100:
+            raise ValueError(
+                f"must be two numbers from 0 to 100, the smaller one first, got {list(percentiles)}"
+            )
+        return percentiles
 
 
 class LoraSection(Section):

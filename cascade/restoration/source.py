@@ -41,7 +41,7 @@ class Source(NamedTuple):
             ContractError: if such stages cannot take it.
         """
         source = _source(image, space)
-        has_colours = source.shape[1] == 3 and space.kind == "pixels"
+        has_colours = source.shape[1] == 3 and space.is_colour
         return cls(source, KeptAreas(source, has_colours=has_colours), defects)
 
     def trusted(self, result: Tensor, stage: Stage) -> Tensor:
@@ -59,7 +59,7 @@ def _source(image: Tensor, space: Space) -> Tensor:
     Raises:
         ContractError: if stages of this space cannot take it.
     """
-    in_colour = space.channels == 3 and space.kind == "pixels"
+    in_colour = space.is_colour
     counts = (1, 3) if in_colour else (space.channels,)
     if image.ndim != 3 or image.shape[0] not in counts:
         shapes = " or ".join(f"({count}, h, w)" for count in counts)

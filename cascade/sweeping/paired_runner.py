@@ -21,9 +21,9 @@ from cascade.evaluation.measuring_pairs import BETTER, TRUTH, pair_values, pairs
 from cascade.evaluation.perceptual_distances import Distance
 from cascade.evaluation.progress import NamedProgress
 from cascade.evaluation.real_pictures import REAL, RealPictures
+from cascade.imaging.rasters.showing import as_rgb
 from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadePipeline
-from cascade.resizing import quantise
 from cascade.sweeping.candidate_images import MOST_SAMPLES, CandidateImages
 from cascade.sweeping.outcomes import COLOURFULNESS, COLOURFULNESS_SHARE, REAL_COLOURFULNESS
 from cascade.sweeping.runner import Runner, Settings, check_finite, distance_names
@@ -80,7 +80,8 @@ class PairedRunner(Runner):
 
     def run(self, settings: Settings, places: Sequence[int]) -> CandidateImages:
         device = self._pipeline.device
-        builders = [ImageSetBuilder(self._extractor, device) for _ in range(2)]
+        space = self._contracts[-1].space
+        builders = [ImageSetBuilder(self._extractor, device, space=space) for _ in range(2)]
         figures: dict[str, list[float]] = {}
         seconds, samples = [], []
         for place in places:
@@ -92,7 +93,7 @@ class PairedRunner(Runner):
                 figures.setdefault(name, []).append(value)
             for builder, image in zip(builders, (result, truth), strict=True):
                 builder.add(image)
-            samples.append(to_uint8(result))
+            samples.append(to_uint8(as_rgb(result, space)))
         features, real_features = (builder.finish().features for builder in builders)
         return CandidateImages(
             features=features,
@@ -103,18 +104,21 @@ class PairedRunner(Runner):
         )
 
     def _result(self, settings: Settings, inputs: Inputs, place: int) -> Tensor:
-        """The result (1, C, H, W) for one picture, rounded to 8 bits."""
+        """The result (1, C, H, W) for one picture, rounded as files hold it."""
         stages = [
             stage.with_sampling(settings[name]) for name, stage in self._pipeline.stages.items()
         ]
-        result = quantise(self._task.run(stages, inputs, self._seed + place)[None])
+        result = self._contracts[-1].space.rounded(
+            self._task.run(stages, inputs, self._seed + place)[None]
+        )
         check_finite(result, "the pipeline")
         return result
 
     def _figures(self, result: Tensor, truth: Tensor, inputs: Inputs) -> dict[str, float]:
         """The figures of one result (1, C, H, W) beside its original."""
-        figures = pair_values(result, truth, self._distances)
+        space = self._contracts[-1].space
+        figures = pair_values(result, truth, self._distances, space)
         figures |= {name: figure(result, inputs) for name, figure in self._agreement.items()}
-        figures[COLOURFULNESS] = float(colourfulness(result))
-        figures[REAL_COLOURFULNESS] = float(colourfulness(truth))
+        figures[COLOURFULNESS] = float(colourfulness(as_rgb(result, space)))
+        figures[REAL_COLOURFULNESS] = float(colourfulness(as_rgb(truth, space)))
         return figures

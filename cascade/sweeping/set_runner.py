@@ -21,6 +21,7 @@ from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
 from cascade.evaluation.measuring_sets import check_enough, labels_of
 from cascade.evaluation.progress import NamedProgress
 from cascade.evaluation.real_pictures import REAL, RealPictures
+from cascade.imaging.rasters.showing import as_rgb
 from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.sampling.settings import SamplingSettings
@@ -98,7 +99,8 @@ class SetRunner(Runner):
             previous = self._run_or_recall(name, previous, chain_settings, places)
         result = self._run(last, previous, settings[last], places)
         model = None if self.judge is None else self.judge.model
-        builder = ImageSetBuilder(self._extractor, self._pipeline.device, model)
+        space = self._pipeline.stages.last.space
+        builder = ImageSetBuilder(self._extractor, self._pipeline.device, model, space)
         builder.add(result.images)
         images = builder.finish()
         return CandidateImages(
@@ -106,7 +108,7 @@ class SetRunner(Runner):
             real_features=images.features[:0],
             seconds=result.seconds,
             figures=self._figures(images, places),
-            samples=to_uint8(result.images[:MOST_SAMPLES]),
+            samples=to_uint8(as_rgb(result.images[:MOST_SAMPLES], space)),
         )
 
     def _figures(self, images: ImageSet, places: Sequence[int]) -> dict[str, Tensor]:

@@ -222,7 +222,10 @@ def _held_out(
     """Open the held-out pictures, without classes that a class-conditional pipeline lacks."""
     is_paired = isinstance(task_of(pipeline.stages.contracts), PairedTask)
     vocabulary = None if is_paired or text_of(pipeline) is not None else pipeline.labels
-    return RealPictures(data, name=REAL, vocabulary=vocabulary, cache_dir=choice.cache_dir)
+    space = pipeline.stages.last.space
+    return RealPictures(
+        data, name=REAL, vocabulary=vocabulary, cache_dir=choice.cache_dir, space=space
+    )
 
 
 def _candidates(pipeline: CascadePipeline, axes: Sequence[str]) -> list[Candidate]:

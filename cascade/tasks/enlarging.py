@@ -6,6 +6,7 @@ Shapes: B images, C channels, H and W pixels of the result, h and w of the low-r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import final
 
 from torch import Tensor
@@ -66,11 +67,25 @@ class EnlargingTask(PairedTask):
         if first.restores:  # its results should not agree with degraded inputs
             return {}
         kernel = first.space.resize_kernel
+        if first.space.has_bands:
+            return {
+                f"LR-consistency, band {band + 1}, % of its range": partial(
+                    _band_error, band=band, kernel=kernel
+                )
+                for band in range(first.space.channels)
+            }
         return {
             CONSISTENCY: lambda result, inputs: float(
                 low_res_error(result, inputs.get(IMAGE), kernel)
             )
         }
+
+
+def _band_error(result: Tensor, inputs: Inputs, *, band: int, kernel: ResizeKernel) -> float:
+    """Root mean square error of a downscaled band in percent of its range."""
+    image = inputs.get(IMAGE)[:, band : band + 1]
+    small = resize(result[:, band : band + 1], (image.shape[-2], image.shape[-1]), kernel)
+    return float((small - image).square().mean().sqrt()) * 50
 
 
 def low_res_error(images: Tensor, low_res: Tensor, kernel: ResizeKernel = "bicubic") -> Tensor:

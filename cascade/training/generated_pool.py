@@ -23,12 +23,11 @@ from torch import Tensor
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.inputs import Inputs
 from cascade.contract import Contract
-from cascade.data.fitting import as_float
+from cascade.data.fitting import as_float, rounded
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.training_images import TrainingImages, epoch_order
 from cascade.diffusion.noise import SeededNoise, derive_seed
 from cascade.errors import CascadeError, ContractError
-from cascade.imaging.writing import to_uint8
 from cascade.sampling.walk import Hooks, StartFrom
 from cascade.saving.atomic import atomic_file
 from cascade.saving.components import weights_digest
@@ -130,7 +129,7 @@ def _make_part(
         share = SeededNoise([seeds[0]], "strength").uniform().item()
         hooks = Hooks(start_from=StartFrom(real, low + (high - low) * share))
     results = previous.run(seeds, inputs, run=Run(hooks=hooks, precision="auto"))
-    return {"indices": torch.tensor(indices), "images": to_uint8(results).cpu()}
+    return {"indices": torch.tensor(indices), "images": rounded(results, previous.space).cpu()}
 
 
 def _annotations(

@@ -11,7 +11,9 @@ from cascade.conditioning.batch import Batch
 from cascade.data.batches import collate
 from cascade.data.training_images import TrainingImages
 from cascade.devices import Precision
+from cascade.imaging.rasters.showing import as_rgb, with_scale_bar
 from cascade.imaging.writing import contact_sheet
+from cascade.space import Space
 from cascade.stage import Run, Stage
 
 
@@ -58,22 +60,27 @@ def sample_grid(stage: Stage, batch: Batch, samples: Tensor) -> Image.Image:
         samples: (B, C, H, W) in [-1, 1].
 
     Returns:
-        A picture with the columns of `grid_columns` side by side for every sample. Images that
-        are neither grey nor RGB appear by their first channel.
+        A picture with the columns of `grid_columns` side by side for every sample. Images of
+        bands appear as their space says; images of another number of channels by the first one.
     """
     names = grid_columns(stage)
     if len(names) == 1:
-        return contact_sheet(_rgb(samples))
+        return with_scale_bar(contact_sheet(_rgb(samples, stage.space)), stage.space)
     inputs = stage.contract.inputs_of(batch)
     images = {"sample": samples, "truth": batch.images} | {n: inputs.get(n) for n in names[:-2]}
     size = (batch.images.shape[-2], batch.images.shape[-1])
-    columns = [nn.functional.interpolate(_rgb(images[name]), size=size) for name in names]
+    columns = [
+        nn.functional.interpolate(_rgb(images[name], stage.space), size=size) for name in names
+    ]
     count = len(columns)
-    return contact_sheet(
+    sheet = contact_sheet(
         torch.stack(columns, dim=1).flatten(0, 1), columns=6 // count * count or count
     )
+    return with_scale_bar(sheet, stage.space)
 
 
-def _rgb(images: Tensor) -> Tensor:
+def _rgb(images: Tensor, space: Space) -> Tensor:
     """Make three channels for display: (B, C, H, W) -> (B, 3, H, W)."""
+    if images.shape[1] == space.channels:
+        return as_rgb(images, space)
     return images if images.shape[1] == 3 else images[:, :1].expand(-1, 3, -1, -1)

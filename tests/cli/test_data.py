@@ -112,3 +112,36 @@ def test_a_12_bit_camera_is_pointed_out_and_its_range_builds_bright_images(comma
     values = decode_image(open_source(f"{tmp_path}/out/*.tar").read(0), "a")
     assert values.min() == -1
     assert values.max() == 1
+
+
+def test_bands_are_checked_and_built_into_shards_with_their_range(command, tmp_path):
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for number in range(2):
+        np.save(folder / f"{number}.npy", np.full((2, 8, 8), number * 700 + 9, np.uint16))
+    done = command("data", "check", folder, "--bands", 2)
+    assert done.code == 0
+    assert "band 1 9 to 709; band 2 9 to 709" in done.out
+    arguments = ("data", "build", folder, "--out", tmp_path / "shards", "--bands", 2)
+    done = command(*arguments, "--percentiles", 0, 100)
+    assert done.code == 0
+    assert "data.range=[[9,709],[9,709]]" in done.out + done.err
+    done = command("data", "check", tmp_path / "shards" / "train-*.tar", "--bands", 2)
+    assert "2 bands of uint16" in done.out
+    wrong = command("data", "check", folder, "--bands", 3)
+    assert wrong.code == 1
+    assert "has the shape (2, 8, 8), in which neither" in wrong.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--axis", 1), "--axis needs --bands"),
+        (("--nodata", 0), "--nodata needs --bands"),
+        (("--bands", 2, "--range", 0, 9), "--range cannot be used with --bands"),
+    ],
+)
+def test_options_that_have_no_effect_on_bands_are_refused(command, tmp_path, options, words):
+    done = command("data", "check", tmp_path, *options)
+    assert done.code == 2
+    assert words in " ".join(done.err.split())

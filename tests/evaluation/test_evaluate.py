@@ -450,13 +450,13 @@ def test_options_for_another_kind_of_pipeline_are_refused(
         measure(CascadePipeline.from_stages({"up": upsampler}), held_out, train=held_out)
 
 
-def test_images_that_are_not_rgb_are_refused(held_out, measure):
+def test_latents_are_not_measured(held_out, measure):
     stage = DiffusionStage.build(
-        Contract(Space(size_px=16, channels=5)),
+        Contract(Space(size_px=16, channels=5, kind="latents")),
         NoiseProcess(NoiseSchedule(train_steps=100)),
         network_options={"channels": (8, 16), "blocks": 1},
     )
-    with pytest.raises(ContractError, match="stage 'bands' gives pixels with 5 channels"):
+    with pytest.raises(ContractError, match="stage 'bands' gives latents"):
         measure(CascadePipeline.from_stages({"bands": stage}), held_out)
 
 

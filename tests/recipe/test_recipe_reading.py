@@ -106,6 +106,8 @@ def test_what_a_recipe_does_not_state_is_left_to_the_parts():
         "range": (0.0, 255.0),
         "unit": "",
         "resize_kernel": "bicubic",
+        "show": (),
+        "colour_map": "grey",
     }
 
 

@@ -384,14 +384,14 @@ def test_wrong_input_is_an_error_before_anything_is_made(cascade, held_out, run,
     assert calls == []
 
 
-def test_stages_of_other_channels_are_refused(held_out, run):
+def test_latents_are_not_tried(held_out, run):
     stage = DiffusionStage.build(
-        Contract(Space(size_px=16, channels=5)),
+        Contract(Space(size_px=16, channels=5, kind="latents")),
         NoiseProcess(NoiseSchedule(train_steps=100)),
         network_options={"channels": (8, 16), "blocks": 1},
         embedding_dim=32,
     )
-    with pytest.raises(ContractError, match="stage 'base' gives pixels with 5 chan"):
+    with pytest.raises(ContractError, match="stage 'base' gives latents"):
         run(CascadePipeline.from_stages({"base": stage}), held_out, "steps=1", num_images=6)
 
 

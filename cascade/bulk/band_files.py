@@ -1,0 +1,93 @@
+"""Makes the result of a file of bands: every image of it upscaled, in one file as it came."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+from cascade.bulk.jobs import Job
+from cascade.errors import CascadeError
+from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.reading import count_rasters, decode_raster
+from cascade.imaging.rasters.writing import check_raster_format, write_rasters
+from cascade.restoration.bands import check_bands, clipped_remark, upscale_raster
+from cascade.restoration.upscaling import Upscaling
+from cascade.stage import Stage
+
+JobProgress = Callable[[float, str], None]  # share that is done, and which image it is
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BandFiles:
+    """Upscales files of bands.
+
+    Attributes:
+        stages: the upsamplers.
+        upscaling: how to upscale each image.
+        axis: axis of a NIfTI volume along which it is cut into slices.
+        nodata: the number that stands for a missing one; None for what a file says.
+    """
+
+    stages: Sequence[Stage]
+    upscaling: Upscaling
+    axis: int = 2
+    nodata: float | None = None
+
+    def make(
+        self, job: Job, progress: JobProgress, on_remark: Callable[[str], None]
+    ) -> tuple[tuple[int, int], int]:
+        """Make the result of a job and write it. All images of a file share one seed.
+
+        Args:
+            job: the job.
+            progress: called with the share of the job that is done and such words as
+                `image 3 of 40`, which are empty if there is one image.
+            on_remark: called with what the user should know about the first image.
+
+        Returns:
+            Height and width of the results in pixels, and their number.
+
+        Raises:
+            CascadeError: if the result cannot be made.
+        """
+        data, name, space = job.source.read_bytes(), job.source.name, self.stages[0].space
+        layout = Layout(space.channels, self.axis)
+        count = 1 if job.pages == "first" else count_rasters(io.BytesIO(data), name, layout)
+        first = self._raster(data, name, 0, layout)
+        check_bands(first, space)
+        check_raster_format(job.output, first, count)
+        if remark := clipped_remark(first, space):
+            on_remark(remark)
+        results = self._results(data, name, count, layout, job.seed, progress)
+        result = next(results)
+        write_rasters(job.output, _with_first(result, results), count)
+        return result.size, count
+
+    def _results(
+        self, data: bytes, name: str, count: int, layout: Layout, seed: int, progress: JobProgress
+    ) -> Iterator[Raster]:
+        upscaling = replace(self.upscaling, seed=seed)
+        for number in range(count):
+            words = f"image {number + 1} of {count}" if count > 1 else ""
+
+            def report(done: int, total: int, number: int = number, words: str = words) -> None:
+                progress((number + done / total) / count, words)
+
+            try:
+                raster = self._raster(data, name, number, layout)
+                yield upscale_raster(self.stages, raster, upscaling, progress=report)
+            except CascadeError as error:
+                raise type(error)(f"{words}: {error}" if words else str(error)) from error
+
+    def _raster(self, data: bytes, name: str, number: int, layout: Layout) -> Raster:
+        raster = decode_raster(data, name, number, layout)
+        return raster if self.nodata is None else replace(raster, nodata=self.nodata)
+
+
+def _with_first(first: Raster, rest: Iterator[Raster]) -> Iterator[Raster]:
+    yield first
+    yield from rest

@@ -1,0 +1,66 @@
+"""Measures the range of each band over all training images, once, by percentiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cascade.data.band_decoding import BandDecoding
+from cascade.data.source import ImageSource
+from cascade.errors import DataError
+from cascade.space import Range
+
+SAMPLED_NUMBERS = 2**20  # of each band, from all images together
+LEAST_NUMBERS = 2**8  # of each band of one image
+
+
+def measured_ranges(
+    source: ImageSource, decoding: BandDecoding, percentiles: Sequence[float]
+) -> tuple[Range, ...]:
+    """Measure between which numbers each band lies. Missing numbers and broken images are left out.
+
+    Evenly spread pixels of every image are looked at. Ends of whole numbers are rounded outwards.
+
+    Args:
+        source: all training images.
+        decoding: how files are read, of a known number of bands.
+        percentiles: the lower one and the upper one, in percent.
+
+    Raises:
+        DataError: if no image can be read, or the ends of a band are equal.
+    """
+    assert decoding.bands is not None
+    samples: list[list[np.ndarray]] = [[] for _ in range(decoding.bands)]
+    count = max(LEAST_NUMBERS, SAMPLED_NUMBERS // len(source))
+    reasons = []
+    for index in range(len(source)):
+        try:
+            raster = decoding.raster(
+                source.read(index), source.name(index), source.number_in_file(index)
+            )
+        except DataError as error:
+            reasons.append(str(error))
+            continue
+        missing = raster.missing
+        for band, values in enumerate(raster.values):
+            numbers = values.reshape(-1) if missing is None else values[~missing[band]]
+            samples[band].append(numbers[:: max(1, numbers.size // count)])
+    if len(reasons) == len(source):
+        raise DataError(f"none of the {len(source)} images can be used: {reasons[0]}")
+    return tuple(
+        _ends(np.concatenate(each), percentiles, band) for band, each in enumerate(samples)
+    )
+
+
+def _ends(values: np.ndarray, percentiles: Sequence[float], band: int) -> Range:
+    low, high = map(float, np.percentile(values, percentiles)) if values.size else (0.0, 0.0)
+    if values.dtype.kind in "ui":
+        low, high = float(math.floor(low)), float(math.ceil(high))
+    if not low < high:
+        raise DataError(
+            f"band {band + 1} has the number {low:g} at both percentiles; state its range, or "
+            "leave the band out."
+        )
+    return low, high

@@ -1,0 +1,165 @@
+"""NIfTI volumes as images of bands: slices along an axis, by nibabel.
+
+A volume of more than three dimensions has the slices of each further place one after another. If
+its fourth axis is as long as an image has bands, they are the bands of one image.
+
+A slice along the last axis has the volume's second axis from top to bottom and its first one from
+left to right, as stored.
+
+Shapes: C bands, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, final
+
+import numpy as np
+
+from cascade.errors import DataError
+from cascade.imaging import opening
+from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.origin import Origin
+from cascade.imaging.rasters.packages import imported
+from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.tiff_bands import check_dtype
+
+GZIP = b"\x1f\x8b"
+MAX_BYTES = 4 * 2**30  # of an unpacked file
+MARKS = ((344, b"n+1\0"), (4, b"n+2\0"))  # of both versions, at an offset in bytes
+HEAD_BYTES = 348
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NiftiOrigin(Origin):
+    """The volume that a slice comes from.
+
+    Attributes:
+        image: a nibabel image.
+        layout: how it was cut into slices.
+        factors: by which the two axes of a slice have grown, the volume's earlier axis first.
+    """
+
+    image: Any
+    layout: Layout
+    factors: tuple[float, float] = (1.0, 1.0)
+
+    format = "NIfTI"
+
+    def scaled(self, factor_y: float, factor_x: float) -> NiftiOrigin:
+        first, second = self.factors
+        return replace(self, factors=(first * factor_x, second * factor_y))
+
+    @property
+    def affine(self) -> np.ndarray:
+        """The matrix (4, 4) from voxels to space, with the bounds of the volume unchanged."""
+        inner = [axis for axis in range(3) if axis != self.layout.axis]
+        to_old = np.eye(4)
+        for axis, factor in zip(inner, self.factors, strict=True):
+            to_old[axis, axis] = 1 / factor
+            to_old[axis, 3] = 0.5 / factor - 0.5  # voxels are counted by their centres
+        return self.image.affine @ to_old
+
+
+def is_nifti(data: bytes) -> bool:
+    """Whether a file is NIfTI, packed or not."""
+    if data.startswith(GZIP):
+        try:
+            with gzip.open(io.BytesIO(data)) as file:
+                data = file.read(HEAD_BYTES)
+        except (OSError, EOFError):
+            return False
+    return any(data[at : at + len(mark)] == mark for at, mark in MARKS)
+
+
+def open_nifti(data: bytes, name: str) -> Any:
+    """Open a file as a nibabel image.
+
+    Raises:
+        DataError: if it is damaged, too large, or of a kind that is not read.
+    """
+    nibabel = imported("nibabel", "NIfTI", name)
+    with opening.readable(name):
+        if data.startswith(GZIP):
+            with gzip.open(io.BytesIO(data)) as file:
+                data = file.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                raise DataError(f"{name}: has more than {MAX_BYTES // 2**30} GiB; split it.")
+        kinds = {True: nibabel.Nifti2Image, False: nibabel.Nifti1Image}
+        image = kinds[data[4:8] == MARKS[1][1]].from_bytes(data)
+        if len(image.shape) not in (2, 3, 4, 5) or math.prod(image.shape) < 1:
+            raise DataError(f"{name}: has the shape {image.shape}; volumes have 2 to 5 axes.")
+        if not is_scaled(image):
+            check_dtype(stored_dtype(image), name)
+    return image
+
+
+def stored_dtype(image: Any) -> np.dtype:
+    """The type of the stored numbers of a nibabel image, in the order of this machine's bytes."""
+    return image.get_data_dtype().newbyteorder("=")
+
+
+def is_scaled(image: Any) -> bool:
+    """Whether stored numbers are multiplied by a slope and shifted by an intercept."""
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    return (float(slope), float(intercept)) != (1.0, 0.0)
+
+
+def slices_of(image: Any, layout: Layout, name: str) -> list[tuple[Any, ...]]:
+    """The place of each image of a volume: an index per axis, with a slice where it extends.
+
+    Args:
+        image: a nibabel image.
+        layout: the axis to cut along, and the number of bands.
+        name: the file's name, for error messages.
+
+    Raises:
+        DataError: if there is no such axis, or the volume has too many slices.
+    """
+    shape = (*image.shape, *(1,) * (3 - len(image.shape)))
+    if layout.axis not in (0, 1, 2):
+        raise DataError(f"{name}: a volume has the axes 0, 1 and 2, not {layout.axis}.")
+    has_bands = len(shape) == 4 and shape[3] == layout.bands and shape[3] > 1
+    outer = () if has_bands else shape[3:]
+    opening.check_page_count(math.prod(outer) * shape[layout.axis], name)
+    places = []
+    for index in np.ndindex(*outer[::-1]):
+        for number in range(shape[layout.axis]):
+            place: list[Any] = [slice(None)] * 3
+            place[layout.axis] = number
+            places.append((*place, *([slice(None)] if has_bands else index[::-1])))
+    return places
+
+
+def decode_nifti(data: bytes, name: str, number: int, layout: Layout) -> Raster:
+    """Decode a slice of a volume.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for error messages.
+        number: which slice, counted from 0.
+        layout: the axis to cut along, and the number of bands.
+
+    Raises:
+        DataError: if the file cannot be read, or has no such slice.
+    """
+    image = open_nifti(data, name)
+    places = slices_of(image, layout, name)
+    if not 0 <= number < len(places):
+        raise DataError(f"{name}: has {len(places)} slices; there is no slice {number + 1}.")
+    with opening.readable(name):
+        place = places[number][: len(image.shape)]
+        values = np.asarray(image.dataobj[place])
+        values = values.astype(np.float32 if is_scaled(image) else stored_dtype(image), copy=False)
+    values = values.reshape(*values.shape, *(1,) * (3 - values.ndim))  # (X, Y, C)
+    origin = NiftiOrigin(image=image, layout=layout)
+    return Raster(values=np.ascontiguousarray(values.transpose(2, 1, 0)), origin=origin)
+
+
+def count_slices(file: BinaryIO, name: str, layout: Layout) -> int:
+    """Count the slices of an open volume; see `decode_nifti`."""
+    return len(slices_of(open_nifti(file.read(), name), layout, name))

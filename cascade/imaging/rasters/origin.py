@@ -1,0 +1,20 @@
+"""Origin: what the file of an image of bands says about it besides its numbers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+
+class Origin(ABC):
+    """What belongs to an image in its file: place, size of its pixels, kind of numbers."""
+
+    format: str
+
+    @abstractmethod
+    def scaled(self, factor_y: float, factor_x: float) -> Origin:
+        """Bring the size of the pixels up to date; the bounds of the image stay.
+
+        Args:
+            factor_y: height of the new image in pixels, divided by that of the old one.
+            factor_x: the same for the width.
+        """

@@ -1,0 +1,106 @@
+"""Raster: an image of one or more bands of measured numbers, some of which may be missing.
+
+Shapes: C bands, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cascade.errors import DataError
+from cascade.imaging.rasters.origin import Origin
+from cascade.imaging.transparency import fill_hidden
+from cascade.space import MOST_BANDS, Space
+
+DTYPES = ("uint8", "uint16", "int16", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raster:
+    """An image of measured numbers.
+
+    Attributes:
+        values: (C, H, W) uint8, uint16, int16 or float32.
+        nodata: the number that stands for a missing one; NaN always does.
+        origin: what its file says about it; None if there is no file, or it says nothing.
+
+    Raises:
+        DataError: if the values have another shape or type, or more than 64 bands.
+    """
+
+    values: np.ndarray
+    nodata: float | None = None
+    origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.values.shape, self.values.dtype
+        if len(shape) != 3 or min(shape) < 1 or dtype not in DTYPES:
+            raise DataError(
+                f"an image of bands is (C, H, W) of {', '.join(DTYPES)}; got {shape} of {dtype}."
+            )
+        if shape[0] > MOST_BANDS:
+            raise DataError(f"has {shape[0]} bands; at most {MOST_BANDS} are allowed.")
+
+    @property
+    def bands(self) -> int:
+        """Number of bands."""
+        return self.values.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.values.shape[1], self.values.shape[2]
+
+    @property
+    def missing(self) -> np.ndarray | None:
+        """Which numbers are NaN, infinite or nodata: (C, H, W) bool; None if all are there."""
+        missing = np.zeros(self.values.shape, bool)
+        if self.values.dtype == np.float32:
+            missing |= ~np.isfinite(self.values)
+        if self.nodata is not None and not np.isnan(self.nodata):
+            nodata = np.float32(self.nodata) if self.values.dtype == np.float32 else self.nodata
+            missing |= np.equal(self.values, nodata)  # no whole number equals one out of its reach
+        return missing if missing.any() else None
+
+    def unit_image(self, space: Space) -> Tensor:
+        """The image for a network: (C, H, W) float32, not clipped to [-1, 1].
+
+        Missing numbers come from their neighbours in the same band.
+
+        Args:
+            space: the space whose range stands for -1 to 1.
+        """
+        missing = self.missing
+        values = torch.from_numpy(self.values.astype(np.float32))
+        if missing is not None:
+            values = torch.stack([_filled(*each) for each in zip(values, missing, strict=True)])
+        return space.to_unit(values)
+
+
+def outside_shares(raster: Raster, space: Space) -> list[float]:
+    """Share of the numbers of each band, missing ones aside, that lie outside of the range.
+
+    Args:
+        raster: the image.
+        space: the space that has the range of each band.
+    """
+    missing = raster.missing
+    shares = []
+    for band, (low, high) in enumerate(space.ranges):
+        values = raster.values[band]
+        values = values.reshape(-1) if missing is None else values[~missing[band]]
+        outside = np.count_nonzero((values < low) | (values > high))
+        shares.append(outside / max(1, values.size))
+    return shares
+
+
+def _filled(band: Tensor, missing: np.ndarray) -> Tensor:
+    """A band (H, W) with its missing numbers filled from their neighbours, or by 0 if none is."""
+    if missing.all():
+        return torch.zeros_like(band)
+    alpha = torch.from_numpy(~missing)[None].float()
+    return fill_hidden(torch.where(alpha[0] > 0, band, 0)[None], alpha)[0]

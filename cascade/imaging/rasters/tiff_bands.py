@@ -1,0 +1,169 @@
+"""TIFF, BigTIFF, OME-TIFF and GeoTIFF as images of bands: the numbers as they are stored.
+
+- All samples of a page are bands, alpha too. Bands may also be pages of their own: where OME or
+  ImageJ say so, or where a file has as many one-band pages as an image has bands.
+- Other pages are images of their own. Thumbnails and reduced copies do not count.
+- Min-is-white is inverted. Palettes and subsampled YCbCr are refused.
+- GDAL's nodata number is taken over.
+
+Shapes: C bands, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cascade.errors import DataError
+from cascade.imaging import opening
+from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.raster import DTYPES, Raster
+from cascade.imaging.rasters.tiff_origin import TiffOrigin
+from cascade.imaging.tiff_pages import (
+    EMBEDDED,
+    JPEG,
+    LOSSLESS,
+    MIN_IS_WHITE,
+    PALETTE,
+    YCBCR,
+    check_segments,
+    main_pages,
+    open_tiff,
+    opened_tiff,
+    photometric_of,
+    samples_of,
+)
+
+GDAL_NODATA = 42113
+PICTURE_AXES = "YXS"  # of tifffile, that lie inside a page
+Pages = list[Any]  # of `tifffile.TiffPage`
+
+
+def decode_tiff_bands(data: bytes, name: str, number: int, layout: Layout) -> Raster:
+    """Decode an image of a TIFF file.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for error messages.
+        number: which image, counted from 0.
+        layout: how the file is divided into images.
+
+    Raises:
+        DataError: if it is damaged, too large, of a kind that is not read, or has no such image.
+    """
+    with opened_tiff(data, name) as file:
+        images = images_of(file, layout, name)
+        if not 0 <= number < len(images):
+            raise DataError(f"{name}: has {len(images)} images; there is no image {number + 1}.")
+        pages = images[number]
+        values = np.concatenate([_values(page, name) for page in pages])
+        origin = TiffOrigin.of(file, pages[0])
+        return Raster(values=values, nodata=nodata_of(pages[0]), origin=origin)
+
+
+def count_tiff_images(file: BinaryIO, name: str, layout: Layout) -> int:
+    """Count the images of an open TIFF file by its heads; see `decode_tiff_bands`."""
+    with opening.readable(name), open_tiff(file) as tiff:
+        return len(images_of(tiff, layout, name))
+
+
+def images_of(file: Any, layout: Layout, name: str) -> list[Pages]:
+    """The pages of each image of an opened file, one page per image or one per band.
+
+    Args:
+        file: `tifffile.TiffFile`.
+        layout: how the file is divided into images.
+        name: the file's name, for error messages.
+
+    Raises:
+        DataError: if there are too many pages.
+    """
+    pages = main_pages(file, name)
+    channels_first = _bands_as_pages(file, pages)
+    if channels_first is not None:
+        return channels_first
+    are_bands = layout.bands is not None and 1 < layout.bands == len(pages)
+    if are_bands and all(page.samplesperpixel == 1 for page in pages):
+        return [pages]
+    return [[page] for page in pages]
+
+
+def nodata_of(page: Any) -> float | None:
+    """The number that stands for missing ones, as GDAL writes it; None for none."""
+    text = page.tags.valueof(GDAL_NODATA)
+    try:
+        return None if text is None else float(str(text).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def _bands_as_pages(file: Any, pages: Pages) -> list[Pages] | None:
+    """The pages of each image if the file says which ones are its channels, else None."""
+    if not (file.is_ome or file.is_imagej) or len(pages) < 2:
+        return None
+    series = file.series[0]
+    outer = [
+        (axis, length)
+        for axis, length in zip(series.axes, series.shape, strict=True)
+        if axis not in PICTURE_AXES
+    ]
+    axes = [axis for axis, _ in outer]
+    lengths = [length for _, length in outer]
+    if "C" not in axes or math.prod(lengths) != len(pages):
+        return None
+    channel = axes.index("C")
+    numbers = np.moveaxis(np.arange(len(pages)).reshape(lengths), channel, -1)
+    groups = numbers.reshape(-1, lengths[channel]).tolist()
+    return [[pages[number] for number in group] for group in groups]
+
+
+def _values(page: Any, name: str) -> np.ndarray:
+    """The numbers of a page, (C, H, W)."""
+    check_band_page(page, name)
+    values = samples_of(page, range(page.samplesperpixel), name)
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if photometric_of(page) != MIN_IS_WHITE:
+        return values
+    if values.dtype.kind != "u":
+        raise DataError(f"{name}: not a readable image (min-is-white of {values.dtype}).")
+    return values.dtype.type(2**page.bitspersample - 1) - values
+
+
+def check_band_page(page: Any, name: str) -> None:
+    """Check what a page declares before it is decoded.
+
+    Raises:
+        DataError: if it is too large, or of a kind that is not read.
+    """
+    opening.check_size(page.imagewidth, page.imagelength, name)
+    photometric = photometric_of(page)
+    if photometric == PALETTE:
+        raise DataError(f"{name}: has a palette, whose numbers are no measurements.")
+    if photometric == YCBCR and not (page.compression == JPEG and page.planarconfig == 1):
+        raise DataError(f"{name}: not a readable image (YCbCr); save it as RGB.")
+    if page.compression not in LOSSLESS and page.compression not in EMBEDDED:
+        raise DataError(
+            f"{name}: not a readable image (compression {int(page.compression)} of TIFF); save it "
+            "with LZW or Deflate."
+        )
+    dtype = "uint8" if page.dtype == np.bool_ else np.dtype(page.dtype or "V1").newbyteorder("=")
+    check_dtype(dtype, name)
+    if page.imagedepth != 1:
+        raise DataError(f"{name}: not a readable image (a volume); save its slices as pages.")
+    check_segments(page, name)
+
+
+def check_dtype(dtype: Any, name: str) -> None:
+    """Check the type of the numbers of a file.
+
+    Raises:
+        DataError: naming the types that are read, if it is none of them.
+    """
+    if str(dtype) not in DTYPES:
+        advice = "float32" if np.dtype(dtype).kind == "f" else "uint16, int16 or float32"
+        raise DataError(
+            f"{name}: holds numbers of type {np.dtype(dtype).name}, but {', '.join(DTYPES)} are "
+            f"read; save it as {advice}."
+        )

@@ -1,0 +1,198 @@
+"""From images of bands to a file: the bands, the type and the place that they came with.
+
+| ending | what it holds |
+|---|---|
+| `.tif`, `.tiff`, `.btf`, `.tf8` | any images; georeference, resolution, nodata, OME's sizes |
+| `.npy`, `.npz` | any images, with their axes in the order in which they came |
+| `.dcm`, `.dicom`, `.ima` | images from a DICOM file |
+| `.nii`, `.nii.gz` | slices of a NIfTI volume |
+| `.png` | one image of 1 or 3 bands of uint8 or uint16 without missing numbers |
+
+Shapes: N images, C bands, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cascade.errors import OutputError
+from cascade.imaging.picture import Picture
+from cascade.imaging.picture_writing import write_picture
+from cascade.imaging.rasters.arrays import ArrayOrigin
+from cascade.imaging.rasters.dicom import DicomOrigin, StoredNumbers
+from cascade.imaging.rasters.nifti import NiftiOrigin, is_scaled, slices_of, stored_dtype
+from cascade.imaging.rasters.packages import imported
+from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.reading import suffix_of
+from cascade.imaging.rasters.tiff_origin import TiffOrigin
+from cascade.imaging.rasters.tiff_writing import write_ome_tiff, write_tiff
+from cascade.saving.atomic import atomic_file
+
+KINDS: dict[str, str] = dict.fromkeys((".tif", ".tiff", ".btf", ".tf8"), "TIFF")
+KINDS |= dict.fromkeys((".dcm", ".dicom", ".ima"), "DICOM")
+KINDS |= dict.fromkeys((".nii", ".nii.gz"), "NIfTI")
+KINDS |= dict.fromkeys((".npy", ".npz"), "numpy") | {".png": "PNG"}
+PNG_TYPES = {"uint8": 8, "uint16": 16}
+
+
+def check_raster_format(path: Path, raster: Raster, count: int = 1) -> str:
+    """Check, before the work is done, that a file of this name can hold images.
+
+    Args:
+        path: the file to write; its ending names the format.
+        raster: the first of the images that the results are made from.
+        count: number of images.
+
+    Returns:
+        The format.
+
+    Raises:
+        OutputError: if the ending names no format, or its format cannot hold the images.
+    """
+    kind = KINDS.get(suffix_of(path.name))
+    if kind is None:
+        raise OutputError(
+            f"cannot write {path}: the ending {path.suffix!r} names no format for bands; use "
+            f"{', '.join(KINDS)}."
+        )
+    origin = None if raster.origin is None else raster.origin.format
+    if kind in ("DICOM", "NIfTI") and origin != kind:
+        raise OutputError(
+            f"cannot write {path}: {kind} is written for images that come from it; write TIFF."
+        )
+    if kind == "PNG" and (
+        raster.bands not in (1, 3)
+        or str(raster.values.dtype) not in PNG_TYPES
+        or count > 1
+        or raster.missing is not None
+    ):
+        raise OutputError(
+            f"cannot write {path}: PNG holds one image of 1 or 3 bands of uint8 or uint16 without "
+            "missing numbers; write TIFF."
+        )
+    return kind
+
+
+def write_rasters(path: Path, rasters: Iterable[Raster], count: int = 1) -> None:
+    """Write images of one size to a file, which appears under its name when it is complete.
+
+    Args:
+        path: the file; its ending names the format.
+        rasters: the images, which are taken one at a time.
+        count: number of images.
+
+    Raises:
+        OutputError: if the format cannot hold the images, or the file cannot be written.
+    """
+    rasters = iter(rasters)
+    first = next(rasters)
+    kind = check_raster_format(path, first, count)
+    every = itertools.chain([first], rasters)
+    if kind == "PNG":
+        values = torch.from_numpy(first.values)
+        bits = 8 if first.values.dtype == np.uint8 else 16
+        write_picture(Picture(colour=values, bits=bits), path)
+        return
+    with atomic_file(path) as temporary:
+        if kind == "TIFF":
+            is_ome = isinstance(first.origin, TiffOrigin) and first.origin.ome is not None
+            with temporary.open("wb") as file:
+                size_bytes = first.values.nbytes * count
+                (write_ome_tiff if is_ome else write_tiff)(file, every, size_bytes)
+        elif kind == "numpy":
+            _write_arrays(temporary, first, every, count, packed=suffix_of(path.name) == ".npz")
+        else:
+            data = _dicom(every, path) if kind == "DICOM" else _nifti(every, path)
+            is_packed = path.name.lower().endswith(".gz")
+            temporary.write_bytes(gzip.compress(data, mtime=0) if is_packed else data)
+
+
+def _write_arrays(
+    path: Path, first: Raster, rasters: Iterator[Raster], count: int, *, packed: bool
+) -> None:
+    """Write an array with the axes in the order of the file that the images came from."""
+    origin = first.origin if isinstance(first.origin, ArrayOrigin) else None
+    dimensions = 3 if origin is None else len(origin.shape)
+    dimensions = max(dimensions, 4) if count > 1 and first.bands > 1 else dimensions
+    bands_last = origin is not None and origin.bands_last
+    shape = (*first.size, first.bands) if bands_last else first.values.shape
+    array = np.empty((count, *shape), first.values.dtype)
+    for number, raster in enumerate(rasters):
+        array[number] = np.moveaxis(raster.values, 0, -1) if bands_last else raster.values
+    if dimensions == 2 or (dimensions == 3 and count > 1):
+        array = array[..., 0] if bands_last else array[:, 0]
+    array = array[0] if count == 1 and dimensions < 4 else array
+    with path.open("wb") as file:
+        np.savez_compressed(file, image=array) if packed else np.save(file, array)
+
+
+def _dicom(rasters: Iterator[Raster], path: Path) -> bytes:
+    """A DICOM file with the data set that the images came with, uncompressed."""
+    name = str(path)
+    pixels = imported("pydicom.pixels", "DICOM", name)
+    uids = imported("pydicom.uid", "DICOM", name)
+    frames, dataset = [], None
+    for raster in rasters:
+        assert isinstance(raster.origin, DicomOrigin)
+        dataset = raster.origin.dataset
+        kind = "i" if dataset.PixelRepresentation else "u"
+        dtype = np.dtype(f"{kind}{dataset.BitsAllocated // 8}")
+        values = raster.values
+        if raster.bands == 1:
+            stored = StoredNumbers.of(dataset)
+            frames.append(stored.stored(values[0], dtype, dataset.BitsStored))
+        else:
+            frames.append(np.moveaxis(values, 0, -1).astype(dtype))
+    assert dataset is not None
+    meaning = dataset.PhotometricInterpretation if frames[0].ndim == 2 else "RGB"
+    dataset.file_meta.TransferSyntaxUID = uids.ExplicitVRLittleEndian
+    for key in ("SmallestImagePixelValue", "LargestImagePixelValue", "NumberOfFrames"):
+        dataset.pop(key, None)
+    stacked = np.stack(frames) if len(frames) > 1 else frames[0]
+    pixels.set_pixel_data(dataset, np.ascontiguousarray(stacked), meaning, dataset.BitsStored)
+    kinds = list(dataset.get("ImageType", ["", "SECONDARY"]))
+    dataset.ImageType = ["DERIVED", *kinds[1:]]
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _nifti(rasters: Iterator[Raster], path: Path) -> bytes:
+    """A NIfTI volume put together from its slices."""
+    every = list(rasters)
+    origin = every[0].origin
+    assert isinstance(origin, NiftiOrigin)
+    old, layout = origin.image, origin.layout
+    shape = [*old.shape, *(1,) * (3 - len(old.shape))]
+    height, width = every[0].size
+    for axis, side in zip([a for a in range(3) if a != layout.axis], (width, height), strict=True):
+        shape[axis] = side
+    places = slices_of(old, layout, str(path))
+    if len(every) < len(places):  # the first slice alone
+        shape[layout.axis], shape[3:] = len(every), shape[3:] and [1] * len(shape[3:])
+    scaling = (float(old.dataobj.slope), float(old.dataobj.inter)) if is_scaled(old) else None
+    dtype = stored_dtype(old)
+    volume = np.zeros(shape, dtype)
+    for place, raster in zip(places, every, strict=False):
+        values = raster.values.transpose(2, 1, 0)  # (X, Y, C)
+        if scaling is not None:
+            values = (values.astype(np.float64) - scaling[1]) / scaling[0]
+        if scaling is not None and dtype.kind in "ui":
+            ends = np.iinfo(dtype)
+            values = np.rint(np.nan_to_num(values)).clip(ends.min, ends.max)
+        target = volume[place]
+        volume[place] = values.reshape(target.shape).astype(dtype)
+    result = type(old)(volume, origin.affine, header=old.header)
+    result.set_data_dtype(dtype)
+    for get, put in (("get_qform", "set_qform"), ("get_sform", "set_sform")):
+        code = getattr(old, get)(coded=True)[1]
+        getattr(result, put)(origin.affine, code=int(code))
+    result.header.set_slope_inter(*(scaling or (1.0, 0.0)))
+    return result.to_bytes()

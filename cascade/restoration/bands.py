@@ -1,0 +1,149 @@
+"""Upscales images of bands of measured numbers, and gives them back as they came.
+
+The result has the bands, the type, the range and the place of the input; its missing numbers are
+where those of the input are.
+
+Shapes: C bands, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cascade.errors import ContractError
+from cascade.imaging.rasters.raster import Raster, outside_shares
+from cascade.imaging.value_range import percentage
+from cascade.restoration.passes import upsamplers_of
+from cascade.restoration.upscaling import Upscaling, upscaled_bands
+from cascade.sampling.walk import Progress
+from cascade.space import FEWEST_LEVELS, Space
+from cascade.stage import Stage
+
+
+def upscale_raster(
+    stages: Sequence[Stage],
+    raster: Raster,
+    upscaling: Upscaling,
+    *,
+    progress: Progress | None = None,
+) -> Raster:
+    """Upscale an image of bands.
+
+    Missing numbers are filled from their neighbours for the network, and are missing in the result.
+    Numbers outside of the range of the stages are clipped; see `clipped_remark`.
+
+    Args:
+        stages: the stages of a pipeline, with at least one upsampler.
+        raster: an image of any size with the bands of the stages.
+        upscaling: how to upscale it.
+        progress: called as `progress(done, total)` while stages run.
+
+    Raises:
+        ContractError: if bands or settings do not fit the stages, or memory is short.
+        OutputError: if a very large image needs more temporary space than the disk has.
+    """
+    space = upsamplers_of(list(stages))[0].space
+    check_bands(raster, space)
+    image = raster.unit_image(space).clamp(-1, 1)
+    size, (bands,) = upscaled_bands(stages, [image], [upscaling.seed], upscaling, progress=progress)
+    values = np.empty((raster.bands, *size), raster.values.dtype)
+    missing = _enlarged(raster.missing, size)
+    for rows, band in bands:
+        gaps = None if missing is None else missing[:, rows]
+        values[:, rows] = as_stored(band[0], space, raster, gaps)
+    height, width = raster.size
+    origin = raster.origin and raster.origin.scaled(size[0] / height, size[1] / width)
+    return replace(raster, values=values, origin=origin)
+
+
+def check_bands(raster: Raster, space: Space) -> None:
+    """Check that an image has the bands of a space.
+
+    Raises:
+        ContractError: if it has others.
+    """
+    if raster.bands != space.channels:
+        raise ContractError(
+            f"the image has {raster.bands} bands, but the model takes {space.channels}."
+        )
+
+
+def clipped_remark(raster: Raster, space: Space) -> str:
+    """Say which share of an image lies outside of the range; empty if none does."""
+    shares = outside_shares(raster, space)
+    worst = max(range(len(shares)), key=shares.__getitem__)
+    if shares[worst] == 0:
+        return ""
+    low, high = space.ranges[worst]
+    return (
+        f"has numbers outside of the model's range, which are clipped: {percentage(shares[worst])} "
+        f"of band {worst + 1} outside of {low:g} to {high:g}"
+    )
+
+
+def as_stored(
+    image: Tensor, space: Space, raster: Raster, missing: np.ndarray | None = None
+) -> np.ndarray:
+    """The numbers of an image in the type of another one.
+
+    Args:
+        image: (C, H, W) in [-1, 1].
+        space: its space.
+        raster: the image whose type and number for missing ones it gets.
+        missing: (C, H, W) bool, which numbers are missing; None for none.
+    """
+    dtype, nodata = raster.values.dtype, raster.nodata
+    numbers = space.from_unit(image.double() if dtype.kind != "f" else image.float()).numpy()
+    if dtype.kind != "f":
+        ends = np.iinfo(dtype)
+        numbers = np.rint(numbers).clip(ends.min, ends.max)
+    stored = numbers.astype(dtype)
+    if nodata is not None and not np.isnan(nodata):  # no result may look like a missing number
+        taken = stored == (np.float32(nodata) if dtype.kind == "f" else nodata)
+        stored[taken] = _beside(nodata, dtype)
+    if missing is not None:
+        stored[missing] = np.nan if nodata is None else nodata
+    return stored
+
+
+def raster_of(image: Tensor, space: Space) -> Raster:
+    """An image that no file came before, in the smallest type that holds the range of its space.
+
+    Args:
+        image: (C, H, W) in [-1, 1].
+        space: its space.
+
+    Returns:
+        uint8, uint16 or int16 if the ends of all ranges are whole numbers that it holds, else
+        float32.
+    """
+    ends = np.array(space.ranges)
+    fits = [
+        name
+        for name in ("uint8", "uint16", "int16")
+        if np.iinfo(name).min <= ends.min() and ends.max() <= np.iinfo(name).max
+    ]
+    is_whole = bool((ends == ends.round()).all()) and bool((np.diff(ends) >= FEWEST_LEVELS).all())
+    dtype = fits[0] if fits and is_whole else "float32"
+    like = Raster(values=np.empty((space.channels, 1, 1), dtype))
+    return replace(like, values=as_stored(image.cpu(), space, like))
+
+
+def _beside(nodata: float, dtype: np.dtype) -> float:
+    """The number nearest to one that a type can hold."""
+    if dtype.kind == "f":
+        return float(np.nextafter(np.float32(nodata), np.float32(0 if nodata else 1)))
+    return nodata + 1 if nodata < np.iinfo(dtype).max else nodata - 1
+
+
+def _enlarged(missing: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
+    """Which numbers of the result are missing: those of the nearest pixels of the input."""
+    if missing is None:
+        return None
+    mask = torch.from_numpy(missing)[None].float()
+    return (torch.nn.functional.interpolate(mask, size=size, mode="nearest-exact") > 0).numpy()[0]

@@ -1,0 +1,108 @@
+"""Recipes of stages whose images are bands of measured numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+
+from cascade.building.data_preview import preview_data
+from cascade.building.pipelines import check_recipe
+from cascade.building.spaces import colour_range, space_of
+from cascade.building.training import build_trainer
+from cascade.errors import CascadeError, RecipeError
+from cascade.recipe.finding import find_recipe
+from cascade.recipe.reading import load_stage_recipe
+from cascade.stage_kinds import load_stage
+
+TINY = find_recipe("tiny-16", "stages")
+SMALL = [
+    "condition.labels=null",
+    "sampling.guidance=1",
+    "space.channels=2",
+    "network={kind: transformer, patch_size: 4, width: 16, depth: 1, fine_width: 8, fine_depth: 1}",
+    "network.head_channels=8",
+    "train={images: 4, batch_size: 2, sample_every_images: 0, checkpoint_every_images: 4}",
+    "train.trackers=[]",
+]
+
+
+def recipe_of(*overrides: str):
+    return load_stage_recipe(TINY, [*SMALL, *overrides])
+
+
+@pytest.fixture
+def tiles(tmp_path):
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for number in range(3):
+        values = np.full((2, 16, 16), 100 * number, np.uint16)
+        values[1, :, 8:] = 4000
+        options = {"planarconfig": "separate", "photometric": "minisblack"}
+        tifffile.imwrite(folder / f"{number}.tif", values, **options)
+    return folder
+
+
+def test_the_range_of_the_data_is_the_range_of_the_space():
+    assert space_of(recipe_of("data.range=[0,10000]")).range == (0, 10_000)
+    assert space_of(recipe_of("data.range=[[0,10],[0,20]]")).range == ((0, 10), (0, 20))
+    assert space_of(recipe_of("space.range=[[0,10],[0,20]]")).range == ((0, 10), (0, 20))
+
+
+def test_one_range_of_three_channels_is_one_of_colour_pictures():
+    recipe = recipe_of("space.channels=3", "data.range=[840,1177]")
+    assert space_of(recipe).is_colour
+    assert colour_range(recipe) == (840, 1177)
+    per_band = recipe_of("space.channels=3", "data.range=[[0,10],[0,20],[0,10]]")
+    assert space_of(per_band).range == ((0, 10), (0, 20), (0, 10))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("space.range=[0,10] data.range=[0,20]", "data.range and space.range both state the range"),
+        ("space.range=[0,10] data.percentiles=[1,99]", "data.percentiles and space.range both"),
+        ("data.range=[0,10] data.percentiles=[1,99]", "data.percentiles and data.range both"),
+        ("data.range=[[0,10]]", "1 pairs for 2 channels"),
+        ("data.range=[[0,10],[0,20],[0,30]]", "3 pairs for 2 channels"),
+        ("space.channels=3 data.range=[0,0.5]", "two whole numbers .black, white. from 0 to 65535"),
+        ("space.channels=3 data.range=[-5,70000]", "two whole numbers .black, white. from 0 to"),
+    ],
+)
+def test_ranges_that_do_not_fit_are_refused(overrides, words):
+    recipe = recipe_of(*overrides.split())
+    with pytest.raises(CascadeError, match=words) as error:
+        check_recipe(recipe)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.range=[5,5]", "data.range=[[0,1],[3,2]]", "data.percentiles=[99,1]", "data.axis=3"],
+)
+def test_values_that_cannot_be_are_refused_by_the_recipe(override):
+    with pytest.raises(RecipeError, match=f"key '{override.split('=')[0]}'"):
+        recipe_of(override)
+
+
+def test_measured_percentiles_are_saved_with_the_stage_and_kept_by_a_resumed_run(tiles, tmp_path):
+    recipe = recipe_of(f"data.path={tiles}", "data.percentiles=[0,100]")
+    check_recipe(recipe)
+    out = tmp_path / "run"
+    build_trainer(recipe, out).run()
+    stage = load_stage(out / "stage")
+    assert stage.space.range == ((0, 200), (0, 4000))
+    saved = load_stage_recipe(out / "recipe.yaml")
+    assert saved.data.percentiles is None
+    assert space_of(saved) == stage.space
+    brighter = tifffile.imread(tiles / "0.tif") + 5000
+    tifffile.imwrite(tiles / "0.tif", brighter, photometric="minisblack", planarconfig="separate")
+    build_trainer(recipe, out)  # refuses a run that resumes with another range
+
+
+def test_a_preview_reads_the_bands_and_names_what_does_not_fit(tiles):
+    findings = preview_data(recipe_of(f"data.path={tiles}", "data.range=[0,5000]"))
+    assert findings.errors == []
+    assert any("2 bands of uint16" in line for line in findings.facts)
+    findings = preview_data(recipe_of(f"data.path={tiles}", "space.channels=5"))
+    assert "has 2 bands, but the stage takes 5 bands" in findings.errors[0]

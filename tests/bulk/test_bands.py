@@ -1,0 +1,115 @@
+"""`cascade upscale` with a model of bands: files come back as they came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
+from cascade.pipeline import CascadePipeline
+from cascade.sampling.settings import SamplingSettings
+from cascade.space import Space
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """Folder of a saved pipeline that doubles images of two bands."""
+    torch.manual_seed(0)
+    stage = DiffusionStage.build(
+        Contract(Space(size_px=16, channels=2, range=(0, 1000)), (LowResolution(size_px=8),)),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8,), "blocks": 1, "patch_size": 2},
+        sampling=SamplingSettings(steps=1),
+        embedding_dim=16,
+    )
+    folder = tmp_path_factory.mktemp("model") / "bands-x2"
+    CascadePipeline.from_stages({"up": stage}).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def upscale(command, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, out: object = "out"):
+        return command("upscale", *arguments, "-o", out, "--model", model, "--device", "cpu")
+
+    return run
+
+
+def write_inputs() -> None:
+    Path("in/sub").mkdir(parents=True)
+    values = np.arange(2 * 8 * 10, dtype=np.uint16).reshape(2, 8, 10)
+    options = {"photometric": "minisblack", "planarconfig": "separate"}
+    tifffile.imwrite("in/a.tif", values, extratags=[(42113, "s", 0, "5", True)], **options)
+    np.save("in/sub/stack.npy", np.stack([values, values + 1]).astype(np.float32))
+
+
+def test_files_of_bands_keep_their_format_and_are_not_made_twice(upscale):
+    write_inputs()
+    done = upscale("in")
+    assert done.code == 0, done.err
+    assert "2 upscaled" in done.out
+    result = tifffile.imread("out/a.tif")
+    assert (result.shape, result.dtype) == ((16, 20, 2), np.uint16)
+    assert (result[0:2, 10:12, 0] == 5).all()
+    assert (result == 5).sum() == 4
+    stack = np.load("out/sub/stack.npy")
+    assert (stack.shape, stack.dtype) == ((2, 2, 16, 20), np.float32)
+    again = upscale("in")
+    assert "2 already done" in again.out
+    first = upscale("in/sub/stack.npy", "--pages", "first", out="first.npy")
+    assert first.code == 0, first.err
+    assert np.load("first.npy").shape == (1, 2, 16, 20)
+
+
+def test_files_that_do_not_fit_are_named_with_the_reason(upscale):
+    write_inputs()
+    np.save("in/one.npy", np.zeros((8, 8), np.uint16))
+    np.save("in/double.npy", np.zeros((2, 8, 8)))
+    np.save("in/bright.npy", np.full((2, 8, 8), 2000, np.uint16))
+    done = upscale("in")
+    assert done.code == 1
+    assert "failed: in/one.npy: the image has 1 bands, but the model takes 2." in done.err
+    assert "failed: in/double.npy: an image of bands is (C, H, W) of uint8" in done.err
+    assert "in/bright.npy" in done.err
+    assert "100 % of band 1 outside of 0 to 1000" in done.err
+    assert "3 upscaled, 2 failed" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--compare"], "before/after sheets is for colour pictures, but this model makes bands"),
+        (["--range", 0, 9], "a range for black and white is for colour pictures"),
+        (["--format", "png"], "a file format for all results is for colour pictures"),
+    ],
+)
+def test_options_for_colour_pictures_are_refused(upscale, options, words):
+    write_inputs()
+    done = upscale("in", *options)
+    assert done.code == 1
+    assert words in done.err
+
+
+def test_options_for_bands_are_refused_by_a_model_of_colours(command, upscaler, tmp_path):
+    done = command("upscale", tmp_path, "-o", "out", "--model", upscaler, "--nodata", 0)
+    assert done.code == 1
+    assert "a number for missing ones is for bands, but this model makes colour" in done.err
+
+
+def test_a_single_result_needs_a_format_that_holds_it(upscale):
+    write_inputs()
+    done = upscale("in/a.tif", out="out.dcm")
+    assert done.code == 1
+    assert "DICOM is written for images that come from it; write TIFF" in done.err
+    assert upscale("in/a.tif", out="out.npy").code == 0
+    assert np.load("out.npy").shape == (2, 16, 20)

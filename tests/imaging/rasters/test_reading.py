@@ -1,0 +1,254 @@
+"""Files of measured numbers: TIFF, DICOM, NIfTI and numpy."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from cascade.errors import DataError
+from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.reading import count_rasters, decode_raster, read_raster
+from cascade.space import Space
+
+DRAW = np.random.default_rng(0)
+BANDS = DRAW.integers(0, 10_000, (5, 6, 8)).astype(np.uint16)  # (C, H, W)
+
+
+def tiff_bytes(array: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **{"metadata": None, **options})
+    return file.getvalue()
+
+
+def npy_bytes(array: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+def npz_bytes(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def count(data: bytes, layout: Layout | None = None) -> int:
+    return count_rasters(io.BytesIO(data), "a", layout)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"planarconfig": "contig"},
+        {"planarconfig": "separate"},
+        {"planarconfig": "contig", "tile": (16, 16), "compression": "zlib"},
+        {"planarconfig": "separate", "compression": "lzw", "predictor": 2},
+        {"planarconfig": "contig", "bigtiff": True, "byteorder": ">"},
+    ],
+    ids=str,
+)
+def test_bands_of_tiff_keep_their_numbers_in_any_layout(dtype, options):
+    values = (BANDS.astype(np.int32) - (3000 if dtype == "int16" else 0)).astype(dtype)
+    if dtype == "float32":
+        options = {key: value for key, value in options.items() if key != "predictor"}
+    stored = values if options["planarconfig"] == "separate" else np.moveaxis(values, 0, -1)
+    data = tiff_bytes(stored, photometric="minisblack", **options)
+    raster = decode_raster(data, "a")
+    assert raster.values.dtype == dtype
+    assert np.array_equal(raster.values, values)
+    assert count(data) == 1
+
+
+def test_pages_are_images_unless_they_are_as_many_as_the_bands():
+    data = tiff_bytes(BANDS, photometric="minisblack")
+    assert count(data) == 5
+    assert np.array_equal(decode_raster(data, "a", 2).values, BANDS[2:3])
+    assert count(data, Layout(bands=5)) == 1
+    assert np.array_equal(decode_raster(data, "a", 0, Layout(bands=5)).values, BANDS)
+    with pytest.raises(DataError, match="a: has 5 images; there is no image 6"):
+        decode_raster(data, "a", 5)
+
+
+@pytest.mark.parametrize("axes", ["TCYX", "CTYX"])
+def test_the_channels_of_ome_are_the_bands(axes):
+    stack = DRAW.integers(0, 999, (2, 3, 6, 8)).astype(np.uint16)
+    stored = stack if axes == "TCYX" else stack.swapaxes(0, 1)
+    options = {"metadata": {"axes": axes}, "ome": True, "photometric": "minisblack"}
+    data = tiff_bytes(stored, **options)
+    assert count(data) == 2
+    assert np.array_equal(decode_raster(data, "a", 1).values, stack[1])
+
+
+def test_min_is_white_is_inverted_and_nodata_is_missing():
+    data = tiff_bytes(BANDS[0], photometric="miniswhite")
+    assert np.array_equal(decode_raster(data, "a").values[0], 65535 - BANDS[0])
+    values = BANDS[0].astype(np.float32)
+    values[2, 3] = -9999
+    tag = (42113, "s", 0, "-9999", True)
+    raster = decode_raster(tiff_bytes(values, photometric="minisblack", extratags=[tag]), "a")
+    assert raster.nodata == -9999
+    missing = raster.missing
+    assert missing is not None
+    assert np.argwhere(missing).tolist() == [[0, 2, 3]]
+    unit = raster.unit_image(Space(size_px=8, channels=1, range=(0, 10_000)))
+    around = unit[0, 1:4, 2:5]
+    assert around.min() <= unit[0, 2, 3] <= around.max()
+
+
+@pytest.mark.parametrize(
+    ("array", "layout", "images"),
+    [
+        (BANDS, Layout(5), [BANDS]),
+        (np.moveaxis(BANDS, 0, -1), Layout(5), [BANDS]),
+        (np.moveaxis(BANDS, 0, -1), Layout(), [BANDS]),
+        (BANDS[0], Layout(1), [BANDS[:1]]),
+        (BANDS, Layout(1), [BANDS[i : i + 1] for i in range(5)]),
+        (np.stack([BANDS, BANDS + 1]), Layout(5), [BANDS, BANDS + 1]),
+        (np.moveaxis(np.stack([BANDS, BANDS + 1]), 1, -1), Layout(5), [BANDS, BANDS + 1]),
+    ],
+)
+def test_arrays_are_divided_by_the_number_of_bands(array, layout, images):
+    for data in (npy_bytes(array), npz_bytes(anything=array), npz_bytes(image=array, other=array)):
+        assert count(data, layout) == len(images)
+        for number, image in enumerate(images):
+            assert np.array_equal(decode_raster(data, "a", number, layout).values, image)
+
+
+def test_pictures_are_bands_in_the_numbers_of_their_file(tmp_path):
+    Image.fromarray(BANDS[0]).save(tmp_path / "deep.png")
+    assert np.array_equal(read_raster(tmp_path / "deep.png").values, BANDS[:1])
+    rgb = DRAW.integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "rgb.png")
+    assert np.array_equal(read_raster(tmp_path / "rgb.png").values, np.moveaxis(rgb, -1, 0))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (npy_bytes(np.zeros((3, 4))), "holds numbers of type float64|of float64"),
+        (npy_bytes(np.array([{}]), allow_pickle=True), "holds Python objects"),
+        (npy_bytes(np.zeros(4, np.uint8)), "has 1 dimensions"),
+        (npz_bytes(a=BANDS, b=BANDS), "holds the arrays a, b; save one, or call it 'image'"),
+        (npy_bytes(BANDS)[:-9], "not a readable image"),
+        (npz_bytes(a=BANDS)[:-90], "not a readable image"),
+        (tiff_bytes(BANDS.astype(np.int32)[0]), "numbers of type int32.*save it as"),
+        (tiff_bytes(BANDS.astype(np.float64)[0]), "numbers of type float64.*save it as float32"),
+        (tiff_bytes(BANDS[0])[:-40], "not a readable image"),
+        (tiff_bytes(np.zeros((65, 4, 4), np.uint8), planarconfig="separate"), "has 65 bands"),
+        (bytes(128) + b"DICM" + bytes(50), "not a readable image|no pixels"),
+        (b"", "the file is empty"),
+        (b"what is this", "none of PNG"),
+    ],
+)
+def test_files_that_are_not_read_are_refused_in_one_line(data, words):
+    with pytest.raises(DataError, match=words) as error:
+        decode_raster(data, "some.file")
+    assert str(error.value).startswith("some.file: ")
+    assert "\n" not in str(error.value)
+
+
+# ---- medical files ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dicom_files() -> Path:
+    pydicom = pytest.importorskip("pydicom")
+    return Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+@pytest.fixture(scope="module")
+def nifti_files() -> Path:
+    nibabel = pytest.importorskip("nibabel")
+    folder = Path(nibabel.__file__).parent / "tests" / "data"
+    if not folder.is_dir():
+        pytest.skip("nibabel came without its test files")
+    return folder
+
+
+def test_dicom_gives_hounsfield_units(dicom_files):
+    import pydicom
+
+    path = dicom_files / "CT_small.dcm"
+    dataset = pydicom.dcmread(path)
+    expected = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+    raster = read_raster(path)
+    assert raster.values.dtype == np.int16
+    assert np.array_equal(raster.values[0], expected)
+
+
+def test_monochrome1_is_inverted(dicom_files):
+    import pydicom
+
+    dataset = pydicom.dcmread(dicom_files / "MR_small.dcm")
+    plain = read_raster(dicom_files / "MR_small.dcm").values
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    file = io.BytesIO()
+    dataset.save_as(file)
+    assert np.array_equal(decode_raster(file.getvalue(), "a").values, -1 - plain)
+
+
+def test_frames_of_dicom_are_images(dicom_files):
+    data = (dicom_files / "SC_rgb_rle_2frame.dcm").read_bytes()
+    assert count(data) == 2
+    first, second = (decode_raster(data, "a", number).values for number in (0, 1))
+    assert first.shape == (3, 100, 100)
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rtplan.dcm", "no pixels; give one with PixelData"),
+        ("rtdose.dcm", "numbers of 32 bits; 8 and 16 are read"),
+        ("examples_palette.dcm", "has a palette"),
+        ("MR_truncated.dcm", "not a readable image"),
+        ("JPEGLSNearLossless_16.dcm", "needs another decoder of pydicom"),
+    ],
+)
+def test_dicom_that_is_not_read_is_refused_in_one_line(dicom_files, name, words):
+    with pytest.raises(DataError, match=words) as error:
+        decode_raster((dicom_files / name).read_bytes(), "some.dcm")
+    assert str(error.value).startswith("some.dcm: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_volumes_are_cut_along_an_axis(nifti_files, axis):
+    import nibabel
+
+    path = nifti_files / "anatomical.nii"
+    volume = np.asarray(nibabel.load(path).dataobj)
+    data, layout = path.read_bytes(), Layout(axis=axis)
+    assert count(data, layout) == volume.shape[axis]
+    expected = np.take(volume, 7, axis).T
+    assert np.array_equal(decode_raster(data, "a", 7, layout).values[0], expected)
+
+
+def test_a_series_of_volumes_has_the_slices_of_each_in_turn(nifti_files):
+    import nibabel
+
+    path = nifti_files / "example4d.nii.gz"
+    volume = np.asarray(nibabel.load(path).dataobj)  # (128, 96, 24, 2)
+    data = path.read_bytes()
+    assert count(data) == 48
+    assert np.array_equal(decode_raster(data, "a", 24 + 5).values[0], volume[:, :, 5, 1].T)
+    two = decode_raster(data, "a", 5, Layout(bands=2)).values
+    assert np.array_equal(two, volume[:, :, 5, :].transpose(2, 1, 0))
+    with pytest.raises(DataError, match="has 24 slices; there is no slice 25"):
+        decode_raster(data, "a", 24, Layout(bands=2))
+
+
+def test_the_slope_of_a_volume_is_applied(nifti_files):
+    import nibabel
+
+    path = nifti_files / "functional.nii"
+    expected = nibabel.load(path).get_fdata()[:, :, 1, 3].T
+    slice_ = read_raster(path, 3 * 3 + 1).values
+    assert slice_.dtype == np.float32
+    assert np.allclose(slice_[0], expected, rtol=1e-6)

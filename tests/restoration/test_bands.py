@@ -1,0 +1,325 @@
+"""Upscaled images of bands keep the bands, the type, the place and the missing numbers."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import ContractError, OutputError
+from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.reading import count_rasters, read_raster
+from cascade.imaging.rasters.writing import write_rasters
+from cascade.pipeline import CascadePipeline
+from cascade.restoration.bands import as_stored, clipped_remark
+from cascade.sampling.settings import SamplingSettings
+from cascade.space import Space
+
+
+def pipeline_of(channels: int, range) -> CascadePipeline:
+    torch.manual_seed(0)
+    stage = DiffusionStage.build(
+        Contract(
+            Space(size_px=32, channels=channels, range=range),
+            (LowResolution(size_px=16, quantised=False),),
+        ),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
+        sampling=SamplingSettings(steps=1),
+        embedding_dim=32,
+    ).eval()
+    pipeline = CascadePipeline.from_stages({"up": stage})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def one_band():
+    return pipeline_of(1, (-2000, 15_000))
+
+
+@pytest.fixture(scope="module")
+def five_bands():
+    return pipeline_of(5, ((0, 1000), (0, 10_000), (0, 10_000), (0, 10_000), (0, 5000)))
+
+
+def blocks(values: np.ndarray) -> np.ndarray:
+    """The means of blocks of 2 x 2 px of (C, H, W)."""
+    channels, height, width = values.shape
+    return values.reshape(channels, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
+
+
+# ---- numbers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+def test_a_result_has_the_type_the_range_and_the_gaps_of_its_input(five_bands, dtype):
+    draw = np.random.default_rng(0)
+    values = (draw.random((5, 12, 16)) * 900).astype(dtype)
+    values[1, 2:4, 3:6] = 7
+    raster = Raster(values=values, nodata=7)
+    result = five_bands.upscale(raster)
+    assert result.values.dtype == dtype
+    assert result.values.shape == (5, 24, 32)
+    expected = (values == 7).repeat(2, axis=1).repeat(2, axis=2)
+    assert np.array_equal(result.missing, expected)
+    assert result.values[1].max() > 255
+    assert np.array_equal(five_bands.upscale(raster).values, result.values)
+
+
+def test_a_result_agrees_with_its_input_when_downscaled_again(five_bands):
+    values = np.full((5, 16, 16), 500, np.uint16)
+    values[:, :, 8:] = 900
+    result = five_bands.upscale(Raster(values=values))
+    inner = blocks(result.values.astype(float))[:, 2:-2, 2:-2]
+    assert np.abs(inner - values[:, 2:-2, 2:-2]).mean() < 60
+
+
+def test_a_number_that_means_missing_is_not_drawn():
+    space = Space(size_px=2, channels=1, range=(0, 10))
+    raster = Raster(values=np.zeros((1, 2, 2), np.uint8), nodata=0)
+    image = torch.tensor([[-1.0, 0.0], [1.0, -1.0]])[None]
+    assert as_stored(image, space, raster).tolist() == [[[1, 5], [10, 1]]]
+
+
+def test_numbers_outside_of_the_range_are_counted_in_words(five_bands):
+    raster = Raster(values=np.full((5, 8, 8), 2000, np.uint16))
+    space = five_bands.stages.last.space
+    assert "100 % of band 1 outside of 0 to 1000" in clipped_remark(raster, space)
+    assert clipped_remark(Raster(values=np.zeros((5, 8, 8), np.uint16)), space) == ""
+
+
+def test_other_bands_than_those_of_the_model_are_refused(five_bands, one_band):
+    with pytest.raises(ContractError, match="has 4 bands, but the model takes 5"):
+        five_bands.upscale(Raster(values=np.zeros((4, 8, 8), np.uint16)))
+    with pytest.raises(ContractError, match="an image of bands does not fit here"):
+        one_band.colourise(Raster(values=np.zeros((1, 8, 8), np.uint8)))
+
+
+# ---- TIFF ---------------------------------------------------------------------------------------
+
+KEYS = (1, 1, 0, 2, 1024, 0, 1, 1, 1025, 0, 1, 1)  # pixels are areas
+POINT_KEYS = (*KEYS[:-1], 2)
+
+
+def geotiff(path: Path, tags) -> None:
+    values = np.arange(5 * 12 * 16, dtype=np.uint16).reshape(5, 12, 16)
+    extra = [(number, kind, len(value), value, True) for number, kind, value in tags]
+    extra.append((42113, "s", 0, "3", True))
+    tifffile.imwrite(
+        path, values, photometric="minisblack", planarconfig="separate", metadata=None,
+        extratags=extra, resolution=(100, 200), resolutionunit=3,
+    )  # fmt: skip
+
+
+def corners(path: Path) -> np.ndarray:
+    """Where the corners of a GeoTIFF lie on the map, from the tags alone."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        keys = np.array(page.tags[34735].value).reshape(-1, 4)
+        offset = 0.5 if any(key == 1025 and value == 2 for key, _, _, value in keys) else 0.0
+        places = np.array([[0, 0], [page.imagewidth, page.imagelength]], float) - offset
+        if 34264 in page.tags:
+            matrix = np.array(page.tags[34264].value).reshape(4, 4)
+            homogeneous = np.c_[places, np.zeros(2), np.ones(2)]
+            return (homogeneous @ matrix.T)[:, :2]
+        i, j, _, x, y, _ = page.tags[33922].value
+        scale_x, scale_y, _ = page.tags[33550].value
+        return np.array([x, y]) + (places - [i, j]) * [scale_x, -scale_y]
+
+
+@pytest.mark.parametrize("keys", [KEYS, POINT_KEYS], ids=["areas", "points"])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        [(33550, "d", (4.0, 4.0, 0.0)), (33922, "d", (0.0, 0.0, 0.0, 500_000.0, 6_000_000.0, 0.0))],
+        [(33550, "d", (4.0, 5.0, 0.0)), (33922, "d", (8.0, 6.0, 0.0, 500_000.0, 6_000_000.0, 0.0))],
+        [(34264, "d", (4.0, 0.5, 0, 9e5, 0.25, -4.0, 0, 5e6, 0, 0, 1, 0, 0, 0, 0, 1.0))],
+    ],
+    ids=["corner", "middle", "matrix"],
+)
+def test_a_geotiff_keeps_its_bounds_and_its_nodata(five_bands, tmp_path, tags, keys):
+    source, target = tmp_path / "a.tif", tmp_path / "b.tif"
+    geotiff(source, [*tags, (34735, "H", keys)])
+    raster = read_raster(source)
+    write_rasters(target, [five_bands.upscale(raster)])
+    assert np.allclose(corners(source), corners(target), rtol=0, atol=1e-6)
+    with tifffile.TiffFile(target) as file:
+        page = file.pages[0]
+        assert (page.imagewidth, page.imagelength, page.samplesperpixel) == (32, 24, 5)
+        if 33550 in page.tags:
+            assert page.tags[33550].value[0] == 2.0
+        assert page.tags[282].value[0] / page.tags[282].value[1] == 200
+        assert page.tags[283].value[0] / page.tags[283].value[1] == 400
+    result = read_raster(target)
+    assert result.nodata == 3
+    assert np.array_equal(result.missing, raster.missing.repeat(2, axis=1).repeat(2, axis=2))
+
+
+def test_an_ome_tiff_has_its_pixel_size_brought_up_to_date(tmp_path):
+    stack = np.arange(2 * 3 * 8 * 8, dtype=np.uint16).reshape(2, 3, 8, 8)
+    metadata = {
+        "axes": "TCYX", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25,
+        "PhysicalSizeYUnit": "µm", "Channel": {"Name": ["DAPI", "GFP", "RFP"]},
+    }  # fmt: skip
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack, ome=True, metadata=metadata)
+    images = [read_raster(tmp_path / "a.ome.tif", number) for number in range(2)]
+    doubled = [
+        replace(each, values=each.values.repeat(2, 1).repeat(2, 2), origin=each.origin.scaled(2, 2))
+        for each in images
+    ]
+    write_rasters(tmp_path / "b.ome.tif", doubled, 2)
+    with tifffile.TiffFile(tmp_path / "b.ome.tif") as file:
+        assert file.series[0].axes == "TCYX"
+        assert file.series[0].shape == (2, 3, 16, 16)
+        text = file.ome_metadata
+    assert 'PhysicalSizeX="0.25"' in text
+    assert 'PhysicalSizeY="0.125"' in text
+    assert 'Name="GFP"' in text
+    for number, image in enumerate(doubled):
+        assert np.array_equal(read_raster(tmp_path / "b.ome.tif", number).values, image.values)
+
+
+# ---- arrays -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize(
+    ("shape", "bands", "expected"),
+    [
+        ((8, 8), 1, (16, 16)),
+        ((3, 8, 9), 1, (3, 16, 18)),
+        ((5, 8, 9), 5, (5, 16, 18)),
+        ((8, 9, 5), 5, (16, 18, 5)),
+        ((2, 5, 8, 9), 5, (2, 5, 16, 18)),
+        ((2, 8, 9, 5), 5, (2, 16, 18, 5)),
+        ((1, 5, 8, 9), 5, (1, 5, 16, 18)),
+    ],
+)
+def test_an_array_keeps_the_order_of_its_axes(tmp_path, suffix, shape, bands, expected):
+    array = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    np.save(tmp_path / "a.npy", array)
+    layout = Layout(bands)
+    with (tmp_path / "a.npy").open("rb") as file:
+        count = count_rasters(file, "a", layout)
+    images = [read_raster(tmp_path / "a.npy", number, layout) for number in range(count)]
+    doubled = [replace(each, values=each.values.repeat(2, 1).repeat(2, 2)) for each in images]
+    target = tmp_path / f"b{suffix}"
+    write_rasters(target, doubled, count)
+    written = np.load(target)
+    written = written["image"] if suffix == ".npz" else written
+    assert written.shape == expected
+    assert written.dtype == np.int16
+    for number, image in enumerate(doubled):
+        assert np.array_equal(read_raster(target, number, layout).values, image.values)
+
+
+# ---- medical files ------------------------------------------------------------------------------
+
+
+def test_dicom_keeps_its_place_and_its_spacing_is_divided(one_band, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    source = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
+    raster = read_raster(source)
+    result = one_band.upscale(raster)
+    write_rasters(tmp_path / "b.dcm", [result])
+    before, after = pydicom.dcmread(source), pydicom.dcmread(tmp_path / "b.dcm")
+    assert (after.Rows, after.Columns) == (256, 256)
+    assert np.allclose(np.array(after.PixelSpacing, float) * 2, np.array(before.PixelSpacing))
+    assert (after.RescaleIntercept, after.BitsStored) == (before.RescaleIntercept, 16)
+    assert after.PatientID == before.PatientID
+    assert after.SOPInstanceUID != before.SOPInstanceUID
+    assert after.ImageType[0] == "DERIVED"
+
+    def corner(dataset):
+        along_row, along_column = np.array(dataset.ImageOrientationPatient, float).reshape(2, 3)
+        rows, columns = np.array(dataset.PixelSpacing, float)
+        half = along_row * columns / 2 + along_column * rows / 2
+        return np.array(dataset.ImagePositionPatient, float) - half
+
+    assert np.allclose(corner(after), corner(before), atol=1e-4)
+    assert np.array_equal(read_raster(tmp_path / "b.dcm").values, result.values)
+
+
+def test_inverted_frames_of_dicom_come_back_as_they_were(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    dataset = pydicom.dcmread(folder / "MR_small.dcm")
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    dataset.RescaleSlope, dataset.RescaleIntercept = 0.5, -3
+    file = io.BytesIO()
+    dataset.save_as(file)
+    (tmp_path / "a.dcm").write_bytes(file.getvalue())
+    raster = read_raster(tmp_path / "a.dcm")
+    write_rasters(tmp_path / "b.dcm", [raster, raster], 2)
+    for number in range(2):
+        assert np.array_equal(read_raster(tmp_path / "b.dcm", number).values, raster.values)
+    assert np.array_equal(pydicom.dcmread(tmp_path / "b.dcm").pixel_array[1], dataset.pixel_array)
+
+
+@pytest.mark.parametrize(
+    ("name", "axis"),
+    [
+        *(("anatomical.nii", axis) for axis in range(3)),
+        ("functional.nii", 2),
+        ("example4d.nii.gz", 2),
+    ],
+)
+def test_a_nifti_volume_keeps_its_bounds_and_its_numbers(tmp_path, name, axis):
+    nibabel = pytest.importorskip("nibabel")
+    source = Path(nibabel.__file__).parent / "tests" / "data" / name
+    if not source.exists():
+        pytest.skip("nibabel came without its test files")
+    before, layout = nibabel.load(source), Layout(axis=axis)
+    data = source.read_bytes()
+    count = count_rasters(io.BytesIO(data), name, layout)
+    images = [read_raster(source, number, layout) for number in range(count)]
+    doubled = [
+        replace(each, values=each.values.repeat(2, 1).repeat(2, 2), origin=each.origin.scaled(2, 2))
+        for each in images
+    ]
+    target = tmp_path / f"b{''.join(source.suffixes)}"
+    write_rasters(target, doubled, count)
+    after = nibabel.load(target)
+    factors = np.array([1 if each == axis else 2 for each in range(3)])
+    assert after.shape[:3] == tuple(np.array(before.shape[:3]) * factors)
+    assert after.shape[3:] == before.shape[3:]
+    for end in (np.zeros(3), np.array(before.shape[:3])):
+        old = before.affine @ [*(end - 0.5), 1]
+        new = after.affine @ [*(end * factors - 0.5), 1]
+        assert np.allclose(old, new, atol=1e-3)
+    assert after.get_data_dtype() == before.get_data_dtype()
+    assert np.allclose(after.header.get_zooms()[:3] * factors, before.header.get_zooms()[:3])
+    expected = before.get_fdata()
+    for each in {0, 1, 2} - {axis}:
+        expected = expected.repeat(2, axis=each)
+    assert np.allclose(after.get_fdata(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "raster", "count", "words"),
+    [
+        ("a.dcm", np.zeros((1, 4, 4), np.int16), 1, "DICOM is written for images that come from"),
+        ("a.nii.gz", np.zeros((1, 4, 4), np.int16), 1, "NIfTI is written for images that come"),
+        ("a.png", np.zeros((4, 4, 4), np.uint8), 1, "PNG holds one image of 1 or 3 bands"),
+        ("a.png", np.zeros((1, 4, 4), np.float32), 1, "PNG holds one image of 1 or 3 bands"),
+        ("a.png", np.zeros((1, 4, 4), np.uint8), 2, "PNG holds one image of 1 or 3 bands"),
+        ("a.jpg", np.zeros((1, 4, 4), np.uint8), 1, "the ending '.jpg' names no format for bands"),
+    ],
+)
+def test_files_that_cannot_hold_the_bands_are_refused(tmp_path, name, raster, count, words):
+    with pytest.raises(OutputError, match=words) as error:
+        write_rasters(tmp_path / name, [Raster(values=raster)] * count, count)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
