@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cascade import generation
+from cascade import __version__, generation
 from cascade.pipeline import CascadePipeline
 
 
@@ -74,6 +74,7 @@ def test_prompt_negative_prompt_and_guidance_are_recorded(generate, tmp_path):
         assert guidance == [3.0, 3.0]
         assert record == {
             "pipeline": record["pipeline"],
+            "version": __version__,
             "seed": 4 + number,
             "prompt": "A red cat, noto",
             "negative_prompt": "a dog",

@@ -19,7 +19,7 @@ def settings(path: Path) -> dict:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
 
 
 # ---- train --------------------------------------------------------------------------------------
