@@ -337,9 +337,9 @@ class CascadePipeline(StagedPipeline):
 
         Args:
             image: a PIL image, which keeps transparency and metadata; a `Picture`, which also keeps
-                16 bits; a `Raster` of bands, which keeps its type, missing numbers and place; a
-                tensor (C, h, w) or (B, C, h, w) in [-1, 1]; an array (h, w), (h, w, C)
-                or (B, h, w, C) of 8 or 16 bits or of floats in [0, 1]; or a list of these.
+                16 bits; a `Raster` of bands; a tensor (C, h, w) or (B, C, h, w) in [-1, 1]; an
+                array (h, w), (h, w, C) or (B, h, w, C) of 8 or 16 bits or of floats in [0, 1]; or a
+                list of these.
             scale: factor for both sides, above 1; default: the factor of all upsamplers together.
             progress: called as `progress(done, total)` from time to time, in units of work.
             generator: a generator whose `initial_seed()` takes the place of `seed`, or a list of

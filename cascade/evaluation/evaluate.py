@@ -181,8 +181,8 @@ def check_measurable(pipeline: CascadePipeline) -> None:
             continue
         if stage.space.kind != "pixels":
             raise ContractError(
-                f"evaluation measures pixels, but stage {name!r} gives {stage.space.kind}; measure "
-                "them yourself."
+                f"evaluation measures pixels, but stage {name!r} gives {stage.space.kind} with "
+                f"{stage.space.channels} channels; measure its images yourself."
             )
 
 
