@@ -19,7 +19,12 @@ def settings(path: Path) -> dict:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+    return sorted(path.name for path in folder.iterdir())
+
+
+def pictures_in(folder: Path) -> list[str]:
+    """The names of all files that are not hidden."""
+    return [name for name in names(folder) if not name.startswith(".")]
 
 
 # ---- train --------------------------------------------------------------------------------------
@@ -104,7 +109,7 @@ def test_generate_writes_numbered_pictures_and_a_grid_and_goes_on(command, train
     done = command(*arguments)
     assert done.code == 0
     assert done.out == f"3 pictures and grid.png in {out}\n"
-    assert names(out) == ["00000.png", "00001.png", "00002.png", "grid.png"]
+    assert pictures_in(out) == ["00000.png", "00001.png", "00002.png", "grid.png"]
     for number in range(3):
         written = settings(out / f"{number:05d}.png")
         assert written["seed"] == 5 + number
@@ -115,9 +120,9 @@ def test_generate_writes_numbered_pictures_and_a_grid_and_goes_on(command, train
             assert picture.size == (32, 32)
     for bar in ("base", "upsampler"):
         assert f"{bar} " in done.err
-    first = {name: (out / name).read_bytes() for name in names(out) if name != "grid.png"}
+    first = {name: (out / name).read_bytes() for name in pictures_in(out) if name != "grid.png"}
     assert command(*arguments).code == 0
-    assert names(out)[:6] == [f"{number:05d}.png" for number in range(6)]
+    assert pictures_in(out)[:6] == [f"{number:05d}.png" for number in range(6)]
     for number in range(3):
         assert (out / f"{number:05d}.png").read_bytes() == first[f"{number:05d}.png"]
         assert (out / f"{number + 3:05d}.png").read_bytes() == first[f"{number:05d}.png"]
