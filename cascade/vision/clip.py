@@ -5,6 +5,7 @@ Shapes: B images, S pixels of a side, E width of an embedding.
 
 from __future__ import annotations
 
+import importlib.util
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.errors import CascadeError, WeightsError, first_line
-from cascade.extras import EXTRAS, install_command
+from cascade.extras import install_command
 from cascade.text.encoder_folder import EncoderFolder
 from cascade.vision.encoder import VisionEncoder, VisionFacts
 
@@ -37,7 +38,7 @@ class ClipVision(VisionEncoder):
     _network: Any  # transformers gives its parts no types
 
     def __init__(self, folder: Path) -> None:
-        if not EXTRAS["text"].is_installed:
+        if importlib.util.find_spec("transformers") is None:
             raise CascadeError(f"CLIP needs transformers; run {install_command('text')}.")
         import transformers
 
