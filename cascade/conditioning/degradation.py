@@ -59,7 +59,7 @@ class Degradation:
     Attributes:
         probability: probability in [0, 1] that an image is degraded at all.
         orders: number of passes through the chain, 1 to 4.
-        repeat_probability: probability in [0, 1] that a pass after the first one takes place.
+        repeat_probability: probability in [0, 1] that a pass before the last one takes place.
         blur: see `Blur`.
         resize_probability: probability in [0, 1] that a pass goes through another size.
         resize: factor of that size, 0.05 to 4: relative to the full-size image, and in the last
@@ -128,9 +128,9 @@ class Degradation:
         for order in range(self.orders):
             is_last = order == self.orders - 1
             uniform = iter(noise.uniform(DRAWS)[0].tolist())
-            if next(uniform) >= self.repeat_probability and order:
-                continue
-            if order == 0:
+            if next(uniform) >= self.repeat_probability and not is_last:
+                continue  # the last pass makes the size, so its faults are seen as they are
+            if images is image:  # the first pass that takes place
                 scale = images.shape[-1] / size_px[1]
                 images = self.printing.apply(images, scale, noise, uniform)
             images = self.blur.apply(images, images.shape[-1] / full_px, uniform)
@@ -140,7 +140,11 @@ class Degradation:
                 images = torch.cat([(images[:1] + added).clamp(-1, 1), images[-1:]])
             if is_last and next(uniform) < 0.5:  # half of the files are saved at their final size
                 images = resize(images, size_px, kernel)
-            images, quality = self.compression.apply(images, uniform)
+            images, latest = self.compression.apply(images, uniform)
+            if latest != NO_LOSS:
+                quality = latest
+            elif quality != NO_LOSS:  # what an earlier file left was blurred and resized since
+                quality = UNKNOWN
         is_resized = tuple(images.shape[-2:]) != size_px
         images = resize(images, size_px, kernel)
         quality = UNKNOWN if is_resized and quality != NO_LOSS else quality

@@ -47,7 +47,7 @@ def luminance_patches(
 def waves_of(patches: Tensor) -> Tensor:
     """The orthonormal discrete cosine transform of patches (N, P, P)."""
     side_px = patches.shape[-1]
-    n = torch.arange(side_px, dtype=patches.dtype)
+    n = torch.arange(side_px, dtype=patches.dtype, device=patches.device)
     waves = torch.cos(math.pi / side_px * n[:, None] * (n + 0.5)) * math.sqrt(2 / side_px)
     waves[0] /= math.sqrt(2)
     return waves @ patches @ waves.T

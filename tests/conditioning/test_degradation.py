@@ -128,6 +128,26 @@ def test_every_pass_degrades_further(images):
     assert errors[0] < errors[1] < errors[2]
 
 
+def test_an_earlier_pass_is_skipped_and_never_the_last_which_makes_the_size():
+    images, clean = torch.zeros(16, 3, 64, 64), torch.zeros(16, 3, 16, 16)
+    noise = {"probability": 1.0, "std": (20.0, 20.0), "size_px": (0.0, 0.0)}
+    chain = Degradation(**NEUTRAL | {"noise": noise}, repeat_probability=0.0)
+    degraded = chain.degrade(images, clean, "bicubic", range(16))
+    widths = degraded.images.std(dim=(1, 2, 3)) * 127.5
+    assert widths.median() > 9, "noise of the large image would be 4 times as weak"
+
+
+def test_the_quality_told_is_that_of_the_last_file_and_100_only_without_any(images):
+    clean = resize(images, (16, 16), "bicubic").repeat(32, 1, 1, 1)
+    compression = {"probability": 0.5, "quality": (40.0, 40.0), "webp": 0.0}
+    chain = Degradation(**NEUTRAL | {"compression": compression})
+    told = chain.degrade(images.repeat(32, 1, 1, 1), clean, "bicubic", range(256)).defects[:, 1]
+    shares = [float(each.float().mean()) for each in (told == 40, told == 100, told.isnan())]
+    for share, expected in zip(shares, (0.5, 0.25, 0.25), strict=True):
+        assert abs(share - expected) < 4 * (expected * (1 - expected) / 256) ** 0.5
+    assert sum(shares) == 1
+
+
 # ---- parts of the chain -------------------------------------------------------------------------
 
 

@@ -74,8 +74,8 @@ class Grain:
 
 def correlated(field: Tensor, size_px: float) -> Tensor:
     """Smooth white noise (1, C, H, W) with a Gaussian and keep its standard deviation."""
-    y = torch.fft.fftfreq(field.shape[-2])[:, None]
-    x = torch.fft.rfftfreq(field.shape[-1])[None]
+    y = torch.fft.fftfreq(field.shape[-2], device=field.device)[:, None]
+    x = torch.fft.rfftfreq(field.shape[-1], device=field.device)[None]
     response = torch.exp(-2 * math.pi**2 * size_px**2 * (y**2 + x**2))
     smooth = torch.fft.irfft2(torch.fft.rfft2(field) * response, s=field.shape[-2:])
     kept = torch.fft.irfft2(response, s=field.shape[-2:]).square().sum()  # of the variance

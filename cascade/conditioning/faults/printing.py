@@ -110,4 +110,5 @@ def dusty(image: Tensor, draws: Tensor, scale: float) -> Tensor:
 def _places(image: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (H, 1) and columns (1, W) of all pixels."""
     height, width = image.shape[-2:]
-    return torch.arange(height)[:, None].float(), torch.arange(width)[None].float()
+    rows = torch.arange(height, dtype=torch.float32, device=image.device)[:, None]
+    return rows, torch.arange(width, dtype=torch.float32, device=image.device)[None]
