@@ -46,10 +46,6 @@ def check_readable(space: Space) -> None:
             f"image files hold pixels, but the stage makes {space.kind}; give the encoder that "
             "makes them, or train it from Python on a Dataset of tensors."
         )
-        raise DataError(
-            f"image files hold pixels, but the stage makes {space.kind}; train it from Python on a "
-            "Dataset of tensors."
-        )
     if space.channels > MOST_BANDS:
         raise DataError(
             f"images of at most {MOST_BANDS} bands are read, but the stage has {space.channels} "

@@ -46,12 +46,19 @@ def measured_ranges(
         missing = raster.missing
         for band, values in enumerate(raster.values):
             numbers = values.reshape(-1) if missing is None else values[~missing[band]]
-            samples[band].append(numbers[:: max(1, numbers.size // count)])
+            samples[band].append(_spread(numbers, count, index))
     if len(reasons) == len(source):
         raise DataError(f"none of the {len(source)} images can be used: {reasons[0]}")
     return tuple(
         _ends(np.concatenate(each), percentiles, band) for band, each in enumerate(samples)
     )
+
+
+def _spread(numbers: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """So many of an image's numbers, drawn so that they follow neither rows nor columns."""
+    if numbers.size <= count:
+        return numbers
+    return np.random.default_rng(seed).choice(numbers, count, replace=False)
 
 
 def _ends(values: np.ndarray, percentiles: Sequence[float], band: int) -> Range:

@@ -99,8 +99,12 @@ def check_likelihood(stage: DiffusionStage) -> None:
     """Check that a stage has bits per dimension.
 
     Raises:
-        ContractError: if it is a student, or its images do not have 8 bits.
+        ContractError: if it is a student, makes no pixels, or its images do not have 8 bits.
     """
+    if not stage.space.is_bounded:
+        raise ContractError(
+            f"bits per dimension are for pixels, but this stage makes {stage.space.kind}."
+        )
     if stage.contract.student is not None:
         raise ContractError(
             "bits per dimension are for stages that denoise at all noise levels, not for a "

@@ -103,10 +103,10 @@ def as_stored(
         ends = np.iinfo(dtype)
         numbers = np.rint(numbers).clip(ends.min, ends.max)
     stored = numbers.astype(dtype)
-    if nodata is not None and not np.isnan(nodata):  # no result may look like a missing number
-        taken = stored == (np.float32(nodata) if dtype.kind == "f" else nodata)
-        stored[taken] = _beside(nodata, dtype)
-    if missing is not None:
+    if nodata is not None and _holds(dtype, nodata):  # no result may look like a missing number
+        alike = stored == (np.float32(nodata) if dtype.kind == "f" else nodata)
+        stored[alike] = _beside(nodata, dtype)
+    if missing is not None and missing.any():
         stored[missing] = np.nan if nodata is None else nodata
     return stored
 
@@ -132,6 +132,14 @@ def raster_of(image: Tensor, space: Space) -> Raster:
     dtype = fits[0] if fits and is_whole else "float32"
     like = Raster(values=np.empty((space.channels, 1, 1), dtype))
     return replace(like, values=as_stored(image.cpu(), space, like))
+
+
+def _holds(dtype: np.dtype, nodata: float) -> bool:
+    """Whether a type has a number, which a file may state although its pixels cannot have it."""
+    if dtype.kind == "f":
+        return not np.isnan(nodata)
+    ends = np.iinfo(dtype)
+    return nodata == np.round(nodata) and ends.min <= nodata <= ends.max
 
 
 def _beside(nodata: float, dtype: np.dtype) -> float:

@@ -13,7 +13,7 @@ from cascade.data.band_decoding import BandDecoding
 from cascade.data.band_encoding import BandEncoding
 from cascade.data.building import build_shards
 from cascade.data.checking import check_images
-from cascade.data.measured_range import measured_ranges
+from cascade.data.measured_range import _spread, measured_ranges
 from cascade.data.preparation import CLIPPED, Decoding
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
@@ -58,6 +58,12 @@ def test_the_low_resolution_image_is_rounded_to_whole_numbers_of_the_range(tiles
     small = SPACE.from_unit(images[0].conditions["low_resolution"])
     assert torch.allclose(small, small.round(), atol=1e-2)
     assert small.max() > 255
+
+
+def test_the_numbers_that_are_measured_are_not_those_of_one_column():
+    image = np.zeros((256, 256), np.uint16)
+    image[:, 1:] = 9  # the first column is the air beside a patient
+    assert (_spread(image.reshape(-1), 256, 0) == 9).mean() > 0.9
 
 
 def test_percentiles_are_measured_over_all_images_and_rounded_outwards(tiles):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
-from cascade.evaluation.likelihood import bits_per_dimension
+from cascade.evaluation.likelihood import bits_per_dimension, check_likelihood
 from cascade.resizing import quantise
 from cascade.training.students import student_of
 
@@ -153,3 +154,11 @@ def test_timesteps_that_are_not_there_are_refused(base_stage, batch):
 def test_a_student_which_does_not_denoise_is_refused(base_stage, batch):
     with pytest.raises(ContractError, match="not for a student of teacher, 4 steps"):
         bits_per_dimension(student_of(base_stage, steps=4), batch)
+
+
+@pytest.mark.parametrize("kind", ["latents", "embeddings"])
+def test_what_has_no_levels_has_no_bits(base_stage, kind):
+    contract = replace(base_stage.contract, space=replace(base_stage.space, kind=kind))
+    stage = DiffusionStage(base_stage.network, base_stage.process, contract)
+    with pytest.raises(ContractError, match=f"are for pixels, but this stage makes {kind}"):
+        check_likelihood(stage)

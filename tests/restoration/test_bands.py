@@ -93,6 +93,14 @@ def test_a_number_that_means_missing_is_not_drawn():
     assert as_stored(image, space, raster).tolist() == [[[1, 5], [10, 1]]]
 
 
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint16", -9999), ("int16", 65535), ("uint8", 0.5)])
+def test_a_number_for_missing_ones_that_the_type_cannot_hold_means_none(dtype, nodata):
+    raster = Raster(values=np.zeros((1, 2, 2), dtype), nodata=nodata)
+    stored = as_stored(torch.zeros(1, 2, 2), Space(size_px=2, channels=1, range=(0, 100)), raster)
+    assert stored.dtype == dtype
+    assert (stored == 50).all()
+
+
 def test_numbers_outside_of_the_range_are_counted_in_words(five_bands):
     raster = Raster(values=np.full((5, 8, 8), 2000, np.uint16))
     space = five_bands.stages.last.space
