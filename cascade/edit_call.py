@@ -106,7 +106,8 @@ def edit(
     else:
         call = Call(host, options, inputs, seeds, callback, edit=work, progress=progress)
         images = call.run(run)
-        results = subject.pasted(images.pop(run.names[-1]), box, editing.feather_px)
+        drawn, from_hole = images.pop(run.names[-1]), editing.strength < 1
+        results = subject.pasted(drawn, box, editing.feather_px, from_hole=from_hole)
     return CascadeOutput(
         images=results,
         seeds=seeds,

@@ -34,6 +34,8 @@ from cascade.sampling.walk import Hooks, Known, StartFrom
 from cascade.space import Size
 from cascade.stage import Stage
 
+PICTURES = (0.0, 255.0)  # the range of stages that make pictures
+
 
 @dataclass(frozen=True, kw_only=True)
 class Editing:
@@ -91,6 +93,11 @@ def check_can_edit(contracts: Sequence[Contract], editing: Editing) -> None:
             f"this pipeline takes {first.description}, so it cannot edit pictures; editing needs a "
             "first stage that starts from noise, or one that was trained with a mask."
         )
+    ranges = {
+        pair for each in contracts if each.space.kind == "pixels" for pair in each.space.ranges
+    }
+    if ranges - {PICTURES}:
+        raise ContractError("editing is for pictures, not for stages of bands with other ranges.")
     other = next((each.space for each in contracts if each.space.kind != "pixels"), None)
     if other is not None:
         raise ContractError(f"editing needs stages that make pixels; one makes {other.kind}.")

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cascade.conditioning.filling import filled
 from cascade.conditioning.luminance import luminance
 from cascade.errors import ContractError
 from cascade.imaging.exchange import array_to_tensor, to_tensor
@@ -123,13 +124,17 @@ class Subject:
 
     # ---- results --------------------------------------------------------------------------------
 
-    def pasted(self, results: Tensor, box: Box, feather_px: int = 0) -> Any:
+    def pasted(
+        self, results: Tensor, box: Box, feather_px: int = 0, *, from_hole: bool = False
+    ) -> Any:
         """Put what a chain drew into the hole.
 
         Args:
             results: (B, C, h, w) in [-1, 1].
             box: where they lie in the picture.
             feather_px: see `Editing`.
+            from_hole: whether results started from what the picture shows in the hole, so that
+                soft edges blend with it; else they blend with the surroundings.
 
         Returns:
             Lists of B PIL images or `Picture`s; or a tensor (B, C, H, W), or an array (B, H, W, C)
@@ -140,7 +145,8 @@ class Subject:
         part, rows, columns = box.put(part, self.size_px)  # (B, C, h, w)
         hole = self.hole[rows, columns]
         weight = ramp(self.hole, feather_px)[rows, columns]
-        old = self.image[:, rows, columns].expand_as(part)
+        old = self.image[None, :, rows, columns]
+        old = (old if from_hole else filled(old, ~hole[None, None])).expand_as(part)
         new = self._as_values(torch.lerp(old, part, weight))
         values = np.repeat(self.values[None], len(results), axis=0)
         known = values[..., rows, columns]

@@ -85,11 +85,25 @@ def test_one_pixel_at_a_corner_is_not_lost():
     assert reduced(hole_at((64, 64), 3, 3), (16, 16)).nonzero().tolist() == [[0, 0]]
 
 
+def test_a_stage_of_measured_bands_edits_no_pictures():
+    with pytest.raises(ContractError, match="not for stages of bands with other ranges"):
+        check_can_edit([Contract(Space(size_px=8, range=(0, 4000)))], Editing())
+
+
 def test_a_soft_edge_lies_inside_the_hole():
     hole = hole_at((9, 9), slice(2, 9), slice(0, 9))
     weight = ramp(hole, 3)
     assert weight[:, 4].tolist() == pytest.approx([0, 0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1])
     assert ramp(hole, 0).equal(hole.float())
+
+
+def test_a_soft_edge_blends_with_the_surroundings_and_not_with_what_vanishes():
+    hole = hole_at((9, 9), slice(3, 6), slice(3, 6))
+    image = torch.where(hole, 1.0, -1.0)[None].repeat(3, 1, 1)  # a white scratch on black
+    subject = Subject.of(image, hole)
+    black, box = torch.full((1, 3, 9, 9), -1.0), Box(0, 0, 9, 9)
+    assert subject.pasted(black, box, 3).max() < -0.99
+    assert subject.pasted(black, box, 3, from_hole=True).max() > 0.3
 
 
 # ---- windows ------------------------------------------------------------------------------------

@@ -149,7 +149,12 @@ def kill_and_go_on(
 
 @pytest.mark.parametrize(
     ("source", "workers", "processes"),
-    [("folder", 0, 1), ("shards", 2, 1), ("folder", 2, 2), ("shards", 0, 2)],
+    [
+        ("folder", 0, 1),
+        ("shards", 0, 2),
+        pytest.param("shards", 2, 1, marks=pytest.mark.slow),
+        pytest.param("folder", 2, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_is_killed_at_random_leaves_what_one_without_a_gap_does(
     server, pictures, shards, whole, tmp_path, source, workers, processes
