@@ -10,7 +10,7 @@ PROMPT_ONLY = "use prompt; each stage names the text encoder that it was trained
 ENCODER = "stages name their text encoder, see pipeline.stages[name].conditions"
 FROM_STAGES = "the size follows from the stages or the picture; to change it use upscale"
 IN_STAGES = "the parts of a stage are in pipeline.stages[name]"
-NO_AUTOENCODER = "stages work on pixels and have no autoencoder"
+AUTOENCODER = "an autoencoder is a stage of its own, see pipeline.stages"
 FAST_ATTENTION = "PyTorch's fast attention is always used"
 TILES = "memory follows from batch_size in a call and tile_px in upscale"
 STARTS = "use edit(image, strength=0.5)"
@@ -50,7 +50,7 @@ LOADING = {  # of from_pretrained
     "device": "use device_map, or .to(device) afterwards",
     "scheduler": "use sampler in a call, or with_sampling",
     "unet": "use replace_stage",
-    "vae": NO_AUTOENCODER,
+    "vae": AUTOENCODER,
     "text_encoder": ENCODER,
     "tokenizer": ENCODER,
     "safety_checker": "there is none",
@@ -68,7 +68,7 @@ ATTRIBUTES = {  # of a pipeline
     "scheduler": "use sampler in a call, or with_sampling for another default",
     "unet": f"{IN_STAGES}; use replace_stage to exchange one",
     "transformer": f"{IN_STAGES}; use replace_stage to exchange one",
-    "vae": NO_AUTOENCODER,
+    "vae": AUTOENCODER,
     "text_encoder": ENCODER,
     "tokenizer": ENCODER,
     "image_processor": "use output_type to choose what a call returns",
@@ -89,10 +89,10 @@ ATTRIBUTES = {  # of a pipeline
     "enable_xformers_memory_efficient_attention": FAST_ATTENTION,
     "disable_xformers_memory_efficient_attention": FAST_ATTENTION,
     "set_use_memory_efficient_attention_xformers": FAST_ATTENTION,
-    "enable_vae_slicing": f"{NO_AUTOENCODER}; {TILES}",
-    "disable_vae_slicing": f"{NO_AUTOENCODER}; {TILES}",
-    "enable_vae_tiling": f"{NO_AUTOENCODER}; {TILES}",
-    "disable_vae_tiling": f"{NO_AUTOENCODER}; {TILES}",
+    "enable_vae_slicing": f"{AUTOENCODER}; {TILES}",
+    "disable_vae_slicing": f"{AUTOENCODER}; {TILES}",
+    "enable_vae_tiling": f"{AUTOENCODER}; {TILES}",
+    "disable_vae_tiling": f"{AUTOENCODER}; {TILES}",
     "enable_sequential_cpu_offload": "use enable_model_cpu_offload, which moves whole stages",
     "enable_group_offload": "use enable_model_cpu_offload, which moves whole stages",
     "enable_freeu": "stages have no FreeU",
