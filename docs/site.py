@@ -1,7 +1,7 @@
 """Builds the parts of the site that no file in docs/ holds; `mkdocs.yml` names it as a hook.
 
-Files of the checkout to which pages link, such as the README, model cards and examples, become pages
-below `repo/`. The references of commands and of Python, the gallery, and the pages of own parts are
+Files of the checkout to which pages link, such as the README, model cards and examples, are below
+`repo/` in the site. The references of commands and of Python, the gallery, and the pages of own parts are
 made from the package, the model cards and the tests, so that they cannot fall behind.
 """
 
@@ -124,8 +124,8 @@ def parts_page() -> str:
 def gallery_page() -> str:
     """The cards of all bundled models, with their first picture."""
     sections = [
-        "# Models\n\nThe bundled models. Each was trained by this project on two CPU cores; its card "
-        "has figures, pictures, and what it fails at."
+        "# Models\n\nThe bundled models. Each was trained by this project on two CPU cores; its "
+        "card has figures, pictures, and what it fails at."
     ]
     for card in sorted((CHECKOUT / "pipelines").glob("*/README.md")):
         text = card.read_text(encoding="utf-8").split("---\n")[-1]
@@ -136,7 +136,7 @@ def gallery_page() -> str:
         picture = re.search(r"!\[([^\]]*)\]\(([^)]+)\)", text)
         shown = "" if picture is None else f"\n\n![{picture[1]}]({place}/{picture[2]})"
         sections.append(
-            f"## {card.parent.name}\n\n{summary.strip()}{shown}\n\n[The card]({place}/README.md)"
+            f"## {card.parent.name}\n\n{summary}{shown}\n\n[The card]({place}/README.md)"
         )
     return "\n\n".join(sections) + "\n"
 
