@@ -1,8 +1,8 @@
 """Builds the parts of the site that no file in docs/ holds; `mkdocs.yml` names it as a hook.
 
 Files of the checkout to which pages link, such as the README, model cards and examples, are below
-`repo/` in the site. The references of commands and of Python, the gallery, and the pages of own parts are
-made from the package, the model cards and the tests, so that they cannot fall behind.
+`repo/` in the site. The references of commands and of Python, the gallery, and the page of own
+parts are made from the package, the model cards and the tests, so that they cannot fall behind.
 """
 
 from __future__ import annotations
