@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ from cascade.stage_kinds import load_stage
 SHOWN = 12
 TIMED = 16  # pictures whose drawing is timed
 STUDENT_STEPS = 4
+LONG_ENOUGH_TO_COMPILE_S = 600  # it takes a minute, which counts
 CAPTION_PX = 190
 
 
@@ -152,6 +154,8 @@ def recipe_of(name: str, options: argparse.Namespace) -> StageRecipe:
         recipe, _ = distillation_recipe(str(out / "teacher"), STUDENT_STEPS, changes)
     values = timed(recipe).model_dump()
     values["data"] |= {"path": str(options.data / "train-*.tar"), "only": only}
+    if 60 * options.cpu_minutes * training.share < LONG_ENOUGH_TO_COMPILE_S:
+        values["train"]["compile"] = False
     return StageRecipe.model_validate(values)
 
 
@@ -300,8 +304,13 @@ def apart(option: str, name: str, options: argparse.Namespace) -> dict[str, Any]
     """Train or measure in a fresh interpreter; empty if there was nothing to do."""
     arguments = [option, name, "--data", str(options.data), "--out", str(options.out)]
     arguments += ["--cpu-minutes", str(options.cpu_minutes), "--samples", str(options.samples)]
-    passive = {"OMP_WAIT_POLICY": "passive"}  # or waiting would count as processor time
-    results = list(results_apart(__file__, arguments, options.threads, **passive))
+    with tempfile.TemporaryDirectory() as compiled:
+        environment = {
+            "OMP_WAIT_POLICY": "passive",  # or waiting would count as processor time
+            "TORCHINDUCTOR_CACHE_DIR": compiled,
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",  # compiled by children, whose time counts
+        }
+        results = list(results_apart(__file__, arguments, options.threads, **environment))
     return results[-1] if results else {}
 
 
