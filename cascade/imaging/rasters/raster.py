@@ -5,7 +5,7 @@ Shapes: C bands, H and W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -66,6 +66,23 @@ class Raster:
             missing |= np.equal(self.values, nodata)  # no whole number equals one out of its reach
         return missing if missing.any() else None
 
+    def with_nodata(self, number: float | None) -> Raster:
+        """The image in which a number stands for a missing one, besides what its file says.
+
+        Args:
+            number: it becomes `nodata` if the file has none that its type can hold; else its
+                pixels get the file's number. None changes nothing.
+        """
+        if number is None:
+            return self
+        if self.nodata is None or not can_hold(self.values.dtype, self.nodata):
+            return replace(self, nodata=number)
+        if not can_hold(self.values.dtype, number):
+            return self
+        typed = self.values.dtype.type
+        values = np.where(self.values == typed(number), typed(self.nodata), self.values)
+        return replace(self, values=values)
+
     def unit_image(self, space: Space) -> Tensor:
         """The image for a network: (C, H, W) float32, not clipped to [-1, 1].
 
@@ -79,6 +96,14 @@ class Raster:
         if missing is not None:
             values = torch.stack([_filled(*each) for each in zip(values, missing, strict=True)])
         return space.to_unit(values)
+
+
+def can_hold(dtype: np.dtype, number: float) -> bool:
+    """Whether pixels of a type can have a number, as one for missing ones that a file states."""
+    if dtype.kind == "f":
+        return True
+    ends = np.iinfo(dtype)
+    return number == np.round(number) and ends.min <= number <= ends.max
 
 
 def outside_shares(raster: Raster, space: Space) -> list[float]:

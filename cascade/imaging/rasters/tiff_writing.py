@@ -16,10 +16,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cascade.imaging.rasters.raster import Raster
-from cascade.imaging.rasters.tiff_origin import TiffOrigin
+from cascade.imaging.rasters.tiff_origin import GDAL_NODATA, TiffOrigin
 from cascade.imaging.tiff_pages import tifffile
 
-GDAL_NODATA = 42113
 ROWS = 256  # of a strip
 BIG_BYTES = 4 * 2**30 - 2**25
 INTEGERS, FLOATS = 2, 3  # predictors
@@ -56,6 +55,7 @@ def write_tiff(
                 metadata=None,
                 description=description,
                 **_options(raster, origin),
+                **_meaning(raster, origin),
             )
 
 
@@ -78,6 +78,7 @@ def write_ome_tiff(file: BinaryIO, rasters: Iterable[Raster], size_bytes: int) -
             shape=(*lengths, first.bands, *first.size),
             metadata={"axes": f"{axes}CYX", **(origin.ome or {}), **channels},
             extratags=_nodata_tags(first),
+            photometric="minisblack",
             **_options(first, origin),
         )
 
@@ -90,12 +91,20 @@ def _options(raster: Raster, origin: TiffOrigin | None) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "dtype": raster.values.dtype,
-        "photometric": "minisblack",
         "compression": "zlib",
         "predictor": FLOATS if raster.values.dtype.kind == "f" else INTEGERS,
         "software": False,
         **options,
     }
+
+
+def _meaning(raster: Raster, origin: TiffOrigin | None) -> dict[str, Any]:
+    """What the bands of a page are."""
+    is_rgb = origin is not None and origin.is_rgb and raster.bands >= 3
+    further = raster.bands - (3 if is_rgb else 1)
+    kinds = () if origin is None else origin.extra_samples
+    meaning: dict[str, Any] = {"photometric": "rgb" if is_rgb else "minisblack"}
+    return meaning | ({"extrasamples": kinds} if further and len(kinds) == further else {})
 
 
 def _nodata_tags(raster: Raster) -> list[Tag]:
