@@ -22,8 +22,8 @@ from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import count_rasters, open_rasters, read_raster
 from cascade.imaging.rasters.writing import write_rasters
 from cascade.pipeline import CascadePipeline
-from cascade.restoration.bands import ClippedNumbers, as_stored
 from cascade.resizing import resize
+from cascade.restoration.bands import ClippedNumbers, as_stored
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 

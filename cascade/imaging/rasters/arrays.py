@@ -61,7 +61,7 @@ class ArrayFile(RasterFile):
         head = file.read(HEAD_BYTES)
         file.seek(0)
         head = head if head.startswith(NPY_HEAD) else _member(file.read(), name)
-        shape = _header(head, name)[0]
+        shape = _shape(head, name)
         self._count = len(divided(np.broadcast_to(np.uint8(0), shape), layout, name))
 
     def __len__(self) -> int:
@@ -83,25 +83,25 @@ class ArrayFile(RasterFile):
 
 def _array(data: bytes, name: str) -> np.ndarray:
     member = _member(data, name)
-    shape, dtype = _header(member, name)
-    if dtype.hasobject:
-        raise DataError(f"{name}: holds Python objects, which are not read; save plain numbers.")
+    shape = _shape(member, name)
     with readable(name):
         array = np.load(io.BytesIO(member), allow_pickle=False)
     assert array.shape == shape
     return array
 
 
-def _header(member: bytes, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """The shape and the type of an array."""
+def _shape(member: bytes, name: str) -> tuple[int, ...]:
+    """The shape of an array of numbers, by its head."""
     with readable(name):
         file = io.BytesIO(member)
         version = np.lib.format.read_magic(file)
         read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
         shape, _, dtype = read[version[0]](file)
+    if dtype.hasobject:
+        raise DataError(f"{name}: holds Python objects, which are not read; save plain numbers.")
     if math.prod(shape) * max(1, dtype.itemsize) > MAX_BYTES:
         raise too_large(name)
-    return shape, dtype
+    return shape
 
 
 def _member(data: bytes, name: str) -> bytes:

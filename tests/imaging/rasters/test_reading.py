@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from cascade.errors import DataError
+from cascade.imaging.rasters.dicom_numbers import StoredNumbers
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import count_rasters, decode_raster, read_raster
@@ -230,9 +231,14 @@ def test_the_type_of_a_frame_follows_from_the_head_of_its_file(
     values = decode_raster(saved(dataset), "a").values
     assert values.dtype == dtype
     assert values[0, 0, 0] == brightest * slope - 1024
-    dataset.PixelData = (pixels + np.uint16(8192)).tobytes()
-    with pytest.raises(DataError, match=r"a: holds numbers such as .* more than the 12 bits"):
-        decode_raster(saved(dataset), "a")
+
+
+def test_numbers_of_more_bits_than_a_file_declares_are_refused():
+    numbers = StoredNumbers(signed=False, bits=12, intercept=-1024.0)
+    stored = np.array([0, 4095], np.uint16)
+    assert numbers.measured(stored, np.dtype("int16")).tolist() == [-1024, 3071]
+    with pytest.raises(DataError, match="such as 4096, which need more than the 12 bits"):
+        numbers.measured(stored + np.uint16(1), np.dtype("int16"))
 
 
 def saved(dataset) -> bytes:
