@@ -127,7 +127,7 @@ class DefectsCondition(Condition):
             values = torch.tensor([Defects.of(image) for image in request.image.float().cpu()])
         if values is None:
             values = torch.full((request.count, 2), math.nan)
-        values = self._checked(values, request.count).to(request.device)
+        values = checked_defects(values, request.count).to(request.device)
         return Signals(vectors={NAME: as_vector(dialled(values, request.denoise))})
 
     def absent(self, signals: Signals) -> Signals:
@@ -135,27 +135,10 @@ class DefectsCondition(Condition):
         return Signals(vectors=vectors)
 
     def completed(self, value: Any, seeds: Sequence[int], *, draw: bool) -> Any:
-        return None if value is None else self._checked(value, len(seeds))
+        return None if value is None else checked_defects(value, len(seeds))
 
     def input_of(self, batch: Batch, space: Space, *, degraded: bool = False) -> None:
         """None: a user would let them be measured."""
-
-    def _checked(self, values: Any, count: int) -> Tensor:
-        """The values (B, 2) of a user.
-
-        Raises:
-            ContractError: if they are no pair for each image.
-        """
-        try:
-            pairs = torch.as_tensor(values, dtype=torch.float32)
-        except (TypeError, ValueError):
-            pairs = torch.empty(0)
-        if pairs.shape != (count, 2) or (pairs < 0).any() or (pairs[:, 1] > NO_LOSS).any():
-            raise ContractError(
-                "defects must be a pair of noise (8-bit steps, from 0) and JPEG quality (0 to 100) "
-                f"for each of {count} images, got {values!r}."
-            )
-        return pairs
 
     def _with_errors(self, true: Tensor, noise: SeededNoise) -> Tensor:
         """What a measurement would find where the defects (B, 2) are true."""
@@ -168,6 +151,28 @@ class DefectsCondition(Condition):
         seems_uncompressed &= (uniform[:, 2] < 0.5) | (true[:, 1] == NO_LOSS)
         quality = torch.where(seems_uncompressed, NO_LOSS, quality)
         return torch.stack([std.clamp(min=0), quality], dim=1)
+
+
+def checked_defects(values: Any, count: int) -> Tensor:
+    """The defects (B, 2) that a user states.
+
+    Args:
+        values: a pair for each image.
+        count: number of images.
+
+    Raises:
+        ContractError: if they are no pair for each image.
+    """
+    try:
+        pairs = torch.as_tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError):
+        pairs = torch.empty(0)
+    if pairs.shape != (count, 2) or (pairs < 0).any() or (pairs[:, 1] > NO_LOSS).any():
+        raise ContractError(
+            "defects must be a pair of noise (8-bit steps, from 0) and JPEG quality (0 to 100) "
+            f"for each of {count} images, got {values!r}."
+        )
+    return pairs
 
 
 def dialled(defects: Tensor, denoise: float) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.conditioning.defects import CLEAN, NAME, Defects, dialled
+from cascade.conditioning.defects import CLEAN, NAME, Defects, checked_defects, dialled
 from cascade.conditioning.jpeg_quality import NO_LOSS, jpeg_quality
 from cascade.conditioning.noise_level import noise_level
 from cascade.stage import Stage
@@ -37,11 +37,14 @@ def defects_of(
         stage: the first stage that runs; for one that is not told, every image counts as clean.
         inputs: further inputs of a user, who may know the defects better.
         stated_quality: JPEG quality by the tables of the file; None if there are none.
+
+    Raises:
+        ContractError: if the user's defects are no pair.
     """
     if not stage.contract.has_dial:
         return CLEAN
     if NAME in inputs:
-        return Defects(*torch.as_tensor(inputs[NAME], dtype=torch.float32).flatten().tolist())
+        return Defects(*checked_defects(inputs[NAME], 1)[0].tolist())
     quality = jpeg_quality(image) if stated_quality is None else stated_quality
     return Defects(noise_level(image), quality)
 

@@ -124,6 +124,9 @@ def test_a_file_states_its_quality_and_pixels_show_it(stage, truth):
     assert Picture.from_pil(Image.open(file)).jpeg_quality == 45
     assert picture.with_pixels(picture.colour, None).jpeg_quality is None
     assert defects_of(picture.image(), stage, {}, 45.0).quality == 45
+    for wrong in ([1.0, 2.0, 3.0], [[1.0, 2.0], [3.0, 4.0]], [5.0], "none"):
+        with pytest.raises(ContractError, match="must be a pair of noise"):
+            defects_of(picture.image(), stage, {"defects": wrong}, None)
     assert defects_of(picture.image(), stage, {}, None).quality == pytest.approx(45, abs=1)
     remark = defects_remark(picture, [stage])
     assert remark.startswith("is repaired: ")

@@ -15,7 +15,7 @@ from cascade.errors import DataError
 from cascade.imaging.opening import readable
 from cascade.imaging.rasters.layout import Layout, divided
 from cascade.imaging.rasters.origin import Origin
-from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.raster import Raster, check_dtype
 from cascade.imaging.rasters.raster_file import MAX_BYTES, RasterFile, too_large
 
 NPY_HEAD, NPZ_HEAD = b"\x93NUMPY", b"PK\x03\x04"
@@ -99,6 +99,7 @@ def _shape(member: bytes, name: str) -> tuple[int, ...]:
         shape, _, dtype = read[version[0]](file)
     if dtype.hasobject:
         raise DataError(f"{name}: holds Python objects, which are not read; save plain numbers.")
+    check_dtype(dtype.newbyteorder("="), name)
     if math.prod(shape) * max(1, dtype.itemsize) > MAX_BYTES:
         raise too_large(name)
     return shape

@@ -24,9 +24,8 @@ from cascade.imaging import opening
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.rasters.packages import imported
-from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.raster import Raster, check_dtype
 from cascade.imaging.rasters.raster_file import MAX_BYTES, RasterFile, too_large
-from cascade.imaging.rasters.tiff_bands import check_dtype
 
 GZIP = b"\x1f\x8b"
 MARKS = ((344, b"n+1\0"), (4, b"n+2\0"))  # of both versions, at an offset in bytes

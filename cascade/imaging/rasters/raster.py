@@ -6,6 +6,7 @@ Shapes: C bands, H and W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,6 +97,20 @@ class Raster:
         if missing is not None:
             values = torch.stack([_filled(*each) for each in zip(values, missing, strict=True)])
         return space.to_unit(values)
+
+
+def check_dtype(dtype: Any, name: str) -> None:
+    """Check the type of the numbers of a file.
+
+    Raises:
+        DataError: naming the types that are read, if it is none of them.
+    """
+    if str(dtype) not in DTYPES:
+        advice = "float32" if np.dtype(dtype).kind == "f" else "uint16, int16 or float32"
+        raise DataError(
+            f"{name}: holds numbers of type {np.dtype(dtype).name}, but {', '.join(DTYPES)} are "
+            f"read; save it as {advice}."
+        )
 
 
 def can_hold(dtype: np.dtype, number: float) -> bool:

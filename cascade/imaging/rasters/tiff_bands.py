@@ -22,7 +22,7 @@ from cascade.errors import DataError
 from cascade.imaging import opening
 from cascade.imaging.orientation import upright
 from cascade.imaging.rasters.layout import Layout
-from cascade.imaging.rasters.raster import DTYPES, Raster
+from cascade.imaging.rasters.raster import Raster, check_dtype
 from cascade.imaging.rasters.raster_file import RasterFile
 from cascade.imaging.rasters.tiff_origin import GDAL_NODATA, TiffOrigin
 from cascade.imaging.tiff_pages import (
@@ -161,17 +161,3 @@ def check_band_page(page: Any, name: str) -> None:
     if page.imagedepth != 1:
         raise DataError(f"{name}: not a readable image (a volume); save its slices as pages.")
     check_segments(page, name)
-
-
-def check_dtype(dtype: Any, name: str) -> None:
-    """Check the type of the numbers of a file.
-
-    Raises:
-        DataError: naming the types that are read, if it is none of them.
-    """
-    if str(dtype) not in DTYPES:
-        advice = "float32" if np.dtype(dtype).kind == "f" else "uint16, int16 or float32"
-        raise DataError(
-            f"{name}: holds numbers of type {np.dtype(dtype).name}, but {', '.join(DTYPES)} are "
-            f"read; save it as {advice}."
-        )

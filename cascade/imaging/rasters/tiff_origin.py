@@ -141,8 +141,8 @@ class TiffOrigin(Origin):
         written: list[tuple[int, str, int, Any, bool]] = []
         for tag, value in self.tags.items():
             is_text = TYPES[tag] == TEXT  # tifffile takes texts beyond ASCII as bytes alone
-            stored = (0, value.encode()) if is_text else (len(value), value)
-            written.append((tag, TYPES[tag], *stored, True))
+            count, stored = (0, value.encode()) if is_text else (len(value), value)
+            written.append((tag, TYPES[tag], count, stored, True))
         if self.orientation != 1:
             written.append((ORIENTATION, SHORTS, 1, self.orientation, True))
         return written
