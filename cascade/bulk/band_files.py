@@ -59,11 +59,8 @@ class BandFiles:
         with source.open() as stream:
             file = open_rasters(stream, source.name, Layout(space.channels, self.axis))
             count = 1 if job.pages == "first" else len(file)
-            first = file.image(0)
-            check_bands(first, space)
-            check_raster_format(job.output, first, count)
             clipped = ClippedNumbers(space)
-            results = self._results(file, count, clipped, job.seed, progress)
+            results = self._results(file, job, count, clipped, progress)
             result = next(results)
             write_rasters(job.output, itertools.chain([result], results), count)
         if clipped.remark:
@@ -73,12 +70,12 @@ class BandFiles:
     def _results(
         self,
         file: RasterFile,
+        job: Job,
         count: int,
         clipped: ClippedNumbers,
-        seed: int,
         progress: JobProgress,
     ) -> Iterator[Raster]:
-        upscaling = replace(self.upscaling, seed=seed)
+        upscaling = replace(self.upscaling, seed=job.seed)
         for number in range(count):
             words = f"image {number + 1} of {count}" if count > 1 else ""
 
@@ -87,6 +84,9 @@ class BandFiles:
 
             try:
                 raster = file.image(number).with_nodata(self.nodata)
+                if number == 0:
+                    check_bands(raster, self.stages[0].space)
+                    check_raster_format(job.output, raster, count)
                 clipped.add(raster)
                 yield upscale_raster(self.stages, raster, upscaling, progress=report)
             except CascadeError as error:

@@ -17,7 +17,7 @@ from cascade.importing.weight_files import SUFFIXES
 
 LAYOUTS: tuple[Layout, ...] = (UNet2DLayout(), DeepFloydLayout(), GuidedDiffusionLayout())
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-NEEDED = {  # of a repository: patterns, whose * also stands for slashes
+NEEDED: dict[str, Any] = {  # of a repository: patterns, whose * also stands for slashes
     "allow_patterns": [
         "model_index.json",
         "config.json",

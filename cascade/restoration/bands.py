@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import final
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cascade.errors import ContractError
 from cascade.imaging.rasters.raster import Raster, can_hold, outside_shares
 from cascade.imaging.value_range import percentage
+from cascade.mapped_arrays import new_array, release_pages
 from cascade.restoration.passes import upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscaled_bands
 from cascade.sampling.walk import Progress
@@ -50,13 +50,12 @@ def upscale_raster(
     """
     space = upsamplers_of(list(stages))[0].space
     check_bands(raster, space)
-    image = raster.unit_image(space).clamp(-1, 1)
+    image = raster.unit_image(space).clamp_(-1, 1)
     size, (bands,) = upscaled_bands(stages, [image], [upscaling.seed], upscaling, progress=progress)
-    values = np.empty((raster.bands, *size), raster.values.dtype)
-    missing = _enlarged(raster.missing, size)
+    values = new_array((raster.bands, *size), raster.values.dtype)
     for rows, band in bands:
-        gaps = None if missing is None else missing[:, rows]
-        values[:, rows] = as_stored(band[0], space, raster, gaps)
+        values[:, rows] = as_stored(band[0], space, raster, _missing_rows(raster, size, rows))
+        release_pages()
     height, width = raster.size
     origin = raster.origin and raster.origin.scaled(size[0] / height, size[1] / width)
     return replace(raster, values=values, origin=origin)
@@ -169,9 +168,19 @@ def _beside(nodata: float, dtype: np.dtype) -> float:
     return nodata + 1 if nodata < np.iinfo(dtype).max else nodata - 1
 
 
-def _enlarged(missing: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
-    """Which numbers of the result are missing: those of the nearest pixels of the input."""
-    if missing is None:
-        return None
-    mask = torch.from_numpy(missing)[None].float()
-    return (torch.nn.functional.interpolate(mask, size=size, mode="nearest-exact") > 0).numpy()[0]
+def _missing_rows(raster: Raster, size: tuple[int, int], rows: slice) -> np.ndarray:
+    """Which numbers of some rows of a result are missing: those of the nearest pixels of the input.
+
+    Args:
+        raster: the input.
+        size: height and width of the result.
+        rows: rows of the result.
+    """
+    y, x = (_nearest(own, new) for own, new in zip(raster.size, size, strict=True))
+    y = y[rows]
+    return raster.missing_rows(slice(int(y[0]), int(y[-1]) + 1))[:, y - y[0]][:, :, x]
+
+
+def _nearest(own: int, new: int) -> np.ndarray:
+    """The pixel of `own` ones whose centre is nearest to each of `new` ones."""
+    return ((np.arange(new) + 0.5) * own / new).astype(np.int64).clip(max=own - 1)

@@ -26,9 +26,10 @@ from cascade.conditioning.luminance import luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
+from cascade.mapped_arrays import release_pages
 from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for, joined
-from cascade.restoration.kept_areas import KeptAreas
+from cascade.restoration.kept_areas import KeptAreas, bands_of_rows
 from cascade.restoration.measuring import defects_of
 from cascade.restoration.passes import Pass, plan_passes
 from cascade.restoration.source import Source, resample
@@ -39,7 +40,6 @@ from cascade.sampling.walk import Hooks, Progress
 from cascade.stage import Run, Stage
 
 LARGEST_SCALE = 64
-BAND_PX = 512
 PROGRESS_PARTS = 1000
 Bands = Iterator[tuple[slice, Tensor]]  # rows of a result, and the pixels in them
 
@@ -281,13 +281,14 @@ def _consistent_bands(
     """Make a result agree with an image outside the areas that it keeps."""
     size = (result.shape[-2], result.shape[-1])
     reduce_on = partial(areas.reduce_on, size_px=size)
-    return consistent_bands(result, image, kernel, band_px=BAND_PX, reduce_on=reduce_on)
+    first = next(bands_of_rows(result.shape))
+    return consistent_bands(result, image, kernel, band_px=first.stop, reduce_on=reduce_on)
 
 
 def _bands(image: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    for first in range(0, image.shape[-2], BAND_PX):
-        rows = slice(first, min(first + BAND_PX, image.shape[-2]))
+    for rows in bands_of_rows(image.shape):
         yield rows, image[..., rows, :]
+        release_pages()
 
 
 def _draw(

@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cascade import mapped_arrays
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import OutputError
-from cascade.sampling import canvas
 from cascade.sampling.canvas import CanvasNoise, new_canvas
 
 
 def test_a_large_canvas_lies_on_disk_and_holds_the_same(monkeypatch, tmp_path):
     in_memory = new_canvas((2, 3, 5))
-    monkeypatch.setattr(canvas, "MOST_IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(mapped_arrays, "MOST_IN_MEMORY_BYTES", 100)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     on_disk = new_canvas((2, 3, 5))
     for each in (in_memory, on_disk):

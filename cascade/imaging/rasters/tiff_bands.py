@@ -39,6 +39,7 @@ from cascade.imaging.tiff_pages import (
     samples_of,
 )
 
+MOST_PIXELS = 2**30  # of a page, which is a file where it is large
 PICTURE_AXES = "YXS"  # of tifffile, that lie inside a page
 Pages = list[Any]  # of `tifffile.TiffPage`
 
@@ -72,7 +73,8 @@ class TiffBandsFile(RasterFile):
             joined = values[0] if len(values) == 1 else np.concatenate(values)
             origin = TiffOrigin.of(self._tiff, pages[0])
             if not origin.is_georeferenced:  # its places count pixels as they are stored
-                joined = upright(torch.from_numpy(joined), origin.orientation).numpy()
+                if origin.orientation != 1:
+                    joined = upright(torch.from_numpy(joined), origin.orientation).numpy()
                 origin = origin.upright()
             return Raster(values=joined, nodata=nodata_of(pages[0]), origin=origin)
 
@@ -145,7 +147,7 @@ def check_band_page(page: Any, name: str) -> None:
     Raises:
         DataError: if it is too large, or of a kind that is not read.
     """
-    opening.check_size(page.imagewidth, page.imagelength, name)
+    opening.check_size(page.imagewidth, page.imagelength, name, most=MOST_PIXELS)
     photometric = photometric_of(page)
     if photometric == PALETTE:
         raise DataError(f"{name}: has a palette, whose numbers are no measurements.")

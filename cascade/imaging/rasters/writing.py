@@ -113,7 +113,10 @@ def write_rasters(path: Path, rasters: Iterable[Raster], count: int = 1) -> None
             is_ome = isinstance(first.origin, TiffOrigin) and first.origin.ome is not None
             with temporary.open("wb") as file:
                 size_bytes = first.values.nbytes * count
-                (write_ome_tiff if is_ome else write_tiff)(file, every, size_bytes)
+                if is_ome:
+                    write_ome_tiff(file, every, size_bytes, count)
+                else:
+                    write_tiff(file, every, size_bytes)
         elif kind == "numpy":
             _write_arrays(temporary, first, every, count, packed=suffix_of(path.name) == ".npz")
         elif kind == "NIfTI":
