@@ -129,7 +129,7 @@ def pad_to(image: Tensor, size_px: Size, scale: int) -> Tensor:
         return F.pad(image, (0, beside, 0, below), mode="replicate")
     padded = torch.from_numpy(new_array((*image.shape[:2], height, width), np.float32))
     for rows in row_slices(image.shape):
-        padded[..., rows, :] = F.pad(image[..., rows, :], (0, beside), mode="replicate")
+        padded[..., rows, :] = F.pad(image[..., rows, :], (0, beside, 0, 0), mode="replicate")
         release_pages()
     padded[..., image.shape[-2] :, :] = padded[..., image.shape[-2] - 1 : image.shape[-2], :]
     return padded

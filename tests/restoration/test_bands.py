@@ -11,18 +11,23 @@ import pytest
 import tifffile
 import torch
 
+from cascade import mapped_arrays
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
+from cascade.diffusion import noise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, OutputError
+from cascade.imaging.rasters import tiff_writing
 from cascade.imaging.rasters.layout import Layout
-from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.raster import Raster, outside_shares
 from cascade.imaging.rasters.reading import count_rasters, open_rasters, read_raster
+from cascade.imaging.rasters.tiff_origin import TiffOrigin
 from cascade.imaging.rasters.writing import write_rasters
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import resize
+from cascade.restoration import kept_areas
 from cascade.restoration.bands import ClippedNumbers, as_stored
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
@@ -87,6 +92,27 @@ def test_a_result_agrees_with_its_input_in_every_band_when_downscaled_again(five
     errors = [np.abs(each).max(axis=(1, 2)) for each in errors]
     assert (errors[0] < 0.003).all()
     assert (errors[1] > 0.02).all()
+
+
+def test_large_images_are_files_in_parts_and_have_the_same_results(five_bands, monkeypatch):
+    values = (np.random.default_rng(5).random((5, 40, 24)) * 900).astype(np.uint16)
+    values[2, 10:30, 5:9] = 7
+    raster = Raster(values=values, nodata=7)
+    expected = five_bands.upscale(raster, tile_px=32)
+    shares = outside_shares(raster, five_bands.stages.last.space)
+    files = []
+    allocate = mapped_arrays.tempfile.TemporaryFile
+    monkeypatch.setattr(
+        mapped_arrays.tempfile, "TemporaryFile", lambda: files.append(1) or allocate()
+    )
+    monkeypatch.setattr(mapped_arrays, "MOST_IN_MEMORY_BYTES", 1000)
+    for module in (mapped_arrays, noise, kept_areas):
+        monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 2000)
+    monkeypatch.setattr(kept_areas, "LEAST_BAND_PX", 8)
+    result = five_bands.upscale(raster, tile_px=32)
+    assert np.array_equal(result.values, expected.values)
+    assert outside_shares(raster, five_bands.stages.last.space) == shares
+    assert len(files) >= 4  # input, canvas, steps' noise and result
 
 
 def test_a_number_that_means_missing_is_not_drawn():
@@ -242,6 +268,23 @@ def test_an_ome_tiff_has_its_pixel_size_brought_up_to_date(tmp_path):
     assert 'Name="GFP"' in text
     for number, image in enumerate(doubled):
         assert np.array_equal(read_raster(tmp_path / "b.ome.tif", number).values, image.values)
+
+
+@pytest.mark.parametrize("most_bytes", [2**26, 1000], ids=["strips", "tiles"])
+@pytest.mark.parametrize("shape", [(1, 600, 40), (5, 530, 300)])
+def test_images_of_many_strips_or_tiles_are_written_whole(tmp_path, monkeypatch, shape, most_bytes):
+    monkeypatch.setattr(tiff_writing, "IN_MEMORY_BYTES", most_bytes)
+    monkeypatch.setattr(tiff_writing, "TILE_PX", 128)
+    images = [np.random.default_rng(n).integers(0, 9999, shape).astype(np.uint16) for n in (0, 1)]
+    write_rasters(tmp_path / "a.tif", [Raster(values=each) for each in images], 2)
+    origin = TiffOrigin(tags={}, ome={"PhysicalSizeX": 1.0})
+    ome = [Raster(values=each, origin=origin) for each in images]
+    write_rasters(tmp_path / "a.ome.tif", iter(ome), 2)
+    for name in ("a.tif", "a.ome.tif"):
+        with tifffile.TiffFile(tmp_path / name) as file:
+            assert file.pages[0].is_tiled == (most_bytes == 1000)
+        for number, image in enumerate(images):
+            assert np.array_equal(read_raster(tmp_path / name, number).values, image)
 
 
 # ---- arrays -------------------------------------------------------------------------------------
