@@ -128,7 +128,7 @@ class DefectsCondition(Condition):
         if values is None:
             values = torch.full((request.count, 2), math.nan)
         values = checked_defects(values, request.count).to(request.device)
-        return Signals(vectors={NAME: as_vector(dialled(values, request.denoise))})
+        return Signals(vectors={NAME: as_vector(scaled_defects(values, request.denoise))})
 
     def absent(self, signals: Signals) -> Signals:
         vectors = {name: torch.zeros_like(each) for name, each in signals.vectors.items()}
@@ -175,7 +175,7 @@ def checked_defects(values: Any, count: int) -> Tensor:
     return pairs
 
 
-def dialled(defects: Tensor, denoise: float) -> Tensor:
+def scaled_defects(defects: Tensor, denoise: float) -> Tensor:
     """Scale defects (B, 2): 1 leaves them, at 0 the picture is clean; unknown ones stay unknown."""
     clean = torch.tensor(CLEAN, device=defects.device).expand_as(defects)
     return clean.clone() if denoise == 0 else clean + denoise * (defects - clean)
@@ -184,5 +184,5 @@ def dialled(defects: Tensor, denoise: float) -> Tensor:
 def as_vector(defects: Tensor) -> Tensor:
     """The vector (B, 4) of defects (B, 2): how far each is from clean, and whether it is known."""
     far = torch.stack([defects[:, 0] / NOISE_UNIT, 1 - defects[:, 1] / NO_LOSS], dim=1)
-    known = far.isfinite()
-    return torch.stack([far.nan_to_num(0.0), known.float()], dim=2).flatten(1)
+    is_known = far.isfinite()
+    return torch.stack([far.nan_to_num(0.0), is_known.float()], dim=2).flatten(1)

@@ -31,9 +31,8 @@ from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.mapped_arrays import by_rows
 from cascade.resizing import resize
-from cascade.space import Size, Space
+from cascade.space import UNITS_8_BIT, Size, Space
 
-UNITS_8_BIT = 127.5  # per unit of [-1, 1]
 Upscaling = Literal["bicubic", "bilinear", "bilinear_corners"]
 
 

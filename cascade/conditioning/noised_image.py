@@ -20,9 +20,7 @@ from cascade.conditioning.signals import ChannelSignal, Signals
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.mapped_arrays import bytes_in_memory, new_array, release_pages, row_slices
-from cascade.space import Size
-
-Range = tuple[float, float]
+from cascade.space import Range, Size
 
 
 def augment(images: Tensor, level: Tensor, noise: Tensor) -> Tensor:
