@@ -5,7 +5,7 @@
     reading   13-band 16-bit tiles that the data path decodes, crops and turns each second, beside
               the crops that the network of the recipe super-resolution-bands trains on
 
-Each measurement runs in a process of its own, on one thread.
+Memory is measured in a process of its own, speed in processor time of one thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from side_by_side import peak_mib, print_result, results_apart
 
 EPILOG = """examples:
   python benchmarks/bands.py
-  python benchmarks/bands.py memory --sides-px 1024 2048 4096
+  python benchmarks/bands.py memory --sizes-px 1024 20000x512
   taskset -c 0 python benchmarks/bands.py reading
 """
 PARTS = ("memory", "reading")
@@ -32,28 +32,28 @@ BATCH, STEPS = 8, 3
 SCENE_TILE_PX = 256
 
 
-def write_scene(path: Path, side_px: int) -> None:
+def write_scene(path: Path, size_px: tuple[int, int]) -> None:
     """Write a GeoTIFF of smooth numbers with some noise, tile by tile."""
     import tifffile
 
     draw = np.random.default_rng(0)
 
     def tiles():
-        for _ in range(math.ceil(side_px / SCENE_TILE_PX) ** 2):
+        for _ in range(math.prod(math.ceil(side / SCENE_TILE_PX) for side in size_px)):
             smooth = np.linspace(1000, 9000, SCENE_TILE_PX)[:, None, None]
             noise = draw.normal(0, 200, (SCENE_TILE_PX, SCENE_TILE_PX, BANDS))
             yield (smooth + noise).astype(np.uint16)
 
     places = [(33550, "d", 3, (10.0, 10, 0), True), (33922, "d", 6, (0.0, 0, 0, 5e5, 6e6, 0), True)]
-    with tifffile.TiffWriter(path, bigtiff=side_px > 15_000) as writer:
+    with tifffile.TiffWriter(path, bigtiff=math.prod(size_px) > 2e8) as writer:
         writer.write(
-            tiles(), shape=(side_px, side_px, BANDS), dtype=np.uint16, photometric="minisblack",
+            tiles(), shape=(*size_px, BANDS), dtype=np.uint16, photometric="minisblack",
             planarconfig="contig", tile=(SCENE_TILE_PX, SCENE_TILE_PX), compression="zlib",
             extratags=places, metadata=None,
         )  # fmt: skip
 
 
-def measure_memory(folder: Path, side_px: int) -> None:
+def measure_memory(folder: Path) -> None:
     """Double a scene and hand over the peak of this process."""
     from cascade import CascadePipeline
     from cascade.bulk.commands import prepare_upscaling
@@ -78,8 +78,6 @@ def measure_memory(folder: Path, side_px: int) -> None:
     )
     model, scene = folder / "model", folder / "scene.tif"
     CascadePipeline.from_stages({"up": stage}).save_pretrained(model)
-    if not scene.exists():
-        write_scene(scene, side_px)
     before_mib, start = peak_mib(), time.perf_counter()
     request = Request(inputs=[str(scene)], out=folder / "large.tif", model=str(model), device="cpu")
     prepare_upscaling(request, Upscaling()).run()
@@ -88,21 +86,20 @@ def measure_memory(folder: Path, side_px: int) -> None:
     print_result({"before_mib": before_mib, "peak_mib": peak_mib(), "seconds": seconds})
 
 
-def compare_memory(sides_px: list[int]) -> None:
-    """Print the peak of each side, and how it grows."""
-    last: tuple[int, float] | None = None
-    for side_px in sides_px:
+def compare_memory(sizes: list[str]) -> None:
+    """Print the peak of each size, and how it grows."""
+    last: tuple[float, float] | None = None
+    for text in sizes:
+        width, _, height = text.partition("x")
+        size_px = int(height or width), int(width)
         with tempfile.TemporaryDirectory() as folder:
-            write_scene(Path(folder) / "scene.tif", side_px)
-            words = ["--measure", str(side_px), "--folder", folder]
-            (result,) = results_apart(__file__, words, 1)
-        peak = result["peak_mib"]
-        megapixels = side_px**2 / 1e6
-        growth = ""
+            write_scene(Path(folder) / "scene.tif", size_px)
+            (result,) = results_apart(__file__, ["--measure", folder], 1)
+        peak, megapixels, growth = result["peak_mib"], math.prod(size_px) / 1e6, ""
         if last is not None:
             growth = f", {(peak - last[1]) / (megapixels - last[0]):.1f} MiB per further megapixel"
         print(
-            f"{side_px} px to {2 * side_px} px: at most {peak:,.0f} MiB "
+            f"doubling {size_px[1]} x {size_px[0]} px: at most {peak:,.0f} MiB "
             f"({result['before_mib']:,.0f} MiB before) in {result['seconds']:.0f} s{growth}",
             flush=True,
         )
@@ -135,26 +132,26 @@ def compare_reading(folder: Path) -> None:
         encoding=BandEncoding(), decoding=BandDecoding(TILE_BANDS),
     )  # fmt: skip
     words = [f"space.channels={TILE_BANDS}", "data.range=[0,10000]", "data.percentiles=null"]
-    recipe = load_stage_recipe(find_recipe("super-resolution-bands"), words)
+    recipe = load_stage_recipe(find_recipe("super-resolution-bands", "stages"), words)
     stage = build_stage(recipe, {})
     source = open_source(str(folder / "shards" / "train-*.tar"), layout=layout)
     images = TrainingImages(
         source, stage.contract, crop_px=recipe.data.crop_px, flip=("x", "y"), rotate90=True,
         cache_mib=0,
     )  # fmt: skip
-    start = time.perf_counter()
+    start = time.process_time()
     samples = [images[position] for position in range(TILES)]
-    tiles_per_s = TILES / (time.perf_counter() - start)
+    tiles_per_s = TILES / (time.process_time() - start)
     optimiser = torch.optim.AdamW(stage.parameters(), 1e-4)
     batch, seconds = collate(samples[:BATCH]), []
     for _ in range(STEPS):
-        start = time.perf_counter()
+        start = time.process_time()
         with torch.autocast("cpu", torch.bfloat16):
-            loss = Denoising().loss(stage, batch)
+            loss = Denoising().loss(stage, batch).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     crops_per_s = BATCH / min(seconds)
     print(
         f"{TILE_BANDS} bands of {TILE_PX} px: {tiles_per_s:.1f} tiles/s from shards by one process"
@@ -170,10 +167,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("parts", nargs="*", help=f"any of {', '.join(PARTS)}; default: all")
     parser.add_argument(
-        "--sides-px", type=int, nargs="+", default=[1024, 2048, 4096], help="sides of the scenes"
+        "--sizes-px",
+        nargs="+",
+        default=["1024", "2048", "4096"],
+        help="sides of the scenes, or WIDTHxHEIGHT",
     )
-    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not set(arguments.parts) <= set(PARTS):
         parser.error(f"parts are {', '.join(PARTS)}")
@@ -184,11 +183,11 @@ def main() -> None:
     """Parse the command line and print the chosen parts."""
     arguments = parse_arguments()
     if arguments.measure:
-        measure_memory(Path(arguments.folder), arguments.measure)
+        measure_memory(Path(arguments.measure))
         return
     parts = arguments.parts or PARTS
     if "memory" in parts:
-        compare_memory(arguments.sides_px)
+        compare_memory(arguments.sizes_px)
     if "reading" in parts:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as folder:
