@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
@@ -11,9 +11,10 @@ from cascade.bulk.jobs import Job
 from cascade.errors import CascadeError
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
-from cascade.imaging.rasters.reading import count_rasters, decode_raster
+from cascade.imaging.rasters.raster_file import RasterFile
+from cascade.imaging.rasters.reading import open_rasters
 from cascade.imaging.rasters.writing import check_raster_format, write_rasters
-from cascade.restoration.bands import check_bands, clipped_remark, upscale_raster
+from cascade.restoration.bands import ClippedNumbers, check_bands, upscale_raster
 from cascade.restoration.upscaling import Upscaling
 from cascade.stage import Stage
 
@@ -29,7 +30,7 @@ class BandFiles:
         stages: the upsamplers.
         upscaling: how to upscale each image.
         axis: axis of a NIfTI volume along which it is cut into slices.
-        nodata: the number that stands for a missing one; None for what a file says.
+        nodata: a number that stands for a missing one besides what a file says; None for none.
     """
 
     stages: Sequence[Stage]
@@ -46,7 +47,7 @@ class BandFiles:
             job: the job.
             progress: called with the share of the job that is done and such words as
                 `image 3 of 40`, which are empty if there is one image.
-            on_remark: called with what the user should know about the first image.
+            on_remark: called with what the user should know about the images, when all are made.
 
         Returns:
             Height and width of the results in pixels, and their number.
@@ -54,23 +55,27 @@ class BandFiles:
         Raises:
             CascadeError: if the result cannot be made.
         """
-        data, name, space = job.source.read_bytes(), job.source.name, self.stages[0].space
-        layout = Layout(space.channels, self.axis)
-        count = 1 if job.pages == "first" else count_rasters(io.BytesIO(data), name, layout)
-        first = self._raster(data, name, 0, layout)
-        check_bands(first, space)
-        check_raster_format(job.output, first, count)
-        if remark := clipped_remark(first, space):
-            on_remark(remark)
-        results = self._results(data, name, count, layout, job.seed, progress)
-        result = next(results)
-        write_rasters(job.output, _with_first(result, results), count)
+        source, space = job.source, self.stages[0].space
+        with source.open() as stream:
+            file = open_rasters(stream, source.name, Layout(space.channels, self.axis))
+            count = 1 if job.pages == "first" else len(file)
+            clipped = ClippedNumbers(space)
+            results = self._results(file, job, count, clipped, progress)
+            result = next(results)
+            write_rasters(job.output, itertools.chain([result], results), count)
+        if clipped.remark:
+            on_remark(clipped.remark)
         return result.size, count
 
     def _results(
-        self, data: bytes, name: str, count: int, layout: Layout, seed: int, progress: JobProgress
+        self,
+        file: RasterFile,
+        job: Job,
+        count: int,
+        clipped: ClippedNumbers,
+        progress: JobProgress,
     ) -> Iterator[Raster]:
-        upscaling = replace(self.upscaling, seed=seed)
+        upscaling = replace(self.upscaling, seed=job.seed)
         for number in range(count):
             words = f"image {number + 1} of {count}" if count > 1 else ""
 
@@ -78,16 +83,11 @@ class BandFiles:
                 progress((number + done / total) / count, words)
 
             try:
-                raster = self._raster(data, name, number, layout)
+                raster = file.image(number).with_nodata(self.nodata)
+                if number == 0:
+                    check_bands(raster, self.stages[0].space)
+                    check_raster_format(job.output, raster, count)
+                clipped.add(raster)
                 yield upscale_raster(self.stages, raster, upscaling, progress=report)
             except CascadeError as error:
                 raise type(error)(f"{words}: {error}" if words else str(error)) from error
-
-    def _raster(self, data: bytes, name: str, number: int, layout: Layout) -> Raster:
-        raster = decode_raster(data, name, number, layout)
-        return raster if self.nodata is None else replace(raster, nodata=self.nodata)
-
-
-def _with_first(first: Raster, rest: Iterator[Raster]) -> Iterator[Raster]:
-    yield first
-    yield from rest
