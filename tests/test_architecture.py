@@ -21,7 +21,7 @@ FLOORS = (
     ("generation", "diagnosis", "inspection", "bulk", "evaluation"),
     ("building", "diffusers_pipeline"),
     ("pipeline",),
-    ("edit_call",),
+    ("edit_call", "picture_calls"),
     ("staged_pipeline", "call_arguments"),
     ("training", "call", "engines"),
     ("chain",),
