@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cascade.cli import bulk, measuring, names
+from cascade.cli import measuring, names, restoring
 
 if TYPE_CHECKING:
     from cascade.evaluation.results import Evaluation
@@ -52,7 +52,7 @@ def evaluate(
             "the variational bound, ode for the exact density of the probability flow."
         ),
     ] = None,
-    device: bulk.Device = None,
+    device: restoring.Device = None,
 ) -> None:
     """Measure how good a pipeline is on held-out pictures, and which stage holds it back.
 

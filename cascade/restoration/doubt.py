@@ -191,10 +191,11 @@ def _raster_mean(result: Raster, moments: Moments) -> Raster:
 def _raster_std(result: Raster, moments: Moments) -> Raster:
     """The standard deviation as an image of its own, at the place of a result."""
     std, missing = moments.std().numpy(), result.missing
-    if missing is None:
-        return replace(result, values=std, nodata=None)
-    std[missing] = np.nan
-    return replace(result, values=std, nodata=float("nan"))
+    origin = result.origin and result.origin.for_floats()
+    if missing is not None:
+        std[missing] = np.nan
+    nodata = None if missing is None else float("nan")
+    return Raster(values=std, nodata=nodata, origin=origin)
 
 
 def _part_of(progress: Progress | None, number: int, count: int) -> Progress:
