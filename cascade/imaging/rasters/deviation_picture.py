@@ -25,7 +25,7 @@ TOP_QUANTILE = 0.995  # a few outliers would leave all else dark
 LOOKED_AT = 2**20  # numbers by which the quantile is estimated
 ROWS = 1024  # that are coloured at a time
 GAP_PX = 8
-LEAST_TEXT_PX, MOST_TEXT_PX = 11, 64
+LEAST_TEXT_PX, MOST_TEXT_PX = 13, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +81,10 @@ def _drawn(panel: Panel) -> Image.Image:
     """A map with its bar, in numbers of the palette."""
     height, width = panel.values.shape
     top = largest_shown(panel.values)
-    above = "" if np.nanmax(panel.values, initial=0) <= top else "\N{GREATER-THAN OR EQUAL TO} "
+    above = " and more" if np.nanmax(panel.values, initial=0) > top else ""
     text_px = min(max(LEAST_TEXT_PX, width // 30), MOST_TEXT_PX)
     font = ImageFont.load_default(size=text_px)
-    last = f"{above}{top:g} {panel.unit}".strip()
+    last = f"{top:g} {panel.unit}".strip() + above
     texts = [f"0   {last}", panel.caption]
     full = max(width, *(math.ceil(font.getlength(text)) + 2 for text in texts))
     line_px = round(text_px * 1.3)
