@@ -28,7 +28,7 @@ FLOORS = (
     ("tasks",),
     ("restoration", "stage_kinds", "importing"),
     ("diffusion_stage", "autoencoder_stage"),
-    ("stage",),
+    ("stage", "prediction"),
     ("data",),
     ("imaging",),
     ("saving",),
