@@ -268,7 +268,8 @@ def timed(recipe: StageRecipe) -> StageRecipe:
     """The recipe without labels, which the peers cannot take, for a run that a clock ends."""
     values = recipe.model_dump()
     values["condition"]["labels"] = None
-    values["sampling"]["guidance"] = 1.0
+    if recipe.autoencoding is None:
+        values["sampling"]["guidance"] = 1.0
     values["train"] |= {
         "images": MANY_IMAGES,
         "checkpoint_every_images": MANY_IMAGES,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
+from cascade.bulk.doubt_files import write_band_doubt
 from cascade.bulk.jobs import Job
 from cascade.errors import CascadeError
 from cascade.imaging.rasters.layout import Layout
@@ -15,7 +16,9 @@ from cascade.imaging.rasters.raster_file import RasterFile
 from cascade.imaging.rasters.reading import open_rasters
 from cascade.imaging.rasters.writing import check_raster_format, write_rasters
 from cascade.restoration.bands import ClippedNumbers, check_bands, upscale_raster
+from cascade.restoration.doubt import over_seeds
 from cascade.restoration.upscaling import Upscaling
+from cascade.sampling.walk import Progress
 from cascade.stage import Stage
 
 JobProgress = Callable[[float, str], None]  # share that is done, and which image it is
@@ -31,12 +34,14 @@ class BandFiles:
         upscaling: how to upscale each image.
         axis: axis of a NIfTI volume along which it is cut into slices.
         nodata: a number that stands for a missing one besides what a file says; None for none.
+        seeds: number of seeds whose mean each result is, counted up from that of the job.
     """
 
     stages: Sequence[Stage]
     upscaling: Upscaling
     axis: int = 2
     nodata: float | None = None
+    seeds: int = 1
 
     def make(
         self, job: Job, progress: JobProgress, on_remark: Callable[[str], None]
@@ -56,15 +61,18 @@ class BandFiles:
             CascadeError: if the result cannot be made.
         """
         source, space = job.source, self.stages[0].space
+        stds: list[Raster] = []
         with source.open() as stream:
             file = open_rasters(stream, source.name, Layout(space.channels, self.axis))
             count = 1 if job.pages == "first" else len(file)
             clipped = ClippedNumbers(space)
-            results = self._results(file, job, count, clipped, progress)
+            results = self._results(file, job, count, clipped, progress, stds)
             result = next(results)
             write_rasters(job.output, itertools.chain([result], results), count)
         if clipped.remark:
             on_remark(clipped.remark)
+        if stds:
+            write_band_doubt(job, self.seeds, stds, space)
         return result.size, count
 
     def _results(
@@ -74,8 +82,9 @@ class BandFiles:
         count: int,
         clipped: ClippedNumbers,
         progress: JobProgress,
+        stds: list[Raster],
     ) -> Iterator[Raster]:
-        upscaling = replace(self.upscaling, seed=job.seed)
+        """The result of each image of a file; standard deviations are added to `stds`."""
         for number in range(count):
             words = f"image {number + 1} of {count}" if count > 1 else ""
 
@@ -88,6 +97,22 @@ class BandFiles:
                     check_bands(raster, self.stages[0].space)
                     check_raster_format(job.output, raster, count)
                 clipped.add(raster)
-                yield upscale_raster(self.stages, raster, upscaling, progress=report)
+                result, std = self._result(raster, job.seed, report)
             except CascadeError as error:
                 raise type(error)(f"{words}: {error}" if words else str(error)) from error
+            if std is not None:
+                stds.append(std)
+            yield result
+
+    def _result(
+        self, raster: Raster, seed: int, progress: Progress
+    ) -> tuple[Raster, Raster | None]:
+        """The result of an image, and its standard deviation if it has several seeds."""
+
+        def make(seed: int, progress: Progress) -> Raster:
+            upscaling = replace(self.upscaling, seed=seed)
+            return upscale_raster(self.stages, raster, upscaling, progress=progress)
+
+        if self.seeds == 1:
+            return make(seed, progress), None
+        return over_seeds(make, range(seed, seed + self.seeds), progress=progress)
