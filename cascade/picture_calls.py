@@ -1,4 +1,4 @@
-"""Calls that upscale or colour pictures of any size: they read the arguments and run the chain."""
+"""Calls on pictures of any size: they read the arguments and run the chain."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from cascade.imaging.exchange import PictureLike, of_each
 from cascade.imaging.picture import Picture
 from cascade.restoration.bands import upscale_raster
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
+from cascade.restoration.restoring import (
+    Restoration,
+    restore_image,
+    restore_picture,
+    restore_raster,
+)
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.walk import Progress
 
@@ -54,4 +60,22 @@ def colourise(
         image,
         lambda picture, i: colourise_picture(chain, picture, each[i], progress=progress),
         lambda tensor, i: colourise_image(chain, tensor, each[i], progress=progress),
+    )
+
+
+def restore(
+    stages: StageChain,
+    image: PictureLike,
+    settings: Mapping[str, Any],
+    progress: Progress | None = None,
+    generator: GeneratorLike | None = None,
+) -> Any:
+    """Restore pictures; `CascadePipeline.restore` describes the arguments."""
+    check_callable("progress", progress)
+    each, chain = for_each(stages, Restoration, image, settings, generator)
+    return of_each(
+        image,
+        lambda picture, i: restore_picture(chain, picture, each[i], progress=progress),
+        lambda tensor, i: restore_image(chain, tensor, each[i], progress=progress),
+        lambda raster, i: restore_raster(chain, raster, each[i], progress=progress),
     )

@@ -6,10 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.paired_image import PairedImage
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.joining import Pairing
 from cascade.data.measured_range import measured_ranges
+from cascade.data.pair_report import PairCheck
+from cascade.data.pairs import partner_decoding
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.data.tensors import TensorSource
@@ -101,6 +104,20 @@ def decoding_of(recipe: StageRecipe) -> Decoding | BandDecoding:
     if not space.has_bands:
         return Decoding(colour_range(recipe), data.truncated, data.outside)
     return BandDecoding.of_space(space, outside=data.outside, nodata=data.nodata, axis=data.axis)
+
+
+def pair_check_of(recipe: StageRecipe) -> PairCheck | None:
+    """What is expected of the pairs of a recipe; None if it trains on no pairs.
+
+    Raises:
+        CascadeError: if sizes or ranges do not fit.
+    """
+    if recipe.data.pairs is None:
+        return None
+    space, low = pictures_space(recipe), recipe.condition.low_resolution
+    scale = 1 if low is None else space.scale_from(LowResolution(size_px=low.size_px).size)
+    decoding = partner_decoding(decoding_of(recipe), inputs_space(recipe))
+    return PairCheck(decoding, scale, recipe.data.max_shift_px)
 
 
 def colour_range(recipe: StageRecipe) -> tuple[int, int] | None:

@@ -65,6 +65,19 @@ def scale_of(image: Tensor, partner: Tensor, name: str, partner_name: str) -> in
     return scale
 
 
+def check_scale(scale: int, stage_scale: int, name: str, partner_name: str) -> None:
+    """Check that an image is as many times as large as its partner as a stage makes its results.
+
+    Raises:
+        DataError: naming both, if it is not.
+    """
+    if scale != stage_scale:
+        raise DataError(
+            f"{name}: is {scale} times as large as its partner {partner_name}, but the stage's "
+            f"results are {stage_scale} times as large as its inputs."
+        )
+
+
 def partner_decoding(decoding: Decoding | BandDecoding, space: Space) -> Decoding | BandDecoding:
     """How the files of inputs are read.
 
@@ -157,11 +170,7 @@ class PairReader:
             inputs.read(other), partner_name, inputs.number_in_file(other)
         )
         scale = scale_of(image, partner, name, partner_name)
-        if scale != self.scale:
-            raise DataError(
-                f"{name}: is {scale} times as large as its partner {partner_name}, but the stage's "
-                f"results are {self.scale} times as large as its inputs."
-            )
+        check_scale(scale, self.scale, name, partner_name)
         partner = compact(as_float(rounded(partner, self.space)))
         if self.max_shift_px is not None:
             self._check_shift(index, image, as_float(partner), self.max_shift_px)
