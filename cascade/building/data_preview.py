@@ -182,6 +182,9 @@ def _check_sizes(
         "enlarge": "training upscales them",
         "error": "training would stop at the first one; set data.too_small to skip or enlarge",
     }
+    if recipe.data.pairs is not None:
+        fates["skip"] = "training leaves them out, since pairs are not resized"
+        fates["error"] = "training would stop at the first one; set data.too_small to skip"
     text = (
         f"images smaller than the stage's {space.size_text}: {small} of {report.images}; "
         f"{fates[policy]}. {source.check_command(size_px=max(space.size))} lists them."

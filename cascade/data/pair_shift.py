@@ -69,9 +69,26 @@ def measured_shift(image: Tensor, partner: Tensor) -> Shift:
         The shift of the image against its partner; not certain if they show different things, or
         too little.
     """
-    size = partner.shape[-2:]
-    grey = F.adaptive_avg_pool2d(image.float().mean(0, keepdim=True), (size[0], size[1]))[0]
-    first, second = (_windowed(each) for each in (partner.float().mean(0), grey))
+    size = (partner.shape[-2], partner.shape[-1])
+    second = F.adaptive_avg_pool2d(image.float().mean(0, keepdim=True), size)[0]
+    first = partner.float().mean(0)
+    shift = _correlated(first, second)
+    x, y = round(shift.x_px), round(shift.y_px)
+    if not shift.is_certain or x == y == 0:
+        return shift
+    rest = _correlated(_overlap(first, -x, -y), _overlap(second, x, y))
+    return Shift(x + rest.x_px, y + rest.y_px, shift.peak) if rest.is_certain else shift
+
+
+def _overlap(image: Tensor, x: int, y: int) -> Tensor:
+    """The part of an image (h, w) that lies in another one too, which is x, y pixels before it."""
+    rows = slice(max(0, y), image.shape[0] + min(0, y))
+    return image[rows, max(0, x) : image.shape[1] + min(0, x)]
+
+
+def _correlated(first: Tensor, second: Tensor) -> Shift:
+    """The shift of the second image (h, w) against the first one, by phase correlation."""
+    first, second = _windowed(first), _windowed(second)
     if min(first.shape) < SMALLEST_PX:
         return UNKNOWN
     cross = torch.fft.fft2(second) * torch.fft.fft2(first).conj()
@@ -90,8 +107,7 @@ def measured_shift(image: Tensor, partner: Tensor) -> Shift:
         float(at) - side if at > side // 2 else float(at)
         for at, side in zip((y, x), correlation.shape, strict=True)
     )
-    sign = correlation[y, x].sign()
-    return Shift(*_refined(spectrum * sign, x_px, y_px), peak)
+    return Shift(*_refined(spectrum * correlation[y, x].sign(), x_px, y_px), peak)
 
 
 def _windowed(image: Tensor) -> Tensor:
