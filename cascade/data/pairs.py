@@ -72,9 +72,10 @@ def check_scale(scale: int, stage_scale: int, name: str, partner_name: str) -> N
         DataError: naming both, if it is not.
     """
     if scale != stage_scale:
+        expected = "as large" if stage_scale == 1 else f"{stage_scale} times as large"
         raise DataError(
-            f"{name}: is {scale} times as large as its partner {partner_name}, but the stage's "
-            f"results are {stage_scale} times as large as its inputs."
+            f"{name}: is {'as' if scale == 1 else f'{scale} times as'} large as its partner "
+            f"{partner_name}, but the results of the stage are {expected} as its inputs."
         )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.paired_image import PairedImage
 from cascade.contract import Contract
-from cascade.data.batches import collate
+from cascade.data.batches import PositionBatches, collate, load_batches
 from cascade.data.building import build_shards
 from cascade.data.checking import check_images
 from cascade.data.encoding import Encoding
@@ -182,9 +182,19 @@ def test_the_middle_of_a_pair_begins_on_the_grid_of_the_input(folders):
     assert middle.image.equal(low.repeat_interleave(SCALE, -1).repeat_interleave(SCALE, -2))
 
 
-def test_neither_workers_nor_the_cache_change_pairs(folders):
-    from cascade.data.batches import PositionBatches, load_batches
+def test_processes_share_out_the_batches_of_one(folders):
+    images = training_images(opened(folders))
+    parts = [
+        next(load_batches(images, PositionBatches(0, 4, 4, rank=rank, processes=2)))
+        for rank in range(2)
+    ]
+    (whole,) = load_batches(images, PositionBatches(0, 4, 4))
+    assert torch.cat([part.images for part in parts]).equal(whole.images)
+    low = [part.conditions["low_resolution"] for part in parts]
+    assert torch.cat(low).equal(whole.conditions["low_resolution"])
 
+
+def test_neither_workers_nor_the_cache_change_pairs(folders):
     def batches(workers: int, cache_mib: int):
         images = training_images(opened(folders), cache_mib=cache_mib)
         return list(load_batches(images, PositionBatches(0, 16, 4), workers=workers))
@@ -265,7 +275,7 @@ def test_files_without_a_role_are_named(layouts, folders):
     ("size", "message"),
     [
         ((16, 19), r"80x64 px, which is no whole multiple of the 19x16 px of its partner .*e.png"),
-        ((32, 40), r"is 2 times as large as its partner .* results are 4 times as large"),
+        ((32, 40), r"is 2 times as large as its partner .* are 4 times as large as its inputs"),
     ],
 )
 def test_a_pair_of_another_size_is_broken(folders, size, message):
