@@ -37,7 +37,7 @@ from cascade.conditioning.text import PromptLike
 from cascade.diffusion.noise import GeneratorLike, make_seeds
 from cascade.edit_call import edit
 from cascade.imaging.exchange import OutputType, PictureLike, StartLike, check_output, to_tensor
-from cascade.picture_calls import colourise, upscale
+from cascade.picture_calls import colourise, restore, upscale
 from cascade.restoration.holes import MaskLike
 from cascade.restoration.subject import EditedLike
 from cascade.sampling.overrides import Overrides
@@ -334,3 +334,28 @@ class CascadePipeline(StagedPipeline):
             ContractError: if an argument does not fit the stages.
         """
         return colourise(self.stages, image, settings, progress, generator)
+
+    def restore(
+        self,
+        image: PictureLike,
+        *,
+        progress: Progress | None = None,
+        generator: GeneratorLike | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Make the other image of a pair with a stage that was trained on pairs of one size.
+
+        Args:
+            image: pictures such as the inputs of the pairs, of the same types as for `upscale`.
+            progress: called as `progress(done, total)` from time to time, in units of work.
+            generator: one or one per picture, as for `upscale`.
+            settings: `seed`, `tile_px`, `precision`, see
+                `cascade.restoration.restoring.Restoration`, and sampling settings as in a call.
+
+        Returns:
+            The results, of the same type as `image`.
+
+        Raises:
+            ContractError: if an argument does not fit the stages.
+        """
+        return restore(self.stages, image, settings, progress, generator)

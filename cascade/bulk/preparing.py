@@ -18,6 +18,7 @@ from cascade.bulk.making import Method
 from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.remarks import model_remark
 from cascade.bulk.work import Bulk
+from cascade.conditioning.paired_image import PairedImage
 from cascade.devices import check_engine_device, find_device
 from cascade.errors import CascadeError, ContractError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -90,12 +91,17 @@ class Request:
                 f"{self.range[0]} and {self.range[1]}."
             )
 
+    def of_bands(self) -> dict[str, Any]:
+        """How files of bands are read and made; arguments of `BandFiles`."""
+        axis, seeds = 2 if self.axis is None else self.axis, self.seeds if self.map else 1
+        return {"axis": axis, "nodata": self.nodata, "seeds": seeds}
+
 
 class Preparation:
     """The pictures and jobs of a request, before its model is loaded.
 
     Args:
-        command: `upscale`, `colourise` or `edit`.
+        command: `upscale`, `colourise`, `restore` or `edit`.
         request: the user's request.
         seed: seed of the first result of a picture.
 
@@ -107,9 +113,11 @@ class Preparation:
         self.command = command
         self.request = request
         self.model = _Model(request)
-        self.reads_bands = self.model.makes_bands
-        _check_options(request, bands=self.reads_bands)
-        as_file = is_file_name(request.out, request.inputs, bands=self.reads_bands)
+        self.reads_bands = self.model.takes_bands
+        writes_bands = self.model.makes_bands
+        self.has_bands = self.reads_bands or writes_bands
+        _check_options(request, bands=self.has_bands)
+        as_file = is_file_name(request.out, request.inputs, bands=writes_bands)
         self.folder = None if as_file else request.out
         suffixes = RASTER_SUFFIXES if self.reads_bands else IMAGE_SUFFIXES
         self.inputs = find_pictures(request.inputs, results=self.folder, suffixes=suffixes)
@@ -122,7 +130,7 @@ class Preparation:
             compare=request.compare,
             pages=request.pages,
             is_result_of=EarlierResults(self.folder, command).made_from,
-            bands=self.reads_bands,
+            bands=writes_bands,
             doubt=request.map,
         )
         self.notes = [self.inputs.left_out.note()] if self.inputs.left_out else []
@@ -203,6 +211,16 @@ class _Model:
             self._pipeline = _load(request)
         except CascadeError as error:
             self._error = error
+
+    @property
+    def takes_bands(self) -> bool:
+        """Whether its inputs are bands of measured numbers; no if it cannot be loaded."""
+        if self._pipeline is None:
+            return False
+        first = self._pipeline.stages.first
+        condition = first.contract.condition(PairedImage.name)
+        space = None if condition is None else condition.image_space(first.space)
+        return self.makes_bands if space is None else space.has_bands
 
     @property
     def makes_bands(self) -> bool:

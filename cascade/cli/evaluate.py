@@ -19,6 +19,13 @@ def evaluate(
     train: Annotated[
         str | None, typer.Option(help="Training pictures, to look for copies of them.")
     ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            help="Inputs of the held-out pictures, for a stage that was trained on pairs: a folder "
+            "or shards with the same names, or beside for NAME.low.* beside NAME.high.*."
+        ),
+    ] = None,
     num_images: Annotated[
         int | None,
         typer.Option(
@@ -73,6 +80,8 @@ def evaluate(
 
     cascade evaluate photo-x4 --data 'heldout-*.tar' --json scores.json --card
 
+    cascade evaluate runs/restore-pairs --data test/clean --pairs test/damaged
+
     cascade evaluate emoji-256 --data heldout -n 40 --likelihood ode
 
     cascade evaluate photo-x4 --data heldout -n 40 --doubt-seeds 8 --report report.html
@@ -93,6 +102,7 @@ def evaluate(
             data,
             name=pipeline,
             train=train,
+            pairs=pairs,
             num_images=num_images,
             seed=seed,
             extractor=extractor,
