@@ -142,7 +142,8 @@ class RealPictures:
         Args:
             places: numbers of the pictures, which also seed the degradation.
             contracts: contracts of the stages, first stage first. An input that several stages read
-                is made at the size of the last of them.
+                is made at the size of the last of them; for a stage of latents or embeddings, the
+                pictures are read at the size of the next stage that makes pixels.
             degraded: whether to degrade images as in training.
 
         Raises:
@@ -154,7 +155,7 @@ class RealPictures:
                 each for each in contract.conditions if _reads_input(each, contract, number == 0)
             ]
             if conditions:
-                part = Contract(contract.space, tuple(conditions))
+                part = Contract(_pictured(contracts[number:]), tuple(conditions))
                 values |= part.inputs_of(self.batch(places, part), degraded=degraded).values
         return Inputs(values)
 
@@ -267,6 +268,12 @@ def _reads_input(condition: Condition, contract: Contract, is_first: bool) -> bo
     """Whether the condition reads an input of the user other than class names."""
     takes_previous = not is_first and condition.image_space(contract.space) is not None
     return not takes_previous and not condition.classes
+
+
+def _pictured(contracts: Sequence[Contract]) -> Space:
+    """The space of the first stage that makes pixels; of the first stage if none does."""
+    spaces = [each.space for each in contracts]
+    return next((each for each in spaces if each.kind == "pixels"), spaces[0])
 
 
 def _load(file: Path, names: Sequence[str]) -> ImageSet | None:

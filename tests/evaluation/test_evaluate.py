@@ -16,6 +16,7 @@ from cascade.autoencoder_stage import AutoencoderStage
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.faults.grain import Grain
 from cascade.conditioning.low_resolution import LowResolution
+from cascade.conditioning.text import Text
 from cascade.contract import Contract
 from cascade.data.sources import open_source
 from cascade.diffusion.process import NoiseProcess
@@ -74,6 +75,31 @@ def test_latents_are_no_pictures_and_a_decoder_alone_restores_the_held_out_ones(
         ContractError, match="evaluation measures pixels, but stage 'base' gives latents"
     ):
         measure(alone, held_out)
+
+
+def test_latents_of_captions_are_measured_by_the_pictures_that_the_decoder_makes(
+    letters, colour_pictures, measure
+):
+    text = Text(
+        fields=("captions",), encoder=letters.name, sha256=letters.sha256,
+        width=letters.width, pooled_width=letters.pooled_width, max_tokens=20,
+    )  # fmt: skip
+    decoder = AutoencoderStage.of_network(IdentityAutoencoder(), Space(size_px=16)).scaled(0, 1)
+    base = DiffusionStage.build(
+        Contract(decoder.latent_space, (text,)),
+        NoiseProcess(NoiseSchedule(train_steps=50)),
+        network="transformer",
+        network_options={"width": 32, "depth": 1, "patch_size": 4, "head_channels": 16},
+        sampling=SamplingSettings(steps=1, threshold="none"),
+    )
+    pipeline = CascadePipeline.from_stages({"base": base.eval(), "decoder": decoder})
+    prompts = RealPictures(colour_pictures, name="").inputs(
+        range(16), pipeline.stages.contracts, degraded=False
+    )
+    assert len(set(prompts.get("prompt"))) == 16
+    assert all("flat" in each or "round" in each for each in prompts.get("prompt"))
+    evaluation = measure(pipeline, colour_pictures, num_images=16)
+    assert evaluation.whole.score("FD") is not None
 
 
 def test_the_whole_pipeline_is_what_it_makes_beside_the_held_out_pictures(
