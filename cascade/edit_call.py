@@ -95,6 +95,8 @@ def edit(
     is_empty = not bool(subject.hole.any())
     if is_empty:
         logger.warning("the mask is empty, so the picture stays as it is")
+    if subject.hole.all():
+        editing.check_resampling("the whole picture is repainted")
     hole = ~subject.hole if is_empty else subject.hole  # so that all settings are checked
     work, box = prepare_edit(chain.contracts, subject.image, hole, editing)
     start = work.input_image(chain.first)
@@ -148,7 +150,7 @@ class _Request:
         if options.start_at is not None:
             raise ContractError("start_at has no effect here: edits run all stages; leave it out.")
         check_can_compute(chain, options.precision)
-        check_can_edit(chain.contracts, editing)
+        check_can_edit(chain.contracts, editing, is_whole=True)
         count = image_count(own["num_images"], own["prompt"], None)
         seeds = make_seeds(count, own["seed"], own["seeds"], own["generator"])
         return cls(own, editing, options, settings, seeds)

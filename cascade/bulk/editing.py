@@ -61,7 +61,8 @@ def prepare_editing(
     plan = Preparation("edit", request, seeds)
     pipeline = plan.model.load().with_sampling(request.overrides)
     pipeline.set_progress_bar_config(disable=True)
-    check_can_edit(pipeline.stages.contracts, repainting.editing)
+    is_whole = mask is None and uncrop is None
+    check_can_edit(pipeline.stages.contracts, repainting.editing, is_whole=is_whole)
     if "prompt" in repainting.words:
         pipeline.check_prompts([repainting.words["prompt"]])
     stages = dict(pipeline.stages.items())

@@ -51,14 +51,19 @@ def edit(
         ),
     ] = 1.0,
     resamplings: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, help="How often a stage that starts from noise goes over each step; 1 is quick."
+            min=1,
+            help="How often a stage that starts from noise goes over each step; 1 is quick. "
+            "Default: 5.",
         ),
-    ] = 5,
+    ] = None,
     jump_length: Annotated[
-        int, typer.Option("--jump-length", min=1, help="Number of steps to go back at a time.")
-    ] = 5,
+        int | None,
+        typer.Option(
+            "--jump-length", min=1, help="Number of steps to go back at a time. Default: 5."
+        ),
+    ] = None,
     window: Annotated[
         int | None,
         typer.Option(min=1, help="Longer side, in pixels, of the part that the model sees."),

@@ -143,7 +143,8 @@ class RealPictures:
             places: numbers of the pictures, which also seed the degradation.
             contracts: contracts of the stages, first stage first. An input that several stages read
                 is made at the size of the last of them; for a stage of latents or embeddings, the
-                pictures are read at the size of the next stage that makes pixels.
+                pictures are read at the size of the next stage that makes pixels. A picture with a
+                hole has the size of the results.
             degraded: whether to degrade images as in training.
 
         Raises:
@@ -155,7 +156,8 @@ class RealPictures:
                 each for each in contract.conditions if _reads_input(each, contract, number == 0)
             ]
             if conditions:
-                part = Contract(_pictured(contracts[number:]), tuple(conditions))
+                rest = contracts[-1:] if contract.fills else contracts[number:]
+                part = Contract(_pictured(rest), tuple(conditions))
                 values |= part.inputs_of(self.batch(places, part), degraded=degraded).values
         return Inputs(values)
 

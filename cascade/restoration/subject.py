@@ -38,7 +38,8 @@ class Subject:
     Attributes:
         source: the picture as it came, but PIL images as a `Picture`.
         values: (C, H, W), its values in their own type, with the borders that it grows by.
-        image: (C, H, W) float32 in [-1, 1], the same for a network.
+        image: (C, H, W) float32 in [-1, 1], the picture for a network; borders and transparent
+            pixels have the colours around them.
         hole: (H, W) bool, True where to repaint.
         alpha: (1, H, W) of the type of `values`, the opacity of results; None for opaque ones.
         is_pil: whether results are PIL images.
@@ -83,6 +84,7 @@ class Subject:
             hole = transparent_pixels(picture)
             alpha = np.where(hole, 2**picture.bits - 1, picture.alpha.numpy())
             alpha = alpha.astype(picture.alpha.numpy().dtype)
+        shown = torch.ones_like(hole) if mask is not None else ~hole
         if mask is None and uncrop is None and not hole.any():
             if not whole:
                 raise ContractError(NO_HOLE)
@@ -90,7 +92,9 @@ class Subject:
         return cls(
             picture,
             _padded(subject.values, borders, 0),
-            borders.padded(subject.image, 0.0),
+            filled(
+                borders.padded(subject.image, 0.0)[None], borders.padded(shown[None], False)[None]
+            )[0],
             borders.padded(hole[None], True)[0],
             None if alpha is None else _padded(alpha, borders, np.iinfo(alpha.dtype).max),
             subject.is_pil,

@@ -23,7 +23,7 @@ from cascade.sampling.samplers.table import (
     sampler_names,
     sampler_text,
 )
-from cascade.sampling.thresholding import Threshold, Thresholding
+from cascade.sampling.thresholding import NO_LIMIT, Threshold, Thresholding
 
 NO_INTERVAL = "none"  # as a guidance interval: all noise levels
 
@@ -47,6 +47,7 @@ class SamplingSettings:
             with the condition `defects`.
         threshold: `static`, `dynamic` or `none`.
         percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
+        threshold_limit: largest value at which the dynamic threshold clips, at least 1.
         temperature: standard deviation of all noise that a sample is drawn from, from 0 to 1; a
             lower one gives likelier samples: smoother, more faithful, less varied. Only for stages
             that take an image (as in SRFlow, Lugmayr et al. 2020, arXiv 2006.14200).
@@ -67,6 +68,7 @@ class SamplingSettings:
     denoise: float = 1.0
     threshold: Threshold = "static"
     percentile: float = 0.995
+    threshold_limit: float = NO_LIMIT
     temperature: float = 1.0
     reuse: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -81,8 +83,9 @@ class SamplingSettings:
         for name in ("denoise", "temperature"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ContractError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
-        self._put(percentile=plain_number(self.percentile))
-        Thresholding(self.threshold, self.percentile)
+        for name in ("percentile", "threshold_limit"):
+            self._put(**{name: plain_number(getattr(self, name))})
+        _ = self.thresholding
         self._put(guidance_interval=as_interval(self.guidance_interval))
         self._put(options={name: plain_number(each) for name, each in self.options.items()})
         self._put_sampler()
@@ -111,6 +114,11 @@ class SamplingSettings:
         """Scale and interval of guidance as one object."""
         return Guidance(self.guidance, self.guidance_interval)
 
+    @property
+    def thresholding(self) -> Thresholding:
+        """How predicted images are kept in range."""
+        return Thresholding(self.threshold, self.percentile, self.threshold_limit)
+
     def make_sampler(self, process: NoiseProcess) -> Sampler:
         """Make the sampler for one batch.
 
@@ -118,6 +126,7 @@ class SamplingSettings:
             ContractError: if there is no such sampler, or it does not take the options or steps.
         """
         thresholds: dict[str, Any] = {"threshold": self.threshold, "percentile": self.percentile}
+        thresholds["threshold_limit"] = self.threshold_limit
         return make_sampler(self.sampler, process, self.steps, **thresholds, **self.options)
 
     def changed(self, **values: Any) -> SamplingSettings:
@@ -163,8 +172,8 @@ class SamplingSettings:
             del values["guidance_interval"]
         else:
             values["guidance_interval"] = list(self.guidance_interval)
-        for name in ("denoise", "reuse"):
-            if values[name] == 1:  # it says nothing
+        for name, usual in (("denoise", 1), ("reuse", 1), ("threshold_limit", NO_LIMIT)):
+            if values[name] == usual:  # it says nothing
                 del values[name]
         return {**values, **self.options}
 

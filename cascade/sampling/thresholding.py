@@ -14,6 +14,7 @@ from torch import Tensor
 from cascade.errors import ContractError
 
 Threshold = Literal["none", "static", "dynamic"]
+NO_LIMIT = 100.0  # of a dynamic threshold; images never come near it
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,15 @@ class Thresholding:
     Attributes:
         kind: see `apply_threshold`.
         percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
+        limit: largest value at which it clips, at least 1.
 
     Raises:
-        ContractError: for an unknown kind or a percentile out of range.
+        ContractError: for an unknown kind, or a percentile or limit out of range.
     """
 
     kind: Threshold = "static"
     percentile: float = 0.995
+    limit: float = NO_LIMIT
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Threshold):
@@ -38,6 +41,8 @@ class Thresholding:
             )
         if not isinstance(self.percentile, int | float) or not 0 < self.percentile <= 1:
             raise ContractError(f"percentile must be in (0, 1], got {self.percentile!r}.")
+        if not isinstance(self.limit, int | float) or not self.limit >= 1:
+            raise ContractError(f"threshold_limit must be at least 1, got {self.limit!r}.")
 
     @property
     def by_pixel(self) -> bool:
@@ -46,10 +51,12 @@ class Thresholding:
 
     def apply(self, x0: Tensor) -> Tensor:
         """Threshold x0 (B, C, H, W)."""
-        return apply_threshold(x0, self.kind, percentile=self.percentile)
+        return apply_threshold(x0, self.kind, percentile=self.percentile, limit=self.limit)
 
 
-def apply_threshold(x0: Tensor, kind: Threshold, *, percentile: float = 0.995) -> Tensor:
+def apply_threshold(
+    x0: Tensor, kind: Threshold, *, percentile: float = 0.995, limit: float = NO_LIMIT
+) -> Tensor:
     """Bring x0 into [-1, 1].
 
     Args:
@@ -57,6 +64,7 @@ def apply_threshold(x0: Tensor, kind: Threshold, *, percentile: float = 0.995) -
         kind: `none`; `static`, which clips; or `dynamic`, which clips each image at its own
             percentile of |x0| where that exceeds 1, and divides by it.
         percentile: percentile of |x0| at which `dynamic` clips, in (0, 1].
+        limit: largest value at which `dynamic` clips, at least 1.
 
     Returns:
         (B, C, H, W), in [-1, 1] unless `kind` is `none`.
@@ -65,7 +73,8 @@ def apply_threshold(x0: Tensor, kind: Threshold, *, percentile: float = 0.995) -
         return x0
     if kind == "static":
         return x0.clamp(-1, 1)
-    scale = _quantile(x0.detach().abs().flatten(1).float(), percentile).clamp(min=1)  # (B,)
+    scale = _quantile(x0.detach().abs().flatten(1).float(), percentile)  # (B,)
+    scale = scale.clamp(min=1, max=limit)
     scale = scale.view(-1, 1, 1, 1).to(x0.dtype)
     return x0.clamp(-scale, scale) / scale
 

@@ -27,6 +27,7 @@ from cascade.evaluation.card import write_results
 from cascade.evaluation.evaluate import evaluate
 from cascade.evaluation.image_metrics import psnr
 from cascade.evaluation.image_set import ImageSetBuilder
+from cascade.evaluation.measuring_pairs import pairs
 from cascade.evaluation.real_pictures import RealPictures
 from cascade.evaluation.report import render
 from cascade.evaluation.results import Evaluation
@@ -38,6 +39,7 @@ from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.tasks.enlarging import low_res_error
+from cascade.tasks.table import task_of
 
 FIELDS = {"class": ["cat", "dog"], "style": ["noto", "twemoji"]}
 
@@ -476,6 +478,21 @@ def test_options_for_another_kind_of_pipeline_are_refused(
         measure(cascade, held_out, lpips=True)
     with pytest.raises(ContractError, match="leave train out"):
         measure(CascadePipeline.from_stages({"up": upsampler}), held_out, train=held_out)
+
+
+def test_inpainters_are_measured_as_edit_runs_them(inpainter, upsampler, held_out):
+    """Every stage keeps the known pixels at its own size, and the hole is that of the result."""
+    stages = [inpainter, upsampler]
+    contracts = [stage.contract for stage in stages]
+    pictures = RealPictures(held_out, name="")
+    inputs, truth = pairs(pictures, [3], contracts)
+    image = inputs.get("image")
+    assert image.shape == (1, 4, 32, 32)
+    known = image[0, 3] > 0
+    assert 0 < known.sum() < known.numel()
+    result = task_of(contracts).run(stages, inputs, 0)
+    assert result[:, known].equal(truth[0][:, known])
+    assert not result[:, ~known].allclose(truth[0][:, ~known], atol=0.05)
 
 
 def test_latents_are_not_measured(held_out, measure):

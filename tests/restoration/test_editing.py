@@ -106,6 +106,23 @@ def test_a_soft_edge_blends_with_the_surroundings_and_not_with_what_vanishes():
     assert subject.pasted(black, box, 3, from_hole=True).max() > 0.3
 
 
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_new_borders_start_from_the_colours_at_the_edge(base_stage, strength):
+    subject = Subject.of(torch.full((3, 12, 12), 0.75), uncrop=(0, 0, 4, 4))
+    assert subject.image.allclose(torch.tensor(0.75))
+    contracts, editing = [base_stage.contract], Editing(strength=strength)
+    edit, _ = prepare_edit(contracts, subject.image, subject.hole, editing)
+    assert edit.image.allclose(torch.tensor(0.75))
+
+
+def test_hidden_colours_under_transparent_pixels_are_no_start():
+    pixels = np.full((8, 8, 4), 255, np.uint8)
+    pixels[2:5, 2:5] = (255, 0, 255, 0)  # magenta that nobody sees
+    subject = Subject.of(Image.fromarray(pixels), whole=True)
+    assert subject.image.allclose(torch.tensor(1.0))
+    assert subject.hole.sum() == 9
+
+
 # ---- windows ------------------------------------------------------------------------------------
 
 
@@ -301,7 +318,7 @@ def test_an_inpainter_gets_the_hole_as_its_input_and_needs_no_resampling(inpaint
     assert edit.tiles(inpainter) is not None
 
 
-def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser):
+def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser, inpainter):
     for stages, message in (
         ([upsampler], "takes 16 px, so it cannot edit pictures; editing needs a first stage that"),
         ([colouriser], "takes grey 16 px, so it cannot edit"),
@@ -311,6 +328,9 @@ def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser):
     latents = Contract(Space(size_px=8, channels=4, kind="latents"))
     with pytest.raises(ContractError, match="editing needs stages that make pixels; one makes lat"):
         check_can_edit([latents], Editing())
+    for name in ("resamplings", "jump_length"):
+        with pytest.raises(ContractError, match=f"{name} has no effect, because the first stage"):
+            check_can_edit([inpainter.contract], Editing(**{name: 2}))
     with pytest.raises(ContractError, match="edits pictures of 3 channels, got one of 2"):
         prepare_edit(
             [base_stage.contract], torch.zeros(2, 16, 16), torch.ones(16, 16) > 0, Editing()
@@ -327,6 +347,7 @@ def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser):
         ({"jump_length": 0}, "jump_length must be at least 1"),
         ({"window_px": 0}, "window_px must be at least 1"),
         ({"feather_px": -1}, "feather_px must be at least 0"),
+        ({"resamplings": 1, "jump_length": 3}, "jump_length has no effect with resamplings 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(values, message):

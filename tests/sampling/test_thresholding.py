@@ -38,6 +38,14 @@ def test_dynamic_equals_diffusers_without_its_default_ceiling(images):
     torch.testing.assert_close(apply_threshold(images, "dynamic", percentile=0.995), expected)
 
 
+@pytest.mark.parametrize("limit", [1.0, 1.5, 2.5])
+def test_a_limit_of_the_dynamic_threshold_is_that_of_diffusers(images, limit):
+    theirs = DDIMScheduler(thresholding=True, sample_max_value=limit)._threshold_sample(3 * images)
+    ours = Thresholding("dynamic", 0.995, limit).apply(3 * images)
+    torch.testing.assert_close(ours, theirs)
+    assert not ours.allclose(apply_threshold(3 * images, "dynamic"))
+
+
 def test_dynamic_takes_bfloat16_and_finds_the_percentile_in_float32(images):
     low = images.bfloat16()
     out = apply_threshold(low, "dynamic", percentile=0.9)
