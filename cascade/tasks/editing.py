@@ -67,7 +67,7 @@ class EditingTask(PairedTask):
             run = Run(
                 tiles=edit.tiles(stage),
                 hooks=edit.hooks(stage, 1, Hooks()),
-                stream=f"stage {number}",
+                stream=f"stage part{number}",
                 precision="auto",
             )
             start = None if result is None else result.to(stage.device)
