@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
+from cascade.bulk.doubt_files import write_band_doubt
 from cascade.bulk.jobs import Job
 from cascade.errors import CascadeError
 from cascade.imaging.rasters.layout import Layout
@@ -14,7 +15,9 @@ from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import count_rasters, decode_raster
 from cascade.imaging.rasters.writing import check_raster_format, write_rasters
 from cascade.restoration.bands import check_bands, clipped_remark, upscale_raster
+from cascade.restoration.doubt import over_seeds
 from cascade.restoration.upscaling import Upscaling
+from cascade.sampling.walk import Progress
 from cascade.stage import Stage
 
 JobProgress = Callable[[float, str], None]  # share that is done, and which image it is
@@ -30,12 +33,14 @@ class BandFiles:
         upscaling: how to upscale each image.
         axis: axis of a NIfTI volume along which it is cut into slices.
         nodata: the number that stands for a missing one; None for what a file says.
+        seeds: number of seeds whose mean each result is, counted up from that of the job.
     """
 
     stages: Sequence[Stage]
     upscaling: Upscaling
     axis: int = 2
     nodata: float | None = None
+    seeds: int = 1
 
     def make(
         self, job: Job, progress: JobProgress, on_remark: Callable[[str], None]
@@ -62,15 +67,25 @@ class BandFiles:
         check_raster_format(job.output, first, count)
         if remark := clipped_remark(first, space):
             on_remark(remark)
-        results = self._results(data, name, count, layout, job.seed, progress)
+        stds: list[Raster] = []
+        results = self._results(data, name, count, layout, job.seed, progress, stds)
         result = next(results)
         write_rasters(job.output, _with_first(result, results), count)
+        if stds:
+            write_band_doubt(job, self.seeds, stds, space)
         return result.size, count
 
     def _results(
-        self, data: bytes, name: str, count: int, layout: Layout, seed: int, progress: JobProgress
+        self,
+        data: bytes,
+        name: str,
+        count: int,
+        layout: Layout,
+        seed: int,
+        progress: JobProgress,
+        stds: list[Raster],
     ) -> Iterator[Raster]:
-        upscaling = replace(self.upscaling, seed=seed)
+        """The result of each image of a file; standard deviations are added to `stds`."""
         for number in range(count):
             words = f"image {number + 1} of {count}" if count > 1 else ""
 
@@ -79,9 +94,25 @@ class BandFiles:
 
             try:
                 raster = self._raster(data, name, number, layout)
-                yield upscale_raster(self.stages, raster, upscaling, progress=report)
+                result, std = self._result(raster, seed, report)
             except CascadeError as error:
                 raise type(error)(f"{words}: {error}" if words else str(error)) from error
+            if std is not None:
+                stds.append(std)
+            yield result
+
+    def _result(
+        self, raster: Raster, seed: int, progress: Progress
+    ) -> tuple[Raster, Raster | None]:
+        """The result of an image, and its standard deviation if it has several seeds."""
+
+        def make(seed: int, progress: Progress) -> Raster:
+            upscaling = replace(self.upscaling, seed=seed)
+            return upscale_raster(self.stages, raster, upscaling, progress=progress)
+
+        if self.seeds == 1:
+            return make(seed, progress), None
+        return over_seeds(make, range(seed, seed + self.seeds), progress=progress)
 
     def _raster(self, data: bytes, name: str, number: int, layout: Layout) -> Raster:
         raster = decode_raster(data, name, number, layout)

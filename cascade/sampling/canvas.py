@@ -20,26 +20,28 @@ from cascade.errors import OutputError
 MOST_IN_MEMORY_BYTES = 2**30
 
 
-def new_canvas(shape: Sequence[int]) -> Tensor:
-    """Allocate an uninitialised float32 tensor on the CPU.
+def new_canvas(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Allocate an uninitialised tensor on the CPU.
 
     Above `MOST_IN_MEMORY_BYTES` it is mapped to an unnamed file in the folder for temporary files;
     the system keeps as much of it in memory as fits.
 
     Args:
         shape: shape of the tensor, (B, C, H, W).
+        dtype: float32 or float64.
 
     Raises:
         OutputError: if the disk is full.
     """
-    size_bytes = 4 * math.prod(shape)
+    size_bytes = dtype.itemsize * math.prod(shape)
     if size_bytes <= MOST_IN_MEMORY_BYTES:
-        return torch.empty(*shape)
+        return torch.empty(*shape, dtype=dtype)
     with tempfile.TemporaryFile() as file:
         try:
             if hasattr(os, "posix_fallocate"):  # otherwise a full disk kills the process later
                 os.posix_fallocate(file.fileno(), 0, size_bytes)
-            mapped = np.memmap(file, dtype=np.float32, mode="w+", shape=tuple(shape))
+            kind = np.float64 if dtype == torch.float64 else np.float32
+            mapped = np.memmap(file, dtype=kind, mode="w+", shape=tuple(shape))
         except OSError as error:
             raise OutputError(
                 f"a picture of this size needs {size_bytes / 2**30:.1f} GiB of temporary space in "

@@ -12,5 +12,6 @@ rasters, which its file counts from 0.
 | `writing.py` | images to the file of a name, as they came |
 | `tiff_writing.py` | images as TIFF |
 | `showing.py` | how people see bands |
+| `deviation_picture.py` | how people see a standard deviation |
 | `tiff_bands.py`, `dicom.py`, `nifti.py`, `arrays.py` | one kind of file each |
 """

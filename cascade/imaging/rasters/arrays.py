@@ -40,6 +40,9 @@ class ArrayOrigin(Origin):
     def scaled(self, factor_y: float, factor_x: float) -> ArrayOrigin:
         return self
 
+    def for_floats(self) -> ArrayOrigin:
+        return self
+
 
 def decode_array(data: bytes, name: str, number: int, layout: Layout) -> Raster:
     """Decode an image of a file.

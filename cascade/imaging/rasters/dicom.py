@@ -22,6 +22,7 @@ from cascade.imaging import opening
 from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.rasters.packages import imported
 from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.tiff_origin import CENTIMETRES, TiffOrigin
 
 MARK, MARK_AT = b"DICM", 128
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -102,6 +103,21 @@ class DicomOrigin(Origin):
                     setattr(part, key, [_number(rows / factor_y), _number(columns / factor_x)])
         _move_first_pixel(self.dataset, dataset)
         return DicomOrigin(dataset)
+
+    def for_floats(self) -> TiffOrigin:
+        """The size of the pixels, for a TIFF: DICOM images hold no floats."""
+        resolution = _resolution(self.dataset)
+        return TiffOrigin(tags={}, resolution=resolution, resolution_unit=CENTIMETRES)
+
+
+def _resolution(dataset: Any) -> tuple[float, float] | None:
+    """Pixels per centimetre across and down, by the spacing that a data set states in mm."""
+    for part in _parts(dataset):
+        for key in SPACINGS:
+            if key in part and part[key].value:
+                rows, columns = map(float, part[key].value)
+                return 10 / columns, 10 / rows
+    return None
 
 
 def _parts(dataset: Any) -> list[Any]:

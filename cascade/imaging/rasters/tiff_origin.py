@@ -17,6 +17,7 @@ from cascade.imaging.rasters.origin import Origin
 PIXEL_SCALE, TIE_POINTS, TRANSFORMATION = 33550, 33922, 34264
 GEO_KEYS, GEO_DOUBLES, GEO_TEXTS, GDAL_METADATA = 34735, 34736, 34737, 42112
 RESOLUTION_UNIT, RESOLUTIONS = 296, (282, 283)  # of columns, of rows
+CENTIMETRES = 3  # of RESOLUTION_UNIT
 RASTER_TYPE_KEY, PIXEL_IS_POINT = 1025, 2
 DOUBLES, SHORTS, TEXT = "d", "H", "s"
 TYPES = {PIXEL_SCALE: DOUBLES, TIE_POINTS: DOUBLES, TRANSFORMATION: DOUBLES, GEO_KEYS: SHORTS}
@@ -88,6 +89,9 @@ class TiffOrigin(Origin):
         across, down = self.resolution or (0.0, 0.0)
         resolution = (across * factor_x, down * factor_y) if self.resolution else None
         return replace(self, tags=tags, resolution=resolution, ome=ome)
+
+    def for_floats(self) -> TiffOrigin:
+        return self
 
     @property
     def _pixels_are_points(self) -> bool:

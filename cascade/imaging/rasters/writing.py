@@ -177,8 +177,9 @@ def _nifti(rasters: Iterator[Raster], path: Path) -> bytes:
     places = slices_of(old, layout, str(path))
     if len(every) < len(places):  # the first slice alone
         shape[layout.axis], shape[3:] = len(every), shape[3:] and [1] * len(shape[3:])
-    scaling = (float(old.dataobj.slope), float(old.dataobj.inter)) if is_scaled(old) else None
-    dtype = stored_dtype(old)
+    is_plain = origin.as_floats or not is_scaled(old)
+    scaling = None if is_plain else (float(old.dataobj.slope), float(old.dataobj.inter))
+    dtype: np.dtype = np.dtype(np.float32) if origin.as_floats else stored_dtype(old)
     volume = np.zeros(shape, dtype)
     for place, raster in zip(places, every, strict=False):
         values = raster.values.transpose(2, 1, 0)  # (X, Y, C)
