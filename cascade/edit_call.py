@@ -91,7 +91,13 @@ def edit(
     check_callable("progress", progress)
     request = _Request.of(chain, arguments)
     options, editing = request.options, request.editing
-    subject = Subject.of(image, mask, uncrop=request.own["uncrop"], whole=editing.strength < 1)
+    subject = Subject.of(
+        image,
+        mask,
+        uncrop=request.own["uncrop"],
+        whole=editing.strength < 1,
+        grow_px=editing.grow_px,
+    )
     is_empty = not bool(subject.hole.any())
     if is_empty:
         logger.warning("the mask is empty, so the picture stays as it is")
@@ -109,7 +115,9 @@ def edit(
         call = Call(host, options, inputs, seeds, callback, edit=work, progress=progress)
         images = call.run(run)
         drawn, from_hole = images.pop(run.names[-1]), editing.strength < 1
-        results = subject.pasted(drawn, box, editing.feather_px, from_hole=from_hole)
+        results = subject.pasted(
+            drawn, box, editing.feather_px, from_hole=from_hole, stays_grey=editing.stays_grey
+        )
     return CascadeOutput(
         images=results,
         seeds=seeds,

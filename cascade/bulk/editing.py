@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cascade.bulk.making import Method, PartProgress
 from cascade.bulk.preparing import OnProgress, Preparation, Request
@@ -31,6 +31,7 @@ class Repainting:
         uncrop: pixels to add at left, top, right and bottom; None for no pixels.
         words: `prompt`, `negative_prompt` and `labels` as for `CascadePipeline.edit`.
         seed: seed of the first variant.
+        command: the command that asks for it, which results record.
     """
 
     editing: Editing = field(default_factory=Editing)
@@ -38,6 +39,7 @@ class Repainting:
     uncrop: Sequence[int] | None = None
     words: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    command: Literal["edit", "restore"] = "edit"
 
 
 def prepare_editing(
@@ -55,7 +57,7 @@ def prepare_editing(
     """
     mask = None if repainting.mask is None else _read_mask(repainting.mask)
     uncrop = None if repainting.uncrop is None else Borders.of(list(repainting.uncrop))
-    plan = Preparation("edit", request, repainting.seed)
+    plan = Preparation(repainting.command, request, repainting.seed)
     pipeline = plan.model.load().with_sampling(request.overrides)
     pipeline.set_progress_bar_config(disable=True)
     is_whole = mask is None and uncrop is None
@@ -77,7 +79,7 @@ def prepare_editing(
 
     method = Method(
         command=plan.command,
-        description="edited",
+        description=f"{repainting.command.removesuffix('e')}ed",
         make=make,
         settings=plan.settings(stages, list(stages.values())) | _recorded(repainting),
         work=lambda size_px: _drawn_px(pipeline, size_px),

@@ -95,7 +95,7 @@ class Preparation:
     """The pictures and jobs of a request, before its model is loaded.
 
     Args:
-        command: `upscale`, `colourise` or `edit`.
+        command: `upscale`, `colourise`, `edit` or `restore`.
         request: the user's request.
         seed: seed of the first result of a picture.
 

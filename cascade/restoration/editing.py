@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cascade.arguments import real_number, whole_number
+from cascade.arguments import check_flag, real_number, whole_number
 from cascade.conditioning.filling import filled
 from cascade.conditioning.mask import with_opacity
 from cascade.contract import Contract
@@ -52,6 +52,8 @@ class Editing:
             picture; default: as much as they can see.
         feather_px: width in pixels of the band inside the hole in which the new picture fades in;
             0 for a hard edge.
+        grow_px: number of pixels by which the hole grows at all sides.
+        stays_grey: whether colours that are drawn become grey if all the rest of the picture is.
 
     Raises:
         ContractError: if a value is of the wrong kind or out of range.
@@ -62,6 +64,8 @@ class Editing:
     jump_length: int | None = None
     window_px: int | None = None
     feather_px: int = 0
+    grow_px: int = 0
+    stays_grey: bool = False
 
     def __post_init__(self) -> None:
         strength = real_number("strength", self.strength)
@@ -71,6 +75,8 @@ class Editing:
         if self.window_px is not None:
             whole_number("window_px", self.window_px, low=1)
         whole_number("feather_px", self.feather_px, low=0)
+        whole_number("grow_px", self.grow_px, low=0)
+        check_flag("stays_grey", self.stays_grey)
         if self.resamplings == 1 and self.jump_length is not None:
             raise ContractError("jump_length has no effect with resamplings 1; leave it out.")
 

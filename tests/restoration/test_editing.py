@@ -11,7 +11,7 @@ from cascade.contract import Contract
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 from cascade.restoration.editing import Editing, check_can_edit, prepare_edit
-from cascade.restoration.holes import Borders, hole_of, ramp, reduced
+from cascade.restoration.holes import Borders, grown, hole_of, ramp, reduced
 from cascade.restoration.subject import Subject
 from cascade.restoration.windows import Box, Frame
 from cascade.sampling.walk import Hooks
@@ -88,6 +88,16 @@ def test_one_pixel_at_a_corner_is_not_lost():
 def test_a_stage_of_measured_bands_edits_no_pictures():
     with pytest.raises(ContractError, match="not for stages of bands with other ranges"):
         check_can_edit([Contract(Space(size_px=8, range=(0, 4000)))], Editing())
+
+
+def test_a_hole_grows_at_all_sides_but_not_beyond_the_picture():
+    hole = hole_at((7, 9), 0, 4)
+    assert grown(hole, 2).equal(hole_at((7, 9), slice(0, 3), slice(2, 7)))
+    assert grown(hole, 0).equal(hole)
+    subject = Subject.of(torch.zeros(3, 7, 9), hole, uncrop=(1, 0, 0, 0), grow_px=1)
+    expected = hole_at((7, 10), slice(0, 2), slice(4, 7))
+    expected[:, 0] = True  # a new border does not eat into the picture
+    assert subject.hole.equal(expected)
 
 
 def test_a_soft_edge_lies_inside_the_hole():
@@ -345,6 +355,8 @@ def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser, 
         ({"strength": "much"}, "strength must be a number, got 'much'"),
         ({"resamplings": 0}, "resamplings must be at least 1"),
         ({"jump_length": 0}, "jump_length must be at least 1"),
+        ({"grow_px": -1}, "grow_px must be at least 0"),
+        ({"stays_grey": 1}, "stays_grey must be True or False"),
         ({"window_px": 0}, "window_px must be at least 1"),
         ({"feather_px": -1}, "feather_px must be at least 0"),
         ({"resamplings": 1, "jump_length": 3}, "jump_length has no effect with resamplings 1"),
