@@ -114,9 +114,9 @@ def edit(
     else:
         call = Call(host, options, inputs, seeds, callback, edit=work, progress=progress)
         images = call.run(run)
-        drawn, from_hole = images.pop(run.names[-1]), editing.strength < 1
+        window, from_hole = images.pop(run.names[-1]), editing.strength < 1
         results = subject.pasted(
-            drawn, box, editing.feather_px, from_hole=from_hole, stays_grey=editing.stays_grey
+            window, box, editing.feather_px, from_hole=from_hole, stays_grey=editing.stays_grey
         )
     return CascadeOutput(
         images=results,

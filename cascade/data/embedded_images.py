@@ -50,10 +50,10 @@ def embed_images(
         OutputError: if the cache cannot be written.
     """
     encoder = vision_encoder_of(VisionFacts(space.encoder_name, space.encoder, space.channels))
-    own = Space(size_px=1) if pictures is None else pictures
-    seen = replace(own, size_px=encoder.seen_px, resize_kernel="bicubic")
+    any_size = Space(size_px=1) if pictures is None else pictures
+    space_seen = replace(any_size, size_px=encoder.seen_px, resize_kernel="bicubic")
     whole = TrainingImages(
-        source, Contract(seen), flip=(), too_small="enlarge", cache_mib=0, **options
+        source, Contract(space_seen), flip=(), too_small="enlarge", cache_mib=0, **options
     )
     encoder.to(device)
     try:

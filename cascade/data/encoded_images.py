@@ -91,10 +91,10 @@ class EncodedImages:
         Raises:
             DataError: naming the image, if it is damaged or too small.
         """
-        kept = self._files.get(self._keys[index])
-        if kept is None:  # it could not be used, and the reading of it says why
+        entry = self._files.get(self._keys[index])
+        if entry is None:  # it could not be used, and the reading of it says why
             return self._encode(self._picture(index)[None])[0].cpu()
-        return kept
+        return entry
 
     def decode(self, values: Tensor) -> Tensor:
         """Make images (B, C, H, W) of latents (B, c, h, w); embeddings stay as they are."""

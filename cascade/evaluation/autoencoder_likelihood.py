@@ -58,8 +58,8 @@ def log_likelihood_bound(
     weights = []
     for _ in range(samples):
         z = posterior.sample(noise.normal(*posterior.mean.shape[1:]))
-        decoded = stage.network.decode(z.to(stage.dtype)).double()
-        log_p_x = _log_normal(batch.images.double(), decoded, torch.tensor(std**2).to(z))
+        mean_image = stage.network.decode(z.to(stage.dtype)).double()
+        log_p_x = _log_normal(batch.images.double(), mean_image, torch.tensor(std**2).to(z))
         log_p_z = _log_normal(z.double(), torch.zeros_like(mean), torch.ones_like(mean))
         weights.append(log_p_x + log_p_z - _log_normal(z.double(), mean, variance))
     return torch.logsumexp(torch.stack(weights), dim=0).cpu() - math.log(samples)

@@ -54,8 +54,8 @@ class DeepFloydLayout(Layout):
             options.text_encoder or _own_encoder(source), max_tokens=TOKENS, drop=DROP, padded=True
         )
         contract = _contract(config, options, text, channels, is_upsampler=is_upsampler)
-        learned = config["out_channels"] == 2 * channels
-        process, sampling = read_scheduler(source, learned_variance=learned)
+        has_variance = config["out_channels"] == 2 * channels
+        process, sampling = read_scheduler(source, learned_variance=has_variance)
         network = DeepFloydUNet(_unet(config, folder))
         fill(network.unet, read_component_weights(folder), folder)
         defaults = UPSAMPLER_SAMPLING if is_upsampler else BASE_SAMPLING

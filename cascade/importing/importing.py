@@ -37,11 +37,11 @@ def import_stage(source: str | Path, **options: Any) -> DiffusionStage:
     Raises:
         CascadeError: if the source is missing, has an unknown layout, or an option does not fit.
     """
-    stated = ImportOptions(**options)
+    import_options = ImportOptions(**options)
     place = _find(str(source))
     layout = _layout_of(place)
-    stated.check_only(layout.options, layout.name)
-    imported = layout.read(place, stated)
+    import_options.check_only(layout.options, layout.name)
+    imported = layout.read(place, import_options)
     for remark in imported.remarks:
         logger.info("%s: %s.", source, remark)
     return imported.stage

@@ -93,7 +93,7 @@ class Subject:
             hole = transparent_pixels(picture)
             alpha = np.where(hole, 2**picture.bits - 1, picture.alpha.numpy())
             alpha = alpha.astype(picture.alpha.numpy().dtype)
-        shown = torch.ones_like(hole) if mask is not None else ~hole
+        is_shown = torch.ones_like(hole) if mask is not None else ~hole
         if mask is None and uncrop is None and not hole.any():
             if not whole:
                 raise ContractError(NO_HOLE)
@@ -102,7 +102,8 @@ class Subject:
             picture,
             _padded(subject.values, borders, 0),
             filled(
-                borders.padded(subject.image, 0.0)[None], borders.padded(shown[None], False)[None]
+                borders.padded(subject.image, 0.0)[None],
+                borders.padded(is_shown[None], False)[None],
             )[0],
             borders.padded(grown(hole, grow_px)[None], True)[0],
             None if alpha is None else _padded(alpha, borders, np.iinfo(alpha.dtype).max),
@@ -171,15 +172,15 @@ class Subject:
         old = (old if from_hole else filled(old, ~hole[None, None])).expand_as(part)
         new = self._as_values(torch.lerp(old, part, weight))
         values = np.repeat(self.values[None], len(results), axis=0)
-        known = values[..., rows, columns]
-        values[..., rows, columns] = np.where(hole.numpy(), new, known)
+        before = values[..., rows, columns]
+        values[..., rows, columns] = np.where(hole.numpy(), new, before)
         return self._in_form(values)
 
     @property
     def _is_grey(self) -> bool:
         """Whether all channels are the same in every pixel outside the hole, if there are such."""
-        known = self.values[:, ~self.hole.numpy()]
-        return known.size > 0 and bool((known == known[:1]).all())
+        around = self.values[:, ~self.hole.numpy()]
+        return around.size > 0 and bool((around == around[:1]).all())
 
     def unchanged(self, count: int) -> Any:
         """The picture itself, so many times, in the form of `pasted`."""
