@@ -20,6 +20,7 @@ from cascade.restoration.doubt import check_seeds, over_seeds, std_like
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.walk import Progress
 
+NUMBER = "it is their number, and seed is the first one"
 Restoring = TypeVar("Restoring", Upscaling, Colouring)
 Restore = Callable[..., Any]  # (stages, picture, how, progress=…) -> its result
 
@@ -72,7 +73,7 @@ def _restored(
         generator: see `for_each`.
     """
     check_callable("progress", progress)
-    count = whole_number("seeds", settings.get("seeds", 1), low=1)
+    count = whole_number("seeds", settings.get("seeds", 1), low=1, hint=NUMBER)
     returns_std = settings.get("return_std", False)
     check_flag("return_std", returns_std)
     if returns_std:

@@ -15,7 +15,10 @@ from cascade.imaging.rasters.deviation_picture import Panel, deviation_picture
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.showing import shown_bands
 from cascade.imaging.rasters.writing import write_rasters
+from cascade.sampling.canvas import new_canvas
 from cascade.space import Space
+
+ROWS = 1024  # that are worked on at a time
 
 
 def lacks_doubt(job: Job) -> bool:
@@ -52,7 +55,7 @@ def write_picture_doubt(
         pages: number of pages of the result.
     """
     assert job.doubt is not None
-    values = stds[0].square().mean(dim=0).sqrt().numpy()
+    values = _over_channels(stds[0]).numpy()
     caption = _caption(seeds, "first page" if pages > 1 else "")
     panel = Panel(values=values, caption=caption, unit=f"levels of {2**first.bits - 1}")
     if first.bits == 16:
@@ -83,6 +86,15 @@ def write_band_doubt(job: Job, seeds: int, stds: Sequence[Raster], space: Space)
     ]
     write_rasters(job.doubt.numbers, _alike(stds), len(stds))
     save_sheet(deviation_picture(panels), job.doubt.picture)
+
+
+def _over_channels(std: Tensor) -> Tensor:
+    """The root mean square over the channels of (C, H, W): (H, W)."""
+    values = new_canvas(std.shape[1:])
+    for first in range(0, len(values), ROWS):
+        rows = slice(first, first + ROWS)
+        values[rows] = std[:, rows].square().mean(dim=0).sqrt()
+    return values
 
 
 def _alike(stds: Sequence[Raster]) -> list[Raster]:

@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from cascade.errors import OutputError
 from cascade.imaging.picture import Picture
@@ -200,7 +201,8 @@ def check_sheet(path: Path) -> None:
 
 
 def _is_sheet(path: Path) -> bool:
-    with suppress(OSError, ValueError, SyntaxError), Image.open(path) as image:
+    kind = PngImageFile if path.suffix == ".png" else JpegImageFile  # maps may be of any size
+    with suppress(OSError, ValueError, SyntaxError), kind(path) as image:
         comment = image.info.get("comment", b"")
         return comment.startswith(MARK if isinstance(comment, str) else MARK.encode())
     return False

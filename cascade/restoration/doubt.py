@@ -120,9 +120,9 @@ def over_seeds(
     if isinstance(result, Raster):
         return _raster_mean(result, moments), _raster_std(result, moments)
     if isinstance(result, Picture):
-        colour = _rounded(moments.mean, result.colour)
+        colour = _in_type(moments.mean, result.colour)
         return result.with_pixels(colour, result.alpha), moments.std()
-    return moments.mean.to(result.dtype), moments.std()
+    return _in_type(moments.mean, result), moments.std()
 
 
 def std_like(image: Any, stds: Sequence[Tensor | Raster]) -> Any:
@@ -167,20 +167,19 @@ def _numbers(result: Picture | Raster | Tensor) -> Tensor:
     return result if isinstance(result, Tensor) else torch.from_numpy(result.values)
 
 
-def _rounded(mean: Tensor, like: Tensor) -> Tensor:
-    """A mean of whole numbers in their own type."""
-    rounded = torch.empty_like(like)
+def _in_type(mean: Tensor, like: Tensor) -> Tensor:
+    """A mean in the type of what it is the mean of; that of whole numbers is rounded."""
+    result = torch.empty_like(like)
     for first in range(0, mean.shape[-2], ROWS):
         rows = slice(first, first + ROWS)
-        rounded[:, rows] = mean[:, rows].round().to(like.dtype)
-    return rounded
+        part = mean[:, rows]
+        result[:, rows] = part.to(like.dtype) if like.is_floating_point() else part.round()
+    return result
 
 
 def _raster_mean(result: Raster, moments: Moments) -> Raster:
     """The mean in the type of a result, with its missing numbers where they are."""
-    numbers = torch.from_numpy(result.values)
-    is_whole = result.values.dtype.kind != "f"
-    mean = (_rounded(moments.mean, numbers) if is_whole else moments.mean.float()).numpy()
+    mean = _in_type(moments.mean, torch.from_numpy(result.values)).numpy()
     missing = result.missing
     mean = beside_missing(mean, result.nodata)
     if missing is not None:

@@ -213,3 +213,12 @@ def test_a_volume_of_whole_numbers_has_its_deviation_as_floats_in_the_same_space
     numbers = doubt.get_fdata()
     assert numbers.shape == (16, 20, 2)
     assert 0 <= numbers.min() < numbers.mean() < 400
+
+
+def test_a_map_larger_than_the_limit_of_pillow_is_written_again(upscale, photos, monkeypatch):
+    arguments = (photos / "a.jpg", "-o", "out", "--map", "-n", 2)
+    assert upscale(*arguments).code == 0
+    Path("out/a.jpg").unlink()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
+    again = upscale(*arguments)
+    assert (again.code, again.out) == (0, "1 upscaled (mean of 2 seeds)\n"), again.err

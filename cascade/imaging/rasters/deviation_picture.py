@@ -86,7 +86,7 @@ def _drawn(panel: Panel) -> Image.Image:
     font = ImageFont.load_default(size=text_px)
     last = f"{top:g} {panel.unit}".strip() + above
     texts = [f"0   {last}", panel.caption]
-    full = max(width, *(math.ceil(font.getlength(text)) + 2 for text in texts))
+    full = max(width, *(math.ceil(font.getlength(text)) + 4 for text in texts))
     line_px = round(text_px * 1.3)
     image = _blank((full, height + text_px + 2 * line_px + 4))
     image.paste(_coloured(panel.values, top), (0, 0))
@@ -96,7 +96,7 @@ def _drawn(panel: Panel) -> Image.Image:
     draw.fontmode = "1"  # smooth letters would need colours between two numbers of the palette
     y = height + text_px + 3
     draw.text((1, y), "0", fill=BLACK, font=font)
-    draw.text((full - 1 - font.getlength(last), y), last, fill=BLACK, font=font)
+    draw.text((full - 2, y), last, fill=BLACK, font=font, anchor="ra")
     draw.text((1, y + line_px), panel.caption, fill=BLACK, font=font)
     return image
 
