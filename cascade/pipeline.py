@@ -250,7 +250,7 @@ class CascadePipeline(StagedPipeline):
             callback_on_step_end: as in a call.
             progress: called as `progress(done, total)` from time to time, in units of work.
             options: `uncrop`, pixels to add at left, top, right and bottom; `strength`,
-                `resamplings`, `jump_length`, `window_px` and `feather_px`, see
+                `resamplings`, `window_px`, `feather_px`, `grow_px` and `stays_grey`, see
                 `cascade.restoration.editing.Editing`; `negative_prompt`, `num_images`, `labels`,
                 `seed`, `seeds`, `generator`, fields of `cascade.call.CallOptions`, and sampling
                 settings, as in a call. Labels that are left out stay open.

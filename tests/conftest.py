@@ -445,6 +445,9 @@ class ColourVision(VisionEncoder):
     facts = VisionFacts("colours", "1" * 64, 16)
     seen_px = 4
 
+    def to(self, device):
+        pass
+
     def directions(self, seen):
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(48, 16, generator=generator)

@@ -206,7 +206,7 @@ def check_values(recipe: StageRecipe, stage: Stage) -> None:
         NamePattern(data.name_pattern)
     with fault_in("data", ("crop_px", "flip", "rotate90"), errors=(DataError, RecipeError)):
         augmentation = Augmentation(crop_px=data.crop_px, flip=data.flip, rotate90=data.rotate90)
-        augmentation.check(stage.contract)
+        augmentation.check(stage.contract, encoded=_encoded_kind(stage))
         if isinstance(stage, DiffusionStage):
             check_crop_suits_network(recipe, stage)
 
@@ -255,6 +255,14 @@ def _keys(section: Any) -> tuple[str, ...]:
     """The keys of a section, or of the dataclass of a condition's options."""
     names = type(section).model_fields if isinstance(section, Section) else vars(section)
     return tuple(names)
+
+
+def _encoded_kind(stage: Stage) -> str:
+    """The kind of what encoders make of the training images of a stage; empty for nothing."""
+    if stage.space.kind != "pixels":
+        return stage.space.kind
+    has_embeddings = any(each.encoded_space is not None for each in stage.conditions)
+    return "embeddings" if has_embeddings else ""
 
 
 def _any_name(fields: Sequence[str]) -> Mapping[str, Sequence[str]]:

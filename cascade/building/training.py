@@ -22,7 +22,6 @@ from cascade.building.students import (
 )
 from cascade.building.trained import find_stage
 from cascade.contract import Contract
-from cascade.data.fitting import encoder_of_space
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.remote import default_cache
 from cascade.data.source import ImageSource
@@ -94,11 +93,9 @@ def build_trainer(
         prepare_conditions(stage, source, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
-        options = reading_options(recipe)
-        if encoder is not None:
-            device_ = make_accelerator().device
-            cache_dir = recipe.data.cache_dir
-            options["encoded"] = encode_images(encoder, source, options, cache_dir, device_)
+        options, cache_dir = reading_options(recipe), recipe.data.cache_dir
+        own_device = make_accelerator().device
+        options |= encode_images(stage, encoder, source, options, cache_dir, own_device)
         images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **options)
         _start(stage, recipe, out, teacher)
     images.generated = build_pool(recipe, images, out / "generated")
@@ -125,7 +122,7 @@ def build_trainer(
 
 
 def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None = None) -> None:
-    """Do once what the conditions need of the annotations of all images, and open the caches.
+    """Do once what the conditions need of the annotations of all images.
 
     Args:
         stage: the stage in training.
@@ -133,8 +130,6 @@ def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None 
         cache_dir: folder of the caches; None for the user's own.
     """
     cache = default_cache().parent if cache_dir is None else Path(cache_dir)
-    if stage.space.kind == "embeddings" and stage.space.encoder_name:
-        encoder_of_space(stage.space).keep_in(cache / "encoded" / "images")
     for each in stage.conditions:
         annotations = (source.readable_labels(index) for index in range(len(source)))
         each.prepare(annotations, cache / "encoded", make_accelerator().device)

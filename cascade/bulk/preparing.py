@@ -213,6 +213,12 @@ class _Model:
             self._error = error
 
     @property
+    def is_of_pairs(self) -> bool:
+        """Whether it makes one image of a pair from the other; no if it cannot be loaded."""
+        contracts = self._pipeline.stages.contracts if self._pipeline is not None else []
+        return any(each.condition(PairedImage.name) is not None for each in contracts)
+
+    @property
     def takes_bands(self) -> bool:
         """Whether its inputs are bands of measured numbers; no if it cannot be loaded."""
         if self._pipeline is None:

@@ -47,19 +47,9 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try: cascade generate emoji-256 -n 16 -o out",
 )
-for verb in (
-    generate,
-    upscale,
-    colourise,
-    restore,
-    edit,
-    evaluate,
-    sweep,
-    train,
-    distil,
-    report,
-    ema,
-):
+for verb in (generate, upscale, colourise, restore, edit):
+    add_verb(app, verb)
+for verb in (evaluate, sweep, train, distil, report, ema):
     add_verb(app, verb)
 for verb in (chain, export, inspect, ls, show, copy, validate, doctor):
     add_verb(app, verb)

@@ -149,6 +149,11 @@ class Condition(ABC):
         """Name and hash of the frozen model that makes its signals; None if there is none."""
         return None
 
+    @property
+    def encoded_space(self) -> Space | None:
+        """The space of what a frozen encoder makes of whole training images; None without one."""
+        return None
+
     def accepts_size(self, size_px: Size, space: Space) -> bool:
         """Whether a pipeline can start at this stage with an image of this height and width."""
         return False

@@ -34,18 +34,24 @@ class Augmentation:
     flip: tuple[Axis, ...] = ("x",)
     rotate90: bool = False
 
-    def check(self, contract: Contract) -> None:
+    def check(self, contract: Contract, *, encoded: str = "") -> None:
         """Check that it fits a stage's images and its conditioning images.
+
+        Args:
+            contract: contract of the stage.
+            encoded: `latents` or `embeddings` if an encoder made them of the whole pictures, so
+                that the pictures must stay as they are.
 
         Raises:
             DataError: if the crop is too large or not a multiple of the scale, an axis is unknown
                 or named twice, or images to rotate are not square.
         """
-        kind = contract.space.kind
-        if kind == "latents" and (self.crop_px is not None or self.flip or self.rotate90):
+        is_whole = self.crop_px is None and not self.flip and not self.rotate90
+        if (encoded or contract.space.kind == "latents") and not is_whole:
+            kind = encoded or contract.space.kind
             raise DataError(
-                "latents of a cropped or mirrored picture are not cropped or mirrored latents; set "
-                "flip to [], rotate90 to false and crop_px to null."
+                f"the {kind} of pictures are not those of their crops and mirror images; set flip "
+                "to [], rotate90 to false and crop_px to null."
             )
         smallest_px = min(contract.space.size)
         crop_px = self.crop_px
@@ -123,8 +129,6 @@ class Cut(NamedTuple):
 
     def __call__(self, image: Tensor) -> Tensor:
         """Cut the same part out of the image or of one made from it (C, h, w), smaller or not."""
-        if tuple(image.shape[-2:]) == (1, 1):  # an embedding of the whole image
-            return image
         scale = self.whole[0] // image.shape[-2]
         y, x = (each // scale for each in self.offset)
         rows, columns = (each // scale for each in self.size)

@@ -11,7 +11,7 @@ Shapes: C channels, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,6 @@ from cascade.data.fitting import (
     check_covers,
     check_readable,
     compact,
-    embedding_of,
     fit_tensor,
     rounded,
 )
@@ -50,7 +49,7 @@ from cascade.data.tensors import TensorDataset, TensorSource, as_source
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import DataError
 from cascade.imaging.picture_reading import Truncated
-from cascade.space import Size
+from cascade.space import Size, Space
 
 if TYPE_CHECKING:
     from cascade.data.encoded_images import EncodedImages
@@ -77,7 +76,10 @@ class TrainingImages(Dataset[TrainingSample]):
         generated: images by the previous stage, which some of the samples use; None for no such
             images.
         max_broken_share: largest share of broken images, in [0, 1]; see `BrokenImages`.
-        encoded: the latents of the images, for a stage that makes latents; None for pixels.
+        encoded: the images in the space of a stage that makes latents or embeddings; None for
+            pixels and for data sets of tensors.
+        embedded: the embeddings of the images for conditions, by name of the condition. A stage
+            computes those that are missing from the images of each batch.
         max_shift_px: for pairs, the largest shift between both images; see `PairReader`.
 
     Raises:
@@ -105,9 +107,13 @@ class TrainingImages(Dataset[TrainingSample]):
         max_broken_share: float = 0.01,
         encoded: EncodedImages | None = None,
         max_shift_px: float | None = None,
+        embedded: Mapping[str, EncodedImages] | None = None,
     ) -> None:
         self.source = as_source(source, contract)
         self.encoded = encoded
+        self.embedded = dict(embedded or {})
+        for name, each in self.embedded.items():
+            each.check(_encoded_space(contract, name), self.source)
         if encoded is not None:
             encoded.check(contract.space, self.source)
         elif not isinstance(self.source, TensorSource):
@@ -126,7 +132,9 @@ class TrainingImages(Dataset[TrainingSample]):
         if self.source.partners is not None:
             self.pairs = PairReader.of(self.source, contract, self.decoding, max_shift_px)
         self.augmentation = Augmentation(crop_px=crop_px, flip=tuple(flip), rotate90=rotate90)
-        self.augmentation.check(contract)
+        kinds = [encoded.space.kind] if encoded is not None else []
+        kinds += [each.space.kind for each in self.embedded.values()]
+        self.augmentation.check(contract, encoded=kinds[0] if kinds else "")
         self.contract = contract
         self.too_small: TooSmall = too_small
         self.seed = seed
@@ -154,6 +162,7 @@ class TrainingImages(Dataset[TrainingSample]):
             whole.size, self.contract.grid_px, derive_seed(seed, "crop"), self._window(whole)
         )
         conditions = {name: as_float(each) for name, each in cut.of_all(whole.smaller).items()}
+        conditions |= {name: each.values(index) for name, each in self.embedded.items()}
         return TrainingSample(
             as_float(cut(whole.image)),
             conditions | self._annotated(index),
@@ -227,7 +236,7 @@ class TrainingImages(Dataset[TrainingSample]):
             TooSmallError: naming the image, if it is too small and not to be enlarged.
         """
         if self.encoded is not None:
-            return SizedImage(self.encoded.latents(index), {})
+            return SizedImage(self.encoded.values(index), {})
         if index in self._cache:
             return self._cache[index]
         if index in self._too_small:
@@ -260,7 +269,7 @@ class TrainingImages(Dataset[TrainingSample]):
         name, space = self.source.name(index), self.contract.space
         is_tensor = isinstance(self.source, TensorSource)
         if space.kind == "embeddings":
-            return (image if is_tensor else embedding_of(image, space)), remarks
+            return image, remarks
         try:
             fitted = fit_tensor(image, space, name)
         except TooSmallError as error:
@@ -304,6 +313,19 @@ class TrainingImages(Dataset[TrainingSample]):
         others = [each for each in self.contract.conditions if each is not paired]
         images = {each.name: each.of_picture(image, space) for each in others}
         return {name: compact(each) for name, each in images.items() if each is not None}
+
+
+def _encoded_space(contract: Contract, name: str) -> Space:
+    """The space of the embeddings that a condition takes.
+
+    Raises:
+        DataError: if there is no such condition, or it takes none.
+    """
+    condition = contract.condition(name)
+    space = None if condition is None else condition.encoded_space
+    if space is None:
+        raise DataError(f"the stage has no condition {name!r} that takes embeddings of its images.")
+    return space
 
 
 @lru_cache(maxsize=4)

@@ -154,7 +154,9 @@ class RealPictures:
         Args:
             places: numbers of the pictures, which also seed the degradation.
             contracts: contracts of the stages, first stage first. An input that several stages read
-                is made at the size of the last of them.
+                is made at the size of the last of them; for a stage of latents or embeddings, the
+                pictures are read at the size of the next stage that makes pixels. A picture with a
+                hole has the size of the results.
             degraded: whether to degrade images as in training.
 
         Raises:
@@ -166,7 +168,8 @@ class RealPictures:
                 each for each in contract.conditions if _reads_input(each, contract, number == 0)
             ]
             if conditions:
-                part = Contract(contract.space, tuple(conditions))
+                rest = contracts[-1:] if contract.fills else contracts[number:]
+                part = Contract(_pictured(rest), tuple(conditions))
                 values |= part.inputs_of(self.batch(places, part), degraded=degraded).values
         return Inputs(values)
 
@@ -297,6 +300,12 @@ def _layout_of_inputs(taker: Condition | None, space: Space | None) -> Layout | 
             "leave them out."
         )
     return _layout(taker.partner_space(space))
+
+
+def _pictured(contracts: Sequence[Contract]) -> Space:
+    """The space of the first stage that makes pixels; of the first stage if none does."""
+    spaces = [each.space for each in contracts]
+    return next((each for each in spaces if each.kind == "pixels"), spaces[0])
 
 
 def _load(file: Path, names: Sequence[str]) -> ImageSet | None:

@@ -379,10 +379,14 @@ class Trainer:
             )
         self._warn(self.remarks.totals())
         stage = self._with_weights(self.state.ema.shadow_params)
+        before = stage.contract
         with together():
             if self.accelerator.is_main_process:
                 self.objective.finish(stage, self.images)
                 stage.save_pretrained(self.out / "stage")
+        changed = [] if stage.contract is before else [stage.contract]
+        for contract in all_of(self.accelerator, changed):  # such as the scale of latents
+            stage.contract = contract
         return stage
 
     def _request_stop(self) -> bool:

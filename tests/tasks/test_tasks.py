@@ -18,6 +18,7 @@ from cascade.conditioning.mask import with_opacity
 from cascade.contract import Contract
 from cascade.errors import ContractError
 from cascade.pipeline import CascadePipeline
+from cascade.resizing import resize
 from cascade.restoration.colouring import Colouring, colourise_image
 from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.space import Space
@@ -87,12 +88,13 @@ def test_what_a_task_runs_is_what_its_users_get(chains):
     hole[..., 4:9, 2:12] = True
     task = task_of(contracts(chains["edit"]))
     assert isinstance(task, PairedTask)
-    inputs = Inputs({"image": with_opacity(low_res, hole)})
-    alone = task.run(chains["edit"][:1], inputs, 7)
-    assert torch.equal(alone[:, ~hole[0, 0]], low_res[0][:, ~hole[0, 0]])
-    assert not torch.allclose(alone, low_res[0], atol=0.01)
-    result = task.run(chains["edit"], inputs, 7)
-    assert torch.equal(result, upscale_image(chains["edit"][1:], alone, Upscaling(seed=7)))
+    for count, image in ((1, low_res[:1]), (2, resize(low_res[:1], (32, 32), "bicubic"))):
+        stages, own = chains["edit"][:count], resize(hole.float(), image.shape[-2:], "nearest") > 0
+        result = task.run(stages, Inputs({"image": with_opacity(image, own)}), 7)
+        pipeline = CascadePipeline.from_stages({f"part{n}": each for n, each in enumerate(stages)})
+        assert torch.equal(result, pipeline.edit(image, own[0, 0], seed=7).images[0])
+        assert torch.equal(result[:, ~own[0, 0]], image[0][:, ~own[0, 0]])
+        assert not torch.allclose(result, image[0], atol=0.01)
 
 
 def test_baselines_have_the_size_of_the_results(chains):
