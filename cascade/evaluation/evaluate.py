@@ -127,11 +127,10 @@ def evaluate(
         "progress": progress or no_progress,
     }
     measurements = _measure(task, options, training, judge, lpips=lpips, lpips_path=lpips_path)
+    count, report = options["num_images"], options["progress"]
     if likelihood is not None:
-        count, report = options["num_images"], options["progress"]
         measurements = with_likelihood(measurements, pipeline, held_out, likelihood, count, report)
     if doubt_seeds is not None:
-        count, report = options["num_images"], options["progress"]
         measurements = with_doubt(
             measurements, pipeline, held_out, doubt_seeds, count, seed=seed, progress=report
         )
