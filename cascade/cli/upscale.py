@@ -54,7 +54,8 @@ def upscale(
         typer.Option(min=0, max=2, help="Of bands: axis along which NIfTI volumes are cut."),
     ] = None,
     nodata: Annotated[
-        float | None, typer.Option(help="Of bands: the number of missing ones, besides NaN.")
+        float | None,
+        typer.Option(help="Of bands: a number of missing ones, besides NaN and the file's own."),
     ] = None,
     device: bulk.Device = None,
     engine: names.Engine = None,
