@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cascade.conditioning.low_resolution import LowResolution
     from cascade.conditioning.luminance import Luminance
     from cascade.conditioning.mask import Mask
+    from cascade.conditioning.paired_image import PairedImage
     from cascade.conditioning.text import Text
     from cascade.contract import Contract
     from cascade.data.sources import FolderSource, ImageSource, ShardSource, open_source
@@ -72,6 +73,7 @@ _HOMES = {
     "NoiseProcess": "cascade.diffusion.process",
     "NoiseSchedule": "cascade.diffusion.schedule",
     "Overrides": "cascade.sampling.overrides",
+    "PairedImage": "cascade.conditioning.paired_image",
     "Raster": "cascade.imaging.rasters.raster",
     "Run": "cascade.stage",
     "SamplingSettings": "cascade.sampling.settings",
@@ -118,6 +120,7 @@ __all__ = [
     "NoiseProcess",
     "NoiseSchedule",
     "Overrides",
+    "PairedImage",
     "Raster",
     "Run",
     "SamplingSettings",

@@ -138,6 +138,8 @@ def build_conditions(recipe: StageRecipe, vocabulary: Vocabulary) -> tuple[Condi
             raise DataError(
                 f"{text}; or train without it: condition.{name}=null sampling.guidance=1."
             ) from error
+    if recipe.data.pairs is not None:
+        conditions = [each.of_pairs() for each in conditions]
     return tuple(conditions)
 
 
@@ -194,6 +196,7 @@ def check_values(recipe: StageRecipe, stage: Stage) -> None:
     with fault_in("train.objective"):
         build_objective(recipe).check(stage)
     check_encoder(recipe, stage.contract)
+    _check_pairs(recipe, stage.contract)
     if recipe.data.encoder is None:
         with fault_in("space", errors=(DataError,)):
             check_readable(stage.space)
@@ -206,6 +209,33 @@ def check_values(recipe: StageRecipe, stage: Stage) -> None:
         augmentation.check(stage.contract)
         if isinstance(stage, DiffusionStage):
             check_crop_suits_network(recipe, stage)
+
+
+def _check_pairs(recipe: StageRecipe, contract: Contract) -> None:
+    """Check that pairs and the conditions of a recipe belong together.
+
+    Raises:
+        RecipeError: naming the key that is missing, or that pairs rule out.
+    """
+    if recipe.data.pairs is None:
+        if contract.needs_partner:
+            raise RecipeError(
+                "condition.paired_image needs data.pairs: the folder or the shards of the inputs, "
+                "or `beside` for NAME.low.* beside NAME.high.*."
+            )
+        return
+    if contract.paired_condition is None:
+        raise RecipeError(
+            "data.pairs needs a condition that takes their inputs: condition.low_resolution for "
+            "smaller ones, condition.paired_image for inputs of the same size."
+        )
+    if recipe.data.too_small == "enlarge":
+        raise RecipeError("images of pairs are not resized; set data.too_small to skip or error.")
+    if getattr(recipe.condition.low_resolution, "generated", None) is not None:
+        raise RecipeError(
+            "condition.low_resolution.generated makes low-resolution images, but those of "
+            "data.pairs are files; leave it out."
+        )
 
 
 def check_crop_suits_network(recipe: StageRecipe, stage: DiffusionStage) -> None:

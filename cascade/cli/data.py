@@ -70,6 +70,21 @@ Axis = Annotated[
 ]
 
 
+Pairs = Annotated[
+    str | None,
+    typer.Option(
+        help="Inputs of pairs: a folder or shards with the same names, or beside for NAME.low.* "
+        "beside NAME.high.*."
+    ),
+]
+PairBands = Annotated[
+    int | None,
+    typer.Option(
+        "--pair-bands", min=1, max=64, help="With --pairs: bands of the inputs. Default: --bands."
+    ),
+]
+
+
 class ImageFormatName(StrEnum):
     """File formats of images in shards."""
 
@@ -115,6 +130,8 @@ def build(
             help="With --bands: measure the range of each band for the manifest.",
         ),
     ] = None,
+    pairs: Pairs = None,
+    pair_bands: PairBands = None,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
 ) -> None:
@@ -125,8 +142,12 @@ def build(
 
     With --bands, the shards hold TIFF files without loss, one for each image of a stack or volume.
 
+    With --pairs, the shards hold NAME.high.* and NAME.low.*, both of their own size; train on them
+    by data.pairs=beside.
+
     Example: cascade data build photos --out shards --size 256 --square --holdout 0.05
     """
+    from cascade.cli.pairs import input_bands, pairing, written
     from cascade.cli.progress import TaskProgress, printable
     from cascade.data.band_encoding import BandEncoding
     from cascade.data.building import build_shards
@@ -141,7 +162,10 @@ def build(
     )
     decoding = None if bands is None else _band_decoding(bands, nodata, axis)
     layout = None if decoding is None else decoding.layout
-    images = open_source(source, name_pattern=name_pattern, layout=layout)
+    inputs = input_bands(pairs, pair_bands, decoding)
+    images = open_source(
+        source, name_pattern=name_pattern, layout=layout, pairing=pairing(pairs, inputs)
+    )
     file_format = None if image_format is None else image_format.value
     with TaskProgress(in_pipes=True) as progress:
         manifest = build_shards(
@@ -157,6 +181,7 @@ def build(
             holdout=holdout,
             split_by=split_by,
             max_broken_share=max_broken_share,
+            inputs=written(pairs, inputs, file_format, value_range),
             workers=workers,
             progress=progress.update,
         )
@@ -187,6 +212,17 @@ def check(
     bands: Bands = None,
     nodata: Nodata = None,
     axis: Axis = None,
+    pairs: Pairs = None,
+    pair_bands: PairBands = None,
+    max_shift_px: Annotated[
+        float | None,
+        typer.Option(
+            "--max-shift-px",
+            min=0,
+            help="With --pairs: largest shift between both images, in pixels of the smaller one. "
+            "Default: 0.5.",
+        ),
+    ] = None,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
 ) -> None:
@@ -197,8 +233,16 @@ def check(
     Labels that are out of step with the images, and files that are not images, are counted.
     The exit code is 1 if any image or shard is broken or labels are out of step.
 
-    Example: cascade data check photos --size 64
+    With --pairs, every image is compared with its input: sizes, and the shift between both, which
+    is measured to a fraction of a pixel. Pairs beyond --max-shift-px are listed, with exit code 1.
+
+    Examples:
+
+    cascade data check photos --size 64
+
+    cascade data check clean --pairs damaged
     """
+    from cascade.cli.pairs import checked, input_bands, pairing
     from cascade.cli.progress import TaskProgress, printable
     from cascade.data.checking import check_images
     from cascade.data.notes import notes_for
@@ -209,14 +253,21 @@ def check(
     decoding = None if bands is None else _band_decoding(bands, nodata, axis)
     layout = None if decoding is None else decoding.layout
     damaged_shards: list[str] = []
+    inputs = input_bands(pairs, pair_bands, decoding)
+    expected = checked(pairs, inputs, max_shift_px, value_range, truncated.value)
     images = open_source(
-        source, name_pattern=name_pattern, damaged_shards=damaged_shards, layout=layout
+        source,
+        name_pattern=name_pattern,
+        damaged_shards=damaged_shards,
+        layout=layout,
+        pairing=pairing(pairs, inputs),
     )
     with TaskProgress(in_pipes=True) as progress:
         report = check_images(
             images,
             size_px=size,
             decoding=decoding or Decoding(value_range, truncated.value),
+            pairs=expected,
             workers=workers,
             progress=progress.update,
         )
@@ -231,7 +282,7 @@ def check(
         lines += report.lines(advice=ADVICE, verbose=verbose, hint=MORE)
     for line in lines:
         typer.echo(printable(line))
-    if report.broken or damaged_shards or notes.harmful:
+    if report.broken or report.pairs.shifted or damaged_shards or notes.harmful:
         raise typer.Exit(1)
 
 

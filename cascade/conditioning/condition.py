@@ -173,11 +173,24 @@ class Condition(ABC):
         return False
 
     @property
+    def needs_partner(self) -> bool:
+        """Whether its training images are files of their own, which no picture can be made into."""
+        return False
+
+    @property
     def fills(self) -> bool:
         """Whether its image holds a part of the result, and the stage makes the rest."""
         return False
 
     # ---- data -----------------------------------------------------------------------------------
+
+    def partner_space(self, space: Space) -> Space | None:
+        """The space of the image that it takes from a pair of images; None if it takes none."""
+        return None
+
+    def of_pairs(self) -> Condition:
+        """The condition of a stage that trains on pairs; itself if it takes no image of a pair."""
+        return self
 
     def of_picture(self, image: Tensor, space: Space) -> Tensor | None:
         """Make a conditioning image from a whole training picture, before it is cropped.

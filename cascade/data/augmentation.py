@@ -63,7 +63,9 @@ class Augmentation:
                 "crop_px to train on squares."
             )
 
-    def draw(self, size: tuple[int, int], step_px: int, seed: int) -> Cut:
+    def draw(
+        self, size: tuple[int, int], step_px: int, seed: int, window: tuple[int, int] | None = None
+    ) -> Cut:
         """Draw the part of an image to use.
 
         Args:
@@ -71,9 +73,11 @@ class Augmentation:
             step_px: the part begins at a multiple of this, so that it covers whole pixels of the
                 smallest conditioning image.
             seed: whole number that decides all draws.
+            window: height and width of the part if `crop_px` is None; default: the whole image.
         """
         generator = torch.Generator().manual_seed(seed)
-        part = (self.crop_px or size[0], self.crop_px or size[1])
+        whole = window or size
+        part = (self.crop_px or whole[0], self.crop_px or whole[1])
         spare = [side - cut for side, cut in zip(size, part, strict=True)]
         y, x = (
             int(torch.randint(free // step_px + 1, (1,), generator=generator)) * step_px
@@ -86,6 +90,18 @@ class Augmentation:
         ]
         turns = int(torch.randint(4, (1,), generator=generator)) if self.rotate90 else 0
         return Cut(size, (y, x), part, tuple(mirrored), turns)
+
+
+def middle_cut(size: tuple[int, int], window: tuple[int, int], step_px: int) -> Cut:
+    """The middle part of an image, not turned.
+
+    Args:
+        size: height and width of the whole image in pixels.
+        window: height and width of the part.
+        step_px: the part begins at a multiple of this.
+    """
+    y, x = ((side - cut) // 2 // step_px * step_px for side, cut in zip(size, window, strict=True))
+    return Cut(size, (y, x), window, (), 0)
 
 
 class Cut(NamedTuple):

@@ -79,10 +79,8 @@ def fit_tensor(image: Tensor, space: Space, name: str, *, enlarge: bool = False)
     """
     height, width = space.size
     rows, columns = image.shape[-2:]
-    if (rows < height or columns < width) and not enlarge:
-        raise TooSmallError(
-            f"{name}: {columns}x{rows} px is smaller than the stage's {space.size_text}."
-        )
+    if not enlarge:
+        check_covers(image, space, name)
     factor, kernel = min(rows / height, columns / width), space.resize_kernel
     if kernel == "area" and factor >= 1:
         factor = math.floor(factor)  # it averages exactly by whole factors only
@@ -92,6 +90,19 @@ def fit_tensor(image: Tensor, space: Space, name: str, *, enlarge: bool = False)
     y, x = (rows - cut[0]) // 2, (columns - cut[1]) // 2
     middle = image[None, :, y : y + cut[0], x : x + cut[1]]
     return resize(middle, space.size, kernel)[0]
+
+
+def check_covers(image: Tensor, space: Space, name: str) -> None:
+    """Check that an image (C, H, W) is at least as large as a stage's.
+
+    Raises:
+        TooSmallError: naming it, if it is smaller.
+    """
+    rows, columns = image.shape[-2:]
+    if rows < space.size[0] or columns < space.size[1]:
+        raise TooSmallError(
+            f"{name}: {columns}x{rows} px is smaller than the stage's {space.size_text}."
+        )
 
 
 def embedding_of(image: Tensor, space: Space) -> Tensor:

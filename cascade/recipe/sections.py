@@ -178,6 +178,8 @@ class DataSection(Section):
     name_pattern: str | None = None
     cache_dir: str | None = None
     encoder: str | None = None
+    pairs: str | None = None
+    max_shift_px: Number | None = Field(default=0.5, gt=0)
 
     @field_validator("range")
     @classmethod

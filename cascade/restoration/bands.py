@@ -129,13 +129,19 @@ def as_stored(
     if dtype.kind != "f":
         ends = np.iinfo(dtype)
         numbers = np.rint(numbers).clip(ends.min, ends.max)
-    stored = numbers.astype(dtype)
-    has_nodata = nodata is not None and not np.isnan(nodata) and can_hold(dtype, nodata)
-    if nodata is not None and has_nodata:  # no result may look like a missing number
-        stored[stored == dtype.type(nodata)] = _beside(nodata, dtype)
+    stored = beside_missing(numbers.astype(dtype), nodata)
     if missing is not None and missing.any():
         stored[missing] = np.nan if nodata is None else nodata
     return stored
+
+
+def beside_missing(values: np.ndarray, nodata: float | None) -> np.ndarray:
+    """Change numbers in place that would look like a missing one to the nearest other number."""
+    dtype = values.dtype
+    if nodata is not None and not np.isnan(nodata) and can_hold(dtype, nodata):
+        alike = values == (np.float32(nodata) if dtype.kind == "f" else nodata)
+        values[alike] = _beside(nodata, dtype)
+    return values
 
 
 def raster_of(image: Tensor, space: Space) -> Raster:

@@ -9,22 +9,24 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from cascade.diffusion.noise import SeededNoise
 from cascade.mapped_arrays import new_array
 
 
-def new_canvas(shape: Sequence[int]) -> Tensor:
-    """Allocate an uninitialised float32 tensor on the CPU; a very large one is a file.
+def new_canvas(shape: Sequence[int], dtype: DTypeLike = np.float32) -> Tensor:
+    """Allocate an uninitialised tensor on the CPU; a very large one is a file.
 
     Args:
         shape: shape of the tensor, (B, C, H, W).
+        dtype: float32 or float64.
 
     Raises:
         OutputError: if the disk is full.
     """
-    return torch.from_numpy(new_array(shape, np.float32))
+    return torch.from_numpy(new_array(shape, dtype))
 
 
 class CanvasNoise:

@@ -41,6 +41,9 @@ class ArrayOrigin(Origin):
     def scaled(self, factor_y: float, factor_x: float) -> ArrayOrigin:
         return self
 
+    def for_floats(self) -> ArrayOrigin:
+        return self
+
 
 @final
 class ArrayFile(RasterFile):

@@ -35,6 +35,7 @@ from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.rasters.packages import imported
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.raster_file import RasterFile
+from cascade.imaging.rasters.tiff_origin import CENTIMETRES, TiffOrigin
 
 MARK, MARK_AT = b"DICM", 128
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -67,6 +68,16 @@ class DicomOrigin(Origin):
     def numbers(self) -> StoredNumbers:
         """What the stored numbers of the frame stand for."""
         return StoredNumbers.of(self.head, self.frame)
+
+    def for_floats(self) -> TiffOrigin:
+        """The size of the pixels, for a TIFF: DICOM images hold no floats."""
+        part = functional_item(self.head, self.frame, MEASURES) or self.head
+        spacing = next((part.get(key) for key in SPACINGS if part.get(key)), None)
+        if spacing is None:
+            return TiffOrigin(tags={})
+        rows, columns = (float(mm) / f for mm, f in zip(spacing, self.factors, strict=True))
+        resolution = 10 / columns, 10 / rows
+        return TiffOrigin(tags={}, resolution=resolution, resolution_unit=CENTIMETRES)
 
 
 def head_for(origins: Sequence[DicomOrigin]) -> Any:

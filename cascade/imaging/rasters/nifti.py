@@ -41,17 +41,22 @@ class NiftiOrigin(Origin):
         image: a nibabel image.
         layout: how it was cut into slices.
         factors: by which the two axes of a slice have grown, the volume's earlier axis first.
+        as_floats: whether numbers are written as float32, and not as the volume stores its own.
     """
 
     image: Any
     layout: Layout
     factors: tuple[float, float] = (1.0, 1.0)
+    as_floats: bool = False
 
     format = "NIfTI"
 
     def scaled(self, factor_y: float, factor_x: float) -> NiftiOrigin:
         first, second = self.factors
         return replace(self, factors=(first * factor_x, second * factor_y))
+
+    def for_floats(self) -> NiftiOrigin:
+        return replace(self, as_floats=True)
 
     @property
     def affine(self) -> np.ndarray:

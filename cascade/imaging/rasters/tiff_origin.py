@@ -19,6 +19,7 @@ from cascade.imaging.tiff_pages import RGB, photometric_of
 PIXEL_SCALE, TIE_POINTS, TRANSFORMATION = 33550, 33922, 34264
 GEO_KEYS, GEO_DOUBLES, GEO_TEXTS, GDAL_METADATA = 34735, 34736, 34737, 42112
 RESOLUTION_UNIT, RESOLUTIONS = 296, (282, 283)  # of columns, of rows
+CENTIMETRES = 3  # of RESOLUTION_UNIT
 RASTER_TYPE_KEY, PIXEL_IS_POINT = 1025, 2
 DOUBLES, SHORTS, TEXT = "d", "H", "s"
 TYPES = {PIXEL_SCALE: DOUBLES, TIE_POINTS: DOUBLES, TRANSFORMATION: DOUBLES, GEO_KEYS: SHORTS}
@@ -129,6 +130,9 @@ class TiffOrigin(Origin):
             numbers[RPC_SCALES] *= y_x
             tags[RPC] = tuple(numbers.tolist())
         return tags
+
+    def for_floats(self) -> TiffOrigin:
+        return self
 
     @property
     def _pixels_are_points(self) -> bool:

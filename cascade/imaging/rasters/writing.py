@@ -207,17 +207,21 @@ def _write_nifti(
         shape[axis] = count
         if not bands_are_an_axis(image, origin.layout):
             shape[3:] = [1] * len(shape[3:])
-    volume = np.zeros(shape, stored_dtype(image))
+    dtype: np.dtype = np.dtype(np.float32) if origin.as_floats else stored_dtype(image)
+    volume = np.zeros(shape, dtype)
     for place, raster in zip(places, rasters, strict=False):
         values = raster.values.transpose(2, 1, 0)  # (X, Y, C)
-        volume[place] = _stored_slice(values, image).reshape(volume[place].shape)
+        if not origin.as_floats:
+            values = _stored_slice(values, image)
+        volume[place] = values.reshape(volume[place].shape)
     result = type(image)(volume, origin.affine, header=image.header)
     result.set_data_dtype(volume.dtype)
     for get, put in (("get_qform", "set_qform"), ("get_sform", "set_sform")):
         code = getattr(image, get)(coded=True)[1]
         getattr(result, put)(origin.affine, code=int(code))
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-    result.header.set_slope_inter(*((slope, intercept) if is_scaled(image) else (1.0, 0.0)))
+    has_slope = is_scaled(image) and not origin.as_floats
+    result.header.set_slope_inter(*((slope, intercept) if has_slope else (1.0, 0.0)))
     with path.open("wb") as file:
         if not packed:
             result.to_stream(file)
