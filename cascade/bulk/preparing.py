@@ -57,7 +57,8 @@ class Request:
         truncated: whether to take a JPEG whose end is missing as far as it goes.
         adapters: folders of adapters, each with the factor of its change.
         axis: for bands, axis of a volume along which it is cut into slices; None for the last one.
-        nodata: for bands, the number that stands for a missing one; None for what files say.
+        nodata: for bands, a number that stands for a missing one besides what files say; None for
+            none.
         seeds: number of seeds for each picture, counted up from that of the settings.
         map: whether to write the mean over these seeds and the standard deviation, instead of a
             result per seed.

@@ -91,7 +91,7 @@ class RestoredFiles:
         clipped.add(raster)
         if clipped.remark:
             on_remark(clipped.remark)
-        result = self._restored_image(raster.unit_image(space).clamp(-1, 1), job, progress)
+        result = self._restored_image(raster.unit_image(space, clip=True), job, progress)
         write_picture(Picture(colour=quantised(result, COLOUR_BITS), bits=COLOUR_BITS), job.output)
         return raster.size, 1
 

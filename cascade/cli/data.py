@@ -62,7 +62,7 @@ Bands = Annotated[
     typer.Option("--bands", min=1, max=64, help="Read this many bands of numbers as they are."),
 ]
 Nodata = Annotated[
-    float | None, typer.Option("--nodata", help="With --bands: the number of missing ones.")
+    float | None, typer.Option("--nodata", help="With --bands: a number of missing ones.")
 ]
 Axis = Annotated[
     int | None,

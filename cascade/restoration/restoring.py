@@ -190,7 +190,7 @@ def restore_raster(
     stage = restorer_of(stages)
     space = input_space_of(stage)
     check_bands(raster, space)
-    image = raster.unit_image(space).clamp(-1, 1)
+    image = raster.unit_image(space, clip=True)
     result = restore_image(stages, image, restoration, progress=progress)
     if (space.channels, space.range) != (stage.space.channels, stage.space.range):
         return replace(raster_of(result, stage.space), origin=raster.origin)
