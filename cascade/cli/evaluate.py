@@ -19,13 +19,7 @@ def evaluate(
     train: Annotated[
         str | None, typer.Option(help="Training pictures, to look for copies of them.")
     ] = None,
-    pairs: Annotated[
-        str | None,
-        typer.Option(
-            help="Inputs of the held-out pictures, for a stage that was trained on pairs: a folder "
-            "or shards with the same names, or beside for NAME.low.* beside NAME.high.*."
-        ),
-    ] = None,
+    pairs: measuring.Pairs = None,
     num_images: Annotated[
         int | None,
         typer.Option(
