@@ -294,9 +294,13 @@ class CascadePipeline(StagedPipeline):
                 one per picture. Its state is neither used nor changed.
             settings: `seed`, `tile_px`, `consistent`, `precision`, see
                 `cascade.restoration.upscaling.Upscaling`, and sampling settings as in a call.
+                `seeds`, a number counted up from `seed`, gives the mean of that many results, and
+                `return_std=True` the standard deviation over them too.
 
         Returns:
-            The results, of the same type as `image`.
+            The results, of the same type as `image`. With `return_std`, a pair of them and the
+            standard deviations in units of their numbers: float32 arrays for PIL images and
+            arrays, tensors for tensors and `Picture`s, a `Raster` for a `Raster`.
 
         Raises:
             ContractError: if an argument does not fit the stages.
@@ -320,10 +324,11 @@ class CascadePipeline(StagedPipeline):
             progress: called as `progress(done, total)` from time to time, in units of work.
             generator: one or one per picture, as for `upscale`.
             settings: `seed`, `hints` (a PIL image or a `Picture`), `precision`, see
-                `cascade.restoration.colouring.Colouring`, and sampling settings as in a call.
+                `cascade.restoration.colouring.Colouring`, and sampling settings as in a call;
+                `seeds` and `return_std` as for `upscale`.
 
         Returns:
-            The results, of the same type as `image`.
+            The results, of the same type as `image`; with `return_std` a pair, as for `upscale`.
 
         Raises:
             ContractError: if an argument does not fit the stages.

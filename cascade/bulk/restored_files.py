@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import final
 
+from torch import Tensor
+
+from cascade.bulk.band_files import BandFiles, JobProgress
 from cascade.bulk.jobs import Job
-from cascade.errors import CascadeError, ContractError
+from cascade.bulk.preparing import Request
+from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.imaging.picture_reading import decode_picture
 from cascade.imaging.picture_writing import write_picture
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
-from cascade.imaging.rasters.reading import count_rasters, decode_raster
-from cascade.imaging.rasters.writing import check_raster_format, write_rasters
-from cascade.restoration.bands import check_bands, clipped_remark, raster_of
+from cascade.imaging.rasters.reading import open_rasters
+from cascade.imaging.rasters.writing import write_rasters
+from cascade.restoration.bands import ClippedNumbers, check_bands, raster_of
 from cascade.restoration.restoring import (
     Restoration,
     input_space_of,
@@ -25,113 +27,87 @@ from cascade.restoration.restoring import (
     restore_raster,
 )
 from cascade.sampling.walk import Progress
+from cascade.space import Space
 from cascade.stage import Stage
 
-JobProgress = Callable[[float, str], None]  # share that is done, and which image it is
 COLOUR_BITS = 8  # of colour pictures that are made from bands
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class RestoredFiles:
-    """Restores files of bands, or makes files of bands from colour pictures.
+    """Restores files of bands, makes colour pictures from them, or makes them from such pictures.
 
     Attributes:
         stage: the stage that was trained on pairs.
         restoration: how to restore each image.
-        axis: axis of a NIfTI volume along which it is cut into slices.
-        nodata: the number that stands for a missing one; None for what a file says.
+        request: the user's request.
     """
 
     stage: Stage
     restoration: Restoration
-    axis: int = 2
-    nodata: float | None = None
+    request: Request
 
     def make(
         self, job: Job, progress: JobProgress, on_remark: Callable[[str], None]
     ) -> tuple[tuple[int, int], int]:
-        """Make the result of a job and write it. All images of a file share one seed.
-
-        Args:
-            job: the job.
-            progress: called with the share of the job that is done and such words as
-                `image 3 of 40`, which are empty if there is one image.
-            on_remark: called with what the user should know about the first image.
-
-        Returns:
-            Height and width of the results in pixels, and their number.
-
-        Raises:
-            CascadeError: if the result cannot be made.
-        """
-        data, name = job.source.read_bytes(), job.source.name
-        if not input_space_of(self.stage).has_bands:
-            return self._from_picture(data, job, progress)
+        """Make the result of a job and write it; see `BandFiles.make`."""
         space = input_space_of(self.stage)
-        layout = Layout(space.channels, self.axis)
-        count = 1 if job.pages == "first" else count_rasters(io.BytesIO(data), name, layout)
-        first = self._raster(data, name, 0, layout)
-        check_bands(first, space)
-        if remark := clipped_remark(first, space):
-            on_remark(remark)
-        if self.stage.space.has_bands:
-            check_raster_format(job.output, first, count)
-            results = self._results(data, name, count, layout, job.seed, progress)
-            result = next(results)
-            write_rasters(job.output, chain([result], results), count)
-            return result.size, count
-        if count > 1:
-            raise ContractError(
-                f"the file holds {count} images, but a colour picture is one; save them as files "
-                "of their own, or take the first alone."
+        if space.has_bands and self.stage.space.has_bands:
+            files = BandFiles(
+                restore=self._restored,
+                space=space,
+                result_space=self.stage.space,
+                **self.request.of_bands(),
             )
-        image = first.unit_image(space).clamp(-1, 1)
-        result = restore_image(
-            [self.stage], image, self._restoration(job.seed), progress=_report(progress, 0, 1)
-        )
-        write_picture(Picture(colour=quantised(result, COLOUR_BITS), bits=COLOUR_BITS), job.output)
-        return first.size, 1
-
-    def _from_picture(
-        self, data: bytes, job: Job, progress: JobProgress
-    ) -> tuple[tuple[int, int], int]:
-        picture = decode_picture(data, job.source.name).in_srgb()
-        restoration, report = self._restoration(job.seed), _report(progress, 0, 1)
-        result = restore_image([self.stage], picture.image(), restoration, progress=report)
-        raster = raster_of(result, self.stage.space)
+            return files.make(job, progress, on_remark)
+        if self.request.map:
+            raise ContractError(
+                "a standard deviation needs a model that makes the kind of images that it takes, "
+                "colour pictures or bands."
+            )
+        report = _report(progress)
+        if space.has_bands:
+            return self._picture_from_bands(job, space, report, on_remark)
+        picture = decode_picture(job.source.read_bytes(), job.source.name).in_srgb()
+        raster = raster_of(self._restored_image(picture.image(), job, report), self.stage.space)
         write_rasters(job.output, [raster])
         return raster.size, 1
 
-    def _results(
-        self, data: bytes, name: str, count: int, layout: Layout, seed: int, progress: JobProgress
-    ) -> Iterator[Raster]:
-        for number in range(count):
-            report = _report(progress, number, count)
-            try:
-                raster = self._raster(data, name, number, layout)
-                restoration = self._restoration(seed)
-                yield restore_raster([self.stage], raster, restoration, progress=report)
-            except CascadeError as error:
-                words = _words(number, count)
-                raise type(error)(f"{words}: {error}" if words else str(error)) from error
+    def _picture_from_bands(
+        self, job: Job, space: Space, progress: Progress, on_remark: Callable[[str], None]
+    ) -> tuple[tuple[int, int], int]:
+        layout = Layout(space.channels, self.request.of_bands()["axis"])
+        with job.source.open() as stream:
+            file = open_rasters(stream, job.source.name, layout)
+            if job.pages != "first" and len(file) > 1:
+                raise ContractError(
+                    f"the file holds {len(file)} images, but a colour picture is one; save them as "
+                    "files of their own, or take the first alone."
+                )
+            raster = file.image(0).with_nodata(self.request.nodata)
+        check_bands(raster, space)
+        clipped = ClippedNumbers(space)
+        clipped.add(raster)
+        if clipped.remark:
+            on_remark(clipped.remark)
+        result = self._restored_image(raster.unit_image(space).clamp(-1, 1), job, progress)
+        write_picture(Picture(colour=quantised(result, COLOUR_BITS), bits=COLOUR_BITS), job.output)
+        return raster.size, 1
 
-    def _restoration(self, seed: int) -> Restoration:
-        return replace(self.restoration, seed=seed)
+    def _restored(self, raster: Raster, seed: int, progress: Progress) -> Raster:
+        restoration = replace(self.restoration, seed=seed)
+        return restore_raster([self.stage], raster, restoration, progress=progress)
 
-    def _raster(self, data: bytes, name: str, number: int, layout: Layout) -> Raster:
-        raster = decode_raster(data, name, number, layout)
-        return raster if self.nodata is None else replace(raster, nodata=self.nodata)
-
-
-def _words(number: int, count: int) -> str:
-    return f"image {number + 1} of {count}" if count > 1 else ""
+    def _restored_image(self, image: Tensor, job: Job, progress: Progress) -> Tensor:
+        restoration = replace(self.restoration, seed=job.seed)
+        return restore_image([self.stage], image, restoration, progress=progress)
 
 
-def _report(progress: JobProgress, number: int, count: int) -> Progress:
-    """Convert the progress of one image of a file to that of the job."""
+def _report(progress: JobProgress) -> Progress:
+    """Convert the progress of an image to that of its job."""
 
     def report(done: int, total: int) -> None:
-        progress((number + done / total) / count, _words(number, count))
+        progress(done / total, "")
 
     return report

@@ -27,15 +27,10 @@ def prepare_restoring(
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = Preparation("restore", request, [restoration.seed])
+    plan = Preparation("restore", request, restoration.seed)
     stages = plan.load_stages(lambda stages: [restorer_of(stages)])
     restorer = restorer_of(list(stages.values()))
-    files = RestoredFiles(
-        stage=restorer,
-        restoration=restoration,
-        axis=2 if request.axis is None else request.axis,
-        nodata=request.nodata,
-    )
+    files = RestoredFiles(stage=restorer, restoration=restoration, request=request)
 
     def make(
         pictures: Sequence[Picture], seeds: Sequence[int], progress: PartProgress
