@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cascade.conditioning.paired_image import PairedImage
     from cascade.conditioning.text import Text
     from cascade.contract import Contract
+    from cascade.data.joining import Pairing
     from cascade.data.sources import FolderSource, ImageSource, ShardSource, open_source
     from cascade.data.training_images import TrainingImages
     from cascade.diffusion.process import NoiseProcess
@@ -74,6 +75,7 @@ _HOMES = {
     "NoiseSchedule": "cascade.diffusion.schedule",
     "Overrides": "cascade.sampling.overrides",
     "PairedImage": "cascade.conditioning.paired_image",
+    "Pairing": "cascade.data.joining",
     "Raster": "cascade.imaging.rasters.raster",
     "Run": "cascade.stage",
     "SamplingSettings": "cascade.sampling.settings",
@@ -121,6 +123,7 @@ __all__ = [
     "NoiseSchedule",
     "Overrides",
     "PairedImage",
+    "Pairing",
     "Raster",
     "Run",
     "SamplingSettings",

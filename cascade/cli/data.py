@@ -236,11 +236,7 @@ def check(
     With --pairs, every image is compared with its input: sizes, and the shift between both, which
     is measured to a fraction of a pixel. Pairs beyond --max-shift-px are listed, with exit code 1.
 
-    Examples:
-
-    cascade data check photos --size 64
-
-    cascade data check clean --pairs damaged
+    Example: cascade data check photos --size 64, or cascade data check clean --pairs damaged
     """
     from cascade.cli.pairs import checked, input_bands, pairing
     from cascade.cli.progress import TaskProgress, printable

@@ -13,13 +13,6 @@ if TYPE_CHECKING:
     from cascade.evaluation.results import Evaluation
 
 Train = Annotated[str | None, typer.Option(help="Training pictures, to look for copies of them.")]
-Pairs = Annotated[
-    str | None,
-    typer.Option(
-        help="Inputs of the held-out pictures, for a stage that was trained on pairs: a folder or "
-        "shards with the same names, or beside for NAME.low.* beside NAME.high.*."
-    ),
-]
 NumImages = Annotated[
     int | None,
     typer.Option(
@@ -61,7 +54,7 @@ def evaluate(
     pipeline: names.Pipeline,
     data: measuring.Data,
     train: Train = None,
-    pairs: Pairs = None,
+    pairs: measuring.Pairs = None,
     num_images: NumImages = None,
     seed: measuring.Seed = 0,
     report: Report = None,

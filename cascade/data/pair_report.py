@@ -29,7 +29,8 @@ class PairCheck(NamedTuple):
     Attributes:
         decoding: how the files of inputs are read.
         scale: how many times as large as its input an image is; None for any whole number.
-        max_shift_px: largest shift between both images, in pixels of the input; None for any.
+        max_shift_px: largest shift between both images, in pixels of the input; None not to
+            measure it.
         encode: called with an input and the content of its file, see `examine`; None for nothing.
     """
 
@@ -44,12 +45,12 @@ class ExaminedPair(NamedTuple):
 
     Attributes:
         scale: how many times as large as its input the image is.
-        shift: how far both images lie apart.
+        shift: how far both images lie apart; None if that is not asked for.
         encoded: result of the encoder for the input, if there was one.
     """
 
     scale: int
-    shift: Shift
+    shift: Shift | None
     encoded: Any = None
 
 
@@ -80,7 +81,8 @@ def examine_pair(source: ImageSource, index: int, image: Tensor, check: PairChec
     if check.scale is not None:
         check_scale(scale, check.scale, name, partner_name)
     encoded = None if check.encode is None else check.encode(decoded, data)
-    return ExaminedPair(scale, measured_shift(image, partner), encoded)
+    shift = None if check.max_shift_px is None else measured_shift(image, partner)
+    return ExaminedPair(scale, shift, encoded)
 
 
 @dataclass(kw_only=True)
@@ -100,7 +102,8 @@ class PairReport:
     def add(self, name: str, pair: ExaminedPair) -> None:
         """Take in a pair by the name of its image."""
         self.scales[pair.scale] += 1
-        self.shifts[name] = pair.shift
+        if pair.shift is not None:
+            self.shifts[name] = pair.shift
 
     @property
     def shifted(self) -> list[str]:
@@ -116,12 +119,13 @@ class PairReport:
 
     def facts(self) -> dict[str, str]:
         """The scales and the shifts as text, by name."""
-        if not self.shifts:
+        if not self.scales:
             return {}
         scales = ", ".join(
             f"{count} of scale {scale}" for scale, count in self.scales.most_common()
         )
-        return {"pairs": scales, "shift": self._shift_text()}
+        shift = {"shift": self._shift_text()} if self.shifts else {}
+        return {"pairs": scales, **shift}
 
     def _shift_text(self) -> str:
         certain = {name: shift for name, shift in self.shifts.items() if shift.is_certain}

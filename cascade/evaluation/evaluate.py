@@ -115,7 +115,7 @@ def evaluate(
         pairs=pairs,
         taker=pipeline.stages.last.contract.paired_condition,
     )
-    _check_pairs(held_out, pipeline)
+    check_pairs(held_out, pipeline)
     training = _training_pictures(train, cache_dir, space)
     judge = find_judge(pipeline, held_out, alignment)
     options = {
@@ -150,7 +150,7 @@ def evaluate(
     )
 
 
-def _check_pairs(held_out: RealPictures, pipeline: CascadePipeline) -> None:
+def check_pairs(held_out: RealPictures, pipeline: CascadePipeline) -> None:
     """Check that pairs are there if a stage needs them, and that they fit the pipeline.
 
     Raises:

@@ -143,9 +143,10 @@ def restore_picture(
     *,
     progress: Progress | None = None,
 ) -> Picture:
-    """Restore a colour picture with a stage that makes such pictures, and keep its metadata.
+    """Restore a picture with a stage that makes colour pictures, and keep its metadata.
 
-    Transparency and the number of bits stay.
+    Transparency and the number of bits stay. A grey picture fits a stage that takes one band of all
+    numbers of its bits.
 
     Args:
         stages: the stages of a pipeline, one of which was trained on pairs.
@@ -157,13 +158,19 @@ def restore_picture(
         ContractError: if picture or settings do not fit the stage, or memory is short.
     """
     stage = restorer_of(stages)
-    if not (stage.space.is_colour and input_space_of(stage).is_colour):
+    if not (stage.space.is_colour and _takes(picture, input_space_of(stage))):
         raise ContractError(
             "this pipeline takes or makes bands of measured numbers; give a Raster."
         )
     picture = picture.in_srgb()
     result = restore_image(stages, picture.image(), restoration, progress=progress)
     return picture.with_pixels(quantised(result, picture.bits), picture.alpha)
+
+
+def _takes(picture: Picture, space: Space) -> bool:
+    """Whether a picture is an image of a space: a colour one, or one of its bands and numbers."""
+    own = (len(picture.colour), (0.0, 2.0**picture.bits - 1))
+    return space.is_colour or own == (space.channels, space.range)
 
 
 def restore_raster(

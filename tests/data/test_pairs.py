@@ -354,3 +354,8 @@ def test_checking_reports_scales_and_shifts(shifted):
     }
     line = "4.png: lies 3.00 px (-3.00 right, +0.00 down) from its partner, more than 0.5 px."
     assert report.lines()[0] == f"shifted: {shifted}/high/{line}"
+
+
+def test_a_shift_is_not_measured_where_nobody_asks(shifted):
+    report = check_images(opened(shifted), pairs=PairCheck(Decoding(), max_shift_px=None))
+    assert report.pairs.facts() == {"pairs": "5 of scale 1"}

@@ -20,6 +20,7 @@ from cascade.errors import ContractError
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import resize
 from cascade.restoration.colouring import Colouring, colourise_image
+from cascade.restoration.restoring import Restoration, restore_image
 from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.space import Space
 from cascade.tasks.colouring import luminance_error
@@ -28,7 +29,7 @@ from cascade.tasks.task import PairedTask
 
 
 @pytest.fixture
-def chains(base_stage, upsampler, colouriser, inpainter, drawing):
+def chains(base_stage, upsampler, colouriser, inpainter, restorer, drawing):
     """Stages by the name of their task."""
     return {
         "generate": [base_stage, upsampler],
@@ -36,6 +37,7 @@ def chains(base_stage, upsampler, colouriser, inpainter, drawing):
         "upscale": [upsampler],
         "colourise": [colouriser, upsampler],
         "edit": [inpainter, upsampler],
+        "restore": [restorer, upsampler],
     }
 
 
@@ -96,6 +98,12 @@ def test_what_a_task_runs_is_what_its_users_get(chains):
         assert torch.equal(result[:, ~own[0, 0]], image[0][:, ~own[0, 0]])
         assert not torch.allclose(result, image[0], atol=0.01)
 
+    task = task_of(contracts(chains["restore"]))
+    assert isinstance(task, PairedTask)
+    alone = restore_image(chains["restore"][:1], low_res[0], Restoration(seed=7))
+    result = task.run(chains["restore"], Inputs({"image": low_res}), 7)
+    assert torch.equal(result, upscale_image(chains["restore"][1:], alone, Upscaling(seed=7)))
+
 
 def test_baselines_have_the_size_of_the_results(chains):
     inputs = Inputs({"image": torch.zeros(1, 1, 16, 16)})
@@ -108,6 +116,12 @@ def test_baselines_have_the_size_of_the_results(chains):
     assert isinstance(filling, PairedTask)
     smooth = filling.baseline(holes, Space(size_px=32))
     torch.testing.assert_close(smooth, torch.ones(3, 32, 32))
+    restoring = task_of(contracts(chains["restore"]))
+    assert isinstance(restoring, PairedTask)
+    torch.testing.assert_close(
+        restoring.baseline(Inputs({"image": torch.ones(1, 5, 16, 16)}), Space(size_px=16)),
+        torch.ones(3, 16, 16),
+    )
     grey = torch.rand(1, 1, 16, 16)
     copy = task.baseline(Inputs({"image": grey}), Space(size_px=16))
     assert torch.equal(copy, grey[0].expand(3, -1, -1))
@@ -139,6 +153,8 @@ def test_a_stage_that_restores_is_not_measured_by_consistency(upsampler):
     assert list(task.figures([upsampler.contract])) == ["LR-consistency, 8-bit squared"]
     restoring = LowResolution(size_px=16, degradation=Degradation(probability=1))
     assert task.figures([Contract(upsampler.space, (restoring,))]) == {}
+    paired = LowResolution(size_px=16, paired=True)
+    assert task.figures([Contract(upsampler.space, (paired,))]) == {}
 
 
 def test_example_commands_have_a_verb_of_the_command_line(chains):
@@ -165,4 +181,4 @@ def test_a_model_card_has_the_examples_of_its_task_and_they_work(chains, tmp_pat
         for example in (usage.command, "\n".join(usage.python)):
             assert f"\n{example}\n" in card.text
         exec("\n".join(usage.python), {})
-    assert sizes == [(32, 32), (32, 32), (32, 32), (16, 16), (16, 16)]
+    assert sizes == [(32, 32), (32, 32), (32, 32), (16, 16), (16, 16), (16, 16)]

@@ -16,7 +16,10 @@ from safetensors.torch import load_file
 from cascade.building.data_preview import preview_data
 from cascade.building.pipelines import check_recipe
 from cascade.building.training import build_trainer
+from cascade.conditioning.paired_image import PairedImage
+from cascade.contract import Contract
 from cascade.data.training_images import epoch_order
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import CascadeError
 from cascade.evaluation.evaluate import evaluate
 from cascade.imaging.picture import Picture
@@ -26,6 +29,7 @@ from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.restoration.upscaling import Upscaling
 from cascade.stage_kinds import load_stage
+from cascade.sweeping.sweep import sweep
 
 TINY = find_recipe("tiny-16", "stages")
 SMALL = [
@@ -256,3 +260,34 @@ def test_upscalers_are_measured_on_real_small_images(scans, runs, extractor, tmp
     names = {score.name for score in evaluation.whole.scores}
     assert "PSNR, dB" in names
     assert not any("consistency" in name for name in names)
+
+
+def test_a_sweep_gives_the_stage_the_real_inputs(scans, runs, extractor, tmp_path):
+    pipeline = CascadePipeline.from_pretrained(runs["restore"])
+    options = {"extractor": extractor, "cache_dir": tmp_path, "num_images": 4, "by": "PSNR"}
+    result = sweep(
+        pipeline, scans / "clean", ["steps=1,2"], out=tmp_path / "sweep",
+        pairs=str(scans / "damaged"), **options,
+    )  # fmt: skip
+    assert len(result.outcomes) == 2
+    with pytest.raises(CascadeError, match="trained on pairs"):
+        sweep(pipeline, scans / "clean", ["steps=1,2"], out=tmp_path / "other", **options)
+
+
+def test_grey_pictures_get_the_colours_of_another_scanner(runs, restorer):
+    """A stage that takes one band of 0 to 255 takes grey pictures of 8 bits."""
+    space = restorer.space
+    condition = PairedImage(channels=1, range=(0, 255))
+    stage = DiffusionStage.build(
+        Contract(space, (condition,)),
+        restorer.process,
+        network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
+        sampling=restorer.sampling,
+        embedding_dim=32,
+    )
+    pipeline = CascadePipeline.from_stages({"stage": stage})
+    grey = Image.new("L", (18, 16), 90)
+    result = pipeline.restore(grey)
+    assert (result.mode, result.size) == ("RGB", (18, 16))
+    with pytest.raises(CascadeError, match="give a Raster"):
+        pipeline.restore(grey.convert("RGB"))
