@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.contents import Contents
 from cascade.data.examination import ExaminedImage, examine
+from cascade.data.overlap import Look
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.reporting.progress import Progress
@@ -35,6 +36,7 @@ class DataReport:
         labels: number of images per class, by field; fields of free text are left out.
         sizes_px: number of images by (width, height).
         contents: formats, modes, pages and numbers in use.
+        looks: what the readable images look like, if that was asked for.
     """
 
     images: int
@@ -46,6 +48,7 @@ class DataReport:
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     sizes_px: Counter[tuple[int, int]] = field(default_factory=Counter)
     contents: Contents = field(default_factory=Contents)
+    looks: list[Look] = field(default_factory=list)
 
     def lines(self, *, advice: str = "", verbose: bool = False, hint: str = "") -> list[str]:
         """The report as text: one line per problem, then classes, facts, warnings and totals.
@@ -127,6 +130,7 @@ def check_images(
     order: Sequence[int] | None = None,
     decoding: Decoding | BandDecoding | None = None,
     duplicates: bool = True,
+    looks: bool = False,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> DataReport:
@@ -139,6 +143,8 @@ def check_images(
         order: indices of the images to read; default: all.
         decoding: how files become images; default: by all their numbers, truncated ones refused.
         duplicates: whether to compare the pixels of all images, which takes time.
+        looks: whether to keep what every image looks like, for comparison with another set; it
+            needs `duplicates`, and about 300 bytes an image.
         workers: number of processes that read images; 0 reads in this one.
         progress: called after each image.
     """
@@ -155,6 +161,8 @@ def check_images(
         else:
             fields[image.name] = frozenset(image.labels)
             _record(report, image, first_names, size_px)
+            if looks:
+                report.looks.append(Look(image.name, image.content, image.thumbnail))
         if progress is not None:
             progress(TASK, number, len(order))
     if CAPTIONS & report.labels.keys():

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.contents import BandValues, ImageValues
 from cascade.data.loading import load_in_order
+from cascade.data.overlap import thumbnail
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.errors import DataError
@@ -53,6 +54,7 @@ class ExaminedImage(NamedTuple):
         facts: how the file stores its pixels; None if the image is broken.
         values: which numbers it uses; None if the image is broken.
         encoded: result of the encoder, if there was one.
+        thumbnail: see `Look`; None without a digest, and for bands.
     """
 
     name: str
@@ -65,6 +67,7 @@ class ExaminedImage(NamedTuple):
     facts: FileFacts | None = None
     values: ImageValues | BandValues | None = None
     encoded: EncodedImage | None = None
+    thumbnail: Tensor | None = None
 
     @property
     def short_px(self) -> int:
@@ -138,8 +141,11 @@ class _Examination(Dataset[ExaminedImage]):
         if self.encode is None and not self.digest:
             return examined
         image = self.decoding.image(picture, name)
-        content = _content(image) if self.digest else ""
-        return examined._replace(content=content, encoded=self._encoded(image, data, name))
+        encoded = self._encoded(image, data, name)
+        if not self.digest:
+            return examined._replace(encoded=encoded)
+        look = thumbnail(image)
+        return examined._replace(content=_content(image), encoded=encoded, thumbnail=look)
 
     def _examined_bands(self, index: int, name: str, decoding: BandDecoding) -> ExaminedImage:
         data = self.source.read(index)

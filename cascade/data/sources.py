@@ -12,7 +12,7 @@ from pathlib import Path
 from cascade.data.folder import FolderSource
 from cascade.data.remote import is_remote, without_secrets
 from cascade.data.shards import ShardSource
-from cascade.data.source import ImageSource, SelectedSource
+from cascade.data.source import ImageSource, with_labels
 from cascade.data.stacks import StackSource
 from cascade.errors import DataError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -52,7 +52,7 @@ def open_source(
     source = _open(path, name_pattern, cache, damaged_shards, suffixes)
     pattern = [] if name_pattern is None else ["--name-pattern", name_pattern]
     source.check_words = ("cascade", "data", "check", without_secrets(path), *pattern)
-    source = SelectedSource(source, only) if only else source
+    source = with_labels(source, only) if only else source
     return source if layout is None else StackSource(source, layout)
 
 
