@@ -168,7 +168,8 @@ def test_images_of_both_sets_are_listed_even_if_they_were_saved_anew(command, pi
     held_out.mkdir()
     shutil.copy(pictures / "red" / "0.png", held_out / "same.png")
     with Image.open(pictures / "blue" / "1.png") as image:
-        image.resize((72, 80), Image.Resampling.BOX).save(held_out / "large.jpg", quality=95)
+        large = image.resize((72, 80), Image.Resampling.BOX)
+    large.save(held_out / "large.jpg", quality=90, subsampling=0)
     noise = np.random.default_rng(5).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(held_out / "new.png")
     checked = command("data", "check", pictures, "--validation", held_out)
