@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cascade.data.source import ImageSource
 from cascade.data.splitting import file_content
 from cascade.data.stacks import StackSource
 from cascade.imaging.writing import to_uint8
+from cascade.resizing import resize
 
 LOOK_PX = 8
 ALIKE_RMS = 2.0  # in levels of 255; 95 % of emoji halved in size and saved as JPEG are below it
@@ -50,8 +51,8 @@ class SharedImage(NamedTuple):
 
 
 def thumbnail(image: Tensor) -> Tensor:
-    """The means of 8 x 8 parts of an image (C, H, W) in [-1, 1]: (C, 8, 8) uint8."""
-    return to_uint8(nn.functional.adaptive_avg_pool2d(image, LOOK_PX))
+    """An image (C, H, W) in [-1, 1], shrunk with an antialiased kernel: (C, 8, 8) uint8."""
+    return to_uint8(resize(image[None], (LOOK_PX, LOOK_PX), "bilinear")[0])
 
 
 def shared_images(looks: Sequence[Look], others: Sequence[Look]) -> list[SharedImage]:
