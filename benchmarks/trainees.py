@@ -182,13 +182,13 @@ class Ours(Trainee):
         self.trainer = build_trainer(timed(recipe), out)
         self.batch_size = recipe.train.batch_size
         self._budget_s, self._until_s = budget_s, 0.0
-        self._settings = self.trainer.averaged.sampling.changed(steps=steps)
+        self._settings = self.trainer.averaged.stage.sampling.changed(steps=steps)
         self._steps: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
         self.trainer.model.register_forward_pre_hook(lambda *_: self._before_step())
 
     @property
     def network(self) -> nn.Module:
-        return self.trainer.averaged
+        return self.trainer.averaged.stage
 
     def images_seen(self) -> int:
         return self.trainer.state.images_seen
@@ -223,7 +223,7 @@ class Ours(Trainee):
         averaged: bool,
         precision: Precision = "auto",
     ) -> Tensor:
-        stage, state = self.trainer.averaged, self.trainer.state
+        stage, state = self.trainer.averaged.stage, self.trainer.state
         if averaged:
             state.ema.copy_to(stage.parameters())
         else:

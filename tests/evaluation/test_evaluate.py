@@ -24,7 +24,6 @@ from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError, WeightsError
 from cascade.evaluation.card import write_results
 from cascade.evaluation.evaluate import evaluate
-from cascade.evaluation.image_metrics import psnr
 from cascade.evaluation.image_set import ImageSetBuilder
 from cascade.evaluation.real_pictures import RealPictures
 from cascade.evaluation.report import render
@@ -37,6 +36,7 @@ from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.tasks.enlarging import low_res_error
+from cascade.tasks.image_metrics import psnr
 
 FIELDS = {"class": ["cat", "dog"], "style": ["noto", "twemoji"]}
 

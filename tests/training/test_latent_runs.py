@@ -92,7 +92,7 @@ def test_an_autoencoder_starts_from_another_and_not_from_other_stages(folder, tm
         return build_trainer(recipe, tmp_path / run)
 
     trained = load_stage(folder / "coder" / "stage").state_dict()
-    state = trainer("coder").averaged.state_dict()
+    state = trainer("coder").averaged.stage.state_dict()
     assert all(torch.equal(state[name], each) for name, each in trained.items())
     with pytest.raises(CascadeError, match="cannot start from that diffusion stage"):
         trainer("latent")
@@ -137,7 +137,7 @@ def test_the_vae_of_a_diffusers_folder_is_an_encoder(folder, tmp_path):
     vae = folder / "coder" / "stage" / "vae"
     changes = [f"data.encoder={vae}", f"data.cache_dir={tmp_path}"]
     trainer = build_trainer(load_stage_recipe(folder / "latent.yaml", changes), tmp_path / "run")
-    assert trainer.averaged.space == stage.latent_space
+    assert trainer.averaged.stage.space == stage.latent_space
     space = Space(size_px=16)
     assert AutoencoderStage.from_diffusers(vae, space).latent_space == stage.latent_space
 
