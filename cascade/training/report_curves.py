@@ -17,8 +17,8 @@ NOT_METERS = ("images", "seconds", "kind")
 NOT_FIGURES = (*NOT_METERS, VALIDATION, "loss", TRAINING_LOSS)
 FIGURES = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 VALIDATION_NOTE = (
-    "Measured with averaged weights, always on the same images, crops, noise and times. Both losses "
-    "are measured in the same way on as many images, so only the images differ."
+    "Measured with averaged weights, always on the same images, crops, noise and times. Both "
+    "losses are means over as many images with the same noise and times, so only the images differ."
 )
 GENERAL_METERS = ("loss_at_log_snr_", "colour_mean_", "colour_spread_")
 METERS_NOTE = (

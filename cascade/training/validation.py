@@ -46,6 +46,7 @@ from cascade.training.validation_figures import (
 from cascade.training.watch import Watch
 
 CHUNK_IMAGES = 32  # at most, in one pass of the network
+FEWEST_DRAWS = 64  # of noise and time, for a mean over all noise levels
 Values = dict[str, list[float]]  # of each image, by figure
 Figures = Callable[[Stage, Batch, int], dict[str, Tensor]]  # of a batch and its first position
 Task = Callable[[Stage], tuple[Values, tuple[str, ...]]]  # measures a chunk, and names broken ones
@@ -114,6 +115,8 @@ class Validation:
         self._losses: list[float] = []
         self._original_images = training
         self._broken: set[str] = set()
+        sets = (len(images.source), len(training.source))
+        self._count = min(settings.validate_count, *sets)
         self._digest = self._digest_of_images()
 
     def resume(self) -> None:
@@ -181,17 +184,17 @@ class Validation:
         ]
 
     def _tasks(self, images: TrainingImages, figures: Figures) -> list[Task]:
-        """Cut the images that are measured into chunks."""
-        count = min(self.settings.validate_count, len(images.source))
+        """Cut what is measured into chunks; few images are measured with several noises each."""
         size = max(1, min(CHUNK_IMAGES, self.settings.batch_size))
-        chunks = [range(first, min(first + size, count)) for first in range(0, count, size)]
-        return [partial(_measured, images, chunk, figures) for chunk in chunks]
+        draws = self._count * math.ceil(FEWEST_DRAWS / self._count)
+        chunks = [range(first, min(first + size, draws)) for first in range(0, draws, size)]
+        return [partial(_measured, images, self._count, chunk, figures) for chunk in chunks]
 
     def _figures(self, stage: Stage, batch: Batch, first: int) -> dict[str, Tensor]:
         precision = self.settings.precision
         values = {"loss": losses(stage, self.objective, batch, precision=precision)}
         values |= losses_by_level(stage, batch, precision=precision)
-        sampled = self.settings.sample_count - first
+        sampled = min(self.settings.sample_count, self._count) - first
         if sampled > 0 and has_originals(stage):
             values |= task_figures(stage, batch.first(sampled), precision=precision)
         return values
@@ -240,7 +243,7 @@ class Validation:
         facts = (
             keys_digest(images.source),
             images.augmentation,
-            self.settings.validate_count,
+            self._count,
             self.settings.precision,
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
@@ -258,11 +261,11 @@ def combined(chunks: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float
 
 
 def _measured(
-    images: TrainingImages, positions: range, figures: Figures, stage: Stage
+    images: TrainingImages, count: int, draws: range, figures: Figures, stage: Stage
 ) -> tuple[Values, tuple[str, ...]]:
-    """The figures of a chunk, and the images in it that could not be used."""
-    batch = collate([images[position] for position in positions])
-    seeds = tuple(derive_seed("validation", position) for position in positions)
+    """The figures of a chunk of the first images, and those in it that could not be used."""
+    batch = collate([images[draw % count] for draw in draws])
+    seeds = tuple(derive_seed("validation", draw) for draw in draws)
     batch = replace(batch, seeds=seeds)  # as many training images get the same noise and times
-    values = figures(stage, batch.to(stage.device), positions.start)
+    values = figures(stage, batch.to(stage.device), draws.start)
     return {name: each.tolist() for name, each in values.items()}, batch.broken
