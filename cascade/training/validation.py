@@ -191,9 +191,12 @@ class Validation:
         return [partial(_measured, images, self._count, chunk, figures) for chunk in chunks]
 
     def _figures(self, stage: Stage, batch: Batch, first: int) -> dict[str, Tensor]:
+        """The figures of held-out images, of which `first` were measured before."""
         precision = self.settings.precision
         values = {"loss": losses(stage, self.objective, batch, precision=precision)}
-        values |= losses_by_level(stage, batch, precision=precision)
+        if first < self._count:
+            part = batch.first(self._count - first)
+            values |= losses_by_level(stage, part, precision=precision)
         sampled = min(self.settings.sample_count, self._count) - first
         if sampled > 0 and has_originals(stage):
             values |= task_figures(stage, batch.first(sampled), precision=precision)

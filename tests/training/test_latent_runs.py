@@ -86,6 +86,22 @@ def test_its_samples_are_shown_as_pictures(folder):
     assert read_image(file).shape[-3:] == (3, 16, 34)
 
 
+def test_held_out_images_are_measured_as_pictures_and_as_latents(folder, held_out, tmp_path):
+    for name, changes in (
+        ("coder", [f"data.validation={held_out}"]),
+        ("latent", ["data.validation=0.4", f"data.cache_dir={tmp_path}"]),
+    ):
+        recipe = load_stage_recipe(folder / f"{name}.yaml", changes)
+        build_trainer(recipe, tmp_path / name).run()
+        lines = [json.loads(each) for each in (tmp_path / name / "log.jsonl").open()]
+        (line,) = [each for each in lines if each.get("kind") == "validation"]
+        assert line["loss"] > 0
+        assert ("psnr" in line) == (name == "coder")
+    best = load_stage(tmp_path / "coder" / "stage-best")
+    assert isinstance(best, AutoencoderStage)
+    assert best.latents.encoder  # shift and scale were measured for it too
+
+
 def test_an_autoencoder_starts_from_another_and_not_from_other_stages(folder, tmp_path):
     def trainer(run: str):
         recipe = load_stage_recipe(folder / "coder.yaml", [f"train.init_from={folder / run}"])
