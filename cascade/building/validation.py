@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cascade.building.spaces import opening_of
 from cascade.data.overlap import shared_files
 from cascade.data.remote import without_secrets
-from cascade.data.source import ImageSource, SelectedSource
+from cascade.data.source import ImageSource, SelectedSource, with_labels
 from cascade.data.sources import open_source
 from cascade.data.splitting import split_off
 from cascade.errors import DataError, RecipeError
@@ -50,9 +50,16 @@ def open_data(recipe: StageRecipe) -> OpenedData:
     if held_out is None:
         return OpenedData(source, None)
     with fault_in("data.validation", errors=(DataError,)):
-        if isinstance(held_out, float):
+        if not isinstance(held_out, str):
             return OpenedData(*split_off(source, held_out, recipe.data.split_by))
-        return OpenedData(source, open_source(**{**opening_of(recipe), "path": held_out}))
+        return OpenedData(source, _open_own(recipe, held_out))
+
+
+def _open_own(recipe: StageRecipe, path: str) -> ImageSource:
+    """Open validation images as the training images are; a small set need not have every class."""
+    source = open_source(**{**opening_of(recipe), "path": path, "only": None})
+    only = recipe.data.only
+    return with_labels(source, only, all_names=False) if only else source
 
 
 def overlap_warnings(data: OpenedData, recipe: StageRecipe) -> list[str]:

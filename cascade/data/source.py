@@ -245,12 +245,15 @@ class SelectedSource(ImageSource):
         return self.source.other_values(self.indices[index])
 
 
-def with_labels(source: ImageSource, only: Mapping[str, Sequence[str]]) -> SelectedSource:
+def with_labels(
+    source: ImageSource, only: Mapping[str, Sequence[str]], *, all_names: bool = True
+) -> SelectedSource:
     """Select the images of a source that have certain labels.
 
     Args:
         source: all images.
         only: the class names to keep, by label field; an image must match every field.
+        all_names: whether each of the names must occur.
 
     Raises:
         DataError: if no image has one of the names, or none matches every field.
@@ -258,7 +261,7 @@ def with_labels(source: ImageSource, only: Mapping[str, Sequence[str]]) -> Selec
     for field, names in only.items():
         vocabulary = source.vocabulary([field])[field]
         for name in names:
-            if name not in vocabulary:
+            if all_names and name not in vocabulary:
                 raise DataError(f"no image has {field} {name!r}: {nearest(name, vocabulary)}")
     indices: list[int] = []
     unknown: list[SourceFault] = []
