@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade import Stage, load_stage, open_source
-from cascade.building.pipelines import find_stage
+from cascade.building.trained import find_stage
 from cascade.errors import CascadeError, DataError, WeightsError
 from cascade.evaluation.features import extract_features
 from cascade.evaluation.perceptual_distances import perceptual_distance

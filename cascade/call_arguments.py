@@ -59,7 +59,8 @@ def for_each(
     Raises:
         ContractError: if an argument does not exist or does not fit.
     """
-    check_call_arguments(chain, settings, ("image", "progress", "generator", *field_names(kind)))
+    known = ("image", "progress", "generator", "seeds", "return_std", *field_names(kind))
+    check_call_arguments(chain, settings, known)
     restoring, sampling = split_fields(kind, settings)
     check_can_compute(chain, restoring.precision)
     seeds = make_picture_seeds(count_images(image), settings.get("seed"), generator)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -26,6 +25,7 @@ from cascade.devices import Precision, autocast, has_fast_bf16, uses_bf16
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
+from cascade.mapped_arrays import bytes_in_memory, release_pages, row_slices
 from cascade.networks.adapters import (
     check_belongs,
     has_adapter,
@@ -36,9 +36,9 @@ from cascade.networks.adapters import (
 from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import build_network
 from cascade.networks.stage_network import StageNetwork, as_network
-from cascade.sampling.canvas import CanvasNoise, bytes_in_memory, new_canvas
+from cascade.prediction import Predictor
+from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.guidance import GuidedNetwork, GuidedSignals
-from cascade.sampling.kept_features import KeptFeatures
 from cascade.sampling.memory import TILE_PX, fitting_tile_px
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.settings import SamplingSettings
@@ -197,7 +197,7 @@ class DiffusionStage(Stage):
         Returns:
             (B, C, H, W), or 2 C channels with learned variances.
         """
-        return self._predict(self.network, x_t, t, signals)
+        return self._predictor(self.network)(x_t, t, signals)
 
     def score(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
         """The score that a prediction stands for: the gradient of log p(x_t | signals) at x_t.
@@ -221,23 +221,8 @@ class DiffusionStage(Stage):
         prediction, _ = self.process.split(self.predict(x_t, t, signals).float())
         return self.process.score(self.process.x0(prediction, x_t, t), x_t, t)
 
-    def _predict(
-        self,
-        network: StageNetwork,
-        x_t: Tensor,
-        t: Tensor,
-        signals: Signals,
-        kept: KeptFeatures | None = None,
-    ) -> Tensor:
-        """Predict with a network, which may use the features that calls share."""
-        residual = self.process.residual
-        signals = signals.enlarged()
-        if residual is None:
-            return _output(network, x_t, t, signals, kept)
-        condition = self.contract.residual_base()
-        base = condition.first_guess(signals.channels[condition.name].image)
-        output = _output(network, residual.network_input(x_t, base, t), t, signals, kept)
-        return residual.x0(output.float(), x_t, base, t)
+    def _predictor(self, network: StageNetwork) -> Predictor:
+        return Predictor(network, self.process, self.contract)
 
     # ---- sampling -------------------------------------------------------------------------------
 
@@ -286,7 +271,10 @@ class DiffusionStage(Stage):
             return images
         if run.hooks.callback is not None:  # it may have kept the last images
             return images.clamp(-1, 1)
-        return images.clamp_(-1, 1)
+        for rows in row_slices(images.shape):
+            images[..., rows, :].clamp_(-1, 1)
+            release_pages()
+        return images
 
     def _hooks(self, hooks: Hooks, inputs: Inputs, previous: Tensor | None) -> Hooks:
         """Add the known pixels that an input holds, unless the caller knows others."""
@@ -336,8 +324,9 @@ class DiffusionStage(Stage):
                 own = network.prepared(signals.own)
             return GuidedSignals(own, signals.against.enlarged())
 
-        predict = partial(self._predict, network)
-        model = GuidedNetwork(predict, settings.guide, self.process.schedule, context)
+        model = GuidedNetwork(
+            self._predictor(network), settings.guide, self.process.schedule, context
+        )
         return TiledNetwork(model, prepare, signals, tiling, self.device, settings.reuse)
 
     def check_settings(self, settings: SamplingSettings) -> None:
@@ -390,13 +379,3 @@ class DiffusionStage(Stage):
                 stage.
         """
         return read_diffusion_stage(Path(folder), cls).eval()
-
-
-def _output(
-    network: StageNetwork, x_t: Tensor, t: Tensor, signals: Signals, kept: KeptFeatures | None
-) -> Tensor:
-    if kept is None:
-        return network(x_t, t, signals)
-    output, features = network.reusing(x_t, t, signals, kept.features)
-    kept.keep(features)
-    return output

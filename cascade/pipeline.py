@@ -6,13 +6,11 @@ Shapes: B images, C channels, H and W pixels of results, h and w pixels of input
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, SupportsIndex, overload
 
 import torch
-from PIL import Image
 
-from cascade.arguments import check_callable, check_flag, check_kind
+from cascade.arguments import check_flag, check_kind
 from cascade.call import (
     Call,
     CallOptions,
@@ -28,7 +26,6 @@ from cascade.call_arguments import (
     completed_inputs,
     cut_texts,
     field_names,
-    for_each,
     image_count,
     report_cuts,
     stages_to_run,
@@ -39,20 +36,10 @@ from cascade.conditioning.labels import LabelsLike, LabelVocabulary
 from cascade.conditioning.text import PromptLike
 from cascade.diffusion.noise import GeneratorLike, make_seeds
 from cascade.edit_call import edit
-from cascade.imaging.exchange import (
-    OutputType,
-    PictureLike,
-    StartLike,
-    check_output,
-    of_each,
-    to_tensor,
-)
-from cascade.imaging.picture import Picture
-from cascade.restoration.bands import upscale_raster
-from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
+from cascade.imaging.exchange import OutputType, PictureLike, StartLike, check_output, to_tensor
+from cascade.picture_calls import colourise, upscale
 from cascade.restoration.holes import MaskLike
 from cascade.restoration.subject import EditedLike
-from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.walk import Progress
 from cascade.stage import Stage
@@ -111,45 +98,6 @@ class CascadePipeline(StagedPipeline):
         check_kind("overrides", overrides, Overrides, "Overrides({...})")
         later = Overrides.per_stage(names, names, **settings)
         return CascadePipeline(self.stages.with_sampling(overrides.with_later(later)))
-
-    def with_adapter(self, folder: str | Path, scale: float = 1.0) -> CascadePipeline:
-        """Return a pipeline in which an adapter changes the stage that it was trained on.
-
-        Args:
-            folder: folder of the adapter, of the stage that was trained with it, or of the run.
-            scale: factor of the change; 1 as in training.
-
-        Raises:
-            CascadeError: if there is no adapter, it belongs to none of the stages, or peft is not
-                installed.
-        """
-        return CascadePipeline(self.stages.with_adapter(folder, scale))
-
-    def with_engine(self, engine: str) -> CascadePipeline:
-        """Return a pipeline whose networks another engine runs, on the CPU.
-
-        Args:
-            engine: `openvino`, which keeps what it compiled in the user's cache, or a folder that
-                `cascade export` wrote.
-
-        Raises:
-            ContractError: if the engine is not installed, or the folder belongs to another version
-                or to other weights.
-        """
-        from cascade.engines.running import with_engine
-
-        return CascadePipeline(with_engine(self.stages, engine))
-
-    def replace_stage(self, name: str, stage: Stage) -> None:
-        """Replace a stage by another trained one.
-
-        Raises:
-            ContractError: if the new stage does not join its neighbours, or no stage has that name.
-        """
-        check_kind("stage", stage, Stage, "a Stage such as DiffusionStage")
-        stage.computing_device = self.stages[name].computing_device
-        chain = self.stages.replaced(name, stage.to(self.device))
-        self.stages = chain
 
     # ---- sampling -------------------------------------------------------------------------------
 
@@ -346,23 +294,18 @@ class CascadePipeline(StagedPipeline):
                 one per picture. Its state is neither used nor changed.
             settings: `seed`, `tile_px`, `consistent`, `precision`, see
                 `cascade.restoration.upscaling.Upscaling`, and sampling settings as in a call.
+                `seeds`, a number counted up from `seed`, gives the mean of that many results, and
+                `return_std=True` the standard deviation over them too.
 
         Returns:
-            The results, of the same type as `image`.
+            The results, of the same type as `image`. With `return_std`, a pair of them and the
+            standard deviations in units of their numbers: float32 arrays for PIL images and
+            arrays, tensors for tensors and `Picture`s, a `Raster` for a `Raster`.
 
         Raises:
             ContractError: if an argument does not fit the stages.
         """
-        check_callable("progress", progress)
-        each, stages = for_each(
-            self.stages, Upscaling, image, settings | {"scale": scale}, generator
-        )
-        return of_each(
-            image,
-            lambda picture, i: upscale_picture(stages, picture, each[i], progress=progress),
-            lambda tensor, i: upscale_image(stages, tensor, each[i], progress=progress),
-            lambda raster, i: upscale_raster(stages, raster, each[i], progress=progress),
-        )
+        return upscale(self.stages, image, settings | {"scale": scale}, progress, generator)
 
     def colourise(
         self,
@@ -381,21 +324,13 @@ class CascadePipeline(StagedPipeline):
             progress: called as `progress(done, total)` from time to time, in units of work.
             generator: one or one per picture, as for `upscale`.
             settings: `seed`, `hints` (a PIL image or a `Picture`), `precision`, see
-                `cascade.restoration.colouring.Colouring`, and sampling settings as in a call.
+                `cascade.restoration.colouring.Colouring`, and sampling settings as in a call;
+                `seeds` and `return_std` as for `upscale`.
 
         Returns:
-            The results, of the same type as `image`.
+            The results, of the same type as `image`; with `return_std` a pair, as for `upscale`.
 
         Raises:
             ContractError: if an argument does not fit the stages.
         """
-        hints = settings.get("hints")
-        if isinstance(hints, Image.Image):
-            settings["hints"] = Picture.from_pil(hints)
-        check_callable("progress", progress)
-        each, stages = for_each(self.stages, Colouring, image, settings, generator)
-        return of_each(
-            image,
-            lambda picture, i: colourise_picture(stages, picture, each[i], progress=progress),
-            lambda tensor, i: colourise_image(stages, tensor, each[i], progress=progress),
-        )
+        return colourise(self.stages, image, settings, progress, generator)

@@ -28,6 +28,7 @@ from cascade.saving.hub import upload
 from cascade.saving.loading import read_loading
 from cascade.saving.model_card import write_model_card
 from cascade.saving.pipelines import PIPELINE_ENTRIES, write_index
+from cascade.stage import Stage
 from cascade.tasks.table import find_task
 
 EXPECTED_STAGES = "a StageChain; CascadePipeline.from_stages makes one"
@@ -154,6 +155,47 @@ class StagedPipeline(ABC):
     def _compute_on(self, device: torch.device | None) -> None:
         for _, stage in self.stages.items():
             stage.computing_device = device
+
+    # ---- other stages ---------------------------------------------------------------------------
+
+    def with_adapter(self, folder: str | Path, scale: float = 1.0) -> Self:
+        """Return a pipeline in which an adapter changes the stage that it was trained on.
+
+        Args:
+            folder: folder of the adapter, of the stage that was trained with it, or of the run.
+            scale: factor of the change; 1 as in training.
+
+        Raises:
+            CascadeError: if there is no adapter, it belongs to none of the stages, or peft is not
+                installed.
+        """
+        return type(self)(self.stages.with_adapter(folder, scale))
+
+    def with_engine(self, engine: str) -> Self:
+        """Return a pipeline whose networks another engine runs, on the CPU.
+
+        Args:
+            engine: `openvino`, which keeps what it compiled in the user's cache, or a folder that
+                `cascade export` wrote.
+
+        Raises:
+            ContractError: if the engine is not installed, or the folder belongs to another version
+                or to other weights.
+        """
+        from cascade.engines.running import with_engine
+
+        return type(self)(with_engine(self.stages, engine))
+
+    def replace_stage(self, name: str, stage: Stage) -> None:
+        """Replace a stage by another trained one.
+
+        Raises:
+            ContractError: if the new stage does not join its neighbours, or no stage has that name.
+        """
+        check_kind("stage", stage, Stage, "a Stage such as DiffusionStage")
+        stage.computing_device = self.stages[name].computing_device
+        chain = self.stages.replaced(name, stage.to(self.device))
+        self.stages = chain
 
     # ---- saving and loading ---------------------------------------------------------------------
 

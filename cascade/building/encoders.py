@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from cascade.autoencoder_stage import AutoencoderStage
+from cascade.building.trained import find_stage
 from cascade.contract import Contract
 from cascade.data.encoded_images import EncodedImages
 from cascade.data.remote import default_cache
@@ -101,7 +102,7 @@ def load_encoder(recipe: StageRecipe) -> AutoencoderStage | None:
         _check_kind(recipe)
         if recipe.space.kind == "embeddings":
             return None
-        stage = _load(Path(recipe.data.encoder), recipe)
+        stage = _load(recipe.data.encoder, recipe)
         if not isinstance(stage, AutoencoderStage):
             raise RecipeError(f"{recipe.data.encoder} is a {stage.kind} stage, not an autoencoder.")
         if not stage.latents.encoder:
@@ -121,12 +122,10 @@ def _check_kind(recipe: StageRecipe) -> None:
         )
 
 
-def _load(folder: Path, recipe: StageRecipe) -> Stage:
-    place = stage_in(folder)
-    if place is not None:
-        return load_stage(place)
-    if not (folder / "config.json").is_file():
-        raise WeightsError(f"no trained stage in {folder}; train it first, or name another run.")
+def _load(name: str, recipe: StageRecipe) -> Stage:
+    folder = Path(name)
+    if stage_in(folder) is not None or not (folder / "config.json").is_file():
+        return load_stage(find_stage(name))
     levels = len(read_json(folder / "config.json").get("block_out_channels", [1]))
     height, width = Space(**recipe.space.model_dump()).size
     factor = 2 ** (levels - 1)

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from cascade.building.stages import apply_sampling, check_stage
+from cascade.building.trained import find_stage
 from cascade.contract import Contract
-from cascade.errors import ContractError, OutputError, RecipeError, WeightsError, nearest
+from cascade.errors import ContractError, OutputError, RecipeError, nearest
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.faults import fault_in, fault_of
 from cascade.recipe.finding import find_recipe
@@ -19,7 +20,6 @@ from cascade.recipe.sections import PipelineRecipe, PipelineStageSection, StageR
 from cascade.sampling.settings import SamplingSettings
 from cascade.saving.differences import differences
 from cascade.saving.pipelines import has_weights
-from cascade.saving.stage_folder import stage_in
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 
@@ -68,24 +68,6 @@ def _describe(recipe: StageRecipe, stage: Stage) -> str:
     )
 
 
-def find_stage(run: Path) -> Path:
-    """Find the folder of a trained stage.
-
-    Args:
-        run: that folder itself, or the folder of the run that trained it.
-
-    Raises:
-        WeightsError: if neither holds a trained stage.
-    """
-    folder = stage_in(run)
-    if folder is not None:
-        return folder
-    stages = [str(file.parent) for file in sorted(run.glob("stages/*/stage.json"))]
-    if stages:
-        raise WeightsError(f"{run} is a pipeline; name one of its stages: {', '.join(stages)}.")
-    raise WeightsError(f"no trained stage in {run}; train it first, or name another run.")
-
-
 def chain_pipeline(
     recipe_path: Path,
     runs: Mapping[str, Path],
@@ -100,8 +82,8 @@ def chain_pipeline(
 
     Args:
         recipe_path: file of the pipeline's recipe.
-        runs: folders of the runs that trained the stages, by stage name; default for each stage:
-            `runs/RECIPE`.
+        runs: the trained stages by their names in the pipeline, each as for `find_stage`; default
+            for each: the run `runs/RECIPE`.
         out: folder of the saved pipeline.
         dtype: precision of the saved weights: `fp32`, `bf16` or `fp16`.
         card: file with the text of the model card; None for a description of the stages.

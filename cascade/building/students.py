@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cascade.building.encoders import build_autoencoding
-from cascade.chain import saved_names
+from cascade.building.trained import find_place, find_stage
 from cascade.conditioning.condition import Vocabulary
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import ContractError, DataError, RecipeError, WeightsError, nearest
+from cascade.errors import ContractError, DataError, RecipeError
 from cascade.recipe.faults import fault_in
 from cascade.recipe.finding import find_recipe
-from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
+from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe
 from cascade.saving.components import weights_digest
-from cascade.saving.pipelines import INDEX, has_weights, local_folder
-from cascade.saving.stage_folder import stage_in
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 from cascade.training.objectives.consistency import Consistency
@@ -37,89 +35,7 @@ TRAINING = {  # a student starts near its goal, so it needs fewer images and sma
     "checkpoint_every_images": 10_000,
     "sample_every_images": 20_000,
 }
-KEPT_SETTINGS = ("augmentation_level", "threshold", "percentile", "temperature")
-
-
-@dataclass(frozen=True)
-class TeacherPlace:
-    """Where a trained stage lies.
-
-    Attributes:
-        folder: folder of the stage.
-        recipe: file of the recipe that it was trained with; None if it is not known.
-        previous: folder of the stage before it in its pipeline; None if there is none.
-    """
-
-    folder: Path
-    recipe: Path | None
-    previous: Path | None = None
-
-
-def find_teacher(name: str) -> TeacherPlace:
-    """Find a trained stage.
-
-    Args:
-        name: the folder of a run or of a stage, a stage of a pipeline such as `emoji-256/base`, or
-            a pipeline of one stage.
-
-    Raises:
-        WeightsError: if there is no such stage; the message names the stages of the pipeline.
-    """
-    folder = stage_in(Path(name))
-    if folder is not None:
-        return TeacherPlace(folder, _recipe_of(folder))
-    pipeline = _pipeline(name)
-    if pipeline is not None:
-        stages = _stages_in(pipeline)
-        if len(stages) != 1:
-            names = ", ".join(f"{name}/{each}" for each in stages)
-            raise WeightsError(f"{name} is a pipeline; name one of its stages: {names}.")
-        return _in_pipeline(pipeline, stages[0])
-    before, _, stage = name.rstrip("/").rpartition("/")
-    pipeline = _pipeline(before) if before else None
-    if pipeline is None:
-        raise WeightsError(
-            f"no trained stage {name!r}: give the folder of a run or of a stage, or PIPELINE/STAGE "
-            "such as emoji-256/base."
-        )
-    stages = _stages_in(pipeline)
-    if stage not in stages:
-        raise WeightsError(f"no stage {stage!r} in {before}: {nearest(stage, stages)}")
-    return _in_pipeline(pipeline, stage)
-
-
-def _pipeline(name: str) -> Path | None:
-    """The folder of a saved pipeline."""
-    folder = local_folder(name)
-    return folder if folder is not None and has_weights(folder) else None
-
-
-def _stages_in(pipeline: Path) -> list[str]:
-    """The names of the stages of a pipeline, in order."""
-    return saved_names(pipeline / "stages")
-
-
-def _in_pipeline(pipeline: Path, stage: str) -> TeacherPlace:
-    folders = [pipeline / "stages" / each for each in _stages_in(pipeline)]
-    place = folders.index(pipeline / "stages" / stage)
-    previous = folders[place - 1] if place else None
-    return TeacherPlace(folders[place], _recipe_of(folders[place]), previous)
-
-
-def _recipe_of(folder: Path) -> Path | None:
-    """The recipe of a stage: in its run, or in its pipeline's recipe."""
-    if (folder.parent / "recipe.yaml").is_file():
-        return folder.parent / "recipe.yaml"
-    pipeline = folder.parents[1] if len(folder.parents) > 1 else folder
-    recipe = pipeline / "pipeline.yaml"
-    if not (pipeline / INDEX).is_file() or not recipe.is_file():
-        return None
-    try:
-        sections = load_pipeline_recipe(recipe).stages
-        own = next(each for each in sections if each.name == folder.name)
-        return find_recipe(own.recipe, "stages", beside=recipe)
-    except (RecipeError, StopIteration):
-        return None
+KEPT_SETTINGS = ("augmentation_level", "threshold", "percentile", "threshold_cap", "temperature")
 
 
 def load_teacher(name: str) -> DiffusionStage:
@@ -129,7 +45,7 @@ def load_teacher(name: str) -> DiffusionStage:
         WeightsError: if there is none, or it is damaged.
         ContractError: if it cannot teach, such as a student.
     """
-    stage = load_stage(find_teacher(name).folder)
+    stage = load_stage(find_stage(name))
     if not isinstance(stage, DiffusionStage):
         raise ContractError(f"{name} is a {stage.kind} stage; only diffusion stages teach.")
     check_can_teach(stage)
@@ -145,7 +61,7 @@ def distillation_recipe(
     settings that a student leaves open. The guidance of the teacher's settings goes inside.
 
     Args:
-        teacher: see `find_teacher`.
+        teacher: the name of a trained stage; see `cascade.building.trained.find_place`.
         steps: number of steps in which the student samples.
         overrides: changes as `key=value`.
         recipe: name or file of the teacher's recipe; None for the one beside its weights.
@@ -156,7 +72,7 @@ def distillation_recipe(
     Raises:
         CascadeError: if the teacher or its recipe is missing, or the teacher cannot teach.
     """
-    place = find_teacher(teacher)
+    place = find_place(teacher)
     file = place.recipe if recipe is None else find_recipe(recipe, "stages")
     if file is None:
         raise RecipeError(

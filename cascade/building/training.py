@@ -13,7 +13,6 @@ from cascade.autoencoder_stage import AutoencoderStage
 from cascade.building.data_notes import DataNotes
 from cascade.building.data_preview import narrow_range_warnings
 from cascade.building.encoders import encode_images, load_encoder
-from cascade.building.pipelines import find_stage
 from cascade.building.spaces import reading_options, with_range
 from cascade.building.stages import build_stage, check_values
 from cascade.building.students import (
@@ -22,6 +21,7 @@ from cascade.building.students import (
     teacher_of,
     with_digest,
 )
+from cascade.building.trained import find_stage
 from cascade.building.validation import open_data, overlap_warnings, usable_by
 from cascade.contract import Contract
 from cascade.data.fitting import encoder_of_space
@@ -252,7 +252,7 @@ def build_pool(recipe: StageRecipe, images: TrainingImages, folder: Path) -> Gen
                     f"condition.{name}.generated.fraction needs condition.{name}.generated.by: the "
                     "folder of the run or the stage that makes the images."
                 )
-            previous = load_stage(find_stage(Path(generated.by)))
+            previous = load_stage(find_stage(generated.by))
         return generated_pool(
             previous,
             images,

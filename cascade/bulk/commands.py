@@ -39,7 +39,7 @@ def prepare_upscaling(
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = Preparation("upscale", request, [upscaling.seed])
+    plan = Preparation("upscale", request, upscaling.seed)
     stages = plan.load_stages(lambda stages: _stages_that_upscale(stages, upscaling.scale))
     upsamplers = upsamplers_of(list(stages.values()))
     scale = float(upscaling.scale or math.prod(stage.contract.scale for stage in upsamplers))
@@ -79,7 +79,10 @@ def prepare_upscaling(
 
 def _band_files(request: Request, stages: Sequence[Stage], upscaling: Upscaling) -> BandFiles:
     axis = 2 if request.axis is None else request.axis
-    return BandFiles(stages=stages, upscaling=upscaling, axis=axis, nodata=request.nodata)
+    seeds = request.seeds if request.map else 1
+    return BandFiles(
+        stages=stages, upscaling=upscaling, axis=axis, nodata=request.nodata, seeds=seeds
+    )
 
 
 def _stages_that_upscale(stages: Sequence[Stage], scale: float | None) -> list[Stage]:
@@ -106,7 +109,6 @@ def prepare_colouring(
     request: Request,
     colouring: Colouring,
     *,
-    variants: int = 1,
     hints: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Bulk:
@@ -115,14 +117,13 @@ def prepare_colouring(
     Args:
         request: the pictures and the place of the results.
         colouring: how to colour each picture; `hints` replaces its hints.
-        variants: number of seeds to colour each picture with, counted up from `colouring.seed`.
         hints: file of a picture with coloured strokes; for a single input only.
         on_progress: called with every change.
 
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = Preparation("colourise", request, range(colouring.seed, colouring.seed + variants))
+    plan = Preparation("colourise", request, colouring.seed)
     count = len(plan.inputs.pictures)
     if hints is not None and count != 1:
         raise ContractError(f"hints need exactly one input picture, got {count}; name one picture.")

@@ -31,7 +31,6 @@ class Repainting:
         uncrop: pixels to add at left, top, right and bottom; None for no pixels.
         words: `prompt`, `negative_prompt` and `labels` as for `CascadePipeline.edit`.
         seed: seed of the first variant.
-        variants: number of seeds for each picture, counted up from `seed`.
     """
 
     editing: Editing = field(default_factory=Editing)
@@ -39,7 +38,6 @@ class Repainting:
     uncrop: Sequence[int] | None = None
     words: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
-    variants: int = 1
 
 
 def prepare_editing(
@@ -57,8 +55,7 @@ def prepare_editing(
     """
     mask = None if repainting.mask is None else _read_mask(repainting.mask)
     uncrop = None if repainting.uncrop is None else Borders.of(list(repainting.uncrop))
-    seeds = range(repainting.seed, repainting.seed + repainting.variants)
-    plan = Preparation("edit", request, seeds)
+    plan = Preparation("edit", request, repainting.seed)
     pipeline = plan.model.load().with_sampling(request.overrides)
     pipeline.set_progress_bar_config(disable=True)
     check_can_edit(pipeline.stages.contracts, repainting.editing)

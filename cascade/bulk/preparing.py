@@ -24,6 +24,7 @@ from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_reading import Truncated
 from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 from cascade.pipeline import CascadePipeline
+from cascade.restoration.doubt import check_seeds
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import check_writable_folder
@@ -56,6 +57,9 @@ class Request:
         adapters: folders of adapters, each with the factor of its change.
         axis: for bands, axis of a volume along which it is cut into slices; None for the last one.
         nodata: for bands, the number that stands for a missing one; None for what files say.
+        seeds: number of seeds for each picture, counted up from that of the settings.
+        map: whether to write the mean over these seeds and the standard deviation, instead of a
+            result per seed.
     """
 
     inputs: Sequence[str]
@@ -74,8 +78,12 @@ class Request:
     adapters: Sequence[tuple[str, float]] = ()
     axis: int | None = None
     nodata: float | None = None
+    seeds: int = 1
+    map: bool = False
 
     def __post_init__(self) -> None:
+        if self.map:
+            check_seeds(self.seeds)
         if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65535:
             raise ContractError(
                 "the range must be two numbers from 0 to 65535, black first and white larger, got "
@@ -89,13 +97,13 @@ class Preparation:
     Args:
         command: `upscale`, `colourise` or `edit`.
         request: the user's request.
-        seeds: one whole number per variant of a picture.
+        seed: seed of the first result of a picture.
 
     Raises:
         CascadeError: if the inputs do not fit the place of the results.
     """
 
-    def __init__(self, command: str, request: Request, seeds: Sequence[int]) -> None:
+    def __init__(self, command: str, request: Request, seed: int) -> None:
         self.command = command
         self.request = request
         self.model = _Model(request)
@@ -110,11 +118,12 @@ class Preparation:
             request.out,
             as_file=as_file,
             image_format=request.image_format,
-            seeds=seeds,
+            seeds=[seed] if request.map else range(seed, seed + request.seeds),
             compare=request.compare,
             pages=request.pages,
             is_result_of=EarlierResults(self.folder, command).made_from,
             bands=self.reads_bands,
+            doubt=request.map,
         )
         self.notes = [self.inputs.left_out.note()] if self.inputs.left_out else []
         self.notes += self.plan.notes
@@ -173,7 +182,7 @@ class Preparation:
         check_writable_folder(self.folder or self.request.out.parent)
         return Bulk(
             self.plan,
-            method,
+            method.over_seeds(self.request.seeds) if self.request.map else method,
             self.folder,
             inputs=self.inputs,
             notes=self.notes,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cascade.cli import bulk, measuring, names
+from cascade.cli import measuring, names, restoring
 
 if TYPE_CHECKING:
     from cascade.evaluation.results import Evaluation
@@ -52,7 +52,15 @@ def evaluate(
             "the variational bound, ode for the exact density of the probability flow."
         ),
     ] = None,
-    device: bulk.Device = None,
+    doubt_seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Measure how well the standard deviation over that many seeds predicts errors, on "
+            "at most 100 pictures; for results that have originals.",
+        ),
+    ] = None,
+    device: restoring.Device = None,
 ) -> None:
     """Measure how good a pipeline is on held-out pictures, and which stage holds it back.
 
@@ -66,6 +74,8 @@ def evaluate(
     cascade evaluate photo-x4 --data 'heldout-*.tar' --json scores.json --card
 
     cascade evaluate emoji-256 --data heldout -n 40 --likelihood ode
+
+    cascade evaluate photo-x4 --data heldout -n 40 --doubt-seeds 8 --report report.html
     """
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
@@ -91,6 +101,7 @@ def evaluate(
             lpips_path=lpips_path,
             alignment=alignment,
             likelihood=likelihood,  # pyright: ignore[reportArgumentType]  # checked there
+            doubt_seeds=doubt_seeds,
             progress=progress.update,
         )
     typer.echo("\n".join(evaluation.lines()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from cascade.cli import bulk, measuring, names
+from cascade.cli import measuring, names, restoring
 from cascade.cli.verbosity import note
 from cascade.errors import RecipeError
 
@@ -93,7 +93,7 @@ def sweep(
     extractor: measuring.Extractor = "lite0",
     extractor_path: measuring.ExtractorPath = None,
     alignment: measuring.Alignment = None,
-    device: bulk.Device = None,
+    device: restoring.Device = None,
 ) -> None:
     """Find the sampling settings of a pipeline that are best on held-out pictures.
 

@@ -29,10 +29,10 @@ from cascade.conditioning.noised_image import (
 from cascade.conditioning.signals import Signals
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
+from cascade.mapped_arrays import by_rows
 from cascade.resizing import resize
-from cascade.space import Size, Space
+from cascade.space import UNITS_8_BIT, Size, Space
 
-UNITS_8_BIT = 127.5  # per unit of [-1, 1]
 Upscaling = Literal["bicubic", "bilinear", "bilinear_corners"]
 
 
@@ -250,4 +250,6 @@ class LowResolution(Condition):
         return F.interpolate(image, size, mode="bilinear", align_corners=corners), 1
 
     def _rounded(self, image: Tensor, space: Space) -> Tensor:
-        return space.quantise(image) if self.quantised else image.clamp(-1, 1)
+        if not self.quantised:
+            return by_rows(lambda rows: rows.clamp(-1, 1), image)
+        return by_rows(space.quantise, image)

@@ -14,6 +14,7 @@ from cascade.evaluation.alignment.captions import text_of
 from cascade.evaluation.alignment.finding import find_judge
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.model import AlignmentModel
+from cascade.evaluation.doubt import check_doubt, with_doubt
 from cascade.evaluation.extractors import find_extractor
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.likelihood_figures import Likelihood, check_stages, with_likelihood
@@ -53,6 +54,7 @@ def evaluate(
     lpips_path: Path | None = None,
     alignment: str | Path | AlignmentModel | None = None,
     likelihood: Likelihood | None = None,
+    doubt_seeds: int | None = None,
     cache_dir: Path | None = None,
     progress: NamedProgress | None = None,
 ) -> Evaluation:
@@ -79,6 +81,9 @@ def evaluate(
             makes images from prompts.
         likelihood: `bound` or `ode` to measure the bits per dimension of each stage alone, on at
             most 100 held-out pictures: the variational bound, or the density of the flow.
+        doubt_seeds: number of seeds, at least 2, to measure how well their standard deviation
+            predicts errors, on at most 100 held-out pictures; only for a pipeline that takes
+            pictures. It takes as many times as long as one seed.
         cache_dir: folder for features of real pictures; default: the user's cache folder.
         progress: called as `progress(what, done, total)` while the measurement runs.
 
@@ -91,6 +96,8 @@ def evaluate(
     check_measurable(pipeline)
     if likelihood is not None:
         check_stages(pipeline, likelihood)
+    if doubt_seeds is not None:
+        check_doubt(pipeline, doubt_seeds)
     is_drawn_from_labels = not isinstance(task, PairedTask) and text_of(pipeline) is None
     vocabulary = pipeline.labels if is_drawn_from_labels else None
     space = pipeline.stages.last.space
@@ -111,6 +118,11 @@ def evaluate(
     if likelihood is not None:
         count, report = options["num_images"], options["progress"]
         measurements = with_likelihood(measurements, pipeline, held_out, likelihood, count, report)
+    if doubt_seeds is not None:
+        count, report = options["num_images"], options["progress"]
+        measurements = with_doubt(
+            measurements, pipeline, held_out, doubt_seeds, count, seed=seed, progress=report
+        )
     return Evaluation(
         pipeline=name,
         task=task.name,
@@ -122,6 +134,7 @@ def evaluate(
         notes=_notes(measurements, options["extractor"], held_out, training, space),
         peak_memory_mib=peak_memory_mib(pipeline.device),
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
+        calibration=measurements.calibration,
         sheets=measurements.sheets,
     )
 

@@ -14,7 +14,7 @@ from cascade.conditioning.luminance import luminance
 from cascade.errors import ContractError
 from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.kept_areas import KeptAreas, is_grey
-from cascade.restoration.measuring import told, trusted
+from cascade.restoration.measuring import defects_for_network, denoised_input
 from cascade.sampling.canvas import new_canvas
 from cascade.space import Space
 from cascade.stage import Stage
@@ -44,13 +44,15 @@ class Source(NamedTuple):
         has_colours = source.shape[1] == 3 and space.is_colour
         return cls(source, KeptAreas(source, has_colours=has_colours), defects)
 
-    def trusted(self, result: Tensor, stage: Stage) -> Tensor:
+    def denoised_input(self, result: Tensor, stage: Stage) -> Tensor:
         """The image without its noise, which a result (1, C, H, W) of a stage should agree with."""
-        defects = told(self.defects, stage)
+        defects = defects_for_network(self.defects, stage)
         if defects == CLEAN:
             return self.image
         size = (self.image.shape[-2], self.image.shape[-1])
-        return trusted(self.image, resample(result, size, stage.space.resize_kernel), defects)
+        return denoised_input(
+            self.image, resample(result, size, stage.space.resize_kernel), defects
+        )
 
 
 def _source(image: Tensor, space: Space) -> Tensor:

@@ -149,8 +149,8 @@ class Subject:
         old = (old if from_hole else filled(old, ~hole[None, None])).expand_as(part)
         new = self._as_values(torch.lerp(old, part, weight))
         values = np.repeat(self.values[None], len(results), axis=0)
-        known = values[..., rows, columns]
-        values[..., rows, columns] = np.where(hole.numpy(), new, known)
+        before = values[..., rows, columns]
+        values[..., rows, columns] = np.where(hole.numpy(), new, before)
         return self._in_form(values)
 
     def unchanged(self, count: int) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cascade.arguments import check_callable, check_kind, shown
 from cascade.errors import ContractError
+from cascade.mapped_arrays import release_pages, row_slices
 from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.known_pixels import Known, KnownPixels
 from cascade.sampling.resampling import Resampling
@@ -200,14 +201,17 @@ class _Step:
         if self.strips.count == 1 or not self.sampler.by_strips:
             return self.sampler.step(self._gathered(canvas), canvas, self.index, self.fresh)
         x0 = new_canvas(canvas.shape) if self.hooks.callback is not None else canvas
-        for rows, output in self._outputs(canvas):
-            self.fresh.rows = rows
-            moved, predicted = self.sampler.step(
-                output, canvas[..., rows, :], self.index, self.fresh
-            )
-            canvas[..., rows, :] = moved
-            if x0 is not canvas:
-                x0[..., rows, :] = predicted
+        for strip, output in self._outputs(canvas):
+            for rows in row_slices(canvas.shape, strip):
+                self.fresh.rows = rows
+                part = output[..., rows.start - strip.start : rows.stop - strip.start, :]
+                moved, predicted = self.sampler.step(
+                    part, canvas[..., rows, :], self.index, self.fresh
+                )
+                canvas[..., rows, :] = moved
+                if x0 is not canvas:
+                    x0[..., rows, :] = predicted
+            release_pages()
         return canvas, x0
 
     def _gathered(self, canvas: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class Requirement:
 
 REQUIREMENTS = {
     "percentile": Requirement("threshold", lambda value: value == "dynamic", "dynamic"),
+    "threshold_cap": Requirement("threshold", lambda value: value == "dynamic", "dynamic"),
     "guidance_interval": Requirement("guidance", lambda value: value != 1, "2"),
 }
 

@@ -17,11 +17,11 @@ from cascade.conditioning.batch import Batch
 from cascade.devices import Precision, autocast
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
+from cascade.space import UNITS_8_BIT
 from cascade.stage import Stage
 from cascade.training.objectives.denoising import Denoising
 
 LOG_SNRS = (7, 5, 3, 1, -1, -3, -5, -7)
-UNITS_8_BIT = 127.5  # per unit of an image in [-1, 1]
 CHANNELS = ("red", "green", "blue")
 
 

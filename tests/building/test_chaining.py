@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from cascade.building.pipelines import chain_pipeline, find_stage
+from cascade.building.pipelines import chain_pipeline
+from cascade.building.trained import find_stage
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import CascadeError, OutputError, RecipeError, WeightsError
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_any_recipe
+from cascade.stage_kinds import load_stage
 
 CHAIN = find_recipe("tiny-32", "pipelines")
 
@@ -32,8 +34,13 @@ def test_a_trained_stage_is_found_in_its_run_or_as_itself(trained, tmp_path):
 
 def test_a_pipeline_in_place_of_a_stage_is_told_which_stages_it_has(trained, tmp_path):
     chained(trained, tmp_path / "out")
-    with pytest.raises(WeightsError, match=r"out is a pipeline; .*out/stages/base, .*/upsampler\."):
+    with pytest.raises(WeightsError, match=r"out is a pipeline; .*out/base, .*out/upsampler\."):
         find_stage(tmp_path / "out")
+    assert find_stage(tmp_path / "out" / "base") == tmp_path / "out" / "stages" / "base"
+
+
+def test_a_bundled_pipeline_of_one_stage_is_found_by_its_name():
+    assert load_stage(find_stage("photo-x4")).space.size == (256, 256)
 
 
 def test_chaining_joins_the_trained_weights_and_keeps_the_recipe(trained, tmp_path):

@@ -128,3 +128,13 @@ def test_a_model_that_cannot_edit_is_refused(command, upscaler, photos, mask):
     done = command("edit", photos, "--mask", mask, "-o", "out", "--model", upscaler)
     assert done.code == 1
     assert "this pipeline takes 16 px, so it cannot edit pictures" in done.err
+
+
+def test_a_map_is_dark_outside_the_hole(edit, photos, mask):
+    done = edit(photos / "sub" / "c.png", "--mask", mask, "--map", "-n", 2)
+    assert (done.code, done.out) == (0, "1 edited (mean of 2 seeds)\n"), done.err
+    hole = read_picture(mask).colour[0].numpy() > 127
+    with Image.open("out/c-doubt.png") as image:
+        numbers = np.asarray(image)[:14, :20]
+    assert (numbers[~hole] == 0).all()
+    assert numbers[hole].max() > 100

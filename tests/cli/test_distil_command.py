@@ -127,7 +127,10 @@ def test_consistency_training_needs_no_teacher(command, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("teacher", "expected"),
     [
-        ("nothing/here", "no trained stage 'nothing/here': give the folder of a run or of a stage"),
+        (
+            "nothing/here",
+            "no trained stage in nothing/here; train it first, or name another run, or ",
+        ),
         ("emoji-256", "emoji-256 is a pipeline; name one of its stages: emoji-256/base, "),
         ("emoji-256/bass", "no stage 'bass' in emoji-256: did you mean 'base'?"),
     ],

@@ -13,6 +13,7 @@ from cascade.conditioning.inputs import Request
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import CascadeError, ContractError
 from cascade.networks.imported_networks import level_of_step
+from cascade.saving.stage_folder import scheduler_config
 
 T = torch.tensor([3, 999])
 WIDTH = 16  # of the tiny T5's tokens
@@ -107,6 +108,11 @@ def test_stage_one_predicts_what_diffusers_predicts(sources, t5):
     assert stage.process.schedule.kind == "cosine"
     assert stage.sampling.threshold == "dynamic"
     assert stage.sampling.percentile == 0.95
+    theirs = DDPMScheduler.from_pretrained(folder / "I", subfolder="scheduler")
+    far = 3 * torch.randn(2, 3, 8, 8)
+    thresholded = stage.sampling.thresholding.apply(far)
+    torch.testing.assert_close(thresholded, theirs._threshold_sample(far))
+    assert scheduler_config(stage.process, stage.sampling)["sample_max_value"] == 1.5
 
 
 def test_stage_two_takes_the_upscaled_image_with_noise_and_its_step(sources, t5):
