@@ -108,13 +108,14 @@ def _vectors(looks: Sequence[Look]) -> Tensor:
 def shared_files(source: ImageSource, other: ImageSource) -> list[tuple[str, str]]:
     """List the images of a source whose files another source holds too, byte for byte.
 
-    Files are read only if both sources have one of the same size.
+    Files are read only if both sources have one of the same size. Images of unknown size, as in
+    Hugging Face data sets, are not compared, because all of them would have to be read.
 
     Returns:
         Pairs of names: an image, and the image of the other source.
     """
     source, other = _files(source), _files(other)
-    sizes = {source.size_bytes(i) for i in range(len(source))}
+    sizes = {source.size_bytes(i) for i in range(len(source))} - {None}
     places = [i for i in range(len(other)) if other.size_bytes(i) in sizes]
     sizes &= {other.size_bytes(i) for i in places}
     own = [i for i in range(len(source)) if source.size_bytes(i) in sizes]

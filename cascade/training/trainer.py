@@ -132,11 +132,13 @@ class Trainer:
             )
 
     def _make_validation(self, images: TrainingImages | TensorDataset | None) -> Validation | None:
+        is_measured = images is not None and self.settings.validate_every_images > 0
+        if self.settings.patience > 0 and not is_measured:
+            raise CascadeError(
+                "an early stop needs a held-out loss; give validation images and an interval at "
+                "which to measure them, or no patience."
+            )
         if images is None:
-            if self.settings.patience > 0:
-                raise CascadeError(
-                    "an early stop needs a held-out loss; give validation images, or no patience."
-                )
             return None
         return Validation(
             self.out,

@@ -61,7 +61,7 @@ def test_equal_files_stay_together_whatever_their_names(tmp_path):
 def test_the_slices_of_a_volume_stay_together(tmp_path):
     noise = np.random.default_rng(0)
     for number in range(12):
-        np.save(tmp_path / f"{number}.npy", noise.integers(0, 99, (3, 4, 4, 1)))
+        np.save(tmp_path / f"{number}.npy", noise.integers(0, 99, (3, 4, 4, 1), dtype=np.uint16))
     source = open_source(str(tmp_path), layout=Layout(1))
     training, validation = split_off(source, 0.5)
     assert len(source) == len(training) + len(validation) == 36

@@ -242,6 +242,17 @@ def test_a_run_without_patience_stops_at_once_and_stays_stopped(
     assert read_best(tmp_path).loss == 1.0
 
 
+def test_the_command_says_where_the_best_stage_is(command, pictures, unseen, tmp_path, scripted):
+    scripted([2.0, 3.0])
+    values = ["train.images=64", "train.batch_size=16", "train.sample_every_images=0"]
+    values += [f"data.validation={unseen}", "train.validate_every_images=16", "train.patience=1"]
+    done = command("train", "tiny-16", f"data.path={pictures}", *values, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "stopped after 32 images, because the held-out loss no longer falls." in done.out
+    assert f"lowest after 16 images; that stage is {tmp_path / 'run' / 'stage-best'}" in done.out
+    assert load_stage(tmp_path / "run" / "stage-best").space.size == (16, 16)
+
+
 def test_other_validation_images_choose_the_best_stage_anew(
     make_trainer, unseen, tmp_path, scripted, caplog
 ):
