@@ -229,11 +229,11 @@ class Ours(Trainee):
         self.batch_size = recipe.train.batch_size
         self._run = TimedRun(self.trainer, clock, budget_s)
         self.losses = self._run.losses
-        self._settings = self.trainer.averaged.sampling.changed(steps=steps)
+        self._settings = self.trainer.averaged.stage.sampling.changed(steps=steps)
 
     @property
     def network(self) -> nn.Module:
-        return self.trainer.averaged
+        return self.trainer.averaged.stage
 
     def images_seen(self) -> int:
         return self.trainer.state.images_seen
@@ -249,7 +249,7 @@ class Ours(Trainee):
         averaged: bool,
         precision: Precision = "auto",
     ) -> Tensor:
-        stage, state = self.trainer.averaged, self.trainer.state
+        stage, state = self.trainer.averaged.stage, self.trainer.state
         if averaged:
             state.ema.copy_to(stage.parameters())
         else:

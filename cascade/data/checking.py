@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.contents import Contents
 from cascade.data.examination import ExaminedImage, examine
+from cascade.data.overlap import Look
 from cascade.data.pair_report import PairCheck, PairReport
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
@@ -37,6 +38,7 @@ class DataReport:
         sizes_px: number of images by (width, height).
         contents: formats, modes, pages and numbers in use.
         pairs: scales of pairs, and the shifts between their images.
+        looks: what the readable images look like, if that was asked for.
     """
 
     images: int
@@ -49,6 +51,7 @@ class DataReport:
     sizes_px: Counter[tuple[int, int]] = field(default_factory=Counter)
     contents: Contents = field(default_factory=Contents)
     pairs: PairReport = field(default_factory=PairReport)
+    looks: list[Look] = field(default_factory=list)
 
     def lines(self, *, advice: str = "", verbose: bool = False, hint: str = "") -> list[str]:
         """The report as text: one line per problem, then classes, facts, warnings and totals.
@@ -132,6 +135,7 @@ def check_images(
     decoding: Decoding | BandDecoding | None = None,
     duplicates: bool = True,
     pairs: PairCheck | None = None,
+    looks: bool = False,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> DataReport:
@@ -145,6 +149,8 @@ def check_images(
         decoding: how files become images; default: by all their numbers, truncated ones refused.
         duplicates: whether to compare the pixels of all images, which takes time.
         pairs: for images with partners, what is expected of the pairs; None to read no partners.
+        looks: whether to keep what every image looks like, for comparison with another set; it
+            needs `duplicates`, and about 300 bytes an image.
         workers: number of processes that read images; 0 reads in this one.
         progress: called after each image.
     """
@@ -164,6 +170,8 @@ def check_images(
         else:
             fields[image.name] = frozenset(image.labels)
             _record(report, image, first_names, size_px)
+            if looks:
+                report.looks.append(Look(image.name, image.content, image.thumbnail))
         if progress is not None:
             progress(TASK, number, len(order))
     if CAPTIONS & report.labels.keys():

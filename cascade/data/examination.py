@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.contents import BandValues, ImageValues
 from cascade.data.loading import load_in_order
+from cascade.data.overlap import thumbnail
 from cascade.data.pair_report import ExaminedPair, PairCheck, examine_pair
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
@@ -56,6 +57,7 @@ class ExaminedImage(NamedTuple):
         values: which numbers it uses; None if the image is broken.
         encoded: result of the encoder, if there was one.
         pair: the pair that it belongs to; None without a check of pairs.
+        thumbnail: see `Look`; None without a digest, and for bands.
     """
 
     name: str
@@ -69,6 +71,7 @@ class ExaminedImage(NamedTuple):
     values: ImageValues | BandValues | None = None
     encoded: EncodedImage | None = None
     pair: ExaminedPair | None = None
+    thumbnail: Tensor | None = None
 
     @property
     def short_px(self) -> int:
@@ -146,12 +149,11 @@ class _Examination(Dataset[ExaminedImage]):
         if self.encode is None and not self.digest and self.pairs is None:
             return examined
         image = self.decoding.image(picture, name)
-        content = _content(image) if self.digest else ""
-        return examined._replace(
-            content=content,
-            encoded=self._encoded(image, data, name),
-            pair=self._pair(index, image),
-        )
+        encoded = self._encoded(image, data, name)
+        examined = examined._replace(encoded=encoded, pair=self._pair(index, image))
+        if not self.digest:
+            return examined
+        return examined._replace(content=_content(image), thumbnail=thumbnail(image))
 
     def _examined_bands(self, index: int, name: str, decoding: BandDecoding) -> ExaminedImage:
         data = self.source.read(index)

@@ -15,7 +15,7 @@ from cascade.data.joining import BESIDE, Pairing, join
 from cascade.data.remote import is_remote, without_secrets
 from cascade.data.roles import Role
 from cascade.data.shards import ShardSource
-from cascade.data.source import ImageSource, SelectedSource
+from cascade.data.source import ImageSource, with_labels
 from cascade.data.stacks import StackSource
 from cascade.errors import DataError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -71,7 +71,7 @@ def open_source(
         place = without_secrets(path if is_beside else pairing.path)
         join(source, inputs, place)
         source.check_words = (*source.check_words, "--pairs", without_secrets(pairing.path))
-    return SelectedSource(source, only) if only else source
+    return with_labels(source, only) if only else source
 
 
 def _open(

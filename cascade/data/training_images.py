@@ -11,6 +11,7 @@ Shapes: C channels, H and W pixels.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,8 @@ from cascade.space import Size, Space
 
 if TYPE_CHECKING:
     from cascade.data.encoded_images import EncodedImages
+
+FIXED_SEED = 0
 
 
 class TrainingImages(Dataset[TrainingSample]):
@@ -205,6 +208,16 @@ class TrainingImages(Dataset[TrainingSample]):
         reasons = [*broken.names, *(each.text for each in left_out)]
         small = f" {len(left_out)} are too small.{listed_by(command)}" if left_out else ""
         raise DataError(f"none of the {len(order)} images can be used: {reasons[0]}{small}")
+
+    def fixed(self) -> TrainingImages:
+        """The same images for measurements: in an order and with seeds that never change.
+
+        Conditioning images are all made from the images themselves, and nothing is kept in memory.
+        """
+        other = copy.copy(self)
+        other.seed, other.generated = FIXED_SEED, None
+        other._cache, other._cache_bytes_left = {}, 0
+        return other
 
     @property
     def check_command(self) -> str:

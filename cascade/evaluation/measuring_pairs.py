@@ -26,7 +26,6 @@ from cascade.conditioning.inputs import Inputs
 from cascade.contract import Contract
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.figures import Better, Measured, Score
-from cascade.evaluation.image_metrics import psnr, ssim
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
 from cascade.evaluation.intervals import mean_estimate
 from cascade.evaluation.perceptual_distances import Distance
@@ -40,14 +39,13 @@ from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadePipeline
 from cascade.space import Space
 from cascade.stage import Stage
+from cascade.tasks.image_metrics import BAND_LEVELS, MOST_PSNR_DB, psnr, ssim
 from cascade.tasks.table import paired_task_of
 from cascade.tasks.task import PairFigure
 
 SECOND_SEEDS = 8  # pictures that are made again with another seed
 SECOND_SEED_AFTER = 1_000_003
 SHOWN = 6
-MOST_PSNR_DB = 100.0
-BAND_LEVELS = 2**16  # to which bands are rounded for PSNR and SSIM
 TRUTH = "originals"
 INPUTS = "input pictures"
 FEWEST_FOR_DISTANCES = 2

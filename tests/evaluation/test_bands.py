@@ -12,11 +12,11 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.evaluation.evaluate import evaluate
-from cascade.evaluation.image_metrics import psnr, ssim
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import resize
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
+from cascade.tasks.image_metrics import psnr, ssim
 
 RANGES = ((0, 1000), (0, 2000), (-50, 50), (0, 9))
 

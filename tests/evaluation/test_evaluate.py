@@ -25,7 +25,6 @@ from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError, WeightsError
 from cascade.evaluation.card import write_results
 from cascade.evaluation.evaluate import evaluate
-from cascade.evaluation.image_metrics import psnr
 from cascade.evaluation.image_set import ImageSetBuilder
 from cascade.evaluation.measuring_pairs import pairs
 from cascade.evaluation.real_pictures import RealPictures
@@ -39,6 +38,7 @@ from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.tasks.enlarging import low_res_error
+from cascade.tasks.image_metrics import psnr
 from cascade.tasks.table import task_of
 
 FIELDS = {"class": ["cat", "dog"], "style": ["noto", "twemoji"]}

@@ -98,13 +98,29 @@ def test_its_samples_are_shown_as_pictures(folder):
     assert read_image(file).shape[-3:] == (3, 16, 34)
 
 
+def test_held_out_images_are_measured_as_pictures_and_as_latents(folder, held_out, tmp_path):
+    for name, changes in (
+        ("coder", [f"data.validation={held_out}"]),
+        ("latent", ["data.validation=0.4", f"data.cache_dir={tmp_path}"]),
+    ):
+        recipe = load_stage_recipe(folder / f"{name}.yaml", changes)
+        build_trainer(recipe, tmp_path / name).run()
+        lines = [json.loads(each) for each in (tmp_path / name / "log.jsonl").open()]
+        (line,) = [each for each in lines if each.get("kind") == "validation"]
+        assert line["loss"] > 0
+        assert ("psnr" in line) == (name == "coder")
+    best = load_stage(tmp_path / "coder" / "stage-best")
+    assert isinstance(best, AutoencoderStage)
+    assert best.latents.encoder  # shift and scale were measured for it too
+
+
 def test_an_autoencoder_starts_from_another_and_not_from_other_stages(folder, tmp_path):
     def trainer(run: str):
         recipe = load_stage_recipe(folder / "coder.yaml", [f"train.init_from={folder / run}"])
         return build_trainer(recipe, tmp_path / run)
 
     trained = load_stage(folder / "coder" / "stage").state_dict()
-    state = trainer("coder").averaged.state_dict()
+    state = trainer("coder").averaged.stage.state_dict()
     assert all(torch.equal(state[name], each) for name, each in trained.items())
     with pytest.raises(CascadeError, match="cannot start from that diffusion stage"):
         trainer("latent")
@@ -149,7 +165,7 @@ def test_the_vae_of_a_diffusers_folder_is_an_encoder(folder, tmp_path):
     vae = folder / "coder" / "stage" / "vae"
     changes = [f"data.encoder={vae}", f"data.cache_dir={tmp_path}"]
     trainer = build_trainer(load_stage_recipe(folder / "latent.yaml", changes), tmp_path / "run")
-    assert trainer.averaged.space == stage.latent_space
+    assert trainer.averaged.stage.space == stage.latent_space
     space = Space(size_px=16)
     assert AutoencoderStage.from_diffusers(vae, space).latent_space == stage.latent_space
 
