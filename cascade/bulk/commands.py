@@ -27,19 +27,26 @@ TOGETHER_PX = {"cpu": 2**17, "accelerator": 2**21}  # more gain nothing on a CPU
 
 
 def prepare_upscaling(
-    request: Request, upscaling: Upscaling, *, on_progress: OnProgress | None = None
+    request: Request,
+    upscaling: Upscaling,
+    *,
+    variants: int = 1,
+    on_progress: OnProgress | None = None,
 ) -> Bulk:
     """Prepare the upscaling of pictures; results are written by `Bulk.run`.
 
     Args:
         request: the pictures and the place of the results.
         upscaling: how to upscale each picture.
+        variants: number of seeds to upscale each picture with, counted up from `upscaling.seed`.
         on_progress: called with every change.
 
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = Preparation("upscale", request, [upscaling.seed])
+    plan = Preparation("upscale", request, range(upscaling.seed, upscaling.seed + variants))
+    if plan.reads_bands and variants > 1:
+        raise ContractError("bands are upscaled with one seed at a time; ask for one variant.")
     stages = plan.load_stages(lambda stages: _stages_that_upscale(stages, upscaling.scale))
     upsamplers = upsamplers_of(list(stages.values()))
     scale = float(upscaling.scale or math.prod(stage.contract.scale for stage in upsamplers))

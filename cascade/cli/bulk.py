@@ -31,6 +31,10 @@ Model = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Variants = Annotated[
+    int,
+    typer.Option("--variants", "-n", min=1, help="Number of seeds, shown together on a sheet."),
+]
 Tile = Annotated[
     int | None,
     typer.Option(

@@ -14,10 +14,7 @@ def colourise(
     inputs: bulk.InputNames,
     out: bulk.Out,
     model: bulk.Model = "photo-colour",
-    variants: Annotated[
-        int,
-        typer.Option("--variants", "-n", min=1, help="Number of seeds, shown together on a sheet."),
-    ] = 1,
+    variants: bulk.Variants = 1,
     hints: Annotated[
         Path | None, typer.Option(help="A picture of the same size with a few coloured strokes.")
     ] = None,

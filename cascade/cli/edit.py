@@ -36,10 +36,7 @@ def edit(
         str | None,
         typer.Option("--class", "-c", help="Class to draw, such as cat-face or cat-face,noto."),
     ] = None,
-    variants: Annotated[
-        int,
-        typer.Option("--variants", "-n", min=1, help="Number of seeds, shown together on a sheet."),
-    ] = 1,
+    variants: bulk.Variants = 1,
     uncrop: Uncrop = None,
     strength: Annotated[
         float,

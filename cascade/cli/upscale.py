@@ -17,6 +17,7 @@ def upscale(
         float | None,
         typer.Option(min=1, max=64, help="For example 2, 3.5 or 8. Default: the model's."),
     ] = None,
+    variants: bulk.Variants = 1,
     steps: sampling.Steps = None,
     sampler: sampling.SamplerName = None,
     guidance: sampling.Guidance = None,
@@ -118,5 +119,8 @@ def upscale(
         consistent=False if no_consistency else None,
     )
     bulk.work_through(
-        lambda on_progress: prepare_upscaling(request, upscaling, on_progress=on_progress), workers
+        lambda on_progress: prepare_upscaling(
+            request, upscaling, variants=variants, on_progress=on_progress
+        ),
+        workers,
     )
