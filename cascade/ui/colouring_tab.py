@@ -40,7 +40,7 @@ def colourise(
         model: name of a pipeline.
         seed: seed of the first variant.
         variants: number of seeds.
-        steps: number of sampling steps; None for the model's.
+        steps: number of sampling steps, see `fields.steps_of`.
         strokes: what was painted on the picture, see `write_strokes`; empty for nothing.
     """
     colouring = Colouring(seed=fields.whole(seed, "the seed"))
@@ -48,7 +48,7 @@ def colourise(
     pictures = placed_inputs(job, fields.uploaded(uploads), site.limits)
     hints = write_strokes(strokes, job.folder / HINTS, site.limits)
     request = request_of(
-        job, pictures, model=model, device=site.device, steps=fields.optional_whole(steps)
+        job, pictures, model=model, device=site.device, steps=fields.steps_of(steps)
     )
     run_bulk(
         job,
@@ -67,7 +67,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
     )
     panel = Panel(site, "colourise")
     with gr.Row():
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(scale=2, min_width=260):
             files = fields.upload("Pictures", many=True, name="colourise-files")
             notice = gr.HTML(f'<p class="line note">{fields.limits_text(site.limits)}</p>')
             with gr.Accordion(
@@ -76,11 +76,11 @@ def build(site: Site, models: Sequence[Model]) -> None:
                 canvas = gr.HTML("")
             model = fields.model_menu(models)
             with gr.Accordion("More settings", open=False, elem_id="colourise-more"):
-                seed, variants = fields.seed_fields()
+                seed, variants = fields.seed_field(), fields.variants_field()
                 steps = fields.steps_field()
             strokes = gr.Textbox("", visible=False)
             panel.buttons("Colourise")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=260):
             panel.results("The results appear here, with a slider between before and after.")
 
     def look(request: gr.Request, value: Any) -> tuple[str, Any, str]:

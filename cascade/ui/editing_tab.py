@@ -46,7 +46,7 @@ def edit(
         model: name of a pipeline.
         seed: seed of the first variant.
         variants: number of seeds.
-        steps: number of sampling steps; None for the model's.
+        steps: number of sampling steps, see `fields.steps_of`.
         strength: below 1, some of what the picture shows is kept.
         passes: how often a stage that starts from noise goes over its steps.
         prompt: what to draw; empty for anything.
@@ -71,7 +71,7 @@ def edit(
         variants=fields.whole(variants, "the number of seeds"),
     )
     request = request_of(
-        job, [picture], model=model, device=site.device, steps=fields.optional_whole(steps)
+        job, [picture], model=model, device=site.device, steps=fields.steps_of(steps)
     )
     run_bulk(
         job,
@@ -85,7 +85,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
     fields.lead("Draws a part of a picture anew. Drop a picture, paint over that part, press Edit.")
     panel, subject = Panel(site, "edit"), SubjectFields(models[0])
     with gr.Row():
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(scale=2, min_width=260):
             file = fields.upload("Picture", many=False, name="edit-files")
             notice = gr.HTML(f'<p class="line note">{fields.limits_text(site.limits)}</p>')
             canvas = gr.HTML("")
@@ -98,11 +98,11 @@ def build(site: Site, models: Sequence[Model]) -> None:
                 passes = gr.Slider(
                     1, 10, value=5, step=1, label="Passes", info="Fewer are quicker and fit less."
                 )
-                seed, variants = fields.seed_fields()
+                seed, variants = fields.seed_field(), fields.variants_field()
                 steps = fields.steps_field()
             model, strokes = gr.State(models[0].name), gr.Textbox("", visible=False)
             panel.buttons("Edit")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=260):
             panel.results(
                 "The result appears here. Everything outside of your strokes stays exact."
             )

@@ -12,11 +12,13 @@ import gradio as gr
 from cascade.errors import CascadeError, ContractError
 from cascade.reporting.words import counted
 from cascade.ui import showing
-from cascade.ui.limits import MIB, Limits
+from cascade.ui.limits import Limits
 from cascade.ui.models import Model
 from cascade.ui.panel import Site
 
 LARGEST_SEED = 2**31 - 1
+MOST_VARIANTS = 8
+OWN = "own"  # value of a sampling setting that is left to the model
 
 
 def lead(text: str) -> None:
@@ -24,27 +26,27 @@ def lead(text: str) -> None:
     gr.HTML(f"<p>{text}</p>", elem_classes="lead")
 
 
-def model_menu(models: Sequence[Model]) -> gr.Dropdown:
-    """A menu of models; hidden if there is only one."""
-    return gr.Dropdown(
+def model_menu(models: Sequence[Model]) -> gr.Radio:
+    """A choice of models; hidden if there is only one."""
+    return gr.Radio(
         [(model.title, model.name) for model in models],
         value=models[0].name,
         label="Model",
         visible=len(models) > 1,
-        filterable=False,
     )
 
 
-def seed_fields(most_variants: int = 8, *, label: str = "Seeds side by side") -> list[Any]:
-    """The seed, a button for another one, and the number of seeds."""
-    with gr.Row(equal_height=True):
-        seed = gr.Number(
-            0, label="Seed", info="The same seed gives the same result.", precision=0, minimum=0
-        )
-        another = gr.Button("Another seed", size="md", min_width=120)
-    variants = gr.Slider(1, most_variants, value=1, step=1, label=label)
+def seed_field(info: str = "The same seed gives the same result.") -> gr.Number:
+    """The seed, with a button that draws another one."""
+    seed = gr.Number(0, label="Seed", info=info, precision=0, minimum=0)
+    another = gr.Button("Another seed", size="sm")
     another.click(random_seed, None, seed, queue=False, api_visibility="private")
-    return [seed, variants]
+    return seed
+
+
+def variants_field() -> gr.Slider:
+    """The number of seeds."""
+    return gr.Slider(1, MOST_VARIANTS, value=1, step=1, label="Seeds side by side")
 
 
 def random_seed() -> int:
@@ -52,12 +54,23 @@ def random_seed() -> int:
     return random.randint(1, 9999)
 
 
-def steps_field() -> gr.Number:
+def setting_field(label: str, info: str, values: Sequence[float]) -> gr.Dropdown:
+    """A sampling setting: the model's own, one of a few values, or any that is typed in.
+
+    A field of numbers would show an empty value as 0, which is another setting.
+    """
+    return gr.Dropdown(
+        [("the model's own", OWN), *((f"{value:g}", f"{value:g}") for value in values)],
+        value=OWN,
+        label=label,
+        info=info,
+        allow_custom_value=True,
+    )
+
+
+def steps_field() -> gr.Dropdown:
     """The number of sampling steps."""
-    return gr.Number(
-        None, label="Steps", info="Fewer are quicker. Empty: the model's own.", precision=0,
-        minimum=1, maximum=1000,
-    )  # fmt: skip
+    return setting_field("Steps", "Fewer are quicker. You may type a number.", (5, 10, 25, 50, 100))
 
 
 def upload(label: str, *, many: bool, name: str) -> gr.File:
@@ -85,8 +98,7 @@ def look_at(site: Site, visitor: str | None, value: Any) -> tuple[list[Path], st
     good, faults = site.limits.sort(paths)
     text = showing.lines(faults, "fault")
     if good:
-        mib = sum(path.stat().st_size for path in good) / MIB
-        text = showing.lines([f"{counted(len(good), 'picture')}, {mib:,.1f} MiB"], "note") + text
+        text = showing.lines([f"{counted(len(good), 'picture')} ready"], "note") + text
     return good, text
 
 
@@ -117,6 +129,28 @@ def whole(value: Any, name: str) -> int:
     return int(value)
 
 
-def optional_whole(value: Any) -> int | None:
-    """A whole number of a field, or None if it is empty."""
-    return None if value is None else int(value)
+def setting(value: Any, name: str) -> float | None:
+    """The number of a sampling setting; None for the model's own.
+
+    Raises:
+        ContractError: if it is no number.
+    """
+    text = str(value or OWN).strip()
+    if text in (OWN, "the model's own"):
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ContractError(f"{name} must be a number, got {text!r}.") from error
+
+
+def steps_of(value: Any) -> int | None:
+    """The number of steps that a field holds; None for the model's own.
+
+    Raises:
+        ContractError: if it is no whole number.
+    """
+    number = setting(value, "the number of steps")
+    if number is not None and not number.is_integer():
+        raise ContractError(f"the number of steps must be whole, got {number:g}.")
+    return None if number is None else int(number)

@@ -27,7 +27,7 @@ def generate(
     count: Any,
     seed: Any,
     steps: Any,
-    guidance: float | None,
+    guidance: Any,
     prompt: str,
     negative: str,
     *classes: str | None,
@@ -40,15 +40,15 @@ def generate(
         model: name of a pipeline.
         count: number of pictures.
         seed: seed of the first picture.
-        steps: number of sampling steps of all stages; None for the model's.
-        guidance: scale of classifier-free guidance of all stages; None for the model's.
+        steps: number of sampling steps of all stages, see `fields.steps_of`.
+        guidance: scale of classifier-free guidance of all stages, see `fields.setting`.
         prompt: what to draw; empty for anything.
         negative: what not to draw; empty for nothing.
         classes: a class name, or nothing, for each label field.
     """
     pipeline = CascadePipeline.from_pretrained(model).to(find_device(site.device))
     names = pipeline.stages.names
-    settings = {"steps": fields.optional_whole(steps), "guidance": guidance}
+    settings = {"steps": fields.steps_of(steps), "guidance": fields.setting(guidance, "guidance")}
     labels = ",".join(each for each in classes if each)
     generation = Generation(
         num_images=fields.whole(count, "the number of pictures"),
@@ -86,24 +86,17 @@ def build(site: Site, models: Sequence[Model]) -> None:
     fields.lead("Draws new pictures. The same seed draws the same pictures again.")
     panel, subject = Panel(site, "generate"), SubjectFields(models[0])
     with gr.Row():
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(scale=2, min_width=260):
             subject.build()
-            with gr.Row(equal_height=True):
-                seed = gr.Number(
-                    0, label="Seed", info="Of the first picture; the others count up.",
-                    precision=0, minimum=0,
-                )  # fmt: skip
-                another = gr.Button("Another seed", size="md", min_width=120)
+            seed = fields.seed_field("Of the first picture; the others count up.")
             count = gr.Slider(1, MOST_PICTURES, value=4, step=1, label="Pictures")
             with gr.Accordion("More settings", open=False, elem_id="generate-more"):
                 steps = fields.steps_field()
-                guidance = gr.Number(
-                    None, label="Guidance", minimum=0, maximum=20,
-                    info="How closely to follow the choice above. Empty: the model's own.",
-                )  # fmt: skip
+                guidance = fields.setting_field(
+                    "Guidance", "How closely to follow the choice above.", (1, 1.5, 2, 3, 5)
+                )
             model = gr.State(models[0].name)
             panel.buttons("Generate")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=260):
             panel.results("The pictures appear here.")
-    another.click(fields.random_seed, None, seed, queue=False, api_visibility="private")
     panel.connect([model, count, seed, steps, guidance, *subject.inputs], generate)

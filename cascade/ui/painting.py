@@ -20,6 +20,7 @@ from cascade.ui.previews import picture_url
 SHEET_PX = 1024  # longer side of what is painted on
 START = "data:image/png;base64,"
 MOST_CHARACTERS = 16 * 2**20
+STROKE_PERCENT, MASK_PERCENT = 3, 10  # of the longer side, at first
 MASK_COLOUR = "#e0342b"
 SWATCHES = ("#8f2f24", "#c98a5a", "#e3c9a8", "#3f6b35", "#5f8fc4", "#d9b53c", "#6b4a8a", "#7a6a58")
 
@@ -37,9 +38,10 @@ def painting(path: Path | None, name: str, *, colours: bool) -> str:
     url, (width, height) = picture_url(decode_picture(read_bytes(path), path.name), SHEET_PX)
     colour = "" if colours else f' data-colour="{MASK_COLOUR}"'
     tools = _colour_tools() if colours else ""
+    brush = STROKE_PERCENT if colours else MASK_PERCENT
     return (
         f'<div class="paint" id="{name}"{colour}><div class="tools">{tools}'
-        '<label class="brush">Brush <input type="range" min="0.5" max="12" step="0.5" value="3" '
+        f'<label class="brush">Brush <input type="range" min="1" max="20" value="{brush}" '
         'aria-label="width of the brush"></label>'
         '<button type="button" data-paint="undo">Undo</button>'
         '<button type="button" data-paint="clear">Clear</button></div>'

@@ -13,7 +13,10 @@ CSS = (
     """
 :root{--ink:#1d2129;--soft:#5c6470;--rule:#e3e6ea;--panel:#f6f7f9;--line:#2563a8;--bad:#b3261e}
 .dark{--ink:#e4e7ec;--soft:#9aa3b0;--rule:#2e343d;--panel:#1c2027;--line:#6aa9ee;--bad:#ef7a72}
-.gradio-container{max-width:76rem!important;margin:0 auto!important}
+.gradio-container{width:100%!important;max-width:76rem!important;margin:0 auto!important}
+.gradio-container .main{width:100%!important}
+@media(max-width:480px){.gradio-container .main{padding:.6rem!important}
+button[role=tab]{padding:0 .55rem!important}}
 .title h1{font-size:1.6rem;margin:.2rem 0 0}
 .title p,.lead p{color:var(--soft);margin:.15rem 0 .4rem;max-width:44rem}
 .lead p{margin:.3rem 0 .6rem}
@@ -54,7 +57,8 @@ font-size:.9rem}
 .paint .tools input[type=range]{width:7rem}
 .paint .tools input[type=color]{width:2.4rem;height:1.9rem;padding:0;border:1px solid var(--rule);
 border-radius:4px;background:none}
-.paint .tools button{border:1px solid var(--rule);border-radius:6px;padding:.25rem .7rem}
+.paint .tools button{border:1px solid var(--rule);border-radius:6px;padding:.25rem .7rem;
+font-size:.9rem;font-weight:400;line-height:1.3}
 .paint .tools .swatch{width:1.7rem;height:1.7rem;padding:0;border-radius:50%}
 .paint .swatches{display:flex;flex-wrap:wrap;gap:.3rem}
 .paint .sheet{position:relative;line-height:0}

@@ -38,13 +38,13 @@ def upscale(
         scale: factor for both sides; None for the model's.
         seed: seed of the first variant.
         variants: number of seeds.
-        steps: number of sampling steps; None for the model's.
+        steps: number of sampling steps, see `fields.steps_of`.
     """
     upscaling = Upscaling(scale=scale, seed=fields.whole(seed, "the seed"))
     count = fields.whole(variants, "the number of seeds")
     pictures = placed_inputs(job, fields.uploaded(uploads), site.limits)
     request = request_of(
-        job, pictures, model=model, device=site.device, steps=fields.optional_whole(steps)
+        job, pictures, model=model, device=site.device, steps=fields.steps_of(steps)
     )
     run_bulk(
         job,
@@ -59,7 +59,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
     fields.lead("Makes small pictures larger. Drop one or many, then press Upscale.")
     panel = Panel(site, "upscale")
     with gr.Row():
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(scale=2, min_width=260):
             files = fields.upload("Pictures", many=True, name="upscale-files")
             notice = gr.HTML(f'<p class="line note">{fields.limits_text(site.limits)}</p>')
             model = fields.model_menu(models)
@@ -71,10 +71,10 @@ def build(site: Site, models: Sequence[Model]) -> None:
                 elem_id="upscale-scale",
             )
             with gr.Accordion("More settings", open=False, elem_id="upscale-more"):
-                seed, variants = fields.seed_fields()
+                seed, variants = fields.seed_field(), fields.variants_field()
                 steps = fields.steps_field()
             panel.buttons("Upscale")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=260):
             panel.results("The results appear here, with a slider between before and after.")
 
     def look(request: gr.Request, value: Any) -> str:
