@@ -117,8 +117,12 @@ class Job:
         """End the job at its next step."""
         self._cancel.set()
 
+    def join(self) -> None:
+        """Wait until the job is over."""
+        self._thread.join()
+
     def stop(self) -> None:
-        """End the job, and wait until it has ended."""
+        """End the job, and wait until it has ended, but not for ever."""
         self.cancel()
         if self._thread.is_alive():
             self._thread.join(STOP_S)

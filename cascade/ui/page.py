@@ -41,7 +41,7 @@ def build_page(site: Site, models: Sequence[Model], run: Path | None = None) -> 
         with gr.Tabs():
             if run is not None:
                 with gr.Tab("Training run", id="run"):
-                    run_tab.build(run)
+                    run_tab.build(page, run)
             for name, title, build in TABS:
                 its_models = [model for model in models if name in model.tabs]
                 if its_models:

@@ -35,23 +35,28 @@ def stamp(folder: Path) -> tuple[int, ...]:
     return tuple(file.stat().st_mtime_ns for file in files if file.is_file())
 
 
-def build(folder: Path) -> None:
-    """Add the tab."""
+def build(blocks: gr.Blocks, folder: Path) -> None:
+    """Add the tab.
+
+    Args:
+        blocks: the page.
+        folder: folder of the run.
+    """
     name = folder.resolve().name
     gr.HTML(
         f"<p>{escape(name)}, as its folder stands. This page follows the run while it trains.</p>",
         elem_classes="lead",
     )
-    page = gr.HTML(lambda: run_page(folder), elem_id="run-report")
-    last_stamp = gr.State(lambda: stamp(folder))
+    page = gr.HTML("", elem_id="run-report")
+    last_stamp = gr.State(())
     timer = gr.Timer(REFRESH_S)
 
     def refresh(before: tuple[int, ...]) -> tuple[object, object]:
         now = stamp(folder)
-        if tuple(before) == now:
+        if now and tuple(before) == now:
             return gr.skip(), gr.skip()
         return run_page(folder), now
 
-    timer.tick(
-        refresh, last_stamp, [page, last_stamp], show_progress="hidden", api_visibility="private"
-    )
+    fields = {"inputs": last_stamp, "outputs": [page, last_stamp]}
+    for event in (blocks.load, timer.tick):
+        event(refresh, **fields, show_progress="hidden", api_visibility="private")

@@ -21,7 +21,7 @@ from cascade.ui.models import models_for, try_models_for
 from cascade.ui.page import build_page, theme
 from cascade.ui.panel import Site
 from cascade.ui.sessions import Sessions
-from cascade.ui.style import CSS, HEAD
+from cascade.ui.style import HEAD
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 TEMPORARY = "GRADIO_TEMP_DIR"  # environment variable, read by Gradio when a page is made
@@ -139,7 +139,6 @@ def _launch(page: gr.Blocks, serving: Serving) -> str:
             mcp_server=False,
             pwa=False,
             theme=theme(),
-            css=CSS,
             head=HEAD,
         )
     except OSError as error:

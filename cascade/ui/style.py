@@ -15,8 +15,8 @@ CSS = (
 .dark{--ink:#e4e7ec;--soft:#9aa3b0;--rule:#2e343d;--panel:#1c2027;--line:#6aa9ee;--bad:#ef7a72}
 .gradio-container{width:100%!important;max-width:76rem!important;margin:0 auto!important}
 .gradio-container .main{width:100%!important}
-@media(max-width:480px){.gradio-container .main{padding:.6rem!important}
-button[role=tab]{padding:0 .55rem!important}}
+@media(max-width:480px){.gradio-container .main{padding:.6rem .8rem!important}
+.tab-container button{padding:0 .55rem!important}}
 .title h1{font-size:1.6rem;margin:.2rem 0 0}
 .title p,.lead p{color:var(--soft);margin:.15rem 0 .4rem;max-width:44rem}
 .lead p{margin:.3rem 0 .6rem}
@@ -130,7 +130,9 @@ PAINTING_SCRIPT = """
   };
 })();
 """
-HEAD = f"<script>{SCRIPT}{PAINTING_SCRIPT}</script>"
+HEAD = (
+    f"<style>{CSS}</style><script>{SCRIPT}{PAINTING_SCRIPT}</script>"  # Gradio rewrites its own css
+)
 
 
 def with_strokes(name: str) -> str:
