@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from cascade.ui.style import HEAD
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 TEMPORARY = "GRADIO_TEMP_DIR"  # environment variable, read by Gradio when a page is made
 LOOK_S = 0.2
+FIRST_PORT, TRIED_PORTS = 7860, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +124,11 @@ def _launch(page: gr.Blocks, serving: Serving) -> str:
         OutputError: if the port cannot be used.
         ContractError: if there is no public link.
     """
+    port = free_port(serving.host, serving.port)
     try:
         _, local, shared = page.queue(default_concurrency_limit=None).launch(
             server_name=serving.host,
-            server_port=serving.port,
+            server_port=port,
             share=serving.share,
             inbrowser=serving.opens_browser,
             prevent_thread_lock=True,
@@ -142,8 +145,37 @@ def _launch(page: gr.Blocks, serving: Serving) -> str:
             head=HEAD,
         )
     except OSError as error:
-        place = f"{serving.host}:{serving.port or '7860 and above'}"
-        raise OutputError(f"{place} cannot be used; choose another host or port.") from error
+        raise _no_place(serving.host, serving.port, error) from error
     if serving.share and not shared:
         raise ContractError("Gradio's servers give no public link now; serve without one.")
     return shared or local
+
+
+def free_port(host: str, port: int | None) -> int:
+    """Find a port to listen at, since Gradio tries an address that does not exist for minutes.
+
+    Args:
+        host: name or number of an address of this computer.
+        port: the port to use; None for the first free one.
+
+    Raises:
+        OutputError: if there is none.
+    """
+    ports = [port] if port is not None else range(FIRST_PORT, FIRST_PORT + TRIED_PORTS)
+    fault: OSError | None = None
+    for number in ports:
+        try:
+            family, kind, _, _, place = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(place)
+            return number
+        except OSError as error:
+            fault = error
+    raise _no_place(host, port, fault) from fault
+
+
+def _no_place(host: str, port: int | None, error: OSError | None) -> OutputError:
+    place = host if port is None else f"{host}:{port}"
+    cause = "" if error is None else f" ({(error.strerror or str(error)).lower()})"
+    return OutputError(f"{place} cannot be used{cause}; choose another host or port.")
