@@ -18,7 +18,6 @@ from cascade.ui.panel import Site
 
 LARGEST_SEED = 2**31 - 1
 MOST_VARIANTS = 8
-OWN = "own"  # value of a sampling setting that is left to the model
 
 
 def lead(text: str) -> None:
@@ -54,23 +53,17 @@ def random_seed() -> int:
     return random.randint(1, 9999)
 
 
-def setting_field(label: str, info: str, values: Sequence[float]) -> gr.Dropdown:
-    """A sampling setting: the model's own, one of a few values, or any that is typed in.
+def setting_field(label: str, info: str) -> gr.Textbox:
+    """A number of the sampling settings; empty for the model's own.
 
     A field of numbers would show an empty value as 0, which is another setting.
     """
-    return gr.Dropdown(
-        [("the model's own", OWN), *((f"{value:g}", f"{value:g}") for value in values)],
-        value=OWN,
-        label=label,
-        info=info,
-        allow_custom_value=True,
-    )
+    return gr.Textbox("", label=label, info=info, placeholder="the model's own", max_lines=1)
 
 
-def steps_field() -> gr.Dropdown:
+def steps_field() -> gr.Textbox:
     """The number of sampling steps."""
-    return setting_field("Steps", "Fewer are quicker. You may type a number.", (5, 10, 25, 50, 100))
+    return setting_field("Steps", "Fewer are quicker, more are finer.")
 
 
 def upload(label: str, *, many: bool, name: str) -> gr.File:
@@ -135,8 +128,8 @@ def setting(value: Any, name: str) -> float | None:
     Raises:
         ContractError: if it is no number.
     """
-    text = str(value or OWN).strip()
-    if text in (OWN, "the model's own"):
+    text = str(value or "").strip()
+    if not text:
         return None
     try:
         return float(text)

@@ -93,7 +93,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
             with gr.Accordion("More settings", open=False, elem_id="generate-more"):
                 steps = fields.steps_field()
                 guidance = fields.setting_field(
-                    "Guidance", "How closely to follow the choice above.", (1, 1.5, 2, 3, 5)
+                    "Guidance", "How closely to follow the choice above, such as 2."
                 )
             model = gr.State(models[0].name)
             panel.buttons("Generate")
