@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import socket
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from cascade.errors import ContractError, OutputError
 from cascade.extras import Extra
 from cascade.ui.models import bundled_models, models_for
 
-pytest.importorskip("gradio")
+gradio = pytest.importorskip("gradio")
 
 
 def labels(page) -> list[str]:
@@ -113,3 +115,18 @@ def test_a_port_in_use_is_one_line():
         with pytest.raises(OutputError, match=rf"127\.0\.0\.1:{port} cannot be used \(address"):
             free_port("127.0.0.1", port)
     assert free_port("127.0.0.1", None) >= 7860
+
+
+def test_the_space_serves_the_page_with_low_limits(monkeypatch):
+    from cascade.ui import server
+
+    folder = Path(__file__).parents[2] / "docs" / "integrations" / "space"
+    served = []
+    monkeypatch.setattr(server, "serve", lambda serving, on_start: served.append(serving))
+    runpy.run_path(str(folder / "app.py"), run_name="__main__")
+    (serving,) = served
+    assert (serving.host, serving.port) == ("0.0.0.0", 7860)
+    assert serving.limits.megapixels < server.Serving().limits.megapixels
+    head = (folder / "README.md").read_text(encoding="utf-8").split("---\n")[1]
+    assert "app_file: app.py" in head
+    assert re.search(r"^sdk_version: (\d+)", head, flags=re.MULTILINE)[1] == gradio.__version__[0]
