@@ -19,6 +19,7 @@ from cascade.reporting.words import counted
 from cascade.saving.atomic import atomic_file
 
 NAME = "index.html"
+PAIR = '<div class="pair"'  # begins each slider
 LEAST_WIDTH_PX = 320  # at which small pictures are displayed
 HEAD = f'<meta name="generator" content="{MARK}">'
 SLIDER_STYLE = """
@@ -40,7 +41,8 @@ touch-action:pan-y}
 """
 SCRIPT = """
 document.addEventListener("input", event => {
-  event.target.parentElement.style.setProperty("--cut", event.target.value + "%");
+  const pair = event.target.closest(".pair");
+  if (pair) pair.style.setProperty("--cut", event.target.value + "%");
 });
 """
 
@@ -90,20 +92,31 @@ def write_page(folder: Path, command: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _figure(folder: Path, path: Path) -> str:
-    """The sliders of one sheet; empty if the file is none."""
+def sliders(path: Path, link: str, name: str) -> str:
+    """The sliders of a before/after sheet as HTML; empty if the file is none.
+
+    Args:
+        path: file of the sheet.
+        link: address of the sheet on the page, escaped.
+        name: name of the picture.
+    """
     size, pairs = pairs_of(path)
-    if not pairs:
-        return ""
+    return "".join(_slider(link, size, pair, name) for pair in pairs)
+
+
+def _figure(folder: Path, path: Path) -> str:
+    """A sheet with its caption; empty if the file is none."""
     place = PurePosixPath(path.relative_to(folder).as_posix())
     name = _text(str(place).removesuffix(".jpg"))
     result = place.with_suffix("")  # the name of the result, unless it was too long
     caption = escape(name)
     if (folder.parent / result).is_file():
         caption = f'<a href="../{_link(result)}">{caption}</a>'
-    sliders = "".join(_slider(_link(place), size, pair, name) for pair in pairs)
-    middle = "<span>below: the middle at full size</span>" if len(pairs) > 1 else ""
-    return f"<figure><figcaption><span>{caption}</span>{middle}</figcaption>{sliders}</figure>\n"
+    pairs = sliders(path, _link(place), name)
+    if not pairs:
+        return ""
+    middle = "<span>below: the middle at full size</span>" if pairs.count(PAIR) > 1 else ""
+    return f"<figure><figcaption><span>{caption}</span>{middle}</figcaption>{pairs}</figure>\n"
 
 
 def _slider(link: str, size: Size, pair: Pair, name: str) -> str:
@@ -115,7 +128,7 @@ def _slider(link: str, size: Size, pair: Pair, name: str) -> str:
     image = f'<img loading="lazy" src="{link}" width="{width}" height="{height}" alt="">'
     label = escape(f"before and after of {name}")
     return (
-        f'<div class="pair" style="{style}"><div style="--x:{pair.left}">{image}</div>'
+        f'{PAIR} style="{style}"><div style="--x:{pair.left}">{image}</div>'
         f'<div class="after" style="--x:{pair.right}">{image}</div><div class="bar"></div>'
         f'<input type="range" value="50" aria-label="{label}"></div>'
     )

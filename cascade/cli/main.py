@@ -31,6 +31,7 @@ from cascade.cli.restore import restore
 from cascade.cli.show import show
 from cascade.cli.sweep import sweep
 from cascade.cli.train import train
+from cascade.cli.ui import ui
 from cascade.cli.upscale import upscale
 from cascade.cli.validate import validate
 from cascade.cli.verb import Verb, add_verb
@@ -51,7 +52,7 @@ for verb in (generate, upscale, colourise, restore, edit):
     add_verb(app, verb)
 for verb in (evaluate, sweep, train, distil, report, ema):
     add_verb(app, verb)
-for verb in (chain, export, inspect, ls, show, copy, validate, doctor):
+for verb in (ui, chain, export, inspect, ls, show, copy, validate, doctor):
     add_verb(app, verb)
 OTHER_SPELLINGS = {"colorize": "colourise", "distill": "distil"}
 add_verb(app, import_weights, "import")

@@ -9,8 +9,8 @@ Shapes: B images, C channels, H and W pixels of the canvas, P channels of the ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,9 +22,9 @@ from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.known_pixels import Known, KnownPixels
 from cascade.sampling.resampling import Resampling
 from cascade.sampling.samplers.sampler import GridSampler, PairSampler, Sampler
+from cascade.sampling.watching import StepCallback, with_watcher
 
 Progress = Callable[[int, int], None]  # (done, total), counted in strips of all steps
-StepCallback = Callable[[int, int, dict[str, Tensor]], Mapping[str, Any] | None]
 
 
 class Strips(Protocol):
@@ -106,6 +106,7 @@ def walk(
     Raises:
         ContractError: if the sampler cannot start from an image, or an image has another size.
     """
+    hooks = replace(hooks, callback=with_watcher(hooks.callback))
     pixels = None if hooks.known is None else KnownPixels(hooks.known, noise)
     canvas, first = _start(sampler, noise, hooks.start_from)
     timesteps = sampler.timesteps

@@ -56,20 +56,24 @@ def render(run: RunRecord) -> str:
     """The report as the text of an HTML file."""
     name = run.folder.resolve().name if run.recipe is None else run.recipe.name
     description = "" if run.recipe is None else run.recipe.description
-    return page(
-        name,
-        description,
-        [
-            ("What was trained", _facts(run)),
-            ("Samples", _samples(run)),
-            ("Training", training_curves(run)),
-            ("Held-out loss", validation_curves(run)),
-            ("Meters", meter_curves(run)),
-            ("Data", _data(run)),
-            ("Recipe", _recipe(run.folder)),
-            ("How it was run", _parts(run)),
-        ],
-    )
+    sections = [
+        *progress_sections(run),
+        ("Data", _data(run)),
+        ("Recipe", _recipe(run.folder)),
+        ("How it was run", _parts(run)),
+    ]
+    return page(name, description, sections)
+
+
+def progress_sections(run: RunRecord) -> list[tuple[str, Html]]:
+    """The heading and content of the sections that change while a run trains."""
+    return [
+        ("What was trained", _facts(run)),
+        ("Samples", _samples(run)),
+        ("Training", training_curves(run)),
+        ("Held-out loss", validation_curves(run)),
+        ("Meters", meter_curves(run)),
+    ]
 
 
 def _facts(run: RunRecord) -> Html:

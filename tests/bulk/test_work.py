@@ -60,6 +60,14 @@ def failures(outcome) -> dict[str, str]:
 # ---- what is made -------------------------------------------------------------------------------
 
 
+def test_variants_of_upscaling_are_the_results_of_each_seed_and_a_sheet(photos, upscale):
+    done = upscale(photos / "a.jpg", "-n", 2, "--seed", 5)
+    assert done.code == 0, done.err
+    assert tree() == ["a-seed5.jpg", "a-seed6.jpg", "a-variants.png"]
+    assert upscale(photos / "a.jpg", "--seed", 6, out="single").code == 0
+    assert Path("out/a-seed6.jpg").read_bytes() == Path("single/a.jpg").read_bytes()
+
+
 def test_every_result_equals_that_of_the_python_api(upscale, upscaler, photos):
     (photos / "notes.txt").write_text("no picture")
     done = upscale(photos, "--seed", 3, "--steps", 1)

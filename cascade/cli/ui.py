@@ -1,0 +1,96 @@
+"""`cascade ui`."""
+
+from __future__ import annotations
+
+import signal
+from typing import Annotated
+
+import typer
+
+from cascade.cli import completing
+
+
+def ui(
+    pipeline: Annotated[
+        str | None,
+        typer.Argument(
+            help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run. "
+            "Default: all bundled pipelines.",
+            autocompletion=completing.pipelines,
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 lets the whole network in.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Default: the first free one from 7860."),
+    ] = None,
+    share: Annotated[
+        bool,
+        typer.Option("--share", help="Make a public link, which goes through Gradio's servers."),
+    ] = False,
+    opens_browser: Annotated[
+        bool, typer.Option("--open", help="Open the page in your browser.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or mps. Default: the best one available.")
+    ] = None,
+    max_mib: Annotated[
+        float, typer.Option(min=0.1, help="Largest size of an uploaded file, in MiB.")
+    ] = 200,
+    max_megapixels: Annotated[
+        float,
+        typer.Option(min=0.1, help="Largest number of millions of pixels in an uploaded file."),
+    ] = 100,
+    max_waiting: Annotated[
+        int, typer.Option(min=0, help="Largest number of jobs that wait for the device.")
+    ] = 20,
+) -> None:
+    """Serve a web page that upscales, colourises, generates and edits pictures.
+
+    It also shows the samples and curves of a training run, live. Only this computer can open it,
+    unless --host or --share allow more. One job at a time uses the device. Each visitor's files are
+    deleted at the end of the visit. Stop it with Ctrl-C.
+
+    Examples:
+
+    cascade ui --open
+
+    cascade ui photo-x4 --port 8000
+
+    cascade ui runs/my-stage
+
+    cascade ui --host 0.0.0.0 --max-mib 20 --max-megapixels 4
+    """
+    from cascade.cli.verbosity import note
+    from cascade.errors import ContractError
+    from cascade.extras import EXTRAS, install_command
+
+    if not EXTRAS["ui"].is_installed:
+        raise ContractError(
+            f"the page needs gradio, which is not installed: {install_command('ui')}"
+        )
+    from cascade.ui.limits import Limits
+    from cascade.ui.server import Serving, serve
+
+    limits = Limits(file_mib=max_mib, megapixels=max_megapixels)
+    serving = Serving(
+        pipeline=pipeline,
+        host=host,
+        port=port,
+        share=share,
+        device=device,
+        limits=limits,
+        most_waiting=max_waiting,
+        opens_browser=opens_browser,
+    )
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        serve(serving, lambda address: note(f"the page is at {address}; stop it with Ctrl-C"))
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)

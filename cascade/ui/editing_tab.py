@@ -1,0 +1,126 @@
+"""The tab that repaints a part of a picture, as `cascade edit` does, with a mask to paint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from cascade.bulk.editing import Repainting, prepare_editing
+from cascade.errors import ContractError
+from cascade.restoration.editing import Editing
+from cascade.ui import fields
+from cascade.ui.bulk_work import placed_inputs, request_of, run_bulk
+from cascade.ui.jobs import Job
+from cascade.ui.models import Model
+from cascade.ui.painting import painting, write_mask, write_strokes
+from cascade.ui.panel import Panel, Site
+from cascade.ui.style import with_strokes
+from cascade.ui.subject_fields import SubjectFields
+
+PAINTING = "edit-mask"
+MASK = "cascade-mask.png"  # in the zip, for --mask of the command
+
+
+def edit(
+    job: Job,
+    site: Site,
+    upload: Any,
+    model: str,
+    seed: Any,
+    variants: Any,
+    steps: Any,
+    strength: float,
+    passes: Any,
+    prompt: str,
+    negative: str,
+    *classes_and_strokes: Any,
+) -> None:
+    """Repaint what was painted over, in the folder of a job.
+
+    Args:
+        job: the job.
+        site: what all tabs share.
+        upload: path of the uploaded file.
+        model: name of a pipeline.
+        seed: seed of the first variant.
+        variants: number of seeds.
+        steps: number of sampling steps, see `fields.steps_of`.
+        strength: below 1, some of what the picture shows is kept.
+        passes: how often a stage that starts from noise goes over its steps.
+        prompt: what to draw; empty for anything.
+        negative: what not to draw; empty for nothing.
+        classes_and_strokes: a class name or None for each label field, and the strokes of the mask,
+            see `write_strokes`.
+    """
+    *classes, strokes = classes_and_strokes
+    editing = Editing(strength=strength, resamplings=fields.whole(passes, "the number of passes"))
+    (picture,) = placed_inputs(job, fields.uploaded(upload), site.limits)
+    painted = write_strokes(strokes, job.folder / "strokes.png", site.limits)
+    mask = None if painted is None else write_mask(painted, picture, job.folder / MASK)
+    if mask is None and strength == 1:
+        raise ContractError("paint over what should be drawn anew, or lower the strength.")
+    labels = ",".join(each for each in classes if each)
+    words = {"prompt": prompt, "negative_prompt": negative, "labels": labels}
+    repainting = Repainting(
+        editing=editing,
+        mask=mask,
+        words={name: text for name, text in words.items() if text},
+        seed=fields.whole(seed, "the seed"),
+    )
+    request = request_of(
+        job,
+        [picture],
+        model=model,
+        device=site.device,
+        steps=fields.steps_of(steps),
+        seeds=fields.whole(variants, "the number of seeds"),
+    )
+    run_bulk(
+        job,
+        lambda on_progress: prepare_editing(request, repainting, on_progress=on_progress),
+        {} if mask is None else {MASK: mask},
+    )
+
+
+def build(site: Site, models: Sequence[Model]) -> None:
+    """Add the tab, for the first of the models."""
+    fields.lead("Draws a part of a picture anew. Drop a picture, paint over that part, press Edit.")
+    panel, subject = Panel(site, "edit"), SubjectFields(models[0])
+    with gr.Row():
+        with gr.Column(scale=2, min_width=260):
+            file = fields.upload("Picture", many=False, name="edit-files")
+            notice = gr.HTML(f'<p class="line note">{fields.limits_text(site.limits)}</p>')
+            canvas = gr.HTML("")
+            subject.build()
+            with gr.Accordion("More settings", open=False, elem_id="edit-more"):
+                strength = gr.Slider(
+                    0.05, 1, value=1, step=0.05, label="Strength",
+                    info="Below 1, some of what the picture shows is kept.",
+                )  # fmt: skip
+                passes = gr.Slider(
+                    1, 10, value=5, step=1, label="Passes", info="Fewer are quicker and fit less."
+                )
+                seed, variants = fields.seed_field(), fields.variants_field()
+                steps = fields.steps_field()
+            model, strokes = gr.State(models[0].name), gr.Textbox("", visible=False)
+            panel.buttons("Edit")
+        with gr.Column(scale=3, min_width=260):
+            panel.results(
+                "The result appears here. Everything outside of your strokes stays exact."
+            )
+
+    def look(request: gr.Request, value: Any) -> tuple[str, str]:
+        good, text = fields.look_at(site, request.session_hash, value)
+        html, fault = fields.painted(
+            lambda: painting(good[0] if good else None, PAINTING, colours=False)
+        )
+        return text + fault, html
+
+    file.change(look, file, [notice, canvas], show_progress="hidden", api_visibility="private")
+    panel.connect(
+        [file, model, seed, variants, steps, strength, passes, *subject.inputs, strokes],
+        edit,
+        js=with_strokes(PAINTING),
+    )

@@ -1,0 +1,149 @@
+"""Fields that several tabs have."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from cascade.errors import CascadeError, ContractError
+from cascade.reporting.words import counted
+from cascade.ui import showing
+from cascade.ui.limits import Limits
+from cascade.ui.models import Model
+from cascade.ui.panel import Site
+
+LARGEST_SEED = 2**31 - 1
+MOST_VARIANTS = 8
+
+
+def lead(text: str) -> None:
+    """One or two sentences at the head of a tab."""
+    gr.HTML(f"<p>{text}</p>", elem_classes="lead")
+
+
+def model_menu(models: Sequence[Model]) -> gr.Radio:
+    """A choice of models; hidden if there is only one."""
+    return gr.Radio(
+        [(model.title, model.name) for model in models],
+        value=models[0].name,
+        label="Model",
+        visible=len(models) > 1,
+    )
+
+
+def seed_field(info: str = "The same seed gives the same result.") -> gr.Number:
+    """The seed, with a button that draws another one."""
+    seed = gr.Number(0, label="Seed", info=info, precision=0, minimum=0)
+    another = gr.Button("Another seed", size="sm")
+    another.click(random_seed, None, seed, queue=False, api_visibility="private")
+    return seed
+
+
+def variants_field() -> gr.Slider:
+    """The number of seeds."""
+    return gr.Slider(1, MOST_VARIANTS, value=1, step=1, label="Seeds side by side")
+
+
+def random_seed() -> int:
+    """A seed that is short enough to write down."""
+    return random.randint(1, 9999)
+
+
+def setting_field(label: str, info: str) -> gr.Textbox:
+    """A number of the sampling settings; empty for the model's own.
+
+    A field of numbers would show an empty value as 0, which is another setting.
+    """
+    return gr.Textbox("", label=label, info=info, placeholder="the model's own", max_lines=1)
+
+
+def steps_field() -> gr.Textbox:
+    """The number of sampling steps."""
+    return setting_field("Steps", "Fewer are quicker, more are finer.")
+
+
+def upload(label: str, *, many: bool, name: str) -> gr.File:
+    """Where pictures are dropped. They are not opened here: the limits come first."""
+    return gr.File(
+        label=label,
+        file_count="multiple" if many else "single",
+        type="filepath",
+        height=170,
+        elem_id=name,
+    )
+
+
+def uploaded(value: Any) -> list[str]:
+    """The paths that an upload field holds."""
+    if value is None:
+        return []
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def look_at(site: Site, visitor: str | None, value: Any) -> tuple[list[Path], str]:
+    """Check what a visitor has uploaded: the good pictures, and a few lines about them."""
+    paths = [Path(each) for each in uploaded(value)]
+    site.sessions.own(site.sessions.of(visitor), paths)
+    good, faults = site.limits.sort(paths)
+    text = showing.lines(faults, "fault")
+    if good:
+        text = showing.lines([f"{counted(len(good), 'picture')} ready"], "note") + text
+    return good, text
+
+
+def painted(draw: Callable[[], str]) -> tuple[str, str]:
+    """A picture to paint on, and a line about why there is none; both as HTML."""
+    try:
+        return draw(), ""
+    except CascadeError as error:
+        return "", showing.lines([str(error)], "fault")
+
+
+def limits_text(limits: Limits) -> str:
+    """The limits of uploads in one sentence."""
+    return (
+        f"At most {limits.file_mib:g} MiB and {limits.megapixels:g} megapixels a file. "
+        "Your pictures are deleted when you leave the page."
+    )
+
+
+def whole(value: Any, name: str) -> int:
+    """A whole number of a field.
+
+    Raises:
+        ContractError: if it is empty or out of range.
+    """
+    if value is None or not 0 <= int(value) <= LARGEST_SEED:
+        raise ContractError(f"{name} must be a whole number from 0 to {LARGEST_SEED:,}.")
+    return int(value)
+
+
+def setting(value: Any, name: str) -> float | None:
+    """The number of a sampling setting; None for the model's own.
+
+    Raises:
+        ContractError: if it is no number.
+    """
+    text = str(value or "").strip()
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ContractError(f"{name} must be a number, got {text!r}.") from error
+
+
+def steps_of(value: Any) -> int | None:
+    """The number of steps that a field holds; None for the model's own.
+
+    Raises:
+        ContractError: if it is no whole number.
+    """
+    number = setting(value, "the number of steps")
+    if number is not None and not number.is_integer():
+        raise ContractError(f"the number of steps must be whole, got {number:g}.")
+    return None if number is None else int(number)

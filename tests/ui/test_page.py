@@ -1,0 +1,132 @@
+"""The page: its tabs follow the models, a run is shown live, and mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cascade.errors import ContractError, OutputError
+from cascade.extras import Extra
+from cascade.ui.models import bundled_models, models_for
+
+gradio = pytest.importorskip("gradio")
+
+
+def labels(page) -> list[str]:
+    """The labels of all tabs, fields and buttons of a page."""
+    values = [each["props"] for each in page.get_config_file()["components"]]
+    return [props.get("label") or props.get("value") for props in values]
+
+
+def test_bundled_pipelines_are_sorted_to_the_tabs():
+    tabs = {model.name: list(model.tabs) for model in bundled_models()}
+    assert tabs["photo-x4"] == tabs["photo-x4-blind"] == ["upscale"]
+    assert tabs["photo-colour"] == ["colourise"]
+    assert tabs["emoji-256"] == ["generate", "edit"]
+    assert models_for("emoji-256")[0].fields.keys() == {"class", "style"}
+    assert models_for("photo-x4")[0].scale == 4
+
+
+def test_a_page_has_the_tabs_that_its_model_can_serve(site, pipelines):
+    from cascade.ui.page import build_page
+
+    words = labels(build_page(site, models_for(pipelines["tiny-x2"])))
+    assert "Upscale" in words
+    assert not {"Colourise", "Generate", "Edit", "Training run"} & set(words)
+    words = labels(build_page(site, models_for(pipelines["tiny-draw"])))
+    assert {"Generate", "Edit", "Animal", "Style"} <= set(words)
+    assert not {"Upscale", "Colourise"} & set(words)
+
+
+def test_latents_are_refused(tmp_path, monkeypatch):
+    from cascade.ui import models
+
+    monkeypatch.setattr(models, "find_task", lambda contracts: None)
+    with pytest.raises(ContractError, match="makes no pictures that the page could show"):
+        models_for("photo-x4")
+
+
+def test_a_run_is_shown_and_refreshed_when_its_log_grows(site, tmp_path):
+    from cascade.ui.page import build_page
+    from cascade.ui.run_tab import run_page, stamp
+
+    assert "no run in" in run_page(tmp_path)
+    assert str(tmp_path.parent) not in run_page(tmp_path)
+    log = tmp_path / "log.jsonl"
+    lines = [{"images": n * 100, "seconds": n, "loss": 1 / n, "images_per_s": 9} for n in (1, 2, 3)]
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    before = stamp(tmp_path)
+    assert "Images seen" in run_page(tmp_path)
+    assert "<svg" in run_page(tmp_path)
+    assert "Training run" in labels(build_page(site, [], tmp_path))
+    os.utime(log, ns=(1, 1))
+    assert stamp(tmp_path) != before
+
+
+def test_without_gradio_one_line_says_what_to_install(command, monkeypatch):
+    from cascade import extras
+
+    monkeypatch.setitem(extras.EXTRAS, "ui", Extra("serves the web page", ("no_such_module",)))
+    done = command("ui")
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert "gradio, which is not installed: pip install" in done.err
+    assert "[ui]" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("no-such-pipeline",), "no pipeline 'no-such-pipeline'"),
+        (("--device", "abacus"), "device 'abacus' cannot be used"),
+        (("photo-x4", "--host", "192.0.2.1"), "192.0.2.1 cannot be used (cannot assign"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(command, tmp_path, monkeypatch, arguments, text):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    done = command("ui", *arguments)
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert text in done.err
+    assert [path for path in tmp_path.iterdir() if "cascade-ui" in path.name] == []
+
+
+def test_other_commands_do_not_import_gradio():
+    code = "import sys, cascade.cli.main; sys.exit('gradio' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=120)
+    assert done.returncode == 0
+
+
+def test_a_port_in_use_is_one_line():
+    from cascade.ui.server import free_port
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(OutputError, match=rf"127\.0\.0\.1:{port} cannot be used \(address"):
+            free_port("127.0.0.1", port)
+    assert free_port("127.0.0.1", None) >= 7860
+
+
+def test_the_space_serves_the_page_with_low_limits(monkeypatch):
+    from cascade.ui import server
+
+    folder = Path(__file__).parents[2] / "docs" / "integrations" / "space"
+    served = []
+    monkeypatch.setattr(server, "serve", lambda serving, on_start: served.append(serving))
+    runpy.run_path(str(folder / "app.py"), run_name="__main__")
+    (serving,) = served
+    assert (serving.host, serving.port) == ("0.0.0.0", 7860)
+    assert serving.limits.megapixels < server.Serving().limits.megapixels
+    head = (folder / "README.md").read_text(encoding="utf-8").split("---\n")[1]
+    assert "app_file: app.py" in head
+    assert re.search(r"^sdk_version: (\d+)", head, flags=re.MULTILINE)[1] == gradio.__version__[0]
