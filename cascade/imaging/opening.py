@@ -268,12 +268,19 @@ def check_jpeg(data: bytes, name: str) -> None:
         raise DataError(f"{name}: not a readable image ({obstacle}); save it as PNG or TIFF.")
 
 
-def check_size(width_px: int, height_px: int, name: str, *, most: int = MAX_PIXELS) -> None:
+def check_size(width_px: int, height_px: int, name: str, *, most: int | None = None) -> None:
     """Check the size of a picture before it is decoded.
+
+    Args:
+        width_px: width of the picture.
+        height_px: height of the picture.
+        name: name of the file, for messages.
+        most: largest number of pixels; None for `MAX_PIXELS`.
 
     Raises:
         DataError: if it has no pixels, or more than `most`.
     """
+    most = MAX_PIXELS if most is None else most
     if width_px < 1 or height_px < 1:
         raise DataError(f"{name}: not a readable image ({width_px}x{height_px} px).")
     if width_px * height_px > most:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import IFDRational
 from torch import Tensor
@@ -266,9 +267,8 @@ def _lab(stored: np.ndarray, photometric: int, name: str) -> np.ndarray:
 
 def _decode_by_libtiff(page: Any, data: bytes, name: str) -> Picture:
     data = starting_at(data, page.offset)
-    is_subsampled = photometric_of(page) == YCBCR and page.is_subsampled
-    if is_subsampled and page.compression == UNCOMPRESSED:
-        colour, alpha, is_upright = _subsampled(data), None, False
+    if photometric_of(page) == YCBCR and page.compression == UNCOMPRESSED:
+        colour, alpha, is_upright = _uncompressed(page, data), None, False
     else:
         with opened_image(data, name) as image:
             image.load()  # Pillow turns the pixels of a TIFF, but not its resolution
@@ -287,7 +287,10 @@ def _decode_by_libtiff(page: Any, data: bytes, name: str) -> Picture:
     )
 
 
-def _subsampled(data: bytes) -> Tensor:
-    """RGB, (3, H, W) uint8, of uncompressed and subsampled YCbCr, which Pillow misreads."""
-    image = libvips().Image.tiffload_buffer(data, fail_on="error")
-    return torch.from_numpy(np.moveaxis(image.numpy()[..., :3], -1, 0).copy())
+def _uncompressed(page: Any, data: bytes) -> Tensor:
+    """RGB, (3, H, W) uint8, of uncompressed YCbCr, which Pillow before version 13 misreads."""
+    values = libvips().Image.tiffload_buffer(data, fail_on="error").numpy()[..., :3]
+    if not page.is_subsampled:  # libvips does not convert these
+        size = (values.shape[1], values.shape[0])
+        values = np.asarray(Image.frombytes("YCbCr", size, values.tobytes()).convert("RGB"))
+    return torch.from_numpy(np.moveaxis(values, -1, 0).copy())

@@ -15,7 +15,7 @@ from cascade.imaging.reading import read_image
 from cascade.recipe.reading import load_stage_recipe
 from cascade.space import Space
 from cascade.stage_kinds import load_stage
-from cascade.training import trainer as trainer_module
+from cascade.training import processes
 
 TRAIN = "train: {batch_size: 8, images: 32, warmup_images: 8, precision: fp32, sample_count: 2"
 CODER = f"""
@@ -87,7 +87,7 @@ def test_every_process_knows_the_scale_that_one_of_them_measured(folder, tmp_pat
     scaled = load_stage(folder / "coder" / "stage").contract
     kind = type(trainer.accelerator)
     monkeypatch.setattr(kind, "is_main_process", property(lambda self: False))
-    monkeypatch.setattr(trainer_module, "all_of", lambda accelerator, items: [*items, scaled])
+    monkeypatch.setattr(processes, "all_of", lambda accelerator, items: [*items, scaled])
     stage = trainer._finish()
     assert stage.contract == scaled
     assert stage.latents.scale != 1
