@@ -128,6 +128,27 @@ def test_changed_partners_are_named_when_a_run_goes_on(scans, tmp_path, caplog):
     assert "1 of the images changed since the run began (3)" in caplog.text
 
 
+def held_out_losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line.get("kind") == "validation"]
+
+
+def test_the_held_out_loss_is_that_of_pairs(scans, tmp_path):
+    """A set of its own with inputs of its own, and a share of the pairs."""
+    own = [f"data.validation={scans / 'clean'}", f"data.validation_pairs={scans / 'damaged'}"]
+    for name, overrides in (("own", own), ("share", ["data.validation=0.4"])):
+        often = ["train.validate_every_images=16", "train.batch_size=2"]
+        if name == "own":
+            for part in ("clean", "damaged"):
+                shutil.copytree(scans / part, tmp_path / part)
+                (tmp_path / part / "5.png").unlink()
+        folder = tmp_path if name == "own" else scans
+        build_trainer(recipe_of(folder, *RESTORE, *often, *overrides), tmp_path / name).run()
+        assert held_out_losses(tmp_path / name)
+    with pytest.raises(CascadeError, match="name its inputs too"):
+        build_trainer(recipe_of(tmp_path, *RESTORE, own[0]), tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
