@@ -218,7 +218,7 @@ def test_the_command_restores_a_folder(command, scans, runs, tmp_path):
         assert image.size == (24, 20)
 
 
-def test_bands_become_other_bands(scans, tmp_path, command):
+def test_bands_become_other_bands(scans, tmp_path, command, extractor):
     """One band of 12 bits becomes two of other ranges, as TIFF."""
     for number in range(4):
         values = np.random.default_rng(number).integers(0, 4096, (1, 18, 16)).astype(np.uint16)
@@ -242,6 +242,17 @@ def test_bands_become_other_bands(scans, tmp_path, command):
     result = read_raster(tmp_path / "out.tif")
     assert result.values.shape == (2, 18, 16)
     assert result.values.dtype == np.uint16
+    evaluation = evaluate(
+        CascadePipeline.from_pretrained(tmp_path / "run"),
+        tmp_path / "clean",
+        pairs=str(tmp_path / "damaged"),
+        extractor=extractor,
+        cache_dir=tmp_path / "cache",
+        num_images=2,
+    )
+    names = {score.name for score in evaluation.whole.scores}
+    assert {"PSNR, dB, band 1", "PSNR, dB, band 2"} <= names
+    assert evaluation.whole.input.endswith("an image of 1 band, 16 px")
 
 
 # ---- evaluation ---------------------------------------------------------------------------------
