@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cascade.building.spaces import opening_of
+from cascade.data.joining import BESIDE
 from cascade.data.overlap import shared_files
 from cascade.data.remote import without_secrets
 from cascade.data.source import ImageSource, SelectedSource, with_labels
@@ -58,8 +59,14 @@ def open_data(recipe: StageRecipe) -> OpenedData:
 def _open_own(recipe: StageRecipe, path: str) -> ImageSource:
     """Open validation images as the training images are; a small set need not have every class."""
     opening = {**opening_of(recipe), "path": path, "only": None}
-    if recipe.data.validation_pairs is not None and "pairing" in opening:
-        opening["pairing"] = opening["pairing"]._replace(path=recipe.data.validation_pairs)
+    pairing, inputs = opening.get("pairing"), recipe.data.validation_pairs
+    if pairing is not None and pairing.path != BESIDE and inputs is None:
+        raise RecipeError(
+            "data.validation is a set of its own: name its inputs too, as data.validation_pairs, "
+            "since those of data.pairs may have the same names and show something else."
+        )
+    if pairing is not None and inputs is not None:
+        opening["pairing"] = pairing._replace(path=inputs)
     source = open_source(**opening)
     only = recipe.data.only
     return with_labels(source, only, all_names=False) if only else source

@@ -128,6 +128,27 @@ def test_changed_partners_are_named_when_a_run_goes_on(scans, tmp_path, caplog):
     assert "1 of the images changed since the run began (3)" in caplog.text
 
 
+def held_out_losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line.get("kind") == "validation"]
+
+
+def test_the_held_out_loss_is_that_of_pairs(scans, tmp_path):
+    """A set of its own with inputs of its own, and a share of the pairs."""
+    own = [f"data.validation={scans / 'clean'}", f"data.validation_pairs={scans / 'damaged'}"]
+    for name, overrides in (("own", own), ("share", ["data.validation=0.4"])):
+        often = ["train.validate_every_images=16", "train.batch_size=2"]
+        if name == "own":
+            for part in ("clean", "damaged"):
+                shutil.copytree(scans / part, tmp_path / part)
+                (tmp_path / part / "5.png").unlink()
+        folder = tmp_path if name == "own" else scans
+        build_trainer(recipe_of(folder, *RESTORE, *often, *overrides), tmp_path / name).run()
+        assert held_out_losses(tmp_path / name)
+    with pytest.raises(CascadeError, match="name its inputs too"):
+        build_trainer(recipe_of(tmp_path, *RESTORE, own[0]), tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -197,7 +218,7 @@ def test_the_command_restores_a_folder(command, scans, runs, tmp_path):
         assert image.size == (24, 20)
 
 
-def test_bands_become_other_bands(scans, tmp_path, command):
+def test_bands_become_other_bands(scans, tmp_path, command, extractor):
     """One band of 12 bits becomes two of other ranges, as TIFF."""
     for number in range(4):
         values = np.random.default_rng(number).integers(0, 4096, (1, 18, 16)).astype(np.uint16)
@@ -221,6 +242,17 @@ def test_bands_become_other_bands(scans, tmp_path, command):
     result = read_raster(tmp_path / "out.tif")
     assert result.values.shape == (2, 18, 16)
     assert result.values.dtype == np.uint16
+    evaluation = evaluate(
+        CascadePipeline.from_pretrained(tmp_path / "run"),
+        tmp_path / "clean",
+        pairs=str(tmp_path / "damaged"),
+        extractor=extractor,
+        cache_dir=tmp_path / "cache",
+        num_images=2,
+    )
+    names = {score.name for score in evaluation.whole.scores}
+    assert {"PSNR, dB, band 1", "PSNR, dB, band 2"} <= names
+    assert evaluation.whole.input.endswith("an image of 1 band, 16 px")
 
 
 # ---- evaluation ---------------------------------------------------------------------------------
