@@ -23,6 +23,7 @@ from side_by_side import peak_mib, print_result, results_apart
 EPILOG = """examples:
   python benchmarks/bands.py
   python benchmarks/bands.py memory --sizes-px 1024 20000x512
+  python benchmarks/bands.py memory --sizes-px 1024x512 1024x1024 1024x2048 --in-memory-mib 8
   taskset -c 0 python benchmarks/bands.py reading
 """
 PARTS = ("memory", "reading")
@@ -53,9 +54,9 @@ def write_scene(path: Path, size_px: tuple[int, int]) -> None:
         )  # fmt: skip
 
 
-def measure_memory(folder: Path) -> None:
+def measure_memory(folder: Path, in_memory_mib: float | None) -> None:
     """Double a scene and hand over the peak of this process."""
-    from cascade import CascadePipeline
+    from cascade import CascadePipeline, mapped_arrays
     from cascade.bulk.commands import prepare_upscaling
     from cascade.bulk.preparing import Request
     from cascade.conditioning.low_resolution import LowResolution
@@ -76,6 +77,8 @@ def measure_memory(folder: Path) -> None:
         sampling=SamplingSettings(steps=1),
         embedding_dim=16,
     )
+    if in_memory_mib is not None:
+        mapped_arrays.MOST_IN_MEMORY_BYTES = int(in_memory_mib * 2**20)
     model, scene = folder / "model", folder / "scene.tif"
     CascadePipeline.from_stages({"up": stage}).save_pretrained(model)
     before_mib, start = peak_mib(), time.perf_counter()
@@ -86,7 +89,7 @@ def measure_memory(folder: Path) -> None:
     print_result({"before_mib": before_mib, "peak_mib": peak_mib(), "seconds": seconds})
 
 
-def compare_memory(sizes: list[str]) -> None:
+def compare_memory(sizes: list[str], in_memory: list[str]) -> None:
     """Print the peak of each size, and how it grows."""
     last: tuple[float, float] | None = None
     for text in sizes:
@@ -94,7 +97,7 @@ def compare_memory(sizes: list[str]) -> None:
         size_px = int(height or width), int(width)
         with tempfile.TemporaryDirectory() as folder:
             write_scene(Path(folder) / "scene.tif", size_px)
-            (result,) = results_apart(__file__, ["--measure", folder], 1)
+            (result,) = results_apart(__file__, ["--measure", folder, *in_memory], 1)
         peak, megapixels, growth = result["peak_mib"], math.prod(size_px) / 1e6, ""
         if last is not None:
             growth = f", {(peak - last[1]) / (megapixels - last[0]):.1f} MiB per further megapixel"
@@ -172,6 +175,11 @@ def parse_arguments() -> argparse.Namespace:
         default=["1024", "2048", "4096"],
         help="sides of the scenes, or WIDTHxHEIGHT",
     )
+    parser.add_argument(
+        "--in-memory-mib",
+        type=float,
+        help="larger arrays are files, as those of larger scenes are; default: as always",
+    )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not set(arguments.parts) <= set(PARTS):
@@ -183,11 +191,13 @@ def main() -> None:
     """Parse the command line and print the chosen parts."""
     arguments = parse_arguments()
     if arguments.measure:
-        measure_memory(Path(arguments.measure))
+        measure_memory(Path(arguments.measure), arguments.in_memory_mib)
         return
     parts = arguments.parts or PARTS
     if "memory" in parts:
-        compare_memory(arguments.sizes_px)
+        limit = arguments.in_memory_mib
+        words = [] if limit is None else ["--in-memory-mib", str(limit)]
+        compare_memory(arguments.sizes_px, words)
     if "reading" in parts:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as folder:

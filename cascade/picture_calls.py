@@ -1,4 +1,4 @@
-"""Calls that upscale or colour pictures of any size: they read the arguments and run the chain."""
+"""Calls on pictures of any size: they read the arguments and run the chain."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ from cascade.imaging.picture import Picture
 from cascade.restoration.bands import upscale_raster
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
 from cascade.restoration.doubt import check_seeds, over_seeds, std_like
+from cascade.restoration.restoring import (
+    Restoration,
+    restore_image,
+    restore_picture,
+    restore_raster,
+)
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.walk import Progress
 
 NUMBER = "it is their number, and seed is the first one"
-Restoring = TypeVar("Restoring", Upscaling, Colouring)
+Restoring = TypeVar("Restoring", Upscaling, Colouring, Restoration)
 Restore = Callable[..., Any]  # (stages, picture, how, progress=…) -> its result
 
 
@@ -65,7 +71,7 @@ def _restored(
 
     Args:
         stages: the chain of the pipeline.
-        kind: `Upscaling` or `Colouring`.
+        kind: `Upscaling`, `Colouring` or `Restoration`.
         restore: for pictures, for tensors and perhaps for images of bands.
         image: the pictures.
         settings: `seeds`, `return_std`, fields of `kind` and sampling settings.
@@ -99,3 +105,15 @@ def _restored(
 
     results = of_each(image, *(work(each) for each in restore))
     return (results, std_like(image, stds)) if returns_std else results
+
+
+def restore(
+    stages: StageChain,
+    image: PictureLike,
+    settings: Mapping[str, Any],
+    progress: Progress | None = None,
+    generator: GeneratorLike | None = None,
+) -> Any:
+    """Restore pictures; `CascadePipeline.restore` describes the arguments."""
+    ways = (restore_picture, restore_image, restore_raster)
+    return _restored(stages, Restoration, ways, image, settings, progress, generator)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cascade.building.data_notes import DataNotes
-from cascade.building.spaces import decoding_of, pictures_space
+from cascade.building.spaces import decoding_of, pair_check_of, pictures_space
 from cascade.building.stages import build_conditions
 from cascade.building.validation import open_data, overlap_warnings
 from cascade.data.broken import allowed_images
@@ -110,7 +110,13 @@ def _bundled_paths() -> set[str]:
 def _sample(source: ImageSource, recipe: StageRecipe, count: int) -> DataReport:
     """Decode the first images of a run."""
     order = epoch_order(recipe.train.seed, 0, len(source))[:count].tolist()
-    return check_images(source, order=order, decoding=decoding_of(recipe), duplicates=False)
+    return check_images(
+        source,
+        order=order,
+        decoding=decoding_of(recipe),
+        duplicates=False,
+        pairs=pair_check_of(recipe),
+    )
 
 
 def _look_at(
@@ -158,7 +164,7 @@ def _listing(names: Sequence[str]) -> str:
 def _check_broken(
     report: DataReport, source: ImageSource, recipe: StageRecipe, findings: DataFindings
 ) -> None:
-    broken = report.broken
+    broken = [*report.broken, *report.pairs.shifted]
     if not broken:
         return
     examples = " ".join(broken[:NAMED_IMAGES])
@@ -185,6 +191,9 @@ def _check_sizes(
         "enlarge": "training upscales them",
         "error": "training would stop at the first one; set data.too_small to skip or enlarge",
     }
+    if recipe.data.pairs is not None:
+        fates["skip"] = "training leaves them out, since pairs are not resized"
+        fates["error"] = "training would stop at the first one; set data.too_small to skip"
     text = (
         f"images smaller than the stage's {space.size_text}: {small} of {report.images}; "
         f"{fates[policy]}. {source.check_command(size_px=max(space.size))} lists them."

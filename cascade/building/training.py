@@ -24,7 +24,6 @@ from cascade.building.students import (
 from cascade.building.trained import find_stage
 from cascade.building.validation import open_data, overlap_warnings, usable_by
 from cascade.contract import Contract
-from cascade.data.fitting import encoder_of_space
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.remote import default_cache
 from cascade.data.source import ImageSource
@@ -139,17 +138,16 @@ def _read(
     source: ImageSource, stage: Stage, recipe: StageRecipe, encoder: AutoencoderStage | None
 ) -> TrainingImages:
     """Read the images of a source as a recipe describes; training and validation read alike."""
-    options = reading_options(recipe)
-    if encoder is not None:
-        device, cache_dir = make_accelerator().device, recipe.data.cache_dir
-        options["encoded"] = encode_images(encoder, source, options, cache_dir, device)
+    options, cache_dir = reading_options(recipe), recipe.data.cache_dir
+    device = make_accelerator().device
+    options |= encode_images(stage, encoder, source, options, cache_dir, device)
     return TrainingImages(source, stage.contract, seed=recipe.train.seed, **options)
 
 
 def prepare_conditions(
     stage: Stage, sources: Sequence[ImageSource], cache_dir: str | None = None
 ) -> None:
-    """Do once what the conditions need of the annotations of all images, and open the caches.
+    """Do once what the conditions need of the annotations of all images.
 
     Args:
         stage: the stage in training.
@@ -157,8 +155,6 @@ def prepare_conditions(
         cache_dir: folder of the caches; None for the user's own.
     """
     cache = default_cache().parent if cache_dir is None else Path(cache_dir)
-    if stage.space.kind == "embeddings" and stage.space.encoder_name:
-        encoder_of_space(stage.space).keep_in(cache / "encoded" / "images")
     for each in stage.conditions:
         annotations = (
             source.readable_labels(index) for source in sources for index in range(len(source))

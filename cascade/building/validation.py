@@ -57,7 +57,10 @@ def open_data(recipe: StageRecipe) -> OpenedData:
 
 def _open_own(recipe: StageRecipe, path: str) -> ImageSource:
     """Open validation images as the training images are; a small set need not have every class."""
-    source = open_source(**{**opening_of(recipe), "path": path, "only": None})
+    opening = {**opening_of(recipe), "path": path, "only": None}
+    if recipe.data.validation_pairs is not None:
+        opening["pairing"] = opening["pairing"]._replace(path=recipe.data.validation_pairs)
+    source = open_source(**opening)
     only = recipe.data.only
     return with_labels(source, only, all_names=False) if only else source
 

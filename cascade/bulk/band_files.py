@@ -1,10 +1,11 @@
-"""Makes the result of a file of bands: every image of it upscaled, in one file as it came."""
+"""Makes the result of a file of bands: of every image of it, in one file as it came."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 from cascade.bulk.doubt_files import write_band_doubt
@@ -15,30 +16,32 @@ from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.raster_file import RasterFile
 from cascade.imaging.rasters.reading import open_rasters
 from cascade.imaging.rasters.writing import check_raster_format, write_rasters
-from cascade.restoration.bands import ClippedNumbers, check_bands, upscale_raster
+from cascade.restoration.bands import ClippedNumbers, check_bands
 from cascade.restoration.doubt import over_seeds
-from cascade.restoration.upscaling import Upscaling
 from cascade.sampling.walk import Progress
-from cascade.stage import Stage
+from cascade.space import Space
 
 JobProgress = Callable[[float, str], None]  # share that is done, and which image it is
+RestoreRaster = Callable[[Raster, int, Progress], Raster]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class BandFiles:
-    """Upscales files of bands.
+    """Makes the results of files of bands.
 
     Attributes:
-        stages: the upsamplers.
-        upscaling: how to upscale each image.
+        restore: makes the result of an image, given a seed and a callback for progress.
+        space: space of the images.
+        result_space: space of the results.
         axis: axis of a NIfTI volume along which it is cut into slices.
         nodata: a number that stands for a missing one besides what a file says; None for none.
         seeds: number of seeds whose mean each result is, counted up from that of the job.
     """
 
-    stages: Sequence[Stage]
-    upscaling: Upscaling
+    restore: RestoreRaster
+    space: Space
+    result_space: Space
     axis: int = 2
     nodata: float | None = None
     seeds: int = 1
@@ -60,7 +63,7 @@ class BandFiles:
         Raises:
             CascadeError: if the result cannot be made.
         """
-        source, space = job.source, self.stages[0].space
+        source, space = job.source, self.space
         stds: list[Raster] = []
         with source.open() as stream:
             file = open_rasters(stream, source.name, Layout(space.channels, self.axis))
@@ -72,7 +75,7 @@ class BandFiles:
         if clipped.remark:
             on_remark(clipped.remark)
         if stds:
-            write_band_doubt(job, self.seeds, stds, space)
+            write_band_doubt(job, self.seeds, stds, self.result_space)
         return result.size, count
 
     def _results(
@@ -94,7 +97,7 @@ class BandFiles:
             try:
                 raster = file.image(number).with_nodata(self.nodata)
                 if number == 0:
-                    check_bands(raster, self.stages[0].space)
+                    check_bands(raster, self.space)
                     check_raster_format(job.output, raster, count)
                 clipped.add(raster)
                 result, std = self._result(raster, job.seed, report)
@@ -109,10 +112,7 @@ class BandFiles:
     ) -> tuple[Raster, Raster | None]:
         """The result of an image, and its standard deviation if it has several seeds."""
 
-        def make(seed: int, progress: Progress) -> Raster:
-            upscaling = replace(self.upscaling, seed=seed)
-            return upscale_raster(self.stages, raster, upscaling, progress=progress)
-
         if self.seeds == 1:
-            return make(seed, progress), None
-        return over_seeds(make, range(seed, seed + self.seeds), progress=progress)
+            return self.restore(raster, seed, progress), None
+        seeds = range(seed, seed + self.seeds)
+        return over_seeds(partial(self.restore, raster), seeds, progress=progress)

@@ -16,10 +16,13 @@ from cascade.bulk.remarks import colour_remark, defects_remark, range_remark
 from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.imaging.picture_reading import read_picture
+from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.value_range import worked_on_stretched
+from cascade.restoration.bands import upscale_raster
 from cascade.restoration.colouring import Colouring, colourise_pictures, colouriser_of
 from cascade.restoration.passes import plan_passes, upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscale_pictures
+from cascade.sampling.walk import Progress
 from cascade.stage import Stage
 
 WORK_PER_PIXEL = 0.01  # of colouring a pixel at full size, against drawing one
@@ -78,11 +81,11 @@ def prepare_upscaling(
 
 
 def _band_files(request: Request, stages: Sequence[Stage], upscaling: Upscaling) -> BandFiles:
-    axis = 2 if request.axis is None else request.axis
-    seeds = request.seeds if request.map else 1
-    return BandFiles(
-        stages=stages, upscaling=upscaling, axis=axis, nodata=request.nodata, seeds=seeds
-    )
+    def restore(raster: Raster, seed: int, progress: Progress) -> Raster:
+        return upscale_raster(stages, raster, replace(upscaling, seed=seed), progress=progress)
+
+    space = stages[0].space
+    return BandFiles(restore=restore, space=space, result_space=space, **request.of_bands())
 
 
 def _stages_that_upscale(stages: Sequence[Stage], scale: float | None) -> list[Stage]:

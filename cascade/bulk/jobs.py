@@ -203,8 +203,7 @@ def plan_jobs(
         if len(seeds) > 1 and not bands:
             sheets.append(VariantSheet(of_picture, folder / sheet_place))
         jobs += of_picture
-    if doubt:
-        jobs = _with_doubt(jobs, folder, folded)
+    jobs = _with_doubt(jobs, folder, folded) if doubt else jobs
     plan = Plan(jobs, sheets, folder / COMPARISONS if compare else None, notes)
     _check_paths_differ(plan, folded)
     return plan

@@ -46,7 +46,7 @@ class Method:
     """How to make the result of a picture.
 
     Attributes:
-        command: `upscale`, `colourise` or `edit`.
+        command: `upscale`, `colourise`, `restore` or `edit`.
         description: what was done to a picture, for messages, such as `upscaled`.
         make: makes results from pictures of one size, their seeds and a callback for progress.
         work: the work that a picture of this height and width in pixels takes, in any unit.

@@ -18,6 +18,7 @@ from cascade.bulk.making import Method
 from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.remarks import model_remark
 from cascade.bulk.work import Bulk
+from cascade.conditioning.paired_image import PairedImage
 from cascade.devices import check_engine_device, find_device
 from cascade.errors import CascadeError, ContractError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -56,7 +57,8 @@ class Request:
         truncated: whether to take a JPEG whose end is missing as far as it goes.
         adapters: folders of adapters, each with the factor of its change.
         axis: for bands, axis of a volume along which it is cut into slices; None for the last one.
-        nodata: for bands, the number that stands for a missing one; None for what files say.
+        nodata: for bands, a number that stands for a missing one besides what files say; None for
+            none.
         seeds: number of seeds for each picture, counted up from that of the settings.
         map: whether to write the mean over these seeds and the standard deviation, instead of a
             result per seed.
@@ -90,12 +92,17 @@ class Request:
                 f"{self.range[0]} and {self.range[1]}."
             )
 
+    def of_bands(self) -> dict[str, Any]:
+        """How files of bands are read and made; arguments of `BandFiles`."""
+        axis, seeds = 2 if self.axis is None else self.axis, self.seeds if self.map else 1
+        return {"axis": axis, "nodata": self.nodata, "seeds": seeds}
+
 
 class Preparation:
     """The pictures and jobs of a request, before its model is loaded.
 
     Args:
-        command: `upscale`, `colourise` or `edit`.
+        command: `upscale`, `colourise`, `restore` or `edit`.
         request: the user's request.
         seed: seed of the first result of a picture.
 
@@ -107,9 +114,11 @@ class Preparation:
         self.command = command
         self.request = request
         self.model = _Model(request)
-        self.reads_bands = self.model.makes_bands
-        _check_options(request, bands=self.reads_bands)
-        as_file = is_file_name(request.out, request.inputs, bands=self.reads_bands)
+        self.reads_bands = self.model.takes_bands
+        writes_bands = self.model.makes_bands
+        self.has_bands = self.reads_bands or writes_bands
+        _check_options(request, bands=self.has_bands)
+        as_file = is_file_name(request.out, request.inputs, bands=writes_bands)
         self.folder = None if as_file else request.out
         suffixes = RASTER_SUFFIXES if self.reads_bands else IMAGE_SUFFIXES
         self.inputs = find_pictures(request.inputs, results=self.folder, suffixes=suffixes)
@@ -122,7 +131,7 @@ class Preparation:
             compare=request.compare,
             pages=request.pages,
             is_result_of=EarlierResults(self.folder, command).made_from,
-            bands=self.reads_bands,
+            bands=writes_bands,
             doubt=request.map,
         )
         self.notes = [self.inputs.left_out.note()] if self.inputs.left_out else []
@@ -203,6 +212,22 @@ class _Model:
             self._pipeline = _load(request)
         except CascadeError as error:
             self._error = error
+
+    @property
+    def is_of_pairs(self) -> bool:
+        """Whether it makes one image of a pair from the other; no if it cannot be loaded."""
+        contracts = self._pipeline.stages.contracts if self._pipeline is not None else []
+        return any(each.condition(PairedImage.name) is not None for each in contracts)
+
+    @property
+    def takes_bands(self) -> bool:
+        """Whether its inputs are bands of measured numbers; no if it cannot be loaded."""
+        if self._pipeline is None:
+            return False
+        first = self._pipeline.stages.first
+        condition = first.contract.condition(PairedImage.name)
+        space = None if condition is None else condition.image_space(first.space)
+        return self.makes_bands if space is None else space.has_bands
 
     @property
     def makes_bands(self) -> bool:

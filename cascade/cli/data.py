@@ -64,11 +64,26 @@ Bands = Annotated[
     typer.Option("--bands", min=1, max=64, help="Read this many bands of numbers as they are."),
 ]
 Nodata = Annotated[
-    float | None, typer.Option("--nodata", help="With --bands: the number of missing ones.")
+    float | None, typer.Option("--nodata", help="With --bands: a number of missing ones.")
 ]
 Axis = Annotated[
     int | None,
     typer.Option("--axis", min=0, max=2, help="With --bands: axis along which volumes are cut."),
+]
+
+
+Pairs = Annotated[
+    str | None,
+    typer.Option(
+        help="Inputs of pairs: a folder or shards with the same names, or beside for NAME.low.* "
+        "beside NAME.high.*."
+    ),
+]
+PairBands = Annotated[
+    int | None,
+    typer.Option(
+        "--pair-bands", min=1, max=64, help="With --pairs: bands of the inputs. Default: --bands."
+    ),
 ]
 
 
@@ -123,6 +138,8 @@ def build(
             help="With --bands: measure the range of each band for the manifest.",
         ),
     ] = None,
+    pairs: Pairs = None,
+    pair_bands: PairBands = None,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
 ) -> None:
@@ -136,8 +153,12 @@ def build(
     The split of an image follows from its pixels, or from its label with --split-by, so images that
     are added later move none of the others.
 
+    With --pairs, the shards hold NAME.high.* and NAME.low.*, both of their own size; train on them
+    by data.pairs=beside.
+
     Example: cascade data build photos --out shards --size 256 --square --split 0.8,0.1,0.1
     """
+    from cascade.cli.pairs import input_bands, pairing, written
     from cascade.cli.progress import TaskProgress, printable
     from cascade.data.band_encoding import BandEncoding
     from cascade.data.building import build_shards
@@ -153,7 +174,10 @@ def build(
     )
     decoding = None if bands is None else _band_decoding(bands, nodata, axis)
     layout = None if decoding is None else decoding.layout
-    images = open_source(source, name_pattern=name_pattern, layout=layout)
+    inputs = input_bands(pairs, pair_bands, decoding)
+    images = open_source(
+        source, name_pattern=name_pattern, layout=layout, pairing=pairing(pairs, inputs)
+    )
     file_format = None if image_format is None else image_format.value
     with TaskProgress(in_pipes=True) as progress:
         manifest = build_shards(
@@ -170,6 +194,7 @@ def build(
             split_by=split_by,
             seed=seed,
             max_broken_share=max_broken_share,
+            inputs=written(pairs, inputs, file_format, value_range),
             workers=workers,
             progress=progress.update,
         )
@@ -204,6 +229,17 @@ def check(
         str | None,
         typer.Option("--validation", help="Also list the images that are in this set too."),
     ] = None,
+    pairs: Pairs = None,
+    pair_bands: PairBands = None,
+    max_shift_px: Annotated[
+        float | None,
+        typer.Option(
+            "--max-shift-px",
+            min=0,
+            help="With --pairs: largest shift between both images, in pixels of the smaller one. "
+            "Default: 0.5.",
+        ),
+    ] = None,
     workers: Workers = 0,
     name_pattern: NamePattern = None,
 ) -> None:
@@ -217,8 +253,12 @@ def check(
     The exit code is 1 if any image or shard is broken, labels are out of step, or both sets share
     pixels.
 
-    Example: cascade data check photos --size 64 --validation more-photos
+    With --pairs, every image is compared with its input: sizes, and the shift between both, which
+    is measured to a fraction of a pixel. Pairs beyond --max-shift-px are listed, with exit code 1.
+
+    Example: cascade data check photos --validation more, or cascade data check clean --pairs scans
     """
+    from cascade.cli.pairs import checked, input_bands, pairing
     from cascade.cli.progress import TaskProgress, printable
     from cascade.data.checking import check_images
     from cascade.data.notes import notes_for
@@ -230,8 +270,14 @@ def check(
     decoding = None if bands is None else _band_decoding(bands, nodata, axis)
     layout = None if decoding is None else decoding.layout
     damaged_shards: list[str] = []
+    inputs = input_bands(pairs, pair_bands, decoding)
+    expected = checked(pairs, inputs, max_shift_px, value_range, truncated.value)
     images = open_source(
-        source, name_pattern=name_pattern, damaged_shards=damaged_shards, layout=layout
+        source,
+        name_pattern=name_pattern,
+        damaged_shards=damaged_shards,
+        layout=layout,
+        pairing=pairing(pairs, inputs),
     )
     with TaskProgress(in_pipes=True) as progress:
         report = check_images(
@@ -239,13 +285,19 @@ def check(
             size_px=size,
             decoding=decoding or Decoding(value_range, truncated.value),
             looks=validation is not None,
+            pairs=expected,
             workers=workers,
             progress=progress.update,
         )
         shared: list[SharedImage] = []
         if validation is not None:
             others = check_images(
-                open_source(validation, name_pattern=name_pattern, layout=layout),
+                open_source(
+                    validation,
+                    name_pattern=name_pattern,
+                    layout=layout,
+                    pairing=pairing(pairs, inputs) if pairs == "beside" else None,
+                ),
                 decoding=decoding or Decoding(value_range, truncated.value),
                 looks=True,
                 workers=workers,
@@ -268,7 +320,8 @@ def check(
         lines.append(f"in both sets: {each.name} {look} {each.other}")
     for line in lines:
         typer.echo(printable(line))
-    if any(each.is_same for each in shared) or report.broken or damaged_shards or notes.harmful:
+    same = any(each.is_same for each in shared)
+    if same or report.broken or report.pairs.shifted or damaged_shards or notes.harmful:
         raise typer.Exit(1)
 
 

@@ -39,13 +39,16 @@ Strength = Annotated[
     ),
 ]
 Resamplings = Annotated[
-    int,
+    int | None,
     typer.Option(
-        min=1, help="How often a stage that starts from noise goes over each step; 1 is quick."
+        min=1,
+        help="How often a stage that starts from noise goes over each step; 1 is quick. "
+        "Default: 5.",
     ),
 ]
 JumpLength = Annotated[
-    int, typer.Option("--jump-length", min=1, help="Number of steps to go back at a time.")
+    int | None,
+    typer.Option("--jump-length", min=1, help="Number of steps to go back at a time. Default: 5."),
 ]
 Window = Annotated[
     int | None,
@@ -66,8 +69,8 @@ def edit(
     labels: Class = None,
     uncrop: Uncrop = None,
     strength: Strength = 1.0,
-    resamplings: Resamplings = 5,
-    jump_length: JumpLength = 5,
+    resamplings: Resamplings = None,
+    jump_length: JumpLength = None,
     window: Window = None,
     feather: Feather = 0,
 ) -> None:

@@ -49,7 +49,8 @@ Axis = Annotated[
     typer.Option(min=0, max=2, help="Of bands: axis along which NIfTI volumes are cut."),
 ]
 Nodata = Annotated[
-    float | None, typer.Option(help="Of bands: the number of missing ones, besides NaN.")
+    float | None,
+    typer.Option(help="Of bands: a number of missing ones, besides NaN and the file's own."),
 ]
 
 

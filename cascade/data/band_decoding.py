@@ -89,7 +89,7 @@ class BandDecoding(NamedTuple):
         assert self.space is not None, "training states the ranges"
         raster = self.raster(data, name, number)
         remarks = self.check(raster, name)
-        return raster.unit_image(self.space).clamp(-1, 1), remarks
+        return raster.unit_image(self.space, clip=True), remarks
 
     def check(self, raster: Raster, name: str) -> tuple[Remark, ...]:
         """Check the numbers of an image, and remark what is clipped.

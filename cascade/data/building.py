@@ -24,7 +24,9 @@ from cascade.data.encoding import Encoding
 from cascade.data.examination import ExaminedImage, examine
 from cascade.data.measured_range import measured_ranges
 from cascade.data.notes import SourceNotes, check_share
+from cascade.data.pair_report import PairCheck
 from cascade.data.preparation import Decoding
+from cascade.data.roles import Role
 from cascade.data.shard_writing import ShardWriter, sha256_of
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource
@@ -51,6 +53,7 @@ def build_shards(
     split_by: str | None = None,
     seed: int = 0,
     max_broken_share: float = 0.01,
+    inputs: PairCheck | None = None,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -72,6 +75,8 @@ def build_shards(
         split_by: a label field; all images with the same name in it go to the same split.
         seed: whole number; another one gives another split.
         max_broken_share: largest share of broken images, in [0, 1]; see `BrokenImages`.
+        inputs: for images with partners, how their files are read and encoded; both images of a
+            pair keep their size.
         workers: number of processes that read and encode; 0 does both in this one.
         progress: called after each image.
 
@@ -84,6 +89,7 @@ def build_shards(
         OutputError: if the folder holds other files or the shards being read, or cannot be written.
     """
     _check_not_from(source, out)
+    _check_pairs(source, encoding, inputs)
     colours = Decoding(encoding.range) if isinstance(encoding, Encoding) else Decoding()
     command = source.check_command(*(decoding.check_words if decoding else ()))
     check_share(source.notes, len(source), max_broken_share, command=command)
@@ -99,7 +105,12 @@ def build_shards(
     )
     order = sorted(range(len(source)), key=lambda index: _hash(source.key(index)))
     images = examine(
-        source, order=order, encode=encoding, decoding=decoding or colours, workers=workers
+        source,
+        order=order,
+        encode=encoding,
+        decoding=decoding or colours,
+        pairs=inputs,
+        workers=workers,
     )
     own_settings = {"shard_mib": shard_mib, "split": shares._asdict()}
     own_settings |= {"split_by": split_by, "seed": seed}
@@ -115,8 +126,11 @@ def build_shards(
             **_describe(build, writers, folder),
             **_describe_notes(source.notes),
         }
+        if source.partners is not None:
+            manifest["pairs"] = source.partners.place
         if decoding is not None:
-            manifest |= _describe_bands(folder, decoding, percentiles)
+            role = None if source.partners is None else "high"
+            manifest |= _describe_bands(folder, decoding, percentiles, role)
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
@@ -151,9 +165,12 @@ class _Build:
         split = self._split_of(image)
         values = {**self.source.other_values(index), **image.labels}
         labels = json.dumps(values, ensure_ascii=False, sort_keys=True).encode()
-        members = [(image.encoded.suffix, image.encoded.data), ("json", labels)]
-        writers[split].add(self._unique_key(image.key), members)
-        self.losses.update(image.encoded.losses)
+        files = [("", image.encoded)]
+        if image.pair is not None:
+            files = [("high.", image.encoded), ("low.", image.pair.encoded)]
+        members = [(f"{role}{file.suffix}", file.data) for role, file in files]
+        writers[split].add(self._unique_key(image.key), [*members, ("json", labels)])
+        self.losses.update(loss for _, file in files for loss in file.losses)
         count_labels(self.labels[split], image.labels)
 
     def _reason_to_skip(self, image: ExaminedImage) -> str | None:
@@ -238,12 +255,15 @@ def _describe(build: _Build, writers: dict[str, ShardWriter], folder: Path) -> d
 
 
 def _describe_bands(
-    folder: Path, decoding: BandDecoding, percentiles: tuple[float, float] | None
+    folder: Path,
+    decoding: BandDecoding,
+    percentiles: tuple[float, float] | None,
+    role: Role | None,
 ) -> dict[str, Any]:
     """The number of bands, and their range in the training split if it is measured."""
     if percentiles is None:
         return {"bands": decoding.bands}
-    source = ShardSource(str(folder / f"{SPLITS[0]}-*.tar"), suffixes=RASTER_SUFFIXES)
+    source = ShardSource(str(folder / f"{SPLITS[0]}-*.tar"), suffixes=RASTER_SUFFIXES, role=role)
     ranges = measured_ranges(source, decoding, percentiles)
     return {"bands": decoding.bands, "percentiles": list(percentiles), "range": ranges}
 
@@ -261,6 +281,20 @@ def _check_not_from(source: ImageSource, out: Path) -> None:
     shards = {image.shard for image in source.images} if isinstance(source, ShardSource) else set()
     if any(shard.resolve().parent == out.resolve() for shard in shards):
         raise OutputError(f"{out} holds the shards being read; choose another folder.")
+
+
+def _check_pairs(
+    source: ImageSource, encoding: Encoding | BandEncoding, inputs: PairCheck | None
+) -> None:
+    """Check that both images of pairs are written, at their own size.
+
+    Raises:
+        DataError: if they are not.
+    """
+    if (source.partners is None) != (inputs is None):
+        raise DataError("inputs are for images with partners, and these need them.")
+    if inputs is not None and (encoding.size_px is not None or encoding.square):
+        raise DataError("images of pairs keep their size; leave the size and the square out.")
 
 
 def _own_files(out: Path) -> set[str]:

@@ -84,12 +84,14 @@ class ImageSource(ABC):
     """Encoded images with their labels, read by index.
 
     Attributes:
+        partners: for pairs, the inputs from which a stage makes these images; None for no pairs.
         notes: labels out of step and files that are not images, which the source noticed while it
             listed its images; empty unless a source sets them.
         check_words: the words of the command that lists everything about the images; none for
             images that are not in files.
     """
 
+    partners: Partners | None = None
     notes: SourceNotes = SourceNotes()
     check_words: Sequence[str] = ("cascade", "data", "check", "PATH")
 
@@ -199,6 +201,44 @@ class ImageSource(ABC):
         return LabelSurvey({field: sorted(names[field]) for field in fields}, unlabelled)
 
 
+class Partners(NamedTuple):
+    """The inputs of pairs: for each image of a source, its partner in another one.
+
+    Attributes:
+        source: the source of the partners.
+        indices: for each image, the index of its partner there; None for an image without one.
+        place: what the user calls the source, for messages.
+    """
+
+    source: ImageSource
+    indices: Sequence[int | None]
+    place: str
+
+    def index_of(self, index: int, name: str) -> int:
+        """The index of the partner of an image.
+
+        Args:
+            index: index of the image.
+            name: name of the image, for messages.
+
+        Raises:
+            DataError: if it has none.
+        """
+        partner = self.indices[index]
+        if partner is None:
+            raise DataError(f"{name}: {self.why_none}")
+        return partner
+
+    @property
+    def why_none(self) -> str:
+        """What is wrong with an image that has no partner."""
+        return f"has no partner of the same name in {self.place}."
+
+    def part(self, indices: Sequence[int]) -> Partners:
+        """The partners of a part of the images."""
+        return self._replace(indices=[self.indices[index] for index in indices])
+
+
 class SelectedSource(ImageSource):
     """Some images of a source.
 
@@ -216,6 +256,8 @@ class SelectedSource(ImageSource):
         self.indices = list(indices)
         earlier = source.notes.without(map(str, faults)).faults
         self.notes = SourceNotes((*earlier, *faults), source.notes.other_files)
+        if source.partners is not None:
+            self.partners = source.partners.part(self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)

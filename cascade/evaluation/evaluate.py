@@ -46,6 +46,7 @@ def evaluate(
     *,
     name: str = "pipeline",
     train: str | Path | ImageSource | None = None,
+    pairs: str | None = None,
     num_images: int | None = None,
     seed: int = 0,
     extractor: str | FeatureExtractor = "lite0",
@@ -70,6 +71,10 @@ def evaluate(
         name: name of the pipeline in the report.
         train: the pictures that the pipeline was trained on, to look for copies; only for a
             pipeline that starts from noise.
+        pairs: the inputs of the held-out pictures, for a pipeline of one stage: a folder or shards
+            with files of the same names, or `beside` for `NAME.low.*` beside `NAME.high.*`.
+            Default: inputs are made from the pictures, which a stage that was trained on pairs
+            refuses.
         num_images: number of images to make; default: one per held-out picture, at most 1000.
         seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
@@ -102,8 +107,15 @@ def evaluate(
     vocabulary = pipeline.labels if is_drawn_from_labels else None
     space = pipeline.stages.last.space
     held_out = RealPictures(
-        data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir, space=space
+        data,
+        name=REAL,
+        vocabulary=vocabulary,
+        cache_dir=cache_dir,
+        space=space,
+        pairs=pairs,
+        taker=pipeline.stages.last.contract.paired_condition,
     )
+    check_pairs(held_out, pipeline)
     training = _training_pictures(train, cache_dir, space)
     judge = find_judge(pipeline, held_out, alignment)
     options = {
@@ -115,11 +127,10 @@ def evaluate(
         "progress": progress or no_progress,
     }
     measurements = _measure(task, options, training, judge, lpips=lpips, lpips_path=lpips_path)
+    count, report = options["num_images"], options["progress"]
     if likelihood is not None:
-        count, report = options["num_images"], options["progress"]
         measurements = with_likelihood(measurements, pipeline, held_out, likelihood, count, report)
     if doubt_seeds is not None:
-        count, report = options["num_images"], options["progress"]
         measurements = with_doubt(
             measurements, pipeline, held_out, doubt_seeds, count, seed=seed, progress=report
         )
@@ -137,6 +148,27 @@ def evaluate(
         calibration=measurements.calibration,
         sheets=measurements.sheets,
     )
+
+
+def check_pairs(held_out: RealPictures, pipeline: CascadePipeline) -> None:
+    """Check that pairs are there if a stage needs them, and that they fit the pipeline.
+
+    Raises:
+        ContractError: saying what to give instead.
+    """
+    contracts = pipeline.stages.contracts
+    if not held_out.are_pairs:
+        if any(each.needs_partner for each in contracts):
+            raise ContractError(
+                "this pipeline was trained on pairs, so its inputs cannot be made from pictures; "
+                "give pairs: the folder or the shards of the inputs."
+            )
+        return
+    if len(contracts) > 1:
+        raise ContractError(
+            f"pairs measure one stage, but this pipeline has {len(contracts)}; measure the stage "
+            "that takes the inputs alone, by its own folder."
+        )
 
 
 def _training_pictures(

@@ -1,8 +1,8 @@
 """Compares the results that a pipeline makes from held-out pictures with the originals, in pairs.
 
-The pipeline gets inputs such as a user has: smaller or grey copies of these pictures, degraded if
-the pipeline was trained to restore them. If there are several stages, each is measured alone too,
-at its own size. The task's baseline is measured beside them.
+The pipeline gets inputs such as a user has: the inputs of pairs, or smaller or grey copies of these
+pictures, degraded if the pipeline was trained to restore them. If there are several stages, each is
+measured alone too, at its own size. The task's baseline is measured beside them.
 
 Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255. Bands of measured
 numbers are rounded to 16 bits of their range, which is the peak. PSNR is at most
@@ -151,7 +151,7 @@ class PairMeasurer:
         self.progress(way.subject, count, count)
         subject = Measured(
             subject=way.subject,
-            input=_input_text(way.contracts[0]),
+            input=_input_text(way.contracts[0], self.held_out),
             size_px=way.contracts[-1].space.longer_px,
             seconds_per_image=seconds / count,
             scores=(
@@ -275,7 +275,9 @@ def distance_values(
     return {name: float(distance(result, other)) for name, distance in distances.items()}
 
 
-def _input_text(first: Contract) -> str:
+def _input_text(first: Contract, held_out: RealPictures) -> str:
+    if held_out.are_pairs:
+        return f"{INPUTS} of pairs, {first.description}"
     return f"{REAL}, {first.description}" + (", degraded" if first.restores else "")
 
 

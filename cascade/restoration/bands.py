@@ -50,7 +50,7 @@ def upscale_raster(
     """
     space = upsamplers_of(list(stages))[0].space
     check_bands(raster, space)
-    image = raster.unit_image(space).clamp_(-1, 1)
+    image = raster.unit_image(space, clip=True)
     size, (bands,) = upscaled_bands(stages, [image], [upscaling.seed], upscaling, progress=progress)
     values = new_array((raster.bands, *size), raster.values.dtype)
     for rows, band in bands:

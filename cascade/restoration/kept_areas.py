@@ -87,10 +87,12 @@ class KeptAreas:
     Attributes:
         image: (1, C, h, w) in [-1, 1].
         has_colours: whether the channels are red, green and blue; otherwise no area is neutral.
+        are_kept: whether there are such areas at all; if not, nothing is changed.
     """
 
     image: Tensor
     has_colours: bool
+    are_kept: bool = True
 
     def restore(self, result: Tensor) -> None:
         """Restore the areas of what a network drew, or of its resampled result, in place.
@@ -98,6 +100,8 @@ class KeptAreas:
         Args:
             result: (1, C, H, W) in [-1, 1].
         """
+        if not self.are_kept:
+            return
         size_px = (result.shape[-2], result.shape[-1])
         for rows in bands_of_rows(result.shape):
             source = _Source(self.image, size_px, rows)
@@ -114,6 +118,8 @@ class KeptAreas:
             rows: rows of the result that corrections (1, C, rows, W) belong to.
             size_px: height and width of the whole result.
         """
+        if not self.are_kept:
+            return lambda correction: correction
         source = _Source(self.image, size_px, rows)
         free = 1 - source.flatness()
         share = source.colour_share() if self.has_colours else None

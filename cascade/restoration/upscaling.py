@@ -55,8 +55,8 @@ class Upscaling:
         tile_px: a tile of the result has at most as many pixels as a square of this side; default:
             512, or the stage's own size if it has attention, and less if memory is short.
         consistent: whether the result, downscaled again, must equal the input; default: yes, unless
-            a stage was trained to restore degraded pictures. A stage that is told how degraded its
-            picture is agrees with it up to its noise.
+            a stage was trained to restore degraded pictures, or on pairs. A stage that is told how
+            degraded its picture is agrees with it up to its noise.
         precision: `auto`, `fp32` or `bf16`.
         inputs: inputs of further conditions by name, each for one picture.
 
@@ -214,10 +214,11 @@ def upscaled_bands(
     """
     passes, size = plan_passes(stages, (images[0].shape[-2], images[0].shape[-1]), upscaling.scale)
     check_read(upscaling.inputs, [step.stage for step in passes])
-    space = passes[0].stage.space
+    first = passes[0].stage
+    space = first.space
     measures = [partial(Defects.of, image) for image in images] if measures is None else measures
     sources = [
-        Source.of(image, space, defects_of(image, passes[0].stage, upscaling.inputs, measure))
+        Source.of(image, first, defects_of(image, first, upscaling.inputs, measure))
         for image, measure in zip(images, measures, strict=True)
     ]
     results = _run_passes(passes, sources, seeds, size, upscaling, progress)
@@ -231,7 +232,7 @@ def upscaled_bands(
             source.areas.restore(result)
         bands = _bands(result)
         if is_consistent:
-            image = source.denoised_input(result, passes[0].stage)
+            image = source.denoised_input(result, first)
             bands = _consistent_bands(result, image, source.areas, space.resize_kernel)
         all_bands.append(_with_channels(bands, channels))
     return size, all_bands

@@ -127,7 +127,7 @@ def walk(
         canvas, x0 = step.take(canvas)
         number += 1
         if hooks.callback is not None:
-            canvas = _changed_by(hooks.callback, index, timesteps[index], canvas, x0)
+            canvas = changed_by(hooks.callback, index, timesteps[index], canvas, x0)
     if pixels is not None:
         pixels.put_into(canvas, sampler, None)
     return canvas
@@ -148,10 +148,14 @@ def _go_back(
         pixels.follow_back(noise, sampler, *jump)
 
 
-def _changed_by(
+def changed_by(
     callback: StepCallback, index: int, timestep: int, canvas: Tensor, x0: Tensor
 ) -> Tensor:
-    """The canvas after a callback, which may have replaced it."""
+    """The canvas after a callback, which may have replaced it.
+
+    Raises:
+        ContractError: if the callback returned anything but a tensor of the same shape as `x_t`.
+    """
     changed = callback(index, timestep, {"x_t": canvas, "x0": x0})
     check_kind("the result of a callback", changed, Mapping | None, "a dictionary or None")
     x_t = canvas if changed is None else changed.get("x_t", canvas)

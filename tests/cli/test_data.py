@@ -181,3 +181,30 @@ def test_images_of_both_sets_are_listed_even_if_they_were_saved_anew(command, pi
     ]
     (held_out / "same.png").unlink()
     assert command("data", "check", pictures, "--validation", held_out).code == 0
+
+
+# ---- pairs --------------------------------------------------------------------------------------
+
+
+def test_pairs_are_checked_and_built(command, tmp_path):
+    for number in range(3):
+        large = np.random.default_rng(number).integers(0, 256, (32, 48, 3), np.uint8)
+        for name, array in (("high", large), ("low", large[::2, ::2])):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(array).save(tmp_path / name / f"{number}.png")
+    done = command("data", "check", tmp_path / "high", "--pairs", tmp_path / "low")
+    assert "pairs:   3 of scale 2" in done.out
+    assert done.code == 0
+    out = tmp_path / "shards"
+    done = command("data", "build", tmp_path / "high", "--pairs", tmp_path / "low", "-o", out)
+    assert done.code == 0
+    done = command("data", "check", out / "train-*.tar", "--pairs", "beside")
+    assert "pairs:   3 of scale 2" in done.out
+    (tmp_path / "low" / "1.png").unlink()
+    done = command("data", "check", tmp_path / "high", "--pairs", tmp_path / "low")
+    assert done.code == 1
+    assert "1.png: has no partner of the same name in" in done.out
+    for words in (["--pair-bands", "2"], ["--max-shift-px", "1"]):
+        done = command("data", "check", tmp_path / "high", *words)
+        assert done.code == 2
+        assert f"{words[0]} needs --pairs" in done.err

@@ -15,6 +15,7 @@ from cascade.imaging.reading import read_image
 from cascade.recipe.reading import load_stage_recipe
 from cascade.space import Space
 from cascade.stage_kinds import load_stage
+from cascade.training import trainer as trainer_module
 
 TRAIN = "train: {batch_size: 8, images: 32, warmup_images: 8, precision: fp32, sample_count: 2"
 CODER = f"""
@@ -79,6 +80,17 @@ def test_the_stage_s_contract_names_the_encoder(folder):
     assert isinstance(coder, AutoencoderStage)
     assert latent.space == coder.latent_space
     assert latent.space.encoder == coder.latents.encoder != ""
+
+
+def test_every_process_knows_the_scale_that_one_of_them_measured(folder, tmp_path, monkeypatch):
+    trainer = build_trainer(load_stage_recipe(folder / "coder.yaml"), tmp_path / "run")
+    scaled = load_stage(folder / "coder" / "stage").contract
+    kind = type(trainer.accelerator)
+    monkeypatch.setattr(kind, "is_main_process", property(lambda self: False))
+    monkeypatch.setattr(trainer_module, "all_of", lambda accelerator, items: [*items, scaled])
+    stage = trainer._finish()
+    assert stage.contract == scaled
+    assert stage.latents.scale != 1
 
 
 def test_its_samples_are_shown_as_pictures(folder):
@@ -167,7 +179,7 @@ def test_the_vae_of_a_diffusers_folder_is_an_encoder(folder, tmp_path):
         ("latent", ["data.encoder=UNSCALED"], "were never scaled; train it to the end"),
         ("latent", ["space.channels=3"], "latents of channels 4, but the stage's space has 3"),
         ("latent", ["space.size_px=16"], r"of size_px \(8, 8\), but the stage's space has \(16"),
-        ("latent", ["data.flip=[x]"], "key 'data.flip': latents of a cropped or mirrored"),
+        ("latent", ["data.flip=[x]"], "key 'data.flip': the latents of pictures are not"),
         ("latent", ["condition.low_resolution.size_px=4"], "that makes latents takes no image"),
         ("latent", ["train.objective=autoencoding"], "not a diffusion stage"),
         ("coder", ["data.encoder=x"], "an encoder is for stages that make latents"),

@@ -92,13 +92,14 @@ class Raster:
         values = np.where(self.values == typed(number), typed(self.nodata), self.values)
         return replace(self, values=values)
 
-    def unit_image(self, space: Space) -> Tensor:
-        """The image for a network: (C, H, W) float32, not clipped to [-1, 1].
+    def unit_image(self, space: Space, *, clip: bool = False) -> Tensor:
+        """The image for a network: (C, H, W) float32.
 
         Missing numbers come from their neighbours in the same band.
 
         Args:
             space: the space whose range stands for -1 to 1.
+            clip: whether to clip it to [-1, 1].
         """
         result = torch.from_numpy(new_array(self.values.shape, np.float32))
         for rows in row_slices(self.values.shape):
@@ -108,7 +109,8 @@ class Raster:
             if missing.any():
                 values = torch.stack([_filled(*each) for each in zip(values, missing, strict=True)])
             inner = slice(rows.start - around.start, rows.stop - around.start)
-            result[:, rows] = space.to_unit(values[:, inner])
+            unit = space.to_unit(values[:, inner])
+            result[:, rows] = unit.clamp_(-1, 1) if clip else unit
             release_pages()
         return result
 
