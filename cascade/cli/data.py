@@ -296,7 +296,12 @@ def check(
         shared: list[SharedImage] = []
         if validation is not None:
             others = check_images(
-                open_source(validation, name_pattern=name_pattern, layout=layout),
+                open_source(
+                    validation,
+                    name_pattern=name_pattern,
+                    layout=layout,
+                    pairing=pairing(pairs, inputs) if pairs == "beside" else None,
+                ),
                 decoding=decoding or Decoding(value_range, truncated.value),
                 looks=True,
                 workers=workers,

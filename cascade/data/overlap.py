@@ -13,7 +13,6 @@ from torch import Tensor
 
 from cascade.data.source import ImageSource
 from cascade.data.splitting import file_content
-from cascade.data.stacks import StackSource
 from cascade.imaging.writing import to_uint8
 from cascade.resizing import resize
 
@@ -114,15 +113,14 @@ def shared_files(source: ImageSource, other: ImageSource) -> list[tuple[str, str
     Returns:
         Pairs of names: an image, and the image of the other source.
     """
-    source, other = _files(source), _files(other)
-    sizes = {source.size_bytes(i) for i in range(len(source))} - {None}
-    places = [i for i in range(len(other)) if other.size_bytes(i) in sizes]
-    sizes &= {other.size_bytes(i) for i in places}
-    own = [i for i in range(len(source)) if source.size_bytes(i) in sizes]
-    by_content = {file_content(other, i): other.name(i) for i in reversed(places)}
-    contents = ((i, file_content(source, i)) for i in own)
-    return [(source.name(i), by_content[text]) for i, text in contents if text in by_content]
+    files, others = _first_of_files(source), _first_of_files(other)
+    sizes = {source.size_bytes(i) for i in files} & {other.size_bytes(i) for i in others} - {None}
+    candidates = [i for i in others if other.size_bytes(i) in sizes]
+    by_content = {file_content(other, i): other.name(i) for i in reversed(candidates)}
+    own = ((i, file_content(source, i)) for i in files if source.size_bytes(i) in sizes)
+    return [(source.name(i), by_content[text]) for i, text in own if text in by_content]
 
 
-def _files(source: ImageSource) -> ImageSource:
-    return source.source if isinstance(source, StackSource) else source
+def _first_of_files(source: ImageSource) -> list[int]:
+    """The first image of each file; only stacks and volumes hold others."""
+    return [index for index in range(len(source)) if source.number_in_file(index) == 0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from cascade.data.source import ImageSource, SelectedSource
@@ -65,7 +65,7 @@ class Shares(NamedTuple):
 
 def split_off(
     source: ImageSource, share: float, by: str | None = None
-) -> tuple[ImageSource, ImageSource]:
+) -> tuple[SelectedSource, SelectedSource]:
     """Divide the images of a source between training and validation.
 
     All images of one file stay together, and so do files with the same content.
@@ -85,11 +85,8 @@ def split_off(
         source.vocabulary([by])  # raises if no image has the field
     shares = Shares(1 - share, share)
     parts: dict[str, list[int]] = {name: [] for name in SPLITS}
-    content = ""
-    for index in range(len(source)):
+    for index, content in enumerate(file_contents(source)):
         group = source.readable_labels(index).get(by) if by else None
-        if not group and not (content and source.number_in_file(index)):  # else of the same file
-            content = file_content(source, index)
         parts[shares.split_of(group or content)].append(index)
     for part, name, cure in (
         ("validation", "validation", "a larger share"),
@@ -102,6 +99,15 @@ def split_off(
                 f"all; add images or take {cure}."
             )
     return SelectedSource(source, parts["train"]), SelectedSource(source, parts["validation"])
+
+
+def file_contents(source: ImageSource) -> Iterator[str]:
+    """A hash of the file of each image, in order; all images of a stack or volume have the same."""
+    content = ""
+    for index in range(len(source)):
+        if source.number_in_file(index) == 0:  # the others of the file follow
+            content = file_content(source, index)
+        yield content
 
 
 def file_content(source: ImageSource, index: int) -> str:

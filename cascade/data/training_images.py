@@ -341,6 +341,16 @@ def _encoded_space(contract: Contract, name: str) -> Space:
     return space
 
 
+def as_images(
+    images: TrainingImages | TensorDataset, contract: Contract, *, seed: int
+) -> TrainingImages:
+    """Read a data set of tensors, which are mirrored half of the time unless they are latents."""
+    if isinstance(images, TrainingImages):
+        return images
+    flip = () if contract.space.kind == "latents" else ("x",)
+    return TrainingImages(images, contract, flip=flip, seed=seed)
+
+
 @lru_cache(maxsize=4)
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     """The order of the images in an epoch: (count,) int64."""

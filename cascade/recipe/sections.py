@@ -181,10 +181,21 @@ class DataSection(Section):
     cache_dir: str | None = None
     encoder: str | None = None
     pairs: str | None = None
-    validation_pairs: str | None = None
     max_shift_px: Number | None = Field(default=0.5, gt=0)
     validation: Annotated[str | float | None, BeforeValidator(_held_out)] = None
     split_by: str | None = None
+    validation_pairs: str | None = None
+
+    @field_validator("validation_pairs")
+    @classmethod
+    def _pairs_have_images(cls, validation_pairs: str | None, info: ValidationInfo) -> str | None:
+        named = info.data.get("pairs"), info.data.get("validation")
+        if validation_pairs is not None and not all(isinstance(each, str) for each in named):
+            raise ValueError(
+                "needs data.pairs, and a folder or shards as data.validation, got "
+                f"{validation_pairs!r}"
+            )
+        return validation_pairs
 
     @field_validator("split_by")
     @classmethod

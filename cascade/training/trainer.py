@@ -18,7 +18,7 @@ from torch import nn
 from cascade.conditioning.batch import Batch
 from cascade.data.batches import PositionBatches, load_batches
 from cascade.data.tensors import TensorDataset
-from cascade.data.training_images import TrainingImages
+from cascade.data.training_images import TrainingImages, as_images
 from cascade.devices import autocast
 from cascade.errors import CascadeError, DataError, OtherProcessError
 from cascade.saving.atomic import check_writable_folder
@@ -97,7 +97,7 @@ class Trainer:
         self.accelerator = make_accelerator(device)
         torch.manual_seed(settings.seed)
         with explained_errors(settings), together():
-            self.images = images = _as_images(images, stage, settings)
+            self.images = images = as_images(images, stage.contract, seed=settings.seed)
             stage.check_settings(stage.sampling)
             self.objective = objective or make_objective(settings.objective)
             self.objective.check(stage)
@@ -143,7 +143,7 @@ class Trainer:
             return None
         return Validation(
             self.out,
-            _as_images(images, self.state.stage, self.settings),
+            as_images(images, self.images.contract, seed=self.settings.seed),
             self.images,
             self.objective,
             self.settings,
@@ -386,13 +386,3 @@ class Trainer:
         if not before and self.accelerator.is_main_process:
             logger.info("stopping after this step, with a checkpoint.")
         return before
-
-
-def _as_images(
-    images: TrainingImages | TensorDataset, stage: Stage, settings: TrainingSettings
-) -> TrainingImages:
-    """Wrap a data set of tensors, which are mirrored half of the time unless they are latents."""
-    if isinstance(images, TrainingImages):
-        return images
-    flip = () if stage.space.kind == "latents" else ("x",)
-    return TrainingImages(images, stage.contract, flip=flip, seed=settings.seed)

@@ -82,6 +82,34 @@ def runs(scans, tmp_path_factory) -> dict[str, Path]:
 # ---- training -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("is_share", [True, False])
+def test_held_out_pairs_are_measured_with_their_own_inputs(scans, tmp_path, is_share):
+    values = ["data.validation=0.3", "train.batch_size=2"]
+    if not is_share:
+        for name in ("clean", "damaged"):
+            shutil.copytree(scans / name, tmp_path / name)
+            for file in (tmp_path / name).iterdir():
+                picture = Image.open(file).transpose(Image.Transpose.ROTATE_180)
+                file.unlink()
+                picture.save(file.with_stem(f"new-{file.stem}"))
+        values = [f"data.validation={tmp_path / 'clean'}"]
+        values.append(f"data.validation_pairs={tmp_path / 'damaged'}")
+    trainer = build_trainer(recipe_of(scans, *RESTORE, *values), tmp_path / "run")
+    assert trainer.validation is not None
+    own = trainer.validation.images[0].conditions["paired_image"]
+    source = trainer.validation.images.source
+    assert source.partners is not None
+    assert own.shape == (3, 8, 8)
+    assert len(source) + len(trainer.images.source) == (6 if is_share else 12)
+    trainer.run()
+    assert '"psnr"' in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+def test_inputs_of_held_out_pairs_need_held_out_images():
+    with pytest.raises(CascadeError, match=r"needs data\.pairs, and a folder or shards"):
+        load_stage_recipe(TINY, ["data.validation_pairs=x", "data.validation=0.1"])
+
+
 def test_sheets_show_input_result_and_truth(runs):
     about = json.loads((runs["restore"] / "about.json").read_text())
     assert about["grid"] == ["image", "sample", "truth"]

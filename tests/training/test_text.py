@@ -245,6 +245,24 @@ def test_a_data_set_of_tensors_has_captions(recipe, text_encoders, caplog):
     assert "has the label caption; they train without it." in caplog.text
 
 
+def test_captions_of_held_out_pictures_are_encoded_before_training(recipe, tmp_path, encoded):
+    from cascade.building.training import build_trainer
+    from cascade.recipe.reading import load_stage_recipe
+
+    held_out = tmp_path / "held-out"
+    held_out.mkdir()
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(held_out / "new.png")
+    (held_out / "new.txt").write_text("a caption of its own\n")
+    values = ["train.images=8", "train.batch_size=4", f"data.validation={held_out}"]
+    values += ["train.sample_every_images=0", "train.warmup_images=4"]
+    trainer = build_trainer(load_stage_recipe(recipe, values), tmp_path / "run")
+    assert "a caption of its own" in encoded
+    encoded.clear()
+    trainer.run()
+    assert encoded == []
+    assert '"kind": "validation"' in (tmp_path / "run" / "log.jsonl").read_text()
+
+
 # ---- what is learned ----------------------------------------------------------------------------
 
 
