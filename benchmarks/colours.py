@@ -32,11 +32,11 @@ from torch import Tensor
 from cascade.conditioning.luminance import impose_luminance, luminance
 from cascade.errors import CascadeError
 from cascade.evaluation.features import extract_features
-from cascade.evaluation.image_metrics import colourfulness, psnr
 from cascade.evaluation.set_distances import kernel_estimate
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.resizing import quantise
 from cascade.restoration.colouring import Colouring, colourise_image
+from cascade.tasks.image_metrics import colourfulness, psnr
 from cascade.vision.efficientnet import EfficientNetLite, load_efficientnet
 
 COLUMNS = {"KID x1000": 1, "colourful": 2, "share": 2, "PSNR dB": 2, "luma": 2, "s/image": 2}

@@ -37,7 +37,6 @@ from cascade import Stage, load_stage, open_source
 from cascade.building.trained import find_stage
 from cascade.errors import CascadeError, DataError, WeightsError
 from cascade.evaluation.features import extract_features
-from cascade.evaluation.image_metrics import psnr, ssim
 from cascade.evaluation.perceptual_distances import perceptual_distance
 from cascade.evaluation.set_distances import kernel_estimate
 from cascade.imaging.reading import decode_image
@@ -46,6 +45,7 @@ from cascade.pipeline import CascadePipeline
 from cascade.resizing import quantise, resize
 from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.tasks.enlarging import low_res_error
+from cascade.tasks.image_metrics import psnr, ssim
 from cascade.vision.efficientnet import EfficientNetLite, load_efficientnet
 
 SCALE = 4

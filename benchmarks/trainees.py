@@ -36,6 +36,7 @@ from cascade.recipe.sections import StageRecipe
 from cascade.resizing import resize
 from cascade.saving.atomic import atomic_file
 from cascade.stage import Run
+from cascade.training.trainer import Trainer
 
 MANY_IMAGES = 10**9
 RECENT_STEPS = 30
@@ -161,11 +162,56 @@ class Trainee(ABC):
 
 
 @final
-class Ours(Trainee):
-    """A bundled recipe.
+class TimedRun:
+    """A training that a clock ends.
 
     How many images the time allows is not known before, so that the end of the run, from which
     the learning rate falls to 0, is foretold anew at every step by the speed of the last ones.
+
+    Args:
+        trainer: of a run whose recipe went through `timed`.
+        clock: that is to run while training.
+        budget_s: at which training ends.
+    """
+
+    def __init__(self, trainer: Trainer, clock: Clock, budget_s: float) -> None:
+        self.trainer, self.clock = trainer, clock
+        self.losses: deque[float] = deque(maxlen=RECENT_STEPS)
+        self._budget_s, self._until_s = budget_s, 0.0
+        self._steps: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
+        trainer.model.register_forward_pre_hook(lambda *_: self._before_step())
+
+    def train(self, until_s: float) -> None:
+        """Train until the clock says so, or the run is stopped."""
+        self._until_s = until_s
+        self.trainer.stop_requested = False
+        self._steps.clear()
+        self._end_at(MANY_IMAGES)  # no batch may be missing if what was foretold is too low
+        with self.clock.running():
+            self.trainer.run()
+
+    def loss(self) -> float:
+        """Mean of the last losses."""
+        return fmean(self.losses) if self.losses else float("nan")
+
+    def _before_step(self) -> None:
+        used_s, seen = self.clock.used_s(), self.trainer.state.images_seen
+        self._steps.append((used_s, seen))
+        self.losses.extend(self.trainer.state.recent_losses[-1:])  # none after each line of the log
+        if used_s >= self._until_s:
+            self.trainer.stop_requested = True
+        first_s, first = self._steps[0]
+        if seen > first:
+            left = (self._budget_s - used_s) * (seen - first) / (used_s - first_s)
+            self._end_at(seen + max(round(left), self.trainer.settings.batch_size))
+
+    def _end_at(self, images: int) -> None:
+        self.trainer.settings = replace(self.trainer.settings, images=images)
+
+
+@final
+class Ours(Trainee):
+    """A bundled recipe.
 
     Args:
         recipe: with the data.
@@ -181,39 +227,19 @@ class Ours(Trainee):
         super().__init__(clock)
         self.trainer = build_trainer(timed(recipe), out)
         self.batch_size = recipe.train.batch_size
-        self._budget_s, self._until_s = budget_s, 0.0
-        self._settings = self.trainer.averaged.sampling.changed(steps=steps)
-        self._steps: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
-        self.trainer.model.register_forward_pre_hook(lambda *_: self._before_step())
+        self._run = TimedRun(self.trainer, clock, budget_s)
+        self.losses = self._run.losses
+        self._settings = self.trainer.averaged.stage.sampling.changed(steps=steps)
 
     @property
     def network(self) -> nn.Module:
-        return self.trainer.averaged
+        return self.trainer.averaged.stage
 
     def images_seen(self) -> int:
         return self.trainer.state.images_seen
 
     def train(self, until_s: float) -> None:
-        self._until_s = until_s
-        self.trainer.stop_requested = False
-        self._steps.clear()
-        self._end_at(MANY_IMAGES)  # no batch may be missing if what was foretold is too low
-        with self.clock.running():
-            self.trainer.run()
-
-    def _before_step(self) -> None:
-        used_s, seen = self.clock.used_s(), self.images_seen()
-        self._steps.append((used_s, seen))
-        self.losses.extend(self.trainer.state.recent_losses[-1:])  # none after each line of the log
-        if used_s >= self._until_s:
-            self.trainer.stop_requested = True
-        first_s, first = self._steps[0]
-        if seen > first:
-            left = (self._budget_s - used_s) * (seen - first) / (used_s - first_s)
-            self._end_at(seen + max(round(left), self.batch_size))
-
-    def _end_at(self, images: int) -> None:
-        self.trainer.settings = replace(self.trainer.settings, images=images)
+        self._run.train(until_s)
 
     def draw(
         self,
@@ -223,7 +249,7 @@ class Ours(Trainee):
         averaged: bool,
         precision: Precision = "auto",
     ) -> Tensor:
-        stage, state = self.trainer.averaged, self.trainer.state
+        stage, state = self.trainer.averaged.stage, self.trainer.state
         if averaged:
             state.ema.copy_to(stage.parameters())
         else:
@@ -242,7 +268,8 @@ def timed(recipe: StageRecipe) -> StageRecipe:
     """The recipe without labels, which the peers cannot take, for a run that a clock ends."""
     values = recipe.model_dump()
     values["condition"]["labels"] = None
-    values["sampling"]["guidance"] = 1.0
+    if recipe.autoencoding is None:
+        values["sampling"]["guidance"] = 1.0
     values["train"] |= {
         "images": MANY_IMAGES,
         "checkpoint_every_images": MANY_IMAGES,

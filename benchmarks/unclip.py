@@ -22,7 +22,9 @@ from torch import Tensor
 
 from cascade.conditioning.inputs import Inputs
 from cascade.contract import Contract
-from cascade.data.fitting import as_float, encoder_of_space
+from cascade.data.embedded_images import embed_images
+from cascade.data.fitting import as_float
+from cascade.data.remote import default_cache
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
 from cascade.diffusion_stage import DiffusionStage
@@ -31,7 +33,8 @@ from cascade.pipeline import CascadePipeline
 from cascade.space import Space
 from cascade.stage import Run
 from cascade.stage_kinds import load_stage
-from cascade.vision.encoder import as_vectors
+from cascade.vision.encoder import VisionFacts
+from cascade.vision.encoders import vision_encoder_of
 from cascade.vision.tower import Tower
 
 SPLITS = ("heldout", "unseen")
@@ -41,11 +44,18 @@ BATCH = 128
 
 def read_captions(data: Path, split: str, prior: DiffusionStage) -> tuple[Tensor, list[str]]:
     """The embeddings (N, E) of the pictures of a split, and the first caption of each."""
-    images = TrainingImages(open_source(f"{data}/{split}-*.tar"), prior.contract, flip=())
-    places = range(len(images.source))
-    embeddings = torch.stack([images.sized(place).image for place in places])
-    captions = [images.source.labels(place)["captions"].split("\n")[0] for place in places]
+    source = open_source(f"{data}/{split}-*.tar")
+    images = embed_images(source, prior.space, default_cache().with_name("encoded"))
+    places = range(len(source))
+    embeddings = torch.stack([images.values(place) for place in places])
+    captions = [source.labels(place)["captions"].split("\n")[0] for place in places]
     return as_vectors(embeddings), captions
+
+
+def as_vectors(embeddings: Tensor) -> Tensor:
+    """Embeddings (N, E, 1, 1) as vectors (N, E); those of pictures have a length of 1."""
+    vectors = embeddings.flatten(1)
+    return vectors / vectors.shape[1] ** 0.5
 
 
 def sampled(prior: DiffusionStage, captions: list[str]) -> Tensor:
@@ -84,7 +94,9 @@ def measure_prior(args: argparse.Namespace) -> None:
     run = args.prior / "stage"
     prior = load_stage(run if run.is_dir() else args.prior)
     assert isinstance(prior, DiffusionStage)
-    tower = encoder_of_space(prior.space).live
+    space = prior.space
+    facts = VisionFacts(space.encoder_name, space.encoder, space.channels)
+    tower = vision_encoder_of(facts)
     for split in SPLITS:
         true, captions = read_captions(args.data, split, prior)
         other, start_s = rivals(captions), time.perf_counter()

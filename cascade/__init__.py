@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from cascade.conditioning.low_resolution import LowResolution
     from cascade.conditioning.luminance import Luminance
     from cascade.conditioning.mask import Mask
+    from cascade.conditioning.paired_image import PairedImage
     from cascade.conditioning.text import Text
     from cascade.contract import Contract
+    from cascade.data.joining import Pairing
     from cascade.data.sources import FolderSource, ImageSource, ShardSource, open_source
     from cascade.data.training_images import TrainingImages
     from cascade.diffusion.process import NoiseProcess
@@ -72,6 +74,8 @@ _HOMES = {
     "NoiseProcess": "cascade.diffusion.process",
     "NoiseSchedule": "cascade.diffusion.schedule",
     "Overrides": "cascade.sampling.overrides",
+    "PairedImage": "cascade.conditioning.paired_image",
+    "Pairing": "cascade.data.joining",
     "Raster": "cascade.imaging.rasters.raster",
     "Run": "cascade.stage",
     "SamplingSettings": "cascade.sampling.settings",
@@ -118,6 +122,8 @@ __all__ = [
     "NoiseProcess",
     "NoiseSchedule",
     "Overrides",
+    "PairedImage",
+    "Pairing",
     "Raster",
     "Run",
     "SamplingSettings",

@@ -28,6 +28,7 @@ from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.networks.autoencoder import Autoencoder, Posterior, build_autoencoder
 from cascade.sampling.settings import SamplingSettings
+from cascade.sampling.walk import changed_by
 from cascade.saving.autoencoder_folder import (
     autoencoder_config,
     read_autoencoder_stage,
@@ -129,6 +130,7 @@ class AutoencoderStage(Stage):
         images: Tensor,
         seeds: Sequence[int] | None = None,
         *,
+        stream: str = "encode",
         precision: Precision = "fp32",
     ) -> Tensor:
         """Make latents of images.
@@ -137,6 +139,7 @@ class AutoencoderStage(Stage):
             images: (B, C, H, W) in [-1, 1], whose sides are multiples of f pixels.
             seeds: one whole number per image, from which latents are drawn; None for the likeliest
                 latents, which are the mean.
+            stream: name of the random numbers.
             precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
 
         Returns:
@@ -150,7 +153,7 @@ class AutoencoderStage(Stage):
         if seeds is not None:
             if len(seeds) != len(images):
                 raise ContractError(f"got {len(seeds)} seeds for {len(images)} images.")
-            noise = SeededNoise(seeds, "encode", device=raw.device)
+            noise = SeededNoise(seeds, stream, device=raw.device)
             raw = posterior.sample(noise.normal(*raw.shape[1:]))
         return self.latents.normalised(raw)
 
@@ -226,7 +229,8 @@ class AutoencoderStage(Stage):
     ) -> Tensor:
         """Decode latents, or draw them from N(0, 1) where there are none.
 
-        Hooks that start from images encode and restore these.
+        Hooks that start from images encode and restore these, whatever their strength: there are no
+        steps.
         """
         inputs = Inputs() if inputs is None else inputs
         run = Run() if run is None else run
@@ -237,7 +241,7 @@ class AutoencoderStage(Stage):
         latents = inputs.get(Latents.input_name) if previous is None else previous
         start = run.hooks.start_from
         if latents is None and start is not None:
-            latents = self.encode(start.image, seeds, precision=run.precision)
+            latents = self.encode(start.image, seeds, stream=run.stream, precision=run.precision)
         if latents is not None:
             images = self.decode(latents, precision=run.precision)
         else:
@@ -339,5 +343,4 @@ def _reported(images: Tensor, run: Run) -> Tensor:
         run.hooks.progress(1, 1)
     if run.hooks.callback is None:
         return images
-    changes = run.hooks.callback(0, 0, {"x_t": images, "x0": images}) or {}
-    return changes.get("x_t", images)
+    return changed_by(run.hooks.callback, 0, 0, images, images)

@@ -25,6 +25,7 @@ from cascade.errors import ContractError
 from cascade.familiar_names import ARGUMENTS, check_arguments
 from cascade.imaging.exchange import OutputType, PictureLike, as_output, count_images
 from cascade.restoration.colouring import Colouring
+from cascade.restoration.restoring import Restoration
 from cascade.restoration.upscaling import Upscaling
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.settings import setting_names
@@ -34,7 +35,7 @@ from cascade.text.encoder import CutText
 MOST_NAMES = 6  # of a label field, in an error message
 MOST_CHARACTERS = 200  # of a part of a prompt, in a warning
 logger = logging.getLogger(__name__)
-Restoring = TypeVar("Restoring", Upscaling, Colouring)
+Restoring = TypeVar("Restoring", Upscaling, Colouring, Restoration)
 
 
 def for_each(
@@ -44,11 +45,11 @@ def for_each(
     settings: Mapping[str, Any],
     generator: GeneratorLike | None,
 ) -> tuple[list[Restoring], list[Stage]]:
-    """Read the arguments of `upscale` or `colourise`.
+    """Read the arguments of `upscale`, `colourise` or `restore`.
 
     Args:
         chain: the stages of the pipeline.
-        kind: `Upscaling` or `Colouring`.
+        kind: `Upscaling`, `Colouring` or `Restoration`.
         image: one or more pictures.
         settings: fields of `kind` and sampling settings.
         generator: see `make_picture_seeds`.
@@ -59,7 +60,8 @@ def for_each(
     Raises:
         ContractError: if an argument does not exist or does not fit.
     """
-    check_call_arguments(chain, settings, ("image", "progress", "generator", *field_names(kind)))
+    known = ("image", "progress", "generator", "seeds", "return_std", *field_names(kind))
+    check_call_arguments(chain, settings, known)
     restoring, sampling = split_fields(kind, settings)
     check_can_compute(chain, restoring.precision)
     seeds = make_picture_seeds(count_images(image), settings.get("seed"), generator)

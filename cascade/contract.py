@@ -99,6 +99,17 @@ class Contract:
         return any(each.restores for each in self.conditions)
 
     @property
+    def needs_partner(self) -> bool:
+        """Whether the stage trains on pairs, and can be measured on them alone."""
+        return any(each.needs_partner for each in self.conditions)
+
+    @property
+    def paired_condition(self) -> Condition | None:
+        """The condition that takes an image of a pair; None if none does."""
+        takers = (each for each in self.conditions if each.partner_space(self.space) is not None)
+        return next(takers, None)
+
+    @property
     def has_dial(self) -> bool:
         """Whether `denoise` scales what a condition tells the network."""
         return any(each.has_dial for each in self.conditions)

@@ -25,6 +25,7 @@ from cascade.devices import Precision, autocast, has_fast_bf16, uses_bf16
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
+from cascade.mapped_arrays import bytes_in_memory, release_pages, row_slices
 from cascade.networks.adapters import (
     check_belongs,
     has_adapter,
@@ -36,7 +37,7 @@ from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import build_network
 from cascade.networks.stage_network import StageNetwork, as_network
 from cascade.prediction import Predictor
-from cascade.sampling.canvas import CanvasNoise, bytes_in_memory, new_canvas
+from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.guidance import GuidedNetwork, GuidedSignals
 from cascade.sampling.memory import TILE_PX, fitting_tile_px
 from cascade.sampling.samplers.sampler import Sampler
@@ -270,7 +271,10 @@ class DiffusionStage(Stage):
             return images
         if run.hooks.callback is not None:  # it may have kept the last images
             return images.clamp(-1, 1)
-        return images.clamp_(-1, 1)
+        for rows in row_slices(images.shape):
+            images[..., rows, :].clamp_(-1, 1)
+            release_pages()
+        return images
 
     def _hooks(self, hooks: Hooks, inputs: Inputs, previous: Tensor | None) -> Hooks:
         """Add the known pixels that an input holds, unless the caller knows others."""

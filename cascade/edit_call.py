@@ -91,10 +91,18 @@ def edit(
     check_callable("progress", progress)
     request = _Request.of(chain, arguments)
     options, editing = request.options, request.editing
-    subject = Subject.of(image, mask, uncrop=request.own["uncrop"], whole=editing.strength < 1)
+    subject = Subject.of(
+        image,
+        mask,
+        uncrop=request.own["uncrop"],
+        whole=editing.strength < 1,
+        grow_px=editing.grow_px,
+    )
     is_empty = not bool(subject.hole.any())
     if is_empty:
         logger.warning("the mask is empty, so the picture stays as it is")
+    if subject.hole.all():
+        editing.check_resampling("the whole picture is repainted")
     hole = ~subject.hole if is_empty else subject.hole  # so that all settings are checked
     work, box = prepare_edit(chain.contracts, subject.image, hole, editing)
     start = work.input_image(chain.first)
@@ -106,8 +114,10 @@ def edit(
     else:
         call = Call(host, options, inputs, seeds, callback, edit=work, progress=progress)
         images = call.run(run)
-        drawn, from_hole = images.pop(run.names[-1]), editing.strength < 1
-        results = subject.pasted(drawn, box, editing.feather_px, from_hole=from_hole)
+        window, from_hole = images.pop(run.names[-1]), editing.strength < 1
+        results = subject.pasted(
+            window, box, editing.feather_px, from_hole=from_hole, stays_grey=editing.stays_grey
+        )
     return CascadeOutput(
         images=results,
         seeds=seeds,
@@ -148,7 +158,7 @@ class _Request:
         if options.start_at is not None:
             raise ContractError("start_at has no effect here: edits run all stages; leave it out.")
         check_can_compute(chain, options.precision)
-        check_can_edit(chain.contracts, editing)
+        check_can_edit(chain.contracts, editing, is_whole=True)
         count = image_count(own["num_images"], own["prompt"], None)
         seeds = make_seeds(count, own["seed"], own["seeds"], own["generator"])
         return cls(own, editing, options, settings, seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ from cascade.saving.atomic import atomic_file, check_writable_folder
 from cascade.space import Space
 
 PICTURES_AT_A_TIME = 16  # they are written before the next ones begin
+logger = logging.getLogger(__name__)
 MOST_IN_GRID = 64
 
 
@@ -154,6 +156,8 @@ def generate_files(
     if generation.prompts:
         pipeline.check_prompts(generation.prompts)
     _ = generation.picture  # before anything is written
+    if generation.keep_intermediates:
+        _name_what_is_not_written(pipeline)
     check_writable_folder(out)
     pipeline.set_progress_bar_config(disable=True)
     with _alone_in(out):
@@ -227,6 +231,17 @@ def _index_entries(
     further = {"negative_prompt": negative} if negative else {}
     for file, prompt, seed in zip(files, result.prompts, result.seeds, strict=True):
         yield {"file": file.name, "prompt": prompt, **further, "seed": seed}
+
+
+def _name_what_is_not_written(pipeline: CascadePipeline) -> None:
+    for name, stage in [*pipeline.stages.items()][:-1]:
+        if not stage.space.is_bounded:
+            logger.warning(
+                "stage %r makes %s, which are no pictures, so they are not written; get them in "
+                "Python with keep_intermediates.",
+                name,
+                stage.space.kind,
+            )
 
 
 @contextmanager

@@ -1,13 +1,14 @@
-"""Calls that upscale or colour pictures of any size: they read the arguments and run the chain."""
+"""Calls on pictures of any size: they read the arguments and run the chain."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from PIL import Image
 
-from cascade.arguments import check_callable
+from cascade.arguments import check_callable, check_flag, whole_number
 from cascade.call_arguments import for_each
 from cascade.chain import StageChain
 from cascade.diffusion.noise import GeneratorLike
@@ -15,8 +16,19 @@ from cascade.imaging.exchange import PictureLike, of_each
 from cascade.imaging.picture import Picture
 from cascade.restoration.bands import upscale_raster
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
+from cascade.restoration.doubt import check_seeds, over_seeds, std_like
+from cascade.restoration.restoring import (
+    Restoration,
+    restore_image,
+    restore_picture,
+    restore_raster,
+)
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.walk import Progress
+
+NUMBER = "it is their number, and seed is the first one"
+Restoring = TypeVar("Restoring", Upscaling, Colouring, Restoration)
+Restore = Callable[..., Any]  # (stages, picture, how, progress=…) -> its result
 
 
 def upscale(
@@ -27,14 +39,8 @@ def upscale(
     generator: GeneratorLike | None = None,
 ) -> Any:
     """Upscale pictures; `CascadePipeline.upscale` describes the arguments."""
-    check_callable("progress", progress)
-    each, chain = for_each(stages, Upscaling, image, settings, generator)
-    return of_each(
-        image,
-        lambda picture, i: upscale_picture(chain, picture, each[i], progress=progress),
-        lambda tensor, i: upscale_image(chain, tensor, each[i], progress=progress),
-        lambda raster, i: upscale_raster(chain, raster, each[i], progress=progress),
-    )
+    restore = (upscale_picture, upscale_image, upscale_raster)
+    return _restored(stages, Upscaling, restore, image, settings, progress, generator)
 
 
 def colourise(
@@ -48,10 +54,66 @@ def colourise(
     hints = settings.get("hints")
     if isinstance(hints, Image.Image):
         settings = {**settings, "hints": Picture.from_pil(hints)}
+    restore = (colourise_picture, colourise_image)
+    return _restored(stages, Colouring, restore, image, settings, progress, generator)
+
+
+def _restored(
+    stages: StageChain,
+    kind: type[Restoring],
+    restore: tuple[Restore, ...],
+    image: PictureLike,
+    settings: Mapping[str, Any],
+    progress: Progress | None,
+    generator: GeneratorLike | None,
+) -> Any:
+    """Restore pictures with one seed each, or take mean and standard deviation over several.
+
+    Args:
+        stages: the chain of the pipeline.
+        kind: `Upscaling`, `Colouring` or `Restoration`.
+        restore: for pictures, for tensors and perhaps for images of bands.
+        image: the pictures.
+        settings: `seeds`, `return_std`, fields of `kind` and sampling settings.
+        progress: called while stages run.
+        generator: see `for_each`.
+    """
     check_callable("progress", progress)
-    each, chain = for_each(stages, Colouring, image, settings, generator)
-    return of_each(
-        image,
-        lambda picture, i: colourise_picture(chain, picture, each[i], progress=progress),
-        lambda tensor, i: colourise_image(chain, tensor, each[i], progress=progress),
-    )
+    count = whole_number("seeds", settings.get("seeds", 1), low=1, hint=NUMBER)
+    returns_std = settings.get("return_std", False)
+    check_flag("return_std", returns_std)
+    if returns_std:
+        check_seeds(count)
+    own = {name: each for name, each in settings.items() if name not in ("seeds", "return_std")}
+    each, chain = for_each(stages, kind, image, own, generator)
+    stds = []
+
+    def work(restore: Restore) -> Callable[[Any, int], Any]:
+        def one(picture: Any, place: int) -> Any:
+            how = each[place]
+            if count == 1:
+                return restore(chain, picture, how, progress=progress)
+            mean, std = over_seeds(
+                lambda seed, part: restore(chain, picture, replace(how, seed=seed), progress=part),
+                range(how.seed, how.seed + count),
+                progress=progress,
+            )
+            stds.append(std)
+            return mean
+
+        return one
+
+    results = of_each(image, *(work(each) for each in restore))
+    return (results, std_like(image, stds)) if returns_std else results
+
+
+def restore(
+    stages: StageChain,
+    image: PictureLike,
+    settings: Mapping[str, Any],
+    progress: Progress | None = None,
+    generator: GeneratorLike | None = None,
+) -> Any:
+    """Restore pictures; `CascadePipeline.restore` describes the arguments."""
+    ways = (restore_picture, restore_image, restore_raster)
+    return _restored(stages, Restoration, ways, image, settings, progress, generator)

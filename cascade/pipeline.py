@@ -37,7 +37,7 @@ from cascade.conditioning.text import PromptLike
 from cascade.diffusion.noise import GeneratorLike, make_seeds
 from cascade.edit_call import edit
 from cascade.imaging.exchange import OutputType, PictureLike, StartLike, check_output, to_tensor
-from cascade.picture_calls import colourise, upscale
+from cascade.picture_calls import colourise, restore, upscale
 from cascade.restoration.holes import MaskLike
 from cascade.restoration.subject import EditedLike
 from cascade.sampling.overrides import Overrides
@@ -250,7 +250,7 @@ class CascadePipeline(StagedPipeline):
             callback_on_step_end: as in a call.
             progress: called as `progress(done, total)` from time to time, in units of work.
             options: `uncrop`, pixels to add at left, top, right and bottom; `strength`,
-                `resamplings`, `jump_length`, `window_px` and `feather_px`, see
+                `resamplings`, `window_px`, `feather_px`, `grow_px` and `stays_grey`, see
                 `cascade.restoration.editing.Editing`; `negative_prompt`, `num_images`, `labels`,
                 `seed`, `seeds`, `generator`, fields of `cascade.call.CallOptions`, and sampling
                 settings, as in a call. Labels that are left out stay open.
@@ -294,9 +294,13 @@ class CascadePipeline(StagedPipeline):
                 one per picture. Its state is neither used nor changed.
             settings: `seed`, `tile_px`, `consistent`, `precision`, see
                 `cascade.restoration.upscaling.Upscaling`, and sampling settings as in a call.
+                `seeds`, a number counted up from `seed`, gives the mean of that many results, and
+                `return_std=True` the standard deviation over them too.
 
         Returns:
-            The results, of the same type as `image`.
+            The results, of the same type as `image`. With `return_std`, a pair of them and the
+            standard deviations in units of their numbers: float32 arrays for PIL images and
+            arrays, tensors for tensors and `Picture`s, a `Raster` for a `Raster`.
 
         Raises:
             ContractError: if an argument does not fit the stages.
@@ -320,7 +324,33 @@ class CascadePipeline(StagedPipeline):
             progress: called as `progress(done, total)` from time to time, in units of work.
             generator: one or one per picture, as for `upscale`.
             settings: `seed`, `hints` (a PIL image or a `Picture`), `precision`, see
-                `cascade.restoration.colouring.Colouring`, and sampling settings as in a call.
+                `cascade.restoration.colouring.Colouring`, and sampling settings as in a call;
+                `seeds` and `return_std` as for `upscale`.
+
+        Returns:
+            The results, of the same type as `image`; with `return_std` a pair, as for `upscale`.
+
+        Raises:
+            ContractError: if an argument does not fit the stages.
+        """
+        return colourise(self.stages, image, settings, progress, generator)
+
+    def restore(
+        self,
+        image: PictureLike,
+        *,
+        progress: Progress | None = None,
+        generator: GeneratorLike | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Make the other image of a pair with a stage that was trained on pairs of one size.
+
+        Args:
+            image: pictures such as the inputs of the pairs, of the same types as for `upscale`.
+            progress: called as `progress(done, total)` from time to time, in units of work.
+            generator: one or one per picture, as for `upscale`.
+            settings: `seed`, `tile_px`, `precision`, see
+                `cascade.restoration.restoring.Restoration`, and sampling settings as in a call.
 
         Returns:
             The results, of the same type as `image`.
@@ -328,4 +358,4 @@ class CascadePipeline(StagedPipeline):
         Raises:
             ContractError: if an argument does not fit the stages.
         """
-        return colourise(self.stages, image, settings, progress, generator)
+        return restore(self.stages, image, settings, progress, generator)

@@ -20,7 +20,8 @@ from cascade.resizing import ResizeKernel, quantise
 
 FEWEST_LEVELS = 4  # fewer would leave no picture
 Size = tuple[int, int]  # height and width in pixels
-Range = tuple[float, float]  # the numbers that -1 and 1 stand for
+Range = tuple[float, float]  # the lower end and the upper one
+UNITS_8_BIT = 127.5  # 8-bit steps per unit of [-1, 1]
 COLOUR_RANGE: Range = (0.0, 255.0)
 MOST_BANDS = 64  # of images that are read from files
 Kind = Literal["pixels", "latents", "embeddings"]

@@ -25,6 +25,7 @@ from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
 from cascade.conditioning.mask import Mask
+from cascade.conditioning.paired_image import PairedImage
 from cascade.conditioning.signals import Signals
 from cascade.conditioning.text import Text, TextOptions
 from cascade.contract import Contract
@@ -111,8 +112,15 @@ def _stages() -> dict[str, DiffusionStage]:
         network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
         sampling=SamplingSettings(steps=4),
     )
+    restorer = _tiny_stage(
+        Space(size_px=16),
+        PairedImage(augmentation_range=(0.0, 0.5), drop=0.1),
+        network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
+        sampling=SamplingSettings(steps=4),
+    )
     stages = {
-        "base": base, "upsampler": upsampler, "colouriser": colouriser, "inpainter": inpainter
+        "base": base, "upsampler": upsampler, "colouriser": colouriser, "inpainter": inpainter,
+        "restorer": restorer,
     }  # fmt: skip
     return {name: _fill_zeros(stage) for name, stage in stages.items()}
 
@@ -209,6 +217,12 @@ def colouriser(_stages) -> DiffusionStage:
 def inpainter(_stages) -> DiffusionStage:
     """Fills holes at 16 px or any other size, two label fields, 100 timesteps, random weights."""
     return copy.deepcopy(_stages["inpainter"])
+
+
+@pytest.fixture
+def restorer(_stages) -> DiffusionStage:
+    """Makes one image of a pair from the other, as `inpainter`."""
+    return copy.deepcopy(_stages["restorer"])
 
 
 @pytest.fixture
@@ -444,6 +458,9 @@ class ColourVision(VisionEncoder):
 
     facts = VisionFacts("colours", "1" * 64, 16)
     seen_px = 4
+
+    def to(self, device):
+        pass
 
     def directions(self, seen):
         generator = torch.Generator().manual_seed(0)

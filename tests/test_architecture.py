@@ -39,7 +39,7 @@ FLOORS = (
     ("vision",),
     ("space", "text"),
     ("diffusion", "devices", "reporting", "resizing"),
-    ("arguments", "familiar_names"),
+    ("arguments", "familiar_names", "kept_files", "mapped_arrays"),
     ("errors", "extras"),
 )
 LEVEL = {name: len(FLOORS) - number for number, floor in enumerate(FLOORS) for name in floor}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from cascade.autoencoder_stage import AutoencoderStage
 from cascade.chain import StageChain
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
@@ -238,9 +240,44 @@ def test_alone_without_distributions_there_is_nothing_to_draw_from():
 
 def test_starting_from_images_restores_them(stage):
     images = pictures(2)
-    run = Run(hooks=Hooks(start_from=StartFrom(images)))
-    expected = stage.decode(stage.encode(images, seeds=[3, 4]))
+    run = Run(hooks=Hooks(start_from=StartFrom(images)), stream="stage vae")
+    expected = stage.decode(stage.encode(images, seeds=[3, 4], stream="stage vae"))
     assert torch.equal(stage.run([3, 4], run=run), expected)
+    other = stage.run([3, 4], run=replace(run, stream="stage other"))
+    assert not torch.equal(other, expected)
+
+
+def test_a_callback_may_replace_images_by_others_of_their_shape(stage):
+    def returning(value):
+        return Run(hooks=Hooks(callback=lambda step, t, tensors: {"x_t": value}))
+
+    zeros = torch.zeros(1, 3, 16, 16)
+    assert torch.equal(stage.run([0], run=returning(zeros)), zeros)
+    for value in (zeros[0], "black"):
+        with pytest.raises(ContractError, match=r"x_t of a callback must be a tensor \(1, 3, 16"):
+            stage.run([0], run=returning(value))
+
+
+def test_latents_are_decoded_and_then_upscaled_in_one_chain(stage):
+    """The decoder stands between its latents and an upsampler that takes its pixels."""
+    settings = SamplingSettings(steps=2, threshold="none")
+    base = base_of(stage.latent_space, sampling=settings)
+    upsampler = DiffusionStage.build(
+        Contract(Space(size_px=32), (LowResolution(size_px=16),)),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8,), "blocks": 1},
+        sampling=SamplingSettings(steps=2),
+    ).eval()
+    pipeline = CascadePipeline.from_stages({"base": base, "decoder": stage, "up": upsampler})
+    pipeline.set_progress_bar_config(disable=True)
+    result = pipeline(seed=3, output_type="pt", keep_intermediates=True, precision="fp32")
+    latents = base.run([3], run=Run(stream="stage base"))
+    decoded = stage.decode(latents)
+    assert torch.equal(result.intermediates["decoder"], decoded)
+    expected = upsampler.run([3], previous=decoded, run=Run(stream="stage up"))
+    assert torch.equal(result.images, expected)
+    with pytest.raises(ContractError, match=r"'base' gives .*, 'up' takes"):
+        StageChain({"base": base, "up": upsampler})
 
 
 # ---- saving -------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from cascade.conditioning.luminance import luminance
-from cascade.evaluation.image_metrics import colourfulness, psnr
 from cascade.imaging.reading import read_image
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.finding import find_recipe, recipes_root
@@ -15,6 +14,7 @@ from cascade.recipe.reading import load_stage_recipe
 from cascade.resizing import quantise, resize
 from cascade.sampling.spans import spans
 from cascade.tasks.enlarging import low_res_error
+from cascade.tasks.image_metrics import colourfulness, psnr
 
 PIPELINES = recipes_root() / "pipelines"
 MODELS = {"photo-x4": "upsampler", "photo-x4-blind": "upsampler", "photo-colour": "colours"}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cascade import mapped_arrays
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.signals import Signals
@@ -13,7 +14,6 @@ from cascade.contract import Contract
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
-from cascade.sampling import canvas
 from cascade.sampling.samplers.diffusers_sampler import BY_PIXEL, DiffusersSampler
 from cascade.sampling.samplers.table import SAMPLERS as OWN
 from cascade.sampling.samplers.table import sampler_names
@@ -123,7 +123,7 @@ def test_steps_by_strips_are_those_of_the_whole_canvas(stage, inputs, sampler, m
     """The same tiles, and the same earlier predictions, whether in memory or in files."""
     values = {"sampler": sampler, "steps": 6, "guidance": 1.5}
     by_strips = sample(stage, inputs, TILES, **values)
-    monkeypatch.setattr(canvas, "MOST_IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(mapped_arrays, "MOST_IN_MEMORY_BYTES", 1000)
     in_files = sample(stage, inputs, TILES, **values)
     assert by_strips.equal(in_files)
     monkeypatch.setattr(DiffusersSampler, "by_strips", False)

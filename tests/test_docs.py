@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -82,3 +83,26 @@ def test_every_recipe_key_is_described(section: type):
     described = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
     keys = getattr(section, "model_fields", None) or section.__dataclass_fields__
     assert set(keys) - {"kind"} <= described
+
+
+def messages() -> list[str]:
+    """All texts in the package, with `…` in place of what is filled in."""
+    texts = []
+    for path in (CHECKOUT / "cascade").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (p.value if isinstance(p, ast.Constant) else "…" for p in node.values)
+                texts.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return texts
+
+
+def test_the_error_messages_that_are_explained_exist():
+    page = (CHECKOUT / "docs" / "faq.md").read_text(encoding="utf-8")
+    texts = messages()
+    headings = re.findall(r"^### `(.+)`$", page, flags=re.MULTILINE)
+    assert len(headings) > 15
+    for heading in headings:
+        parts = [part for part in heading.split("…") if len(part) > 8]
+        assert any(all(part in text for part in parts) for text in texts), heading

@@ -188,6 +188,14 @@ def test_a_student_is_refused_unless_it_takes_each_step_once(base_stage, mask):
     assert result[..., ~hole].eq(0).all()
 
 
+def test_a_student_repaints_a_whole_picture(base_stage):
+    student = CascadePipeline.from_stages({"base": student_of(base_stage, steps=2)})
+    student.set_progress_bar_config(disable=True)
+    assert student.edit(torch.zeros(3, 16, 16), strength=0.5).images.shape == (1, 3, 16, 16)
+    with pytest.raises(ContractError, match="resamplings has no effect, because the whole pict"):
+        student.edit(torch.zeros(3, 16, 16), strength=0.5, resamplings=1)
+
+
 def test_a_call_of_the_pipeline_names_edit(pipeline, image, mask):
     for name in ("mask_image", "mask", "strength"):
         with pytest.raises(ContractError, match="use edit"):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_autoencoders import IdentityAutoencoder
 
 from cascade import __version__, generation
+from cascade.autoencoder_stage import AutoencoderStage
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
@@ -128,6 +130,20 @@ def test_intermediates_are_written_beside_their_pictures(pipeline, tmp_path):
     assert text(tmp_path / "00000.base.png") == text(tmp_path / "00000.png")
     (third,) = generate(pipeline, tmp_path, seed=0)
     assert third.name == "00002.png"
+
+
+def test_latents_between_are_named_and_not_written(tmp_path, caplog):
+    decoder = AutoencoderStage.of_network(IdentityAutoencoder(), Space(size_px=8)).scaled(0, 1)
+    base = DiffusionStage.build(
+        Contract(decoder.latent_space),
+        NoiseProcess(NoiseSchedule(train_steps=50)),
+        network_options={"channels": (8,), "blocks": 1},
+        sampling=SamplingSettings(steps=1, threshold="none"),
+    ).eval()
+    latent = CascadePipeline.from_stages({"base": base, "decoder": decoder})
+    generate(latent, tmp_path, num_images=1, seed=0, keep_intermediates=True)
+    assert names(tmp_path) == ["00000.png", "grid.png"]
+    assert caplog.text.count("stage 'base' makes latents, which are no pictures, so they are") == 1
 
 
 def test_a_further_series_overwrites_nothing_unless_allowed(pipeline, tmp_path):

@@ -20,13 +20,14 @@ from cascade.conditioning.image_embedding import ImageEmbedding
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.text import Text
 from cascade.contract import Contract
+from cascade.data.embedded_images import embed_images
 from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import CascadeError, ContractError
+from cascade.errors import CascadeError, ContractError, DataError
 from cascade.evaluation.evaluate import evaluate
 from cascade.imaging.exchange import to_tensor
 from cascade.pipeline import CascadePipeline
@@ -374,19 +375,72 @@ def test_a_decoder_is_measured_alone_and_behind_its_prior(
 # ---- data, files, the command line --------------------------------------------------------------
 
 
-def test_prior_and_decoder_learn_from_the_same_embeddings(toy, colour_pictures, colour_vision):
+def test_prior_and_decoder_learn_from_the_same_embeddings_which_are_made_once(
+    toy, colour_pictures, colour_vision, tmp_path, monkeypatch
+):
+    """They are made before training, so that data workers, which end with a run, make none."""
     source: ImageSource = open_source(str(colour_pictures))
-    for_prior = TrainingImages(source, toy.stages["prior"].contract, flip=())
-    decoder = Contract(Space(size_px=32), toy.stages["decoder"].conditions)
-    for_decoder = TrainingImages(source, decoder, flip=("x",), crop_px=16)
-    mean = torch.stack([for_prior[place].image for place in range(16)]).square().mean()
+    contract = toy.stages["prior"].contract
+    encoded = embed_images(source, contract.space, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(vision_encoder_of(colour_vision)), "directions", None)  # none is new
+        again = embed_images(source, contract.space, tmp_path)
+        decoder = Contract(Space(size_px=32), toy.stages["decoder"].conditions)
+        for_prior = TrainingImages(source, contract, flip=(), encoded=encoded)
+        for_decoder = TrainingImages(source, decoder, flip=(), embedded={"image_embedding": again})
+        own = [for_prior[place] for place in range(16)]
+        others = [for_decoder[place] for place in range(16)]
+    mean = torch.stack([each.image for each in own]).square().mean()
     assert float(mean) == pytest.approx(1, abs=1e-3)
-    for place in (0, 5):
-        sample, other = for_prior[place], for_decoder[place]
+    for sample, other in zip(own, others, strict=True):
         assert sample.image.shape == (16, 1, 1)
         assert sample.conditions["text"]
-        assert other.image.shape == (3, 16, 16)
+        assert other.image.shape == (3, 32, 32)
         assert other.conditions["image_embedding"].equal(sample.image)
+    true = vision_encoder_of(colour_vision).encode(others[3].image[None])
+    assert own[3].image.equal(true[0])
+
+
+@pytest.mark.parametrize("option", [{"flip": ("x",)}, {"crop_px": 16}, {"rotate90": True}])
+def test_embeddings_of_whole_pictures_are_not_those_of_their_parts(
+    toy, colour_pictures, tmp_path, option
+):
+    source = open_source(str(colour_pictures))
+    encoded = embed_images(source, toy.stages["prior"].contract.space, tmp_path)
+    decoder = Contract(Space(size_px=32), toy.stages["decoder"].conditions)
+    embedded = {"image_embedding": encoded}
+    with pytest.raises(DataError, match="the embeddings of pictures are not those of their crops"):
+        TrainingImages(source, decoder, **{"flip": (), **option}, embedded=embedded)
+    recipe = load_stage_recipe(
+        find_recipe("emoji-64-unclip", "stages"),
+        ["condition.image_embedding.encoder=colours", "condition.text=null", "data.flip=[x]"],
+    )
+    with pytest.raises(CascadeError, match="the embeddings of pictures are not those of their cro"):
+        check_stage(recipe)
+
+
+def test_without_a_cache_the_embedding_is_that_of_the_mirrored_part(toy, colour_vision):
+    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    condition = toy.stages["decoder"].contract.condition("image_embedding")
+    for part in (image, image.flip(-1)):
+        value = condition.input_of(Batch(images=part, seeds=(0,)), Space(size_px=8))
+        assert value.equal(vision_encoder_of(colour_vision).encode(part))
+
+
+def test_embeddings_of_other_images_or_another_encoder_are_refused(
+    toy, colour_pictures, colour_vision, tmp_path
+):
+    source = open_source(str(colour_pictures))
+    space = toy.stages["prior"].contract.space
+    encoded = embed_images(source, space, tmp_path)
+    with pytest.raises(DataError, match="no condition 'image_embedding' that takes embeddings"):
+        TrainingImages(source, Contract(Space(size_px=32)), flip=(),
+                       embedded={"image_embedding": encoded})  # fmt: skip
+    other = Contract(replace(space, encoder="2" * 64))
+    with pytest.raises(DataError, match="the images were encoded for"):
+        TrainingImages(source, other, flip=(), encoded=encoded)
+    with pytest.raises(DataError, match="files hold pixels, but the stage makes embeddings"):
+        TrainingImages(source, Contract(space), flip=())
 
 
 def test_a_saved_chain_gives_the_same_pictures(toy, tmp_path):

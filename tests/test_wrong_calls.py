@@ -243,7 +243,8 @@ def test_generators_seed_upscaling_and_colouring(pipeline, colours):
         ({"num_inference_steps": 2}, "use steps"),
         ({"labels": "cat"}, "no argument 'labels': use inputs="),
         ({"tile": 32}, "unknown argument 'tile': did you mean 'tile_px'"),
-        ({"seeds": [3]}, "unknown argument 'seeds': did you mean 'seed'"),
+        ({"seeds": [3]}, "seeds must be a whole number of at least 1, got [3]; it is their number"),
+        ({"return_std": True}, "over seeds needs at least 2 seeds, got 1"),
     ],
 )
 def test_a_wrong_upscaling_gets_one_line(pipeline, arguments, words):

@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cascade.building.data_notes import DataNotes
-from cascade.building.spaces import decoding_of, opening_of, pictures_space
+from cascade.building.spaces import decoding_of, pair_check_of, pictures_space
 from cascade.building.stages import build_conditions
+from cascade.building.validation import open_data, overlap_warnings
 from cascade.data.broken import allowed_images
 from cascade.data.checking import DataReport, aligned, check_images
 from cascade.data.remote import is_remote, without_secrets
 from cascade.data.source import ImageSource
-from cascade.data.sources import HUGGING_FACE, open_source
+from cascade.data.sources import HUGGING_FACE
 from cascade.data.training_images import epoch_order
 from cascade.errors import DataError, RecipeError
 from cascade.recipe.finding import list_recipes
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe
+from cascade.reporting.words import counted
 
 SAMPLE_IMAGES = 64
 FIRST_IMAGES = 16  # that training looks at before it starts
@@ -57,16 +59,21 @@ def preview_data(
             missing data is no error.
         verbose: whether to name every label and file that does not fit.
     """
-    path = recipe.data.path
+    path, held_out = recipe.data.path, recipe.data.validation
     findings = DataFindings()
-    if is_remote(path) or path.startswith(HUGGING_FACE):
-        findings.warnings.append(
-            f"the data is remote and was not opened; cascade data check {without_secrets(path)} "
-            "fetches and checks it."
-        )
-        return findings
+    for each in (path, *([held_out] if isinstance(held_out, str) else [])):
+        if is_remote(each) or each.startswith(HUGGING_FACE):
+            findings.warnings.append(
+                f"the data is remote and was not opened; cascade data check {without_secrets(each)}"
+                " fetches and checks it."
+            )
+            return findings
     try:
-        source = open_source(**opening_of(recipe))
+        data = open_data(recipe)
+        findings.warnings += overlap_warnings(data, recipe)
+    except RecipeError as error:
+        findings.errors.append(str(error))
+        return findings
     except DataError as error:
         if own_path or path not in _bundled_paths():
             findings.errors.append(f"{error} To check the recipe alone, add --no-data.")
@@ -76,7 +83,9 @@ def preview_data(
                 "own by data.path=FOLDER."
             )
         return findings
-    _look_at(source, recipe, findings, verbose=verbose)
+    _look_at(data.training, recipe, findings, verbose=verbose)
+    if data.validation is not None:
+        findings.facts.append(f"validation: {counted(len(data.validation), 'image')}")
     return findings
 
 
@@ -101,7 +110,13 @@ def _bundled_paths() -> set[str]:
 def _sample(source: ImageSource, recipe: StageRecipe, count: int) -> DataReport:
     """Decode the first images of a run."""
     order = epoch_order(recipe.train.seed, 0, len(source))[:count].tolist()
-    return check_images(source, order=order, decoding=decoding_of(recipe), duplicates=False)
+    return check_images(
+        source,
+        order=order,
+        decoding=decoding_of(recipe),
+        duplicates=False,
+        pairs=pair_check_of(recipe),
+    )
 
 
 def _look_at(
@@ -149,7 +164,7 @@ def _listing(names: Sequence[str]) -> str:
 def _check_broken(
     report: DataReport, source: ImageSource, recipe: StageRecipe, findings: DataFindings
 ) -> None:
-    broken = report.broken
+    broken = [*report.broken, *report.pairs.shifted]
     if not broken:
         return
     examples = " ".join(broken[:NAMED_IMAGES])
@@ -176,6 +191,9 @@ def _check_sizes(
         "enlarge": "training upscales them",
         "error": "training would stop at the first one; set data.too_small to skip or enlarge",
     }
+    if recipe.data.pairs is not None:
+        fates["skip"] = "training leaves them out, since pairs are not resized"
+        fates["error"] = "training would stop at the first one; set data.too_small to skip"
     text = (
         f"images smaller than the stage's {space.size_text}: {small} of {report.images}; "
         f"{fates[policy]}. {source.check_command(size_px=max(space.size))} lists them."

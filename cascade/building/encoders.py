@@ -13,6 +13,7 @@ import torch
 from cascade.autoencoder_stage import AutoencoderStage
 from cascade.building.trained import find_stage
 from cascade.contract import Contract
+from cascade.data.embedded_images import embed_images
 from cascade.data.encoded_images import EncodedImages
 from cascade.data.remote import default_cache
 from cascade.data.source import ImageSource
@@ -160,33 +161,56 @@ def encoded_space(space: Space, encoder: AutoencoderStage | None) -> Space:
 
 
 def encode_images(
-    encoder: AutoencoderStage,
+    stage: Stage,
+    encoder: AutoencoderStage | None,
     source: ImageSource,
     options: Mapping[str, Any],
     cache_dir: str | None,
     device: torch.device,
-) -> EncodedImages:
-    """Encode the training images of a stage that makes latents, or find them in the cache.
+) -> dict[str, Any]:
+    """Encode the training images of a stage, or find them in the cache.
 
     Args:
-        encoder: the encoder.
+        stage: the stage in training, which makes latents or embeddings, or is conditioned on them.
+        encoder: the encoder of latents; None for other stages.
         source: the images.
         options: further arguments of `TrainingImages`.
         cache_dir: folder of the caches; None for the user's own.
         device: where to encode.
 
+    Returns:
+        Arguments of `TrainingImages` with what the encoders made; empty if the stage has none.
+
     Raises:
+        CascadeError: if an encoder of embeddings cannot be found, or does not take the images.
         DataError: if images cannot be used.
         OutputError: if the cache cannot be written.
     """
-    cache = default_cache().parent if cache_dir is None else Path(cache_dir)
-    whole = {**options, "flip": (), "crop_px": None, "rotate90": False, "cache_mib": 0}
-    pictures = TrainingImages(source, Contract(encoder.space), **whole)
-    encoder = encoder.to(device).eval()
+    cache = (default_cache().parent if cache_dir is None else Path(cache_dir)) / "encoded"
+    augmentation = ("flip", "crop_px", "rotate90", "cache_mib")
+    reading = {name: value for name, value in options.items() if name not in augmentation}
+    result: dict[str, Any] = {}
+    if encoder is not None:
+        result["encoded"] = _encode_latents(encoder.to(device).eval(), source, reading, cache)
+    del reading["too_small"]  # an encoder of embeddings takes any size
+    embed = partial(embed_images, source, cache=cache, device=device, **reading)
+    if stage.space.kind == "embeddings" and stage.space.encoder_name:
+        result["encoded"] = embed(stage.space)
+    pictures = stage.space if stage.space.kind == "pixels" else None
+    spaces = {each.name: each.encoded_space for each in stage.conditions}
+    result["embedded"] = {
+        name: embed(space, pictures=pictures) for name, space in spaces.items() if space is not None
+    }
+    return result
+
+
+def _encode_latents(
+    encoder: AutoencoderStage, source: ImageSource, reading: Mapping[str, Any], cache: Path
+) -> EncodedImages:
     return EncodedImages(
-        pictures,
+        TrainingImages(source, Contract(encoder.space), flip=(), cache_mib=0, **reading),
         encoder.latent_space,
         partial(encoder.encode, precision="fp32"),
-        partial(encoder.decode, precision="auto"),
-        cache / "encoded",
+        cache,
+        decode=partial(encoder.decode, precision="auto"),
     )

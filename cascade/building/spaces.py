@@ -6,8 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.conditioning.paired_image import PairedImage
 from cascade.data.band_decoding import BandDecoding
+from cascade.data.joining import Pairing
 from cascade.data.measured_range import measured_ranges
+from cascade.data.pair_report import PairCheck
+from cascade.data.pairs import partner_decoding
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.data.tensors import TensorSource
@@ -65,9 +70,28 @@ def _is_of_colours(recipe: StageRecipe, space: Space) -> bool:
 def opening_of(recipe: StageRecipe) -> dict[str, Any]:
     """The arguments of `open_source` for a recipe."""
     values = recipe.data.model_dump(include={"path", "only", "name_pattern", "cache_dir"})
-    space = pictures_space(recipe)
-    layout = Layout(space.channels, recipe.data.axis) if space.has_bands else None
-    return {**values, "layout": layout}
+    layout = _layout(pictures_space(recipe), recipe)
+    if recipe.data.pairs is None:
+        return {**values, "layout": layout}
+    pairing = Pairing(recipe.data.pairs, _layout(inputs_space(recipe), recipe))
+    return {**values, "layout": layout, "pairing": pairing}
+
+
+def _layout(space: Space, recipe: StageRecipe) -> Layout | None:
+    return Layout(space.channels, recipe.data.axis) if space.has_bands else None
+
+
+def inputs_space(recipe: StageRecipe) -> Space:
+    """The bands and the range of the inputs of pairs; their size is not known.
+
+    Raises:
+        CascadeError: if they do not fit the space of the stage.
+    """
+    options = recipe.condition.paired_image
+    if options is None:
+        return pictures_space(recipe)
+    with fault_in("condition.paired_image", tuple(vars(options))):
+        return PairedImage(**vars(options)).image_space(pictures_space(recipe))
 
 
 def decoding_of(recipe: StageRecipe) -> Decoding | BandDecoding:
@@ -80,6 +104,20 @@ def decoding_of(recipe: StageRecipe) -> Decoding | BandDecoding:
     if not space.has_bands:
         return Decoding(colour_range(recipe), data.truncated, data.outside)
     return BandDecoding.of_space(space, outside=data.outside, nodata=data.nodata, axis=data.axis)
+
+
+def pair_check_of(recipe: StageRecipe) -> PairCheck | None:
+    """What is expected of the pairs of a recipe; None if it trains on no pairs.
+
+    Raises:
+        CascadeError: if sizes or ranges do not fit.
+    """
+    if recipe.data.pairs is None:
+        return None
+    space, low = pictures_space(recipe), recipe.condition.low_resolution
+    scale = 1 if low is None else space.scale_from(LowResolution(size_px=low.size_px).size)
+    decoding = partner_decoding(decoding_of(recipe), inputs_space(recipe))
+    return PairCheck(decoding, scale, recipe.data.max_shift_px)
 
 
 def colour_range(recipe: StageRecipe) -> tuple[int, int] | None:
@@ -107,6 +145,7 @@ def reading_options(recipe: StageRecipe) -> dict[str, Any]:
     """The arguments of `TrainingImages` that come from the section of the data."""
     keys = {"crop_px", "flip", "rotate90", "too_small", "truncated", "cache_mib"}
     keys |= {"max_broken_share", "outside", "nodata", "axis"}
+    keys |= set() if recipe.data.pairs is None else {"max_shift_px"}
     return {**recipe.data.model_dump(include=keys), "range": colour_range(recipe)}
 
 

@@ -29,7 +29,8 @@ from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError, RecipeError
 from cascade.recipe.faults import fault_in
-from cascade.recipe.sections import Section, StageRecipe, TrainedSection
+from cascade.recipe.section import Section
+from cascade.recipe.sections import StageRecipe, TrainedSection
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
 from cascade.saving.stage_folder import read_network_options, stage_in
@@ -138,6 +139,8 @@ def build_conditions(recipe: StageRecipe, vocabulary: Vocabulary) -> tuple[Condi
             raise DataError(
                 f"{text}; or train without it: condition.{name}=null sampling.guidance=1."
             ) from error
+    if recipe.data.pairs is not None:
+        conditions = [each.of_pairs() for each in conditions]
     return tuple(conditions)
 
 
@@ -194,6 +197,7 @@ def check_values(recipe: StageRecipe, stage: Stage) -> None:
     with fault_in("train.objective"):
         build_objective(recipe).check(stage)
     check_encoder(recipe, stage.contract)
+    _check_pairs(recipe, stage.contract)
     if recipe.data.encoder is None:
         with fault_in("space", errors=(DataError,)):
             check_readable(stage.space)
@@ -203,9 +207,36 @@ def check_values(recipe: StageRecipe, stage: Stage) -> None:
         NamePattern(data.name_pattern)
     with fault_in("data", ("crop_px", "flip", "rotate90"), errors=(DataError, RecipeError)):
         augmentation = Augmentation(crop_px=data.crop_px, flip=data.flip, rotate90=data.rotate90)
-        augmentation.check(stage.contract)
+        augmentation.check(stage.contract, encoded=_encoded_kind(stage))
         if isinstance(stage, DiffusionStage):
             check_crop_suits_network(recipe, stage)
+
+
+def _check_pairs(recipe: StageRecipe, contract: Contract) -> None:
+    """Check that pairs and the conditions of a recipe belong together.
+
+    Raises:
+        RecipeError: naming the key that is missing, or that pairs rule out.
+    """
+    if recipe.data.pairs is None:
+        if contract.needs_partner:
+            raise RecipeError(
+                "condition.paired_image needs data.pairs: the folder or the shards of the inputs, "
+                "or `beside` for NAME.low.* beside NAME.high.*."
+            )
+        return
+    if contract.paired_condition is None:
+        raise RecipeError(
+            "data.pairs needs a condition that takes their inputs: condition.low_resolution for "
+            "smaller ones, condition.paired_image for inputs of the same size."
+        )
+    if recipe.data.too_small == "enlarge":
+        raise RecipeError("images of pairs are not resized; set data.too_small to skip or error.")
+    if getattr(recipe.condition.low_resolution, "generated", None) is not None:
+        raise RecipeError(
+            "condition.low_resolution.generated makes low-resolution images, but those of "
+            "data.pairs are files; leave it out."
+        )
 
 
 def check_crop_suits_network(recipe: StageRecipe, stage: DiffusionStage) -> None:
@@ -225,6 +256,14 @@ def _keys(section: Any) -> tuple[str, ...]:
     """The keys of a section, or of the dataclass of a condition's options."""
     names = type(section).model_fields if isinstance(section, Section) else vars(section)
     return tuple(names)
+
+
+def _encoded_kind(stage: Stage) -> str:
+    """The kind of what encoders make of the training images of a stage; empty for nothing."""
+    if stage.space.kind != "pixels":
+        return stage.space.kind
+    has_embeddings = any(each.encoded_space is not None for each in stage.conditions)
+    return "embeddings" if has_embeddings else ""
 
 
 def _any_name(fields: Sequence[str]) -> Mapping[str, Sequence[str]]:

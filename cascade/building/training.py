@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cascade.autoencoder_stage import AutoencoderStage
 from cascade.building.data_notes import DataNotes
 from cascade.building.data_preview import narrow_range_warnings
 from cascade.building.encoders import encode_images, load_encoder
-from cascade.building.spaces import opening_of, reading_options, with_range
+from cascade.building.spaces import reading_options, with_range
 from cascade.building.stages import build_stage, check_values
 from cascade.building.students import (
     build_objective,
@@ -21,12 +22,11 @@ from cascade.building.students import (
     with_digest,
 )
 from cascade.building.trained import find_stage
+from cascade.building.validation import open_data, overlap_warnings, usable_by
 from cascade.contract import Contract
-from cascade.data.fitting import encoder_of_space
 from cascade.data.generated_images import GeneratedImages
 from cascade.data.remote import default_cache
 from cascade.data.source import ImageSource
-from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import CascadeError, ContractError, RecipeError, WeightsError
@@ -75,8 +75,11 @@ def build_trainer(
     make_accelerator(device)
     with together():
         check_run_folder(out, recipe.data.path)
+        if isinstance(recipe.data.validation, str):
+            check_run_folder(out, recipe.data.validation)
     with together():
-        source = open_source(**opening_of(recipe))
+        data = open_data(recipe)
+        source, held_out = data
         recipe = with_range(recipe, source, out)
         _check_same_stage(out, recipe)
         torch.manual_seed(recipe.train.seed)
@@ -87,25 +90,32 @@ def build_trainer(
         stage = build_stage(recipe, vocabulary, encoder=encoder)
         with_digest(stage, teacher)
         notes.look_at(stage.conditions)
-        lines = notes.lines(verbose=verbose)
+        lines = notes.lines(verbose=verbose) + overlap_warnings(data, recipe)
+        if held_out is not None:
+            held_out, left_out = usable_by(stage, held_out)
+            lines += left_out
         check_values(recipe, stage)
         objective = build_objective(recipe, teacher)
         objective.check(stage)
-        prepare_conditions(stage, source, recipe.data.cache_dir)
+        sources = [source] if held_out is None else [source, held_out]
+        prepare_conditions(stage, sources, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
             lines += narrow_range_warnings(source, recipe)
-        options = reading_options(recipe)
-        if encoder is not None:
-            device_ = make_accelerator().device
-            cache_dir = recipe.data.cache_dir
-            options["encoded"] = encode_images(encoder, source, options, cache_dir, device_)
-        images = TrainingImages(source, stage.contract, seed=recipe.train.seed, **options)
+        sets = [_read(each, stage, recipe, encoder) for each in sources]
+        images, validation = sets[0], sets[1] if held_out is not None else None
         _start(stage, recipe, out, teacher)
     images.generated = build_pool(recipe, images, out / "generated")
     settings = TrainingSettings(**recipe.train.model_dump(exclude={"init_from", "lora"}))
     try:
         trainer = Trainer(
-            stage, images, out, settings, report=report, device=device, objective=objective
+            stage,
+            images,
+            out,
+            settings,
+            validation=validation,
+            report=report,
+            device=device,
+            objective=objective,
         )
     except OtherImagesError as error:
         raise CascadeError(
@@ -124,19 +134,31 @@ def build_trainer(
     return trainer
 
 
-def prepare_conditions(stage: Stage, source: ImageSource, cache_dir: str | None = None) -> None:
-    """Do once what the conditions need of the annotations of all images, and open the caches.
+def _read(
+    source: ImageSource, stage: Stage, recipe: StageRecipe, encoder: AutoencoderStage | None
+) -> TrainingImages:
+    """Read the images of a source as a recipe describes; training and validation read alike."""
+    options, cache_dir = reading_options(recipe), recipe.data.cache_dir
+    device = make_accelerator().device
+    options |= encode_images(stage, encoder, source, options, cache_dir, device)
+    return TrainingImages(source, stage.contract, seed=recipe.train.seed, **options)
+
+
+def prepare_conditions(
+    stage: Stage, sources: Sequence[ImageSource], cache_dir: str | None = None
+) -> None:
+    """Do once what the conditions need of the annotations of all images.
 
     Args:
         stage: the stage in training.
-        source: the images.
+        sources: the images for training, and those for validation.
         cache_dir: folder of the caches; None for the user's own.
     """
     cache = default_cache().parent if cache_dir is None else Path(cache_dir)
-    if stage.space.kind == "embeddings" and stage.space.encoder_name:
-        encoder_of_space(stage.space).keep_in(cache / "encoded" / "images")
     for each in stage.conditions:
-        annotations = (source.readable_labels(index) for index in range(len(source)))
+        annotations = (
+            source.readable_labels(index) for source in sources for index in range(len(source))
+        )
         each.prepare(annotations, cache / "encoded", make_accelerator().device)
 
 

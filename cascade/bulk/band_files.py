@@ -1,41 +1,50 @@
-"""Makes the result of a file of bands: every image of it upscaled, in one file as it came."""
+"""Makes the result of a file of bands: of every image of it, in one file as it came."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import final
 
+from cascade.bulk.doubt_files import write_band_doubt
 from cascade.bulk.jobs import Job
 from cascade.errors import CascadeError
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
-from cascade.imaging.rasters.reading import count_rasters, decode_raster
+from cascade.imaging.rasters.raster_file import RasterFile
+from cascade.imaging.rasters.reading import open_rasters
 from cascade.imaging.rasters.writing import check_raster_format, write_rasters
-from cascade.restoration.bands import check_bands, clipped_remark, upscale_raster
-from cascade.restoration.upscaling import Upscaling
-from cascade.stage import Stage
+from cascade.restoration.bands import ClippedNumbers, check_bands
+from cascade.restoration.doubt import over_seeds
+from cascade.sampling.walk import Progress
+from cascade.space import Space
 
 JobProgress = Callable[[float, str], None]  # share that is done, and which image it is
+RestoreRaster = Callable[[Raster, int, Progress], Raster]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class BandFiles:
-    """Upscales files of bands.
+    """Makes the results of files of bands.
 
     Attributes:
-        stages: the upsamplers.
-        upscaling: how to upscale each image.
+        restore: makes the result of an image, given a seed and a callback for progress.
+        space: space of the images.
+        result_space: space of the results.
         axis: axis of a NIfTI volume along which it is cut into slices.
-        nodata: the number that stands for a missing one; None for what a file says.
+        nodata: a number that stands for a missing one besides what a file says; None for none.
+        seeds: number of seeds whose mean each result is, counted up from that of the job.
     """
 
-    stages: Sequence[Stage]
-    upscaling: Upscaling
+    restore: RestoreRaster
+    space: Space
+    result_space: Space
     axis: int = 2
     nodata: float | None = None
+    seeds: int = 1
 
     def make(
         self, job: Job, progress: JobProgress, on_remark: Callable[[str], None]
@@ -46,7 +55,7 @@ class BandFiles:
             job: the job.
             progress: called with the share of the job that is done and such words as
                 `image 3 of 40`, which are empty if there is one image.
-            on_remark: called with what the user should know about the first image.
+            on_remark: called with what the user should know about the images, when all are made.
 
         Returns:
             Height and width of the results in pixels, and their number.
@@ -54,23 +63,31 @@ class BandFiles:
         Raises:
             CascadeError: if the result cannot be made.
         """
-        data, name, space = job.source.read_bytes(), job.source.name, self.stages[0].space
-        layout = Layout(space.channels, self.axis)
-        count = 1 if job.pages == "first" else count_rasters(io.BytesIO(data), name, layout)
-        first = self._raster(data, name, 0, layout)
-        check_bands(first, space)
-        check_raster_format(job.output, first, count)
-        if remark := clipped_remark(first, space):
-            on_remark(remark)
-        results = self._results(data, name, count, layout, job.seed, progress)
-        result = next(results)
-        write_rasters(job.output, _with_first(result, results), count)
+        source, space = job.source, self.space
+        stds: list[Raster] = []
+        with source.open() as stream:
+            file = open_rasters(stream, source.name, Layout(space.channels, self.axis))
+            count = 1 if job.pages == "first" else len(file)
+            clipped = ClippedNumbers(space)
+            results = self._results(file, job, count, clipped, progress, stds)
+            result = next(results)
+            write_rasters(job.output, itertools.chain([result], results), count)
+        if clipped.remark:
+            on_remark(clipped.remark)
+        if stds:
+            write_band_doubt(job, self.seeds, stds, self.result_space)
         return result.size, count
 
     def _results(
-        self, data: bytes, name: str, count: int, layout: Layout, seed: int, progress: JobProgress
+        self,
+        file: RasterFile,
+        job: Job,
+        count: int,
+        clipped: ClippedNumbers,
+        progress: JobProgress,
+        stds: list[Raster],
     ) -> Iterator[Raster]:
-        upscaling = replace(self.upscaling, seed=seed)
+        """The result of each image of a file; standard deviations are added to `stds`."""
         for number in range(count):
             words = f"image {number + 1} of {count}" if count > 1 else ""
 
@@ -78,16 +95,24 @@ class BandFiles:
                 progress((number + done / total) / count, words)
 
             try:
-                raster = self._raster(data, name, number, layout)
-                yield upscale_raster(self.stages, raster, upscaling, progress=report)
+                raster = file.image(number).with_nodata(self.nodata)
+                if number == 0:
+                    check_bands(raster, self.space)
+                    check_raster_format(job.output, raster, count)
+                clipped.add(raster)
+                result, std = self._result(raster, job.seed, report)
             except CascadeError as error:
                 raise type(error)(f"{words}: {error}" if words else str(error)) from error
+            if std is not None:
+                stds.append(std)
+            yield result
 
-    def _raster(self, data: bytes, name: str, number: int, layout: Layout) -> Raster:
-        raster = decode_raster(data, name, number, layout)
-        return raster if self.nodata is None else replace(raster, nodata=self.nodata)
+    def _result(
+        self, raster: Raster, seed: int, progress: Progress
+    ) -> tuple[Raster, Raster | None]:
+        """The result of an image, and its standard deviation if it has several seeds."""
 
-
-def _with_first(first: Raster, rest: Iterator[Raster]) -> Iterator[Raster]:
-    yield first
-    yield from rest
+        if self.seeds == 1:
+            return self.restore(raster, seed, progress), None
+        seeds = range(seed, seed + self.seeds)
+        return over_seeds(partial(self.restore, raster), seeds, progress=progress)

@@ -16,10 +16,13 @@ from cascade.bulk.remarks import colour_remark, defects_remark, range_remark
 from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.imaging.picture_reading import read_picture
+from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.value_range import worked_on_stretched
+from cascade.restoration.bands import upscale_raster
 from cascade.restoration.colouring import Colouring, colourise_pictures, colouriser_of
 from cascade.restoration.passes import plan_passes, upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscale_pictures
+from cascade.sampling.walk import Progress
 from cascade.stage import Stage
 
 WORK_PER_PIXEL = 0.01  # of colouring a pixel at full size, against drawing one
@@ -27,26 +30,19 @@ TOGETHER_PX = {"cpu": 2**17, "accelerator": 2**21}  # more gain nothing on a CPU
 
 
 def prepare_upscaling(
-    request: Request,
-    upscaling: Upscaling,
-    *,
-    variants: int = 1,
-    on_progress: OnProgress | None = None,
+    request: Request, upscaling: Upscaling, *, on_progress: OnProgress | None = None
 ) -> Bulk:
     """Prepare the upscaling of pictures; results are written by `Bulk.run`.
 
     Args:
         request: the pictures and the place of the results.
         upscaling: how to upscale each picture.
-        variants: number of seeds to upscale each picture with, counted up from `upscaling.seed`.
         on_progress: called with every change.
 
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = Preparation("upscale", request, range(upscaling.seed, upscaling.seed + variants))
-    if plan.reads_bands and variants > 1:
-        raise ContractError("bands are upscaled with one seed at a time; ask for one variant.")
+    plan = Preparation("upscale", request, upscaling.seed)
     stages = plan.load_stages(lambda stages: _stages_that_upscale(stages, upscaling.scale))
     upsamplers = upsamplers_of(list(stages.values()))
     scale = float(upscaling.scale or math.prod(stage.contract.scale for stage in upsamplers))
@@ -85,8 +81,11 @@ def prepare_upscaling(
 
 
 def _band_files(request: Request, stages: Sequence[Stage], upscaling: Upscaling) -> BandFiles:
-    axis = 2 if request.axis is None else request.axis
-    return BandFiles(stages=stages, upscaling=upscaling, axis=axis, nodata=request.nodata)
+    def restore(raster: Raster, seed: int, progress: Progress) -> Raster:
+        return upscale_raster(stages, raster, replace(upscaling, seed=seed), progress=progress)
+
+    space = stages[0].space
+    return BandFiles(restore=restore, space=space, result_space=space, **request.of_bands())
 
 
 def _stages_that_upscale(stages: Sequence[Stage], scale: float | None) -> list[Stage]:
@@ -113,7 +112,6 @@ def prepare_colouring(
     request: Request,
     colouring: Colouring,
     *,
-    variants: int = 1,
     hints: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Bulk:
@@ -122,14 +120,13 @@ def prepare_colouring(
     Args:
         request: the pictures and the place of the results.
         colouring: how to colour each picture; `hints` replaces its hints.
-        variants: number of seeds to colour each picture with, counted up from `colouring.seed`.
         hints: file of a picture with coloured strokes; for a single input only.
         on_progress: called with every change.
 
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = Preparation("colourise", request, range(colouring.seed, colouring.seed + variants))
+    plan = Preparation("colourise", request, colouring.seed)
     count = len(plan.inputs.pictures)
     if hints is not None and count != 1:
         raise ContractError(f"hints need exactly one input picture, got {count}; name one picture.")

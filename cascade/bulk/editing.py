@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cascade.bulk.making import Method, PartProgress
 from cascade.bulk.preparing import OnProgress, Preparation, Request
@@ -31,7 +31,7 @@ class Repainting:
         uncrop: pixels to add at left, top, right and bottom; None for no pixels.
         words: `prompt`, `negative_prompt` and `labels` as for `CascadePipeline.edit`.
         seed: seed of the first variant.
-        variants: number of seeds for each picture, counted up from `seed`.
+        command: the command that asks for it, which results record.
     """
 
     editing: Editing = field(default_factory=Editing)
@@ -39,7 +39,7 @@ class Repainting:
     uncrop: Sequence[int] | None = None
     words: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
-    variants: int = 1
+    command: Literal["edit", "restore"] = "edit"
 
 
 def prepare_editing(
@@ -55,13 +55,21 @@ def prepare_editing(
     Raises:
         CascadeError: if inputs, mask, settings, model and folder do not fit together.
     """
+    plan = Preparation(repainting.command, request, repainting.seed)
+    return edits(plan, repainting, on_progress=on_progress)
+
+
+def edits(
+    plan: Preparation, repainting: Repainting, *, on_progress: OnProgress | None = None
+) -> Bulk:
+    """Prepare the editing of pictures whose jobs are planned; see `prepare_editing`."""
+    request = plan.request
     mask = None if repainting.mask is None else _read_mask(repainting.mask)
     uncrop = None if repainting.uncrop is None else Borders.of(list(repainting.uncrop))
-    seeds = range(repainting.seed, repainting.seed + repainting.variants)
-    plan = Preparation("edit", request, seeds)
     pipeline = plan.model.load().with_sampling(request.overrides)
     pipeline.set_progress_bar_config(disable=True)
-    check_can_edit(pipeline.stages.contracts, repainting.editing)
+    is_whole = mask is None and uncrop is None
+    check_can_edit(pipeline.stages.contracts, repainting.editing, is_whole=is_whole)
     if "prompt" in repainting.words:
         pipeline.check_prompts([repainting.words["prompt"]])
     stages = dict(pipeline.stages.items())
@@ -79,7 +87,7 @@ def prepare_editing(
 
     method = Method(
         command=plan.command,
-        description="edited",
+        description=f"{repainting.command.removesuffix('e')}ed",
         make=make,
         settings=plan.settings(stages, list(stages.values())) | _recorded(repainting),
         work=lambda size_px: _drawn_px(pipeline, size_px),

@@ -11,6 +11,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from cascade.bulk.left_out import LeftOut
 from cascade.data.remote import default_cache, is_remote
@@ -80,6 +81,19 @@ class InputPicture:
             DataError: if it cannot be read.
         """
         return read_bytes(self.file) if self.image is None else self.image.read()
+
+    def open(self) -> BinaryIO:
+        """Open the picture's file, so that a large one need not be read at once.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        if self.image is not None:
+            return io.BytesIO(self.image.read())
+        try:
+            return self.file.open("rb")
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     def read(self, truncated: Truncated = "refuse") -> Picture:
         """Decode the picture, or the first of its pages.

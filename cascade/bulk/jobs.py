@@ -24,7 +24,21 @@ from cascade.imaging.rasters.writing import KINDS as BAND_KINDS
 
 ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
 PageChoice = Literal["all", "first"]  # of the pages of a file, or the frames of an animation
+KINDS_OF_FLOATS = ("TIFF", "numpy", "NIfTI")  # of files of bands
 COMPARISONS = "compare"  # the folder of the before/after sheets
+
+
+@dataclass(frozen=True)
+class DoubtFiles:
+    """Where the standard deviation over seeds is written.
+
+    Attributes:
+        picture: a picture in false colours.
+        numbers: the numbers themselves, as floats; written for bands, and for pictures of 16 bits.
+    """
+
+    picture: Path
+    numbers: Path
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class Job:
         seed: whole number that decides the noise.
         sheet: the before/after sheet to write beside it; None for no sheet.
         pages: "first" if the source has several pages and the first alone is worked on.
+        doubt: files of the standard deviation over seeds; None if the result has one seed.
     """
 
     source: InputPicture
@@ -46,6 +61,7 @@ class Job:
     seed: int
     sheet: Path | None = None
     pages: PageChoice = "all"
+    doubt: DoubtFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,8 @@ class Plan:
         """All results and sheets, each with the name of its input."""
         files = [(job.output, job.source.name) for job in self.jobs]
         files += [(job.sheet, job.source.name) for job in self.jobs if job.sheet is not None]
+        doubts = [(job.doubt, job.source.name) for job in self.jobs if job.doubt is not None]
+        files += [(path, name) for each, name in doubts for path in (each.picture, each.numbers)]
         return files + [(sheet.path, sheet.jobs[0].source.name) for sheet in self.sheets]
 
 
@@ -130,6 +148,7 @@ def plan_jobs(
     pages: PageChoice = "all",
     is_result_of: IsResultOf = lambda place, picture: False,
     bands: bool = False,
+    doubt: bool = False,
 ) -> Plan:
     """List the results to make.
 
@@ -149,7 +168,8 @@ def plan_jobs(
         is_result_of: whether the file at a place below the folder of the results was made from a
             picture by an earlier run.
         bands: whether the pictures are files of bands, which become TIFF if their own format is not
-            written.
+            written; they get no sheets.
+        doubt: whether each result is written with the standard deviation over seeds.
 
     Raises:
         OutputError: if two results would have the same name, or a result would replace an input.
@@ -173,16 +193,17 @@ def plan_jobs(
         places, notes = naming.places(pictures)
     jobs: list[Job] = []
     sheets: list[VariantSheet] = []
-    sheet_places = _sheet_places(places, folded)
+    sheet_places = _places_beside(places, "variants", folded)
     for picture, place, sheet_place in zip(pictures, places, sheet_places, strict=True):
         is_first = pages == "first" and (bands or picture.page_count() > 1)
         of_picture = [
             replace(job, pages="first" if is_first else "all")
             for job in _jobs_of(picture, folder, place, seeds, compare)
         ]
-        if len(seeds) > 1:
+        if len(seeds) > 1 and not bands:
             sheets.append(VariantSheet(of_picture, folder / sheet_place))
         jobs += of_picture
+    jobs = _with_doubt(jobs, folder, folded) if doubt else jobs
     plan = Plan(jobs, sheets, folder / COMPARISONS if compare else None, notes)
     _check_paths_differ(plan, folded)
     return plan
@@ -199,14 +220,30 @@ def _jobs_of(
     return jobs
 
 
-def _sheet_places(
-    places: Sequence[PurePosixPath], folded: Callable[[str], str]
+def _with_doubt(jobs: Sequence[Job], folder: Path, folded: Callable[[str], str]) -> list[Job]:
+    """Add the files of the standard deviation, which are called NAME-doubt.
+
+    Its numbers have the format of the result if that holds floats, else they are TIFF.
+    """
+    places = [PurePosixPath(job.key) for job in jobs]
+    changed = []
+    for job, place in zip(jobs, _places_beside(places, "doubt", folded), strict=True):
+        suffix = suffix_of(job.key)
+        suffix = suffix if BAND_KINDS.get(suffix) in KINDS_OF_FLOATS else ".tif"
+        picture = folder / place
+        numbers = picture.with_name(f"{picture.name.removesuffix('.png')}{suffix}")
+        changed.append(replace(job, doubt=DoubtFiles(picture, numbers)))
+    return changed
+
+
+def _places_beside(
+    places: Sequence[PurePosixPath], word: str, folded: Callable[[str], str]
 ) -> list[PurePosixPath]:
-    """The places of the sheets of variants; results that differ in suffix alone keep it there."""
-    short = [with_ending(place, "variants", ".png") for place in places]
+    """Places of PNGs beside results; for results that differ in suffix alone they keep it."""
+    short = [with_ending(place, word, ".png") for place in places]
     counts = Counter(folded(str(each)) for each in short)
     return [
-        each if counts[folded(str(each))] == 1 else with_suffix_added(place, "-variants.png")
+        each if counts[folded(str(each))] == 1 else with_suffix_added(place, f"-{word}.png")
         for place, each in zip(places, short, strict=True)
     ]
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from cascade.bulk.doubt_files import check_doubt_files, write_picture_doubt
 from cascade.bulk.jobs import Job, VariantSheet
 from cascade.bulk.records import Record
-from cascade.bulk.sheets import Before, write_comparison, write_variants
+from cascade.bulk.sheets import Before, is_older, write_comparison, write_variants
 from cascade.errors import CascadeError, OutputError
 from cascade.imaging.metadata import Loss
 from cascade.imaging.opening import read_bytes
@@ -26,6 +29,7 @@ from cascade.imaging.picture_writing import (
     lost_metadata,
     write_picture,
 )
+from cascade.restoration.doubt import over_seeds
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 PartProgress = Callable[[int, int], None]  # (done, total), in parts of one picture or page
@@ -42,7 +46,7 @@ class Method:
     """How to make the result of a picture.
 
     Attributes:
-        command: `upscale`, `colourise` or `edit`.
+        command: `upscale`, `colourise`, `restore` or `edit`.
         description: what was done to a picture, for messages, such as `upscaled`.
         make: makes results from pictures of one size, their seeds and a callback for progress.
         work: the work that a picture of this height and width in pixels takes, in any unit.
@@ -54,6 +58,7 @@ class Method:
         before: what the left side of a before/after sheet shows, see `write_comparison`.
         truncated: what happens to a JPEG whose end is missing, see `decode_picture`.
         work_together: largest work of pictures that are drawn together.
+        seeds: number of seeds whose mean each result is; see `over_seeds`.
         make_file: makes and writes the whole result of a job instead of `make`, and returns the
             size and the number of its images; None for colour pictures. Such results hold no
             record, so only the ledger knows them.
@@ -72,6 +77,30 @@ class Method:
     truncated: Truncated = "refuse"
     work_together: float = 0.0
     make_file: MakeFile | None = None
+    seeds: int = 1
+
+    def over_seeds(self, count: int) -> Method:
+        """The method that makes means of the results of several seeds, counted up from a job's."""
+        return replace(
+            self,
+            description=f"{self.description} (mean of {count} seeds)",
+            settings={**self.settings, "seeds": count},
+            work=lambda size_px: count * self.work(size_px),
+            work_together=0.0,
+            seeds=count,
+        )
+
+    def result_of(
+        self, picture: Picture, seed: int, progress: PartProgress
+    ) -> tuple[Picture, Tensor | None]:
+        """The result of a picture, and its standard deviation if it has several seeds."""
+        if self.seeds == 1:
+            return self.make([picture], [seed], progress)[0], None
+        return over_seeds(
+            lambda each, part: self.make([picture], [each], part)[0],
+            range(seed, seed + self.seeds),
+            progress=progress,
+        )
 
     def settings_of(self, job: Job) -> dict[str, Any]:
         """The settings of a job, including its seed."""
@@ -105,6 +134,7 @@ def make_result(
         CascadeError: if this result cannot be made.
     """
     sha256 = job.source.sha256()
+    check_doubt_files(job, overwrite=method.overwrite)
     if method.make_file is not None:
         with _disk_errors(0, job.output.parent):
             size_px, images = method.make_file(job, progress, on_remark)
@@ -120,14 +150,16 @@ def make_result(
     _check_format_holds_result(picture, job.output, method)
     if remark := method.remark(picture):
         on_remark(remark)
-    result = drawn.get((sha256, job.seed))
+    result, std = drawn.get((sha256, job.seed)), None
     if result is None:
-        (result,) = method.make(
-            [picture], [job.seed], lambda done, total: progress(done / total, "")
+        result, std = method.result_of(
+            picture, job.seed, lambda done, total: progress(done / total, "")
         )
     record = Record(settings=method.settings_of(job), input_sha256=sha256, size_px=result.size)
     with _disk_errors(result.colour.nbytes, job.output.parent):
         write_picture(result, job.output, settings=record.to_json(), metadata=method.metadata)
+        if std is not None:
+            write_picture_doubt(job, method.seeds, result, [std], 1)
     return record, lost_metadata(result, job.output, metadata=method.metadata)
 
 
@@ -145,26 +177,31 @@ def _make_pages(
     record = Record(
         settings=method.settings_of(job), input_sha256=sha256, size_px=(0, 0), pages=len(pages)
     )
+    stds: list[Tensor] = []
     with pages_writer(
         job.output, plays=plays, pixel_bytes=pixel_bytes, metadata=method.metadata
     ) as writer:
         for number, page in enumerate(pages):
             if number == 0 and (remark := method.remark(page.picture)):
                 on_remark(remark)
-            result = _made_page(page.picture, number, pages, method, job.seed, progress)
+            result, std = _made_page(page.picture, number, pages, method, job.seed, progress)
             if number == 0:
-                record = replace(record, size_px=result.size)
+                record, first = replace(record, size_px=result.size), result
+            if std is not None and (number == 0 or result.bits == 16):
+                stds.append(std)
             with _disk_errors(result.colour.nbytes, folder):
                 writer.add(replace(page, picture=result))
         with _disk_errors(result.colour.nbytes, folder):
             writer.finish(record.to_json())
+            if stds:
+                write_picture_doubt(job, method.seeds, first, stds, len(stds))
     return record, writer.losses
 
 
 def _made_page(
     picture: Picture, number: int, pages: Pages, method: Method, seed: int, progress: JobProgress
-) -> Picture:
-    """The result of one of several pages; an error names the page, counted from 1."""
+) -> tuple[Picture, Tensor | None]:
+    """The result and the standard deviation of a page; an error names the page, counted from 1."""
     noun = "frame" if pages.is_animation else "page"
     works = [method.work(size) for size in pages.sizes]
     start, whole = sum(works[:number]), sum(works)
@@ -174,14 +211,14 @@ def _made_page(
         progress(share, f"{noun} {number + 1} of {len(pages)}")
 
     try:
-        return method.make([picture], [seed], report)[0]
+        return method.result_of(picture, seed, report)
     except CascadeError as error:
         raise type(error)(f"{noun} {number + 1}: {error}") from error
 
 
 def lacks_sheet(job: Job) -> bool:
     """Whether the before/after sheet of a job is missing, or older than its result."""
-    return job.sheet is not None and _is_older(job.sheet, job.output)
+    return job.sheet is not None and is_older(job.sheet, job.output)
 
 
 def write_sheet(job: Job, method: Method) -> None:
@@ -191,7 +228,9 @@ def write_sheet(job: Job, method: Method) -> None:
         CascadeError: if it cannot be made.
     """
     assert job.sheet is not None
-    caption = f"{method.settings['model']}, seed {job.seed}"
+    last = job.seed + method.seeds - 1
+    seeds = f"seed {job.seed}" if method.seeds == 1 else f"mean of seeds {job.seed} to {last}"
+    caption = f"{method.settings['model']}, {seeds}"
     data, name = read_bytes(job.output), str(job.output)
     if (pages := count_pages(data, name)) > 1:
         caption = f"{caption}, the first of {pages} pages"
@@ -201,7 +240,7 @@ def write_sheet(job: Job, method: Method) -> None:
 
 def lacks_variants(sheet: VariantSheet) -> bool:
     """Whether a sheet of variants is missing, or older than one of its results."""
-    return any(_is_older(sheet.path, job.output) for job in sheet.jobs)
+    return any(is_older(sheet.path, job.output) for job in sheet.jobs)
 
 
 def write_variant_sheet(sheet: VariantSheet) -> None:
@@ -262,11 +301,3 @@ def _disk_is_full(error: OutputError, pixel_bytes: int, folder: Path) -> bool:
         return error.__cause__.errno in DISK_ERRORS
     copies = 2  # while a file is written, there are its pixels and the whole file
     return folder.is_dir() and shutil.disk_usage(folder).free < copies * pixel_bytes
-
-
-def _is_older(path: Path, other: Path) -> bool:
-    """Whether a file is missing, or older than another one."""
-    try:
-        return path.stat().st_mtime_ns < other.stat().st_mtime_ns
-    except OSError:
-        return True

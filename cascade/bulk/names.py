@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from cascade.bulk.inputs import InputPicture
 from cascade.bulk.progress import Note, with_examples
+from cascade.imaging.rasters.reading import suffix_of
 from cascade.reporting.words import counted
 from cascade.saving.atomic import LONGEST_NAME_BYTES
 
@@ -138,7 +139,9 @@ def with_ending(place: PurePosixPath, ending: str, suffix: str | None = None) ->
         ending: the word.
         suffix: a suffix to replace that of the name.
     """
-    return _fitting(place.with_name(f"{place.stem}-{ending}{suffix or place.suffix}"))
+    own = place.name[len(place.name) - len(suffix_of(place.name)) :]
+    stem = place.name.removesuffix(own)
+    return _fitting(place.with_name(f"{stem}-{ending}{suffix or own}"))
 
 
 def with_suffix_added(place: PurePosixPath, suffix: str) -> PurePosixPath:

@@ -18,12 +18,14 @@ from cascade.bulk.making import Method
 from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.remarks import model_remark
 from cascade.bulk.work import Bulk
+from cascade.conditioning.paired_image import PairedImage
 from cascade.devices import check_engine_device, find_device
 from cascade.errors import CascadeError, ContractError
 from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_reading import Truncated
 from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 from cascade.pipeline import CascadePipeline
+from cascade.restoration.doubt import check_seeds
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import check_writable_folder
@@ -55,7 +57,11 @@ class Request:
         truncated: whether to take a JPEG whose end is missing as far as it goes.
         adapters: folders of adapters, each with the factor of its change.
         axis: for bands, axis of a volume along which it is cut into slices; None for the last one.
-        nodata: for bands, the number that stands for a missing one; None for what files say.
+        nodata: for bands, a number that stands for a missing one besides what files say; None for
+            none.
+        seeds: number of seeds for each picture, counted up from that of the settings.
+        map: whether to write the mean over these seeds and the standard deviation, instead of a
+            result per seed.
     """
 
     inputs: Sequence[str]
@@ -74,34 +80,45 @@ class Request:
     adapters: Sequence[tuple[str, float]] = ()
     axis: int | None = None
     nodata: float | None = None
+    seeds: int = 1
+    map: bool = False
 
     def __post_init__(self) -> None:
+        if self.map:
+            check_seeds(self.seeds)
         if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65535:
             raise ContractError(
                 "the range must be two numbers from 0 to 65535, black first and white larger, got "
                 f"{self.range[0]} and {self.range[1]}."
             )
 
+    def of_bands(self) -> dict[str, Any]:
+        """How files of bands are read and made; arguments of `BandFiles`."""
+        axis, seeds = 2 if self.axis is None else self.axis, self.seeds if self.map else 1
+        return {"axis": axis, "nodata": self.nodata, "seeds": seeds}
+
 
 class Preparation:
     """The pictures and jobs of a request, before its model is loaded.
 
     Args:
-        command: `upscale`, `colourise` or `edit`.
+        command: `upscale`, `colourise`, `restore` or `edit`.
         request: the user's request.
-        seeds: one whole number per variant of a picture.
+        seed: seed of the first result of a picture.
 
     Raises:
         CascadeError: if the inputs do not fit the place of the results.
     """
 
-    def __init__(self, command: str, request: Request, seeds: Sequence[int]) -> None:
+    def __init__(self, command: str, request: Request, seed: int) -> None:
         self.command = command
         self.request = request
         self.model = _Model(request)
-        self.reads_bands = self.model.makes_bands
-        _check_options(request, bands=self.reads_bands)
-        as_file = is_file_name(request.out, request.inputs, bands=self.reads_bands)
+        self.reads_bands = self.model.takes_bands
+        writes_bands = self.model.makes_bands
+        self.has_bands = self.reads_bands or writes_bands
+        _check_options(request, bands=self.has_bands)
+        as_file = is_file_name(request.out, request.inputs, bands=writes_bands)
         self.folder = None if as_file else request.out
         suffixes = RASTER_SUFFIXES if self.reads_bands else IMAGE_SUFFIXES
         self.inputs = find_pictures(request.inputs, results=self.folder, suffixes=suffixes)
@@ -110,11 +127,12 @@ class Preparation:
             request.out,
             as_file=as_file,
             image_format=request.image_format,
-            seeds=seeds,
+            seeds=[seed] if request.map else range(seed, seed + request.seeds),
             compare=request.compare,
             pages=request.pages,
             is_result_of=EarlierResults(self.folder, command).made_from,
-            bands=self.reads_bands,
+            bands=writes_bands,
+            doubt=request.map,
         )
         self.notes = [self.inputs.left_out.note()] if self.inputs.left_out else []
         self.notes += self.plan.notes
@@ -173,7 +191,7 @@ class Preparation:
         check_writable_folder(self.folder or self.request.out.parent)
         return Bulk(
             self.plan,
-            method,
+            method.over_seeds(self.request.seeds) if self.request.map else method,
             self.folder,
             inputs=self.inputs,
             notes=self.notes,
@@ -194,6 +212,22 @@ class _Model:
             self._pipeline = _load(request)
         except CascadeError as error:
             self._error = error
+
+    @property
+    def is_of_pairs(self) -> bool:
+        """Whether it makes one image of a pair from the other; no if it cannot be loaded."""
+        contracts = self._pipeline.stages.contracts if self._pipeline is not None else []
+        return any(each.condition(PairedImage.name) is not None for each in contracts)
+
+    @property
+    def takes_bands(self) -> bool:
+        """Whether its inputs are bands of measured numbers; no if it cannot be loaded."""
+        if self._pipeline is None:
+            return False
+        first = self._pipeline.stages.first
+        condition = first.contract.condition(PairedImage.name)
+        space = None if condition is None else condition.image_space(first.space)
+        return self.makes_bands if space is None else space.has_bands
 
     @property
     def makes_bands(self) -> bool:

@@ -33,7 +33,7 @@ from cascade.imaging.picture_writing import recorded_settings
 from cascade.saving.differences import flat
 
 NAMES_ONLY = ("model", "version")  # the weights' hash says more, and a new version changes nothing
-ABSENT = {"pages": "all"}  # what a setting that is not recorded means
+ABSENT = {"pages": "all", "seeds": 1}  # what a setting that is not recorded means
 INPUT, SIZE, PAGES = "input_sha256", "size_px", "page_count"
 
 

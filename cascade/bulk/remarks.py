@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cascade.conditioning.defects import GOOD_QUALITY
 from cascade.imaging.picture import Picture
 from cascade.imaging.value_range import is_narrow, outside_share, percentage, used_range
-from cascade.restoration.measuring import defects_of, told
+from cascade.restoration.measuring import defects_for_network
 from cascade.stage import Stage
 
 SIDE_PX = 96  # of the small picture that is looked at
@@ -19,7 +20,6 @@ TINT_DEGREE = 2  # of the polynomial in brightness
 LEAST_CHROMA = 6 / 255  # root mean square beside a tint; noise and JPEG stay below
 EXAMPLES = 3
 LEAST_NOISE = 2.0  # 8-bit steps; fine texture measures as much
-GOOD_QUALITY = 90.0
 
 
 def colour_remark(picture: Picture) -> str:
@@ -75,8 +75,7 @@ def defects_remark(picture: Picture, stages: Sequence[Stage]) -> str:
     """
     if not stages[0].contract.has_dial:
         return ""
-    defects = defects_of(picture.image(), stages[0], {}, picture.jpeg_quality)
-    noise, quality = told(defects, stages[0])
+    noise, quality = defects_for_network(picture.defects, stages[0])
     texts = [] if noise < LEAST_NOISE else [f"noise sigma {noise:.0f}"]
     texts += [] if quality >= GOOD_QUALITY else [f"JPEG quality about {quality:.0f}"]
     if not texts:

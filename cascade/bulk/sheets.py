@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from cascade.errors import OutputError
 from cascade.imaging.picture import Picture
@@ -85,7 +86,7 @@ def write_comparison(
             Cell("the middle at full size", _middle(shown_input, crop, share)),
             Cell("", _middle(shown_result, crop, share)),
         ]
-    _save(_sheet(cells, columns=2), path, _pairs(cells))
+    save_sheet(_sheet(cells, columns=2), path, _pairs(cells))
 
 
 def pairs_of(path: Path) -> tuple[Size, list[Pair]]:
@@ -117,7 +118,7 @@ def write_variants(variants: Sequence[tuple[str, Picture]], path: Path) -> None:
     for caption, picture in variants:
         image = _as_rgb(picture)
         cells.append(Cell(caption, _middle(image, _size_on_sheet(image.size, columns))))
-    _save(_sheet(cells, columns), path)
+    save_sheet(_sheet(cells, columns), path)
 
 
 def _as_rgb(picture: Picture) -> Image.Image:
@@ -170,11 +171,13 @@ def _pairs(cells: Sequence[Cell]) -> list[Pair]:
     return pairs
 
 
-def _save(sheet: Image.Image, path: Path, pairs: Sequence[Pair] = ()) -> None:
-    if path.exists() and not _is_sheet(path):
-        raise OutputError(
-            f"{path} already exists and is not a sheet of this command; move it away."
-        )
+def save_sheet(sheet: Image.Image, path: Path, pairs: Sequence[Pair] = ()) -> None:
+    """Write a sheet with the mark by which it is known, as PNG or JPEG.
+
+    Raises:
+        OutputError: if the sheet cannot be written, or another file has its name.
+    """
+    check_sheet(path)
     comment = f"{MARK} {json.dumps(pairs)}"
     text = PngInfo()
     text.add_text("comment", comment)
@@ -185,8 +188,29 @@ def _save(sheet: Image.Image, path: Path, pairs: Sequence[Pair] = ()) -> None:
             sheet.save(temporary, format="JPEG", quality=92, subsampling=0, comment=comment)
 
 
+def check_sheet(path: Path) -> None:
+    """Check that no other file has the name of a sheet.
+
+    Raises:
+        OutputError: if one has.
+    """
+    if path.exists() and not _is_sheet(path):
+        raise OutputError(
+            f"{path} already exists and is not a sheet of this command; move it away."
+        )
+
+
 def _is_sheet(path: Path) -> bool:
-    with suppress(OSError, ValueError, SyntaxError), Image.open(path) as image:
+    kind = PngImageFile if path.suffix == ".png" else JpegImageFile  # maps may be of any size
+    with suppress(OSError, ValueError, SyntaxError), kind(path) as image:
         comment = image.info.get("comment", b"")
         return comment.startswith(MARK if isinstance(comment, str) else MARK.encode())
     return False
+
+
+def is_older(path: Path, other: Path) -> bool:
+    """Whether a file is missing, or older than another one."""
+    try:
+        return path.stat().st_mtime_ns < other.stat().st_mtime_ns
+    except OSError:
+        return True

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.bulk.claims import Claims
+from cascade.bulk.doubt_files import lacks_doubt
 from cascade.bulk.inputs import InputListing
 from cascade.bulk.jobs import Job, Plan, VariantSheet
 from cascade.bulk.ledger import Event, Ledger, ledger_file
@@ -191,7 +192,7 @@ class Bulk:
         """Whether a job is settled, or was done before by the ledger; opens no file."""
         if self._is_settled(job):
             return True
-        if not self._is_known_to_be_done(job) or lacks_sheet(job):
+        if not self._is_known_to_be_done(job) or lacks_sheet(job) or lacks_doubt(job):
             return False
         self._done_before.add(job.key)
         return True
@@ -303,7 +304,7 @@ class Bulk:
             raise OutputError(
                 f"{job.output} already exists and {fault}; move it away or allow overwriting."
             )
-        return not fault
+        return not fault and not lacks_doubt(job)
 
     def _check_result(self, job: Job) -> str:
         """Say what is wrong with the file that has a result's name; note the job if it is right."""
@@ -313,7 +314,8 @@ class Bulk:
         except NotAResultError as error:
             return str(error)
         fault = difference(record, self.method.settings_of(job), job.source)
-        if fault or self._id(job) in self.ledger.this_round:  # made now, but its sheet is missing
+        made_now = self._id(job) in self.ledger.this_round  # but its sheet is missing
+        if fault or made_now or lacks_doubt(job):
             return fault
         if line is not None and is_unchanged(job, line):
             self._done_before.add(job.key)

@@ -7,33 +7,18 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli import bulk, names, sampling
+from cascade.cli import bulk, restoring
+
+Hints = Annotated[
+    Path | None, typer.Option(help="A picture of the same size with a few coloured strokes.")
+]
 
 
+@restoring.with_shared_options
 def colourise(
-    inputs: bulk.InputNames,
-    out: bulk.Out,
-    model: bulk.Model = "photo-colour",
-    variants: bulk.Variants = 1,
-    hints: Annotated[
-        Path | None, typer.Option(help="A picture of the same size with a few coloured strokes.")
-    ] = None,
-    steps: sampling.Steps = None,
-    sampler: sampling.SamplerName = None,
-    guidance: sampling.Guidance = None,
-    temperature: sampling.Temperature = None,
-    changes: sampling.Set = None,
-    seed: bulk.Seed = 0,
-    device: bulk.Device = None,
-    engine: names.Engine = None,
-    lora: names.Lora = None,
-    workers: bulk.Workers = 1,
-    image_format: bulk.Format = None,
-    pages: bulk.Pages = "all",
-    truncated: bulk.Truncated = "refuse",
-    compare: bulk.Compare = False,
-    no_metadata: bulk.NoMetadata = False,
-    overwrite: bulk.Overwrite = False,
+    shared: restoring.Shared,
+    model: restoring.Model = "photo-colour",
+    hints: Hints = None,
 ) -> None:
     """Colour grey pictures, or recolour others: one, a folder, or many, shared between processes.
 
@@ -48,34 +33,13 @@ def colourise(
 
     cascade colourise scans -o coloured --compare
     """
-    from cascade.bulk.commands import Request, prepare_colouring
+    from cascade.bulk.commands import prepare_colouring
     from cascade.restoration.colouring import Colouring
 
-    request = Request(
-        inputs=inputs,
-        out=out,
-        model=model,
-        overrides=sampling.overrides(
-            changes,
-            steps=steps,
-            sampler=sampler,
-            guidance=guidance,
-            temperature=temperature,
-        ),
-        device=device,
-        engine=engine,
-        adapters=sampling.adapters(lora),
-        image_format=image_format,
-        pages=pages,
-        truncated=truncated,
-        compare=compare,
-        metadata=not no_metadata,
-        overwrite=overwrite,
-    )
-    colouring = Colouring(seed=seed)
+    request, colouring = shared.request(model), Colouring(seed=shared.seed)
     bulk.work_through(
         lambda on_progress: prepare_colouring(
-            request, colouring, variants=variants, hints=hints, on_progress=on_progress
+            request, colouring, hints=hints, on_progress=on_progress
         ),
-        workers,
+        shared.workers,
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli import bulk, generate, names, sampling
+from cascade.cli import bulk, generate, restoring
 
 Uncrop = Annotated[
     str | None,
@@ -18,65 +18,61 @@ Uncrop = Annotated[
 ]
 
 
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        help="A picture of the same size, white where to repaint. Default: what is transparent."
+    ),
+]
+Prompt = Annotated[str | None, typer.Option(help="What to draw, for pipelines that take text.")]
+Class = Annotated[
+    str | None,
+    typer.Option("--class", "-c", help="Class to draw, such as cat-face or cat-face,noto."),
+]
+Strength = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Below 1, start from what the picture shows and keep some of it; without a mask, "
+        "of the whole picture.",
+    ),
+]
+Resamplings = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="How often a stage that starts from noise goes over each step; 1 is quick. "
+        "Default: 5.",
+    ),
+]
+JumpLength = Annotated[
+    int | None,
+    typer.Option("--jump-length", min=1, help="Number of steps to go back at a time. Default: 5."),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(min=1, help="Longer side, in pixels, of the part that the model sees."),
+]
+Feather = Annotated[
+    int, typer.Option(min=0, help="Width in pixels of a soft edge inside the mask.")
+]
+
+
+@restoring.with_shared_options
 def edit(
-    inputs: bulk.InputNames,
-    out: bulk.Out,
-    model: bulk.Model,
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            help="A picture of the same size, white where to repaint. Default: what is transparent."
-        ),
-    ] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="What to draw, for pipelines that take text.")
-    ] = None,
+    shared: restoring.Shared,
+    model: restoring.Model,
+    mask: Mask = None,
+    prompt: Prompt = None,
     negative: generate.Negative = None,
-    labels: Annotated[
-        str | None,
-        typer.Option("--class", "-c", help="Class to draw, such as cat-face or cat-face,noto."),
-    ] = None,
-    variants: bulk.Variants = 1,
+    labels: Class = None,
     uncrop: Uncrop = None,
-    strength: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Below 1, start from what the picture shows and keep some of it; without a mask, "
-            "of the whole picture.",
-        ),
-    ] = 1.0,
-    resamplings: Annotated[
-        int,
-        typer.Option(
-            min=1, help="How often a stage that starts from noise goes over each step; 1 is quick."
-        ),
-    ] = 5,
-    jump_length: Annotated[
-        int, typer.Option("--jump-length", min=1, help="Number of steps to go back at a time.")
-    ] = 5,
-    window: Annotated[
-        int | None,
-        typer.Option(min=1, help="Longer side, in pixels, of the part that the model sees."),
-    ] = None,
-    feather: Annotated[
-        int, typer.Option(min=0, help="Width in pixels of a soft edge inside the mask.")
-    ] = 0,
-    steps: sampling.Steps = None,
-    sampler: sampling.SamplerName = None,
-    guidance: sampling.Guidance = None,
-    changes: sampling.Set = None,
-    seed: bulk.Seed = 0,
-    device: bulk.Device = None,
-    engine: names.Engine = None,
-    workers: bulk.Workers = 1,
-    image_format: bulk.Format = None,
-    pages: bulk.Pages = "all",
-    truncated: bulk.Truncated = "refuse",
-    compare: bulk.Compare = False,
-    no_metadata: bulk.NoMetadata = False,
-    overwrite: bulk.Overwrite = False,
+    strength: Strength = 1.0,
+    resamplings: Resamplings = None,
+    jump_length: JumpLength = None,
+    window: Window = None,
+    feather: Feather = 0,
 ) -> None:
     """Repaint a part of pictures, or add to their borders; everything else keeps its exact values.
 
@@ -93,25 +89,11 @@ def edit(
 
     cascade edit sketch.png --strength 0.6 --model emoji-256 -o drawn.png
     """
-    from cascade.bulk.commands import Request
     from cascade.bulk.editing import Repainting, prepare_editing
     from cascade.restoration.editing import Editing
 
     words = {"prompt": prompt, "negative_prompt": negative, "labels": labels}
-    request = Request(
-        inputs=inputs,
-        out=out,
-        model=model,
-        overrides=sampling.overrides(changes, steps=steps, sampler=sampler, guidance=guidance),
-        device=device,
-        engine=engine,
-        image_format=image_format,
-        pages=pages,
-        truncated=truncated,
-        compare=compare,
-        metadata=not no_metadata,
-        overwrite=overwrite,
-    )
+    request = shared.request(model)
     repainting = Repainting(
         editing=Editing(
             strength=strength,
@@ -123,11 +105,11 @@ def edit(
         mask=mask,
         uncrop=_sides(uncrop),
         words={name: text for name, text in words.items() if text is not None},
-        seed=seed,
-        variants=variants,
+        seed=shared.seed,
     )
     bulk.work_through(
-        lambda on_progress: prepare_editing(request, repainting, on_progress=on_progress), workers
+        lambda on_progress: prepare_editing(request, repainting, on_progress=on_progress),
+        shared.workers,
     )
 
 

@@ -7,52 +7,67 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cascade.cli import bulk, measuring, names
+from cascade.cli import measuring, names, restoring
 
 if TYPE_CHECKING:
     from cascade.evaluation.results import Evaluation
+
+Train = Annotated[str | None, typer.Option(help="Training pictures, to look for copies of them.")]
+NumImages = Annotated[
+    int | None,
+    typer.Option(
+        "--num-images",
+        "-n",
+        min=1,
+        help="Number of images. Default: one per held-out picture, at most 1000.",
+    ),
+]
+Card = Annotated[bool, typer.Option("--card", help="Write figures into the model card.")]
+Lpips = Annotated[
+    bool,
+    typer.Option("--lpips", help="Measure LPIPS too, for results that have originals."),
+]
+LpipsPath = Annotated[
+    Path | None,
+    typer.Option(help="File with AlexNet's weights, to measure LPIPS without a download."),
+]
+Likelihood = Annotated[
+    str | None,
+    typer.Option(
+        help="Measure the bits per dimension of each stage, on at most 100 pictures: bound for "
+        "the variational bound, ode for the exact density of the probability flow."
+    ),
+]
+DoubtSeeds = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Measure how well the standard deviation over that many seeds predicts errors, on "
+        "at most 100 pictures; for results that have originals.",
+    ),
+]
+Report = Annotated[Path | None, typer.Option(help="HTML file to write.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="JSON file to write.")]
 
 
 def evaluate(
     pipeline: names.Pipeline,
     data: measuring.Data,
-    train: Annotated[
-        str | None, typer.Option(help="Training pictures, to look for copies of them.")
-    ] = None,
-    num_images: Annotated[
-        int | None,
-        typer.Option(
-            "--num-images",
-            "-n",
-            min=1,
-            help="Number of images. Default: one per held-out picture, at most 1000.",
-        ),
-    ] = None,
+    train: Train = None,
+    pairs: measuring.Pairs = None,
+    num_images: NumImages = None,
     seed: measuring.Seed = 0,
-    report: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="JSON file to write.")] = None,
-    card: Annotated[
-        bool, typer.Option("--card", help="Write figures into the model card.")
-    ] = False,
+    report: Report = None,
+    json: JsonFile = None,
+    card: Card = False,
     extractor: measuring.Extractor = "lite0",
     extractor_path: measuring.ExtractorPath = None,
-    lpips: Annotated[
-        bool,
-        typer.Option("--lpips", help="Measure LPIPS too, for results that have originals."),
-    ] = False,
-    lpips_path: Annotated[
-        Path | None,
-        typer.Option(help="File with AlexNet's weights, to measure LPIPS without a download."),
-    ] = None,
+    lpips: Lpips = False,
+    lpips_path: LpipsPath = None,
     alignment: measuring.Alignment = None,
-    likelihood: Annotated[
-        str | None,
-        typer.Option(
-            help="Measure the bits per dimension of each stage, on at most 100 pictures: bound for "
-            "the variational bound, ode for the exact density of the probability flow."
-        ),
-    ] = None,
-    device: bulk.Device = None,
+    likelihood: Likelihood = None,
+    doubt_seeds: DoubtSeeds = None,
+    device: restoring.Device = None,
 ) -> None:
     """Measure how good a pipeline is on held-out pictures, and which stage holds it back.
 
@@ -65,7 +80,11 @@ def evaluate(
 
     cascade evaluate photo-x4 --data 'heldout-*.tar' --json scores.json --card
 
+    cascade evaluate runs/restore-pairs --data test/clean --pairs test/damaged
+
     cascade evaluate emoji-256 --data heldout -n 40 --likelihood ode
+
+    cascade evaluate photo-x4 --data heldout -n 40 --doubt-seeds 8 --report report.html
     """
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
@@ -83,6 +102,7 @@ def evaluate(
             data,
             name=pipeline,
             train=train,
+            pairs=pairs,
             num_images=num_images,
             seed=seed,
             extractor=extractor,
@@ -91,6 +111,7 @@ def evaluate(
             lpips_path=lpips_path,
             alignment=alignment,
             likelihood=likelihood,  # pyright: ignore[reportArgumentType]  # checked there
+            doubt_seeds=doubt_seeds,
             progress=progress.update,
         )
     typer.echo("\n".join(evaluation.lines()))

@@ -32,6 +32,16 @@ def import_weights(
     noise_schedule: Annotated[
         Literal["linear", "cosine"] | None, typer.Option(help="Kind of the noise schedule.")
     ] = None,
+    train_steps: Annotated[
+        int | None, typer.Option(min=2, help="Timesteps in training (diffusion_steps).")
+    ] = None,
+    rescale_timesteps: Annotated[
+        bool | None,
+        typer.Option(
+            "--rescale-timesteps/--no-rescale-timesteps",
+            help="Whether the network takes timesteps as if there were 1000.",
+        ),
+    ] = None,
     class_names: Annotated[
         Path | None,
         typer.Option(
@@ -49,7 +59,7 @@ def import_weights(
 
     Known are pipelines of diffusers with a UNet2DModel, checkpoints of guided diffusion, base
     models and upsamplers, and U-Nets of DeepFloyd IF in the layout of diffusers. Sizes, heads,
-    order and schedule are for guided diffusion, whose files do not state them; the published
+    order, schedule and steps are for guided diffusion, whose files do not state them; the published
     checkpoints are recognised by their shapes.
 
     Examples:
@@ -74,6 +84,8 @@ def import_weights(
         head_channels=head_channels,
         attention_order=attention_order,
         noise_schedule=noise_schedule,
+        train_steps=train_steps,
+        rescale_timesteps=rescale_timesteps,
         class_names=None if class_names is None else _read_names(class_names),
         text_encoder=text_encoder,
     )

@@ -27,6 +27,7 @@ from cascade.cli.import_ import import_weights
 from cascade.cli.inspect import inspect
 from cascade.cli.ls import ls
 from cascade.cli.report import report
+from cascade.cli.restore import restore
 from cascade.cli.show import show
 from cascade.cli.sweep import sweep
 from cascade.cli.train import train
@@ -47,7 +48,9 @@ app = typer.Typer(
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
     "Try: cascade generate emoji-256 -n 16 -o out",
 )
-for verb in (generate, upscale, colourise, edit, evaluate, sweep, train, distil, report, ema):
+for verb in (generate, upscale, colourise, restore, edit):
+    add_verb(app, verb)
+for verb in (evaluate, sweep, train, distil, report, ema):
     add_verb(app, verb)
 for verb in (ui, chain, export, inspect, ls, show, copy, validate, doctor):
     add_verb(app, verb)

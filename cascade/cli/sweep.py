@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from cascade.cli import bulk, measuring, names
+from cascade.cli import measuring, names, restoring
 from cascade.cli.verbosity import note
 from cascade.errors import RecipeError
 
@@ -82,6 +82,7 @@ def sweep(
     axes: Axes = None,
     *,
     data: measuring.Data,
+    pairs: measuring.Pairs = None,
     out: Out = None,
     num_images: NumImages = None,
     budget: Budget = None,
@@ -93,7 +94,7 @@ def sweep(
     extractor: measuring.Extractor = "lite0",
     extractor_path: measuring.ExtractorPath = None,
     alignment: measuring.Alignment = None,
-    device: bulk.Device = None,
+    device: restoring.Device = None,
 ) -> None:
     """Find the sampling settings of a pipeline that are best on held-out pictures.
 
@@ -135,6 +136,7 @@ def sweep(
             out=out,
             progress=progress.update,
             name=pipeline,
+            pairs=pairs,
             num_images=num_images,
             budget_images=budget,
             by=by,

@@ -74,8 +74,16 @@ def train_recipe(recipe: StageRecipe, file: Path, folder: Path, device: str | No
         return
     with progress:
         trainer.run()
-    images_seen = trainer.state.images_seen
-    if images_seen < recipe.train.images:
+    images_seen, validation = trainer.state.images_seen, trainer.validation
+    if trainer.stopped_early:
+        note(f"stopped after {images_seen} images, because the held-out loss no longer falls.")
+    elif images_seen < recipe.train.images:
         note(f"stopped after {images_seen} images; repeat the command to resume.")
-    else:
+    if trainer.stopped_early or images_seen >= recipe.train.images:
         note(f"wrote the trained stage to {folder / 'stage'}")
+    if validation is not None and validation.best is not None:
+        best = validation.best
+        note(
+            f"the held-out loss is lowest after {best.images} images; that stage is "
+            f"{folder / 'stage-best'}"
+        )

@@ -70,6 +70,10 @@ class Batch:
         size = math.ceil(len(self) / count)
         return [self._cut(slice(first, first + size)) for first in range(0, len(self), size)]
 
+    def first(self, count: int) -> Batch:
+        """At most `count` images from the start of the batch, which list nothing broken."""
+        return self._cut(slice(0, count))
+
     def _cut(self, places: slice) -> Batch:
         return Batch(
             images=self.images[places],

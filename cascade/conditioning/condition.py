@@ -149,6 +149,11 @@ class Condition(ABC):
         """Name and hash of the frozen model that makes its signals; None if there is none."""
         return None
 
+    @property
+    def encoded_space(self) -> Space | None:
+        """The space of what a frozen encoder makes of whole training images; None without one."""
+        return None
+
     def accepts_size(self, size_px: Size, space: Space) -> bool:
         """Whether a pipeline can start at this stage with an image of this height and width."""
         return False
@@ -173,11 +178,24 @@ class Condition(ABC):
         return False
 
     @property
+    def needs_partner(self) -> bool:
+        """Whether its training images are files of their own, which no picture can be made into."""
+        return False
+
+    @property
     def fills(self) -> bool:
         """Whether its image holds a part of the result, and the stage makes the rest."""
         return False
 
     # ---- data -----------------------------------------------------------------------------------
+
+    def partner_space(self, space: Space) -> Space | None:
+        """The space of the image that it takes from a pair of images; None if it takes none."""
+        return None
+
+    def of_pairs(self) -> Condition:
+        """The condition of a stage that trains on pairs; itself if it takes no image of a pair."""
+        return self
 
     def of_picture(self, image: Tensor, space: Space) -> Tensor | None:
         """Make a conditioning image from a whole training picture, before it is cropped.

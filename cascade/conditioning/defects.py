@@ -127,35 +127,18 @@ class DefectsCondition(Condition):
             values = torch.tensor([Defects.of(image) for image in request.image.float().cpu()])
         if values is None:
             values = torch.full((request.count, 2), math.nan)
-        values = self._checked(values, request.count).to(request.device)
-        return Signals(vectors={NAME: as_vector(dialled(values, request.denoise))})
+        values = checked_defects(values, request.count).to(request.device)
+        return Signals(vectors={NAME: as_vector(scaled_defects(values, request.denoise))})
 
     def absent(self, signals: Signals) -> Signals:
         vectors = {name: torch.zeros_like(each) for name, each in signals.vectors.items()}
         return Signals(vectors=vectors)
 
     def completed(self, value: Any, seeds: Sequence[int], *, draw: bool) -> Any:
-        return None if value is None else self._checked(value, len(seeds))
+        return None if value is None else checked_defects(value, len(seeds))
 
     def input_of(self, batch: Batch, space: Space, *, degraded: bool = False) -> None:
         """None: a user would let them be measured."""
-
-    def _checked(self, values: Any, count: int) -> Tensor:
-        """The values (B, 2) of a user.
-
-        Raises:
-            ContractError: if they are no pair for each image.
-        """
-        try:
-            pairs = torch.as_tensor(values, dtype=torch.float32)
-        except (TypeError, ValueError):
-            pairs = torch.empty(0)
-        if pairs.shape != (count, 2) or (pairs < 0).any() or (pairs[:, 1] > NO_LOSS).any():
-            raise ContractError(
-                "defects must be a pair of noise (8-bit steps, from 0) and JPEG quality (0 to 100) "
-                f"for each of {count} images, got {values!r}."
-            )
-        return pairs
 
     def _with_errors(self, true: Tensor, noise: SeededNoise) -> Tensor:
         """What a measurement would find where the defects (B, 2) are true."""
@@ -170,7 +153,29 @@ class DefectsCondition(Condition):
         return torch.stack([std.clamp(min=0), quality], dim=1)
 
 
-def dialled(defects: Tensor, denoise: float) -> Tensor:
+def checked_defects(values: Any, count: int) -> Tensor:
+    """The defects (B, 2) that a user states.
+
+    Args:
+        values: a pair for each image.
+        count: number of images.
+
+    Raises:
+        ContractError: if they are no pair for each image.
+    """
+    try:
+        pairs = torch.as_tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError):
+        pairs = torch.empty(0)
+    if pairs.shape != (count, 2) or (pairs < 0).any() or (pairs[:, 1] > NO_LOSS).any():
+        raise ContractError(
+            "defects must be a pair of noise (8-bit steps, from 0) and JPEG quality (0 to 100) "
+            f"for each of {count} images, got {values!r}."
+        )
+    return pairs
+
+
+def scaled_defects(defects: Tensor, denoise: float) -> Tensor:
     """Scale defects (B, 2): 1 leaves them, at 0 the picture is clean; unknown ones stay unknown."""
     clean = torch.tensor(CLEAN, device=defects.device).expand_as(defects)
     return clean.clone() if denoise == 0 else clean + denoise * (defects - clean)
@@ -179,5 +184,5 @@ def dialled(defects: Tensor, denoise: float) -> Tensor:
 def as_vector(defects: Tensor) -> Tensor:
     """The vector (B, 4) of defects (B, 2): how far each is from clean, and whether it is known."""
     far = torch.stack([defects[:, 0] / NOISE_UNIT, 1 - defects[:, 1] / NO_LOSS], dim=1)
-    known = far.isfinite()
-    return torch.stack([far.nan_to_num(0.0), known.float()], dim=2).flatten(1)
+    is_known = far.isfinite()
+    return torch.stack([far.nan_to_num(0.0), is_known.float()], dim=2).flatten(1)

@@ -25,13 +25,14 @@ from torch import Tensor
 
 from cascade.conditioning.faults.blurs import Blur
 from cascade.conditioning.faults.compression import UNKNOWN, Compression
-from cascade.conditioning.faults.drawing import PROBABILITY, Range, Uniform, between, check_ranges
+from cascade.conditioning.faults.drawing import PROBABILITY, Uniform, between, check_ranges
 from cascade.conditioning.faults.grain import Grain
 from cascade.conditioning.faults.printing import Printing
 from cascade.conditioning.jpeg_quality import NO_LOSS
 from cascade.conditioning.noise_level import noise_between
 from cascade.diffusion.noise import SeededNoise
 from cascade.resizing import ResizeKernel, resize
+from cascade.space import Range
 
 KERNELS: tuple[ResizeKernel, ...] = ("bicubic", "bilinear", "area")
 PARTS = {"blur": Blur, "noise": Grain, "compression": Compression, "printing": Printing}

@@ -9,7 +9,7 @@ Shapes: B batch, C channels, H and W pixels, E width of an embedding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -110,20 +110,14 @@ class ImageEmbedding(Condition):
         return Slots(vector=Dense(self.width))
 
     def image_space(self, space: Space) -> Space:
-        return self.encoder_facts.space
+        return self.encoded_space
 
     def description(self, space: Space) -> str:
         return f"embedding of {self.encoder}"
 
-    # ---- data -----------------------------------------------------------------------------------
-
-    def prepare(
-        self, annotations: Iterable[Mapping[str, str]], folder: Path, device: torch.device
-    ) -> None:
-        vision_encoder_of(self.encoder_facts).keep_in(folder / "images")
-
-    def of_picture(self, image: Tensor, space: Space) -> Tensor:
-        return vision_encoder_of(self.encoder_facts).encode(image[None])[0]  # (E, 1, 1)
+    @property
+    def encoded_space(self) -> Space:
+        return self.encoder_facts.space
 
     # ---- files in the folder of a stage ---------------------------------------------------------
 
@@ -181,7 +175,7 @@ class ImageEmbedding(Condition):
 
     def deviation(self, samples: Tensor, value: Any, space: Space) -> dict[str, float]:
         """The mean of 1 minus the cosine of the embeddings of samples and those asked for."""
-        theirs = vision_encoder_of(self.encoder_facts).live.encode(samples.float())
+        theirs = vision_encoder_of(self.encoder_facts).encode(samples.float())
         cosine = F.cosine_similarity(theirs.cpu().flatten(1), value.cpu().flatten(1))
         return {"embedding_distance": float(1 - cosine.mean())}
 

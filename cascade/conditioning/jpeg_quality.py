@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from cascade.conditioning.luminance import luminance
-from cascade.conditioning.patches import UNITS_8_BIT, luminance_patches, waves_of
+from cascade.conditioning.patches import luminance_patches, waves_of
+from cascade.space import UNITS_8_BIT
 
 # Annex K of ITU-T T.81, the luminance table of libjpeg's quality 50.
 STANDARD_TABLE = (

@@ -13,6 +13,7 @@ from cascade.conditioning.latents import Latents
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
 from cascade.conditioning.mask import Mask
+from cascade.conditioning.paired_image import PairedImage
 from cascade.conditioning.text import Text
 from cascade.errors import ContractError, nearest
 
@@ -24,6 +25,7 @@ CONDITIONS: dict[str, type[Condition]] = {
         ImageEmbedding,
         LowResolution,
         Luminance,
+        PairedImage,
         Mask,
         DefectsCondition,
         Latents,

@@ -6,7 +6,7 @@ Shapes: B batch, C channels, H and W pixels of the result, h and w of the low-re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, final, get_args
 
 import torch.nn.functional as F
@@ -29,10 +29,10 @@ from cascade.conditioning.noised_image import (
 from cascade.conditioning.signals import Signals
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
+from cascade.mapped_arrays import by_rows
 from cascade.resizing import resize
-from cascade.space import Size, Space
+from cascade.space import UNITS_8_BIT, Size, Space
 
-UNITS_8_BIT = 127.5  # per unit of [-1, 1]
 Upscaling = Literal["bicubic", "bilinear", "bilinear_corners"]
 
 
@@ -96,6 +96,8 @@ class LowResolution(Condition):
         upscaling: how it is brought to the size of the result: `bicubic`, after noise was added;
             or, before noise is added, `bilinear` (as in guided diffusion) or `bilinear_corners`,
             which maps the centres of corner pixels onto each other (as in DeepFloyd IF).
+        paired: whether training takes it from a file of its own instead of downscaling the large
+            image, so that no kernel connects the two.
 
     Raises:
         ContractError: if a value is out of range.
@@ -112,6 +114,7 @@ class LowResolution(Condition):
     degradation: Degradation | None = None
     drop: float = 0.0
     upscaling: Upscaling = "bicubic"
+    paired: bool = False
 
     def __post_init__(self) -> None:
         size, levels = self.size_px, self.augmentation_range
@@ -138,6 +141,8 @@ class LowResolution(Condition):
         config = super().config()
         if self.upscaling == "bicubic":  # it says nothing
             del config["upscaling"]
+        if not self.paired:
+            del config["paired"]
         return config
 
     @property
@@ -152,9 +157,24 @@ class LowResolution(Condition):
 
     @property
     def restores(self) -> bool:
-        return self.degradation is not None
+        return self.degradation is not None or self.paired
+
+    @property
+    def needs_partner(self) -> bool:
+        return self.paired
+
+    def partner_space(self, space: Space) -> Space:
+        return self.image_space(space)
+
+    def of_pairs(self) -> LowResolution:
+        return replace(self, paired=True)
 
     def check(self, space: Space) -> None:
+        if self.paired and self.degradation is not None:
+            raise ContractError(
+                "degradation makes low-resolution images of the large ones, but those of pairs are "
+                "files; leave the degradation out."
+            )
         space.scale_from(self.size)
         _ = self.quantised and space.levels
         if self.degradation is not None and space.channels != 3:
@@ -184,7 +204,9 @@ class LowResolution(Condition):
         scale = space.scale_from(self.size)
         return image.shape[-2] * scale, image.shape[-1] * scale
 
-    def of_picture(self, image: Tensor, space: Space) -> Tensor:
+    def of_picture(self, image: Tensor, space: Space) -> Tensor | None:
+        if self.paired:
+            return None
         return self._rounded(resize(image[None], self.size, space.resize_kernel), space)[0]
 
     def of_batch(self, batch: Batch, space: Space, noise: SeededNoise) -> Signals:
@@ -214,6 +236,11 @@ class LowResolution(Condition):
         scale = space.scale_from(self.size)
         height, width = (side // scale for side in batch.images.shape[-2:])
         image = batch.conditions.get(self.name)
+        if image is None and self.paired:
+            raise ContractError(
+                "this stage was trained on pairs, so its low-resolution images cannot be made from "
+                "the large ones; give pairs."
+            )
         if image is None:
             image = resize(batch.images, (height, width), space.resize_kernel)
         if tuple(image.shape[-2:]) != (height, width):
@@ -234,8 +261,10 @@ class LowResolution(Condition):
         """Mean squared error of the downscaled samples, in squared 8-bit units.
 
         Crops of larger images differ a little at their edges, where the kernel saw more of the
-        image when it was downscaled.
+        image when it was downscaled. Pairs have no such kernel, and are not measured.
         """
+        if self.paired:
+            return {}
         height, width = value.shape[-2:]
         downscaled = self._rounded(resize(samples, (height, width), space.resize_kernel), space)
         error = (downscaled - self._rounded(value, space)) ** 2
@@ -250,4 +279,6 @@ class LowResolution(Condition):
         return F.interpolate(image, size, mode="bilinear", align_corners=corners), 1
 
     def _rounded(self, image: Tensor, space: Space) -> Tensor:
-        return space.quantise(image) if self.quantised else image.clamp(-1, 1)
+        if not self.quantised:
+            return by_rows(lambda rows: rows.clamp(-1, 1), image)
+        return by_rows(space.quantise, image)

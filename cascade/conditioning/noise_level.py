@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cascade.conditioning.patches import UNITS_8_BIT, luminance_patches, waves_of
+from cascade.conditioning.patches import luminance_patches, waves_of
+from cascade.space import UNITS_8_BIT
 
 PATCH_PX = 5
 MOST_PATCHES = 2**16

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,9 +19,8 @@ from cascade.conditioning.inputs import Request
 from cascade.conditioning.signals import ChannelSignal, Signals
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
-from cascade.space import Size
-
-Range = tuple[float, float]
+from cascade.mapped_arrays import bytes_in_memory, new_array, release_pages, row_slices
+from cascade.space import Range, Size
 
 
 def augment(images: Tensor, level: Tensor, noise: Tensor) -> Tensor:
@@ -58,6 +58,8 @@ def noised_request(name: str, image: Tensor, request: Request, *, scale: int) ->
     """Make the signals in sampling: pad to the canvas and use one level for all images."""
     padded = fit_to_canvas(image, request, scale)
     level = torch.full((request.count,), request.augmentation_level, device=image.device)
+    if request.augmentation_level == 0:  # nothing changes the image, which may be huge
+        return Signals(channels={name: ChannelSignal(padded, scale)}, vectors={name: level})
     return noised_image(name, padded, level, request.noise, scale=scale)
 
 
@@ -121,7 +123,14 @@ def pad_to(image: Tensor, size_px: Size, scale: int) -> Tensor:
     below, beside = height - image.shape[-2], width - image.shape[-1]
     if below == beside == 0:
         return image
-    return F.pad(image, (0, beside, 0, below), mode="replicate")
+    if bytes_in_memory(image.shape):
+        return F.pad(image, (0, beside, 0, below), mode="replicate")
+    padded = torch.from_numpy(new_array((*image.shape[:2], height, width), np.float32))
+    for rows in row_slices(image.shape):
+        padded[..., rows, :] = F.pad(image[..., rows, :], (0, beside, 0, 0), mode="replicate")
+        release_pages()
+    padded[..., image.shape[-2] :, :] = padded[..., image.shape[-2] - 1 : image.shape[-2], :]
+    return padded
 
 
 def check_range(augmentation_range: Range) -> None:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from cascade.conditioning.luminance import luminance
-
-UNITS_8_BIT = 127.5  # per unit of [-1, 1]
+from cascade.space import UNITS_8_BIT
 
 
 def luminance_patches(

@@ -34,18 +34,24 @@ class Augmentation:
     flip: tuple[Axis, ...] = ("x",)
     rotate90: bool = False
 
-    def check(self, contract: Contract) -> None:
+    def check(self, contract: Contract, *, encoded: str = "") -> None:
         """Check that it fits a stage's images and its conditioning images.
+
+        Args:
+            contract: contract of the stage.
+            encoded: `latents` or `embeddings` if an encoder made them of the whole pictures, so
+                that the pictures must stay as they are.
 
         Raises:
             DataError: if the crop is too large or not a multiple of the scale, an axis is unknown
                 or named twice, or images to rotate are not square.
         """
-        kind = contract.space.kind
-        if kind == "latents" and (self.crop_px is not None or self.flip or self.rotate90):
+        is_whole = self.crop_px is None and not self.flip and not self.rotate90
+        if (encoded or contract.space.kind == "latents") and not is_whole:
+            kind = encoded or contract.space.kind
             raise DataError(
-                "latents of a cropped or mirrored picture are not cropped or mirrored latents; set "
-                "flip to [], rotate90 to false and crop_px to null."
+                f"the {kind} of pictures are not those of their crops and mirror images; set flip "
+                "to [], rotate90 to false and crop_px to null."
             )
         smallest_px = min(contract.space.size)
         crop_px = self.crop_px
@@ -63,7 +69,9 @@ class Augmentation:
                 "crop_px to train on squares."
             )
 
-    def draw(self, size: tuple[int, int], step_px: int, seed: int) -> Cut:
+    def draw(
+        self, size: tuple[int, int], step_px: int, seed: int, window: tuple[int, int] | None = None
+    ) -> Cut:
         """Draw the part of an image to use.
 
         Args:
@@ -71,9 +79,11 @@ class Augmentation:
             step_px: the part begins at a multiple of this, so that it covers whole pixels of the
                 smallest conditioning image.
             seed: whole number that decides all draws.
+            window: height and width of the part if `crop_px` is None; default: the whole image.
         """
         generator = torch.Generator().manual_seed(seed)
-        part = (self.crop_px or size[0], self.crop_px or size[1])
+        whole = window or size
+        part = (self.crop_px or whole[0], self.crop_px or whole[1])
         spare = [side - cut for side, cut in zip(size, part, strict=True)]
         y, x = (
             int(torch.randint(free // step_px + 1, (1,), generator=generator)) * step_px
@@ -86,6 +96,18 @@ class Augmentation:
         ]
         turns = int(torch.randint(4, (1,), generator=generator)) if self.rotate90 else 0
         return Cut(size, (y, x), part, tuple(mirrored), turns)
+
+
+def middle_cut(size: tuple[int, int], window: tuple[int, int], step_px: int) -> Cut:
+    """The middle part of an image, not turned.
+
+    Args:
+        size: height and width of the whole image in pixels.
+        window: height and width of the part.
+        step_px: the part begins at a multiple of this.
+    """
+    y, x = ((side - cut) // 2 // step_px * step_px for side, cut in zip(size, window, strict=True))
+    return Cut(size, (y, x), window, (), 0)
 
 
 class Cut(NamedTuple):
@@ -107,8 +129,6 @@ class Cut(NamedTuple):
 
     def __call__(self, image: Tensor) -> Tensor:
         """Cut the same part out of the image or of one made from it (C, h, w), smaller or not."""
-        if tuple(image.shape[-2:]) == (1, 1):  # an embedding of the whole image
-            return image
         scale = self.whole[0] // image.shape[-2]
         y, x = (each // scale for each in self.offset)
         rows, columns = (each // scale for each in self.size)

@@ -5,7 +5,6 @@ Shapes: C bands, H and W pixels.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from torch import Tensor
@@ -79,8 +78,7 @@ class BandDecoding(NamedTuple):
                 f"{name}: has {_bands(raster.bands)}, but the stage takes {_bands(self.bands)}; "
                 "choose them when you save the file, or train a stage of so many channels."
             )
-        nodata = raster.nodata if self.nodata is None else self.nodata
-        return replace(raster, nodata=nodata)
+        return raster.with_nodata(self.nodata)
 
     def load(self, data: bytes, name: str, number: int) -> tuple[Tensor, tuple[Remark, ...]]:
         """An image (C, H, W) in [-1, 1], and remarks about it; see `raster` and `check`.
@@ -91,7 +89,7 @@ class BandDecoding(NamedTuple):
         assert self.space is not None, "training states the ranges"
         raster = self.raster(data, name, number)
         remarks = self.check(raster, name)
-        return raster.unit_image(self.space).clamp(-1, 1), remarks
+        return raster.unit_image(self.space, clip=True), remarks
 
     def check(self, raster: Raster, name: str) -> tuple[Remark, ...]:
         """Check the numbers of an image, and remark what is clipped.

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from cascade.data.examination import EncodedImage
 from cascade.errors import DataError
 from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.tiff_origin import TiffOrigin
 from cascade.imaging.rasters.tiff_writing import tiff_bytes
 
 
@@ -46,7 +47,8 @@ class BandEncoding(NamedTuple):
             height, width = raster.size
             short = min(height, width)
             y, x = (height - short) // 2, (width - short) // 2
-            raster = replace(raster, values=raster.values[:, y : y + short, x : x + short])
+            values = raster.values[:, y : y + short, x : x + short]
+            raster = replace(raster, values=values, origin=_place(raster).cropped(y, x))
         if self.size_px is not None and min(raster.size) > self.size_px:
             raster = _downscaled(raster, self.size_px)
         return EncodedImage("tif", tiff_bytes(raster))
@@ -63,4 +65,10 @@ def _downscaled(raster: Raster, size_px: int) -> Raster:
     if dtype.kind != "f":
         ends = np.iinfo(dtype)
         small = np.rint(small).clip(ends.min, ends.max)
-    return replace(raster, values=small.astype(dtype))
+    origin = _place(raster).scaled(size[0] / raster.size[0], size[1] / raster.size[1])
+    return replace(raster, values=small.astype(dtype), origin=origin)
+
+
+def _place(raster: Raster) -> TiffOrigin:
+    """What a TIFF keeps of where an image comes from, which is nothing for other formats."""
+    return raster.origin if isinstance(raster.origin, TiffOrigin) else TiffOrigin(tags={})

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset, Sampler
 
 from cascade.conditioning.batch import Batch
 from cascade.data.loading import load_in_order
-from cascade.data.training_images import TrainingImages, TrainingSample
+from cascade.data.samples import TrainingSample
+from cascade.data.training_images import TrainingImages
 from cascade.errors import CascadeError, DataError, first_line
 
 

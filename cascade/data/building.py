@@ -1,8 +1,8 @@
 """Builds shards from any source of images: resized, deduplicated, split, with a manifest.
 
 The order in the shards comes from a hash of the images' keys, the split from a hash of the pixels
-or of a label. So the same input always gives the same shards, and a data set that grows keeps its
-split.
+or of a label; see `cascade.data.splitting`. So the same input always gives the same shards, and a
+data set that grows keeps its split.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ from cascade.data.encoding import Encoding
 from cascade.data.examination import ExaminedImage, examine
 from cascade.data.measured_range import measured_ranges
 from cascade.data.notes import SourceNotes, check_share
+from cascade.data.pair_report import PairCheck
 from cascade.data.preparation import Decoding
+from cascade.data.roles import Role
 from cascade.data.shard_writing import ShardWriter, sha256_of
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource
+from cascade.data.splitting import SPLITS, Shares
 from cascade.errors import DataError, OutputError
 from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 from cascade.reporting.progress import Progress
 from cascade.saving.atomic import atomic_folder
 
-SPLITS = ("train", "heldout")
 MANIFEST = "manifest.json"
+WHOLE = Shares()  # everything is for training
 
 
 def build_shards(
@@ -46,13 +49,15 @@ def build_shards(
     decoding: BandDecoding | None = None,
     percentiles: tuple[float, float] | None = None,
     shard_mib: int = 256,
-    holdout: float = 0.0,
+    shares: Shares = WHOLE,
     split_by: str | None = None,
+    seed: int = 0,
     max_broken_share: float = 0.01,
+    inputs: PairCheck | None = None,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write `train-NNNNNN.tar`, `heldout-NNNNNN.tar` and `manifest.json`.
+    """Write `train-NNNNNN.tar`, `validation-…`, `test-…`, and `manifest.json`.
 
     The folder appears only when everything is complete; shards of an earlier build in it are
     replaced.
@@ -66,9 +71,12 @@ def build_shards(
         percentiles: for bands, the percentiles of the training split that the manifest names as
             the range of each band; None for no range.
         shard_mib: size in MiB after which a new shard begins, at least 1.
-        holdout: share of the images, or of the groups, in the held-out split, in [0, 1).
+        shares: expected shares of the images, or of the groups, in each split.
         split_by: a label field; all images with the same name in it go to the same split.
+        seed: whole number; another one gives another split.
         max_broken_share: largest share of broken images, in [0, 1]; see `BrokenImages`.
+        inputs: for images with partners, how their files are read and encoded; both images of a
+            pair keep their size.
         workers: number of processes that read and encode; 0 does both in this one.
         progress: called after each image.
 
@@ -76,11 +84,12 @@ def build_shards(
         The manifest.
 
     Raises:
-        DataError: if too many images are broken or labels out of step, or no image has the field
-            `split_by`.
+        DataError: if too many images are broken or labels out of step, no image has the field
+            `split_by`, or a split would be empty.
         OutputError: if the folder holds other files or the shards being read, or cannot be written.
     """
     _check_not_from(source, out)
+    _check_pairs(source, encoding, inputs)
     colours = Decoding(encoding.range) if isinstance(encoding, Encoding) else Decoding()
     command = source.check_command(*(decoding.check_words if decoding else ()))
     check_share(source.notes, len(source), max_broken_share, command=command)
@@ -89,28 +98,39 @@ def build_shards(
     build = _Build(
         source=source,
         size_px=encoding.size_px,
-        holdout=holdout,
+        shares=shares,
         split_by=split_by,
+        seed=seed,
         broken=BrokenImages(len(source), max_broken_share, command=command),
     )
     order = sorted(range(len(source)), key=lambda index: _hash(source.key(index)))
     images = examine(
-        source, order=order, encode=encoding, decoding=decoding or colours, workers=workers
+        source,
+        order=order,
+        encode=encoding,
+        decoding=decoding or colours,
+        pairs=inputs,
+        workers=workers,
     )
-    own_settings = {"shard_mib": shard_mib, "holdout": holdout, "split_by": split_by}
+    own_settings = {"shard_mib": shard_mib, "split": shares._asdict()}
+    own_settings |= {"split_by": split_by, "seed": seed}
     pairs = zip(order, images, strict=True)
     with atomic_folder(out, owned=_own_files(out)) as folder:
         writers = _write_shards(build, folder, pairs, shard_mib * 2**20, progress=progress)
         if not build.firsts:
             raise DataError(f"none of the {len(source)} images of {origin} can be used.")
+        _check_splits(build, writers)
         manifest = {
             "source": origin,
             "settings": {**encoding._asdict(), **own_settings},
             **_describe(build, writers, folder),
             **_describe_notes(source.notes),
         }
+        if source.partners is not None:
+            manifest["pairs"] = source.partners.place
         if decoding is not None:
-            manifest |= _describe_bands(folder, decoding, percentiles)
+            role = None if source.partners is None else "high"
+            manifest |= _describe_bands(folder, decoding, percentiles, role)
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
@@ -122,8 +142,9 @@ class _Build:
 
     source: ImageSource
     size_px: int | None
-    holdout: float
+    shares: Shares
     split_by: str | None
+    seed: int
     broken: BrokenImages
     keys: Counter[str] = field(default_factory=Counter)
     firsts: dict[str, ExaminedImage] = field(default_factory=dict)  # by content
@@ -144,9 +165,12 @@ class _Build:
         split = self._split_of(image)
         values = {**self.source.other_values(index), **image.labels}
         labels = json.dumps(values, ensure_ascii=False, sort_keys=True).encode()
-        members = [(image.encoded.suffix, image.encoded.data), ("json", labels)]
-        writers[split].add(self._unique_key(image.key), members)
-        self.losses.update(image.encoded.losses)
+        files = [("", image.encoded)]
+        if image.pair is not None:
+            files = [("high.", image.encoded), ("low.", image.pair.encoded)]
+        members = [(f"{role}{file.suffix}", file.data) for role, file in files]
+        writers[split].add(self._unique_key(image.key), [*members, ("json", labels)])
+        self.losses.update(loss for _, file in files for loss in file.losses)
         count_labels(self.labels[split], image.labels)
 
     def _reason_to_skip(self, image: ExaminedImage) -> str | None:
@@ -165,8 +189,7 @@ class _Build:
 
     def _split_of(self, image: ExaminedImage) -> str:
         group = image.labels.get(self.split_by or "", image.content)
-        number = int.from_bytes(_hash(group)[:8], "big")
-        return "heldout" if number < self.holdout * 2**64 else "train"
+        return self.shares.split_of(group, self.seed)
 
     def _unique_key(self, key: str) -> str:
         """Make a new key without dots in its last part, because webdataset ends a key at a dot."""
@@ -196,6 +219,17 @@ def _write_shards(
     return writers
 
 
+def _check_splits(build: _Build, writers: dict[str, ShardWriter]) -> None:
+    """Check that every split with a share got images."""
+    for name, share in build.shares._asdict().items():
+        if share > 0 and not writers[name].images_per_shard:
+            unit = "images" if build.split_by is None else f"names of {build.split_by!r}"
+            raise DataError(
+                f"a share of {share:g} of the {unit} leaves no images for {name}; add images, or "
+                "change the shares or the seed."
+            )
+
+
 def _describe(build: _Build, writers: dict[str, ShardWriter], folder: Path) -> dict[str, Any]:
     counts = {split: sum(writers[split].images_per_shard.values()) for split in SPLITS}
     classes = {split: classes_of(labels) for split, labels in build.labels.items()}
@@ -221,12 +255,15 @@ def _describe(build: _Build, writers: dict[str, ShardWriter], folder: Path) -> d
 
 
 def _describe_bands(
-    folder: Path, decoding: BandDecoding, percentiles: tuple[float, float] | None
+    folder: Path,
+    decoding: BandDecoding,
+    percentiles: tuple[float, float] | None,
+    role: Role | None,
 ) -> dict[str, Any]:
     """The number of bands, and their range in the training split if it is measured."""
     if percentiles is None:
         return {"bands": decoding.bands}
-    source = ShardSource(str(folder / f"{SPLITS[0]}-*.tar"), suffixes=RASTER_SUFFIXES)
+    source = ShardSource(str(folder / f"{SPLITS[0]}-*.tar"), suffixes=RASTER_SUFFIXES, role=role)
     ranges = measured_ranges(source, decoding, percentiles)
     return {"bands": decoding.bands, "percentiles": list(percentiles), "range": ranges}
 
@@ -244,6 +281,20 @@ def _check_not_from(source: ImageSource, out: Path) -> None:
     shards = {image.shard for image in source.images} if isinstance(source, ShardSource) else set()
     if any(shard.resolve().parent == out.resolve() for shard in shards):
         raise OutputError(f"{out} holds the shards being read; choose another folder.")
+
+
+def _check_pairs(
+    source: ImageSource, encoding: Encoding | BandEncoding, inputs: PairCheck | None
+) -> None:
+    """Check that both images of pairs are written, at their own size.
+
+    Raises:
+        DataError: if they are not.
+    """
+    if (source.partners is None) != (inputs is None):
+        raise DataError("inputs are for images with partners, and these need them.")
+    if inputs is not None and (encoding.size_px is not None or encoding.square):
+        raise DataError("images of pairs keep their size; leave the size and the square out.")
 
 
 def _own_files(out: Path) -> set[str]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.contents import Contents
 from cascade.data.examination import ExaminedImage, examine
+from cascade.data.overlap import Look
+from cascade.data.pair_report import PairCheck, PairReport
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.reporting.progress import Progress
@@ -35,6 +37,8 @@ class DataReport:
         labels: number of images per class, by field; fields of free text are left out.
         sizes_px: number of images by (width, height).
         contents: formats, modes, pages and numbers in use.
+        pairs: scales of pairs, and the shifts between their images.
+        looks: what the readable images look like, if that was asked for.
     """
 
     images: int
@@ -46,6 +50,8 @@ class DataReport:
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     sizes_px: Counter[tuple[int, int]] = field(default_factory=Counter)
     contents: Contents = field(default_factory=Contents)
+    pairs: PairReport = field(default_factory=PairReport)
+    looks: list[Look] = field(default_factory=list)
 
     def lines(self, *, advice: str = "", verbose: bool = False, hint: str = "") -> list[str]:
         """The report as text: one line per problem, then classes, facts, warnings and totals.
@@ -56,6 +62,7 @@ class DataReport:
             hint: added to lines that count these instead, such as `; --verbose lists them`.
         """
         problems = self.broken_lines()
+        problems += [f"shifted: {line}" for line in self.pairs.shifted]
         problems += [f"too small: {line}" for line in self.too_small]
         problems += [
             f"duplicate: {name} has the same pixels as {other}" for name, other in self.duplicates
@@ -100,7 +107,7 @@ class DataReport:
             named = ", ".join(self.uncaptioned[:NAMED_IMAGES])
             more = ", …" if len(self.uncaptioned) > NAMED_IMAGES else ""
             facts["without caption"] = f"{counted(len(self.uncaptioned), 'image')}: {named}{more}"
-        facts |= self.contents.facts()
+        facts |= self.contents.facts() | self.pairs.facts()
         if self.sizes_px:
             facts["sizes"] = self._sizes()
         return facts
@@ -127,6 +134,8 @@ def check_images(
     order: Sequence[int] | None = None,
     decoding: Decoding | BandDecoding | None = None,
     duplicates: bool = True,
+    pairs: PairCheck | None = None,
+    looks: bool = False,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> DataReport:
@@ -139,6 +148,9 @@ def check_images(
         order: indices of the images to read; default: all.
         decoding: how files become images; default: by all their numbers, truncated ones refused.
         duplicates: whether to compare the pixels of all images, which takes time.
+        pairs: for images with partners, what is expected of the pairs; None to read no partners.
+        looks: whether to keep what every image looks like, for comparison with another set; it
+            needs `duplicates`, and about 300 bytes an image.
         workers: number of processes that read images; 0 reads in this one.
         progress: called after each image.
     """
@@ -146,8 +158,11 @@ def check_images(
     decoding = decoding or Decoding()
     limits = decoding.range if isinstance(decoding, Decoding) else None
     report = DataReport(images=len(order), contents=Contents(limits=limits))
+    report.pairs.max_shift_px = None if pairs is None else pairs.max_shift_px
     first_names: dict[str, str] = {}
-    images = examine(source, order=order, decoding=decoding, digest=duplicates, workers=workers)
+    images = examine(
+        source, order=order, decoding=decoding, digest=duplicates, pairs=pairs, workers=workers
+    )
     fields: dict[str, frozenset[str]] = {}  # with a label, by name of the image
     for number, image in enumerate(images, start=1):
         if image.broken is not None:
@@ -155,6 +170,8 @@ def check_images(
         else:
             fields[image.name] = frozenset(image.labels)
             _record(report, image, first_names, size_px)
+            if looks:
+                report.looks.append(Look(image.name, image.content, image.thumbnail))
         if progress is not None:
             progress(TASK, number, len(order))
     if CAPTIONS & report.labels.keys():
@@ -174,6 +191,8 @@ def _record(
     count_labels(report.labels, image.labels)
     if image.facts is not None and image.values is not None:
         report.contents.add(image.name, image.facts, image.values)
+    if image.pair is not None:
+        report.pairs.add(image.name, image.pair)
     if size_px is not None and image.short_px < size_px:
         report.too_small.append(f"{image.name}: {image.width_px}x{image.height_px} px")
     first = first_names.setdefault(image.content, image.name) if image.content else image.name

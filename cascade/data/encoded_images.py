@@ -1,9 +1,10 @@
-"""Latents of training images, which a frozen encoder makes once and a cache keeps by content.
+"""Latents and embeddings of training images, which a frozen encoder makes once, before training.
 
-The latents of an image are found by a hash of its file, so that a renamed or moved image is not
-encoded again, and a changed one is. Encoder, size and reading of the images decide the folder.
+A cache keeps them by content: those of an image are found by a hash of its file, so that a renamed
+or moved image is not encoded again, and a changed one is. Encoder, size and reading of the images
+decide the folder.
 
-Shapes: B images, C channels, H and W pixels; c channels of the latents, h and w their size.
+Shapes: B images, C channels, H and W pixels; c channels of what an encoder makes, h and w its size.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
+import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from cascade.data.band_decoding import BandDecoding
@@ -24,10 +28,9 @@ from cascade.data.source import ImageSource
 from cascade.data.tensors import TensorSource
 from cascade.data.training_images import TrainingImages
 from cascade.errors import DataError
+from cascade.kept_files import KeptFiles
 from cascade.reporting.words import counted
 from cascade.space import Space
-from cascade.text.embedding_files import EmbeddingFiles
-from cascade.text.encoder import EncodedText, EncoderFacts
 
 Coder = Callable[[Tensor], Tensor]
 AT_A_TIME = 8
@@ -38,53 +41,64 @@ logger = logging.getLogger(__name__)
 
 @final
 class EncodedImages:
-    """The latents of training images.
+    """What a frozen encoder makes of training images.
 
     Args:
         pictures: the images at the size that the encoder takes, neither cropped nor mirrored.
-        space: space of the latents, which names the encoder.
-        encode: makes latents (B, c, h, w) of images (B, C, H, W) in [-1, 1].
-        decode: makes images (B, C, H, W) of latents (B, c, h, w).
+        space: space of the latents or embeddings, which names the encoder.
+        encode: encodes images (B, C, H, W) in [-1, 1]: (B, c, h, w).
         cache: folder of the caches of all encoders.
+        decode: makes images (B, C, H, W) of latents (B, c, h, w); None for embeddings, of which
+            there are none.
 
     Raises:
         OutputError: if the cache cannot be written.
     """
 
     def __init__(
-        self, pictures: TrainingImages, space: Space, encode: Coder, decode: Coder, cache: Path
+        self,
+        pictures: TrainingImages,
+        space: Space,
+        encode: Coder,
+        cache: Path,
+        *,
+        decode: Coder | None = None,
     ) -> None:
         self.pictures = pictures
         self.space = space
-        self.decode = decode
         self._encode = encode
+        self._decode = decode
         self._keys = [_content(pictures.source, index) for index in range(len(pictures.source))]
-        height, width = space.size
-        facts = EncoderFacts("latents", space.encoder, height * width, 1)
-        self._files = EmbeddingFiles(cache / f"{self._settings_digest()}-latents", facts)
+        folder = cache / f"{self._settings_digest()}-{space.kind}"
+        open_file = partial(_EncodedFile, shape=[space.channels, *space.size])
+        self._files = KeptFiles(folder, open_file, f"{space.kind} of images")
         self._complete()
 
     def check(self, space: Space, source: ImageSource) -> None:
-        """Check that a stage can train on these latents.
+        """Check that they are those of images, in a space that a stage makes or takes.
 
         Raises:
-            DataError: if it makes other latents, or the latents are of other images.
+            DataError: if they are others.
         """
         if space != self.space:
-            raise DataError(f"the images were encoded for {self.space}, the stage makes {space}.")
+            raise DataError(f"the images were encoded for {self.space}, the stage needs {space}.")
         if len(source) != len(self._keys):
             raise DataError(f"{len(self._keys)} images were encoded, but there are {len(source)}.")
 
-    def latents(self, index: int) -> Tensor:
-        """The latents (c, h, w) of an image.
+    def values(self, index: int) -> Tensor:
+        """The latents or the embedding (c, h, w) of an image.
 
         Raises:
             DataError: naming the image, if it is damaged or too small.
         """
-        kept = self._files.get(self._keys[index])
-        if kept is None:  # it could not be used, and the reading of it says why
+        entry = self._files.get(self._keys[index])
+        if entry is None:  # it could not be used, and the reading of it says why
             return self._encode(self._picture(index)[None])[0].cpu()
-        return kept.tokens.view(self.space.channels, *self.space.size).clone()
+        return entry
+
+    def decode(self, values: Tensor) -> Tensor:
+        """Make images (B, C, H, W) of latents (B, c, h, w); embeddings stay as they are."""
+        return values if self._decode is None else self._decode(values)
 
     def _picture(self, index: int) -> Tensor:
         return as_float(self.pictures.sized(index).image)
@@ -113,10 +127,9 @@ class EncodedImages:
         keys, encoded = [], []
         for part, images in self._usable(indices):
             keys += [self._keys[index] for index in part]
-            for latents in self._encode(images).cpu():
-                encoded.append(EncodedText(latents.flatten(1).contiguous(), torch.zeros(1)))
+            encoded.append(self._encode(images).float().cpu())
         if keys:
-            self._files.write(keys, encoded)
+            self._files.write(keys, {"values": torch.cat(encoded)})
 
     def _usable(self, indices: list[int]) -> Iterator[tuple[list[int], Tensor]]:
         """The images that can be used, some at a time; training counts and names the others."""
@@ -139,7 +152,7 @@ class EncodedImages:
         decoding = pictures.decoding
         settings = {
             "pictures": pictures.contract.space.to_dict(),
-            "latents": self.space.to_dict(),
+            "encoded": self.space.to_dict(),
             "range": decoding.range,
             "truncated": decoding.check_words
             if isinstance(decoding, BandDecoding)
@@ -148,6 +161,26 @@ class EncodedImages:
         }
         text = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@final
+class _EncodedFile:
+    """One file of the cache; only its keys are in memory.
+
+    Raises:
+        ValueError: if its tensors do not fit together.
+    """
+
+    def __init__(self, path: Path, shape: list[int]) -> None:
+        file: Any = safe_open(path, framework="pt")
+        self.keys: np.ndarray = file.get_tensor("keys").numpy()
+        self._values = file.get_slice("values")
+        if self._values.get_shape() != [len(self.keys), *shape]:
+            raise ValueError("its tensors do not fit together")
+
+    def entry(self, row: int) -> Tensor:
+        """The latents or the embedding (c, h, w) of one image."""
+        return self._values[row : row + 1][0].clone()
 
 
 def _content(source: ImageSource, index: int) -> str:

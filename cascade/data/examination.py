@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.contents import BandValues, ImageValues
 from cascade.data.loading import load_in_order
+from cascade.data.overlap import thumbnail
+from cascade.data.pair_report import ExaminedPair, PairCheck, examine_pair
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.errors import DataError
@@ -53,6 +56,8 @@ class ExaminedImage(NamedTuple):
         facts: how the file stores its pixels; None if the image is broken.
         values: which numbers it uses; None if the image is broken.
         encoded: result of the encoder, if there was one.
+        pair: the pair that it belongs to; None without a check of pairs.
+        thumbnail: see `Look`; None without a digest, and for bands.
     """
 
     name: str
@@ -65,6 +70,8 @@ class ExaminedImage(NamedTuple):
     facts: FileFacts | None = None
     values: ImageValues | BandValues | None = None
     encoded: EncodedImage | None = None
+    pair: ExaminedPair | None = None
+    thumbnail: Tensor | None = None
 
     @property
     def short_px(self) -> int:
@@ -79,6 +86,7 @@ def examine(
     encode: Encode | None = None,
     decoding: Decoding | BandDecoding | None = None,
     digest: bool = True,
+    pairs: PairCheck | None = None,
     workers: int = 0,
 ) -> Iterator[ExaminedImage]:
     """Read the images of a source one by one.
@@ -90,10 +98,11 @@ def examine(
             with a `Raster` if files are read as bands.
         decoding: how files become images; default: by all their numbers, truncated ones refused.
         digest: whether to compute `ExaminedImage.content`.
+        pairs: for images with partners, what is expected of the pairs; None to read no partners.
         workers: number of processes that read images; 0 reads in this one.
     """
     order = range(len(source)) if order is None else order
-    examination = _Examination(source, encode, decoding or Decoding(), digest=digest)
+    examination = _Examination(source, encode, decoding or Decoding(), digest=digest, pairs=pairs)
     yield from load_in_order(examination, order, workers=workers)
 
 
@@ -105,11 +114,13 @@ class _Examination(Dataset[ExaminedImage]):
         decoding: Decoding | BandDecoding,
         *,
         digest: bool,
+        pairs: PairCheck | None,
     ) -> None:
         self.source = source
         self.encode = encode
         self.decoding = decoding
         self.digest = digest
+        self.pairs = None if source.partners is None else pairs
 
     def __getitem__(self, index: int) -> ExaminedImage:
         name = self.source.name(index)
@@ -135,11 +146,14 @@ class _Examination(Dataset[ExaminedImage]):
             facts=file_facts(data, name),
             values=ImageValues.of(picture, self.decoding.range),
         )
-        if self.encode is None and not self.digest:
+        if self.encode is None and not self.digest and self.pairs is None:
             return examined
         image = self.decoding.image(picture, name)
-        content = _content(image) if self.digest else ""
-        return examined._replace(content=content, encoded=self._encoded(image, data, name))
+        encoded = self._encoded(image, data, name)
+        examined = examined._replace(encoded=encoded, pair=self._pair(index, image))
+        if not self.digest:
+            return examined
+        return examined._replace(content=_content(image), thumbnail=thumbnail(image))
 
     def _examined_bands(self, index: int, name: str, decoding: BandDecoding) -> ExaminedImage:
         data = self.source.read(index)
@@ -163,7 +177,15 @@ class _Examination(Dataset[ExaminedImage]):
             ),
             values=BandValues.of(raster, decoding.space),
             encoded=self._encoded(raster, data, name),
+            pair=self._pair(index, raster.values),
         )
+
+    def _pair(self, index: int, image: Tensor | np.ndarray) -> ExaminedPair | None:
+        if self.pairs is None:
+            return None
+        if isinstance(image, np.ndarray):
+            image = torch.from_numpy(image.astype(np.float32))
+        return examine_pair(self.source, index, image, self.pairs)
 
     def _encoded(self, image: Tensor | Raster, data: bytes, name: str) -> EncodedImage | None:
         try:

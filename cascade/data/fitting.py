@@ -15,9 +15,6 @@ from cascade.errors import DataError
 from cascade.imaging.writing import from_uint8, to_uint8
 from cascade.resizing import resize
 from cascade.space import MOST_BANDS, Space
-from cascade.vision.cached_encoder import CachedVision
-from cascade.vision.encoder import VisionFacts
-from cascade.vision.encoders import vision_encoder_of
 
 
 def compact(image: Tensor) -> Tensor:
@@ -34,13 +31,9 @@ def rounded(images: Tensor, space: Space) -> Tensor:
 def check_readable(space: Space) -> None:
     """Check that image files hold what a stage gives: pixels of at most 64 bands.
 
-    Embeddings are made from such files by their encoder.
-
     Raises:
-        DataError: if they do not, or the stage makes no pixels and has no encoder.
+        DataError: if they do not.
     """
-    if space.kind == "embeddings" and space.encoder_name:
-        return
     if space.kind != "pixels":
         raise DataError(
             f"image files hold pixels, but the stage makes {space.kind}; give the encoder that "
@@ -79,10 +72,8 @@ def fit_tensor(image: Tensor, space: Space, name: str, *, enlarge: bool = False)
     """
     height, width = space.size
     rows, columns = image.shape[-2:]
-    if (rows < height or columns < width) and not enlarge:
-        raise TooSmallError(
-            f"{name}: {columns}x{rows} px is smaller than the stage's {space.size_text}."
-        )
+    if not enlarge:
+        check_covers(image, space, name)
     factor, kernel = min(rows / height, columns / width), space.resize_kernel
     if kernel == "area" and factor >= 1:
         factor = math.floor(factor)  # it averages exactly by whole factors only
@@ -94,18 +85,17 @@ def fit_tensor(image: Tensor, space: Space, name: str, *, enlarge: bool = False)
     return resize(middle, space.size, kernel)[0]
 
 
-def embedding_of(image: Tensor, space: Space) -> Tensor:
-    """The embedding (E, 1, 1) of an image (C, h, w) in [-1, 1] by the encoder of a space.
+def check_covers(image: Tensor, space: Space, name: str) -> None:
+    """Check that an image (C, H, W) is at least as large as a stage's.
 
     Raises:
-        CascadeError: if the encoder cannot be found.
+        TooSmallError: naming it, if it is smaller.
     """
-    return encoder_of_space(space).encode(image[None])[0]
-
-
-def encoder_of_space(space: Space) -> CachedVision:
-    """The encoder whose embeddings a space holds."""
-    return vision_encoder_of(VisionFacts(space.encoder_name, space.encoder, space.channels))
+    rows, columns = image.shape[-2:]
+    if rows < space.size[0] or columns < space.size[1]:
+        raise TooSmallError(
+            f"{name}: {columns}x{rows} px is smaller than the stage's {space.size_text}."
+        )
 
 
 def as_float(image: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from cascade.data.folder_listing import FolderListing, list_folder
 from cascade.data.label_files import check_label_files
 from cascade.data.metadata_table import read_metadata, unread_tables
 from cascade.data.notes import IMAGE_WITHOUT_ROW, SourceNotes
+from cascade.data.roles import Role, without_role
 from cascade.data.source import ImageSource, read_file
 from cascade.errors import DataError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -36,6 +37,8 @@ class FolderSource(ImageSource):
         folder: root folder of the images.
         name_pattern: a regular expression whose named groups are labels.
         suffixes: suffixes of the files that are images, in small letters.
+        role: of pairs `NAME.low.*` and `NAME.high.*`, which of both images to read. The key of
+            both is `NAME`, and so is the name of their labels.
 
     Raises:
         DataError: if the folder is missing or holds no image, a file name is not UTF-8, or the
@@ -48,14 +51,16 @@ class FolderSource(ImageSource):
         *,
         name_pattern: str | None = None,
         suffixes: Set[str] = IMAGE_SUFFIXES,
+        role: Role | None = None,
     ) -> None:
         if not folder.is_dir():
             raise DataError(_why_no_folder(folder))
         self.folder = folder
+        self.role = role
         self._pattern = NamePattern(name_pattern)
-        listing = list_folder(folder, suffixes)
+        listing = list_folder(folder, suffixes, role)
         if not listing.images:
-            raise DataError(_why_no_images(folder, listing, suffixes))
+            raise DataError(_why_no_images(folder, listing, suffixes, role))
         self.files = list(listing.images.values())
         self._label_files = listing.label_files
         self._table = read_metadata(folder, list(listing.images))
@@ -63,7 +68,7 @@ class FolderSource(ImageSource):
 
     def _notes(self, listing: FolderListing) -> SourceNotes:
         """Compare the table and the files of labels with the images."""
-        images = [(name, _key(name)) for name in listing.images]
+        images = [(name, self._key(name)) for name in listing.images]
         label_files = {key: str(path) for key, path in listing.label_files.items()}
         files = check_label_files(images, label_files)
         for key in files.unrelated:
@@ -89,7 +94,7 @@ class FolderSource(ImageSource):
         return len(self.files)
 
     def key(self, index: int) -> str:
-        return _key(self.files[index].relative_to(self.folder).as_posix())
+        return self._key(self.files[index].relative_to(self.folder).as_posix())
 
     def name(self, index: int) -> str:
         return str(self.files[index])
@@ -130,15 +135,15 @@ class FolderSource(ImageSource):
     def other_values(self, index: int) -> dict[str, Any]:
         name = self.files[index].relative_to(self.folder).as_posix()
         values = self._table.other_values.get(name, {})
-        file = self._label_files.get((_key(name), ".json"))
+        file = self._label_files.get((self._key(name), ".json"))
         if file is None:
             return values
         return values | without_texts(json_values(read_file(file, str(file)), str(file)))
 
-
-def _key(name: str) -> str:
-    path = PurePosixPath(name)
-    return str(path.with_name(path.name[: len(path.name) - len(suffix_of(path.name))]))
+    def _key(self, name: str) -> str:
+        path = PurePosixPath(name)
+        key = str(path.with_name(path.name[: len(path.name) - len(suffix_of(path.name))]))
+        return key if self.role is None else without_role(key)
 
 
 def _why_no_folder(path: Path) -> str:
@@ -147,12 +152,15 @@ def _why_no_folder(path: Path) -> str:
     return f"no data at {path}: the folder does not exist."
 
 
-def _why_no_images(folder: Path, listing: FolderListing, suffixes: Set[str]) -> str:
+def _why_no_images(
+    folder: Path, listing: FolderListing, suffixes: Set[str], role: Role | None
+) -> str:
     if ".tar" in listing.other_files:
         return (
             f"no images in {folder}, but shards; give a pattern such as {folder / 'train-*.tar'}."
         )
     others = {kind: tuple(files) for kind, files in listing.other_files.items()}
     lines = SourceNotes(tuple(listing.faults), others).lines()
-    looked_for = ", ".join(sorted(suffixes))
+    start = "" if role is None else f"NAME.{role}"
+    looked_for = ", ".join(f"{start}{suffix}" for suffix in sorted(suffixes))
     return " ".join([f"no images in {folder}; looked for {looked_for}.", *lines])

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cascade.data.label_files import LabelKey
-from cascade.data.notes import DEAD_LINK, SECOND_LINK, UNREADABLE_FOLDER, SourceFault
+from cascade.data.notes import DEAD_LINK, NO_ROLE, SECOND_LINK, UNREADABLE_FOLDER, SourceFault
+from cascade.data.roles import NEITHER, Role, role_of
 from cascade.data.source import check_text
 from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.other_files import HIDDEN, HIDDEN_FOLDER, NOT_REGULAR, kind_of
@@ -39,7 +40,9 @@ class FolderListing:
         self.other_files.setdefault(kind, []).append(text)
 
 
-def list_folder(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> FolderListing:
+def list_folder(
+    folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES, role: Role | None = None
+) -> FolderListing:
     """List a folder recursively.
 
     Links to folders are followed after everything else, so that each file is found at its own place
@@ -50,11 +53,12 @@ def list_folder(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> FolderList
     Args:
         folder: the root folder.
         suffixes: suffixes of the files that are images, in small letters.
+        role: of pairs in one folder, which of both images to list; None for all images.
 
     Raises:
         DataError: if the name of an image or of a file of labels is not UTF-8.
     """
-    search = _Search(folder, suffixes)
+    search = _Search(folder, suffixes, role)
     search.run()
     listing = search.listing
     for name, path in sorted(search.images.items()):
@@ -69,9 +73,10 @@ def list_folder(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> FolderList
 
 
 class _Search:
-    def __init__(self, folder: Path, suffixes: Set[str]) -> None:
+    def __init__(self, folder: Path, suffixes: Set[str], role: Role | None) -> None:
         self.folder = folder
         self.suffixes = suffixes
+        self.role = role
         self.listing = FolderListing()
         self.images: dict[str, Path] = {}  # unsorted
         self.own_places: dict[str, Path] = {}  # images reached without any link, by real path
@@ -109,6 +114,9 @@ class _Search:
             self.listing.add_other(NOT_REGULAR, path)
         elif suffix in self.suffixes:
             name = self._text(path)
+            if self.role not in (None, role_of(name)):
+                self._note_role(name, path)
+                return
             self.images[name] = path
             if own_place is not None and not path.is_symlink():
                 self.own_places[os.path.join(own_place, path.name)] = path
@@ -120,6 +128,11 @@ class _Search:
             self.listing.faults.append(SourceFault(DEAD_LINK, str(path), reason))
         else:
             self.listing.add_other(kind_of(path.name), path)
+
+    def _note_role(self, name: str, path: Path) -> None:
+        """Note an image without a role; one of the other role is listed by another source."""
+        if role_of(name) is None:
+            self.listing.faults.append(SourceFault(NO_ROLE, str(path), NEITHER, harmless=True))
 
     def _add_label_file(self, path: Path, suffix: str) -> None:
         key = self._text(path)[: -len(suffix)]

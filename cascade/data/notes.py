@@ -52,9 +52,15 @@ NOT_SELECTED = FaultKind(
     "image that cannot be selected without its label",
     "images that cannot be selected without their labels",
 )
+NO_PARTNER = FaultKind("image without a partner", "images without a partner")
+LONE_INPUT = FaultKind("input of no image", "inputs of no image")
+NO_ROLE = FaultKind(
+    "image that is neither NAME.low nor NAME.high", "images that are neither NAME.low nor NAME.high"
+)
 IMAGES = FaultKind("image", "images")
 OTHER_FILE = FaultKind("file that is not an image", "files that are not images")
 KINDS_WITHOUT_LABELS = {DEAD_LINK, SECOND_LINK, UNREADABLE_FOLDER, DOTTED_NAME}
+KINDS_WITHOUT_LABELS |= {NO_PARTNER, LONE_INPUT, NO_ROLE}
 
 
 @dataclass(frozen=True)

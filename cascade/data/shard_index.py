@@ -12,7 +12,8 @@ from webdataset.tariterators import base_plus_ext
 
 from cascade.data.annotations import caption, json_labels, json_values, without_texts
 from cascade.data.label_files import check_label_files
-from cascade.data.notes import DOTTED_NAME, SourceFault
+from cascade.data.notes import DOTTED_NAME, NO_ROLE, SourceFault
+from cascade.data.roles import NEITHER, Role, role_of
 from cascade.data.source import MAX_LABELS_BYTES, MAX_MEMBER_BYTES, check_text
 from cascade.errors import DataError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -91,19 +92,22 @@ class ShardIndex:
             self.other_members.setdefault(kind, []).extend(names)
 
 
-def index_shard(shard: Path, name: str, suffixes: Set[str] = IMAGE_SUFFIXES) -> ShardIndex:
+def index_shard(
+    shard: Path, name: str, suffixes: Set[str] = IMAGE_SUFFIXES, role: Role | None = None
+) -> ShardIndex:
     """List the members of a shard: images with their labels, and what is not an image.
 
     Args:
         shard: the tar file.
         name: name of the shard for messages.
         suffixes: suffixes of the members that are images, in small letters.
+        role: of pairs, which of both images to list; None for all images.
 
     Raises:
         DataError: if the shard is damaged or truncated, or a member is sparse, too large, or has a
             name that is not UTF-8.
     """
-    index = _Index(shard, name, suffixes)
+    index = _Index(shard, name, suffixes, role)
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
@@ -119,10 +123,13 @@ def index_shard(shard: Path, name: str, suffixes: Set[str] = IMAGE_SUFFIXES) -> 
 class _Index:
     """Collects images and labels of one shard, in whatever order its members come."""
 
-    def __init__(self, shard: Path, name: str, suffixes: Set[str]) -> None:
+    def __init__(
+        self, shard: Path, name: str, suffixes: Set[str], role: Role | None = None
+    ) -> None:
         self.shard = shard
         self.name = name
         self.suffixes = suffixes
+        self.role: Role | None = role
         self._images: dict[str, ShardImage] = {}
         self._labels: dict[tuple[str, str], dict[str, str]] = {}  # by key and suffix
         self._label_errors: dict[tuple[str, str], str] = {}
@@ -151,7 +158,8 @@ class _Index:
         self, tar: tarfile.TarFile, member: tarfile.TarInfo, key: str, suffix: str
     ) -> None:
         name = f"{self.name}:{member.name}"
-        if f".{suffix}" in self.suffixes:
+        suffixes = self.suffixes if self.role is None else self._suffixes_of(self.role)
+        if f".{suffix}" in suffixes:
             place = (member.offset_data, member.size)
             self._images[member.name] = ShardImage(self.shard, self.name, member.name, key, *place)
         elif suffix in LABEL_PARSERS:
@@ -163,10 +171,16 @@ class _Index:
                     self._other_values[key] = without_texts(json_values(data, name))
             except DataError as error:  # only this image is broken, not the whole shard
                 self._label_errors[key, suffix] = str(error)
+        elif self.role is not None and f".{suffix.rpartition('.')[2]}" in self.suffixes:
+            if role_of(f".{suffix}") is None:
+                self._result.faults.append(SourceFault(NO_ROLE, name, NEITHER, harmless=True))
         elif f".{suffix.rpartition('.')[2]}" in self.suffixes:
             self._parts[member.name] = (key, suffix)
         else:
             self._add_other(f".{suffix}", name)
+
+    def _suffixes_of(self, role: Role) -> Set[str]:
+        return {f".{role}{suffix}" for suffix in self.suffixes}
 
     def _add_other(self, kind: str, name: str) -> None:
         self._result.other_members.setdefault(kind, []).append(name)

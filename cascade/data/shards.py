@@ -12,6 +12,7 @@ from webdataset.shardlists import expand_urls
 from cascade.data.annotations import NamePattern
 from cascade.data.notes import SourceNotes
 from cascade.data.remote import default_cache, fetch, is_remote, without_secrets
+from cascade.data.roles import Role
 from cascade.data.shard_index import ShardImage, ShardIndex, index_shard
 from cascade.data.source import ImageSource
 from cascade.errors import DataError
@@ -32,6 +33,7 @@ class ShardSource(ImageSource):
         damaged_shards: a list that receives one message per damaged shard, which is then left out.
             Default: the first damaged shard raises.
         suffixes: suffixes of the members that are images, in small letters.
+        role: of pairs `key.low.png` and `key.high.png`, which of both images to read.
 
     Raises:
         DataError: if no shard matches; or one is damaged, cannot be fetched, or has a member whose
@@ -46,6 +48,7 @@ class ShardSource(ImageSource):
         cache_dir: Path | None = None,
         damaged_shards: list[str] | None = None,
         suffixes: Set[str] = IMAGE_SUFFIXES,
+        role: Role | None = None,
     ) -> None:
         shards = find_shards(pattern, cache_dir or default_cache())
         if not shards:
@@ -53,7 +56,7 @@ class ShardSource(ImageSource):
         everything = ShardIndex()
         for path, name in shards:
             try:
-                index = index_shard(path, name, suffixes)
+                index = index_shard(path, name, suffixes, role)
                 _check_names(index.images)
             except DataError as error:
                 if damaged_shards is None:

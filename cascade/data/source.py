@@ -84,12 +84,14 @@ class ImageSource(ABC):
     """Encoded images with their labels, read by index.
 
     Attributes:
+        partners: for pairs, the inputs from which a stage makes these images; None for no pairs.
         notes: labels out of step and files that are not images, which the source noticed while it
             listed its images; empty unless a source sets them.
         check_words: the words of the command that lists everything about the images; none for
             images that are not in files.
     """
 
+    partners: Partners | None = None
     notes: SourceNotes = SourceNotes()
     check_words: Sequence[str] = ("cascade", "data", "check", "PATH")
 
@@ -199,41 +201,63 @@ class ImageSource(ABC):
         return LabelSurvey({field: sorted(names[field]) for field in fields}, unlabelled)
 
 
+class Partners(NamedTuple):
+    """The inputs of pairs: for each image of a source, its partner in another one.
+
+    Attributes:
+        source: the source of the partners.
+        indices: for each image, the index of its partner there; None for an image without one.
+        place: what the user calls the source, for messages.
+    """
+
+    source: ImageSource
+    indices: Sequence[int | None]
+    place: str
+
+    def index_of(self, index: int, name: str) -> int:
+        """The index of the partner of an image.
+
+        Args:
+            index: index of the image.
+            name: name of the image, for messages.
+
+        Raises:
+            DataError: if it has none.
+        """
+        partner = self.indices[index]
+        if partner is None:
+            raise DataError(f"{name}: {self.why_none}")
+        return partner
+
+    @property
+    def why_none(self) -> str:
+        """What is wrong with an image that has no partner."""
+        return f"has no partner of the same name in {self.place}."
+
+    def part(self, indices: Sequence[int]) -> Partners:
+        """The partners of a part of the images."""
+        return self._replace(indices=[self.indices[index] for index in indices])
+
+
 class SelectedSource(ImageSource):
-    """The images of a source that have certain labels.
+    """Some images of a source.
 
     Args:
         source: all images.
-        only: the class names to keep, by label field; an image must match every field.
-
-    Raises:
-        DataError: if no image has one of the names, or none matches every field.
+        indices: the indices of those that are in the selection, in their new order.
+        faults: faults that were found while they were selected.
     """
 
-    def __init__(self, source: ImageSource, only: Mapping[str, Sequence[str]]) -> None:
-        for field, names in only.items():
-            vocabulary = source.vocabulary([field])[field]
-            for name in names:
-                if name not in vocabulary:
-                    raise DataError(f"no image has {field} {name!r}: {nearest(name, vocabulary)}")
+    def __init__(
+        self, source: ImageSource, indices: Sequence[int], faults: Sequence[SourceFault] = ()
+    ) -> None:
         self.source = source
         self.check_words = source.check_words
-        self.indices: list[int] = []
-        unknown: list[SourceFault] = []
-        for index in range(len(source)):
-            try:
-                labels = source.labels(index)
-            except DataError as error:
-                name = source.name(index)
-                reason = str(error).removeprefix(f"{name}: ")
-                unknown.append(SourceFault(NOT_SELECTED, name, reason))
-                continue
-            if all(labels.get(field) in names for field, names in only.items()):
-                self.indices.append(index)
-        faults = (*source.notes.without(map(str, unknown)).faults, *unknown)
-        self.notes = SourceNotes(faults, source.notes.other_files)
-        if not self.indices:
-            raise DataError(f"no image has all of {dict(only)}.")
+        self.indices = list(indices)
+        if source.partners is not None:
+            self.partners = source.partners.part(self.indices)
+        earlier = source.notes.without(map(str, faults)).faults
+        self.notes = SourceNotes((*earlier, *faults), source.notes.other_files)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -261,3 +285,38 @@ class SelectedSource(ImageSource):
 
     def other_values(self, index: int) -> dict[str, Any]:
         return self.source.other_values(self.indices[index])
+
+
+def with_labels(
+    source: ImageSource, only: Mapping[str, Sequence[str]], *, all_names: bool = True
+) -> SelectedSource:
+    """Select the images of a source that have certain labels.
+
+    Args:
+        source: all images.
+        only: the class names to keep, by label field; an image must match every field.
+        all_names: whether each of the names must occur.
+
+    Raises:
+        DataError: if no image has one of the names, or none matches every field.
+    """
+    for field, names in only.items():
+        vocabulary = source.vocabulary([field])[field]
+        for name in names:
+            if all_names and name not in vocabulary:
+                raise DataError(f"no image has {field} {name!r}: {nearest(name, vocabulary)}")
+    indices: list[int] = []
+    unknown: list[SourceFault] = []
+    for index in range(len(source)):
+        try:
+            labels = source.labels(index)
+        except DataError as error:
+            name = source.name(index)
+            reason = str(error).removeprefix(f"{name}: ")
+            unknown.append(SourceFault(NOT_SELECTED, name, reason))
+            continue
+        if all(labels.get(field) in names for field, names in only.items()):
+            indices.append(index)
+    if not indices:
+        raise DataError(f"no image has all of {dict(only)}.")
+    return SelectedSource(source, indices, unknown)

@@ -6,13 +6,16 @@ the same order, so both give the same batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from cascade.data.folder import FolderSource
+from cascade.data.joining import BESIDE, Pairing, join
 from cascade.data.remote import is_remote, without_secrets
+from cascade.data.roles import Role
 from cascade.data.shards import ShardSource
-from cascade.data.source import ImageSource, SelectedSource
+from cascade.data.source import ImageSource, with_labels
 from cascade.data.stacks import StackSource
 from cascade.errors import DataError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -30,6 +33,7 @@ def open_source(
     cache_dir: str | None = None,
     damaged_shards: list[str] | None = None,
     layout: Layout | None = None,
+    pairing: Pairing | None = None,
 ) -> ImageSource:
     """Open a folder, shards or a Hugging Face data set.
 
@@ -43,29 +47,48 @@ def open_source(
             Default: the first damaged shard raises.
         layout: for bands of measured numbers: how a file is divided into images, each of which is
             one of the source. Default: a file is one colour picture.
+        pairing: for pairs, where the inputs are; the images of `path` are the results. Default: no
+            pairs.
 
     Raises:
         DataError: if there is nothing to read.
     """
     cache = None if cache_dir is None else Path(cache_dir)
-    suffixes = IMAGE_SUFFIXES if layout is None else RASTER_SUFFIXES
-    source = _open(path, name_pattern, cache, damaged_shards, suffixes)
+    is_beside = pairing is not None and pairing.path == BESIDE
+    opened = partial(_open, cache_dir=cache, damaged_shards=damaged_shards)
+    role: Role | None = "high" if is_beside else None
+    source = opened(path, layout=layout, name_pattern=name_pattern, role=role)
     pattern = [] if name_pattern is None else ["--name-pattern", name_pattern]
     source.check_words = ("cascade", "data", "check", without_secrets(path), *pattern)
-    source = SelectedSource(source, only) if only else source
-    return source if layout is None else StackSource(source, layout)
+    source = source if layout is None else StackSource(source, layout)
+    if pairing is not None:
+        inputs = opened(
+            path if is_beside else pairing.path,
+            layout=pairing.layout,
+            role="low" if is_beside else None,
+        )
+        inputs = inputs if pairing.layout is None else StackSource(inputs, pairing.layout)
+        place = without_secrets(path if is_beside else pairing.path)
+        join(source, inputs, place)
+        source.check_words = (*source.check_words, "--pairs", without_secrets(pairing.path))
+    return with_labels(source, only) if only else source
 
 
 def _open(
     path: str,
-    name_pattern: str | None,
+    *,
+    layout: Layout | None,
     cache_dir: Path | None,
     damaged_shards: list[str] | None,
-    suffixes: Set[str],
+    name_pattern: str | None = None,
+    role: Role | None = None,
 ) -> ImageSource:
+    suffixes = IMAGE_SUFFIXES if layout is None else RASTER_SUFFIXES
     if not path.strip():
         raise DataError("the path of the images is empty; give a folder, or shards (*.tar).")
     if path.startswith(HUGGING_FACE) and not is_remote(path):
+        if role is not None:
+            raise DataError("pairs beside each other are read from folders and shards, not hf:.")
         from cascade.data.hugging_face import HuggingFaceSource
 
         return HuggingFaceSource(path.removeprefix(HUGGING_FACE))
@@ -76,5 +99,6 @@ def _open(
             cache_dir=cache_dir,
             damaged_shards=damaged_shards,
             suffixes=suffixes,
+            role=role,
         )
-    return FolderSource(Path(path), name_pattern=name_pattern, suffixes=suffixes)
+    return FolderSource(Path(path), name_pattern=name_pattern, suffixes=suffixes, role=role)

@@ -11,9 +11,10 @@ Shapes: C channels, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,18 +22,19 @@ from torch.utils.data import Dataset
 
 from cascade.conditioning.batch import Remark
 from cascade.contract import Contract
-from cascade.data.augmentation import Augmentation, Axis
+from cascade.data.augmentation import Augmentation, Axis, middle_cut
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.broken import BrokenImages, listed_by
 from cascade.data.fitting import (
     as_float,
+    check_covers,
     check_readable,
     compact,
-    embedding_of,
     fit_tensor,
     rounded,
 )
 from cascade.data.generated_images import GeneratedImages
+from cascade.data.pairs import PairReader, check_pairs
 from cascade.data.preparation import (
     ENLARGED,
     LEFT_OUT,
@@ -42,68 +44,18 @@ from cascade.data.preparation import (
     TooSmallError,
     ValueRange,
 )
+from cascade.data.samples import SizedImage, TrainingSample, UsableImage
 from cascade.data.source import ImageSource
 from cascade.data.tensors import TensorDataset, TensorSource, as_source
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import DataError
 from cascade.imaging.picture_reading import Truncated
+from cascade.space import Size, Space
 
 if TYPE_CHECKING:
     from cascade.data.encoded_images import EncodedImages
 
-
-class TrainingSample(NamedTuple):
-    """One image with its seed.
-
-    Attributes:
-        image: (C, H, W) in [-1, 1].
-        conditions: the image's entry in a batch for each condition of the stage, by its name.
-        seed: whole number from which all random draws for the image come.
-        broken: unusable images that this one replaces, as `name: reason`.
-        remarks: remarks about the image, and about those that were left out before it.
-    """
-
-    image: Tensor
-    conditions: dict[str, Any]
-    seed: int
-    broken: tuple[str, ...] = ()
-    remarks: tuple[Remark, ...] = ()
-
-
-class SizedImage(NamedTuple):
-    """A whole image at the stage's size.
-
-    Attributes:
-        image: (C, H, W); uint8 if that loses nothing.
-        smaller: conditioning images made from it, by condition name, each (C', h, w); uint8 if
-            that loses nothing.
-        remarks: remarks about how the image was read.
-    """
-
-    image: Tensor
-    smaller: dict[str, Tensor]
-    remarks: tuple[Remark, ...] = ()
-
-    @property
-    def bytes(self) -> int:
-        """Memory of all images in bytes."""
-        return self.image.nbytes + sum(each.nbytes for each in self.smaller.values())
-
-
-class UsableImage(NamedTuple):
-    """The first usable image at or after a place of an epoch.
-
-    Attributes:
-        index: its index in the source.
-        sized: the whole image.
-        broken: broken images before it, as `name: reason`.
-        remarks: remarks about it, and about images before it that were left out.
-    """
-
-    index: int
-    sized: SizedImage
-    broken: tuple[str, ...] = ()
-    remarks: tuple[Remark, ...] = ()
+FIXED_SEED = 0
 
 
 class TrainingImages(Dataset[TrainingSample]):
@@ -127,7 +79,11 @@ class TrainingImages(Dataset[TrainingSample]):
         generated: images by the previous stage, which some of the samples use; None for no such
             images.
         max_broken_share: largest share of broken images, in [0, 1]; see `BrokenImages`.
-        encoded: the latents of the images, for a stage that makes latents; None for pixels.
+        encoded: the images in the space of a stage that makes latents or embeddings; None for
+            pixels and for data sets of tensors.
+        embedded: the embeddings of the images for conditions, by name of the condition. A stage
+            computes those that are missing from the images of each batch.
+        max_shift_px: for pairs, the largest shift between both images; see `PairReader`.
 
     Raises:
         DataError: if the crop or the rotation does not fit, or the first tensors of a data set do
@@ -153,9 +109,14 @@ class TrainingImages(Dataset[TrainingSample]):
         generated: GeneratedImages | None = None,
         max_broken_share: float = 0.01,
         encoded: EncodedImages | None = None,
+        max_shift_px: float | None = None,
+        embedded: Mapping[str, EncodedImages] | None = None,
     ) -> None:
         self.source = as_source(source, contract)
         self.encoded = encoded
+        self.embedded = dict(embedded or {})
+        for name, each in self.embedded.items():
+            each.check(_encoded_space(contract, name), self.source)
         if encoded is not None:
             encoded.check(contract.space, self.source)
         elif not isinstance(self.source, TensorSource):
@@ -169,8 +130,14 @@ class TrainingImages(Dataset[TrainingSample]):
             self.decoding = BandDecoding.of_space(
                 contract.space, outside=outside, nodata=nodata, axis=axis
             )
+        check_pairs(self.source, contract, too_small)
+        self.pairs: PairReader | None = None
+        if self.source.partners is not None:
+            self.pairs = PairReader.of(self.source, contract, self.decoding, max_shift_px)
         self.augmentation = Augmentation(crop_px=crop_px, flip=tuple(flip), rotate90=rotate90)
-        self.augmentation.check(contract)
+        kinds = [encoded.space.kind] if encoded is not None else []
+        kinds += [each.space.kind for each in self.embedded.values()]
+        self.augmentation.check(contract, encoded=kinds[0] if kinds else "")
         self.contract = contract
         self.too_small: TooSmall = too_small
         self.seed = seed
@@ -194,11 +161,11 @@ class TrainingImages(Dataset[TrainingSample]):
             smaller = {**whole.smaller, self.generated.condition: image}
             usable = UsableImage(index, whole._replace(smaller=smaller))
         whole, index = usable.sized, usable.index
-        height, width = whole.image.shape[-2:]
         cut = self.augmentation.draw(
-            (height, width), self.contract.grid_px, derive_seed(seed, "crop")
+            whole.size, self.contract.grid_px, derive_seed(seed, "crop"), self._window(whole)
         )
         conditions = {name: as_float(each) for name, each in cut.of_all(whole.smaller).items()}
+        conditions |= {name: each.values(index) for name, each in self.embedded.items()}
         return TrainingSample(
             as_float(cut(whole.image)),
             conditions | self._annotated(index),
@@ -242,6 +209,16 @@ class TrainingImages(Dataset[TrainingSample]):
         small = f" {len(left_out)} are too small.{listed_by(command)}" if left_out else ""
         raise DataError(f"none of the {len(order)} images can be used: {reasons[0]}{small}")
 
+    def fixed(self) -> TrainingImages:
+        """The same images for measurements: in an order and with seeds that never change.
+
+        Conditioning images are all made from the images themselves, and nothing is kept in memory.
+        """
+        other = copy.copy(self)
+        other.seed, other.generated = FIXED_SEED, None
+        other._cache, other._cache_bytes_left = {}, 0
+        return other
+
     @property
     def check_command(self) -> str:
         """The command that lists broken, too small, truncated and clipped images; or empty."""
@@ -265,19 +242,27 @@ class TrainingImages(Dataset[TrainingSample]):
     def sized(self, index: int) -> SizedImage:
         """A whole image at the stage's size, from the cache if it was read before.
 
+        Images of pairs are not resized.
+
         Raises:
             DataError: naming the image, if it is damaged.
             TooSmallError: naming the image, if it is too small and not to be enlarged.
         """
         if self.encoded is not None:
-            return SizedImage(self.encoded.latents(index), {})
+            return SizedImage(self.encoded.values(index), {})
         if index in self._cache:
             return self._cache[index]
         if index in self._too_small:
             raise TooSmallError(self._too_small[index])
         whole, remarks = self._whole(index)
-        image, remarks = self._fitted(index, whole, remarks)
-        sized = SizedImage(image, self._smaller(as_float(image)), remarks)
+        partner: dict[str, Tensor] = {}
+        if self.pairs is None:
+            image, remarks = self._fitted(index, whole, remarks)
+        else:
+            image = rounded(whole, self.contract.space)
+            partner, more = self._partner(self.pairs, index, as_float(image))
+            remarks += more
+        sized = SizedImage(image, self._smaller(as_float(image)) | partner, remarks)
         if sized.bytes <= self._cache_bytes_left:
             self._cache_bytes_left -= sized.bytes
             self._cache[index] = sized
@@ -297,7 +282,7 @@ class TrainingImages(Dataset[TrainingSample]):
         name, space = self.source.name(index), self.contract.space
         is_tensor = isinstance(self.source, TensorSource)
         if space.kind == "embeddings":
-            return (image if is_tensor else embedding_of(image, space)), remarks
+            return image, remarks
         try:
             fitted = fit_tensor(image, space, name)
         except TooSmallError as error:
@@ -308,11 +293,52 @@ class TrainingImages(Dataset[TrainingSample]):
             remarks = (*remarks, Remark(ENLARGED, str(error)))
         return compact(fitted) if is_tensor else rounded(fitted, space), remarks
 
+    def _partner(
+        self, pairs: PairReader, index: int, image: Tensor
+    ) -> tuple[dict[str, Tensor], tuple[Remark, ...]]:
+        """The other image of a pair, by the name of its condition, and remarks about it."""
+        try:
+            check_covers(image, self.contract.space, self.source.name(index))
+        except TooSmallError as error:
+            self._too_small[index] = str(error)
+            raise
+        partner, remarks = pairs.load(index, image)
+        return {pairs.condition.name: partner}, remarks
+
+    def _window(self, whole: SizedImage) -> Size:
+        """Height and width of the part that is used of a whole image that is not cropped."""
+        return whole.size if self.pairs is None else self.contract.space.size
+
+    def middle(self, index: int) -> SizedImage:
+        """The middle of an image at the stage's size: all of it, except for pairs.
+
+        Raises:
+            DataError: as `sized`.
+        """
+        whole = self.sized(index)
+        cut = middle_cut(whole.size, self._window(whole), self.contract.grid_px)
+        return SizedImage(cut(whole.image), cut.of_all(whole.smaller), whole.remarks)
+
     def _smaller(self, image: Tensor) -> dict[str, Tensor]:
         """The conditioning images of a whole image (C, H, W), by condition name."""
         space = self.contract.space
-        images = {each.name: each.of_picture(image, space) for each in self.contract.conditions}
+        paired = None if self.pairs is None else self.pairs.condition
+        others = [each for each in self.contract.conditions if each is not paired]
+        images = {each.name: each.of_picture(image, space) for each in others}
         return {name: compact(each) for name, each in images.items() if each is not None}
+
+
+def _encoded_space(contract: Contract, name: str) -> Space:
+    """The space of the embeddings that a condition takes.
+
+    Raises:
+        DataError: if there is no such condition, or it takes none.
+    """
+    condition = contract.condition(name)
+    space = None if condition is None else condition.encoded_space
+    if space is None:
+        raise DataError(f"the stage has no condition {name!r} that takes embeddings of its images.")
+    return space
 
 
 @lru_cache(maxsize=4)

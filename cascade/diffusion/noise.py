@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cascade.arguments import shown, whole_number
 from cascade.errors import ContractError
+from cascade.mapped_arrays import NUMBERS_AT_ONCE, release_pages
 
 GeneratorLike = torch.Generator | Sequence[torch.Generator]
 
@@ -94,15 +95,31 @@ class SeededNoise:
     def fill_normal(self, canvas: Tensor) -> None:
         """Fill a float32 tensor (B, …) on the CPU with the numbers that `normal` would return."""
         for each, generator in zip(canvas, self.generators, strict=True):
-            each.normal_(generator=generator)
-        if self.temperature != 1:
-            canvas *= self.temperature
+            for part in _parts(each):
+                part.normal_(generator=generator)
+                if self.temperature != 1:
+                    part *= self.temperature
+                release_pages()
 
     def uniform(self, *shape: int) -> Tensor:
         """The next uniform numbers in [0, 1) of each image, float32: (B, *shape)."""
         return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(
             self.device
         )
+
+
+def _parts(canvas: Tensor) -> Sequence[Tensor]:
+    """Parts of an image, in which torch draws the numbers that it draws in the whole.
+
+    It draws 16 numbers together, and the last 16 anew if these are not a multiple.
+    """
+    if canvas.numel() <= NUMBERS_AT_ONCE or not canvas.is_contiguous():
+        return [canvas]
+    parts = list(canvas.view(-1).split(NUMBERS_AT_ONCE))
+    if len(parts[-1]) < 16:
+        last = len(parts[-1]) + len(parts[-2])
+        parts = [*parts[:-2], canvas.view(-1)[-last:]]
+    return parts
 
 
 def derive_seed(*parts: int | str) -> int:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -37,7 +37,7 @@ FILES = {"onnx": "{}.onnx", "openvino": "{}.xml"}  # by format, for the name of 
 
 
 def export_networks(chain: StageChain, format: EngineFormat, out: Path) -> None:
-    """Export the networks of all stages.
+    """Export the networks of all stages that sample in steps; autoencoders stay in PyTorch.
 
     Args:
         chain: the stages, with weights in float32 on the CPU.
@@ -45,7 +45,8 @@ def export_networks(chain: StageChain, format: EngineFormat, out: Path) -> None:
         out: folder for the files, which is replaced once the new one is complete.
 
     Raises:
-        ContractError: if the format's packages are missing, or a network cannot be exported.
+        ContractError: if the format's packages are missing, there is no such stage, or a network
+            cannot be exported.
         OutputError: if the folder cannot be written.
     """
     save = {"onnx": _save_onnx, "openvino": _save_openvino}[format]
@@ -53,7 +54,7 @@ def export_networks(chain: StageChain, format: EngineFormat, out: Path) -> None:
     names = [f"{name}{ending}" for name in chain.names for ending in (".xml", ".bin", ".onnx")]
     with atomic_folder(out, owned=[RECORD, *names]) as temporary:
         stages = {}
-        for name, stage in chain.items():
+        for name, stage in exported_stages(chain).items():
             file = FILES[format].format(name)
             inputs = _export(name, stage, save, temporary / file)
             stages[name] = {"file": file, "inputs": inputs, "weights": network_digest(stage)}
@@ -61,15 +62,27 @@ def export_networks(chain: StageChain, format: EngineFormat, out: Path) -> None:
         (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def network_digest(stage: Any) -> str:
+def exported_stages(chain: StageChain) -> dict[str, DiffusionStage]:
+    """The stages whose networks other engines run, by name.
+
+    Raises:
+        ContractError: if there is none.
+    """
+    stages = {name: each for name, each in chain.items() if isinstance(each, DiffusionStage)}
+    if not stages:
+        raise ContractError(
+            "no stage of this pipeline samples in steps; autoencoders run in PyTorch only."
+        )
+    return stages
+
+
+def network_digest(stage: DiffusionStage) -> str:
     """Hash the names and values of the weights of a stage's network."""
     return weights_digest(stage.network)
 
 
-def _export(name: str, stage: Any, save: Callable[..., None], file: Path) -> list[str]:
+def _export(name: str, stage: DiffusionStage, save: Callable[..., None], file: Path) -> list[str]:
     """Export the network of one stage; returns the names of its inputs, in order."""
-    if not isinstance(stage, DiffusionStage):
-        raise ContractError(f"stage {name!r} has no network to export.")
     if stage.dtype != torch.float32 or stage.device.type != "cpu":
         raise ContractError(
             f"stage {name!r} has weights in {stage.dtype} on {stage.device}; export a pipeline in "

@@ -10,12 +10,12 @@ from typing import Any
 
 from cascade import __version__
 from cascade.chain import StageChain
-from cascade.diffusion_stage import DiffusionStage
-from cascade.engines.exporting import RECORD, export_networks, network_digest
+from cascade.engines.exporting import RECORD, export_networks, exported_stages, network_digest
 from cascade.engines.openvino_network import OpenVINONetwork
 from cascade.errors import ContractError, WeightsError
 from cascade.extras import install_command
 from cascade.saving.components import read_json
+from cascade.stage import Stage
 
 OPENVINO = "openvino"
 CACHE_VARIABLE = "XDG_CACHE_HOME"
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def with_engine(chain: StageChain, engine: str) -> StageChain:
-    """Return a chain whose networks an engine runs; its other parts are shared.
+    """Return a chain whose networks an engine runs; its other parts and autoencoders are shared.
 
     Args:
         chain: the stages, with weights in float32 on the CPU.
@@ -43,13 +43,13 @@ def with_engine(chain: StageChain, engine: str) -> StageChain:
         raise ContractError(
             f"the engine openvino is not installed; run {install_command(OPENVINO)}."
         )
-    digests = {name: network_digest(stage) for name, stage in chain.items()}
+    exported = exported_stages(chain)
+    digests = {name: network_digest(stage) for name, stage in exported.items()}
     folder = _kept_export(chain, digests) if engine == OPENVINO else Path(engine)
     record = _checked_record(folder, digests)
     compiled = _kept_folder("compiled")
-    stages = {}
-    for name, stage in chain.items():
-        assert isinstance(stage, DiffusionStage)
+    stages: dict[str, Stage] = dict(chain.items())
+    for name, stage in exported.items():
         own = record["stages"][name]
         network = OpenVINONetwork(stage.network, folder / own["file"], own["inputs"], compiled)
         stages[name] = stage.with_network(network)

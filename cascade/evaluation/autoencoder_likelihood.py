@@ -1,4 +1,4 @@
-"""Lower bounds of the log-likelihood of images under a variational autoencoder.
+"""Bounds of the log-likelihood of images under a variational autoencoder, and its bits.
 
 Shapes: B images, C channels, H and W pixels; c channels of the latents, h and w their size.
 """
@@ -6,6 +6,8 @@ Shapes: B images, C channels, H and W pixels; c channels of the latents, h and w
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from cascade.autoencoder_stage import AutoencoderStage
 from cascade.conditioning.batch import Batch
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
+from cascade.evaluation.likelihood import LEVELS
+from cascade.resizing import quantise
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -32,12 +36,12 @@ def log_likelihood_bound(
     Args:
         stage: a variational autoencoder.
         batch: images (B, C, H, W) in [-1, 1], and seeds from which latents are drawn.
-        samples: number of latents that are drawn for each image.
+        samples: number of latents that are drawn for each image, at least 1.
         std: standard deviation of p(x | z), a normal distribution around the decoded image; 1 is
             that of the objective `autoencoding` with `l2`.
 
     Returns:
-        (B,) nats.
+        (B,) nats, float64 on the CPU.
 
     Raises:
         ContractError: if the network has no distributions of latents, or a number is out of range.
@@ -45,19 +49,80 @@ def log_likelihood_bound(
     samples = whole_number("samples", samples, low=1)
     if not std > 0:
         raise ContractError(f"std must be above 0, got {std}.")
+    check_variational(stage)
+    batch = batch.to(stage.device)
     posterior = stage.posterior(batch.images)
-    if posterior.log_variance is None:
-        raise ContractError(f"{stage.network.kind} has no distributions, and so no likelihood.")
-    noise = SeededNoise(batch.seeds, "likelihood", device=batch.images.device)
+    assert posterior.log_variance is not None
+    noise = SeededNoise(batch.seeds, "likelihood", device=stage.device)
     mean, variance = posterior.mean.double(), posterior.log_variance.double().exp()
     weights = []
     for _ in range(samples):
         z = posterior.sample(noise.normal(*posterior.mean.shape[1:]))
-        decoded = stage.network.decode(z.to(stage.dtype)).double()
-        log_p_x = _log_normal(batch.images.double(), decoded, torch.tensor(std**2))
+        mean_image = stage.network.decode(z.to(stage.dtype)).double()
+        log_p_x = _log_normal(batch.images.double(), mean_image, torch.tensor(std**2).to(z))
         log_p_z = _log_normal(z.double(), torch.zeros_like(mean), torch.ones_like(mean))
         weights.append(log_p_x + log_p_z - _log_normal(z.double(), mean, variance))
-    return torch.logsumexp(torch.stack(weights), dim=0) - math.log(samples)
+    return torch.logsumexp(torch.stack(weights), dim=0).cpu() - math.log(samples)
+
+
+def autoencoder_bits_per_dimension(
+    stage: AutoencoderStage, batch: Batch, *, std: float, samples: int = 1
+) -> Tensor:
+    """Bound the bits that an autoencoder which draws its own latents needs for images.
+
+    8-bit values become densities by adding uniform noise of one step to them (Theis et al. 2016,
+    arXiv 1511.01844).
+
+    Args:
+        stage: a variational autoencoder.
+        batch: images (B, C, H, W) in [-1, 1], which are rounded to 8 bits. All noise comes from its
+            seeds.
+        std: see `log_likelihood_bound` and `restored_std`.
+        samples: see `log_likelihood_bound`.
+
+    Returns:
+        (B,) float64 on the CPU.
+
+    Raises:
+        ContractError: if the network has no distributions of latents, or a number is out of range.
+    """
+    noise = SeededNoise(batch.seeds, "dequantise")
+    uniform = (2 * noise.uniform(*batch.images.shape[1:]) - 1) / (LEVELS - 1)
+    images = quantise(batch.images.cpu()) + uniform
+    nats = log_likelihood_bound(stage, replace(batch, images=images), samples=samples, std=std)
+    return math.log2((LEVELS - 1) / 2) - nats / (images[0].numel() * math.log(2))
+
+
+@torch.no_grad()
+def restored_std(stage: AutoencoderStage, batches: Iterable[Batch]) -> float:
+    """The standard deviation of p(x | z) under which images are likeliest.
+
+    It is the root mean square of the error of images that are restored from drawn latents (Rybkin
+    et al. 2021, arXiv 2006.13202), and at least one step of 8-bit values.
+
+    Args:
+        stage: a variational autoencoder.
+        batches: images (B, C, H, W) in [-1, 1], and seeds from which latents are drawn.
+    """
+    squares, count = 0.0, 0
+    for batch in batches:
+        batch = batch.to(stage.device)
+        noise = SeededNoise(batch.seeds, "likelihood", device=stage.device)
+        posterior = stage.posterior(batch.images)
+        z = posterior.sample(noise.normal(*posterior.mean.shape[1:]))
+        error = stage.network.decode(z.to(stage.dtype)).double() - batch.images.double()
+        squares, count = squares + float(error.square().sum()), count + error.numel()
+    return max(math.sqrt(squares / max(count, 1)), 2 / (LEVELS - 1))
+
+
+def check_variational(stage: AutoencoderStage) -> None:
+    """Check that an autoencoder has a likelihood.
+
+    Raises:
+        ContractError: if its network has no distributions of latents.
+    """
+    if not stage.network.is_variational:
+        raise ContractError(f"{stage.network.kind} has no distributions, and so no likelihood.")
 
 
 def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from cascade.evaluation.alignment.captions import text_of
 from cascade.evaluation.alignment.finding import find_judge
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.model import AlignmentModel
+from cascade.evaluation.doubt import check_doubt, with_doubt
 from cascade.evaluation.extractors import find_extractor
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.likelihood_figures import Likelihood, check_stages, with_likelihood
@@ -45,6 +46,7 @@ def evaluate(
     *,
     name: str = "pipeline",
     train: str | Path | ImageSource | None = None,
+    pairs: str | None = None,
     num_images: int | None = None,
     seed: int = 0,
     extractor: str | FeatureExtractor = "lite0",
@@ -53,6 +55,7 @@ def evaluate(
     lpips_path: Path | None = None,
     alignment: str | Path | AlignmentModel | None = None,
     likelihood: Likelihood | None = None,
+    doubt_seeds: int | None = None,
     cache_dir: Path | None = None,
     progress: NamedProgress | None = None,
 ) -> Evaluation:
@@ -68,6 +71,10 @@ def evaluate(
         name: name of the pipeline in the report.
         train: the pictures that the pipeline was trained on, to look for copies; only for a
             pipeline that starts from noise.
+        pairs: the inputs of the held-out pictures, for a pipeline of one stage: a folder or shards
+            with files of the same names, or `beside` for `NAME.low.*` beside `NAME.high.*`.
+            Default: inputs are made from the pictures, which a stage that was trained on pairs
+            refuses.
         num_images: number of images to make; default: one per held-out picture, at most 1000.
         seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
@@ -79,6 +86,9 @@ def evaluate(
             makes images from prompts.
         likelihood: `bound` or `ode` to measure the bits per dimension of each stage alone, on at
             most 100 held-out pictures: the variational bound, or the density of the flow.
+        doubt_seeds: number of seeds, at least 2, to measure how well their standard deviation
+            predicts errors, on at most 100 held-out pictures; only for a pipeline that takes
+            pictures. It takes as many times as long as one seed.
         cache_dir: folder for features of real pictures; default: the user's cache folder.
         progress: called as `progress(what, done, total)` while the measurement runs.
 
@@ -91,12 +101,21 @@ def evaluate(
     check_measurable(pipeline)
     if likelihood is not None:
         check_stages(pipeline, likelihood)
+    if doubt_seeds is not None:
+        check_doubt(pipeline, doubt_seeds)
     is_drawn_from_labels = not isinstance(task, PairedTask) and text_of(pipeline) is None
     vocabulary = pipeline.labels if is_drawn_from_labels else None
     space = pipeline.stages.last.space
     held_out = RealPictures(
-        data, name=REAL, vocabulary=vocabulary, cache_dir=cache_dir, space=space
+        data,
+        name=REAL,
+        vocabulary=vocabulary,
+        cache_dir=cache_dir,
+        space=space,
+        pairs=pairs,
+        taker=pipeline.stages.last.contract.paired_condition,
     )
+    check_pairs(held_out, pipeline)
     training = _training_pictures(train, cache_dir, space)
     judge = find_judge(pipeline, held_out, alignment)
     options = {
@@ -108,9 +127,13 @@ def evaluate(
         "progress": progress or no_progress,
     }
     measurements = _measure(task, options, training, judge, lpips=lpips, lpips_path=lpips_path)
+    count, report = options["num_images"], options["progress"]
     if likelihood is not None:
-        count, report = options["num_images"], options["progress"]
         measurements = with_likelihood(measurements, pipeline, held_out, likelihood, count, report)
+    if doubt_seeds is not None:
+        measurements = with_doubt(
+            measurements, pipeline, held_out, doubt_seeds, count, seed=seed, progress=report
+        )
     return Evaluation(
         pipeline=name,
         task=task.name,
@@ -122,8 +145,30 @@ def evaluate(
         notes=_notes(measurements, options["extractor"], held_out, training, space),
         peak_memory_mib=peak_memory_mib(pipeline.device),
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
+        calibration=measurements.calibration,
         sheets=measurements.sheets,
     )
+
+
+def check_pairs(held_out: RealPictures, pipeline: CascadePipeline) -> None:
+    """Check that pairs are there if a stage needs them, and that they fit the pipeline.
+
+    Raises:
+        ContractError: saying what to give instead.
+    """
+    contracts = pipeline.stages.contracts
+    if not held_out.are_pairs:
+        if any(each.needs_partner for each in contracts):
+            raise ContractError(
+                "this pipeline was trained on pairs, so its inputs cannot be made from pictures; "
+                "give pairs: the folder or the shards of the inputs."
+            )
+        return
+    if len(contracts) > 1:
+        raise ContractError(
+            f"pairs measure one stage, but this pipeline has {len(contracts)}; measure the stage "
+            "that takes the inputs alone, by its own folder."
+        )
 
 
 def _training_pictures(

@@ -14,13 +14,12 @@ from torch import Tensor
 from cascade.errors import WeightsError
 from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
-from cascade.evaluation.image_metrics import colourfulness
 from cascade.imaging.rasters.showing import as_rgb
 from cascade.imaging.writing import to_uint8
 from cascade.resizing import quantise
-from cascade.space import Space
+from cascade.space import UNITS_8_BIT, Space
+from cascade.tasks.image_metrics import colourfulness
 
-UNITS_8_BIT = 127.5  # per unit of an image in [-1, 1]
 FEATURE_BATCH = 32
 MOST_SHOWN = 36
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from cascade.autoencoder_stage import AutoencoderStage
 from cascade.conditioning.batch import Batch
+from cascade.contract import Contract
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
+from cascade.evaluation.autoencoder_likelihood import (
+    autoencoder_bits_per_dimension,
+    check_variational,
+    restored_std,
+)
 from cascade.evaluation.figures import Measured, Score
 from cascade.evaluation.flow_likelihood import flow_bits_per_dimension
 from cascade.evaluation.intervals import mean_estimate
@@ -19,11 +28,13 @@ from cascade.evaluation.progress import NamedProgress
 from cascade.evaluation.real_pictures import RealPictures
 from cascade.evaluation.results import Measurements
 from cascade.pipeline import CascadePipeline
+from cascade.stage import Stage
 
 Likelihood = Literal["bound", "ode"]
 MOST_PICTURES = 100
 AT_A_TIME = 4
 BOUND_TIMESTEPS = 100  # of each picture
+LATENTS = 16  # that an autoencoder draws for each picture
 NAMES: dict[Likelihood, str] = {"bound": "bits/dim (bound)", "ode": "bits/dim (ODE)"}
 NOTES: dict[Likelihood, str] = {
     "bound": "bits/dim (bound) is the variational bound of sampling with ddpm in all steps, "
@@ -34,24 +45,26 @@ NOTES: dict[Likelihood, str] = {
 }
 
 
+AUTOENCODER_NOTE = (
+    "bits/dim (bound) of a variational autoencoder is the importance-weighted bound of {samples} "
+    "latents a picture; a decoded picture is the mean of a normal distribution, whose deviation "
+    "{std:.3g} is the error of restored pictures. Uniform noise of one step dequantises the 8-bit "
+    "pictures."
+)
+
+
 def check_stages(pipeline: CascadePipeline, likelihood: str) -> None:
-    """Check that a kind of likelihood exists, and that all stages have it.
+    """Check that a kind of likelihood exists, and that a stage has it.
 
     Raises:
-        ContractError: if it does not, or naming the stage that has none.
+        ContractError: if it does not, or naming the first stage and the reason if none has it.
     """
     if likelihood not in get_args(Likelihood):
         raise ContractError(f"likelihood must be bound or ode, got {likelihood!r}.")
-    for name, stage in pipeline.stages.items():
-        if not isinstance(stage, DiffusionStage):
-            raise ContractError(
-                f"likelihood is for diffusion stages, but stage {name!r} is another kind; leave it "
-                "out."
-            )
-        try:
-            check_likelihood(stage)
-        except ContractError as error:
-            raise ContractError(f"stage {name!r} has no likelihood: {error}") from None
+    reasons = _reasons(pipeline, likelihood)
+    if len(reasons) == len(pipeline.stages.names):
+        name, reason = next(iter(reasons.items()))
+        raise ContractError(f"stage {name!r} has no likelihood: {reason}")
 
 
 def with_likelihood(
@@ -64,6 +77,8 @@ def with_likelihood(
 ) -> Measurements:
     """Measure the bits per dimension of each stage alone, and add them to its figures.
 
+    Notes name the stages that have none, such as those that make latents.
+
     Args:
         measurements: the other figures of the pipeline.
         pipeline: the pipeline, on its device.
@@ -74,19 +89,53 @@ def with_likelihood(
     """
     count = min(num_images, len(held_out), MOST_PICTURES)
     measured = list(measurements.measured)
+    reasons, notes = _reasons(pipeline, likelihood), []
     for name, stage in pipeline.stages.items():
-        assert isinstance(stage, DiffusionStage)
+        if name in reasons:
+            notes.append(f"stage {name!r} has no likelihood: {reasons[name]}")
+            continue
+        batches = partial(_batches, held_out, stage.contract, count)
+        bits_of, note = _measure_of(stage, likelihood, batches)
         bits = []
-        for first in range(0, count, AT_A_TIME):
-            progress(f"{name}, {NAMES[likelihood]}", first, count)
-            places = range(first, min(first + AT_A_TIME, count))
-            bits.append(_bits(stage, held_out.batch(places, stage.contract), likelihood))
+        for first, batch in enumerate(batches()):
+            progress(f"{name}, {NAMES[likelihood]}", first * AT_A_TIME, count)
+            bits.append(bits_of(batch))
         progress(f"{name}, {NAMES[likelihood]}", count, count)
         place = _place(measured, name)
         scores = (*measured[place].scores, _score(torch.cat(bits), likelihood))
         measured[place] = replace(measured[place], scores=scores)
-    notes = [*measurements.notes, NOTES[likelihood], *_notes(pipeline)]
+        notes.append(note)
+    notes = [*measurements.notes, *dict.fromkeys(notes), *_notes(pipeline)]
     return replace(measurements, measured=measured, notes=notes)
+
+
+def _reasons(pipeline: CascadePipeline, likelihood: str) -> dict[str, str]:
+    """Why stages have no likelihood, by their names; without those that have one."""
+    reasons = {}
+    for name, stage in pipeline.stages.items():
+        try:
+            if isinstance(stage, DiffusionStage):
+                check_likelihood(stage)
+            else:
+                _check_autoencoder(stage, likelihood, is_first=name == pipeline.stages.names[0])
+        except ContractError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def _check_autoencoder(stage: Stage, likelihood: str, *, is_first: bool) -> None:
+    if not isinstance(stage, AutoencoderStage):
+        raise ContractError(f"likelihood is not for {stage.kind} stages.")
+    check_variational(stage)
+    if not is_first:
+        raise ContractError("it decodes the latents of the stage before it, which are not its own.")
+    if likelihood == "ode":
+        raise ContractError("an autoencoder has no flow; use the bound.")
+
+
+def _batches(held_out: RealPictures, contract: Contract, count: int) -> Iterator[Batch]:
+    for first in range(0, count, AT_A_TIME):
+        yield held_out.batch(range(first, min(first + AT_A_TIME, count)), contract)
 
 
 def _notes(pipeline: CascadePipeline) -> list[str]:
@@ -97,6 +146,18 @@ def _notes(pipeline: CascadePipeline) -> list[str]:
         for name, stage in pipeline.stages.items()
         if isinstance(stage, DiffusionStage) and stage.process.timesteps != "uniform"
     ]
+
+
+def _measure_of(
+    stage: Stage, likelihood: Likelihood, batches: Callable[[], Iterator[Batch]]
+) -> tuple[Callable[[Batch], Tensor], str]:
+    """What computes the bits per dimension (B,) of a batch, and a note about it."""
+    if isinstance(stage, AutoencoderStage):
+        std = restored_std(stage, batches())
+        note = AUTOENCODER_NOTE.format(samples=LATENTS, std=std)
+        return partial(autoencoder_bits_per_dimension, stage, std=std, samples=LATENTS), note
+    assert isinstance(stage, DiffusionStage)
+    return partial(_bits, stage, likelihood=likelihood), NOTES[likelihood]
 
 
 def _bits(stage: DiffusionStage, batch: Batch, likelihood: Likelihood) -> Tensor:

@@ -1,8 +1,8 @@
 """Compares the results that a pipeline makes from held-out pictures with the originals, in pairs.
 
-The pipeline gets inputs such as a user has: smaller or grey copies of these pictures, degraded if
-the pipeline was trained to restore them. If there are several stages, each is measured alone too,
-at its own size. The task's baseline is measured beside them.
+The pipeline gets inputs such as a user has: the inputs of pairs, or smaller or grey copies of these
+pictures, degraded if the pipeline was trained to restore them. If there are several stages, each is
+measured alone too, at its own size. The task's baseline is measured beside them.
 
 Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255. Bands of measured
 numbers are rounded to 16 bits of their range, which is the peak. PSNR is at most
@@ -26,7 +26,6 @@ from cascade.conditioning.inputs import Inputs
 from cascade.contract import Contract
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.figures import Better, Measured, Score
-from cascade.evaluation.image_metrics import psnr, ssim
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
 from cascade.evaluation.intervals import mean_estimate
 from cascade.evaluation.perceptual_distances import Distance
@@ -40,14 +39,13 @@ from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadePipeline
 from cascade.space import Space
 from cascade.stage import Stage
+from cascade.tasks.image_metrics import BAND_LEVELS, MOST_PSNR_DB, psnr, ssim
 from cascade.tasks.table import paired_task_of
 from cascade.tasks.task import PairFigure
 
 SECOND_SEEDS = 8  # pictures that are made again with another seed
 SECOND_SEED_AFTER = 1_000_003
 SHOWN = 6
-MOST_PSNR_DB = 100.0
-BAND_LEVELS = 2**16  # to which bands are rounded for PSNR and SSIM
 TRUTH = "originals"
 INPUTS = "input pictures"
 FEWEST_FOR_DISTANCES = 2
@@ -153,7 +151,7 @@ class PairMeasurer:
         self.progress(way.subject, count, count)
         subject = Measured(
             subject=way.subject,
-            input=_input_text(way.contracts[0]),
+            input=_input_text(way.contracts[0], self.held_out),
             size_px=way.contracts[-1].space.longer_px,
             seconds_per_image=seconds / count,
             scores=(
@@ -277,7 +275,9 @@ def distance_values(
     return {name: float(distance(result, other)) for name, distance in distances.items()}
 
 
-def _input_text(first: Contract) -> str:
+def _input_text(first: Contract, held_out: RealPictures) -> str:
+    if held_out.are_pairs:
+        return f"{INPUTS} of pairs, {first.description}"
     return f"{REAL}, {first.description}" + (", degraded" if first.restores else "")
 
 

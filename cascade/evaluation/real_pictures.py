@@ -26,10 +26,12 @@ from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
 from cascade.data.batches import collate
 from cascade.data.fitting import as_float
+from cascade.data.joining import Pairing
 from cascade.data.remote import default_cache, without_secrets
+from cascade.data.samples import TrainingSample
 from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
-from cascade.data.training_images import TrainingImages, TrainingSample, epoch_order
+from cascade.data.training_images import TrainingImages, epoch_order
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.alignment.model import AlignmentModel
 from cascade.evaluation.features import FeatureExtractor
@@ -57,6 +59,8 @@ class RealPictures:
             all pictures.
         cache_dir: folder for features; default: the user's cache folder.
         space: space of the pipeline's results, by which files of bands are read; None for colours.
+        pairs: where the inputs of these pictures are, see `Pairing`; None for no pairs.
+        taker: for pairs, the condition that takes the inputs.
 
     Attributes:
         left_out: number of pictures that are left out.
@@ -74,12 +78,15 @@ class RealPictures:
         vocabulary: LabelVocabulary | None = None,
         cache_dir: Path | None = None,
         space: Space | None = None,
+        pairs: str | None = None,
+        taker: Condition | None = None,
     ) -> None:
-        layout = Layout(space.channels) if space is not None and space.has_bands else None
-        opened = (
-            source if isinstance(source, ImageSource) else open_source(str(source), layout=layout)
-        )
+        opened = source
+        if not isinstance(opened, ImageSource):
+            pairing = None if pairs is None else Pairing(pairs, _layout_of_inputs(taker, space))
+            opened = open_source(str(opened), layout=_layout(space), pairing=pairing)
         self.source: ImageSource = opened
+        self._taker = () if taker is None or opened.partners is None else (taker,)
         self.path = "" if isinstance(source, ImageSource) else without_secrets(str(source))
         self.name = name
         self._vocabulary = vocabulary
@@ -93,6 +100,11 @@ class RealPictures:
 
     def __len__(self) -> int:
         return len(self.order)
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether the inputs of the pictures are files of their own."""
+        return self.source.partners is not None
 
     # ---- pictures -------------------------------------------------------------------------------
 
@@ -109,7 +121,7 @@ class RealPictures:
         Raises:
             DataError: naming a picture that is damaged or too small.
         """
-        return self.batch(places, Contract(space)).images
+        return self.batch(places, Contract(space, self._taker)).images
 
     def batch(self, places: Sequence[int], contract: Contract) -> Batch:
         """Read pictures as a training batch, with the data that the stage's conditions need.
@@ -126,7 +138,7 @@ class RealPictures:
 
     def _sample(self, images: TrainingImages, place: int) -> TrainingSample:
         index = self.order[place]
-        sized = images.sized(index)
+        sized = images.middle(index)
         values = {name: as_float(each) for name, each in sized.smaller.items()}
         for condition in images.contract.conditions:
             if condition.annotation_fields:
@@ -142,7 +154,9 @@ class RealPictures:
         Args:
             places: numbers of the pictures, which also seed the degradation.
             contracts: contracts of the stages, first stage first. An input that several stages read
-                is made at the size of the last of them.
+                is made at the size of the last of them; for a stage of latents or embeddings, the
+                pictures are read at the size of the next stage that makes pixels. A picture with a
+                hole has the size of the results.
             degraded: whether to degrade images as in training.
 
         Raises:
@@ -154,7 +168,8 @@ class RealPictures:
                 each for each in contract.conditions if _reads_input(each, contract, number == 0)
             ]
             if conditions:
-                part = Contract(contract.space, tuple(conditions))
+                rest = contracts[-1:] if contract.fills else contracts[number:]
+                part = Contract(_pictured(rest), tuple(conditions))
                 values |= part.inputs_of(self.batch(places, part), degraded=degraded).values
         return Inputs(values)
 
@@ -267,6 +282,30 @@ def _reads_input(condition: Condition, contract: Contract, is_first: bool) -> bo
     """Whether the condition reads an input of the user other than class names."""
     takes_previous = not is_first and condition.image_space(contract.space) is not None
     return not takes_previous and not condition.classes
+
+
+def _layout(space: Space | None) -> Layout | None:
+    return Layout(space.channels) if space is not None and space.has_bands else None
+
+
+def _layout_of_inputs(taker: Condition | None, space: Space | None) -> Layout | None:
+    """How the files of inputs of pairs are divided into images.
+
+    Raises:
+        ContractError: if no condition takes such inputs.
+    """
+    if taker is None or space is None:
+        raise ContractError(
+            "pairs are for a pipeline that makes one image from another, such as an upscaler; "
+            "leave them out."
+        )
+    return _layout(taker.partner_space(space))
+
+
+def _pictured(contracts: Sequence[Contract]) -> Space:
+    """The space of the first stage that makes pixels; of the first stage if none does."""
+    spaces = [each.space for each in contracts]
+    return next((each for each in spaces if each.kind == "pixels"), spaces[0])
 
 
 def _load(file: Path, names: Sequence[str]) -> ImageSet | None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import OutputError
+from cascade.evaluation.calibration import CalibrationCurve
 from cascade.evaluation.figures import Measured, Score
 from cascade.evaluation.results import Evaluation
 from cascade.evaluation.tables import rounded
+from cascade.reporting.curves import Series, line_chart
 from cascade.reporting.page import (
     Html,
     code,
@@ -23,12 +25,16 @@ from cascade.reporting.page import (
     table,
     wide,
 )
-from cascade.reporting.scatter import Point, scatter_chart
+from cascade.reporting.scatter import Point, colour_of, scatter_chart
 from cascade.saving.atomic import atomic_file, check_writable_folder
 from cascade.tasks.table import task_named
 
 PLOTTED = ("FD", "PD")  # the plot shows the first of them that was measured
 INTERVALS = "In brackets: the range of a figure in 95 of 100 cases with other images."
+CALIBRATED = (
+    "Each point is a tenth of the pixels. Above the diagonal errors are larger than the seeds "
+    "tell; few seeds measure a deviation roughly, which makes the line flatter."
+)
 HEADLINES = ("FD", "KID", "coverage", "R@1", "CLIP score", "PSNR, dB", "PD", "LPIPS")
 
 
@@ -67,6 +73,7 @@ def render(evaluation: Evaluation) -> str:
         ("What was measured", _facts(evaluation)),
         ("Figures", joined(wide(table(head, rows)), _basis(evaluation))),
         ("Quality, coverage and speed", _trilemma(evaluation.measured)),
+        ("Doubt over seeds", _calibration(evaluation.calibration)),
     ]
     for heading, sheets in groupby(evaluation.sheets, lambda sheet: sheet.heading):
         pictures = [picture(sheet.image, sheet.caption) for sheet in sheets]
@@ -131,6 +138,26 @@ def _point(subject: Measured, quality: Score) -> Point:
         low=quality.low,
         high=quality.high,
     )
+
+
+def _calibration(curves: Sequence[CalibrationCurve]) -> Html:
+    """Plot errors over the deviations that predict them, with the diagonal of calibrated ones."""
+    if not curves:
+        return Html("")
+    top = max(value for each in curves for value in (*each.deviations, *each.errors))
+    lines = [Series([0.0, top], [0.0, top], "calibrated", "var(--soft)", faint=True)]
+    for number, curve in enumerate(curves):
+        colour = colour_of(number) if len(curves) > 1 else "var(--line)"
+        lines.append(Series(curve.deviations, curve.errors, curve.name, colour))
+    unit = curves[0].unit
+    chart = line_chart(
+        lines,
+        title=f"Root mean square error, {unit}",
+        x_label=f"standard deviation over seeds, {unit}",
+        x_end=top,
+        include=[0.0],
+    )
+    return joined(side_by_side([chart]), note(CALIBRATED))
 
 
 def _settings(settings: Any) -> Html:

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from cascade.evaluation.calibration import CalibrationCurve
 from cascade.evaluation.figures import Measured, Score
 from cascade.evaluation.tables import rounded, text_table
 from cascade.saving.atomic import atomic_file
@@ -39,12 +40,14 @@ class Measurements:
         settings: sampling settings of each stage, by its name.
         notes: sentences that a reader of the figures should know.
         sheets: pictures for the report.
+        calibration: curves of the standard deviation over seeds; none if it was not measured.
     """
 
     measured: list[Measured]
     settings: Mapping[str, Mapping[str, Any]]
     notes: list[str] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)
+    calibration: list[CalibrationCurve] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,7 @@ class Evaluation:
         notes: sentences that a reader of the figures should know.
         peak_memory_mib: peak memory of the process or the accelerator; None if unknown.
         about: command, hardware and versions.
+        calibration: curves of the standard deviation over seeds; none if it was not measured.
         sheets: pictures for the report, which are not part of the JSON.
     """
 
@@ -75,6 +79,7 @@ class Evaluation:
     notes: Sequence[str]
     peak_memory_mib: float | None
     about: Mapping[str, Any]
+    calibration: Sequence[CalibrationCurve] = ()
     sheets: Sequence[Sheet] = field(default=(), compare=False)
 
     @property
@@ -88,6 +93,7 @@ class Evaluation:
         return values | {
             "measured": [asdict(each) for each in self.measured],
             "notes": list(self.notes),
+            "calibration": [asdict(each) for each in self.calibration],
         }
 
     @classmethod
@@ -97,7 +103,8 @@ class Evaluation:
             Measured(**each | {"scores": tuple(Score(**score) for score in each["scores"])})
             for each in values["measured"]
         ]
-        return cls(**{**values, "measured": subjects})
+        curves = [CalibrationCurve(**each) for each in values["calibration"]]
+        return cls(**{**values, "measured": subjects, "calibration": curves})
 
     def save(self, file: Path) -> None:
         """Write the figures as JSON.

@@ -268,17 +268,17 @@ def check_jpeg(data: bytes, name: str) -> None:
         raise DataError(f"{name}: not a readable image ({obstacle}); save it as PNG or TIFF.")
 
 
-def check_size(width_px: int, height_px: int, name: str) -> None:
+def check_size(width_px: int, height_px: int, name: str, *, most: int = MAX_PIXELS) -> None:
     """Check the size of a picture before it is decoded.
 
     Raises:
-        DataError: if it has no pixels, or more than `MAX_PIXELS`.
+        DataError: if it has no pixels, or more than `most`.
     """
     if width_px < 1 or height_px < 1:
         raise DataError(f"{name}: not a readable image ({width_px}x{height_px} px).")
-    if width_px * height_px > MAX_PIXELS:
+    if width_px * height_px > most:
         raise DataError(
-            f"{name}: {width_px}x{height_px} px is more than the {MAX_PIXELS} pixels allowed; make "
+            f"{name}: {width_px}x{height_px} px is more than the {most} pixels allowed; make "
             "it smaller."
         )
 

@@ -20,13 +20,16 @@ Shapes: C channels (1 or 3), H and W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from cascade.conditioning.defects import Defects
 from cascade.conditioning.jpeg_quality import quality_of_table
+from cascade.conditioning.noise_level import noise_level
 from cascade.errors import DataError
 from cascade.imaging.colour_profiles import checked_profile, grey_curve, srgb_colours
 from cascade.imaging.exif_blocks import MAIN, read_directories
@@ -99,6 +102,14 @@ class Picture:
         if self.alpha is not None:
             colour = fill_hidden(colour, self.alpha)
         return colour / ((2**self.bits - 1) / 2) - 1
+
+    @cached_property
+    def defects(self) -> Defects:
+        """How noisy and how compressed the picture is; the tables of a JPEG state its quality."""
+        image = self.image()
+        if self.jpeg_quality is None:
+            return Defects.of(image)
+        return Defects(noise_level(image), self.jpeg_quality)
 
     def with_pixels(self, colour: Tensor, alpha: Tensor | None) -> Picture:
         """Replace the pixels by others of any size and bit depth, and keep the rest.

@@ -22,6 +22,7 @@ from PIL import Image
 
 from cascade.errors import DataError
 from cascade.imaging import opening
+from cascade.mapped_arrays import new_array, release_pages
 
 UNCOMPRESSED, OLD_JPEG, JPEG = 1, 6, 7  # of the field Compression
 CCITT = (2, 3, 4)
@@ -35,6 +36,7 @@ COLOUR_SAMPLES = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3, PALETTE: 1, MASK: 1}
 COLOUR_SAMPLES |= {SEPARATED: 4, YCBCR: 3, CIELAB: 3, ICCLAB: 3}
 KINDS_REFUSED = {32803: "raw camera data", 34892: "raw camera data", 32844: "HDR", 32845: "HDR"}
 REDUCED, MASK_OF_ANOTHER = 1, 4  # bits of the field NewSubfileType
+BUFFER_BYTES = 2**26  # of compressed data that are read at once
 UNSIGNED, SIGNED, UNDEFINED = 1, 2, 4  # of the field SampleFormat
 RGB_565 = (5, 6, 5)  # tifffile scales it to 8 bits
 
@@ -213,8 +215,8 @@ def samples_of(page: Any, samples: Sequence[int], name: str) -> np.ndarray:
     _check_embedded(page, name)
     height, width = page.imagelength, page.imagewidth
     dtype = np.uint8 if page.dtype == np.bool_ else page.dtype
-    pixels = np.zeros((len(samples), height, width), dtype)
-    for values, (plane, _, y, x, _), _ in page.segments(maxworkers=1):
+    pixels = new_array((len(samples), height, width), dtype)
+    for values, (plane, _, y, x, _), _ in page.segments(maxworkers=1, buffersize=BUFFER_BYTES):
         if values is None:
             raise DataError(f"{name}: not a readable image (a strip or tile is missing).")
         values = values[0, : height - y, : width - x]  # (rows, columns, contiguous samples)
@@ -223,6 +225,7 @@ def samples_of(page: Any, samples: Sequence[int], name: str) -> np.ndarray:
             target[:] = np.moveaxis(values[..., list(samples)], -1, 0)
         elif plane in samples:
             target[samples.index(plane)] = values[..., 0]
+        release_pages()
     return pixels
 
 

@@ -18,6 +18,7 @@ from cascade.importing.weight_files import fill, read_component_weights
 from cascade.networks.imported_networks import DeepFloydUNet, level_of_step
 from cascade.saving.components import read_json
 from cascade.space import Space
+from cascade.text.encoder_folder import EncoderFolder
 
 CLASS = "UNet2DConditionModel"
 ENCODER = "google/t5-v1_1-xxl"
@@ -50,11 +51,11 @@ class DeepFloydLayout(Layout):
         is_upsampler = _is_upsampler(config, folder)
         channels = config["in_channels"] // (2 if is_upsampler else 1)
         text = Text.of_encoder(
-            options.text_encoder or ENCODER, max_tokens=TOKENS, drop=DROP, padded=True
+            options.text_encoder or _own_encoder(source), max_tokens=TOKENS, drop=DROP, padded=True
         )
         contract = _contract(config, options, text, channels, is_upsampler=is_upsampler)
-        learned = config["out_channels"] == 2 * channels
-        process, sampling = read_scheduler(source, learned_variance=learned)
+        has_variance = config["out_channels"] == 2 * channels
+        process, sampling = read_scheduler(source, learned_variance=has_variance)
         network = DeepFloydUNet(_unet(config, folder))
         fill(network.unet, read_component_weights(folder), folder)
         defaults = UPSAMPLER_SAMPLING if is_upsampler else BASE_SAMPLING
@@ -64,6 +65,12 @@ class DeepFloydLayout(Layout):
         stage = DiffusionStage(network, process, contract, sampling=settings).eval()
         remarks = [f"stage {'II' if is_upsampler else 'I'} of DeepFloyd IF, text of {text.encoder}"]
         return Imported(stage, tuple(remarks))
+
+
+def _own_encoder(source: Path) -> str:
+    """The text encoder in the folder of the pipeline, or else its name on the Hub."""
+    folder = EncoderFolder(source / "text_encoder")
+    return str(folder.path) if folder.has_weights and folder.has_tokenizer else ENCODER
 
 
 def _is_upsampler(config: dict[str, Any], folder: Path) -> bool:

@@ -21,7 +21,7 @@ from cascade.importing.adm_shapes import (
     LABELS,
     Published,
     choose_prefix,
-    published,
+    find_published,
     read_shapes,
 )
 from cascade.importing.layout import (
@@ -39,12 +39,10 @@ from cascade.importing.weight_files import (
     read_weights,
     silence,
 )
-from cascade.networks.embedding import ConditionEmbedding
 from cascade.networks.imported_networks import StageADMUNet
 from cascade.reporting.words import counted
 from cascade.space import Space
 
-TRAINING_STEPS = 1000
 SAMPLING_STEPS = 250  # as in the authors' examples
 RGB = 3
 
@@ -54,7 +52,7 @@ class GuidedDiffusionLayout(Layout):
     """A checkpoint of guided diffusion.
 
     The image channels are three. Six channels in make an upsampler; six channels out are three of
-    noise and three of variances. Timesteps are whole numbers from 0 to 999.
+    noise and three of variances.
     """
 
     name = "a checkpoint of guided diffusion"
@@ -66,6 +64,8 @@ class GuidedDiffusionLayout(Layout):
         "attention_order",
         "noise_schedule",
         "class_names",
+        "train_steps",
+        "rescale_timesteps",
     )
 
     def fits(self, source: Path) -> bool:
@@ -75,17 +75,22 @@ class GuidedDiffusionLayout(Layout):
         weights, remarks = _network_weights(read_weights(source), source)
         shapes = read_shapes(weights, source)
         is_upsampler = _is_upsampler(shapes, source)
-        known = published(shapes, is_upsampler=is_upsampler)
-        options, stated = _completed(options, known, is_upsampler=is_upsampler)
-        remarks += stated
+        facts = find_published(shapes, is_upsampler=is_upsampler)
+        options, remark = _with_defaults(options, facts, is_upsampler=is_upsampler)
+        remarks.append(remark)
         table = weights.pop(LABELS, None)
         contract = _contract(options, table, is_upsampler=is_upsampler)
         network = _network(shapes, options, contract, source)
         fill(network.backbone, weights, source)
         if network.embedding is not None:
-            _fill_embedding(network.embedding, table)
+            if table is not None:
+                fill_classes(network.embedding, table, source)
+            if is_upsampler:
+                silence(network.embedding, LowResolution.name)
         process = NoiseProcess(
-            NoiseSchedule(options.noise_schedule or "linear", train_steps=TRAINING_STEPS),
+            NoiseSchedule(
+                options.noise_schedule or "linear", train_steps=options.train_steps or 1000
+            ),
             prediction="eps",
             learned_variance=shapes["out_channels"] == 2 * RGB,
         )
@@ -125,13 +130,13 @@ def _is_upsampler(shapes: dict[str, Any], source: Path) -> bool:
     return ins == 2 * RGB
 
 
-def _completed(
-    options: ImportOptions, known: Published | None, *, is_upsampler: bool
-) -> tuple[ImportOptions, list[str]]:
-    """Fill in what the user does not state, and what was assumed, in words."""
+def _with_defaults(
+    options: ImportOptions, published: Published | None, *, is_upsampler: bool
+) -> tuple[ImportOptions, str]:
+    """Fill in what the user does not state; returns it and, in words, what was assumed."""
     if not is_upsampler and options.low_size_px is not None:
         raise ContractError("low_size_px is for upsamplers; these weights are a base model.")
-    facts = known or Published(options.size_px or 0, options.low_size_px)
+    facts = published or Published(options.size_px or 0, options.low_size_px)
     heads, channels = options.heads, options.head_channels
     if heads is not None and channels is not None:
         raise ContractError("give heads or head_channels, not both.")
@@ -145,16 +150,21 @@ def _completed(
         head_channels=channels,
         attention_order=options.attention_order or facts.attention_order,
         noise_schedule=options.noise_schedule or facts.noise_schedule,
+        train_steps=options.train_steps or facts.train_steps,
+        rescale_timesteps=facts.rescale_timesteps
+        if options.rescale_timesteps is None
+        else options.rescale_timesteps,
     )
     if options.size_px is None or (is_upsampler and options.low_size_px is None):
         sizes = "size_px and low_size_px" if is_upsampler else "size_px"
         raise ContractError(f"no published weights have these shapes; state {sizes}.")
-    origin = "published weights with these shapes have" if known else "no shape shows, assumed"
+    origin = "published weights with these shapes have" if published else "no shape shows, assumed"
     attention = f"{heads} heads" if heads else f"heads of {channels} channels"
-    return options, [
+    rescaled = ", rescaled" if options.rescale_timesteps else ""
+    return options, (
         f"{origin}: {attention}, {options.attention_order} attention order, "
-        f"{options.noise_schedule} noise schedule"
-    ]
+        f"{options.noise_schedule} noise schedule of {options.train_steps} steps{rescaled}"
+    )
 
 
 def _contract(options: ImportOptions, table: Tensor | None, *, is_upsampler: bool) -> Contract:
@@ -186,12 +196,9 @@ def _network(
             heads=options.heads,
             head_channels=options.head_channels,
             attention_order=options.attention_order or "legacy",
+            timestep_scale=1000 / (options.train_steps or 1000)
+            if options.rescale_timesteps
+            else 1.0,
         )
     except ValueError as error:
         raise WeightsError(f"{source}: {error}; state other heads or head_channels.") from error
-
-
-def _fill_embedding(embedding: ConditionEmbedding, table: Tensor | None) -> None:
-    if table is not None:
-        fill_classes(embedding, table)
-    silence(embedding, LowResolution.name)

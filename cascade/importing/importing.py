@@ -17,8 +17,17 @@ from cascade.importing.weight_files import SUFFIXES
 
 LAYOUTS: tuple[Layout, ...] = (UNet2DLayout(), DeepFloydLayout(), GuidedDiffusionLayout())
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-PATTERNS = ["*.json", "unet/*", "scheduler/*", "*.safetensors"]
-OTHER_COPIES = ["*.bin", "*.fp16.*", "*.bf16.*", "*non_ema*", "text_encoder/*", "*/*.msgpack"]
+NEEDED: dict[str, Any] = {  # of a repository: patterns, whose * also stands for slashes
+    "allow_patterns": [
+        "model_index.json",
+        "config.json",
+        "scheduler_config.json",
+        "diffusion_pytorch_model*",
+        "unet/*",
+        "scheduler/*",
+    ],
+    "ignore_patterns": ["*.bin", "*.msgpack", "*.fp16.*", "*.bf16.*", "*non_ema*"],
+}
 logger = logging.getLogger(__name__)
 
 
@@ -37,11 +46,11 @@ def import_stage(source: str | Path, **options: Any) -> DiffusionStage:
     Raises:
         CascadeError: if the source is missing, has an unknown layout, or an option does not fit.
     """
-    stated = ImportOptions(**options)
+    settings = ImportOptions.of(options)
     place = _find(str(source))
     layout = _layout_of(place)
-    stated.check_only(layout.options, layout.name)
-    imported = layout.read(place, stated)
+    settings.check_only(layout.options, layout.name)
+    imported = layout.read(place, settings)
     for remark in imported.remarks:
         logger.info("%s: %s.", source, remark)
     return imported.stage
@@ -66,9 +75,8 @@ def _find(source: str) -> Path:
         raise WeightsError(f"no weights at {source}: neither a file, a folder nor a Hub name.")
     from huggingface_hub import snapshot_download
 
-    patterns: Any = {"allow_patterns": PATTERNS, "ignore_patterns": OTHER_COPIES}
     try:
-        return Path(snapshot_download(source, **patterns))
+        return Path(snapshot_download(source, **NEEDED))
     except Exception as error:  # the Hub raises many kinds, from bad names to no network
         raise WeightsError(
             f"{source!r} is neither a file or folder nor available on the Hub "

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
+from cascade.arguments import whole_number
 from cascade.contract import Contract
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import ContractError
+from cascade.errors import ContractError, nearest
 from cascade.networks.adm_layers import AttentionOrder
 from cascade.networks.backbone_network import NetworkShape
+
+NoiseScheduleName = Literal["linear", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,13 @@ class ImportOptions:
         class_names: names of the classes in the order of their numbers; None for the numbers.
         text_encoder: names the text encoder; see `cascade.text.encoders.find_encoder`. None for the
             one that the weights were trained with.
+        train_steps: number of timesteps in training; None for that of the published weights with
+            these shapes, or else 1000.
+        rescale_timesteps: whether the network takes timesteps as if there were 1000; None for no,
+            unless the published weights with these shapes do.
+
+    Raises:
+        ContractError: if a value is not one of these.
     """
 
     size_px: int | None = None
@@ -38,9 +48,36 @@ class ImportOptions:
     heads: int | None = None
     head_channels: int | None = None
     attention_order: AttentionOrder | None = None
-    noise_schedule: Literal["linear", "cosine"] | None = None
+    noise_schedule: NoiseScheduleName | None = None
     class_names: Sequence[str] | None = None
     text_encoder: str | None = None
+    train_steps: int | None = None
+    rescale_timesteps: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("size_px", "low_size_px", "heads", "head_channels"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), low=1)
+        if self.train_steps is not None:
+            whole_number("train_steps", self.train_steps, low=2)
+        choices = {"attention_order": AttentionOrder, "noise_schedule": NoiseScheduleName}
+        for name, kinds in choices.items():
+            value = getattr(self, name)
+            if value is not None and value not in get_args(kinds):
+                raise ContractError(f"{name} must be one of {get_args(kinds)}, got {value!r}.")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> ImportOptions:
+        """Make options of keyword arguments.
+
+        Raises:
+            ContractError: for an unknown name, or a value that is not allowed.
+        """
+        names = [each.name for each in fields(cls)]
+        for name in options:
+            if name not in names:
+                raise ContractError(f"import_stage has no option {name!r}: {nearest(name, names)}")
+        return cls(**options)
 
     def check_only(self, allowed: Sequence[str], layout: str) -> None:
         """Check that nothing is stated that a layout does not use.

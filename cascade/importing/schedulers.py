@@ -47,9 +47,10 @@ def read_scheduler(folder: Path, *, learned_variance: bool) -> tuple[NoiseProces
 
 def _sampling(config: Mapping[str, Any]) -> dict[str, Any]:
     """The sampling settings that a scheduler's configuration states."""
-    if config.get("thresholding") and config.get("sample_max_value", 1.0) > 1:
+    cap = config.get("sample_max_value", 1.0)
+    if config.get("thresholding") and cap > 1:
         percentile = config.get("dynamic_thresholding_ratio", 0.995)
-        return {"threshold": "dynamic", "percentile": percentile}
+        return {"threshold": "dynamic", "percentile": percentile, "threshold_cap": cap}
     # A dynamic threshold of at most 1 is a static one.
     clips = config.get("clip_sample", True) or config.get("thresholding", False)
     return {"threshold": "static" if clips else "none"}

@@ -75,7 +75,7 @@ class UNet2DLayout(Layout):
             assert network.embedding is not None
             if table is None:
                 raise WeightsError(f"{folder} lacks {TABLE}.")
-            fill_classes(network.embedding, table)
+            fill_classes(network.embedding, table, folder)
         settings = contract.default_sampling.changed(**sampling)
         stage = DiffusionStage(network, process, contract, sampling=settings).eval()
         return Imported(stage, (f"a UNet2DModel of {space.size_text}",))

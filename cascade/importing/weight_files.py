@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cascade.conditioning.labels import Labels
 from cascade.errors import WeightsError, first_line
 from cascade.networks.embedding import ConditionEmbedding
 from cascade.saving.components import WEIGHTS, read_json
@@ -108,20 +109,26 @@ def _refuse(source: Path, fault: str, names: Sequence[str]) -> None:
         raise WeightsError(f"{source} {fault}: {', '.join(names[:MOST_NAMES])}{more}.")
 
 
-def fill_classes(embedding: ConditionEmbedding, table: Tensor) -> None:
-    """Load the embeddings (K, E) of classes; that of "any" becomes their mean.
+def fill_classes(embedding: ConditionEmbedding, table: Tensor, source: Path) -> None:
+    """Load the embeddings (K, E) of the classes of one field; that of "any" becomes their mean.
 
-    What other conditions add is set to zero, since the weights were trained without it.
+    Raises:
+        WeightsError: if the network takes another number of classes or other embeddings.
     """
+    tables: Any = embedding.parts[Labels.name]
+    weights = tables[0].weight
+    rows = torch.cat([table, table.float().mean(dim=0, keepdim=True).to(table)])
+    if rows.shape != weights.shape:
+        raise WeightsError(
+            f"{source} has embeddings {tuple(table.shape)} of classes, but this network takes "
+            f"{len(weights) - 1} of length {weights.shape[1]}."
+        )
     with torch.no_grad():
-        for name, weights in embedding.named_parameters():
-            if name == "parts.labels.0.weight":
-                weights.copy_(torch.cat([table, table.float().mean(dim=0, keepdim=True).to(table)]))
+        weights.copy_(rows)
 
 
 def silence(embedding: ConditionEmbedding, name: str) -> None:
-    """Let a condition add nothing, since the weights were trained without its vector."""
-    with torch.no_grad():
-        for key, weights in embedding.named_parameters():
-            if key.startswith(f"parts.{name}.linear_2."):
-                weights.zero_()
+    """Let the level of a condition add nothing, since the weights were trained without it."""
+    part: Any = embedding.parts[name]
+    nn.init.zeros_(part.linear_2.weight)
+    nn.init.zeros_(part.linear_2.bias)

@@ -39,6 +39,7 @@ class ADMUNet(Component):
         scale_shift: whether the embedding scales and shifts the features after the second norm of a
             residual block; otherwise it is added before that norm.
         residual_resampling: whether residual blocks change the resolution; otherwise convolutions.
+        timestep_scale: factor of the timesteps before they are embedded.
 
     Raises:
         ValueError: if the numbers do not fit together.
@@ -59,8 +60,10 @@ class ADMUNet(Component):
         attention_order: AttentionOrder = "legacy",
         scale_shift: bool = True,
         residual_resampling: bool = True,
+        timestep_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.timestep_scale = timestep_scale
         if attention_order not in get_args(AttentionOrder):
             raise ValueError(
                 f"attention_order must be {get_args(AttentionOrder)}, got {attention_order!r}"
@@ -121,7 +124,7 @@ class ADMUNet(Component):
             An object whose `sample` is (B, out_channels, H, W).
         """
         waves = timestep_waves(
-            timestep.expand(sample.shape[0]), self.config["model_channels"]
+            timestep.expand(sample.shape[0]) * self.timestep_scale, self.config["model_channels"]
         )  # cosines first, over half of the channels
         embedding = self.time_embed(waves.to(sample.dtype))
         if class_labels is not None:

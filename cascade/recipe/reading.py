@@ -5,6 +5,7 @@ A recipe holds values only: no import paths, nothing that runs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from cascade.recipe.sections import (
 from cascade.recipe.synonyms import RECIPE_KEYS, Synonym, suggest_key
 from cascade.recipe.yaml_files import one_line, read_yaml
 
+logger = logging.getLogger(__name__)
 Recipe = TypeVar("Recipe", bound=Section)
 NETWORK_KINDS = ("unet", "transformer", "mlp", "autoencoder_kl", "autoencoder_tiny")
 ALTERNATIVES = (*NETWORK_KINDS, "int", "float", "str", "bool", "pair", "pairs")
@@ -98,6 +100,7 @@ def _load(
             )
     try:
         merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+        _leave_out_validation(merged, overrides)
         values = OmegaConf.to_container(merged, resolve=True)
         return model.model_validate(values)
     except TypeError as error:
@@ -109,6 +112,18 @@ def _load(
         if isinstance(error, ValidationError):
             raise RecipeError(_explain(path, error, model)) from error
         raise RecipeError(f"{path}: {one_line(error)}.") from error
+
+
+def _leave_out_validation(config: Any, overrides: Sequence[str]) -> None:
+    """Drop a recipe's validation images if another path of the training images is given alone."""
+    keys = {each.partition("=")[0] for each in overrides}
+    held_out = OmegaConf.select(config, "data.validation", default=None)
+    if isinstance(held_out, str) and "data.path" in keys and "data.validation" not in keys:
+        config.data.validation = None
+        logger.info(
+            "data.validation of the recipe is left out, because it belongs to another data.path; "
+            "name your own by data.validation."
+        )
 
 
 def _explain(path: Path, error: ValidationError, model: type[Section]) -> str:

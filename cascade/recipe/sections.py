@@ -5,25 +5,22 @@ The keys of conditions and of sampling settings come from the classes that decla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import is_dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
-    ValidationError,
+    ValidationInfo,
     create_model,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from cascade.conditioning.kinds import CONDITIONS
+from cascade.recipe.section import Section, checked_by
 from cascade.sampling.samplers.diffusers_sampler import DiffusersOptions
 from cascade.sampling.samplers.table import SAMPLERS
 from cascade.sampling.settings import SamplingSettings
@@ -62,10 +59,15 @@ def _axes(value: Any) -> Any:
     return value
 
 
-class Section(BaseModel):
-    """A part of a recipe; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+def _held_out(value: Any) -> Any:
+    """Explain what is neither a place of validation images nor a share."""
+    is_share = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+    if value is None or isinstance(value, str) or is_share:
+        return value
+    raise PydanticCustomError(
+        "held_out",
+        "input should be a folder, shards, or a share of the images above 0 and below 1",
+    )
 
 
 class SpaceSection(Section):
@@ -162,7 +164,7 @@ class DataSection(Section):
     """The training images, and how they are cropped and cached."""
 
     path: str
-    only: dict[str, list[str]] = {}
+    only: dict[str, list[str]] = Field(default={})
     crop_px: Whole | None = Field(default=None, gt=0)
     flip: Annotated[tuple[Literal["x", "y"], ...], BeforeValidator(_axes)] = ("x",)
     rotate90: bool = False
@@ -178,6 +180,18 @@ class DataSection(Section):
     name_pattern: str | None = None
     cache_dir: str | None = None
     encoder: str | None = None
+    pairs: str | None = None
+    validation_pairs: str | None = None
+    max_shift_px: Number | None = Field(default=0.5, gt=0)
+    validation: Annotated[str | float | None, BeforeValidator(_held_out)] = None
+    split_by: str | None = None
+
+    @field_validator("split_by")
+    @classmethod
+    def _split_has_a_share(cls, split_by: str | None, info: ValidationInfo) -> str | None:
+        if split_by is not None and not isinstance(info.data.get("validation"), float):
+            raise ValueError(f"needs a share as data.validation, such as 0.1, got {split_by!r}")
+        return split_by
 
     @field_validator("range")
     @classmethod
@@ -237,6 +251,9 @@ class TrainSection(Section):
     keep_checkpoints: Whole = Field(default=2, gt=0)
     sample_every_images: Whole = Field(default=50_000, ge=0)
     sample_count: Whole = Field(default=16, gt=0)
+    validate_every_images: Whole = Field(default=50_000, ge=0)
+    validate_count: Whole = Field(default=256, gt=0)
+    patience: Whole = Field(default=0, ge=0)
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     workers: Whole = Field(default=0, ge=0)
 
@@ -295,57 +312,8 @@ def _make_section(name: str, types: tuple[tuple[str, Any], ...]) -> type[Section
     return create_model(name, __base__=Section, **keys)  # pyright: ignore
 
 
-def _by(section: Callable[[], type[Section]]) -> Any:
-    """Check a value by a section that is made when a recipe is read, so that it knows all kinds.
-
-    Raises:
-        PydanticCustomError: with type `nested` and the faults of the section.
-    """
-
-    def check(value: Any) -> Section:
-        model, value = section(), {} if value is None else value
-        faults: list[Any] = list(boolean_faults(value, model))
-        try:
-            if not faults:
-                return model.model_validate(value)
-        except ValidationError as error:
-            faults = error.errors()
-        raise PydanticCustomError("nested", "does not fit", {"faults": faults, "model": model})
-
-    return BeforeValidator(check)
-
-
-def boolean_faults(
-    value: Any, hint: Any, place: tuple[int | str, ...] = ()
-) -> Iterator[dict[str, Any]]:
-    """Faults for booleans where a number is expected; pydantic would read them as 0 and 1."""
-    types = _types_in(hint)
-    if isinstance(value, bool) and {int, float} & types and bool not in types:
-        message = "input should be a number"
-        yield {"type": "number", "loc": place, "msg": message, "input": value}
-    elif isinstance(value, Mapping):
-        for hints in map(_keys_of, types):
-            for name in value.keys() & hints.keys():
-                yield from boolean_faults(value[name], hints[name], (*place, name))
-    elif isinstance(value, list | tuple):
-        for number, each in enumerate(value):
-            yield from boolean_faults(each, hint, (*place, number))
-
-
-def _types_in(hint: Any) -> set[Any]:
-    """All types that a type hint contains, at any depth."""
-    return {hint}.union(*map(_types_in, get_args(hint)))
-
-
-def _keys_of(kind: Any) -> dict[str, Any]:
-    """The type hints of a section or a dataclass by key; none for other types."""
-    if isinstance(kind, type) and issubclass(kind, Section):
-        return {name: field.annotation for name, field in kind.model_fields.items()}
-    return get_type_hints(kind) if is_dataclass(kind) else {}
-
-
-ConditionValues = Annotated[Any, _by(condition_section)]
-SamplingValues = Annotated[Any, _by(sampling_section)]
+ConditionValues = Annotated[Any, checked_by(condition_section)]
+SamplingValues = Annotated[Any, checked_by(sampling_section)]
 
 
 class StageRecipe(Section):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from statistics import fmean
 
 from cascade.reporting.chart import Axis, figure, horizontal_axis, vertical_axis
@@ -70,6 +71,7 @@ def line_chart(
     x_end: float = 0.0,
     log: bool = False,
     include: Sequence[float] = (),
+    marks: Mapping[str, float] | None = None,
 ) -> Html:
     """Draw lines over a common axis that begins at 0.
 
@@ -80,6 +82,7 @@ def line_chart(
         x_end: smallest end of the horizontal axis, so that charts side by side can share it.
         log: whether the vertical axis is logarithmic; values at or below 0 are then left out.
         include: values that the vertical axis must reach, such as 0.
+        marks: positions of vertical dashed lines, by the text beside each.
 
     Returns:
         A figure with title, legend and SVG; empty if there is nothing to draw.
@@ -92,7 +95,10 @@ def line_chart(
     across = horizontal_axis(0.0, max(*all_x, x_end))
     up = vertical_axis(*_limits(all_y, log), log=log)
     return figure(
-        [_svg_line(line, points, across, up) for line, points in zip(series, lines, strict=True)],
+        [
+            *(_svg_mark(text, x, across, up) for text, x in (marks or {}).items()),
+            *(_svg_line(line, own, across, up) for line, own in zip(series, lines, strict=True)),
+        ],
         title=title,
         legend=[(line.name, line.colour) for line in series if line.name],
         x_label=x_label,
@@ -131,3 +137,13 @@ def _svg_line(series: Series, points: list[tuple[float, float]], across: Axis, u
     pairs = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     style = f'style="stroke:{series.colour}"'
     return f'<polyline class="{kind}" {style} points="{pairs}"/>' if places else ""
+
+
+def _svg_mark(text: str, value: float, across: Axis, up: Axis) -> str:
+    """A dashed line over the height of the chart, with its text on the side that has room."""
+    x, is_left = across.place(value), across.place(value) < (across.start_px + across.end_px) / 2
+    return (
+        f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{up.start_px}" y2="{up.end_px}"/>'
+        f'<text x="{x + (4 if is_left else -4):.1f}" y="{up.end_px + 12}" '
+        f'text-anchor="{"start" if is_left else "end"}">{escape(text)}</text>'
+    )

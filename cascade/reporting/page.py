@@ -45,6 +45,7 @@ figcaption{font-size:.875rem;margin-bottom:.35rem}
 svg{display:block;width:100%;height:auto}
 svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--soft)}
 .rule{stroke:var(--rule)}
+.mark{stroke:var(--soft);stroke-dasharray:4 3}
 .line,.faint{fill:none;stroke-width:1.8;stroke-linejoin:round}
 .faint{stroke-width:1;opacity:.3}
 img{display:block;max-width:100%;height:auto;border-radius:4px}

@@ -50,7 +50,7 @@ def scatter_chart(points: Sequence[Point], *, title: str, x_label: str) -> Html:
     return figure(
         [_dot(point, number, across, up) for number, point in enumerate(points)],
         title=title,
-        legend=[(point.name, _colour(number)) for number, point in enumerate(points)],
+        legend=[(point.name, colour_of(number)) for number, point in enumerate(points)],
         x_label=x_label,
         across=across,
         up=up,
@@ -70,7 +70,7 @@ def _up(values: Sequence[float]) -> Axis:
 
 
 def _dot(point: Point, number: int, across: Axis, up: Axis) -> str:
-    x, y, colour = across.place(point.x), up.place(point.y), _colour(number)
+    x, y, colour = across.place(point.x), up.place(point.y), colour_of(number)
     parts = []
     if point.low is not None and point.high is not None:
         parts.append(
@@ -90,5 +90,6 @@ def _dot(point: Point, number: int, across: Axis, up: Axis) -> str:
     return "".join(parts)
 
 
-def _colour(number: int) -> str:
+def colour_of(number: int) -> str:
+    """The CSS colour of a point or line by its number."""
     return f"hsl({(210 + 360 * number / COLOURS) % 360:.0f} 60% 50%)"

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import final
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cascade.errors import ContractError
-from cascade.imaging.rasters.raster import Raster, outside_shares
+from cascade.imaging.rasters.raster import Raster, can_hold, outside_shares
 from cascade.imaging.value_range import percentage
+from cascade.mapped_arrays import new_array, release_pages
 from cascade.restoration.passes import upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscaled_bands
 from cascade.sampling.walk import Progress
@@ -35,7 +36,7 @@ def upscale_raster(
     """Upscale an image of bands.
 
     Missing numbers are filled from their neighbours for the network, and are missing in the result.
-    Numbers outside of the range of the stages are clipped; see `clipped_remark`.
+    Numbers outside of the range of the stages are clipped; see `ClippedNumbers`.
 
     Args:
         stages: the stages of a pipeline, with at least one upsampler.
@@ -49,13 +50,12 @@ def upscale_raster(
     """
     space = upsamplers_of(list(stages))[0].space
     check_bands(raster, space)
-    image = raster.unit_image(space).clamp(-1, 1)
+    image = raster.unit_image(space, clip=True)
     size, (bands,) = upscaled_bands(stages, [image], [upscaling.seed], upscaling, progress=progress)
-    values = np.empty((raster.bands, *size), raster.values.dtype)
-    missing = _enlarged(raster.missing, size)
+    values = new_array((raster.bands, *size), raster.values.dtype)
     for rows, band in bands:
-        gaps = None if missing is None else missing[:, rows]
-        values[:, rows] = as_stored(band[0], space, raster, gaps)
+        values[:, rows] = as_stored(band[0], space, raster, _missing_rows(raster, size, rows))
+        release_pages()
     height, width = raster.size
     origin = raster.origin and raster.origin.scaled(size[0] / height, size[1] / width)
     return replace(raster, values=values, origin=origin)
@@ -73,17 +73,44 @@ def check_bands(raster: Raster, space: Space) -> None:
         )
 
 
-def clipped_remark(raster: Raster, space: Space) -> str:
-    """Say which share of an image lies outside of the range; empty if none does."""
-    shares = outside_shares(raster, space)
-    worst = max(range(len(shares)), key=shares.__getitem__)
-    if shares[worst] == 0:
-        return ""
-    low, high = space.ranges[worst]
-    return (
-        f"has numbers outside of the model's range, which are clipped: {percentage(shares[worst])} "
-        f"of band {worst + 1} outside of {low:g} to {high:g}"
-    )
+@final
+class ClippedNumbers:
+    """Counts the images of a file whose numbers lie outside of the range, which clips them.
+
+    Args:
+        space: the space that has the range of each band.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._images = self._clipped = 0
+        self._worst = (0.0, 0, 0)  # share, number of the band and of the image, from 0
+
+    def add(self, raster: Raster) -> None:
+        """Count an image."""
+        shares = outside_shares(raster, self._space)
+        band = max(range(len(shares)), key=shares.__getitem__)
+        share = shares[band]
+        self._clipped += share > 0
+        if share > self._worst[0]:
+            self._worst = (share, band, self._images)
+        self._images += 1
+
+    @property
+    def remark(self) -> str:
+        """How much is clipped, in words; empty if nothing is."""
+        if not self._clipped:
+            return ""
+        share, band, image = self._worst
+        low, high = self._space.ranges[band]
+        where = f"band {band + 1} outside of {low:g} to {high:g}"
+        clipped = "has numbers outside of the model's range, which are clipped: "
+        if self._images == 1:
+            return f"{clipped}{percentage(share)} of {where}"
+        return (
+            f"{clipped}in {self._clipped} of {self._images} images, most in image {image + 1}: "
+            f"{percentage(share)} of {where}"
+        )
 
 
 def as_stored(
@@ -102,13 +129,19 @@ def as_stored(
     if dtype.kind != "f":
         ends = np.iinfo(dtype)
         numbers = np.rint(numbers).clip(ends.min, ends.max)
-    stored = numbers.astype(dtype)
-    if nodata is not None and _holds(dtype, nodata):  # no result may look like a missing number
-        alike = stored == (np.float32(nodata) if dtype.kind == "f" else nodata)
-        stored[alike] = _beside(nodata, dtype)
+    stored = beside_missing(numbers.astype(dtype), nodata)
     if missing is not None and missing.any():
         stored[missing] = np.nan if nodata is None else nodata
     return stored
+
+
+def beside_missing(values: np.ndarray, nodata: float | None) -> np.ndarray:
+    """Change numbers in place that would look like a missing one to the nearest other number."""
+    dtype = values.dtype
+    if nodata is not None and not np.isnan(nodata) and can_hold(dtype, nodata):
+        alike = values == (np.float32(nodata) if dtype.kind == "f" else nodata)
+        values[alike] = _beside(nodata, dtype)
+    return values
 
 
 def raster_of(image: Tensor, space: Space) -> Raster:
@@ -134,14 +167,6 @@ def raster_of(image: Tensor, space: Space) -> Raster:
     return replace(like, values=as_stored(image.cpu(), space, like))
 
 
-def _holds(dtype: np.dtype, nodata: float) -> bool:
-    """Whether a type has a number, which a file may state although its pixels cannot have it."""
-    if dtype.kind == "f":
-        return not np.isnan(nodata)
-    ends = np.iinfo(dtype)
-    return nodata == np.round(nodata) and ends.min <= nodata <= ends.max
-
-
 def _beside(nodata: float, dtype: np.dtype) -> float:
     """The number nearest to one that a type can hold."""
     if dtype.kind == "f":
@@ -149,9 +174,19 @@ def _beside(nodata: float, dtype: np.dtype) -> float:
     return nodata + 1 if nodata < np.iinfo(dtype).max else nodata - 1
 
 
-def _enlarged(missing: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
-    """Which numbers of the result are missing: those of the nearest pixels of the input."""
-    if missing is None:
-        return None
-    mask = torch.from_numpy(missing)[None].float()
-    return (torch.nn.functional.interpolate(mask, size=size, mode="nearest-exact") > 0).numpy()[0]
+def _missing_rows(raster: Raster, size: tuple[int, int], rows: slice) -> np.ndarray:
+    """Which numbers of some rows of a result are missing: those of the nearest pixels of the input.
+
+    Args:
+        raster: the input.
+        size: height and width of the result.
+        rows: rows of the result.
+    """
+    y, x = (_nearest(own, new) for own, new in zip(raster.size, size, strict=True))
+    y = y[rows]
+    return raster.missing_rows(slice(int(y[0]), int(y[-1]) + 1))[:, y - y[0]][:, :, x]
+
+
+def _nearest(own: int, new: int) -> np.ndarray:
+    """The pixel of `own` ones whose centre is nearest to each of `new` ones."""
+    return ((np.arange(new) + 0.5) * own / new).astype(np.int64).clip(max=own - 1)

@@ -75,7 +75,7 @@ def colouriser_of(stages: Sequence[Stage]) -> Stage:
         ContractError: if there is none.
     """
     for stage in stages:
-        images = stage.contract.image_spaces
+        images = [] if stage.contract.needs_partner else stage.contract.image_spaces
         if stage.space.channels == 3 and any(image.channels == 1 for image in images):
             return stage
     raise ContractError("this pipeline has no stage that takes grey; it cannot colour pictures.")

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cascade.arguments import real_number, whole_number
+from cascade.arguments import check_flag, real_number, whole_number
 from cascade.conditioning.filling import filled
 from cascade.conditioning.mask import with_opacity
 from cascade.contract import Contract
@@ -34,6 +34,7 @@ from cascade.sampling.walk import Hooks, Known, StartFrom
 from cascade.space import Size
 from cascade.stage import Stage
 
+USUAL = 5  # resamplings, and length of their jumps
 PICTURES = (0.0, 255.0)  # the range of stages that make pictures
 
 
@@ -44,23 +45,27 @@ class Editing:
     Attributes:
         strength: share of the steps that are taken, in (0, 1]; below 1, the hole starts from what
             it shows, and keeps the more of it the lower the value is.
-        resamplings: how often a stage that starts from noise goes over each step; 1 is quick, and
-            its results fit the known pixels less well.
-        jump_length: number of steps that it goes back at a time.
+        resamplings: how often a stage that starts from noise goes over each step, where pixels
+            around the hole are known; 1 is quick, and its results fit them less well. Default: 5.
+        jump_length: number of steps that it goes back at a time; default: 5.
         window_px: longer side of the part of the picture that the stages see, in pixels of the
             picture; default: as much as they can see.
         feather_px: width in pixels of the band inside the hole in which the new picture fades in;
             0 for a hard edge.
+        grow_px: number of pixels by which the hole grows at all sides.
+        stays_grey: whether colours that are drawn become grey if all the rest of the picture is.
 
     Raises:
         ContractError: if a value is of the wrong kind or out of range.
     """
 
     strength: float = 1.0
-    resamplings: int = 5
-    jump_length: int = 5
+    resamplings: int | None = None
+    jump_length: int | None = None
     window_px: int | None = None
     feather_px: int = 0
+    grow_px: int = 0
+    stays_grey: bool = False
 
     def __post_init__(self) -> None:
         strength = real_number("strength", self.strength)
@@ -70,22 +75,44 @@ class Editing:
         if self.window_px is not None:
             whole_number("window_px", self.window_px, low=1)
         whole_number("feather_px", self.feather_px, low=0)
+        whole_number("grow_px", self.grow_px, low=0)
+        check_flag("stays_grey", self.stays_grey)
+        if self.resamplings == 1 and self.jump_length is not None:
+            raise ContractError("jump_length has no effect with resamplings 1; leave it out.")
 
     @property
     def resampling(self) -> Resampling:
         """How often stages that start from noise go over their steps."""
-        return Resampling(resamplings=self.resamplings, jump_length=self.jump_length)
+        values = {"resamplings": self.resamplings, "jump_length": self.jump_length}
+        return Resampling(**{n: USUAL if each is None else each for n, each in values.items()})
+
+    def check_resampling(self, reason: str) -> None:
+        """Check that nothing is said about going over steps again, where no stage does it.
+
+        Args:
+            reason: why no stage does it.
+
+        Raises:
+            ContractError: naming the value that has no effect.
+        """
+        for name in ("resamplings", "jump_length"):
+            if getattr(self, name) is not None:
+                raise ContractError(f"{name} has no effect, because {reason}; leave it out.")
 
 
-def check_can_edit(contracts: Sequence[Contract], editing: Editing) -> None:
+def check_can_edit(
+    contracts: Sequence[Contract], editing: Editing, *, is_whole: bool = False
+) -> None:
     """Check that a chain can fill holes.
 
     Args:
         contracts: contracts of the stages, first stage first.
         editing: how to edit.
+        is_whole: whether the hole may be the whole picture, so that there are no known pixels.
 
     Raises:
-        ContractError: naming what the chain takes instead, or the student in it.
+        ContractError: naming what the chain takes instead, the student in it, or a value that has
+            no effect on it.
     """
     first = contracts[0]
     if first.needs_image and not first.fills:
@@ -101,8 +128,10 @@ def check_can_edit(contracts: Sequence[Contract], editing: Editing) -> None:
     other = next((each.space for each in contracts if each.space.kind != "pixels"), None)
     if other is not None:
         raise ContractError(f"editing needs stages that make pixels; one makes {other.kind}.")
-    student = first.student
-    if student is not None and not first.fills and editing.resamplings > 1:
+    if first.fills:
+        editing.check_resampling("the first stage was trained with a mask and takes each step once")
+    student, resamplings = first.student, editing.resampling.resamplings
+    if student is not None and not first.fills and not is_whole and resamplings > 1:
         teacher = f" {student.teacher}" if student.teacher else ""
         raise ContractError(
             f"this pipeline starts with a {student.text}, which cannot go over its steps again; "
@@ -194,7 +223,7 @@ def prepare_edit(
     Raises:
         ContractError: if the chain cannot edit such a picture.
     """
-    check_can_edit(contracts, editing)
+    check_can_edit(contracts, editing, is_whole=bool(hole.all()))
     space = contracts[-1].space
     is_fixed = not contracts[0].fills
     multiple_px = 1

@@ -77,6 +77,13 @@ def hole_of(mask: MaskLike, size_px: tuple[int, int]) -> Tensor:
     return values
 
 
+def grown(hole: Tensor, by_px: int) -> Tensor:
+    """Let a hole (H, W) grow by some pixels at all sides."""
+    if not by_px:
+        return hole
+    return F.max_pool2d(hole[None].float(), 2 * by_px + 1, stride=1, padding=by_px)[0] > 0
+
+
 def transparent_pixels(picture: Picture) -> Tensor:
     """The pixels of a picture that are more transparent than opaque: (H, W) bool."""
     if picture.alpha is None:

@@ -32,7 +32,7 @@ Shapes: B images, C channels, h and w pixels of the input, H and W of the result
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.conditioning.luminance import luminance
+from cascade.mapped_arrays import NUMBERS_AT_ONCE, release_pages
 from cascade.resizing import upscaled_rows
 
 NEUTRAL_LEVELS = 3  # of 255: largest difference between the channels of a neutral pixel
@@ -49,7 +50,14 @@ REACH_PX = 2  # input pixels that one input pixel shows in, to each side
 MARGIN_PX = REACH_PX + 4  # input pixels around a band that its areas depend on
 RANGE_SLACK_LEVELS = 1  # of 255, by which the range of colour differences around is widened
 LEVEL = 2 / 255  # of 255, in [-1, 1]
-BAND_PX = 512
+BAND_PX, LEAST_BAND_PX = 512, 64
+
+
+def bands_of_rows(shape: Sequence[int]) -> Iterator[slice]:
+    """The rows of a result (…, C, H, W) that are worked on together: fewer if it is very wide."""
+    height = min(BAND_PX, max(LEAST_BAND_PX, NUMBERS_AT_ONCE // (shape[-1] * shape[-3])))
+    for first in range(0, shape[-2], height):
+        yield slice(first, min(first + height, shape[-2]))
 
 
 def is_grey(image: Tensor) -> bool:
@@ -79,10 +87,12 @@ class KeptAreas:
     Attributes:
         image: (1, C, h, w) in [-1, 1].
         has_colours: whether the channels are red, green and blue; otherwise no area is neutral.
+        are_kept: whether there are such areas at all; if not, nothing is changed.
     """
 
     image: Tensor
     has_colours: bool
+    are_kept: bool = True
 
     def restore(self, result: Tensor) -> None:
         """Restore the areas of what a network drew, or of its resampled result, in place.
@@ -90,14 +100,16 @@ class KeptAreas:
         Args:
             result: (1, C, H, W) in [-1, 1].
         """
+        if not self.are_kept:
+            return
         size_px = (result.shape[-2], result.shape[-1])
-        for first in range(0, size_px[0], BAND_PX):
-            rows = slice(first, min(first + BAND_PX, size_px[0]))
+        for rows in bands_of_rows(result.shape):
             source = _Source(self.image, size_px, rows)
             band = result[..., rows, :]
             if self.has_colours:
                 band = source.with_neutral_areas(source.with_limited_colours(band))
             result[..., rows, :] = source.with_flat_areas(band)
+            release_pages()
 
     def reduce_on(self, rows: slice, size_px: tuple[int, int]) -> Callable[[Tensor], Tensor]:
         """Make the function that reduces corrections of a restored result, so that it stays so.
@@ -106,6 +118,8 @@ class KeptAreas:
             rows: rows of the result that corrections (1, C, rows, W) belong to.
             size_px: height and width of the whole result.
         """
+        if not self.are_kept:
+            return lambda correction: correction
         source = _Source(self.image, size_px, rows)
         free = 1 - source.flatness()
         share = source.colour_share() if self.has_colours else None

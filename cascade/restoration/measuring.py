@@ -1,6 +1,6 @@
 """Measures how noisy and how compressed a picture is, for stages that are told so.
 
-The tables of a JPEG file state its quality exactly; otherwise the pixels show it. Results are made
+Results are made
 to agree with what remains of the input when its noise is taken away.
 
 Shapes: C channels, h and w pixels of the input, H and W of the result.
@@ -9,26 +9,28 @@ Shapes: C channels, h and w pixels of the input, H and W of the result.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.conditioning.defects import CLEAN, NAME, Defects, dialled
-from cascade.conditioning.jpeg_quality import NO_LOSS, jpeg_quality
-from cascade.conditioning.noise_level import noise_level
+from cascade.conditioning.defects import CLEAN, NAME, Defects, checked_defects, scaled_defects
+from cascade.conditioning.jpeg_quality import NO_LOSS
+from cascade.space import UNITS_8_BIT
 from cascade.stage import Stage
 
 TRUST_PX = 8  # means over so many pixels of the input hold in spite of its noise
 NOISE_STDS = 3.0  # a difference from the input of so many standard deviations is no noise
 STEPS_PER_QUALITY = 0.15  # 8-bit steps by which pixels are off for each step of quality below 100
-UNITS_8_BIT = 127.5  # per unit of [-1, 1]
 
 
 def defects_of(
-    image: Tensor, stage: Stage, inputs: Mapping[str, Any], stated_quality: float | None
+    image: Tensor,
+    stage: Stage,
+    inputs: Mapping[str, Any],
+    measure: Callable[[], Defects] | None = None,
 ) -> Defects:
     """Find out how noisy and how compressed an image is.
 
@@ -36,23 +38,25 @@ def defects_of(
         image: (C, h, w) in [-1, 1].
         stage: the first stage that runs; for one that is not told, every image counts as clean.
         inputs: further inputs of a user, who may know the defects better.
-        stated_quality: JPEG quality by the tables of the file; None if there are none.
+        measure: measures the image; None to do so by its pixels alone.
+
+    Raises:
+        ContractError: if the user's defects are no pair.
     """
     if not stage.contract.has_dial:
         return CLEAN
     if NAME in inputs:
-        return Defects(*torch.as_tensor(inputs[NAME], dtype=torch.float32).flatten().tolist())
-    quality = jpeg_quality(image) if stated_quality is None else stated_quality
-    return Defects(noise_level(image), quality)
+        return Defects(*checked_defects(inputs[NAME], 1)[0].tolist())
+    return Defects.of(image) if measure is None else measure()
 
 
-def told(defects: Defects, stage: Stage) -> Defects:
+def defects_for_network(defects: Defects, stage: Stage) -> Defects:
     """What the network of a stage is told of defects, after its setting `denoise`."""
-    pair = dialled(torch.tensor([defects]), stage.sampling.denoise)[0]
+    pair = scaled_defects(torch.tensor([defects]), stage.sampling.denoise)[0]
     return Defects(*pair.tolist())
 
 
-def trusted(image: Tensor, downscaled: Tensor, defects: Defects) -> Tensor:
+def denoised_input(image: Tensor, downscaled: Tensor, defects: Defects) -> Tensor:
     """What a result should equal when it is downscaled: the input without its noise.
 
     Between the input and the downscaled result, slow differences are errors of the result, and so

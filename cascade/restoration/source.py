@@ -14,7 +14,7 @@ from cascade.conditioning.luminance import luminance
 from cascade.errors import ContractError
 from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.kept_areas import KeptAreas, is_grey
-from cascade.restoration.measuring import told, trusted
+from cascade.restoration.measuring import defects_for_network, denoised_input
 from cascade.sampling.canvas import new_canvas
 from cascade.space import Space
 from cascade.stage import Stage
@@ -34,27 +34,35 @@ class Source(NamedTuple):
     defects: Defects
 
     @classmethod
-    def of(cls, image: Tensor, space: Space, defects: Defects) -> Source:
-        """Prepare an image (C, h, w) for stages of a space.
+    def of(cls, image: Tensor, stage: Stage, defects: Defects) -> Source:
+        """Prepare an image (C, h, w) for a stage.
+
+        A stage that was trained on pairs may change colours, so that no areas are kept.
 
         Raises:
-            ContractError: if such stages cannot take it.
+            ContractError: if the stage cannot take it.
         """
+        space, is_paired = stage.space, stage.contract.needs_partner
         source = _source(image, space)
+        if space.is_colour and is_grey(source) and not is_paired:
+            source = luminance(source)
         has_colours = source.shape[1] == 3 and space.is_colour
-        return cls(source, KeptAreas(source, has_colours=has_colours), defects)
+        areas = KeptAreas(source, has_colours=has_colours, are_kept=not is_paired)
+        return cls(source, areas, defects)
 
-    def trusted(self, result: Tensor, stage: Stage) -> Tensor:
+    def denoised_input(self, result: Tensor, stage: Stage) -> Tensor:
         """The image without its noise, which a result (1, C, H, W) of a stage should agree with."""
-        defects = told(self.defects, stage)
+        defects = defects_for_network(self.defects, stage)
         if defects == CLEAN:
             return self.image
         size = (self.image.shape[-2], self.image.shape[-1])
-        return trusted(self.image, resample(result, size, stage.space.resize_kernel), defects)
+        return denoised_input(
+            self.image, resample(result, size, stage.space.resize_kernel), defects
+        )
 
 
 def _source(image: Tensor, space: Space) -> Tensor:
-    """The image that is upscaled: (1, C, h, w), of one channel if it is grey.
+    """The image that is upscaled: (1, C, h, w), or (1, 1, h, w) for a grey one.
 
     Raises:
         ContractError: if stages of this space cannot take it.
@@ -64,8 +72,7 @@ def _source(image: Tensor, space: Space) -> Tensor:
     if image.ndim != 3 or image.shape[0] not in counts:
         shapes = " or ".join(f"({count}, h, w)" for count in counts)
         raise ContractError(f"images to upscale must be {shapes}, got {tuple(image.shape)}.")
-    source = image[None].float().cpu()
-    return luminance(source) if in_colour and is_grey(source) else source
+    return image[None].float().cpu()
 
 
 def resample(image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Tensor:

@@ -21,7 +21,14 @@ from cascade.errors import ContractError
 from cascade.imaging.exchange import array_to_tensor, to_tensor
 from cascade.imaging.picture import Picture, quantised
 from cascade.resizing import resize
-from cascade.restoration.holes import Borders, MaskLike, hole_of, ramp, transparent_pixels
+from cascade.restoration.holes import (
+    Borders,
+    MaskLike,
+    grown,
+    hole_of,
+    ramp,
+    transparent_pixels,
+)
 from cascade.restoration.windows import Box
 
 EditedLike = Image.Image | Picture | np.ndarray | Tensor
@@ -38,7 +45,8 @@ class Subject:
     Attributes:
         source: the picture as it came, but PIL images as a `Picture`.
         values: (C, H, W), its values in their own type, with the borders that it grows by.
-        image: (C, H, W) float32 in [-1, 1], the same for a network.
+        image: (C, H, W) float32 in [-1, 1], the picture for a network; borders and transparent
+            pixels have the colours around them.
         hole: (H, W) bool, True where to repaint.
         alpha: (1, H, W) of the type of `values`, the opacity of results; None for opaque ones.
         is_pil: whether results are PIL images.
@@ -59,6 +67,7 @@ class Subject:
         *,
         uncrop: object = None,
         whole: bool = False,
+        grow_px: int = 0,
     ) -> Subject:
         """Read a picture and its hole.
 
@@ -69,6 +78,7 @@ class Subject:
             uncrop: pixels to add at left, top, right and bottom, which are repainted too; None for
                 no pixels.
             whole: whether to repaint the whole picture if there is no hole.
+            grow_px: number of pixels by which the hole grows at all sides.
 
         Raises:
             ContractError: if the picture or the mask cannot be read, or nothing is to be repainted.
@@ -83,6 +93,7 @@ class Subject:
             hole = transparent_pixels(picture)
             alpha = np.where(hole, 2**picture.bits - 1, picture.alpha.numpy())
             alpha = alpha.astype(picture.alpha.numpy().dtype)
+        is_shown = torch.ones_like(hole) if mask is not None else ~hole
         if mask is None and uncrop is None and not hole.any():
             if not whole:
                 raise ContractError(NO_HOLE)
@@ -90,8 +101,11 @@ class Subject:
         return cls(
             picture,
             _padded(subject.values, borders, 0),
-            borders.padded(subject.image, 0.0),
-            borders.padded(hole[None], True)[0],
+            filled(
+                borders.padded(subject.image, 0.0)[None],
+                borders.padded(is_shown[None], False)[None],
+            )[0],
+            borders.padded(grown(hole, grow_px)[None], True)[0],
             None if alpha is None else _padded(alpha, borders, np.iinfo(alpha.dtype).max),
             subject.is_pil,
         )
@@ -125,7 +139,13 @@ class Subject:
     # ---- results --------------------------------------------------------------------------------
 
     def pasted(
-        self, results: Tensor, box: Box, feather_px: int = 0, *, from_hole: bool = False
+        self,
+        results: Tensor,
+        box: Box,
+        feather_px: int = 0,
+        *,
+        from_hole: bool = False,
+        stays_grey: bool = False,
     ) -> Any:
         """Put what a chain drew into the hole.
 
@@ -135,13 +155,16 @@ class Subject:
             feather_px: see `Editing`.
             from_hole: whether results started from what the picture shows in the hole, so that
                 soft edges blend with it; else they blend with the surroundings.
+            stays_grey: see `Editing`.
 
         Returns:
             Lists of B PIL images or `Picture`s; or a tensor (B, C, H, W), or an array (B, H, W, C)
             or (B, H, W), of the picture's type.
         """
         part = resize(results.float().cpu(), (box.height, box.width), "bicubic")
-        part = luminance(part) if len(self.values) == 1 < part.shape[1] else part
+        is_grey = len(self.values) == 1 or (stays_grey and self._is_grey)
+        part = luminance(part) if is_grey and part.shape[1] > 1 else part
+        part = part.expand(-1, len(self.values), -1, -1)
         part, rows, columns = box.put(part, self.size_px)  # (B, C, h, w)
         hole = self.hole[rows, columns]
         weight = ramp(self.hole, feather_px)[rows, columns]
@@ -149,9 +172,15 @@ class Subject:
         old = (old if from_hole else filled(old, ~hole[None, None])).expand_as(part)
         new = self._as_values(torch.lerp(old, part, weight))
         values = np.repeat(self.values[None], len(results), axis=0)
-        known = values[..., rows, columns]
-        values[..., rows, columns] = np.where(hole.numpy(), new, known)
+        before = values[..., rows, columns]
+        values[..., rows, columns] = np.where(hole.numpy(), new, before)
         return self._in_form(values)
+
+    @property
+    def _is_grey(self) -> bool:
+        """Whether all channels are the same in every pixel outside the hole, if there are such."""
+        around = self.values[:, ~self.hole.numpy()]
+        return around.size > 0 and bool((around == around[:1]).all())
 
     def unchanged(self, count: int) -> Any:
         """The picture itself, so many times, in the form of `pasted`."""

@@ -26,9 +26,10 @@ from cascade.conditioning.luminance import luminance
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
+from cascade.mapped_arrays import release_pages
 from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for, joined
-from cascade.restoration.kept_areas import KeptAreas
+from cascade.restoration.kept_areas import KeptAreas, bands_of_rows
 from cascade.restoration.measuring import defects_of
 from cascade.restoration.passes import Pass, plan_passes
 from cascade.restoration.source import Source, resample
@@ -39,7 +40,6 @@ from cascade.sampling.walk import Hooks, Progress
 from cascade.stage import Run, Stage
 
 LARGEST_SCALE = 64
-BAND_PX = 512
 PROGRESS_PARTS = 1000
 Bands = Iterator[tuple[slice, Tensor]]  # rows of a result, and the pixels in them
 
@@ -55,8 +55,8 @@ class Upscaling:
         tile_px: a tile of the result has at most as many pixels as a square of this side; default:
             512, or the stage's own size if it has attention, and less if memory is short.
         consistent: whether the result, downscaled again, must equal the input; default: yes, unless
-            a stage was trained to restore degraded pictures. A stage that is told how degraded its
-            picture is agrees with it up to its noise.
+            a stage was trained to restore degraded pictures, or on pairs. A stage that is told how
+            degraded its picture is agrees with it up to its noise.
         precision: `auto`, `fp32` or `bf16`.
         inputs: inputs of further conditions by name, each for one picture.
 
@@ -140,9 +140,9 @@ def upscale_pictures(
         ContractError: as `upscale_picture`.
     """
     images = [picture.image() for picture in pictures]
-    qualities = [picture.jpeg_quality for picture in pictures]
+    measures = [lambda each=each: each.defects for each in pictures]
     size, all_bands = upscaled_bands(
-        stages, images, seeds, upscaling, qualities=qualities, progress=progress
+        stages, images, seeds, upscaling, measures=measures, progress=progress
     )
     return [_with_bands(*each, size) for each in zip(pictures, all_bands, strict=True)]
 
@@ -195,7 +195,7 @@ def upscaled_bands(
     seeds: Sequence[int],
     upscaling: Upscaling,
     *,
-    qualities: Sequence[float | None] | None = None,
+    measures: Sequence[Callable[[], Defects]] | None = None,
     progress: Progress | None = None,
 ) -> tuple[tuple[int, int], list[Bands]]:
     """Upscale images of one size, and return the size of the results and their bands of rows.
@@ -205,7 +205,7 @@ def upscaled_bands(
         images: (C, h, w) each, in [-1, 1].
         seeds: one whole number per image.
         upscaling: how to upscale them.
-        qualities: JPEG quality of each that its file states; None to measure it where it matters.
+        measures: measure the defects of each, where they matter; None to do so by its pixels.
         progress: called as `progress(done, total)` while stages run.
 
     Returns:
@@ -214,11 +214,12 @@ def upscaled_bands(
     """
     passes, size = plan_passes(stages, (images[0].shape[-2], images[0].shape[-1]), upscaling.scale)
     check_read(upscaling.inputs, [step.stage for step in passes])
-    space = passes[0].stage.space
-    stated = [None] * len(images) if qualities is None else qualities
+    first = passes[0].stage
+    space = first.space
+    measures = [partial(Defects.of, image) for image in images] if measures is None else measures
     sources = [
-        Source.of(image, space, defects_of(image, passes[0].stage, upscaling.inputs, quality))
-        for image, quality in zip(images, stated, strict=True)
+        Source.of(image, first, defects_of(image, first, upscaling.inputs, measure))
+        for image, measure in zip(images, measures, strict=True)
     ]
     results = _run_passes(passes, sources, seeds, size, upscaling, progress)
     height, width = images[0].shape[-2:]
@@ -231,7 +232,7 @@ def upscaled_bands(
             source.areas.restore(result)
         bands = _bands(result)
         if is_consistent:
-            image = source.trusted(result, passes[0].stage)
+            image = source.denoised_input(result, first)
             bands = _consistent_bands(result, image, source.areas, space.resize_kernel)
         all_bands.append(_with_channels(bands, channels))
     return size, all_bands
@@ -268,7 +269,7 @@ def _run_passes(
         for source, image, result in zip(sources, images, results, strict=True):
             source.areas.restore(result)
             if consistent and not is_final:
-                target = image if number else source.trusted(result, step.stage)
+                target = image if number else source.denoised_input(result, step.stage)
                 for rows, band in _consistent_bands(result, target, source.areas, kernel):
                     result[..., rows, :] = band
         images = results
@@ -281,13 +282,14 @@ def _consistent_bands(
     """Make a result agree with an image outside the areas that it keeps."""
     size = (result.shape[-2], result.shape[-1])
     reduce_on = partial(areas.reduce_on, size_px=size)
-    return consistent_bands(result, image, kernel, band_px=BAND_PX, reduce_on=reduce_on)
+    first = next(bands_of_rows(result.shape))
+    return consistent_bands(result, image, kernel, band_px=first.stop, reduce_on=reduce_on)
 
 
 def _bands(image: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    for first in range(0, image.shape[-2], BAND_PX):
-        rows = slice(first, min(first + BAND_PX, image.shape[-2]))
+    for rows in bands_of_rows(image.shape):
         yield rows, image[..., rows, :]
+        release_pages()
 
 
 def _draw(

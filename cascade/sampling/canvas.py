@@ -5,54 +5,28 @@ Shapes: B images, C channels, H and W pixels.
 
 from __future__ import annotations
 
-import math
-import os
-import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from cascade.diffusion.noise import SeededNoise
-from cascade.errors import OutputError
-
-MOST_IN_MEMORY_BYTES = 2**30
+from cascade.mapped_arrays import new_array
 
 
-def new_canvas(shape: Sequence[int]) -> Tensor:
-    """Allocate an uninitialised float32 tensor on the CPU.
-
-    Above `MOST_IN_MEMORY_BYTES` it is mapped to an unnamed file in the folder for temporary files;
-    the system keeps as much of it in memory as fits.
+def new_canvas(shape: Sequence[int], dtype: DTypeLike = np.float32) -> Tensor:
+    """Allocate an uninitialised tensor on the CPU; a very large one is a file.
 
     Args:
         shape: shape of the tensor, (B, C, H, W).
+        dtype: float32 or float64.
 
     Raises:
         OutputError: if the disk is full.
     """
-    size_bytes = 4 * math.prod(shape)
-    if size_bytes <= MOST_IN_MEMORY_BYTES:
-        return torch.empty(*shape)
-    with tempfile.TemporaryFile() as file:
-        try:
-            if hasattr(os, "posix_fallocate"):  # otherwise a full disk kills the process later
-                os.posix_fallocate(file.fileno(), 0, size_bytes)
-            mapped = np.memmap(file, dtype=np.float32, mode="w+", shape=tuple(shape))
-        except OSError as error:
-            raise OutputError(
-                f"a picture of this size needs {size_bytes / 2**30:.1f} GiB of temporary space in "
-                f"{tempfile.gettempdir()} ({error.strerror or error}); free some, or set TMPDIR to "
-                "another folder."
-            ) from error
-    return torch.from_numpy(mapped)
-
-
-def bytes_in_memory(shape: Sequence[int]) -> int:
-    """Memory in bytes of a canvas (B, C, H, W); 0 if it is a file."""
-    size_bytes = 4 * math.prod(shape)
-    return size_bytes if size_bytes <= MOST_IN_MEMORY_BYTES else 0
+    return torch.from_numpy(new_array(shape, dtype))
 
 
 class CanvasNoise:

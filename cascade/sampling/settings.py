@@ -47,6 +47,7 @@ class SamplingSettings:
             with the condition `defects`.
         threshold: `static`, `dynamic` or `none`.
         percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
+        threshold_cap: largest number at which the dynamic threshold clips, above 1; None for any.
         temperature: standard deviation of all noise that a sample is drawn from, from 0 to 1; a
             lower one gives likelier samples: smoother, more faithful, less varied. Only for stages
             that take an image (as in SRFlow, Lugmayr et al. 2020, arXiv 2006.14200).
@@ -67,6 +68,7 @@ class SamplingSettings:
     denoise: float = 1.0
     threshold: Threshold = "static"
     percentile: float = 0.995
+    threshold_cap: float | None = None
     temperature: float = 1.0
     reuse: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -82,7 +84,8 @@ class SamplingSettings:
             if not 0 <= getattr(self, name) <= 1:
                 raise ContractError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
         self._put(percentile=plain_number(self.percentile))
-        Thresholding(self.threshold, self.percentile)
+        self._put(threshold_cap=plain_number(self.threshold_cap))
+        _ = self.thresholding
         self._put(guidance_interval=as_interval(self.guidance_interval))
         self._put(options={name: plain_number(each) for name, each in self.options.items()})
         self._put_sampler()
@@ -111,13 +114,22 @@ class SamplingSettings:
         """Scale and interval of guidance as one object."""
         return Guidance(self.guidance, self.guidance_interval)
 
+    @property
+    def thresholding(self) -> Thresholding:
+        """Kind and numbers of the threshold as one object."""
+        return Thresholding(self.threshold, self.percentile, self.threshold_cap)
+
     def make_sampler(self, process: NoiseProcess) -> Sampler:
         """Make the sampler for one batch.
 
         Raises:
             ContractError: if there is no such sampler, or it does not take the options or steps.
         """
-        thresholds: dict[str, Any] = {"threshold": self.threshold, "percentile": self.percentile}
+        thresholds: dict[str, Any] = {
+            "threshold": self.threshold,
+            "percentile": self.percentile,
+            "threshold_cap": self.threshold_cap,
+        }
         return make_sampler(self.sampler, process, self.steps, **thresholds, **self.options)
 
     def changed(self, **values: Any) -> SamplingSettings:
@@ -163,6 +175,8 @@ class SamplingSettings:
             del values["guidance_interval"]
         else:
             values["guidance_interval"] = list(self.guidance_interval)
+        if self.threshold_cap is None:
+            del values["threshold_cap"]
         for name in ("denoise", "reuse"):
             if values[name] == 1:  # it says nothing
                 del values[name]

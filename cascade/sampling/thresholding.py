@@ -23,13 +23,15 @@ class Thresholding:
     Attributes:
         kind: see `apply_threshold`.
         percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
+        cap: largest number at which the dynamic threshold clips, above 1; None for any.
 
     Raises:
-        ContractError: for an unknown kind or a percentile out of range.
+        ContractError: for an unknown kind, or a number out of range.
     """
 
     kind: Threshold = "static"
     percentile: float = 0.995
+    cap: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Threshold):
@@ -38,6 +40,8 @@ class Thresholding:
             )
         if not isinstance(self.percentile, int | float) or not 0 < self.percentile <= 1:
             raise ContractError(f"percentile must be in (0, 1], got {self.percentile!r}.")
+        if self.cap is not None and not (isinstance(self.cap, int | float) and self.cap > 1):
+            raise ContractError(f"threshold_cap must be above 1, got {self.cap!r}.")
 
     @property
     def by_pixel(self) -> bool:
@@ -46,10 +50,12 @@ class Thresholding:
 
     def apply(self, x0: Tensor) -> Tensor:
         """Threshold x0 (B, C, H, W)."""
-        return apply_threshold(x0, self.kind, percentile=self.percentile)
+        return apply_threshold(x0, self.kind, percentile=self.percentile, cap=self.cap)
 
 
-def apply_threshold(x0: Tensor, kind: Threshold, *, percentile: float = 0.995) -> Tensor:
+def apply_threshold(
+    x0: Tensor, kind: Threshold, *, percentile: float = 0.995, cap: float | None = None
+) -> Tensor:
     """Bring x0 into [-1, 1].
 
     Args:
@@ -57,6 +63,7 @@ def apply_threshold(x0: Tensor, kind: Threshold, *, percentile: float = 0.995) -
         kind: `none`; `static`, which clips; or `dynamic`, which clips each image at its own
             percentile of |x0| where that exceeds 1, and divides by it.
         percentile: percentile of |x0| at which `dynamic` clips, in (0, 1].
+        cap: largest number at which `dynamic` clips, above 1; None for any.
 
     Returns:
         (B, C, H, W), in [-1, 1] unless `kind` is `none`.
@@ -65,8 +72,8 @@ def apply_threshold(x0: Tensor, kind: Threshold, *, percentile: float = 0.995) -
         return x0
     if kind == "static":
         return x0.clamp(-1, 1)
-    scale = _quantile(x0.detach().abs().flatten(1).float(), percentile).clamp(min=1)  # (B,)
-    scale = scale.view(-1, 1, 1, 1).to(x0.dtype)
+    scale = _quantile(x0.detach().abs().flatten(1).float(), percentile)  # (B,)
+    scale = scale.clamp(min=1, max=cap).view(-1, 1, 1, 1).to(x0.dtype)
     return x0.clamp(-scale, scale) / scale
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cascade.arguments import check_callable, check_kind, shown
 from cascade.errors import ContractError
+from cascade.mapped_arrays import release_pages, row_slices
 from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.known_pixels import Known, KnownPixels
 from cascade.sampling.resampling import Resampling
@@ -127,7 +128,7 @@ def walk(
         canvas, x0 = step.take(canvas)
         number += 1
         if hooks.callback is not None:
-            canvas = _changed_by(hooks.callback, index, timesteps[index], canvas, x0)
+            canvas = changed_by(hooks.callback, index, timesteps[index], canvas, x0)
     if pixels is not None:
         pixels.put_into(canvas, sampler, None)
     return canvas
@@ -148,10 +149,14 @@ def _go_back(
         pixels.follow_back(noise, sampler, *jump)
 
 
-def _changed_by(
+def changed_by(
     callback: StepCallback, index: int, timestep: int, canvas: Tensor, x0: Tensor
 ) -> Tensor:
-    """The canvas after a callback, which may have replaced it."""
+    """The canvas after a callback, which may have replaced it.
+
+    Raises:
+        ContractError: if the callback returned anything but a tensor of the same shape as `x_t`.
+    """
     changed = callback(index, timestep, {"x_t": canvas, "x0": x0})
     check_kind("the result of a callback", changed, Mapping | None, "a dictionary or None")
     x_t = canvas if changed is None else changed.get("x_t", canvas)
@@ -201,14 +206,17 @@ class _Step:
         if self.strips.count == 1 or not self.sampler.by_strips:
             return self.sampler.step(self._gathered(canvas), canvas, self.index, self.fresh)
         x0 = new_canvas(canvas.shape) if self.hooks.callback is not None else canvas
-        for rows, output in self._outputs(canvas):
-            self.fresh.rows = rows
-            moved, predicted = self.sampler.step(
-                output, canvas[..., rows, :], self.index, self.fresh
-            )
-            canvas[..., rows, :] = moved
-            if x0 is not canvas:
-                x0[..., rows, :] = predicted
+        for strip, output in self._outputs(canvas):
+            for rows in row_slices(canvas.shape, strip):
+                self.fresh.rows = rows
+                part = output[..., rows.start - strip.start : rows.stop - strip.start, :]
+                moved, predicted = self.sampler.step(
+                    part, canvas[..., rows, :], self.index, self.fresh
+                )
+                canvas[..., rows, :] = moved
+                if x0 is not canvas:
+                    x0[..., rows, :] = predicted
+            release_pages()
         return canvas, x0
 
     def _gathered(self, canvas: Tensor) -> Tensor:

@@ -128,9 +128,11 @@ def scheduler_config(process: NoiseProcess, sampling: SamplingSettings) -> dict[
         "timestep_spacing": "trailing",
         "set_alpha_to_one": True,
         **threshold_config(sampling),
-        "sample_max_value": 100.0,  # diffusers' default of 1 would make it a static clip
         **process.schedule.diffusers_config(),
     }
+
+
+NO_CAP = 100.0  # for diffusers, whose default of 1 would make it a static clip
 
 
 def threshold_config(sampling: SamplingSettings) -> dict[str, Any]:
@@ -139,6 +141,7 @@ def threshold_config(sampling: SamplingSettings) -> dict[str, Any]:
         "clip_sample": sampling.threshold == "static",
         "thresholding": sampling.threshold == "dynamic",
         "dynamic_thresholding_ratio": sampling.percentile,
+        "sample_max_value": sampling.threshold_cap or NO_CAP,
     }
 
 

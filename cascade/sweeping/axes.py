@@ -51,6 +51,7 @@ class Requirement:
 
 REQUIREMENTS = {
     "percentile": Requirement("threshold", lambda value: value == "dynamic", "dynamic"),
+    "threshold_cap": Requirement("threshold", lambda value: value == "dynamic", "dynamic"),
     "guidance_interval": Requirement("guidance", lambda value: value != 1, "2"),
 }
 
@@ -137,7 +138,8 @@ def _read_value(setting: str, value: Any) -> Any:
     """Convert a value to the declared type of its setting."""
     from pydantic import ValidationError
 
-    from cascade.recipe.sections import boolean_faults, sampling_section
+    from cascade.recipe.section import boolean_faults
+    from cascade.recipe.sections import sampling_section
 
     model, values = sampling_section(), {setting: value}
     for fault in boolean_faults(values, model):

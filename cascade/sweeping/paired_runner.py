@@ -15,7 +15,6 @@ from torch import Tensor
 from cascade.conditioning.inputs import Inputs
 from cascade.errors import DataError
 from cascade.evaluation.features import FeatureExtractor
-from cascade.evaluation.image_metrics import colourfulness
 from cascade.evaluation.image_set import ImageSetBuilder
 from cascade.evaluation.measuring_pairs import BETTER, TRUTH, pair_values, pairs
 from cascade.evaluation.perceptual_distances import Distance
@@ -27,6 +26,7 @@ from cascade.pipeline import CascadePipeline
 from cascade.sweeping.candidate_images import MOST_SAMPLES, CandidateImages
 from cascade.sweeping.outcomes import COLOURFULNESS, COLOURFULNESS_SHARE, REAL_COLOURFULNESS
 from cascade.sweeping.runner import Runner, Settings, check_finite, distance_names
+from cascade.tasks.image_metrics import colourfulness
 from cascade.tasks.task import PairedTask
 
 

@@ -20,7 +20,7 @@ from cascade.evaluation.alignment.captions import read_captions, text_of
 from cascade.evaluation.alignment.finding import find_judge
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.model import AlignmentModel
-from cascade.evaluation.evaluate import check_measurable
+from cascade.evaluation.evaluate import check_measurable, check_pairs
 from cascade.evaluation.extractors import find_extractor
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.measuring_pairs import FEWEST_FOR_DISTANCES
@@ -71,6 +71,7 @@ class SweepOptions:
         alignment: a folder with an alignment tower or a CLIP, `clip` for a download, or a model of
             your own; only for a pipeline that makes images from prompts.
         cache_dir: folder for features of real pictures; default: the user's cache folder.
+        pairs: the inputs of the held-out pictures, see `evaluate`; None to make them.
 
     Raises:
         ContractError: if `prefer` has another value, the tolerance is out of range or has no
@@ -88,6 +89,7 @@ class SweepOptions:
     extractor_path: Path | None = None
     alignment: str | Path | AlignmentModel | None = None
     cache_dir: Path | None = None
+    pairs: str | None = None
 
     def __post_init__(self) -> None:
         if self.prefer not in get_args(Preference):
@@ -223,9 +225,17 @@ def _held_out(
     is_paired = isinstance(task_of(pipeline.stages.contracts), PairedTask)
     vocabulary = None if is_paired or text_of(pipeline) is not None else pipeline.labels
     space = pipeline.stages.last.space
-    return RealPictures(
-        data, name=REAL, vocabulary=vocabulary, cache_dir=choice.cache_dir, space=space
+    held_out = RealPictures(
+        data,
+        name=REAL,
+        vocabulary=vocabulary,
+        cache_dir=choice.cache_dir,
+        space=space,
+        pairs=choice.pairs,
+        taker=pipeline.stages.last.contract.paired_condition,
     )
+    check_pairs(held_out, pipeline)
+    return held_out
 
 
 def _candidates(pipeline: CascadePipeline, axes: Sequence[str]) -> list[Candidate]:

@@ -13,14 +13,13 @@ from typing import Any, final
 from torch import Tensor
 
 from cascade.conditioning.inputs import Inputs
-from cascade.conditioning.low_resolution import UNITS_8_BIT
 from cascade.conditioning.luminance import Luminance, luminance
 from cascade.contract import Contract
 from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.colouring import Colouring, colourise_image
 from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.saving.model_card import Usage
-from cascade.space import Space
+from cascade.space import UNITS_8_BIT, Space
 from cascade.stage import Stage
 from cascade.tasks.task import PairedTask, PairFigure
 

@@ -15,8 +15,9 @@ from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.mask import Mask
 from cascade.contract import Contract
 from cascade.resizing import resize
-from cascade.restoration.upscaling import Upscaling, upscale_image
-from cascade.sampling.tiles import Tiles
+from cascade.restoration.editing import Editing, prepare_edit
+from cascade.restoration.subject import Subject
+from cascade.sampling.walk import Hooks
 from cascade.saving.model_card import Usage
 from cascade.space import Space
 from cascade.stage import Run, Stage
@@ -57,15 +58,22 @@ class EditingTask(PairedTask):
         )
 
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
-        first, upsamplers = stages[0], stages[1:]
-        tile_px = first.default_tile_px(first.contract.result_size(inputs))
-        run = Run(tiles=Tiles(tile_px), stream=self.name, precision="auto")
-        image = first.run([seed], inputs.only(first.contract.input_names), run=run)[0].cpu()
-        if not upsamplers:
-            return image
-        names = [name for stage in upsamplers for name in stage.contract.input_names]
-        further = inputs.with_value(IMAGE, None).only(names)
-        return upscale_image(upsamplers, image, Upscaling(seed=seed, inputs=further.values))
+        picture, hole = inputs.get(IMAGE)[0, :-1].cpu(), inputs.get(IMAGE)[0, -1].cpu() <= 0
+        contracts = [stage.contract for stage in stages]
+        edit, box = prepare_edit(contracts, picture, hole, Editing())
+        result = None
+        for number, stage in enumerate(stages):
+            own = inputs.with_value(IMAGE, edit.input_image(stage)).only(stage.contract.input_names)
+            run = Run(
+                tiles=edit.tiles(stage),
+                hooks=edit.hooks(stage, 1, Hooks()),
+                stream=f"stage part{number}",
+                precision="auto",
+            )
+            start = None if result is None else result.to(stage.device)
+            result = stage.run([seed], own, start, run)
+        assert result is not None
+        return Subject.of(picture, hole).pasted(result, box)[0]
 
     def baseline(self, inputs: Inputs, space: Space) -> Tensor:
         image = inputs.get(IMAGE)  # (1, C + 1, H, W)

@@ -12,12 +12,12 @@ from typing import final
 from torch import Tensor
 
 from cascade.conditioning.inputs import Inputs
-from cascade.conditioning.low_resolution import UNITS_8_BIT, LowResolution
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.resizing import ResizeKernel, quantise, resize
 from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.saving.model_card import Usage
-from cascade.space import Space
+from cascade.space import UNITS_8_BIT, Space
 from cascade.stage import Stage
 from cascade.tasks.task import PairedTask, PairFigure
 

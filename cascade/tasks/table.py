@@ -11,6 +11,7 @@ from cascade.tasks.drawing import DrawingTask
 from cascade.tasks.editing import EditingTask
 from cascade.tasks.enlarging import EnlargingTask
 from cascade.tasks.generating import GeneratingTask
+from cascade.tasks.restoring import RestoringTask
 from cascade.tasks.task import PairedTask, Task
 
 TASKS: tuple[Task, ...] = (
@@ -19,6 +20,7 @@ TASKS: tuple[Task, ...] = (
     ColouringTask(),
     EnlargingTask(),
     EditingTask(),
+    RestoringTask(),
 )
 
 

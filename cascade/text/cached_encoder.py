@@ -11,8 +11,9 @@ from typing import final
 import torch
 
 from cascade.errors import ContractError
+from cascade.kept_files import KeptFiles
 from cascade.reporting.words import counted
-from cascade.text.embedding_files import EmbeddingFiles
+from cascade.text.embedding_files import embedding_files, tensors_of
 from cascade.text.encoder import CPU, CutText, EncodedText, EncoderFacts, TextEncoder, empty_text
 
 RECENT_TEXTS = 2048  # that are kept in memory
@@ -38,7 +39,7 @@ class CachedEncoder(TextEncoder):
         self._find = find
         self._encoder: TextEncoder | None = None
         self._recent: OrderedDict[tuple[str, int], EncodedText] = OrderedDict()
-        self._files: dict[int, list[EmbeddingFiles]] = {}  # by number of tokens
+        self._files: dict[int, list[KeptFiles[EncodedText]]] = {}  # by number of tokens
 
     @property
     def facts(self) -> EncoderFacts:
@@ -110,7 +111,7 @@ class CachedEncoder(TextEncoder):
         """
         texts = {text.strip() for text in texts} - ({""} if not self._facts.padded else set())
         name = f"{self._facts.sha256[:24]}-{max_tokens}{'-padded' if self._facts.padded else ''}"
-        files = EmbeddingFiles(folder / name, self._facts)
+        files = embedding_files(folder / name, self._facts)
         if any(text not in files for text in texts):
             with files.alone():
                 files.read()  # those that another process wrote meanwhile
@@ -122,7 +123,11 @@ class CachedEncoder(TextEncoder):
         self._files[max_tokens] = [files, *known]
 
     def _write(
-        self, texts: Sequence[str], max_tokens: int, files: EmbeddingFiles, device: torch.device
+        self,
+        texts: Sequence[str],
+        max_tokens: int,
+        files: KeptFiles[EncodedText],
+        device: torch.device,
     ) -> None:
         total, is_large = len(texts), len(texts) >= LARGE_TEXTS
         if is_large:
@@ -135,7 +140,7 @@ class CachedEncoder(TextEncoder):
             bytes_so_far += sum(each.tokens.nbytes for each in encoded[first - written :])
             done = first + len(part)
             if bytes_so_far >= FILE_BYTES or done == total:
-                files.write(texts[written:done], encoded)
+                files.write(texts[written:done], tensors_of(encoded))
                 encoded, written, bytes_so_far = [], done, 0
                 if is_large:
                     logger.info("encoded %s of %s", f"{done:,}", counted(total, "text"))

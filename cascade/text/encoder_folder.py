@@ -60,7 +60,13 @@ class EncoderFolder:
     @property
     def has_tokenizer(self) -> bool:
         """Whether a tokenizer is there; transformers would make an empty one."""
-        return any((self.path / name).is_file() for name in TOKENIZERS)
+        return _holds_tokenizer(self.tokenizer_path)
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The folder of the tokenizer: this one, or `tokenizer` beside it in diffusers' layout."""
+        beside = self.path.parent / "tokenizer"
+        return beside if not _holds_tokenizer(self.path) and _holds_tokenizer(beside) else self.path
 
     @property
     def stated_name(self) -> str:
@@ -96,7 +102,7 @@ class EncoderFolder:
             return None
         if self.kind in OFFSET_POSITIONS:
             positions -= 1 + int(self.values.get("pad_token_id") or 0)
-        tokenizer = self.path / "tokenizer_config.json"
+        tokenizer = self.tokenizer_path / "tokenizer_config.json"
         limit = _read_json(tokenizer).get("model_max_length") if tokenizer.is_file() else None
         return min(positions, int(limit)) if isinstance(limit, int | float) else positions
 
@@ -141,6 +147,10 @@ class EncoderFolder:
         if len(hashes) == 1:
             return hashes[0]
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _holds_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZERS)
 
 
 def download(name: str) -> Path:

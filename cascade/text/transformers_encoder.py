@@ -56,6 +56,8 @@ class TransformersEncoder(TextEncoder):
 
     @property
     def ignores_case(self) -> bool:
+        if self.padded:
+            return True
         normaliser = self._tokenizer.backend_tokenizer.normalizer
         return normaliser is not None and normaliser.normalize_str("aA") == "aa"
 
@@ -63,7 +65,7 @@ class TransformersEncoder(TextEncoder):
     def encode(
         self, texts: Sequence[str], max_tokens: int, *, device: torch.device = CPU
     ) -> list[EncodedText]:
-        texts = [_readable(text) for text in texts]
+        texts = [self._readable(text) for text in texts]
         places = [place for place, text in enumerate(texts) if text or self.padded]
         places.sort(key=lambda place: len(texts[place]))  # so that little is padded
         encoded = [empty_text(self.facts)] * len(texts)
@@ -78,7 +80,7 @@ class TransformersEncoder(TextEncoder):
         return encoded
 
     def cut(self, text: str, max_tokens: int) -> CutText:
-        text = _readable(text)
+        text = self._readable(text)
         options = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
         tokens = self._tokenizer(text, truncation=False, verbose=False, **options)
         marks = tokens["special_tokens_mask"]
@@ -91,6 +93,14 @@ class TransformersEncoder(TextEncoder):
             return CutText(text, "", tuple(unknown))
         stop = max((end for _, end, _ in kept), default=0)
         return CutText(text[:stop].rstrip(), text[stop:].strip(), tuple(unknown))
+
+    def _readable(self, text: str) -> str:
+        """The text without spaces at both ends, and without halves of UTF-16 characters.
+
+        A padded text is in lower case, as in the training of DeepFloyd IF: T5 tells cases apart.
+        """
+        text = text.encode("utf-8", "replace").decode().strip()
+        return text.lower() if self.padded else text
 
     # ---- the model ------------------------------------------------------------------------------
 
@@ -133,7 +143,7 @@ class TransformersEncoder(TextEncoder):
             raise WeightsError(f"the text encoder in {self.folder.path} has no tokenizer.json.")
         with self._loading() as transformers:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
-                self.folder.path, local_files_only=True, trust_remote_code=False
+                self.folder.tokenizer_path, local_files_only=True, trust_remote_code=False
             )
         if not tokenizer.is_fast:  # only these tell which characters a token stands for
             raise WeightsError(
@@ -141,7 +151,9 @@ class TransformersEncoder(TextEncoder):
                 "tokenizer.json."
             )
         if tokenizer.pad_token is None:
-            raise WeightsError(f"the tokenizer in {self.folder.path} has no token for padding.")
+            raise WeightsError(
+                f"the tokenizer in {self.folder.tokenizer_path} has no padding token."
+            )
         tokenizer.padding_side = tokenizer.truncation_side = "right"
         return tokenizer
 
@@ -191,11 +203,6 @@ class TransformersEncoder(TextEncoder):
             its_logging.set_verbosity(before[0])
             if before[1]:
                 its_logging.enable_progress_bar()
-
-
-def _readable(text: str) -> str:
-    """The text without spaces at both ends, and without halves of UTF-16 characters."""
-    return text.encode("utf-8", "replace").decode().strip()
 
 
 def _mean(tokens: Tensor, mask: Tensor) -> Tensor:

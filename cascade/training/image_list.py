@@ -40,16 +40,25 @@ class ListedImage(NamedTuple):
     Attributes:
         key: path within the source, without suffix.
         size_bytes: size of its file; None if unknown.
+        partner: for pairs, path of its input within the source of the inputs; None without one.
+        partner_bytes: size of that file; None if unknown.
     """
 
     key: str
     size_bytes: int | None
+    partner: str | None = None
+    partner_bytes: int | None = None
+
+    @property
+    def files(self) -> tuple[int | None, int | None]:
+        """The sizes of both files in bytes."""
+        return self.size_bytes, self.partner_bytes
 
 
 def list_images(source: ImageSource) -> Iterator[ListedImage]:
     """List the images of a source, in order."""
     for index in range(len(source)):
-        yield ListedImage(_key(source, index), source.size_bytes(index))
+        yield ListedImage(_key(source, index), source.size_bytes(index), *_partner(source, index))
 
 
 def keys_digest(source: ImageSource) -> str:
@@ -57,6 +66,8 @@ def keys_digest(source: ImageSource) -> str:
     digest = hashlib.sha256()
     for index in range(len(source)):
         digest.update(_key(source, index).encode() + b"\0")
+        partner, _ = _partner(source, index)
+        digest.update(b"" if partner is None else b"of " + partner.encode() + b"\0")
     return digest.hexdigest()
 
 
@@ -97,8 +108,12 @@ def describe_difference(out: Path, count_before: int, source: ImageSource) -> st
     listed = read_image_list(out)
     if listed is None:
         return counts if count_before != len(source) else f"{counts}, under other names"
-    before, now = ([image.key for image in images] for images in (listed, list_images(source)))
+    current = list(list_images(source))
+    before, now = ([image.key for image in images] for images in (listed, current))
     changes = {"added": _missing(now, before), "removed": _missing(before, now)}
+    if before == now:
+        pairs = zip(listed, current, strict=True)
+        changes = {"with other partners": [b.key for a, b in pairs if a.partner != b.partner]}
     texts = [f"{len(keys):,} {word} ({shortened(keys)})" for word, keys in changes.items() if keys]
     return f"{counts}: {', '.join(texts)}" if texts else f"{counts}: in another order"
 
@@ -114,8 +129,13 @@ def changed_images(out: Path, source: ImageSource) -> list[str]:
     return [
         now.key
         for before, now in pairs  # two may share a key, such as a.jpg and a.png
-        if None not in (before.size_bytes, now.size_bytes) and before.size_bytes != now.size_bytes
+        if any(_differ(*sizes) for sizes in zip(before.files, now.files, strict=True))
     ]
+
+
+def _differ(before: int | None, now: int | None) -> bool:
+    """Whether the size of a file changed; no if it is not known."""
+    return None not in (before, now) and before != now
 
 
 def shortened(names: Sequence[str]) -> str:
@@ -125,6 +145,15 @@ def shortened(names: Sequence[str]) -> str:
 
 def _key(source: ImageSource, index: int) -> str:
     return source.key(index).removeprefix("./")  # as some shards name their members
+
+
+def _partner(source: ImageSource, index: int) -> tuple[str | None, int | None]:
+    """Path and size in bytes of the input of a pair."""
+    partners = source.partners
+    other = None if partners is None else partners.indices[index]
+    if partners is None or other is None:
+        return None, None
+    return _key(partners.source, other), partners.source.size_bytes(other)
 
 
 def _missing(names: Iterable[str], others: Iterable[str]) -> list[str]:

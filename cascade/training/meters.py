@@ -17,11 +17,11 @@ from cascade.conditioning.batch import Batch
 from cascade.devices import Precision, autocast
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
+from cascade.space import UNITS_8_BIT
 from cascade.stage import Stage
 from cascade.training.objectives.denoising import Denoising
 
 LOG_SNRS = (7, 5, 3, 1, -1, -3, -5, -7)
-UNITS_8_BIT = 127.5  # per unit of an image in [-1, 1]
 CHANNELS = ("red", "green", "blue")
 
 
@@ -57,7 +57,7 @@ def colour_drift(samples: Tensor, truth: Tensor) -> ColourDrift:
 @torch.no_grad()
 def loss_by_noise_level(
     stage: DiffusionStage, batch: Batch, *, precision: Precision = "fp32"
-) -> dict[int, float]:
+) -> dict[int, Tensor]:
     """The denoising loss of a stage at fixed noise levels.
 
     Args:
@@ -66,14 +66,19 @@ def loss_by_noise_level(
         precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
 
     Returns:
-        The mean loss by log-SNR, from little noise to a lot.
+        The losses (B,) float64 of the images by log-SNR, from little noise to a lot.
     """
     losses = {}
     for log_snr in LOG_SNRS:
         t = torch.full((len(batch),), nearest_timestep(stage.process.schedule, log_snr))
         with autocast(stage.device, precision):
-            losses[log_snr] = float(Denoising().loss_at(stage, batch, t).double().mean())
+            losses[log_snr] = Denoising().loss_at(stage, batch, t).cpu().double()
     return losses
+
+
+def level_name(log_snr: int) -> str:
+    """The name of the loss at a noise level in logs."""
+    return f"loss_at_log_snr_{log_snr:+d}"
 
 
 def nearest_timestep(schedule: NoiseSchedule, log_snr: float) -> int:
@@ -108,7 +113,7 @@ def measure(
     if not isinstance(stage, DiffusionStage) or stage.contract.student is not None:
         return values
     losses = loss_by_noise_level(stage, batch, precision=precision)
-    return values | {f"loss_at_log_snr_{level:+d}": loss for level, loss in losses.items()}
+    return values | {level_name(level): float(each.mean()) for level, each in losses.items()}
 
 
 def _by_channel(images: Tensor) -> Tensor:

@@ -14,8 +14,10 @@ from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
+from cascade.contract import Contract
 from cascade.devices import best_device, find_device
 from cascade.errors import CascadeError, OtherProcessError
+from cascade.stage import Stage
 from cascade.training.sharding import asks_for_sharding
 
 Item = TypeVar("Item")
@@ -251,3 +253,16 @@ def agree(accelerator: Accelerator, vote: StepVote) -> StepVote:
     values = torch.tensor(astuple(vote), device=accelerator.device)
     torch.distributed.all_reduce(values)
     return StepVote(*values.tolist())
+
+
+def share_contract(accelerator: Accelerator, stage: Stage, before: Contract) -> None:
+    """Give a stage the contract of the process that changed it, such as by the scale of latents.
+
+    Args:
+        accelerator: of this process.
+        stage: the stage.
+        before: the contract that all processes had.
+    """
+    changed = [] if stage.contract is before else [stage.contract]
+    for contract in all_of(accelerator, changed):
+        stage.contract = contract

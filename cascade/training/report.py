@@ -25,7 +25,8 @@ from cascade.reporting.page import (
     table,
 )
 from cascade.saving.atomic import atomic_file
-from cascade.training.report_curves import meter_curves, training_curves
+from cascade.training.parting import waited
+from cascade.training.report_curves import meter_curves, training_curves, validation_curves
 from cascade.training.run_record import RunRecord, read_run
 
 MAX_GRIDS = 4
@@ -70,6 +71,7 @@ def progress_sections(run: RunRecord) -> list[tuple[str, Html]]:
         ("What was trained", _facts(run)),
         ("Samples", _samples(run)),
         ("Training", training_curves(run)),
+        ("Held-out loss", validation_curves(run)),
         ("Meters", meter_curves(run)),
     ]
 
@@ -96,6 +98,9 @@ def _remainder(run: RunRecord) -> str:
     total = None if run.recipe is None else run.recipe.train.images
     if total is None or run.images_seen >= total:
         return ""
+    patience = run.recipe.train.patience if run.recipe is not None else 0
+    if 0 < patience <= waited([line["loss"] for line in run.validation]):
+        return f" of {total:,}; stopped early, after {patience} measurements without a lower loss"
     return f" of {total:,}; not finished, the same command resumes it"
 
 

@@ -1,16 +1,25 @@
-"""The curves in the report of a run: values of the steps, and meters."""
+"""The curves in the report of a run: values of the steps, the held-out loss, and meters."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cascade.reporting.curves import Series, line_chart, with_running_mean
 from cascade.reporting.page import Html, joined, note, side_by_side
-from cascade.training.meters import CHANNELS, LOG_SNRS
+from cascade.training.meters import CHANNELS, LOG_SNRS, level_name
+from cascade.training.parting import Parting, find_parting
 from cascade.training.run_record import RunRecord
+from cascade.training.validation_figures import TRAINING_LOSS, VALIDATION
 
 NOT_METERS = ("images", "seconds", "kind")
+NOT_FIGURES = (*NOT_METERS, VALIDATION, "loss", TRAINING_LOSS)
+FIGURES = {"psnr": "PSNR, dB", "ssim": "SSIM"}
+VALIDATION_NOTE = (
+    "Measured with averaged weights, always on the same images, crops, noise and times. Both "
+    "losses are means over as many images with the same noise and times, so only the images differ."
+)
 GENERAL_METERS = ("loss_at_log_snr_", "colour_mean_", "colour_spread_")
 METERS_NOTE = (
     "Measured with averaged weights on the images and seeds of the samples above. Loss: at fixed "
@@ -46,7 +55,7 @@ def _step_chart(run: RunRecord, key: str, title: str, **options: Any) -> Html:
 def meter_curves(run: RunRecord) -> Html:
     """Loss by noise level, the meters of conditions, and colour drift over the images seen."""
     charts = [
-        _loss_chart(run),
+        _loss_chart(run, run.meters, "Loss by log-SNR"),
         *(_condition_chart(run, key) for key in _condition_meters(run)),
         _drift_chart(run, "colour_mean", "Mean of colours"),
         _drift_chart(run, "colour_spread", "Spread of colours"),
@@ -56,10 +65,54 @@ def meter_curves(run: RunRecord) -> Html:
     return joined(side_by_side([chart for chart in charts if chart]), note(METERS_NOTE))
 
 
+def validation_curves(run: RunRecord) -> Html:
+    """The held-out loss beside that of training images, with marks, by noise level, and figures."""
+    lines = run.validation
+    if not lines:
+        return Html("")
+    lowest = min(lines, key=lambda line: line["loss"] if math.isfinite(line["loss"]) else math.inf)
+    parting = parting_of(run)
+    marks = {"lowest": lowest["images"]}
+    if parting.images is not None:
+        same = parting.images == lowest["images"]
+        marks = {"they part": parting.images} | ({} if same else marks)
+    losses = [
+        _series(lines, "loss", "held-out", "var(--red)"),
+        _series(lines, TRAINING_LOSS, "training images"),
+    ]
+    charts = [
+        line_chart(losses, title="Loss, measured alike", **_axis(run), log=True, marks=marks),
+        _loss_chart(run, lines, "Held-out loss by log-SNR"),
+        *(_figure_chart(run, key) for key in _own_keys(lines, NOT_FIGURES)),
+    ]
+    text = f"The held-out loss is lowest after {lowest['images']:,} images: {lowest['loss']:.4g}. "
+    return joined(
+        note(text + parting.advice),
+        side_by_side([chart for chart in charts if chart]),
+        note(VALIDATION_NOTE),
+    )
+
+
+def parting_of(run: RunRecord) -> Parting:
+    """Where the held-out loss parts from that of training images; for a run that measured both."""
+    lines = run.validation
+    columns = ([float(line[key]) for line in lines] for key in ("images", "loss", TRAINING_LOSS))
+    return find_parting(*columns)
+
+
+def _figure_chart(run: RunRecord, key: str) -> Html:
+    title = FIGURES.get(key, key.replace("_", " ").capitalize())
+    return line_chart([_series(run.validation, key)], title=f"{title}, held-out", **_axis(run))
+
+
+def _own_keys(lines: Sequence[Mapping[str, Any]], others: Sequence[str]) -> list[str]:
+    keys = {key for line in lines for key in line if not key.startswith(GENERAL_METERS)}
+    return sorted(keys - {*others})
+
+
 def _condition_meters(run: RunRecord) -> list[str]:
     """The meters that the stage's conditions named, such as `low_res_consistency`."""
-    keys = {key for line in run.meters for key in line}
-    return sorted(key for key in keys - {*NOT_METERS} if not key.startswith(GENERAL_METERS))
+    return _own_keys(run.meters, NOT_METERS)
 
 
 def _condition_chart(run: RunRecord, key: str) -> Html:
@@ -67,14 +120,12 @@ def _condition_chart(run: RunRecord, key: str) -> Html:
     return line_chart([_series(run.meters, key)], title=title, **_axis(run), log=True)
 
 
-def _loss_chart(run: RunRecord) -> Html:
+def _loss_chart(run: RunRecord, lines: Sequence[Mapping[str, Any]], title: str) -> Html:
     levels = [
-        _series(
-            run.meters, f"loss_at_log_snr_{level:+d}", f"{level:+d}", _shade(number, len(LOG_SNRS))
-        )
+        _series(lines, level_name(level), f"{level:+d}", _shade(number, len(LOG_SNRS)))
         for number, level in enumerate(LOG_SNRS)
     ]
-    return line_chart(levels, title="Loss by log-SNR", **_axis(run), log=True)
+    return line_chart(levels, title=title, **_axis(run), log=True)
 
 
 def _drift_chart(run: RunRecord, key: str, title: str) -> Html:

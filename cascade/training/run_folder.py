@@ -22,9 +22,9 @@ from cascade.training.settings import TrainingSettings
 
 MAY_CHANGE = (
     "the number of images, learning rates, sampling settings, the path of the data, how unusable "
-    "images are treated, and how often to save"
+    "images are treated, the validation images, and how often to save"
 )
-FILES = ("stage", "recipe.yaml", "about.json", IMAGE_LIST, "log.jsonl", "report.html")
+FILES = ("stage", "stage-best", "recipe.yaml", "about.json", IMAGE_LIST, "log.jsonl", "report.html")
 LOCK = ".lock"
 FOLDERS = ("checkpoints", "averages", "samples", "generated")
 
@@ -108,7 +108,8 @@ class RunLock:
 class RunLog:
     """`log.jsonl`: one JSON object per line, each with `images` seen and `seconds` trained.
 
-    Most lines hold the values of the last steps. Lines with `"kind": "meters"` hold the meters.
+    Most lines hold the values of the last steps. Lines with `"kind": "meters"` hold the meters,
+    those with `"kind": "validation"` the figures of held-out images.
 
     Args:
         file: path of the log; it need not exist.

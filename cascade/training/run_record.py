@@ -12,6 +12,7 @@ from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe
 from cascade.training.provenance import read_about
 from cascade.training.run_folder import RunLog
+from cascade.training.validation_figures import TRAINING_LOSS, VALIDATION
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class RunRecord:
         about: stage, data and parts of the run, as `provenance` wrote them; may be empty.
         steps: log lines with the values of steps.
         meters: log lines with meters.
+        validation: log lines with the figures of the held-out images, those of the last set alone.
         grids: sample grids, by the number of images seen.
     """
 
@@ -33,6 +35,7 @@ class RunRecord:
     steps: Sequence[Mapping[str, Any]]
     meters: Sequence[Mapping[str, Any]]
     grids: Mapping[int, Path]
+    validation: Sequence[Mapping[str, Any]] = ()
 
     @property
     def images_seen(self) -> int:
@@ -56,6 +59,8 @@ def read_run(folder: Path) -> RunRecord:
     if not about and not log.file.is_file():
         raise DataError(f"no run in {folder}; give a folder that cascade train wrote.")
     lines = log.read()
+    validation = [line for line in lines if line.get("kind") == VALIDATION]
+    newest = validation[-1].get(VALIDATION) if validation else None
     recipe = folder / "recipe.yaml"
     return RunRecord(
         folder=folder,
@@ -68,4 +73,11 @@ def read_run(folder: Path) -> RunRecord:
             for path in sorted((folder / "samples").glob("*.png"))
             if path.stem.isdecimal()
         },
+        validation=[line for line in validation if _is_whole(line, newest)],
     )
+
+
+def _is_whole(line: Mapping[str, Any], digest: Any) -> bool:
+    """Whether a line has the losses of a certain set of images; someone may have edited it."""
+    numbers = (line.get("loss"), line.get(TRAINING_LOSS))
+    return line.get(VALIDATION) == digest and all(isinstance(n, int | float) for n in numbers)

@@ -48,6 +48,12 @@ class TrainingSettings:
         sample_every_images: number of images between grids of samples, with which the meters are
             read too; 0 for no grids.
         sample_count: number of samples in a grid.
+        validate_every_images: number of images between measurements of the held-out loss, if there
+            are validation images; 0 for none.
+        validate_count: number of validation images that are measured, and of training images beside
+            them, at least 1; the same ones every time.
+        patience: number of measurements without a lower held-out loss after which the run ends; 0
+            to go on to the end.
         trackers: experiment trackers among `tensorboard`, `wandb` and `trackio`; may be empty.
         workers: number of processes that load data; 0 loads it in the training process.
     """
@@ -76,5 +82,8 @@ class TrainingSettings:
     keep_checkpoints: int = 2
     sample_every_images: int = 50_000
     sample_count: int = 16
+    validate_every_images: int = 50_000
+    validate_count: int = 256
+    patience: int = 0
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     workers: int = 0

@@ -5,29 +5,28 @@ Run again in the same folder, it resumes from the newest checkpoint.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
+from torch import nn
 
-from cascade.conditioning.batch import Batch, Remark
+from cascade.conditioning.batch import Batch
 from cascade.data.batches import PositionBatches, load_batches
-from cascade.data.broken import BrokenImages
-from cascade.data.remark_log import RemarkLog
 from cascade.data.tensors import TensorDataset
 from cascade.data.training_images import TrainingImages
 from cascade.devices import autocast
 from cascade.errors import CascadeError, DataError, OtherProcessError
 from cascade.saving.atomic import check_writable_folder
 from cascade.stage import Stage
+from cascade.training.averaged_stage import AveragedStage
 from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_folder
 from cascade.training.checkpoint import RunState, save_checkpoint
+from cascade.training.data_log import DataLog
 from cascade.training.failures import explained_errors
 from cascade.training.learning_rate import set_learning_rate
 from cascade.training.objectives.objective import Learner, Objective
@@ -36,18 +35,19 @@ from cascade.training.optimiser import clip_gradients, make_optimisers
 from cascade.training.processes import (
     StepVote,
     agree,
-    all_of,
     check_same,
     in_step,
     make_accelerator,
+    share_contract,
     together,
 )
 from cascade.training.resuming import resume
 from cascade.training.run_folder import RunLock, run_identity
 from cascade.training.settings import TrainingSettings
-from cascade.training.sharding import asks_for_sharding, full, shard
+from cascade.training.sharding import asks_for_sharding, shard
 from cascade.training.step_log import StepLog
 from cascade.training.stopping import stop_on_signal
+from cascade.training.validation import Validation
 from cascade.training.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,8 @@ class Trainer:
             [-1, 1], see `TensorSource`; these are mirrored half of the time and not cropped.
         out: folder of the run, for checkpoints, samples, log and the trained stage.
         settings: settings of the run.
+        validation: held-out images, read as the training images are, whose loss is measured on a
+            schedule; None for no measurements.
         report: called with each line of the training log, and the `total` number of images; if
             steps are slow, also between the lines of the log.
         device: where to train, such as `cuda:1`; see `make_accelerator`.
@@ -84,6 +86,7 @@ class Trainer:
         out: Path,
         settings: TrainingSettings,
         *,
+        validation: TrainingImages | TensorDataset | None = None,
         report: Callable[[dict[str, float]], None] | None = None,
         device: str | None = None,
         objective: Objective | None = None,
@@ -94,10 +97,7 @@ class Trainer:
         self.accelerator = make_accelerator(device)
         torch.manual_seed(settings.seed)
         with explained_errors(settings), together():
-            if not isinstance(images, TrainingImages):
-                flip = () if stage.space.kind == "latents" else ("x",)
-                images = TrainingImages(images, stage.contract, flip=flip, seed=settings.seed)
-            self.images = images
+            self.images = images = _as_images(images, stage, settings)
             stage.check_settings(stage.sampling)
             self.objective = objective or make_objective(settings.objective)
             self.objective.check(stage)
@@ -108,14 +108,13 @@ class Trainer:
             self.watch = Watch(out, settings, self.accelerator, report)
             self.lock = RunLock(out) if self.accelerator.is_main_process else None
         with explained_errors(settings), together():  # the lock removed leftovers before
-            self.averaged = self._make_averaged(stage)
+            self.averaged = AveragedStage(stage, self.accelerator, sharded=self.sharded)
             learner = self._prepare_learner(stage)
             self.state = self._begin_or_resume(stage)
-            self.broken = BrokenImages(
-                len(images.source), images.max_broken_share, command=images.check_command
-            )
-            self.remarks = RemarkLog(f"{images.check_command} --verbose")
-            self.broken.add(self.state.broken)
+            self.data_log = DataLog(images, self.accelerator, self.state.broken)
+            self.validation = self._make_validation(validation)
+        if self.validation is not None:
+            self.validation.resume()
         counts = {
             "images": len(images.source),
             "images seen in the newest checkpoint": self.state.images_seen,
@@ -133,12 +132,25 @@ class Trainer:
                 f"{self.settings.batch_size}."
             )
 
-    def _make_averaged(self, stage: Stage) -> Stage:
-        """A whole stage for the averaged weights; if sharded, off the device, which lacks room."""
-        device = self.accelerator.device
-        if self.sharded:
-            device = "cpu" if self.accelerator.is_main_process else "meta"
-        return copy.deepcopy(stage).to(device).eval().requires_grad_(False)
+    def _make_validation(self, images: TrainingImages | TensorDataset | None) -> Validation | None:
+        is_measured = images is not None and self.settings.validate_every_images > 0
+        if self.settings.patience > 0 and not is_measured:
+            raise CascadeError(
+                "an early stop needs a held-out loss; give validation images and an interval at "
+                "which to measure them, or no patience."
+            )
+        if images is None:
+            return None
+        return Validation(
+            self.out,
+            _as_images(images, self.state.stage, self.settings),
+            self.images,
+            self.objective,
+            self.settings,
+            self.accelerator,
+            self.watch,
+            sharded=self.sharded,
+        )
 
     def _prepare_learner(self, stage: Stage) -> Learner:
         """Put stage and objective on this process's device, as one module that DDP can wrap."""
@@ -199,16 +211,27 @@ class Trainer:
                     self._save()
                 if self._crossed(self.settings.sample_every_images):
                     self._draw_samples()
+                if self._crossed(self.settings.validate_every_images):
+                    self._validate()
                 if stopping:
                     break
-                if self._crossed(self.settings.checkpoint_every_images):
+                if self.stopped_early or self._crossed(self.settings.checkpoint_every_images):
                     self._save()  # last, so that a run killed before repeats all of the above
+                if self.stopped_early:
+                    break
             stage = self._finish()
         if self.lock is not None:
             self.lock.release()
         return stage
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the held-out loss has not fallen for as long as the settings allow."""
+        return self.validation is not None and self.validation.exhausted
+
     def _batches(self) -> Iterator[Batch]:
+        if self.stopped_early:  # in an earlier part of the run
+            return
         positions = PositionBatches(
             self.state.images_seen,
             self.settings.images,
@@ -219,33 +242,13 @@ class Trainer:
         try:
             batches = load_batches(self.images, positions, workers=self.settings.workers)
             for batch in in_step(batches):
-                broken = all_of(self.accelerator, batch.broken)
-                remarks = all_of(self.accelerator, batch.remarks)
-                with together():
-                    self._count_broken(broken)
-                    self._count_remarks(remarks)
+                self.data_log.add(batch)
+                self.state.broken = self.data_log.broken.names
                 yield batch
         except (DataError, OtherProcessError):  # keep the training so far
             if self.state.steps:
                 self._save()
             raise
-
-    def _count_broken(self, reasons: Sequence[str]) -> None:
-        """Log each broken image once; too many of them end the run."""
-        for reason in dict.fromkeys(reasons):
-            if reason not in self.broken.names and self.accelerator.is_main_process:
-                logger.warning("skipping a broken image: %s", reason)
-        self.broken.add(reasons)
-        self.state.broken = self.broken.names
-
-    def _count_remarks(self, remarks: Sequence[Remark]) -> None:
-        """Log the first remarks of each kind, and count the others."""
-        self._warn(self.remarks.add(remarks))
-
-    def _warn(self, lines: Sequence[str]) -> None:
-        if self.accelerator.is_main_process:
-            for line in lines:
-                logger.warning("%s", line)
 
     # ---- one step -------------------------------------------------------------------------------
 
@@ -330,31 +333,21 @@ class Trainer:
 
     # ---- samples, checkpoints, end --------------------------------------------------------------
 
-    def _with_weights(self, values: list[Tensor]) -> Stage:
-        """The stage for sampling and saving, with averaged weights.
-
-        All processes must call it; if sharded, only the main one gets the weights.
-        """
-        with torch.no_grad():
-            for parameter, value in zip(self.averaged.parameters(), values, strict=True):
-                parameter.copy_(full(value))
-        return self.averaged
-
     def _draw_samples(self) -> None:
-        self._warn(self.remarks.totals())
-        stage = self._with_weights(self.state.ema.shadow_params)
-        with together():
-            if self.accelerator.is_main_process:
-                stage = stage.to(self.accelerator.device)
-                seen = self.state.images_seen
-                self.watch.samples(stage, self.images, self.objective, images=seen)
-                if self.sharded:
-                    stage.to("cpu")  # the next step needs the room
+        self.data_log.totals()
+        with self.averaged.on_device(self.state.ema.shadow_params) as stage, together():
+            seen = self.state.images_seen
+            self.watch.samples(stage, self.images, self.objective, images=seen)
+
+    def _validate(self) -> None:
+        if self.validation is not None:
+            with self.averaged.on_device(self.state.ema.shadow_params) as stage:
+                self.validation.measure(stage, images_seen=self.state.images_seen)
 
     def _save_snapshots(self) -> None:
         for average in self.state.power_averages:
             folder = snapshot_folder(self.out / "averages", self.state.images_seen, average.width)
-            stage = self._with_weights(average.values)
+            stage = self.averaged.filled(average.values)
             with together():
                 if self.accelerator.is_main_process:
                     stage.save_pretrained(folder, dtype=torch.float16)
@@ -377,12 +370,14 @@ class Trainer:
                 f"all {self.state.bad_steps} steps were skipped, because loss or gradient was not "
                 "finite; nothing was trained. Lower the learning rate or train in fp32."
             )
-        self._warn(self.remarks.totals())
-        stage = self._with_weights(self.state.ema.shadow_params)
+        self.data_log.totals()
+        stage = self.averaged.filled(self.state.ema.shadow_params)
+        before = stage.contract
         with together():
             if self.accelerator.is_main_process:
                 self.objective.finish(stage, self.images)
                 stage.save_pretrained(self.out / "stage")
+        share_contract(self.accelerator, stage, before)
         return stage
 
     def _request_stop(self) -> bool:
@@ -391,3 +386,13 @@ class Trainer:
         if not before and self.accelerator.is_main_process:
             logger.info("stopping after this step, with a checkpoint.")
         return before
+
+
+def _as_images(
+    images: TrainingImages | TensorDataset, stage: Stage, settings: TrainingSettings
+) -> TrainingImages:
+    """Wrap a data set of tensors, which are mirrored half of the time unless they are latents."""
+    if isinstance(images, TrainingImages):
+        return images
+    flip = () if stage.space.kind == "latents" else ("x",)
+    return TrainingImages(images, stage.contract, flip=flip, seed=settings.seed)

@@ -29,6 +29,7 @@ from cascade.training.report import write_report
 from cascade.training.run_folder import RunLog
 from cascade.training.settings import TrainingSettings
 from cascade.training.trackers import TrackedRun, Trackers, check_trackers
+from cascade.training.validation_figures import VALIDATION
 
 logger = logging.getLogger(__name__)
 
@@ -180,6 +181,21 @@ class Watch:
         if self._trackers is not None:
             self._trackers.log("meters", meters, images=images)
             self._trackers.log_picture("samples", grid, images=images)
+
+    def validation(self, values: Mapping[str, float], digest: str, *, images: int) -> None:
+        """Log a measurement on held-out images.
+
+        Args:
+            values: the figures, by name.
+            digest: digest of the images.
+            images: number of images seen.
+        """
+        if not self.active:
+            return
+        head = {"images": images, "seconds": self._seconds(), "kind": VALIDATION}
+        self.log.append({**head, VALIDATION: digest, **values})
+        if self._trackers is not None:
+            self._trackers.log(VALIDATION, values, images=images)
 
     def _seconds(self) -> float:
         """Training time of all parts of the run, without steps that a kill undid."""

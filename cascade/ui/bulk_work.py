@@ -43,7 +43,13 @@ def _placed(picture: Path, folder: Path) -> Path:
 
 
 def request_of(
-    job: Job, pictures: Sequence[Path], *, model: str, device: str | None, steps: int | None
+    job: Job,
+    pictures: Sequence[Path],
+    *,
+    model: str,
+    device: str | None,
+    steps: int | None,
+    seeds: int,
 ) -> Request:
     """The request of a command for these pictures, with before/after sheets for the page."""
     return Request(
@@ -52,6 +58,7 @@ def request_of(
         model=model,
         overrides=Overrides({ALL: {"steps": steps}}),
         device=device,
+        seeds=seeds,
         compare=True,
     )
 

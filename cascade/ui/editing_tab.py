@@ -68,11 +68,9 @@ def edit(
         mask=mask,
         words={name: text for name, text in words.items() if text},
         seed=fields.whole(seed, "the seed"),
-        variants=fields.whole(variants, "the number of seeds"),
     )
-    request = request_of(
-        job, [picture], model=model, device=site.device, steps=fields.steps_of(steps)
-    )
+    count, steps = fields.whole(variants, "the number of seeds"), fields.steps_of(steps)
+    request = request_of(job, [picture], model=model, device=site.device, steps=steps, seeds=count)
     run_bulk(
         job,
         lambda on_progress: prepare_editing(request, repainting, on_progress=on_progress),

@@ -63,6 +63,9 @@ class ClipVision(VisionEncoder):
     def seen_px(self) -> int:
         return int(self._network.config.image_size)
 
+    def to(self, device: torch.device) -> None:
+        self._network.to(device)
+
     @torch.no_grad()
     def directions(self, seen: Tensor) -> Tensor:
         device = self._network.device

@@ -64,6 +64,10 @@ class VisionEncoder(ABC):
     def directions(self, seen: Tensor) -> Tensor:
         """Embed images (B, 3, S, S) in [-1, 1]: (B, E) float32 of length 1."""
 
+    @abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Move the model to a device, where it takes images from any device."""
+
     def seen(self, images: Tensor) -> Tensor:
         """The middle square of images (B, C, H, W) at the size that the encoder sees.
 
@@ -97,15 +101,9 @@ class VisionEncoder(ABC):
 def as_images(vectors: Tensor) -> Tensor:
     """Scale vectors (B, E) of length 1 to images (B, E, 1, 1) with a root mean square of 1.
 
-    They are rounded to half precision first, in which caches keep them.
+    They are rounded to half precision first, so that small differences between machines vanish.
     """
     return (vectors.half().float() * vectors.shape[1] ** 0.5)[..., None, None]
-
-
-def as_vectors(images: Tensor) -> Tensor:
-    """Undo `as_images`: (B, E, 1, 1) -> (B, E). What a stage made has a length of about 1."""
-    vectors = images.flatten(1)
-    return vectors / vectors.shape[1] ** 0.5
 
 
 def check_embeddings(values: Any, facts: VisionFacts) -> Tensor:

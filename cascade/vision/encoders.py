@@ -1,4 +1,4 @@
-"""Finds encoders of images by name, and keeps the embeddings of images that were seen before."""
+"""Finds encoders of images by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from cascade.errors import ContractError
-from cascade.vision.cached_encoder import CachedVision
 from cascade.vision.clip import ClipVision
 from cascade.vision.encoder import VisionEncoder, VisionFacts
 from cascade.vision.tower import CONFIG, WEIGHTS, load_tower, vision_facts
@@ -62,12 +61,19 @@ def find_vision_facts(name: str) -> VisionFacts:
 
 
 @lru_cache
-def vision_encoder_of(facts: VisionFacts) -> CachedVision:
-    """The encoder that a contract names, with the embeddings that are known already.
+def vision_encoder_of(facts: VisionFacts) -> VisionEncoder:
+    """The encoder that a contract names.
 
-    The model itself is loaded when an image is embedded.
+    Raises:
+        CascadeError: if it cannot be found, or has other weights than those of `facts`.
     """
-    return CachedVision(facts, find_vision_encoder)
+    encoder = find_vision_encoder(facts.name)
+    if encoder.facts != facts:
+        raise ContractError(
+            f"image encoder {facts.name!r} must be {_words(facts)}, as in training, but the one "
+            f"here is {_words(encoder.facts)}."
+        )
+    return encoder
 
 
 def remember_folder(name: str, folder: Path) -> None:
@@ -124,3 +130,7 @@ def _is_encoder(place: Path) -> bool:
         return (place / CONFIG).is_file() or (place / CLIP_CONFIG).is_file()
     except OSError:  # not a possible file name
         return False
+
+
+def _words(facts: VisionFacts) -> str:
+    return f"{facts.width} wide with weights {facts.sha256[:12]}"

@@ -139,6 +139,9 @@ class Tower(VisionEncoder):
     def seen_px(self) -> int:
         return self.tower_facts.seen_px or self.tower_facts.size_px
 
+    def to(self, device: torch.device) -> None:
+        self.network.to(device)
+
     @torch.no_grad()
     def directions(self, seen: Tensor) -> Tensor:
         side, device = self.tower_facts.size_px, self._head.mean.device

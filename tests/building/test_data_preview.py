@@ -92,7 +92,7 @@ def test_missing_data_is_an_error_unless_it_is_that_of_a_bundled_recipe(tmp_path
 
 
 def test_remote_data_is_not_fetched(monkeypatch):
-    monkeypatch.setattr("cascade.building.data_preview.open_source", None)
+    monkeypatch.setattr("cascade.building.data_preview.open_data", None)
     for path in ("https://user:secret@host/a.tar", "hf:someone/images"):
         findings = preview(path)
         assert findings.errors == findings.facts == []

@@ -79,10 +79,20 @@ def test_files_that_do_not_fit_are_named_with_the_reason(upscale):
     done = upscale("in")
     assert done.code == 1
     assert "failed: in/one.npy: the image has 1 bands, but the model takes 2." in done.err
-    assert "failed: in/double.npy: an image of bands is (C, H, W) of uint8" in done.err
+    assert "failed: in/double.npy: holds numbers of type float64" in done.err
     assert "in/bright.npy" in done.err
     assert "100 % of band 1 outside of 0 to 1000" in done.err
     assert "3 upscaled, 2 failed" in done.out
+
+
+def test_clipped_numbers_of_any_image_of_a_file_are_remarked(upscale):
+    Path("in").mkdir()
+    stack = np.zeros((3, 2, 8, 8), np.uint16)
+    stack[1, 1] = 2000
+    np.save("in/stack.npy", stack)
+    done = upscale("in")
+    assert done.code == 0, done.err
+    assert "in 1 of 3 images, most in image 2: 100 % of band 2 outside of 0 to 1000" in done.err
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,31 @@ def test_a_picture_is_edited_as_by_the_python_api(edit, inpainter_folder, photos
     assert "was made with feather_px=0 (now 2)" in other.err
 
 
+def test_scratches_are_mended_in_a_grown_mask_and_grey_pictures_stay_grey(
+    command, inpainter_folder, photos, mask
+):
+    values = np.random.default_rng(0).integers(0, 256, (14, 20)).astype(np.uint8)
+    Image.fromarray(values).convert("RGB").save("scan.png")
+    options = ["--model", inpainter_folder, "--device", "cpu"]
+    done = command("restore", "scan.png", "--mask", mask, "-o", "clean.png", *options)
+    assert (done.code, done.out) == (0, "1 restored\n"), done.err
+    result = read_picture(Path("clean.png")).colour
+    hole = np.zeros((14, 20), bool)
+    hole[1:11, 3:14] = True  # the mask, and 2 px around it
+    assert (result.numpy()[:, ~hole] == values[~hole]).all()
+    changed = (result[0].numpy() != values) & hole
+    assert changed.sum() > 0.9 * hole.sum()
+    assert (result == result[:1]).all()
+    recorded = recorded_settings(Path("clean.png"))
+    assert (recorded["command"], recorded["grow_px"], recorded["stays_grey"]) == (
+        "restore", 2, True
+    )  # fmt: skip
+    edited = command("edit", "scan.png", "--mask", mask, "-o", "edited.png", *options)
+    assert edited.code == 0, edited.err
+    colours = read_picture(Path("edited.png")).colour
+    assert not (colours == colours[:1]).all()
+
+
 def test_a_mask_is_for_all_pictures_of_its_size_and_the_others_fail(edit, photos, mask):
     done = edit(photos, "--mask", mask, "--format", "png")
     assert (done.code, done.out) == (1, "4 edited, 1 failed\n"), done.err
@@ -128,3 +153,13 @@ def test_a_model_that_cannot_edit_is_refused(command, upscaler, photos, mask):
     done = command("edit", photos, "--mask", mask, "-o", "out", "--model", upscaler)
     assert done.code == 1
     assert "this pipeline takes 16 px, so it cannot edit pictures" in done.err
+
+
+def test_a_map_is_dark_outside_the_hole(edit, photos, mask):
+    done = edit(photos / "sub" / "c.png", "--mask", mask, "--map", "-n", 2)
+    assert (done.code, done.out) == (0, "1 edited (mean of 2 seeds)\n"), done.err
+    hole = read_picture(mask).colour[0].numpy() > 127
+    with Image.open("out/c-doubt.png") as image:
+        numbers = np.asarray(image)[:14, :20]
+    assert (numbers[~hole] == 0).all()
+    assert numbers[hole].max() > 100

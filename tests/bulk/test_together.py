@@ -43,10 +43,11 @@ def prepared(pictures, upscaler, colourer, monkeypatch):
             model=models[command],
             overrides=exact,
             device="cpu",
+            seeds=2 if command == "colourise" else 1,
         )
         if command == "upscale":
             return prepare_upscaling(request, Upscaling(precision="fp32", seed=3))
-        return prepare_colouring(request, Colouring(precision="fp32", seed=3), variants=2)
+        return prepare_colouring(request, Colouring(precision="fp32", seed=3))
 
     return prepare
 

@@ -27,7 +27,7 @@ def test_help_lists_the_verbs(command):
 
 
 def test_shards_that_were_built_can_be_checked_and_trained_on(command, pictures, tmp_path):
-    options = ["--size", 16, "--square", "--format", "webp", "--holdout", 0.3]
+    options = ["--size", 16, "--square", "--format", "webp", "--split", "0.7,0.3"]
     built = command("data", "build", pictures, "--out", tmp_path / "shards", *options)
     assert built.code == 0, built.err
     assert "holds 2 shards: " in built.out
@@ -50,7 +50,7 @@ def test_a_broken_image_is_named_and_ends_both_with_1(command, pictures, tmp_pat
     built = command("data", "build", folder, "-o", tmp_path / "shards")
     assert built.code == 1
     assert f"left out: {folder / 'bad.png'}: not a readable image" in built.err
-    assert "18 train, 0 heldout, 1 broken" in built.out
+    assert "18 train, 0 validation, 0 test, 1 broken" in built.out
     assert len(open_source(f"{tmp_path}/shards/train-*.tar")) == 18
 
 
@@ -60,7 +60,15 @@ def test_a_broken_image_is_named_and_ends_both_with_1(command, pictures, tmp_pat
         (["check", "nowhere"], "no data at nowhere"),
         (["build", "nowhere", "-o", "x"], "no data at nowhere"),
         (["build", "{pictures}", "-o", "file"], "file is a file; choose another folder"),
-        (["build", "{pictures}", "-o", "x", "--split-by", "photo"], "no image has a label 'photo'"),
+        (
+            ["build", "{pictures}", "-o", "x", "--split", "0.8,0.2", "--split-by", "photo"],
+            "no image has a label 'photo'",
+        ),
+        (["build", "{pictures}", "-o", "x", "--split", "0.8,0.1"], "add up to 1.* got 0.8,0.1"),
+        (
+            ["build", "{pictures}", "-o", "x", "--split", "0.999,0.001"],
+            "a share of 0.001 of the images leaves no images for validation",
+        ),
         (
             ["build", "{pictures}", "-o", "x", "--size", "99"],
             "none of the 18 images .* can be",
@@ -80,6 +88,14 @@ def test_errors_are_one_line(command, pictures, tmp_path, monkeypatch, arguments
 def test_wrong_usage_ends_with_2(command):
     for arguments in (["build", "x"], ["build", "x", "-o", "y", "--format", "tiff"], ["chek"]):
         assert command("data", *arguments).code == 2
+    for option, words in (
+        (["--split", "most"], "must be shares such as 0.8,0.1,0.1, got 'most'"),
+        (["--split-by", "class"], "--split-by needs --split"),
+        (["--seed", 1], "--seed needs --split"),
+    ):
+        done = command("data", "build", "x", "-o", "y", *option)
+        assert done.code == 2
+        assert words in " ".join(done.err.replace("│", " ").split())
 
 
 def test_every_damaged_shard_is_named_and_the_others_are_read(command, pictures, tmp_path):
@@ -145,3 +161,50 @@ def test_options_that_have_no_effect_on_bands_are_refused(command, tmp_path, opt
     done = command("data", "check", tmp_path, *options)
     assert done.code == 2
     assert words in " ".join(done.err.split())
+
+
+def test_images_of_both_sets_are_listed_even_if_they_were_saved_anew(command, pictures, tmp_path):
+    held_out = tmp_path / "held-out"
+    held_out.mkdir()
+    shutil.copy(pictures / "red" / "0.png", held_out / "same.png")
+    with Image.open(pictures / "blue" / "1.png") as image:
+        large = image.resize((72, 80), Image.Resampling.BOX)
+    large.save(held_out / "large.jpg", quality=90, subsampling=0)
+    noise = np.random.default_rng(5).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(held_out / "new.png")
+    checked = command("data", "check", pictures, "--validation", held_out)
+    assert checked.code == 1
+    lines = [line for line in checked.out.splitlines() if line.startswith("in both sets: ")]
+    assert lines == [
+        f"in both sets: {held_out}/same.png has the same pixels as {pictures}/red/0.png",
+        f"in both sets: {held_out}/large.jpg looks nearly like {pictures}/blue/1.png",
+    ]
+    (held_out / "same.png").unlink()
+    assert command("data", "check", pictures, "--validation", held_out).code == 0
+
+
+# ---- pairs --------------------------------------------------------------------------------------
+
+
+def test_pairs_are_checked_and_built(command, tmp_path):
+    for number in range(3):
+        large = np.random.default_rng(number).integers(0, 256, (32, 48, 3), np.uint8)
+        for name, array in (("high", large), ("low", large[::2, ::2])):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(array).save(tmp_path / name / f"{number}.png")
+    done = command("data", "check", tmp_path / "high", "--pairs", tmp_path / "low")
+    assert "pairs:   3 of scale 2" in done.out
+    assert done.code == 0
+    out = tmp_path / "shards"
+    done = command("data", "build", tmp_path / "high", "--pairs", tmp_path / "low", "-o", out)
+    assert done.code == 0
+    done = command("data", "check", out / "train-*.tar", "--pairs", "beside")
+    assert "pairs:   3 of scale 2" in done.out
+    (tmp_path / "low" / "1.png").unlink()
+    done = command("data", "check", tmp_path / "high", "--pairs", tmp_path / "low")
+    assert done.code == 1
+    assert "1.png: has no partner of the same name in" in done.out
+    for words in (["--pair-bands", "2"], ["--max-shift-px", "1"]):
+        done = command("data", "check", tmp_path / "high", *words)
+        assert done.code == 2
+        assert f"{words[0]} needs --pairs" in done.err

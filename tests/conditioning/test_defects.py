@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.defects import Defects, DefectsCondition, as_vector, dialled
+from cascade.conditioning.defects import Defects, DefectsCondition, as_vector, scaled_defects
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.faults.compression import jpeg
 from cascade.conditioning.inputs import Inputs, Request
@@ -49,7 +49,7 @@ def test_denoise_0_tells_that_the_picture_is_clean_bit_for_bit():
 
 
 def test_the_dial_scales_both_numbers():
-    half = dialled(torch.tensor([[12.0, 40.0], [math.nan, 60.0]]), 0.5)
+    half = scaled_defects(torch.tensor([[12.0, 40.0], [math.nan, 60.0]]), 0.5)
     torch.testing.assert_close(half, torch.tensor([[6.0, 70.0], [math.nan, 80.0]]), equal_nan=True)
 
 
@@ -58,11 +58,11 @@ def test_what_is_not_given_is_measured_and_unknown_without_an_image():
     noisy = (torch.randn(1, 1, 64, 64, generator=draw) * 10 / 127.5).expand(-1, 3, -1, -1)
     blocks = torch.rand(1, 3, 64, 64, generator=draw) - 0.5
     images = torch.cat([noisy, jpeg(blocks, 40)])
-    told = vector(image=images, count=2)
-    assert told[0, 0].item() * 32 == pytest.approx(10, rel=0.2)
-    assert told[0, 2:].tolist() == CLEAN[2:]
-    assert told[1, 2].item() == pytest.approx(0.6, abs=0.011)
-    assert told.equal(as_vector(torch.tensor([Defects.of(image) for image in images])))
+    vectors = vector(image=images, count=2)
+    assert vectors[0, 0].item() * 32 == pytest.approx(10, rel=0.2)
+    assert vectors[0, 2:].tolist() == CLEAN[2:]
+    assert vectors[1, 2].item() == pytest.approx(0.6, abs=0.011)
+    assert vectors.equal(as_vector(torch.tensor([Defects.of(image) for image in images])))
     assert vector(count=2).tolist() == [UNKNOWN, UNKNOWN]
 
 
@@ -81,30 +81,30 @@ def trained(true, **values):
 
 
 def test_training_tells_the_truth_with_the_errors_of_a_measurement():
-    told = trained([16.0, 50.0])
-    assert told[:, 0].median() * 32 == pytest.approx(16.7, abs=0.6)
-    assert told[:, 0].std() * 32 > 1.5
-    assert told[:, 2].median() == pytest.approx(0.5, abs=0.01)
-    assert told[:, 2].std() == pytest.approx(0.03, abs=0.005)
-    assert told[:, 1::2].eq(1).all()
+    vectors = trained([16.0, 50.0])
+    assert vectors[:, 0].median() * 32 == pytest.approx(16.7, abs=0.6)
+    assert vectors[:, 0].std() * 32 > 1.5
+    assert vectors[:, 2].median() == pytest.approx(0.5, abs=0.01)
+    assert vectors[:, 2].std() == pytest.approx(0.03, abs=0.005)
+    assert vectors[:, 1::2].eq(1).all()
     exact = trained([16.0, 50.0], quality_error=0.0)
     assert (exact[:, 2] - 0.5).abs().max() < 1e-6
 
 
 def test_training_tells_little_noise_of_clean_images():
-    told = trained([0.0, 100.0])
-    assert told[:, 2].eq(0).all()
-    assert told[:, 0].median() * 32 < 0.7
-    assert 0.08 < (told[:, 0] * 32 > 2).float().mean() < 0.25  # texture is taken for noise
+    vectors = trained([0.0, 100.0])
+    assert vectors[:, 2].eq(0).all()
+    assert vectors[:, 0].median() * 32 < 0.7
+    assert 0.08 < (vectors[:, 0] * 32 > 2).float().mean() < 0.25  # texture is taken for noise
 
 
 def test_each_number_is_dropped_on_its_own_and_then_unknown():
-    told = trained([16.0, 50.0], drop=0.3)
+    vectors = trained([16.0, 50.0], drop=0.3)
     for place in (0, 2):
-        is_known = told[:, place + 1].bool()
+        is_known = vectors[:, place + 1].bool()
         assert is_known.float().mean() == pytest.approx(0.7, abs=0.08)
-        assert told[~is_known, place].eq(0).all()
-    assert (told[:, 1] != told[:, 3]).any()
+        assert vectors[~is_known, place].eq(0).all()
+    assert (vectors[:, 1] != vectors[:, 3]).any()
     assert trained([16.0, 50.0], drop=1.0).tolist() == [UNKNOWN] * 400
 
 

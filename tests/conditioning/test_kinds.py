@@ -25,6 +25,7 @@ from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
 from cascade.conditioning.mask import Mask
+from cascade.conditioning.paired_image import PairedImage
 from cascade.conditioning.signals import ChannelSignal, Signals
 from cascade.conditioning.text import Text, TextOptions
 from cascade.diffusion.noise import SeededNoise
@@ -44,10 +45,14 @@ PLAIN: dict[str, Condition] = {
         drop=0.4,
     ),
     "luminance": Luminance(quantised=False, augmentation_range=(0.1, 0.7), drop=0.4),
+    "paired_image": PairedImage(
+        channels=2, range=((0, 1), (0, 5)), augmentation_range=(0.1, 0.7), drop=0.4
+    ),
     "mask": Mask(drop=0.4),
     "defects": DefectsCondition(drop=0.4),
 }
-KINDS = ("labels", "text", "image_embedding", "low_resolution", "luminance", "mask", "defects")
+KINDS = ("labels", "text", "image_embedding", "low_resolution", "luminance", "paired_image")
+KINDS += ("mask", "defects")
 CAPTIONS = (
     "a cat",
     "a red dog",
@@ -88,6 +93,7 @@ def batch() -> Batch:
         conditions={
             "labels": torch.randint(0, 2, (8, 2), generator=draw),
             "text": tuple((text,) if text else () for text in CAPTIONS),
+            "paired_image": torch.rand(8, 2, 16, 16, generator=draw) * 1.9 - 0.95,
         },
     )
     PLAIN["low_resolution"].input_of(batch, SPACE, degraded=True)  # shares the defects
@@ -101,6 +107,7 @@ def part(batch: Batch, places: list[int]) -> Batch:
         conditions={
             "labels": batch.conditions["labels"][places],
             "text": tuple(batch.conditions["text"][place] for place in places),
+            "paired_image": batch.conditions["paired_image"][places],
         },
         shared={"defects": batch.shared["defects"][places]},
     )
@@ -172,13 +179,13 @@ def test_unknown_kinds_are_refused_with_the_nearest_name():
 
 @each_kind
 def test_a_recipe_s_section_states_what_the_class_takes(condition, text_encoders):
-    """`generated` is for the data, and the names of classes come from them.
+    """`generated` and `paired` are for the data, and the names of classes come from them.
 
     The hash and the widths of a text encoder come from its files.
     """
     options = {field.name for field in fields(condition.recipe)} - {"generated"}
     from_files = {"sha256", "width", "pooled_width", "known"}
-    assert options == {field.name for field in fields(condition)} - from_files
+    assert options == {field.name for field in fields(condition)} - from_files - {"paired"}
 
     def vocabulary(names):
         return {name: ["a " + name] for name in names}

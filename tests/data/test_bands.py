@@ -190,11 +190,48 @@ def test_shards_hold_every_type_without_loss(tmp_path, dtype):
         assert np.array_equal(values, stack[index], equal_nan=dtype == "float32")
 
 
-def test_bands_are_downscaled_for_shards_unless_numbers_are_missing(tmp_path):
-    values = np.full((4, 16, 24), 40_000, np.uint16)
+def test_bands_are_downscaled_for_shards_unless_numbers_are_missing():
+    ramp = np.arange(24, dtype=np.uint16) * 1000 + 500  # means of pairs are known
+    values = np.stack([np.tile(ramp + 10_000 * band, (16, 1)) for band in range(4)])
     encoded = BandEncoding(size_px=8)(Raster(values=values), b"")
     small = BandDecoding(4).raster(encoded.data, "a").values
     assert small.shape == (4, 8, 12)
-    assert (small == 40_000).all()
+    means = values.reshape(4, 8, 2, 12, 2).mean(axis=(2, 4))
+    assert np.abs(small[..., 2:-2] - means[..., 2:-2]).max() <= 1
     with pytest.raises(DataError, match="has NaN or nodata, which cannot be downscaled"):
-        BandEncoding(size_px=8)(Raster(values=values, nodata=40_000), b"")
+        BandEncoding(size_px=8)(Raster(values=values, nodata=1500), b"")
+
+
+@pytest.mark.parametrize("keys", [(1, 1, 0, 1, 1025, 0, 1, 1), (1, 1, 0, 1, 1025, 0, 1, 2)])
+@pytest.mark.parametrize("tag", ["scale", "matrix"])
+def test_shards_keep_the_places_of_the_pixels_that_they_take(tmp_path, keys, tag):
+    matrix = (4.0, 0, 0, 100, 0, -4, 0, 900, 0, 0, 1, 0, 0, 0, 0, 1)
+    points = (0.0, 0, 0, 100, 900, 0)
+    tags = [(33550, "d", 3, (4.0, 4, 0), True), (33922, "d", 6, points, True)]
+    tags = [(34264, "d", 16, matrix, True)] if tag == "matrix" else tags
+    tags.append((34735, "H", 8, keys, True))
+    stored = np.arange(16 * 24, dtype=np.uint16).reshape(16, 24)
+    tifffile.imwrite(tmp_path / "a.tif", stored, metadata=None, extratags=tags)
+    raster = BandDecoding(1).raster((tmp_path / "a.tif").read_bytes(), "a")
+    (tmp_path / "b.tif").write_bytes(BandEncoding(size_px=8, square=True)(raster, b"").data)
+    offset = 0.5 if keys[-1] == 2 else 0.0  # from the first corner to the place of the first pixel
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        page = file.pages[0]
+        if tag == "scale":
+            step, (i, j, _, x, y, _) = page.tags[33550].value, page.tags[33922].value
+            corner = x - (offset + i) * step[0], y + (offset + j) * step[1]
+            assert step == (8, 8, 0)
+        else:
+            matrix = np.array(page.tags[34264].value).reshape(4, 4)
+            corner = tuple((matrix @ [-offset, -offset, 0, 1])[:2])
+            assert (matrix[0, 0], matrix[1, 1]) == (8, -8)
+    assert corner == pytest.approx((100 + (4 - offset) * 4, 900 + offset * 4))
+
+
+def test_a_number_for_missing_ones_counts_beside_that_of_the_file(tmp_path):
+    values = np.array([[1, 2], [3, -9999]], np.int16)
+    tag = (42113, "s", 0, "-9999", True)
+    tifffile.imwrite(tmp_path / "a.tif", values, metadata=None, extratags=[tag])
+    raster = BandDecoding(1, nodata=2).raster((tmp_path / "a.tif").read_bytes(), "a")
+    assert raster.missing is not None
+    assert raster.missing[0].tolist() == [[False, True], [False, True]]

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.data.building import SPLITS, build_shards
+from cascade.data.building import build_shards
 from cascade.data.encoding import Encoding
 from cascade.data.folder import FolderSource
 from cascade.data.shard_writing import sha256_of
 from cascade.data.shards import ShardSource
 from cascade.data.sources import open_source
+from cascade.data.splitting import SPLITS, Shares
 from cascade.errors import DataError, OutputError
 from cascade.imaging.picture_reading import decode_picture
 from cascade.imaging.reading import decode_image
@@ -49,7 +50,7 @@ def test_shards_hold_the_files_and_labels_of_the_folder(pictures, tmp_path):
 
 
 def test_the_manifest_counts_and_hashes_what_is_there(pictures, tmp_path):
-    manifest = build(FolderSource(pictures), tmp_path / "out", holdout=0.4)
+    manifest = build(FolderSource(pictures), tmp_path / "out", shares=Shares(0.6, 0.2, 0.2))
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
     for split in SPLITS:
         source = ShardSource(str(tmp_path / "out" / f"{split}-*.tar"))
@@ -76,7 +77,7 @@ def test_a_picture_too_long_for_the_format_is_left_out(tmp_path, image_format, s
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_same_input_gives_the_same_bytes(pictures, tmp_path, workers):
-    options = {"encoding": Encoding(16, True, "webp"), "holdout": 0.3}
+    options = {"encoding": Encoding(16, True, "webp"), "shares": Shares(0.7, 0.3)}
     build(FolderSource(pictures), tmp_path / "a", **options)
     shutil.copytree(pictures, tmp_path / "elsewhere")
     build(FolderSource(tmp_path / "elsewhere"), tmp_path / "b", **options, workers=workers)
@@ -121,7 +122,8 @@ def test_what_is_left_out_is_named_with_its_reason(pictures, tmp_path):
     manifest = build(FolderSource(folder), tmp_path / "out", Encoding(16))
     assert manifest["counts"] == {
         "train": 18,
-        "heldout": 0,
+        "validation": 0,
+        "test": 0,
         "broken": 1,
         "too_small": 1,
         "duplicates": 1,
@@ -145,7 +147,7 @@ def test_no_group_is_on_both_sides_and_the_split_stays_when_the_set_grows(tmp_pa
         return FolderSource(tmp_path / "in", name_pattern=r"(?P<photo>\d+)-")
 
     def sides(out: Path, photos: int, **options) -> dict[str, set[str]]:
-        build(make(photos), out, holdout=0.3, **options)
+        build(make(photos), out, shares=Shares(0.6, 0.25, 0.15), **options)
         return {
             split: {
                 labels["photo"]
@@ -155,15 +157,24 @@ def test_no_group_is_on_both_sides_and_the_split_stays_when_the_set_grows(tmp_pa
         }
 
     small = sides(tmp_path / "a", 20, split_by="photo")
-    assert small["train"] & small["heldout"] == set()
-    assert len(small["train"] | small["heldout"]) == 20
-    assert len(small["heldout"]) >= 2
+    assert len(set().union(*small.values())) == sum(map(len, small.values())) == 20
+    assert min(map(len, small.values())) >= 2
     large = sides(tmp_path / "b", 40, split_by="photo")
     assert all(small[split] <= large[split] for split in SPLITS)
     apart = sides(tmp_path / "c", 40)
-    assert apart["train"] & apart["heldout"]  # without it, groups are torn
+    assert apart["train"] & apart["validation"]  # without it, groups are torn
+    other = sides(tmp_path / "e", 20, split_by="photo", seed=1)
+    assert other["test"] != small["test"]
     with pytest.raises(DataError, match="no image has a label 'foto'"):
         build(make(40), tmp_path / "d", split_by="foto")
+
+
+def test_a_split_without_images_is_refused(pictures, tmp_path):
+    with pytest.raises(
+        DataError, match=r"^a share of 0\.001 of the images leaves no images for val"
+    ):
+        build(FolderSource(pictures), tmp_path / "out", shares=Shares(0.999, 0.001))
+    assert not (tmp_path / "out").exists()
 
 
 def test_keys_without_dots_and_without_repeats_are_all_read_back(tmp_path):
@@ -192,9 +203,9 @@ def test_shards_end_at_the_size_given(tmp_path):
 
 def test_other_people_s_files_stay_and_an_earlier_build_is_replaced(pictures, tmp_path):
     out = tmp_path / "out"
-    build(FolderSource(pictures), out, holdout=0.4)
+    build(FolderSource(pictures), out, shares=Shares(0.6, 0.2, 0.2))
     build(FolderSource(pictures), out)
-    assert not list(out.glob("heldout-*"))
+    assert not list(out.glob("validation-*"))
     before = contents(out)
     (out / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"holds other things, such as notes\.txt"):
@@ -206,9 +217,9 @@ def test_other_people_s_files_stay_and_an_earlier_build_is_replaced(pictures, tm
 
 
 def test_the_shards_that_are_read_are_not_replaced(pictures, tmp_path, monkeypatch):
-    build(FolderSource(pictures), tmp_path / "out", Encoding(), holdout=0.5)
+    build(FolderSource(pictures), tmp_path / "out", Encoding(), shares=Shares(0.5, 0.5))
     before = contents(tmp_path / "out")
-    assert {"train-000000.tar", "heldout-000000.tar"} < set(before)
+    assert {"train-000000.tar", "validation-000000.tar"} < set(before)
     monkeypatch.chdir(tmp_path)
     for folder in (tmp_path / "out", Path("out"), tmp_path / "out" / ".." / "out"):
         with pytest.raises(OutputError, match="holds the shards being read"):

@@ -32,7 +32,7 @@ class Encoder:
         return self.stage.encode(images)
 
     def encoded(self, images: TrainingImages, cache: Path) -> EncodedImages:
-        return EncodedImages(images, self.stage.latent_space, self, self.stage.decode, cache)
+        return EncodedImages(images, self.stage.latent_space, self, cache, decode=self.stage.decode)
 
 
 def pictures_of(folder: Path | list, **options) -> TrainingImages:
@@ -70,7 +70,7 @@ def test_the_content_decides_which_images_are_encoded_again(pictures, tmp_path):
     encoded = encoder.encoded(pictures_of(folder), tmp_path / "cache")
     assert encoder.count == 19
     index = next(i for i in range(18) if encoded.pictures.source.key(i).endswith("red/1"))
-    assert encoded.latents(index)[1].mean() > encoded.latents(index)[0].mean() + 0.5
+    assert encoded.values(index)[1].mean() > encoded.values(index)[0].mean() + 0.5
 
 
 def test_another_encoder_or_scale_has_latents_of_its_own(pictures, tmp_path):
@@ -78,7 +78,7 @@ def test_another_encoder_or_scale_has_latents_of_its_own(pictures, tmp_path):
     ours = first.encoded(pictures_of(pictures), tmp_path)
     theirs = second.encoded(pictures_of(pictures), tmp_path)
     assert (first.count, second.count) == (18, 18)
-    torch.testing.assert_close(ours.latents(3) - 0.5, theirs.latents(3))
+    torch.testing.assert_close(ours.values(3) - 0.5, theirs.values(3))
     contract = Contract(theirs.space)
     with pytest.raises(DataError, match="were encoded for"):
         TrainingImages(ours.pictures.source, contract, flip=(), encoded=ours)
@@ -105,7 +105,7 @@ def test_tensors_are_encoded_too(tmp_path):
     torch.manual_seed(0)
     tensors = [torch.rand(3, 16, 16) * 2 - 1 for _ in range(3)]
     encoded = Encoder().encoded(pictures_of(tensors), tmp_path)
-    assert torch.equal(encoded.latents(2), tensors[2])
+    assert torch.equal(encoded.values(2), tensors[2])
 
 
 def test_latents_in_a_data_set_have_no_bounds():
@@ -120,7 +120,9 @@ def test_latents_in_a_data_set_have_no_bounds():
 @pytest.mark.parametrize("option", [{"flip": ("x",)}, {"crop_px": 8}, {"rotate90": True}])
 def test_latents_are_not_cropped_or_mirrored(pictures, tmp_path, option):
     encoded = Encoder().encoded(pictures_of(pictures), tmp_path)
-    with pytest.raises(DataError, match="are not cropped or mirrored latents; set flip"):
+    with pytest.raises(
+        DataError, match="latents of pictures are not those of their crops and mirror"
+    ):
         training_images(encoded, **option)
 
 

@@ -7,19 +7,24 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_autoencoders import IdentityAutoencoder
 from torch import Tensor
 
+from cascade.autoencoder_stage import AutoencoderStage
 from cascade.conditioning.inputs import Inputs
+from cascade.diffusion_stage import DiffusionStage
 from cascade.engines import running
 from cascade.engines.exporting import RECORD, export_networks
 from cascade.engines.running import with_engine
 from cascade.errors import ContractError, WeightsError
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.upscaling import Upscaling, upscale_image
+from cascade.space import Space
 from cascade.stage import Run
 
 pytest.importorskip("openvino")
@@ -104,6 +109,21 @@ def test_a_network_that_attends_to_text_predicts_the_same(drawing, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_chain_of_latents_decodes_in_pytorch(base_stage, tmp_path):
+    decoder = AutoencoderStage.of_network(IdentityAutoencoder(), Space(size_px=16)).scaled(0, 1)
+    contract = replace(base_stage.contract, space=decoder.latent_space)
+    settings = base_stage.sampling.changed(threshold="none")
+    latent = DiffusionStage(base_stage.network, base_stage.process, contract, sampling=settings)
+    pipeline = CascadePipeline.from_stages({"latent": latent.eval(), "decoder": decoder})
+    export_networks(pipeline.stages, "openvino", tmp_path / "latent")
+    assert list(json.loads((tmp_path / "latent" / RECORD).read_text())["stages"]) == ["latent"]
+    engine = pipeline.with_engine(str(tmp_path / "latent"))
+    options = {"seed": 0, "steps": 2, "output_type": "pt", "precision": "fp32"}
+    assert error(engine(**options).images, pipeline(**options).images) < LARGEST_ERROR
+    with pytest.raises(ContractError, match="no stage of this pipeline samples in steps"):
+        export_networks(CascadePipeline.from_stages({"d": decoder}).stages, "onnx", tmp_path / "d")
+
+
 def test_onnx_files_predict_the_same(pipeline, tmp_path):
     for name in ("onnx", "onnxscript"):
         pytest.importorskip(name)

@@ -12,11 +12,11 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.evaluation.evaluate import evaluate
-from cascade.evaluation.image_metrics import psnr
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import resize
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
+from cascade.tasks.image_metrics import psnr, ssim
 
 RANGES = ((0, 1000), (0, 2000), (-50, 50), (0, 9))
 
@@ -62,6 +62,13 @@ def test_upscaled_bands_are_measured_one_by_one(tiles, extractor, tmp_path):
     for band in range(4):
         expected = psnr(large[:, band : band + 1], truth[:, band : band + 1], 2**16).mean()
         assert baseline[f"PSNR, dB, band {band + 1}"] == pytest.approx(float(expected), abs=1e-3)
+        one, other = large[:, band : band + 1], truth[:, band : band + 1]
+        similarity = float(ssim(one, other, 2**16).mean())
+        assert baseline[f"SSIM, band {band + 1}"] == pytest.approx(similarity, abs=1e-3)
+        again = resize(one, (16, 16), "bicubic") - small[:, band : band + 1]
+        consistency = again.square().mean(dim=(1, 2, 3)).sqrt().mean() * 50
+        name = f"LR-consistency, band {band + 1}, % of its range"
+        assert baseline[name] == pytest.approx(float(consistency), abs=1e-2)
     whole = {score.name for score in evaluation.whole.scores}
     assert {f"LR-consistency, band {n}, % of its range" for n in (1, 2, 3, 4)} <= whole
     assert any("saw bands 3, 2 and 1 as red, green and blue" in note for note in evaluation.notes)

@@ -16,6 +16,7 @@ from cascade.autoencoder_stage import AutoencoderStage
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.faults.grain import Grain
 from cascade.conditioning.low_resolution import LowResolution
+from cascade.conditioning.text import Text
 from cascade.contract import Contract
 from cascade.data.sources import open_source
 from cascade.diffusion.process import NoiseProcess
@@ -24,8 +25,8 @@ from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError, WeightsError
 from cascade.evaluation.card import write_results
 from cascade.evaluation.evaluate import evaluate
-from cascade.evaluation.image_metrics import psnr
 from cascade.evaluation.image_set import ImageSetBuilder
+from cascade.evaluation.measuring_pairs import pairs
 from cascade.evaluation.real_pictures import RealPictures
 from cascade.evaluation.report import render
 from cascade.evaluation.results import Evaluation
@@ -37,6 +38,8 @@ from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.tasks.enlarging import low_res_error
+from cascade.tasks.image_metrics import psnr
+from cascade.tasks.table import task_of
 
 FIELDS = {"class": ["cat", "dog"], "style": ["noto", "twemoji"]}
 
@@ -74,6 +77,31 @@ def test_latents_are_no_pictures_and_a_decoder_alone_restores_the_held_out_ones(
         ContractError, match="evaluation measures pixels, but stage 'base' gives latents"
     ):
         measure(alone, held_out)
+
+
+def test_latents_of_captions_are_measured_by_the_pictures_that_the_decoder_makes(
+    letters, colour_pictures, measure
+):
+    text = Text(
+        fields=("captions",), encoder=letters.name, sha256=letters.sha256,
+        width=letters.width, pooled_width=letters.pooled_width, max_tokens=20,
+    )  # fmt: skip
+    decoder = AutoencoderStage.of_network(IdentityAutoencoder(), Space(size_px=16)).scaled(0, 1)
+    base = DiffusionStage.build(
+        Contract(decoder.latent_space, (text,)),
+        NoiseProcess(NoiseSchedule(train_steps=50)),
+        network="transformer",
+        network_options={"width": 32, "depth": 1, "patch_size": 4, "head_channels": 16},
+        sampling=SamplingSettings(steps=1, threshold="none"),
+    )
+    pipeline = CascadePipeline.from_stages({"base": base.eval(), "decoder": decoder})
+    prompts = RealPictures(colour_pictures, name="").inputs(
+        range(16), pipeline.stages.contracts, degraded=False
+    )
+    assert len(set(prompts.get("prompt"))) == 16
+    assert all("flat" in each or "round" in each for each in prompts.get("prompt"))
+    evaluation = measure(pipeline, colour_pictures, num_images=16)
+    assert evaluation.whole.score("FD") is not None
 
 
 def test_the_whole_pipeline_is_what_it_makes_beside_the_held_out_pictures(
@@ -450,6 +478,21 @@ def test_options_for_another_kind_of_pipeline_are_refused(
         measure(cascade, held_out, lpips=True)
     with pytest.raises(ContractError, match="leave train out"):
         measure(CascadePipeline.from_stages({"up": upsampler}), held_out, train=held_out)
+
+
+def test_inpainters_are_measured_as_edit_runs_them(inpainter, upsampler, held_out):
+    """Every stage keeps the known pixels at its own size, and the hole is that of the result."""
+    stages = [inpainter, upsampler]
+    contracts = [stage.contract for stage in stages]
+    pictures = RealPictures(held_out, name="")
+    inputs, truth = pairs(pictures, [3], contracts)
+    image = inputs.get("image")
+    assert image.shape == (1, 4, 32, 32)
+    known = image[0, 3] > 0
+    assert 0 < known.sum() < known.numel()
+    result = task_of(contracts).run(stages, inputs, 0)
+    assert result[:, known].equal(truth[0][:, known])
+    assert not result[:, ~known].allclose(truth[0][:, ~known], atol=0.05)
 
 
 def test_latents_are_not_measured(held_out, measure):

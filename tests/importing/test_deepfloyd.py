@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from cascade.conditioning.inputs import Request
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import CascadeError, ContractError
 from cascade.networks.imported_networks import level_of_step
+from cascade.saving.stage_folder import scheduler_config
 
 T = torch.tensor([3, 999])
 WIDTH = 16  # of the tiny T5's tokens
@@ -107,6 +110,13 @@ def test_stage_one_predicts_what_diffusers_predicts(sources, t5):
     assert stage.process.schedule.kind == "cosine"
     assert stage.sampling.threshold == "dynamic"
     assert stage.sampling.percentile == 0.95
+    theirs = DDPMScheduler.from_pretrained(folder / "I", subfolder="scheduler")
+    far = 3 * torch.randn(2, 3, 8, 8)
+    thresholded = stage.sampling.thresholding.apply(far)
+    torch.testing.assert_close(thresholded, theirs._threshold_sample(far))
+    assert scheduler_config(stage.process, stage.sampling)["sample_max_value"] == 1.5
+    capitals = request_signals(stage.conditions, request(stage, prompt=["A red DOT", " Cat "]))
+    assert capitals.tokens["text"].tokens.equal(signals.tokens["text"].tokens)
 
 
 def test_stage_two_takes_the_upscaled_image_with_noise_and_its_step(sources, t5):
@@ -152,6 +162,18 @@ def test_both_stages_join_are_saved_and_sample(sources, t5, tmp_path):
     assert image.shape == (1, 3, 16, 16)
     base = load_stage(tmp_path / "pipeline" / "stages" / "base")
     assert base.contract == stages["base"].contract
+
+
+def test_the_pipeline_s_own_text_encoder_is_taken(sources, t5, tmp_path):
+    folder = shutil.copytree(sources[0] / "I", tmp_path / "own")
+    shutil.copytree(t5, folder / "text_encoder")
+    (folder / "tokenizer").mkdir()
+    for path in folder.glob("text_encoder/*token*"):
+        path.rename(folder / "tokenizer" / path.name)
+    own, other = import_stage(folder), import_stage(sources[0] / "I", text_encoder=t5)
+    asked = request(own, prompt=["a red dot", "cat"])
+    first, second = (request_signals(each.conditions, asked) for each in (own, other))
+    assert first.tokens["text"].tokens.equal(second.tokens["text"].tokens)
 
 
 def test_what_does_not_fit_is_refused(sources, t5):

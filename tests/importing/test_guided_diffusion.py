@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +13,16 @@ from safetensors.torch import save_file
 from cascade import CascadePipeline, Inputs, import_stage, load_stage
 from cascade.conditioning.assembling import request_signals
 from cascade.conditioning.inputs import Request
+from cascade.conditioning.labels import Labels
 from cascade.conditioning.signals import Signals
+from cascade.contract import Contract
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import CascadeError, ContractError, WeightsError
+from cascade.importing.adm_shapes import FIRST, choose_prefix, find_published
+from cascade.importing.importing import NEEDED
+from cascade.importing.weight_files import fill_classes
+from cascade.networks.embedding import embedding_for
+from cascade.space import Space
 
 T = torch.tensor([0, 517, 999])
 DRAW = torch.Generator().manual_seed(1)
@@ -153,21 +161,78 @@ def test_half_precision_files_load_in_float32(tmp_path):
     check(reference, stage)
 
 
-def test_published_checkpoints_are_known_by_their_shapes():
-    from cascade.importing.adm_shapes import published
+PUBLISHED = {  # file: channels, blocks, widths, levels with attention, class; and what follows
+    "64x64_diffusion": (192, 3, (1, 2, 3, 4), 3, True, "64 new cosine 1000"),
+    "128x128_diffusion": (256, 2, (1, 1, 2, 3, 4), 3, True, "128 4-heads legacy linear 1000"),
+    "256x256_diffusion": (256, 2, (1, 1, 2, 2, 4, 4), 3, True, "256 legacy linear 1000"),
+    "512x512_diffusion": (256, 2, (0.5, 1, 1, 2, 2, 4, 4), 3, True, "512 legacy linear 1000"),
+    "64_256_upsampler": (192, 2, (1, 1, 2, 2, 4, 4), 3, True, "64->256 4-heads legacy linear 1000"),
+    "128_512_upsampler": (192, 2, (1, 1, 2, 2, 4, 4), 2, True, "128->512 legacy linear 1000"),
+    "imagenet64_uncond_100M": (
+        128, 3, (1, 2, 3, 4), 2, False, "64 4-heads legacy cosine 4000 rescaled",
+    ),
+    "cifar10_uncond_50M": (
+        128, 3, (1, 2, 2, 2), 2, False, "32 4-heads legacy cosine 4000 rescaled",
+    ),
+    "imagenet64_cond_270M": (192, 3, (1, 2, 3, 4), 2, False, "64 4-heads legacy cosine 4000"),
+    "lsun_uncond_100M": (128, 2, (1, 1, 2, 2, 4, 4), 1, False, "256 1-heads legacy linear 1000"),
+    "upsample_cond_500K": (
+        192, 2, (1, 1, 2, 2, 4, 4), 2, False, "64->256 4-heads legacy linear 4000",
+    ),
+}  # fmt: skip
 
-    upsampler = {
-        "model_channels": 192, "layers_per_block": 2,
-        "block_out_channels": [192, 192, 384, 384, 768, 768], "attention": [False] * 3 + [True] * 3,
-    }  # fmt: skip
-    facts = published(upsampler, is_upsampler=True)
-    assert (facts.size_px, facts.low_size_px, facts.heads) == (256, 64, 4)
-    small = {
-        "model_channels": 192, "layers_per_block": 3,
-        "block_out_channels": [192, 384, 576, 768], "attention": [False] + [True] * 3,
-    }  # fmt: skip
-    facts = published(small, is_upsampler=False)
-    assert (facts.size_px, facts.attention_order, facts.noise_schedule) == (64, "new", "cosine")
+
+@pytest.mark.parametrize(("name", "facts"), PUBLISHED.items())
+def test_every_published_checkpoint_is_known_by_its_shapes(name, facts):
+    channels, blocks, widths, attention, residual, expected = facts
+    levels = len(widths)
+    shapes = {
+        "model_channels": channels,
+        "layers_per_block": blocks,
+        "block_out_channels": [int(each * channels) for each in widths],
+        "attention": [level >= levels - attention for level in range(levels)],
+        "residual_resampling": residual,
+    }
+    known = find_published(shapes, is_upsampler="upsample" in name)
+    low = "" if known.low_size_px is None else f"{known.low_size_px}->"
+    words = [f"{low}{known.size_px}", f"{known.heads}-heads", known.attention_order]
+    words += [known.noise_schedule, str(known.train_steps), "rescaled" * known.rescale_timesteps]
+    assert " ".join(each for each in words if each not in ("None-heads", "")) == expected
+
+
+@pytest.mark.parametrize("rescaled", [True, False])
+def test_models_of_4000_steps_take_their_own_timesteps(tmp_path, rescaled):
+    reference = Reference(resblock_updown=False)
+    stage = import_stage(
+        write(tmp_path, reference), size_px=8, heads=4, noise_schedule="cosine", train_steps=4000,
+        rescale_timesteps=rescaled,
+    )  # fmt: skip
+    assert len(stage.process.schedule.alpha_bar) == 4000
+    t = torch.tensor([0, 2001, 3999])
+    with torch.no_grad():
+        ours = stage.double().predict(X, t, Signals())
+    torch.testing.assert_close(ours, reference(X, t / 4 if rescaled else t), rtol=1e-5, atol=1e-5)
+    stage.float().save_pretrained(tmp_path / "stage")
+    again = load_stage(tmp_path / "stage").double()
+    with torch.no_grad():
+        assert again.predict(X, t, Signals()).equal(ours)
+
+
+def test_the_longest_average_is_taken():
+    names = [f"{each}.{FIRST}" for each in ("ema_0.999", "model", "ema_0.9999", "ema_0.99")]
+    assert choose_prefix(names) == ("ema_0.9999.", ["ema_0.99.", "ema_0.999.", "model."])
+
+
+def test_no_weights_of_other_models_are_fetched_from_the_hub():
+    from huggingface_hub.utils import filter_repo_objects
+
+    weights = "diffusion_pytorch_model.safetensors"
+    files = ["model_index.json", "unet/config.json", f"unet/{weights}", "scheduler/config.json"]
+    others = ["safety_checker/model.safetensors", "watermarker/" + weights, "vae/" + weights]
+    others += ["unet/diffusion_pytorch_model.bin", "text_encoder/model.safetensors", "big.ckpt"]
+    top = ["config.json", weights, "scheduler_config.json"]
+    for repository in (files, top):
+        assert list(filter_repo_objects([*repository, *others], **NEEDED)) == repository
 
 
 def test_a_saved_stage_is_loaded_again_and_samples(tmp_path, command):
@@ -243,6 +308,24 @@ def test_other_layouts_are_refused(tmp_path):
     fails(WeightsError, "is it a classifier", tmp_path / "classifier.safetensors", size_px=8)
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (3, 1), (4, 128)])
+def test_class_embeddings_that_do_not_fit_are_refused(shape):
+    embedding = embedding_for(Contract(Space(size_px=8), (labels_of(3),)).slots, 128)
+    with pytest.raises(WeightsError, match="but this network takes 3 of length 128"):
+        fill_classes(embedding, torch.zeros(shape), Path("a.pt"))
+
+
+def labels_of(count: int) -> Labels:
+    return Labels(fields={"class": [str(number) for number in range(count)]}, drop=0.0)
+
+
+def test_names_that_are_no_blocks_are_refused_in_one_line(tmp_path):
+    weights = {"output_blocks.0.weight": torch.zeros(2)}
+    weights |= {name: each.float() for name, each in Reference().weights.items()}
+    save_file(weights, tmp_path / "odd.safetensors")
+    fails(WeightsError, "is it a classifier, or damaged", tmp_path / "odd.safetensors", size_px=8)
+
+
 def test_missing_files_are_refused(tmp_path):
     fails(WeightsError, "no weights at", tmp_path / "none.pt")
 
@@ -266,6 +349,11 @@ def test_pickled_objects_are_not_loaded(tmp_path, capsys):
 
 def test_options_without_effect_are_refused(tmp_path):
     file = write(tmp_path, Reference())
+    fails(ContractError, "heads must be", file, size_px=8, heads=0)
+    fails(ContractError, "head_channels must be", file, size_px=8, head_channels=0)
+    fails(ContractError, "attention_order must be one of", file, heads=4, attention_order="mine")
+    fails(ContractError, "noise_schedule must be one of", file, heads=4, noise_schedule="mine")
+    fails(ContractError, "no option 'head': did you mean 'heads'", file, head=4)
     fails(ContractError, "text_encoder has no effect", file, text_encoder="t5")
     fails(ContractError, "low_size_px is for upsamplers", file, size_px=8, low_size_px=4)
     fails(ContractError, "no classes", file, size_px=8, heads=4, class_names=["a"])

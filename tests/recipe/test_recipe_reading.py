@@ -97,6 +97,7 @@ def test_what_a_recipe_does_not_state_is_left_to_the_parts():
         "luminance": None,
         "mask": None,
         "defects": None,
+        "paired_image": None,
     }
     assert set(recipe.sampling.model_dump().values()) == {None}
     assert recipe.space.model_dump() == {

@@ -11,7 +11,7 @@ from cascade.contract import Contract
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 from cascade.restoration.editing import Editing, check_can_edit, prepare_edit
-from cascade.restoration.holes import Borders, hole_of, ramp, reduced
+from cascade.restoration.holes import Borders, grown, hole_of, ramp, reduced
 from cascade.restoration.subject import Subject
 from cascade.restoration.windows import Box, Frame
 from cascade.sampling.walk import Hooks
@@ -90,6 +90,16 @@ def test_a_stage_of_measured_bands_edits_no_pictures():
         check_can_edit([Contract(Space(size_px=8, range=(0, 4000)))], Editing())
 
 
+def test_a_hole_grows_at_all_sides_but_not_beyond_the_picture():
+    hole = hole_at((7, 9), 0, 4)
+    assert grown(hole, 2).equal(hole_at((7, 9), slice(0, 3), slice(2, 7)))
+    assert grown(hole, 0).equal(hole)
+    subject = Subject.of(torch.zeros(3, 7, 9), hole, uncrop=(1, 0, 0, 0), grow_px=1)
+    expected = hole_at((7, 10), slice(0, 2), slice(4, 7))
+    expected[:, 0] = True  # a new border does not eat into the picture
+    assert subject.hole.equal(expected)
+
+
 def test_a_soft_edge_lies_inside_the_hole():
     hole = hole_at((9, 9), slice(2, 9), slice(0, 9))
     weight = ramp(hole, 3)
@@ -104,6 +114,23 @@ def test_a_soft_edge_blends_with_the_surroundings_and_not_with_what_vanishes():
     black, box = torch.full((1, 3, 9, 9), -1.0), Box(0, 0, 9, 9)
     assert subject.pasted(black, box, 3).max() < -0.99
     assert subject.pasted(black, box, 3, from_hole=True).max() > 0.3
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_new_borders_start_from_the_colours_at_the_edge(base_stage, strength):
+    subject = Subject.of(torch.full((3, 12, 12), 0.75), uncrop=(0, 0, 4, 4))
+    assert subject.image.allclose(torch.tensor(0.75))
+    contracts, editing = [base_stage.contract], Editing(strength=strength)
+    edit, _ = prepare_edit(contracts, subject.image, subject.hole, editing)
+    assert edit.image.allclose(torch.tensor(0.75))
+
+
+def test_hidden_colours_under_transparent_pixels_are_no_start():
+    pixels = np.full((8, 8, 4), 255, np.uint8)
+    pixels[2:5, 2:5] = (255, 0, 255, 0)  # magenta that nobody sees
+    subject = Subject.of(Image.fromarray(pixels), whole=True)
+    assert subject.image.allclose(torch.tensor(1.0))
+    assert subject.hole.sum() == 9
 
 
 # ---- windows ------------------------------------------------------------------------------------
@@ -301,7 +328,7 @@ def test_an_inpainter_gets_the_hole_as_its_input_and_needs_no_resampling(inpaint
     assert edit.tiles(inpainter) is not None
 
 
-def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser):
+def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser, inpainter):
     for stages, message in (
         ([upsampler], "takes 16 px, so it cannot edit pictures; editing needs a first stage that"),
         ([colouriser], "takes grey 16 px, so it cannot edit"),
@@ -311,6 +338,9 @@ def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser):
     latents = Contract(Space(size_px=8, channels=4, kind="latents"))
     with pytest.raises(ContractError, match="editing needs stages that make pixels; one makes lat"):
         check_can_edit([latents], Editing())
+    for name in ("resamplings", "jump_length"):
+        with pytest.raises(ContractError, match=f"{name} has no effect, because the first stage"):
+            check_can_edit([inpainter.contract], Editing(**{name: 2}))
     with pytest.raises(ContractError, match="edits pictures of 3 channels, got one of 2"):
         prepare_edit(
             [base_stage.contract], torch.zeros(2, 16, 16), torch.ones(16, 16) > 0, Editing()
@@ -325,8 +355,11 @@ def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser):
         ({"strength": "much"}, "strength must be a number, got 'much'"),
         ({"resamplings": 0}, "resamplings must be at least 1"),
         ({"jump_length": 0}, "jump_length must be at least 1"),
+        ({"grow_px": -1}, "grow_px must be at least 0"),
+        ({"stays_grey": 1}, "stays_grey must be True or False"),
         ({"window_px": 0}, "window_px must be at least 1"),
         ({"feather_px": -1}, "feather_px must be at least 0"),
+        ({"resamplings": 1, "jump_length": 3}, "jump_length has no effect with resamplings 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(values, message):

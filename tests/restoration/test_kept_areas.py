@@ -13,7 +13,7 @@ from torch import Tensor
 from cascade.imaging.picture import Picture, quantised
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import resize, upscaled_rows
-from cascade.restoration import kept_areas, upscaling
+from cascade.restoration import kept_areas
 from cascade.restoration.kept_areas import KeptAreas, is_grey
 
 MODELS = ("photo-x4", "photo-x4-blind", "emoji-256")
@@ -250,7 +250,6 @@ def test_bands_and_tiles_do_not_change_areas(monkeypatch):
     image[:, :, :14] = 1.0
     whole = pipeline("photo-x4").upscale(image, steps=1, precision="fp32")
     monkeypatch.setattr(kept_areas, "BAND_PX", 20)
-    monkeypatch.setattr(upscaling, "BAND_PX", 24)
     banded = pipeline("photo-x4").upscale(image, steps=1, precision="fp32")
     torch.testing.assert_close(banded, whole, rtol=0, atol=1e-5)
     tiled = pipeline("photo-x4").upscale(image, steps=1, tile_px=64)

@@ -19,7 +19,7 @@ from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.imaging.picture_reading import decode_picture
 from cascade.resizing import quantise, resize
-from cascade.restoration.measuring import defects_of, told, trusted
+from cascade.restoration.measuring import defects_for_network, defects_of, denoised_input
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.overrides import Overrides
 from cascade.space import Space
@@ -61,7 +61,7 @@ def test_agreeing_with_a_noisy_picture_brings_back_no_noise(truth):
     image = noisy(small, 18.0)
     result = truth + 0.06  # denoised, and too bright
     downscaled = resize(result, (24, 24), "bicubic")
-    target = trusted(image, downscaled, Defects(18.0, 100.0))
+    target = denoised_input(image, downscaled, Defects(18.0, 100.0))
     ((_, agreeing),) = consistent_bands(result.clone(), target, "bicubic")
     again = resize(agreeing, (24, 24), "bicubic")
     assert rms(image - small) > 16
@@ -75,13 +75,13 @@ def test_a_result_that_lost_an_object_gets_it_back(truth):
     small = resize(truth, (24, 24), "bicubic")
     with_object = small.clone()
     with_object[..., 10:12, 10:12] += 0.8
-    target = trusted(noisy(with_object, 5.0), small, Defects(5.0, 100.0))
+    target = denoised_input(noisy(with_object, 5.0), small, Defects(5.0, 100.0))
     gained = (target - small)[..., 10:12, 10:12].mean()
     assert 0.5 < gained < 0.9
 
 
 def test_a_clean_picture_is_trusted_as_it_is(truth):
-    assert trusted(truth, truth - 0.1, CLEAN) is truth
+    assert denoised_input(truth, truth - 0.1, CLEAN) is truth
 
 
 def test_results_for_clean_pictures_agree_and_those_for_noisy_ones_stay_quiet(stage, truth):
@@ -123,8 +123,11 @@ def test_a_file_states_its_quality_and_pixels_show_it(stage, truth):
     assert picture.jpeg_quality == 45
     assert Picture.from_pil(Image.open(file)).jpeg_quality == 45
     assert picture.with_pixels(picture.colour, None).jpeg_quality is None
-    assert defects_of(picture.image(), stage, {}, 45.0).quality == 45
-    assert defects_of(picture.image(), stage, {}, None).quality == pytest.approx(45, abs=1)
+    assert defects_of(picture.image(), stage, {}, lambda: picture.defects).quality == 45
+    for wrong in ([1.0, 2.0, 3.0], [[1.0, 2.0], [3.0, 4.0]], [5.0], "none"):
+        with pytest.raises(ContractError, match="must be a pair of noise"):
+            defects_of(picture.image(), stage, {"defects": wrong})
+    assert defects_of(picture.image(), stage, {}).quality == pytest.approx(45, abs=1)
     remark = defects_remark(picture, [stage])
     assert remark.startswith("is repaired: ")
     assert "JPEG quality about 45" in remark
@@ -137,13 +140,25 @@ def test_what_is_repaired_is_said_and_a_clean_picture_needs_no_words(stage, trut
         r"is repaired: noise sigma [89]; a lower --denoise", defects_remark(grainy, [stage])
     )
     keeping = stage.with_sampling(stage.sampling.changed(denoise=0.0))
-    assert told(Defects(9.0, 45.0), keeping) == CLEAN
+    assert defects_for_network(Defects(9.0, 45.0), keeping) == CLEAN
     assert defects_remark(grainy, [keeping]) == ""
     assert defects_remark(Picture(colour=quantised(truth[0], 8)), [stage]) == ""
 
 
+def test_a_picture_is_measured_once_for_words_and_work(stage, truth, monkeypatch):
+    measured = []
+    of = Defects.of.__func__
+    monkeypatch.setattr(
+        Defects, "of", classmethod(lambda cls, image: measured.append(1) or of(cls, image))
+    )
+    grainy = Picture(colour=quantised(noisy(truth, 9.0)[0], 8))
+    assert defects_remark(grainy, [stage])
+    upscale_picture([stage], grainy, Upscaling())
+    assert measured == [1]
+
+
 def test_stages_that_are_not_told_refuse_the_dial_and_measure_nothing(upsampler, truth):
-    assert defects_of(noisy(truth, 9.0)[0], upsampler, {}, 20.0) == CLEAN
+    assert defects_of(noisy(truth, 9.0)[0], upsampler, {}, pytest.fail) == CLEAN
     with pytest.raises(ContractError, match=r"denoise 0.5 is for stages with the condition"):
         upsampler.with_sampling(upsampler.sampling.changed(denoise=0.5))
     with pytest.raises(ContractError, match="denoise must be from 0 to 1"):

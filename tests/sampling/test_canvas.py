@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from cascade import mapped_arrays
+from cascade.conditioning.noised_image import pad_to
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import OutputError
-from cascade.sampling import canvas
 from cascade.sampling.canvas import CanvasNoise, new_canvas
 
 
 def test_a_large_canvas_lies_on_disk_and_holds_the_same(monkeypatch, tmp_path):
     in_memory = new_canvas((2, 3, 5))
-    monkeypatch.setattr(canvas, "MOST_IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(mapped_arrays, "MOST_IN_MEMORY_BYTES", 100)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     on_disk = new_canvas((2, 3, 5))
     for each in (in_memory, on_disk):
@@ -19,6 +21,31 @@ def test_a_large_canvas_lies_on_disk_and_holds_the_same(monkeypatch, tmp_path):
     assert torch.equal(in_memory, on_disk)
     assert torch.equal(on_disk, SeededNoise([1, 2]).normal(3, 5))
     assert not list(tmp_path.iterdir())  # nothing is left behind, even if the process is killed
+
+
+@pytest.mark.parametrize("rest", [0, 5, 16, 21])
+def test_noise_that_is_drawn_in_parts_is_that_of_the_whole(monkeypatch, rest):
+    expected = SeededNoise([1, 2]).normal(1, 1, 3 * 64 + rest)
+    monkeypatch.setattr("cascade.diffusion.noise.NUMBERS_AT_ONCE", 64)
+    noise = SeededNoise([1, 2])
+    assert torch.equal(noise.normal(1, 1, 3 * 64 + rest), expected)
+
+
+def test_released_pages_come_back_from_the_file(monkeypatch):
+    monkeypatch.setattr(mapped_arrays, "MOST_IN_MEMORY_BYTES", 100)
+    values = mapped_arrays.new_array((50, 40), "int16")
+    values[:] = np.arange(2000).reshape(50, 40)
+    mapped_arrays.release_pages()
+    assert np.array_equal(values.ravel(), np.arange(2000))
+
+
+@pytest.mark.parametrize("beside", [0, 3])
+def test_huge_images_are_padded_as_others_are(monkeypatch, beside):
+    image = torch.rand(1, 2, 9, 7)
+    expected = pad_to(image, (12, 7 + beside), 1)
+    monkeypatch.setattr(mapped_arrays, "MOST_IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(mapped_arrays, "NUMBERS_AT_ONCE", 30)
+    assert torch.equal(pad_to(image, (12, 7 + beside), 1), expected)
 
 
 def test_a_full_disk_is_one_clear_line():

@@ -38,6 +38,15 @@ def test_dynamic_equals_diffusers_without_its_default_ceiling(images):
     torch.testing.assert_close(apply_threshold(images, "dynamic", percentile=0.995), expected)
 
 
+@pytest.mark.parametrize("cap", [1.5, 4.0])
+def test_a_cap_equals_the_ceiling_of_diffusers(images, cap):
+    theirs = DDIMScheduler(thresholding=True, sample_max_value=cap)
+    thresholding = Thresholding("dynamic", 0.995, cap)
+    expected = theirs._threshold_sample(images)
+    torch.testing.assert_close(thresholding.apply(images), expected)
+    assert not torch.allclose(Thresholding("dynamic", 0.995).apply(images), expected)
+
+
 def test_dynamic_takes_bfloat16_and_finds_the_percentile_in_float32(images):
     low = images.bfloat16()
     out = apply_threshold(low, "dynamic", percentile=0.9)

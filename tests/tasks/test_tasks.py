@@ -18,7 +18,9 @@ from cascade.conditioning.mask import with_opacity
 from cascade.contract import Contract
 from cascade.errors import ContractError
 from cascade.pipeline import CascadePipeline
+from cascade.resizing import resize
 from cascade.restoration.colouring import Colouring, colourise_image
+from cascade.restoration.restoring import Restoration, restore_image
 from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.space import Space
 from cascade.tasks.colouring import luminance_error
@@ -27,7 +29,7 @@ from cascade.tasks.task import PairedTask
 
 
 @pytest.fixture
-def chains(base_stage, upsampler, colouriser, inpainter, drawing):
+def chains(base_stage, upsampler, colouriser, inpainter, restorer, drawing):
     """Stages by the name of their task."""
     return {
         "generate": [base_stage, upsampler],
@@ -35,6 +37,7 @@ def chains(base_stage, upsampler, colouriser, inpainter, drawing):
         "upscale": [upsampler],
         "colourise": [colouriser, upsampler],
         "edit": [inpainter, upsampler],
+        "restore": [restorer, upsampler],
     }
 
 
@@ -87,12 +90,19 @@ def test_what_a_task_runs_is_what_its_users_get(chains):
     hole[..., 4:9, 2:12] = True
     task = task_of(contracts(chains["edit"]))
     assert isinstance(task, PairedTask)
-    inputs = Inputs({"image": with_opacity(low_res, hole)})
-    alone = task.run(chains["edit"][:1], inputs, 7)
-    assert torch.equal(alone[:, ~hole[0, 0]], low_res[0][:, ~hole[0, 0]])
-    assert not torch.allclose(alone, low_res[0], atol=0.01)
-    result = task.run(chains["edit"], inputs, 7)
-    assert torch.equal(result, upscale_image(chains["edit"][1:], alone, Upscaling(seed=7)))
+    for count, image in ((1, low_res[:1]), (2, resize(low_res[:1], (32, 32), "bicubic"))):
+        stages, own = chains["edit"][:count], resize(hole.float(), image.shape[-2:], "nearest") > 0
+        result = task.run(stages, Inputs({"image": with_opacity(image, own)}), 7)
+        pipeline = CascadePipeline.from_stages({f"part{n}": each for n, each in enumerate(stages)})
+        assert torch.equal(result, pipeline.edit(image, own[0, 0], seed=7).images[0])
+        assert torch.equal(result[:, ~own[0, 0]], image[0][:, ~own[0, 0]])
+        assert not torch.allclose(result, image[0], atol=0.01)
+
+    task = task_of(contracts(chains["restore"]))
+    assert isinstance(task, PairedTask)
+    alone = restore_image(chains["restore"][:1], low_res[0], Restoration(seed=7))
+    result = task.run(chains["restore"], Inputs({"image": low_res}), 7)
+    assert torch.equal(result, upscale_image(chains["restore"][1:], alone, Upscaling(seed=7)))
 
 
 def test_baselines_have_the_size_of_the_results(chains):
@@ -106,6 +116,12 @@ def test_baselines_have_the_size_of_the_results(chains):
     assert isinstance(filling, PairedTask)
     smooth = filling.baseline(holes, Space(size_px=32))
     torch.testing.assert_close(smooth, torch.ones(3, 32, 32))
+    restoring = task_of(contracts(chains["restore"]))
+    assert isinstance(restoring, PairedTask)
+    torch.testing.assert_close(
+        restoring.baseline(Inputs({"image": torch.ones(1, 5, 16, 16)}), Space(size_px=16)),
+        torch.ones(3, 16, 16),
+    )
     grey = torch.rand(1, 1, 16, 16)
     copy = task.baseline(Inputs({"image": grey}), Space(size_px=16))
     assert torch.equal(copy, grey[0].expand(3, -1, -1))
@@ -137,6 +153,8 @@ def test_a_stage_that_restores_is_not_measured_by_consistency(upsampler):
     assert list(task.figures([upsampler.contract])) == ["LR-consistency, 8-bit squared"]
     restoring = LowResolution(size_px=16, degradation=Degradation(probability=1))
     assert task.figures([Contract(upsampler.space, (restoring,))]) == {}
+    paired = LowResolution(size_px=16, paired=True)
+    assert task.figures([Contract(upsampler.space, (paired,))]) == {}
 
 
 def test_example_commands_have_a_verb_of_the_command_line(chains):
@@ -163,4 +181,4 @@ def test_a_model_card_has_the_examples_of_its_task_and_they_work(chains, tmp_pat
         for example in (usage.command, "\n".join(usage.python)):
             assert f"\n{example}\n" in card.text
         exec("\n".join(usage.python), {})
-    assert sizes == [(32, 32), (32, 32), (32, 32), (16, 16), (16, 16)]
+    assert sizes == [(32, 32), (32, 32), (32, 32), (16, 16), (16, 16), (16, 16)]

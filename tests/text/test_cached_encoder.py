@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from cascade.errors import CascadeError, ContractError
+from cascade.kept_files import KeptFiles
 from cascade.text import cached_encoder as module
 from cascade.text.cached_encoder import CachedEncoder
-from cascade.text.embedding_files import EmbeddingFiles
 from cascade.text.encoder import CPU, CutText, EncodedText, EncoderFacts, TextEncoder
 
 FACTS = EncoderFacts("counting", "ab" * 32, 4, 3)
@@ -149,14 +149,14 @@ def test_a_damaged_file_is_written_anew(live, tmp_path, how, caplog):
 
 def test_what_another_process_wrote_meanwhile_is_not_encoded_again(live, tmp_path, monkeypatch):
     """The files appear after this process has looked, and before it has the lock."""
-    alone = EmbeddingFiles.alone
+    alone = KeptFiles.alone
 
     def late(self):
-        monkeypatch.setattr(EmbeddingFiles, "alone", alone)
+        monkeypatch.setattr(KeptFiles, "alone", alone)
         cached(CountingEncoder()).encode_ahead(TEXTS, 6, tmp_path)
         return alone(self)
 
-    monkeypatch.setattr(EmbeddingFiles, "alone", late)
+    monkeypatch.setattr(KeptFiles, "alone", late)
     encoder = cached(live)
     encoder.encode_ahead(TEXTS, 6, tmp_path)
     assert live.texts == []

@@ -10,7 +10,7 @@ from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance, luminance
 from cascade.contract import Contract
 from cascade.data.fitting import as_float
-from cascade.data.source import SelectedSource
+from cascade.data.source import with_labels
 from cascade.data.sources import FolderSource
 from cascade.data.training_images import TrainingImages
 from cascade.diffusion.process import NoiseProcess
@@ -102,7 +102,7 @@ def test_a_pool_of_another_stage_strength_or_set_of_images_is_refused(
     other = copy.deepcopy(base)
     with torch.no_grad():
         next(other.parameters()).add_(0.1)
-    fewer = SelectedSource(images.source, {"class": ["red"]})
+    fewer = with_labels(images.source, {"class": ["red"]})
     for change in (
         {"previous": other},
         {"strength": (0.1, 0.6)},

@@ -15,6 +15,7 @@ from cascade.imaging.reading import read_image
 from cascade.recipe.reading import load_stage_recipe
 from cascade.space import Space
 from cascade.stage_kinds import load_stage
+from cascade.training import trainer as trainer_module
 
 TRAIN = "train: {batch_size: 8, images: 32, warmup_images: 8, precision: fp32, sample_count: 2"
 CODER = f"""
@@ -81,9 +82,36 @@ def test_the_stage_s_contract_names_the_encoder(folder):
     assert latent.space.encoder == coder.latents.encoder != ""
 
 
+def test_every_process_knows_the_scale_that_one_of_them_measured(folder, tmp_path, monkeypatch):
+    trainer = build_trainer(load_stage_recipe(folder / "coder.yaml"), tmp_path / "run")
+    scaled = load_stage(folder / "coder" / "stage").contract
+    kind = type(trainer.accelerator)
+    monkeypatch.setattr(kind, "is_main_process", property(lambda self: False))
+    monkeypatch.setattr(trainer_module, "all_of", lambda accelerator, items: [*items, scaled])
+    stage = trainer._finish()
+    assert stage.contract == scaled
+    assert stage.latents.scale != 1
+
+
 def test_its_samples_are_shown_as_pictures(folder):
     (file,) = (folder / "latent" / "samples").glob("*.png")
     assert read_image(file).shape[-3:] == (3, 16, 34)
+
+
+def test_held_out_images_are_measured_as_pictures_and_as_latents(folder, held_out, tmp_path):
+    for name, changes in (
+        ("coder", [f"data.validation={held_out}"]),
+        ("latent", ["data.validation=0.4", f"data.cache_dir={tmp_path}"]),
+    ):
+        recipe = load_stage_recipe(folder / f"{name}.yaml", changes)
+        build_trainer(recipe, tmp_path / name).run()
+        lines = [json.loads(each) for each in (tmp_path / name / "log.jsonl").open()]
+        (line,) = [each for each in lines if each.get("kind") == "validation"]
+        assert line["loss"] > 0
+        assert ("psnr" in line) == (name == "coder")
+    best = load_stage(tmp_path / "coder" / "stage-best")
+    assert isinstance(best, AutoencoderStage)
+    assert best.latents.encoder  # shift and scale were measured for it too
 
 
 def test_an_autoencoder_starts_from_another_and_not_from_other_stages(folder, tmp_path):
@@ -92,7 +120,7 @@ def test_an_autoencoder_starts_from_another_and_not_from_other_stages(folder, tm
         return build_trainer(recipe, tmp_path / run)
 
     trained = load_stage(folder / "coder" / "stage").state_dict()
-    state = trainer("coder").averaged.state_dict()
+    state = trainer("coder").averaged.stage.state_dict()
     assert all(torch.equal(state[name], each) for name, each in trained.items())
     with pytest.raises(CascadeError, match="cannot start from that diffusion stage"):
         trainer("latent")
@@ -137,7 +165,7 @@ def test_the_vae_of_a_diffusers_folder_is_an_encoder(folder, tmp_path):
     vae = folder / "coder" / "stage" / "vae"
     changes = [f"data.encoder={vae}", f"data.cache_dir={tmp_path}"]
     trainer = build_trainer(load_stage_recipe(folder / "latent.yaml", changes), tmp_path / "run")
-    assert trainer.averaged.space == stage.latent_space
+    assert trainer.averaged.stage.space == stage.latent_space
     space = Space(size_px=16)
     assert AutoencoderStage.from_diffusers(vae, space).latent_space == stage.latent_space
 
@@ -151,7 +179,7 @@ def test_the_vae_of_a_diffusers_folder_is_an_encoder(folder, tmp_path):
         ("latent", ["data.encoder=UNSCALED"], "were never scaled; train it to the end"),
         ("latent", ["space.channels=3"], "latents of channels 4, but the stage's space has 3"),
         ("latent", ["space.size_px=16"], r"of size_px \(8, 8\), but the stage's space has \(16"),
-        ("latent", ["data.flip=[x]"], "key 'data.flip': latents of a cropped or mirrored"),
+        ("latent", ["data.flip=[x]"], "key 'data.flip': the latents of pictures are not"),
         ("latent", ["condition.low_resolution.size_px=4"], "that makes latents takes no image"),
         ("latent", ["train.objective=autoencoding"], "not a diffusion stage"),
         ("coder", ["data.encoder=x"], "an encoder is for stages that make latents"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import PartialState
+from PIL import Image
 from safetensors.torch import load_file
 
 from cascade.data.broken import ALWAYS_ALLOWED_IMAGES
@@ -37,9 +38,21 @@ def command_line(data: Path, *overrides: str, images: int = IMAGES) -> list[str]
         "train.sample_every_images=0",
         "train.checkpoint_every_images=64",
         "train.snapshot_every_images=128",
+        f"data.validation={unseen(data)}",
+        "train.validate_every_images=128",
         *overrides,
         "--out",
     ]
+
+
+def unseen(data: Path) -> Path:
+    """A folder of validation pictures beside the training pictures."""
+    folder = data.parent / f"{data.name}-unseen"
+    if not folder.exists():
+        folder.mkdir()
+        for number in range(3):
+            Image.new("RGB", (40, 40), (number, 99, 200)).save(folder / f"{number}.png")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +75,11 @@ def assert_same_training(run: Path, other: Path) -> None:
         assert tensors.keys() == others.keys()
         for key, tensor in tensors.items():
             assert torch.allclose(tensor, others[key], atol=1e-5), key
+    assert log(run)[-1]["kind"] == "validation"
     for line, other_line in zip(log(run), log(other), strict=True):
         assert line.keys() == other_line.keys()
-        for key in line.keys() - {"seconds", "images_per_s", "kind"}:
+        assert line.get("validation") == other_line.get("validation")
+        for key in line.keys() - {"seconds", "images_per_s", "kind", "validation"}:
             assert line[key] == pytest.approx(other_line[key], rel=1e-4, abs=1e-3), key
 
 

@@ -256,8 +256,8 @@ def test_a_broken_picture_is_left_out_named_and_remembered(
     assert "3.png: not a readable image" in told
     again = make_trainer(tmp_path / "run", path)
     assert again.state.images_seen == 160
-    assert again.broken.names == trainer.broken.names == again.state.broken
-    assert len(again.broken.names) == 1
+    assert again.data_log.broken.names == trainer.data_log.broken.names == again.state.broken
+    assert len(again.data_log.broken.names) == 1
     again.run()
     whole = make_trainer(tmp_path / "whole", path, "train.workers=2")
     whole.run()

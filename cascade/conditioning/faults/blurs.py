@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.conditioning.faults.drawing import PROBABILITY, Range, Uniform, between, check_ranges
+from cascade.conditioning.faults.drawing import PROBABILITY, Uniform, between, check_ranges
+from cascade.space import Range
 
 LOWEST_CUTOFF = 1 / 3  # of the sinc filter, as in Real-ESRGAN; 1 keeps the finest detail
 

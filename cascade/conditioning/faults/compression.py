@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cascade.conditioning.faults.drawing import PROBABILITY, Range, Uniform, between, check_ranges
+from cascade.conditioning.faults.drawing import PROBABILITY, Uniform, between, check_ranges
 from cascade.conditioning.jpeg_quality import NO_LOSS
+from cascade.space import Range
 
 BLOCK_PX = 8
 FULL_COLOUR_PROBABILITY = 0.3  # of a JPEG; the others store colour at half the resolution

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cascade.errors import ContractError
+from cascade.space import Range
 
-Range = tuple[float, float]
 Uniform = Iterator[float]  # numbers drawn uniformly from [0, 1)
 PROBABILITY = (0.0, 1.0)
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cascade.conditioning.faults.drawing import PROBABILITY, Range, Uniform, between, check_ranges
+from cascade.conditioning.faults.drawing import PROBABILITY, Uniform, between, check_ranges
 from cascade.diffusion.noise import SeededNoise
+from cascade.space import UNITS_8_BIT, Range
 
 LOW_STDS = 1.5  # power of the uniform number; above 1, low values are more frequent
 GREY_PROBABILITY = 0.4  # as in Real-ESRGAN; other noise has some colour, up to channels apart
@@ -20,7 +21,6 @@ SHOT_PROBABILITY = 0.3
 FILM_PROBABILITY = 0.3
 LEAST_STRENGTH = 0.3  # of noise that depends on brightness: scanners and cameras add some of theirs
 WHITE_PROBABILITY = 0.5  # of noise whose grains may have a size
-UNITS_8_BIT = 127.5  # per unit of [-1, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ def correlated(field: Tensor, size_px: float) -> Tensor:
     x = torch.fft.rfftfreq(field.shape[-1], device=field.device)[None]
     response = torch.exp(-2 * math.pi**2 * size_px**2 * (y**2 + x**2))
     smooth = torch.fft.irfft2(torch.fft.rfft2(field) * response, s=field.shape[-2:])
-    kept = torch.fft.irfft2(response, s=field.shape[-2:]).square().sum()  # of the variance
-    return smooth / kept.sqrt()
+    remaining = torch.fft.irfft2(response, s=field.shape[-2:]).square().sum()  # of the variance
+    return smooth / remaining.sqrt()
 
 
 def _strength(brightness: Tensor, tone: float) -> Tensor | float:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cascade.conditioning.faults.drawing import PROBABILITY, Range, Uniform, between, check_ranges
+from cascade.conditioning.faults.drawing import PROBABILITY, Uniform, between, check_ranges
 from cascade.diffusion.noise import SeededNoise
+from cascade.space import Range
 
 PERIOD: Range = (1.5, 4.0)  # of the dots, in low-resolution pixels
 DEPTH: Range = (0.2, 1.0)

@@ -12,5 +12,8 @@ rasters, which its file counts from 0.
 | `writing.py` | images to the file of a name, as they came |
 | `tiff_writing.py` | images as TIFF |
 | `showing.py` | how people see bands |
+| `raster_file.py` | `RasterFile`: an opened file |
+| `deviation_picture.py` | how people see a standard deviation |
 | `tiff_bands.py`, `dicom.py`, `nifti.py`, `arrays.py` | one kind of file each |
+| `dicom_numbers.py` | what the stored numbers of DICOM stand for |
 """

@@ -6,6 +6,7 @@ import io
 import math
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO, final
 
 import numpy as np
@@ -14,11 +15,11 @@ from cascade.errors import DataError
 from cascade.imaging.opening import readable
 from cascade.imaging.rasters.layout import Layout, divided
 from cascade.imaging.rasters.origin import Origin
-from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.raster import Raster, check_dtype
+from cascade.imaging.rasters.raster_file import MAX_BYTES, RasterFile, too_large
 
 NPY_HEAD, NPZ_HEAD = b"\x93NUMPY", b"PK\x03\x04"
 HEAD_BYTES = 2**16  # in which the head of an array ends
-MAX_BYTES = 4 * 2**30  # of the numbers of a file
 PREFERRED = "image"  # the array of several in a file
 
 
@@ -40,59 +41,71 @@ class ArrayOrigin(Origin):
     def scaled(self, factor_y: float, factor_x: float) -> ArrayOrigin:
         return self
 
+    def for_floats(self) -> ArrayOrigin:
+        return self
 
-def decode_array(data: bytes, name: str, number: int, layout: Layout) -> Raster:
-    """Decode an image of a file.
+
+@final
+class ArrayFile(RasterFile):
+    """An opened `.npy` or `.npz`.
 
     Args:
-        data: the file's bytes.
+        file: open at its start.
         name: the file's name, for error messages.
-        number: which image, counted from 0.
         layout: how the file is divided into images.
 
     Raises:
-        DataError: if it is damaged, holds objects or several arrays, or has no such image.
+        DataError: if it is damaged, or holds several arrays.
     """
-    array = _array(data, name)
-    images, shape = divided(array, layout, name), array.shape
-    if not 0 <= number < len(images):
-        raise DataError(f"{name}: has {len(images)} images; there is no image {number + 1}.")
-    values = np.ascontiguousarray(images[number])
-    origin = ArrayOrigin(shape=shape, bands_last=images.shape[1:] != shape[-3:])
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    return Raster(values=values, origin=origin)
 
+    def __init__(self, file: BinaryIO, name: str, layout: Layout) -> None:
+        super().__init__(name)
+        self._file, self._layout = file, layout
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        head = head if head.startswith(NPY_HEAD) else _member(file.read(), name)
+        shape = _shape(head, name)
+        self._count = len(divided(np.broadcast_to(np.uint8(0), shape), layout, name))
 
-def count_arrays(file: BinaryIO, name: str, layout: Layout) -> int:
-    """Count the images of an open file; see `decode_array`."""
-    head = file.read(HEAD_BYTES)
-    file.seek(0)
-    data = head if head.startswith(NPY_HEAD) else _member(file.read(), name)
-    shape = _header(data, name)[0]
-    return len(divided(np.broadcast_to(np.uint8(0), shape), layout, name))
+    def __len__(self) -> int:
+        return self._count
+
+    @cached_property
+    def _array(self) -> np.ndarray:
+        self._file.seek(0)
+        return _array(self._file.read(), self.name)
+
+    def decoded(self, number: int) -> Raster:
+        array = self._array
+        images = divided(array, self._layout, self.name)
+        values = np.ascontiguousarray(images[number])
+        origin = ArrayOrigin(shape=array.shape, bands_last=images.shape[1:] != array.shape[-3:])
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+        return Raster(values=values, origin=origin)
 
 
 def _array(data: bytes, name: str) -> np.ndarray:
     member = _member(data, name)
-    shape, dtype = _header(member, name)
-    if dtype.hasobject:
-        raise DataError(f"{name}: holds Python objects, which are not read; save plain numbers.")
+    shape = _shape(member, name)
     with readable(name):
         array = np.load(io.BytesIO(member), allow_pickle=False)
     assert array.shape == shape
     return array
 
 
-def _header(member: bytes, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """The shape and the type of an array."""
+def _shape(member: bytes, name: str) -> tuple[int, ...]:
+    """The shape of an array of numbers, by its head."""
     with readable(name):
         file = io.BytesIO(member)
         version = np.lib.format.read_magic(file)
         read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
         shape, _, dtype = read[version[0]](file)
+    if dtype.hasobject:
+        raise DataError(f"{name}: holds Python objects, which are not read; save plain numbers.")
+    check_dtype(dtype.newbyteorder("="), name)
     if math.prod(shape) * max(1, dtype.itemsize) > MAX_BYTES:
-        raise DataError(f"{name}: has more than {MAX_BYTES // 2**30} GiB of numbers; split it.")
-    return shape, dtype
+        raise too_large(name)
+    return shape
 
 
 def _member(data: bytes, name: str) -> bytes:
@@ -107,5 +120,5 @@ def _member(data: bytes, name: str) -> bytes:
             )
         member = arrays[PREFERRED] if PREFERRED in arrays else next(iter(arrays.values()))
         if member.file_size > MAX_BYTES:
-            raise DataError(f"{name}: has more than {MAX_BYTES // 2**30} GiB of numbers; split it.")
+            raise too_large(name)
         return archive.read(member)

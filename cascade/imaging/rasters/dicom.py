@@ -1,8 +1,12 @@
 """DICOM files as images of bands, by pydicom.
 
-- The numbers are those that the slope and the intercept stand for, such as Hounsfield units: int16
-  if both are whole numbers and the result fits, else float32.
+- The numbers are those that the slope and the intercept stand for, such as Hounsfield units. Those
+  of a frame come before those of all frames, and these before those of the file. Lookup tables are
+  refused.
+- Their type follows from the head of the file: the stored one without slope and intercept; int16 if
+  both are whole and every number that the stored bits can hold fits; else float32.
 - MONOCHROME1, in which the lowest number is white, is inverted.
+- Pixels with the padding value, or up to its limit, are missing.
 - Every frame is an image. Colour is RGB; palettes are refused.
 
 Shapes: C bands, H and W pixels.
@@ -12,116 +16,110 @@ from __future__ import annotations
 
 import copy
 import io
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, BinaryIO, final
 
 import numpy as np
 
 from cascade.errors import DataError
 from cascade.imaging import opening
+from cascade.imaging.rasters.dicom_numbers import (
+    FRAMES,
+    StoredNumbers,
+    functional_item,
+    measured_dtype,
+)
 from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.rasters.packages import imported
 from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.raster_file import RasterFile
+from cascade.imaging.rasters.tiff_origin import CENTIMETRES, TiffOrigin
 
 MARK, MARK_AT = b"DICM", 128
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredNumbers:
-    """What the numbers of a DICOM file stand for.
-
-    Attributes:
-        slope: by which a stored number is multiplied.
-        intercept: what is added then.
-        inverted_from: the number from which stored ones are subtracted first, since the lowest is
-            white; None if they are not.
-    """
-
-    slope: float = 1.0
-    intercept: float = 0.0
-    inverted_from: int | None = None
-
-    @classmethod
-    def of(cls, dataset: Any) -> StoredNumbers:
-        """Read the fields of a data set."""
-        inverted_from = None
-        if dataset.PhotometricInterpretation == "MONOCHROME1":
-            inverted_from = -1 if dataset.PixelRepresentation else 2**dataset.BitsStored - 1
-        slope = float(dataset.get("RescaleSlope", 1) or 1)
-        intercept = float(dataset.get("RescaleIntercept", 0) or 0)
-        return cls(slope=slope, intercept=intercept, inverted_from=inverted_from)
-
-    def measured(self, stored: np.ndarray) -> np.ndarray:
-        """The measured numbers for stored ones: uint8, uint16, int16 or float32."""
-        if self.inverted_from is not None:
-            stored = (self.inverted_from - stored.astype(np.int64)).astype(stored.dtype)
-        if (self.slope, self.intercept) == (1.0, 0.0):
-            return stored
-        if self.slope == round(self.slope) and self.intercept == round(self.intercept):
-            whole = stored.astype(np.int64) * round(self.slope) + round(self.intercept)
-            ends = np.iinfo(np.int16)
-            if ends.min <= whole.min() and whole.max() <= ends.max:
-                return whole.astype(np.int16)
-        return (stored * self.slope + self.intercept).astype(np.float32)
-
-    def stored(self, measured: np.ndarray, dtype: np.dtype, bits: int) -> np.ndarray:
-        """The stored numbers for measured ones, the inverse of `measured`.
-
-        Args:
-            measured: any numbers; those that the bits do not hold are clipped.
-            dtype: of the stored numbers.
-            bits: that are used of them.
-        """
-        numbers = np.rint((measured.astype(np.float64) - self.intercept) / self.slope)
-        if self.inverted_from is not None:
-            numbers = self.inverted_from - numbers
-        low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dtype.kind == "i" else (0, 2**bits)
-        return np.clip(numbers, low, high - (dtype.kind == "u")).astype(dtype)
+MEASURES, ORIENTATION = "PixelMeasuresSequence", "PlaneOrientationSequence"
+POSITION = "PlanePositionSequence"
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DicomOrigin(Origin):
-    """The data set of a DICOM file, in which the spacing of the pixels is brought up to date.
+    """The frame of a DICOM file that an image comes from.
 
     Attributes:
-        dataset: a `pydicom.Dataset`, with the pixels that it came with.
+        head: a `pydicom.Dataset` without pixels.
+        frame: which frame it is, counted from 0.
+        factors: by which the height and the width of a frame have grown.
     """
 
-    dataset: Any
+    head: Any
+    frame: int = 0
+    factors: tuple[float, float] = (1.0, 1.0)
 
     format = "DICOM"
 
     def scaled(self, factor_y: float, factor_x: float) -> DicomOrigin:
-        dataset = copy.deepcopy(self.dataset)
-        for part in _parts(dataset):
-            for key in SPACINGS:
-                if key in part and part[key].value:
-                    rows, columns = map(float, part[key].value)
-                    setattr(part, key, [_number(rows / factor_y), _number(columns / factor_x)])
-        _move_first_pixel(self.dataset, dataset)
-        return DicomOrigin(dataset)
+        rows, columns = self.factors
+        return replace(self, factors=(rows * factor_y, columns * factor_x))
+
+    @property
+    def numbers(self) -> StoredNumbers:
+        """What the stored numbers of the frame stand for."""
+        return StoredNumbers.of(self.head, self.frame)
+
+    def for_floats(self) -> TiffOrigin:
+        """The size of the pixels, for a TIFF: DICOM images hold no floats."""
+        part = functional_item(self.head, self.frame, MEASURES) or self.head
+        spacing = next((part.get(key) for key in SPACINGS if part.get(key)), None)
+        if spacing is None:
+            return TiffOrigin(tags={})
+        rows, columns = (float(mm) / f for mm, f in zip(spacing, self.factors, strict=True))
+        resolution = 10 / columns, 10 / rows
+        return TiffOrigin(tags={}, resolution=resolution, resolution_unit=CENTIMETRES)
 
 
-def _parts(dataset: Any) -> list[Any]:
-    """The data sets that may state the spacing of the pixels: the whole one and those of frames."""
-    groups = [*dataset.get("SharedFunctionalGroupsSequence", [])]
-    groups += dataset.get("PerFrameFunctionalGroupsSequence", [])
-    return [dataset, *(each for group in groups for each in group.get("PixelMeasuresSequence", []))]
+def head_for(origins: Sequence[DicomOrigin]) -> Any:
+    """The data set, without pixels, of a file of images, with their spacing and places.
+
+    Args:
+        origins: those of the images in order; of one file, and of one size.
+    """
+    before = origins[0].head
+    head, factors = copy.deepcopy(before), origins[0].factors
+    if FRAMES in head:
+        groups = head.get(FRAMES)
+        setattr(head, FRAMES, [groups[each.frame] for each in origins])
+    for number, part in _each_once(head, POSITION, len(origins)):
+        _move_first_pixel(part, before, origins[number].frame, factors)
+    for _, part in [(0, head), *_each_once(head, MEASURES, len(origins))]:
+        for key in SPACINGS:
+            if part.get(key):
+                sides = zip(map(float, part.get(key)), factors, strict=True)
+                setattr(part, key, [_number(side / factor) for side, factor in sides])
+    return head
 
 
-def _move_first_pixel(before: Any, after: Any) -> None:
-    """Move the centre of the first pixel, so that the corner of the image stays in its place."""
+def _each_once(head: Any, sequence: str, frames: int) -> list[tuple[int, Any]]:
+    """The items of a sequence, each with a frame that has it; of an older file, the data set."""
+    items = [functional_item(head, frame, sequence) for frame in range(frames)]
+    by_identity = {id(item): (frame, item) for frame, item in enumerate(items) if item is not None}
+    return [*by_identity.values()] or ([(0, head)] if sequence == POSITION else [])
+
+
+def _move_first_pixel(part: Any, before: Any, frame: int, factors: tuple[float, float]) -> None:
+    """Move the centre of the first pixel, so that the corner of the frame stays in its place."""
+    items = [functional_item(before, frame, each) for each in (POSITION, ORIENTATION, MEASURES)]
     keys = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    if not all(key in before and before[key].value for key in keys):
+    values = [(item or before).get(key) for item, key in zip(items, keys, strict=True)]
+    if not all(values):
         return
-    along_row, along_column = np.array(before.ImageOrientationPatient, float).reshape(2, 3)
-    old_rows, old_columns = map(float, before.PixelSpacing)
-    rows, columns = map(float, after.PixelSpacing)
-    move = along_row * (columns - old_columns) / 2 + along_column * (rows - old_rows) / 2
-    place = np.array(before.ImagePositionPatient, float) + move
-    after.ImagePositionPatient = [_number(each) for each in place]
+    place, orientation, spacing = (np.array(each, float) for each in values)
+    along_row, along_column = orientation.reshape(2, 3)
+    rows, columns = spacing / factors - spacing  # by how much the pixels grow
+    place = place + along_row * columns / 2 + along_column * rows / 2
+    part.ImagePositionPatient = [_number(each) for each in place]
 
 
 def _number(value: float) -> str:
@@ -134,75 +132,82 @@ def is_dicom(data: bytes) -> bool:
     return data[MARK_AT : MARK_AT + len(MARK)] == MARK
 
 
-def read_dataset(data: bytes, name: str) -> Any:
-    """Read a file as a `pydicom.Dataset` that holds an image.
-
-    Raises:
-        DataError: if it is damaged, or holds no pixels or those of a kind that is not read.
-    """
-    pydicom = imported("pydicom", "DICOM", name)
-    with opening.readable(name):
-        dataset = pydicom.dcmread(io.BytesIO(data))
-        if "PixelData" not in dataset:
-            kinds = [key for key in ("FloatPixelData", "DoubleFloatPixelData") if key in dataset]
-            what = f"pixels of the kind {kinds[0]}" if kinds else "no pixels"
-            raise DataError(f"{name}: a DICOM file with {what}; give one with PixelData.")
-        opening.check_size(dataset.Columns, dataset.Rows, name)
-        opening.check_page_count(frames_of(dataset), name)
-        if dataset.PhotometricInterpretation == "PALETTE COLOR":
-            raise DataError(f"{name}: has a palette, whose numbers are no measurements.")
-        if dataset.BitsAllocated not in (8, 16):
-            raise DataError(
-                f"{name}: has numbers of {dataset.BitsAllocated} bits; 8 and 16 are read."
-            )
-    return dataset
-
-
-def frames_of(dataset: Any) -> int:
-    """The number of frames of a data set."""
-    return int(dataset.get("NumberOfFrames", 1) or 1)
-
-
-def decode_dicom(data: bytes, name: str, number: int) -> Raster:
-    """Decode a frame of a DICOM file.
+@final
+class DicomFile(RasterFile):
+    """An opened DICOM file.
 
     Args:
-        data: the file's bytes.
+        file: open at its start.
         name: the file's name, for error messages.
-        number: which frame, counted from 0.
 
     Raises:
-        DataError: if it cannot be read, or has no such frame.
+        DataError: if it is damaged.
     """
-    dataset = read_dataset(data, name)
-    frames = frames_of(dataset)
-    if not 0 <= number < frames:
-        raise DataError(f"{name}: has {frames} frames; there is no frame {number + 1}.")
-    pixels = _pixels(dataset, name, number)
-    bands = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-    stored = np.ascontiguousarray(bands).astype(bands.dtype.newbyteorder("="), copy=False)
-    stored = stored.astype(np.int16) if stored.dtype == np.int8 else stored
-    values = StoredNumbers.of(dataset).measured(stored) if len(stored) == 1 else stored
-    return Raster(values=values, origin=DicomOrigin(dataset))
+
+    unit = "frame"
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        super().__init__(name)
+        self._file = file
+        with opening.readable(name):
+            self._head = imported("pydicom", "DICOM", name).dcmread(file, stop_before_pixels=True)
+            self._count = int(self._head.get("NumberOfFrames", 1) or 1)
+            opening.check_page_count(self._count, name)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def decoded(self, number: int) -> Raster:
+        pixels = self._pixels(number)
+        bands = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+        stored = np.ascontiguousarray(bands).astype(bands.dtype.newbyteorder("="), copy=False)
+        origin = DicomOrigin(head=self._head, frame=number)
+        if len(stored) > 1:
+            return Raster(values=stored, origin=origin)
+        every = [StoredNumbers.of(self._head, frame) for frame in range(self._count)]
+        values = every[number].measured(stored, measured_dtype(every, stored.dtype))
+        return Raster(values=values, nodata=every[number].nodata, origin=origin)
+
+    def _pixels(self, number: int) -> np.ndarray:
+        """The stored numbers of a frame, (H, W) or (H, W, 3)."""
+        name, dataset = self.name, self._dataset
+        with opening.readable(name):
+            try:
+                return imported("pydicom.pixels", "DICOM", name).pixel_array(dataset, index=number)
+            except RuntimeError as error:  # pydicom has no decoder for it, or those it has fail
+                compression = dataset.file_meta.TransferSyntaxUID.name
+                raise DataError(
+                    f"{name}: not a readable image ({compression} needs another decoder of "
+                    "pydicom); install pylibjpeg[all], or save it without compression."
+                ) from error
+
+    @cached_property
+    def _dataset(self) -> Any:
+        """The whole file.
+
+        Raises:
+            DataError: if it holds no pixels, or those of a kind that is not read.
+        """
+        name = self.name
+        with opening.readable(name):
+            self._file.seek(0)
+            dataset = imported("pydicom", "DICOM", name).dcmread(io.BytesIO(self._file.read()))
+            _check_kind(dataset, name)
+        return dataset
 
 
-def _pixels(dataset: Any, name: str, number: int) -> np.ndarray:
-    """The stored numbers of a frame, (H, W) or (H, W, 3)."""
-    with opening.readable(name):
-        try:
-            return imported("pydicom.pixels", "DICOM", name).pixel_array(dataset, index=number)
-        except RuntimeError as error:  # pydicom has no decoder for it, or those it has fail
-            compression = dataset.file_meta.TransferSyntaxUID.name
-            raise DataError(
-                f"{name}: not a readable image ({compression} needs another decoder of pydicom); "
-                "install pylibjpeg[all], or save it without compression."
-            ) from error
-
-
-def count_frames(file: BinaryIO, name: str) -> int:
-    """Count the frames of an open DICOM file by its head."""
-    pydicom = imported("pydicom", "DICOM", name)
-    with opening.readable(name):
-        frames = frames_of(pydicom.dcmread(file, stop_before_pixels=True))
-        opening.check_page_count(frames, name)
-        return frames
+def _check_kind(dataset: Any, name: str) -> None:
+    if "PixelData" not in dataset:
+        kinds = [key for key in ("FloatPixelData", "DoubleFloatPixelData") if key in dataset]
+        what = f"pixels of the kind {kinds[0]}" if kinds else "no pixels"
+        raise DataError(f"{name}: a DICOM file with {what}; give one with PixelData.")
+    opening.check_size(dataset.Columns, dataset.Rows, name)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        raise DataError(f"{name}: has a palette, whose numbers are no measurements.")
+    if dataset.get("ModalityLUTSequence"):
+        raise DataError(
+            f"{name}: has a lookup table for its numbers (ModalityLUTSequence), which is not read; "
+            "save it with a slope and an intercept."
+        )
+    if dataset.BitsAllocated not in (8, 16):
+        raise DataError(f"{name}: has numbers of {dataset.BitsAllocated} bits; 8 and 16 are read.")

@@ -24,11 +24,10 @@ from cascade.imaging import opening
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.rasters.packages import imported
-from cascade.imaging.rasters.raster import Raster
-from cascade.imaging.rasters.tiff_bands import check_dtype
+from cascade.imaging.rasters.raster import Raster, check_dtype
+from cascade.imaging.rasters.raster_file import MAX_BYTES, RasterFile, too_large
 
 GZIP = b"\x1f\x8b"
-MAX_BYTES = 4 * 2**30  # of an unpacked file
 MARKS = ((344, b"n+1\0"), (4, b"n+2\0"))  # of both versions, at an offset in bytes
 HEAD_BYTES = 348
 
@@ -42,17 +41,22 @@ class NiftiOrigin(Origin):
         image: a nibabel image.
         layout: how it was cut into slices.
         factors: by which the two axes of a slice have grown, the volume's earlier axis first.
+        as_floats: whether numbers are written as float32, and not as the volume stores its own.
     """
 
     image: Any
     layout: Layout
     factors: tuple[float, float] = (1.0, 1.0)
+    as_floats: bool = False
 
     format = "NIfTI"
 
     def scaled(self, factor_y: float, factor_x: float) -> NiftiOrigin:
         first, second = self.factors
         return replace(self, factors=(first * factor_x, second * factor_y))
+
+    def for_floats(self) -> NiftiOrigin:
+        return replace(self, as_floats=True)
 
     @property
     def affine(self) -> np.ndarray:
@@ -88,7 +92,7 @@ def open_nifti(data: bytes, name: str) -> Any:
             with gzip.open(io.BytesIO(data)) as file:
                 data = file.read(MAX_BYTES + 1)
             if len(data) > MAX_BYTES:
-                raise DataError(f"{name}: has more than {MAX_BYTES // 2**30} GiB; split it.")
+                raise too_large(name)
         kinds = {True: nibabel.Nifti2Image, False: nibabel.Nifti1Image}
         image = kinds[data[4:8] == MARKS[1][1]].from_bytes(data)
         if len(image.shape) not in (2, 3, 4, 5) or math.prod(image.shape) < 1:
@@ -109,6 +113,11 @@ def is_scaled(image: Any) -> bool:
     return (float(slope), float(intercept)) != (1.0, 0.0)
 
 
+def bands_are_an_axis(image: Any, layout: Layout) -> bool:
+    """Whether the fourth axis of a volume holds the bands of an image."""
+    return len(image.shape) == 4 and image.shape[3] == layout.bands and image.shape[3] > 1
+
+
 def slices_of(image: Any, layout: Layout, name: str) -> list[tuple[Any, ...]]:
     """The place of each image of a volume: an index per axis, with a slice where it extends.
 
@@ -123,7 +132,7 @@ def slices_of(image: Any, layout: Layout, name: str) -> list[tuple[Any, ...]]:
     shape = (*image.shape, *(1,) * (3 - len(image.shape)))
     if layout.axis not in (0, 1, 2):
         raise DataError(f"{name}: a volume has the axes 0, 1 and 2, not {layout.axis}.")
-    has_bands = len(shape) == 4 and shape[3] == layout.bands and shape[3] > 1
+    has_bands = bands_are_an_axis(image, layout)
     outer = () if has_bands else shape[3:]
     opening.check_page_count(math.prod(outer) * shape[layout.axis], name)
     places = []
@@ -135,31 +144,36 @@ def slices_of(image: Any, layout: Layout, name: str) -> list[tuple[Any, ...]]:
     return places
 
 
-def decode_nifti(data: bytes, name: str, number: int, layout: Layout) -> Raster:
-    """Decode a slice of a volume.
+@final
+class NiftiFile(RasterFile):
+    """An opened volume, unpacked once.
 
     Args:
-        data: the file's bytes.
+        file: open at its start.
         name: the file's name, for error messages.
-        number: which slice, counted from 0.
         layout: the axis to cut along, and the number of bands.
 
     Raises:
-        DataError: if the file cannot be read, or has no such slice.
+        DataError: if the file cannot be read.
     """
-    image = open_nifti(data, name)
-    places = slices_of(image, layout, name)
-    if not 0 <= number < len(places):
-        raise DataError(f"{name}: has {len(places)} slices; there is no slice {number + 1}.")
-    with opening.readable(name):
-        place = places[number][: len(image.shape)]
-        values = np.asarray(image.dataobj[place])
-        values = values.astype(np.float32 if is_scaled(image) else stored_dtype(image), copy=False)
-    values = values.reshape(*values.shape, *(1,) * (3 - values.ndim))  # (X, Y, C)
-    origin = NiftiOrigin(image=image, layout=layout)
-    return Raster(values=np.ascontiguousarray(values.transpose(2, 1, 0)), origin=origin)
 
+    unit = "slice"
 
-def count_slices(file: BinaryIO, name: str, layout: Layout) -> int:
-    """Count the slices of an open volume; see `decode_nifti`."""
-    return len(slices_of(open_nifti(file.read(), name), layout, name))
+    def __init__(self, file: BinaryIO, name: str, layout: Layout) -> None:
+        super().__init__(name)
+        self._image, self._layout = open_nifti(file.read(), name), layout
+        self._places = slices_of(self._image, layout, name)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def decoded(self, number: int) -> Raster:
+        image = self._image
+        with opening.readable(self.name):
+            place = self._places[number][: len(image.shape)]
+            values = np.asarray(image.dataobj[place])
+            dtype = np.float32 if is_scaled(image) else stored_dtype(image)
+            values = values.astype(dtype, copy=False)
+        values = values.reshape(*values.shape, *(1,) * (3 - values.ndim))  # (X, Y, C)
+        origin = NiftiOrigin(image=image, layout=self._layout)
+        return Raster(values=np.ascontiguousarray(values.transpose(2, 1, 0)), origin=origin)

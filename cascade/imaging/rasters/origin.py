@@ -18,3 +18,7 @@ class Origin(ABC):
             factor_y: height of the new image in pixels, divided by that of the old one.
             factor_x: the same for the width.
         """
+
+    @abstractmethod
+    def for_floats(self) -> Origin:
+        """What stays true of an image of other numbers at the same place, stored as float32."""

@@ -5,7 +5,8 @@ Shapes: C bands, H and W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor
 from cascade.errors import DataError
 from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.transparency import fill_hidden
+from cascade.mapped_arrays import new_array, release_pages, row_slices
 from cascade.space import MOST_BANDS, Space
 
+FILLED_PX = 256  # around rows in which neighbours of missing numbers are looked for
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
 
@@ -58,44 +61,98 @@ class Raster:
     @property
     def missing(self) -> np.ndarray | None:
         """Which numbers are NaN, infinite or nodata: (C, H, W) bool; None if all are there."""
-        missing = np.zeros(self.values.shape, bool)
-        if self.values.dtype == np.float32:
-            missing |= ~np.isfinite(self.values)
-        if self.nodata is not None and not np.isnan(self.nodata):
-            nodata = np.float32(self.nodata) if self.values.dtype == np.float32 else self.nodata
-            missing |= np.equal(self.values, nodata)  # no whole number equals one out of its reach
+        missing = self.missing_rows(slice(0, self.size[0]))
         return missing if missing.any() else None
 
-    def unit_image(self, space: Space) -> Tensor:
-        """The image for a network: (C, H, W) float32, not clipped to [-1, 1].
+    def missing_rows(self, rows: slice) -> np.ndarray:
+        """Which numbers of some rows are missing: (C, rows, W) bool."""
+        values = self.values[:, rows]
+        missing = np.zeros(values.shape, bool)
+        if values.dtype == np.float32:
+            missing |= ~np.isfinite(values)
+        if self.nodata is not None and not np.isnan(self.nodata):
+            nodata = np.float32(self.nodata) if values.dtype == np.float32 else self.nodata
+            missing |= np.equal(values, nodata)  # no whole number equals one out of its reach
+        return missing
+
+    def with_nodata(self, number: float | None) -> Raster:
+        """The image in which a number stands for a missing one, besides what its file says.
+
+        Args:
+            number: it becomes `nodata` if the file has none that its type can hold; else its
+                pixels get the file's number. None changes nothing.
+        """
+        if number is None:
+            return self
+        if self.nodata is None or not can_hold(self.values.dtype, self.nodata):
+            return replace(self, nodata=number)
+        if not can_hold(self.values.dtype, number):
+            return self
+        typed = self.values.dtype.type
+        values = np.where(self.values == typed(number), typed(self.nodata), self.values)
+        return replace(self, values=values)
+
+    def unit_image(self, space: Space, *, clip: bool = False) -> Tensor:
+        """The image for a network: (C, H, W) float32.
 
         Missing numbers come from their neighbours in the same band.
 
         Args:
             space: the space whose range stands for -1 to 1.
+            clip: whether to clip it to [-1, 1].
         """
-        missing = self.missing
-        values = torch.from_numpy(self.values.astype(np.float32))
-        if missing is not None:
-            values = torch.stack([_filled(*each) for each in zip(values, missing, strict=True)])
-        return space.to_unit(values)
+        result = torch.from_numpy(new_array(self.values.shape, np.float32))
+        for rows in row_slices(self.values.shape):
+            around = slice(max(0, rows.start - FILLED_PX), rows.stop + FILLED_PX)
+            values = torch.from_numpy(self.values[:, around].astype(np.float32))
+            missing = self.missing_rows(around)
+            if missing.any():
+                values = torch.stack([_filled(*each) for each in zip(values, missing, strict=True)])
+            inner = slice(rows.start - around.start, rows.stop - around.start)
+            unit = space.to_unit(values[:, inner])
+            result[:, rows] = unit.clamp_(-1, 1) if clip else unit
+            release_pages()
+        return result
+
+
+def check_dtype(dtype: Any, name: str) -> None:
+    """Check the type of the numbers of a file.
+
+    Raises:
+        DataError: naming the types that are read, if it is none of them.
+    """
+    if str(dtype) not in DTYPES:
+        advice = "float32" if np.dtype(dtype).kind == "f" else "uint16, int16 or float32"
+        raise DataError(
+            f"{name}: holds numbers of type {np.dtype(dtype).name}, but {', '.join(DTYPES)} are "
+            f"read; save it as {advice}."
+        )
+
+
+def can_hold(dtype: np.dtype, number: float) -> bool:
+    """Whether pixels of a type can have a number, as one for missing ones that a file states."""
+    if dtype.kind == "f":
+        return True
+    ends = np.iinfo(dtype)
+    return number == np.round(number) and ends.min <= number <= ends.max
 
 
 def outside_shares(raster: Raster, space: Space) -> list[float]:
     """Share of the numbers of each band, missing ones aside, that lie outside of the range.
 
     Args:
-        raster: the image.
+        raster: the image, with the bands of the space.
         space: the space that has the range of each band.
     """
-    missing = raster.missing
-    shares = []
-    for band, (low, high) in enumerate(space.ranges):
-        values = raster.values[band]
-        values = values.reshape(-1) if missing is None else values[~missing[band]]
-        outside = np.count_nonzero((values < low) | (values > high))
-        shares.append(outside / max(1, values.size))
-    return shares
+    outside, present = np.zeros((2, raster.bands), np.int64)
+    ends = np.array(space.ranges)[:, :, None, None]  # (C, 2, 1, 1)
+    for rows in row_slices(raster.values.shape):
+        values, is_present = raster.values[:, rows], ~raster.missing_rows(rows)
+        is_outside = (values < ends[:, 0]) | (values > ends[:, 1])
+        outside += np.count_nonzero(is_outside & is_present, axis=(1, 2))
+        present += np.count_nonzero(is_present, axis=(1, 2))
+        release_pages()
+    return (outside / present.clip(min=1)).tolist()
 
 
 def _filled(band: Tensor, missing: np.ndarray) -> Tensor:

@@ -7,25 +7,29 @@ transparent pixels are missing.
 
 from __future__ import annotations
 
+import io
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, final
 
 import numpy as np
 
 from cascade.errors import DataError
 from cascade.imaging.opening import IMAGE_SUFFIXES, format_of, read_bytes
 from cascade.imaging.picture_reading import decode_picture
-from cascade.imaging.rasters.arrays import NPY_HEAD, NPZ_HEAD, count_arrays, decode_array
-from cascade.imaging.rasters.dicom import count_frames, decode_dicom, is_dicom
+from cascade.imaging.rasters.arrays import NPY_HEAD, NPZ_HEAD, ArrayFile
+from cascade.imaging.rasters.dicom import DicomFile, is_dicom
 from cascade.imaging.rasters.layout import Layout
-from cascade.imaging.rasters.nifti import count_slices, decode_nifti, is_nifti
+from cascade.imaging.rasters.nifti import NiftiFile, is_nifti
 from cascade.imaging.rasters.raster import Raster
-from cascade.imaging.rasters.tiff_bands import count_tiff_images, decode_tiff_bands
+from cascade.imaging.rasters.raster_file import RasterFile
+from cascade.imaging.rasters.tiff_bands import TiffBandsFile
 
 RASTER_SUFFIXES = IMAGE_SUFFIXES | {
     ".btf", ".tf8", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".npy", ".npz",
 }  # fmt: skip
 PICTURE = "picture"
+VOLUMES = {"DICOM", "NIfTI", "numpy"}  # packed as a whole
 HEAD_BYTES = 4096  # by which the format is recognised
 
 
@@ -60,7 +64,7 @@ def read_raster(path: Path, number: int = 0, layout: Layout | None = None) -> Ra
 
 
 def decode_raster(data: bytes, name: str, number: int = 0, layout: Layout | None = None) -> Raster:
-    """Decode an image of a file.
+    """Decode an image of a file. The last volume stays unpacked for its next slice.
 
     Args:
         data: the file's bytes.
@@ -73,19 +77,31 @@ def decode_raster(data: bytes, name: str, number: int = 0, layout: Layout | None
             not read, or has no such image.
     """
     layout = layout or Layout()
-    kind = raster_format(data, name)
-    try:
-        if kind == "TIFF":
-            return decode_tiff_bands(data, name, number, layout)
-        if kind == "DICOM":
-            return decode_dicom(data, name, number)
-        if kind == "NIfTI":
-            return decode_nifti(data, name, number, layout)
-        if kind == "numpy":
-            return decode_array(data, name, number, layout)
-        return _raster_of_picture(data, name)
-    except DataError as error:
-        raise error if str(error).startswith(name) else DataError(f"{name}: {error}") from error
+    if raster_format(data, name) in VOLUMES:
+        return _last_volume(data, name, layout).image(number)
+    return open_rasters(io.BytesIO(data), name, layout).image(number)
+
+
+def open_rasters(file: BinaryIO, name: str, layout: Layout) -> RasterFile:
+    """Open a file to decode several of its images, of which it unpacks what they share once.
+
+    Args:
+        file: open at its start; it must stay open.
+        name: the file's name, for error messages.
+        layout: how the file is divided into images.
+
+    Raises:
+        DataError: if it is not an image, is damaged or is too large.
+    """
+    kind = raster_format(file.read(HEAD_BYTES), name)
+    file.seek(0)
+    if kind == "TIFF":
+        return TiffBandsFile(file, name, layout)
+    if kind == "DICOM":
+        return DicomFile(file, name)
+    if kind == "NIfTI":
+        return NiftiFile(file, name, layout)
+    return ArrayFile(file, name, layout) if kind == "numpy" else _PictureFile(file, name)
 
 
 def count_rasters(file: BinaryIO, name: str, layout: Layout | None = None) -> int:
@@ -99,16 +115,28 @@ def count_rasters(file: BinaryIO, name: str, layout: Layout | None = None) -> in
     Raises:
         DataError: as `decode_raster`.
     """
-    layout = layout or Layout()
-    kind = raster_format(file.read(HEAD_BYTES), name)
-    file.seek(0)
-    if kind == "TIFF":
-        return count_tiff_images(file, name, layout)
-    if kind == "DICOM":
-        return count_frames(file, name)
-    if kind == "NIfTI":
-        return count_slices(file, name, layout)
-    return count_arrays(file, name, layout) if kind == "numpy" else 1
+    return len(open_rasters(file, name, layout or Layout()))
+
+
+@lru_cache(maxsize=1)
+def _last_volume(data: bytes, name: str, layout: Layout) -> RasterFile:
+    return open_rasters(io.BytesIO(data), name, layout)
+
+
+@final
+class _PictureFile(RasterFile):
+    """An opened picture of another format, the first of its frames."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        super().__init__(name)
+        self._file = file
+
+    def __len__(self) -> int:
+        return 1
+
+    def decoded(self, number: int) -> Raster:
+        self._file.seek(0)
+        return _raster_of_picture(self._file.read(), self.name)
 
 
 def _raster_of_picture(data: bytes, name: str) -> Raster:

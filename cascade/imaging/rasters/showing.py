@@ -38,7 +38,7 @@ def as_rgb(images: Tensor, space: Space) -> Tensor:
     if space.colour_map == "grey":
         return shown.expand(-1, 3, -1, -1)
     places = ((shown[:, 0].clamp(-1, 1) + 1) / 2 * (COLOURS - 1)).round().long()  # (B, H, W)
-    table = _colours(space.colour_map).to(images.device)
+    table = colours_of(space.colour_map, COLOURS).to(images.device)
     return table[:, places].transpose(0, 1) * 2 - 1
 
 
@@ -73,9 +73,14 @@ def seen_bands(space: Space) -> str:
     return "bands 1, 2 and 3 as red, green and blue"
 
 
+def shown_bands(space: Space) -> list[int]:
+    """The bands that people see, counted from 1."""
+    return list(space.show) or ([1, 2, 3] if space.channels == 3 else [1])
+
+
 @cache
-def _colours(name: str) -> Tensor:
-    """The colours of a map, (3, 256) in [0, 1]."""
+def colours_of(name: str, count: int) -> Tensor:
+    """The colours of a map, (3, count) in [0, 1]."""
     from kornia.color import ColorMap
 
-    return ColorMap(name, num_colors=COLOURS).colors.float()
+    return ColorMap(name, num_colors=count).colors.float()

@@ -5,6 +5,7 @@
 - Other pages are images of their own. Thumbnails and reduced copies do not count.
 - Min-is-white is inverted. Palettes and subsampled YCbCr are refused.
 - GDAL's nodata number is taken over.
+- Images with an orientation are turned upright, unless they have a georeference.
 
 Shapes: C bands, H and W pixels.
 """
@@ -12,15 +13,18 @@ Shapes: C bands, H and W pixels.
 from __future__ import annotations
 
 import math
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, final
 
 import numpy as np
+import torch
 
 from cascade.errors import DataError
 from cascade.imaging import opening
+from cascade.imaging.orientation import upright
 from cascade.imaging.rasters.layout import Layout
-from cascade.imaging.rasters.raster import DTYPES, Raster
-from cascade.imaging.rasters.tiff_origin import TiffOrigin
+from cascade.imaging.rasters.raster import Raster, check_dtype
+from cascade.imaging.rasters.raster_file import RasterFile
+from cascade.imaging.rasters.tiff_origin import GDAL_NODATA, TiffOrigin
 from cascade.imaging.tiff_pages import (
     EMBEDDED,
     JPEG,
@@ -31,42 +35,48 @@ from cascade.imaging.tiff_pages import (
     check_segments,
     main_pages,
     open_tiff,
-    opened_tiff,
     photometric_of,
     samples_of,
 )
 
-GDAL_NODATA = 42113
+MOST_PIXELS = 2**30  # of a page, which is a file where it is large
 PICTURE_AXES = "YXS"  # of tifffile, that lie inside a page
 Pages = list[Any]  # of `tifffile.TiffPage`
 
 
-def decode_tiff_bands(data: bytes, name: str, number: int, layout: Layout) -> Raster:
-    """Decode an image of a TIFF file.
+@final
+class TiffBandsFile(RasterFile):
+    """An opened TIFF file.
 
     Args:
-        data: the file's bytes.
+        file: open at its start; it must stay open.
         name: the file's name, for error messages.
-        number: which image, counted from 0.
         layout: how the file is divided into images.
 
     Raises:
-        DataError: if it is damaged, too large, of a kind that is not read, or has no such image.
+        DataError: if it is damaged, or has too many pages.
     """
-    with opened_tiff(data, name) as file:
-        images = images_of(file, layout, name)
-        if not 0 <= number < len(images):
-            raise DataError(f"{name}: has {len(images)} images; there is no image {number + 1}.")
-        pages = images[number]
-        values = np.concatenate([_values(page, name) for page in pages])
-        origin = TiffOrigin.of(file, pages[0])
-        return Raster(values=values, nodata=nodata_of(pages[0]), origin=origin)
 
+    def __init__(self, file: BinaryIO, name: str, layout: Layout) -> None:
+        super().__init__(name)
+        with opening.readable(name):
+            self._tiff = open_tiff(file)
+            self._images = images_of(self._tiff, layout, name)
 
-def count_tiff_images(file: BinaryIO, name: str, layout: Layout) -> int:
-    """Count the images of an open TIFF file by its heads; see `decode_tiff_bands`."""
-    with opening.readable(name), open_tiff(file) as tiff:
-        return len(images_of(tiff, layout, name))
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def decoded(self, number: int) -> Raster:
+        pages = self._images[number]
+        with opening.readable(self.name):
+            values = [_values(page, self.name) for page in pages]
+            joined = values[0] if len(values) == 1 else np.concatenate(values)
+            origin = TiffOrigin.of(self._tiff, pages[0])
+            if not origin.is_georeferenced:  # its places count pixels as they are stored
+                if origin.orientation != 1:
+                    joined = upright(torch.from_numpy(joined), origin.orientation).numpy()
+                origin = origin.upright()
+            return Raster(values=joined, nodata=nodata_of(pages[0]), origin=origin)
 
 
 def images_of(file: Any, layout: Layout, name: str) -> list[Pages]:
@@ -137,7 +147,7 @@ def check_band_page(page: Any, name: str) -> None:
     Raises:
         DataError: if it is too large, or of a kind that is not read.
     """
-    opening.check_size(page.imagewidth, page.imagelength, name)
+    opening.check_size(page.imagewidth, page.imagelength, name, most=MOST_PIXELS)
     photometric = photometric_of(page)
     if photometric == PALETTE:
         raise DataError(f"{name}: has a palette, whose numbers are no measurements.")
@@ -153,17 +163,3 @@ def check_band_page(page: Any, name: str) -> None:
     if page.imagedepth != 1:
         raise DataError(f"{name}: not a readable image (a volume); save its slices as pages.")
     check_segments(page, name)
-
-
-def check_dtype(dtype: Any, name: str) -> None:
-    """Check the type of the numbers of a file.
-
-    Raises:
-        DataError: naming the types that are read, if it is none of them.
-    """
-    if str(dtype) not in DTYPES:
-        advice = "float32" if np.dtype(dtype).kind == "f" else "uint16, int16 or float32"
-        raise DataError(
-            f"{name}: holds numbers of type {np.dtype(dtype).name}, but {', '.join(DTYPES)} are "
-            f"read; save it as {advice}."
-        )

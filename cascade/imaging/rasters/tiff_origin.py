@@ -12,15 +12,23 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from cascade.imaging.orientation import upright_dpi
 from cascade.imaging.rasters.origin import Origin
+from cascade.imaging.tiff_pages import RGB, photometric_of
 
 PIXEL_SCALE, TIE_POINTS, TRANSFORMATION = 33550, 33922, 34264
 GEO_KEYS, GEO_DOUBLES, GEO_TEXTS, GDAL_METADATA = 34735, 34736, 34737, 42112
 RESOLUTION_UNIT, RESOLUTIONS = 296, (282, 283)  # of columns, of rows
+CENTIMETRES = 3  # of RESOLUTION_UNIT
 RASTER_TYPE_KEY, PIXEL_IS_POINT = 1025, 2
 DOUBLES, SHORTS, TEXT = "d", "H", "s"
 TYPES = {PIXEL_SCALE: DOUBLES, TIE_POINTS: DOUBLES, TRANSFORMATION: DOUBLES, GEO_KEYS: SHORTS}
 TYPES |= {GEO_DOUBLES: DOUBLES, GEO_TEXTS: TEXT, GDAL_METADATA: TEXT}
+RPC = 50844  # rational polynomials from places on the ground to pixels
+TYPES |= {RPC: DOUBLES}
+PLACES = {PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, RPC}
+RPC_OFFSETS, RPC_SCALES = slice(2, 4), slice(7, 9)  # of rows and of columns, in RPC
+GDAL_NODATA, ORIENTATION, EXTRA_SAMPLES = 42113, 274, 338
 PHYSICAL_SIZES = ("PhysicalSizeX", "PhysicalSizeY")
 OME_VALUES = (*PHYSICAL_SIZES, "PhysicalSizeXUnit", "PhysicalSizeYUnit")
 OME_VALUES += ("PhysicalSizeZ", "PhysicalSizeZUnit", "TimeIncrement", "TimeIncrementUnit")
@@ -37,6 +45,9 @@ class TiffOrigin(Origin):
         ome: sizes and units that an OME-TIFF states, by name; None for other files.
         ome_channels: names of its channels.
         ome_axes: axes of its images, outermost first, with their lengths; none for a single one.
+        orientation: from 1 to 8, as in EXIF.
+        is_rgb: whether the first three bands are red, green and blue.
+        extra_samples: what further bands are: 0 for unspecified, 1 and 2 for alpha.
     """
 
     format = "TIFF"
@@ -46,6 +57,9 @@ class TiffOrigin(Origin):
     ome: dict[str, Any] | None = None
     ome_channels: tuple[str, ...] = ()
     ome_axes: tuple[tuple[str, int], ...] = ()
+    orientation: int = 1
+    is_rgb: bool = False
+    extra_samples: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, file: Any, page: Any) -> TiffOrigin:
@@ -63,24 +77,29 @@ class TiffOrigin(Origin):
             tags=tags,
             resolution=(numbers[0], numbers[1]) if has_resolution else None,
             resolution_unit=int(page.tags.valueof(RESOLUTION_UNIT, 2)),
+            orientation=int(page.tags.valueof(ORIENTATION, 1)),
+            is_rgb=photometric_of(page) == RGB,
+            extra_samples=tuple(map(int, np.atleast_1d(page.tags.valueof(EXTRA_SAMPLES, ())))),
         )
         return _with_ome(origin, file) if file.is_ome else origin
 
+    @property
+    def is_georeferenced(self) -> bool:
+        """Whether the file maps its pixels to places on the ground."""
+        return bool(PLACES & self.tags.keys())
+
+    def upright(self) -> TiffOrigin:
+        """The origin of the image after it was turned upright."""
+        across, down = upright_dpi(self.resolution, self.orientation) or (0.0, 0.0)
+        resolution = None if self.resolution is None else (across, down)
+        return replace(self, orientation=1, resolution=resolution)
+
+    def cropped(self, top: int, left: int) -> TiffOrigin:
+        """The origin of a part of the image, which begins at a pixel."""
+        return replace(self, tags=self._moved_tags(np.ones(2), np.array([left, top])))
+
     def scaled(self, factor_y: float, factor_x: float) -> TiffOrigin:
-        tags, factors = dict(self.tags), np.array([factor_x, factor_y, 1.0])
-        offset = 0.5 if self._pixels_are_points else 0.0  # from the place of a pixel to its corner
-        if PIXEL_SCALE in tags:
-            tags[PIXEL_SCALE] = tuple((np.array(tags[PIXEL_SCALE]) / factors).tolist())
-        if TIE_POINTS in tags:
-            points = np.array(tags[TIE_POINTS], np.float64).reshape(-1, 6)
-            shift = np.array([offset, offset, 0])
-            points[:, :3] = (points[:, :3] + shift) * factors - shift
-            tags[TIE_POINTS] = tuple(points.reshape(-1).tolist())
-        if TRANSFORMATION in tags:
-            matrix = np.array(tags[TRANSFORMATION], np.float64).reshape(4, 4)
-            to_old = np.diag([*(1 / factors), 1])
-            to_old[:2, 3] = offset / factors[:2] - offset
-            tags[TRANSFORMATION] = tuple((matrix @ to_old).reshape(-1).tolist())
+        tags = self._moved_tags(np.array([factor_x, factor_y]), np.zeros(2))
         ome = None if self.ome is None else dict(self.ome)
         for name, factor in zip(PHYSICAL_SIZES, (factor_x, factor_y), strict=True):
             if ome is not None and name in ome:
@@ -88,6 +107,32 @@ class TiffOrigin(Origin):
         across, down = self.resolution or (0.0, 0.0)
         resolution = (across * factor_x, down * factor_y) if self.resolution else None
         return replace(self, tags=tags, resolution=resolution, ome=ome)
+
+    def _moved_tags(self, factors: np.ndarray, start: np.ndarray) -> dict[int, Any]:
+        """The tags after the image was cropped at `start` and enlarged, (x, y) each."""
+        tags, three = dict(self.tags), np.array([*factors, 1.0])
+        offset = 0.5 if self._pixels_are_points else 0.0  # from the place of a pixel to its corner
+        if PIXEL_SCALE in tags:
+            tags[PIXEL_SCALE] = tuple((np.array(tags[PIXEL_SCALE]) / three).tolist())
+        if TIE_POINTS in tags:
+            points = np.array(tags[TIE_POINTS], np.float64).reshape(-1, 6)
+            points[:, :2] = (points[:, :2] - start + offset) * factors - offset
+            tags[TIE_POINTS] = tuple(points.reshape(-1).tolist())
+        if TRANSFORMATION in tags:
+            matrix = np.array(tags[TRANSFORMATION], np.float64).reshape(4, 4)
+            to_old = np.diag([*(1 / three), 1])
+            to_old[:2, 3] = offset / factors - offset + start
+            tags[TRANSFORMATION] = tuple((matrix @ to_old).reshape(-1).tolist())
+        if RPC in tags:
+            numbers = np.array(tags[RPC], np.float64)
+            y_x = factors[::-1]
+            numbers[RPC_OFFSETS] = (numbers[RPC_OFFSETS] - start[::-1] + 0.5) * y_x - 0.5
+            numbers[RPC_SCALES] *= y_x
+            tags[RPC] = tuple(numbers.tolist())
+        return tags
+
+    def for_floats(self) -> TiffOrigin:
+        return self
 
     @property
     def _pixels_are_points(self) -> bool:
@@ -97,10 +142,14 @@ class TiffOrigin(Origin):
     @property
     def extra_tags(self) -> list[tuple[int, str, int, Any, bool]]:
         """The tags as tifffile writes them."""
-        return [
-            (tag, TYPES[tag], 0 if TYPES[tag] == TEXT else len(value), value, True)
-            for tag, value in self.tags.items()
-        ]
+        written: list[tuple[int, str, int, Any, bool]] = []
+        for tag, value in self.tags.items():
+            is_text = TYPES[tag] == TEXT  # tifffile takes texts beyond ASCII as bytes alone
+            count, stored = (0, value.encode()) if is_text else (len(value), value)
+            written.append((tag, TYPES[tag], count, stored, True))
+        if self.orientation != 1:
+            written.append((ORIENTATION, SHORTS, 1, self.orientation, True))
+        return written
 
 
 def _with_ome(origin: TiffOrigin, file: Any) -> TiffOrigin:

@@ -1,7 +1,7 @@
 """Images of bands as TIFF, by tifffile: without loss, with nodata and georeference.
 
-Files are compressed with Deflate and have their bands interleaved. A file of more than 4 GiB is
-BigTIFF.
+Files are compressed with Deflate and have their bands interleaved; large images are tiled, so that
+they are written without a copy. A file of more than 4 GiB is BigTIFF.
 
 Shapes: C bands, H and W pixels.
 """
@@ -9,6 +9,7 @@ Shapes: C bands, H and W pixels.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -16,11 +17,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cascade.imaging.rasters.raster import Raster
-from cascade.imaging.rasters.tiff_origin import TiffOrigin
+from cascade.imaging.rasters.tiff_origin import GDAL_NODATA, TiffOrigin
 from cascade.imaging.tiff_pages import tifffile
+from cascade.mapped_arrays import release_pages
 
-GDAL_NODATA = 42113
-ROWS = 256  # of a strip
+ROWS, TILE_PX = 256, 512  # of a strip; sides of a tile
+IN_MEMORY_BYTES = 2**26  # of an image that is written in strips, others are in tiles
 BIG_BYTES = 4 * 2**30 - 2**25
 INTEGERS, FLOATS = 2, 3  # predictors
 Tag = tuple[int, int | str, int, Any, bool]  # of tifffile: number, type, count, value, once
@@ -47,42 +49,50 @@ def write_tiff(
     with tifffile().TiffWriter(file, bigtiff=size_bytes > BIG_BYTES) as writer:
         for raster in rasters:
             origin = raster.origin if isinstance(raster.origin, TiffOrigin) else None
+            is_large = raster.values.nbytes > IN_MEMORY_BYTES
             writer.write(
-                _strips(raster.values),
+                _tiles([raster.values]) if is_large else _pixels(raster.values),
                 shape=(*raster.size, raster.bands) if raster.bands > 1 else raster.size,
                 planarconfig="contig" if raster.bands > 1 else None,
-                rowsperstrip=ROWS,
                 extratags=[*(origin.extra_tags if origin else ()), *_nodata_tags(raster)],
                 metadata=None,
                 description=description,
-                **_options(raster, origin),
+                **_options(raster, origin, is_large=is_large),
+                **_meaning(raster, origin),
             )
 
 
-def write_ome_tiff(file: BinaryIO, rasters: Iterable[Raster], size_bytes: int) -> None:
+def write_ome_tiff(file: BinaryIO, rasters: Iterable[Raster], size_bytes: int, count: int) -> None:
     """Write images as an OME-TIFF, each band in a page of its own; arguments as `write_tiff`.
 
-    The first image says how many there are, along which axes.
+    The first image says along which axes they lie.
+
+    Args:
+        count: number of images.
     """
-    first, *rest = rasters
+    images = iter(rasters)
+    first = next(images)
     origin = first.origin
     assert isinstance(origin, TiffOrigin)
     axes = "".join(axis for axis, _ in origin.ome_axes)
     lengths = [length for _, length in origin.ome_axes]
-    if math.prod(lengths) != 1 + len(rest):  # the first image alone, of several
-        axes, lengths = ("T", [1 + len(rest)]) if rest else ("", [])
+    if math.prod(lengths) != count:  # the first image alone, of several
+        axes, lengths = ("T", [count]) if count > 1 else ("", [])
     channels = {"Channel": {"Name": list(origin.ome_channels)}} if origin.ome_channels else {}
+    bands = (band[None] for raster in itertools.chain([first], images) for band in raster.values)
+    is_large = first.values[:1].nbytes > IN_MEMORY_BYTES
     with tifffile().TiffWriter(file, bigtiff=size_bytes > BIG_BYTES, ome=True) as writer:
         writer.write(
-            (np.ascontiguousarray(band) for raster in (first, *rest) for band in raster.values),
+            _tiles(bands) if is_large else map(_pixels, bands),
             shape=(*lengths, first.bands, *first.size),
             metadata={"axes": f"{axes}CYX", **(origin.ome or {}), **channels},
             extratags=_nodata_tags(first),
-            **_options(first, origin),
+            photometric="minisblack",
+            **_options(first, origin, is_large=is_large),
         )
 
 
-def _options(raster: Raster, origin: TiffOrigin | None) -> dict[str, Any]:
+def _options(raster: Raster, origin: TiffOrigin | None, *, is_large: bool) -> dict[str, Any]:
     """What pages of both kinds have in common."""
     options = {} if origin is None or origin.resolution is None else {
         "resolution": origin.resolution,
@@ -90,12 +100,21 @@ def _options(raster: Raster, origin: TiffOrigin | None) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "dtype": raster.values.dtype,
-        "photometric": "minisblack",
         "compression": "zlib",
         "predictor": FLOATS if raster.values.dtype.kind == "f" else INTEGERS,
         "software": False,
+        **({"tile": (TILE_PX, TILE_PX)} if is_large else {"rowsperstrip": ROWS}),
         **options,
     }
+
+
+def _meaning(raster: Raster, origin: TiffOrigin | None) -> dict[str, Any]:
+    """What the bands of a page are."""
+    is_rgb = origin is not None and origin.is_rgb and raster.bands >= 3
+    further = raster.bands - (3 if is_rgb else 1)
+    kinds = () if origin is None else origin.extra_samples
+    meaning: dict[str, Any] = {"photometric": "rgb" if is_rgb else "minisblack"}
+    return meaning | ({"extrasamples": kinds} if further and len(kinds) == further else {})
 
 
 def _nodata_tags(raster: Raster) -> list[Tag]:
@@ -105,8 +124,16 @@ def _nodata_tags(raster: Raster) -> list[Tag]:
     return [(GDAL_NODATA, "s", 0, f"{raster.nodata:.17g}", True)]
 
 
-def _strips(values: np.ndarray) -> Iterator[np.ndarray]:
-    """The strips (rows, W, C) or (rows, W) of an image, from the top."""
-    for first in range(0, values.shape[1], ROWS):
-        strip = np.moveaxis(values[:, first : first + ROWS], 0, -1)
-        yield np.ascontiguousarray(strip if len(values) > 1 else strip[..., 0])
+def _pixels(values: np.ndarray) -> np.ndarray:
+    """An image (C, H, W) as (H, W, C), or as (H, W)."""
+    return np.ascontiguousarray(np.moveaxis(values, 0, -1) if len(values) > 1 else values[0])
+
+
+def _tiles(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The tiles of images (C, H, W), one image after another, row by row."""
+    for values in images:
+        _, height, width = values.shape
+        for y in range(0, height, TILE_PX):
+            for x in range(0, width, TILE_PX):
+                yield _pixels(values[:, y : y + TILE_PX, x : x + TILE_PX])
+            release_pages()

@@ -18,6 +18,7 @@ import io
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +27,15 @@ from cascade.errors import OutputError
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_writing import write_picture
 from cascade.imaging.rasters.arrays import ArrayOrigin
-from cascade.imaging.rasters.dicom import DicomOrigin, StoredNumbers
-from cascade.imaging.rasters.nifti import NiftiOrigin, is_scaled, slices_of, stored_dtype
+from cascade.imaging.rasters.dicom import DicomOrigin, head_for
+from cascade.imaging.rasters.dicom_numbers import FRAMES, SHARED
+from cascade.imaging.rasters.nifti import (
+    NiftiOrigin,
+    bands_are_an_axis,
+    is_scaled,
+    slices_of,
+    stored_dtype,
+)
 from cascade.imaging.rasters.packages import imported
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import suffix_of
@@ -105,13 +113,16 @@ def write_rasters(path: Path, rasters: Iterable[Raster], count: int = 1) -> None
             is_ome = isinstance(first.origin, TiffOrigin) and first.origin.ome is not None
             with temporary.open("wb") as file:
                 size_bytes = first.values.nbytes * count
-                (write_ome_tiff if is_ome else write_tiff)(file, every, size_bytes)
+                if is_ome:
+                    write_ome_tiff(file, every, size_bytes, count)
+                else:
+                    write_tiff(file, every, size_bytes)
         elif kind == "numpy":
             _write_arrays(temporary, first, every, count, packed=suffix_of(path.name) == ".npz")
+        elif kind == "NIfTI":
+            _write_nifti(temporary, first, every, count, packed=suffix_of(path.name) == ".nii.gz")
         else:
-            data = _dicom(every, path) if kind == "DICOM" else _nifti(every, path)
-            is_packed = path.name.lower().endswith(".gz")
-            temporary.write_bytes(gzip.compress(data, mtime=0) if is_packed else data)
+            temporary.write_bytes(_dicom(every, path))
 
 
 def _write_arrays(
@@ -125,6 +136,7 @@ def _write_arrays(
     shape = (*first.size, first.bands) if bands_last else first.values.shape
     array = np.empty((count, *shape), first.values.dtype)
     for number, raster in enumerate(rasters):
+        _check_alike(raster, first)
         array[number] = np.moveaxis(raster.values, 0, -1) if bands_last else raster.values
     if dimensions == 2 or (dimensions == 3 and count > 1):
         array = array[..., 0] if bands_last else array[:, 0]
@@ -133,30 +145,46 @@ def _write_arrays(
         np.savez_compressed(file, image=array) if packed else np.save(file, array)
 
 
+def _check_alike(raster: Raster, first: Raster) -> None:
+    """Check that an image fits into one array with the first one.
+
+    Raises:
+        OutputError: if its type or its shape differs.
+    """
+    both = [f"{each.values.shape} of {each.values.dtype}" for each in (first, raster)]
+    if both[0] != both[1]:
+        raise OutputError(
+            f"an array holds images of one shape and one type, got {both[0]} and {both[1]}; write "
+            "TIFF."
+        )
+
+
 def _dicom(rasters: Iterator[Raster], path: Path) -> bytes:
     """A DICOM file with the data set that the images came with, uncompressed."""
     name = str(path)
     pixels = imported("pydicom.pixels", "DICOM", name)
     uids = imported("pydicom.uid", "DICOM", name)
-    frames, dataset = [], None
+    frames, origins = [], []
     for raster in rasters:
-        assert isinstance(raster.origin, DicomOrigin)
-        dataset = raster.origin.dataset
-        kind = "i" if dataset.PixelRepresentation else "u"
-        dtype = np.dtype(f"{kind}{dataset.BitsAllocated // 8}")
-        values = raster.values
+        origin = raster.origin
+        assert isinstance(origin, DicomOrigin)
+        origins.append(origin)
+        kind = "i" if origin.numbers.signed else "u"
+        dtype = np.dtype(f"{kind}{origin.head.BitsAllocated // 8}")
         if raster.bands == 1:
-            stored = StoredNumbers.of(dataset)
-            frames.append(stored.stored(values[0], dtype, dataset.BitsStored))
+            frames.append(origin.numbers.stored(raster.values[0], dtype))
         else:
-            frames.append(np.moveaxis(values, 0, -1).astype(dtype))
-    assert dataset is not None
+            frames.append(np.moveaxis(raster.values, 0, -1).astype(dtype))
+    dataset = head_for(origins)
     meaning = dataset.PhotometricInterpretation if frames[0].ndim == 2 else "RGB"
     dataset.file_meta.TransferSyntaxUID = uids.ExplicitVRLittleEndian
     for key in ("SmallestImagePixelValue", "LargestImagePixelValue", "NumberOfFrames"):
         dataset.pop(key, None)
+    is_enhanced = FRAMES in dataset or SHARED in dataset
     stacked = np.stack(frames) if len(frames) > 1 else frames[0]
     pixels.set_pixel_data(dataset, np.ascontiguousarray(stacked), meaning, dataset.BitsStored)
+    if is_enhanced:
+        dataset.NumberOfFrames = len(frames)
     kinds = list(dataset.get("ImageType", ["", "SECONDARY"]))
     dataset.ImageType = ["DERIVED", *kinds[1:]]
     file = io.BytesIO()
@@ -164,35 +192,51 @@ def _dicom(rasters: Iterator[Raster], path: Path) -> bytes:
     return file.getvalue()
 
 
-def _nifti(rasters: Iterator[Raster], path: Path) -> bytes:
-    """A NIfTI volume put together from its slices."""
-    every = list(rasters)
-    origin = every[0].origin
+def _write_nifti(
+    path: Path, first: Raster, rasters: Iterator[Raster], count: int, *, packed: bool
+) -> None:
+    """Put a volume together from its slices."""
+    origin = first.origin
     assert isinstance(origin, NiftiOrigin)
-    old, layout = origin.image, origin.layout
-    shape = [*old.shape, *(1,) * (3 - len(old.shape))]
-    height, width = every[0].size
-    for axis, side in zip([a for a in range(3) if a != layout.axis], (width, height), strict=True):
-        shape[axis] = side
-    places = slices_of(old, layout, str(path))
-    if len(every) < len(places):  # the first slice alone
-        shape[layout.axis], shape[3:] = len(every), shape[3:] and [1] * len(shape[3:])
-    scaling = (float(old.dataobj.slope), float(old.dataobj.inter)) if is_scaled(old) else None
-    dtype = stored_dtype(old)
+    image, axis = origin.image, origin.layout.axis
+    places = slices_of(image, origin.layout, str(path))
+    shape = [*image.shape, *(1,) * (3 - len(image.shape))]
+    inner = [each for each in range(3) if each != axis]
+    shape[inner[0]], shape[inner[1]] = first.size[::-1]
+    if count < len(places):  # the first slices alone
+        shape[axis] = count
+        if not bands_are_an_axis(image, origin.layout):
+            shape[3:] = [1] * len(shape[3:])
+    dtype: np.dtype = np.dtype(np.float32) if origin.as_floats else stored_dtype(image)
     volume = np.zeros(shape, dtype)
-    for place, raster in zip(places, every, strict=False):
+    for place, raster in zip(places, rasters, strict=False):
         values = raster.values.transpose(2, 1, 0)  # (X, Y, C)
-        if scaling is not None:
-            values = (values.astype(np.float64) - scaling[1]) / scaling[0]
-        if scaling is not None and dtype.kind in "ui":
+        if not origin.as_floats:
+            values = _stored_slice(values, image)
+        volume[place] = values.reshape(volume[place].shape)
+    result = type(image)(volume, origin.affine, header=image.header)
+    result.set_data_dtype(volume.dtype)
+    for get, put in (("get_qform", "set_qform"), ("get_sform", "set_sform")):
+        code = getattr(image, get)(coded=True)[1]
+        getattr(result, put)(origin.affine, code=int(code))
+    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+    has_slope = is_scaled(image) and not origin.as_floats
+    result.header.set_slope_inter(*((slope, intercept) if has_slope else (1.0, 0.0)))
+    with path.open("wb") as file:
+        if not packed:
+            result.to_stream(file)
+            return
+        with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as stream:
+            result.to_stream(stream)
+
+
+def _stored_slice(values: np.ndarray, image: Any) -> np.ndarray:
+    """The stored numbers of a slice, before the slope and the intercept of its volume."""
+    dtype = stored_dtype(image)
+    if is_scaled(image):
+        slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+        values = (values.astype(np.float64) - intercept) / slope
+        if dtype.kind in "ui":
             ends = np.iinfo(dtype)
             values = np.rint(np.nan_to_num(values)).clip(ends.min, ends.max)
-        target = volume[place]
-        volume[place] = values.reshape(target.shape).astype(dtype)
-    result = type(old)(volume, origin.affine, header=old.header)
-    result.set_data_dtype(dtype)
-    for get, put in (("get_qform", "set_qform"), ("get_sform", "set_sform")):
-        code = getattr(old, get)(coded=True)[1]
-        getattr(result, put)(origin.affine, code=int(code))
-    result.header.set_slope_inter(*(scaling or (1.0, 0.0)))
-    return result.to_bytes()
+    return values.astype(dtype)

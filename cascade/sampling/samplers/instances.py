@@ -51,6 +51,7 @@ def _walk(sampler: Sampler) -> dict[str, Any]:
         "steps": sampler.steps,
         "threshold": thresholding.kind,
         "percentile": thresholding.percentile,
+        "threshold_cap": thresholding.cap,
     }
 
 

@@ -78,6 +78,7 @@ def make_sampler(
     *,
     threshold: Threshold = "static",
     percentile: float = 0.995,
+    threshold_cap: float | None = None,
     **options: Any,
 ) -> Sampler:
     """Make a sampler by name.
@@ -89,6 +90,7 @@ def make_sampler(
         steps: number of timesteps to visit, from 1 to T.
         threshold: how predicted images are kept in range: `none`, `static` or `dynamic`.
         percentile: percentile of the dynamic threshold, in (0, 1].
+        threshold_cap: largest number at which the dynamic threshold clips; None for any.
         options: options of the sampler, such as `eta` of ddim.
 
     Raises:
@@ -100,7 +102,7 @@ def make_sampler(
     for option in options:
         if option not in names:
             raise ContractError(f"sampler {sampler_text(name)!r} has no option {option!r}.")
-    thresholding = Thresholding(threshold, percentile)
+    thresholding = Thresholding(threshold, percentile, threshold_cap)
     kind = _kind(name)
     if kind is not None:
         _check_numbers(kind.Options, options)

@@ -25,13 +25,13 @@ from cascade.diffusion.segments import Segments, SegmentStep, grid_steps
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.sampling.student import Student
+from cascade.space import UNITS_8_BIT
 from cascade.stage import Stage
 from cascade.training.grids import draw_samples
 from cascade.training.objectives.objective import Objective
 from cascade.training.objectives.teacher import Teacher, predicted_x0
 
 SMOOTH_BELOW = 1e-3  # root mean square below which the loss is a square, so that it has a gradient
-UNITS_8_BIT = 127.5  # per unit of an image in [-1, 1]
 
 
 @final

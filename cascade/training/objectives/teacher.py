@@ -17,7 +17,6 @@ from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.sampling.guidance import Guidance, GuidedSignals, guide
 from cascade.sampling.settings import SamplingSettings
-from cascade.sampling.thresholding import Thresholding
 from cascade.saving.differences import as_typed, differences
 
 
@@ -107,8 +106,7 @@ def predicted_x0(stage: DiffusionStage, output: Tensor, x_t: Tensor, t: Tensor) 
     """The clean images that an output implies, thresholded as the stage does when it samples."""
     process, sampling = stage.process, stage.sampling
     prediction, _ = process.split(output.float())
-    thresholding = Thresholding(sampling.threshold, sampling.percentile)
-    return thresholding.apply(process.x0(prediction, x_t, t))
+    return sampling.thresholding.apply(process.x0(prediction, x_t, t))
 
 
 def check_can_teach(stage: DiffusionStage) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cascade.errors import DataError
+from cascade.imaging.rasters.dicom_numbers import StoredNumbers
 from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import count_rasters, decode_raster, read_raster
+from cascade.imaging.rasters.writing import write_rasters
 from cascade.space import Space
 
 DRAW = np.random.default_rng(0)
@@ -101,6 +104,34 @@ def test_min_is_white_is_inverted_and_nodata_is_missing():
     assert around.min() <= unit[0, 2, 3] <= around.max()
 
 
+def test_another_number_for_missing_ones_is_missing_beside_that_of_the_file():
+    values = np.array([[[1, 2, 3, -9999]]], np.int16)
+    both = Raster(values=values, nodata=-9999).with_nodata(2)
+    assert both.nodata == -9999
+    assert both.missing is not None
+    assert both.missing.tolist() == [[[False, True, False, True]]]
+    assert Raster(values=values).with_nodata(2).nodata == 2
+    assert Raster(values=values.astype(np.uint16), nodata=-9999).with_nodata(2).nodata == 2
+    assert Raster(values=values, nodata=3).with_nodata(70_000).nodata == 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiffs_are_turned_upright_unless_their_stored_pixels_have_places(tmp_path, orientation):
+    options = {"photometric": "minisblack", "resolution": (100, 300)}
+    turn = (274, "H", 1, orientation, True)
+    data = tiff_bytes(BANDS[0], extratags=[turn], **options)
+    raster = decode_raster(data, "a")
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(raster.values[0], np.asarray(expected))
+    assert raster.origin.resolution == ((300, 100) if orientation > 4 else (100, 300))
+    places = [(33550, "d", 3, (1.0, 1, 0), True), (33922, "d", 6, (0.0, 0, 0, 5, 6, 0), True)]
+    stored = decode_raster(tiff_bytes(BANDS[0], extratags=[turn, *places], **options), "a")
+    assert np.array_equal(stored.values[0], BANDS[0])
+    write_rasters(tmp_path / "b.tif", [stored])
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.pages[0].tags.valueof(274, 1) == orientation
+
+
 @pytest.mark.parametrize(
     ("array", "layout", "images"),
     [
@@ -131,7 +162,7 @@ def test_pictures_are_bands_in_the_numbers_of_their_file(tmp_path):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (npy_bytes(np.zeros((3, 4))), "holds numbers of type float64|of float64"),
+        (npy_bytes(np.zeros((3, 4))), "type float64.*save it as float32"),
         (npy_bytes(np.array([{}]), allow_pickle=True), "holds Python objects"),
         (npy_bytes(np.zeros(4, np.uint8)), "has 1 dimensions"),
         (npz_bytes(a=BANDS, b=BANDS), "holds the arrays a, b; save one, or call it 'image'"),
@@ -178,8 +209,53 @@ def test_dicom_gives_hounsfield_units(dicom_files):
     dataset = pydicom.dcmread(path)
     expected = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
     raster = read_raster(path)
-    assert raster.values.dtype == np.int16
+    assert raster.values.dtype == np.float32  # 16 bits beside an intercept may leave int16
     assert np.array_equal(raster.values[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("brightest", "slope", "dtype"),
+    [(200, 1, "int16"), (4095, 1, "int16"), (200, 0.5, "float32"), (200, 16, "float32")],
+)
+def test_the_type_of_a_frame_follows_from_the_head_of_its_file(
+    dicom_files, brightest, slope, dtype
+):
+    import pydicom
+
+    dataset = pydicom.dcmread(dicom_files / "CT_small.dcm")
+    pixels = np.full((128, 128), 7, np.uint16)
+    pixels[0, 0] = brightest
+    del dataset.PixelPaddingValue
+    dataset.PixelRepresentation, dataset.BitsStored, dataset.HighBit = 0, 12, 11
+    dataset.PixelData, dataset.RescaleSlope = pixels.tobytes(), slope
+    values = decode_raster(saved(dataset), "a").values
+    assert values.dtype == dtype
+    assert values[0, 0, 0] == brightest * slope - 1024
+
+
+def test_numbers_of_more_bits_than_a_file_declares_are_refused():
+    numbers = StoredNumbers(signed=False, bits=12, intercept=-1024.0)
+    stored = np.array([0, 4095], np.uint16)
+    assert numbers.measured(stored, np.dtype("int16")).tolist() == [-1024, 3071]
+    with pytest.raises(DataError, match="such as 4096, which need more than the 12 bits"):
+        numbers.measured(stored + np.uint16(1), np.dtype("int16"))
+
+
+def saved(dataset) -> bytes:
+    file = io.BytesIO()
+    dataset.save_as(file)
+    return file.getvalue()
+
+
+def test_a_lookup_table_of_dicom_is_refused(dicom_files):
+    import pydicom
+
+    dataset = pydicom.dcmread(dicom_files / "CT_small.dcm")
+    table = pydicom.Dataset()
+    table.LUTExplanation = "density"
+    dataset.ModalityLUTSequence = pydicom.Sequence([table])
+    with pytest.raises(DataError, match="a: has a lookup table for its numbers"):
+        decode_raster(saved(dataset), "a")
 
 
 def test_monochrome1_is_inverted(dicom_files):
@@ -242,6 +318,16 @@ def test_a_series_of_volumes_has_the_slices_of_each_in_turn(nifti_files):
     assert np.array_equal(two, volume[:, :, 5, :].transpose(2, 1, 0))
     with pytest.raises(DataError, match="has 24 slices; there is no slice 25"):
         decode_raster(data, "a", 24, Layout(bands=2))
+
+
+def test_a_volume_is_unpacked_once_for_all_its_slices(nifti_files, monkeypatch):
+    from cascade.imaging.rasters import nifti
+
+    data, calls, unpack = (nifti_files / "example4d.nii.gz").read_bytes(), [], nifti.open_nifti
+    monkeypatch.setattr(nifti, "open_nifti", lambda *each: calls.append(1) or unpack(*each))
+    slices = [decode_raster(data, "once", number) for number in range(3)]
+    assert len(calls) == 1
+    assert slices[0].origin.image is slices[2].origin.image
 
 
 def test_the_slope_of_a_volume_is_applied(nifti_files):

@@ -17,6 +17,9 @@ from cascade.errors import CascadeError
 from cascade.extras import install_command
 from cascade.resizing import quantise
 
+BAND_LEVELS = 2**16  # to which bands are rounded for PSNR and SSIM
+MOST_PSNR_DB = 100.0  # in place of infinity
+
 
 def psnr(images: Tensor, truth: Tensor, levels: int | None = None) -> Tensor:
     """Peak signal-to-noise ratio over all channels.

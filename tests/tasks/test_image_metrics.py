@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from cascade.evaluation.image_metrics import colourfulness, psnr, ssim
 from cascade.resizing import quantise
+from cascade.tasks.image_metrics import colourfulness, psnr, ssim
 
 
 def level(value: float) -> float:

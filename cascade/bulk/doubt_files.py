@@ -1,0 +1,107 @@
+"""Writes the standard deviation over seeds beside a result: in false colours, and as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from cascade.bulk.jobs import Job
+from cascade.bulk.sheets import check_sheet, is_older, save_sheet
+from cascade.errors import OutputError
+from cascade.imaging.picture import Picture
+from cascade.imaging.rasters.deviation_picture import Panel, deviation_picture
+from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.showing import shown_bands
+from cascade.imaging.rasters.writing import write_rasters
+from cascade.sampling.canvas import new_canvas
+from cascade.space import Space
+
+ROWS = 1024  # that are worked on at a time
+
+
+def lacks_doubt(job: Job) -> bool:
+    """Whether the standard deviation of a job is missing, or older than its result."""
+    return job.doubt is not None and is_older(job.doubt.picture, job.output)
+
+
+def check_doubt_files(job: Job, *, overwrite: bool) -> None:
+    """Check before the long work that no file of somebody else would be replaced.
+
+    Raises:
+        OutputError: naming the file that would.
+    """
+    if job.doubt is None:
+        return
+    check_sheet(job.doubt.picture)
+    numbers = job.doubt.numbers
+    if numbers.exists() and not job.doubt.picture.exists() and not overwrite:
+        raise OutputError(f"{numbers} already exists; move it away or allow overwriting.")
+
+
+def write_picture_doubt(
+    job: Job, seeds: int, first: Picture, stds: Sequence[Tensor], pages: int
+) -> None:
+    """Write the standard deviation of a colour picture.
+
+    Its picture shows the root mean square over the channels, of the first page.
+
+    Args:
+        job: the job, whose result exists.
+        seeds: number of seeds.
+        first: the first page of the result.
+        stds: (C, H, W) for each page, in levels; for 8 bits the first one suffices.
+        pages: number of pages of the result.
+    """
+    assert job.doubt is not None
+    values = _over_channels(stds[0]).numpy()
+    caption = _caption(seeds, "first page" if pages > 1 else "")
+    panel = Panel(values=values, caption=caption, unit=f"levels of {2**first.bits - 1}")
+    if first.bits == 16:
+        write_rasters(job.doubt.numbers, [Raster(values=std.numpy()) for std in stds], pages)
+    save_sheet(deviation_picture([panel]), job.doubt.picture)
+
+
+def write_band_doubt(job: Job, seeds: int, stds: Sequence[Raster], space: Space) -> None:
+    """Write the standard deviation of a file of bands.
+
+    Its picture shows the bands that people see (`Space.show`), of the first image.
+
+    Args:
+        job: the job, whose result exists.
+        seeds: number of seeds.
+        stds: of each image of the file.
+        space: space of the results.
+    """
+    assert job.doubt is not None
+    which = "first image" if len(stds) > 1 else ""
+    panels = [
+        Panel(
+            values=stds[0].values[band - 1],
+            caption=_caption(seeds, f"band {band}" if space.channels > 1 else "", which),
+            unit=space.unit,
+        )
+        for band in shown_bands(space)
+    ]
+    write_rasters(job.doubt.numbers, _alike(stds), len(stds))
+    save_sheet(deviation_picture(panels), job.doubt.picture)
+
+
+def _over_channels(std: Tensor) -> Tensor:
+    """The root mean square over the channels of (C, H, W): (H, W)."""
+    values = new_canvas(std.shape[1:])
+    for first in range(0, len(values), ROWS):
+        rows = slice(first, first + ROWS)
+        values[rows] = std[:, rows].square().mean(dim=0).sqrt()
+    return values
+
+
+def _alike(stds: Sequence[Raster]) -> list[Raster]:
+    """Images of one file, which states the same number for missing ones for all."""
+    nodata = np.nan if any(std.nodata is not None for std in stds) else None
+    return [Raster(values=std.values, nodata=nodata, origin=std.origin) for std in stds]
+
+
+def _caption(seeds: int, *parts: str) -> str:
+    return ", ".join(["standard deviation", f"{seeds} seeds", *filter(None, parts)])

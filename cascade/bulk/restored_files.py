@@ -1,0 +1,113 @@
+"""Restores files whose images are bands of measured numbers before or after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import final
+
+from torch import Tensor
+
+from cascade.bulk.band_files import BandFiles, JobProgress
+from cascade.bulk.jobs import Job
+from cascade.bulk.preparing import Request
+from cascade.errors import ContractError
+from cascade.imaging.picture import Picture, quantised
+from cascade.imaging.picture_reading import decode_picture
+from cascade.imaging.picture_writing import write_picture
+from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.reading import open_rasters
+from cascade.imaging.rasters.writing import write_rasters
+from cascade.restoration.bands import ClippedNumbers, check_bands, raster_of
+from cascade.restoration.restoring import (
+    Restoration,
+    input_space_of,
+    restore_image,
+    restore_raster,
+)
+from cascade.sampling.walk import Progress
+from cascade.space import Space
+from cascade.stage import Stage
+
+COLOUR_BITS = 8  # of colour pictures that are made from bands
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RestoredFiles:
+    """Restores files of bands, makes colour pictures from them, or makes them from such pictures.
+
+    Attributes:
+        stage: the stage that was trained on pairs.
+        restoration: how to restore each image.
+        request: the user's request.
+    """
+
+    stage: Stage
+    restoration: Restoration
+    request: Request
+
+    def make(
+        self, job: Job, progress: JobProgress, on_remark: Callable[[str], None]
+    ) -> tuple[tuple[int, int], int]:
+        """Make the result of a job and write it; see `BandFiles.make`."""
+        space = input_space_of(self.stage)
+        if space.has_bands and self.stage.space.has_bands:
+            files = BandFiles(
+                restore=self._restored,
+                space=space,
+                result_space=self.stage.space,
+                **self.request.of_bands(),
+            )
+            return files.make(job, progress, on_remark)
+        if self.request.map:
+            raise ContractError(
+                "a standard deviation needs a model that makes the kind of images that it takes, "
+                "colour pictures or bands."
+            )
+        report = _report(progress)
+        if space.has_bands:
+            return self._picture_from_bands(job, space, report, on_remark)
+        picture = decode_picture(job.source.read_bytes(), job.source.name).in_srgb()
+        raster = raster_of(self._restored_image(picture.image(), job, report), self.stage.space)
+        write_rasters(job.output, [raster])
+        return raster.size, 1
+
+    def _picture_from_bands(
+        self, job: Job, space: Space, progress: Progress, on_remark: Callable[[str], None]
+    ) -> tuple[tuple[int, int], int]:
+        layout = Layout(space.channels, self.request.of_bands()["axis"])
+        with job.source.open() as stream:
+            file = open_rasters(stream, job.source.name, layout)
+            if job.pages != "first" and len(file) > 1:
+                raise ContractError(
+                    f"the file holds {len(file)} images, but a colour picture is one; save them as "
+                    "files of their own, or take the first alone."
+                )
+            raster = file.image(0).with_nodata(self.request.nodata)
+        check_bands(raster, space)
+        clipped = ClippedNumbers(space)
+        clipped.add(raster)
+        if clipped.remark:
+            on_remark(clipped.remark)
+        result = self._restored_image(raster.unit_image(space, clip=True), job, progress)
+        write_picture(Picture(colour=quantised(result, COLOUR_BITS), bits=COLOUR_BITS), job.output)
+        return raster.size, 1
+
+    def _restored(self, raster: Raster, seed: int, progress: Progress) -> Raster:
+        restoration = replace(self.restoration, seed=seed)
+        return restore_raster([self.stage], raster, restoration, progress=progress)
+
+    def _restored_image(self, image: Tensor, job: Job, progress: Progress) -> Tensor:
+        restoration = replace(self.restoration, seed=job.seed)
+        return restore_image([self.stage], image, restoration, progress=progress)
+
+
+def _report(progress: JobProgress) -> Progress:
+    """Convert the progress of an image to that of its job."""
+
+    def report(done: int, total: int) -> None:
+        progress(done / total, "")
+
+    return report

@@ -1,0 +1,187 @@
+"""The options that `upscale`, `colourise` and `edit` share, declared once.
+
+`with_shared_options` adds them to the function of a command, whose first argument gets them all as
+one `Shared`. A command declares only what is its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from inspect import Parameter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from cascade.cli import completing, names, sampling
+
+if TYPE_CHECKING:
+    from cascade.bulk.commands import Request
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run.",
+        autocompletion=completing.pipelines,
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or mps. Default: the best one available.")
+]
+FIRST = ("inputs", "out")  # in the help of a command; the others come after its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """The values of the shared options, under the names of their parameters."""
+
+    inputs: Annotated[
+        list[str], typer.Argument(help="Pictures, folders, globs such as 'a/**/*.jpg', or *.tar.")
+    ]
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder of the results, or the file of a single result."),
+    ]
+    variants: Annotated[
+        int,
+        typer.Option(
+            "--variants",
+            "-n",
+            min=1,
+            help="Number of seeds. Each gives a result, shown together on a sheet, unless --map is "
+            "given.",
+        ),
+    ] = 1
+    map: Annotated[
+        bool,
+        typer.Option(
+            "--map",
+            help="Write the mean over the seeds of -n, and beside it their standard deviation as "
+            "NAME-doubt: where it is large, the result is in doubt.",
+        ),
+    ] = False
+    steps: sampling.Steps = None
+    sampler: sampling.SamplerName = None
+    guidance: sampling.Guidance = None
+    temperature: sampling.Temperature = None
+    changes: sampling.Set = None
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")] = 0
+    device: Device = None
+    engine: names.Engine = None
+    lora: names.Lora = None
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Number of processes that share the pictures; each takes its part of the cores.",
+        ),
+    ] = 1
+    image_format: Annotated[
+        Literal["png", "jpeg", "webp", "tiff"] | None,
+        typer.Option(
+            "--format", help="Default: the format of the input, or PNG if it is not written."
+        ),
+    ] = None
+    pages: Annotated[
+        Literal["all", "first"],
+        typer.Option(
+            help="Of a TIFF with several pages, or an animation: all, or the first alone."
+        ),
+    ] = "all"
+    truncated: Annotated[
+        Literal["refuse", "keep"],
+        typer.Option(help="A JPEG whose end is missing: refuse it, or keep what is there of it."),
+    ] = "refuse"
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Also write before/after sheets into OUT/compare, and index.html with sliders.",
+        ),
+    ] = False
+    no_metadata: Annotated[
+        bool,
+        typer.Option("--no-metadata", help="Leave EXIF, XMP, IPTC and settings out of results."),
+    ] = False
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace files that differ from what this command makes."),
+    ] = False
+
+    def request(
+        self, model: str, settings: Mapping[str, Any] | None = None, **values: Any
+    ) -> Request:
+        """Make the request of a command.
+
+        Args:
+            model: the model.
+            settings: sampling settings from the command's own options.
+            values: further fields of `Request`.
+
+        Raises:
+            BadParameter: if the options do not fit together.
+        """
+        from cascade.bulk.commands import Request
+
+        if self.map and self.variants < 2:
+            raise typer.BadParameter("--map needs at least 2 seeds; add -n 8, for example.")
+        return Request(
+            inputs=self.inputs,
+            out=self.out,
+            model=model,
+            overrides=sampling.overrides(
+                self.changes,
+                steps=self.steps,
+                sampler=self.sampler,
+                guidance=self.guidance,
+                temperature=self.temperature,
+                **(settings or {}),
+            ),
+            device=self.device,
+            engine=self.engine,
+            adapters=sampling.adapters(self.lora),
+            image_format=self.image_format,
+            pages=self.pages,
+            truncated=self.truncated,
+            compare=self.compare,
+            metadata=not self.no_metadata,
+            overwrite=self.overwrite,
+            seeds=self.variants,
+            map=self.map,
+            **values,
+        )
+
+
+def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the shared options to the function of a command.
+
+    Args:
+        command: takes a `Shared` first, then its own options.
+    """
+    shared_names = [each.name for each in fields(Shared)]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        shared = Shared(**{name: values.pop(name) for name in shared_names})
+        command(shared, **values)
+
+    hints = get_type_hints(Shared, include_extras=True)
+    options = {
+        name: Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=getattr(Shared, name, Parameter.empty),
+            annotation=hints[name],
+        )
+        for name in shared_names
+    }
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    parameters = [options.pop(name) for name in FIRST]
+    parameters += [each.replace(kind=Parameter.KEYWORD_ONLY) for each in own]
+    parameters += options.values()
+    run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run

@@ -1,0 +1,143 @@
+"""What checking a data set finds about its pairs: their scales, and the shifts between both images.
+
+Shapes: C bands, H and W pixels of an image; C', h and w of its input.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cascade.data.band_decoding import BandDecoding
+from cascade.data.pair_shift import Shift, measured_shift
+from cascade.data.pairs import check_scale, scale_of
+from cascade.data.preparation import Decoding
+from cascade.data.source import ImageSource
+
+MAX_SHIFT_PX = 0.5  # of the smaller image
+
+
+class PairCheck(NamedTuple):
+    """What is expected of the pairs of a data set.
+
+    Attributes:
+        decoding: how the files of inputs are read.
+        scale: how many times as large as its input an image is; None for any whole number.
+        max_shift_px: largest shift between both images, in pixels of the input; None not to
+            measure it.
+        encode: called with an input and the content of its file, see `examine`; None for nothing.
+    """
+
+    decoding: Decoding | BandDecoding
+    scale: int | None = None
+    max_shift_px: float | None = MAX_SHIFT_PX
+    encode: Callable[[Any, bytes], Any] | None = None
+
+
+class ExaminedPair(NamedTuple):
+    """A pair after both of its images were read.
+
+    Attributes:
+        scale: how many times as large as its input the image is.
+        shift: how far both images lie apart; None if that is not asked for.
+        encoded: result of the encoder for the input, if there was one.
+    """
+
+    scale: int
+    shift: Shift | None
+    encoded: Any = None
+
+
+def examine_pair(source: ImageSource, index: int, image: Tensor, check: PairCheck) -> ExaminedPair:
+    """Read the input of an image, and compare both.
+
+    Args:
+        source: images with partners.
+        index: index of the image.
+        image: (C, H, W), any numbers.
+        check: what is expected of the pair.
+
+    Raises:
+        DataError: naming the image, if it has no input, or one that is damaged or of another size.
+    """
+    partners, name = source.partners, source.name(index)
+    assert partners is not None
+    inputs, other = partners.source, partners.index_of(index, name)
+    data, partner_name = inputs.read(other), inputs.name(other)
+    if isinstance(check.decoding, BandDecoding):
+        decoded = check.decoding.raster(data, partner_name, inputs.number_in_file(other))
+        partner = torch.from_numpy(decoded.values.astype("float32"))
+    else:
+        decoded = partner = check.decoding.image(
+            check.decoding.picture(data, partner_name), partner_name
+        )
+    scale = scale_of(image, partner, name, partner_name)
+    if check.scale is not None:
+        check_scale(scale, check.scale, name, partner_name)
+    encoded = None if check.encode is None else check.encode(decoded, data)
+    shift = None if check.max_shift_px is None else measured_shift(image, partner)
+    return ExaminedPair(scale, shift, encoded)
+
+
+@dataclass(kw_only=True)
+class PairReport:
+    """The pairs of a data set.
+
+    Attributes:
+        max_shift_px: largest shift between both images of a pair; None for any.
+        scales: number of pairs by how many times as large as its input the image is.
+        shifts: shifts by name of the image.
+    """
+
+    max_shift_px: float | None = None
+    scales: Counter[int] = field(default_factory=Counter)
+    shifts: dict[str, Shift] = field(default_factory=dict)
+
+    def add(self, name: str, pair: ExaminedPair) -> None:
+        """Take in a pair by the name of its image."""
+        self.scales[pair.scale] += 1
+        if pair.shift is not None:
+            self.shifts[name] = pair.shift
+
+    @property
+    def shifted(self) -> list[str]:
+        """One `name: reason` per pair whose images lie too far apart."""
+        limit = self.max_shift_px
+        if limit is None:
+            return []
+        return [
+            f"{name}: lies {shift} from its partner, more than {limit:g} px."
+            for name, shift in self.shifts.items()
+            if shift.is_certain and shift.distance_px > limit
+        ]
+
+    def facts(self) -> dict[str, str]:
+        """The scales and the shifts as text, by name."""
+        if not self.scales:
+            return {}
+        scales = ", ".join(
+            f"{count} of scale {scale}" for scale, count in self.scales.most_common()
+        )
+        shift = {"shift": self._shift_text()} if self.shifts else {}
+        return {"pairs": scales, **shift}
+
+    def _shift_text(self) -> str:
+        certain = {name: shift for name, shift in self.shifts.items() if shift.is_certain}
+        unknown = len(self.shifts) - len(certain)
+        rest = f"; {unknown} show too little in common to be measured" if unknown else ""
+        if not certain:
+            return f"not measured{rest}"
+        name = max(certain, key=lambda each: certain[each].distance_px)
+        middle = Shift(
+            median(each.x_px for each in certain.values()),
+            median(each.y_px for each in certain.values()),
+            0.0,
+        )
+        largest = certain[name].distance_px
+        return f"median {middle} of the smaller image, largest {largest:.2f} px ({name}){rest}"

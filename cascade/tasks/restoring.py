@@ -1,0 +1,75 @@
+"""Restoring: a stage that was trained on pairs makes one image of a pair from the other.
+
+Shapes: B images, C channels, C' channels of the input, H and W pixels of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from torch import Tensor
+
+from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.paired_image import PairedImage
+from cascade.contract import Contract
+from cascade.resizing import resize
+from cascade.restoration.restoring import Restoration, restore_image
+from cascade.restoration.upscaling import Upscaling, upscale_image
+from cascade.saving.model_card import Usage
+from cascade.space import Space
+from cascade.stage import Stage
+from cascade.tasks.task import PairedTask, PairFigure
+
+IMAGE = PairedImage.input_name
+
+
+@final
+class RestoringTask(PairedTask):
+    """The first stage takes the first image of a pair; users call `cascade restore`."""
+
+    name = "restore"
+    description = "makes one image of a pair from the other"
+    hub_type = "image-to-image"
+    hub_title = "Image restoration"
+    baseline_name = "input"
+
+    def suits(self, contracts: Sequence[Contract]) -> bool:
+        return contracts[0].condition(PairedImage.name) is not None
+
+    def command(self, folder: str) -> str:
+        return f"cascade restore PICTURE --model {folder} -o restored.png"
+
+    def usage(self, folder: str) -> Usage:
+        return Usage(
+            tags=("image-restoration", self.hub_type),
+            command=self.command(folder),
+            python=(
+                "from PIL import Image",
+                "",
+                "from cascade import CascadePipeline",
+                "",
+                f'pipeline = CascadePipeline.from_pretrained("{folder}")',
+                'pipeline.restore(Image.open("picture.png")).show()',
+            ),
+        )
+
+    def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
+        image, further = inputs.get(IMAGE)[0], inputs.with_value(IMAGE, None)
+        first, upsamplers = stages[:1], stages[1:]
+        own = further.only([name for each in first for name in each.contract.input_names])
+        image = restore_image(first, image, Restoration(seed=seed, inputs=own.values))
+        if not upsamplers:
+            return image
+        others = further.only([n for each in upsamplers for n in each.contract.input_names])
+        return upscale_image(upsamplers, image, Upscaling(seed=seed, inputs=others.values))
+
+    def baseline(self, inputs: Inputs, space: Space) -> Tensor:
+        """The input itself, or the mean of its bands if the result has others."""
+        image = resize(inputs.get(IMAGE), space.size, "bicubic")[0]
+        if len(image) == space.channels:
+            return image
+        return image.mean(0, keepdim=True).expand(space.channels, -1, -1)
+
+    def figures(self, contracts: Sequence[Contract]) -> dict[str, PairFigure]:
+        return {}

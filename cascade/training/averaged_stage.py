@@ -1,0 +1,59 @@
+"""A copy of the stage in training with averaged weights, for sampling, measuring and saving."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from cascade.stage import Stage
+from cascade.training.processes import together
+from cascade.training.sharding import full
+
+
+class AveragedStage:
+    """A whole stage beside the one in training.
+
+    Args:
+        stage: the stage in training.
+        accelerator: the accelerator of the run.
+        sharded: whether the weights in training are sharded. The copy is then off the device, which
+            lacks room, and only in the main process.
+
+    Attributes:
+        stage: the copy; in all processes but the main one of a sharded run on the device `meta`.
+    """
+
+    def __init__(self, stage: Stage, accelerator: Accelerator, *, sharded: bool) -> None:
+        self._accelerator = accelerator
+        self._sharded = sharded
+        device = accelerator.device
+        if sharded:
+            device = "cpu" if accelerator.is_main_process else "meta"
+        self.stage = copy.deepcopy(stage).to(device).eval().requires_grad_(False)
+
+    def filled(self, values: Sequence[Tensor]) -> Stage:
+        """The stage with certain weights; all processes must call it.
+
+        Args:
+            values: its parameters, or this process's shards of them.
+        """
+        with torch.no_grad():
+            for parameter, value in zip(self.stage.parameters(), values, strict=True):
+                parameter.copy_(full(value))
+        return self.stage
+
+    @contextmanager
+    def on_device(self, values: Sequence[Tensor]) -> Iterator[Stage]:
+        """The stage with certain weights on the device; all processes must enter the block."""
+        stage = self.filled(values)
+        moved = self._sharded and self._accelerator.is_main_process
+        with together():
+            stage = stage.to(self._accelerator.device) if moved else stage
+        yield stage
+        if moved:
+            stage.to("cpu")  # the next step needs the room
