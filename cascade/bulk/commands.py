@@ -30,18 +30,13 @@ TOGETHER_PX = {"cpu": 2**17, "accelerator": 2**21}  # more gain nothing on a CPU
 
 
 def prepare_upscaling(
-    request: Request,
-    upscaling: Upscaling,
-    *,
-    variants: int = 1,
-    on_progress: OnProgress | None = None,
+    request: Request, upscaling: Upscaling, *, on_progress: OnProgress | None = None
 ) -> Bulk:
     """Prepare the upscaling of pictures; results are written by `Bulk.run`.
 
     Args:
         request: the pictures and the place of the results.
         upscaling: how to upscale each picture.
-        variants: number of seeds to upscale each picture with, counted up from `upscaling.seed`.
         on_progress: called with every change.
 
     Raises:

@@ -58,8 +58,8 @@ def request_of(
         model=model,
         overrides=Overrides({ALL: {"steps": steps}}),
         device=device,
-        compare=True,
         seeds=seeds,
+        compare=True,
     )
 
 

@@ -47,14 +47,8 @@ def colourise(
     count = fields.whole(variants, "the number of seeds")
     pictures = placed_inputs(job, fields.uploaded(uploads), site.limits)
     hints = write_strokes(strokes, job.folder / HINTS, site.limits)
-    request = request_of(
-        job,
-        pictures,
-        model=model,
-        device=site.device,
-        steps=fields.steps_of(steps),
-        seeds=count,
-    )
+    steps = fields.steps_of(steps)
+    request = request_of(job, pictures, model=model, device=site.device, steps=steps, seeds=count)
     run_bulk(
         job,
         lambda on_progress: prepare_colouring(

@@ -69,14 +69,8 @@ def edit(
         words={name: text for name, text in words.items() if text},
         seed=fields.whole(seed, "the seed"),
     )
-    request = request_of(
-        job,
-        [picture],
-        model=model,
-        device=site.device,
-        steps=fields.steps_of(steps),
-        seeds=fields.whole(variants, "the number of seeds"),
-    )
+    count, steps = fields.whole(variants, "the number of seeds"), fields.steps_of(steps)
+    request = request_of(job, [picture], model=model, device=site.device, steps=steps, seeds=count)
     run_bulk(
         job,
         lambda on_progress: prepare_editing(request, repainting, on_progress=on_progress),

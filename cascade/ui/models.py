@@ -20,6 +20,7 @@ TABS_OF_TASKS = {
     "draw": "generate",
     "generate": "generate",
     "edit": "edit",
+    "restore": "restore",
 }
 
 
@@ -61,7 +62,8 @@ def model_of(name: str, description: str = "") -> Model:
     task = find_task(contracts)
     tabs = [TABS_OF_TASKS[task.name]] if task is not None and task.name in TABS_OF_TASKS else []
     last = pipeline.stages.last.space
-    if last.has_bands or last.kind != "pixels":
+    reads_bands = any(space.has_bands for space in contracts[0].image_spaces)
+    if last.has_bands or not last.is_bounded or (tabs == ["restore"] and reads_bands):
         tabs = []
     elif tabs == ["generate"] and _can_edit(pipeline):
         tabs.append("edit")

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import gradio as gr
 
-from cascade.ui import colouring_tab, editing_tab, generating_tab, run_tab, upscaling_tab
+from cascade.ui import (
+    colouring_tab,
+    editing_tab,
+    generating_tab,
+    restoring_tab,
+    run_tab,
+    upscaling_tab,
+)
 from cascade.ui.models import Model
 from cascade.ui.panel import Site
 
@@ -15,6 +22,7 @@ Build = Callable[[Site, Sequence[Model]], None]
 TABS: tuple[tuple[str, str, Build], ...] = (
     ("upscale", "Upscale", upscaling_tab.build),
     ("colourise", "Colourise", colouring_tab.build),
+    ("restore", "Restore", restoring_tab.build),
     ("generate", "Generate", generating_tab.build),
     ("edit", "Edit", editing_tab.build),
 )

@@ -43,14 +43,8 @@ def upscale(
     upscaling = Upscaling(scale=scale, seed=fields.whole(seed, "the seed"))
     count = fields.whole(variants, "the number of seeds")
     pictures = placed_inputs(job, fields.uploaded(uploads), site.limits)
-    request = request_of(
-        job,
-        pictures,
-        model=model,
-        device=site.device,
-        steps=fields.steps_of(steps),
-        seeds=count,
-    )
+    steps = fields.steps_of(steps)
+    request = request_of(job, pictures, model=model, device=site.device, steps=steps, seeds=count)
     run_bulk(
         job,
         lambda on_progress: prepare_upscaling(request, upscaling, on_progress=on_progress),

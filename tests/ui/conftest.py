@@ -6,23 +6,44 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from cascade.conditioning.paired_image import PairedImage
+from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.pipeline import CascadePipeline
+from cascade.sampling.settings import SamplingSettings
+from cascade.space import Space
 from cascade.ui.device_queue import DeviceQueue
 from cascade.ui.jobs import Job, View
 from cascade.ui.limits import Limits
 from cascade.ui.sessions import Sessions
 
 
+def _of_pairs() -> DiffusionStage:
+    """A stage with random weights that makes one picture of a pair from the other."""
+    torch.manual_seed(0)
+    return DiffusionStage.build(
+        Contract(Space(size_px=16), (PairedImage(),)),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8,), "blocks": 1, "patch_size": 2},
+        sampling=SamplingSettings(steps=2),
+        embedding_dim=16,
+    )
+
+
 @pytest.fixture(scope="session")
 def pipelines(_stages, tmp_path_factory) -> dict[str, str]:
-    """Folders of saved tiny pipelines: one that upscales x2, one that colours, one that draws."""
+    """Folders of saved tiny pipelines that upscale, colour, draw, and restore as pairs show."""
     root = tmp_path_factory.mktemp("pipelines")
     chains = {
         "tiny-x2": {"upsampler": _stages["upsampler"]},
         "tiny-colour": {"colouriser": _stages["colouriser"]},
         "tiny-draw": {"base": _stages["base"]},
+        "tiny-pairs": {"restorer": _of_pairs()},
     }
     for name, stages in chains.items():
         CascadePipeline.from_stages(stages).save_pretrained(root / name)

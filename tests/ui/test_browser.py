@@ -172,7 +172,7 @@ def test_broken_and_large_files_are_one_line_each(visit, tmp_path):
 
 def test_a_job_can_be_cancelled_and_the_next_one_begins(visit, tmp_path):
     picture = tmp_path / "large.png"
-    Image.open(PHOTO).resize((500, 400)).save(picture)
+    Image.open(PHOTO).resize((200, 160)).save(picture)
     page = visit()
     page.set_input_files("#upscale-files input[type=file]", [picture])
     page.wait_for_selector("text=1 picture ready")

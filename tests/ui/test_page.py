@@ -43,7 +43,8 @@ def test_a_page_has_the_tabs_that_its_model_can_serve(site, pipelines):
     assert not {"Colourise", "Generate", "Edit", "Training run"} & set(words)
     words = labels(build_page(site, models_for(pipelines["tiny-draw"])))
     assert {"Generate", "Edit", "Animal", "Style"} <= set(words)
-    assert not {"Upscale", "Colourise"} & set(words)
+    assert not {"Upscale", "Colourise", "Restore"} & set(words)
+    assert models_for(pipelines["tiny-pairs"])[0].tabs == ["restore"]
 
 
 def test_latents_are_refused(tmp_path, monkeypatch):

@@ -78,6 +78,17 @@ def test_colouring_with_painted_hints_writes_what_the_command_writes(
     assert files == written(tmp_path / "out")
 
 
+def test_restoring_writes_what_the_command_writes(finished, pipelines, draw, command, tmp_path):
+    from cascade.ui.restoring_tab import restore
+
+    upload, model = str(draw("a.png")), pipelines["tiny-pairs"]
+    view = finished(restore, [upload], model, 4, 1, "")
+    assert (view.status, view.faults) == ("done", ())
+    done = command("restore", upload, "--model", model, "--seed", 4, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert packed(view) == written(tmp_path / "out")
+
+
 def test_generating_writes_what_the_command_writes(finished, pipelines, command, tmp_path):
     from cascade.ui.generating_tab import generate
 
