@@ -204,7 +204,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
     pipeline.set_progress_bar_config(disable=True)
     pipeline(num_images=1, seed=0)  # compiles and loads
     before = cpu_s()
-    pictures = pipeline(num_images=TIMED, seed=0).images
+    pictures = pipeline(num_images=TIMED, seed=0, output_type="pt").images
     seconds, memory = (cpu_s() - before) / TIMED, peak_mib()
     contact_sheet(pictures[:SHOWN], columns=SHOWN).save(options.out / f"{name}.png")
     result = evaluate(
