@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cascade.bulk.editing import Repainting, edits
 from cascade.bulk.making import Method, PartProgress
@@ -13,13 +14,37 @@ from cascade.bulk.restored_files import RestoredFiles
 from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
+from cascade.restoration.editing import Editing
 from cascade.restoration.restoring import Restoration, restore_picture, restorer_of
+
+GROW_PX = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mending:
+    """How a model that was not trained on pairs mends the parts that a mask names.
+
+    Attributes:
+        mask: file of a mask, white where it is damaged; None for the transparent pixels.
+        grow_px: pixels by which the mask grows; None for 2.
+        window_px: longer side of the part around the mask that the model sees; None for a default.
+    """
+
+    mask: Path | None = None
+    grow_px: int | None = None
+    window_px: int | None = None
+
+    def repainting(self, seed: int) -> Repainting:
+        """The same as an edit without words."""
+        grow_px = GROW_PX if self.grow_px is None else self.grow_px
+        editing = Editing(grow_px=grow_px, stays_grey=True, window_px=self.window_px)
+        return Repainting(command="restore", editing=editing, mask=self.mask, seed=seed)
 
 
 def prepare_restoring(
     request: Request,
     restoration: Restoration,
-    repainting: Repainting,
+    mending: Mending,
     *,
     on_progress: OnProgress | None = None,
 ) -> Bulk:
@@ -28,19 +53,19 @@ def prepare_restoring(
     Args:
         request: the pictures and the place of the results.
         restoration: how a model that was trained on pairs restores each picture.
-        repainting: how any other model mends the parts that a mask names.
+        mending: how any other model mends the parts that a mask names.
         on_progress: called with every change.
 
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
     plan = Preparation("restore", request, restoration.seed)
+    of_masks = {"mask": mending.mask, "grow": mending.grow_px, "window": mending.window_px}
     if not plan.model.is_of_pairs:
-        return edits(plan, repainting, on_progress=on_progress)
-    if repainting.mask is not None:
-        raise ContractError(
-            f"{request.model} restores whole pictures, as its pairs show; leave out the mask."
-        )
+        of_pairs = {"tile": restoration.tile_px, "axis": request.axis, "nodata": request.nodata}
+        _refuse(of_pairs, f"{request.model} mends what is masked")
+        return edits(plan, mending.repainting(restoration.seed), on_progress=on_progress)
+    _refuse(of_masks, f"{request.model} restores whole pictures, as its pairs show")
     stages = plan.load_stages(lambda stages: [restorer_of(stages)])
     restorer = restorer_of(list(stages.values()))
     files = RestoredFiles(stage=restorer, restoration=restoration, request=request)
@@ -71,3 +96,14 @@ def prepare_restoring(
         make_file=files.make if plan.has_bands else None,
     )
     return plan.bulk(method, on_progress)
+
+
+def _refuse(options: Mapping[str, object], what: str) -> None:
+    """Refuse options that a model does not read.
+
+    Raises:
+        ContractError: naming them.
+    """
+    names = [name for name, value in options.items() if value is not None]
+    if names:
+        raise ContractError(f"{what}; leave out {' and '.join(names)}.")

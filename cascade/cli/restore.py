@@ -9,7 +9,6 @@ import typer
 
 from cascade.cli import bulk, restoring, upscale
 
-GROW_PX = 2
 Mask = Annotated[
     Path | None,
     typer.Option(
@@ -18,9 +17,11 @@ Mask = Annotated[
     ),
 ]
 Grow = Annotated[
-    int,
+    int | None,
     typer.Option(
-        min=0, help="Pixels by which the mask grows: scratches have soft edges that masks miss."
+        min=0,
+        help="Pixels by which the mask grows: scratches have soft edges that masks miss. "
+        "Default: 2.",
     ),
 ]
 Window = Annotated[
@@ -36,7 +37,7 @@ def restore(
     shared: restoring.Shared,
     model: restoring.Model,
     mask: Mask = None,
-    grow: Grow = GROW_PX,
+    grow: Grow = None,
     window: Window = None,
     tile: upscale.Tile = None,
     augmentation: upscale.Augmentation = None,
@@ -46,9 +47,9 @@ def restore(
     """Mend scratches and holes that a mask names, or restore whole pictures as your pairs show.
 
     With a model that was trained on pairs of the same size, each picture becomes the other one of
-    its pair: damaged to clean, one band to another, grey to colour. Every other model draws what is
-    masked so that it fits its surroundings; everything else keeps its exact values, and grey
-    pictures stay grey.
+    its pair: damaged to clean, one band to another, grey to colour. The size stays; upscale the
+    results to use the upsamplers of a pipeline too. Every other model draws what is masked so that
+    it fits its surroundings; everything else keeps its exact values, and grey pictures stay grey.
 
     Run the same command again to continue where it stopped. Pictures that fail are named with the
     reason and do not stop the others; the exit code is then 1.
@@ -59,23 +60,16 @@ def restore(
 
     cascade restore scans -o restored --model runs/restore-pairs --compare
     """
-    from cascade.bulk.editing import Repainting
-    from cascade.bulk.restoring import prepare_restoring
-    from cascade.restoration.editing import Editing
+    from cascade.bulk.restoring import Mending, prepare_restoring
     from cascade.restoration.restoring import Restoration
 
     settings = {"augmentation_level": augmentation}
     request = shared.request(model, settings, axis=axis, nodata=nodata)
-    repainting = Repainting(
-        command="restore",
-        editing=Editing(grow_px=grow, stays_grey=True, window_px=window),
-        mask=mask,
-        seed=shared.seed,
-    )
+    mending = Mending(mask=mask, grow_px=grow, window_px=window)
     restoration = Restoration(seed=shared.seed, tile_px=tile)
     bulk.work_through(
         lambda on_progress: prepare_restoring(
-            request, restoration, repainting, on_progress=on_progress
+            request, restoration, mending, on_progress=on_progress
         ),
         shared.workers,
     )

@@ -7,8 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from cascade.bulk.editing import Repainting
-from cascade.bulk.restoring import prepare_restoring
+from cascade.bulk.restoring import Mending, prepare_restoring
 from cascade.restoration.restoring import Restoration
 from cascade.ui import fields
 from cascade.ui.bulk_work import placed_inputs, request_of, run_bulk
@@ -35,11 +34,10 @@ def restore(
     count, steps = fields.whole(variants, "the number of seeds"), fields.steps_of(steps)
     pictures = placed_inputs(job, fields.uploaded(uploads), site.limits)
     request = request_of(job, pictures, model=model, device=site.device, steps=steps, seeds=count)
-    repainting = Repainting(command="restore", seed=restoration.seed)
     run_bulk(
         job,
         lambda on_progress: prepare_restoring(
-            request, restoration, repainting, on_progress=on_progress
+            request, restoration, Mending(), on_progress=on_progress
         ),
     )
 
