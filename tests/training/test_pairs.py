@@ -237,6 +237,22 @@ def test_an_upsampler_of_pairs_keeps_no_area_neutral(runs, monkeypatch):
     assert not result[0].equal(result[1])
 
 
+@pytest.mark.parametrize(
+    ("model", "words", "expected"),
+    [
+        ("pairs", ["--grow", 3, "--window", 64], "as its pairs show; leave out grow and window."),
+        ("emoji-256", ["--tile", 64], "emoji-256 mends what is masked; leave out tile."),
+    ],
+)
+def test_options_that_a_model_does_not_read_are_refused(
+    command, runs, scans, tmp_path, model, words, expected
+):
+    place = runs["restore"] if model == "pairs" else model
+    done = command("restore", scans / "damaged", "--model", place, "-o", tmp_path / "out", *words)
+    assert done.code == 1
+    assert expected in " ".join(done.err.split())
+
+
 def test_the_command_restores_a_folder(command, scans, runs, tmp_path):
     done = command("restore", scans / "damaged", "--model", runs["restore"], "-o", tmp_path / "out")
     assert done.code == 0, done.err
