@@ -5,11 +5,11 @@
 A variational autoencoder, DDPM, DDIM, a reverse SDE with a corrector, latent diffusion, a pixel
 cascade and a student of few steps learn the same emoji of 64 px without labels, each for the same
 CPU time; a system of two networks gives each of them half. Then each draws pictures in a process
-of its own, and they are compared with held-out emoji.
+of its own, and they are compared with the training pictures; likelihoods are those of held-out ones.
 
 The result is `family.json`, a table, `family.png` with the first pictures of each system, and
-`trilemma.png`. A training that is stopped with SIGTERM goes on with the same command, and what is
-done is kept in --out. With a GPU, time is wall time. Needs the extras `evaluate` and `benchmarks`.
+`trilemma.png`. What is done is kept in --out, and the same command goes on with the rest; a training
+whose process gets SIGTERM goes on where it was. With a GPU, time is wall time. Needs the extras `evaluate` and `benchmarks`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 from side_by_side import ProcessFailedError, peak_mib, print_result, results_apart
-from trainees import Clock, TimedRun, cpu_s, timed
+from trainees import Clock, TimedRun, timed
 
 from cascade.building.students import distillation_recipe
 from cascade.building.training import build_trainer
-from cascade.data.sources import ImageSource, open_source
+from cascade.data.source import ImageSource, with_labels
+from cascade.data.sources import open_source
 from cascade.devices import best_device
 from cascade.evaluation.evaluate import evaluate
 from cascade.imaging.writing import contact_sheet
@@ -45,6 +46,8 @@ TIMED = 16  # pictures whose drawing is timed
 STUDENT_STEPS = 4
 LONG_ENOUGH_TO_COMPILE_S = 600  # it takes a minute, which counts
 CAPTION_PX = 190
+BITS = "bits/dim"
+FEWEST = 8  # pictures that an evaluation draws when its likelihood alone is of interest
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,9 @@ def train(name: str, options: argparse.Namespace) -> None:
     if budget_s <= 0:
         return
     clock = Clock()
-    run = TimedRun(build_trainer(recipe_of(name, options), options.out / name), clock, budget_s)
+    with clock.running():  # encoding pictures into latents counts
+        trainer = build_trainer(recipe_of(name, options), options.out / name)
+    run = TimedRun(trainer, clock, budget_s)
     run.train(budget_s)
     write_json({"used_s": used_s + clock.used_s()}, clock_file)
     if clock.used_s() < budget_s:
@@ -192,10 +197,11 @@ def pipeline_of(name: str, options: argparse.Namespace) -> CascadePipeline:
     return pipeline.with_sampling(**common) if common else pipeline
 
 
-def held_out(options: argparse.Namespace) -> ImageSource:
-    """Held-out pictures of the classes of `emoji-64`."""
+def pictures_of(split: str, options: argparse.Namespace) -> ImageSource:
+    """The pictures of a split whose classes `emoji-64` draws; a small split need not have all."""
     only = load_stage_recipe(find_recipe("emoji-64", "stages")).data.only
-    return open_source(str(options.data / "heldout-*.tar"), only=only)
+    source = open_source(str(options.data / f"{split}-*.tar"))
+    return with_labels(source, only, all_names=False)
 
 
 def measure(name: str, options: argparse.Namespace) -> None:
@@ -203,42 +209,52 @@ def measure(name: str, options: argparse.Namespace) -> None:
     pipeline, system = pipeline_of(name, options), SYSTEMS[name]
     pipeline.set_progress_bar_config(disable=True)
     pipeline(num_images=1, seed=0)  # compiles and loads
-    before = cpu_s()
-    pictures = pipeline(num_images=TIMED, seed=0, output_type="pt").images
-    seconds, memory = (cpu_s() - before) / TIMED, peak_mib()
+    clock = Clock()
+    with clock.running():
+        pictures = pipeline(num_images=TIMED, seed=0, output_type="pt").images
+    seconds, memory = clock.used_s() / TIMED, peak_mib()
     contact_sheet(pictures[:SHOWN], columns=SHOWN).save(options.out / f"{name}.png")
+    cache = options.out / "features"
     result = evaluate(
-        pipeline,
-        held_out(options),
-        num_images=options.samples,
-        likelihood="bound" if system.likelihood else None,
-        cache_dir=options.out / "features",
+        pipeline, pictures_of("train", options), num_images=options.samples, cache_dir=cache
     )
-    scores = {each.name: asdict(each) for row in result.measured for each in row.scores}
-    own = {each.name: asdict(each) for each in result.measured[-1].scores}
+    scores = {each.name: asdict(each) for each in result.measured[-1].scores}
+    if system.likelihood:
+        held_out = pictures_of("heldout", options)
+        result = evaluate(
+            pipeline, held_out, num_images=FEWEST, likelihood="bound", cache_dir=cache
+        )
+        every = [each for row in result.measured for each in row.scores]
+        scores |= {each.name: asdict(each) for each in every if each.name.startswith(BITS)}
     print_result(
         {
             "name": name,
             "title": system.title,
             "seconds": seconds,
             "peak_mib": memory,
-            "scores": scores | own,
-            "megabytes": sum(
-                parameter.numel() * 2 / 1e6
-                for _, stage in pipeline.stages.items()
-                for parameter in stage.parameters()
-            ),
+            "scores": scores,
+            "megabytes": megabytes(pipeline),
         }
     )
+
+
+def megabytes(pipeline: CascadePipeline) -> float:
+    """The weights that drawing uses, in bfloat16: all but encoders of latents."""
+    parameters = [
+        parameter
+        for _, stage in pipeline.stages.items()
+        for name, parameter in stage.named_parameters()
+        if not name.startswith(("network.model.encoder.", "network.model.quant_conv."))
+    ]
+    return sum(each.numel() for each in parameters) * 2 / 1e6
 
 
 # ---- the results --------------------------------------------------------------------------------
 
 
-def figure(row: Mapping[str, Any], name: str) -> float | None:
-    """The value of the first score whose name begins so; None if there is none."""
-    scores = row["scores"]
-    return next((each["value"] for key, each in scores.items() if key.startswith(name)), None)
+def figure(row: Mapping[str, Any], name: str) -> float:
+    """The value of the first score whose name begins so."""
+    return next(each["value"] for key, each in row["scores"].items() if key.startswith(name))
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -248,9 +264,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        names = ("FD", "KID", "recall", "bits per dimension")
-        values = [figure(row, name) for name in names]
-        texts = ["" if value is None else f"{value:.3g}" for value in values]
+        texts = [f"{figure(row, name):.3g}" for name in ("FD", "KID", "recall")]
+        has_likelihood = SYSTEMS[row["name"]].likelihood
+        texts.append(f"{figure(row, BITS):.3g}" if has_likelihood else "")
         lines.append(
             f"| {row['title']} | {' | '.join(texts)} | {row['seconds']:.3g} | "
             f"{row['peak_mib']:.0f} | {row['megabytes']:.1f} |"
@@ -278,9 +294,8 @@ def draw_trilemma(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     chart = Figure(figsize=(8, 5), layout="constrained")
     axes = chart.add_subplot()
     for row in rows:
-        recall = figure(row, "recall") or 0.0
         x, y = row["seconds"], figure(row, "FD")
-        axes.scatter(x, y, s=60 + 3000 * recall, alpha=0.5)
+        axes.scatter(x, y, s=60 + 3000 * figure(row, "recall"), alpha=0.5)
         axes.annotate(row["title"], (x, y), textcoords="offset points", xytext=(0, 12), ha="center")
     axes.set_xscale("log")
     axes.margins(0.25)
@@ -334,7 +349,7 @@ def main() -> None:
         return measure(options.measure, options)
     options.out.mkdir(parents=True, exist_ok=True)
     for name in TRAININGS:
-        print(f"training {name} {apart('--train', name, options)}", flush=True)
+        print(f"training {name}: {apart('--train', name, options) or 'done before'}", flush=True)
     rows = []
     for name in SYSTEMS:
         rows.append(apart("--measure", name, options))

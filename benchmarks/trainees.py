@@ -268,6 +268,7 @@ def timed(recipe: StageRecipe) -> StageRecipe:
     """The recipe without labels, which the peers cannot take, for a run that a clock ends."""
     values = recipe.model_dump()
     values["condition"]["labels"] = None
+    values["data"] |= {"validation": None, "validation_pairs": None, "split_by": None}
     if recipe.autoencoding is None:
         values["sampling"]["guidance"] = 1.0
     values["train"] |= {

@@ -105,4 +105,5 @@ def test_the_error_messages_that_are_explained_exist():
     assert len(headings) > 15
     for heading in headings:
         parts = [part for part in heading.split("…") if len(part) > 8]
+        assert parts, heading
         assert any(all(part in text for part in parts) for text in texts), heading
