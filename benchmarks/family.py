@@ -5,11 +5,12 @@
 A variational autoencoder, DDPM, DDIM, a reverse SDE with a corrector, latent diffusion, a pixel
 cascade and a student of few steps learn the same emoji of 64 px without labels, each for the same
 CPU time; a system of two networks gives each of them half. Then each draws pictures in a process
-of its own, and they are compared with the training pictures; likelihoods are those of held-out ones.
+of its own, and they are compared with the training pictures; likelihoods are of held-out ones.
 
 The result is `family.json`, a table, `family.png` with the first pictures of each system, and
-`trilemma.png`. What is done is kept in --out, and the same command goes on with the rest; a training
-whose process gets SIGTERM goes on where it was. With a GPU, time is wall time. Needs the extras `evaluate` and `benchmarks`.
+`trilemma.png`. What is done is kept in --out, and the same command goes on with the rest; a
+training whose process gets SIGTERM goes on where it was. With a GPU, time is wall time. Needs the
+extras `evaluate` and `benchmarks`.
 """
 
 from __future__ import annotations
