@@ -150,7 +150,7 @@ def kill_and_go_on(
 @pytest.mark.parametrize(
     ("source", "workers", "processes"),
     [
-        ("folder", 0, 1),
+        pytest.param("folder", 0, 1, marks=pytest.mark.slow),
         ("shards", 0, 2),
         pytest.param("shards", 2, 1, marks=pytest.mark.slow),
         pytest.param("folder", 2, 2, marks=pytest.mark.slow),

@@ -144,6 +144,7 @@ def test_a_run_goes_on_with_another_number_of_processes(server, pictures, one, t
     )
 
 
+@pytest.mark.slow
 def test_accelerate_launches_the_same_command_and_its_settings_change_nothing(
     pictures, one, tmp_path
 ):
@@ -158,6 +159,7 @@ def test_accelerate_launches_the_same_command_and_its_settings_change_nothing(
 # ---- sharded ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sharded_processes_hold_half_each_and_train_as_one_and_go_on_exactly(
     server, pictures, one, tmp_path
 ):

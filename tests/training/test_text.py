@@ -273,6 +273,7 @@ def nearest_colour(images: torch.Tensor) -> list[str]:
     return [names[number] for number in distances.argmin(dim=1)]
 
 
+@pytest.mark.slow
 def test_eight_captions_give_their_eight_colours(recipe, coloured, tmp_path):
     from cascade.building.training import build_trainer
     from cascade.recipe.reading import load_stage_recipe
