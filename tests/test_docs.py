@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from cascade.conditioning.degradation import PARTS, Degradation
 from cascade.conditioning.kinds import CONDITIONS
@@ -28,6 +31,7 @@ from cascade.recipe.sections import (
     condition_section,
     sampling_section,
 )
+from cascade.sampling.settings import SamplingSettings
 
 CHECKOUT = Path(__file__).parents[1]
 PAGES = [
@@ -59,6 +63,24 @@ SECTIONS = (
     StudentSection,
     sampling_section(),
 )
+HEADINGS = {
+    "space": SpaceSection,
+    "diffusion": DiffusionSection,
+    "data": DataSection,
+    "train": TrainSection,
+    "student": StudentSection,
+    "autoencoding": AutoencodingSection,
+    "sampling": SamplingSettings,
+}
+IN_WORDS = {  # defaults that a page describes instead of stating them
+    "required",
+    "empty",
+    "first bands",
+    "whole image",
+    "all numbers",
+    "user's cache",
+    "as `pairs`",
+}
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
 
 
@@ -83,6 +105,32 @@ def test_every_recipe_key_is_described(section: type):
     described = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
     keys = getattr(section, "model_fields", None) or section.__dataclass_fields__
     assert set(keys) - {"kind"} <= described
+
+
+def default_of(section: type, key: str) -> Any:
+    """The default of a key, as a recipe would state it."""
+    if hasattr(section, "model_fields"):
+        value = section.model_fields[key].get_default(call_default_factory=True)
+    else:
+        value = next(each.default for each in fields(section) if each.name == key)
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_the_defaults_of_recipe_keys_are_those_of_the_classes(heading):
+    section = HEADINGS[heading]
+    page = (CHECKOUT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    part = re.split(rf"^### {heading}$", page, flags=re.MULTILINE)[1]
+    part = re.split(r"^##", part, flags=re.MULTILINE)[0]
+    keys = getattr(section, "model_fields", None) or {each.name for each in fields(section)}
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", part, flags=re.MULTILINE)
+    stated = {key: text.strip() for key, text in rows if key in keys}
+    assert stated
+    for key, text in stated.items():
+        if text not in IN_WORDS:
+            value = yaml.safe_load(text.strip("`").replace(",", "" if text[0].isdigit() else ","))
+            value = float(value) if re.fullmatch(r"\d+e-\d+", text) else value
+            assert value == default_of(section, key), key
 
 
 def messages() -> list[str]:
