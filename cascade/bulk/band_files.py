@@ -16,7 +16,7 @@ from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.raster_file import RasterFile
 from cascade.imaging.rasters.reading import open_rasters
 from cascade.imaging.rasters.writing import check_raster_format, write_rasters
-from cascade.restoration.bands import ClippedNumbers, check_bands
+from cascade.restoration.bands import ClippedNumbers, check_bands, kind_of_results
 from cascade.restoration.doubt import over_seeds
 from cascade.sampling.walk import Progress
 from cascade.space import Space
@@ -98,7 +98,8 @@ class BandFiles:
                 raster = file.image(number).with_nodata(self.nodata)
                 if number == 0:
                     check_bands(raster, self.space)
-                    check_raster_format(job.output, raster, count)
+                    kind = kind_of_results(raster, self.space, self.result_space)
+                    check_raster_format(job.output, kind, count)
                 clipped.add(raster)
                 result, std = self._result(raster, job.seed, report)
             except CascadeError as error:

@@ -150,6 +150,32 @@ def raster_of(image: Tensor, space: Space) -> Raster:
     Args:
         image: (C, H, W) in [-1, 1].
         space: its space.
+    """
+    like = Raster(values=np.empty((space.channels, 1, 1), _smallest_dtype(space)))
+    return replace(like, values=as_stored(image.cpu(), space, like))
+
+
+def kind_of_results(raster: Raster, space: Space, result_space: Space) -> Raster:
+    """The kind of image that a model makes from another one: its type and its place.
+
+    Args:
+        raster: the image that the result is made from.
+        space: space of that image.
+        result_space: space of the result.
+
+    Returns:
+        The image itself if both spaces have the same bands and ranges, else an image of 1 px in the
+        type of `raster_of`.
+    """
+    if space.ranges == result_space.ranges:
+        return raster
+    dtype = _smallest_dtype(result_space)
+    origin = raster.origin and raster.origin.for_numbers(dtype, same_bands=False)
+    return Raster(values=np.zeros((result_space.channels, 1, 1), dtype), origin=origin)
+
+
+def _smallest_dtype(space: Space) -> np.dtype:
+    """The smallest type that holds the range of a space.
 
     Returns:
         uint8, uint16 or int16 if the ends of all ranges are whole numbers that it holds, else
@@ -162,9 +188,7 @@ def raster_of(image: Tensor, space: Space) -> Raster:
         if np.iinfo(name).min <= ends.min() and ends.max() <= np.iinfo(name).max
     ]
     is_whole = bool((ends == ends.round()).all()) and bool((np.diff(ends) >= FEWEST_LEVELS).all())
-    dtype = fits[0] if fits and is_whole else "float32"
-    like = Raster(values=np.empty((space.channels, 1, 1), dtype))
-    return replace(like, values=as_stored(image.cpu(), space, like))
+    return np.dtype(fits[0] if fits and is_whole else "float32")
 
 
 def _beside(nodata: float, dtype: np.dtype) -> float:

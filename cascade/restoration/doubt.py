@@ -190,7 +190,7 @@ def _raster_mean(result: Raster, moments: Moments) -> Raster:
 def _raster_std(result: Raster, moments: Moments) -> Raster:
     """The standard deviation as an image of its own, at the place of a result."""
     std, missing = moments.std().numpy(), result.missing
-    origin = result.origin and result.origin.for_floats()
+    origin = result.origin and result.origin.for_numbers(std.dtype)
     if missing is not None:
         std[missing] = np.nan
     nodata = None if missing is None else float("nan")

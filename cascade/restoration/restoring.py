@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +21,8 @@ from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.imaging.rasters.raster import Raster
-from cascade.restoration.bands import as_stored, check_bands, raster_of
+from cascade.mapped_arrays import new_array, release_pages, row_slices
+from cascade.restoration.bands import as_stored, check_bands, kind_of_results
 from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
@@ -199,7 +199,10 @@ def restore_raster(
     check_bands(raster, space)
     image = raster.unit_image(space, clip=True)
     result = restore_image(stages, image, restoration, progress=progress)
-    if (space.channels, space.range) != (stage.space.channels, stage.space.range):
-        return replace(raster_of(result, stage.space), origin=raster.origin)
-    values = as_stored(result, stage.space, raster, raster.missing)
-    return replace(raster, values=np.ascontiguousarray(values))
+    like = kind_of_results(raster, space, stage.space)
+    values = new_array(result.shape, like.values.dtype)
+    for rows in row_slices(result.shape):
+        missing = raster.missing_rows(rows) if like is raster else None
+        values[:, rows] = as_stored(result[:, rows], stage.space, like, missing)
+        release_pages()
+    return replace(like, values=values)
