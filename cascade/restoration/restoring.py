@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -182,8 +183,9 @@ def restore_raster(
 ) -> Raster:
     """Restore an image of bands.
 
-    The result keeps the place of the input. It has its type and its missing numbers too if the
-    stage makes the bands and the range that it takes; else the smallest type that holds its range.
+    The result keeps the place of the input. If the stage makes the bands and the range that it
+    takes, it keeps the type and the missing numbers too. Otherwise its type is that of
+    `kind_of_results`, and pixels are missing that miss a number in any band of the input.
 
     Args:
         stages: the stages of a pipeline, one of which was trained on pairs.
@@ -202,7 +204,9 @@ def restore_raster(
     like = kind_of_results(raster, space, stage.space)
     values = new_array(result.shape, like.values.dtype)
     for rows in row_slices(result.shape):
-        missing = raster.missing_rows(rows) if like is raster else None
+        missing = raster.missing_rows(rows)
+        if like is not raster:
+            missing = np.broadcast_to(missing.any(axis=0), result[:, rows].shape)
         values[:, rows] = as_stored(result[:, rows], stage.space, like, missing)
         release_pages()
     return replace(like, values=values)

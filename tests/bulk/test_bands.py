@@ -123,11 +123,3 @@ def test_a_single_result_needs_a_format_that_holds_it(upscale):
     assert "DICOM is written for images that come from it and keep" in done.err
     assert upscale("in/a.tif", out="out.npy").code == 0
     assert np.load("out.npy").shape == (2, 16, 20)
-
-
-def test_bands_have_one_seed_at_a_time(upscale):
-    write_inputs()
-    done = upscale("in", "-n", 2)
-    assert done.code == 1
-    assert "bands are upscaled with one seed at a time" in done.err
-    assert not Path("out").exists()

@@ -10,6 +10,7 @@ import tifffile
 
 from cascade.conditioning.paired_image import PairedImage
 from cascade.contract import Contract
+from cascade.imaging.rasters.reading import read_raster
 from cascade.space import Space
 
 TAKEN = PairedImage(channels=1, range=(0, 4000))
@@ -107,3 +108,40 @@ def test_what_a_tiff_says_about_its_bands_does_not_hold_for_others(restore):
     with tifffile.TiffFile(Path("out/a.tif")) as file:
         assert file.pages[0].tags[33550].value == (4.0, 4.0, 0.0)
         assert 42112 not in file.pages[0].tags
+
+
+# ---- missing numbers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nodata", "model", "dtype"), [(0, "levels", np.uint8), (3999, "levels", np.float32)]
+)
+def test_missing_pixels_stay_missing_in_bands_of_another_kind(restore, nodata, model, dtype):
+    values = numbers(12, 8).clip(1, 3998)
+    values[:3] = nodata
+    tifffile.imwrite("a.tif", values, extratags=[(42113, "s", 0, str(nodata), True)])
+    assert restore("a.tif", model).code == 0
+    result = read_raster(Path("out/a.tif"))
+    assert (result.values.dtype, result.nodata) == (dtype, nodata)
+    assert result.missing is not None
+    assert np.array_equal(result.missing[0], values == nodata)
+
+
+def test_pixels_without_a_number_are_missing_in_all_bands(restore):
+    values = numbers(12, 8, dtype="float32")
+    values[4, 5] = np.nan
+    np.save("a.npy", values)
+    assert restore("a.npy", "two").code == 0
+    missing = np.isnan(np.load("out/a.npy"))
+    assert missing[4, 5].all()
+    assert missing.sum() == 2
+    assert "PNG" in restore("a.npy", "levels", out="a.png").err
+
+
+def test_a_mean_over_seeds_keeps_missing_pixels(restore):
+    values = numbers(12, 8)
+    np.save("a.npy", values)
+    low = values.min()
+    assert restore("a.npy", "two", "--map", "-n", 2, "--nodata", low).code == 0
+    missing = np.isnan(np.load("out/a-doubt.npy"))
+    assert np.array_equal(missing[..., 0], values == low)
