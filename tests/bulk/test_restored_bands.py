@@ -18,16 +18,19 @@ TAKEN = PairedImage(channels=1, range=(0, 4000))
 
 @pytest.fixture(scope="module")
 def models(saved_pipeline, tmp_path_factory) -> dict[str, str]:
-    """Folders of pipelines that make shares, levels, and two bands, from one band each."""
+    """Folders of pipelines: one band to shares, to levels, to two bands, and colours to two."""
     spaces = {
         "shares": Space(size_px=8, channels=1, range=(0, 1)),
         "levels": Space(size_px=8, channels=1, range=(0, 250)),
         "two": Space(size_px=8, channels=2, range=(0, 250)),
     }
+    colour = PairedImage(channels=3, range=(0, 255))
+    contracts = {name: Contract(space, (TAKEN,)) for name, space in spaces.items()}
+    contracts["of colours"] = Contract(spaces["two"], (colour,))
     folder = tmp_path_factory.mktemp("models")
     return {
-        name: saved_pipeline("restorer", Contract(space, (TAKEN,)), folder / name)
-        for name, space in spaces.items()
+        name: saved_pipeline("restorer", contract, folder / name)
+        for name, contract in contracts.items()
     }
 
 
@@ -145,3 +148,32 @@ def test_a_mean_over_seeds_keeps_missing_pixels(restore):
     assert restore("a.npy", "two", "--map", "-n", 2, "--nodata", low).code == 0
     missing = np.isnan(np.load("out/a-doubt.npy"))
     assert np.array_equal(missing[..., 0], values == low)
+
+
+# ---- from colour pictures -----------------------------------------------------------------------
+
+
+def test_every_page_of_a_picture_becomes_bands(restore):
+    pages = [np.random.default_rng(n).integers(0, 256, (9, 8 + n, 3), np.uint8) for n in range(3)]
+    with tifffile.TiffWriter("a.tif") as writer:
+        for page in pages:
+            writer.write(page, photometric="rgb")
+    assert restore("a.tif", "of colours").code == 0
+    with tifffile.TiffFile("out/a.tif") as file:
+        assert [page.shape for page in file.pages] == [(9, 8 + n, 2) for n in range(3)]
+    assert restore("a.tif", "of colours", "--pages", "first", out="first.tif").code == 0
+    with tifffile.TiffFile("first.tif") as file:
+        assert len(file.pages) == 1
+
+
+def test_pictures_that_are_cut_off_or_transparent_are_remarked(restore, draw):
+    data = draw(Path("a.jpg"), size=(40, 40)).read_bytes()
+    Path("a.jpg").write_bytes(data[: len(data) - 200])
+    assert restore("a.jpg", "of colours").code == 1
+    kept = restore("a.jpg", "of colours", "--truncated", "keep")
+    assert kept.code == 0, kept.err
+    assert "is cut off; what is missing is taken for grey" in kept.err
+    draw(Path("b.webp"), mode="RGBA")
+    assert "is transparent in places" in restore("b.webp", "of colours").err
+    draw(Path("c.png"))
+    assert "PNG holds one image of 1 or 3 bands" in restore("c.png", "of colours").err
