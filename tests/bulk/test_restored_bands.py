@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import tifffile
 
+from cascade import mapped_arrays
 from cascade.conditioning.paired_image import PairedImage
 from cascade.contract import Contract
 from cascade.imaging.rasters.reading import read_raster
+from cascade.restoration import restoring
 from cascade.space import Space
 
 TAKEN = PairedImage(channels=1, range=(0, 4000))
@@ -148,6 +151,19 @@ def test_a_mean_over_seeds_keeps_missing_pixels(restore):
     assert restore("a.npy", "two", "--map", "-n", 2, "--nodata", low).code == 0
     missing = np.isnan(np.load("out/a-doubt.npy"))
     assert np.array_equal(missing[..., 0], values == low)
+
+
+def test_results_are_stored_a_part_at_a_time(restore, monkeypatch):
+    values = numbers(40, 8, dtype="float32")
+    values[30] = np.nan
+    np.save("a.npy", values)
+    assert restore("a.npy", "two").code == 0
+    parts = Mock(side_effect=restoring.as_stored)
+    monkeypatch.setattr(restoring, "as_stored", parts)
+    monkeypatch.setattr(mapped_arrays, "NUMBERS_AT_ONCE", 160)
+    assert restore("a.npy", "two", out="b.npy").code == 0
+    assert [call.args[0].shape for call in parts.call_args_list] == [(2, 10, 8)] * 4
+    assert np.array_equal(np.load("b.npy"), np.load("out/a.npy"), equal_nan=True)
 
 
 # ---- from colour pictures -----------------------------------------------------------------------
