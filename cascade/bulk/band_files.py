@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import final
 
-from cascade.bulk.doubt_files import write_band_doubt
+from cascade.bulk.doubt_files import mark_doubt_as_new, write_band_doubt
 from cascade.bulk.jobs import Job
 from cascade.errors import CascadeError
 from cascade.imaging.rasters.layout import Layout
@@ -16,7 +16,7 @@ from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.raster_file import RasterFile
 from cascade.imaging.rasters.reading import open_rasters
 from cascade.imaging.rasters.writing import check_raster_format, write_rasters
-from cascade.restoration.bands import ClippedNumbers, check_bands
+from cascade.restoration.bands import ClippedNumbers, check_bands, kind_of_results
 from cascade.restoration.doubt import over_seeds
 from cascade.sampling.walk import Progress
 from cascade.space import Space
@@ -64,18 +64,17 @@ class BandFiles:
             CascadeError: if the result cannot be made.
         """
         source, space = job.source, self.space
-        stds: list[Raster] = []
         with source.open() as stream:
             file = open_rasters(stream, source.name, Layout(space.channels, self.axis))
             count = 1 if job.pages == "first" else len(file)
             clipped = ClippedNumbers(space)
-            results = self._results(file, job, count, clipped, progress, stds)
+            results = self._results(file, job, count, clipped, progress)
             result = next(results)
             write_rasters(job.output, itertools.chain([result], results), count)
         if clipped.remark:
             on_remark(clipped.remark)
-        if stds:
-            write_band_doubt(job, self.seeds, stds, self.result_space)
+        if self.seeds > 1:
+            mark_doubt_as_new(job)
         return result.size, count
 
     def _results(
@@ -85,9 +84,13 @@ class BandFiles:
         count: int,
         clipped: ClippedNumbers,
         progress: JobProgress,
-        stds: list[Raster],
     ) -> Iterator[Raster]:
-        """The result of each image of a file; standard deviations are added to `stds`."""
+        """The result of each image of a file.
+
+        Standard deviations are written before the last one, so that a file of results never exists
+        without them: nothing else tells the next run whether its work was finished.
+        """
+        stds: list[Raster] = []
         for number in range(count):
             words = f"image {number + 1} of {count}" if count > 1 else ""
 
@@ -98,13 +101,16 @@ class BandFiles:
                 raster = file.image(number).with_nodata(self.nodata)
                 if number == 0:
                     check_bands(raster, self.space)
-                    check_raster_format(job.output, raster, count)
+                    kind = kind_of_results(raster, self.space, self.result_space)
+                    check_raster_format(job.output, kind, count)
                 clipped.add(raster)
                 result, std = self._result(raster, job.seed, report)
             except CascadeError as error:
                 raise type(error)(f"{words}: {error}" if words else str(error)) from error
             if std is not None:
                 stds.append(std)
+            if stds and number == count - 1:
+                write_band_doubt(job, self.seeds, stds, self.result_space)
             yield result
 
     def _result(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 from torch import Tensor
@@ -66,10 +68,11 @@ def write_picture_doubt(
 def write_band_doubt(job: Job, seeds: int, stds: Sequence[Raster], space: Space) -> None:
     """Write the standard deviation of a file of bands.
 
-    Its picture shows the bands that people see (`Space.show`), of the first image.
+    Its picture shows the bands that people see (`Space.show`), of the first image. It is written
+    first, because only its mark tells that both files are Cascade's (`check_doubt_files`).
 
     Args:
-        job: the job, whose result exists.
+        job: the job.
         seeds: number of seeds.
         stds: of each image of the file.
         space: space of the results.
@@ -84,8 +87,19 @@ def write_band_doubt(job: Job, seeds: int, stds: Sequence[Raster], space: Space)
         )
         for band in shown_bands(space)
     ]
-    write_rasters(job.doubt.numbers, _alike(stds), len(stds))
     save_sheet(deviation_picture(panels), job.doubt.picture)
+    write_rasters(job.doubt.numbers, _alike(stds), len(stds))
+
+
+def mark_doubt_as_new(job: Job) -> None:
+    """Set the time of a standard deviation that was written before its result; see `lacks_doubt`.
+
+    Args:
+        job: the job, whose result exists.
+    """
+    assert job.doubt is not None
+    with suppress(OSError):  # then it is made again
+        os.utime(job.doubt.picture)
 
 
 def _over_channels(std: Tensor) -> Tensor:

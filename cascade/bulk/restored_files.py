@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import final
 
+import torch
 from torch import Tensor
 
 from cascade.bulk.band_files import BandFiles, JobProgress
 from cascade.bulk.jobs import Job
 from cascade.bulk.preparing import Request
 from cascade.errors import ContractError
+from cascade.imaging.pages import Pages
 from cascade.imaging.picture import Picture, quantised
-from cascade.imaging.picture_reading import decode_picture
+from cascade.imaging.picture_reading import count_pages, decode_picture
 from cascade.imaging.picture_writing import write_picture
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import open_rasters
-from cascade.imaging.rasters.writing import write_rasters
+from cascade.imaging.rasters.writing import check_raster_format, write_rasters
 from cascade.restoration.bands import ClippedNumbers, check_bands, raster_of
 from cascade.restoration.restoring import (
     Restoration,
@@ -66,13 +69,43 @@ class RestoredFiles:
                 "a standard deviation needs a model that makes the kind of images that it takes, "
                 "colour pictures or bands."
             )
-        report = _report(progress)
         if space.has_bands:
-            return self._picture_from_bands(job, space, report, on_remark)
-        picture = decode_picture(job.source.read_bytes(), job.source.name).in_srgb()
-        raster = raster_of(self._restored_image(picture.image(), job, report), self.stage.space)
-        write_rasters(job.output, [raster])
-        return raster.size, 1
+            return self._picture_from_bands(job, space, _report(progress), on_remark)
+        return self._bands_from_picture(job, progress, on_remark)
+
+    def _bands_from_picture(
+        self, job: Job, progress: JobProgress, on_remark: Callable[[str], None]
+    ) -> tuple[tuple[int, int], int]:
+        data, name = job.source.read_bytes(), job.source.name
+        count = 1 if job.pages == "first" else count_pages(data, name)
+        if count > 1:
+            pictures = (page.picture for page in Pages(data, name))
+        else:
+            pictures = iter([decode_picture(data, name, truncated=self.request.truncated)])
+        results = self._bands_of(pictures, job, count, progress, on_remark)
+        first = next(results)
+        write_rasters(job.output, itertools.chain([first], results), count)
+        return first.size, count
+
+    def _bands_of(
+        self,
+        pictures: Iterable[Picture],
+        job: Job,
+        count: int,
+        progress: JobProgress,
+        on_remark: Callable[[str], None],
+    ) -> Iterator[Raster]:
+        """The result of each page; remarks are about the first."""
+        space = self.stage.space
+        for number, picture in enumerate(pictures):
+            if number == 0:
+                blank = torch.zeros(space.channels, 1, 1)
+                check_raster_format(job.output, raster_of(blank, space), count)
+                for remark in _remarks(picture):
+                    on_remark(remark)
+            report = _report(progress, number, count)
+            result = self._restored_image(picture.in_srgb().image(), job, report)
+            yield raster_of(result, space)
 
     def _picture_from_bands(
         self, job: Job, space: Space, progress: Progress, on_remark: Callable[[str], None]
@@ -104,10 +137,19 @@ class RestoredFiles:
         return restore_image([self.stage], image, restoration, progress=progress)
 
 
-def _report(progress: JobProgress) -> Progress:
-    """Convert the progress of an image to that of its job."""
+def _remarks(picture: Picture) -> Iterator[str]:
+    """What the user should know about a picture that bands are made from."""
+    if picture.is_truncated:
+        yield "is cut off; what is missing is taken for grey"
+    if picture.alpha is not None:
+        yield "is transparent in places, which the result does not keep"
+
+
+def _report(progress: JobProgress, number: int = 0, count: int = 1) -> Progress:
+    """Convert the progress of one of the pages of a picture to that of its job."""
+    words = f"page {number + 1} of {count}" if count > 1 else ""
 
     def report(done: int, total: int) -> None:
-        progress(done / total, "")
+        progress((number + done / total) / count, words)
 
     return report

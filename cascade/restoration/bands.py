@@ -18,7 +18,7 @@ from torch import Tensor
 from cascade.errors import ContractError
 from cascade.imaging.rasters.raster import Raster, can_hold, outside_shares
 from cascade.imaging.value_range import percentage
-from cascade.mapped_arrays import new_array, release_pages
+from cascade.mapped_arrays import new_array, release_pages, row_slices
 from cascade.restoration.passes import upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscaled_bands
 from cascade.sampling.walk import Progress
@@ -150,6 +150,40 @@ def raster_of(image: Tensor, space: Space) -> Raster:
     Args:
         image: (C, H, W) in [-1, 1].
         space: its space.
+    """
+    like = Raster(values=np.empty((space.channels, 1, 1), _smallest_dtype(space)))
+    return replace(like, values=as_stored(image.cpu(), space, like))
+
+
+def kind_of_results(raster: Raster, space: Space, result_space: Space) -> Raster:
+    """The kind of image that a model makes from another one: its type, nodata and place.
+
+    Args:
+        raster: the image that the result is made from.
+        space: space of that image.
+        result_space: space of the result.
+
+    Returns:
+        The image itself if both spaces have the same bands and ranges, else an image of 1 px, which
+        is missing if any number of the other one is. Its type is that of `raster_of`; but float32
+        if that type cannot hold nodata, or the other image is float32 and may have NaN.
+    """
+    if space.ranges == result_space.ranges:
+        return raster
+    own_dtype, dtype, nodata = raster.values.dtype, _smallest_dtype(result_space), raster.nodata
+    if nodata is not None and not can_hold(own_dtype, nodata):
+        nodata = None  # no number of the image equals it
+    if own_dtype.kind == "f" or (nodata is not None and not can_hold(dtype, nodata)):
+        dtype = np.dtype("float32")
+    origin = raster.origin and raster.origin.for_numbers(dtype, same_bands=False)
+    values = np.zeros((result_space.channels, 1, 1), dtype)
+    if any(raster.missing_rows(rows).any() for rows in row_slices(raster.values.shape)):
+        values[:] = np.nan if nodata is None else nodata
+    return Raster(values=values, nodata=nodata, origin=origin)
+
+
+def _smallest_dtype(space: Space) -> np.dtype:
+    """The smallest type that holds the range of a space.
 
     Returns:
         uint8, uint16 or int16 if the ends of all ranges are whole numbers that it holds, else
@@ -162,9 +196,7 @@ def raster_of(image: Tensor, space: Space) -> Raster:
         if np.iinfo(name).min <= ends.min() and ends.max() <= np.iinfo(name).max
     ]
     is_whole = bool((ends == ends.round()).all()) and bool((np.diff(ends) >= FEWEST_LEVELS).all())
-    dtype = fits[0] if fits and is_whole else "float32"
-    like = Raster(values=np.empty((space.channels, 1, 1), dtype))
-    return replace(like, values=as_stored(image.cpu(), space, like))
+    return np.dtype(fits[0] if fits and is_whole else "float32")
 
 
 def _beside(nodata: float, dtype: np.dtype) -> float:

@@ -22,6 +22,7 @@ from torch import Tensor
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 from cascade.imaging.rasters.raster import Raster
+from cascade.mapped_arrays import new_array, release_pages, row_slices
 from cascade.restoration.bands import beside_missing
 from cascade.sampling.canvas import new_canvas
 from cascade.sampling.walk import Progress
@@ -169,7 +170,7 @@ def _numbers(result: Picture | Raster | Tensor) -> Tensor:
 
 def _in_type(mean: Tensor, like: Tensor) -> Tensor:
     """A mean in the type of what it is the mean of; that of whole numbers is rounded."""
-    result = torch.empty_like(like)
+    result = torch.from_numpy(new_array(like.shape, like.numpy().dtype))
     for first in range(0, mean.shape[-2], ROWS):
         rows = slice(first, first + ROWS)
         part = mean[:, rows]
@@ -180,21 +181,23 @@ def _in_type(mean: Tensor, like: Tensor) -> Tensor:
 def _raster_mean(result: Raster, moments: Moments) -> Raster:
     """The mean in the type of a result, with its missing numbers where they are."""
     mean = _in_type(moments.mean, torch.from_numpy(result.values)).numpy()
-    missing = result.missing
-    mean = beside_missing(mean, result.nodata)
-    if missing is not None:
-        mean[missing] = result.values[missing]
+    for rows in row_slices(mean.shape):
+        missing, part = result.missing_rows(rows), beside_missing(mean[:, rows], result.nodata)
+        mean[:, rows] = np.where(missing, result.values[:, rows], part)
+        release_pages()
     return replace(result, values=mean)
 
 
 def _raster_std(result: Raster, moments: Moments) -> Raster:
     """The standard deviation as an image of its own, at the place of a result."""
-    std, missing = moments.std().numpy(), result.missing
-    origin = result.origin and result.origin.for_floats()
-    if missing is not None:
-        std[missing] = np.nan
-    nodata = None if missing is None else float("nan")
-    return Raster(values=std, nodata=nodata, origin=origin)
+    std, misses_any = moments.std().numpy(), False
+    for rows in row_slices(std.shape):
+        missing = result.missing_rows(rows)
+        misses_any = misses_any or bool(missing.any())
+        std[:, rows][missing] = np.nan
+        release_pages()
+    origin = result.origin and result.origin.for_numbers(std.dtype)
+    return Raster(values=std, nodata=float("nan") if misses_any else None, origin=origin)
 
 
 def _part_of(progress: Progress | None, number: int, count: int) -> Progress:

@@ -22,7 +22,8 @@ from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture, quantised
 from cascade.imaging.rasters.raster import Raster
-from cascade.restoration.bands import as_stored, check_bands, raster_of
+from cascade.mapped_arrays import new_array, release_pages, row_slices
+from cascade.restoration.bands import as_stored, check_bands, kind_of_results
 from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
@@ -182,8 +183,9 @@ def restore_raster(
 ) -> Raster:
     """Restore an image of bands.
 
-    The result keeps the place of the input. It has its type and its missing numbers too if the
-    stage makes the bands and the range that it takes; else the smallest type that holds its range.
+    The result keeps the place of the input. If the stage makes the bands and the range that it
+    takes, it keeps the type and the missing numbers too. Otherwise its type is that of
+    `kind_of_results`, and pixels are missing that miss a number in any band of the input.
 
     Args:
         stages: the stages of a pipeline, one of which was trained on pairs.
@@ -199,7 +201,12 @@ def restore_raster(
     check_bands(raster, space)
     image = raster.unit_image(space, clip=True)
     result = restore_image(stages, image, restoration, progress=progress)
-    if (space.channels, space.range) != (stage.space.channels, stage.space.range):
-        return replace(raster_of(result, stage.space), origin=raster.origin)
-    values = as_stored(result, stage.space, raster, raster.missing)
-    return replace(raster, values=np.ascontiguousarray(values))
+    like = kind_of_results(raster, space, stage.space)
+    values = new_array(result.shape, like.values.dtype)
+    for rows in row_slices(result.shape):
+        missing = raster.missing_rows(rows)
+        if like is not raster:
+            missing = np.broadcast_to(missing.any(axis=0), result[:, rows].shape)
+        values[:, rows] = as_stored(result[:, rows], stage.space, like, missing)
+        release_pages()
+    return replace(like, values=values)

@@ -5,6 +5,7 @@ Shapes: C channels, h and w pixels of the image, H and W of the result.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -12,9 +13,11 @@ from torch import Tensor
 from cascade.conditioning.defects import CLEAN, Defects
 from cascade.conditioning.luminance import luminance
 from cascade.errors import ContractError
+from cascade.imaging.picture import Picture
 from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.kept_areas import KeptAreas, is_grey
 from cascade.restoration.measuring import defects_for_network, denoised_input
+from cascade.restoration.passes import upsamplers_of
 from cascade.sampling.canvas import new_canvas
 from cascade.space import Space
 from cascade.stage import Stage
@@ -24,7 +27,7 @@ class Source(NamedTuple):
     """An image that is upscaled.
 
     Attributes:
-        image: (1, C, h, w), of one channel if it is grey.
+        image: (1, C, h, w), of one channel if it is grey and stays so.
         areas: the areas that stay neutral and flat.
         defects: how noisy and compressed it is; clean if the first stage is not told.
     """
@@ -59,6 +62,26 @@ class Source(NamedTuple):
         return denoised_input(
             self.image, resample(result, size, stage.space.resize_kernel), defects
         )
+
+
+def with_channels_of_result(image: Tensor, stages: Sequence[Stage]) -> Tensor:
+    """A grey image in three channels if its result may have colours, as that of real pairs.
+
+    Args:
+        image: (C, h, w).
+        stages: the stages of a pipeline, with at least one upsampler.
+    """
+    first = upsamplers_of(stages)[0]
+    is_expanded = len(image) == 1 and first.contract.needs_partner and first.space.is_colour
+    return image.expand(3, -1, -1) if is_expanded else image
+
+
+def picture_with_channels_of_result(picture: Picture, stages: Sequence[Stage]) -> Picture:
+    """The same for a picture, whose grey values are then those of sRGB."""
+    if len(with_channels_of_result(picture.colour, stages)) == len(picture.colour):
+        return picture
+    picture = picture.in_srgb()
+    return picture.with_pixels(with_channels_of_result(picture.colour, stages), picture.alpha)
 
 
 def _source(image: Tensor, space: Space) -> Tensor:

@@ -32,7 +32,12 @@ from cascade.restoration.further_inputs import check_read, check_restoring, inpu
 from cascade.restoration.kept_areas import KeptAreas, bands_of_rows
 from cascade.restoration.measuring import defects_of
 from cascade.restoration.passes import Pass, plan_passes
-from cascade.restoration.source import Source, resample
+from cascade.restoration.source import (
+    Source,
+    picture_with_channels_of_result,
+    resample,
+    with_channels_of_result,
+)
 from cascade.sampling.canvas import new_canvas
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
@@ -101,7 +106,8 @@ def upscale_picture(
 ) -> Picture:
     """Upscale a picture and keep its metadata.
 
-    Grey pictures stay grey, and 16-bit pictures keep 16 bits. An alpha channel is upscaled by
+    Grey pictures stay grey, unless the stages were trained on pairs, whose colours may differ.
+    16-bit pictures keep 16 bits. An alpha channel is upscaled by
     bicubic interpolation.
 
     Args:
@@ -139,8 +145,9 @@ def upscale_pictures(
     Raises:
         ContractError: as `upscale_picture`.
     """
-    images = [picture.image() for picture in pictures]
     measures = [lambda each=each: each.defects for each in pictures]
+    pictures = [picture_with_channels_of_result(picture, stages) for picture in pictures]
+    images = [picture.image() for picture in pictures]
     size, all_bands = upscaled_bands(
         stages, images, seeds, upscaling, measures=measures, progress=progress
     )
@@ -175,12 +182,14 @@ def upscale_image(
         progress: called as `progress(done, total)` while stages run.
 
     Returns:
-        (C, H, W) float32 in [-1, 1] on the CPU.
+        (C, H, W) float32 in [-1, 1] on the CPU; three channels if the stages were trained on pairs
+        of colour pictures.
 
     Raises:
         ContractError: if the settings do not fit the stages, or memory is short.
         OutputError: if a very large image needs more temporary space than the disk has.
     """
+    image = with_channels_of_result(image, stages)
     size, (bands,) = upscaled_bands(stages, [image], [upscaling.seed], upscaling, progress=progress)
     result = new_canvas((image.shape[0], *size))
     for rows, band in bands:

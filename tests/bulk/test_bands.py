@@ -120,7 +120,7 @@ def test_a_single_result_needs_a_format_that_holds_it(upscale):
     write_inputs()
     done = upscale("in/a.tif", out="out.dcm")
     assert done.code == 1
-    assert "DICOM is written for images that come from it; write TIFF" in done.err
+    assert "DICOM is written for images that come from it and keep" in done.err
     assert upscale("in/a.tif", out="out.npy").code == 0
     assert np.load("out.npy").shape == (2, 16, 20)
 

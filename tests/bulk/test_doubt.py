@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from cascade.bulk import doubt_files
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
+from cascade.errors import OutputError
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import recorded_settings
 from cascade.space import Space
@@ -180,6 +183,21 @@ def test_bands_have_their_deviation_as_numbers_at_the_same_place(upscale, double
     assert again.out == "0 upscaled (mean of 2 seeds), 1 already done\n"
     shown = colours(Path("out/field-doubt.png"), 16, 20)
     assert np.corrcoef(shown.ravel(), std[..., 1].ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("step", ["deviation_picture", "write_rasters"])
+def test_bands_whose_map_failed_are_made_by_the_same_command(
+    upscale, doubler, photos, monkeypatch, step
+):
+    np.save("field.npy", (np.random.default_rng(0).random((2, 8, 8)) * 900).astype(np.float32))
+    arguments = ("field.npy", "-o", "out", "-n", 2, "--map")
+    with monkeypatch.context() as patch:
+        patch.setattr(doubt_files, step, Mock(side_effect=OutputError("stopped")))
+        assert "stopped" in upscale(*arguments, model=doubler).err
+    again = upscale(*arguments, model=doubler)
+    assert (again.code, again.out) == (0, "1 upscaled (mean of 2 seeds)\n"), again.err
+    assert names() == ["field-doubt.npy", "field-doubt.png", "field.npy"]
+    assert "1 already done" in upscale(*arguments, model=doubler).out
 
 
 def test_a_stack_of_arrays_has_a_stack_of_deviations(upscale, doubler, photos):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cascade import mapped_arrays
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
@@ -88,6 +89,25 @@ def test_large_sums_are_files(monkeypatch):
     for image in images:
         moments.add(image)
     assert torch.allclose(moments.std(), images.std(0), rtol=1e-5)
+
+
+def test_large_results_are_files_that_are_worked_on_in_parts(monkeypatch):
+    draws = np.random.default_rng(0).integers(1, 900, (3, 2, 40, 24)).astype(np.uint16)
+    draws[:, 0, 5:9] = 7
+    make, files = [Raster(values=each, nodata=7) for each in draws], []
+    expected = over_seeds(lambda seed, _: make[seed], range(3))
+    monkeypatch.setattr(mapped_arrays, "MOST_IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(mapped_arrays, "NUMBERS_AT_ONCE", 500)
+    allocate = mapped_arrays.tempfile.TemporaryFile
+    monkeypatch.setattr(
+        mapped_arrays.tempfile, "TemporaryFile", lambda: files.append(1) or allocate()
+    )
+    monkeypatch.setattr(Raster, "missing", property(lambda _: pytest.fail("a mask of the whole")))
+    results = over_seeds(lambda seed, _: make[seed], range(3))
+    assert len(files) == 4  # two sums, the mean and the deviation
+    for result, same in zip(results, expected, strict=True):
+        assert np.array_equal(result.values, same.values, equal_nan=True)
+    assert np.isnan(results[1].values[0, 5:9]).all()
 
 
 # ---- pictures -----------------------------------------------------------------------------------

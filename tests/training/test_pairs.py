@@ -235,6 +235,11 @@ def test_an_upsampler_of_pairs_keeps_no_area_neutral(runs, monkeypatch):
     grey = torch.zeros(3, 8, 8)
     result = pipeline.upscale(grey, precision="fp32")
     assert not result[0].equal(result[1])
+    picture = Picture(colour=torch.full((1, 8, 8), 128).byte(), bits=8)
+    coloured = Picture(colour=picture.colour.expand(3, -1, -1), bits=8)
+    drawn = pipeline.upscale(picture, precision="fp32")
+    assert drawn.colour.equal(pipeline.upscale(coloured, precision="fp32").colour)
+    assert pipeline.upscale(grey[:1], precision="fp32").equal(result)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import BinaryIO, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cascade.errors import DataError
 from cascade.imaging.opening import readable
@@ -41,7 +42,7 @@ class ArrayOrigin(Origin):
     def scaled(self, factor_y: float, factor_x: float) -> ArrayOrigin:
         return self
 
-    def for_floats(self) -> ArrayOrigin:
+    def for_numbers(self, dtype: DTypeLike, *, same_bands: bool = True) -> ArrayOrigin:
         return self
 
 

@@ -22,6 +22,7 @@ from functools import cached_property
 from typing import Any, BinaryIO, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cascade.errors import DataError
 from cascade.imaging import opening
@@ -69,8 +70,8 @@ class DicomOrigin(Origin):
         """What the stored numbers of the frame stand for."""
         return StoredNumbers.of(self.head, self.frame)
 
-    def for_floats(self) -> TiffOrigin:
-        """The size of the pixels, for a TIFF: DICOM images hold no floats."""
+    def for_numbers(self, dtype: DTypeLike, *, same_bands: bool = True) -> TiffOrigin:
+        """The size of the pixels, for a TIFF: the head of the file describes its own numbers."""
         part = functional_item(self.head, self.frame, MEASURES) or self.head
         spacing = next((part.get(key) for key in SPACINGS if part.get(key)), None)
         if spacing is None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cascade.errors import DataError
 from cascade.imaging import opening
@@ -41,13 +42,13 @@ class NiftiOrigin(Origin):
         image: a nibabel image.
         layout: how it was cut into slices.
         factors: by which the two axes of a slice have grown, the volume's earlier axis first.
-        as_floats: whether numbers are written as float32, and not as the volume stores its own.
+        dtype: type in which numbers are written; None to write them as the volume stores its own.
     """
 
     image: Any
     layout: Layout
     factors: tuple[float, float] = (1.0, 1.0)
-    as_floats: bool = False
+    dtype: np.dtype | None = None
 
     format = "NIfTI"
 
@@ -55,8 +56,13 @@ class NiftiOrigin(Origin):
         first, second = self.factors
         return replace(self, factors=(first * factor_x, second * factor_y))
 
-    def for_floats(self) -> NiftiOrigin:
-        return replace(self, as_floats=True)
+    def for_numbers(self, dtype: DTypeLike, *, same_bands: bool = True) -> NiftiOrigin:
+        return replace(self, dtype=np.dtype(dtype))
+
+    @property
+    def bands(self) -> int:
+        """Number of bands of each slice."""
+        return self.image.shape[3] if bands_are_an_axis(self.image, self.layout) else 1
 
     @property
     def affine(self) -> np.ndarray:

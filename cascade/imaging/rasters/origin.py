@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from numpy.typing import DTypeLike
+
 
 class Origin(ABC):
     """What belongs to an image in its file: place, size of its pixels, kind of numbers."""
@@ -20,5 +22,10 @@ class Origin(ABC):
         """
 
     @abstractmethod
-    def for_floats(self) -> Origin:
-        """What stays true of an image of other numbers at the same place, stored as float32."""
+    def for_numbers(self, dtype: DTypeLike, *, same_bands: bool = True) -> Origin:
+        """What stays true of an image of other numbers at the same place.
+
+        Args:
+            dtype: the type that these numbers are stored in.
+            same_bands: whether its bands stand for the same things.
+        """

@@ -89,7 +89,11 @@ class Raster:
         if not can_hold(self.values.dtype, number):
             return self
         typed = self.values.dtype.type
-        values = np.where(self.values == typed(number), typed(self.nodata), self.values)
+        values = new_array(self.values.shape, self.values.dtype)
+        for rows in row_slices(values.shape):
+            part = self.values[:, rows]
+            values[:, rows] = np.where(part == typed(number), typed(self.nodata), part)
+            release_pages()
         return replace(self, values=values)
 
     def unit_image(self, space: Space, *, clip: bool = False) -> Tensor:

@@ -38,6 +38,7 @@ from cascade.imaging.tiff_pages import (
     photometric_of,
     samples_of,
 )
+from cascade.mapped_arrays import new_array, release_pages
 
 MOST_PIXELS = 2**30  # of a page, which is a file where it is large
 PICTURE_AXES = "YXS"  # of tifffile, that lie inside a page
@@ -69,8 +70,7 @@ class TiffBandsFile(RasterFile):
     def decoded(self, number: int) -> Raster:
         pages = self._images[number]
         with opening.readable(self.name):
-            values = [_values(page, self.name) for page in pages]
-            joined = values[0] if len(values) == 1 else np.concatenate(values)
+            joined = _joined(pages, self.name)
             origin = TiffOrigin.of(self._tiff, pages[0])
             if not origin.is_georeferenced:  # its places count pixels as they are stored
                 if origin.orientation != 1:
@@ -129,6 +129,27 @@ def _bands_as_pages(file: Any, pages: Pages) -> list[Pages] | None:
     return [[pages[number] for number in group] for group in groups]
 
 
+def _joined(pages: Pages, name: str) -> np.ndarray:
+    """The numbers of the pages of an image, (C, H, W); of several, one page at a time is decoded.
+
+    Raises:
+        DataError: if they differ in size or type.
+    """
+    first = _values(pages[0], name)
+    if len(pages) == 1:
+        return first
+    bands = sum(page.samplesperpixel for page in pages)
+    joined, start = new_array((bands, *first.shape[1:]), first.dtype), 0
+    for number, page in enumerate(pages):
+        values = _values(page, name) if number else first
+        if values.shape[1:] != first.shape[1:] or values.dtype != first.dtype:
+            raise DataError(f"{name}: the bands of an image differ in size or type.")
+        joined[start : start + len(values)] = values
+        start += len(values)
+        release_pages()
+    return joined
+
+
 def _values(page: Any, name: str) -> np.ndarray:
     """The numbers of a page, (C, H, W)."""
     check_band_page(page, name)
@@ -138,7 +159,7 @@ def _values(page: Any, name: str) -> np.ndarray:
         return values
     if values.dtype.kind != "u":
         raise DataError(f"{name}: not a readable image (min-is-white of {values.dtype}).")
-    return values.dtype.type(2**page.bitspersample - 1) - values
+    return np.subtract(values.dtype.type(2**page.bitspersample - 1), values, out=values)
 
 
 def check_band_page(page: Any, name: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cascade.imaging.orientation import upright_dpi
 from cascade.imaging.rasters.origin import Origin
@@ -131,8 +132,11 @@ class TiffOrigin(Origin):
             tags[RPC] = tuple(numbers.tolist())
         return tags
 
-    def for_floats(self) -> TiffOrigin:
-        return self
+    def for_numbers(self, dtype: DTypeLike, *, same_bands: bool = True) -> TiffOrigin:
+        if same_bands:
+            return self
+        tags = {tag: value for tag, value in self.tags.items() if tag != GDAL_METADATA}
+        return replace(self, tags=tags, ome_channels=(), is_rgb=False, extra_samples=())
 
     @property
     def _pixels_are_points(self) -> bool:

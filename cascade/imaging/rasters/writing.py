@@ -55,7 +55,7 @@ def check_raster_format(path: Path, raster: Raster, count: int = 1) -> str:
 
     Args:
         path: the file to write; its ending names the format.
-        raster: the first of the images that the results are made from.
+        raster: the first image, or one of 1 px of its kind; its place may be that of the input.
         count: number of images.
 
     Returns:
@@ -73,8 +73,16 @@ def check_raster_format(path: Path, raster: Raster, count: int = 1) -> str:
     origin = None if raster.origin is None else raster.origin.format
     if kind in ("DICOM", "NIfTI") and origin != kind:
         raise OutputError(
-            f"cannot write {path}: {kind} is written for images that come from it; write TIFF."
+            f"cannot write {path}: {kind} is written for images that come from it and "
+            "keep their bands and range; write TIFF."
         )
+    if isinstance(raster.origin, NiftiOrigin) and kind == "NIfTI":
+        bands = raster.origin.bands
+        if raster.bands != bands:
+            raise OutputError(
+                f"cannot write {path}: each slice of the volume has {bands} bands, but its result "
+                f"has {raster.bands}; write TIFF."
+            )
     if kind == "PNG" and (
         raster.bands not in (1, 3)
         or str(raster.values.dtype) not in PNG_TYPES
@@ -138,7 +146,8 @@ def _write_arrays(
     for number, raster in enumerate(rasters):
         _check_alike(raster, first)
         array[number] = np.moveaxis(raster.values, 0, -1) if bands_last else raster.values
-    if dimensions == 2 or (dimensions == 3 and count > 1):
+    has_no_axis_of_bands = dimensions == 2 or (dimensions == 3 and count > 1)
+    if has_no_axis_of_bands and first.bands == 1:
         array = array[..., 0] if bands_last else array[:, 0]
     array = array[0] if count == 1 and dimensions < 4 else array
     with path.open("wb") as file:
@@ -207,11 +216,11 @@ def _write_nifti(
         shape[axis] = count
         if not bands_are_an_axis(image, origin.layout):
             shape[3:] = [1] * len(shape[3:])
-    dtype: np.dtype = np.dtype(np.float32) if origin.as_floats else stored_dtype(image)
+    dtype: np.dtype = stored_dtype(image) if origin.dtype is None else origin.dtype
     volume = np.zeros(shape, dtype)
     for place, raster in zip(places, rasters, strict=False):
         values = raster.values.transpose(2, 1, 0)  # (X, Y, C)
-        if not origin.as_floats:
+        if origin.dtype is None:
             values = _stored_slice(values, image)
         volume[place] = values.reshape(volume[place].shape)
     result = type(image)(volume, origin.affine, header=image.header)
@@ -220,7 +229,7 @@ def _write_nifti(
         code = getattr(image, get)(coded=True)[1]
         getattr(result, put)(origin.affine, code=int(code))
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-    has_slope = is_scaled(image) and not origin.as_floats
+    has_slope = is_scaled(image) and origin.dtype is None
     result.header.set_slope_inter(*((slope, intercept) if has_slope else (1.0, 0.0)))
     with path.open("wb") as file:
         if not packed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
+from cascade import mapped_arrays
 from cascade.errors import DataError
 from cascade.imaging.rasters.dicom_numbers import StoredNumbers
 from cascade.imaging.rasters.layout import Layout
@@ -338,3 +340,31 @@ def test_the_slope_of_a_volume_is_applied(nifti_files):
     slice_ = read_raster(path, 3 * 3 + 1).values
     assert slice_.dtype == np.float32
     assert np.allclose(slice_[0], expected, rtol=1e-6)
+
+
+# ---- large files --------------------------------------------------------------------------------
+
+
+def test_large_images_are_files_after_every_step_of_reading(monkeypatch):
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for band in BANDS:
+            writer.write(band, photometric="minisblack", metadata=None)
+    expected = np.where(np.isin(BANDS, BANDS[0, 0, 0]), 9, BANDS)
+    monkeypatch.setattr(mapped_arrays, "MOST_IN_MEMORY_BYTES", 50)
+    raster = decode_raster(file.getvalue(), "a", layout=Layout(bands=5))
+    assert is_file(raster.values)
+    changed = Raster(values=raster.values, nodata=9).with_nodata(int(BANDS[0, 0, 0]))
+    assert is_file(changed.values)
+    assert np.array_equal(raster.values, BANDS)
+    assert np.array_equal(changed.values, expected)
+
+
+def is_file(values: np.ndarray) -> bool:
+    """Whether an array is a view of a file."""
+    base: object = values
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap) or (
+        isinstance(base, memoryview) and isinstance(base.obj, mmap.mmap)
+    )
