@@ -184,7 +184,8 @@ class _Build:
         if self.size_px is not None and image.short_px < self.size_px:
             self.too_small += 1
             return f"{image.width_px}x{image.height_px} px is too small"
-        first = self.firsts.setdefault(image.content, image._replace(encoded=None))
+        light = image._replace(encoded=None, pair=None, thumbnail=None)  # many are kept
+        first = self.firsts.setdefault(image.whole_content, light)
         if first.name != image.name:
             self.duplicates += 1
             other_labels = "" if first.labels == image.labels else ", but other labels"

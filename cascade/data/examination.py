@@ -74,6 +74,11 @@ class ExaminedImage(NamedTuple):
     thumbnail: Tensor | None = None
 
     @property
+    def whole_content(self) -> str:
+        """The content of the image, and of its input if it has one, to find duplicates."""
+        return self.content if self.pair is None else f"{self.content} {self.pair.content}"
+
+    @property
     def short_px(self) -> int:
         """Length of the shorter side."""
         return min(self.width_px, self.height_px)
@@ -185,7 +190,7 @@ class _Examination(Dataset[ExaminedImage]):
             return None
         if isinstance(image, np.ndarray):
             image = torch.from_numpy(image.astype(np.float32))
-        return examine_pair(self.source, index, image, self.pairs)
+        return examine_pair(self.source, index, image, self.pairs, digest=self.digest)
 
     def _encoded(self, image: Tensor | Raster, data: bytes, name: str) -> EncodedImage | None:
         try:

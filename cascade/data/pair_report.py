@@ -5,6 +5,7 @@ Shapes: C bands, H and W pixels of an image; C', h and w of its input.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,14 +48,18 @@ class ExaminedPair(NamedTuple):
         scale: how many times as large as its input the image is.
         shift: how far both images lie apart; None if that is not asked for.
         encoded: result of the encoder for the input, if there was one.
+        content: sha256 of the pixels of the input and their shape; empty without a digest.
     """
 
     scale: int
     shift: Shift | None
     encoded: Any = None
+    content: str = ""
 
 
-def examine_pair(source: ImageSource, index: int, image: Tensor, check: PairCheck) -> ExaminedPair:
+def examine_pair(
+    source: ImageSource, index: int, image: Tensor, check: PairCheck, *, digest: bool = False
+) -> ExaminedPair:
     """Read the input of an image, and compare both.
 
     Args:
@@ -62,6 +67,7 @@ def examine_pair(source: ImageSource, index: int, image: Tensor, check: PairChec
         index: index of the image.
         image: (C, H, W), any numbers.
         check: what is expected of the pair.
+        digest: whether to compute `ExaminedPair.content`.
 
     Raises:
         DataError: naming the image, if it has no input, or one that is damaged or of another size.
@@ -82,7 +88,13 @@ def examine_pair(source: ImageSource, index: int, image: Tensor, check: PairChec
         check_scale(scale, check.scale, name, partner_name)
     encoded = None if check.encode is None else check.encode(decoded, data)
     shift = None if check.max_shift_px is None else measured_shift(image, partner)
-    return ExaminedPair(scale, shift, encoded)
+    return ExaminedPair(scale, shift, encoded, _content(partner) if digest else "")
+
+
+def _content(image: Tensor) -> str:
+    digest = hashlib.sha256(repr(tuple(image.shape)).encode())
+    digest.update(image.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(kw_only=True)

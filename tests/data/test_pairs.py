@@ -13,6 +13,7 @@ from PIL import Image
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.paired_image import PairedImage
 from cascade.contract import Contract
+from cascade.data import building
 from cascade.data.batches import PositionBatches, collate, load_batches
 from cascade.data.building import build_shards
 from cascade.data.checking import check_images
@@ -135,6 +136,25 @@ def test_shards_that_are_built_from_pairs_hold_the_same_pairs(folders, tmp_path)
         assert built.key(index) == source.key(index)
         assert built.read(index) == source.read(index)
         assert built.partners.source.read(index) == source.partners.source.read(index)
+
+
+def test_pairs_that_share_one_image_are_different_pairs(folders, tmp_path, monkeypatch):
+    """Three inputs of one image, and a copy of one of these pairs."""
+    builds = []
+    monkeypatch.setattr(building, "_check_splits", lambda build, writers: builds.append(build))
+    for number, name in enumerate(NAMES):
+        write(folders / "high", f"{name}.png", enlarged(low_of(0)))
+        write(folders / "low", f"{name}.png", low_of(min(number, 2)))
+    inputs = PairCheck(Decoding(), max_shift_px=None, encode=Encoding())
+    manifest = build_shards(
+        opened(folders), tmp_path / "out", origin="high", encoding=Encoding(), inputs=inputs
+    )
+    assert (manifest["counts"]["train"], manifest["counts"]["duplicates"]) == (3, 1)
+    report = check_images(opened(folders), pairs=inputs)
+    assert report.duplicates == [(f"{folders}/high/e.png", f"{folders}/high/b/d.png")]
+    kept = builds[0].firsts.values()
+    assert len(kept) == 3
+    assert {(each.encoded, each.pair, each.thumbnail) for each in kept} == {(None, None, None)}
 
 
 def test_pairs_are_not_resized_into_shards(folders, tmp_path):
