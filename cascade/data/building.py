@@ -1,8 +1,8 @@
 """Builds shards from any source of images: resized, deduplicated, split, with a manifest.
 
-The order in the shards comes from a hash of the images' keys, the split from a hash of the pixels
-or of a label; see `cascade.data.splitting`. So the same input always gives the same shards, and a
-data set that grows keeps its split.
+The order in the shards comes from a hash of the images' keys, the split from a hash of the pixels,
+of a label, or of the file if that holds several images; see `cascade.data.splitting`. So the same
+input always gives the same shards, and a data set that grows keeps its split.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cascade.data.roles import Role
 from cascade.data.shard_writing import ShardWriter, sha256_of
 from cascade.data.shards import ShardSource
 from cascade.data.source import ImageSource
-from cascade.data.splitting import SPLITS, Shares
+from cascade.data.splitting import SPLITS, FileGroups, Shares
 from cascade.errors import DataError, OutputError
 from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 from cascade.reporting.progress import Progress
@@ -152,9 +152,13 @@ class _Build:
     skipped_images: list[dict[str, str]] = field(default_factory=list)
     too_small: int = 0
     duplicates: int = 0
+    file_groups: FileGroups = field(init=False)
     labels: dict[str, dict[str, Counter[str]]] = field(
         default_factory=lambda: {split: {} for split in SPLITS}
     )
+
+    def __post_init__(self) -> None:
+        self.file_groups = FileGroups(self.source)
 
     def add(self, index: int, image: ExaminedImage, writers: dict[str, ShardWriter]) -> None:
         reason = self._reason_to_skip(image)
@@ -162,7 +166,7 @@ class _Build:
             self.skipped_images.append({"name": image.name, "reason": reason})
             return
         assert image.encoded is not None
-        split = self._split_of(image)
+        split = self._split_of(index, image)
         values = {**self.source.other_values(index), **image.labels}
         labels = json.dumps(values, ensure_ascii=False, sort_keys=True).encode()
         files = [("", image.encoded)]
@@ -180,15 +184,17 @@ class _Build:
         if self.size_px is not None and image.short_px < self.size_px:
             self.too_small += 1
             return f"{image.width_px}x{image.height_px} px is too small"
-        first = self.firsts.setdefault(image.content, image._replace(encoded=None))
+        light = image._replace(encoded=None, pair=None, thumbnail=None)  # many are kept
+        first = self.firsts.setdefault(image.whole_content, light)
         if first.name != image.name:
             self.duplicates += 1
             other_labels = "" if first.labels == image.labels else ", but other labels"
             return f"has the same pixels as {first.name}{other_labels}"
         return None
 
-    def _split_of(self, image: ExaminedImage) -> str:
-        group = image.labels.get(self.split_by or "", image.content)
+    def _split_of(self, index: int, image: ExaminedImage) -> str:
+        group = image.labels.get(self.split_by or "")
+        group = group or self.file_groups.group_of(index) or image.content
         return self.shares.split_of(group, self.seed)
 
     def _unique_key(self, key: str) -> str:

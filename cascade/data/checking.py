@@ -30,7 +30,8 @@ class DataReport:
         images: number of images.
         broken: one `name: reason` per image that cannot be read.
         too_small: one `name: WxH px` per image with a side below the requested size.
-        duplicates: pairs of names: an image, and an earlier image with the same pixels.
+        duplicates: pairs of names: an image, and an earlier image with the same pixels, and
+            the same input if they are pairs.
         unlabelled: the label fields, captions aside, that an image lacks but others have, by its
             name.
         uncaptioned: names of the images that have no caption; empty if none has one.
@@ -195,7 +196,8 @@ def _record(
         report.pairs.add(image.name, image.pair)
     if size_px is not None and image.short_px < size_px:
         report.too_small.append(f"{image.name}: {image.width_px}x{image.height_px} px")
-    first = first_names.setdefault(image.content, image.name) if image.content else image.name
+    content = image.whole_content if image.content else ""
+    first = first_names.setdefault(content, image.name) if content else image.name
     if first != image.name:
         report.duplicates.append((image.name, first))
 

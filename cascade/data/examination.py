@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -15,7 +14,7 @@ from cascade.data.band_decoding import BandDecoding
 from cascade.data.contents import BandValues, ImageValues
 from cascade.data.loading import load_in_order
 from cascade.data.overlap import thumbnail
-from cascade.data.pair_report import ExaminedPair, PairCheck, examine_pair
+from cascade.data.pair_report import ExaminedPair, PairCheck, comparable, examine_pair
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.errors import DataError
@@ -72,6 +71,11 @@ class ExaminedImage(NamedTuple):
     encoded: EncodedImage | None = None
     pair: ExaminedPair | None = None
     thumbnail: Tensor | None = None
+
+    @property
+    def whole_content(self) -> str:
+        """The content of the image, and of its input if it has one, to find duplicates."""
+        return self.content if self.pair is None else f"{self.content} {self.pair.content}"
 
     @property
     def short_px(self) -> int:
@@ -150,7 +154,7 @@ class _Examination(Dataset[ExaminedImage]):
             return examined
         image = self.decoding.image(picture, name)
         encoded = self._encoded(image, data, name)
-        examined = examined._replace(encoded=encoded, pair=self._pair(index, image))
+        examined = examined._replace(encoded=encoded, pair=self._pair(index, lambda: image))
         if not self.digest:
             return examined
         return examined._replace(content=_content(image), thumbnail=thumbnail(image))
@@ -177,15 +181,13 @@ class _Examination(Dataset[ExaminedImage]):
             ),
             values=BandValues.of(raster, decoding.space),
             encoded=self._encoded(raster, data, name),
-            pair=self._pair(index, raster.values),
+            pair=self._pair(index, lambda: comparable(raster, decoding)),
         )
 
-    def _pair(self, index: int, image: Tensor | np.ndarray) -> ExaminedPair | None:
+    def _pair(self, index: int, image: Callable[[], Tensor]) -> ExaminedPair | None:
         if self.pairs is None:
             return None
-        if isinstance(image, np.ndarray):
-            image = torch.from_numpy(image.astype(np.float32))
-        return examine_pair(self.source, index, image, self.pairs)
+        return examine_pair(self.source, index, image(), self.pairs, digest=self.digest)
 
     def _encoded(self, image: Tensor | Raster, data: bytes, name: str) -> EncodedImage | None:
         try:

@@ -5,6 +5,7 @@ Shapes: C bands, H and W pixels of an image; C', h and w of its input.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from cascade.data.pair_shift import Shift, measured_shift
 from cascade.data.pairs import check_scale, scale_of
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
+from cascade.imaging.rasters.raster import Raster
 
 MAX_SHIFT_PX = 0.5  # of the smaller image
 
@@ -47,24 +49,30 @@ class ExaminedPair(NamedTuple):
         scale: how many times as large as its input the image is.
         shift: how far both images lie apart; None if that is not asked for.
         encoded: result of the encoder for the input, if there was one.
+        content: sha256 of the pixels of the input and their shape; empty without a digest.
     """
 
     scale: int
     shift: Shift | None
     encoded: Any = None
+    content: str = ""
 
 
-def examine_pair(source: ImageSource, index: int, image: Tensor, check: PairCheck) -> ExaminedPair:
+def examine_pair(
+    source: ImageSource, index: int, image: Tensor, check: PairCheck, *, digest: bool = False
+) -> ExaminedPair:
     """Read the input of an image, and compare both.
 
     Args:
         source: images with partners.
         index: index of the image.
-        image: (C, H, W), any numbers.
+        image: (C, H, W), as `comparable` makes it of bands.
         check: what is expected of the pair.
+        digest: whether to compute `ExaminedPair.content`.
 
     Raises:
-        DataError: naming the image, if it has no input, or one that is damaged or of another size.
+        DataError: naming the image, if it has no input, or one that is damaged, of another size, or
+            of numbers that training refuses.
     """
     partners, name = source.partners, source.name(index)
     assert partners is not None
@@ -72,7 +80,8 @@ def examine_pair(source: ImageSource, index: int, image: Tensor, check: PairChec
     data, partner_name = inputs.read(other), inputs.name(other)
     if isinstance(check.decoding, BandDecoding):
         decoded = check.decoding.raster(data, partner_name, inputs.number_in_file(other))
-        partner = torch.from_numpy(decoded.values.astype("float32"))
+        check.decoding.check(decoded, partner_name)
+        partner = comparable(decoded, check.decoding)
     else:
         decoded = partner = check.decoding.image(
             check.decoding.picture(data, partner_name), partner_name
@@ -82,7 +91,20 @@ def examine_pair(source: ImageSource, index: int, image: Tensor, check: PairChec
         check_scale(scale, check.scale, name, partner_name)
     encoded = None if check.encode is None else check.encode(decoded, data)
     shift = None if check.max_shift_px is None else measured_shift(image, partner)
-    return ExaminedPair(scale, shift, encoded)
+    return ExaminedPair(scale, shift, encoded, _content(partner) if digest else "")
+
+
+def comparable(raster: Raster, decoding: BandDecoding) -> Tensor:
+    """Bands (C, H, W) float32, in [-1, 1] as in training if their ranges are known."""
+    if decoding.space is not None:
+        return raster.unit_image(decoding.space, clip=True)
+    return torch.from_numpy(raster.values.astype("float32"))
+
+
+def _content(image: Tensor) -> str:
+    digest = hashlib.sha256(repr(tuple(image.shape)).encode())
+    digest.update(image.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(kw_only=True)

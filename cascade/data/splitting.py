@@ -101,6 +101,34 @@ def split_off(
     return SelectedSource(source, parts["train"]), SelectedSource(source, parts["validation"])
 
 
+class FileGroups:
+    """Keeps the images of each stack or volume in one split, though they come in any order.
+
+    Args:
+        source: all images.
+    """
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+        self._firsts: dict[int, int] = {}  # first image of each file that holds several, by image
+        self._contents: dict[int, str] = {}
+        first = 0
+        for index in range(len(source)):
+            if source.number_in_file(index) == 0:
+                first = index
+            else:
+                self._firsts[first] = self._firsts[index] = first
+
+    def group_of(self, index: int) -> str | None:
+        """A hash of the file of an image, if it holds several; else None."""
+        first = self._firsts.get(index)
+        if first is None:
+            return None
+        if first not in self._contents:
+            self._contents[first] = file_content(self.source, first)
+        return self._contents[first]
+
+
 def file_contents(source: ImageSource) -> Iterator[str]:
     """A hash of the file of each image, in order; all images of a stack or volume have the same."""
     content = ""

@@ -128,10 +128,12 @@ class Validation:
                 "the validation images are not those that the run was measured on before; its best "
                 "stage is chosen anew."
             )
-        same = [float(each["loss"]) for each in own if each.get("validation") == self._digest]
-        self._losses = all_of(self.accelerator, same)
+        facts = [(each["images"], each["loss"], each["validation"]) for each in own]
+        measured = [BestStage(*each) for each in all_of(self.accelerator, facts)]
+        same = [each for each in measured if each.validation == self._digest]
+        self._losses = [each.loss for each in same]
         best = read_best(self.out)
-        self.best = best if best is not None and best.validation == self._digest else None
+        self.best = best if best in same else None  # else of steps that a kill undid
 
     @property
     def exhausted(self) -> bool:

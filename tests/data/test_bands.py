@@ -16,6 +16,7 @@ from cascade.data.checking import check_images
 from cascade.data.measured_range import _spread, measured_ranges
 from cascade.data.preparation import CLIPPED, Decoding
 from cascade.data.sources import open_source
+from cascade.data.splitting import Shares
 from cascade.data.training_images import TrainingImages
 from cascade.errors import DataError
 from cascade.imaging.rasters.layout import Layout
@@ -188,6 +189,26 @@ def test_shards_hold_every_type_without_loss(tmp_path, dtype):
         values = decoding.raster(shards.read(index), "a").values
         assert values.dtype == dtype
         assert np.array_equal(values, stack[index], equal_nan=dtype == "float32")
+
+
+def test_the_slices_of_a_volume_are_built_into_one_split(tmp_path):
+    noise = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for number in range(12):
+        volume = noise.integers(0, 99, (3, 4, 4, 1), dtype=np.uint16)
+        np.save(tmp_path / "in" / f"{number}.npy", volume)
+    decoding = BandDecoding(1)
+    source = open_source(str(tmp_path / "in"), layout=decoding.layout)
+    build_shards(
+        source, tmp_path / "out", origin="in", encoding=BandEncoding(), decoding=decoding,
+        shares=Shares(0.5, 0.5),
+    )  # fmt: skip
+    splits = []
+    for name in ("train", "validation"):
+        shards = open_source(str(tmp_path / "out" / f"{name}-*.tar"), layout=decoding.layout)
+        splits.append([shards.key(index).split("#")[0] for index in range(len(shards))])
+    assert sum(map(len, splits)) == 36
+    assert set(splits[0]) & set(splits[1]) == set()
 
 
 def test_bands_are_downscaled_for_shards_unless_numbers_are_missing():

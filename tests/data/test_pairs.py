@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from PIL import Image
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.paired_image import PairedImage
 from cascade.contract import Contract
+from cascade.data import building
+from cascade.data.band_decoding import BandDecoding
 from cascade.data.batches import PositionBatches, collate, load_batches
 from cascade.data.building import build_shards
 from cascade.data.checking import check_images
@@ -135,6 +138,25 @@ def test_shards_that_are_built_from_pairs_hold_the_same_pairs(folders, tmp_path)
         assert built.key(index) == source.key(index)
         assert built.read(index) == source.read(index)
         assert built.partners.source.read(index) == source.partners.source.read(index)
+
+
+def test_pairs_that_share_one_image_are_different_pairs(folders, tmp_path, monkeypatch):
+    """Three inputs of one image, and a copy of one of these pairs."""
+    builds = []
+    monkeypatch.setattr(building, "_check_splits", lambda build, writers: builds.append(build))
+    for number, name in enumerate(NAMES):
+        write(folders / "high", f"{name}.png", enlarged(low_of(0)))
+        write(folders / "low", f"{name}.png", low_of(min(number, 2)))
+    inputs = PairCheck(Decoding(), max_shift_px=None, encode=Encoding())
+    manifest = build_shards(
+        opened(folders), tmp_path / "out", origin="high", encoding=Encoding(), inputs=inputs
+    )
+    assert (manifest["counts"]["train"], manifest["counts"]["duplicates"]) == (3, 1)
+    report = check_images(opened(folders), pairs=inputs)
+    assert report.duplicates == [(f"{folders}/high/e.png", f"{folders}/high/b/d.png")]
+    kept = builds[0].firsts.values()
+    assert len(kept) == 3
+    assert {(each.encoded, each.pair, each.thumbnail) for each in kept} == {(None, None, None)}
 
 
 def test_pairs_are_not_resized_into_shards(folders, tmp_path):
@@ -359,3 +381,43 @@ def test_checking_reports_scales_and_shifts(shifted):
 def test_a_shift_is_not_measured_where_nobody_asks(shifted):
     report = check_images(opened(shifted), pairs=PairCheck(Decoding(), max_shift_px=None))
     assert report.pairs.facts() == {"pairs": "5 of scale 1"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [(np.nan, "low/1.npy: 0.39 % of its numbers are NaN"), (99.0, "low/1.npy: 0.39 % .* outside")],
+)
+def test_checking_refuses_the_inputs_that_training_refuses(tmp_path, fault, words):
+    low = np.random.default_rng(0).random((1, 16, 16)).astype(np.float32)
+    for name in ("high", "low"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "1.npy", low)
+    low[0, 3, 4] = fault
+    np.save(tmp_path / "low" / "1.npy", low)
+    decoding = BandDecoding(1, Space(size_px=16, channels=1, range=(0, 1)), outside="error")
+    source = open_source(
+        str(tmp_path / "high"),
+        layout=Layout(1),
+        pairing=Pairing(str(tmp_path / "low"), Layout(1)),
+    )
+    report = check_images(source, decoding=decoding, pairs=PairCheck(decoding))
+    assert re.search(words, report.broken[0])
+
+
+def test_the_shift_of_bands_is_that_of_their_numbers_in_the_range(tmp_path):
+    """The first band has small numbers and lies apart; the second has large ones."""
+    picture = smooth(1, 72).transpose(2, 0, 1).astype(np.float32)
+    high, low = picture[:2, :64, 3:67].copy(), picture[:2, :64, :64].copy()
+    high[1] = low[1] = 1000 * picture[2, :64, :64]
+    for name, array in (("high", high), ("low", low)):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "1.npy", array)
+    ranges = ((0, 255), (0, 255e6))
+    decoding = BandDecoding(2, Space(size_px=64, channels=2, range=ranges))
+    source = open_source(
+        str(tmp_path / "high"),
+        layout=Layout(2),
+        pairing=Pairing(str(tmp_path / "low"), Layout(2)),
+    )
+    report = check_images(source, decoding=decoding, pairs=PairCheck(decoding))
+    assert [shift.x_px for shift in report.pairs.shifts.values()] == [pytest.approx(-3, abs=0.1)]

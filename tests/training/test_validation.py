@@ -194,6 +194,24 @@ def test_images_from_a_pool_and_another_seed_do_not_change_what_is_measured(
 # ---- the best stage, and stopping ---------------------------------------------------------------
 
 
+@pytest.mark.parametrize("checkpoint_every", [32, 1000])
+def test_a_best_stage_of_steps_that_a_kill_undid_does_not_count(
+    make_trainer, unseen, tmp_path, scripted, checkpoint_every
+):
+    values = [f"data.validation={unseen}", "train.validate_every_images=16", "train.images=64"]
+    values += [f"train.checkpoint_every_images={checkpoint_every}"]
+    scripted([3.0, 2.5, 1.0] + ([2.0, 2.2] if checkpoint_every == 32 else [9.0, 8.0, 7.0, 7.5]))
+    part = make_trainer(tmp_path, *values)
+    part.validation.measure = lambda stage, images_seen: _killed(images_seen, 48, part, stage)
+    with pytest.raises(KeyboardInterrupt):
+        part.run()
+    assert read_best(tmp_path).loss == 1.0
+    make_trainer(tmp_path, *values).run()
+    assert read_best(tmp_path).images == 48
+    losses = [line["loss"] for line in lines(tmp_path)]
+    assert read_best(tmp_path).loss == min(losses)
+
+
 @pytest.fixture
 def scripted(monkeypatch):
     """A function that makes a run measure certain held-out losses, one after another."""
