@@ -48,19 +48,21 @@ def edit(
         variants: number of seeds.
         steps: number of sampling steps, see `fields.steps_of`.
         strength: below 1, some of what the picture shows is kept.
-        passes: how often a stage that starts from noise goes over its steps.
+        passes: how often a stage that starts from noise goes over its steps where pixels around
+            the hole are known, see `fields.whole_setting`; not used if nothing was painted.
         prompt: what to draw; empty for anything.
         negative: what not to draw; empty for nothing.
         classes_and_strokes: a class name or None for each label field, and the strokes of the mask,
             see `write_strokes`.
     """
     *classes, strokes = classes_and_strokes
-    editing = Editing(strength=strength, resamplings=fields.whole(passes, "the number of passes"))
+    resamplings = fields.whole_setting(passes, "the number of passes")
     (picture,) = placed_inputs(job, fields.uploaded(upload), site.limits)
     painted = write_strokes(strokes, job.folder / "strokes.png", site.limits)
     mask = None if painted is None else write_mask(painted, picture, job.folder / MASK)
     if mask is None and strength == 1:
         raise ContractError("paint over what should be drawn anew, or lower the strength.")
+    editing = Editing(strength=strength, resamplings=None if mask is None else resamplings)
     labels = ",".join(each for each in classes if each)
     words = {"prompt": prompt, "negative_prompt": negative, "labels": labels}
     repainting = Repainting(
@@ -93,9 +95,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
                     0.05, 1, value=1, step=0.05, label="Strength",
                     info="Below 1, some of what the picture shows is kept.",
                 )  # fmt: skip
-                passes = gr.Slider(
-                    1, 10, value=5, step=1, label="Passes", info="Fewer are quicker and fit less."
-                )
+                passes = fields.passes_field(models[0])
                 seed, variants = fields.seed_field(), fields.variants_field()
                 steps = fields.steps_field()
             model, strokes = gr.State(models[0].name), gr.Textbox("", visible=False)

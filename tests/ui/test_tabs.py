@@ -13,6 +13,7 @@ from PIL import Image
 
 from cascade.ui import showing
 from cascade.ui.jobs import Job, View
+from cascade.ui.models import models_for
 from cascade.ui.painting import START
 
 pytest.importorskip("gradio")
@@ -107,7 +108,7 @@ def test_editing_writes_what_the_command_writes(finished, pipelines, draw, comma
 
     upload, model = str(draw("a.png", size=(16, 16))), pipelines["tiny-draw"]
     painted = strokes((64, 64), (16, 16, 40, 40))
-    view = finished(edit, upload, model, 0, 1, "2", 1.0, 1, "", "", "cat", "noto", painted)
+    view = finished(edit, upload, model, 0, 1, "2", 1.0, "1", "", "", "cat", "noto", painted)
     assert (view.status, view.faults) == ("done", ())
     files = packed(view)
     (tmp_path / MASK).write_bytes(files.pop(MASK))
@@ -120,6 +121,34 @@ def test_editing_writes_what_the_command_writes(finished, pipelines, draw, comma
     assert differs[5:9, 5:9].any()
     differs[4:10, 4:10] = False
     assert not differs.any()
+
+
+@pytest.mark.parametrize("name", ["tiny-fill", "tiny-student", "tiny-draw"])
+def test_all_that_edit_take_the_values_that_the_page_begins_with(finished, pipelines, draw, name):
+    from cascade.ui.editing_tab import edit
+    from cascade.ui.fields import passes_of
+
+    (model,) = models_for(pipelines[name])
+    assert "edit" in model.tabs
+    passes = passes_of(model)["value"]
+    upload = str(draw("a.png", size=(16, 16)))
+    painted = strokes((64, 64), (16, 16, 40, 40))
+    view = finished(edit, upload, model.name, 0, 1, "2", 1.0, passes, "", "", painted)
+    assert (view.status, view.faults) == ("done", ())
+
+
+def test_a_whole_picture_is_redrawn_if_nothing_is_painted(
+    finished, pipelines, draw, command, tmp_path
+):
+    from cascade.ui.editing_tab import edit
+
+    upload, model = str(draw("a.png", size=(16, 16))), pipelines["tiny-draw"]
+    view = finished(edit, upload, model, 0, 1, "2", 0.6, "3", "", "", "", "", "")
+    assert (view.status, view.faults) == ("done", ())
+    options = ("--model", model, "--strength", 0.6, "--steps", 2)
+    done = command("edit", upload, "-o", tmp_path / "out", *options)
+    assert done.code == 0, done.err
+    assert packed(view) == written(tmp_path / "out")
 
 
 def test_each_step_is_shown_and_the_last_one_can_still_be_cancelled(
