@@ -112,7 +112,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
         )
         return text + fault, html
 
-    file.change(look, file, [notice, canvas], show_progress="hidden", api_visibility="private")
+    fields.on_upload(file, look, [notice, canvas])
     panel.connect(
         [file, model, seed, variants, steps, strength, passes, *subject.inputs, strokes],
         edit,

@@ -97,6 +97,19 @@ def upload(label: str, *, many: bool, name: str) -> gr.File:
     )
 
 
+def on_upload(field: gr.File, look: Callable[..., Any], outputs: Sequence[Any]) -> None:
+    """Look at what is uploaded, one visitor at a time, since pictures are decoded for painting."""
+    field.change(
+        look,
+        field,
+        list(outputs),
+        concurrency_limit=1,
+        concurrency_id="look",
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
 def uploaded(value: Any) -> list[str]:
     """The paths that an upload field holds."""
     if value is None:

@@ -35,7 +35,8 @@ def painting(path: Path | None, name: str, *, colours: bool) -> str:
     """
     if path is None:
         return ""
-    url, (width, height) = picture_url(decode_picture(read_bytes(path), path.name), SHEET_PX)
+    picture = decode_picture(read_bytes(path), path.name)
+    url, (width, height) = picture_url(picture, SHEET_PX)
     colour = "" if colours else f' data-colour="{MASK_COLOUR}"'
     tools = _colour_tools() if colours else ""
     brush = STROKE_PERCENT if colours else MASK_PERCENT

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -116,6 +117,49 @@ def test_a_port_in_use_is_one_line():
         with pytest.raises(OutputError, match=rf"127\.0\.0\.1:{port} cannot be used \(address"):
             free_port("127.0.0.1", port)
     assert free_port("127.0.0.1", None) >= 7860
+
+
+def test_pictures_are_looked_at_one_at_a_time(site, pipelines):
+    from cascade.ui.page import build_page
+
+    models = [model for name in pipelines for model in models_for(pipelines[name])]
+    page = build_page(site, models)
+    looks = [each for each in page.fns.values() if each.name == "look"]
+    assert len(looks) == 4
+    assert {(each.concurrency_limit, each.concurrency_id) for each in looks} == {(1, "look")}
+
+
+def test_signals_end_the_page_in_good_order_unless_they_are_ignored():
+    from cascade.ui.page_folder import ended_by_signals
+
+    before = signal.getsignal(signal.SIGHUP)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(SystemExit, match=str(128 + number)), ended_by_signals():
+            signal.raise_signal(number)
+    assert signal.getsignal(signal.SIGHUP) == before
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_by_signals():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_folders_of_killed_pages_go_and_those_of_others_stay(tmp_path, monkeypatch):
+    from cascade.ui.page_folder import page_folder
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed, new = tmp_path / "cascade-ui-killed", tmp_path / "cascade-ui-new"
+    for folder in (killed, new):
+        folder.mkdir()
+    (killed / ".lock").touch()
+    (killed / "private.png").write_text("")
+    with page_folder() as served:
+        assert not killed.exists()
+        with page_folder() as other:
+            assert served.is_dir()
+            assert new.is_dir()  # its process may be about to lock it
+            assert other.name.startswith("cascade-ui-")
 
 
 def test_the_space_serves_the_page_with_low_limits(monkeypatch):

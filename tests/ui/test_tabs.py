@@ -197,6 +197,30 @@ def test_files_of_one_name_do_not_replace_each_other(finished, pipelines, draw):
     assert sorted(packed(view)) == ["a-2.png", "a.png"]
 
 
+def test_a_result_that_would_be_too_large_is_refused_before_the_model_is_loaded(
+    finished, site, draw
+):
+    from cascade.ui.upscaling_tab import upscale
+
+    object.__setattr__(site.limits, "result_megapixels", 0.001)
+    view = finished(upscale, [str(draw("a.png"))], "no-such-model", 8.0, 0, 1, "1")
+    assert view.status == "failed"
+    assert "a.png: at 8×, 0.0 megapixels are more than the 0.001 allowed" in view.faults[0]
+
+
+def test_uploads_are_copied_where_the_file_system_has_no_links(
+    finished, pipelines, draw, monkeypatch
+):
+    from cascade.ui.upscaling_tab import upscale
+
+    def no_links(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("cascade.ui.bulk_work.os.link", no_links)
+    view = finished(upscale, [str(draw("a.png"))], pipelines["tiny-x2"], 2.0, 0, 1, "1")
+    assert (view.status, view.faults) == ("done", ())
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
