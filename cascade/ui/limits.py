@@ -99,9 +99,9 @@ def _page_sizes(path: Path) -> Sequence[tuple[int, int]]:
             with open_tiff(file) as tiff:
                 return [(page.imagelength, page.imagewidth) for page in main_pages(tiff, path.name)]
         if file_format in PILLOW_FORMATS:
-            with suppress(Exception):  # the reader of whole files says why, or mends a PNG's texts
-                with opened_by_pillow(file, file_format) as image:
-                    return [(image.height, image.width)] * frames_of(image)
+            # The reader of whole files says what is wrong, or mends the texts of a PNG.
+            with suppress(Exception), opened_by_pillow(file, file_format) as image:
+                return [(image.height, image.width)] * frames_of(image)
     data = read_bytes(path)
     with opened_image(data, path.name) as image:
         return [(image.height, image.width)] * frames_of(image)
