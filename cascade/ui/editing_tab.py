@@ -81,9 +81,10 @@ def edit(
 
 
 def build(site: Site, models: Sequence[Model]) -> None:
-    """Add the tab, for the first of the models."""
+    """Add the tab. Models that were trained with a mask come first, since they fit better."""
+    models = sorted(models, key=lambda model: not model.fills)
     fields.lead("Draws a part of a picture anew. Drop a picture, paint over that part, press Edit.")
-    panel, subject = Panel(site, "edit"), SubjectFields(models[0])
+    panel, subject = Panel(site, "edit"), SubjectFields(models)
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
             file = fields.upload("Picture", many=False, name="edit-files")
@@ -98,7 +99,8 @@ def build(site: Site, models: Sequence[Model]) -> None:
                 passes = fields.passes_field(models[0])
                 seed, variants = fields.seed_field(), fields.variants_field()
                 steps = fields.steps_field()
-            model, strokes = gr.State(models[0].name), gr.Textbox("", visible=False)
+            strokes = gr.Textbox("", visible=False)
+            subject.on_model(lambda model: gr.update(**fields.passes_of(model)), [passes])
             panel.buttons("Edit")
         with gr.Column(scale=3, min_width=260):
             panel.results(
@@ -113,8 +115,10 @@ def build(site: Site, models: Sequence[Model]) -> None:
         return text + fault, html
 
     fields.on_upload(file, look, [notice, canvas])
-    panel.connect(
-        [file, model, seed, variants, steps, strength, passes, *subject.inputs, strokes],
+    subject.connect(
+        panel,
+        [file, subject.model, seed, variants, steps, strength, passes],
         edit,
+        after=[strokes],
         js=with_strokes(PAINTING),
     )

@@ -14,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from cascade.contract import Contract
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, OutputError
 from cascade.extras import Extra
+from cascade.pipeline import CascadePipeline
+from cascade.space import Space
 from cascade.ui.models import bundled_models, models_for
 
 gradio = pytest.importorskip("gradio")
@@ -48,12 +52,21 @@ def test_a_page_has_the_tabs_that_its_model_can_serve(site, pipelines):
     assert models_for(pipelines["tiny-pairs"])[0].tabs == ["restore"]
 
 
-def test_latents_are_refused(tmp_path, monkeypatch):
-    from cascade.ui import models
-
-    monkeypatch.setattr(models, "find_task", lambda contracts: None)
+@pytest.mark.parametrize(
+    "space",
+    [
+        Space(size_px=16, kind="latents"),
+        Space(size_px=16, channels=2, range=(0, 1000)),
+    ],
+    ids=["latents", "bands"],
+)
+def test_what_is_no_picture_is_refused(base_stage, space, tmp_path):
+    stage = DiffusionStage.build(
+        Contract(space), base_stage.process, network_options={"channels": (8,), "blocks": 1}
+    )
+    CascadePipeline.from_stages({"base": stage}).save_pretrained(tmp_path)
     with pytest.raises(ContractError, match="makes no pictures that the page could show"):
-        models_for("photo-x4")
+        models_for(str(tmp_path))
 
 
 def test_a_run_is_shown_and_refreshed_when_its_log_grows(site, tmp_path):
@@ -117,6 +130,43 @@ def test_a_port_in_use_is_one_line():
         with pytest.raises(OutputError, match=rf"127\.0\.0\.1:{port} cannot be used \(address"):
             free_port("127.0.0.1", port)
     assert free_port("127.0.0.1", None) >= 7860
+
+
+@pytest.mark.parametrize("tab", ["edit", "generate"])
+def test_the_work_gets_the_fields_of_the_model_that_was_chosen(site, pipelines, monkeypatch, tab):
+    from cascade.ui import editing_tab, generating_tab
+    from cascade.ui.page import build_page
+    from cascade.ui.panel import Panel
+
+    connected, calls = {}, []
+    monkeypatch.setattr(
+        Panel,
+        "connect",
+        lambda self, inputs, work, **_: connected.update({self.tab: (inputs, work)}),
+    )
+    for module, name in ((editing_tab, "edit"), (generating_tab, "generate")):
+        monkeypatch.setattr(module, name, lambda job, site, *values: calls.append(values))
+    names = ("tiny-draw", "tiny-student") if tab == "generate" else ("tiny-draw", "tiny-fill")
+    draw, other = (models_for(pipelines[name])[0] for name in names)
+    build_page(site, [draw, other])
+    inputs, work = connected[tab]
+    menu = next(each for each in inputs if getattr(each, "label", "") == "Model")
+    assert [name for _, name in menu.choices] == (
+        [draw.name, other.name] if tab == "generate" else [other.name, draw.name]
+    )
+    assert menu.visible
+    values = [f"{number} {each.label}" for number, each in enumerate(inputs)]
+    for model in (draw, other):
+        values[inputs.index(menu)] = model.name
+        work(None, site, *values)
+        start, count = 5 if tab == "generate" else 7, 2 + len(model.fields)
+        words = [each.split(" ", 1)[1] for each in calls[-1][start : start + count]]
+        assert words == ["What to draw", "What not to draw", *map(str.capitalize, model.fields)]
+        assert calls[-1][:start] == tuple(values[:start])
+        assert len(calls[-1]) == start + count + (tab == "edit")
+        assert calls[-1][-1] == (values[-1] if tab == "edit" else calls[-1][-1])
+    own = [call[start : start + 2] for call in calls]
+    assert own[0] != own[1]
 
 
 def test_pictures_are_looked_at_one_at_a_time(site, pipelines):
