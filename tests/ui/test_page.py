@@ -20,6 +20,7 @@ from cascade.errors import ContractError, OutputError
 from cascade.extras import Extra
 from cascade.pipeline import CascadePipeline
 from cascade.space import Space
+from cascade.ui import showing
 from cascade.ui.models import bundled_models, models_for
 
 gradio = pytest.importorskip("gradio")
@@ -167,6 +168,51 @@ def test_the_work_gets_the_fields_of_the_model_that_was_chosen(site, pipelines, 
         assert calls[-1][-1] == (values[-1] if tab == "edit" else calls[-1][-1])
     own = [call[start : start + 2] for call in calls]
     assert own[0] != own[1]
+
+
+@pytest.fixture
+def client(site, monkeypatch):
+    """Sends requests to a page, without a browser and without a connection that is kept open."""
+    from starlette.testclient import TestClient
+
+    from cascade.ui.page import build_page
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(site.sessions.root))
+    page = build_page(site, [])
+    return TestClient(gradio.routes.App.create_app(page.queue()))
+
+
+def test_a_file_is_served_at_its_own_address_alone(site, client):
+    file = site.sessions.of("one").folder / "edit-1" / "a.png"
+    file.parent.mkdir()
+    file.write_bytes(b"private")
+    assert client.get(showing.address(file)).content == b"private"
+    root, visit = site.sessions.root, file.parent.parent
+    changed = visit.with_name(visit.name[:-1] + ("0" if visit.name[-1] != "0" else "1"))
+    for guess in (
+        root,
+        root / ".lock",
+        visit,
+        file.parent,
+        changed / "edit-1" / "a.png",
+        root / "visit-" / "a.png",
+        site.sessions.of("two").folder / ".." / "*" / "edit-1" / "a.png",
+        root.parent / "uploads",
+        Path("/etc/passwd"),
+    ):
+        assert client.get(showing.address(guess)).status_code in (403, 404), guess
+
+
+def test_a_visit_that_never_connected_ends(site, client, monkeypatch):
+    dependency = next(each for each in client.app.get_blocks().fns.values() if each.name == "hear")
+    site.sessions.of("invented")
+    body = {"data": [], "fn_index": dependency._id, "session_hash": "invented"}
+    for name in ("invented", "another"):
+        assert client.post("gradio_api/run/predict", json=body | {"session_hash": name}).is_success
+    assert len(list(site.sessions.root.glob("visit-*"))) == 1  # a report makes no visit
+    monkeypatch.setattr("cascade.ui.sessions.IDLE_S", 0.0)
+    site.sessions.sweep()
+    assert list(site.sessions.root.glob("visit-*")) == []
 
 
 def test_pictures_are_looked_at_one_at_a_time(site, pipelines):

@@ -247,8 +247,3 @@ def test_mistakes_of_the_user_are_one_line(finished, pipelines, draw, change, te
     assert "\n" not in fault
     assert view.archive is None
     assert "Nothing was made" in showing.progress(view)
-
-
-def test_two_visitors_get_addresses_that_differ_in_a_random_part(site):
-    first, second = (site.sessions.of(name).folder / "a.png" for name in ("one", "two"))
-    assert showing.address(first) != showing.address(second)
