@@ -43,7 +43,8 @@ def ui(
         typer.Option(min=0.1, help="Largest number of millions of pixels in an uploaded file."),
     ] = 100,
     max_result_megapixels: Annotated[
-        float, typer.Option(min=0.1, help="Largest number of millions of pixels in a result.")
+        float,
+        typer.Option(min=0.1, help="Largest number of millions of pixels in an upscaled result."),
     ] = 250,
     max_gib: Annotated[
         float,

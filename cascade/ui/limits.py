@@ -33,7 +33,8 @@ class Limits:
         file_mib: largest size of a file in MiB.
         megapixels: largest number of millions of pixels in a file, all its pages together.
         files: largest number of files in one job.
-        result_megapixels: largest number of millions of pixels in a result, all its pages together.
+        result_megapixels: largest number of millions of pixels in an upscaled result, all its pages
+            together.
         disk_gib: size of all files of the page in GiB above which no job begins.
     """
 
@@ -67,7 +68,7 @@ class Limits:
                 f"{name}: {pixels / MEGAPIXEL:,.1f} megapixels are more than the "
                 f"{self.megapixels:g} allowed; make it smaller."
             )
-        if scale**2 * pixels > self.result_megapixels * MEGAPIXEL:
+        if scale > 1 and scale**2 * pixels > self.result_megapixels * MEGAPIXEL:
             raise DataError(
                 f"{name}: at {scale:g}×, {scale**2 * pixels / MEGAPIXEL:,.1f} megapixels are more "
                 f"than the {self.result_megapixels:g} allowed; choose a smaller factor."

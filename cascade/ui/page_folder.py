@@ -23,7 +23,7 @@ ENDS = ("SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed; Windows has non
 
 @contextmanager
 def page_folder() -> Iterator[Path]:
-    """Make the folder of a page, and lock it for the `with` block. It is not removed here.
+    """Make the folder of a page, lock it for the `with` block, and remove it at the end.
 
     Folders of pages that were killed are removed first.
     """
@@ -35,6 +35,7 @@ def page_folder() -> Iterator[Path]:
         yield root
     finally:
         lock.release()
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def remove_leftovers() -> None:

@@ -256,6 +256,7 @@ def test_the_folders_of_killed_pages_go_and_those_of_others_stay(tmp_path, monke
             assert served.is_dir()
             assert new.is_dir()  # its process may be about to lock it
             assert other.name.startswith("cascade-ui-")
+    assert list(tmp_path.iterdir()) == [new]
 
 
 def test_the_space_serves_the_page_with_low_limits(monkeypatch):
