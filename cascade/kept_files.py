@@ -76,13 +76,19 @@ class KeptFiles(Generic[Entry]):
         return list(self._files.values())[place[0]].entry(place[1])
 
     def read(self) -> None:
-        """Open the files that are new; a damaged one is removed."""
+        """Open the files that are new.
+
+        A damaged one is removed. One that cannot be read now, for lack of memory or since a network
+        disk is away, stays for the next time.
+        """
         for path in sorted(self.folder.glob("*.safetensors")):
             if path in self._files:
                 continue
             try:
                 self._files[path] = self._open_file(path)
-            except (SafetensorError, OSError, ValueError, KeyError) as error:
+            except OSError as error:
+                logger.warning("%s cannot be read now and is left out (%s)", path, error)
+            except (SafetensorError, ValueError, KeyError) as error:
                 logger.warning("%s is damaged and will be written anew (%s)", path, error)
                 with suppress(OSError):
                     path.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Annotated
 
 import typer
@@ -43,6 +42,14 @@ def ui(
         float,
         typer.Option(min=0.1, help="Largest number of millions of pixels in an uploaded file."),
     ] = 100,
+    max_result_megapixels: Annotated[
+        float,
+        typer.Option(min=0.1, help="Largest number of millions of pixels in an upscaled result."),
+    ] = 250,
+    max_gib: Annotated[
+        float,
+        typer.Option(min=0.1, help="Disk space above which no job begins, in GiB."),
+    ] = 50,
     max_waiting: Annotated[
         int, typer.Option(min=0, help="Largest number of jobs that wait for the device.")
     ] = 20,
@@ -74,7 +81,12 @@ def ui(
     from cascade.ui.limits import Limits
     from cascade.ui.server import Serving, serve
 
-    limits = Limits(file_mib=max_mib, megapixels=max_megapixels)
+    limits = Limits(
+        file_mib=max_mib,
+        megapixels=max_megapixels,
+        result_megapixels=max_result_megapixels,
+        disk_gib=max_gib,
+    )
     serving = Serving(
         pipeline=pipeline,
         host=host,
@@ -85,12 +97,4 @@ def ui(
         most_waiting=max_waiting,
         opens_browser=opens_browser,
     )
-    previous = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        serve(serving, lambda address: note(f"the page is at {address}; stop it with Ctrl-C"))
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
+    serve(serving, lambda address: note(f"the page is at {address}; stop it with Ctrl-C"))

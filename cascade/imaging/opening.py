@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, PngImagePlugin
 from PIL.ExifTags import Base
@@ -148,7 +149,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
             data = without_faults(data)
         elif file_format == "JXL":  # its reader decodes the file when it opens it
             _check_jxl(data, name)
-        image = _opened(data, file_format)
+        image = opened_by_pillow(io.BytesIO(data), file_format)
         check_size(image.width, image.height, name)
         check_range(image, name)
         if isinstance(image, PngImagePlugin.PngImageFile):
@@ -158,13 +159,13 @@ def open_image(data: bytes, name: str) -> Image.Image:
         return image
 
 
-def _opened(data: bytes, file_format: str) -> Image.Image:
+def opened_by_pillow(file: BinaryIO, file_format: str) -> Image.Image:
     """Open a file by Pillow, whose own limit is lower than `MAX_PIXELS`."""
     with LIMIT_OF_PILLOW:
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None if limit is None else max(limit, MAX_PIXELS // 2)
         try:
-            return Image.open(io.BytesIO(data), formats=[file_format])
+            return Image.open(file, formats=[file_format])
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 

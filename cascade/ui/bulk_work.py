@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,15 +17,23 @@ from cascade.ui.jobs import Job, Result
 from cascade.ui.limits import Limits
 
 
-def placed_inputs(job: Job, uploads: Sequence[str], limits: Limits) -> list[Path]:
+def placed_inputs(
+    job: Job, uploads: Sequence[str], limits: Limits, scale: float = 1.0
+) -> list[Path]:
     """Put uploaded pictures into the folder of a job, under names that differ.
+
+    Args:
+        job: the job.
+        uploads: paths of the uploaded files.
+        limits: what pictures and results must keep to; others are left out and named.
+        scale: factor for both sides of the results.
 
     Raises:
         ContractError: if there are none, or none that may be read.
     """
     if not uploads:
         raise ContractError("no picture yet: drop one above, or click there to choose it.")
-    pictures, faults = limits.sort([Path(each) for each in uploads])
+    pictures, faults = limits.sort([Path(each) for each in uploads], scale)
     job.show(faults=tuple(faults))
     if not pictures:
         raise ContractError("there is no picture to work on.")
@@ -34,11 +43,17 @@ def placed_inputs(job: Job, uploads: Sequence[str], limits: Limits) -> list[Path
 
 
 def _placed(picture: Path, folder: Path) -> Path:
-    """A link to a picture in a folder, with a number in its name if the name is taken."""
+    """A picture in a folder, with a number in its name if the name is taken.
+
+    It is linked there, or copied where the file system has no hard links.
+    """
     place, number = folder / picture.name, 2
     while os.path.lexists(place):
         place, number = folder / f"{picture.stem}-{number}{picture.suffix}", number + 1
-    os.link(picture, place)
+    try:
+        os.link(picture, place)
+    except OSError:
+        shutil.copyfile(picture, place)
     return place
 
 

@@ -88,13 +88,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
         html, fault = fields.painted(lambda: painting(picture, PAINTING, colours=True))
         return text + fault, gr.update(visible=bool(html)), html
 
-    files.change(
-        look,
-        files,
-        [notice, canvas_place, canvas],
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    fields.on_upload(files, look, [notice, canvas_place, canvas])
     panel.connect(
         [files, model, seed, variants, steps, strokes], colourise, js=with_strokes(PAINTING)
     )

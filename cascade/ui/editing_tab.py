@@ -48,19 +48,21 @@ def edit(
         variants: number of seeds.
         steps: number of sampling steps, see `fields.steps_of`.
         strength: below 1, some of what the picture shows is kept.
-        passes: how often a stage that starts from noise goes over its steps.
+        passes: how often a stage that starts from noise goes over its steps where pixels around
+            the hole are known, see `fields.whole_setting`; not used if nothing was painted.
         prompt: what to draw; empty for anything.
         negative: what not to draw; empty for nothing.
         classes_and_strokes: a class name or None for each label field, and the strokes of the mask,
             see `write_strokes`.
     """
     *classes, strokes = classes_and_strokes
-    editing = Editing(strength=strength, resamplings=fields.whole(passes, "the number of passes"))
+    resamplings = fields.whole_setting(passes, "the number of passes")
     (picture,) = placed_inputs(job, fields.uploaded(upload), site.limits)
     painted = write_strokes(strokes, job.folder / "strokes.png", site.limits)
     mask = None if painted is None else write_mask(painted, picture, job.folder / MASK)
     if mask is None and strength == 1:
         raise ContractError("paint over what should be drawn anew, or lower the strength.")
+    editing = Editing(strength=strength, resamplings=None if mask is None else resamplings)
     labels = ",".join(each for each in classes if each)
     words = {"prompt": prompt, "negative_prompt": negative, "labels": labels}
     repainting = Repainting(
@@ -79,9 +81,10 @@ def edit(
 
 
 def build(site: Site, models: Sequence[Model]) -> None:
-    """Add the tab, for the first of the models."""
+    """Add the tab. Models that were trained with a mask come first, since they fit better."""
+    models = sorted(models, key=lambda model: not model.fills)
     fields.lead("Draws a part of a picture anew. Drop a picture, paint over that part, press Edit.")
-    panel, subject = Panel(site, "edit"), SubjectFields(models[0])
+    panel, subject = Panel(site, "edit"), SubjectFields(models)
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
             file = fields.upload("Picture", many=False, name="edit-files")
@@ -93,12 +96,11 @@ def build(site: Site, models: Sequence[Model]) -> None:
                     0.05, 1, value=1, step=0.05, label="Strength",
                     info="Below 1, some of what the picture shows is kept.",
                 )  # fmt: skip
-                passes = gr.Slider(
-                    1, 10, value=5, step=1, label="Passes", info="Fewer are quicker and fit less."
-                )
+                passes = fields.passes_field(models[0])
                 seed, variants = fields.seed_field(), fields.variants_field()
                 steps = fields.steps_field()
-            model, strokes = gr.State(models[0].name), gr.Textbox("", visible=False)
+            strokes = gr.Textbox("", visible=False)
+            subject.on_model(lambda model: gr.update(**fields.passes_of(model)), [passes])
             panel.buttons("Edit")
         with gr.Column(scale=3, min_width=260):
             panel.results(
@@ -112,9 +114,11 @@ def build(site: Site, models: Sequence[Model]) -> None:
         )
         return text + fault, html
 
-    file.change(look, file, [notice, canvas], show_progress="hidden", api_visibility="private")
-    panel.connect(
-        [file, model, seed, variants, steps, strength, passes, *subject.inputs, strokes],
+    fields.on_upload(file, look, [notice, canvas])
+    subject.connect(
+        panel,
+        [file, subject.model, seed, variants, steps, strength, passes],
         edit,
+        after=[strokes],
         js=with_strokes(PAINTING),
     )

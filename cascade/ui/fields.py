@@ -11,6 +11,7 @@ import gradio as gr
 
 from cascade.errors import CascadeError, ContractError
 from cascade.reporting.words import counted
+from cascade.restoration.editing import USUAL
 from cascade.ui import showing
 from cascade.ui.limits import Limits
 from cascade.ui.models import Model
@@ -66,6 +67,25 @@ def steps_field() -> gr.Textbox:
     return setting_field("Steps", "Fewer are quicker, more are finer.")
 
 
+def passes_field(model: Model) -> gr.Textbox:
+    """How often a stage that starts from noise goes over its steps; hidden for other models."""
+    return gr.Textbox(**passes_of(model), label="Passes", max_lines=1,
+        info="For a part that you paint over. Fewer are quicker and fit less well.",
+    )  # fmt: skip
+
+
+def passes_of(model: Model) -> dict[str, Any]:
+    """Value, placeholder and visibility of the number of passes for a model.
+
+    A student takes 1 pass alone, so that number stands there, where it can be seen.
+    """
+    return {
+        "value": "1" if model.is_student else "",
+        "placeholder": str(USUAL),
+        "visible": not model.fills,
+    }
+
+
 def upload(label: str, *, many: bool, name: str) -> gr.File:
     """Where pictures are dropped. They are not opened here: the limits come first."""
     return gr.File(
@@ -74,6 +94,19 @@ def upload(label: str, *, many: bool, name: str) -> gr.File:
         type="filepath",
         height=170,
         elem_id=name,
+    )
+
+
+def on_upload(field: gr.File, look: Callable[..., Any], outputs: Sequence[Any]) -> None:
+    """Look at what is uploaded, one visitor at a time, since pictures are decoded for painting."""
+    field.change(
+        look,
+        field,
+        list(outputs),
+        concurrency_limit=1,
+        concurrency_id="look",
+        show_progress="hidden",
+        api_visibility="private",
     )
 
 
@@ -137,13 +170,22 @@ def setting(value: Any, name: str) -> float | None:
         raise ContractError(f"{name} must be a number, got {text!r}.") from error
 
 
+def whole_setting(value: Any, name: str) -> int | None:
+    """The whole number of a setting; None for the model's own.
+
+    Raises:
+        ContractError: if it is no whole number.
+    """
+    number = setting(value, name)
+    if number is not None and not number.is_integer():
+        raise ContractError(f"{name} must be whole, got {number:g}.")
+    return None if number is None else int(number)
+
+
 def steps_of(value: Any) -> int | None:
     """The number of steps that a field holds; None for the model's own.
 
     Raises:
         ContractError: if it is no whole number.
     """
-    number = setting(value, "the number of steps")
-    if number is not None and not number.is_integer():
-        raise ContractError(f"the number of steps must be whole, got {number:g}.")
-    return None if number is None else int(number)
+    return whole_setting(value, "the number of steps")

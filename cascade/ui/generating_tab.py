@@ -82,9 +82,9 @@ def _show(job: Job, files: GeneratedFiles, seed: int) -> None:
 
 
 def build(site: Site, models: Sequence[Model]) -> None:
-    """Add the tab, for the first of the models."""
+    """Add the tab."""
     fields.lead("Draws new pictures. The same seed draws the same pictures again.")
-    panel, subject = Panel(site, "generate"), SubjectFields(models[0])
+    panel, subject = Panel(site, "generate"), SubjectFields(models)
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
             subject.build()
@@ -95,8 +95,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
                 guidance = fields.setting_field(
                     "Guidance", "How closely to follow the choice above, such as 2."
                 )
-            model = gr.State(models[0].name)
             panel.buttons("Generate")
         with gr.Column(scale=3, min_width=260):
             panel.results("The pictures appear here.")
-    panel.connect([model, count, seed, steps, guidance, *subject.inputs], generate)
+    subject.connect(panel, [subject.model, count, seed, steps, guidance], generate)

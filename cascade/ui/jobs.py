@@ -87,6 +87,7 @@ class Job:
         self._work = work
         self._view = View()
         self._cancel = threading.Event()
+        self._files: Mapping[str, Path] = {}  # of the zip
         self._last_preview_s = 0.0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -162,12 +163,18 @@ class Job:
         self._view = replace(self._view, results=results)
 
     def pack(self, files: Mapping[str, Path]) -> None:
-        """Offer files as one zip, by their names in it; none if there are no files."""
-        if not files:
+        """Offer files as one zip, by their names in it; none if there are no files.
+
+        It is written when the work has ended, so that nobody waits for it at the device.
+        """
+        self._files = dict(files)
+
+    def _write_archive(self) -> None:
+        if not self._files:
             return
         archive = self.folder / ARCHIVE
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:
-            for name, file in files.items():
+            for name, file in self._files.items():
                 target.write(file, name)
         self._view = replace(self._view, archive=archive)
 
@@ -188,9 +195,12 @@ class Job:
         status: Status = "failed"
         fault = ""
         try:
-            with self._queue.turn(self, self.check), watched(self.on_step):
-                self.show(status="working")
-                self._work(self)
+            try:
+                with self._queue.turn(self, self.check), watched(self.on_step):
+                    self.show(status="working")
+                    self._work(self)
+            finally:
+                self._write_archive()
             status = "done"
         except CancelledError:
             status = "cancelled"

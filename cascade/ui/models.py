@@ -35,6 +35,8 @@ class Model:
         scale: factor of all its upsamplers together.
         takes_text: whether it takes prompts.
         fields: class names by label field.
+        fills: whether its first stage was trained with a mask, so that it takes each step once.
+        is_student: whether its first stage is a student, which cannot go over its steps again.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Model:
     scale: int = 1
     takes_text: bool = False
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    fills: bool = False
+    is_student: bool = False
 
     @property
     def title(self) -> str:
@@ -77,12 +81,15 @@ def model_of(name: str, description: str = "") -> Model:
         scale=scale,
         takes_text=any(contract.takes_text for contract in contracts),
         fields={} if pipeline.labels is None else pipeline.labels.fields,
+        fills=contracts[0].fills,
+        is_student=contracts[0].student is not None,
     )
 
 
 def _can_edit(pipeline: CascadePipeline) -> bool:
+    """Whether a pipeline can redraw at least whole pictures, as students can."""
     try:
-        check_can_edit(pipeline.stages.contracts, Editing())
+        check_can_edit(pipeline.stages.contracts, Editing(), is_whole=True)
     except ContractError:
         return False
     return True

@@ -17,6 +17,7 @@ from cascade.ui import (
 )
 from cascade.ui.models import Model
 from cascade.ui.panel import Site
+from cascade.ui.sessions import REPORT_S
 
 Build = Callable[[Site, Sequence[Model]], None]
 TABS: tuple[tuple[str, str, Build], ...] = (
@@ -59,7 +60,11 @@ def build_page(site: Site, models: Sequence[Model], run: Path | None = None) -> 
         def end(request: gr.Request) -> None:
             site.sessions.end(request.session_hash)
 
+        def hear(request: gr.Request) -> None:
+            site.sessions.hear(request.session_hash)
+
         page.unload(end)
+        gr.Timer(REPORT_S).tick(hear, queue=False, show_progress="hidden", api_visibility="private")
     return page
 
 

@@ -35,7 +35,8 @@ def painting(path: Path | None, name: str, *, colours: bool) -> str:
     """
     if path is None:
         return ""
-    url, (width, height) = picture_url(decode_picture(read_bytes(path), path.name), SHEET_PX)
+    picture = decode_picture(read_bytes(path), path.name)
+    url, (width, height) = picture_url(picture, SHEET_PX)
     colour = "" if colours else f' data-colour="{MASK_COLOUR}"'
     tools = _colour_tools() if colours else ""
     brush = STROKE_PERCENT if colours else MASK_PERCENT
@@ -97,7 +98,7 @@ def write_mask(strokes: Path, picture: Path, file: Path) -> Path:
     """
     alpha = decode_picture(strokes.read_bytes(), "the strokes").alpha
     height, width = decode_picture(read_bytes(picture), picture.name).size
-    if alpha is None:
+    if alpha is None or bool((alpha[0] > 127).all()):
         raise ContractError("the whole picture is painted over; leave some of it.")
     mask = Image.fromarray(((alpha[0].numpy() > 127) * 255).astype(np.uint8))
     save_png(mask.resize((width, height), Image.Resampling.NEAREST), file)

@@ -90,7 +90,7 @@ class Panel:
                 yield update
 
         def cancel(request: gr.Request) -> None:
-            self.site.sessions.of(request.session_hash).cancel()
+            self.site.sessions.cancel(request.session_hash)
 
         outputs = [self.run, self.cancel, self.progress, self.download, self.pictures]
         self.run.click(
@@ -110,13 +110,11 @@ class Panel:
         """Do the work in a job, and yield what changes on the page until it is over."""
         job: Job | None = None
         try:
-            session = self.site.sessions.of(visitor)
 
             def make_job(folder: Path) -> Job:
                 return Job(folder, self.site.queue, lambda job: work(job, self.site, *values))
 
-            job = session.begin(self.tab, make_job)
-            job.start()
+            job = self.site.sessions.begin(visitor, self.tab, make_job)
         except CascadeError as error:
             yield self._shown(View(status="failed", faults=(str(error),)), None)
             return

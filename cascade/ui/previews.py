@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 
 from PIL import Image
 from torch import Tensor
@@ -36,7 +37,11 @@ def preview(images: Tensor) -> str:
 
 def picture_url(picture: Picture, longer_px: int) -> tuple[str, tuple[int, int]]:
     """A picture as a `data:` URL, and its width and height there."""
-    image = _fitted(to_pil(on_white(picture.in_srgb())[None])[0], longer_px)
+    stride = max(1, max(picture.size) // (2 * longer_px))  # to convert few pixels of a large one
+    colour, alpha = picture.colour[:, ::stride, ::stride], picture.alpha
+    alpha = None if alpha is None else alpha[:, ::stride, ::stride]
+    small = replace(picture, colour=colour.contiguous(), alpha=alpha)
+    image = _fitted(to_pil(on_white(small.in_srgb())[None])[0], longer_px)
     return _encoded(image), image.size
 
 

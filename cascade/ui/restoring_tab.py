@@ -61,5 +61,5 @@ def build(site: Site, models: Sequence[Model]) -> None:
     def look(request: gr.Request, value: Any) -> str:
         return fields.look_at(site, request.session_hash, value)[1]
 
-    files.change(look, files, notice, show_progress="hidden", api_visibility="private")
+    fields.on_upload(files, look, [notice])
     panel.connect([files, model, seed, variants, steps], restore)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,9 @@ from cascade.errors import ContractError, DataError, OutputError
 from cascade.training.run_record import read_run
 from cascade.ui.device_queue import DeviceQueue
 from cascade.ui.limits import MIB, Limits
-from cascade.ui.models import models_for, try_models_for
+from cascade.ui.models import Model, models_for, try_models_for
 from cascade.ui.page import build_page, theme
+from cascade.ui.page_folder import ended_by_signals, page_folder
 from cascade.ui.panel import Site
 from cascade.ui.sessions import Sessions
 from cascade.ui.style import HEAD
@@ -65,7 +65,7 @@ def serve(serving: Serving, on_start: Callable[[str], None]) -> None:
     Raises:
         CascadeError: if the pipeline, the device or the port cannot be used.
     """
-    with served(serving) as address:
+    with ended_by_signals(), served(serving) as address:
         on_start(address)
         while True:
             time.sleep(LOOK_S)
@@ -81,10 +81,15 @@ def served(serving: Serving) -> Iterator[str]:
     find_device(serving.device)
     run = _run_of(serving.pipeline)
     models = models_for(serving.pipeline) if run is None else try_models_for(str(run))
-    root = Path(tempfile.mkdtemp(prefix="cascade-ui-")).resolve()
-    before = os.environ.get(TEMPORARY)
-    os.environ[TEMPORARY] = str(root)
-    sessions = Sessions(root)
+    with page_folder() as root, _uploads_in(root):
+        yield from _served(serving, root, models, run)
+
+
+def _served(
+    serving: Serving, root: Path, models: Sequence[Model], run: Path | None
+) -> Iterator[str]:
+    """Serve the page from a folder, until the generator is closed."""
+    sessions = Sessions(root, serving.limits.disk_gib)
     page: gr.Blocks | None = None
     try:
         site = Site(
@@ -95,11 +100,22 @@ def served(serving: Serving) -> Iterator[str]:
             is_local=serving.host in LOCAL_HOSTS and not serving.share,
         )
         page = build_page(site, models, run)
+        sessions.keep_sweeping()
         yield _launch(page, serving)
     finally:
         if page is not None:
             page.close(verbose=False)
         sessions.close()
+
+
+@contextmanager
+def _uploads_in(root: Path) -> Iterator[None]:
+    """Let Gradio put uploads into a folder."""
+    before = os.environ.get(TEMPORARY)
+    os.environ[TEMPORARY] = str(root)
+    try:
+        yield
+    finally:
         if before is None:
             os.environ.pop(TEMPORARY, None)
         else:

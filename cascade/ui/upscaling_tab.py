@@ -23,7 +23,7 @@ def upscale(
     site: Site,
     uploads: Any,
     model: str,
-    scale: float | None,
+    scale: float,
     seed: Any,
     variants: Any,
     steps: Any,
@@ -35,14 +35,14 @@ def upscale(
         site: what all tabs share.
         uploads: paths of the uploaded files.
         model: name of a pipeline.
-        scale: factor for both sides; None for the model's.
+        scale: factor for both sides.
         seed: seed of the first variant.
         variants: number of seeds.
         steps: number of sampling steps, see `fields.steps_of`.
     """
     upscaling = Upscaling(scale=scale, seed=fields.whole(seed, "the seed"))
     count = fields.whole(variants, "the number of seeds")
-    pictures = placed_inputs(job, fields.uploaded(uploads), site.limits)
+    pictures = placed_inputs(job, fields.uploaded(uploads), site.limits, scale)
     steps = fields.steps_of(steps)
     request = request_of(job, pictures, model=model, device=site.device, steps=steps, seeds=count)
     run_bulk(
@@ -77,5 +77,5 @@ def build(site: Site, models: Sequence[Model]) -> None:
     def look(request: gr.Request, value: Any) -> str:
         return fields.look_at(site, request.session_hash, value)[1]
 
-    files.change(look, files, notice, show_progress="hidden", api_visibility="private")
+    fields.on_upload(files, look, [notice])
     panel.connect([files, model, scale, seed, variants, steps], upscale)

@@ -147,6 +147,25 @@ def test_a_damaged_file_is_written_anew(live, tmp_path, how, caplog):
     assert file.read_bytes() == data
 
 
+def test_a_file_that_cannot_be_read_now_stays(live, tmp_path, monkeypatch, caplog):
+    from cascade.text import embedding_files
+
+    cached(live).encode_ahead(TEXTS, 6, tmp_path)
+    (file,) = tmp_path.rglob("*.safetensors")
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding_files, "safe_open", no_memory)
+        embedding_files.embedding_files(file.parent, live.facts)
+    assert file.exists()
+    assert "cannot be read now" in caplog.text
+    live.texts.clear()
+    cached(live).encode_ahead(TEXTS, 6, tmp_path)
+    assert live.texts == []
+
+
 def test_what_another_process_wrote_meanwhile_is_not_encoded_again(live, tmp_path, monkeypatch):
     """The files appear after this process has looked, and before it has the lock."""
     alone = KeptFiles.alone

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.settings import SamplingSettings
+from cascade.sampling.student import Student
 from cascade.space import Space
 from cascade.ui.device_queue import DeviceQueue
 from cascade.ui.jobs import Job, View
@@ -35,15 +38,24 @@ def _of_pairs() -> DiffusionStage:
     )
 
 
+def _student_of(stage: DiffusionStage) -> DiffusionStage:
+    """The same stage, which says that it is a student."""
+    student = copy.deepcopy(stage)
+    student.contract = replace(stage.contract, student=Student(steps=2))
+    return student
+
+
 @pytest.fixture(scope="session")
 def pipelines(_stages, tmp_path_factory) -> dict[str, str]:
-    """Folders of saved tiny pipelines that upscale, colour, draw, and restore as pairs show."""
+    """Folders of saved tiny pipelines, one for each thing that a page can do."""
     root = tmp_path_factory.mktemp("pipelines")
     chains = {
         "tiny-x2": {"upsampler": _stages["upsampler"]},
         "tiny-colour": {"colouriser": _stages["colouriser"]},
         "tiny-draw": {"base": _stages["base"]},
         "tiny-pairs": {"restorer": _of_pairs()},
+        "tiny-fill": {"inpainter": _stages["inpainter"]},
+        "tiny-student": {"base": _student_of(_stages["base"])},
     }
     for name, stages in chains.items():
         CascadePipeline.from_stages(stages).save_pretrained(root / name)

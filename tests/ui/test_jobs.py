@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import zipfile
 
 import pytest
 import torch
@@ -84,6 +85,25 @@ def test_cancelling_ends_the_work_at_its_next_step_and_keeps_what_is_there(tmp_p
     assert (view.status, view.results) == ("cancelled", [result])
     assert view.archive is not None
     assert "What was finished is below" in progress(view)
+
+
+def test_the_device_is_free_while_a_zip_is_written(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_text("")
+    queue, other_done = DeviceQueue(), threading.Event()
+    first = Job(tmp_path, queue, lambda job: job.pack({"a.png": tmp_path / "a.png"}))
+    second = Job(tmp_path, queue, lambda job: other_done.set())
+    write = zipfile.ZipFile.write
+
+    def late(archive: zipfile.ZipFile, *names: object) -> None:
+        assert other_done.wait(10)
+        write(archive, *names)
+
+    monkeypatch.setattr(zipfile.ZipFile, "write", late)
+    first.start()
+    second.start()
+    first.join()
+    assert (first.view().status, first.view().faults) == ("done", ())
+    assert zipfile.ZipFile(first.view().archive).namelist() == ["a.png"]
 
 
 def test_errors_are_one_line_without_a_traceback_or_a_path(tmp_path, caplog):

@@ -34,6 +34,24 @@ def test_the_pixels_of_all_pages_are_limited_and_not_decoded(tmp_path, monkeypat
         Limits(megapixels=0.01).check(path)
 
 
+def test_only_the_head_of_a_file_is_read(draw, monkeypatch):
+    monkeypatch.setattr("cascade.ui.limits.read_bytes", None)
+    for name in ("a.png", "a.jpg", "a.webp", "a.tif", "a.gif", "a.bmp"):
+        Limits().check(draw(name))
+        with pytest.raises(DataError, match=f"{name}: 0.0 megapixels are more than"):
+            Limits(megapixels=20 * 14 / 1e6 - 1e-6).check(draw(name))
+
+
+def test_the_pixels_of_results_are_limited(draw):
+    limits = Limits(result_megapixels=4 * 20 * 14 / 1e6)
+    limits.check(draw("a.png"), scale=2)
+    good, faults = limits.sort([draw("a.png")], scale=2.5)
+    assert good == []
+    assert faults == [
+        "a.png: at 2.5×, 0.0 megapixels are more than the 0.00112 allowed; choose a smaller factor."
+    ]
+
+
 def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
 

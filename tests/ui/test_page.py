@@ -6,6 +6,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -13,8 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from cascade.contract import Contract
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, OutputError
 from cascade.extras import Extra
+from cascade.pipeline import CascadePipeline
+from cascade.space import Space
+from cascade.ui import showing
 from cascade.ui.models import bundled_models, models_for
 
 gradio = pytest.importorskip("gradio")
@@ -47,12 +53,21 @@ def test_a_page_has_the_tabs_that_its_model_can_serve(site, pipelines):
     assert models_for(pipelines["tiny-pairs"])[0].tabs == ["restore"]
 
 
-def test_latents_are_refused(tmp_path, monkeypatch):
-    from cascade.ui import models
-
-    monkeypatch.setattr(models, "find_task", lambda contracts: None)
+@pytest.mark.parametrize(
+    "space",
+    [
+        Space(size_px=16, kind="latents"),
+        Space(size_px=16, channels=2, range=(0, 1000)),
+    ],
+    ids=["latents", "bands"],
+)
+def test_what_is_no_picture_is_refused(base_stage, space, tmp_path):
+    stage = DiffusionStage.build(
+        Contract(space), base_stage.process, network_options={"channels": (8,), "blocks": 1}
+    )
+    CascadePipeline.from_stages({"base": stage}).save_pretrained(tmp_path)
     with pytest.raises(ContractError, match="makes no pictures that the page could show"):
-        models_for("photo-x4")
+        models_for(str(tmp_path))
 
 
 def test_a_run_is_shown_and_refreshed_when_its_log_grows(site, tmp_path):
@@ -116,6 +131,132 @@ def test_a_port_in_use_is_one_line():
         with pytest.raises(OutputError, match=rf"127\.0\.0\.1:{port} cannot be used \(address"):
             free_port("127.0.0.1", port)
     assert free_port("127.0.0.1", None) >= 7860
+
+
+@pytest.mark.parametrize("tab", ["edit", "generate"])
+def test_the_work_gets_the_fields_of_the_model_that_was_chosen(site, pipelines, monkeypatch, tab):
+    from cascade.ui import editing_tab, generating_tab
+    from cascade.ui.page import build_page
+    from cascade.ui.panel import Panel
+
+    connected, calls = {}, []
+    monkeypatch.setattr(
+        Panel,
+        "connect",
+        lambda self, inputs, work, **_: connected.update({self.tab: (inputs, work)}),
+    )
+    for module, name in ((editing_tab, "edit"), (generating_tab, "generate")):
+        monkeypatch.setattr(module, name, lambda job, site, *values: calls.append(values))
+    names = ("tiny-draw", "tiny-student") if tab == "generate" else ("tiny-draw", "tiny-fill")
+    draw, other = (models_for(pipelines[name])[0] for name in names)
+    build_page(site, [draw, other])
+    inputs, work = connected[tab]
+    menu = next(each for each in inputs if getattr(each, "label", "") == "Model")
+    assert [name for _, name in menu.choices] == (
+        [draw.name, other.name] if tab == "generate" else [other.name, draw.name]
+    )
+    assert menu.visible
+    values = [f"{number} {each.label}" for number, each in enumerate(inputs)]
+    for model in (draw, other):
+        values[inputs.index(menu)] = model.name
+        work(None, site, *values)
+        start, count = 5 if tab == "generate" else 7, 2 + len(model.fields)
+        words = [each.split(" ", 1)[1] for each in calls[-1][start : start + count]]
+        assert words == ["What to draw", "What not to draw", *map(str.capitalize, model.fields)]
+        assert calls[-1][:start] == tuple(values[:start])
+        assert len(calls[-1]) == start + count + (tab == "edit")
+        assert calls[-1][-1] == (values[-1] if tab == "edit" else calls[-1][-1])
+    own = [call[start : start + 2] for call in calls]
+    assert own[0] != own[1]
+
+
+@pytest.fixture
+def client(site, monkeypatch):
+    """Sends requests to a page, without a browser and without a connection that is kept open."""
+    from starlette.testclient import TestClient
+
+    from cascade.ui.page import build_page
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(site.sessions.root))
+    page = build_page(site, [])
+    return TestClient(gradio.routes.App.create_app(page.queue()))
+
+
+def test_a_file_is_served_at_its_own_address_alone(site, client):
+    file = site.sessions.of("one").folder / "edit-1" / "a.png"
+    file.parent.mkdir()
+    file.write_bytes(b"private")
+    assert client.get(showing.address(file)).content == b"private"
+    root, visit = site.sessions.root, file.parent.parent
+    changed = visit.with_name(visit.name[:-1] + ("0" if visit.name[-1] != "0" else "1"))
+    for guess in (
+        root,
+        root / ".lock",
+        visit,
+        file.parent,
+        changed / "edit-1" / "a.png",
+        root / "visit-" / "a.png",
+        site.sessions.of("two").folder / ".." / "*" / "edit-1" / "a.png",
+        root.parent / "uploads",
+        Path("/etc/passwd"),
+    ):
+        assert client.get(showing.address(guess)).status_code in (403, 404), guess
+
+
+def test_a_visit_that_never_connected_ends(site, client, monkeypatch):
+    dependency = next(each for each in client.app.get_blocks().fns.values() if each.name == "hear")
+    site.sessions.of("invented")
+    body = {"data": [], "fn_index": dependency._id, "session_hash": "invented"}
+    for name in ("invented", "another"):
+        assert client.post("gradio_api/run/predict", json=body | {"session_hash": name}).is_success
+    assert len(list(site.sessions.root.glob("visit-*"))) == 1  # a report makes no visit
+    monkeypatch.setattr("cascade.ui.sessions.IDLE_S", 0.0)
+    site.sessions.sweep()
+    assert list(site.sessions.root.glob("visit-*")) == []
+
+
+def test_pictures_are_looked_at_one_at_a_time(site, pipelines):
+    from cascade.ui.page import build_page
+
+    models = [model for name in pipelines for model in models_for(pipelines[name])]
+    page = build_page(site, models)
+    looks = [each for each in page.fns.values() if each.name == "look"]
+    assert len(looks) == 4
+    assert {(each.concurrency_limit, each.concurrency_id) for each in looks} == {(1, "look")}
+
+
+def test_signals_end_the_page_in_good_order_unless_they_are_ignored():
+    from cascade.ui.page_folder import ended_by_signals
+
+    before = signal.getsignal(signal.SIGHUP)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(SystemExit, match=str(128 + number)), ended_by_signals():
+            signal.raise_signal(number)
+    assert signal.getsignal(signal.SIGHUP) == before
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_by_signals():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_folders_of_killed_pages_go_and_those_of_others_stay(tmp_path, monkeypatch):
+    from cascade.ui.page_folder import page_folder
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed, new = tmp_path / "cascade-ui-killed", tmp_path / "cascade-ui-new"
+    for folder in (killed, new):
+        folder.mkdir()
+    (killed / ".lock").touch()
+    (killed / "private.png").write_text("")
+    with page_folder() as served:
+        assert not killed.exists()
+        with page_folder() as other:
+            assert served.is_dir()
+            assert new.is_dir()  # its process may be about to lock it
+            assert other.name.startswith("cascade-ui-")
+    assert list(tmp_path.iterdir()) == [new]
 
 
 def test_the_space_serves_the_page_with_low_limits(monkeypatch):

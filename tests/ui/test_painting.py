@@ -7,11 +7,14 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cascade.errors import CascadeError
+from cascade.imaging.picture import Picture
 from cascade.ui.limits import Limits
 from cascade.ui.painting import START, painting, write_mask, write_strokes
+from cascade.ui.previews import picture_url
 
 
 def as_url(image: Image.Image) -> str:
@@ -67,3 +70,17 @@ def test_the_canvas_has_the_shape_of_the_picture_and_escapes_its_name(draw):
     assert 'width="1020" height="340"' in html
     assert "<script" not in html
     assert painting(None, "paint", colours=True) == ""
+
+
+def test_few_pixels_of_a_large_picture_are_converted(monkeypatch):
+    picture = Picture(colour=torch.zeros(3, 900, 1200, dtype=torch.uint8))
+    sizes, convert = [], Picture.in_srgb
+
+    def in_srgb(small: Picture) -> Picture:
+        sizes.append(small.size)
+        return convert(small)
+
+    monkeypatch.setattr(Picture, "in_srgb", in_srgb)
+    _, size = picture_url(picture, 100)
+    assert sizes == [(150, 200)]
+    assert size == (100, 75)

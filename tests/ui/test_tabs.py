@@ -13,6 +13,7 @@ from PIL import Image
 
 from cascade.ui import showing
 from cascade.ui.jobs import Job, View
+from cascade.ui.models import models_for
 from cascade.ui.painting import START
 
 pytest.importorskip("gradio")
@@ -107,7 +108,7 @@ def test_editing_writes_what_the_command_writes(finished, pipelines, draw, comma
 
     upload, model = str(draw("a.png", size=(16, 16))), pipelines["tiny-draw"]
     painted = strokes((64, 64), (16, 16, 40, 40))
-    view = finished(edit, upload, model, 0, 1, "2", 1.0, 1, "", "", "cat", "noto", painted)
+    view = finished(edit, upload, model, 0, 1, "2", 1.0, "1", "", "", "cat", "noto", painted)
     assert (view.status, view.faults) == ("done", ())
     files = packed(view)
     (tmp_path / MASK).write_bytes(files.pop(MASK))
@@ -120,6 +121,34 @@ def test_editing_writes_what_the_command_writes(finished, pipelines, draw, comma
     assert differs[5:9, 5:9].any()
     differs[4:10, 4:10] = False
     assert not differs.any()
+
+
+@pytest.mark.parametrize("name", ["tiny-fill", "tiny-student", "tiny-draw"])
+def test_all_that_edit_take_the_values_that_the_page_begins_with(finished, pipelines, draw, name):
+    from cascade.ui.editing_tab import edit
+    from cascade.ui.fields import passes_of
+
+    (model,) = models_for(pipelines[name])
+    assert "edit" in model.tabs
+    passes = passes_of(model)["value"]
+    upload = str(draw("a.png", size=(16, 16)))
+    painted = strokes((64, 64), (16, 16, 40, 40))
+    view = finished(edit, upload, model.name, 0, 1, "2", 1.0, passes, "", "", painted)
+    assert (view.status, view.faults) == ("done", ())
+
+
+def test_a_whole_picture_is_redrawn_if_nothing_is_painted(
+    finished, pipelines, draw, command, tmp_path
+):
+    from cascade.ui.editing_tab import edit
+
+    upload, model = str(draw("a.png", size=(16, 16))), pipelines["tiny-draw"]
+    view = finished(edit, upload, model, 0, 1, "2", 0.6, "3", "", "", "", "", "")
+    assert (view.status, view.faults) == ("done", ())
+    options = ("--model", model, "--strength", 0.6, "--steps", 2)
+    done = command("edit", upload, "-o", tmp_path / "out", *options)
+    assert done.code == 0, done.err
+    assert packed(view) == written(tmp_path / "out")
 
 
 def test_each_step_is_shown_and_the_last_one_can_still_be_cancelled(
@@ -168,6 +197,30 @@ def test_files_of_one_name_do_not_replace_each_other(finished, pipelines, draw):
     assert sorted(packed(view)) == ["a-2.png", "a.png"]
 
 
+def test_a_result_that_would_be_too_large_is_refused_before_the_model_is_loaded(
+    finished, site, draw
+):
+    from cascade.ui.upscaling_tab import upscale
+
+    object.__setattr__(site.limits, "result_megapixels", 0.001)
+    view = finished(upscale, [str(draw("a.png"))], "no-such-model", 8.0, 0, 1, "1")
+    assert view.status == "failed"
+    assert "a.png: at 8×, 0.0 megapixels are more than the 0.001 allowed" in view.faults[0]
+
+
+def test_uploads_are_copied_where_the_file_system_has_no_links(
+    finished, pipelines, draw, monkeypatch
+):
+    from cascade.ui.upscaling_tab import upscale
+
+    def no_links(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("cascade.ui.bulk_work.os.link", no_links)
+    view = finished(upscale, [str(draw("a.png"))], pipelines["tiny-x2"], 2.0, 0, 1, "1")
+    assert (view.status, view.faults) == ("done", ())
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -194,8 +247,3 @@ def test_mistakes_of_the_user_are_one_line(finished, pipelines, draw, change, te
     assert "\n" not in fault
     assert view.archive is None
     assert "Nothing was made" in showing.progress(view)
-
-
-def test_two_visitors_get_addresses_that_differ_in_a_random_part(site):
-    first, second = (site.sessions.of(name).folder / "a.png" for name in ("one", "two"))
-    assert showing.address(first) != showing.address(second)
