@@ -59,9 +59,11 @@ def preview_data(
             missing data is no error.
         verbose: whether to name every label and file that does not fit.
     """
-    path, held_out = recipe.data.path, recipe.data.validation
+    keys, path = recipe.data, recipe.data.path
     findings = DataFindings()
-    for each in (path, *([held_out] if isinstance(held_out, str) else [])):
+    for each in (path, keys.validation, keys.pairs, keys.validation_pairs):
+        if not isinstance(each, str):
+            continue
         if is_remote(each) or each.startswith(HUGGING_FACE):
             findings.warnings.append(
                 f"the data is remote and was not opened; cascade data check {without_secrets(each)}"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cascade.building.spaces import opening_of
 from cascade.data.joining import BESIDE
-from cascade.data.overlap import shared_files
+from cascade.data.overlap import first_of_files, shared_files
 from cascade.data.remote import without_secrets
 from cascade.data.source import ImageSource, SelectedSource, with_labels
 from cascade.data.sources import open_source
@@ -86,7 +86,7 @@ def overlap_warnings(data: OpenedData, recipe: StageRecipe) -> list[str]:
     shared = shared_files(data.validation, data.training)
     if not shared:
         return []
-    total = len({data.validation.name(index) for index in range(len(data.validation))})
+    total = len(first_of_files(data.validation))
     pairs = ", ".join(f"{name} is {other}" for name, other in shared[:NAMED])
     more = ", …" if len(shared) > NAMED else ""
     if len(shared) >= total:

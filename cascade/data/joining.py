@@ -35,9 +35,10 @@ def join(source: ImageSource, inputs: ImageSource, place: str) -> None:
         place: what the user calls the inputs, for messages.
 
     Raises:
-        DataError: if no image has a partner, or two inputs have the same name.
+        DataError: if no image has a partner, or two images or two inputs have the same name.
     """
-    index_of = _indices_by_key(inputs, place)
+    _indices_by_key(source, "images")  # else both would get one input
+    index_of = _indices_by_key(inputs, f"inputs in {place}")
     indices = [index_of.get(_key(source, index)) for index in range(len(source))]
     if all(index is None for index in indices):
         raise DataError(
@@ -62,14 +63,14 @@ def _faults(source: ImageSource, partners: Partners) -> Iterator[SourceFault]:
             yield SourceFault(LONE_INPUT, inputs.name(index), reason, harmless=True)
 
 
-def _indices_by_key(inputs: ImageSource, place: str) -> dict[str, int]:
+def _indices_by_key(source: ImageSource, noun: str) -> dict[str, int]:
     indices: dict[str, int] = {}
-    for index in range(len(inputs)):
-        key = _key(inputs, index)
+    for index in range(len(source)):
+        key = _key(source, index)
         if key in indices:
             raise DataError(
-                f"two inputs in {place} are called {key!r}: {inputs.name(indices[key])} and "
-                f"{inputs.name(index)}; remove one."
+                f"two {noun} are called {key!r}: {source.name(indices[key])} and "
+                f"{source.name(index)}; remove one."
             )
         indices[key] = index
     return indices

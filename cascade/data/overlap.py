@@ -113,7 +113,7 @@ def shared_files(source: ImageSource, other: ImageSource) -> list[tuple[str, str
     Returns:
         Pairs of names: an image, and the image of the other source.
     """
-    files, others = _first_of_files(source), _first_of_files(other)
+    files, others = first_of_files(source), first_of_files(other)
     sizes = {source.size_bytes(i) for i in files} & {other.size_bytes(i) for i in others} - {None}
     candidates = [i for i in others if other.size_bytes(i) in sizes]
     by_content = {file_content(other, i): other.name(i) for i in reversed(candidates)}
@@ -121,6 +121,6 @@ def shared_files(source: ImageSource, other: ImageSource) -> list[tuple[str, str
     return [(source.name(i), by_content[text]) for i, text in own if text in by_content]
 
 
-def _first_of_files(source: ImageSource) -> list[int]:
+def first_of_files(source: ImageSource) -> list[int]:
     """The first image of each file; only stacks and volumes hold others."""
     return [index for index in range(len(source)) if source.number_in_file(index) == 0]

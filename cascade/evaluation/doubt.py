@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from cascade.conditioning.mask import Mask
 from cascade.errors import ContractError
 from cascade.evaluation.calibration import Calibration, CalibrationCurve, rank_correlation
 from cascade.evaluation.figures import Better, Score
@@ -22,6 +23,7 @@ from cascade.evaluation.progress import NamedProgress
 from cascade.evaluation.real_pictures import RealPictures
 from cascade.evaluation.results import Measurements
 from cascade.pipeline import CascadePipeline
+from cascade.resizing import resize
 from cascade.restoration.doubt import check_seeds, over_seeds
 from cascade.space import Space
 from cascade.tasks.table import paired_task_of, task_of
@@ -94,7 +96,7 @@ def with_doubt(
     ]
     whole = measurements.measured[-1]
     measured = [*measurements.measured[:-1], replace(whole, scores=(*whole.scores, *scores))]
-    notes = [*measurements.notes, _note(seeds, count)]
+    notes = [*measurements.notes, _note(seeds, count, fills=pipeline.stages.contracts[0].fills)]
     return replace(measurements, measured=measured, notes=notes, calibration=curves)
 
 
@@ -111,13 +113,23 @@ def predicted_deviation(std: Tensor, seeds: int) -> Tensor:
 def _predicted(
     pipeline: CascadePipeline, held_out: RealPictures, place: int, seeds: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Predicted deviations and errors (C, H, W) of a picture, in units of [-1, 1]."""
+    """Predicted deviations and errors of a picture, in units of [-1, 1].
+
+    Returns:
+        Both (C, H, W); of pictures with holes (C, N) for the N pixels in the hole, because the
+        others are those of the picture, without deviation and error.
+    """
     stages = [stage for _, stage in pipeline.stages.items()]
     contracts = pipeline.stages.contracts
     task = paired_task_of(contracts)
     inputs, truth = pairs(held_out, [place], contracts)
     mean, std = over_seeds(lambda seed, part: task.run(stages, inputs, seed), seeds)
-    return predicted_deviation(std, len(seeds)), mean - truth[0]
+    deviation, error = predicted_deviation(std, len(seeds)), mean - truth[0]
+    if not contracts[0].fills:
+        return deviation, error
+    hole = inputs.get(Mask.input_name)[:, -1:].cpu() <= 0  # (1, 1, H, W) of the first stage
+    inside = resize(hole.float(), contracts[-1].space.size, "nearest")[0, 0] > 0
+    return deviation[:, inside], error[:, inside]
 
 
 def _names(space: Space) -> list[str]:
@@ -152,8 +164,9 @@ def _scores(correlations: Sequence[float], curve: CalibrationCurve) -> list[Scor
     ]
 
 
-def _note(seeds: int, count: int) -> str:
+def _note(seeds: int, count: int, *, fills: bool) -> str:
+    pixels = "pixels in the holes" if fills else "pixels"
     return (
         f"doubt: standard deviation over {seeds} seeds against the errors of their mean, over the "
-        f"pixels of {count} pictures; deviation / error below 1 means overconfident."
+        f"{pixels} of {count} pictures; deviation / error below 1 means overconfident."
     )

@@ -42,6 +42,11 @@ def find_parting(
         held_out: the held-out loss at each.
         training: the loss of training images at each, measured in the same way.
     """
+    if not (math.isfinite(held_out[-1]) and math.isfinite(training[-1])):
+        return Parting(
+            "The losses are no finite numbers any more: training became unstable, so lower the "
+            "learning rate."
+        )
     if len(images) < FEWEST:
         return Parting(f"The curves have fewer than {FEWEST} measurements, too few to judge by.")
     lowest, third = _lowest(held_out), (len(images) - 1) * 2 // 3

@@ -173,11 +173,12 @@ class Trainer:
         return learner
 
     def _begin_or_resume(self, stage: Stage) -> RunState:
+        widths = STORED_WIDTHS if self.settings.snapshot_every_images > 0 else ()
         state = RunState(
             stage,
             EMAModel(stage.parameters(), decay=self.settings.ema_decay, foreach=True),
             make_optimisers(stage, self.settings),
-            [PowerAverage(list(stage.parameters()), width) for width in self._stored_widths()],
+            [PowerAverage(list(stage.parameters()), width) for width in widths],
         )
         resume(state, self.out, self.identity, self.images, self.settings)
         self.watch.rewind(state.images_seen)
@@ -203,6 +204,8 @@ class Trainer:
         ):
             with together():
                 stack.enter_context(self.watch.watching(self.state, self.images))
+            if self.validation is not None and self.validation.lacks(self.state.images_seen):
+                self._validate()  # the run was killed between its checkpoint and this
             for batch in self._batches():
                 stopping = self._step(batch)
                 if self._crossed(self.settings.snapshot_every_images):
@@ -351,9 +354,6 @@ class Trainer:
             with together():
                 if self.accelerator.is_main_process:
                     stage.save_pretrained(folder, dtype=torch.float16)
-
-    def _stored_widths(self) -> tuple[float, ...]:
-        return STORED_WIDTHS if self.settings.snapshot_every_images > 0 else ()
 
     def _save(self) -> None:
         save_checkpoint(

@@ -113,6 +113,7 @@ class Validation:
         self.sharded = sharded
         self.best: BestStage | None = None
         self._losses: list[float] = []
+        self._measured_at: list[int] = []  # images seen, on whichever validation images
         self._original_images = training
         self._broken: set[str] = set()
         sets = (len(images.source), len(training.source))
@@ -132,6 +133,7 @@ class Validation:
         measured = [BestStage(*each) for each in all_of(self.accelerator, facts)]
         same = [each for each in measured if each.validation == self._digest]
         self._losses = [each.loss for each in same]
+        self._measured_at = [each.images for each in measured]
         best = read_best(self.out)
         self.best = best if best in same else None  # else of steps that a kill undid
 
@@ -139,6 +141,18 @@ class Validation:
     def exhausted(self) -> bool:
         """Whether the held-out loss has not fallen for as long as the settings allow."""
         return 0 < self.settings.patience <= waited(self._losses)
+
+    def lacks(self, images_seen: int) -> bool:
+        """Whether a measurement that is due at a checkpoint is missing, as after a kill.
+
+        Args:
+            images_seen: number of images seen in the checkpoint.
+        """
+        every, settings = self.settings.validate_every_images, self.settings
+        if every <= 0 or images_seen in (0, *self._measured_at):
+            return False
+        before = images_seen - settings.batch_size
+        return images_seen // every > before // every or images_seen >= settings.images
 
     def measure(self, stage: Stage, *, images_seen: int) -> None:
         """Measure, log, and keep the stage if it is the best; all processes must call it.

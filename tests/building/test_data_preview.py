@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from cascade.building.data_preview import SAMPLE_IMAGES, narrow_range_warnings, preview_data
+from cascade.building.validation import OpenedData, overlap_warnings
 from cascade.data.sources import open_source
+from cascade.errors import RecipeError
+from cascade.imaging.rasters.layout import Layout
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 
@@ -98,6 +101,25 @@ def test_remote_data_is_not_fetched(monkeypatch):
         assert findings.errors == findings.facts == []
         assert "is remote and was not opened" in findings.warnings[0]
         assert "secret" not in findings.warnings[0]
+
+
+@pytest.mark.parametrize("key", ["pairs", "validation_pairs"])
+def test_remote_inputs_of_pairs_are_not_fetched(monkeypatch, key):
+    monkeypatch.setattr("cascade.building.data_preview.open_data", None)
+    recipe = load_stage_recipe(TINY, ["data.path=photos"])
+    data = recipe.data.model_copy(update={key: "https://host/a.tar"})
+    findings = preview_data(recipe.model_copy(update={"data": data}))
+    assert "is remote and was not opened; cascade data check https" in findings.warnings[0]
+
+
+def test_validation_volumes_that_are_all_training_volumes_are_refused(tmp_path):
+    for number in range(2):
+        volume = np.random.default_rng(number).integers(0, 99, (3, 4, 4, 1), dtype=np.uint16)
+        np.save(tmp_path / f"{number}.npy", volume)
+    source = open_source(str(tmp_path), layout=Layout(1))
+    recipe = load_stage_recipe(TINY, [f"data.path={tmp_path}"])
+    with pytest.raises(RecipeError, match="all 2 validation images are training images too"):
+        overlap_warnings(OpenedData(source, source), recipe)
 
 
 def test_a_run_that_begins_on_black_images_is_warned_of(tmp_path):

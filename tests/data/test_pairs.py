@@ -283,6 +283,12 @@ def test_two_inputs_of_one_name_are_refused(folders):
         opened(folders)
 
 
+def test_two_images_of_one_name_do_not_share_an_input(folders):
+    Image.fromarray(enlarged(low_of(0))).save(folders / "high" / "a.jpg")
+    with pytest.raises(DataError, match=r"two images are called 'a'.*a\.jpg.*a\.png; remove one"):
+        opened(folders)
+
+
 def test_files_without_a_role_are_named(layouts, folders):
     write(folders / "beside", "other.png", low_of(1))
     (fault,) = beside(folders / "beside").notes.faults

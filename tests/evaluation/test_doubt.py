@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from cascade.conditioning.low_resolution import LowResolution
+from cascade.conditioning.mask import Mask
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.evaluation.calibration import Calibration, rank_correlation
-from cascade.evaluation.doubt import predicted_deviation
+from cascade.evaluation.doubt import _predicted, predicted_deviation
 from cascade.evaluation.evaluate import evaluate
+from cascade.evaluation.measuring_pairs import pairs
+from cascade.evaluation.real_pictures import RealPictures
 from cascade.evaluation.report import render
 from cascade.evaluation.results import Evaluation
 from cascade.pipeline import CascadePipeline
@@ -167,8 +170,6 @@ def test_the_doubt_of_pictures_is_that_of_the_results_of_each_seed(
         pipeline, held_out, num_images=1, doubt_seeds=3, seed=4, extractor=extractor,
         cache_dir=tmp_path / "cache",
     )  # fmt: skip
-    from cascade.evaluation.measuring_pairs import pairs
-    from cascade.evaluation.real_pictures import RealPictures
     from cascade.tasks.table import paired_task_of
 
     contracts = pipeline.stages.contracts
@@ -185,6 +186,19 @@ def test_the_doubt_of_pictures_is_that_of_the_results_of_each_seed(
     (curve,) = evaluation.calibration
     total = sum(s * e**2 for s, e in zip(curve.shares, curve.errors, strict=True))
     assert math.sqrt(total) == pytest.approx(rms[1] * 127.5, rel=1e-3)
+
+
+def test_the_doubt_of_filled_holes_is_measured_in_the_holes_alone(inpainter, held_out):
+    """Outside of them, results are the picture itself, for every seed."""
+    stage = inpainter.with_sampling(inpainter.sampling.changed(steps=1))
+    pipeline = CascadePipeline.from_stages({"fill": stage})
+    pictures = RealPictures(held_out, name="held-out pictures")
+    deviation, error = _predicted(pipeline, pictures, 0, range(2))
+    inputs, _ = pairs(pictures, [0], pipeline.stages.contracts)
+    hole = inputs.get(Mask.input_name)[0, -1] <= 0
+    assert 0 < int(hole.sum()) < hole.numel()
+    assert deviation.shape == error.shape == (3, int(hole.sum()))
+    assert (deviation > 0).float().mean() > 0.5
 
 
 def test_pipelines_without_originals_and_single_seeds_are_refused(

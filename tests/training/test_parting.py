@@ -20,6 +20,8 @@ RISING = [8.0, 5.0, 4.0, 3.5, 3.6, 3.9, 4.4, 5.0]
         (FLAT, FALLING, 400, "hardly fallen since 400 images, .* more or more varied images"),
         (FALLING, FALLING, None, "still falls at the end: a longer run should help"),
         (FLAT, FLAT, None, "Neither loss falls any more"),
+        ([*FALLING[:7], math.nan], [*FALLING[:7], math.nan], None, "became unstable, so lower"),
+        ([*RISING[:7], math.inf], FALLING, None, "became unstable, so lower"),
         (RISING, RISING, None, "Both losses rise since 400 images: .* lower the learning rate"),
     ],
 )

@@ -121,6 +121,33 @@ def test_a_resumed_run_measures_and_keeps_what_one_without_a_gap_does(
     assert read_best(tmp_path / "parts") == read_best(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("at", [32, 96])
+def test_a_measurement_that_a_scheduler_cuts_off_is_made_by_the_resumed_run(
+    make_trainer, unseen, tmp_path, at
+):
+    values = [*OFTEN, f"data.validation={unseen}"]
+    make_trainer(tmp_path / "whole", *values).run()
+    part = make_trainer(tmp_path / "parts", *values)
+    step, measure = part._step, part.validation.measure
+
+    def stopping(batch) -> bool:
+        return step(batch) or part.state.images_seen == at
+
+    def cut_off(stage, images_seen):
+        if images_seen == at:
+            part.lock.release()
+            raise KeyboardInterrupt
+        measure(stage, images_seen=images_seen)
+
+    part._step, part.validation.measure = stopping, cut_off
+    with pytest.raises(KeyboardInterrupt):
+        part.run()
+    make_trainer(tmp_path / "parts", *values).run()
+    logs = [without_times(lines(tmp_path / name)) for name in ("parts", "whole")]
+    assert logs[0] == logs[1]
+    assert read_best(tmp_path / "parts") == read_best(tmp_path / "whole")
+
+
 def _killed(images_seen, at, trainer, stage):
     """Measure, and end the process at some point."""
     type(trainer.validation).measure(trainer.validation, stage, images_seen=images_seen)
