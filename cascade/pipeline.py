@@ -345,15 +345,17 @@ class CascadePipeline(StagedPipeline):
     ) -> Any:
         """Make the other image of a pair with a stage that was trained on pairs of one size.
 
+        The size stays: if upsamplers follow that stage, `upscale` the result to use them too.
+
         Args:
             image: pictures such as the inputs of the pairs, of the same types as for `upscale`.
             progress: called as `progress(done, total)` from time to time, in units of work.
             generator: one or one per picture, as for `upscale`.
-            settings: `seed`, `tile_px`, `precision`, see
-                `cascade.restoration.restoring.Restoration`, and sampling settings as in a call.
+            settings: `seeds` and `return_std`, as for `upscale`; `seed`, `tile_px`, `precision`, see
+                `cascade.restoration.restoring.Restoration`; and sampling settings as in a call.
 
         Returns:
-            The results, of the same type as `image`.
+            The results, of the same type as `image`; with `return_std` and their deviation.
 
         Raises:
             ContractError: if an argument does not fit the stages.
