@@ -351,11 +351,12 @@ class CascadePipeline(StagedPipeline):
             image: pictures such as the inputs of the pairs, of the same types as for `upscale`.
             progress: called as `progress(done, total)` from time to time, in units of work.
             generator: one or one per picture, as for `upscale`.
-            settings: `seeds` and `return_std`, as for `upscale`; `seed`, `tile_px`, `precision`, see
-                `cascade.restoration.restoring.Restoration`; and sampling settings as in a call.
+            settings: `seed`, `tile_px`, `precision`, see
+                `cascade.restoration.restoring.Restoration`; sampling settings as in a call; and
+                `seeds` and `return_std` as for `upscale`.
 
         Returns:
-            The results, of the same type as `image`; with `return_std` and their deviation.
+            The results, of the same type as `image`; with `return_std` a pair, as for `upscale`.
 
         Raises:
             ContractError: if an argument does not fit the stages.

@@ -48,8 +48,8 @@ NOTES: dict[Likelihood, str] = {
 AUTOENCODER_NOTE = (
     "bits/dim (bound) of a variational autoencoder is the importance-weighted bound of {samples} "
     "latents a picture; a decoded picture is the mean of a normal distribution, whose deviation "
-    "{std:.3g} is the error of restored pictures. It is fitted to the measured pictures themselves, "
-    "which flatters the figure a little. Uniform noise of one step dequantises the 8-bit pictures."
+    "{std:.3g} is the error of restored pictures. It is fitted to the measured pictures, which "
+    "flatters the figure a little. Uniform noise of one step dequantises the 8-bit pictures."
 )
 
 
