@@ -178,7 +178,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--in-memory-mib",
         type=float,
-        help="larger arrays are files, as those of larger scenes are; default: as always",
+        help="larger arrays are files, as those of larger scenes are; default: 256 MiB",
     )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -18,7 +18,6 @@ from cascade.contract import Contract
 from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.colouring import Colouring, colourise_image
 from cascade.restoration.upscaling import Upscaling, upscale_image
-from cascade.saving.model_card import Usage
 from cascade.space import UNITS_8_BIT, Space
 from cascade.stage import Stage
 from cascade.tasks.task import PairedTask, PairFigure
@@ -36,26 +35,14 @@ class ColouringTask(PairedTask):
     hub_type = "image-to-image"
     hub_title = "Colourisation"
     baseline_name = "grey copy"
+    hub_tag = "image-colorization"
+    example = ('pipeline.colourise(Image.open("picture.png")).show()',)
 
     def suits(self, contracts: Sequence[Contract]) -> bool:
         return contracts[0].condition(Luminance.name) is not None
 
     def command(self, folder: str) -> str:
         return f"cascade colourise PICTURE --model {folder} -o coloured.png"
-
-    def usage(self, folder: str) -> Usage:
-        return Usage(
-            tags=("image-colorization", self.hub_type),
-            command=self.command(folder),
-            python=(
-                "from PIL import Image",
-                "",
-                "from cascade import CascadePipeline",
-                "",
-                f'pipeline = CascadePipeline.from_pretrained("{folder}")',
-                'pipeline.colourise(Image.open("picture.png")).show()',
-            ),
-        )
 
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
         image, further = inputs.get(IMAGE)[0], inputs.with_value(IMAGE, None)

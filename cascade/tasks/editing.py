@@ -18,7 +18,6 @@ from cascade.resizing import resize
 from cascade.restoration.editing import Editing, prepare_edit
 from cascade.restoration.subject import Subject
 from cascade.sampling.walk import Hooks
-from cascade.saving.model_card import Usage
 from cascade.space import Space
 from cascade.stage import Run, Stage
 from cascade.tasks.task import PairedTask, PairFigure
@@ -35,27 +34,17 @@ class EditingTask(PairedTask):
     hub_type = "image-to-image"
     hub_title = "Inpainting"
     baseline_name = "smooth fill"
+    hub_tag = "image-inpainting"
+    example = (
+        'picture, mask = Image.open("picture.png"), Image.open("mask.png")',
+        "pipeline.edit(picture, mask).images[0].show()",
+    )
 
     def suits(self, contracts: Sequence[Contract]) -> bool:
         return contracts[0].fills
 
     def command(self, folder: str) -> str:
         return f"cascade edit PICTURE --mask MASK --model {folder} -o edited.png"
-
-    def usage(self, folder: str) -> Usage:
-        return Usage(
-            tags=("image-inpainting", self.hub_type),
-            command=self.command(folder),
-            python=(
-                "from PIL import Image",
-                "",
-                "from cascade import CascadePipeline",
-                "",
-                f'pipeline = CascadePipeline.from_pretrained("{folder}")',
-                'picture, mask = Image.open("picture.png"), Image.open("mask.png")',
-                "pipeline.edit(picture, mask).images[0].show()",
-            ),
-        )
 
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
         picture, hole = inputs.get(IMAGE)[0, :-1].cpu(), inputs.get(IMAGE)[0, -1].cpu() <= 0

@@ -16,7 +16,6 @@ from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.resizing import ResizeKernel, quantise, resize
 from cascade.restoration.upscaling import Upscaling, upscale_image
-from cascade.saving.model_card import Usage
 from cascade.space import UNITS_8_BIT, Space
 from cascade.stage import Stage
 from cascade.tasks.task import PairedTask, PairFigure
@@ -34,26 +33,14 @@ class EnlargingTask(PairedTask):
     hub_type = "image-to-image"
     hub_title = "Super-resolution"
     baseline_name = "bicubic"
+    hub_tag = "image-super-resolution"
+    example = ('pipeline.upscale(Image.open("picture.png")).show()',)
 
     def suits(self, contracts: Sequence[Contract]) -> bool:
         return contracts[0].condition(LowResolution.name) is not None and contracts[0].scale > 1
 
     def command(self, folder: str) -> str:
         return f"cascade upscale PICTURE --model {folder} -o large.png"
-
-    def usage(self, folder: str) -> Usage:
-        return Usage(
-            tags=("image-super-resolution", self.hub_type),
-            command=self.command(folder),
-            python=(
-                "from PIL import Image",
-                "",
-                "from cascade import CascadePipeline",
-                "",
-                f'pipeline = CascadePipeline.from_pretrained("{folder}")',
-                'pipeline.upscale(Image.open("picture.png")).show()',
-            ),
-        )
 
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
         upscaling = Upscaling(seed=seed, inputs=inputs.with_value(IMAGE, None).values)

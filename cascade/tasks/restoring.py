@@ -16,7 +16,6 @@ from cascade.contract import Contract
 from cascade.resizing import resize
 from cascade.restoration.restoring import Restoration, restore_image
 from cascade.restoration.upscaling import Upscaling, upscale_image
-from cascade.saving.model_card import Usage
 from cascade.space import Space
 from cascade.stage import Stage
 from cascade.tasks.task import PairedTask, PairFigure
@@ -33,26 +32,14 @@ class RestoringTask(PairedTask):
     hub_type = "image-to-image"
     hub_title = "Image restoration"
     baseline_name = "input"
+    hub_tag = "image-restoration"
+    example = ('pipeline.restore(Image.open("picture.png")).show()',)
 
     def suits(self, contracts: Sequence[Contract]) -> bool:
         return contracts[0].condition(PairedImage.name) is not None
 
     def command(self, folder: str) -> str:
         return f"cascade restore PICTURE --model {folder} -o restored.png"
-
-    def usage(self, folder: str) -> Usage:
-        return Usage(
-            tags=("image-restoration", self.hub_type),
-            command=self.command(folder),
-            python=(
-                "from PIL import Image",
-                "",
-                "from cascade import CascadePipeline",
-                "",
-                f'pipeline = CascadePipeline.from_pretrained("{folder}")',
-                'pipeline.restore(Image.open("picture.png")).show()',
-            ),
-        )
 
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
         image, further = inputs.get(IMAGE)[0], inputs.with_value(IMAGE, None)

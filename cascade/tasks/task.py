@@ -62,9 +62,27 @@ class PairedTask(Task):
 
     Attributes:
         baseline_name: name of the baseline in tables.
+        hub_tag: the tag of a model card that says more than `hub_type`.
+        example: lines of Python that use a `pipeline`, for the model card.
     """
 
     baseline_name: ClassVar[str]
+    hub_tag: ClassVar[str]
+    example: ClassVar[tuple[str, ...]]
+
+    def usage(self, folder: str) -> Usage:
+        return Usage(
+            tags=(self.hub_tag, self.hub_type),
+            command=self.command(folder),
+            python=(
+                "from PIL import Image",
+                "",
+                "from cascade import CascadePipeline",
+                "",
+                f'pipeline = CascadePipeline.from_pretrained("{folder}")',
+                *self.example,
+            ),
+        )
 
     @abstractmethod
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
