@@ -45,7 +45,7 @@ ROUNDS = 3
 DTYPES = {"fp32": None, "bf16": None, "fp16": torch.float16}  # of weights; None for float32
 LARGE = Size(size_px=256, images=32, steps=50, rounds=ROUNDS)
 UPSCALED_PX = 512  # side of the picture that is upscaled
-GENERATED = 64  # images of `emoji-256`
+GENERATED = 64  # images of `emoji-1024`
 
 
 class Clock:
@@ -174,13 +174,13 @@ def compare_loops(device: torch.device, clock: Clock, *, quick: bool) -> Iterato
 
 
 def time_bundled(device: torch.device, clock: Clock, *, quick: bool) -> Iterator[dict[str, Any]]:
-    """Time `emoji-256` in images/s and `photo-x4` in megapixels/s, for each precision."""
+    """Time `emoji-1024` in images/s and `photo-x4` in megapixels/s, for each precision."""
     count, side_px = (1, 64) if quick else (GENERATED, UPSCALED_PX)
     steps = {"steps": 1} if quick else {}
     picture = torch.rand(3, side_px, side_px, generator=torch.Generator().manual_seed(0)) * 2 - 1
     batch: dict[str, Any] = {"num_images": count, "batch_size": count, "output_type": "pt"}
     work: dict[str, tuple[str, float, Callable[..., Any]]] = {
-        "emoji-256": ("images/s", count, partial(CascadePipeline.__call__, seed=0, **batch)),
+        "emoji-1024": ("images/s", count, partial(CascadePipeline.__call__, seed=0, **batch)),
         "photo-x4": (
             "megapixels/s",
             (4 * side_px) ** 2 / 1e6,

@@ -1,4 +1,4 @@
-"""Pictures and figures of the `emoji-256` model card.
+"""Pictures and figures of the `emoji-1024` model card.
 
     python benchmarks/emoji_card.py --data "data/emoji/train-*.tar" --out out/card
 
@@ -57,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pipeline", default="emoji-256")
+    parser.add_argument("--pipeline", default="emoji-1024")
     parser.add_argument("--data", default="data/emoji/train-*.tar")
     parser.add_argument("--heldout", default="data/emoji/heldout-*.tar")
     parser.add_argument("--count", type=int, default=64, help="samples to draw, at least 16")

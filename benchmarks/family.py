@@ -107,7 +107,7 @@ TRAININGS = {
     ),
     "small": Training("emoji-64", 0.5, (f"{SIZE}=16", "network.patch_size=2")),
     "upsampler": Training(
-        "emoji-x4",
+        "emoji-64-to-256",
         0.5,
         (
             f"{SIZE}=64",

@@ -249,7 +249,7 @@ def main() -> None:
     add("parts", nargs="*", help=f"any of {', '.join(PARTS)} (default: all)")
     add("--rounds", type=int, default=3, help="turns of each side (default 3)")
     add("--upscaler", default="photo-x4", help="pipeline that enlarges (default photo-x4)")
-    add("--generator", default="emoji-256", help="pipeline that draws (default emoji-256)")
+    add("--generator", default="emoji-1024", help="pipeline that draws (default emoji-1024)")
     add("--photograph-mp", type=float, default=0.5, help="megapixels, from which 12 are reckoned")
     add("--large-px", type=int, default=1024, help="side of the large input (default 1024)")
     options = parser.parse_args()

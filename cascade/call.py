@@ -39,6 +39,7 @@ class CallOptions:
         overrides: changes to the stages' sampling settings.
         start_at: name of the stage that takes the input image; default: the first one that takes
             its size.
+        stop_at: name of the last stage to run, whose images are the result; default: the last one.
         batch_size: number of images at a time, which changes memory and time but not the images;
             default: as many as have 2^18 pixels together.
         precision: `auto`, `fp32` or `bf16`.
@@ -52,6 +53,7 @@ class CallOptions:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     overrides: Overrides = field(default_factory=Overrides)
     start_at: str | None = None
+    stop_at: str | None = None
     batch_size: int | None = None
     precision: Precision = "auto"
     keep_intermediates: bool = False
@@ -61,6 +63,7 @@ class CallOptions:
         check_kind("overrides", self.overrides, Overrides, "Overrides({...})")
         check_kind("inputs", self.inputs, Mapping, "a mapping by name")
         check_kind("start_at", self.start_at, str | None, "the name of a stage")
+        check_kind("stop_at", self.stop_at, str | None, "the name of a stage")
         check_flag("keep_intermediates", self.keep_intermediates)
         check_precision(self.precision)
         if self.batch_size is not None:

@@ -97,7 +97,7 @@ def stages_to_run(
         first = chain.start(size, options.start_at)
     else:
         first = chain.reader(ImageEmbedding.input_name, options.start_at)
-    run = chain.from_stage(first)
+    run = chain.between(first, options.stop_at)
     options.overrides.check(chain.names)
     overrides = Overrides.per_stage(chain.names, run.names, **settings)
     return run.with_sampling(options.overrides.within(run.names).with_later(overrides))

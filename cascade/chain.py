@@ -171,15 +171,27 @@ class StageChain(nn.Module):
             )
         return readers[0]
 
-    def from_stage(self, name: str) -> StageChain:
-        """The part of the chain that begins at one of its stages.
+    def between(self, first: str, last: str | None = None) -> StageChain:
+        """The part of the chain that begins at one of its stages and ends at another.
+
+        Args:
+            first: name of the part's first stage.
+            last: name of its last stage; None for the last one of the chain.
 
         Raises:
-            ContractError: if no stage has that name.
+            ContractError: if no stage has that name, or the last stage comes before the first.
         """
+        names = [first, self.names[-1] if last is None else last]
+        start, stop = (self._place(name) for name in names)
+        if stop < start:
+            raise ContractError(
+                f"stop_at {names[1]!r} comes before {first!r}, the stage at which the run starts."
+            )
+        return StageChain(dict(list(self.items())[start : stop + 1]))
+
+    def _place(self, name: str) -> int:
         self[name]
-        place = self.names.index(name)
-        return StageChain(dict(list(self.items())[place:]))
+        return self.names.index(name)
 
     def replaced(self, name: str, stage: Stage) -> StageChain:
         """Return a chain in which another stage takes the place of the one of that name.

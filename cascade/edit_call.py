@@ -155,8 +155,11 @@ class _Request:
         further = {name: each for name, each in arguments.items() if name not in EDIT_ARGUMENTS}
         editing, further = split_fields(Editing, further)
         options, settings = split_fields(CallOptions, further)
-        if options.start_at is not None:
-            raise ContractError("start_at has no effect here: edits run all stages; leave it out.")
+        for name in ("start_at", "stop_at"):
+            if getattr(options, name) is not None:
+                raise ContractError(
+                    f"{name} has no effect here: edits run all stages; leave it out."
+                )
         check_can_compute(chain, options.precision)
         check_can_edit(chain.contracts, editing, is_whole=True)
         count = image_count(own["num_images"], own["prompt"], None)

@@ -36,6 +36,7 @@ from cascade.restoration.bands import raster_of
 from cascade.sampling.overrides import Overrides
 from cascade.saving.atomic import atomic_file, check_writable_folder
 from cascade.space import Space
+from cascade.stage import Stage
 
 PICTURES_AT_A_TIME = 16  # they are written before the next ones begin
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Generation:
         overrides: changes to the stages' sampling settings.
         batch_size: number of pictures at a time; None for the default of `CascadePipeline`.
         keep_intermediates: whether to write the pictures of the earlier stages too.
+        stop_at: name of the last stage to run, whose pictures are written; None for the last one.
         overwrite: whether to replace the pictures in the folder instead of counting on.
         resume: whether to complete the last series in the folder, if it was interrupted.
     """
@@ -71,6 +73,7 @@ class Generation:
     overrides: Overrides = field(default_factory=Overrides)
     batch_size: int | None = None
     keep_intermediates: bool = False
+    stop_at: str | None = None
     overwrite: bool = False
     resume: bool = False
 
@@ -100,7 +103,16 @@ class Generation:
             "classes": list(self.classes),
             "settings": repr(self.overrides),
             "keep_intermediates": self.keep_intermediates,
+            "stop_at": self.stop_at,
         }
+
+    def stages(self, pipeline: CascadePipeline) -> dict[str, Stage]:
+        """The stages that run, or would run from noise, by name.
+
+        Raises:
+            ContractError: if the pipeline has no stage that is named `stop_at`.
+        """
+        return dict(pipeline.stages.between(pipeline.stages.names[0], self.stop_at).items())
 
     def prompt(self, place: int) -> str:
         """The prompt of the picture at a place of the series; empty without prompts."""
@@ -150,14 +162,14 @@ def generate_files(
             process generates pictures into it, or its last series is another one than that to be
             resumed.
     """
-    space = pipeline.stages.last.space
+    space = _last_space(pipeline, generation)
     if not space.has_bands:
         check_can_be_pictures(space.channels, space.kind)
     if generation.prompts:
         pipeline.check_prompts(generation.prompts)
     _ = generation.picture  # before anything is written
     if generation.keep_intermediates:
-        _name_what_is_not_written(pipeline)
+        _name_what_is_not_written(generation.stages(pipeline))
     check_writable_folder(out)
     pipeline.set_progress_bar_config(disable=True)
     with _alone_in(out):
@@ -180,7 +192,7 @@ def _generate_series(
 ) -> GeneratedFiles:
     """Generate those pictures of a series that are not there, and the contact sheet."""
     number, total, seeds = series.number, generation.total, series.seeds
-    space = pipeline.stages.last.space
+    space = _last_space(pipeline, generation)
     files = [
         out / picture_name(number + i, generation.prompt(i), _suffix_of(space))
         for i in range(total)
@@ -192,7 +204,7 @@ def _generate_series(
         part = range(first, min(first + PICTURES_AT_A_TIME, total))
         result = _generate(pipeline, generation, [seeds[i] for i in part], part, callback)
         new = files[part.start : part.stop]
-        spaces = {stage: each.space for stage, each in pipeline.stages.items()}
+        spaces = {stage: each.space for stage, each in generation.stages(pipeline).items()}
         written = _write_pictures(result, new, name, generation, spaces)
         for i in part:
             numbered.replace(number + i, written)
@@ -233,8 +245,13 @@ def _index_entries(
         yield {"file": file.name, "prompt": prompt, **further, "seed": seed}
 
 
-def _name_what_is_not_written(pipeline: CascadePipeline) -> None:
-    for name, stage in [*pipeline.stages.items()][:-1]:
+def _last_space(pipeline: CascadePipeline, generation: Generation) -> Space:
+    *_, last = generation.stages(pipeline).values()
+    return last.space
+
+
+def _name_what_is_not_written(stages: Mapping[str, Stage]) -> None:
+    for name, stage in [*stages.items()][:-1]:
         if not stage.space.is_bounded:
             logger.warning(
                 "stage %r makes %s, which are no pictures, so they are not written; get them in "
@@ -283,6 +300,7 @@ def _generate(
         overrides=generation.overrides,
         batch_size=generation.batch_size,
         keep_intermediates=generation.keep_intermediates,
+        stop_at=generation.stop_at,
         callback_on_step_end=callback,
         output_type="pt",
     )
@@ -317,6 +335,8 @@ def _write_pictures(
             record["negative_prompt"] = generation.negative_prompt
         if generation.like is not None:
             record["like"] = generation.like.name
+        if generation.stop_at is not None:
+            record["stop_at"] = generation.stop_at
         records.append(record | {"labels": labels, "stages": result.settings})
     *_, last = spaces.values()
     _write_each(result.images, files, records, last)

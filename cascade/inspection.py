@@ -85,6 +85,8 @@ class Inspection:
         if self.record.get("negative_prompt"):
             words += ["--negative", self.record["negative_prompt"]]
         labels = [str(each) for each in (self.record.get("labels") or {}).values() if each]
+        if self.record.get("stop_at"):
+            words += ["--stop-at", self.record["stop_at"]]
         return words + (["--class", ",".join(labels)] if labels else [])
 
     def _restoring_words(self) -> list[str]:

@@ -177,8 +177,6 @@ class CascadePipeline(StagedPipeline):
         Raises:
             ContractError: if an argument does not fit the stages.
         """
-        space = self.stages.last.space
-        check_output(output_type, space.channels, space.kind)
         check_flag("return_dict", return_dict)
         check_step_end(callback_on_step_end)
         check_call_arguments(self.stages, options, (*CALL_ARGUMENTS, *field_names(CallOptions)))
@@ -189,6 +187,7 @@ class CascadePipeline(StagedPipeline):
         count = image_count(num_images, prompt, start, varied)
         seeds = make_seeds(count, seed, seeds, generator)
         run = stages_to_run(self.stages, start, varied, options_of_call, settings)
+        check_output(output_type, run.last.space.channels, run.last.space.kind)
         arguments = {"labels": labels, "image": start, "like": None if like is None else varied}
         prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
         inputs = completed_inputs(run, options_of_call.inputs, arguments | prompts, seeds)

@@ -15,12 +15,12 @@ from cascade.recipe.finding import find_recipe, recipes_root
 from cascade.recipe.reading import load_stage_recipe
 
 MIB = 2**20
-FOLDER = recipes_root() / "pipelines" / "emoji-256"
+FOLDER = recipes_root() / "pipelines" / "emoji-1024"
 
 
 @pytest.fixture(scope="module")
 def emoji() -> CascadePipeline:
-    pipeline = CascadePipeline.from_pretrained("emoji-256")
+    pipeline = CascadePipeline.from_pretrained("emoji-1024")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -53,7 +53,7 @@ def test_a_yellow_face_on_white_comes_out(emoji):
 
 @pytest.mark.slow
 def test_sixteen_pictures_take_less_than_a_minute_and_two_gib(tmp_path):
-    command = ["-m", "cascade.cli", "generate", "emoji-256", "-n", "16", "--seed", "0"]
+    command = ["-m", "cascade.cli", "generate", "emoji-1024", "-n", "16", "--seed", "0"]
     start = time.monotonic()
     subprocess.run([sys.executable, *command, "-o", str(tmp_path)], check=True)
     assert time.monotonic() - start < 60

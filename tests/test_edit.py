@@ -164,6 +164,7 @@ def test_prompts_steer_what_is_drawn(drawing):
         ({"sampler": "euler"}, "only the samplers ddim, ddpm and euler-maruyama can go"),
         ({"reuse": 2}, "reuse must be 1"),
         ({"start_at": "upsampler"}, "start_at has no effect here"),
+        ({"stop_at": "base"}, "stop_at has no effect here"),
         ({"masks": 1}, "unknown argument 'masks': did you mean 'mask'"),
         ({"num_inference_steps": 3}, "use steps"),
         ({"prompt": "a cat"}, "this pipeline takes no prompt"),

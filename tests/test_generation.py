@@ -21,6 +21,7 @@ from cascade.errors import ContractError, OutputError
 from cascade.generation import Generation, generate_files
 from cascade.imaging.rasters.reading import read_raster
 from cascade.imaging.writing import contact_sheet, to_uint8
+from cascade.inspection import inspect_picture
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.settings import SamplingSettings
@@ -130,6 +131,19 @@ def test_intermediates_are_written_beside_their_pictures(pipeline, tmp_path):
     assert text(tmp_path / "00000.base.png") == text(tmp_path / "00000.png")
     (third,) = generate(pipeline, tmp_path, seed=0)
     assert third.name == "00002.png"
+
+
+def test_a_series_may_stop_at_an_earlier_stage(pipeline, tmp_path):
+    (small,) = generate(pipeline, tmp_path / "small", seed=3, stop_at="base")
+    (whole,) = generate(pipeline, tmp_path / "whole", seed=3, keep_intermediates=True)
+    assert pixels(small).tolist() == pixels(whole.with_suffix(".base.png")).tolist()
+    assert text(small)["stop_at"] == "base"
+    assert list(text(small)["stages"]) == ["base"]
+    assert pixels(tmp_path / "small" / "grid.png").shape == (16, 16, 3)
+    assert "--stop-at base " in inspect_picture(small).command
+    with pytest.raises(ContractError, match="did you mean 'base'"):
+        generate(pipeline, tmp_path / "none", stop_at="bass")
+    assert not (tmp_path / "none").exists()
 
 
 def test_latents_between_are_named_and_not_written(tmp_path, caplog):

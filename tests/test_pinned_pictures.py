@@ -207,9 +207,9 @@ def colourise_with_hints(pipeline: CascadePipeline) -> Pictures:
 
 
 CASES = (
-    Case("emoji-256", "bundled-settings", generating(steps=[3, 2])),
-    Case("emoji-256", "ddpm", generating(steps=[4, 1], sampler="ddpm")),
-    Case("emoji-256", "upsampler-alone", upsample_face),
+    Case("emoji-1024", "bundled-settings", generating(steps=[3, 2])),
+    Case("emoji-1024", "ddpm", generating(steps=[4, 1], sampler="ddpm")),
+    Case("emoji-1024", "upsampler-alone", upsample_face),
     Case("photo-x4", "one-tile", upscaling(seed=0, steps=3)),
     Case("photo-x4", "tiles", upscaling(seed=0, steps=3, tile_px=96)),
     Case(

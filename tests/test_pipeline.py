@@ -471,6 +471,18 @@ def test_a_later_stage_continues_exactly_where_the_earlier_ended(pipeline):
         assert again.intermediates == {}
 
 
+def test_a_run_may_stop_at_an_earlier_stage(pipeline):
+    whole = sample(pipeline, num_images=2, seed=5, keep_intermediates=True)
+    small = sample(pipeline, num_images=2, seed=5, stop_at="base", steps={"up": 9})
+    assert small.images.equal(whole.intermediates["base"])
+    assert list(small.settings) == ["base"]
+    assert sample(pipeline, num_images=2, seed=5, stop_at="up").images.equal(whole.images)
+    with pytest.raises(ContractError, match="no stage 'bas' in this pipeline: did you mean 'base'"):
+        sample(pipeline, stop_at="bas")
+    with pytest.raises(ContractError, match="stop_at 'base' comes before 'up', the stage at which"):
+        sample(pipeline, image=whole.intermediates["base"], stop_at="base")
+
+
 def test_pictures_start_a_stage_as_their_pixels_do(pipeline):
     pixels = torch.randint(0, 256, (2, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     tensor = from_uint8(pixels.to(torch.uint8))

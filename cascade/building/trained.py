@@ -37,7 +37,7 @@ def find_place(name: str | Path) -> StagePlace:
     """Find a trained stage.
 
     Args:
-        name: the folder of a run or of a stage, a stage of a pipeline such as `emoji-256/base`, or
+        name: the folder of a run or of a stage, a stage of a pipeline such as `emoji-1024/base`, or
             a pipeline of one stage such as `photo-x4`.
 
     Raises:
@@ -59,7 +59,7 @@ def find_place(name: str | Path) -> StagePlace:
     if pipeline is None:
         raise WeightsError(
             f"no trained stage in {name}; train it first, or name another run, or a stage of a "
-            "pipeline such as emoji-256/base."
+            "pipeline such as emoji-1024/base."
         )
     stages = _stages_in(pipeline)
     if stage not in stages:

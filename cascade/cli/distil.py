@@ -43,7 +43,7 @@ def distil(
 
     Examples:
 
-    cascade distil emoji-256/base --steps 4 --out runs/base-4
+    cascade distil emoji-1024/base --steps 4 --out runs/base-4
 
     cascade distil runs/mine --steps 2 student.guidance=1.5 train.images=400_000
     """

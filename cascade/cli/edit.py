@@ -83,11 +83,11 @@ def edit(
 
     cascade edit scan.png --mask scratches.png --model my-inpainter -o clean.png
 
-    cascade edit face.png --mask eyes.png --model emoji-256 --class cat-face,noto -n 4 -o faces
+    cascade edit face.png --mask eyes.png --model emoji-1024 --class cat-face,noto -n 4 -o faces
 
     cascade edit photo.jpg --uncrop 64,0,64,0 --model my-inpainter -o wide.jpg
 
-    cascade edit sketch.png --strength 0.6 --model emoji-256 -o drawn.png
+    cascade edit sketch.png --strength 0.6 --model emoji-1024 -o drawn.png
     """
     from cascade.bulk.editing import Repainting, prepare_editing
     from cascade.restoration.editing import Editing

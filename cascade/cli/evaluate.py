@@ -76,13 +76,13 @@ def evaluate(
 
     Examples:
 
-    cascade evaluate emoji-256 --data heldout --train pictures -n 200 --report report.html
+    cascade evaluate emoji-1024 --data heldout --train pictures -n 200 --report report.html
 
     cascade evaluate photo-x4 --data 'heldout-*.tar' --json scores.json --card
 
     cascade evaluate runs/restore-pairs --data test/clean --pairs test/damaged
 
-    cascade evaluate emoji-256 --data heldout -n 40 --likelihood ode
+    cascade evaluate emoji-1024 --data heldout -n 40 --likelihood ode
 
     cascade evaluate photo-x4 --data heldout -n 40 --doubt-seeds 8 --report report.html
     """

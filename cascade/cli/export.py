@@ -26,9 +26,9 @@ def export(
 
     Examples:
 
-    cascade export emoji-256 -o emoji-openvino
+    cascade export emoji-1024 -o emoji-openvino
 
-    cascade generate emoji-256 -n 16 -o out --engine emoji-openvino
+    cascade generate emoji-1024 -n 16 -o out --engine emoji-openvino
 
     cascade export photo-x4 --format onnx -o photo-onnx
     """

@@ -91,6 +91,12 @@ def generate(
     keep_intermediates: Annotated[
         bool, typer.Option("--keep-intermediates", help="Also write the earlier stages' pictures.")
     ] = False,
+    stop_at: Annotated[
+        str | None,
+        typer.Option(
+            "--stop-at", metavar="STAGE", help="Write the pictures of this stage, not the last."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Begin at 00000.png again, instead of counting on."),
@@ -108,17 +114,19 @@ def generate(
 
     Examples:
 
-    cascade generate emoji-256 -n 16 -o out
+    cascade generate emoji-1024 "a cat with heart eyes" -n 4 -o cats
 
-    cascade generate my-pipeline "a cat with heart eyes" -n 4 --negative dog --guidance 3 -o cats
+    cascade generate emoji-1024 "a fox, noto" -n 4 --guidance 3 --stop-at upsampler_256 -o foxes
+
+    cascade generate my-pipeline "a cat" -n 4 --negative dog --guidance 3 -o cats
 
     cascade generate my-pipeline --prompts prompts.txt -n 2 --seed 0 --resume -o out
 
     cascade generate my-unclip --like picture.png -n 4 -o variations
 
-    cascade generate emoji-256 -n 4 --class cat-face,noto --seed 7 --steps 50,25 -o cats
+    cascade generate emoji-1024 -n 4 --class cat-face,noto --seed 7 --steps 50,8,4 -o cats
 
-    cascade generate emoji-256 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
+    cascade generate emoji-1024 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
     """
     from cascade.cli.progress import SamplingProgress
     from cascade.devices import check_engine_device, find_device
@@ -152,6 +160,7 @@ def generate(
         overrides=overrides.per_stage(stages, stages, **per_stage).with_later(overrides),
         batch_size=batch_size,
         keep_intermediates=keep_intermediates,
+        stop_at=stop_at,
         overwrite=overwrite,
         resume=resume,
     )

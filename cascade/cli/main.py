@@ -46,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Cascaded and super-resolution diffusion in pixel space.\n\n"
-    "Try: cascade generate emoji-256 -n 16 -o out",
+    "Try: cascade generate emoji-1024 -n 16 -o out",
 )
 for verb in (generate, upscale, colourise, restore, edit):
     add_verb(app, verb)

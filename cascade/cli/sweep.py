@@ -103,9 +103,9 @@ def sweep(
 
     Examples:
 
-    cascade sweep emoji-256 --data heldout base.guidance=1,2,3 upsampler.augmentation_level=0,0.1
+    cascade sweep emoji-1024 --data heldout base.guidance=1,2,3 upsampler.augmentation_level=0,0.1
 
-    cascade sweep emoji-256 --data heldout base.guidance=2,4 'base.guidance_interval=[0.3,3],[0,5]'
+    cascade sweep emoji-1024 --data heldout base.guidance=2,4 'base.guidance_interval=[0.3,3],[0,5]'
 
     cascade sweep photo-x4 --data 'heldout-*.tar' temperature=0.4,0.6,0.8 eta=0,0.5 --by PD
 

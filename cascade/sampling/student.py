@@ -58,7 +58,7 @@ class Student:
 
     @property
     def text(self) -> str:
-        """What it is, in words: `student of emoji-256/base, 4 steps`."""
+        """What it is, in words: `student of emoji-1024/base, 4 steps`."""
         origin = f"student of {self.teacher}" if self.teacher else "consistency model"
         guided = "" if self.guidance == 1 else f", guidance {self.guidance:g} inside"
         return f"{origin}, {self._count}{guided}"

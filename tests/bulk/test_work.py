@@ -634,7 +634,7 @@ def test_wrong_usage_is_reported_before_any_work(
 
 
 def test_settings_for_a_stage_that_does_not_run_are_refused_before_any_work(command, photos):
-    options = ["-o", "out", "--model", "emoji-256", "--set", "base.steps=1"]
+    options = ["-o", "out", "--model", "emoji-1024", "--set", "base.steps=1"]
     done = command("upscale", photos, *options)
     assert done.code == 1
     assert done.err == (

@@ -24,16 +24,16 @@ VERBS = typer.main.get_command(app).commands
 @pytest.mark.parametrize(
     ("arguments", "own"),
     [
-        ("generate emoji-256 --output out", "--output is called --out here"),
-        ("generate emoji-256 --text cat -o out", "--text is called --prompt here"),
-        ("generate emoji-256 --num_images 3 -o out", "--num_images is called --num-images here"),
+        ("generate emoji-1024 --output out", "--output is called --out here"),
+        ("generate emoji-1024 --text cat -o out", "--text is called --prompt here"),
+        ("generate emoji-1024 --num_images 3 -o out", "--num_images is called --num-images here"),
         ("upscale a.jpg -o out --tile-size 64", "--tile-size is called --tile here"),
         ("colourise a.jpg -o out --num-images 3", "--num-images is called -n here"),
         ("train tiny-16 --lr 1e-4", "--lr. Give the recipe key train.learning_rate=VALUE."),
         ("train tiny-16 --epochs=3", "key train.images=VALUE, which counts images (epochs times"),
         ("train tiny-16 --batch-size 3", "Give the recipe key train.batch_size=VALUE."),
         ("show tiny-16 --train.seed 3", "Give the recipe key train.seed=VALUE."),
-        ("sweep emoji-256 --data x --guidance 1,2", "Settings are given as guidance=VALUE,"),
+        ("sweep emoji-1024 --data x --guidance 1,2", "Settings are given as guidance=VALUE,"),
         ("data check photos --num-workers 3", "--num-workers is called --workers here"),
     ],
 )
@@ -62,9 +62,9 @@ def test_every_answer_is_an_option_of_some_command():
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("cascade generate emo", ["emoji-256"]),
+        ("cascade generate emo", ["emoji-1024"]),
         ("cascade upscale a.jpg --model photo-x", ["photo-x4", "photo-x4-blind"]),
-        ("cascade generate emoji-256 --class cat-face,no", ["cat-face,noto"]),
+        ("cascade generate emoji-1024 --class cat-face,no", ["cat-face,noto"]),
         ("cascade train tiny-16 data.cr", ["data.crop_px="]),
         ("cascade show tiny-1", ["tiny-16", "tiny-16-to-32"]),
         ("cascade chain tin", ["tiny-32"]),
@@ -147,7 +147,7 @@ def test_help_comes_even_if_the_file_is_wrong(command, defaults):
 
 def test_defaults_of_all_commands_reach_those_that_have_the_option(command, defaults):
     defaults("out: drawings\nsteps: 1\ngenerate:\n  num-images: 2\n")
-    outcome = command("generate", "emoji-256", "--seed", "1")
+    outcome = command("generate", "emoji-1024", "--seed", "1")
     assert outcome.out == "2 pictures and grid.png in drawings\n"
     assert command("ls").code == 0
 

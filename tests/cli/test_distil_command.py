@@ -131,8 +131,8 @@ def test_consistency_training_needs_no_teacher(command, pictures, tmp_path):
             "nothing/here",
             "no trained stage in nothing/here; train it first, or name another run, or ",
         ),
-        ("emoji-256", "emoji-256 is a pipeline; name one of its stages: emoji-256/base, "),
-        ("emoji-256/bass", "no stage 'bass' in emoji-256: did you mean 'base'?"),
+        ("emoji-1024", "emoji-1024 is a pipeline; name one of its stages: emoji-1024/base, "),
+        ("emoji-1024/bass", "no stage 'bass' in emoji-1024: did you mean 'base'?"),
     ],
 )
 def test_a_teacher_that_is_not_there_is_one_line(command, tmp_path, teacher, expected):

@@ -25,7 +25,7 @@ def test_the_recipes_of_first_steps_and_of_bundled_weights_are_there():
     photos = {"photo-x4", "photo-x4-blind", "photo-colour"}
     first_steps = {"tiny-16", "tiny-16-to-32", "emoji-64", "emoji-64-to-256"}
     assert first_steps | photos <= set(names["stages"])
-    assert {"tiny-32", "emoji-256"} | photos <= set(names["pipelines"])
+    assert {"tiny-32", "emoji-1024"} | photos <= set(names["pipelines"])
     assert all(len(each) == len(set(each)) for each in names.values())
 
 

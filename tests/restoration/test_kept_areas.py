@@ -16,7 +16,7 @@ from cascade.resizing import resize, upscaled_rows
 from cascade.restoration import kept_areas
 from cascade.restoration.kept_areas import KeptAreas, is_grey
 
-MODELS = ("photo-x4", "photo-x4-blind", "emoji-256")
+MODELS = ("photo-x4", "photo-x4-blind", "emoji-1024")
 
 
 @cache

@@ -16,7 +16,7 @@ from cascade.stage import Run
 from cascade.stage_kinds import load_stage
 from cascade.training.students import student_of
 
-OWN = Student(steps=4, guidance=1.5, teacher="emoji-256/base", teacher_sha256="ab")
+OWN = Student(steps=4, guidance=1.5, teacher="emoji-1024/base", teacher_sha256="ab")
 
 
 # ---- settings -----------------------------------------------------------------------------------
@@ -26,7 +26,7 @@ OWN = Student(steps=4, guidance=1.5, teacher="emoji-256/base", teacher_sha256="a
     ("changes", "message"),
     [
         ({"steps": 8}, r"trained for steps 4 and no others, got 8; for other numbers take its "
-         r"teacher emoji-256/base\."),
+         r"teacher emoji-1024/base\."),
         ({"sampler": "unipc"}, "the sampler ddim and eta 0, got unipc"),
         ({"sampler": "predictor-corrector"}, "ddim and eta 0, got predictor-corrector"),
         ({"sampler": "langevin", "corrections": 3}, r"ddim and eta 0, got langevin\.$"),
@@ -77,12 +77,12 @@ def test_more_steps_than_timesteps_are_refused(base_stage):
 
 
 def test_its_text_names_teacher_steps_and_guidance():
-    assert OWN.text == "student of emoji-256/base, 4 steps, guidance 1.5 inside"
+    assert OWN.text == "student of emoji-1024/base, 4 steps, guidance 1.5 inside"
     assert Student(steps=1).text == "consistency model, 1 step"
 
 
 def test_it_is_saved_with_the_stage(base_stage, tmp_path):
-    student = student_of(base_stage, steps=3, name="emoji-256/base")
+    student = student_of(base_stage, steps=3, name="emoji-1024/base")
     student.save_pretrained(tmp_path / "stage")
     loaded = load_stage(tmp_path / "stage")
     assert loaded.contract.student == student.contract.student
@@ -90,7 +90,7 @@ def test_it_is_saved_with_the_stage(base_stage, tmp_path):
     assert loaded.sampling.steps == 3
     with pytest.raises(ContractError, match="trained for steps 3 and no others, got 4"):
         loaded.with_sampling(loaded.sampling.changed(steps=4))
-    assert student.summary().predicts == "v; student of emoji-256/base, 3 steps"
+    assert student.summary().predicts == "v; student of emoji-1024/base, 3 steps"
 
 
 @pytest.mark.parametrize("student", [None, OWN, Student(steps=2)])

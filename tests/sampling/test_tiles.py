@@ -26,7 +26,7 @@ from cascade.sampling.tiles import BATCH_PIXELS, Tiles, Tiling
 from cascade.sampling.walk import Hooks, Known, StartFrom
 from cascade.stage import Run
 
-BUNDLED = Path(__file__).parents[2] / "pipelines" / "emoji-256" / "stages" / "upsampler"
+BUNDLED = Path(__file__).parents[2] / "pipelines" / "emoji-1024" / "stages" / "upsampler"
 
 
 class PointwiseNetwork(nn.Module):

@@ -246,7 +246,7 @@ def test_an_upsampler_of_pairs_keeps_no_area_neutral(runs, monkeypatch):
     ("model", "words", "expected"),
     [
         ("pairs", ["--grow", 3, "--window", 64], "as its pairs show; leave out grow and window."),
-        ("emoji-256", ["--tile", 64], "emoji-256 mends what is masked; leave out tile."),
+        ("emoji-1024", ["--tile", 64], "emoji-1024 mends what is masked; leave out tile."),
     ],
 )
 def test_options_that_a_model_does_not_read_are_refused(

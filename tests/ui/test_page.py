@@ -36,8 +36,8 @@ def test_bundled_pipelines_are_sorted_to_the_tabs():
     tabs = {model.name: list(model.tabs) for model in bundled_models()}
     assert tabs["photo-x4"] == tabs["photo-x4-blind"] == ["upscale"]
     assert tabs["photo-colour"] == ["colourise"]
-    assert tabs["emoji-256"] == ["generate", "edit"]
-    assert models_for("emoji-256")[0].fields.keys() == {"class", "style"}
+    assert tabs["emoji-1024"] == ["generate", "edit"]
+    assert models_for("emoji-1024")[0].fields.keys() == {"class", "style"}
     assert models_for("photo-x4")[0].scale == 4
 
 

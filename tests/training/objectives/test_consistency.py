@@ -284,8 +284,8 @@ def test_a_teacher_of_another_schedule_or_size_is_refused(base_stage, upsampler)
 
 
 def test_a_student_or_a_regression_cannot_teach(base_stage):
-    student = student_of(base_stage, steps=4, name="emoji-256/base")
-    expected = "itself a student of emoji-256/base, 4 steps and cannot teach another; take its"
+    student = student_of(base_stage, steps=4, name="emoji-1024/base")
+    expected = "itself a student of emoji-1024/base, 4 steps and cannot teach another; take its"
     with pytest.raises(ContractError, match=expected):
         student_of(student, steps=2)
     process = NoiseProcess(base_stage.process.schedule, prediction="x0", timesteps="last")
