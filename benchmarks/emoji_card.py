@@ -1,79 +1,165 @@
 """Pictures and figures of the `emoji-1024` model card.
 
-    python benchmarks/emoji_card.py --data "data/emoji/train-*.tar" --out out/card
+    python benchmarks/emoji_card.py --data data/emoji --large data/emoji-1024 --out out/card
 
-Writes `samples.png` (16 pictures of the default draw), `nearest.png` (samples beside the training
-pictures that are nearest to them) and `sharpness.png` (64 px outputs enlarged by bicubic beside the
-upsampler's), and prints: how sharp the outputs are beside bicubic and beside real pictures, how
-white the background is, how far the mean colour is from the training pictures', and how far a
-sample is from its nearest training picture beside how far held-out pictures are from theirs.
+Writes into OUT:
+
+    known.png     64 emoji whose names the pipeline knows, spread over the classes, not a selection
+    unseen.png    32 pairs of emoji and drawing style that were not in training: drawn, then true
+    nearest.png   samples beside the training pictures that are nearest to them, at 64 px
+    lines.png     held-out pictures from 256 to 1024 px, cut out at 100 %: bicubic, ours, true
+
+and prints how far samples are from their nearest training picture beside how far held-out pictures
+are from theirs, and how wide edges are.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from cascade import ImageSource, Space, open_source
 from cascade.data.fitting import fit_size
 from cascade.imaging.reading import decode_image
-from cascade.imaging.writing import contact_sheet, from_uint8, save_png
+from cascade.imaging.writing import contact_sheet, from_uint8, save_png, to_pil
 from cascade.pipeline import CascadePipeline
+
+CAPTION_PX = 26  # height of the text below a picture
+CUT_PX = 320  # side of what is cut out at 100 %
 
 
 def main() -> None:
     """Make the pictures and print the figures."""
-    arguments = parse_arguments()
-    pipeline = CascadePipeline.from_pretrained(arguments.pipeline)
-    pipeline.set_progress_bar_config(disable=True)
-    result = pipeline(
-        num_images=arguments.count,
-        seed=arguments.seed,
-        keep_intermediates=True,
-        output_type="pt",
-    )
-    large = result.images
-    small = next(iter(result.intermediates.values()))
-    assert pipeline.labels is not None
-    only = {"class": pipeline.labels.fields["class"]}
-    train = read_all(open_source(arguments.data, only=only), small.shape[-1])
-    held_out_names = set(open_source(arguments.heldout).vocabulary(["class"])["class"])
-    held_out_only = {"class": [name for name in only["class"] if name in held_out_names]}
-    heldout = read_all(open_source(arguments.heldout, only=held_out_only), small.shape[-1])
-    real = read_all(open_source(arguments.heldout, only=held_out_only), large.shape[-1])
-
-    save_png(contact_sheet(large[:16]), arguments.out / "samples.png")
-    save_png(nearest_sheet(small[:12], train), arguments.out / "nearest.png")
-    save_png(sharpness_sheet(small[:8], large[:8]), arguments.out / "sharpness.png")
-    print_figures(small, large, train, heldout, real)
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pipeline", default="emoji-1024")
-    parser.add_argument("--data", default="data/emoji/train-*.tar")
-    parser.add_argument("--heldout", default="data/emoji/heldout-*.tar")
-    parser.add_argument("--count", type=int, default=64, help="samples to draw, at least 16")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("out/card"))
-    return parser.parse_args()
+    add = parser.add_argument
+    add("--pipeline", default="emoji-1024")
+    add("--data", type=Path, default=Path("data/emoji"), help="shards at 256 px")
+    add("--large", type=Path, default=Path("data/emoji-1024"), help="shards at 1024 px")
+    add("--shown-px", type=int, default=160, help="side of a picture on the sheets")
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, default=Path("out/card"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    pipeline = CascadePipeline.from_pretrained(options.pipeline)
+    assert pipeline.labels is not None
+    only = {"class": pipeline.labels.fields["class"]}
+    train = open_source(str(options.data / "train-*.tar"), only=only)
+
+    prompts = spread(names_of(train, only["class"]), 64)
+    known, known_small = draw(pipeline, prompts, options)
+    captioned_sheet(known, prompts, 8).save(options.out / "known.png")
+
+    unseen = open_source(str(options.data / "unseen-*.tar"), only=only)
+    places = spread(range(len(unseen)), 32)
+    captions = [unseen.labels(place)["captions"].split("\n")[0] for place in places]
+    drawn, _ = draw(pipeline, captions, options)
+    true = F.interpolate(read(unseen, places, 256), size=options.shown_px, mode="area")
+    pairs = torch.stack([drawn, true], dim=1).flatten(0, 1)
+    labels = [text for caption in captions for text in (caption, "true")]
+    captioned_sheet(pairs, labels, 8).save(options.out / "unseen.png")
+
+    small = read_all(train, known_small.shape[-1])
+    save_png(nearest_sheet(known_small[:12], small), options.out / "nearest.png")
+    heldout = read_all(open_source(str(options.data / "heldout-*.tar"), only=only), 64)
+    for name, images in (("samples", known_small), ("held-out", heldout)):
+        nearest = nearest_distances(images, small)[0][:, 0]
+        median, low = nearest.median(), nearest.quantile(0.05)
+        print(f"{name:8} to nearest training picture: median {median:.1f}, 5 % below {low:.1f}")
+    draw_lines(pipeline, open_source(str(options.large / "heldout-*.tar"), only=only), options)
+
+
+def spread(values: Sequence[Any], count: int) -> list[Any]:
+    """So many of the values, evenly spread."""
+    places = torch.linspace(0, len(values) - 1, min(count, len(values))).round().long()
+    return [values[int(place)] for place in places]
+
+
+def names_of(source: ImageSource, classes: Sequence[str]) -> list[str]:
+    """The names of all emoji, sorted by class."""
+    order = {name: place for place, name in enumerate(classes)}
+    found = {
+        each["caption"]: order[each["class"]]
+        for each in (source.labels(place) for place in range(len(source)))
+    }
+    return sorted(found, key=lambda name: found[name])
+
+
+def read(source: ImageSource, places: Sequence[int], size_px: int) -> Tensor:
+    """Pictures at one size: (N, 3, size, size) in [-1, 1]."""
+    space = Space(size_px=size_px)
+    images = [decode_image(source.read(place), source.name(place)) for place in places]
+    fitted = [
+        fit_size(image, space, source.name(place))
+        for image, place in zip(images, places, strict=True)
+    ]
+    return from_uint8(torch.stack(fitted))
+
+
+def draw(
+    pipeline: CascadePipeline, prompts: Sequence[str], options: argparse.Namespace
+) -> tuple[Tensor, Tensor]:
+    """One picture per prompt, made small for the sheet, and the base stage's pictures."""
+    shown, small = [], []
+    for start in range(0, len(prompts), 8):
+        result = pipeline(
+            list(prompts[start : start + 8]),
+            seeds=range(options.seed + start, options.seed + min(start + 8, len(prompts))),
+            keep_intermediates=True,
+            output_type="pt",
+        )
+        shown.append(F.interpolate(result.images, size=options.shown_px, mode="area"))
+        small.append(next(iter(result.intermediates.values())))
+    return torch.cat(shown), torch.cat(small)
+
+
+def captioned_sheet(images: Tensor, texts: Sequence[str], columns: int) -> Image.Image:
+    """Pictures in rows, each with its text below."""
+    width, height = images.shape[-1] + 4, images.shape[-2] + CAPTION_PX
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, (picture, text) in enumerate(zip(to_pil(images), texts, strict=True)):
+        row, column = divmod(place, columns)
+        sheet.paste(picture, (column * width + 2, row * height))
+        middle = (column * width + width // 2, row * height + images.shape[-2] + 2)
+        pen.text(middle, text[: width // 6], fill="black", anchor="ma")
+    return sheet
+
+
+def draw_lines(pipeline: CascadePipeline, source: ImageSource, options: argparse.Namespace) -> None:
+    """Write `lines.png`, and print the widths of edges."""
+    stage = pipeline.stages.last
+    true = read(source, spread(range(len(source)), 6), 1024)
+    small = (F.interpolate(true, size=256, mode="area") * 127.5).round() / 127.5
+    ours = torch.cat([pipeline_stage(stage, each[None]) for each in small])
+    enlarged = bicubic(small, 1024)
+    for name, images in (("bicubic", enlarged), ("ours", ours), ("true", true)):
+        print(f"{name:8} edge width {edge_width_px(images):5.2f} px at 1024 px")
+    columns = torch.stack([enlarged, ours, true], dim=1).flatten(0, 1)
+    start = (1024 - CUT_PX) // 2
+    cut = columns[..., start : start + CUT_PX, start : start + CUT_PX]
+    save_png(contact_sheet(cut, columns=6), options.out / "lines.png")
+
+
+def pipeline_stage(stage: Any, image: Tensor) -> Tensor:
+    """A stage's result for an image (1, 3, 256, 256), by its own settings."""
+    from cascade.conditioning.inputs import Inputs
+
+    return stage.run([0], Inputs({"image": image}))
 
 
 def read_all(source: ImageSource, size_px: int) -> Tensor:
-    """All images of a source at one size: (N, 3, size, size) in [-1, 1]."""
-    space = Space(size_px=size_px)
-    images = []
-    for index in range(len(source)):
-        name = source.name(index)
-        images.append(fit_size(decode_image(source.read(index), name), space, name))
-    return from_uint8(torch.stack(images))
+    """All pictures of a source at one size: (N, 3, size, size) in [-1, 1]."""
+    return read(source, range(len(source)), size_px)
 
 
 def nearest_distances(images: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,12 +175,6 @@ def nearest_sheet(samples: Tensor, train: Tensor):
     return contact_sheet(F.interpolate(rows, scale_factor=2), columns=12)
 
 
-def sharpness_sheet(small: Tensor, large: Tensor):
-    """Pairs: bicubic enlargement, upsampler."""
-    pairs = torch.stack([bicubic(small, large.shape[-1]), large], dim=1).flatten(0, 1)
-    return contact_sheet(pairs, columns=4)
-
-
 def bicubic(images: Tensor, size_px: int) -> Tensor:
     """Enlarge by bicubic interpolation."""
     return F.interpolate(images, size=size_px, mode="bicubic", antialias=True).clamp(-1, 1)
@@ -105,44 +185,6 @@ def edge_width_px(images: Tensor) -> float:
     step = (images[..., 1:] - images[..., :-1]).abs().amax(dim=1).flatten(1)
     steepest = step.quantile(0.995, dim=1)
     return float((2 / steepest.clamp(min=1e-3)).mean())
-
-
-def noise_in_flat_areas(images: Tensor) -> float:
-    """Median over images of the local standard deviation in its flattest tenth, 8-bit levels."""
-    mean = F.avg_pool2d(images, 5, 1)
-    variance = (F.avg_pool2d(images**2, 5, 1) - mean**2).clamp(min=0).mean(dim=1).flatten(1)
-    inside = (mean.mean(dim=1).flatten(1) < 0.9) | (variance > 1)
-    local = torch.where(inside, variance.sqrt(), torch.nan)
-    return float(local.nanquantile(0.1, dim=1).nanmedian()) * 127.5
-
-
-def corners(images: Tensor) -> Tensor:
-    """The four corners, an eighth of the side each: (B, 4 n)."""
-    n = images.shape[-1] // 8
-    rows = torch.cat([images[..., :n, :], images[..., -n:, :]], dim=-2)
-    return torch.cat([rows[..., :n], rows[..., -n:]], dim=-1).flatten(1)
-
-
-def print_figures(small: Tensor, large: Tensor, train: Tensor, heldout: Tensor, real: Tensor):
-    """Print what the model card quotes."""
-    print(f"n = {len(large)} samples")
-    enlarged = bicubic(small, large.shape[-1])
-    for name, images in (("ours", large), ("bicubic", enlarged), ("real", real)):
-        print(
-            f"{name:8} edge width {edge_width_px(images):5.2f} px, "
-            f"noise in flat areas {noise_in_flat_areas(images):5.2f} of 255"
-        )
-    for name, images in (("samples", large), ("training", train)):
-        white = (corners(images).mean(dim=1) > 0.97).float().mean()
-        print(f"{name:8} with white corners (mean above 0.97): {100 * white:.0f} %")
-    cast = (small.mean(dim=(0, 2, 3)) - train.mean(dim=(0, 2, 3))) * 127.5
-    print("mean colour minus the training mean, R G B: " + " ".join(f"{c:+.1f}" for c in cast))
-    for name, images in (("samples", small), ("held-out", heldout)):
-        nearest = nearest_distances(images, train)[0][:, 0]
-        print(
-            f"{name:8} to nearest training picture: median {nearest.median():.1f}, "
-            f"5 % below {nearest.quantile(0.05):.1f} of 255"
-        )
 
 
 if __name__ == "__main__":

@@ -329,7 +329,7 @@ def main() -> None:
     if not given.skip_loops:
         compare_loops(Size(**chosen), given.precision)
     if not given.skip_generate:
-        measure_generate(given.pipeline, 16)
+        measure_generate(given.pipeline, 4)
 
 
 if __name__ == "__main__":
