@@ -44,7 +44,7 @@ OVERLAPS_PX = (0, 16, 32, 48, 64, 96)
 STAGES = (  # pipeline, stage, side of the result in pixels, images, steps
     ("photo-x4", "upsampler", 256, 1, 8),
     ("emoji-1024", "base", 64, 4, 12),
-    ("emoji-1024", "upsampler", 256, 1, 10),
+    ("emoji-1024", "upsampler_256", 256, 1, 6),
     ("photo-colour", "colours", 128, 2, 12),
 )
 SEAM_PX = 8  # a seam reaches so far to both sides of the middle of an overlap

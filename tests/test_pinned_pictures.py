@@ -172,8 +172,8 @@ def upsample_face(pipeline: CascadePipeline) -> Pictures:
     """The upsampler alone, from a given image."""
     output = pipeline(
         image=saved_input("face"),
-        start_at="upsampler",
-        labels="face-smiling,twemoji",
+        start_at="upsampler_256",
+        stop_at="upsampler_256",
         seed=3,
         steps=2,
         precision="fp32",
@@ -207,8 +207,8 @@ def colourise_with_hints(pipeline: CascadePipeline) -> Pictures:
 
 
 CASES = (
-    Case("emoji-1024", "bundled-settings", generating(steps=[3, 2])),
-    Case("emoji-1024", "ddpm", generating(steps=[4, 1], sampler="ddpm")),
+    Case("emoji-1024", "bundled-settings", generating(steps=[3, 2], stop_at="upsampler_256")),
+    Case("emoji-1024", "ddpm", generating(steps=[4, 1], sampler="ddpm", stop_at="upsampler_256")),
     Case("emoji-1024", "upsampler-alone", upsample_face),
     Case("photo-x4", "one-tile", upscaling(seed=0, steps=3)),
     Case("photo-x4", "tiles", upscaling(seed=0, steps=3, tile_px=96)),

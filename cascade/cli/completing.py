@@ -72,7 +72,9 @@ def _class_names(folder: Path) -> Iterator[str]:
     for file in sorted(folder.glob("stages/*/stage.json")):
         conditions = json.loads(file.read_text(encoding="utf-8"))["contract"]["conditions"]
         for condition in conditions.values():
-            yield from chain.from_iterable(condition.get("fields", {}).values())
+            fields = condition.get("fields")  # those of captions have no vocabulary
+            if isinstance(fields, Mapping):
+                yield from chain.from_iterable(fields.values())
 
 
 def _recipe_names(kind: Any) -> list[str]:

@@ -638,7 +638,8 @@ def test_settings_for_a_stage_that_does_not_run_are_refused_before_any_work(comm
     done = command("upscale", photos, *options)
     assert done.code == 1
     assert done.err == (
-        "cascade: base.steps: stage 'base' does not run in upscale; its stages: upsampler.\n"
+        "cascade: base.steps: stage 'base' does not run in upscale; its stages: upsampler_256, "
+        "upsampler_1024.\n"
     )
     assert not Path("out").exists()
 

@@ -26,7 +26,7 @@ from cascade.sampling.tiles import BATCH_PIXELS, Tiles, Tiling
 from cascade.sampling.walk import Hooks, Known, StartFrom
 from cascade.stage import Run
 
-BUNDLED = Path(__file__).parents[2] / "pipelines" / "emoji-1024" / "stages" / "upsampler"
+BUNDLED = Path(__file__).parents[2] / "pipelines" / "photo-x4" / "stages" / "upsampler"
 
 
 class PointwiseNetwork(nn.Module):
@@ -307,7 +307,7 @@ def test_the_noise_is_that_of_the_seeds_for_the_whole_canvas(pointwise, image):
 def test_borders_of_tiles_do_not_show():
     """Steps across borders of tiles are those of one large tile (a trained stage)."""
     stage = DiffusionStage.from_pretrained(BUNDLED)
-    picture = read_image(BUNDLED.parents[1] / "samples.png")[None, :, :514]
+    picture = read_image(BUNDLED.parents[1] / "enlarged.png")[None, :, :512, :1024]
     small = resize(picture, (48, 96), "bicubic")
     whole, tiled, cut = (
         draw(stage, small, tiles, steps=3)[0]
