@@ -1,0 +1,97 @@
+"""The commands and snippets on the pages: what they name exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import cascade
+from cascade.cli.main import app
+from cascade.recipe.finding import list_recipes, recipe_name
+
+CHECKOUT = Path(__file__).parents[1]
+PAGES = [
+    CHECKOUT / "README.md",
+    CHECKOUT / "CONTRIBUTING.md",
+    *(CHECKOUT / "docs").rglob("*.md"),
+    *(CHECKOUT / "pipelines").rglob("*.md"),
+    CHECKOUT / "benchmarks" / "README.md",
+]
+CASCADE = re.compile(r"(?:^|&& )((?:cascade) .*?)(?= && |$)", flags=re.MULTILINE)
+NAMED = re.compile(  # what looks like the name of a bundled recipe
+    r"(?<![\w/.-])((?:emoji|photo|tiny|base|upsample)-[a-z0-9-]*\d[a-z0-9-]*)(?![\w/.*=-])"
+)
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The code blocks of a page that are in these languages."""
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"^ *```(\w+)\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
+    return [code for language, code in found if language in languages]
+
+
+def commands(page: Path) -> Iterator[str]:
+    """The `cascade` commands in the blocks of a page."""
+    code = "\n".join(blocks(page, "sh", "console")).replace("\\\n", " ")
+    yield from CASCADE.findall(
+        "\n".join(line.strip().removeprefix("$ ") for line in code.splitlines())
+    )
+
+
+def mentions(page: Path) -> Iterator[str]:
+    """The `cascade` commands in the text and the tables of a page, which may lack arguments."""
+    text = page.read_text(encoding="utf-8")
+    yield from (each for each in re.findall(r"`(cascade [^`\n]+)`", text) if "…" not in each)
+
+
+def fault(line: str) -> str | None:
+    """What the command line finds wrong with a command, without running it; None for nothing."""
+    words = shlex.split(line, comments=True)[1:]
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("cascade", [], resilient_parsing=True)
+    while hasattr(command, "list_commands") and words and not words[0].startswith("-"):
+        name = words.pop(0)
+        command = command.get_command(context, name)
+        if command is None:
+            return f"no command {name!r}"
+        context = command.make_context(name, [], parent=context, resilient_parsing=True)
+    if hasattr(command, "list_commands"):
+        return None
+    try:
+        command.make_context(command.name, words, parent=context.parent)
+    except typer.Exit:  # of --help
+        return None
+    except Exception as error:
+        return type(error).__name__
+    return None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_the_commands_of_a_page_are_understood(page):
+    for line in commands(page):
+        assert fault(line) is None, line
+    for line in mentions(page):
+        assert fault(line) in (None, "MissingParameter", "BadOptionUsage"), line
+
+
+def test_the_commands_of_the_pages_name_recipes_that_exist():
+    known = {recipe_name(path) for kind in ("stages", "pipelines") for path in list_recipes(kind)}
+    for page in PAGES:
+        for line in (*commands(page), *mentions(page)):
+            for name in NAMED.findall(line):
+                assert name in known, f"{page.name}: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_the_snippets_of_a_page_import_what_exists(page):
+    for code in blocks(page, "python", "py"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module == "cascade":
+                assert {each.name for each in node.names} <= {*cascade.__all__, "evaluate"}
