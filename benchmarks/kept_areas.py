@@ -65,7 +65,7 @@ def uncorrected() -> Iterator[None]:
 def upscaled(model: str, picture: np.ndarray) -> np.ndarray:
     """Upscale (H, W, 3) uint8 with the model's own settings: (4 H, 4 W, 3) int."""
     pipeline = CascadePipeline.from_pretrained(model)
-    return np.asarray(pipeline.upscale(Image.fromarray(picture), seed=0)).astype(int)
+    return np.asarray(pipeline.upscale(Image.fromarray(picture), 4, seed=0)).astype(int)
 
 
 def colour_added(result: np.ndarray, picture: np.ndarray) -> int:

@@ -127,7 +127,7 @@ def test_a_single_coloured_pixel_makes_a_picture_colour():
 @pytest.mark.parametrize("model", MODELS)
 def test_grey_stored_as_rgb_is_restored_as_grey(model):
     result, from_grey = (
-        pipeline(model).upscale(image, steps=2, precision="fp32")
+        pipeline(model).upscale(image, 4, steps=2, precision="fp32")
         for image in (grey_as_rgb(), grey_as_rgb().convert("L"))
     )
     assert (result.mode, from_grey.mode) == ("RGB", "L")
@@ -162,7 +162,7 @@ def test_beside_a_stamp_nothing_is_tinted(model, kind):
     scan = stamped_scan()
     if kind == "jpeg":
         scan = saved(scan, "JPEG", quality=85)
-    result = pipeline(model).upscale(scan, steps=2)
+    result = pipeline(model).upscale(scan, 4, steps=2)
     neutral = away_from(spread(scan) > 3, 5)
     assert 0.2 < neutral.mean() < 0.9
     added = spread(result)[neutral]
@@ -198,7 +198,7 @@ def test_flat_areas_keep_their_value(model):
         varies |= (source != np.roll(source, shift, axis)).any(-1)
     varies[[0, -1]] = varies[:, [0, -1]] = False  # np.roll wraps around
     flat = away_from(varies, 4)
-    result = np.asarray(pipeline(model).upscale(page(), steps=2))
+    result = np.asarray(pipeline(model).upscale(page(), 4, steps=2))
     same = np.kron(source, np.ones((4, 4, 1), dtype=np.uint8))
     assert flat.mean() > 0.2
     assert len(np.unique(same[flat], axis=0)) == 3
