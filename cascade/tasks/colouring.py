@@ -17,9 +17,9 @@ from cascade.conditioning.luminance import Luminance, luminance
 from cascade.contract import Contract
 from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.colouring import Colouring, colourise_image
-from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.space import UNITS_8_BIT, Space
 from cascade.stage import Stage
+from cascade.tasks.following import then_enlarged
 from cascade.tasks.task import PairedTask, PairFigure
 
 IMAGE = Luminance.input_name
@@ -45,14 +45,10 @@ class ColouringTask(PairedTask):
         return f"cascade colourise PICTURE --model {folder} -o coloured.png"
 
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
-        image, further = inputs.get(IMAGE)[0], inputs.with_value(IMAGE, None)
-        colourisers, upsamplers = stages[:1], stages[1:]
-        colouring = Colouring(seed=seed, inputs=_read_by(colourisers, further))
-        image = colourise_image(colourisers, image, colouring)
-        if not upsamplers:
-            return image
-        upscaling = Upscaling(seed=seed, inputs=_read_by(upsamplers, further))
-        return upscale_image(upsamplers, image, upscaling)
+        def colour(first: Sequence[Stage], image: Tensor, further: Mapping[str, Any]) -> Tensor:
+            return colourise_image(first, image, Colouring(seed=seed, inputs=further))
+
+        return then_enlarged(stages, inputs, IMAGE, seed, colour)
 
     def baseline(self, inputs: Inputs, space: Space) -> Tensor:
         grey = inputs.get(IMAGE)
@@ -67,10 +63,6 @@ class ColouringTask(PairedTask):
                 luminance_error(result, inputs.get(IMAGE), kernel)
             )
         }
-
-
-def _read_by(stages: Sequence[Stage], inputs: Inputs) -> Mapping[str, Any]:
-    return inputs.only([name for stage in stages for name in stage.contract.input_names]).values
 
 
 def luminance_error(images: Tensor, grey: Tensor, kernel: ResizeKernel = "bicubic") -> Tensor:

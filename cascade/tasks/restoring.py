@@ -5,8 +5,8 @@ Shapes: B images, C channels, C' channels of the input, H and W pixels of the re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 from torch import Tensor
 
@@ -15,9 +15,9 @@ from cascade.conditioning.paired_image import PairedImage
 from cascade.contract import Contract
 from cascade.resizing import resize
 from cascade.restoration.restoring import Restoration, restore_image
-from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.space import Space
 from cascade.stage import Stage
+from cascade.tasks.following import then_enlarged
 from cascade.tasks.task import PairedTask, PairFigure
 
 IMAGE = PairedImage.input_name
@@ -42,14 +42,10 @@ class RestoringTask(PairedTask):
         return f"cascade restore PICTURE --model {folder} -o restored.png"
 
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
-        image, further = inputs.get(IMAGE)[0], inputs.with_value(IMAGE, None)
-        first, upsamplers = stages[:1], stages[1:]
-        own = further.only([name for each in first for name in each.contract.input_names])
-        image = restore_image(first, image, Restoration(seed=seed, inputs=own.values))
-        if not upsamplers:
-            return image
-        others = further.only([n for each in upsamplers for n in each.contract.input_names])
-        return upscale_image(upsamplers, image, Upscaling(seed=seed, inputs=others.values))
+        def restore(first: Sequence[Stage], image: Tensor, further: Mapping[str, Any]) -> Tensor:
+            return restore_image(first, image, Restoration(seed=seed, inputs=further))
+
+        return then_enlarged(stages, inputs, IMAGE, seed, restore)
 
     def baseline(self, inputs: Inputs, space: Space) -> Tensor:
         """The input itself, or the mean of its bands if the result has others."""
