@@ -103,7 +103,7 @@ def sweep(
 
     Examples:
 
-    cascade sweep emoji-1024 --data heldout base.guidance=1,2,3 upsampler_256.augmentation_level=0,0.1
+    cascade sweep emoji-1024 --data heldout base.guidance=1,2,3 upsampler_256.steps=2,4,8
 
     cascade sweep emoji-1024 --data heldout base.guidance=2,4 'base.guidance_interval=[0.3,3],[0,5]'
 
