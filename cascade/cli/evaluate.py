@@ -44,6 +44,15 @@ DoubtSeeds = Annotated[
         "at most 100 pictures; for results that have originals.",
     ),
 ]
+Beside = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--beside",
+        metavar="FILE",
+        help="Weights of another upscaler (ESRGAN, SwinIR, HAT, SPAN ...) to measure on the same "
+        "inputs; may be repeated.",
+    ),
+]
 Report = Annotated[Path | None, typer.Option(help="HTML file to write.")]
 
 
@@ -63,6 +72,7 @@ def evaluate(
     alignment: measuring.Alignment = None,
     likelihood: Likelihood = None,
     doubt_seeds: DoubtSeeds = None,
+    beside: Beside = None,
     device: restoring.Device = None,
     as_json: AsJson = False,
 ) -> Document | None:
@@ -76,6 +86,8 @@ def evaluate(
     cascade evaluate emoji-256 --data heldout --train pictures -n 200 --report report.html
 
     cascade evaluate photo-x4 --data 'heldout-*.tar' --card --json > scores.json
+
+    cascade evaluate photo-x4 --data heldout --beside RealESRGAN_x4plus.safetensors
 
     cascade evaluate runs/restore-pairs --data test/clean --pairs test/damaged
 
@@ -111,6 +123,7 @@ def evaluate(
             alignment=alignment,
             likelihood=likelihood,  # pyright: ignore[reportArgumentType]  # checked there
             doubt_seeds=doubt_seeds,
+            beside=beside or (),
             progress=progress.update,
         )
     if not as_json:
