@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -176,8 +177,9 @@ class Touch:
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
 def test_code_in_a_file_never_runs(doubling, tmp_path, suffix):
-    for name, write in (("plain", lambda value, to: to.write_bytes(pickle.dumps(value, protocol=2))),
-                        ("zip", torch.save)):  # fmt: skip
+    plain = partial(pickle.dumps, protocol=2)
+    writers = {"plain": lambda value, to: to.write_bytes(plain(value)), "zip": torch.save}
+    for name, write in writers.items():
         file, sign = (tmp_path / f"{name}{suffix}").resolve(), tmp_path / f"{name}-ran"
         write({"params": compact_weights(2), "note": Touch(sign)}, file)
         message = refusal(WeightsError, [file], doubling)
