@@ -12,7 +12,7 @@ import torch
 
 from cascade import __version__
 from cascade.bulk.earlier import EarlierResults
-from cascade.bulk.inputs import find_pictures
+from cascade.bulk.inputs import InputListing, find_pictures
 from cascade.bulk.jobs import ImageFormat, PageChoice, is_file_name, plan_jobs
 from cascade.bulk.making import Method
 from cascade.bulk.progress import Note, ProgressUpdate
@@ -62,6 +62,8 @@ class Request:
         seeds: number of seeds for each picture, counted up from that of the settings.
         map: whether to write the mean over these seeds and the standard deviation, instead of a
             result per seed.
+        listing: the pictures, if they are known already; `inputs` are then not searched.
+        pipeline: the model, if it is loaded already.
     """
 
     inputs: Sequence[str]
@@ -82,6 +84,8 @@ class Request:
     nodata: float | None = None
     seeds: int = 1
     map: bool = False
+    listing: InputListing | None = None
+    pipeline: CascadePipeline | None = None
 
     def __post_init__(self) -> None:
         if self.map:
@@ -121,7 +125,9 @@ class Preparation:
         as_file = is_file_name(request.out, request.inputs, bands=writes_bands)
         self.folder = None if as_file else request.out
         suffixes = RASTER_SUFFIXES if self.reads_bands else IMAGE_SUFFIXES
-        self.inputs = find_pictures(request.inputs, results=self.folder, suffixes=suffixes)
+        self.inputs = request.listing or find_pictures(
+            request.inputs, results=self.folder, suffixes=suffixes
+        )
         self.plan = plan_jobs(
             self.inputs.pictures,
             request.out,
@@ -209,7 +215,7 @@ class _Model:
         self._pipeline: CascadePipeline | None = None
         self._error: CascadeError | None = None
         try:
-            self._pipeline = _load(request)
+            self._pipeline = request.pipeline or load_model(request)
         except CascadeError as error:
             self._error = error
 
@@ -267,8 +273,12 @@ def _check_options(request: Request, *, bands: bool) -> None:
         raise ContractError(f"{unused[0]} is for {kind}, but this model makes {other}; leave it.")
 
 
-def _load(request: Request) -> CascadePipeline:
-    """Load the model onto the device, or let the engine run it."""
+def load_model(request: Request) -> CascadePipeline:
+    """Load the model of a request onto its device, or let its engine run it.
+
+    Raises:
+        CascadeError: if it cannot be loaded.
+    """
     pipeline = CascadePipeline.from_pretrained(request.model)
     for folder, scale in request.adapters:
         pipeline = pipeline.with_adapter(folder, scale)
