@@ -1,4 +1,4 @@
-"""Finds the pictures that inputs name: files, folders, globs and webdataset shards."""
+"""Finds the pictures that inputs name: files, folders, globs, webdataset shards and addresses."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from cascade.bulk.left_out import LeftOut
+from cascade.data.object_stores import StoredObject, list_objects
 from cascade.data.remote import default_cache, is_remote
 from cascade.data.shard_index import ShardImage, index_shard
 from cascade.data.shards import find_shards
@@ -29,17 +30,19 @@ HEAD_BYTES = 1 << 18  # of a picture in a shard, in which its sizes are looked f
 
 @dataclass(frozen=True)
 class InputPicture:
-    """One picture to work on, in a file of its own or in a webdataset shard.
+    """One picture to work on, in a file of its own, in a webdataset shard or in an object store.
 
     Attributes:
-        file: the picture's file, or the shard that holds it.
+        file: the picture's file, or the shard that holds it; its address without scheme if it is in
+            a store.
         place: path of its result below the folder of the results, with the input's suffix.
-        image: position of the picture in the shard; None if it has a file of its own.
+        image: position of the picture in the shard, or the object of the store; None if it has a
+            file of its own.
     """
 
     file: Path
     place: PurePosixPath
-    image: ShardImage | None = None
+    image: ShardImage | StoredObject | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +55,8 @@ class InputPicture:
         Raises:
             DataError: if the file is missing or not a regular file.
         """
+        if isinstance(self.image, StoredObject):
+            return self.image.stamp()
         try:
             status = self.file.stat()
         except OSError as error:
@@ -114,6 +119,8 @@ class InputPicture:
                 which may not tell of all pages.
         """
         try:
+            if isinstance(self.image, StoredObject) and not whole:
+                return None  # each would take a request before the work begins
             if self.image is not None:
                 return read_heads(io.BytesIO(self._first_bytes(whole)), self.name)
             self.stamp()  # refuses a pipe, which would block
@@ -134,7 +141,7 @@ class InputPicture:
 
     def _first_bytes(self, whole: bool) -> bytes:
         assert self.image is not None
-        if whole:
+        if whole or isinstance(self.image, StoredObject):
             return self.image.read()
         with self.file.open("rb") as file:
             file.seek(self.image.offset)
@@ -142,6 +149,8 @@ class InputPicture:
 
     def identity(self) -> tuple[str, str]:
         """Real path and member; the same for two ways to name one picture."""
+        if isinstance(self.image, StoredObject):
+            return self.image.address, ""
         return os.path.realpath(self.file), self.image.member if self.image else ""
 
     def _unreadable(self, error: OSError) -> DataError:
@@ -175,6 +184,8 @@ def find_pictures(
       results keep the structure from the first wildcard on.
     - The results of a webdataset shard go into a folder with the shard's name. A shard is a file
       that ends in `.tar`, a pattern of shards as for training, or the URL of a shard.
+    - An address such as `s3://bucket/scans` names a file, a folder or a glob of an object store,
+      unless it ends in `.tar`.
     - A picture that several inputs or links lead to is taken once. Its place is the one that is
       reached without a link, and among these the deepest, whatever the order of the inputs.
 
@@ -218,7 +229,9 @@ class _Search:
         self.places.setdefault(identity, []).append((own != identity[0], picture))
 
     def add_input(self, text: str) -> None:
-        if is_remote(text) or (text.endswith(".tar") and not os.path.exists(text)):
+        if _is_address(text):
+            self._add_objects(text)
+        elif is_remote(text) or (text.endswith(".tar") and not os.path.exists(text)):
             self._add_shards(text)
         elif os.path.isdir(text):
             self._add_folder(Path(text), Path(text))
@@ -284,6 +297,17 @@ class _Search:
             else:
                 self.listing.left_out.add_file(path)
 
+    def _add_objects(self, address: str) -> None:
+        for stored, place in list_objects(address):
+            path, place = Path(stored.address.partition("://")[2]), PurePosixPath(place)
+            is_hidden = any(part.startswith(".") for part in place.parts)
+            is_picture = not is_hidden and suffix_of(path.name) in self.suffixes
+            if is_picture or address.endswith(f"/{place}"):  # an address may name any file
+                picture = InputPicture(path, place, stored)
+                self.places.setdefault(picture.identity(), []).append((False, picture))
+            else:
+                self.listing.left_out.add_file(path)
+
     def _is_result(self, path: Path, base: Path) -> bool:
         """Whether a path lies in the folder of the results, and the search began outside it."""
         if self.results is None or base.resolve().is_relative_to(self.results):
@@ -323,6 +347,11 @@ def _rank(way: tuple[bool, InputPicture]) -> tuple[bool, int, str]:
     """Order of the ways to one picture: without links first, then from the highest folder."""
     by_link, picture = way
     return by_link, -len(picture.place.parts), str(picture.place)
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text is the address of pictures, and not of shards."""
+    return is_remote(text) and not text.startswith("pipe:") and ".tar" not in text
 
 
 def _is_visible_picture(path: Path, suffixes: Set[str]) -> bool:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.registry import get_filesystem_class, known_implementations
@@ -92,6 +92,18 @@ def read_object(address: str) -> bytes:
     store, path = open_store(address)
     with _reading(address):
         return store.cat_file(path)
+
+
+@contextmanager
+def opened_object(address: str) -> Iterator[BinaryIO]:
+    """Open a file of an object store for reading.
+
+    Raises:
+        DataError: if it is missing or cannot be read.
+    """
+    store, path = open_store(address)
+    with _reading(address), store.open(path, "rb") as stream:
+        yield stream
 
 
 def write_object(address: str, data: bytes) -> None:

