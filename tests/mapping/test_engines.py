@@ -6,6 +6,7 @@ The results must be those of the command: none lost, none made twice.
 from __future__ import annotations
 
 import os
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from cascade import Generator, Upscaler
 
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 COUNT = 8
 KILLED_AFTER = "5.png"
 pytestmark = pytest.mark.slow
@@ -99,6 +101,13 @@ def test_ray_actors_write_each_result_once(ray, enlarging, many, expected, dies_
     assert KILLED_AFTER in {path.name for path in made_before}  # and not written again
 
 
+def test_the_script_with_ray_data_runs(ray, capsys, enlarging, many, expected, tmp_path):
+    main = runpy.run_path(str(EXAMPLES / "ray_data.py"))["main"]
+    main(str(many), str(tmp_path / "out"), str(enlarging))
+    assert capsys.readouterr().out.splitlines()[-1] == f"{COUNT} upscaled, 0 failed"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == expected
+
+
 def died_at(marker: Path) -> float:
     return marker.stat().st_mtime
 
@@ -132,6 +141,13 @@ def test_dask_loses_nothing_if_a_worker_dies(
     assert sorted(names) == sorted(expected)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == expected
     assert (tmp_path / "out" / KILLED_AFTER).stat().st_mtime < died_at(marker)
+
+
+def test_the_script_with_dask_runs(client, capsys, enlarging, many, expected, tmp_path):
+    main = runpy.run_path(str(EXAMPLES / "dask_workers.py"))["main"]
+    main(str(many), str(tmp_path / "out"), str(enlarging), client=client)
+    assert capsys.readouterr().out.count(": upscaled") == COUNT
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == expected
 
 
 def test_a_dask_bag_generates_what_one_process_does(client, generating):
