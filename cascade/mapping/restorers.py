@@ -34,7 +34,10 @@ Batch = Mapping[str, Any]
 
 
 class PictureMapper(ABC):
-    """Restores the pictures in a batch of columns.
+    """Restores the pictures in a batch of columns; `Upscaler` and the others are final.
+
+    Call it with a dictionary of columns such as `{"path": […], "bytes": […]}`; it returns one with
+    the results. It can be pickled: only the name of the model and the settings travel.
 
     Args:
         model: a bundled pipeline, a folder that all processes see, or a Hub id.
@@ -190,11 +193,10 @@ class PictureMapper(ABC):
 
 @final
 class Upscaler(PictureMapper):
-    """Upscales the pictures in a batch of columns; see `PictureMapper` for arguments and batches.
+    """Upscales the pictures in a batch of columns.
 
-    Args:
-        model: a pipeline with upsamplers.
-        options: keywords of `PictureMapper`, such as `scale=2` and `out="s3://bucket/large"`.
+    `PictureMapper` describes the arguments and batches. The model needs upsamplers; `scale=2` is
+    the factor for both sides, see `cascade.restoration.upscaling.Upscaling`.
     """
 
     kind = Upscaling
@@ -208,11 +210,9 @@ class Upscaler(PictureMapper):
 
 @final
 class Colouriser(PictureMapper):
-    """Colours the pictures in a batch of columns; see `PictureMapper` for arguments and batches.
+    """Colours the pictures in a batch of columns.
 
-    Args:
-        model: a pipeline with a stage that takes grey.
-        options: keywords of `PictureMapper`, such as `seed=1`.
+    `PictureMapper` describes the arguments and batches. The model needs a stage that takes grey.
     """
 
     kind = Colouring
@@ -228,12 +228,8 @@ class Colouriser(PictureMapper):
 class Restorer(PictureMapper):
     """Restores the pictures in a batch with a stage that was trained on pairs.
 
-    See `PictureMapper` for arguments and batches. A model that was not trained on pairs mends what
-    is transparent in files.
-
-    Args:
-        model: a pipeline with such a stage.
-        options: keywords of `PictureMapper`, such as `tile_px=256`.
+    `PictureMapper` describes the arguments and batches. A model that was not trained on pairs mends
+    what is transparent in files.
     """
 
     kind = Restoration
