@@ -8,6 +8,7 @@ of the device where many small pictures of one size are drawn together.
 
 from __future__ import annotations
 
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,14 +16,14 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from cascade.bulk.commands import prepare_colouring, prepare_upscaling
-from cascade.bulk.preparing import Request
+from cascade.bulk.preparing import Preparation, Request
 from cascade.bulk.restoring import Mending, prepare_restoring
 from cascade.bulk.work import Bulk
 from cascade.data.object_stores import open_store, read_object
 from cascade.errors import CascadeError, ContractError
 from cascade.mapping.columns import ERROR, NAME, PATH, RESULTS, Columns, place_of
 from cascade.mapping.files import FileResult, PictureFile, absolute_address, results_of
-from cascade.mapping.models import LOCK, ModelChoice, kept_pipeline
+from cascade.mapping.models import LOCK, ModelChoice, kept_methods, kept_pipeline
 from cascade.mapping.settings import MapperSettings
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring
@@ -150,9 +151,7 @@ class PictureMapper(ABC):
                 overrides=Overrides.per_stage(names, names, **self._settings.sampling),
                 pipeline=pipeline,
             )
-            results |= results_of(
-                files, request, lambda each: self.prepare(each, self._settings.own), self._out
-            )
+            results |= results_of(files, request, self._prepared, self._out)
         ordered = [results[number] for number in range(len(columns))]
         new: dict[str, list[Any]] = {
             NAME: [each.name for each in ordered],
@@ -163,6 +162,17 @@ class PictureMapper(ABC):
             new[pictures] = [each.data for each in ordered]
         others = {name: each for name, each in columns.values.items() if name != pictures}
         return Columns(others).with_results(new)
+
+    def _prepared(self, request: Request) -> Bulk:
+        """The loop of a request, whose method is that of the first batch with these settings."""
+        assert request.pipeline is not None
+        methods, key = kept_methods(request.pipeline), pickle.dumps(self)
+        if key not in methods:
+            bulk = self.prepare(request, self._settings.own)
+            methods[key] = bulk.method
+            return bulk
+        seed = self._settings.own.get("seed", 0)
+        return Preparation(methods[key].command, request, seed).bulk(methods[key], None)
 
     def _files(self, columns: Columns) -> tuple[dict[int, PictureFile], dict[int, FileResult]]:
         """The files of a batch by row, and what is known already of those that cannot be read."""
