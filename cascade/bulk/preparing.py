@@ -19,6 +19,7 @@ from cascade.bulk.request_model import RequestModel
 from cascade.bulk.searching import find_pictures
 from cascade.bulk.shards import plan_shards
 from cascade.bulk.work import Bulk
+from cascade.data.shard_index import ShardImage
 from cascade.errors import ContractError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_reading import Truncated
@@ -145,7 +146,7 @@ class Preparation:
                 bands=bands,
             )
         plan = plan_jobs(
-            [picture for picture in self.inputs.pictures if picture.image is None],
+            [each for each in self.inputs.pictures if not isinstance(each.image, ShardImage)],
             request.out,
             as_file=as_file,
             image_format=request.image_format,

@@ -30,6 +30,7 @@ from cascade.bulk.ledger import Ledger
 from cascade.bulk.making import Method
 from cascade.bulk.progress import Note
 from cascade.bulk.records import INPUT, Record, difference, result_stamp, settings_id
+from cascade.data.shard_index import ShardImage
 from cascade.data.shard_writing import sha256_of, write_tar
 from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import read_bytes
@@ -70,7 +71,11 @@ class ShardPlan:
         Raises:
             DataError: if the input cannot be read.
         """
-        jobs = {job.source.image.offset: job for job in self.jobs if job.source.image is not None}
+        jobs = {
+            job.source.image.offset: job
+            for job in self.jobs
+            if isinstance(job.source.image, ShardImage)
+        }
         try:
             with tarfile.open(self.source.file, "r:") as tar:
                 for member in tar:
