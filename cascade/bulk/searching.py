@@ -6,7 +6,7 @@ import glob
 import hashlib
 import os
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
@@ -83,6 +83,7 @@ class _Search:
     results: Path | None  # resolved
     suffixes: Set[str]
     ways: dict[str, list[_Way]] = field(default_factory=dict)  # by real path or URL
+    real_folders: dict[str, str] = field(default_factory=dict)  # paths without links, by path
 
     def choose(self, part: Part | None) -> bool:
         """List each picture once, in the order of the inputs, at its own place.
@@ -105,11 +106,21 @@ class _Search:
 
     def _add(self, path: Path, base: Path) -> None:
         """Note one way to a file, and whether a link below `base` leads to it."""
-        real = os.path.realpath(path)
-        place = path.relative_to(base)
-        way = _Way(str(path), PurePosixPath(place.as_posix()), path.suffix == ".tar")
-        is_link = os.path.join(os.path.realpath(base), place) != real
-        self.ways.setdefault(real, []).append(replace(way, is_link=is_link))
+        real, place = self._real_path(path), path.relative_to(base)
+        is_link = os.path.join(self._real_folder(base), place) != real
+        way = _Way(str(path), PurePosixPath(place.as_posix()), path.suffix == ".tar", is_link)
+        self.ways.setdefault(real, []).append(way)
+
+    def _real_path(self, path: Path) -> str:
+        """The path of a file without links; looks at each folder once."""
+        real = os.path.join(self._real_folder(path.parent), path.name)
+        return os.path.realpath(real) if os.path.islink(real) else real
+
+    def _real_folder(self, folder: Path) -> str:
+        text = str(folder)
+        if text not in self.real_folders:
+            self.real_folders[text] = os.path.realpath(text)
+        return self.real_folders[text]
 
     def add_input(self, text: str) -> None:
         is_glob = glob.has_magic(text) and "{" not in text and not is_remote(text)
