@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from cascade.bulk.left_out import LeftOut
 from cascade.bulk.parts import Slice
+from cascade.data.object_stores import StoredObject
 from cascade.data.shard_index import ShardImage
 from cascade.errors import DataError
 from cascade.imaging.opening import read_bytes
@@ -24,17 +25,19 @@ HEAD_BYTES = 1 << 18  # of a picture in a shard, in which its sizes are looked f
 
 @dataclass(frozen=True)
 class InputPicture:
-    """One picture to work on, in a file of its own or in a webdataset shard.
+    """One picture to work on, in a file of its own, in a webdataset shard or in an object store.
 
     Attributes:
-        file: the picture's file, or the shard that holds it.
+        file: the picture's file, or the shard that holds it; its address without scheme if it is in
+            a store.
         place: path of its result below the folder of the results, with the input's suffix.
-        image: position of the picture in the shard; None if it has a file of its own.
+        image: position of the picture in the shard, or the object of the store; None if it has a
+            file of its own.
     """
 
     file: Path
     place: PurePosixPath
-    image: ShardImage | None = None
+    image: ShardImage | StoredObject | None = None
 
     @property
     def name(self) -> str:
@@ -47,6 +50,8 @@ class InputPicture:
         Raises:
             DataError: if the file is missing or not a regular file.
         """
+        if isinstance(self.image, StoredObject):
+            return self.image.stamp()
         try:
             status = self.file.stat()
         except OSError as error:
@@ -109,6 +114,8 @@ class InputPicture:
                 which may not tell of all pages.
         """
         try:
+            if isinstance(self.image, StoredObject) and not whole:
+                return None  # each would take a request before the work begins
             if self.image is not None:
                 return read_heads(io.BytesIO(self._first_bytes(whole)), self.name)
             self.stamp()  # refuses a pipe, which would block
@@ -129,7 +136,7 @@ class InputPicture:
 
     def _first_bytes(self, whole: bool) -> bytes:
         assert self.image is not None
-        if whole:
+        if whole or isinstance(self.image, StoredObject):
             return self.image.read()
         with self.file.open("rb") as file:
             file.seek(self.image.offset)

@@ -133,7 +133,7 @@ def is_file_name(out: Path, inputs: Sequence[str], *, bands: bool = False) -> bo
     for text in inputs:
         if not (os.path.lexists(text) or glob.has_magic(text) or "{" in text or is_remote(text)):
             raise DataError(f"{text}: no such file or folder.")
-    if len(inputs) > 1 or not os.path.isfile(inputs[0]) or inputs[0].endswith(".tar"):
+    if len(inputs) > 1 or not _is_one_file(inputs[0]) or inputs[0].endswith(".tar"):
         raise OutputError(
             f"{out} names one picture, but there may be several inputs; name a folder instead."
         )
@@ -142,6 +142,12 @@ def is_file_name(out: Path, inputs: Sequence[str], *, bands: bool = False) -> bo
         suffixes = ", ".join(endings)
         raise OutputError(f"{out}: results end in {suffixes}; choose one of them.")
     return True
+
+
+def _is_one_file(text: str) -> bool:
+    """Whether an input is a file, or the address of a picture in a store."""
+    is_picture = is_remote(text) and suffix_of(text) in IMAGE_SUFFIXES and not glob.has_magic(text)
+    return is_picture or os.path.isfile(text)
 
 
 def _is_picture_name(path: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cascade import __version__
 from cascade.bulk.earlier import EarlierResults
+from cascade.bulk.inputs import InputListing
 from cascade.bulk.jobs import ImageFormat, PageChoice, Plan, is_file_name, plan_jobs
 from cascade.bulk.ledger import part_ledgers
 from cascade.bulk.making import Method
@@ -24,6 +25,7 @@ from cascade.errors import ContractError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_reading import Truncated
 from cascade.imaging.rasters.reading import RASTER_SUFFIXES
+from cascade.pipeline import CascadePipeline
 from cascade.restoration.doubt import check_seeds
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
@@ -62,6 +64,8 @@ class Request:
         seeds: number of seeds for each picture, counted up from that of the settings.
         map: whether to write the mean over these seeds and the standard deviation, instead of a
             result per seed.
+        listing: the pictures, if they are known already; `inputs` are then not searched.
+        pipeline: the model, if it is loaded already.
     """
 
     inputs: Sequence[str]
@@ -83,6 +87,8 @@ class Request:
     part: Part | None = None
     seeds: int = 1
     map: bool = False
+    listing: InputListing | None = None
+    pipeline: CascadePipeline | None = None
 
     def __post_init__(self) -> None:
         if self.map:
@@ -123,7 +129,7 @@ class Preparation:
         self.folder = None if as_file else request.out
         _check_part(request, command, self.folder)
         suffixes = RASTER_SUFFIXES if self.reads_bands else IMAGE_SUFFIXES
-        self.inputs = find_pictures(
+        self.inputs = request.listing or find_pictures(
             request.inputs, results=self.folder, suffixes=suffixes, part=request.part
         )
         self.seed = seed

@@ -26,7 +26,7 @@ class RequestModel:
         self._pipeline: CascadePipeline | None = None
         self._error: CascadeError | None = None
         try:
-            self._pipeline = _load(request)
+            self._pipeline = request.pipeline or load_model(request)
         except CascadeError as error:
             self._error = error
 
@@ -65,8 +65,12 @@ class RequestModel:
         return self._pipeline
 
 
-def _load(request: Request) -> CascadePipeline:
-    """Load the model onto the device, or let the engine run it."""
+def load_model(request: Request) -> CascadePipeline:
+    """Load the model of a request onto its device, or let its engine run it.
+
+    Raises:
+        CascadeError: if it cannot be loaded.
+    """
     pipeline = CascadePipeline.from_pretrained(request.model)
     for folder, scale in request.adapters:
         pipeline = pipeline.with_adapter(folder, scale)

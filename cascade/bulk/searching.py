@@ -1,4 +1,4 @@
-"""Finds the pictures that inputs name: files, folders, globs and webdataset shards."""
+"""Finds the pictures that inputs name: files, folders, globs, webdataset shards and addresses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from cascade.bulk.inputs import InputListing, InputPicture, InputShard
 from cascade.bulk.parts import Part, Slice
 from cascade.data.notes import DOTTED_NAME
+from cascade.data.object_stores import StoredObject, list_objects
 from cascade.data.remote import default_cache, is_remote, without_secrets
 from cascade.data.shard_index import index_shard
 from cascade.data.shards import list_shards, shard_file
@@ -37,6 +38,8 @@ def find_pictures(
       results keep the structure from the first wildcard on.
     - The results of a webdataset shard go into a shard of its name. A shard is a file that ends in
       `.tar`, a pattern of shards as for training, or the URL of a shard.
+    - An address such as `s3://bucket/scans` names a file, a folder or a glob of an object store,
+      unless it ends in `.tar`.
     - A file that several inputs or links lead to is taken once. Its place is the one that is
       reached without a link, and among these the deepest, whatever the order of the inputs.
 
@@ -71,6 +74,7 @@ class _Way:
     place: PurePosixPath
     is_shard: bool
     is_link: bool = False
+    stored: StoredObject | None = None
 
     def rank(self) -> tuple[bool, int, str]:
         """Order of the ways: without links first, then from the highest folder."""
@@ -97,7 +101,7 @@ class _Search:
             if way.is_shard:
                 self._list_shard(way)
             else:
-                self.listing.pictures.append(InputPicture(Path(way.path), way.place))
+                self.listing.pictures.append(InputPicture(Path(way.path), way.place, way.stored))
         if part is not None:
             names = "\0".join(sorted(str(way.place) for way in ways))
             digest = hashlib.sha256(os.fsencode(names)).hexdigest()
@@ -123,8 +127,11 @@ class _Search:
         return self.real_folders[text]
 
     def add_input(self, text: str) -> None:
-        is_glob = glob.has_magic(text) and "{" not in text and not is_remote(text)
-        if is_remote(text) or (text.endswith(".tar") and not is_glob and not os.path.exists(text)):
+        is_glob = glob.has_magic(text) and "{" not in text
+        is_shard = text.endswith(".tar") and not is_glob and not os.path.exists(text)
+        if _is_address(text):
+            self._add_objects(text)
+        elif is_remote(text) or is_shard:
             self._add_shards(text)
         elif os.path.isdir(text):
             self._add_folder(Path(text), Path(text))
@@ -183,6 +190,17 @@ class _Search:
             else:
                 self.listing.left_out.add_file(path)
 
+    def _add_objects(self, address: str) -> None:
+        for stored, place in list_objects(address):
+            path, place = Path(stored.address.partition("://")[2]), PurePosixPath(place)
+            is_hidden = any(part.startswith(".") for part in place.parts)
+            is_picture = not is_hidden and suffix_of(path.name) in self.suffixes
+            if is_picture or address.endswith(f"/{place}"):  # an address may name any file
+                way = _Way(str(path), place, is_shard=False, stored=stored)
+                self.ways.setdefault(stored.address, []).append(way)
+            else:
+                self.listing.left_out.add_file(path)
+
     def _is_result(self, path: Path, base: Path) -> bool:
         """Whether a path lies in the folder of the results, and the search began outside it."""
         if self.results is None or base.resolve().is_relative_to(self.results):
@@ -232,6 +250,11 @@ class _Search:
 
     def _note_unreadable(self, name: str, reason: str) -> None:
         self.listing.unreadable.append((name, reason.removeprefix(f"{name}: ")))
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text is the address of pictures, and not of shards."""
+    return is_remote(text) and not text.startswith("pipe:") and ".tar" not in text
 
 
 def _is_visible_picture(path: Path, suffixes: Set[str]) -> bool:

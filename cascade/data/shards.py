@@ -11,6 +11,7 @@ from webdataset.shardlists import expand_urls
 
 from cascade.data.annotations import NamePattern
 from cascade.data.notes import SourceNotes
+from cascade.data.object_stores import list_objects
 from cascade.data.remote import default_cache, fetch, is_remote, without_secrets
 from cascade.data.roles import Role
 from cascade.data.shard_index import ShardImage, ShardIndex, index_shard
@@ -27,7 +28,7 @@ class ShardSource(ImageSource):
 
     Args:
         pattern: paths with wildcards or brace ranges, such as `data/train-{000000..000009}.tar`,
-            or URLs with brace ranges; join several with `::`.
+            or URLs with brace ranges or wildcards; join several with `::`.
         name_pattern: a regular expression whose named groups are labels.
         cache_dir: folder for copies of remote shards; default: the user's cache folder.
         damaged_shards: a list that receives one message per damaged shard, which is then left out.
@@ -129,7 +130,7 @@ def list_shards(pattern: str) -> list[str]:
             f"{without_secrets(pattern)}: not a pattern of shards ({error})."
         ) from error
     local = sorted({path for part in parts if not is_remote(part) for path in glob.glob(part)})
-    return local + sorted({part for part in parts if is_remote(part)})
+    return local + sorted({url for part in parts if is_remote(part) for url in _addresses(part)})
 
 
 def shard_file(place: str, cache: Path) -> Path:
@@ -139,6 +140,13 @@ def shard_file(place: str, cache: Path) -> Path:
         DataError: if it cannot be fetched.
     """
     return fetch(place, cache, check=index_shard) if is_remote(place) else Path(place)
+
+
+def _addresses(url: str) -> list[str]:
+    """The address itself, or those that match if it has a wildcard."""
+    if url.startswith("pipe:") or "*" not in url:
+        return [url]
+    return [stored.address for stored, _ in list_objects(url)]
 
 
 def _check_names(images: list[ShardImage]) -> None:
