@@ -261,10 +261,12 @@ def _check_part(request: Request, command: str, folder: Path | None) -> None:
     """
     if request.part is None:
         return
+    if folder is None and request.part.count == 1:
+        return
     if folder is None:
         raise OutputError(
             f"{request.out} is the file of a single result, but part {request.part} of the inputs "
-            "needs a folder; name one, or leave out the part."
+            "needs a folder; name one, or take part 1/1, which is all."
         )
     counts = {part.count for part in part_ledgers(folder, command)}
     if counts - {request.part.count}:

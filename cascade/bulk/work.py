@@ -180,14 +180,14 @@ class Bulk:
         claims = Claims(None if file is None else file.with_suffix(".lock"))
         try:
             if claims.join():
-                remove_leftovers_of(self.plan)
+                remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
                 self._packing.remove_leftovers()
                 self._start_round()
                 claims.let_in()
             self.ledger.refresh()
             yield claims
             if claims.leave():
-                remove_leftovers_of(self.plan)
+                remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
         finally:
             claims.close()
             with suppress(OutputError):  # so that the outcome counts the results of others too

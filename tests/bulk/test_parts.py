@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
+import typer
 
 from cascade.bulk import standing
 from cascade.bulk.joining import join_parts
 from cascade.bulk.parts import Part
 from cascade.cli import parts as cli_parts
+from cascade.cli.main import app
 from cascade.data.shard_writing import write_tar
 from cascade.errors import ContractError, DataError, OutputError
 
@@ -258,6 +261,23 @@ def test_a_folder_holds_the_parts_of_one_number(photos, copying):
         run(copying, "1/3")
     with pytest.raises(OutputError, match=r"a\.png is the file of a single result, but part 1/2"):
         run(copying, "1/2", "photos/a.jpg", out="a.png")
+    assert run(copying, "1/1", "photos/a.jpg", out="a.png").new == 1
+
+
+def test_parts_of_pictures_that_compete_for_a_name_keep_both(photos, copying, draw):
+    draw(photos / "a.bmp")
+    draw(photos / "a.gif")
+    assert run_all(copying, 5) == 7
+    copying("photos", out="whole").run()
+    assert results(*folders(5)) == results("whole")
+
+
+def test_the_commands_on_the_page_take_these_options():
+    page = Path(__file__).parents[2] / "docs" / "scaling-out.md"
+    lines = re.findall(r"^.*cascade(?:.cli)? upscale (.*)$", page.read_text(), flags=re.MULTILINE)
+    options = {each for line in lines for each in re.findall(r"--[\w-]+", line)}
+    assert {"--part", "--join", "--workers"} <= options
+    assert options <= set(typer.main.get_command(app).commands["upscale"].options())  # pyright: ignore
 
 
 # ---- the command --------------------------------------------------------------------------------
