@@ -24,6 +24,7 @@ import json
 import math
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -111,6 +112,7 @@ class Rates:
         begin = time.process_time()
         run()
         self.rates[row] = count / (time.process_time() - begin)
+        print(f"{row}: {self.text(row)} files/s of {count:,}", file=sys.stderr)
 
     def text(self, row: str) -> str:
         """The rate of a row, or a dash."""
@@ -156,9 +158,11 @@ def measure(rates: Rates, count: int, folder: Path) -> None:
     if "work" in rates.rates:
         rates.measure("work again", count, lambda: work(plan, out))
     own = find_pictures([str(each) for each in sorted(shards.iterdir())[:MOST_SHARDS]]).shards
-    packed = plan_shards(own, out)[0]
+    other = folder / "out-of-shards"
+    other.mkdir()
+    packed = plan_shards(own, other)[0]
     plan = Plan([job for shard in packed for job in shard.jobs], shards=packed)
-    rates.measure("work on shards", len(plan.jobs), lambda: work(plan, out))
+    rates.measure("work on shards", len(plan.jobs), lambda: work(plan, other))
     write_parts(jobs, inputs)
     rates.measure("join", count, lambda: join_parts([inputs], "upscale"))
 

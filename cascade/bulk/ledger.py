@@ -22,6 +22,7 @@ import errno
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +80,7 @@ class Ledger:
         self.head: dict[str, Any] | None = None
         self.planned: dict[tuple[str, str], str] = {}
         self.this_round: dict[tuple[str, str], dict[str, Any]] = {}
+        self._settings: dict[str, Any] = {}  # of the record that was read last, by name
         self._read_bytes = 0
         if file is not None and not is_read_only:
             self._write(b"")
@@ -164,13 +166,13 @@ class Ledger:
 
     def _take_in(self, line: bytes) -> None:
         try:
-            values = json.loads(line)
+            values = self._parsed(line)
             event = values["event"]
             if event == "started":
                 self.this_round, self.planned, self.head = {}, {}, values
                 return
             key, settings_id = values["output"], values["settings_id"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             return  # a killed process wrote half of it
         if event == "planned":
             self.planned[key, settings_id] = str(values.get("input", key))
@@ -182,8 +184,23 @@ class Ledger:
         if event in ("made", "verified"):
             self.results[key] = values
 
+    def _parsed(self, line: bytes) -> dict[str, Any]:
+        """Parse a line; keys and settings that lines have in common are kept once in memory."""
+        values = json.loads(line, object_pairs_hook=_with_shared_keys)
+        record = values.get("record", {})
+        for key, value in record.items():
+            if isinstance(value, dict):
+                if self._settings.get(key) != value:
+                    self._settings[key] = value
+                record[key] = self._settings[key]
+        return values
+
     def _cannot_write(self, error: OSError) -> OutputError:
         return OutputError(f"cannot write {self.file}: {error.strerror or error}.")
+
+
+def _with_shared_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {sys.intern(key): value for key, value in pairs}
 
 
 def _ends_in_half_a_line(descriptor: int) -> bool:
