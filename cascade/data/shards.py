@@ -111,6 +111,18 @@ def find_shards(pattern: str, cache: Path) -> list[tuple[Path, str]]:
     Raises:
         DataError: if the pattern is not valid or a shard cannot be fetched.
     """
+    return [(shard_file(place, cache), without_secrets(place)) for place in list_shards(pattern)]
+
+
+def list_shards(pattern: str) -> list[str]:
+    """Paths and URLs of the shards that match a pattern; fetches nothing.
+
+    Args:
+        pattern: paths with wildcards or brace ranges, or URLs, see `ShardSource`.
+
+    Raises:
+        DataError: if the pattern is not valid.
+    """
     try:
         parts = expand_urls(pattern)
     except (ValueError, AssertionError) as error:
@@ -118,9 +130,16 @@ def find_shards(pattern: str, cache: Path) -> list[tuple[Path, str]]:
             f"{without_secrets(pattern)}: not a pattern of shards ({error})."
         ) from error
     local = sorted({path for part in parts if not is_remote(part) for path in glob.glob(part)})
-    urls = sorted({url for part in parts if is_remote(part) for url in _addresses(part)})
-    copies = [(fetch(url, cache, check=index_shard), without_secrets(url)) for url in urls]
-    return [(Path(path), path) for path in local] + copies
+    return local + sorted({url for part in parts if is_remote(part) for url in _addresses(part)})
+
+
+def shard_file(place: str, cache: Path) -> Path:
+    """The file of a shard, copied to the cache if it is remote.
+
+    Raises:
+        DataError: if it cannot be fetched.
+    """
+    return fetch(place, cache, check=index_shard) if is_remote(place) else Path(place)
 
 
 def _addresses(url: str) -> list[str]:

@@ -12,7 +12,8 @@ from weakref import WeakKeyDictionary
 
 from cascade.arguments import check_kind
 from cascade.bulk.making import Method
-from cascade.bulk.preparing import Request, load_model
+from cascade.bulk.preparing import Request
+from cascade.bulk.request_model import load_model
 from cascade.errors import ContractError
 from cascade.pipeline import CascadePipeline
 from cascade.saving.pipelines import is_hub_id, local_folder, pipeline_folder
