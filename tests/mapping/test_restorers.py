@@ -80,6 +80,7 @@ def test_only_name_and_settings_travel(enlarging, scans, batch_of):
 
 
 def test_a_process_loads_a_model_once(enlarging, scans, batch_of, monkeypatch):
+    models.kept_pipeline.cache_clear()
     loads = []
     real = models.load_model
     monkeypatch.setattr(models, "load_model", lambda each: loads.append(each.model) or real(each))
@@ -96,6 +97,7 @@ def test_a_process_loads_a_model_once(enlarging, scans, batch_of, monkeypatch):
 
 
 def test_weights_are_hashed_once_for_many_batches(enlarging, scans, batch_of, monkeypatch):
+    models.kept_pipeline.cache_clear()
     hashes = []
     real = preparing.weights_digest
     monkeypatch.setattr(preparing, "weights_digest", lambda *each: hashes.append(1) or real(*each))
