@@ -13,9 +13,9 @@ import tifffile
 from PIL import Image
 
 from cascade.bulk import commands
-from cascade.bulk.inputs import find_pictures
 from cascade.bulk.ledger import ledger_file
 from cascade.bulk.progress import ProgressUpdate
+from cascade.bulk.searching import find_pictures
 from cascade.cli.bulk_progress import progress_line
 from cascade.data.shard_writing import write_tar
 from cascade.errors import ContractError
