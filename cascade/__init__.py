@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cascade.imaging.rasters.writing import write_rasters
     from cascade.importing.importing import import_stage
     from cascade.mapping.generator import Generator
-    from cascade.mapping.restorers import Colouriser, Restorer, Upscaler
+    from cascade.mapping.restorers import Colouriser, PictureMapper, Restorer, Upscaler
     from cascade.pipeline import CascadeOutput, CascadePipeline
     from cascade.sampling.overrides import Overrides
     from cascade.sampling.settings import SamplingSettings
@@ -80,6 +80,7 @@ _HOMES = {
     "Overrides": "cascade.sampling.overrides",
     "PairedImage": "cascade.conditioning.paired_image",
     "Pairing": "cascade.data.joining",
+    "PictureMapper": "cascade.mapping.restorers",
     "Raster": "cascade.imaging.rasters.raster",
     "Restorer": "cascade.mapping.restorers",
     "Run": "cascade.stage",
@@ -132,6 +133,7 @@ __all__ = [
     "Overrides",
     "PairedImage",
     "Pairing",
+    "PictureMapper",
     "Raster",
     "Restorer",
     "Run",

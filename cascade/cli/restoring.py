@@ -55,7 +55,11 @@ class Shared:
     """The values of the shared options, under the names of their parameters."""
 
     inputs: Annotated[
-        list[str], typer.Argument(help="Pictures, folders, globs such as 'a/**/*.jpg', or *.tar.")
+        list[str],
+        typer.Argument(
+            help="Pictures, folders, globs such as 'a/**/*.jpg', *.tar, or addresses such as "
+            "s3://bucket/scans."
+        ),
     ]
     out: Annotated[
         Path | None,

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from cascade.arguments import check_kind
+from cascade.bulk.making import Method
 from cascade.bulk.preparing import Request
 from cascade.bulk.request_model import load_model
 from cascade.errors import ContractError
@@ -98,6 +100,17 @@ class ModelChoice:
 def _absolute(name: str) -> str | Path:
     """A folder by its absolute path; any other name as it is."""
     return Path(name).resolve() if Path(name).is_dir() else name
+
+
+_METHODS: WeakKeyDictionary[CascadePipeline, dict[bytes, Method]] = WeakKeyDictionary()
+
+
+def kept_methods(pipeline: CascadePipeline) -> dict[bytes, Method]:
+    """The methods that were prepared with a pipeline, by any key, which are dropped with it.
+
+    Preparing one hashes all weights, which takes too long for every batch.
+    """
+    return _METHODS.setdefault(pipeline, {})
 
 
 @lru_cache(maxsize=MOST_KEPT)

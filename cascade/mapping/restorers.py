@@ -8,6 +8,7 @@ of the device where many small pictures of one size are drawn together.
 
 from __future__ import annotations
 
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,14 +16,14 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from cascade.bulk.commands import prepare_colouring, prepare_upscaling
-from cascade.bulk.preparing import Request
+from cascade.bulk.preparing import Preparation, Request
 from cascade.bulk.restoring import Mending, prepare_restoring
 from cascade.bulk.work import Bulk
 from cascade.data.object_stores import open_store, read_object
 from cascade.errors import CascadeError, ContractError
 from cascade.mapping.columns import ERROR, NAME, PATH, RESULTS, Columns, place_of
 from cascade.mapping.files import FileResult, PictureFile, absolute_address, results_of
-from cascade.mapping.models import LOCK, ModelChoice, kept_pipeline
+from cascade.mapping.models import LOCK, ModelChoice, kept_methods, kept_pipeline
 from cascade.mapping.settings import MapperSettings
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring
@@ -34,7 +35,10 @@ Batch = Mapping[str, Any]
 
 
 class PictureMapper(ABC):
-    """Restores the pictures in a batch of columns.
+    """Restores the pictures in a batch of columns; `Upscaler` and the others are final.
+
+    Call it with a dictionary of columns such as `{"path": […], "bytes": […]}`; it returns one with
+    the results. It can be pickled: only the name of the model and the settings travel.
 
     Args:
         model: a bundled pipeline, a folder that all processes see, or a Hub id.
@@ -147,9 +151,7 @@ class PictureMapper(ABC):
                 overrides=Overrides.per_stage(names, names, **self._settings.sampling),
                 pipeline=pipeline,
             )
-            results |= results_of(
-                files, request, lambda each: self.prepare(each, self._settings.own), self._out
-            )
+            results |= results_of(files, request, self._prepared, self._out)
         ordered = [results[number] for number in range(len(columns))]
         new: dict[str, list[Any]] = {
             NAME: [each.name for each in ordered],
@@ -160,6 +162,17 @@ class PictureMapper(ABC):
             new[pictures] = [each.data for each in ordered]
         others = {name: each for name, each in columns.values.items() if name != pictures}
         return Columns(others).with_results(new)
+
+    def _prepared(self, request: Request) -> Bulk:
+        """The loop of a request, whose method is that of the first batch with these settings."""
+        assert request.pipeline is not None
+        methods, key = kept_methods(request.pipeline), pickle.dumps(self)
+        if key not in methods:
+            bulk = self.prepare(request, self._settings.own)
+            methods[key] = bulk.method
+            return bulk
+        seed = self._settings.own.get("seed", 0)
+        return Preparation(methods[key].command, request, seed).bulk(methods[key], None)
 
     def _files(self, columns: Columns) -> tuple[dict[int, PictureFile], dict[int, FileResult]]:
         """The files of a batch by row, and what is known already of those that cannot be read."""
@@ -190,11 +203,10 @@ class PictureMapper(ABC):
 
 @final
 class Upscaler(PictureMapper):
-    """Upscales the pictures in a batch of columns; see `PictureMapper` for arguments and batches.
+    """Upscales the pictures in a batch of columns.
 
-    Args:
-        model: a pipeline with upsamplers.
-        options: keywords of `PictureMapper`, such as `scale=2` and `out="s3://bucket/large"`.
+    `PictureMapper` describes the arguments and batches. The model needs upsamplers; `scale=2` is
+    the factor for both sides, see `cascade.restoration.upscaling.Upscaling`.
     """
 
     kind = Upscaling
@@ -208,11 +220,9 @@ class Upscaler(PictureMapper):
 
 @final
 class Colouriser(PictureMapper):
-    """Colours the pictures in a batch of columns; see `PictureMapper` for arguments and batches.
+    """Colours the pictures in a batch of columns.
 
-    Args:
-        model: a pipeline with a stage that takes grey.
-        options: keywords of `PictureMapper`, such as `seed=1`.
+    `PictureMapper` describes the arguments and batches. The model needs a stage that takes grey.
     """
 
     kind = Colouring
@@ -228,12 +238,8 @@ class Colouriser(PictureMapper):
 class Restorer(PictureMapper):
     """Restores the pictures in a batch with a stage that was trained on pairs.
 
-    See `PictureMapper` for arguments and batches. A model that was not trained on pairs mends what
-    is transparent in files.
-
-    Args:
-        model: a pipeline with such a stage.
-        options: keywords of `PictureMapper`, such as `tile_px=256`.
+    `PictureMapper` describes the arguments and batches. A model that was not trained on pairs mends
+    what is transparent in files.
     """
 
     kind = Restoration

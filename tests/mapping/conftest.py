@@ -12,27 +12,28 @@ from PIL import Image
 from cascade.pipeline import CascadePipeline
 
 
-@pytest.fixture
-def enlarging(upsampler, tmp_path) -> Path:
+@pytest.fixture(scope="session")
+def enlarging(_stages, tmp_path_factory) -> Path:
     """Folder of a saved pipeline of one upsampler, x2, with random weights."""
-    folder = tmp_path / "models" / "tiny-x2"
-    CascadePipeline.from_stages({"upsampler": upsampler}).save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("models") / "tiny-x2"
+    CascadePipeline.from_stages({"upsampler": _stages["upsampler"]}).save_pretrained(folder)
     return folder
 
 
-@pytest.fixture
-def colouring(colouriser, tmp_path) -> Path:
+@pytest.fixture(scope="session")
+def colouring(_stages, tmp_path_factory) -> Path:
     """Folder of a saved pipeline that colours, with random weights."""
-    folder = tmp_path / "models" / "tiny-grey"
-    CascadePipeline.from_stages({"colouriser": colouriser}).save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("models") / "tiny-grey"
+    CascadePipeline.from_stages({"colouriser": _stages["colouriser"]}).save_pretrained(folder)
     return folder
 
 
-@pytest.fixture
-def generating(cascade, tmp_path) -> Path:
+@pytest.fixture(scope="session")
+def generating(_stages, tmp_path_factory) -> Path:
     """Folder of a saved pipeline of a base stage and an upsampler, with random weights."""
-    folder = tmp_path / "models" / "tiny-32"
-    cascade.save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("models") / "tiny-32"
+    stages = {name: _stages[name] for name in ("base", "upsampler")}
+    CascadePipeline.from_stages(stages).save_pretrained(folder)
     return folder
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cascade import Colouriser, Restorer, Upscaler
+from cascade.bulk import preparing
 from cascade.errors import CascadeError, ContractError, WeightsError
 from cascade.mapping import models
 from cascade.pipeline import CascadePipeline
@@ -79,6 +80,7 @@ def test_only_name_and_settings_travel(enlarging, scans, batch_of):
 
 
 def test_a_process_loads_a_model_once(enlarging, scans, batch_of, monkeypatch):
+    models.kept_pipeline.cache_clear()
     loads = []
     real = models.load_model
     monkeypatch.setattr(models, "load_model", lambda each: loads.append(each.model) or real(each))
@@ -92,6 +94,19 @@ def test_a_process_loads_a_model_once(enlarging, scans, batch_of, monkeypatch):
     for thread in threads:
         thread.join()
     assert loads == [str(enlarging)]
+
+
+def test_weights_are_hashed_once_for_many_batches(enlarging, scans, batch_of, monkeypatch):
+    models.kept_pipeline.cache_clear()
+    hashes = []
+    real = preparing.weights_digest
+    monkeypatch.setattr(preparing, "weights_digest", lambda *each: hashes.append(1) or real(*each))
+    upscaler = Upscaler(enlarging)
+    results = [upscaler(batch_of(scans))["bytes"].tolist() for _ in range(3)]
+    assert len(hashes) == 1
+    assert results[0] == results[1] == results[2]
+    Upscaler(enlarging, seed=1)(batch_of(scans))
+    assert len(hashes) == 2
 
 
 def test_a_folder_is_found_from_any_working_folder(enlarging, scans, monkeypatch, tmp_path):
