@@ -3,11 +3,11 @@
     find            list all inputs
     name            name their results
     list a part     both for one of 100 parts, which finds all inputs and names its own results
-    list of shards  the same if the pictures are in shards of 1,000
+    list shards     find and name pictures in shards of 1,000; at most 10 shards
     claim           take and give back the lock of a job
     note            write a line into the ledger
     work            the whole loop around pictures whose results are written, but not drawn
-    work on shards  the same for pictures in shards, with packing; at most 10 shards
+    work on shards  the same for the pictures in these shards, with packing
     work again      the same as `work` when all results exist
     join            check 100 parts against their files, and merge their ledgers
 
@@ -60,7 +60,7 @@ SETTINGS = {
 }
 ID = "0" * 12  # of these settings
 ROWS = (
-    "find", "name", "list a part", "list of shards", "claim", "note", "work", "work on shards",
+    "find", "name", "list a part", "list shards", "claim", "note", "work", "work on shards",
     "work again", "join",
 )  # fmt: skip
 
@@ -71,6 +71,7 @@ def main() -> None:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--files", type=int, nargs="+", default=[10**4, 10**5])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW")
     parser.add_argument("--folder", type=Path, default=MEMORY if MEMORY.is_dir() else None)
     parser.add_argument(
         "--longest-s",
@@ -82,10 +83,11 @@ def main() -> None:
     columns: list[Rates] = []
     for count in options.files:
         with tempfile.TemporaryDirectory(dir=options.folder, prefix="scale-") as folder:
-            columns.append(Rates(columns[-1].rates if columns else {}, options.longest_s))
+            earlier = columns[-1].rates if columns else {}
+            columns.append(Rates(options.rows, earlier, options.longest_s))
             measure(columns[-1], count, Path(folder))
     print(f"{'files/s':16}" + "".join(f"{count:>12,}" for count in options.files))
-    for row in ROWS:
+    for row in options.rows:
         print(f"{row:16}" + "".join(f"{column.text(row):>12}" for column in columns))
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of this process: {peak_mib:,.0f} MiB")
@@ -95,19 +97,21 @@ class Rates:
     """Files per second of each row, for one number of files.
 
     Args:
+        rows: the rows to measure.
         earlier: the rates of a smaller number.
         longest_s: rows that would take longer, by these rates, are left out.
     """
 
-    def __init__(self, earlier: dict[str, float], longest_s: float) -> None:
+    def __init__(self, rows: Sequence[str], earlier: dict[str, float], longest_s: float) -> None:
         self.rates: dict[str, float] = {}
+        self._rows = rows
         self._earlier = earlier
         self._longest_s = longest_s
 
     def measure(self, row: str, count: int, run: Callable[[], object]) -> None:
-        """Run a row, unless it would take too long."""
+        """Run a row, unless it is left out or would take too long."""
         known = self._earlier.get(row, 0.0 if self._earlier else math.inf)
-        if known == 0 or count / known > self._longest_s:
+        if row not in self._rows or known == 0 or count / known > self._longest_s:
             return
         begin = time.process_time()
         run()
@@ -127,9 +131,11 @@ def measure(rates: Rates, count: int, folder: Path) -> None:
         count: number of files.
         folder: an empty folder.
     """
-    inputs, shards, out = folder / "in", folder / "shards", folder / "out"
+    inputs, shards = folder / "in", folder / "shards"
+    out, other = folder / "out", folder / "out-of-shards"
     write_inputs(inputs, shards, count)
     out.mkdir()
+    other.mkdir()
     listing, plan, part = InputListing(), Plan(), Part(PARTS, 1)
 
     def find() -> None:
@@ -144,12 +150,14 @@ def measure(rates: Rates, count: int, folder: Path) -> None:
         plan_jobs(find_pictures([str(inputs)], results=out, part=part).pictures, out)
 
     def list_shards() -> None:
-        plan_shards(find_pictures([f"{shards}/*.tar"], results=out, part=part).shards, out)
+        nonlocal plan
+        own = find_pictures([str(each) for each in sorted(shards.iterdir())[:MOST_SHARDS]])
+        packed = plan_shards(own.shards, other)[0]
+        plan = Plan([job for shard in packed for job in shard.jobs], shards=packed)
 
     rates.measure("find", count, find)
     rates.measure("name", count, name)
     rates.measure("list a part", count, list_part)
-    rates.measure("list of shards", count, list_shards)
     listing = listing if listing.pictures else find_pictures([str(inputs)])
     jobs = [Job(each, out / each.place, str(each.place), 0) for each in listing.pictures]
     rates.measure("claim", count, lambda: claim(jobs, folder))
@@ -157,12 +165,9 @@ def measure(rates: Rates, count: int, folder: Path) -> None:
     rates.measure("work", count, lambda: work(plan, out))
     if "work" in rates.rates:
         rates.measure("work again", count, lambda: work(plan, out))
-    own = find_pictures([str(each) for each in sorted(shards.iterdir())[:MOST_SHARDS]]).shards
-    other = folder / "out-of-shards"
-    other.mkdir()
-    packed = plan_shards(own, other)[0]
-    plan = Plan([job for shard in packed for job in shard.jobs], shards=packed)
-    rates.measure("work on shards", len(plan.jobs), lambda: work(plan, other))
+    in_shards = min(count, MOST_SHARDS * GROUP)
+    rates.measure("list shards", in_shards, list_shards)
+    rates.measure("work on shards", in_shards, lambda: work(plan, other))
     write_parts(jobs, inputs)
     rates.measure("join", count, lambda: join_parts([inputs], "upscale"))
 

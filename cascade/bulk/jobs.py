@@ -56,7 +56,7 @@ class Job:
         sheet: the before/after sheet to write beside it; None for no sheet.
         pages: "first" if the source has several pages and the first alone is worked on.
         doubt: files of the standard deviation over seeds; None if the result has one seed.
-        shard: key of the shard of results that it goes into; empty if it stays a file.
+        shard: the shard of results that it goes into; None if it stays a file.
     """
 
     source: InputPicture
@@ -66,12 +66,19 @@ class Job:
     sheet: Path | None = None
     pages: PageChoice = "all"
     doubt: DoubtFiles | None = None
-    shard: str = ""
+    shard: Path | None = None
 
     @property
     def result_name(self) -> str:
         """The name of the result in messages."""
-        return self.key if self.shard else str(self.output)
+        if self.shard is None:
+            return str(self.output)
+        return f"{self.shard}:{self.output.relative_to(work_folder(self.shard)).as_posix()}"
+
+
+def work_folder(shard: Path) -> Path:
+    """The folder of the results of a shard until it is packed."""
+    return shard.with_name(f".{shard.name}.work")
 
 
 @dataclass(frozen=True)

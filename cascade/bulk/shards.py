@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, final
 
 from cascade.bulk.inputs import InputShard
-from cascade.bulk.jobs import ImageFormat, Job, PageChoice, plan_jobs
+from cascade.bulk.jobs import ImageFormat, Job, PageChoice, plan_jobs, work_folder
 from cascade.bulk.ledger import Ledger
 from cascade.bulk.making import Method
 from cascade.bulk.progress import Note
@@ -63,7 +63,7 @@ class ShardPlan:
     @property
     def folder(self) -> Path:
         """The folder of its results until it is packed."""
-        return _work_folder(self.output)
+        return work_folder(self.output)
 
     def members(self) -> Iterator[tuple[tarfile.TarInfo, Job | None]]:
         """The members of the input that the result keeps, each picture with its job.
@@ -124,21 +124,17 @@ def plan_shards(
         ]
         plan = plan_jobs(
             pictures,
-            _work_folder(output),
+            work_folder(output),
             image_format=image_format,
             seeds=[seed],
             pages=pages,
             bands=bands,
         )
         key = shard.place.as_posix()
-        jobs = [replace(job, key=f"{key}/{job.key}", shard=key) for job in plan.jobs]
+        jobs = [replace(job, key=f"{key}/{job.key}", shard=output) for job in plan.jobs]
         plans.append(ShardPlan(shard, output, jobs, settings))
         notes += plan.notes
     return plans, notes
-
-
-def _work_folder(output: Path) -> Path:
-    return output.with_name(f".{output.name}.work")
 
 
 def _check_names(shards: Sequence[InputShard], out: Path) -> None:

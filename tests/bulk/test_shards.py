@@ -199,6 +199,11 @@ def test_shards_and_pictures_are_made_by_one_command(copying):
         copying("all/a/0.tar", "all/b/0.tar", out="other")
 
 
+def test_results_are_reported_by_their_shard(copying):
+    (name, *_) = [job.result_name for job in copying("set.tar").jobs]
+    assert name == "out/set.tar:cat/1.png"
+
+
 def test_what_a_shard_cannot_hold_is_refused(copying):
     for values in ({"compare": True}, {"seeds": 2}, {"seeds": 2, "map": True}):
         with pytest.raises(ContractError, match="one result per picture, without"):
