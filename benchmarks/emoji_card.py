@@ -27,6 +27,7 @@ from torch import Tensor
 
 from cascade import ImageSource, Space, open_source
 from cascade.data.fitting import fit_size
+from cascade.data.source import with_labels
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png, to_pil
 from cascade.pipeline import CascadePipeline
@@ -35,12 +36,16 @@ CAPTION_PX = 26  # height of the text below a picture
 CUT_PX = 320  # side of what is cut out at 100 %
 
 
+PARTS = ("known", "unseen", "nearest", "lines")
+
+
 def main() -> None:
     """Make the pictures and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    add("parts", nargs="*", help=f"any of {', '.join(PARTS)} (default: all)")
     add("--pipeline", default="emoji-1024")
     add("--data", type=Path, default=Path("data/emoji"), help="shards at 256 px")
     add("--large", type=Path, default=Path("data/emoji-1024"), help="shards at 1024 px")
@@ -48,33 +53,59 @@ def main() -> None:
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("out/card"))
     options = parser.parse_args()
+    parts = options.parts or PARTS
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}.")
     options.out.mkdir(parents=True, exist_ok=True)
     pipeline = CascadePipeline.from_pretrained(options.pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    prompts = spread(names_of(pictures(pipeline, options.data, "train"), pipeline), 64)
+    if "known" in parts:
+        drawn = draw(pipeline, prompts, options)
+        captioned_sheet(drawn, prompts, 8).save(options.out / "known.png")
+    if "unseen" in parts:
+        draw_unseen(pipeline, options)
+    if "nearest" in parts:
+        draw_nearest(pipeline, prompts, options)
+    if "lines" in parts:
+        draw_lines(pipeline, pictures(pipeline, options.large, "heldout"), options)
+
+
+def pictures(pipeline: CascadePipeline, folder: Path, split: str) -> ImageSource:
+    """The pictures of a split whose classes the pipeline draws; a split need not have all."""
     assert pipeline.labels is not None
     only = {"class": pipeline.labels.fields["class"]}
-    train = open_source(str(options.data / "train-*.tar"), only=only)
+    return with_labels(open_source(str(folder / f"{split}-*.tar")), only, all_names=False)
 
-    prompts = spread(names_of(train, only["class"]), 64)
-    known, known_small = draw(pipeline, prompts, options)
-    captioned_sheet(known, prompts, 8).save(options.out / "known.png")
 
-    unseen = open_source(str(options.data / "unseen-*.tar"), only=only)
+def draw_unseen(pipeline: CascadePipeline, options: argparse.Namespace) -> None:
+    """Write `unseen.png`."""
+    unseen = pictures(pipeline, options.data, "unseen")
     places = spread(range(len(unseen)), 32)
     captions = [unseen.labels(place)["captions"].split("\n")[0] for place in places]
-    drawn, _ = draw(pipeline, captions, options)
+    drawn = draw(pipeline, captions, options)
     true = F.interpolate(read(unseen, places, 256), size=options.shown_px, mode="area")
     pairs = torch.stack([drawn, true], dim=1).flatten(0, 1)
     labels = [text for caption in captions for text in (caption, "true")]
     captioned_sheet(pairs, labels, 8).save(options.out / "unseen.png")
 
-    small = read_all(train, known_small.shape[-1])
-    save_png(nearest_sheet(known_small[:12], small), options.out / "nearest.png")
-    heldout = read_all(open_source(str(options.data / "heldout-*.tar"), only=only), 64)
-    for name, images in (("samples", known_small), ("held-out", heldout)):
-        nearest = nearest_distances(images, small)[0][:, 0]
+
+def draw_nearest(
+    pipeline: CascadePipeline, prompts: Sequence[str], options: argparse.Namespace
+) -> None:
+    """Write `nearest.png`, and print how far pictures are from those of the training."""
+    seeds = range(options.seed, options.seed + len(prompts))
+    base = pipeline(list(prompts), seeds=seeds, stop_at=pipeline.stages.names[0], output_type="pt")
+    samples = base.images
+    train, heldout = (
+        read_all(pictures(pipeline, options.data, split), samples.shape[-1])
+        for split in ("train", "heldout")
+    )
+    save_png(nearest_sheet(samples[:12], train), options.out / "nearest.png")
+    for name, images in (("samples", samples), ("held-out", heldout)):
+        nearest = nearest_distances(images, train)[0][:, 0]
         median, low = nearest.median(), nearest.quantile(0.05)
         print(f"{name:8} to nearest training picture: median {median:.1f}, 5 % below {low:.1f}")
-    draw_lines(pipeline, open_source(str(options.large / "heldout-*.tar"), only=only), options)
 
 
 def spread(values: Sequence[Any], count: int) -> list[Any]:
@@ -83,9 +114,10 @@ def spread(values: Sequence[Any], count: int) -> list[Any]:
     return [values[int(place)] for place in places]
 
 
-def names_of(source: ImageSource, classes: Sequence[str]) -> list[str]:
+def names_of(source: ImageSource, pipeline: CascadePipeline) -> list[str]:
     """The names of all emoji, sorted by class."""
-    order = {name: place for place, name in enumerate(classes)}
+    assert pipeline.labels is not None
+    order = {name: place for place, name in enumerate(pipeline.labels.fields["class"])}
     found = {
         each["caption"]: order[each["class"]]
         for each in (source.labels(place) for place in range(len(source)))
@@ -104,21 +136,17 @@ def read(source: ImageSource, places: Sequence[int], size_px: int) -> Tensor:
     return from_uint8(torch.stack(fitted))
 
 
-def draw(
-    pipeline: CascadePipeline, prompts: Sequence[str], options: argparse.Namespace
-) -> tuple[Tensor, Tensor]:
-    """One picture per prompt, made small for the sheet, and the base stage's pictures."""
-    shown, small = [], []
+def draw(pipeline: CascadePipeline, prompts: Sequence[str], options: argparse.Namespace) -> Tensor:
+    """One picture per prompt, made small for the sheet."""
+    shown = []
     for start in range(0, len(prompts), 8):
         result = pipeline(
             list(prompts[start : start + 8]),
             seeds=range(options.seed + start, options.seed + min(start + 8, len(prompts))),
-            keep_intermediates=True,
             output_type="pt",
         )
         shown.append(F.interpolate(result.images, size=options.shown_px, mode="area"))
-        small.append(next(iter(result.intermediates.values())))
-    return torch.cat(shown), torch.cat(small)
+    return torch.cat(shown)
 
 
 def captioned_sheet(images: Tensor, texts: Sequence[str], columns: int) -> Image.Image:
