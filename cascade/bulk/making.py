@@ -30,11 +30,13 @@ from cascade.imaging.picture_writing import (
     write_picture,
 )
 from cascade.restoration.doubt import over_seeds
+from cascade.saving.atomic import move_into_place, scratch_folder
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 PartProgress = Callable[[int, int], None]  # (done, total), in parts of one picture or page
 JobProgress = Callable[[float, str], None]  # share that is done, and which page it is
-MakeFile = Callable[[Job, JobProgress, Callable[[str], None]], tuple[tuple[int, int], int]]
+MakeFile = Callable[[Job, Path, JobProgress, Callable[[str], None]], tuple[tuple[int, int], int]]
+OnWritten = Callable[[Record, Path], None]
 
 
 class DiskError(OutputError):
@@ -59,9 +61,9 @@ class Method:
         truncated: what happens to a JPEG whose end is missing, see `decode_picture`.
         work_together: largest work of pictures that are drawn together.
         seeds: number of seeds whose mean each result is; see `over_seeds`.
-        make_file: makes and writes the whole result of a job instead of `make`, and returns the
-            size and the number of its images; None for colour pictures. Such results hold no
-            record, so only the ledger knows them.
+        make_file: makes the whole result of a job instead of `make`, writes it to a file, and
+            returns the size and the number of its images; None for colour pictures. Such results
+            hold no record, so only the ledger knows them.
     """
 
     command: str
@@ -114,6 +116,7 @@ def make_result(
     progress: JobProgress,
     on_remark: Callable[[str], None],
     drawn: Mapping[tuple[str, int], Picture],
+    on_written: OnWritten,
 ) -> tuple[Record, tuple[Loss, ...]]:
     """Make the result of a job and write it.
 
@@ -125,6 +128,8 @@ def make_result(
         on_remark: called with what the user should know about the picture, if there is anything;
             of several pages, about the first.
         drawn: results that were drawn before, by the SHA-256 of the input and the seed.
+        on_written: called with the record of a result that cannot hold it, and the complete file,
+            before that gets its name.
 
     Returns:
         The record of the result, and what it does not keep of the input's metadata.
@@ -136,10 +141,14 @@ def make_result(
     sha256 = job.source.sha256()
     check_doubt_files(job, overwrite=method.overwrite)
     if method.make_file is not None:
-        with _disk_errors(0, job.output.parent):
-            size_px, images = method.make_file(job, progress, on_remark)
-        settings = method.settings_of(job)
-        return Record(settings=settings, input_sha256=sha256, size_px=size_px, pages=images), ()
+        with _disk_errors(0, job.output.parent), scratch_folder(job.output) as folder:
+            file = folder / job.output.name
+            size_px, images = method.make_file(job, file, progress, on_remark)
+            settings = method.settings_of(job)
+            record = Record(settings=settings, input_sha256=sha256, size_px=size_px, pages=images)
+            on_written(record, file)
+            move_into_place(file, job.output)
+        return record, ()
     data = job.source.read_bytes()
     if job.pages == "all" and count_pages(data, job.source.name) > 1:
         pages = Pages(data, job.source.name)

@@ -94,7 +94,9 @@ def result_stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def ledger_values(job: Job, record: Record, input_stamp: Sequence[int]) -> dict[str, Any]:
+def ledger_values(
+    job: Job, record: Record, input_stamp: Sequence[int], file: Path | None = None
+) -> dict[str, Any]:
     """The values that the ledger keeps about a result that is right.
 
     Args:
@@ -102,15 +104,17 @@ def ledger_values(job: Job, record: Record, input_stamp: Sequence[int]) -> dict[
         record: the record in the result.
         input_stamp: size in bytes and time of change in ns of the input before it was read, so that
             later changes are noticed.
+        file: the result, if it does not have its name yet.
 
     Raises:
         OSError: if the result is gone.
     """
+    file = file or job.output
     return {
         "input": job.source.name,
         "input_stamp": list(input_stamp),
-        "result_stamp": result_stamp(job.output),
-        "result_sha256": _sha256(job.output),
+        "result_stamp": result_stamp(file),
+        "result_sha256": _sha256(file),
         "record": record.to_json(),
     }
 

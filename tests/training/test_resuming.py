@@ -64,7 +64,7 @@ def test_other_images_are_counted_and_named(run, tmp_path, data, change, words):
         (tmp_path / "run" / "images.jsonl.gz").write_bytes(gzip.compress(b"[1"))
     with pytest.raises(CascadeError) as error:
         run("train.images=64")
-    assert f"was trained on {words} A run resumes only with its own images and labels" in str(error.value)
+    assert f"was trained on {words} A run resumes only with its own images" in str(error.value)
     assert str(error.value).endswith(f"in another folder with train.init_from={tmp_path / 'run'}.")
 
 
