@@ -29,7 +29,8 @@ from cascade.errors import CascadeError, DataError
 from cascade.imaging.opening import read_bytes
 from cascade.imaging.pages import Pages
 from cascade.imaging.picture_reading import count_pages, decode_picture
-from cascade.imaging.picture_writing import recorded_settings
+from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX, recorded_settings
+from cascade.imaging.rasters.reading import suffix_of
 from cascade.saving.differences import flat
 
 NAMES_ONLY = ("model", "version")  # the weights' hash says more, and a new version changes nothing
@@ -187,6 +188,8 @@ def _is_described(path: Path, line: Mapping[str, Any]) -> bool:
 
 
 def _read_record(path: Path) -> Record:
+    if suffix_of(path.name) not in FORMAT_OF_SUFFIX:  # such as DICOM, which the ledger alone knows
+        raise NotAResultError("holds no record of how it was made")
     record = Record.from_json(recorded_settings(path) or {})
     data, name = read_bytes(path), str(path)
     pages = count_pages(data, name)

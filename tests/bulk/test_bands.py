@@ -71,6 +71,8 @@ def test_files_of_bands_keep_their_format_and_are_not_made_twice(upscale):
     first = upscale("in/sub/stack.npy", "--pages", "first", out="first.npy")
     assert first.code == 0, first.err
     assert np.load("first.npy").shape == (1, 2, 16, 20)
+    again = upscale("in/sub/stack.npy", "--pages", "first", out="first.npy")
+    assert "first.npy already exists and holds no record of how it was made; move it" in again.err
 
 
 def test_files_that_do_not_fit_are_named_with_the_reason(upscale):
