@@ -1,0 +1,135 @@
+"""What the fuzz shares: saved tiny pipelines, a training run, and sound files to damage."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
+
+from cascade.pipeline import CascadePipeline
+
+FORMATS = {
+    "png": {}, "jpg": {}, "gif": {}, "bmp": {}, "tga": {}, "webp": {"lossless": True}, "avif": {},
+    "tif": {"compression": "tiff_lzw"},
+}  # fmt: skip
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    b'xmlns:dc="http://purl.org/dc/elements/1.1/" dc:format="image/jpeg"/></rdf:RDF></x:xmpmeta>'
+)
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+IPTC = b"\x1c\x02\x78\x00\x05hello"
+PHOTOSHOP = b"8BIM\x04\x04\x00\x00\x00\x00\x00\x0a" + IPTC
+MARKER = b"\xff\xed" + (2 + 14 + len(PHOTOSHOP)).to_bytes(2, "big") + b"Photoshop 3.0\0" + PHOTOSHOP
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Files that are in order, to be damaged.
+
+    Attributes:
+        pictures: small pictures by name, one or more of each format.
+        upscaler: folder of a saved pipeline 16 -> 32 px.
+        writer: folder of a saved pipeline that takes prompts and classes.
+        run: folder of a finished training run, and the command that resumes it.
+        command: that command.
+    """
+
+    pictures: Mapping[str, bytes]
+    upscaler: Path
+    writer: Path
+    run: Path
+    command: list[str]
+
+
+@pytest.fixture(scope="session")
+def sound(_stages, _text_stages, command, tmp_path_factory) -> Sound:
+    """Files that are in order."""
+    root = tmp_path_factory.mktemp("sound")
+    CascadePipeline.from_stages({"upsampler": _stages["upsampler"]}).save_pretrained(root / "x2")
+    writer = CascadePipeline.from_stages(copy.deepcopy(_text_stages))
+    writer.save_pretrained(root / "writer")
+    (root / "images").mkdir()
+    for number in range(8):
+        shade = Image.new("RGB", (16, 16), (number * 30, 90, 200))
+        shade.save(root / "images" / f"{number}.png")
+    line = ["train", "tiny-16", f"data.path={root / 'images'}", *TRAINING]
+    outcome = command(*line, "--out", root / "run")
+    assert outcome.code == 0, outcome.err
+    return Sound(_pictures(), root / "x2", root / "writer", root / "run", line)
+
+
+TRAINING = [
+    "condition.labels=null",
+    "sampling.guidance=1",
+    "network.width=16",
+    "network.depth=1",
+    "network.fine_width=16",
+    "network.fine_depth=1",
+    "train.images=16",
+    "train.batch_size=8",
+    "train.warmup_images=0",
+    "train.precision=fp32",
+    "train.sample_every_images=0",
+    "train.checkpoint_every_images=8",
+]
+
+
+def _pictures() -> dict[str, bytes]:
+    noise = np.random.default_rng(0).integers(30, 225, (3, 4, 4)).astype(np.uint8)
+    image = Image.fromarray(noise).resize((20, 14))
+    images = {
+        f"a.{ending}": _encoded(image.convert("RGB"), ending, **options)
+        for ending, options in FORMATS.items()
+    }
+    images["alpha.png"] = _encoded(image, "png")
+    images["grey.jpg"] = _encoded(image.convert("L"), "jpg")
+    images["palette.png"] = _encoded(image.convert("RGB").quantize(7), "png")
+    images |= _described(image.convert("RGB"))
+    more = [image.convert("RGB").rotate(90), image.convert("RGB").rotate(180)]
+    images["moving.gif"] = _encoded(image.convert("RGB"), "gif", save_all=True, append_images=more)
+    images["pages.tif"] = _encoded(image.convert("RGB"), "tif", save_all=True, append_images=more)
+    deep = np.asarray(image.convert("RGB")).astype(np.uint16) * 257
+    for name, values, options in (
+        ("deep.tif", deep, {"photometric": "rgb"}),
+        ("planes.tif", np.moveaxis(deep, -1, 0).copy(), {"planarconfig": "separate"}),
+        ("grey16.tif", deep[..., 0], {"compression": "deflate", "predictor": True}),
+    ):
+        file = io.BytesIO()
+        tifffile.imwrite(file, values, **options)
+        images[name] = file.getvalue()
+    return images
+
+
+def _encoded(image: Image.Image, ending: str, **options) -> bytes:
+    file = io.BytesIO()
+    kind = Image.registered_extensions()[f".{ending}"]
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def _described(image: Image.Image) -> dict[str, bytes]:
+    """Pictures with EXIF, XMP, IPTC, a profile and texts."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E], exif[0x9286] = 6, "a garden", "note"
+    exif.get_ifd(0x8769)[0x9003] = "2001:02:03 04:05:06"
+    rest = {"exif": exif, "icc_profile": PROFILE}
+    texts = PngInfo()
+    texts.add_text("Title", "a garden")
+    texts.add_itxt("XML:com.adobe.xmp", XMP.decode(), zip=True)
+    jpeg = _encoded(image, "jpg", **rest, xmp=XMP, comment=b"a comment")
+    tags = {270: "a garden", 700: XMP, 33723: IPTC, 34377: PHOTOSHOP}
+    return {
+        "described.png": _encoded(image, "png", **rest, pnginfo=texts, dpi=(300, 300)),
+        "described.jpg": jpeg[:2] + MARKER + jpeg[2:],
+        "described.webp": _encoded(image, "webp", **rest, xmp=XMP),
+        "described.tif": _encoded(image, "tif", tiffinfo=tags, icc_profile=PROFILE),
+    }
