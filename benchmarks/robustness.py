@@ -52,7 +52,7 @@ CHECKOUT = Path(__file__).parents[1]
 SIDE_PX = 16
 SOAKED, FIRST_LOOK = 5_000, 1_000  # pictures
 KILLED, BEFORE_A_KILL = 300, 40
-DISK, FULL_DISK, LARGE_DISK = 300, "512k", "64m"
+DISK, FULL_DISK_KIB, LARGE_DISK_KIB = 300, 512, 65_536
 STEPPED = 60
 VISITORS = 50
 LOOK_S = 0.05  # between looks at a command
@@ -228,8 +228,8 @@ def disk(folder: Path) -> list[Row]:
     place = Place(folder, DISK)
     place.out.mkdir()
     script = (
-        f'mount -t tmpfs -o size={FULL_DISK} none out && "$@" 2>first; echo $? >code; '
-        f'cp -a out before; mount -o remount,size={LARGE_DISK} out; "$@"; code=$?; '
+        f'mount -t tmpfs -o size={FULL_DISK_KIB}k none out && "$@" 2>first; echo $? >code; '
+        f'cp -a out before; mount -o remount,size={LARGE_DISK_KIB}k out; "$@"; code=$?; '
         "cp -a out kept; exit $code"
     )
     words = ["unshare", "--mount", "sh", "-c", f"cd {folder}; {script}", "sh", *place.command()]
@@ -244,7 +244,7 @@ def disk(folder: Path) -> list[Row]:
     return [
         Row(
             "disk",
-            f"{DISK} pictures, full at {FULL_DISK}B",
+            f"{DISK} pictures on a disk of {FULL_DISK_KIB} KiB",
             f"exit code {first}, {whole} results whole, {cut} cut off: `{_told(lines, folder)}`",
         ),
         Row("disk", "the same command with space", f"exit code {code}, {place.verdict()}"),
@@ -287,13 +287,18 @@ def clock(folder: Path) -> list[Row]:
     place = Place(folder, STEPPED)
     words = [sys.executable, "-c", STEPPING, *place.arguments(), "--compare"]
     rows = []
+    sheets: dict[str, int] = {}
     for trial in (f"±1 day at each of {STEPPED} results with sheets", "the same command again"):
         code, _ = place.run(words)
-        shutil.copytree(place.out / "compare", folder / "compare", dirs_exist_ok=True)
-        made = len(place.made())
-        rows.append(Row("clock", trial, f"exit code {code}, {made} results made so far"))
+        before, sheets = (
+            sheets,
+            {path.name: path.stat().st_ino for path in (place.out / "compare").glob("*.jpg")},
+        )
+        new = len(sheets.items() - before.items())
+        outcome = f"exit code {code}, {len(place.made())} results made in all, {new} sheets now"
+        rows.append(Row("clock", trial, outcome))
     shutil.rmtree(place.out / "compare")
-    return [*rows, Row("clock", "in the end", place.verdict())]
+    return [*rows, Row("clock", "both", place.verdict())]
 
 
 def page(folder: Path) -> list[Row]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from cascade.bulk.doubt_files import check_doubt_files, write_picture_doubt
 from cascade.bulk.jobs import Job, VariantSheet
 from cascade.bulk.records import Record
-from cascade.bulk.sheets import Before, is_older, write_comparison, write_variants
+from cascade.bulk.sheets import Before, date_after, is_older, write_comparison, write_variants
 from cascade.errors import CascadeError, OutputError
 from cascade.imaging.credentials import Signer
 from cascade.imaging.metadata import Loss
@@ -244,6 +244,7 @@ def write_sheet(job: Job, method: Method) -> None:
         caption = f"{caption}, the first of {pages} pages"
     source, result = job.source.read(method.truncated), decode_picture(data, name)
     write_comparison(source, result, job.sheet, before=method.before, caption=caption)
+    date_after(job.sheet, [job.output])
 
 
 def lacks_variants(sheet: VariantSheet) -> bool:
@@ -260,6 +261,7 @@ def write_variant_sheet(sheet: VariantSheet) -> None:
     write_variants(
         [(f"seed {job.seed}", read_picture(job.output)) for job in sheet.jobs], sheet.path
     )
+    date_after(sheet.path, [job.output for job in sheet.jobs])
 
 
 def _check_format_holds_result(picture: Picture, path: Path, method: Method) -> None:

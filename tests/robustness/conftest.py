@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.pipeline import CascadePipeline
+from cascade.sampling.settings import SamplingSettings
+from cascade.space import Space
 
 FORMATS = {
     "png": {}, "jpg": {}, "gif": {}, "bmp": {}, "tga": {}, "webp": {"lossless": True}, "avif": {},
@@ -37,14 +46,18 @@ class Sound:
 
     Attributes:
         pictures: small pictures by name, one or more of each format.
+        numbers: small files of measured numbers by name, one or more of each format.
         upscaler: folder of a saved pipeline 16 -> 32 px.
+        doubler: folder of a saved pipeline that doubles images of one band of numbers.
         writer: folder of a saved pipeline that takes prompts and classes.
         run: folder of a finished training run, and the command that resumes it.
         command: that command.
     """
 
     pictures: Mapping[str, bytes]
+    numbers: Mapping[str, bytes]
     upscaler: Path
+    doubler: Path
     writer: Path
     run: Path
     command: list[str]
@@ -64,7 +77,16 @@ def sound(_stages, _text_stages, command, tmp_path_factory) -> Sound:
     line = ["train", "tiny-16", f"data.path={root / 'images'}", *TRAINING]
     outcome = command(*line, "--out", root / "run")
     assert outcome.code == 0, outcome.err
-    return Sound(_pictures(), root / "x2", root / "writer", root / "run", line)
+    _doubler().save_pretrained(root / "doubler")
+    return Sound(
+        pictures=_pictures(),
+        numbers=_numbers(),
+        upscaler=root / "x2",
+        doubler=root / "doubler",
+        writer=root / "writer",
+        run=root / "run",
+        command=line,
+    )
 
 
 TRAINING = [
@@ -81,6 +103,42 @@ TRAINING = [
     "train.sample_every_images=0",
     "train.checkpoint_every_images=8",
 ]
+
+
+def _doubler() -> CascadePipeline:
+    torch.manual_seed(0)
+    space = Space(size_px=16, channels=1, range=(0, 200))
+    stage = DiffusionStage.build(
+        Contract(space, (LowResolution(size_px=8),)),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8,), "blocks": 1, "patch_size": 2},
+        sampling=SamplingSettings(steps=1),
+        embedding_dim=16,
+    )
+    return CascadePipeline.from_stages({"up": stage})
+
+
+def _numbers() -> dict[str, bytes]:
+    import nibabel
+    import pydicom
+
+    values = np.arange(120, dtype=np.int16).reshape(10, 12)
+    volume = nibabel.Nifti1Image(np.stack([values.T, values.T + 1], -1), np.eye(4))
+    dataset = pydicom.dcmread(Path(pydicom.__file__).parent / "data/test_files/MR_small.dcm")
+    dataset.Rows, dataset.Columns, dataset.PixelData = 10, 12, values.tobytes()
+    array, archive, tiff, dicom = (io.BytesIO() for _ in range(4))
+    np.save(array, values)
+    np.savez_compressed(archive, first=values, second=values + 1)
+    tifffile.imwrite(tiff, values.astype(np.float32), extratags=[(42113, "s", 0, "5", True)])
+    dataset.save_as(dicom)
+    return {
+        "a.npy": array.getvalue(),
+        "a.npz": archive.getvalue(),
+        "a.tif": tiff.getvalue(),
+        "a.dcm": dicom.getvalue(),
+        "a.nii": volume.to_bytes(),
+        "a.nii.gz": gzip.compress(volume.to_bytes(), mtime=0),
+    }
 
 
 def _pictures() -> dict[str, bytes]:
