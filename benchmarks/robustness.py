@@ -51,7 +51,7 @@ from cascade.space import Space
 CHECKOUT = Path(__file__).parents[1]
 SIDE_PX = 16
 SOAKED, FIRST_LOOK = 5_000, 1_000  # pictures
-KILLED, BEFORE_A_KILL = 300, 40
+KILLED, BEFORE_A_KILL = 900, 40
 DISK, FULL_DISK_KIB, LARGE_DISK_KIB = 300, 512, 65_536
 STEPPED = 60
 VISITORS = 50

@@ -12,8 +12,6 @@ import datetime
 import hashlib
 import io
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +81,7 @@ class Signer:
 
         Raises:
             OutputError: if C2PA does not support the format, or the file cannot be signed.
+            OSError: if the disk is full.
         """
         c2pa = _package()
         model = settings.get("model") or settings.get("pipeline") or ""
@@ -97,13 +96,10 @@ class Signer:
             "title": path.name,
             "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}],
         }
-        kind = path.suffix.lower().removeprefix(".")
+        kind, signed = path.suffix.lower().removeprefix("."), io.BytesIO()
         try:
-            with file.open("r+b") as stream, tempfile.TemporaryFile(dir=path.parent) as signed:
+            with file.open("rb") as stream:  # into memory: the package hides a full disk
                 self._sign(kind, manifest, stream, signed)
-                signed.seek(0)
-                stream.seek(0)
-                shutil.copyfileobj(signed, stream)
         except c2pa.C2paError.NotSupported as error:
             raise OutputError(
                 f"cannot sign {path}: C2PA does not support {kind or 'this format'}; write PNG, "
@@ -111,6 +107,7 @@ class Signer:
             ) from error
         except c2pa.C2paError as error:
             raise OutputError(f"cannot sign {path}: {_reason(error)}.") from error
+        file.write_bytes(signed.getbuffer())
 
     def _sign(self, kind: str, manifest: Mapping[str, Any], source: Any, target: Any) -> None:
         c2pa = _package()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,6 +94,17 @@ def test_a_format_without_credentials_is_named(signer, tmp_path):
     with pytest.raises(OutputError, match=r"a\.bmp: C2PA does not support bmp; write PNG, JPEG"):
         signer.add_manifest(file, file, "generated", SETTINGS)
     assert file.read_bytes() == before
+
+
+def test_a_full_disk_is_reported_as_one(signer, tmp_path, monkeypatch):
+    def fill(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(OutputError, match=r"a\.png: No space left on device") as caught:
+        write_picture(picture(), tmp_path / "a.png", settings=SETTINGS, signer=signer)
+    assert caught.value.__cause__.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_certificate_that_cannot_sign_is_refused_in_one_line(files, tmp_path):
