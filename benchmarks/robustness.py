@@ -208,17 +208,21 @@ def soak(folder: Path) -> list[Row]:
     """Upscale many pictures, and look at the memory of the command."""
     place = Place(folder, SOAKED)
     file = ledger_file(place.out, "upscale")
-    begin, early, last, count = time.monotonic(), 0.0, 0.0, 0
+    begin, count, looks = time.monotonic(), 0, []
     process = place.start()
     while process.poll() is None:
-        count = file.read_bytes().count(b'"made"') if file.exists() else 0
-        last = rss_mib(process.pid) or last
-        early = early or (last if count >= FIRST_LOOK else 0.0)
+        if count < SOAKED:  # the end of a process reads in more of the libraries
+            count = file.read_bytes().count(b'"made"') if file.exists() else 0
+            looks.append((count, rss_mib(process.pid)))
         time.sleep(LOOK_S)
+    early = next(look for look in looks if look[0] >= FIRST_LOOK)
+    last = next(look for look in reversed(looks) if look[0] < SOAKED)
     minutes = (time.monotonic() - begin) / 60
     trial = f"{SOAKED:,} pictures of {SIDE_PX} px, {minutes:.1f} min"
-    memory = f"memory {early:.0f} MiB after {FIRST_LOOK:,} and {last:.0f} MiB at {count:,}"
-    return [Row("soak", trial, f"exit code {process.returncode}, {place.verdict()}; {memory}")]
+    memory = " and ".join(f"{mib:.0f} MiB after {number:,}" for number, mib in (early, last))
+    return [
+        Row("soak", trial, f"exit code {process.returncode}, {place.verdict()}; memory {memory}")
+    ]
 
 
 def disk(folder: Path) -> list[Row]:
