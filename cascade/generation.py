@@ -119,12 +119,16 @@ class GeneratedFiles(NamedTuple):
         grid: the contact sheet.
         index: lists the prompt and the seed of each picture in the folder that has a prompt, as a
             line of JSON; None if this series has no prompts.
+        seeds: one per picture.
+        prompts: one per picture; empty texts without prompts.
         earlier: number of pictures that were there before, from a series that was interrupted.
     """
 
     pictures: list[Path]
     grid: Path
     index: Path | None
+    seeds: list[int]
+    prompts: list[str]
     earlier: int = 0
 
 
@@ -211,7 +215,8 @@ def _generate_series(
     grid = contact_sheet(as_rgb(torch.stack(in_grid), space))
     save_png(with_scale_bar(grid, space), sheet, record, signer=generation.signer)
     index = numbered.index if generation.prompts else None
-    return GeneratedFiles(files, sheet, index, series.written)
+    prompts = [generation.prompt(i) for i in range(total)]
+    return GeneratedFiles(files, sheet, index, list(seeds), prompts, series.written)
 
 
 def _read(file: Path, space: Space) -> Tensor:

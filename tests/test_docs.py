@@ -14,6 +14,7 @@ import yaml
 from cascade.conditioning.degradation import PARTS, Degradation
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.conditioning.low_resolution import GeneratedOptions
+from cascade.extras import EXTRAS
 from cascade.recipe.sections import (
     AutoencoderKLSection,
     AutoencoderTinySection,
@@ -105,6 +106,14 @@ def test_every_recipe_key_is_described(section: type):
     described = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
     keys = getattr(section, "model_fields", None) or section.__dataclass_fields__
     assert set(keys) - {"kind"} <= described
+
+
+def test_every_extra_is_described():
+    page = (CHECKOUT / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, flags=re.MULTILINE))
+    assert {name: f"{text[0].lower()}{text[1:]}" for name, text in rows.items()} == {
+        name: f"{extra.purpose[0].lower()}{extra.purpose[1:]}" for name, extra in EXTRAS.items()
+    }
 
 
 def default_of(section: type, key: str) -> Any:

@@ -10,11 +10,15 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
+
+from cascade.extras import EXTRAS
 
 CHECKOUT = Path(__file__).parents[1]
 IGNORED = ("runs/x", "stages/__pycache__/x.pyc", "stages/half.tmp", "pipelines/tiny-32/half.tmp")
@@ -176,9 +180,40 @@ def test_sdist_holds_the_pages_that_the_readme_links_to(dist, source):
     assert {link.rstrip("/") for link in links} <= packed
 
 
-def test_wheel_built_without_an_sdist_is_the_same(source, wheel, tmp_path):
-    _build(source, tmp_path, "--wheel")
+def _docker_context(source: Path, folder: Path) -> Path:
+    """What `.dockerignore` lets through: everything below the names that it takes back in."""
+    lines = (source / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    assert patterns[0] == "*"
+    ignored = [each.removeprefix("**/") for each in patterns if each.startswith("**/")]
+    for name in (each.removeprefix("!") for each in patterns if each.startswith("!")):
+        if (source / name).is_dir():
+            shutil.copytree(source / name, folder / name, ignore=shutil.ignore_patterns(*ignored))
+        else:
+            shutil.copyfile(source / name, folder / name)
+    return folder
+
+
+def test_wheel_built_by_the_dockerfile_is_the_same(source, wheel, tmp_path):
+    (tmp_path / "context").mkdir()
+    context = _docker_context(source, tmp_path / "context")
+    assert not list(context.rglob("*.tmp"))
+    _build(context, tmp_path, "--wheel")  # without an sdist
     assert filecmp.cmp(tmp_path / wheel.name, wheel, shallow=False)
+
+
+def test_the_dockerfile_installs_extras_that_exist_and_runs_the_command(source):
+    text = (source / "Dockerfile").read_text(encoding="utf-8")
+    arguments = dict(re.findall(r"^ARG (\w+)=(.+)$", text, flags=re.MULTILINE))
+    assert set(arguments) == {"PYTHON", "TORCH", "EXTRAS"}
+    assert set(arguments["EXTRAS"].split(",")) < set(EXTRAS)
+    project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lowest = SpecifierSet(project["requires-python"])
+    assert arguments["PYTHON"] in lowest
+    assert next(each for each in project["dependencies"] if each.startswith("torch>")) in text
+    assert json.loads(re.findall(r"^ENTRYPOINT (.+)$", text, flags=re.MULTILINE)[-1]) == [
+        *project["scripts"]
+    ]
 
 
 def test_installed_recipes_and_weights_are_those_of_git(installed, files, source):

@@ -103,7 +103,8 @@ class Ledger:
         """Append in one system call, so that the lines of several processes do not mix."""
         assert self.file is not None
         try:
-            descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # of Windows
+            descriptor = os.open(self.file, flags, 0o644)
             try:
                 if _ends_in_half_a_line(descriptor):
                     data = b"\n" + data

@@ -23,10 +23,13 @@ from pathlib import Path, PurePosixPath
 
 from cascade.bulk.inputs import InputPicture
 from cascade.bulk.progress import Note, with_examples
+from cascade.bulk.windows_names import windows_place
 from cascade.imaging.rasters.reading import suffix_of
 from cascade.reporting.words import counted
 from cascade.saving.atomic import LONGEST_NAME_BYTES
 
+IS_WINDOWS = os.name == "nt"
+TOO_LONG = "too long for a file, shortened"
 IsResultOf = Callable[[PurePosixPath, InputPicture], bool]
 
 
@@ -123,7 +126,8 @@ class Naming:
             for picture, place in zip(pictures, places, strict=True)
             if _fitting(self.renamed(picture)) != self.renamed(picture)
         ]
-        lead = f"{counted(len(renamed), 'name')} too long for a file, shortened"
+        reason = "too long or not allowed for a file, changed" if IS_WINDOWS else TOO_LONG
+        lead = f"{counted(len(renamed), 'name')} {reason}"
         return [with_examples(lead, renamed)] if renamed else []
 
 
@@ -150,7 +154,8 @@ def with_suffix_added(place: PurePosixPath, suffix: str) -> PurePosixPath:
 
 
 def _fitting(place: PurePosixPath) -> PurePosixPath:
-    """Shorten a name that file systems do not hold; a hash of it keeps it apart from others."""
+    """Change a name that file systems do not hold; a hash of it keeps it apart from others."""
+    place = windows_place(place) if IS_WINDOWS else place
     name = place.name
     if len(os.fsencode(name)) <= LONGEST_NAME_BYTES:
         return place

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cascade.cli import measuring, names, restoring
-
-if TYPE_CHECKING:
-    from cascade.evaluation.results import Evaluation
+from cascade.cli.documents import AsJson, Document
 
 Train = Annotated[str | None, typer.Option(help="Training pictures, to look for copies of them.")]
 NumImages = Annotated[
@@ -46,8 +44,16 @@ DoubtSeeds = Annotated[
         "at most 100 pictures; for results that have originals.",
     ),
 ]
+Beside = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--beside",
+        metavar="FILE",
+        help="Weights of another upscaler (ESRGAN, SwinIR, HAT, SPAN ...) to measure on the same "
+        "inputs; may be repeated.",
+    ),
+]
 Report = Annotated[Path | None, typer.Option(help="HTML file to write.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="JSON file to write.")]
 
 
 def evaluate(
@@ -58,7 +64,6 @@ def evaluate(
     num_images: NumImages = None,
     seed: measuring.Seed = 0,
     report: Report = None,
-    json: JsonFile = None,
     card: Card = False,
     extractor: measuring.Extractor = "lite0",
     extractor_path: measuring.ExtractorPath = None,
@@ -67,8 +72,10 @@ def evaluate(
     alignment: measuring.Alignment = None,
     likelihood: Likelihood = None,
     doubt_seeds: DoubtSeeds = None,
+    beside: Beside = None,
     device: restoring.Device = None,
-) -> None:
+    as_json: AsJson = False,
+) -> Document | None:
     """Measure how good a pipeline is on held-out pictures, and which stage holds it back.
 
     A generator is compared with the held-out pictures as a set. An upscaler or colouriser gets
@@ -78,7 +85,9 @@ def evaluate(
 
     cascade evaluate emoji-256 --data heldout --train pictures -n 200 --report report.html
 
-    cascade evaluate photo-x4 --data 'heldout-*.tar' --json scores.json --card
+    cascade evaluate photo-x4 --data 'heldout-*.tar' --card --json > scores.json
+
+    cascade evaluate photo-x4 --data heldout --beside RealESRGAN_x4plus.safetensors
 
     cascade evaluate runs/restore-pairs --data test/clean --pairs test/damaged
 
@@ -88,12 +97,14 @@ def evaluate(
     """
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
+    from cascade.evaluation.card import write_results
     from cascade.evaluation.evaluate import evaluate as measure
-    from cascade.evaluation.report import check_outputs
+    from cascade.evaluation.report import check_output, write_report
     from cascade.pipeline import CascadePipeline
     from cascade.saving.pipelines import card_folder
 
-    check_outputs(json, report)
+    if report is not None:
+        check_output(report)
     folder = card_folder(pipeline) if card else None
     loaded = CascadePipeline.from_pretrained(pipeline).to(find_device(device))
     with TaskProgress() as progress:
@@ -112,21 +123,13 @@ def evaluate(
             alignment=alignment,
             likelihood=likelihood,  # pyright: ignore[reportArgumentType]  # checked there
             doubt_seeds=doubt_seeds,
+            beside=beside or (),
             progress=progress.update,
         )
-    typer.echo("\n".join(evaluation.lines()))
-    _write(evaluation, json=json, report=report, card_folder=folder)
-
-
-def _write(
-    evaluation: Evaluation, *, json: Path | None, report: Path | None, card_folder: Path | None
-) -> None:
-    from cascade.evaluation.card import write_results
-    from cascade.evaluation.report import write_report
-
-    if json is not None:
-        evaluation.save(json)
+    if not as_json:
+        typer.echo("\n".join(evaluation.lines()))
     if report is not None:
         write_report(evaluation, report)
-    if card_folder is not None:
-        write_results(evaluation, card_folder)
+    if folder is not None:
+        write_results(evaluation, folder)
+    return evaluation.to_dict() if as_json else None

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cascade.cli import completing, names, sampling, signing
+from cascade.cli.documents import AsJson, Document
 from cascade.cli.prompts import read_prompts
 from cascade.cli.verb import SAMPLER_NAMES
 from cascade.cli.verbosity import note
+
+if TYPE_CHECKING:
+    from cascade.generation import GeneratedFiles
 
 Prompt = Annotated[
     str | None,
@@ -101,7 +105,8 @@ def generate(
         bool,
         typer.Option("--resume", help="Complete the last series in the folder if it was stopped."),
     ] = False,
-) -> None:
+    as_json: AsJson = False,
+) -> Document | None:
     """Generate pictures: numbered PNGs that record their seed and settings, and grid.png.
 
     Numbers go on after those in the folder; a later grid has the number of its first picture.
@@ -161,11 +166,24 @@ def generate(
     name = " + ".join([pipeline, *(lora or [])])
     with SamplingProgress(generation.total) as progress:
         files = generate_files(loaded, out, generation, name=name, callback=progress.on_step)
+    if as_json:
+        return _document(name, files)
     count = len(files.pictures)
     sheets = f"{files.grid.name} and {files.index.name}" if files.index else files.grid.name
     if files.earlier:
         note(f"{counted(files.earlier, 'picture')} of {count} were there already")
     note(f"{counted(count, 'picture')}{',' if files.index else ' and'} {sheets} in {out}")
+
+
+def _document(pipeline: str, files: GeneratedFiles) -> Document:
+    each = zip(files.pictures, files.seeds, files.prompts, strict=True)
+    return {
+        "pipeline": pipeline,
+        "pictures": [{"file": file, "seed": seed, "prompt": text} for file, seed, text in each],
+        "grid": files.grid,
+        "index": files.index,
+        "earlier": files.earlier,
+    }
 
 
 def _values(text: str | None, kind: type, option: str) -> Any:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli.documents import AsJson, Document
+
 
 def inspect(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures that Cascade made.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a line of JSON for each picture.")
-    ] = False,
-) -> None:
+    as_json: AsJson = False,
+) -> Document | None:
     """Tell how pictures were made: model, seed, settings, mark, and the command.
 
     The mark is the IPTC's word for pictures that a trained model made or changed. Of content
@@ -25,11 +25,11 @@ def inspect(
 
     cascade inspect large/*.jpg --json
     """
-    import json
     from dataclasses import asdict
 
     from cascade.inspection import inspect_picture
 
+    documents = []
     for path in pictures:
         inspection = inspect_picture(path)
         if as_json:
@@ -41,8 +41,9 @@ def inspect(
             }
             if inspection.manifest is not None:
                 values["manifest"] = asdict(inspection.manifest)
-            typer.echo(json.dumps(values, ensure_ascii=False))
+            documents.append(values)
             continue
         typer.echo(str(path))
         for name, value in inspection.lines():
             typer.echo(f"  {name:8} {value}")
+    return {"pictures": documents} if as_json else None

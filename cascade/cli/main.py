@@ -18,6 +18,7 @@ from cascade.cli.data import data
 from cascade.cli.defaults import defaults_file, read_defaults
 from cascade.cli.distil import distil
 from cascade.cli.doctor import doctor
+from cascade.cli.documents import OPTION, errors_in_documents, message_of
 from cascade.cli.edit import edit
 from cascade.cli.ema import ema
 from cascade.cli.evaluate import evaluate
@@ -88,16 +89,16 @@ def run() -> None:
     logging.basicConfig(handlers=[handler])
     logging.getLogger("cascade").setLevel(logging.INFO)
     try:
-        app(default_map=_default_map())
+        with errors_in_documents(OPTION in sys.argv):
+            defaults = _default_map()
+        app(default_map=defaults)
     except OtherProcessError:
         time.sleep(REPORTING_TIME_S)  # torchrun kills the others as soon as one process ends
         sys.exit(1)
     except RecipeError as error:
-        _fail(str(error), 2)
-    except CascadeError as error:
-        _fail(str(error), 1)
-    except OSError as error:
-        _fail(f"{error.filename or 'output'}: {error.strerror or error}.", 1)
+        _fail(error, 2)
+    except (CascadeError, OSError) as error:
+        _fail(error, 1)
 
 
 def _default_map() -> dict[str, Any]:
@@ -142,8 +143,8 @@ class _LogLine(logging.Formatter):
         return f"cascade: {printable(record.message)}"
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(error: Exception, code: int) -> None:
     from cascade.cli.progress import printable
 
-    sys.stderr.write(f"cascade: {printable(' '.join(message.split()))}\n")
+    sys.stderr.write(f"cascade: {printable(message_of(error))}\n")
     sys.exit(code)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import typer
 
 from cascade.cli import names
+from cascade.cli.documents import AsJson, Document
 
 
 def show(
     name: names.Recipe,
     overrides: names.Changes = None,
-) -> None:
+    as_json: AsJson = False,
+) -> Document | None:
     """Print a recipe in full, with every default and your changes.
 
     Example: cascade show emoji-64 train.batch_size=32
@@ -20,7 +22,10 @@ def show(
 
     from cascade.recipe.reading import dump_recipe, load_any_recipe
 
-    text = dump_recipe(load_any_recipe(name, overrides or []))
+    recipe = load_any_recipe(name, overrides or [])
+    if as_json:
+        return recipe.model_dump(mode="json")
+    text = dump_recipe(recipe)
     console = Console()
     if console.is_terminal:
         console.print(Syntax(text, "yaml", background_color="default", word_wrap=True))

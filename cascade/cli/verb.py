@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from cascade.cli.defaults import FILE
+from cascade.cli.documents import OPTION, errors_in_documents, print_document
 from cascade.cli.synonyms import synonyms_of
 from cascade.cli.verbosity import OPTIONS, with_verbosity
 
@@ -52,6 +53,10 @@ class Verb(TyperCommand):
         An unknown option is answered with ours of the same meaning, and a wrong value names the
         file of defaults if it comes from there.
         """
+        with errors_in_documents(OPTION in args and OPTION in self.options()):
+            return self._parsed(ctx, args)
+
+    def _parsed(self, ctx: Any, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
@@ -93,7 +98,10 @@ class Verb(TyperCommand):
         options = [_as_typed(o, ctx.params[n]) for o, n in defaults.items() if ctx.params[n]]
         if options and not ctx.params.get("quiet"):
             logger.info("%s sets %s", FILE, " ".join(options))
-        return super().invoke(ctx)
+        if not ctx.params.get("as_json"):
+            return super().invoke(ctx)
+        with errors_in_documents(True):
+            return print_document(lambda: super(Verb, self).invoke(ctx))
 
     def default(self, name: str, value: Any) -> Any:
         """Turn a value from the file of defaults into what the command line would give.

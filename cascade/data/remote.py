@@ -101,7 +101,7 @@ def _temporary_beside(path: Path) -> Iterator[Path]:
 
 def _write_synced(path: Path, chunks: Iterator[bytes]) -> None:
     with path.open("wb") as file:
-        os.fchmod(file.fileno(), 0o644)  # temporary files are private, the copy is not
+        path.chmod(0o644)  # temporary files are private, the copy is not
         file.writelines(chunks)
         file.flush()
         os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.likelihood_figures import Likelihood, check_stages, with_likelihood
 from cascade.evaluation.measuring_pairs import PairMeasurer
 from cascade.evaluation.measuring_sets import SetMeasurer
+from cascade.evaluation.peer_upscalers import PeerUpscaler, load_peers
 from cascade.evaluation.perceptual_distances import distances_on
 from cascade.evaluation.progress import NamedProgress, no_progress
 from cascade.evaluation.real_pictures import REAL, RealPictures
@@ -56,6 +58,7 @@ def evaluate(
     alignment: str | Path | AlignmentModel | None = None,
     likelihood: Likelihood | None = None,
     doubt_seeds: int | None = None,
+    beside: Sequence[str | Path] = (),
     cache_dir: Path | None = None,
     progress: NamedProgress | None = None,
 ) -> Evaluation:
@@ -89,6 +92,9 @@ def evaluate(
         doubt_seeds: number of seeds, at least 2, to measure how well their standard deviation
             predicts errors, on at most 100 held-out pictures; only for a pipeline that takes
             pictures. It takes as many times as long as one seed.
+        beside: weights of other upscalers to measure beside the pipeline, on the same inputs:
+            safetensors, or files that torch reads with `weights_only`. Only for a pipeline that
+            upscales, by the same factor.
         cache_dir: folder for features of real pictures; default: the user's cache folder.
         progress: called as `progress(what, done, total)` while the measurement runs.
 
@@ -103,6 +109,7 @@ def evaluate(
         check_stages(pipeline, likelihood)
     if doubt_seeds is not None:
         check_doubt(pipeline, doubt_seeds)
+    peers = load_peers(beside, pipeline.stages.contracts, pipeline.device)
     is_drawn_from_labels = not isinstance(task, PairedTask) and text_of(pipeline) is None
     vocabulary = pipeline.labels if is_drawn_from_labels else None
     space = pipeline.stages.last.space
@@ -126,7 +133,9 @@ def evaluate(
         "seed": seed,
         "progress": progress or no_progress,
     }
-    measurements = _measure(task, options, training, judge, lpips=lpips, lpips_path=lpips_path)
+    measurements = _measure(
+        task, options, training, judge, peers, lpips=lpips, lpips_path=lpips_path
+    )
     count, report = options["num_images"], options["progress"]
     if likelihood is not None:
         measurements = with_likelihood(measurements, pipeline, held_out, likelihood, count, report)
@@ -200,6 +209,7 @@ def _measure(
     options: dict[str, Any],
     training: RealPictures | None,
     judge: AlignmentJudge | None,
+    peers: Sequence[PeerUpscaler],
     *,
     lpips: bool,
     lpips_path: Path | None,
@@ -209,7 +219,7 @@ def _measure(
         _check_without_training(training)
         device = options["pipeline"].device
         distances = distances_on(device, lpips=lpips, lpips_path=lpips_path)
-        return PairMeasurer(**options, distances=distances).measure()
+        return PairMeasurer(**options, distances=distances, peers=peers).measure()
     _check_without_lpips(lpips or lpips_path is not None)
     return SetMeasurer(**options, training=training, judge=judge).measure()
 

@@ -28,6 +28,7 @@ from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.figures import Better, Measured, Score
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
 from cascade.evaluation.intervals import mean_estimate
+from cascade.evaluation.peer_upscalers import PeerUpscaler
 from cascade.evaluation.perceptual_distances import Distance
 from cascade.evaluation.progress import NamedProgress
 from cascade.evaluation.real_pictures import REAL, RealPictures
@@ -39,6 +40,7 @@ from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadePipeline
 from cascade.space import Space
 from cascade.stage import Stage
+from cascade.tasks.enlarging import IMAGE
 from cascade.tasks.image_metrics import BAND_LEVELS, MOST_PSNR_DB, psnr, ssim
 from cascade.tasks.table import paired_task_of
 from cascade.tasks.task import PairFigure
@@ -55,7 +57,7 @@ BETTER: dict[str, Better] = {"PSNR, dB": "higher", "SSIM": "higher"}
 
 @dataclass(frozen=True)
 class Way:
-    """A way to make results from inputs: a stage, a chain, or the baseline.
+    """A way to make results from inputs: a stage, a chain, the baseline, or another upscaler.
 
     Attributes:
         subject: its name in tables.
@@ -86,6 +88,7 @@ class PairMeasurer:
         num_images: number of pictures to work on.
         seed: seed of the first picture; each further picture has the next seed.
         progress: called while the measurement runs.
+        peers: upscalers of other projects, which get the inputs of the whole pipeline.
     """
 
     pipeline: CascadePipeline
@@ -95,6 +98,7 @@ class PairMeasurer:
     num_images: int
     seed: int
     progress: NamedProgress
+    peers: Sequence[PeerUpscaler] = ()
 
     def measure(self) -> Measurements:
         """Measure the pipeline.
@@ -108,13 +112,13 @@ class PairMeasurer:
         self.held_out.check(self.num_images, contracts[-1].space, self.progress)
         inputs, truth = pairs(self.held_out, range(min(SHOWN, self.num_images)), contracts)
         subjects, columns = [], _input_column(inputs, contracts[0].space)
-        for way in _ways(stages):
+        for way in _ways(stages, self.peers):
             subject, results = self._measured(way)
             subjects.append(subject)
             if not any(_same(results, other) for other in columns.values()):
                 columns[way.subject] = results
         columns["original"] = to_uint8(as_rgb(truth, contracts[-1].space))
-        notes = []
+        notes = [peer.about for peer in self.peers]
         if self.num_images < FEWEST_FOR_DISTANCES:
             notes.append("distances of sets need at least 2 pictures, and are left out.")
         return Measurements(
@@ -197,8 +201,8 @@ def _same(images: Tensor, others: Tensor) -> bool:
     return same_size and torch.equal(images, others.expand_as(images))
 
 
-def _ways(stages: Mapping[str, Stage]) -> list[Way]:
-    """List the baseline, each stage alone if there are several, and the whole pipeline."""
+def _ways(stages: Mapping[str, Stage], peers: Sequence[PeerUpscaler]) -> list[Way]:
+    """List the baseline, peers, each stage alone if there are several, and the whole pipeline."""
     members = list(stages.values())
     contracts = [stage.contract for stage in members]
     task, space = paired_task_of(contracts), contracts[-1].space
@@ -210,7 +214,18 @@ def _ways(stages: Mapping[str, Stage]) -> list[Way]:
         is_random=False,
     )
     alone = [_way(f"{name}, alone", [stage]) for name, stage in stages.items() if len(members) > 1]
-    return [baseline, *alone, _way("whole pipeline", members)]
+    others = [_way_of_peer(peer, contracts) for peer in peers]
+    return [baseline, *others, *alone, _way("whole pipeline", members)]
+
+
+def _way_of_peer(peer: PeerUpscaler, contracts: Sequence[Contract]) -> Way:
+    return Way(
+        peer.name,
+        contracts,
+        paired_task_of(contracts).figures(contracts),
+        lambda inputs, seed: peer.upscale(inputs.get(IMAGE)[0], seed),
+        is_random=False,
+    )
 
 
 def _way(subject: str, stages: Sequence[Stage]) -> Way:

@@ -38,22 +38,15 @@ CALIBRATED = (
 HEADLINES = ("FD", "KID", "coverage", "R@1", "CLIP score", "PSNR, dB", "PD", "LPIPS")
 
 
-def check_outputs(*files: Path | None) -> None:
-    """Check that files can be written, before work that takes long.
-
-    Args:
-        files: the files; None for results that will not be written.
+def check_output(file: Path) -> None:
+    """Check that a file can be written, before work that takes long.
 
     Raises:
-        OutputError: if a file cannot be written, or two are the same.
+        OutputError: if it cannot.
     """
-    paths = [file for file in files if file is not None]
-    for path in paths:
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder; name a file.")
-        check_writable_folder(path.parent)
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise OutputError(f"{paths[0]} cannot hold two kinds of results; name a file for each.")
+    if file.is_dir():
+        raise OutputError(f"{file} is a folder; name a file.")
+    check_writable_folder(file.parent)
 
 
 def write_report(evaluation: Evaluation, file: Path) -> None:

@@ -34,7 +34,8 @@ class PictureSeries:
     def save(self, folder: Path, written: int) -> None:
         """Note in the folder of the pictures how many are complete."""
         with atomic_file(folder / RECORD) as temporary:
-            temporary.write_text(json.dumps(asdict(replace(self, written=written))))
+            text = json.dumps(asdict(replace(self, written=written)))
+            temporary.write_text(text, encoding="utf-8")
 
 
 def earlier_series(folder: Path, request: Mapping[str, Any]) -> PictureSeries | None:
@@ -51,7 +52,7 @@ def earlier_series(folder: Path, request: Mapping[str, Any]) -> PictureSeries | 
     if not file.is_file():
         return None
     try:
-        series = PictureSeries(**json.loads(file.read_text()))
+        series = PictureSeries(**json.loads(file.read_text(encoding="utf-8")))
         earlier = series.request
         changed = [name for name in request if request[name] != earlier[name]]
     except (ValueError, TypeError, LookupError) as error:

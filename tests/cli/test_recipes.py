@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cascade.extras import EXTRAS
+from cascade.extras import EXTRAS, install_command
 from cascade.recipe.finding import find_recipe, list_recipes, recipe_name
 from cascade.recipe.reading import dump_recipe, load_any_recipe, load_stage_recipe
 
@@ -112,6 +114,20 @@ def test_doctor_says_what_is_here(command):
     assert "cascade generate emoji-256 -n 4 -o out" in examples
     assert "cascade upscale PICTURE --model photo-x4 -o large.png" in examples
     assert "cascade colourise PICTURE --model photo-colour -o coloured.png" in examples
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("file:///home/me/my%20cascade", "/home/me/my cascade"),
+        ("file:///home/me/cascade_diffusion-0.1.0-py3-none-any.whl", "cascade-diffusion"),
+        ("https://example.org/cascade.tar.gz", "cascade-diffusion"),
+    ],
+)
+def test_extras_are_installed_from_where_the_package_came_from(monkeypatch, url, target):
+    origin = SimpleNamespace(read_text=lambda name: json.dumps({"url": url}))
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: origin)
+    assert install_command("ui") == f'pip install "{target}[ui]"'
 
 
 def test_every_extra_of_the_package_is_described():

@@ -42,10 +42,10 @@ def test_the_commands_take_a_run(command, trained, pictures, tmp_path):
     done = command("upscale", picture, "-o", tmp_path / "x2.png", "--model", trained.upsampler)
     assert done.code == 0
     assert (tmp_path / "x2.png").is_file()
-    figures = ["--json", tmp_path / "scores.json", "--extractor", "lite0"]
+    figures = ["--json", "--extractor", "lite0"]
     done = command("evaluate", trained.upsampler, "--data", pictures, "-n", 2, *figures)
     assert done.code == 0
-    assert json.loads((tmp_path / "scores.json").read_text())["pipeline"] == str(trained.upsampler)
+    assert json.loads(done.out)["pipeline"] == str(trained.upsampler)
 
 
 def test_settings_that_a_sweep_found_become_those_of_the_stage(trained, tmp_path):
