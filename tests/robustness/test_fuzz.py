@@ -42,8 +42,9 @@ Run = Callable[..., Any]
 class Cases:
     """Runs commands in a folder of their own, and checks how each ends."""
 
-    def __init__(self, command: Run, sound: Any, folder: Path) -> None:
+    def __init__(self, command: Run, sound: Any, folder: Path, caplog: Any) -> None:
         self.command = command
+        self.log = caplog
         self.sound = sound
         self.folder = folder
         self.out = folder / "out"
@@ -63,7 +64,8 @@ class Cases:
         start = time.monotonic()
         done = self.command(*arguments)
         assert time.monotonic() - start < LONGEST_S
-        told = done.out + done.err
+        told = done.out + done.err + self.log.text
+        self.log.clear()
         assert "Traceback" not in told
         assert not re.search(r"unexpected \w+:", told)  # an error that bulk work does not know
         assert done.code in (0, 1, 2)
@@ -220,9 +222,9 @@ DOORS = {
 
 
 @pytest.fixture
-def explore(command, sound, tmp_path, monkeypatch, record_property):
+def explore(command, sound, tmp_path, monkeypatch, record_property, caplog):
     """A function that tries a number of cases of a door."""
-    cases = Cases(command, sound, tmp_path / "case")
+    cases = Cases(command, sound, tmp_path / "case", caplog)
     monkeypatch.chdir(tmp_path)
 
     def try_cases(door: str, count: int) -> None:
