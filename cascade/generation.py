@@ -190,7 +190,7 @@ def _generate_series(
     number, total, seeds = series.number, generation.total, series.seeds
     space = pipeline.stages.last.space
     files = [
-        out / picture_name(number + i, generation.prompt(i), _suffix_of(space))
+        out / picture_name(number + i, generation.prompt(i), suffix_of_space(space))
         for i in range(total)
     ]
     numbered = NumberedFiles(out, range(number + series.written, number + total))
@@ -201,7 +201,7 @@ def _generate_series(
         result = _generate(pipeline, generation, [seeds[i] for i in part], part, callback)
         new = files[part.start : part.stop]
         spaces = {stage: each.space for stage, each in pipeline.stages.items()}
-        written = _write_pictures(result, new, name, generation, spaces)
+        written = write_pictures(result, new, name, generation, spaces)
         for i in part:
             numbered.replace(number + i, written)
         if generation.prompts:
@@ -304,7 +304,7 @@ def _generate(
     return replace(result, intermediates=pictures)
 
 
-def _write_pictures(
+def write_pictures(
     result: CascadeOutput,
     files: list[Path],
     name: str,
@@ -331,14 +331,14 @@ def _write_pictures(
     _write_each(result.images, files, records, last, generation.signer)
     written = list(files)
     for stage, images in result.intermediates.items():
-        suffix = f".{stage}{_suffix_of(spaces[stage])}"
+        suffix = f".{stage}{suffix_of_space(spaces[stage])}"
         smaller = [file.with_suffix(suffix) for file in files]
         _write_each(images, smaller, records, spaces[stage], generation.signer)
         written += smaller
     return written
 
 
-def _suffix_of(space: Space) -> str:
+def suffix_of_space(space: Space) -> str:
     return ".tif" if space.has_bands else ".png"
 
 
@@ -349,7 +349,7 @@ def _write_each(
     space: Space,
     signer: Signer | None,
 ) -> None:
-    if _suffix_of(space) == ".tif":
+    if suffix_of_space(space) == ".tif":
         for image, file, record in zip(images, files, records, strict=True):
             raster = raster_of(image, space)
             signed = signed_file(file, signer, "generated", record)

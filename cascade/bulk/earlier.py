@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from cascade.bulk.inputs import InputPicture
 from cascade.bulk.ledger import Ledger, ledger_file
+from cascade.bulk.parts import Part
 from cascade.bulk.records import INPUT
 from cascade.errors import CascadeError
 from cascade.imaging.picture_writing import recorded_settings
@@ -17,12 +18,14 @@ class EarlierResults:
 
     Args:
         folder: folder of the results; None if there is none.
-        command: `upscale` or `colourise`.
+        command: `upscale`, `colourise`, `restore` or `edit`.
+        part: the part of the inputs that they were made from; None for all.
     """
 
-    def __init__(self, folder: Path | None, command: str) -> None:
+    def __init__(self, folder: Path | None, command: str, part: Part | None = None) -> None:
         self.folder = folder
         self.command = command
+        self.part = part
 
     def made_from(self, place: PurePosixPath, picture: InputPicture) -> bool:
         """Whether the file at a place below the folder was made from a picture.
@@ -43,5 +46,7 @@ class EarlierResults:
 
     @cached_property
     def _ledger(self) -> Ledger | None:
-        file = ledger_file(self.folder, self.command) if self.folder is not None else None
-        return Ledger(file) if file is not None and file.is_file() else None
+        if self.folder is None:
+            return None
+        file = ledger_file(self.folder, self.command, self.part)
+        return Ledger(file) if file.is_file() else None

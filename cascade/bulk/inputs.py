@@ -1,45 +1,43 @@
-"""Finds the pictures that inputs name: files, folders, globs and webdataset shards."""
+"""The pictures and shards that a bulk command works on, and what its inputs hold besides."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
-import os
 import stat
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from cascade.bulk.left_out import LeftOut
-from cascade.data.remote import default_cache, is_remote
-from cascade.data.shard_index import ShardImage, index_shard
-from cascade.data.shards import find_shards
-from cascade.errors import DataError, OutputError
-from cascade.imaging.opening import IMAGE_SUFFIXES, read_bytes
+from cascade.bulk.parts import Slice
+from cascade.data.object_stores import StoredObject
+from cascade.data.shard_index import ShardImage
+from cascade.errors import DataError
+from cascade.imaging.opening import read_bytes
 from cascade.imaging.pages import Heads, read_heads
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import Truncated, decode_picture
-from cascade.imaging.rasters.reading import suffix_of
 
 HEAD_BYTES = 1 << 18  # of a picture in a shard, in which its sizes are looked for
 
 
 @dataclass(frozen=True)
 class InputPicture:
-    """One picture to work on, in a file of its own or in a webdataset shard.
+    """One picture to work on, in a file of its own, in a webdataset shard or in an object store.
 
     Attributes:
-        file: the picture's file, or the shard that holds it.
+        file: the picture's file, or the shard that holds it; its address without scheme if it is in
+            a store.
         place: path of its result below the folder of the results, with the input's suffix.
-        image: position of the picture in the shard; None if it has a file of its own.
+        image: position of the picture in the shard, or the object of the store; None if it has a
+            file of its own.
     """
 
     file: Path
     place: PurePosixPath
-    image: ShardImage | None = None
+    image: ShardImage | StoredObject | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +50,8 @@ class InputPicture:
         Raises:
             DataError: if the file is missing or not a regular file.
         """
+        if isinstance(self.image, StoredObject):
+            return self.image.stamp()
         try:
             status = self.file.stat()
         except OSError as error:
@@ -114,6 +114,8 @@ class InputPicture:
                 which may not tell of all pages.
         """
         try:
+            if isinstance(self.image, StoredObject) and not whole:
+                return None  # each would take a request before the work begins
             if self.image is not None:
                 return read_heads(io.BytesIO(self._first_bytes(whole)), self.name)
             self.stamp()  # refuses a pipe, which would block
@@ -134,196 +136,57 @@ class InputPicture:
 
     def _first_bytes(self, whole: bool) -> bytes:
         assert self.image is not None
-        if whole:
+        if whole or isinstance(self.image, StoredObject):
             return self.image.read()
         with self.file.open("rb") as file:
             file.seek(self.image.offset)
             return file.read(min(self.image.size_bytes, HEAD_BYTES))
 
-    def identity(self) -> tuple[str, str]:
-        """Real path and member; the same for two ways to name one picture."""
-        return os.path.realpath(self.file), self.image.member if self.image else ""
-
     def _unreadable(self, error: OSError) -> DataError:
         return DataError(f"{self.name}: cannot be read ({error.strerror or error}).")
 
 
+@dataclass(frozen=True)
+class InputShard:
+    """One webdataset shard, whose results go into a shard of their own.
+
+    Attributes:
+        file: the shard, or the copy of a remote one.
+        name: its name in messages.
+        place: path of its result below the folder of the results.
+        pictures: the pictures in it, by member; their places lie in a folder of its name.
+        unread: members that are pictures but are not read, and so are not in the result.
+    """
+
+    file: Path
+    name: str
+    place: PurePosixPath
+    pictures: Mapping[str, InputPicture]
+    unread: Set[str] = frozenset()
+
+    def stamp(self) -> tuple[int, int]:
+        """Size of the shard in bytes, and time of its last change, in ns; see `InputPicture`."""
+        return InputPicture(self.file, self.place).stamp()
+
+    def sha256(self) -> str:
+        """SHA-256 of the shard's bytes, in hex; see `InputPicture`."""
+        return InputPicture(self.file, self.place).sha256()
+
+
 @dataclass
 class InputListing:
-    """The pictures and other files in the inputs.
+    """The pictures and other files in the inputs, or in one part of them.
 
     Attributes:
         pictures: the pictures in the order of the inputs, each once.
+        shards: the shards that hold some of them.
+        slice: which part of the inputs it is; None for all.
         unreadable: name and reason of each folder or shard that could not be read.
         left_out: files in folders that are hidden or do not have the suffix of a picture.
     """
 
     pictures: list[InputPicture] = field(default_factory=list)
+    shards: list[InputShard] = field(default_factory=list)
+    slice: Slice | None = None
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
-
-
-def find_pictures(
-    inputs: Sequence[str], *, results: Path | None = None, suffixes: Set[str] = IMAGE_SUFFIXES
-) -> InputListing:
-    """Find the pictures that inputs name.
-
-    - A file counts as a picture whatever its name; its result keeps the name, without folders.
-    - A folder is searched recursively, including links to folders; results keep its structure.
-      Hidden files and files without the suffix of a picture are left out.
-    - A glob, in which `**` matches any number of folders, does the same with all its matches;
-      results keep the structure from the first wildcard on.
-    - The results of a webdataset shard go into a folder with the shard's name. A shard is a file
-      that ends in `.tar`, a pattern of shards as for training, or the URL of a shard.
-    - A picture that several inputs or links lead to is taken once. Its place is the one that is
-      reached without a link, and among these the deepest, whatever the order of the inputs.
-
-    Args:
-        inputs: names of files, folders or shards, and patterns.
-        results: folder of the results, which is not searched unless an input lies in it.
-        suffixes: suffixes of pictures, in small letters.
-
-    Raises:
-        DataError: if an input does not exist or matches nothing, or if none holds a picture.
-        OutputError: if the folder of the results is one of the inputs.
-    """
-    listing = InputListing()
-    search = _Search(listing, None if results is None else results.resolve(), suffixes)
-    for text in inputs:
-        search.add_input(text)
-    listing.pictures = search.chosen()
-    if not listing.pictures and not listing.unreadable:
-        raise DataError(
-            f"no pictures in {', '.join(inputs)} ({listing.left_out.counts() or 'no files'}); "
-            f"expected {', '.join(sorted(suffixes))}. Name shards one by one or as 'a/*.tar'."
-        )
-    return listing
-
-
-@dataclass(frozen=True)
-class _Search:
-    listing: InputListing
-    results: Path | None  # resolved
-    suffixes: Set[str]
-    places: dict[tuple[str, str], list[tuple[bool, InputPicture]]] = field(default_factory=dict)
-
-    def chosen(self) -> list[InputPicture]:
-        """Each picture once, in the order of the inputs, at its own place."""
-        return [min(ways, key=_rank)[1] for ways in self.places.values()]
-
-    def _add(self, picture: InputPicture, base: Path) -> None:
-        """Note one way to a picture, and whether a link below `base` leads to it."""
-        identity = picture.identity()
-        own = os.path.join(os.path.realpath(base), picture.file.relative_to(base))
-        self.places.setdefault(identity, []).append((own != identity[0], picture))
-
-    def add_input(self, text: str) -> None:
-        if is_remote(text) or (text.endswith(".tar") and not os.path.exists(text)):
-            self._add_shards(text)
-        elif os.path.isdir(text):
-            self._add_folder(Path(text), Path(text))
-        elif os.path.exists(text):
-            self._add_file(Path(text), Path(text).parent)
-        elif glob.has_magic(text):
-            self._add_matches(text)
-        else:
-            raise DataError(f"{text}: no such file or folder.")
-
-    def _add_file(self, path: Path, base: Path) -> None:
-        if path.suffix == ".tar":
-            self._add_shard(path, str(path))
-        else:
-            place = PurePosixPath(path.relative_to(base).as_posix())
-            self._add(InputPicture(path, place), base)
-
-    def _add_matches(self, pattern: str) -> None:
-        base = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
-        paths = sorted(glob.glob(pattern, recursive=True))
-        if not paths:
-            raise DataError(f"{pattern}: matches no file or folder.")
-        for path in map(Path, paths):
-            if self._is_result(path, base):
-                continue
-            if path.is_dir():
-                self._add_folder(path, base)
-            elif path.suffix == ".tar":
-                self._add_file(path, base)
-            else:
-                self._add_pictures([path], base)
-
-    def _add_folder(self, folder: Path, base: Path) -> None:
-        if folder.resolve() == self.results:
-            raise OutputError(
-                f"{folder} is an input, so the results cannot go there; choose another folder."
-            )
-        visited: set[str] = set()
-        waiting = [folder]  # links wait, so that pictures get their real places
-        for top in waiting:
-            for root, folders, files in os.walk(top, onerror=self._note_unreadable_folder):
-                if os.path.realpath(root) in visited:  # a link leads back to it
-                    folders.clear()
-                    continue
-                visited.add(os.path.realpath(root))
-                inner = self._folders_to_search(root, folders, folder)
-                folders[:] = [path.name for path in inner]
-                waiting += [path for path in inner if path.is_symlink()]
-                self._add_pictures([Path(root, name) for name in sorted(files)], base)
-
-    def _folders_to_search(self, root: str, names: Sequence[str], top: Path) -> list[Path]:
-        paths = [Path(root, name) for name in sorted(names)]
-        paths = [path for path in paths if not self._is_result(path, top)]
-        for path in paths:
-            if path.name.startswith("."):
-                self.listing.left_out.add_hidden_folder(path)
-        return [path for path in paths if not path.name.startswith(".")]
-
-    def _add_pictures(self, paths: Sequence[Path], base: Path) -> None:
-        for path in paths:
-            if _is_visible_picture(path, self.suffixes):
-                self._add_file(path, base)
-            else:
-                self.listing.left_out.add_file(path)
-
-    def _is_result(self, path: Path, base: Path) -> bool:
-        """Whether a path lies in the folder of the results, and the search began outside it."""
-        if self.results is None or base.resolve().is_relative_to(self.results):
-            return False
-        return path.resolve().is_relative_to(self.results)
-
-    def _add_shards(self, pattern: str) -> None:
-        shards = find_shards(pattern, default_cache())
-        if not shards:
-            raise DataError(f"{pattern}: no such shard.")
-        for shard, name in shards:
-            self._add_shard(shard, name)
-
-    def _add_shard(self, shard: Path, name: str) -> None:
-        try:
-            images = index_shard(shard, name, self.suffixes).images
-        except DataError as error:
-            self._note_unreadable(name, str(error))
-            return
-        folder = PurePosixPath(name.rpartition("/")[2]).with_suffix("")
-        for image in sorted(images, key=lambda image: image.member):
-            member = PurePosixPath(image.member)
-            if member.is_absolute() or ".." in member.parts:
-                self._note_unreadable(image.name, "its name leads out of the folder of results.")
-            else:
-                self._add(InputPicture(shard, folder / member, image), shard.parent)
-
-    def _note_unreadable_folder(self, error: OSError) -> None:
-        reason = f"cannot be read ({error.strerror or error})."
-        self._note_unreadable(str(error.filename), reason)
-
-    def _note_unreadable(self, name: str, reason: str) -> None:
-        self.listing.unreadable.append((name, reason.removeprefix(f"{name}: ")))
-
-
-def _rank(way: tuple[bool, InputPicture]) -> tuple[bool, int, str]:
-    """Order of the ways to one picture: without links first, then from the highest folder."""
-    by_link, picture = way
-    return by_link, -len(picture.place.parts), str(picture.place)
-
-
-def _is_visible_picture(path: Path, suffixes: Set[str]) -> bool:
-    return suffix_of(path.name) in suffixes and not path.name.startswith(".")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
@@ -21,6 +21,9 @@ from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX
 from cascade.imaging.rasters.reading import suffix_of
 from cascade.imaging.rasters.writing import KINDS as BAND_KINDS
+
+if TYPE_CHECKING:
+    from cascade.bulk.shards import ShardPlan
 
 ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
 PageChoice = Literal["all", "first"]  # of the pages of a file, or the frames of an animation
@@ -53,6 +56,7 @@ class Job:
         sheet: the before/after sheet to write beside it; None for no sheet.
         pages: "first" if the source has several pages and the first alone is worked on.
         doubt: files of the standard deviation over seeds; None if the result has one seed.
+        shard: the shard of results that it goes into; None if it stays a file.
     """
 
     source: InputPicture
@@ -62,6 +66,19 @@ class Job:
     sheet: Path | None = None
     pages: PageChoice = "all"
     doubt: DoubtFiles | None = None
+    shard: Path | None = None
+
+    @property
+    def result_name(self) -> str:
+        """The name of the result in messages."""
+        if self.shard is None:
+            return str(self.output)
+        return f"{self.shard}:{self.output.relative_to(work_folder(self.shard)).as_posix()}"
+
+
+def work_folder(shard: Path) -> Path:
+    """The folder of the results of a shard until it is packed."""
+    return shard.with_name(f".{shard.name}.work")
 
 
 @dataclass(frozen=True)
@@ -84,18 +101,21 @@ class Plan:
     Attributes:
         jobs: the results.
         sheets: the sheets of variants.
+        shards: the shards of results, whose jobs are among the others.
         page: folder of the before/after sheets, which gets a page with all of them; None for none.
         notes: what the user should know about names.
     """
 
     jobs: Sequence[Job] = ()
     sheets: Sequence[VariantSheet] = ()
+    shards: Sequence[ShardPlan] = ()
     page: Path | None = None
     notes: Sequence[Note] = ()
 
     def files(self) -> list[tuple[Path, str]]:
         """All results and sheets, each with the name of its input."""
         files = [(job.output, job.source.name) for job in self.jobs]
+        files += [(shard.output, shard.source.name) for shard in self.shards]
         files += [(job.sheet, job.source.name) for job in self.jobs if job.sheet is not None]
         doubts = [(job.doubt, job.source.name) for job in self.jobs if job.doubt is not None]
         files += [(path, name) for each, name in doubts for path in (each.picture, each.numbers)]
@@ -120,7 +140,7 @@ def is_file_name(out: Path, inputs: Sequence[str], *, bands: bool = False) -> bo
     for text in inputs:
         if not (os.path.lexists(text) or glob.has_magic(text) or "{" in text or is_remote(text)):
             raise DataError(f"{text}: no such file or folder.")
-    if len(inputs) > 1 or not os.path.isfile(inputs[0]) or inputs[0].endswith(".tar"):
+    if len(inputs) > 1 or not _is_one_file(inputs[0]) or inputs[0].endswith(".tar"):
         raise OutputError(
             f"{out} names one picture, but there may be several inputs; name a folder instead."
         )
@@ -129,6 +149,12 @@ def is_file_name(out: Path, inputs: Sequence[str], *, bands: bool = False) -> bo
         suffixes = ", ".join(endings)
         raise OutputError(f"{out}: results end in {suffixes}; choose one of them.")
     return True
+
+
+def _is_one_file(text: str) -> bool:
+    """Whether an input is a file, or the address of a picture in a store."""
+    is_picture = is_remote(text) and suffix_of(text) in IMAGE_SUFFIXES and not glob.has_magic(text)
+    return is_picture or os.path.isfile(text)
 
 
 def _is_picture_name(path: Path) -> bool:
@@ -204,7 +230,8 @@ def plan_jobs(
             sheets.append(VariantSheet(of_picture, folder / sheet_place))
         jobs += of_picture
     jobs = _with_doubt(jobs, folder, folded) if doubt else jobs
-    plan = Plan(jobs, sheets, folder / COMPARISONS if compare else None, notes)
+    page = folder / COMPARISONS if compare else None
+    plan = Plan(jobs, sheets, page=page, notes=notes)
     _check_paths_differ(plan, folded)
     return plan
 

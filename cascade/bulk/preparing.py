@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cascade import __version__
 from cascade.bulk.earlier import EarlierResults
-from cascade.bulk.inputs import find_pictures
-from cascade.bulk.jobs import ImageFormat, PageChoice, is_file_name, plan_jobs
+from cascade.bulk.inputs import InputListing
+from cascade.bulk.jobs import ImageFormat, PageChoice, Plan, is_file_name, plan_jobs
+from cascade.bulk.ledger import part_ledgers
 from cascade.bulk.making import Method
+from cascade.bulk.parts import Part
 from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.remarks import model_remark
+from cascade.bulk.request_model import RequestModel
+from cascade.bulk.searching import find_pictures
+from cascade.bulk.shards import plan_shards
 from cascade.bulk.work import Bulk
-from cascade.conditioning.paired_image import PairedImage
-from cascade.devices import check_engine_device, find_device
-from cascade.errors import CascadeError, ContractError
+from cascade.data.shard_index import ShardImage
+from cascade.errors import ContractError, OutputError
 from cascade.imaging.credentials import Signer
 from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_reading import Truncated
@@ -61,9 +62,12 @@ class Request:
         axis: for bands, axis of a volume along which it is cut into slices; None for the last one.
         nodata: for bands, a number that stands for a missing one besides what files say; None for
             none.
+        part: the part of the inputs to work on; None for all. See `cascade/bulk/parts.py`.
         seeds: number of seeds for each picture, counted up from that of the settings.
         map: whether to write the mean over these seeds and the standard deviation, instead of a
             result per seed.
+        listing: the pictures, if they are known already; `inputs` are then not searched.
+        pipeline: the model, if it is loaded already.
     """
 
     inputs: Sequence[str]
@@ -83,8 +87,11 @@ class Request:
     adapters: Sequence[tuple[str, float]] = ()
     axis: int | None = None
     nodata: float | None = None
+    part: Part | None = None
     seeds: int = 1
     map: bool = False
+    listing: InputListing | None = None
+    pipeline: CascadePipeline | None = None
 
     def __post_init__(self) -> None:
         if self.map:
@@ -120,29 +127,51 @@ class Preparation:
     def __init__(self, command: str, request: Request, seed: int) -> None:
         self.command = command
         self.request = request
-        self.model = _Model(request)
+        self.model = RequestModel(request)
         self.reads_bands = self.model.takes_bands
         writes_bands = self.model.makes_bands
         self.has_bands = self.reads_bands or writes_bands
         _check_options(request, bands=self.has_bands)
         as_file = is_file_name(request.out, request.inputs, bands=writes_bands)
         self.folder = None if as_file else request.out
+        _check_part(request, command, self.folder)
         suffixes = RASTER_SUFFIXES if self.reads_bands else IMAGE_SUFFIXES
-        self.inputs = find_pictures(request.inputs, results=self.folder, suffixes=suffixes)
-        self.plan = plan_jobs(
-            self.inputs.pictures,
+        self.inputs = request.listing or find_pictures(
+            request.inputs, results=self.folder, suffixes=suffixes, part=request.part
+        )
+        self.seed = seed
+        self.plan = self._plan(as_file, writes_bands)
+        self.notes = [self.inputs.left_out.note()] if self.inputs.left_out else []
+        self.notes += self.plan.notes
+
+    def _plan(self, as_file: bool, bands: bool) -> Plan:
+        """List the results to make, in files and in shards."""
+        request, seed = self.request, self.seed
+        shards, notes = [], []
+        if self.inputs.shards:
+            _check_shards(request)
+            shards, notes = plan_shards(
+                self.inputs.shards,
+                request.out,
+                image_format=request.image_format,
+                seed=seed,
+                pages=request.pages,
+                bands=bands,
+            )
+        plan = plan_jobs(
+            [each for each in self.inputs.pictures if not isinstance(each.image, ShardImage)],
             request.out,
             as_file=as_file,
             image_format=request.image_format,
             seeds=[seed] if request.map else range(seed, seed + request.seeds),
             compare=request.compare,
             pages=request.pages,
-            is_result_of=EarlierResults(self.folder, command).made_from,
-            bands=writes_bands,
+            is_result_of=EarlierResults(self.folder, self.command, request.part).made_from,
+            bands=bands,
             doubt=request.map,
         )
-        self.notes = [self.inputs.left_out.note()] if self.inputs.left_out else []
-        self.notes += self.plan.notes
+        jobs = [*plan.jobs, *(job for shard in shards for job in shard.jobs)]
+        return replace(plan, jobs=jobs, shards=shards, notes=[*plan.notes, *notes])
 
     def load_stages(self, select: Callable[[Sequence[Stage]], list[Stage]]) -> dict[str, Stage]:
         """Load the stages of the model by name, onto the device, and apply the user's settings.
@@ -202,58 +231,15 @@ class Preparation:
             method.over_seeds(self.request.seeds) if self.request.map else method,
             self.folder,
             inputs=self.inputs,
+            choices={
+                "seed": self.seed,
+                "results_per_picture": 1 if self.request.map else self.request.seeds,
+                "format": self.request.image_format,
+                "pages": self.request.pages,
+            },
             notes=self.notes,
             on_progress=on_progress,
         )
-
-
-class _Model:
-    """The model of a request, loaded once and early: it decides which files are inputs.
-
-    An error is kept until the model is asked for, since those of the inputs come first.
-    """
-
-    def __init__(self, request: Request) -> None:
-        self._pipeline: CascadePipeline | None = None
-        self._error: CascadeError | None = None
-        try:
-            self._pipeline = _load(request)
-        except CascadeError as error:
-            self._error = error
-
-    @property
-    def is_of_pairs(self) -> bool:
-        """Whether it makes one image of a pair from the other; no if it cannot be loaded."""
-        contracts = self._pipeline.stages.contracts if self._pipeline is not None else []
-        return any(each.condition(PairedImage.name) is not None for each in contracts)
-
-    @property
-    def takes_bands(self) -> bool:
-        """Whether its inputs are bands of measured numbers; no if it cannot be loaded."""
-        if self._pipeline is None:
-            return False
-        first = self._pipeline.stages.first
-        condition = first.contract.condition(PairedImage.name)
-        space = None if condition is None else condition.image_space(first.space)
-        return self.makes_bands if space is None else space.has_bands
-
-    @property
-    def makes_bands(self) -> bool:
-        """Whether its images are bands of measured numbers; no if it cannot be loaded."""
-        if self._pipeline is None:
-            return False
-        return self._pipeline.stages.last.space.has_bands
-
-    def load(self) -> CascadePipeline:
-        """The pipeline.
-
-        Raises:
-            CascadeError: if it cannot be loaded.
-        """
-        if self._error is not None:
-            raise self._error
-        assert self._pipeline is not None
-        return self._pipeline
 
 
 def _check_options(request: Request, *, bands: bool) -> None:
@@ -276,21 +262,39 @@ def _check_options(request: Request, *, bands: bool) -> None:
         raise ContractError(f"{unused[0]} is for {kind}, but this model makes {other}; leave it.")
 
 
-def _load(request: Request) -> CascadePipeline:
-    """Load the model onto the device, or let the engine run it."""
-    pipeline = CascadePipeline.from_pretrained(request.model)
-    for folder, scale in request.adapters:
-        pipeline = pipeline.with_adapter(folder, scale)
-    if request.engine is None:
-        return pipeline.to(_device_of_process(request.device))
-    check_engine_device(request.device)
-    return pipeline.with_engine(request.engine)
+def _check_part(request: Request, command: str, folder: Path | None) -> None:
+    """Check that a part of the inputs can have its results in a folder.
+
+    Raises:
+        OutputError: if there is no folder, or it holds parts of another number of parts.
+    """
+    if request.part is None:
+        return
+    if folder is None and request.part.count == 1:
+        return
+    if folder is None:
+        raise OutputError(
+            f"{request.out} is the file of a single result, but part {request.part} of the inputs "
+            "needs a folder; name one, or take part 1/1, which is all."
+        )
+    counts = {part.count for part in part_ledgers(folder, command)}
+    if counts - {request.part.count}:
+        raise OutputError(
+            f"{folder} holds results of parts of {min(counts)}, so part {request.part} does not "
+            "belong there; choose another folder or the same number of parts."
+        )
 
 
-def _device_of_process(name: str | None) -> torch.device:
-    """The device with that name, or the best one; each process of a launcher gets its own."""
-    device = find_device(name)
-    if name is not None or device.type == "cpu":
-        return device
-    rank = int(os.environ.get("LOCAL_RANK", "0"))
-    return torch.device(device.type, rank % torch.accelerator.device_count())
+def _check_shards(request: Request) -> None:
+    """Refuse what shards of results cannot hold: one result per picture, and nothing beside it.
+
+    Raises:
+        ContractError: naming the option.
+    """
+    options = {"before/after sheets": request.compare, "several seeds": request.seeds > 1}
+    for name, value in options.items():
+        if value:
+            raise ContractError(
+                f"the results of a shard are a shard with one result per picture, without {name}; "
+                "leave them out, or unpack the shard first."
+            )

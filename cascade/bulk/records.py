@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascade.bulk.inputs import InputPicture
+from cascade.bulk.inputs import InputPicture, InputShard
 from cascade.bulk.jobs import Job
 from cascade.errors import CascadeError, DataError
 from cascade.imaging.opening import read_bytes
@@ -80,7 +80,7 @@ class Record:
 
 def settings_id(settings: Mapping[str, Any]) -> str:
     """Hash settings into twelve hex digits; settings that make the same result have the same."""
-    text = json.dumps(_relevant(settings), sort_keys=True)
+    text = json.dumps(relevant_settings(settings), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -147,7 +147,9 @@ def record_of(path: Path, line: Mapping[str, Any] | None) -> Record:
         raise NotAResultError(f"is not an intact picture: {reason}") from error
 
 
-def difference(record: Record, settings: Mapping[str, Any], source: InputPicture) -> str:
+def difference(
+    record: Record, settings: Mapping[str, Any], source: InputPicture | InputShard
+) -> str:
     """Describe how a result differs from the one that a job would make.
 
     Args:
@@ -161,7 +163,7 @@ def difference(record: Record, settings: Mapping[str, Any], source: InputPicture
     Raises:
         DataError: if the input cannot be read.
     """
-    old, new = _relevant(record.settings), _relevant(settings)
+    old, new = relevant_settings(record.settings), relevant_settings(settings)
     changes = [
         f"{key}={old.get(key, ABSENT.get(key))} (now {new.get(key, ABSENT.get(key))})"
         for key in sorted(old.keys() | new.keys())
@@ -203,7 +205,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
+def relevant_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that change the result, by dotted keys, with values as after JSON."""
     values = flat(json.loads(json.dumps(settings)))
     return {k: v for k, v in values.items() if v is not None and k not in NAMES_ONLY}

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cascade.bulk.claims import Claims
-from cascade.bulk.doubt_files import lacks_doubt
 from cascade.bulk.inputs import InputListing
 from cascade.bulk.jobs import Job, Plan, VariantSheet
-from cascade.bulk.ledger import Event, Ledger, ledger_file
+from cascade.bulk.ledger import Ledger, ledger_file
+from cascade.bulk.leftovers import remove_leftovers_of
 from cascade.bulk.making import (
     DiskError,
     Method,
@@ -25,21 +25,16 @@ from cascade.bulk.making import (
 )
 from cascade.bulk.outcome import Outcome
 from cascade.bulk.progress import Note, ProgressUpdate
-from cascade.bulk.records import (
-    NotAResultError,
-    difference,
-    is_unchanged,
-    ledger_values,
-    record_of,
-    settings_id,
-)
+from cascade.bulk.records import ledger_values
 from cascade.bulk.reports import Reports
-from cascade.bulk.slider_page import check_page, page_file, write_page
+from cascade.bulk.shards import Packing, ShardPlan
+from cascade.bulk.slider_page import check_page, write_page
+from cascade.bulk.standing import Standing
 from cascade.bulk.together import Drawn, draw_together, groups
 from cascade.errors import CascadeError, OutputError
-from cascade.saving.atomic import remove_leftovers
 
 WAIT_S = 0.2  # between looks at the jobs that other processes have claimed
+NO_CLAIMS = Claims(None)  # for the jobs of a shard, which is claimed as a whole
 
 
 class Bulk:
@@ -54,6 +49,8 @@ class Bulk:
         folder: folder of the results, with ledger and locks; None for a single result in a file of
             its own, which no other process shares.
         inputs: pictures, unreadable and other files of the inputs, which the outcome counts.
+        choices: what decides names and number of the results besides the method's settings, which
+            the ledger of a part notes.
         notes: what the user should know before the work begins.
         on_progress: called with every change.
 
@@ -68,6 +65,7 @@ class Bulk:
         folder: Path | None,
         *,
         inputs: InputListing | None = None,
+        choices: Mapping[str, Any] | None = None,
         notes: Sequence[Note] = (),
         on_progress: Callable[[ProgressUpdate], None] | None = None,
     ) -> None:
@@ -76,13 +74,13 @@ class Bulk:
         self.method = method
         self.inputs = inputs or InputListing()
         self.notes = notes
+        self._choices = choices or {}
         self.reports = Reports(len(plan.jobs), method, on_progress)
         self._reported: set[tuple[str, str]] = set()  # ids of the jobs whose failure was reported
-        self._done_before: set[str] = set()  # keys
-        self._settings_ids = {
-            (job.seed, job.pages): settings_id(method.settings_of(job)) for job in plan.jobs
-        }
-        self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command))
+        part = None if self.inputs.slice is None else self.inputs.slice.part
+        self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command, part))
+        self._standing = Standing(plan.jobs, method, self.ledger)
+        self._packing = Packing(plan.shards, method, self.ledger)
 
     def run(self) -> None:
         """Work until all jobs are finished.
@@ -99,33 +97,79 @@ class Bulk:
             self.reports.failure(name, reason)
         try:
             with self._beside_other_processes() as claims, self._page_at_the_end():
-                self.reports.estimate([job for job in self.jobs if not self._is_finished(job)])
+                shards = [shard for shard in self.plan.shards if not self._is_packed(shard)]
+                self.reports.estimate(
+                    [job for job in self.jobs if not self._standing.is_finished(job)]
+                )
                 self._work(claims)
+                self._work_on_shards(shards, claims)
                 for sheet in self.plan.sheets:
                     self._show_variants(sheet, claims)
         finally:
             self._report_failures_of_others()
 
     def _work(self, claims: Claims) -> None:
-        waiting = list(self.jobs)
+        waiting = [job for job in self.jobs if not job.shard]
         while waiting:
-            parts = groups(waiting, self.method, self._is_finished)
+            parts = groups(waiting, self.method, self._standing.is_finished)
             waiting = [job for part in parts for job in self._settle(part, claims)]
             if waiting:
                 time.sleep(WAIT_S)
                 self.ledger.refresh()
                 self._progress(waiting[0], 0.0)
 
+    def _work_on_shards(self, shards: Sequence[ShardPlan], claims: Claims) -> None:
+        waiting = list(shards)
+        while waiting:
+            waiting = [shard for shard in waiting if not self._finish_shard(shard, claims)]
+            if waiting:
+                time.sleep(WAIT_S)
+                self.ledger.refresh()
+                self._progress(waiting[0].jobs[0], 0.0)
+
+    def _finish_shard(self, shard: ShardPlan, claims: Claims) -> bool:
+        """Finish and pack a shard, unless another process works on it."""
+        if not claims.take(shard.key):
+            return False
+        try:
+            self.ledger.refresh()
+            if self._is_packed(shard):  # by another process
+                return True
+            for jobs in groups(shard.jobs, self.method, self._standing.is_finished):
+                self._settle(jobs, NO_CLAIMS)
+            failed = [job for job in shard.jobs if self._standing.has_failed(job)]
+            reasons = {job.key: self._standing.line(job)["reason"] for job in failed}
+            self._packing.pack(shard, reasons)
+            return True
+        finally:
+            claims.give_back(shard.key)
+
+    def _is_packed(self, shard: ShardPlan) -> bool:
+        """Whether a shard of results is complete; its jobs are then settled, failed ones too."""
+        failed = self._packing.failures_of(shard)
+        if failed is None:
+            return False
+        for job in shard.jobs:
+            if self._standing.line(job):
+                pass  # made or failed in this round
+            elif job.key in failed:
+                values = {"name": job.source.name, "reason": failed[job.key]}
+                self._standing.note("failed", job, values)
+            else:
+                self._standing.done_before.add(job.key)
+            self._count(job)
+        return True
+
     def outcome(self) -> Outcome:
         """Count the jobs by what has become of them so far."""
-        lines = [self.ledger.this_round.get(self._id(job), {}) for job in self.jobs]
+        lines = [self._standing.line(job) for job in self.jobs]
         events = [line.get("event") for line in lines]
         failed = [(line["name"], line["reason"]) for line in lines if line.get("event") == "failed"]
         return Outcome(
             new=events.count("made"),
-            done_before=len(self._done_before) + events.count("verified"),
+            done_before=len(self._standing.done_before) + events.count("verified"),
             failed=[*self.inputs.unreadable, *failed],
-            unfinished=sum(not self._is_settled(job) for job in self.jobs),
+            unfinished=sum(not self._standing.is_settled(job) for job in self.jobs),
             left_out=len(self.inputs.left_out),
             lost=[(what, why) for line in lines for what, why in line.get("lost", ())],
         )
@@ -136,17 +180,31 @@ class Bulk:
         claims = Claims(None if file is None else file.with_suffix(".lock"))
         try:
             if claims.join():
-                self._remove_leftovers()
-                self.ledger.start_round()
+                remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
+                self._packing.remove_leftovers()
+                self._start_round()
                 claims.let_in()
             self.ledger.refresh()
             yield claims
             if claims.leave():
-                self._remove_leftovers()
+                remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
         finally:
             claims.close()
             with suppress(OutputError):  # so that the outcome counts the results of others too
                 self.ledger.refresh()
+
+    def _start_round(self) -> None:
+        """Begin a round; the ledger of a part also notes all that the part has to do."""
+        if self.inputs.slice is None:
+            self.ledger.start_round()
+            return
+        settings = {**self.method.settings, **self._choices}
+        planned = [(*self._standing.id(job), job.source.name) for job in self.jobs if not job.shard]
+        planned += [
+            (shard.key, self._packing.settings_id(shard), shard.source.name)
+            for shard in self.plan.shards
+        ]
+        self.ledger.start_round(self.inputs.slice.head(settings, self.inputs.unreadable), planned)
 
     @contextmanager
     def _page_at_the_end(self) -> Iterator[None]:
@@ -165,37 +223,11 @@ class Bulk:
 
     def _report_failures_of_others(self) -> None:
         for job in self.jobs:
-            line = self.ledger.this_round.get(self._id(job), {})
-            if line.get("event") == "failed" and self._id(job) not in self._reported:
+            line = self._standing.line(job)
+            if line.get("event") == "failed" and self._standing.id(job) not in self._reported:
                 self.reports.failure(line["name"], line["reason"])
 
-    def _remove_leftovers(self) -> None:
-        """Remove half-written files of killed processes, while no other process is at work."""
-        paths = [path for path, _ in self.plan.files()]
-        paths += [] if self.plan.page is None else [page_file(self.plan.page)]
-        names: dict[Path, set[str]] = {}
-        for path in paths:
-            names.setdefault(path.parent, set()).add(path.name)
-        for folder, outputs in names.items():
-            remove_leftovers(folder, outputs)
-
     # ---- one job --------------------------------------------------------------------------------
-
-    def _is_settled(self, job: Job) -> bool:
-        """Whether nothing is left to do for a job, as far as this process knows."""
-        if job.key in self._done_before:
-            return True
-        line = self.ledger.this_round.get(self._id(job))
-        return line is not None and (line["event"] == "failed" or not lacks_sheet(job))
-
-    def _is_finished(self, job: Job) -> bool:
-        """Whether a job is settled, or was done before by the ledger; opens no file."""
-        if self._is_settled(job):
-            return True
-        if not self._is_known_to_be_done(job) or lacks_sheet(job) or lacks_doubt(job):
-            return False
-        self._done_before.add(job.key)
-        return True
 
     def _settle(self, jobs: Sequence[Job], claims: Claims) -> list[Job]:
         """Finish jobs that can be drawn together; returns those that other processes work on."""
@@ -203,7 +235,7 @@ class Bulk:
         of_others: list[Job] = []
         try:
             for job in jobs:
-                if self._is_finished(job):
+                if self._standing.is_finished(job):
                     self._count(job)
                 elif claims.take(job.key):
                     own.append(job)
@@ -219,7 +251,8 @@ class Bulk:
         if not jobs:
             return
         self.ledger.refresh()
-        jobs = [job for job in jobs if not self._is_settled(job)]  # others may have finished some
+        # others may have finished some
+        jobs = [job for job in jobs if not self._standing.is_settled(job)]
         drawn = self._draw_together(jobs)
         for job in jobs:
             self._progress(job, 0.0)
@@ -237,7 +270,7 @@ class Bulk:
         )
 
     def _count(self, job: Job) -> None:
-        line = self.ledger.this_round.get(self._id(job), {})
+        line = self._standing.line(job)
         self.reports.settled(job, made=line.get("event") == "made")
 
     def _try(self, job: Job, drawn: Drawn) -> str:
@@ -254,14 +287,13 @@ class Bulk:
         except Exception as error:  # one odd picture must not end the whole run
             reason = f"unexpected {type(error).__name__}: {error}"
         reason = " ".join(reason.removeprefix(f"{name}: ").split())
-        self._done_before.discard(job.key)
-        self._note("failed", job, {"name": name, "reason": reason})
-        self._reported.add(self._id(job))
+        self._standing.note("failed", job, {"name": name, "reason": reason})
+        self._reported.add(self._standing.id(job))
         self.reports.failure(name, reason)
         return ""
 
     def _finish(self, job: Job, drawn: Drawn) -> str:
-        message = "" if self._is_done(job) else self._make(job, drawn)
+        message = "" if self._standing.is_done(job) else self._make(job, drawn)
         if lacks_sheet(job):
             write_sheet(job, self.method)
         return message
@@ -278,71 +310,18 @@ class Bulk:
         seconds = time.monotonic() - begin + drawn.seconds
         values = ledger_values(job, record, stamp)
         values |= {"seconds": round(seconds, 3), "lost": [[each.what, each.why] for each in losses]}
-        self._note("made", job, values)
+        self._standing.note("made", job, values)
         name = job.source.name
-        return f"{self.method.description}: {name} -> {job.output} ({seconds:.1f} s)"
-
-    def _is_known_to_be_done(self, job: Job) -> bool:
-        """Whether the ledger lists this input and result as they are on disk; opens neither."""
-        line = self.ledger.results.get(job.key, {})
-        made_now = self._id(job) in self.ledger.this_round
-        same_settings = line.get("settings_id") == self._settings_ids[job.seed, job.pages]
-        return same_settings and not made_now and is_unchanged(job, line)
-
-    def _is_done(self, job: Job) -> bool:
-        """Whether the result of a job exists and is right.
-
-        Raises:
-            OutputError: if another file has its name and may not be replaced.
-        """
-        if not os.path.lexists(job.output):
-            return False
-        if job.output.is_dir():
-            raise OutputError(f"{job.output} is a folder; move it away.")
-        fault = self._check_result(job)
-        if fault and not self.method.overwrite:
-            raise OutputError(
-                f"{job.output} already exists and {fault}; move it away or allow overwriting."
-            )
-        return not fault and not lacks_doubt(job)
-
-    def _check_result(self, job: Job) -> str:
-        """Say what is wrong with the file that has a result's name; note the job if it is right."""
-        line, stamp = self.ledger.results.get(job.key), job.source.stamp()
-        try:
-            record = record_of(job.output, line)
-        except NotAResultError as error:
-            return str(error)
-        fault = difference(record, self.method.settings_of(job), job.source)
-        made_now = self._id(job) in self.ledger.this_round  # but its sheet is missing
-        if fault or made_now or lacks_doubt(job):
-            return fault
-        if line is not None and is_unchanged(job, line):
-            self._done_before.add(job.key)
-        else:
-            values = ledger_values(job, record, stamp)
-            self._note("verified", job, values)
-        return ""
+        return f"{self.method.description}: {name} -> {job.result_name} ({seconds:.1f} s)"
 
     def _show_variants(self, sheet: VariantSheet, claims: Claims) -> None:
         """Write a sheet of variants, unless another process does or one of its jobs failed."""
-        lines = [self.ledger.this_round.get(self._id(job), {}) for job in sheet.jobs]
+        lines = [self._standing.line(job) for job in sheet.jobs]
         failed = any(line.get("event") == "failed" for line in lines)
         if failed or not lacks_variants(sheet) or not claims.take(str(sheet.path)):
             return
         write_variant_sheet(sheet)
         claims.give_back(str(sheet.path))
 
-    def _id(self, job: Job) -> tuple[str, str]:
-        """Key and settings id, by which the ledger knows a job."""
-        return job.key, self._settings_ids[job.seed, job.pages]
-
-    def _note(self, event: Event, job: Job, values: Mapping[str, Any]) -> None:
-        self.ledger.add(event, *self._id(job), values)
-
-    def _finished(self) -> int:
-        """The number of jobs that are done or have failed, in all processes."""
-        return min(len(self._done_before) + len(self.ledger.this_round), len(self.jobs))
-
     def _progress(self, job: Job, part: float, message: str = "", page: str = "") -> None:
-        self.reports.progress(job, self._finished(), part, message, page)
+        self.reports.progress(job, self._standing.finished(), part, message, page)

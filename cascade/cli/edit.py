@@ -62,7 +62,7 @@ Feather = Annotated[
 @restoring.with_shared_options
 def edit(
     shared: restoring.Shared,
-    model: restoring.Model,
+    model: restoring.OwnModel = None,
     mask: Mask = None,
     prompt: Prompt = None,
     negative: generate.Negative = None,

@@ -35,7 +35,7 @@ Window = Annotated[
 @restoring.with_shared_options
 def restore(
     shared: restoring.Shared,
-    model: restoring.Model,
+    model: restoring.OwnModel = None,
     mask: Mask = None,
     grow: Grow = None,
     window: Window = None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from cascade.cli import completing, names, sampling, signing
+from cascade.cli import completing, names, parts, sampling, signing
 
 if TYPE_CHECKING:
     from cascade.bulk.commands import Request
@@ -31,7 +31,23 @@ Model = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or mps. Default: the best one available.")
 ]
+OwnModel = Annotated[
+    str | None,
+    typer.Option(
+        help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run. Needed "
+        "but for --join.",
+        autocompletion=completing.pipelines,
+    ),
+]
 FIRST = ("inputs", "out")  # in the help of a command; the others come after its own
+
+
+class MissingOption(typer.BadParameter):
+    """An option that is needed, except where a command only joins."""
+
+    def format_message(self) -> str:
+        """The message, as for options that are always needed."""
+        return f"Missing option {self.message}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +55,20 @@ class Shared:
     """The values of the shared options, under the names of their parameters."""
 
     inputs: Annotated[
-        list[str], typer.Argument(help="Pictures, folders, globs such as 'a/**/*.jpg', or *.tar.")
+        list[str],
+        typer.Argument(
+            help="Pictures, folders, globs such as 'a/**/*.jpg', *.tar, or addresses such as "
+            "s3://bucket/scans."
+        ),
     ]
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="Folder of the results, or the file of a single result."),
-    ]
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the results, or the file of a single result. Needed but for --join.",
+        ),
+    ] = None
     variants: Annotated[
         int,
         typer.Option(
@@ -79,6 +103,21 @@ class Shared:
             help="Number of processes that share the pictures; each takes its part of the cores.",
         ),
     ] = 1
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Work on part I of N of the inputs, for machines that share no folder. Default: "
+            "all, or in a SLURM array the part of the task.",
+        ),
+    ] = None
+    join: Annotated[
+        bool,
+        typer.Option(
+            "--join",
+            help="Make nothing: the inputs are the folders of all parts; list what is missing.",
+        ),
+    ] = False
     image_format: Annotated[
         Literal["png", "jpeg", "webp", "tiff"] | None,
         typer.Option(
@@ -114,12 +153,12 @@ class Shared:
     ] = False
 
     def request(
-        self, model: str, settings: Mapping[str, Any] | None = None, **values: Any
+        self, model: str | None, settings: Mapping[str, Any] | None = None, **values: Any
     ) -> Request:
         """Make the request of a command.
 
         Args:
-            model: the model.
+            model: the model; None is refused.
             settings: sampling settings from the command's own options.
             values: further fields of `Request`.
 
@@ -130,6 +169,10 @@ class Shared:
 
         if self.map and self.variants < 2:
             raise typer.BadParameter("--map needs at least 2 seeds; add -n 8, for example.")
+        if self.out is None:
+            raise MissingOption("'--out' / '-o'")
+        if model is None:
+            raise MissingOption("'--model'")
         return Request(
             inputs=self.inputs,
             out=self.out,
@@ -152,6 +195,7 @@ class Shared:
             metadata=not self.no_metadata,
             signer=signing.signer_of(self.c2pa_certificate, self.c2pa_key),
             overwrite=self.overwrite,
+            part=parts.chosen_part(self.part),
             seeds=self.variants,
             map=self.map,
             **values,
@@ -167,9 +211,13 @@ def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
     shared_names = [each.name for each in fields(Shared)]
 
     @functools.wraps(command)
-    def run(**values: Any) -> None:
+    def run(context: typer.Context, **values: Any) -> None:
         shared = Shared(**{name: values.pop(name) for name in shared_names})
-        command(shared, **values)
+        if shared.join:
+            parts.check_alone(context)
+            parts.join(command.__name__, shared.inputs)
+        else:
+            command(shared, **values)
 
     hints = get_type_hints(Shared, include_extras=True)
     options = {
@@ -185,6 +233,7 @@ def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [options.pop(name) for name in FIRST]
     parameters += [each.replace(kind=Parameter.KEYWORD_ONLY) for each in own]
     parameters += options.values()
+    parameters.append(Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context))
     run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run

@@ -1,8 +1,9 @@
-"""Remote shards, copied once to a cache folder through webdataset's own openers.
+"""Remote shards, copied once to a cache folder.
 
 Reading by index needs a seekable file, so each shard is fetched whole before it is used.
 `webdataset.gopen` fetches it: `http(s)://`, `sftp://` and `scp://` with curl, `gs://` with gsutil,
-`hf://` from the Hub, `ais://` with its own command.
+`hf://` from the Hub, `ais://` with its own command. fsspec fetches all others, such as `s3://`; see
+`cascade.data.object_stores`.
 
 `pipe:COMMAND` runs a shell command. People pass recipes around, so a recipe must not run anything
 by itself: such a path is refused unless the user sets `CASCADE_PIPE_URLS=1` for the session. Then
@@ -23,8 +24,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from webdataset.gopen import gopen
+from webdataset.gopen import gopen, gopen_schemes
 
 from cascade.errors import DataError
 
@@ -115,12 +117,22 @@ def _check_url(url: str) -> None:
         raise DataError(f"{without_secrets(url)}: not a URL; write special characters as %XX.")
 
 
+def _opened(url: str) -> Any:
+    if url.partition(":")[0] in gopen_schemes:
+        return gopen(url)
+    from cascade.data.object_stores import opened_object  # which needs this module
+
+    return opened_object(url)
+
+
 def _chunks(url: str) -> Iterator[bytes]:
     """Read a URL; errors of the transfer become `DataError`, unlike errors of writing the copy."""
     try:
-        with gopen(url) as stream:
+        with _opened(url) as stream:
             while data := stream.read(1 << 20):
                 yield data
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(
             f"{without_secrets(url)}: {error.filename} is needed to fetch it."

@@ -11,17 +11,18 @@ from pathlib import Path
 from cascade.saving.atomic import atomic_file
 
 
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]], *, comment: str = "") -> None:
     """Write a tar file, which appears only when it is complete.
 
     Args:
         path: the tar file.
         members: name and content of each member, in their order.
+        comment: text in its head, which programs that unpack it skip; empty for none.
 
     Raises:
         OutputError: if the file cannot be written.
     """
-    with atomic_file(path) as temporary, _open_tar(temporary) as tar:
+    with atomic_file(path) as temporary, _open_tar(temporary, comment) as tar:
         for name, data in members:
             _add(tar, name, data)
 
@@ -81,8 +82,9 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _open_tar(path: Path) -> tarfile.TarFile:
-    return tarfile.open(path, "w", format=tarfile.PAX_FORMAT)
+def _open_tar(path: Path, comment: str = "") -> tarfile.TarFile:
+    headers = {"comment": comment} if comment else None
+    return tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers=headers)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

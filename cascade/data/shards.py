@@ -11,6 +11,7 @@ from webdataset.shardlists import expand_urls
 
 from cascade.data.annotations import NamePattern
 from cascade.data.notes import SourceNotes
+from cascade.data.object_stores import list_objects
 from cascade.data.remote import default_cache, fetch, is_remote, without_secrets
 from cascade.data.roles import Role
 from cascade.data.shard_index import ShardImage, ShardIndex, index_shard
@@ -27,7 +28,7 @@ class ShardSource(ImageSource):
 
     Args:
         pattern: paths with wildcards or brace ranges, such as `data/train-{000000..000009}.tar`,
-            or URLs with brace ranges; join several with `::`.
+            or URLs with brace ranges or wildcards; join several with `::`.
         name_pattern: a regular expression whose named groups are labels.
         cache_dir: folder for copies of remote shards; default: the user's cache folder.
         damaged_shards: a list that receives one message per damaged shard, which is then left out.
@@ -110,6 +111,18 @@ def find_shards(pattern: str, cache: Path) -> list[tuple[Path, str]]:
     Raises:
         DataError: if the pattern is not valid or a shard cannot be fetched.
     """
+    return [(shard_file(place, cache), without_secrets(place)) for place in list_shards(pattern)]
+
+
+def list_shards(pattern: str) -> list[str]:
+    """Paths and URLs of the shards that match a pattern; fetches nothing.
+
+    Args:
+        pattern: paths with wildcards or brace ranges, or URLs, see `ShardSource`.
+
+    Raises:
+        DataError: if the pattern is not valid.
+    """
     try:
         parts = expand_urls(pattern)
     except (ValueError, AssertionError) as error:
@@ -117,9 +130,23 @@ def find_shards(pattern: str, cache: Path) -> list[tuple[Path, str]]:
             f"{without_secrets(pattern)}: not a pattern of shards ({error})."
         ) from error
     local = sorted({path for part in parts if not is_remote(part) for path in glob.glob(part)})
-    urls = sorted({part for part in parts if is_remote(part)})
-    copies = [(fetch(url, cache, check=index_shard), without_secrets(url)) for url in urls]
-    return [(Path(path), path) for path in local] + copies
+    return local + sorted({url for part in parts if is_remote(part) for url in _addresses(part)})
+
+
+def shard_file(place: str, cache: Path) -> Path:
+    """The file of a shard, copied to the cache if it is remote.
+
+    Raises:
+        DataError: if it cannot be fetched.
+    """
+    return fetch(place, cache, check=index_shard) if is_remote(place) else Path(place)
+
+
+def _addresses(url: str) -> list[str]:
+    """The address itself, or those that match if it has a wildcard."""
+    if url.startswith("pipe:") or "*" not in url:
+        return [url]
+    return [stored.address for stored, _ in list_objects(url)]
 
 
 def _check_names(images: list[ShardImage]) -> None:

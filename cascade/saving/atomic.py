@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -177,8 +178,13 @@ def check_writable_folder(path: Path) -> None:
     """Create an output folder and check that files can be written into it.
 
     Raises:
-        OutputError: if the folder cannot be created or written to.
+        OutputError: if the folder cannot be created or written to, or is the address of a store.
     """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", path.as_posix()):  # a Path joins the two slashes
+        raise OutputError(
+            f"{path} is the address of a store; name a folder of this machine and copy it "
+            "afterwards, or use cascade.Upscaler and its like in Python, which write to stores."
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -35,7 +35,7 @@ def pipeline_folder(name: str, **options: Any) -> Path:
         WeightsError: if the pipeline does not exist, cannot be downloaded, or has no weights yet.
     """
     folder = local_folder(name)
-    if folder is None and name.count("/") == 1 and not name.startswith(PATH_STARTS):
+    if folder is None and is_hub_id(name):
         return download(name, **options)
     if folder is None:
         bundled = [recipe_name(path) for path in list_recipes("pipelines")]
@@ -49,6 +49,11 @@ def pipeline_folder(name: str, **options: Any) -> Path:
             f"cascade chain {name}."
         )
     return folder
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of an id of the Hub, such as `user/name`."""
+    return name.count("/") == 1 and not name.startswith(PATH_STARTS)
 
 
 def has_weights(folder: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from cascade.bulk.making import Method
+from cascade.bulk.preparing import Preparation, Request
+from cascade.bulk.work import Bulk
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
 from cascade.contract import Contract
@@ -86,3 +91,29 @@ def photos(tmp_path, monkeypatch) -> Path:
     draw(folder / "sub" / "d.webp", size=(9, 31), seed=4)
     draw(folder / "sub" / "e.bmp", seed=5)
     return folder
+
+
+@pytest.fixture
+def copying(upscaler) -> Callable[..., Bulk]:
+    """A function that prepares a bulk command whose results are copies: all but the network."""
+
+    def prepare(*inputs: object, out: str = "out", make=None, settings=None, **values) -> Bulk:
+        request = Request(
+            inputs=[str(each) for each in inputs],
+            out=Path(out),
+            model=upscaler,
+            device="cpu",
+            **values,
+        )
+        method = Method(
+            command="upscale",
+            description="copied",
+            make=make or (lambda pictures, seeds, progress: list(pictures)),
+            settings={"command": "upscale", "model": "none", **(settings or {})},
+            work=math.prod,
+            metadata=request.metadata,
+            overwrite=request.overwrite,
+        )
+        return Preparation("upscale", request, 0).bulk(method, None)
+
+    return prepare

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cascade.bulk.inputs import find_pictures
+from cascade.bulk.searching import find_pictures
 from cascade.data.shard_writing import write_tar
 from cascade.errors import DataError, OutputError
 

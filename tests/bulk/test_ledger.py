@@ -87,6 +87,16 @@ def test_lines_of_somebody_else_are_left_alone(file):
     assert ledger.results == {}
 
 
+def test_settings_that_lines_share_are_kept_once(file):
+    ledger = Ledger(file)
+    for number, steps in enumerate((8, 8, 4)):
+        ledger.add("made", f"{number}.png", "w", {"record": {"stages": {"a": {"steps": steps}}}})
+    for reader in (ledger, Ledger(file)):
+        records = [reader.results[f"{number}.png"]["record"] for number in range(3)]
+        assert [each["stages"]["a"]["steps"] for each in records] == [8, 8, 4]
+        assert records[0]["stages"] is records[1]["stages"]
+
+
 def test_without_a_file_it_is_kept_in_memory(tmp_path):
     ledger = Ledger(None)
     ledger.add("made", "a.png", "w", {})

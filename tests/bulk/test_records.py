@@ -14,9 +14,10 @@ from PIL import Image, PngImagePlugin
 
 from cascade.bulk import records, work
 from cascade.bulk.claims import Claims
-from cascade.bulk.inputs import InputPicture, find_pictures
+from cascade.bulk.inputs import InputPicture
 from cascade.bulk.ledger import Ledger
 from cascade.bulk.records import NotAResultError, Record, difference, record_of, settings_id
+from cascade.bulk.searching import find_pictures
 from cascade.imaging.picture_reading import decode_picture, read_picture
 from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX, recorded_settings, write_picture
 

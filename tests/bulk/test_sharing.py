@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cascade.data.shard_writing import write_tar
 from cascade.imaging.picture_reading import read_picture
 
 COUNT = 12
@@ -47,15 +49,15 @@ def server():
 
 
 @pytest.fixture
-def start(server, upscaler, draw, tmp_path, monkeypatch) -> Callable[[], int]:
+def start(server, upscaler, draw, tmp_path, monkeypatch) -> Callable[..., int]:
     """A function that starts a process which enlarges pictures, always the same ones."""
     monkeypatch.chdir(tmp_path)
     for number in range(COUNT):
         draw(tmp_path / "photos" / f"{number}.png", size=(24, 20), seed=number)
 
-    def start_one() -> int:
-        arguments = [tmp_path / "photos", "-o", tmp_path / "out", "--model", upscaler]
-        options = ["--device", "cpu", "--steps", 12, "--compare"]
+    def start_one(inputs: str = "photos", *further: str) -> int:
+        arguments = [tmp_path / inputs, "-o", tmp_path / "out", "--model", upscaler]
+        options = ["--device", "cpu", "--steps", 12, *(further or ["--compare"])]
         argv = [str(each) for each in ("upscale", *arguments, *options)]
         log = str(tmp_path / "log")
         return server.ask({"argv": argv, "env": {}, "log": log, "limit": None})
@@ -120,3 +122,33 @@ def test_a_process_that_was_ended_is_gone_on_from(server, start, number, code):
     assert server.ask(start()) == 0
     assert_whole()
     assert "Traceback" not in Path("log").read_text()
+
+
+def test_two_processes_share_shards_and_the_half_finished_one_of_a_killed_one_is_gone_on_with(
+    server, start
+):
+    pictures = {f"{number}.png": Path(f"photos/{number}.png") for number in range(COUNT)}
+    sides = {f"{number}.txt": str(number).encode() for number in range(COUNT)}
+    names = sorted([*pictures, *sides])
+    for first in range(3):
+        members = [name for name in names if int(name.partition(".")[0]) % 3 == first]
+        contents = {**sides, **{name: path.read_bytes() for name, path in pictures.items()}}
+        write_tar(Path(f"set-{first}.tar"), [(name, contents[name]) for name in members])
+    first, second = (start("set-*.tar", "--no-metadata") for _ in range(2))
+    wait_for(lambda: {process for process, _ in made()} == {first, second})
+    os.kill(first, signal.SIGKILL)
+    assert len(made()) < COUNT
+    assert server.ask(first) == -signal.SIGKILL
+    assert server.ask(second) == 0
+    assert sorted(result.partition("/")[2] for _, result in made()) == sorted(pictures)
+    shards = sorted(Path("out").glob("*"))
+    assert [path.name for path in shards if path.name[0] != "."] == [
+        "set-0.tar", "set-1.tar", "set-2.tar"
+    ]  # fmt: skip
+    assert not list(Path("out").glob(".set*"))
+    results: list[str] = []
+    for number in range(3):
+        with tarfile.open(f"out/set-{number}.tar") as tar, tarfile.open(f"set-{number}.tar") as own:
+            assert tar.getnames() == own.getnames()
+            results += tar.getnames()
+    assert sorted(results) == names

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,8 +116,11 @@ def test_shards_and_a_chosen_format(upscale, photos):
     write_tar(Path("set-1.tar"), [("k/x.jpg", (photos / "a.jpg").read_bytes())])
     done = upscale("set-1.tar", photos / "sub" / "c.png", "--format", "tiff")
     assert done.code == 0, done.err
-    assert tree() == ["c.tif", "set-1/k/x.tif"]
-    assert read_picture(Path("out/set-1/k/x.tif")).format == "tiff"
+    assert tree() == ["c.tif", "set-1.tar"]
+    with tarfile.open("out/set-1.tar") as tar:
+        assert tar.getnames() == ["k/x.tif"]
+        tar.extract("k/x.tif", filter="data")
+    assert read_picture(Path("k/x.tif")).format == "tiff"
 
 
 def test_a_scale_that_the_model_lacks_is_reached_by_resampling_and_reported(upscale, photos):

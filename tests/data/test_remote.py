@@ -136,7 +136,7 @@ def test_a_command_runs_only_if_the_user_allows_it(server, tmp_path, monkeypatch
     ("url", "words"),
     [
         ("http://x/'; touch ran; '.tar", "not a URL"),
-        ("s3://bucket/a.tar", "no gopen handler"),
+        ("nowhere://bucket/a.tar", "Protocol not known: nowhere"),
         ("gs://bucket/a.tar", "gsutil is needed"),
     ],
 )

@@ -1,0 +1,122 @@
+"""What has become of each job, by the ledger and by the files on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from cascade.bulk.doubt_files import lacks_doubt
+from cascade.bulk.jobs import Job
+from cascade.bulk.ledger import Event, Ledger
+from cascade.bulk.making import Method, lacks_sheet
+from cascade.bulk.records import (
+    NotAResultError,
+    difference,
+    is_unchanged,
+    ledger_values,
+    record_of,
+    settings_id,
+)
+from cascade.errors import OutputError
+
+
+@final
+class Standing:
+    """What this process knows about the jobs: which are done, which have failed.
+
+    Args:
+        jobs: the results to make.
+        method: how to make each result.
+        ledger: the lines of all processes that share the folder of the results.
+
+    Attributes:
+        done_before: keys of the jobs whose results existed already.
+    """
+
+    def __init__(self, jobs: Sequence[Job], method: Method, ledger: Ledger) -> None:
+        self.done_before: set[str] = set()
+        self._jobs = jobs
+        self._method = method
+        self._ledger = ledger
+        self._settings_ids = {
+            (job.seed, job.pages): settings_id(method.settings_of(job)) for job in jobs
+        }
+
+    def id(self, job: Job) -> tuple[str, str]:
+        """Key and settings id, by which the ledger knows a job."""
+        return job.key, self._settings_ids[job.seed, job.pages]
+
+    def line(self, job: Job) -> dict[str, Any]:
+        """The last line about a job in this round; empty if there is none."""
+        return self._ledger.this_round.get(self.id(job), {})
+
+    def has_failed(self, job: Job) -> bool:
+        """Whether a job has failed in this round."""
+        return self.line(job).get("event") == "failed"
+
+    def note(self, event: Event, job: Job, values: Mapping[str, Any]) -> None:
+        """Note what became of a job; see `Ledger.add`."""
+        if event == "failed":
+            self.done_before.discard(job.key)
+        self._ledger.add(event, *self.id(job), values)
+
+    def finished(self) -> int:
+        """The number of jobs that are done or have failed, in all processes."""
+        return min(len(self.done_before) + len(self._ledger.this_round), len(self._jobs))
+
+    def is_settled(self, job: Job) -> bool:
+        """Whether nothing is left to do for a job, as far as this process knows."""
+        if job.key in self.done_before:
+            return True
+        line = self.line(job)
+        return bool(line) and (line["event"] == "failed" or not lacks_sheet(job))
+
+    def is_finished(self, job: Job) -> bool:
+        """Whether a job is settled, or was done before by the ledger; opens no file."""
+        if self.is_settled(job):
+            return True
+        if not self._is_known_to_be_done(job) or lacks_sheet(job) or lacks_doubt(job):
+            return False
+        self.done_before.add(job.key)
+        return True
+
+    def is_done(self, job: Job) -> bool:
+        """Whether the result of a job exists and is right.
+
+        Raises:
+            OutputError: if another file has its name and may not be replaced.
+        """
+        if not os.path.lexists(job.output):
+            return False
+        if job.output.is_dir():
+            raise OutputError(f"{job.output} is a folder; move it away.")
+        fault = self._check_result(job)
+        if fault and not self._method.overwrite and not job.shard:
+            raise OutputError(
+                f"{job.output} already exists and {fault}; move it away or allow overwriting."
+            )
+        return not fault and not lacks_doubt(job)
+
+    def _is_known_to_be_done(self, job: Job) -> bool:
+        """Whether the ledger lists this input and result as they are on disk; opens neither."""
+        line = self._ledger.results.get(job.key, {})
+        same_settings = line.get("settings_id") == self.id(job)[1]
+        return same_settings and not self.line(job) and is_unchanged(job, line)
+
+    def _check_result(self, job: Job) -> str:
+        """Say what is wrong with the file that has a result's name; note the job if it is right."""
+        line, stamp = self._ledger.results.get(job.key), job.source.stamp()
+        try:
+            record = record_of(job.output, line)
+        except NotAResultError as error:
+            return str(error)
+        fault = difference(record, self._method.settings_of(job), job.source)
+        made_now = bool(self.line(job))  # but its sheet is missing
+        if fault or made_now or lacks_doubt(job):
+            return fault
+        if line is not None and is_unchanged(job, line):
+            self.done_before.add(job.key)
+        else:
+            self.note("verified", job, ledger_values(job, record, stamp))
+        return ""

@@ -1,0 +1,204 @@
+"""Files of object stores and web servers, through fsspec: `s3://`, `gs://`, `memory://`, ….
+
+fsspec itself comes with torch and the Hub's client. Each kind of store needs a package of its own,
+such as s3fs, which is imported when an address of that kind is used. Addresses without a scheme are
+files of this machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+from fsspec.registry import get_filesystem_class, known_implementations
+
+from cascade.data.remote import is_remote, without_secrets
+from cascade.errors import CascadeError, DataError, OutputError, first_line
+from cascade.saving.atomic import atomic_file
+
+WILDCARDS = "*["  # a question mark begins the query of a web address
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One file of an object store.
+
+    Attributes:
+        address: its address, with the scheme.
+    """
+
+    address: str
+
+    @property
+    def name(self) -> str:
+        """The address for messages, without passwords."""
+        return without_secrets(self.address)
+
+    def stamp(self) -> tuple[int, int]:
+        """Size in bytes, and a number that changes with the object, by what the store says of it.
+
+        Raises:
+            DataError: if the object is missing or cannot be reached.
+        """
+        store, path = open_store(self.address)
+        with _reading(self.address):
+            facts = store.info(path)
+        text = repr(sorted((key, str(value)) for key, value in facts.items()))
+        return facts.get("size") or 0, int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+
+    def read(self) -> bytes:
+        """Read the object; the one that was read last is kept in memory.
+
+        Raises:
+            DataError: if it is missing or cannot be read.
+        """
+        return _content(self.address, self.stamp())
+
+
+def open_store(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it.
+
+    Raises:
+        DataError: if its kind is unknown, or needs a package that is not installed.
+    """
+    scheme = address.partition("://")[0] if is_remote(address) else "file"
+    name = without_secrets(address)
+    try:
+        get_filesystem_class(scheme)
+        return fsspec.url_to_fs(address)
+    except ImportError as error:
+        package = known_implementations[scheme]["class"].partition(".")[0]
+        package = f'"fsspec[{scheme}]"' if package == "fsspec" else package
+        raise DataError(
+            f"{name}: addresses of {scheme}:// need a package that is not installed; "
+            f"pip install {package}."
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{name}: {first_line(error)}.") from error
+
+
+def read_object(address: str) -> bytes:
+    """Read a file of an object store, or of this machine.
+
+    Raises:
+        DataError: if it is missing or cannot be read.
+    """
+    store, path = open_store(address)
+    with _reading(address):
+        return store.cat_file(path)
+
+
+@contextmanager
+def opened_object(address: str) -> Iterator[BinaryIO]:
+    """Open a file of an object store for reading.
+
+    Raises:
+        DataError: if it is missing or cannot be read.
+    """
+    store, path = open_store(address)
+    with _reading(address), store.open(path, "rb") as stream:
+        yield stream
+
+
+def write_object(address: str, data: bytes) -> None:
+    """Write a file of an object store, or of this machine; nobody sees a part of it.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    if not is_remote(address):
+        with atomic_file(Path(address)) as temporary:
+            temporary.write_bytes(data)
+        return
+    store, path = open_store(address)
+    with _writing(address):
+        try:
+            store.pipe_file(path, data)
+        except FileNotFoundError:  # in stores that have folders
+            store.makedirs(path.rpartition("/")[0], exist_ok=True)
+            store.pipe_file(path, data)
+
+
+def object_exists(address: str) -> bool:
+    """Whether there is a file at an address.
+
+    Raises:
+        DataError: if the store cannot be reached.
+    """
+    store, path = open_store(address)
+    with _reading(address):
+        return bool(store.isfile(path))
+
+
+def list_objects(address: str) -> list[tuple[StoredObject, str]]:
+    """List the files at an address: of a folder and all folders in it, of a pattern, or the file.
+
+    Args:
+        address: a folder, a file, or a pattern with `*`, `**` or `[…]`.
+
+    Returns:
+        Each file in the order of the names, with its path below the folder, or below the part of
+        the pattern before the first wildcard.
+
+    Raises:
+        DataError: if there is no such file or folder, or the store cannot be reached.
+    """
+    store, path = open_store(address)
+    with _reading(address):
+        if any(each in path for each in WILDCARDS):
+            paths, base = sorted(store.glob(path)), _before_wildcards(path)
+            paths = [each for each in paths if store.isfile(each)]
+        elif not address.endswith("/") and store.isfile(path) and not store.isdir(path):
+            paths, base = [path], path.rpartition("/")[0]
+        else:
+            paths, base = sorted(store.find(path)), path.rstrip("/")
+    if not paths:
+        raise DataError(
+            f"{without_secrets(address)}: no files there; check the address, and whether the store "
+            "can be reached."
+        )
+    return [
+        (StoredObject(store.unstrip_protocol(each)), each[len(base) :].lstrip("/"))
+        for each in paths
+    ]
+
+
+def _before_wildcards(path: str) -> str:
+    first = min(path.index(each) for each in WILDCARDS if each in path)
+    return path[:first].rpartition("/")[0]
+
+
+@lru_cache(maxsize=1)  # a picture is hashed, then decoded
+def _content(address: str, stamp: tuple[int, int]) -> bytes:
+    return read_object(address)
+
+
+@contextmanager
+def _reading(address: str) -> Iterator[None]:
+    """Convert the errors of any store; the packages share no class for theirs."""
+    name = without_secrets(address)
+    try:
+        yield
+    except CascadeError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{name}: no such file or folder.") from error
+    except Exception as error:
+        reason = without_secrets(first_line(error))
+        raise DataError(f"{name}: cannot be read ({reason}).") from error
+
+
+@contextmanager
+def _writing(address: str) -> Iterator[None]:
+    name = without_secrets(address)
+    try:
+        yield
+    except Exception as error:
+        reason = without_secrets(first_line(error))
+        raise OutputError(f"{name}: cannot be written ({reason}).") from error

@@ -1,0 +1,147 @@
+"""Batches as dictionaries of columns: where pictures and their names are, and what goes back.
+
+The names of columns are those that engines give: `bytes` and `path` (Ray Data's
+`read_binary_files`), `content` and `path` (Spark's `binaryFile`), `image` (Ray Data's
+`read_images`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from cascade.data.remote import is_remote
+from cascade.errors import ContractError, DataError
+
+PICTURES = ("bytes", "content", "image")
+RESULTS = "bytes"  # column of the results where files are read by their paths
+MOST_CHANNELS = 4
+NAME, PATH, ERROR = "name", "path", "error"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a batch.
+
+    Attributes:
+        values: all columns by name, as lists of one length.
+        pictures: name of the column of pictures; None if files are to be read by their paths.
+    """
+
+    values: Mapping[str, list[Any]]
+    pictures: str | None = None
+
+    @classmethod
+    def read(cls, batch: Mapping[str, Any]) -> Columns:
+        """Read a batch of any columns.
+
+        Raises:
+            ContractError: if it is no dictionary of columns of one length.
+        """
+        if not isinstance(batch, Mapping):
+            raise ContractError(
+                "a batch must be a dictionary of columns, got "
+                f"{type(batch).__name__}; a frame of pandas becomes one by dict(frame)."
+            )
+        for name, column in batch.items():
+            if getattr(column, "ndim", 1) == 3 and column.shape[-1] <= MOST_CHANNELS:
+                raise ContractError(
+                    f"column {name!r} must hold pictures (B, H, W, C), got one of shape "
+                    f"{tuple(column.shape)}; add a first axis."
+                )
+        values = {name: list(column) for name, column in batch.items()}
+        lengths = {name: len(column) for name, column in values.items()}
+        if len(set(lengths.values())) > 1:
+            raise ContractError(f"the columns of a batch must have one length, got {lengths}.")
+        return cls(values)
+
+    @classmethod
+    def of_pictures(cls, batch: Mapping[str, Any], column: str | None) -> Columns:
+        """Read a batch of pictures.
+
+        Args:
+            batch: columns by name.
+            column: name of the column of pictures; None to look for one of `PICTURES`.
+
+        Raises:
+            ContractError: if there is no such column, or more than one.
+        """
+        columns = cls.read(batch)
+        names = [name for name in PICTURES if name in columns.values]
+        if column is not None and column not in columns.values:
+            raise ContractError(f"the batch has no column {column!r}; it has {columns.listing()}.")
+        if column is None and len(names) > 1:
+            raise ContractError(
+                f"the batch has pictures in {' and '.join(names)}; name one with column."
+            )
+        if column is None and not names and PATH not in columns.values:
+            raise ContractError(
+                f"the batch has no column {', '.join(PICTURES)} or {PATH}; it has "
+                f"{columns.listing()}."
+            )
+        return cls(columns.values, column or (names[0] if names else None))
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values()), ()))
+
+    def listing(self) -> str:
+        """The names of all columns in words."""
+        return ", ".join(self.values) or "none"
+
+    def failed_before(self) -> list[str]:
+        """For each row the error of an earlier step; empty for none."""
+        return [each or "" for each in self.values.get(ERROR, [""] * len(self))]
+
+    def with_results(self, results: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        """All columns, with those of the results in the place of any of the same name."""
+        columns = {**self.values, **results}
+        return {name: column_of(values) for name, values in columns.items()}
+
+
+def column_of(values: Sequence[Any]) -> np.ndarray:
+    """A column as engines take it: numbers and arrays of one shape as they are, others as objects.
+
+    numpy's own type of bytes would lose zeros at their end.
+    """
+    arrays = [each for each in values if isinstance(each, np.ndarray)]
+    if len(arrays) == len(values) > 0 and len({(a.shape, a.dtype) for a in arrays}) == 1:
+        return np.stack(arrays)
+    if values and all(isinstance(each, int | float | np.number) for each in values):
+        return np.array(values)
+    column = np.empty(len(values), dtype=object)
+    for place, each in enumerate(values):
+        column[place] = each
+    return column
+
+
+def place_of(name: Any, root: str | None) -> PurePosixPath:
+    """The place of a picture below the folder of the results.
+
+    Args:
+        name: its name, or its path.
+        root: folder that the place begins in, for paths; None to keep the last part alone, or the
+            whole of a relative name.
+
+    Raises:
+        DataError: if the name is empty, leads out of the folder, or does not lie below the root.
+    """
+    text = str(name)
+    if root is not None:
+        text, start = _without_scheme(text), f"{_without_scheme(root).rstrip('/')}/"
+        if not text.startswith(start):
+            raise DataError(f"{name} does not lie below {root}.")
+        text = text.removeprefix(start)
+    place = PurePosixPath(text)
+    if root is None and (place.is_absolute() or is_remote(text)):
+        place = PurePosixPath(place.name)
+    if not place.name or place.is_absolute() or ".." in place.parts or "\0" in text:
+        raise DataError(f"{name!r} is no name of a picture, such as 'a/b.png'.")
+    return place
+
+
+def _without_scheme(address: str) -> str:
+    return address.rpartition("://")[2]

@@ -1,0 +1,169 @@
+"""Makes results of whole picture files, just as the commands make them, from bytes to bytes.
+
+The files of a batch lie in a temporary folder while the same loop works on them that the commands
+use (`cascade.bulk`). Pages, profiles, metadata and the record in the results are therefore those of
+a command, and so is what counts as done: a result in the store that was made from the same picture
+with the same settings is not made again.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from cascade.bulk.inputs import InputListing, InputPicture
+from cascade.bulk.jobs import Job
+from cascade.bulk.preparing import Request
+from cascade.bulk.records import result_stamp
+from cascade.bulk.work import Bulk
+from cascade.data.object_stores import object_exists, read_object, write_object
+from cascade.data.remote import is_remote
+from cascade.imaging.rasters.reading import suffix_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture file in memory.
+
+    Attributes:
+        place: its place below a folder, which its result keeps apart from the suffix.
+        data: its bytes.
+    """
+
+    place: PurePosixPath
+    data: bytes
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of a picture.
+
+    Attributes:
+        name: place of the result below a folder.
+        data: bytes of the result; None if it failed.
+        error: why it failed; empty if it did not.
+    """
+
+    name: str
+    data: bytes | None = None
+    error: str = ""
+
+
+def results_of(
+    files: Mapping[int, PictureFile],
+    request: Request,
+    prepare: Callable[[Request], Bulk],
+    out: str | None,
+) -> dict[int, FileResult]:
+    """Make the results of picture files.
+
+    Args:
+        files: the files by any number.
+        request: model and settings.
+        prepare: makes the loop of a request.
+        out: folder or address to write the results to; None to write none.
+
+    Returns:
+        One result for each file, by its number.
+
+    Raises:
+        CascadeError: if the settings do not fit the model, or results cannot be written.
+    """
+    if not files:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="cascade-") as name:
+        folder = Path(name)
+        pictures = [_written(folder, number, file) for number, file in files.items()]
+        request = replace(request, listing=InputListing(pictures), out=folder / "results")
+        bulk = prepare(request)
+        earlier = {}
+        if out is not None and bulk.method.make_file is None and request.metadata:
+            earlier = _fetch_earlier(bulk.jobs, out)
+        bulk.run()
+        for line in bulk.outcome().loss_lines():
+            logger.warning("%s", line)
+        results = _read(bulk, files)
+        if out is not None:
+            results = _without_doubles(results, files)
+            _write_new(bulk.jobs, results, earlier, out)
+        return results
+
+
+def absolute_address(place: str | Path) -> str:
+    """A folder by its absolute path, because processes work in folders of their own."""
+    return str(place) if is_remote(str(place)) else str(Path(place).resolve())
+
+
+def address_of(out: str, name: str) -> str:
+    """The address of a result."""
+    return f"{out.rstrip('/')}/{name}"
+
+
+def _written(folder: Path, number: int, file: PictureFile) -> InputPicture:
+    """Put a file into the temporary folder; its number keeps it apart from others of its name."""
+    path = folder / f"{number}{suffix_of(file.place.name)}"
+    path.write_bytes(file.data)
+    return InputPicture(path, PurePosixPath(str(number)) / file.place)
+
+
+def _number_and_name(job: Job) -> tuple[int, str]:
+    number, *parts = PurePosixPath(job.key).parts
+    return int(number), str(PurePosixPath(*parts))
+
+
+def _fetch_earlier(jobs: Sequence[Job], out: str) -> dict[str, list[int]]:
+    """Copy results that exist already to where the loop looks for them; their stamps by key."""
+    stamps = {}
+    for job in jobs:
+        address = address_of(out, _number_and_name(job)[1])
+        if object_exists(address):
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            job.output.write_bytes(read_object(address))
+            stamps[job.key] = result_stamp(job.output)
+    return stamps
+
+
+def _read(bulk: Bulk, files: Mapping[int, PictureFile]) -> dict[int, FileResult]:
+    failures = dict(bulk.outcome().failed)
+    results = {}
+    for job in bulk.jobs:
+        number, name = _number_and_name(job)
+        reason = failures.get(job.source.name)
+        if reason is None:
+            results[number] = FileResult(name, data=job.output.read_bytes())
+        else:
+            reason = reason.replace(str(job.output), name)
+            reason = reason.replace(job.source.name, str(files[number].place))
+            results[number] = FileResult(name, error=reason)
+    return results
+
+
+def _without_doubles(
+    results: Mapping[int, FileResult], files: Mapping[int, PictureFile]
+) -> dict[int, FileResult]:
+    """Fail results that would replace one of the same batch that was made from another picture."""
+    owners: dict[str, int] = {}
+    kept = {}
+    for number, result in results.items():
+        owner = owners.setdefault(result.name, number)
+        is_double = files[owner].data != files[number].data
+        reason = f"a result of another picture is called {result.name} too; name them apart."
+        kept[number] = FileResult(result.name, error=reason) if is_double else result
+    return kept
+
+
+def _write_new(
+    jobs: Sequence[Job],
+    results: Mapping[int, FileResult],
+    earlier: Mapping[str, list[int]],
+    out: str,
+) -> None:
+    for job in jobs:
+        result = results[_number_and_name(job)[0]]
+        if result.data is not None and earlier.get(job.key) != result_stamp(job.output):
+            write_object(address_of(out, result.name), result.data)

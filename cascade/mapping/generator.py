@@ -1,0 +1,172 @@
+"""A picklable object that generates a picture for each row of a batch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from cascade.arguments import check_flag, whole_number
+from cascade.call import CascadeOutput
+from cascade.data.object_stores import open_store, write_object
+from cascade.diffusion.noise import derive_seed
+from cascade.errors import ContractError
+from cascade.generation import Generation, suffix_of_space, write_pictures
+from cascade.imaging.writing import check_can_be_pictures
+from cascade.mapping.columns import NAME, Columns, place_of
+from cascade.mapping.files import absolute_address, address_of
+from cascade.mapping.models import LOCK, ModelChoice, kept_pipeline
+from cascade.mapping.settings import check_settings
+from cascade.pipeline import CascadePipeline
+
+OWN = ("prompt", "negative_prompt", "labels", "batch_size", "precision")
+OF_ROWS = ("prompt", "labels")
+SEED, FILES, IMAGES = "seed", "bytes", "image"
+
+
+@final
+class Generator:
+    """Generates one picture for each row of a batch of columns.
+
+    The noise of a row comes from its column `seed`, or else from its `name`, so it is the same in
+    any process and batch. A seed gives the picture of `cascade generate --seed`. Pictures that are
+    drawn together differ from those drawn alone by the rounding of the device; `batch_size=1`
+    avoids that.
+
+    Args:
+        model: a bundled pipeline, a folder that all processes see, or a Hub id.
+        seed: whole number that is mixed with the names of rows, where names decide the noise.
+        device: the device to compute on; None for the best one of each process.
+        engine: `openvino` or a folder of `cascade export`; None for PyTorch.
+        adapters: folders of adapters, each with the factor of its change.
+        as_arrays: whether to return arrays (H, W, C) of 8 bits in `image` instead of the files that
+            `cascade generate` writes. Arrays carry no mark that says how they were made.
+        out: folder or address such as `s3://bucket/pictures`, to which the files are written
+            instead of returned; None to return them.
+        settings: `prompt`, `negative_prompt`, `labels`, `batch_size`, `precision` and sampling
+            settings, as in a call of a pipeline; columns `prompt` and `labels` take precedence.
+
+    Raises:
+        ContractError: if a setting does not exist, or no model could take its value.
+        WeightsError: if the model does not exist.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        seed: int = 0,
+        device: str | None = None,
+        engine: str | None = None,
+        adapters: Sequence[tuple[str, float]] = (),
+        as_arrays: bool = False,
+        out: str | Path | None = None,
+        **settings: Any,
+    ) -> None:
+        check_settings(settings, OWN)
+        check_flag("as_arrays", as_arrays)
+        if as_arrays and out is not None:
+            raise ContractError("out is for files; leave out as_arrays.")
+        self._seed = whole_number("seed", seed)
+        self._model = ModelChoice.of(model, device=device, engine=engine, adapters=adapters)
+        self._as_arrays = as_arrays
+        self._out = None if out is None else absolute_address(out)
+        self._settings = settings
+        if self._out is not None:
+            open_store(self._out)
+
+    def __repr__(self) -> str:
+        listing = "".join(f", {name}={value!r}" for name, value in self._settings.items())
+        return f"{type(self).__name__}({self._model.name!r}{listing})"
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Generate one picture for each row.
+
+        Args:
+            batch: columns of one length, by name: `seed`, whole numbers, or `name`, texts that
+                differ; perhaps `prompt` and `labels`, such as `cat-face,noto`.
+
+        Returns:
+            All columns with the `seed` of each row, and the pictures: `bytes` of PNG files, or of
+            TIFF for bands, or `image`, or neither if they are written. `name` gets the suffix of
+            the files.
+
+        Raises:
+            CascadeError: if columns and settings do not fit together or to the model, or files
+                cannot be written.
+        """
+        columns = Columns.read(batch)
+        seeds = self._seeds(columns)
+        if not seeds:
+            return columns.with_results({SEED: []})
+        if self._out is not None and NAME not in columns.values:
+            raise ContractError(f"files are written under names; add a column {NAME!r}.")
+        with LOCK:
+            pipeline = kept_pipeline(self._model)
+            result = self._generate(pipeline, columns, seeds)
+            if self._as_arrays:
+                return columns.with_results({SEED: seeds, IMAGES: _arrays(pipeline, result)})
+            files = self._files(pipeline, result)
+        return columns.with_results({SEED: seeds, **self._as_columns(pipeline, columns, files)})
+
+    def _seeds(self, columns: Columns) -> list[int]:
+        if SEED in columns.values:
+            return [whole_number(SEED, each) for each in columns.values[SEED]]
+        if NAME not in columns.values:
+            raise ContractError(
+                f"each picture needs noise of its own: give a column {SEED!r} of whole numbers or "
+                f"{NAME!r} of texts; the batch has {columns.listing()}."
+            )
+        return [derive_seed(self._seed, NAME, str(each)) for each in columns.values[NAME]]
+
+    def _generate(
+        self, pipeline: CascadePipeline, columns: Columns, seeds: list[int]
+    ) -> CascadeOutput:
+        rows = {name: columns.values[name] for name in OF_ROWS if name in columns.values}
+        settings = {**self._settings, **rows}
+        prompts = settings.pop("prompt", None)
+        result = pipeline(prompts, num_images=len(seeds), seeds=seeds, output_type="pt", **settings)
+        assert isinstance(result, CascadeOutput)
+        return result
+
+    def _files(self, pipeline: CascadePipeline, result: CascadeOutput) -> list[bytes]:
+        """The files that `cascade generate` writes."""
+        space = pipeline.stages.last.space
+        generation = Generation(
+            prompts=result.prompts if any(result.prompts) else (),
+            negative_prompt=self._settings.get("negative_prompt"),
+        )
+        with tempfile.TemporaryDirectory(prefix="cascade-") as folder:
+            suffix = suffix_of_space(space)
+            files = [Path(folder, f"{number}{suffix}") for number in range(len(result.seeds))]
+            spaces = {name: stage.space for name, stage in pipeline.stages.items()}
+            write_pictures(result, files, self._model.title, generation, spaces)
+            return [file.read_bytes() for file in files]
+
+    def _as_columns(
+        self, pipeline: CascadePipeline, columns: Columns, files: list[bytes]
+    ) -> dict[str, list[Any]]:
+        """The columns of the files, or write the files."""
+        suffix = suffix_of_space(pipeline.stages.last.space)
+        places = [str(place_of(each, None)) for each in columns.values.get(NAME, [])]
+        names = [each if each.endswith(suffix) else f"{each}{suffix}" for each in places]
+        named = {NAME: names} if names else {}
+        if self._out is None:
+            return {FILES: files, **named}
+        for name, file in zip(names, files, strict=True):
+            write_object(address_of(self._out, name), file)
+        return named
+
+
+def _arrays(pipeline: CascadePipeline, result: CascadeOutput) -> list[np.ndarray]:
+    """The pictures as arrays (H, W, C) of 8 bits."""
+    space = pipeline.stages.last.space
+    if space.has_bands:
+        raise ContractError("a model of bands makes files of numbers; leave out as_arrays.")
+    check_can_be_pictures(space.channels, space.kind)
+    images = ((result.images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return list(images.permute(0, 2, 3, 1).cpu().numpy())

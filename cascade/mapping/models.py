@@ -1,0 +1,127 @@
+"""Models that a process loads once and keeps, for objects that travel between processes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from cascade.arguments import check_kind
+from cascade.bulk.making import Method
+from cascade.bulk.preparing import Request
+from cascade.bulk.request_model import load_model
+from cascade.errors import ContractError
+from cascade.pipeline import CascadePipeline
+from cascade.saving.pipelines import is_hub_id, local_folder, pipeline_folder
+
+MOST_KEPT = 2  # for example a colouriser and an upscaler after it
+LOCK = threading.RLock()  # threads of one process share a model, and take turns
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """A model by its name, which is all that travels to other processes.
+
+    Attributes:
+        name: a bundled pipeline, an absolute folder, or a Hub id.
+        device: the device to compute on; None for the best one of each process.
+        engine: see `Request.engine`.
+        adapters: folders of adapters, each with the factor of its change.
+    """
+
+    name: str
+    device: str | None = None
+    engine: str | None = None
+    adapters: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        name: str | Path,
+        *,
+        device: str | None,
+        engine: str | None,
+        adapters: Sequence[tuple[str, float]],
+    ) -> ModelChoice:
+        """Check that a model exists, without loading it, and make its folder absolute.
+
+        Processes of other engines work in folders of their own.
+
+        Raises:
+            ContractError: if the name is no text.
+            WeightsError: if there is no such model. An id of the Hub is not looked up here.
+        """
+        check_kind("model", name, str | Path, "the name or folder of a pipeline")
+        name = str(name)
+        if local_folder(name) is not None or not is_hub_id(name):
+            pipeline_folder(name)
+        folders = [(str(_absolute(folder)), float(factor)) for folder, factor in adapters]
+        if engine is not None and device is not None:
+            raise ContractError("an engine chooses the device itself; give only one of them.")
+        return cls(
+            name=str(_absolute(name)),
+            device=device,
+            engine=engine and str(_absolute(engine)),
+            adapters=tuple(folders),
+        )
+
+    @property
+    def title(self) -> str:
+        """The model and its adapters in words, as `cascade generate` records them."""
+        adapters = [
+            folder if factor == 1 else f"{folder}:{factor:g}" for folder, factor in self.adapters
+        ]
+        return " + ".join([self.name, *adapters])
+
+    def request_with(self, settings: Mapping[str, Any]) -> Request:
+        """A request for this model, without pictures.
+
+        Args:
+            settings: further fields of the request.
+
+        Raises:
+            ContractError: if a value is out of range.
+        """
+        return Request(
+            inputs=(),
+            out=Path(),
+            model=self.name,
+            device=self.device,
+            engine=self.engine,
+            adapters=self.adapters,
+            **settings,
+        )
+
+
+def _absolute(name: str) -> str | Path:
+    """A folder by its absolute path; any other name as it is."""
+    return Path(name).resolve() if Path(name).is_dir() else name
+
+
+_METHODS: WeakKeyDictionary[CascadePipeline, dict[bytes, Method]] = WeakKeyDictionary()
+
+
+def kept_methods(pipeline: CascadePipeline) -> dict[bytes, Method]:
+    """The methods that were prepared with a pipeline, by any key, which are dropped with it.
+
+    Preparing one hashes all weights, which takes too long for every batch.
+    """
+    return _METHODS.setdefault(pipeline, {})
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def kept_pipeline(model: ModelChoice) -> CascadePipeline:
+    """The pipeline of a model, loaded when this process needs it for the first time.
+
+    Call it with `LOCK` held.
+
+    Raises:
+        CascadeError: if it cannot be loaded.
+    """
+    pipeline = load_model(model.request_with({}))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

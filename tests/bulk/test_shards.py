@@ -1,0 +1,231 @@
+"""Shards of results: one per shard of inputs, complete or absent, and never made twice."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascade.bulk.work import Bulk
+from cascade.data.shard_writing import write_tar
+from cascade.data.shards import ShardSource
+from cascade.errors import ContractError, DataError, OutputError
+from cascade.imaging.picture_reading import decode_picture
+
+LEDGER = Path("out/.cascade-upscale.jsonl")
+
+
+def picture(number: int, format: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(number).integers(30, 225, (6, 8, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format)
+    return file.getvalue()
+
+
+MEMBERS = [
+    ("./cat/1.json", b'{"caption": "one"}'),
+    ("./cat/1.png", picture(1)),
+    ("./cat/1.mask.png", picture(9)),
+    ("./cat/2.bmp", picture(2, "BMP")),
+    ("./cat/2.txt", b"two"),
+    ("notes", b"read me"),
+    ("3.JPG", picture(3, "JPEG")),
+]
+RESULTS = ["./cat/1.json", "./cat/1.png", "./cat/1.mask.png", "./cat/2.png", "./cat/2.txt", "notes"]
+RESULTS += ["3.JPG"]
+
+
+@pytest.fixture(autouse=True)
+def shard(tmp_path, monkeypatch) -> Path:
+    """A shard of three pictures with side files, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    write_tar(Path("set.tar"), MEMBERS)
+    return Path("set.tar")
+
+
+def members(path: str = "out/set.tar") -> dict[str, bytes]:
+    with tarfile.open(path) as tar:
+        files = {member.name: tar.extractfile(member) for member in tar}
+        return {name: file.read() for name, file in files.items() if file is not None}
+
+
+def counts(work: Bulk) -> tuple[int, int, int, int]:
+    """New results, those done before, failures and unfinished ones of a run."""
+    work.run()
+    outcome = work.outcome()
+    return outcome.new, outcome.done_before, len(outcome.failed), outcome.unfinished
+
+
+def made() -> list[str]:
+    lines = [json.loads(line) for line in LEDGER.read_text().splitlines()]
+    return [line["output"] for line in lines if line["event"] == "made"]
+
+
+def stopping_after(count: int) -> Callable:
+    """A way to make copies that ends the process, as a kill would, before the next one."""
+    calls = []
+
+    def make(pictures, seeds, progress):
+        calls.append(1)
+        if len(calls) > count:
+            raise KeyboardInterrupt
+        return list(pictures)
+
+    return make
+
+
+def test_a_result_has_the_members_of_its_input_in_order_with_their_side_files(copying):
+    assert counts(copying("set.tar")) == (3, 0, 0, 0)
+    results = members()
+    assert list(results) == RESULTS
+    for name, data in MEMBERS:
+        if name.endswith((".json", ".txt", ".mask.png", "notes")):
+            assert results[name] == data
+    for number, name in ((1, "./cat/1.png"), (2, "./cat/2.png")):
+        source = decode_picture(picture(number), name)
+        assert decode_picture(results[name], name).colour.equal(source.colour)
+    assert sorted(os.listdir("out")) == [
+        ".cascade-upscale.jsonl", ".cascade-upscale.lock", "set.tar"
+    ]  # fmt: skip
+    source = ShardSource("out/set.tar")
+    assert [source.labels(index) for index in range(3)] == [
+        {},
+        {"caption": "one"},
+        {"caption": "two"},
+    ]
+    assert sorted(made()) == ["set.tar/3.JPG", "set.tar/cat/1.png", "set.tar/cat/2.png"]
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize("is_ledger_kept", [True, False])
+def test_a_shard_that_is_done_is_not_made_again(copying, metadata, is_ledger_kept):
+    counts(copying("set.tar", metadata=metadata))
+    stamp, lines = os.stat("out/set.tar").st_mtime_ns, len(made())
+    if not is_ledger_kept:
+        LEDGER.unlink()
+    for _ in range(2):
+        assert counts(copying("set.tar", metadata=metadata)) == (0, 3, 0, 0)
+    assert os.stat("out/set.tar").st_mtime_ns == stamp
+    assert len(made()) == (lines if is_ledger_kept else 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_killed_run_goes_on_and_makes_nothing_twice(copying, count):
+    with pytest.raises(KeyboardInterrupt):
+        copying("set.tar", make=stopping_after(count), metadata=False).run()
+    assert not Path("out/set.tar").exists()
+    assert len(made()) == count
+    assert counts(copying("set.tar", metadata=False)) == (3 - count, count, 0, 0)
+    assert list(members()) == RESULTS
+    assert len(set(made())) == len(made()) == 3
+    assert not list(Path("out").glob(".set.tar*"))
+
+
+def test_a_run_that_was_killed_after_packing_leaves_a_folder_that_the_next_one_removes(copying):
+    counts(copying("set.tar"))
+    folder = Path("out/.set.tar.work")
+    folder.mkdir()
+    assert counts(copying("set.tar")) == (0, 3, 0, 0)
+    assert not folder.exists()
+
+
+def test_a_run_that_was_killed_goes_on_with_other_settings(copying):
+    with pytest.raises(KeyboardInterrupt):
+        copying("set.tar", make=stopping_after(2), settings={"scale": 2}).run()
+    assert counts(copying("set.tar", settings={"scale": 4})) == (3, 0, 0, 0)
+    assert list(members()) == RESULTS
+
+
+def test_a_picture_that_fails_is_no_member_and_is_named_by_every_run(copying):
+    write_tar(Path("set.tar"), [*MEMBERS, ("4.png", b"no picture"), ("4.txt", b"four")])
+    assert counts(copying("set.tar")) == (3, 0, 1, 0)
+    assert list(members()) == [*RESULTS, "4.txt"]
+    for run in range(2):
+        work = copying("set.tar")
+        assert counts(work) == (0, 3, 1, 0)
+        ((name, reason),) = work.outcome().failed
+        assert name == "set.tar:4.png"
+        assert "not a readable image" in reason
+        if run == 0:
+            LEDGER.unlink()
+
+
+def test_a_picture_whose_name_webdataset_would_misread_is_named_and_left_out(copying):
+    write_tar(Path("set.tar"), [*MEMBERS, ("scan.0001.png", picture(4))])
+    work = copying("set.tar")
+    assert counts(work) == (3, 0, 1, 0)
+    assert work.outcome().failed[0][0] == "set.tar:scan.0001.png"
+    assert list(members()) == RESULTS
+
+
+CHANGES = {
+    "settings": (lambda: None, {"settings": {"scale": 2}}, "was made with scale=None"),
+    "format": (lambda: None, {"image_format": "webp"}, "was made with format=None"),
+    "input": (lambda: write_tar(Path("set.tar"), MEMBERS[1:]), {}, "was made from another input"),
+    "not ours": (lambda: write_tar(Path("out/set.tar"), MEMBERS), {}, "is not a whole result"),
+    "cut off": (lambda: os.truncate("out/set.tar", 3000), {}, "is not a whole result"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_result_of_another_kind_is_replaced_only_if_that_is_allowed(copying, change):
+    counts(copying("set.tar"))
+    alter, values, message = CHANGES[change]
+    alter()
+    before = Path("out/set.tar").read_bytes()
+    with pytest.raises(OutputError, match=f"out/set.tar already exists and {message}"):
+        copying("set.tar", **values).run()
+    assert Path("out/set.tar").read_bytes() == before
+    assert counts(copying("set.tar", overwrite=True, **values)) == (3, 0, 0, 0)
+    assert counts(copying("set.tar", **values)) == (0, 3, 0, 0)
+
+
+def test_shards_and_pictures_are_made_by_one_command(copying):
+    for folder in ("a", "b"):
+        Path("all", folder).mkdir(parents=True)
+        write_tar(Path("all", folder, "0.tar"), MEMBERS)
+    Path("x.png").write_bytes(picture(5))
+    assert counts(copying("all/**/*.tar", "x.png")) == (7, 0, 0, 0)
+    assert list(members("out/a/0.tar")) == list(members("out/b/0.tar")) == RESULTS
+    assert Path("out/x.png").is_file()
+    with pytest.raises(OutputError, match=r"all/a/0.tar and all/b/0.tar would both be written"):
+        copying("all/a/0.tar", "all/b/0.tar", out="other")
+
+
+def test_results_are_reported_by_their_shard(copying):
+    (name, *_) = [job.result_name for job in copying("set.tar").jobs]
+    assert name == "out/set.tar:cat/1.png"
+
+
+def test_what_a_shard_cannot_hold_is_refused(copying):
+    for values in ({"compare": True}, {"seeds": 2}, {"seeds": 2, "map": True}):
+        with pytest.raises(ContractError, match="one result per picture, without"):
+            copying("set.tar", **values)
+    with pytest.raises(OutputError, match=r"set\.tar is an input itself"):
+        copying("set.tar", out=".")
+
+
+def test_a_member_that_was_replaced_in_its_shard_counts_once(copying):
+    with tarfile.open("set.tar", "a") as tar:
+        info = tarfile.TarInfo("./cat/1.png")
+        info.size = len(picture(7))
+        tar.addfile(info, io.BytesIO(picture(7)))
+    assert counts(copying("set.tar")) == (3, 0, 0, 0)
+    source = decode_picture(picture(7), "7")
+    assert decode_picture(members()["./cat/1.png"], "1").colour.equal(source.colour)
+
+
+def test_a_shard_without_pictures_is_left_out_and_counted(copying):
+    write_tar(Path("texts.tar"), [("1.txt", b"one")])
+    work = copying("set.tar", "texts.tar")
+    assert counts(work) == (3, 0, 0, 0)
+    assert work.outcome().left_out == 1
+    with pytest.raises(DataError, match=r"no pictures in texts\.tar"):
+        copying("texts.tar")

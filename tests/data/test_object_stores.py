@@ -1,0 +1,134 @@
+"""Files of object stores: in fsspec's store in memory, and of a web server in this process."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import threading
+from functools import partial
+
+import fsspec
+import pytest
+from fsspec.registry import _registry, known_implementations
+from PIL import Image
+
+from cascade.data.object_stores import (
+    StoredObject,
+    list_objects,
+    object_exists,
+    read_object,
+    write_object,
+)
+from cascade.data.sources import open_source
+from cascade.errors import DataError, OutputError
+
+
+@pytest.fixture
+def store():
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    yield store
+    store.store.clear()
+
+
+def places(address: str) -> list[str]:
+    return [place for _, place in list_objects(address)]
+
+
+def test_folders_patterns_and_files_are_listed(store):
+    for name in ("a.png", "sub/b.png", "sub/deep/c.txt"):
+        write_object(f"memory://x/{name}", b"1")
+    assert places("memory://x") == places("memory://x/") == ["a.png", "sub/b.png", "sub/deep/c.txt"]
+    assert places("memory://x/sub/b.png") == ["b.png"]
+    assert places("memory://x/**/*.png") == ["a.png", "sub/b.png"]
+    assert places("memory://x/s*/*.png") == ["sub/b.png"]
+    assert all(stored.read() == b"1" for stored, _ in list_objects("memory://x"))
+
+
+def test_what_is_written_is_read(store, tmp_path):
+    for address in ("memory://x/y/z.bin", str(tmp_path / "y" / "z.bin")):
+        assert not object_exists(address)
+        write_object(address, b"\0zero\0")
+        assert object_exists(address)
+        assert read_object(address) == b"\0zero\0"
+
+
+def test_a_changed_object_has_another_stamp_and_is_read_again(store):
+    stored = StoredObject("memory://x/a.bin")
+    write_object(stored.address, b"one")
+    stamp = stored.stamp()
+    assert stored.stamp() == stamp
+    assert (stamp[0], stored.read()) == (3, b"one")
+    write_object(stored.address, b"two")
+    assert stored.stamp() != stamp
+    assert stored.read() == b"two"
+
+
+def test_shards_are_read_from_a_store(store, write_shard, tmp_path):
+    for number in range(2):
+        picture = io.BytesIO()
+        Image.new("RGB", (3, 3)).save(picture, "PNG")
+        shard = tmp_path / f"{number}.tar"
+        write_shard(shard, {f"{number}.png": picture.getvalue(), f"{number}.json": b'{"c": "x"}'})
+        write_object(f"memory://shards/{number}.tar", shard.read_bytes())
+    for pattern in ("memory://shards/{0..1}.tar", "memory://shards/*.tar"):
+        source = open_source(pattern, cache_dir=str(tmp_path / "cache"))
+        assert [source.key(index) for index in range(2)] == ["0", "1"]
+        assert source.labels(0) == {"c": "x"}
+    with pytest.raises(DataError, match=r"memory://shards/9\.tar: no such file"):
+        open_source("memory://shards/9.tar", cache_dir=str(tmp_path / "cache"))
+
+
+def test_a_web_server_is_listed_and_read(tmp_path):
+    pytest.importorskip("aiohttp")
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "sub/b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            listing = list_objects(f"{url}/")
+            assert [place for _, place in listing] == ["a.png", "sub/b.png"]
+            assert [stored.read() for stored, _ in listing] == [b"a.png", b"sub/b.png"]
+            assert places(f"{url}/sub/b.png") == ["b.png"]
+            with pytest.raises(DataError, match=r"none\.png: no such file or folder"):
+                read_object(f"{url}/none.png")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(
+        known_implementations, "s3", {"class": "no_such_s3fs.S3FileSystem", "err": "Install it"}
+    )
+    monkeypatch.delitem(_registry, "s3", raising=False)
+    with pytest.raises(DataError, match=r"s3:// need a package.*; pip install no_such_s3fs\.$"):
+        read_object("s3://user:secret@bucket/a.png")
+
+
+def test_errors_name_the_address_without_secrets(store):
+    with pytest.raises(DataError, match=r"^memory://x/a\.png: no such file or folder\.$"):
+        read_object("memory://x/a.png")
+    with pytest.raises(DataError, match="memory://x: no files there"):
+        list_objects("memory://x")
+    with pytest.raises(DataError, match=r"^nowhere://x/a\.png: Protocol not known: nowhere\.$"):
+        read_object("nowhere://u:secret@x/a.png")
+
+
+def test_a_store_that_cannot_be_written_is_one_line(monkeypatch, store):
+    def refuse(self, path, data, **options):
+        raise PermissionError("Access Denied\nmore")
+
+    monkeypatch.setattr(type(store), "pipe_file", refuse)
+    with pytest.raises(OutputError, match=r"^memory://x/a: cannot be written \(Access Denied\)\.$"):
+        write_object("memory://x/a", b"1")
