@@ -15,8 +15,9 @@ from torch import Tensor
 from cascade.bulk.doubt_files import check_doubt_files, write_picture_doubt
 from cascade.bulk.jobs import Job, VariantSheet
 from cascade.bulk.records import Record
-from cascade.bulk.sheets import Before, is_older, write_comparison, write_variants
+from cascade.bulk.sheets import Before, date_after, is_older, write_comparison, write_variants
 from cascade.errors import CascadeError, OutputError
+from cascade.imaging.credentials import Signer
 from cascade.imaging.metadata import Loss
 from cascade.imaging.opening import read_bytes
 from cascade.imaging.page_writing import pages_writer
@@ -55,6 +56,7 @@ class Method:
         remark: what the user should know about a picture, to follow its name; empty for nothing.
         settings: settings to record, without those of the job; anything that JSON can hold.
         metadata: whether to write the record, EXIF and resolution into the results.
+        signer: who signs the results; None for nobody.
         overwrite: whether existing files that differ from the results may be replaced.
         factor: factor by which the sides of a picture grow.
         before: what the left side of a before/after sheet shows, see `write_comparison`.
@@ -73,6 +75,7 @@ class Method:
     work: Callable[[tuple[int, int]], float]
     remark: Callable[[Picture], str] = lambda picture: ""
     metadata: bool = True
+    signer: Signer | None = None
     overwrite: bool = False
     factor: float = 1.0
     before: Before = "bicubic"
@@ -165,8 +168,9 @@ def make_result(
             picture, job.seed, lambda done, total: progress(done / total, "")
         )
     record = Record(settings=method.settings_of(job), input_sha256=sha256, size_px=result.size)
+    extras = {"metadata": method.metadata, "signer": method.signer}
     with _disk_errors(result.colour.nbytes, job.output.parent):
-        write_picture(result, job.output, settings=record.to_json(), metadata=method.metadata)
+        write_picture(result, job.output, settings=record.to_json(), **extras)
         if std is not None:
             write_picture_doubt(job, method.seeds, result, [std], 1)
     return record, lost_metadata(result, job.output, metadata=method.metadata)
@@ -188,7 +192,11 @@ def _make_pages(
     )
     stds: list[Tensor] = []
     with pages_writer(
-        job.output, plays=plays, pixel_bytes=pixel_bytes, metadata=method.metadata
+        job.output,
+        plays=plays,
+        pixel_bytes=pixel_bytes,
+        metadata=method.metadata,
+        signer=method.signer,
     ) as writer:
         for number, page in enumerate(pages):
             if number == 0 and (remark := method.remark(page.picture)):
@@ -245,6 +253,7 @@ def write_sheet(job: Job, method: Method) -> None:
         caption = f"{caption}, the first of {pages} pages"
     source, result = job.source.read(method.truncated), decode_picture(data, name)
     write_comparison(source, result, job.sheet, before=method.before, caption=caption)
+    date_after(job.sheet, [job.output])
 
 
 def lacks_variants(sheet: VariantSheet) -> bool:
@@ -261,6 +270,7 @@ def write_variant_sheet(sheet: VariantSheet) -> None:
     write_variants(
         [(f"seed {job.seed}", read_picture(job.output)) for job in sheet.jobs], sheet.path
     )
+    date_after(sheet.path, [job.output for job in sheet.jobs])
 
 
 def _check_format_holds_result(picture: Picture, path: Path, method: Method) -> None:

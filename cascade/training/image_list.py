@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -129,7 +130,7 @@ def read_image_list(folder: Path) -> list[ListedImage] | None:
     try:
         with gzip.open(folder / FILE, "rt", encoding="utf-8") as file:
             return [ListedImage(*json.loads(line)) for line in file]
-    except (OSError, EOFError, ValueError, TypeError):
+    except (OSError, EOFError, ValueError, TypeError, zlib.error):
         return None
 
 
