@@ -41,6 +41,7 @@ EXTRAS: dict[str, Extra] = {
     "spandrel": Extra("measures other upscalers beside a pipeline", ("spandrel",)),
     "ui": Extra("serves the web page", ("gradio",)),
     "onnx": Extra("exports to ONNX", ("onnx", "onnxscript")),
+    "c2pa": Extra("signs results with content credentials", ("c2pa", "cryptography")),
     "medical": Extra("reads DICOM and NIfTI files", ("pydicom", "nibabel")),
     "hf": Extra("reads Hugging Face data sets", ("datasets",)),
     "heif": Extra("reads HEIC pictures", ("pillow_heif",)),

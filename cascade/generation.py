@@ -18,6 +18,7 @@ from torch import Tensor
 from cascade import __version__
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import OutputError
+from cascade.imaging.credentials import Signer, signed_file
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
 from cascade.imaging.picture_series import PictureSeries, digest, earlier_series
 from cascade.imaging.rasters.reading import read_raster
@@ -34,7 +35,7 @@ from cascade.imaging.writing import (
 from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.restoration.bands import raster_of
 from cascade.sampling.overrides import Overrides
-from cascade.saving.atomic import atomic_file, check_writable_folder
+from cascade.saving.atomic import check_writable_folder
 from cascade.space import Space
 from cascade.stage import Stage
 
@@ -58,6 +59,7 @@ class Generation:
             pictures; empty to draw them.
         overrides: changes to the stages' sampling settings.
         batch_size: number of pictures at a time; None for the default of `CascadePipeline`.
+        signer: who signs the pictures; None for nobody.
         keep_intermediates: whether to write the pictures of the earlier stages too.
         stop_at: name of the last stage to run, whose pictures are written; None for the last one.
         overwrite: whether to replace the pictures in the folder instead of counting on.
@@ -72,6 +74,7 @@ class Generation:
     classes: Sequence[str] = ()
     overrides: Overrides = field(default_factory=Overrides)
     batch_size: int | None = None
+    signer: Signer | None = None
     keep_intermediates: bool = False
     stop_at: str | None = None
     overwrite: bool = False
@@ -104,6 +107,7 @@ class Generation:
             "settings": repr(self.overrides),
             "keep_intermediates": self.keep_intermediates,
             "stop_at": self.stop_at,
+            "signer": self.signer and self.signer.fingerprint,
         }
 
     def stages(self, pipeline: CascadePipeline) -> dict[str, Stage]:
@@ -221,7 +225,7 @@ def _generate_series(
     if generation.prompts:
         record["prompts"] = [generation.prompt(i) for i in range(len(in_grid))]
     grid = contact_sheet(as_rgb(torch.stack(in_grid), space))
-    save_png(with_scale_bar(grid, space), sheet, record)
+    save_png(with_scale_bar(grid, space), sheet, record, signer=generation.signer)
     index = numbered.index if generation.prompts else None
     prompts = [generation.prompt(i) for i in range(total)]
     return GeneratedFiles(files, sheet, index, list(seeds), prompts, series.written)
@@ -344,12 +348,12 @@ def write_pictures(
             record["stop_at"] = generation.stop_at
         records.append(record | {"labels": labels, "stages": result.settings})
     *_, last = spaces.values()
-    _write_each(result.images, files, records, last)
+    _write_each(result.images, files, records, last, generation.signer)
     written = list(files)
     for stage, images in result.intermediates.items():
         suffix = f".{stage}{suffix_of_space(spaces[stage])}"
         smaller = [file.with_suffix(suffix) for file in files]
-        _write_each(images, smaller, records, spaces[stage])
+        _write_each(images, smaller, records, spaces[stage], generation.signer)
         written += smaller
     return written
 
@@ -359,14 +363,19 @@ def suffix_of_space(space: Space) -> str:
 
 
 def _write_each(
-    images: Tensor, files: list[Path], records: list[dict[str, Any]], space: Space
+    images: Tensor,
+    files: list[Path],
+    records: list[dict[str, Any]],
+    space: Space,
+    signer: Signer | None,
 ) -> None:
     if suffix_of_space(space) == ".tif":
         for image, file, record in zip(images, files, records, strict=True):
             raster = raster_of(image, space)
-            with atomic_file(file) as temporary, temporary.open("wb") as opened:
+            signed = signed_file(file, signer, "generated", record)
+            with signed as temporary, temporary.open("wb") as opened:
                 text = json.dumps({RECORD: record})
                 write_tiff(opened, [raster], raster.values.nbytes, description=text)
         return
     for image, file, record in zip(to_pil(images), files, records, strict=True):
-        save_png(image, file, record)
+        save_png(image, file, record, signer=signer)

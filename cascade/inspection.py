@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cascade.chain import saved_names
-from cascade.errors import CascadeError
+from cascade.errors import CascadeError, ContractError
+from cascade.imaging.credentials import Manifest, read_manifest
 from cascade.imaging.marks import SOURCE_TYPE, mark_of
 from cascade.imaging.metadata_reading import read_metadata
-from cascade.imaging.opening import opened_image, read_bytes
+from cascade.imaging.opening import format_of, opened_image, read_bytes
 from cascade.imaging.picture_writing import recorded_settings
 from cascade.saving.components import read_json
 from cascade.saving.pipelines import local_folder
@@ -26,10 +27,14 @@ class Inspection:
     Attributes:
         record: the settings that Cascade recorded in it; empty if there are none.
         mark: its IPTC source type, system and version by their names; empty if there are none.
+        manifest: what its content credentials say and whether they hold; None if there are none.
+        unchecked: why they could not be checked; empty if they were, or if there are none.
     """
 
     record: Mapping[str, Any]
     mark: Mapping[str, str]
+    manifest: Manifest | None = None
+    unchecked: str = ""
 
     @property
     def model(self) -> str:
@@ -43,8 +48,11 @@ class Inspection:
 
     def lines(self) -> list[tuple[str, str]]:
         """What there is to say, as names and texts."""
+        signed = [] if self.manifest is None else self.manifest.lines()
+        signed += [("manifest", self.unchecked)] if self.unchecked else []
         if not self.record and not self.mark:
-            return [("record", "none: Cascade did not make it, or its metadata was removed")]
+            nothing = "none: Cascade did not make it, or its metadata was removed"
+            return [("record", nothing), *signed]
         stages = self.record.get("stages") or {}
         texts = {
             "mark": self.source_type,
@@ -61,7 +69,7 @@ class Inspection:
             "input": str(self.record.get("input_sha256", ""))[:16],
             "command": self.command,
         }
-        return [(name, text) for name, text in texts.items() if text]
+        return [*((name, text) for name, text in texts.items() if text), *signed]
 
     @property
     def command(self) -> str:
@@ -121,9 +129,13 @@ def inspect_picture(path: Path) -> Inspection:
     with opened_image(data, str(path)) as image:
         stored = read_metadata(data, image.info)
     try:
-        return Inspection(record, mark_of(stored.xmp))
+        mark = mark_of(stored.xmp)
     except ValueError:  # the packet is damaged
-        return Inspection(record, {})
+        mark = {}
+    try:
+        return Inspection(record, mark, read_manifest(data, format_of(data, str(path))))
+    except ContractError as error:
+        return Inspection(record, mark, unchecked=f"not checked: {error}")
 
 
 def _usual_settings(model: str) -> dict[str, dict[str, Any]]:

@@ -119,8 +119,8 @@ def build_trainer(
         )
     except OtherImagesError as error:
         raise CascadeError(
-            f"{error.difference}. A run resumes only with its own images; restore them, or train "
-            f"from these weights in another folder with train.init_from={out}."
+            f"{error.difference}. A run resumes only with its own images and labels; restore them, "
+            f"or train from these weights in another folder with train.init_from={out}."
         ) from error
     with together():
         if trainer.accelerator.is_main_process:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import final
 
 from cascade.bulk.doubt_files import mark_doubt_as_new, write_band_doubt
@@ -47,12 +48,13 @@ class BandFiles:
     seeds: int = 1
 
     def make(
-        self, job: Job, progress: JobProgress, on_remark: Callable[[str], None]
+        self, job: Job, path: Path, progress: JobProgress, on_remark: Callable[[str], None]
     ) -> tuple[tuple[int, int], int]:
         """Make the result of a job and write it. All images of a file share one seed.
 
         Args:
             job: the job.
+            path: the file to write, which gets the name of the job's result later.
             progress: called with the share of the job that is done and such words as
                 `image 3 of 40`, which are empty if there is one image.
             on_remark: called with what the user should know about the images, when all are made.
@@ -70,7 +72,7 @@ class BandFiles:
             clipped = ClippedNumbers(space)
             results = self._results(file, job, count, clipped, progress)
             result = next(results)
-            write_rasters(job.output, itertools.chain([result], results), count)
+            write_rasters(path, itertools.chain([result], results), count)
         if clipped.remark:
             on_remark(clipped.remark)
         if self.seeds > 1:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
 from torch import Tensor
 
 from cascade.bulk.jobs import Job
-from cascade.bulk.sheets import check_sheet, is_older, save_sheet
+from cascade.bulk.sheets import check_sheet, date_after, is_older, save_sheet
 from cascade.errors import OutputError
 from cascade.imaging.picture import Picture
 from cascade.imaging.rasters.deviation_picture import Panel, deviation_picture
@@ -63,6 +61,7 @@ def write_picture_doubt(
     if first.bits == 16:
         write_rasters(job.doubt.numbers, [Raster(values=std.numpy()) for std in stds], pages)
     save_sheet(deviation_picture([panel]), job.doubt.picture)
+    date_after(job.doubt.picture, [job.output])
 
 
 def write_band_doubt(job: Job, seeds: int, stds: Sequence[Raster], space: Space) -> None:
@@ -98,8 +97,7 @@ def mark_doubt_as_new(job: Job) -> None:
         job: the job, whose result exists.
     """
     assert job.doubt is not None
-    with suppress(OSError):  # then it is made again
-        os.utime(job.doubt.picture)
+    date_after(job.doubt.picture, [job.output])
 
 
 def _over_channels(std: Tensor) -> Tensor:

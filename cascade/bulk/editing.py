@@ -92,6 +92,7 @@ def edits(
         settings=plan.settings(stages, list(stages.values())) | _recorded(repainting),
         work=lambda size_px: _drawn_px(pipeline, size_px),
         metadata=request.metadata,
+        signer=request.signer,
         overwrite=request.overwrite,
         truncated=request.truncated,
         before="same",

@@ -121,6 +121,21 @@ class Ledger:
         """
         self._append({"event": event, "output": key, "settings_id": settings_id, **values})
 
+    def add_written(self, key: str, values: Mapping[str, Any]) -> None:
+        """Note that the file of a result is complete and gets its name next.
+
+        If the process is killed then, later runs know the result, though no line says that it was
+        made.
+
+        Args:
+            key: key of the job.
+            values: further values of the line; anything that JSON can hold.
+
+        Raises:
+            OutputError: if the line cannot be written.
+        """
+        self._append({"event": "written", "output": key, "settings_id": "", **values})
+
     def refresh(self) -> None:
         """Read the lines that any process added since the last call.
 
@@ -182,8 +197,10 @@ class Ledger:
             self.packed[key] = values
             return
         self.this_round[key, settings_id] = values
-        if event in ("made", "verified"):
+        if event in ("made", "verified", "written"):
             self.results[key] = values
+        if event == "written":  # it is not yet made
+            del self.this_round[key, settings_id]
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
         """Parse a line; keys and settings that lines have in common are kept once in memory."""

@@ -15,8 +15,9 @@ from torch import Tensor
 from cascade.bulk.doubt_files import check_doubt_files, write_picture_doubt
 from cascade.bulk.jobs import Job, VariantSheet
 from cascade.bulk.records import Record
-from cascade.bulk.sheets import Before, is_older, write_comparison, write_variants
+from cascade.bulk.sheets import Before, date_after, is_older, write_comparison, write_variants
 from cascade.errors import CascadeError, OutputError
+from cascade.imaging.credentials import Signer
 from cascade.imaging.metadata import Loss
 from cascade.imaging.opening import read_bytes
 from cascade.imaging.page_writing import pages_writer
@@ -30,11 +31,13 @@ from cascade.imaging.picture_writing import (
     write_picture,
 )
 from cascade.restoration.doubt import over_seeds
+from cascade.saving.atomic import move_into_place, scratch_folder
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 PartProgress = Callable[[int, int], None]  # (done, total), in parts of one picture or page
 JobProgress = Callable[[float, str], None]  # share that is done, and which page it is
-MakeFile = Callable[[Job, JobProgress, Callable[[str], None]], tuple[tuple[int, int], int]]
+MakeFile = Callable[[Job, Path, JobProgress, Callable[[str], None]], tuple[tuple[int, int], int]]
+OnWritten = Callable[[Record, Path], None]
 
 
 class DiskError(OutputError):
@@ -53,15 +56,16 @@ class Method:
         remark: what the user should know about a picture, to follow its name; empty for nothing.
         settings: settings to record, without those of the job; anything that JSON can hold.
         metadata: whether to write the record, EXIF and resolution into the results.
+        signer: who signs the results; None for nobody.
         overwrite: whether existing files that differ from the results may be replaced.
         factor: factor by which the sides of a picture grow.
         before: what the left side of a before/after sheet shows, see `write_comparison`.
         truncated: what happens to a JPEG whose end is missing, see `decode_picture`.
         work_together: largest work of pictures that are drawn together.
         seeds: number of seeds whose mean each result is; see `over_seeds`.
-        make_file: makes and writes the whole result of a job instead of `make`, and returns the
-            size and the number of its images; None for colour pictures. Such results hold no
-            record, so only the ledger knows them.
+        make_file: makes the whole result of a job instead of `make`, writes it to a file, and
+            returns the size and the number of its images; None for colour pictures. Such results
+            hold no record, so only the ledger knows them.
     """
 
     command: str
@@ -71,6 +75,7 @@ class Method:
     work: Callable[[tuple[int, int]], float]
     remark: Callable[[Picture], str] = lambda picture: ""
     metadata: bool = True
+    signer: Signer | None = None
     overwrite: bool = False
     factor: float = 1.0
     before: Before = "bicubic"
@@ -114,6 +119,7 @@ def make_result(
     progress: JobProgress,
     on_remark: Callable[[str], None],
     drawn: Mapping[tuple[str, int], Picture],
+    on_written: OnWritten,
 ) -> tuple[Record, tuple[Loss, ...]]:
     """Make the result of a job and write it.
 
@@ -125,6 +131,8 @@ def make_result(
         on_remark: called with what the user should know about the picture, if there is anything;
             of several pages, about the first.
         drawn: results that were drawn before, by the SHA-256 of the input and the seed.
+        on_written: called with the record of a result that cannot hold it, and the complete file,
+            before that gets its name.
 
     Returns:
         The record of the result, and what it does not keep of the input's metadata.
@@ -136,10 +144,14 @@ def make_result(
     sha256 = job.source.sha256()
     check_doubt_files(job, overwrite=method.overwrite)
     if method.make_file is not None:
-        with _disk_errors(0, job.output.parent):
-            size_px, images = method.make_file(job, progress, on_remark)
-        settings = method.settings_of(job)
-        return Record(settings=settings, input_sha256=sha256, size_px=size_px, pages=images), ()
+        with _disk_errors(0, job.output.parent), scratch_folder(job.output) as folder:
+            file = folder / job.output.name
+            size_px, images = method.make_file(job, file, progress, on_remark)
+            settings = method.settings_of(job)
+            record = Record(settings=settings, input_sha256=sha256, size_px=size_px, pages=images)
+            on_written(record, file)
+            move_into_place(file, job.output)
+        return record, ()
     data = job.source.read_bytes()
     if job.pages == "all" and count_pages(data, job.source.name) > 1:
         pages = Pages(data, job.source.name)
@@ -156,8 +168,9 @@ def make_result(
             picture, job.seed, lambda done, total: progress(done / total, "")
         )
     record = Record(settings=method.settings_of(job), input_sha256=sha256, size_px=result.size)
+    extras = {"metadata": method.metadata, "signer": method.signer}
     with _disk_errors(result.colour.nbytes, job.output.parent):
-        write_picture(result, job.output, settings=record.to_json(), metadata=method.metadata)
+        write_picture(result, job.output, settings=record.to_json(), **extras)
         if std is not None:
             write_picture_doubt(job, method.seeds, result, [std], 1)
     return record, lost_metadata(result, job.output, metadata=method.metadata)
@@ -179,7 +192,11 @@ def _make_pages(
     )
     stds: list[Tensor] = []
     with pages_writer(
-        job.output, plays=plays, pixel_bytes=pixel_bytes, metadata=method.metadata
+        job.output,
+        plays=plays,
+        pixel_bytes=pixel_bytes,
+        metadata=method.metadata,
+        signer=method.signer,
     ) as writer:
         for number, page in enumerate(pages):
             if number == 0 and (remark := method.remark(page.picture)):
@@ -236,6 +253,7 @@ def write_sheet(job: Job, method: Method) -> None:
         caption = f"{caption}, the first of {pages} pages"
     source, result = job.source.read(method.truncated), decode_picture(data, name)
     write_comparison(source, result, job.sheet, before=method.before, caption=caption)
+    date_after(job.sheet, [job.output])
 
 
 def lacks_variants(sheet: VariantSheet) -> bool:
@@ -252,6 +270,7 @@ def write_variant_sheet(sheet: VariantSheet) -> None:
     write_variants(
         [(f"seed {job.seed}", read_picture(job.output)) for job in sheet.jobs], sheet.path
     )
+    date_after(sheet.path, [job.output for job in sheet.jobs])
 
 
 def _check_format_holds_result(picture: Picture, path: Path, method: Method) -> None:

@@ -22,6 +22,7 @@ from cascade.bulk.shards import plan_shards
 from cascade.bulk.work import Bulk
 from cascade.data.shard_index import ShardImage
 from cascade.errors import ContractError, OutputError
+from cascade.imaging.credentials import Signer
 from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_reading import Truncated
 from cascade.imaging.rasters.reading import RASTER_SUFFIXES
@@ -51,6 +52,7 @@ class Request:
         image_format: file format of all results; None keeps the formats of the inputs.
         compare: whether to write before/after sheets into `OUT/compare`.
         metadata: whether to write EXIF, resolution and settings into the results.
+        signer: who signs the results; None for nobody.
         overwrite: whether to replace existing files that differ from the results.
         range: the numbers of a picture that are taken for black and white, from 0 to 255 or 65535;
             results have the same numbers. None takes all that the picture's bits allow.
@@ -77,6 +79,7 @@ class Request:
     image_format: ImageFormat | None = None
     compare: bool = False
     metadata: bool = True
+    signer: Signer | None = None
     overwrite: bool = False
     range: tuple[int, int] | None = None
     pages: PageChoice = "all"
@@ -93,6 +96,10 @@ class Request:
     def __post_init__(self) -> None:
         if self.map:
             check_seeds(self.seeds)
+        if self.signer is not None and not self.metadata:
+            raise ContractError(
+                "a signature is metadata, and metadata is to be left out; choose one of the two."
+            )
         if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65535:
             raise ContractError(
                 "the range must be two numbers from 0 to 65535, black first and white larger, got "
@@ -213,6 +220,7 @@ class Preparation:
             "weights": weights_digest(*running)[:16],
             "stages": sampling,
             **({} if self.request.metadata else {"metadata": False}),
+            **({} if (signer := self.request.signer) is None else {"signer": signer.fingerprint}),
         }
 
     def bulk(self, method: Method, on_progress: OnProgress | None) -> Bulk:
@@ -245,6 +253,7 @@ def _check_options(request: Request, *, bands: bool) -> None:
         "before/after sheets": request.compare or None,
         "a range for black and white": request.range,
         "leaving the metadata out": None if request.metadata else True,
+        "a signature": request.signer,
     }
     numbers = {"an axis of volumes": request.axis, "a number for missing ones": request.nodata}
     unused = [name for name, value in (colours if bands else numbers).items() if value is not None]

@@ -29,7 +29,8 @@ from cascade.errors import CascadeError, DataError
 from cascade.imaging.opening import read_bytes
 from cascade.imaging.pages import Pages
 from cascade.imaging.picture_reading import count_pages, decode_picture
-from cascade.imaging.picture_writing import recorded_settings
+from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX, recorded_settings
+from cascade.imaging.rasters.reading import suffix_of
 from cascade.saving.differences import flat
 
 NAMES_ONLY = ("model", "version")  # the weights' hash says more, and a new version changes nothing
@@ -94,7 +95,9 @@ def result_stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def ledger_values(job: Job, record: Record, input_stamp: Sequence[int]) -> dict[str, Any]:
+def ledger_values(
+    job: Job, record: Record, input_stamp: Sequence[int], file: Path | None = None
+) -> dict[str, Any]:
     """The values that the ledger keeps about a result that is right.
 
     Args:
@@ -102,15 +105,17 @@ def ledger_values(job: Job, record: Record, input_stamp: Sequence[int]) -> dict[
         record: the record in the result.
         input_stamp: size in bytes and time of change in ns of the input before it was read, so that
             later changes are noticed.
+        file: the result, if it does not have its name yet.
 
     Raises:
         OSError: if the result is gone.
     """
+    file = file or job.output
     return {
         "input": job.source.name,
         "input_stamp": list(input_stamp),
-        "result_stamp": result_stamp(job.output),
-        "result_sha256": _sha256(job.output),
+        "result_stamp": result_stamp(file),
+        "result_sha256": _sha256(file),
         "record": record.to_json(),
     }
 
@@ -185,6 +190,8 @@ def _is_described(path: Path, line: Mapping[str, Any]) -> bool:
 
 
 def _read_record(path: Path) -> Record:
+    if suffix_of(path.name) not in FORMAT_OF_SUFFIX:  # such as DICOM, which the ledger alone knows
+        raise NotAResultError("holds no record of how it was made")
     record = Record.from_json(recorded_settings(path) or {})
     data, name = read_bytes(path), str(path)
     pages = count_pages(data, name)

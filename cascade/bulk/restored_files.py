@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import final
 
 import torch
@@ -52,7 +53,7 @@ class RestoredFiles:
     request: Request
 
     def make(
-        self, job: Job, progress: JobProgress, on_remark: Callable[[str], None]
+        self, job: Job, path: Path, progress: JobProgress, on_remark: Callable[[str], None]
     ) -> tuple[tuple[int, int], int]:
         """Make the result of a job and write it; see `BandFiles.make`."""
         space = input_space_of(self.stage)
@@ -63,18 +64,18 @@ class RestoredFiles:
                 result_space=self.stage.space,
                 **self.request.of_bands(),
             )
-            return files.make(job, progress, on_remark)
+            return files.make(job, path, progress, on_remark)
         if self.request.map:
             raise ContractError(
                 "a standard deviation needs a model that makes the kind of images that it takes, "
                 "colour pictures or bands."
             )
         if space.has_bands:
-            return self._picture_from_bands(job, space, _report(progress), on_remark)
-        return self._bands_from_picture(job, progress, on_remark)
+            return self._picture_from_bands(job, path, space, _report(progress), on_remark)
+        return self._bands_from_picture(job, path, progress, on_remark)
 
     def _bands_from_picture(
-        self, job: Job, progress: JobProgress, on_remark: Callable[[str], None]
+        self, job: Job, path: Path, progress: JobProgress, on_remark: Callable[[str], None]
     ) -> tuple[tuple[int, int], int]:
         data, name = job.source.read_bytes(), job.source.name
         count = 1 if job.pages == "first" else count_pages(data, name)
@@ -84,7 +85,7 @@ class RestoredFiles:
             pictures = iter([decode_picture(data, name, truncated=self.request.truncated)])
         results = self._bands_of(pictures, job, count, progress, on_remark)
         first = next(results)
-        write_rasters(job.output, itertools.chain([first], results), count)
+        write_rasters(path, itertools.chain([first], results), count)
         return first.size, count
 
     def _bands_of(
@@ -108,7 +109,12 @@ class RestoredFiles:
             yield raster_of(result, space)
 
     def _picture_from_bands(
-        self, job: Job, space: Space, progress: Progress, on_remark: Callable[[str], None]
+        self,
+        job: Job,
+        path: Path,
+        space: Space,
+        progress: Progress,
+        on_remark: Callable[[str], None],
     ) -> tuple[tuple[int, int], int]:
         layout = Layout(space.channels, self.request.of_bands()["axis"])
         with job.source.open() as stream:
@@ -125,7 +131,7 @@ class RestoredFiles:
         if clipped.remark:
             on_remark(clipped.remark)
         result = self._restored_image(raster.unit_image(space, clip=True), job, progress)
-        write_picture(Picture(colour=quantised(result, COLOUR_BITS), bits=COLOUR_BITS), job.output)
+        write_picture(Picture(colour=quantised(result, COLOUR_BITS), bits=COLOUR_BITS), path)
         return raster.size, 1
 
     def _restored(self, raster: Raster, seed: int, progress: Progress) -> Raster:

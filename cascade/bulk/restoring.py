@@ -90,6 +90,7 @@ def prepare_restoring(
         },
         work=math.prod,
         metadata=request.metadata,
+        signer=request.signer,
         overwrite=request.overwrite,
         truncated=request.truncated,
         before="same",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -214,3 +216,17 @@ def is_older(path: Path, other: Path) -> bool:
         return path.stat().st_mtime_ns < other.stat().st_mtime_ns
     except OSError:
         return True
+
+
+def date_after(path: Path, others: Sequence[Path]) -> None:
+    """Set the time of a file that was made from others to now, or to theirs if that is later.
+
+    So it does not look older than they are if the clock was set back in between.
+
+    Args:
+        path: the file.
+        others: files that exist.
+    """
+    with suppress(OSError):  # then it is made again
+        newest_ns = max(time.time_ns(), *(each.stat().st_mtime_ns for each in others))
+        os.utime(path, ns=(newest_ns, newest_ns))

@@ -306,6 +306,9 @@ class Bulk:
             lambda part, page: self._progress(job, part, page=page),
             lambda remark: self.reports.remark(job, remark),
             drawn.results,
+            lambda record, file: self.ledger.add_written(
+                job.key, ledger_values(job, record, stamp, file)
+            ),
         )
         seconds = time.monotonic() - begin + drawn.seconds
         values = ledger_values(job, record, stamp)

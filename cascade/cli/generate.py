@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cascade.cli import completing, names, sampling
+from cascade.cli import completing, names, sampling, signing
 from cascade.cli.documents import AsJson, Document
 from cascade.cli.prompts import read_prompts
 from cascade.cli.verb import SAMPLER_NAMES
@@ -92,6 +92,8 @@ def generate(
     ] = None,
     engine: names.Engine = None,
     lora: names.Lora = None,
+    c2pa_certificate: signing.Certificate = None,
+    c2pa_key: signing.Key = None,
     keep_intermediates: Annotated[
         bool, typer.Option("--keep-intermediates", help="Also write the earlier stages' pictures.")
     ] = False,
@@ -164,6 +166,7 @@ def generate(
         classes=classes or [],
         overrides=overrides.per_stage(stages, stages, **per_stage).with_later(overrides),
         batch_size=batch_size,
+        signer=signing.signer_of(c2pa_certificate, c2pa_key),
         keep_intermediates=keep_intermediates,
         stop_at=stop_at,
         overwrite=overwrite,

@@ -16,7 +16,8 @@ def inspect(
 ) -> Document | None:
     """Tell how pictures were made: model, seed, settings, mark, and the command.
 
-    The mark is the IPTC's word for pictures that a trained model made or changed.
+    The mark is the IPTC's word for pictures that a trained model made or changed. Of content
+    credentials (C2PA), it tells who signed them and whether the file is still as it was signed.
 
     Examples:
 
@@ -24,6 +25,8 @@ def inspect(
 
     cascade inspect large/*.jpg --json
     """
+    from dataclasses import asdict
+
     from cascade.inspection import inspect_picture
 
     documents = []
@@ -36,6 +39,8 @@ def inspect(
                 "command": inspection.command,
                 "record": inspection.record,
             }
+            if inspection.manifest is not None:
+                values["manifest"] = asdict(inspection.manifest)
             documents.append(values)
             continue
         typer.echo(str(path))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from cascade.cli import completing, names, parts, sampling
+from cascade.cli import completing, names, parts, sampling, signing
 
 if TYPE_CHECKING:
     from cascade.bulk.commands import Request
@@ -145,6 +145,8 @@ class Shared:
         bool,
         typer.Option("--no-metadata", help="Leave EXIF, XMP, IPTC and settings out of results."),
     ] = False
+    c2pa_certificate: signing.Certificate = None
+    c2pa_key: signing.Key = None
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Replace files that differ from what this command makes."),
@@ -191,6 +193,7 @@ class Shared:
             truncated=self.truncated,
             compare=self.compare,
             metadata=not self.no_metadata,
+            signer=signing.signer_of(self.c2pa_certificate, self.c2pa_key),
             overwrite=self.overwrite,
             part=parts.chosen_part(self.part),
             seeds=self.variants,

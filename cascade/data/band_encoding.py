@@ -51,7 +51,8 @@ class BandEncoding(NamedTuple):
             raster = replace(raster, values=values, origin=_place(raster).cropped(y, x))
         if self.size_px is not None and min(raster.size) > self.size_px:
             raster = _downscaled(raster, self.size_px)
-        return EncodedImage("tif", tiff_bytes(raster))
+        missing = 0.0 if raster.missing is None else float(raster.missing.mean())
+        return EncodedImage("tif", tiff_bytes(raster), missing=missing)
 
 
 def _downscaled(raster: Raster, size_px: int) -> Raster:

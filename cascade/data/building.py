@@ -131,6 +131,7 @@ def build_shards(
         if decoding is not None:
             role = None if source.partners is None else "high"
             manifest |= _describe_bands(folder, decoding, percentiles, role)
+            manifest["missing"] = dict(sorted(build.missing.items()))
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
@@ -149,6 +150,7 @@ class _Build:
     keys: Counter[str] = field(default_factory=Counter)
     firsts: dict[str, ExaminedImage] = field(default_factory=dict)  # by content
     losses: Counter[str] = field(default_factory=Counter)
+    missing: dict[str, float] = field(default_factory=dict)  # share of the numbers, by image
     skipped_images: list[dict[str, str]] = field(default_factory=list)
     too_small: int = 0
     duplicates: int = 0
@@ -175,7 +177,17 @@ class _Build:
         members = [(f"{role}{file.suffix}", file.data) for role, file in files]
         writers[split].add(self._unique_key(image.key), [*members, ("json", labels)])
         self.losses.update(loss for _, file in files for loss in file.losses)
+        self.missing |= {
+            self._file_name(index, role): file.missing for role, file in files if file.missing > 0
+        }
         count_labels(self.labels[split], image.labels)
+
+    def _file_name(self, index: int, role: str) -> str:
+        """The name of an image, or of its input, for messages."""
+        partners = self.source.partners
+        if role != "low." or partners is None:
+            return self.source.name(index)
+        return partners.source.name(partners.index_of(index, self.source.name(index)))
 
     def _reason_to_skip(self, image: ExaminedImage) -> str | None:
         if image.broken is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ MAX_CLASSES = 1000  # a field with more names is free text, such as a caption
 CAPTIONS = {"caption", "captions"}
 NAMED_IMAGES = 3
 TASK = "reading images"
+OF_FILE = re.compile(r"(.+)#(\d+)(: .*)")  # a line about one of several images of a file
 
 
 @dataclass(kw_only=True)
@@ -62,9 +65,10 @@ class DataReport:
             verbose: whether to name every truncated or clipped image that was used.
             hint: added to lines that count these instead, such as `; --verbose lists them`.
         """
-        problems = self.broken_lines()
+        problems = self.broken_lines(verbose=verbose)
         problems += [f"shifted: {line}" for line in self.pairs.shifted]
-        problems += [f"too small: {line}" for line in self.too_small]
+        too_small = self.too_small if verbose else _by_file(self.too_small)
+        problems += [f"too small: {line}" for line in too_small]
         problems += [
             f"duplicate: {name} has the same pixels as {other}" for name, other in self.duplicates
         ]
@@ -76,9 +80,13 @@ class DataReport:
         )
         return [*problems, *aligned(self.facts()), *warnings, totals]
 
-    def broken_lines(self) -> list[str]:
-        """One line per image that cannot be read."""
-        return [f"broken: {line}" for line in self.broken]
+    def broken_lines(self, *, verbose: bool = False) -> list[str]:
+        """One line per image that cannot be read, or per file with images of the same fault.
+
+        Args:
+            verbose: whether each image has a line of its own.
+        """
+        return [f"broken: {line}" for line in (self.broken if verbose else _by_file(self.broken))]
 
     def warnings(self, advice: str = "", hint: str = "") -> list[str]:
         """What a user should know about the numbers in use and about truncated files.
@@ -120,6 +128,27 @@ class DataReport:
             f"shorter side {short[0]} to {short[-1]} px, median {short[len(short) // 2]}; "
             f"most common {width}x{height} ({count})"
         )
+
+
+def _by_file(lines: Sequence[str]) -> list[str]:
+    """Lines about images, of which those of one file with the same words become one.
+
+    `scan.nii#1: 9x9 px` to `scan.nii#60: 9x9 px` become `scan.nii#1 to #60: 9x9 px`.
+    """
+    joined: list[str] = []
+    for _, group in itertools.groupby(lines, key=_without_number):
+        own = list(group)
+        first, last = (OF_FILE.fullmatch(line) for line in (own[0], own[-1]))
+        if len(own) == 1 or first is None or last is None:
+            joined += own
+        else:
+            joined.append(f"{first[1]}#{first[2]} to #{last[2]}{first[3]}")
+    return joined
+
+
+def _without_number(line: str) -> str:
+    match = OF_FILE.fullmatch(line)
+    return line if match is None else match[1] + match[3]
 
 
 def aligned(facts: Mapping[str, str]) -> list[str]:

@@ -31,11 +31,13 @@ class EncodedImage(NamedTuple):
         suffix: suffix of the file name, without dot.
         data: content of the file.
         losses: what of the original it does not hold, such as `16 bits are reduced to 8`.
+        missing: share of its numbers that are NaN or nodata, in [0, 1].
     """
 
     suffix: str
     data: bytes
     losses: tuple[str, ...] = ()
+    missing: float = 0.0
 
 
 Encode = Callable[[Any, bytes], EncodedImage]

@@ -16,6 +16,7 @@ from cascade.data.remote import default_cache, fetch, is_remote, without_secrets
 from cascade.data.roles import Role
 from cascade.data.shard_index import ShardImage, ShardIndex, index_shard
 from cascade.data.source import ImageSource
+from cascade.data.stacks import volume_of
 from cascade.errors import DataError
 from cascade.imaging.opening import IMAGE_SUFFIXES
 
@@ -84,6 +85,9 @@ class ShardSource(ImageSource):
 
     def read(self, index: int) -> bytes:
         return self.images[index].read()
+
+    def volume(self, index: int) -> str | None:
+        return volume_of(self.key(index))
 
     def size_bytes(self, index: int) -> int | None:
         return self.images[index].size_bytes

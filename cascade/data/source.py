@@ -129,6 +129,10 @@ class ImageSource(ABC):
         """Which image of its file it is, counted from 0: of a stack or a volume."""
         return 0
 
+    def volume(self, index: int) -> str | None:
+        """The key of the stack or volume from which `data build` took it; None if it was none."""
+        return None
+
     def open(self, index: int) -> BinaryIO:
         """Open the image file, to read its head.
 
@@ -276,6 +280,9 @@ class SelectedSource(ImageSource):
 
     def number_in_file(self, index: int) -> int:
         return self.source.number_in_file(self.indices[index])
+
+    def volume(self, index: int) -> str | None:
+        return self.source.volume(self.indices[index])
 
     def size_bytes(self, index: int) -> int | None:
         return self.source.size_bytes(self.indices[index])

@@ -120,7 +120,9 @@ class FileGroups:
                 self._firsts[first] = self._firsts[index] = first
 
     def group_of(self, index: int) -> str | None:
-        """A hash of the file of an image, if it holds several; else None."""
+        """What all images of a stack or volume share; None for an image of its own."""
+        if (volume := self.source.volume(index)) is not None:
+            return volume
         first = self._firsts.get(index)
         if first is None:
             return None
@@ -130,10 +132,15 @@ class FileGroups:
 
 
 def file_contents(source: ImageSource) -> Iterator[str]:
-    """A hash of the file of each image, in order; all images of a stack or volume have the same."""
+    """A hash of the file of each image, in order; all images of a stack or volume have the same.
+
+    In shards, where each slice is a file of its own, the name of the volume stands for it.
+    """
     content = ""
     for index in range(len(source)):
-        if source.number_in_file(index) == 0:  # the others of the file follow
+        if (volume := source.volume(index)) is not None:
+            content = volume
+        elif source.number_in_file(index) == 0:  # the others of the file follow
             content = file_content(source, index)
         yield content
 

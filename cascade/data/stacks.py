@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, BinaryIO
 
 from cascade.data.source import ImageSource
 from cascade.errors import DataError
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.reading import count_rasters
+
+SLICE = re.compile(r"(.+)#\d{4,}(-\d+)?")  # keys of images of a file
+
+
+def volume_of(key: str) -> str | None:
+    """The key of the file that an image was one of several of: `a/scan#0003` -> `a/scan`."""
+    match = SLICE.fullmatch(key)
+    return match and match[1]
 
 
 class StackSource(ImageSource):
@@ -50,6 +59,9 @@ class StackSource(ImageSource):
 
     def number_in_file(self, index: int) -> int:
         return self._places[index][1]
+
+    def volume(self, index: int) -> str | None:
+        return self.source.volume(self._places[index][0])
 
     def size_bytes(self, index: int) -> int | None:
         return self.source.size_bytes(self._places[index][0])

@@ -47,8 +47,7 @@ def with_mark(xmp: bytes | None, source: Source, settings: Mapping[str, Any]) ->
     packet = parsed(EMPTY if xmp is None else xmp)
     if packet.root_end is None:
         packet = parsed(EMPTY)
-    if mark_of(packet.data).get(SOURCE_TYPE) == TYPES["generated"]:
-        source = "generated"  # what a model made stays that when it is upscaled
+    source = lasting_source(packet.data, source)
     model = settings.get("model") or settings.get("pipeline") or ""
     values = {
         SOURCE_TYPE: NEWSCODES + TYPES[source],
@@ -68,6 +67,19 @@ def with_mark(xmp: bytes | None, source: Source, settings: Mapping[str, Any]) ->
     assert packet.root_end is not None
     changes.append((packet.root_end, packet.root_end, description))
     return changed(packet.data, changes)
+
+
+def lasting_source(xmp: bytes | None, source: Source) -> Source:
+    """How a picture came about in the end: what a model made stays that when it is upscaled.
+
+    Args:
+        xmp: packet of the picture before the last step; None for none.
+        source: the last step.
+
+    Raises:
+        PacketError: if the packet cannot be parsed safely.
+    """
+    return "generated" if mark_of(xmp).get(SOURCE_TYPE) == TYPES["generated"] else source
 
 
 def mark_of(xmp: bytes | None) -> dict[str, str]:

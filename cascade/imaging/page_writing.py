@@ -23,6 +23,7 @@ import torch
 
 from cascade.errors import OutputError
 from cascade.imaging.apng import join_pngs
+from cascade.imaging.credentials import Signer, signed_file
 from cascade.imaging.extras import Extras
 from cascade.imaging.gif_blocks import add_to_gif
 from cascade.imaging.metadata import Loss
@@ -38,7 +39,7 @@ from cascade.imaging.picture_writing import (
 from cascade.imaging.tiff_assembly import join_tiffs
 from cascade.imaging.vips import cause_of, libvips
 from cascade.imaging.webp_animation import join_webps
-from cascade.saving.atomic import atomic_file, scratch_folder
+from cascade.saving.atomic import scratch_folder
 
 MAX_COLOURS = 256  # of a frame of GIF
 GIF_OPTIONS = {"dither": 0, "keep_duplicate_frames": True}
@@ -56,20 +57,28 @@ class PagesWriter:
         plays: how often an animation is played, 0 for no end; None for pages.
         pixel_bytes: size of the pixels of all pages together, without compression.
         metadata: whether to write metadata, resolution and settings.
+        signer: who signs the file; None for nobody.
 
     Attributes:
         losses: what the file does not keep of the pages so far.
     """
 
     def __init__(
-        self, path: Path, folder: Path, *, plays: int | None, pixel_bytes: int, metadata: bool
+        self,
+        path: Path,
+        folder: Path,
+        *,
+        plays: int | None,
+        pixel_bytes: int,
+        metadata: bool,
+        signer: Signer | None,
     ) -> None:
         self.losses: tuple[Loss, ...] = ()
         self._path, self._folder = path, folder
         self._kind = FORMAT_OF_SUFFIX[path.suffix.lower()]
         self._plays = plays
         self._is_big = self._kind == "tiff" and pixel_bytes > MAX_TIFF_BYTES
-        self._metadata = metadata
+        self._metadata, self._signer = metadata, signer
         self._pages: list[Page] = []  # with a single pixel instead of the picture's
         self._sizes: list[tuple[int, int]] = []
 
@@ -117,7 +126,9 @@ class PagesWriter:
             )
             for index, (page, size) in enumerate(zip(self._pages, self._sizes, strict=True))
         ]
-        with atomic_file(self._path) as temporary, temporary.open("w+b") as target:
+        xmp = self._pages[0].picture.metadata.xmp
+        signed = signed_file(self._path, self._signer, "restored", settings, xmp)
+        with signed as temporary, temporary.open("w+b") as target:
             self._join(target, extras)
 
     def _join(self, target: BinaryIO, extras: list[Extras]) -> None:
@@ -159,7 +170,12 @@ class PagesWriter:
 
 @contextmanager
 def pages_writer(
-    path: Path, *, plays: int | None, pixel_bytes: int, metadata: bool = True
+    path: Path,
+    *,
+    plays: int | None,
+    pixel_bytes: int,
+    metadata: bool = True,
+    signer: Signer | None = None,
 ) -> Iterator[PagesWriter]:
     """Yield a `PagesWriter`, which see; its temporary files are removed at the end.
 
@@ -167,7 +183,9 @@ def pages_writer(
         OutputError: if there is no place for the temporary files.
     """
     with scratch_folder(path) as folder:
-        yield PagesWriter(path, folder, plays=plays, pixel_bytes=pixel_bytes, metadata=metadata)
+        yield PagesWriter(
+            path, folder, plays=plays, pixel_bytes=pixel_bytes, metadata=metadata, signer=signer
+        )
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from cascade.errors import OutputError
+from cascade.imaging.credentials import Signer, signed_file
 from cascade.imaging.extras import Extras
 from cascade.imaging.gif_blocks import settings_in_gif
 from cascade.imaging.jpeg_segments import MAX_EXIF_BYTES, add_to_jpeg
@@ -54,7 +55,6 @@ from cascade.imaging.vips import (
     libvips,
 )
 from cascade.imaging.webp_chunks import add_to_webp
-from cascade.saving.atomic import atomic_file
 
 FORMAT_OF_SUFFIX = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 FORMAT_OF_SUFFIX |= {".tif": "tiff", ".tiff": "tiff", ".apng": "png"}
@@ -82,6 +82,7 @@ def write_picture(
     *,
     settings: Mapping[str, Any] | None = None,
     metadata: bool = True,
+    signer: Signer | None = None,
 ) -> None:
     """Write a picture with what belongs to it.
 
@@ -91,6 +92,7 @@ def write_picture(
         settings: how the picture was made, anything that JSON can hold; see `recorded_settings`.
         metadata: whether to write metadata, resolution and settings; the ICC profile is always
             written.
+        signer: who signs the file; None for nobody.
 
     Raises:
         OutputError: if the format cannot hold the picture, or the file cannot be written.
@@ -99,7 +101,10 @@ def write_picture(
     kind = check_format(path, size=picture.size, bits=picture.bits, has_alpha=has_alpha)
     extras = extras_of(picture, kind, settings, metadata)
     check_exif(path, extras.exif)
-    with atomic_file(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as pixel_file:
+    with (
+        signed_file(path, signer, "restored", settings, picture.metadata.xmp) as temporary,
+        tempfile.TemporaryFile(dir=path.parent) as pixel_file,
+    ):
         write_pixels(picture, kind, pixel_file, path)
         with temporary.open("wb") as file:
             ADD[kind](pixel_file, file, extras)

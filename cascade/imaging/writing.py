@@ -17,8 +17,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from cascade.errors import ContractError
+from cascade.imaging.credentials import Signer, signed_file
 from cascade.imaging.marks import with_mark
-from cascade.saving.atomic import atomic_file
 
 XMP = "XML:com.adobe.xmp"  # keyword of the text chunk of a PNG that holds an XMP packet
 RECORD = "cascade"  # text chunk of a PNG that says how it was made
@@ -68,7 +68,13 @@ def check_can_be_pictures(channels: int, kind: str = "pixels") -> None:
         )
 
 
-def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None = None) -> None:
+def save_png(
+    image: Image.Image,
+    path: Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    signer: Signer | None = None,
+) -> None:
     """Write a PNG, which appears under its name only when it is complete.
 
     Args:
@@ -76,6 +82,7 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None 
         path: the file to write.
         settings: how the picture was made; recorded as JSON in the PNG text chunk `cascade`,
             together with a mark that a trained model made it (`marks.py`).
+        signer: who signs the file; None for nobody.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -84,7 +91,7 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any] | None 
     if settings is not None:
         text.add_text(RECORD, json.dumps(settings))
         text.add_itxt(XMP, with_mark(None, "generated", settings).decode())
-    with atomic_file(path) as temporary:
+    with signed_file(path, signer, "generated", settings) as temporary:
         image.save(temporary, format="PNG", pnginfo=text)
 
 

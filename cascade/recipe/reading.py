@@ -184,8 +184,11 @@ def _all_keys() -> dict[str, list[str]]:
 
 def _keys(fault: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys that lead to a fault, without the types that pydantic tried in between."""
-    parts = [str(part) for part in fault["loc"] if part not in ALTERNATIVES]
-    return tuple(part for part in parts if not set("[(") & set(part))
+    location = fault["loc"]
+    unknown = location[-1:] if fault["type"] in UNKNOWN_KEY else ()  # may look like such a type
+    parts = [str(each) for each in location[: len(location) - len(unknown)]]
+    keys = (part for part in parts if part not in ALTERNATIVES and not set("[(") & set(part))
+    return (*keys, *map(str, unknown))
 
 
 def _unfolded(fault: Any, model: type[Section]) -> list[dict[str, Any]]:

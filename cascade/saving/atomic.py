@@ -62,6 +62,19 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def move_into_place(file: Path, path: Path) -> None:
+    """Rename a complete file to `path`, on the same file system.
+
+    Raises:
+        OutputError: if it cannot be renamed.
+    """
+    try:
+        os.replace(file, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
 @contextmanager
 def atomic_folder(path: Path, *, owned: Collection[str]) -> Iterator[Path]:
     """Yield a temporary folder; when the block succeeds, put it in the place of `path`.

@@ -20,7 +20,7 @@ from cascade.saving.components import (
     read_json,
     save_component,
 )
-from cascade.saving.stage_folder import CONFIG, Built, check_read_whole, read_kind
+from cascade.saving.stage_folder import CONFIG, Built, check_read_whole, no_stage, read_kind
 
 
 def autoencoder_config(network: Autoencoder, contract: Contract) -> dict[str, Any]:
@@ -68,8 +68,7 @@ def read_autoencoder_stage(folder: Path, stage_class: Callable[..., Built]) -> B
     except WeightsError:
         raise
     except (LookupError, TypeError, AttributeError, CascadeError) as error:
-        reason = error if isinstance(error, CascadeError) else repr(error)
-        raise WeightsError(f"{folder / CONFIG} does not describe a stage: {reason}") from error
+        raise no_stage(folder, error) from error
     check_read_whole(folder / CONFIG, config, {"kind": kind, **stage.config()})
     return stage
 

@@ -186,7 +186,20 @@ def read_contract(folder: Path) -> Contract:
     try:
         return Contract.from_dict(read_json(folder / CONFIG)["contract"])
     except (LookupError, TypeError, AttributeError, ContractError) as error:
-        raise WeightsError(f"{folder / CONFIG} does not describe a stage: {error!r}") from error
+        raise no_stage(folder, error) from error
+
+
+def no_stage(folder: Path, error: Exception) -> WeightsError:
+    """The error that `stage.json` in a folder describes no stage.
+
+    Args:
+        folder: folder of the stage.
+        error: what went wrong when it was read.
+    """
+    reason = str(error)
+    if not isinstance(error, CascadeError):  # Python's own words say little to a user
+        reason = f"{error!r}; the file is damaged or was edited by hand."
+    return WeightsError(f"{folder / CONFIG} does not describe a stage: {reason}")
 
 
 def read_diffusion_stage(folder: Path, stage_class: Callable[..., Built]) -> Built:
@@ -215,8 +228,7 @@ def read_diffusion_stage(folder: Path, stage_class: Callable[..., Built]) -> Bui
         ArithmeticError,
         RuntimeError,
     ) as error:
-        reason = error if isinstance(error, CascadeError) else repr(error)
-        raise WeightsError(f"{folder / CONFIG} does not describe a stage: {reason}") from error
+        raise no_stage(folder, error) from error
     check_read_whole(folder / CONFIG, config, {"kind": kind, **stage.config()})
     return stage
 

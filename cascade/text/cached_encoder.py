@@ -46,6 +46,10 @@ class CachedEncoder(TextEncoder):
         return self._facts
 
     @property
+    def tokenizer_sha256(self) -> str:
+        return self._find(self._facts.name).tokenizer_sha256  # without a look at the weights
+
+    @property
     def most_tokens(self) -> int | None:
         return self.live.most_tokens
 
@@ -110,7 +114,8 @@ class CachedEncoder(TextEncoder):
             CascadeError: if the encoder cannot be found, or the folder cannot be written to.
         """
         texts = {text.strip() for text in texts} - ({""} if not self._facts.padded else set())
-        name = f"{self._facts.sha256[:24]}-{max_tokens}{'-padded' if self._facts.padded else ''}"
+        name = f"{self._facts.sha256[:24]}-{self.tokenizer_sha256[:12]}-{max_tokens}"
+        name += "-padded" if self._facts.padded else ""
         files = embedding_files(folder / name, self._facts)
         if any(text not in files for text in texts):
             with files.alone():

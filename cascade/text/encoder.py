@@ -76,6 +76,11 @@ class TextEncoder(ABC):
 
     @property
     @abstractmethod
+    def tokenizer_sha256(self) -> str:
+        """Hash of the files of its tokenizer, with which kept embeddings change too."""
+
+    @property
+    @abstractmethod
     def most_tokens(self) -> int | None:
         """The largest number of tokens that it can read; None if there is no limit."""
 

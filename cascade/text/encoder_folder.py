@@ -24,11 +24,7 @@ TOKENIZERS = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-HUB_FILES = [
-    CONFIG,
-    WEIGHTS,
-    INDEX,
-    "model-*-of-*.safetensors",
+TOKENIZER_FILES = [
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -37,6 +33,7 @@ HUB_FILES = [
     "spiece.model",
     "sentencepiece*",
 ]
+HUB_FILES = [CONFIG, WEIGHTS, INDEX, "model-*-of-*.safetensors", *TOKENIZER_FILES]
 # Models that count positions from behind the number of their padding token.
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
@@ -140,13 +137,22 @@ class EncoderFolder:
     @cached_property
     def sha256(self) -> str:
         """Hash of the weights: that of the file, or a hash of the hashes of several files."""
-        hashes = []
-        for path in self.weight_files:
-            with path.open("rb") as file:
-                hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+        hashes = [_sha256_of(path) for path in self.weight_files]
         if len(hashes) == 1:
             return hashes[0]
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    @cached_property
+    def tokenizer_sha256(self) -> str:
+        """Hash of the names and the hashes of the tokenizer's files."""
+        places = {path for each in TOKENIZER_FILES for path in self.tokenizer_path.glob(each)}
+        lines = [f"{path.name} {_sha256_of(path)}\n" for path in sorted(places) if path.is_file()]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _holds_tokenizer(folder: Path) -> bool:

@@ -51,6 +51,10 @@ class TransformersEncoder(TextEncoder):
         return EncoderFacts(self.name, self.folder.sha256, width, width, self.padded)
 
     @property
+    def tokenizer_sha256(self) -> str:
+        return self.folder.tokenizer_sha256
+
+    @property
     def most_tokens(self) -> int | None:
         return self.folder.most_tokens
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import NamedTuple
 
 from cascade.data.source import ImageSource
 from cascade.data.tensors import TensorSource
+from cascade.data.training_images import TrainingImages
 from cascade.errors import CascadeError
+from cascade.reporting.words import counted
 from cascade.saving.atomic import atomic_file
 
 FILE = "images.jsonl.gz"
@@ -20,7 +23,7 @@ MAX_NAMES = 3  # in a message
 
 
 class OtherImagesError(CascadeError):
-    """A run resumes with images that differ from those it began with.
+    """A run resumes with images or labels that differ from those it began with.
 
     Args:
         difference: what differs, in words, without full stop.
@@ -28,8 +31,8 @@ class OtherImagesError(CascadeError):
 
     def __init__(self, difference: str) -> None:
         super().__init__(
-            f"{difference}. A run resumes only with its own images; restore them, or start another "
-            "run in another folder."
+            f"{difference}. A run resumes only with its own images and labels; restore them, or "
+            "start another run in another folder."
         )
         self.difference = difference
 
@@ -42,12 +45,14 @@ class ListedImage(NamedTuple):
         size_bytes: size of its file; None if unknown.
         partner: for pairs, path of its input within the source of the inputs; None without one.
         partner_bytes: size of that file; None if unknown.
+        labels: hash of those of its labels that the stage reads; empty if it reads none.
     """
 
     key: str
     size_bytes: int | None
     partner: str | None = None
     partner_bytes: int | None = None
+    labels: str = ""
 
     @property
     def files(self) -> tuple[int | None, int | None]:
@@ -55,10 +60,43 @@ class ListedImage(NamedTuple):
         return self.size_bytes, self.partner_bytes
 
 
-def list_images(source: ImageSource) -> Iterator[ListedImage]:
-    """List the images of a source, in order."""
+def list_images(source: ImageSource, fields: Sequence[str] = ()) -> Iterator[ListedImage]:
+    """List the images of a source, in order.
+
+    Args:
+        source: the images.
+        fields: the label fields that the stage reads.
+    """
+    hashes = label_hashes(source, fields)
+    for index, labels in zip(range(len(source)), hashes, strict=True):
+        size_bytes, partner = source.size_bytes(index), _partner(source, index)
+        yield ListedImage(_key(source, index), size_bytes, *partner, labels)
+
+
+def fields_read(images: TrainingImages) -> list[str]:
+    """The label fields that a stage reads, captions among them; none for a data set of tensors."""
+    if isinstance(images.source, TensorSource):  # its labels come with the images
+        return []
+    conditions = images.contract.conditions
+    return sorted({field for each in conditions for field in each.annotation_fields})
+
+
+def label_hashes(source: ImageSource, fields: Sequence[str]) -> Iterator[str]:
+    """For each image, a hash of its labels in some fields; empty without fields."""
     for index in range(len(source)):
-        yield ListedImage(_key(source, index), source.size_bytes(index), *_partner(source, index))
+        if not fields:
+            yield ""
+            continue
+        labels = source.readable_labels(index)
+        text = json.dumps([labels.get(field) for field in fields])
+        yield hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def labels_digest(source: ImageSource, fields: Sequence[str]) -> str:
+    """A hash of the labels of all images in some fields; empty without fields."""
+    if not fields:
+        return ""
+    return hashlib.sha256("".join(label_hashes(source, fields)).encode()).hexdigest()
 
 
 def keys_digest(source: ImageSource) -> str:
@@ -71,19 +109,19 @@ def keys_digest(source: ImageSource) -> str:
     return digest.hexdigest()
 
 
-def write_image_list(folder: Path, source: ImageSource) -> None:
+def write_image_list(folder: Path, images: TrainingImages) -> None:
     """Write the list into the folder of a run; images that have no names are not listed.
 
     Raises:
         OutputError: if it cannot be written.
     """
-    if isinstance(source, TensorSource):
+    if isinstance(images.source, TensorSource):
         return
     with (
         atomic_file(folder / FILE) as temporary,
         gzip.GzipFile(temporary, "wb", mtime=0) as file,
     ):
-        for image in list_images(source):
+        for image in list_images(images.source, fields_read(images)):
             file.write(json.dumps(image).encode() + b"\n")
 
 
@@ -92,7 +130,7 @@ def read_image_list(folder: Path) -> list[ListedImage] | None:
     try:
         with gzip.open(folder / FILE, "rt", encoding="utf-8") as file:
             return [ListedImage(*json.loads(line)) for line in file]
-    except (OSError, EOFError, ValueError, TypeError):
+    except (OSError, EOFError, ValueError, TypeError, zlib.error):
         return None
 
 
@@ -116,6 +154,20 @@ def describe_difference(out: Path, count_before: int, source: ImageSource) -> st
         changes = {"with other partners": [b.key for a, b in pairs if a.partner != b.partner]}
     texts = [f"{len(keys):,} {word} ({shortened(keys)})" for word, keys in changes.items() if keys]
     return f"{counts}: {', '.join(texts)}" if texts else f"{counts}: in another order"
+
+
+def describe_changed_labels(out: Path, images: TrainingImages) -> str:
+    """Which images have other labels than when a run began, in words.
+
+    Args:
+        out: folder of the run.
+        images: the images of the run, with the labels that they have now.
+    """
+    fields, listed = fields_read(images), read_image_list(out) or []
+    pairs = zip(listed, list_images(images.source, fields), strict=False)
+    changed = [now.key for before, now in pairs if before.labels != now.labels]
+    which = f": {counted(len(changed), 'image')} changed ({shortened(changed)})" if changed else ""
+    return f"{out} was trained with other labels ({', '.join(fields)}){which}"
 
 
 def changed_images(out: Path, source: ImageSource) -> list[str]:

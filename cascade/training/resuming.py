@@ -12,6 +12,7 @@ from cascade.training.checkpoint import Checkpoint, RunState, read_newest, resto
 from cascade.training.image_list import (
     OtherImagesError,
     changed_images,
+    describe_changed_labels,
     describe_difference,
     shortened,
 )
@@ -40,7 +41,7 @@ def resume(
         settings: settings of the run.
 
     Raises:
-        OtherImagesError: if the run began with other images.
+        OtherImagesError: if the run began with other images or labels.
         WeightsError: if all checkpoints are damaged, or belong to another stage.
         CascadeError: if the run began with other settings.
     """
@@ -52,16 +53,19 @@ def resume(
     if count != now["data"]["images"]:  # its new classes would not fit the weights either
         raise OtherImagesError(describe_difference(out, count, images.source))
     restore(state, checkpoint)
-    check_same_run(out, _without_keys(before), _without_keys(now))
+    check_same_run(out, _without_hashes(before), _without_hashes(now))
     if before["data"]["keys"] != now["data"]["keys"]:
         raise OtherImagesError(describe_difference(out, count, images.source))
+    if before["data"].get("labels", now["data"]["labels"]) != now["data"]["labels"]:
+        raise OtherImagesError(describe_changed_labels(out, images))
     if is_main_process():
         _log(checkpoint, out, images, settings)
 
 
-def _without_keys(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity without the hash of the images' names, which no message can explain."""
-    return {**identity, "data": {k: v for k, v in identity["data"].items() if k != "keys"}}
+def _without_hashes(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity without the hashes of the images' names and labels, which explain nothing."""
+    data = {k: v for k, v in identity["data"].items() if k not in ("keys", "labels")}
+    return {**identity, "data": data}
 
 
 def _log(

@@ -17,7 +17,7 @@ from cascade.saving.atomic import atomic_file, remove_leftovers
 from cascade.saving.differences import differences
 from cascade.stage import Stage
 from cascade.training.image_list import FILE as IMAGE_LIST
-from cascade.training.image_list import keys_digest
+from cascade.training.image_list import fields_read, keys_digest, labels_digest
 from cascade.training.settings import TrainingSettings
 
 MAY_CHANGE = (
@@ -176,6 +176,7 @@ def run_identity(
         "data": {
             "images": len(images.source),
             "keys": keys_digest(images.source),
+            "labels": labels_digest(images.source, fields_read(images)),
             "crop_px": images.augmentation.crop_px,
             "flip": list(images.augmentation.flip),
             "rotate90": images.augmentation.rotate90,

@@ -73,7 +73,7 @@ class Trainer:
         OutputError: if the folder cannot be written.
         WeightsError: if the stage could not be loaded again after training, or the folder contains
             checkpoints of another stage, or only incomplete ones.
-        OtherImagesError: if the run in the folder began with other images.
+        OtherImagesError: if the run in the folder began with other images or labels.
         CascadeError: if the run in the folder began with other settings, a tracker is not
             installed, the device cannot be used, or the processes of the run found different
             images or checkpoints.

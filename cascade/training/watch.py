@@ -97,7 +97,7 @@ class Watch:
                 hardware=hardware(self.device, self.processes),
             )
             write_about(self.out, about)
-            write_image_list(self.out, images.source)
+            write_image_list(self.out, images)
             self._trackers = self._start_trackers(state, about["id"])
         self._started_s = time.monotonic()
         try:

@@ -9,6 +9,8 @@ import pytest
 import tifffile
 import torch
 
+from cascade.bulk import making
+from cascade.bulk.ledger import Ledger
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
@@ -69,6 +71,8 @@ def test_files_of_bands_keep_their_format_and_are_not_made_twice(upscale):
     first = upscale("in/sub/stack.npy", "--pages", "first", out="first.npy")
     assert first.code == 0, first.err
     assert np.load("first.npy").shape == (1, 2, 16, 20)
+    again = upscale("in/sub/stack.npy", "--pages", "first", out="first.npy")
+    assert "first.npy already exists and holds no record of how it was made; move it" in again.err
 
 
 def test_files_that_do_not_fit_are_named_with_the_reason(upscale):
@@ -123,6 +127,40 @@ def test_a_single_result_needs_a_format_that_holds_it(upscale):
     assert "DICOM is written for images that come from it and keep" in done.err
     assert upscale("in/a.tif", out="out.npy").code == 0
     assert np.load("out.npy").shape == (2, 16, 20)
+
+
+@pytest.mark.parametrize("options", [[], ["--map", "-n", 2]])
+def test_a_run_killed_before_it_noted_a_result_of_bands_has_still_made_it(
+    upscale, monkeypatch, options
+):
+    write_inputs()
+
+    def stop(*arguments):
+        raise SystemExit(143)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "add", stop)
+        assert ", 1 left; run the same command" in upscale("in/a.tif", *options).out
+    before = Path("out/a.tif").stat().st_mtime_ns
+    assert upscale("in/a.tif", *options).out.endswith(", 1 already done\n")
+    assert Path("out/a.tif").stat().st_mtime_ns == before
+    assert not list(Path("out").glob(".*.tmp"))
+
+
+def test_a_run_killed_before_a_result_of_bands_has_its_name_makes_it_again(upscale, monkeypatch):
+    write_inputs()
+
+    def stop(file: Path, path: Path):
+        assert file.is_file()
+        raise SystemExit(143)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "move_into_place", stop)
+        assert upscale("in/a.tif").out.startswith("0 upscaled, 1 left")
+    assert not Path("out/a.tif").exists()
+    assert upscale("in/a.tif").out == "1 upscaled\n"
+    Path("out/a.tif").write_bytes(Path("in/a.tif").read_bytes())  # the work of somebody else
+    assert "already exists" in upscale("in/a.tif").err
 
 
 def test_bands_have_a_result_for_each_seed(upscale):

@@ -193,6 +193,28 @@ def test_missing_sheets_are_added_to_finished_results(upscale, photos):
     assert state()["a.jpg"] == before["a.jpg"]
 
 
+@pytest.mark.parametrize(
+    "options", [["--compare"], ["--compare", "-n", "2"], ["--map", "-n", "2"]], ids=" ".join
+)
+def test_a_clock_that_is_set_back_makes_no_sheet_look_old(upscale, photos, monkeypatch, options):
+    write = making.write_picture
+
+    def write_tomorrow(picture, path, **values):
+        write(picture, path, **values)
+        os.utime(path, (path.stat().st_mtime + 86_400,) * 2)
+
+    monkeypatch.setattr(making, "write_picture", write_tomorrow)
+    assert " left" not in upscale(photos / "a.jpg", *options).out
+    before = state()
+    again = upscale(photos / "a.jpg", *options)
+    assert again.out.startswith("0 upscaled")
+    assert " left" not in again.out
+    after = state()
+    for each in (before, after):
+        each.pop("compare/index.html", None)  # written by every run
+    assert after == before
+
+
 def test_a_sheet_that_a_killed_process_did_not_come_to_is_made_by_the_others(
     upscale, photos, monkeypatch
 ):

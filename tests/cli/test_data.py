@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -147,6 +148,39 @@ def test_bands_are_checked_and_built_into_shards_with_their_range(command, tmp_p
     wrong = command("data", "check", folder, "--bands", 3)
     assert wrong.code == 1
     assert "has the shape (2, 8, 8), in which neither" in wrong.out
+
+
+def test_slices_of_one_file_that_are_too_small_have_one_line(command, tmp_path):
+    folder = tmp_path / "volumes"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for name, slices, side in (("a", 3, 8), ("b", 2, 8), ("c", 2, 20)):
+        values = draw.integers(0, 999, (slices, side, side, 1), dtype=np.uint16)
+        np.save(folder / f"{name}.npy", values)
+    arguments = ("data", "check", folder, "--bands", 1, "--size", 16)
+    assert re.findall(r"too small: \S+volumes/(.*)", command(*arguments).out) == [
+        "a.npy#1 to #3: 8x8 px",
+        "b.npy#1 to #2: 8x8 px",
+    ]
+    assert command(*arguments, "-v").out.count("too small: ") == 5
+
+
+def test_images_with_missing_numbers_are_named_when_shards_are_built(command, tmp_path):
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for number in range(5):
+        values = np.full((1, 8, 8), number, np.float32)
+        values[:, 0, :number] = np.nan if number != 2 else -9
+        np.save(folder / f"{number}.npy", values)
+    arguments = ("data", "build", folder, "--bands", 1, "--nodata", -9)
+    done = command(*arguments, "--out", tmp_path / "shards")
+    assert done.code == 0
+    assert "4 images with NaN or nodata, which the shards keep" in done.err
+    assert f"{folder / '2.npy'} 3.1 %, {folder / '3.npy'} 4.7 %, …; --verbose" in done.err
+    manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
+    assert manifest["missing"] == {str(folder / f"{n}.npy"): n / 64 for n in range(1, 5)}
+    checked = command("data", "check", tmp_path / "shards" / "train-*.tar", "--bands", 1)
+    assert checked.out.count("of its numbers are NaN or nodata") == 4
 
 
 @pytest.mark.parametrize(

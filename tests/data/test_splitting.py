@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cascade.data.band_decoding import BandDecoding
+from cascade.data.band_encoding import BandEncoding
+from cascade.data.building import build_shards
 from cascade.data.folder import FolderSource
 from cascade.data.overlap import shared_files
 from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
-from cascade.data.splitting import Shares, split_off
+from cascade.data.splitting import FileGroups, Shares, split_off
 from cascade.errors import DataError
 from cascade.imaging.rasters.layout import Layout
 
@@ -58,16 +61,26 @@ def test_equal_files_stay_together_whatever_their_names(tmp_path):
     assert shared_files(validation, training) == []
 
 
-def test_the_slices_of_a_volume_stay_together(tmp_path):
+@pytest.mark.parametrize("in_shards", [False, True])
+def test_the_slices_of_a_volume_stay_together(tmp_path, in_shards):
     noise = np.random.default_rng(0)
     for number in range(12):
         np.save(tmp_path / f"{number}.npy", noise.integers(0, 99, (3, 4, 4, 1), dtype=np.uint16))
     source = open_source(str(tmp_path), layout=Layout(1))
+    if in_shards:
+        decoding = BandDecoding(1)
+        build_shards(
+            source, tmp_path / "out", origin="", encoding=BandEncoding(), decoding=decoding
+        )
+        source = open_source(str(tmp_path / "out" / "*.tar"), layout=Layout(1))
     training, validation = split_off(source, 0.5)
     assert len(source) == len(training) + len(validation) == 36
     volumes = [{key.split("#")[0] for key in keys(part)} for part in (training, validation)]
     assert volumes[0] & volumes[1] == set()
     assert [3 * len(each) for each in volumes] == [len(training), len(validation)]
+
+    groups = FileGroups(source)  # as `data build --split` divides images, which may be shards too
+    assert len({groups.group_of(index) for index in range(36)}) == 12
 
 
 def test_the_test_split_does_not_depend_on_the_share_of_validation():

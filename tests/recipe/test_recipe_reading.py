@@ -144,6 +144,9 @@ def test_a_checked_recipe_cannot_be_changed():
     [
         ("train.lerning_rate=1", ["unknown key 'train.lerning_rate'", "'learning_rate'"]),
         ("trian.images=1", ["unknown key 'trian'", "'train'"]),
+        ("a(b=3", ["unknown key 'a(b'", "known: kind"]),
+        ("int=3", ["unknown key 'int'"]),
+        ("train.pair=3", ["unknown key 'train.pair'"]),
         ("network.widht=64", ["unknown key 'network.widht'", "'width'"]),
         ("network.channels=[8]", ["unknown key 'network.channels'", "'head_channels'"]),
         ("sampling.xyz=1", ["unknown key 'sampling.xyz'", "known: sampler, steps"]),

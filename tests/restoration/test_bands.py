@@ -342,6 +342,12 @@ def test_dicom_keeps_its_place_and_its_spacing_is_divided(one_band, tmp_path):
     assert (after.RescaleIntercept, after.BitsStored) == (before.RescaleIntercept, 16)
     assert after.PatientID == before.PatientID
     assert after.SOPInstanceUID != before.SOPInstanceUID
+    assert after.SeriesInstanceUID != before.SeriesInstanceUID
+    assert after.StudyInstanceUID == before.StudyInstanceUID
+    write_rasters(tmp_path / "c.dcm", [result])  # as of another image of the series
+    other = pydicom.dcmread(tmp_path / "c.dcm")
+    assert other.SeriesInstanceUID == after.SeriesInstanceUID
+    assert other.SOPInstanceUID != after.SOPInstanceUID
     assert after.ImageType[0] == "DERIVED"
 
     def corner(dataset):

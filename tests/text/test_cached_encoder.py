@@ -21,7 +21,7 @@ TEXTS = ["a cat", "a red dog", "x", "日本語", "\ud83d"]
 class CountingEncoder(TextEncoder):
     """Makes embeddings of the characters of a text, and counts the texts."""
 
-    most_tokens, ignores_case = None, False
+    most_tokens, ignores_case, tokenizer_sha256 = None, False, "0" * 64
 
     def __init__(self, facts: EncoderFacts = FACTS) -> None:
         self._facts = facts
@@ -92,7 +92,11 @@ def test_other_encoders_and_lengths_have_files_of_their_own(live, tmp_path):
         encoder = CountingEncoder(facts)
         cached(encoder, facts).encode_ahead(TEXTS, length, tmp_path)
         assert len(encoder.texts) == len(TEXTS)
-    assert len(list(tmp_path.iterdir())) == 3
+    encoder = CountingEncoder()
+    encoder.tokenizer_sha256 = "1" * 64  # which numbers the pieces of a text in another way
+    cached(encoder).encode_ahead(TEXTS, 6, tmp_path)
+    assert len(encoder.texts) == len(TEXTS)
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_many_texts_are_split_into_files_and_an_interruption_loses_only_the_last(

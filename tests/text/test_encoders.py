@@ -165,6 +165,16 @@ def test_several_files_of_weights_are_one_encoder(text_encoders, tmp_path):
         EncoderFolder(tmp_path).weight_files  # noqa: B018
 
 
+def test_another_tokenizer_has_another_hash_and_the_weights_keep_theirs(text_encoders, tmp_path):
+    folder = shutil.copytree(text_encoders["bert"], tmp_path / "bert")
+    before = EncoderFolder(folder)
+    assert before.tokenizer_sha256 == EncoderFolder(text_encoders["bert"]).tokenizer_sha256
+    text = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(text + " ")
+    assert EncoderFolder(folder).tokenizer_sha256 != before.tokenizer_sha256
+    assert EncoderFolder(folder).sha256 == before.sha256
+
+
 def test_a_contract_names_no_place_on_this_machine(text_encoders, tmp_path):
     assert find_encoder(str(text_encoders["t5"])).facts.name == "tiny-t5"
     stating = shutil.copytree(text_encoders["bert"], tmp_path / "somewhere")

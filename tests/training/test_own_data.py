@@ -75,7 +75,7 @@ def test_a_grown_data_set_is_another_run(base_stage, tmp_path):
         Trainer(base_stage, Colours(21), tmp_path, SETTINGS)
     assert str(error.value) == (
         f"{tmp_path} was trained on 20 images, and the data now has 21. A run resumes only with "
-        "its own images; restore them, or start another run in another folder."
+        "its own images and labels; restore them, or start another run in another folder."
     )
 
 

@@ -47,6 +47,7 @@ def messages(caplog, word: str = "") -> list[str]:
         ("remove", "18 images, and the data now has 17: 1 removed (red/3)."),
         ("rename", "18 images, and the data now has 18: 1 added (red/more), 1 removed (red/3)."),
         ("lose the list", "18 images, and the data now has 17."),
+        ("damage the list", "18 images, and the data now has 17."),
     ],
 )
 def test_other_images_are_counted_and_named(run, tmp_path, data, change, words):
@@ -62,6 +63,9 @@ def test_other_images_are_counted_and_named(run, tmp_path, data, change, words):
         (data / "red" / "3.png").unlink()
     if change == "lose the list":
         (tmp_path / "run" / "images.jsonl.gz").write_bytes(gzip.compress(b"[1"))
+    if change == "damage the list":
+        packed = gzip.compress(b"[1]")
+        (tmp_path / "run" / "images.jsonl.gz").write_bytes(packed[:10] + b"\xff" + packed[11:])
     with pytest.raises(CascadeError) as error:
         run("train.images=64")
     assert f"was trained on {words} A run resumes only with its own images" in str(error.value)

@@ -122,6 +122,18 @@ def test_a_resumed_run_ends_as_one_without_a_gap_and_encodes_each_caption_once(
     assert files[0].parts[:2] == ("encoded", "texts")
 
 
+def test_a_run_does_not_resume_with_other_captions(command, recipe, coloured, tmp_path):
+    assert command("train", recipe, "train.images=8", "--out", tmp_path / "run").code == 0
+    (coloured / "red.json").write_text('{"artist": "nobody"}')  # which the stage does not read
+    more = ("train", recipe, "train.images=16", "--out", tmp_path / "run")
+    assert command(*more).code == 0
+    (coloured / "red.txt").write_text("a crimson dot")
+    again = command("train", recipe, "train.images=24", "--out", tmp_path / "run")
+    assert again.code == 1
+    assert "was trained with other labels (caption): 1 image changed (red). A run" in again.err
+    assert len(again.err.strip().splitlines()) == 1
+
+
 def test_the_contract_and_the_stage_hold_no_path_and_no_weights_of_the_encoder(
     command, recipe, tmp_path
 ):

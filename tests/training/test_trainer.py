@@ -182,8 +182,8 @@ def test_another_number_of_images_makes_another_run(make_trainer, tmp_path, pict
         make_trainer(tmp_path / "run", f"data.path={tmp_path / 'data'}")
     assert str(error.value) == (
         f"{tmp_path / 'run'} was trained on 18 images, and the data now has 19: 1 added "
-        "(red/more). A run resumes only with its own images; restore them, or train from these "
-        f"weights in another folder with train.init_from={tmp_path / 'run'}."
+        "(red/more). A run resumes only with its own images and labels; restore them, or train "
+        f"from these weights in another folder with train.init_from={tmp_path / 'run'}."
     )
 
 

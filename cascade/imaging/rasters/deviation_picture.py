@@ -26,6 +26,7 @@ LOOKED_AT = 2**20  # numbers by which the quantile is estimated
 ROWS = 1024  # that are coloured at a time
 GAP_PX = 8
 LEAST_TEXT_PX, MOST_TEXT_PX = 13, 64
+LETTERS = "1"  # smooth ones would need colours between two numbers of the palette
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +87,14 @@ def _drawn(panel: Panel) -> Image.Image:
     font = ImageFont.load_default(size=text_px)
     last = f"{top:g} {panel.unit}".strip() + above
     texts = [f"0   {last}", panel.caption]
-    full = max(width, *(math.ceil(font.getlength(text)) + 4 for text in texts))
+    full = max(width, *(math.ceil(font.getlength(text, mode=LETTERS)) + 4 for text in texts))
     line_px = round(text_px * 1.3)
     image = _blank((full, height + text_px + 2 * line_px + 4))
     image.paste(_coloured(panel.values, top), (0, 0))
     ramp = np.linspace(0, COLOURS - 1, full).round().astype(np.uint8)
     image.paste(Image.fromarray(np.tile(ramp, (text_px, 1))), (0, height + 2))
     draw = ImageDraw.Draw(image)
-    draw.fontmode = "1"  # smooth letters would need colours between two numbers of the palette
+    draw.fontmode = LETTERS
     y = height + text_px + 3
     draw.text((1, y), "0", fill=BLACK, font=font)
     draw.text((full - 2, y), last, fill=BLACK, font=font, anchor="ra")

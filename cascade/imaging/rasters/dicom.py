@@ -33,7 +33,7 @@ from cascade.imaging.rasters.dicom_numbers import (
     measured_dtype,
 )
 from cascade.imaging.rasters.origin import Origin
-from cascade.imaging.rasters.packages import imported
+from cascade.imaging.rasters.packages import imported, silenced
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.raster_file import RasterFile
 from cascade.imaging.rasters.tiff_origin import CENTIMETRES, TiffOrigin
@@ -172,7 +172,7 @@ class DicomFile(RasterFile):
     def _pixels(self, number: int) -> np.ndarray:
         """The stored numbers of a frame, (H, W) or (H, W, 3)."""
         name, dataset = self.name, self._dataset
-        with opening.readable(name):
+        with opening.readable(name), silenced("pydicom"):
             try:
                 return imported("pydicom.pixels", "DICOM", name).pixel_array(dataset, index=number)
             except RuntimeError as error:  # pydicom has no decoder for it, or those it has fail

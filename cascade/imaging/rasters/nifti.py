@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import zlib
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, final
 
@@ -81,7 +82,7 @@ def is_nifti(data: bytes) -> bool:
         try:
             with gzip.open(io.BytesIO(data)) as file:
                 data = file.read(HEAD_BYTES)
-        except (OSError, EOFError):
+        except (OSError, EOFError, zlib.error):
             return False
     return any(data[at : at + len(mark)] == mark for at, mark in MARKS)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from cascade.errors import DataError
@@ -30,3 +33,19 @@ def imported(module: str, what: str, name: str) -> ModuleType:
             f"{name}: {what} needs the package {package}, which is not installed: "
             f"{install_command(EXTRA)}"
         ) from error
+
+
+@contextmanager
+def silenced(package: str) -> Iterator[None]:
+    """Keep a package from logging its errors with tracebacks during a `with`; it raises them too.
+
+    Args:
+        package: `pydicom` or `nibabel`.
+    """
+    logger = logging.getLogger(package)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -194,6 +194,9 @@ def _dicom(rasters: Iterator[Raster], path: Path) -> bytes:
     pixels.set_pixel_data(dataset, np.ascontiguousarray(stacked), meaning, dataset.BitsStored)
     if is_enhanced:
         dataset.NumberOfFrames = len(frames)
+    if series := dataset.get("SeriesInstanceUID"):  # the same for all results of one series
+        entropy = [str(series), f"{dataset.Rows} x {dataset.Columns}"]
+        dataset.SeriesInstanceUID = uids.generate_uid(entropy_srcs=entropy)
     kinds = list(dataset.get("ImageType", ["", "SECONDARY"]))
     dataset.ImageType = ["DERIVED", *kinds[1:]]
     file = io.BytesIO()

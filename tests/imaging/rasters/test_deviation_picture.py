@@ -30,6 +30,15 @@ def test_colours_grow_with_the_values_pixel_by_pixel():
     assert torch.equal(torch.from_numpy(rgb[0, 0].copy()), first)
 
 
+def test_a_small_picture_is_wide_enough_for_its_caption():
+    caption = "standard deviation, 4 seeds, first image of many"
+    (text_px, height), values = (module.LEAST_TEXT_PX, 8), np.zeros((8, 8))
+    letters = np.asarray(deviation_picture([Panel(values=values, caption=caption)]))[height + 4 :]
+    letters = letters[text_px:]
+    assert (letters == module.BLACK).any()
+    assert not (letters[:, -1] == module.BLACK).any()
+
+
 def test_no_colour_is_darker_than_one_of_smaller_values():
     luminance = torch.tensor([0.2126, 0.7152, 0.0722]) @ colours_of("viridis", COLOURS) ** 2.2
     assert (luminance.diff() > -1e-6).all()

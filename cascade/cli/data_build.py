@@ -1,0 +1,220 @@
+"""`cascade data build`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cascade.cli.data_options import (
+    MORE,
+    Axis,
+    Bands,
+    NamePattern,
+    Nodata,
+    PairBands,
+    Pairs,
+    Range,
+    Size,
+    Source,
+    Workers,
+    band_decoding,
+    check_band_options,
+)
+from cascade.cli.verbosity import Verbosity, note, verbosity
+
+if TYPE_CHECKING:
+    from cascade.data.notes import SourceNotes
+    from cascade.data.splitting import Shares
+
+NAMED_IMAGES = 3  # in a line that counts more
+
+
+class ImageFormatName(StrEnum):
+    """File formats of images in shards."""
+
+    png = "png"
+    jpg = "jpg"
+    webp = "webp"
+
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the shards.")]
+Square = Annotated[bool, typer.Option("--square", help="Crop the central square.")]
+Format = Annotated[
+    ImageFormatName | None,
+    typer.Option("--format", help="Default: copy files; png if their pixels change."),
+]
+ShardSize = Annotated[int, typer.Option("--shard-mib", min=1, help="Size of a shard in MiB.")]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="TRAIN,VALIDATION[,TEST]",
+        help="Shares of the splits, such as 0.8,0.1,0.1; default: all for training.",
+    ),
+]
+SplitBy = Annotated[
+    str | None,
+    typer.Option("--split-by", help="Label field; images that share a name are not split up."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Another number gives another split.")]
+MaxBrokenShare = Annotated[
+    float,
+    typer.Option("--max-broken-share", min=0, max=1, help="Stop if more of the images are broken."),
+]
+Percentiles = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--percentiles",
+        metavar="LOW HIGH",
+        help="With --bands: measure the range of each band for the manifest.",
+    ),
+]
+
+
+def build(
+    source: Source,
+    out: Out,
+    size: Size = None,
+    square: Square = False,
+    image_format: Format = None,
+    shard_mib: ShardSize = 256,
+    split: Split = None,
+    split_by: SplitBy = None,
+    seed: Seed = 0,
+    max_broken_share: MaxBrokenShare = 0.01,
+    value_range: Range = None,
+    bands: Bands = None,
+    nodata: Nodata = None,
+    axis: Axis = None,
+    percentiles: Percentiles = None,
+    pairs: Pairs = None,
+    pair_bands: PairBands = None,
+    workers: Workers = 0,
+    name_pattern: NamePattern = None,
+) -> None:
+    """Build webdataset shards: resized, without duplicates, split, with a manifest.
+
+    The exit code is 1 if any image was broken or labels are out of step with the images; the shards
+    hold the others.
+
+    With --bands, the shards hold TIFF files without loss, one for each image of a stack or volume.
+    Missing numbers stay missing, and a warning counts the images that have any.
+
+    The split of an image follows from its pixels, or from its label with --split-by, so images that
+    are added later move none of the others.
+
+    With --pairs, the shards hold NAME.high.* and NAME.low.*, both of their own size; train on them
+    by data.pairs=beside.
+
+    Example: cascade data build photos --out shards --size 256 --square --split 0.8,0.1,0.1
+    """
+    from cascade.cli.pairs import input_bands, pairing, written
+    from cascade.cli.progress import TaskProgress
+    from cascade.data.band_encoding import BandEncoding
+    from cascade.data.building import build_shards
+    from cascade.data.encoding import Encoding
+    from cascade.data.sources import open_source
+
+    shares = _shares(split, split_by, seed)
+    check_band_options(
+        bands,
+        {"--range": value_range, "--format": image_format},
+        {"--nodata": nodata, "--axis": axis, "--percentiles": percentiles},
+    )
+    file_format = None if image_format is None else image_format.value
+    encoding = Encoding(size, square, file_format, value_range)
+    decoding, layout = None, None
+    if bands is not None:
+        encoding, decoding = BandEncoding(size, square), band_decoding(bands, nodata, axis)
+        layout, decoding = decoding.layout, decoding._replace(missing="keep")
+    inputs = input_bands(pairs, pair_bands, decoding)
+    images = open_source(
+        source, name_pattern=name_pattern, layout=layout, pairing=pairing(pairs, inputs)
+    )
+    with TaskProgress(in_pipes=True) as progress:
+        manifest = build_shards(
+            images,
+            out,
+            origin=source,
+            encoding=encoding,
+            decoding=decoding,
+            percentiles=percentiles,
+            shard_mib=shard_mib,
+            shares=shares,
+            split_by=split_by,
+            seed=seed,
+            max_broken_share=max_broken_share,
+            inputs=written(pairs, inputs, file_format, value_range),
+            workers=workers,
+            progress=progress.update,
+        )
+    _report(manifest, images.notes, out)
+
+
+def _report(manifest: Mapping[str, Any], every_note: SourceNotes, out: Path) -> None:
+    """Print what was built and what was left out.
+
+    Raises:
+        Exit: with code 1, if an image was broken or labels are out of step.
+    """
+    from cascade.cli.progress import printable
+
+    skipped = [f"{image['name']}: {image['reason']}" for image in manifest["skipped"]]
+    notes = every_note.without(skipped)
+    lines = [f"left out: {image}" for image in skipped]
+    if verbosity() == Verbosity.QUIET:
+        lines += map(str, notes.harmful)
+    else:
+        lines += _remarks(manifest)
+        lines += notes.lines(verbose=verbosity() == Verbosity.VERBOSE, hint=MORE)
+    for line in lines:
+        typer.echo(printable(line), err=True)
+    counts = ", ".join(f"{count} {name}" for name, count in manifest["counts"].items())
+    note(f"{out} holds {len(manifest['shards'])} shards: {counts}.".replace("_", " "))
+    if "range" in manifest:
+        pairs = ",".join(f"[{low:g},{high:g}]" for low, high in manifest["range"])
+        note(f"range of the training images: data.range=[{pairs}]")
+    if manifest["counts"]["broken"] or notes.harmful:
+        raise typer.Exit(1)
+
+
+def _remarks(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What the images in the shards lost, and which of them training will refuse."""
+    from cascade.data.notes import IMAGES
+    from cascade.imaging.value_range import percentage
+
+    for loss, count in manifest["losses"].items():
+        yield f"{IMAGES.counted(count)}: {loss}"
+    missing = manifest.get("missing", {})
+    if not missing:
+        return
+    images = [f"{name} {percentage(share)}" for name, share in missing.items()]
+    is_verbose = verbosity() == Verbosity.VERBOSE
+    named = ", ".join(images if is_verbose else images[:NAMED_IMAGES])
+    more = "" if is_verbose or len(images) <= NAMED_IMAGES else f", …{MORE}"
+    yield (
+        f"warning: {IMAGES.counted(len(missing))} with NaN or nodata, which the shards keep; "
+        f"training counts such images as broken, so cut off or fill these areas: {named}{more}"
+    )
+
+
+def _shares(split: str | None, split_by: str | None, seed: int) -> Shares:
+    """Read the shares of the splits, and refuse options without effect."""
+    from cascade.data.splitting import Shares
+
+    if split is None:
+        for name, value in (("--split-by", split_by), ("--seed", seed)):
+            if value:
+                raise typer.BadParameter(f"{name} needs --split.")
+        return Shares()
+    try:
+        numbers = [float(each) for each in split.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--split must be shares such as 0.8,0.1,0.1, got {split!r}."
+        ) from None
+    return Shares.of(numbers)
