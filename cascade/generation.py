@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cascade import __version__
 from cascade.diffusion.noise import make_seeds
-from cascade.errors import OutputError
+from cascade.errors import ContractError, OutputError
 from cascade.imaging.credentials import Signer, signed_file
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
 from cascade.imaging.picture_series import PictureSeries, digest, earlier_series
@@ -177,7 +177,7 @@ def generate_files(
         pipeline.check_prompts(generation.prompts)
     _ = generation.picture  # before anything is written
     if generation.keep_intermediates:
-        _name_what_is_not_written(generation.stages(pipeline))
+        _check_intermediates(generation.stages(pipeline))
     check_writable_folder(out)
     pipeline.set_progress_bar_config(disable=True)
     with _alone_in(out):
@@ -259,7 +259,13 @@ def _last_space(pipeline: CascadePipeline, generation: Generation) -> Space:
     return last.space
 
 
-def _name_what_is_not_written(stages: Mapping[str, Stage]) -> None:
+def _check_intermediates(stages: Mapping[str, Stage]) -> None:
+    """Check that there are earlier stages, and name those whose images are not written."""
+    if len(stages) == 1:
+        raise ContractError(
+            f"only stage {next(iter(stages))!r} runs, so there are no pictures of earlier stages; "
+            "leave out keep_intermediates."
+        )
     for name, stage in [*stages.items()][:-1]:
         if not stage.space.is_bounded:
             logger.warning(
@@ -359,6 +365,7 @@ def write_pictures(
 
 
 def suffix_of_space(space: Space) -> str:
+    """The suffix of the files of a stage's pictures."""
     return ".tif" if space.has_bands else ".png"
 
 

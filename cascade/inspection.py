@@ -92,9 +92,9 @@ class Inspection:
         words = [self.record["prompt"]] if self.record.get("prompt") else []
         if self.record.get("negative_prompt"):
             words += ["--negative", self.record["negative_prompt"]]
-        labels = [str(each) for each in (self.record.get("labels") or {}).values() if each]
         if self.record.get("stop_at"):
             words += ["--stop-at", self.record["stop_at"]]
+        labels = [str(each) for each in (self.record.get("labels") or {}).values() if each]
         return words + (["--class", ",".join(labels)] if labels else [])
 
     def _restoring_words(self) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from safetensors.torch import load_file
 
 import cascade
 from cascade.cli.main import app
@@ -53,6 +54,7 @@ def mentions(page: Path) -> Iterator[str]:
 
 def fault(line: str) -> str | None:
     """What the command line finds wrong with a command, without running it; None for nothing."""
+    line = re.split(r" [|>] ", line)[0]  # what the shell does with the output
     words = shlex.split(line, comments=True)[1:]
     command: Any = typer.main.get_command(app)
     context = command.make_context("cascade", [], resilient_parsing=True)
@@ -95,3 +97,13 @@ def test_the_snippets_of_a_page_import_what_exists(page):
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.ImportFrom) and node.module == "cascade":
                 assert {each.name for each in node.names} <= {*cascade.__all__, "evaluate"}
+
+
+def test_prompts_of_the_bundled_cascade_need_no_text_encoder():
+    file = CHECKOUT / "pipelines" / "emoji-1024" / "stages" / "base" / "known_texts.safetensors"
+    known = bytes(load_file(file)["texts"].tolist()).decode().split("\n")
+    sources = [*PAGES, *(CHECKOUT / "cascade" / "cli").glob("*.py")]
+    texts = "\n".join(source.read_text(encoding="utf-8") for source in sources)
+    prompts = re.findall(r'cascade generate emoji-1024 "([^"]+)"', texts)
+    assert len(prompts) > 3
+    assert set(prompts) <= set(known)

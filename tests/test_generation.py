@@ -143,6 +143,8 @@ def test_a_series_may_stop_at_an_earlier_stage(pipeline, tmp_path):
     assert "--stop-at base " in inspect_picture(small).command
     with pytest.raises(ContractError, match="did you mean 'base'"):
         generate(pipeline, tmp_path / "none", stop_at="bass")
+    with pytest.raises(ContractError, match="only stage 'base' runs"):
+        generate(pipeline, tmp_path / "none", stop_at="base", keep_intermediates=True)
     assert not (tmp_path / "none").exists()
 
 

@@ -45,7 +45,7 @@ def chain(
 ) -> None:
     """Join trained stages into one saved pipeline.
 
-    Example: cascade chain emoji-1024 --stage base=runs/emoji-64 --out my-pipeline
+    Example: cascade chain emoji-1024 --stage base=runs/emoji-64-text --out my-pipeline
     """
     from cascade.building.pipelines import chain_pipeline
     from cascade.recipe.finding import find_recipe

@@ -58,7 +58,8 @@ def message_of(error: Exception) -> str:
 
 
 def _print(document: Document) -> None:
-    typer.echo(json.dumps(_as_json(document), indent=2, ensure_ascii=False, allow_nan=False))
+    # in ASCII: standard output may have any encoding, and names of files may have none
+    typer.echo(json.dumps(_as_json(document), indent=2, allow_nan=False))
 
 
 def _as_json(value: Any) -> Any:

@@ -33,9 +33,9 @@ def ema(
 
     Examples:
 
-    cascade ema runs/emoji-64 --width 0.08
+    cascade ema runs/emoji-64-text --width 0.08
 
-    cascade chain emoji-1024 --stage base=runs/emoji-64/stage-0.080 --out mine
+    cascade chain emoji-1024 --stage base=runs/emoji-64-text/stage-0.080 --out mine
     """
     from cascade.errors import WeightsError
     from cascade.training.averaging import reconstruct, snapshots

@@ -121,9 +121,9 @@ def generate(
 
     Examples:
 
-    cascade generate emoji-1024 "a cat with heart eyes" -n 4 -o cats
+    cascade generate emoji-1024 "a smiling cat with heart-eyes" -n 4 -o cats
 
-    cascade generate emoji-1024 "a fox, noto" -n 4 --guidance 3 --stop-at upsampler_256 -o foxes
+    cascade generate emoji-1024 "a fox" -n 4 --guidance 3 --stop-at upsampler_256 -o foxes
 
     cascade generate my-pipeline "a cat" -n 4 --negative dog --guidance 3 -o cats
 

@@ -23,7 +23,14 @@ from cascade.importing.weight_files import Weights, read_weights
 from cascade.tasks.enlarging import EnlargingTask
 from cascade.tasks.table import task_of
 
-WRAPPERS = ("params_ema.", "params.", "state_dict.", "model_state_dict.")  # of training programs
+WRAPPERS = (
+    "params_ema.",
+    "params-ema.",
+    "params.",
+    "net.",
+    "state_dict.",
+    "model_state_dict.",
+)  # of training programs
 DIGITS = 12  # of a hash
 
 

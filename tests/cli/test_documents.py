@@ -147,7 +147,7 @@ def test_numbers_that_json_lacks_are_null(capsys):
     print_document(lambda: {"a": (math.nan, math.inf, 1.5), "b": {1: True, "ä": None}})
     text = capsys.readouterr().out
     assert json.loads(text) == {"a": [None, None, 1.5], "b": {"1": True, "ä": None}}
-    assert "ä" in text
+    assert text.isascii()
 
 
 def test_the_file_of_defaults_can_ask_for_it(command, tmp_path, monkeypatch):
