@@ -253,7 +253,7 @@ def compare_loops(size: Size, precision: Precision) -> None:
 # ---- the command --------------------------------------------------------------------------------
 
 
-def measure_generate(name: str, images: int) -> None:
+def measure_generate(name: str, prompt: str, images: int) -> None:
     """Print wall time and peak memory of `cascade generate`, imports taken apart."""
     try:
         recipe = find_recipe(name, "pipelines")
@@ -264,10 +264,11 @@ def measure_generate(name: str, images: int) -> None:
         return
     with tempfile.TemporaryDirectory() as out:
         imports_s, _ = _run("import cascade.generation")
-        command = ["generate", name, "-n", str(images), "--seed", "0", "-o", out]
+        command = ["generate", name, prompt, "-n", str(images), "--seed", "0", "-o", out]
         all_s, peak_mib = _run("from cascade.cli.main import run; run()", *command)
         pictures = len(list(Path(out).glob("[0-9]*.png")))
-    print(f"cascade generate {name} -n {images} ({os.cpu_count()} CPUs): {pictures} pictures")
+    what = f'cascade generate {name} "{prompt}" -n {images}'
+    print(f"{what} ({os.cpu_count()} CPUs): {pictures} pictures")
     print(f"  wall time {all_s:.1f} s, of which imports {imports_s:.1f} s")
     print(f"  peak memory {peak_mib:.0f} MiB")
 
@@ -315,6 +316,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help=f"turns of each loop (default {FULL.rounds})")
     parser.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32")
     parser.add_argument("--pipeline", default="emoji-1024", help="what `cascade generate` makes")
+    parser.add_argument("--prompt", default="a smiling cat with heart-eyes")
     parser.add_argument("--skip-generate", action="store_true", help="only compare the loops")
     parser.add_argument("--skip-loops", action="store_true", help="only time `cascade generate`")
     parser.add_argument("--upscale-px", type=int, help="only enlarge a picture of so many px, x4")
@@ -329,7 +331,7 @@ def main() -> None:
     if not given.skip_loops:
         compare_loops(Size(**chosen), given.precision)
     if not given.skip_generate:
-        measure_generate(given.pipeline, 4)
+        measure_generate(given.pipeline, given.prompt, 4)
 
 
 if __name__ == "__main__":
