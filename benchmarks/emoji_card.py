@@ -209,9 +209,9 @@ def bicubic(images: Tensor, size_px: int) -> Tensor:
 
 
 def edge_width_px(images: Tensor) -> float:
-    """Width of the edges: total variation divided by the mean of the steepest 1 % of gradients."""
+    """Width of the edges: 2, from black to white, over the steepest gradient but 0.1 %."""
     step = (images[..., 1:] - images[..., :-1]).abs().amax(dim=1).flatten(1)
-    steepest = step.quantile(0.995, dim=1)
+    steepest = step.kthvalue(round(step.shape[1] * 0.999), dim=1).values
     return float((2 / steepest.clamp(min=1e-3)).mean())
 
 
