@@ -15,6 +15,7 @@ from PIL import Image
 from cascade.bulk.inputs import InputPicture
 from cascade.bulk.names import IsResultOf, Naming, folding_of, with_ending, with_suffix_added
 from cascade.bulk.progress import Note
+from cascade.data.object_stores import StoredObject
 from cascade.data.remote import is_remote
 from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -319,7 +320,8 @@ def _check_paths_differ(plan: Plan, folded: Callable[[str], str]) -> None:
         raise OutputError(
             f"{pairs}; rename inputs, name a folder above them, or run the command once for each."
         )
-    inputs = {_file_id(job.source.file): job.source.file for job in plan.jobs}
+    files = [each.source.file for each in plan.jobs if not isinstance(each.source.image, StoredObject)]
+    inputs = {_file_id(file): file for file in files}
     for path, _ in plan.files():
         same = inputs.get(_file_id(path))
         if same is not None and os.path.exists(path):

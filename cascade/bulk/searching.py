@@ -254,7 +254,7 @@ class _Search:
 
 def _is_address(text: str) -> bool:
     """Whether a text is the address of pictures, and not of shards."""
-    return is_remote(text) and not text.startswith("pipe:") and ".tar" not in text
+    return is_remote(text) and not text.startswith("pipe:") and not SHARD.search(text)
 
 
 def _is_visible_picture(path: Path, suffixes: Set[str]) -> bool:

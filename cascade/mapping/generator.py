@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -107,11 +108,12 @@ class Generator:
             raise ContractError(f"files are written under names; add a column {NAME!r}.")
         with LOCK:
             pipeline = kept_pipeline(self._model)
+            names = self._names(pipeline, columns)
             result = self._generate(pipeline, columns, seeds)
             if self._as_arrays:
                 return columns.with_results({SEED: seeds, IMAGES: _arrays(pipeline, result)})
             files = self._files(pipeline, result)
-        return columns.with_results({SEED: seeds, **self._as_columns(pipeline, columns, files)})
+        return columns.with_results({SEED: seeds, **self._as_columns(names, files)})
 
     def _seeds(self, columns: Columns) -> list[int]:
         if SEED in columns.values:
@@ -147,13 +149,28 @@ class Generator:
             write_pictures(result, files, self._model.title, generation, spaces)
             return [file.read_bytes() for file in files]
 
-    def _as_columns(
-        self, pipeline: CascadePipeline, columns: Columns, files: list[bytes]
-    ) -> dict[str, list[Any]]:
-        """The columns of the files, or write the files."""
+    def _names(self, pipeline: CascadePipeline, columns: Columns) -> list[str]:
+        """The names of the files, which must differ if they are written.
+
+        Raises:
+            ContractError: if two files would have the same name.
+        """
+        if self._as_arrays:
+            return []
         suffix = suffix_of_space(pipeline.stages.last.space)
         places = [str(place_of(each, None)) for each in columns.values.get(NAME, [])]
         names = [each if each.endswith(suffix) else f"{each}{suffix}" for each in places]
+        doubles = [name for name, count in Counter(names).items() if count > 1]
+        if self._out is not None and doubles:
+            rows = [str(columns.values[NAME][n]) for n, e in enumerate(names) if e == doubles[0]]
+            raise ContractError(
+                f"names {' and '.join(map(repr, rows))} would all be written to {doubles[0]}; "
+                "give each row a name of its own."
+            )
+        return names
+
+    def _as_columns(self, names: list[str], files: list[bytes]) -> dict[str, list[Any]]:
+        """The columns of the files, or write the files."""
         named = {NAME: names} if names else {}
         if self._out is None:
             return {FILES: files, **named}

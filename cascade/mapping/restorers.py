@@ -20,6 +20,7 @@ from cascade.bulk.preparing import Preparation, Request
 from cascade.bulk.restoring import Mending, prepare_restoring
 from cascade.bulk.work import Bulk
 from cascade.data.object_stores import open_store, read_object
+from cascade.data.remote import without_secrets
 from cascade.errors import CascadeError, ContractError
 from cascade.mapping.columns import ERROR, NAME, PATH, RESULTS, Columns, place_of
 from cascade.mapping.files import FileResult, PictureFile, absolute_address, results_of
@@ -83,6 +84,11 @@ class PictureMapper(ABC):
         self._name_column = name_column
         self._root = None if root is None else absolute_address(root)
         self._out = None if out is None else absolute_address(out)
+        if _is_one_place(self._out, self._root):
+            raise ContractError(
+                f"out and root are both {without_secrets(str(root))}, so results could replace "
+                "originals; choose another place for the results."
+            )
         if self._out is not None:
             open_store(self._out)
         elif "overwrite" in settings:
@@ -176,18 +182,21 @@ class PictureMapper(ABC):
 
     def _files(self, columns: Columns) -> tuple[dict[int, PictureFile], dict[int, FileResult]]:
         """The files of a batch by row, and what is known already of those that cannot be read."""
-        names = columns.values.get(self._name_column_of(columns), [])
+        column = self._name_column_of(columns)
+        names = columns.values.get(column, [])
         files, failures = {}, {}
         for number, error in enumerate(columns.failed_before()):
             name = str(names[number])
             try:
                 if error:
-                    failures[number] = FileResult(name, error=error)
+                    failures[number] = FileResult(without_secrets(name), error=error)
                 else:
-                    place = place_of(name, self._root)
-                    files[number] = PictureFile(place, _bytes_of(columns, number))
+                    place = place_of(name, self._root, is_path=column == PATH)
+                    origin = columns.values[PATH][number] if PATH in columns.values else None
+                    data = _bytes_of(columns, number)
+                    files[number] = PictureFile(place, data, origin and str(origin))
             except CascadeError as failure:
-                failures[number] = FileResult(name, error=str(failure))
+                failures[number] = FileResult(without_secrets(name), error=str(failure))
         return files, failures
 
     def _name_column_of(self, columns: Columns) -> str:
@@ -249,6 +258,10 @@ class Restorer(PictureMapper):
 
     def method_of(self, pipeline: CascadePipeline) -> Callable[..., Any]:
         return pipeline.restore
+
+
+def _is_one_place(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and one.rstrip("/") == other.rstrip("/")
 
 
 def _holds_files(values: Sequence[Any]) -> bool:

@@ -46,6 +46,26 @@ def test_a_changed_object_is_noticed(command, upscaler, store, tmp_path):
     assert "was made from another input of that name" in outcome.err
 
 
+def test_results_may_lie_where_the_store_names_its_objects(
+    command, upscaler, store, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["upscale", "memory://scans", "--model", upscaler, "-o", "scans"]
+    (tmp_path / "scans").mkdir()
+    monkeypatch.chdir("/")  # the address without its scheme is /scans/a.png
+    arguments[-1] = tmp_path / "scans"
+    assert "2 upscaled" in command(*arguments).out
+
+
+def test_a_folder_whose_name_holds_tar_is_no_shard(command, upscaler, store, tmp_path):
+    store.pipe("/a.tartu/x.png", store.cat("/scans/a.png"))
+    arguments = ["--model", upscaler, "-o", tmp_path / "out"]
+    outcome = command("upscale", "memory://a.tartu/x.png", *arguments[:2], "-o", tmp_path / "x.png")
+    assert outcome.code == 0, outcome.err
+    outcome = command("upscale", "memory://a.tartu", *arguments)
+    assert "1 upscaled" in outcome.out, outcome.err
+
+
 def test_one_object_becomes_one_file(command, upscaler, store, tmp_path):
     out = tmp_path / "large.png"
     outcome = command("upscale", "memory://scans/a.png", "--model", upscaler, "-o", out)

@@ -158,6 +158,37 @@ def test_a_result_never_takes_the_place_of_another(enlarging, scans, batch_of, t
     assert replaced({"path": [a_gif]})["error"].tolist() == [""]
 
 
+@pytest.mark.parametrize("settings", [{"metadata": False}, {"overwrite": True}])
+def test_a_result_never_replaces_an_original(enlarging, scans, settings):
+    path, before = scans / "a.png", (scans / "a.png").read_bytes()
+    upscaler = Upscaler(enlarging, out=f"file://{scans}", **settings)
+    (scans / "link").symlink_to(scans)
+    for name in (path, scans / "link" / "a.png", f"file:{path}"):
+        result = upscaler({"path": [str(name)], "bytes": [before]})
+        assert result["error"][0].startswith("the result would replace the picture a.png itself")
+        assert path.read_bytes() == before
+    for root in (str(scans), "memory://in"):
+        with pytest.raises(ContractError, match="out and root are both"):
+            Upscaler(enlarging, root=root, out=f"{root}/", **settings)
+
+
+def test_a_result_never_replaces_an_original_of_a_store(enlarging, scans, memory_store):
+    data = (scans / "a.png").read_bytes()
+    memory_store.pipe("/in/a.png", data)
+    upscaler = Upscaler(enlarging, out="memory://in", overwrite=True)
+    for path in ("memory://in/a.png", "memory:///in/a.png", "in/a.png"):
+        result = upscaler({"path": [path], "bytes": [data]})
+        assert result["error"][0].startswith("the result would replace the picture a.png itself")
+        assert memory_store.cat("/in/a.png") == data
+
+
+def test_results_go_to_a_folder_with_a_scheme(enlarging, scans, tmp_path):
+    upscaler = Upscaler(enlarging, out=f"file://{tmp_path}/out")
+    assert upscaler({"path": [str(scans / "a.png")]})["error"].tolist() == [""]
+    assert upscaler._out == str(tmp_path / "out")
+    assert (tmp_path / "out" / "a.png").is_file()
+
+
 # ---- errors -------------------------------------------------------------------------------------
 
 
