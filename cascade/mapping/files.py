@@ -156,6 +156,9 @@ def _without_doubles(
     owners: dict[str, int] = {}
     kept = {}
     for number, result in results.items():
+        if result.data is None:  # it takes no name
+            kept[number] = result
+            continue
         owner = owners.setdefault(result.name, number)
         is_double = files[owner].data != files[number].data
         reason = f"a result of another picture is called {result.name} too; name them apart."

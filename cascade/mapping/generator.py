@@ -20,7 +20,7 @@ from cascade.generation import Generation, suffix_of_space, write_pictures
 from cascade.imaging.writing import check_can_be_pictures
 from cascade.mapping.columns import NAME, Columns, place_of
 from cascade.mapping.files import absolute_address, address_of
-from cascade.mapping.models import LOCK, ModelChoice, kept_pipeline
+from cascade.mapping.models import LOCK, ModelChoice, kept_model
 from cascade.mapping.settings import check_settings
 from cascade.pipeline import CascadePipeline
 
@@ -107,7 +107,7 @@ class Generator:
         if self._out is not None and NAME not in columns.values:
             raise ContractError(f"files are written under names; add a column {NAME!r}.")
         with LOCK:
-            pipeline = kept_pipeline(self._model)
+            pipeline = kept_model(self._model).pipeline
             names = self._names(pipeline, columns)
             result = self._generate(pipeline, columns, seeds)
             if self._as_arrays:

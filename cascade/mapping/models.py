@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from cascade.arguments import check_kind
 from cascade.bulk.making import Method
@@ -102,20 +101,24 @@ def _absolute(name: str) -> str | Path:
     return Path(name).resolve() if Path(name).is_dir() else name
 
 
-_METHODS: WeakKeyDictionary[CascadePipeline, dict[bytes, Method]] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class KeptModel:
+    """A model that a process keeps.
 
-
-def kept_methods(pipeline: CascadePipeline) -> dict[bytes, Method]:
-    """The methods that were prepared with a pipeline, by any key, which are dropped with it.
-
-    Preparing one hashes all weights, which takes too long for every batch.
+    Attributes:
+        pipeline: the loaded pipeline.
+        methods: the methods that were prepared with it, by any key. Preparing one hashes all
+            weights, which takes too long for every batch. They hold the pipeline, so they are
+            dropped together with it.
     """
-    return _METHODS.setdefault(pipeline, {})
+
+    pipeline: CascadePipeline
+    methods: dict[bytes, Method] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=MOST_KEPT)
-def kept_pipeline(model: ModelChoice) -> CascadePipeline:
-    """The pipeline of a model, loaded when this process needs it for the first time.
+def kept_model(model: ModelChoice) -> KeptModel:
+    """A model, loaded when this process needs it for the first time.
 
     Call it with `LOCK` held.
 
@@ -124,4 +127,4 @@ def kept_pipeline(model: ModelChoice) -> CascadePipeline:
     """
     pipeline = load_model(model.request_with({}))
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return KeptModel(pipeline)

@@ -24,7 +24,7 @@ from cascade.data.remote import without_secrets
 from cascade.errors import CascadeError, ContractError
 from cascade.mapping.columns import ERROR, NAME, PATH, RESULTS, Columns, place_of
 from cascade.mapping.files import FileResult, PictureFile, absolute_address, results_of
-from cascade.mapping.models import LOCK, ModelChoice, kept_methods, kept_pipeline
+from cascade.mapping.models import LOCK, ModelChoice, kept_model
 from cascade.mapping.settings import MapperSettings
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring
@@ -141,7 +141,7 @@ class PictureMapper(ABC):
             )
         values = columns.values[name]
         with LOCK:
-            method = self.method_of(kept_pipeline(self._model))
+            method = self.method_of(kept_model(self._model).pipeline)
             results = method(values, **self._settings.own, **self._settings.sampling)
         return columns.with_results({name: results})
 
@@ -150,7 +150,7 @@ class PictureMapper(ABC):
     def _of_files(self, columns: Columns) -> dict[str, Any]:
         files, results = self._files(columns)
         with LOCK:
-            pipeline = kept_pipeline(self._model)
+            pipeline = kept_model(self._model).pipeline
             names = pipeline.stages.names
             request = replace(
                 self._model.request_with(self._settings.files),
@@ -171,8 +171,7 @@ class PictureMapper(ABC):
 
     def _prepared(self, request: Request) -> Bulk:
         """The loop of a request, whose method is that of the first batch with these settings."""
-        assert request.pipeline is not None
-        methods, key = kept_methods(request.pipeline), pickle.dumps(self)
+        methods, key = kept_model(self._model).methods, pickle.dumps(self)
         if key not in methods:
             bulk = self.prepare(request, self._settings.own)
             methods[key] = bulk.method

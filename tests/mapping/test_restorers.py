@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -80,7 +82,7 @@ def test_only_name_and_settings_travel(enlarging, scans, batch_of):
 
 
 def test_a_process_loads_a_model_once(enlarging, scans, batch_of, monkeypatch):
-    models.kept_pipeline.cache_clear()
+    models.kept_model.cache_clear()
     loads = []
     real = models.load_model
     monkeypatch.setattr(models, "load_model", lambda each: loads.append(each.model) or real(each))
@@ -97,7 +99,7 @@ def test_a_process_loads_a_model_once(enlarging, scans, batch_of, monkeypatch):
 
 
 def test_weights_are_hashed_once_for_many_batches(enlarging, scans, batch_of, monkeypatch):
-    models.kept_pipeline.cache_clear()
+    models.kept_model.cache_clear()
     hashes = []
     real = preparing.weights_digest
     monkeypatch.setattr(preparing, "weights_digest", lambda *each: hashes.append(1) or real(*each))
@@ -107,6 +109,16 @@ def test_weights_are_hashed_once_for_many_batches(enlarging, scans, batch_of, mo
     assert results[0] == results[1] == results[2]
     Upscaler(enlarging, seed=1)(batch_of(scans))
     assert len(hashes) == 2
+
+
+def test_a_model_is_freed_when_others_take_its_place(enlarging, colouring, scans, batch_of):
+    models.kept_model.cache_clear()
+    Upscaler(enlarging)(batch_of(scans))
+    pipeline = weakref.ref(models.kept_model(Upscaler(enlarging)._model).pipeline)
+    for device in ("cpu", "cpu:0"):
+        models.kept_model(Colouriser(colouring, device=device)._model)
+    gc.collect()
+    assert pipeline() is None
 
 
 def test_a_folder_is_found_from_any_working_folder(enlarging, scans, monkeypatch, tmp_path):
@@ -156,6 +168,14 @@ def test_a_result_never_takes_the_place_of_another(enlarging, scans, batch_of, t
     assert "was made with seed=0 (now 1)" in other
     replaced = Upscaler(enlarging, out=tmp_path / "out", seed=1, overwrite=True)
     assert replaced({"path": [a_gif]})["error"].tolist() == [""]
+
+
+def test_a_broken_picture_takes_no_name_from_a_good_one(enlarging, scans, memory_store):
+    batch = {"name": ["a.png", "a.png"], "bytes": [b"broken", (scans / "a.png").read_bytes()]}
+    errors = Upscaler(enlarging, out="memory://out")(batch)["error"]
+    assert errors[0].startswith("not a readable image")
+    assert errors[1] == ""
+    assert memory_store.isfile("/out/a.png")
 
 
 @pytest.mark.parametrize("settings", [{"metadata": False}, {"overwrite": True}])
@@ -261,6 +281,6 @@ def test_a_missing_file_fails_alone(enlarging, scans):
 
 
 def test_constructing_loads_no_model(enlarging):
-    models.kept_pipeline.cache_clear()
+    models.kept_model.cache_clear()
     pickle.loads(pickle.dumps(Upscaler(enlarging, steps=2)))
-    assert models.kept_pipeline.cache_info().currsize == 0
+    assert models.kept_model.cache_info().currsize == 0
