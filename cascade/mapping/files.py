@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from cascade.arguments import check_kind
 from cascade.bulk.inputs import InputListing, InputPicture
 from cascade.bulk.jobs import Job
 from cascade.bulk.preparing import Request
@@ -99,8 +100,17 @@ def results_of(
         return results
 
 
-def absolute_address(place: str | Path) -> str:
-    """A folder by its absolute path, because processes work in folders of their own."""
+def absolute_address(name: str, place: str | Path) -> str:
+    """A folder by its absolute path, because processes work in folders of their own.
+
+    Args:
+        name: the argument's name, for the error message.
+        place: a folder or address.
+
+    Raises:
+        ContractError: if it is neither.
+    """
+    check_kind(name, place, str | Path, "a folder or address")
     text = without_file_scheme(str(place))
     return text if is_remote(text) else os.path.abspath(text)
 

@@ -75,7 +75,7 @@ class Generator:
         self._seed = whole_number("seed", seed)
         self._model = ModelChoice.of(model, device=device, engine=engine, adapters=adapters)
         self._as_arrays = as_arrays
-        self._out = None if out is None else absolute_address(out)
+        self._out = None if out is None else absolute_address("out", out)
         self._settings = settings
         if self._out is not None:
             open_store(self._out)

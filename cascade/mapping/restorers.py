@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+from cascade.arguments import check_kind
 from cascade.bulk.commands import prepare_colouring, prepare_upscaling
 from cascade.bulk.preparing import Preparation, Request
 from cascade.bulk.restoring import Mending, prepare_restoring
@@ -80,10 +81,12 @@ class PictureMapper(ABC):
         self._settings = MapperSettings.read(self.kind, settings)
         self._model = ModelChoice.of(model, device=device, engine=engine, adapters=adapters)
         self._model.request_with(self._settings.files)
+        for argument, value in (("column", column), ("name_column", name_column)):
+            check_kind(argument, value, str | None, "the name of a column")
         self._column = column
         self._name_column = name_column
-        self._root = None if root is None else absolute_address(root)
-        self._out = None if out is None else absolute_address(out)
+        self._root = None if root is None else absolute_address("root", root)
+        self._out = None if out is None else absolute_address("out", out)
         if _is_one_place(self._out, self._root):
             raise ContractError(
                 f"out and root are both {without_secrets(str(root))}, so results could replace "
