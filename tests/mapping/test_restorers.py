@@ -291,6 +291,9 @@ def test_a_missing_file_fails_alone(enlarging, scans):
     paths = [str(scans / "none.png"), str(scans / "a.png")]
     result = Upscaler(enlarging)({"path": paths})
     assert result["error"].tolist() == [f"{paths[0]}: no such file or folder.", ""]
+    wrong = Upscaler(enlarging)({"path": ["github://u:secret@x/b.png", paths[1]]})
+    assert wrong["error"][0].startswith("github://x/b.png: ")
+    assert wrong["error"][1] == ""
 
 
 def test_constructing_loads_no_model(enlarging):
