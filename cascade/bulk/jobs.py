@@ -15,7 +15,8 @@ from PIL import Image
 from cascade.bulk.inputs import InputPicture
 from cascade.bulk.names import IsResultOf, Naming, folding_of, with_ending, with_suffix_added
 from cascade.bulk.progress import Note
-from cascade.data.remote import is_remote
+from cascade.data.object_stores import StoredObject, without_query
+from cascade.data.remote import is_remote, without_secrets
 from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX
@@ -113,13 +114,19 @@ class Plan:
     notes: Sequence[Note] = ()
 
     def files(self) -> list[tuple[Path, str]]:
-        """All results and sheets, each with the name of its input."""
-        files = [(job.output, job.source.name) for job in self.jobs]
+        """All results and sheets, each with the name or the whole address of its input."""
+        files = [(job.output, _address(job)) for job in self.jobs]
         files += [(shard.output, shard.source.name) for shard in self.shards]
-        files += [(job.sheet, job.source.name) for job in self.jobs if job.sheet is not None]
-        doubts = [(job.doubt, job.source.name) for job in self.jobs if job.doubt is not None]
+        files += [(job.sheet, _address(job)) for job in self.jobs if job.sheet is not None]
+        doubts = [(job.doubt, _address(job)) for job in self.jobs if job.doubt is not None]
         files += [(path, name) for each, name in doubts for path in (each.picture, each.numbers)]
-        return files + [(sheet.path, sheet.jobs[0].source.name) for sheet in self.sheets]
+        return files + [(sheet.path, _address(sheet.jobs[0])) for sheet in self.sheets]
+
+
+def _address(job: Job) -> str:
+    """The name of a job's picture, or its address with the query, which tells pictures apart."""
+    image = job.source.image
+    return image.address if isinstance(image, StoredObject) else job.source.name
 
 
 def is_file_name(out: Path, inputs: Sequence[str], *, bands: bool = False) -> bool:
@@ -153,8 +160,9 @@ def is_file_name(out: Path, inputs: Sequence[str], *, bands: bool = False) -> bo
 
 def _is_one_file(text: str) -> bool:
     """Whether an input is a file, or the address of a picture in a store."""
-    is_picture = is_remote(text) and suffix_of(text) in IMAGE_SUFFIXES and not glob.has_magic(text)
-    return is_picture or os.path.isfile(text)
+    plain = without_query(text)  # glob takes the question mark before it for magic
+    is_picture = is_remote(text) and suffix_of(plain) in IMAGE_SUFFIXES
+    return (is_picture and not glob.has_magic(plain)) or os.path.isfile(text)
 
 
 def _is_picture_name(path: Path) -> bool:
@@ -312,14 +320,17 @@ def _check_paths_differ(plan: Plan, folded: Callable[[str], str]) -> None:
     shared = [names for names in owners.values() if len(names) > 1]
     if shared:
         pairs = "; ".join(
-            f"{' and '.join(names)} would {'both' if len(names) == 2 else 'all'} be written to "
-            f"{next(iter(names.values()))}"
+            f"{' and '.join(map(without_secrets, names))} would "
+            f"{'both' if len(names) == 2 else 'all'} be written to {next(iter(names.values()))}"
             for names in shared
         )
         raise OutputError(
             f"{pairs}; rename inputs, name a folder above them, or run the command once for each."
         )
-    inputs = {_file_id(job.source.file): job.source.file for job in plan.jobs}
+    files = [
+        each.source.file for each in plan.jobs if not isinstance(each.source.image, StoredObject)
+    ]
+    inputs = {_file_id(file): file for file in files}
     for path, _ in plan.files():
         same = inputs.get(_file_id(path))
         if same is not None and os.path.exists(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -13,13 +14,15 @@ from pathlib import Path, PurePosixPath
 from cascade.bulk.inputs import InputListing, InputPicture, InputShard
 from cascade.bulk.parts import Part, Slice
 from cascade.data.notes import DOTTED_NAME
-from cascade.data.object_stores import StoredObject, list_objects
+from cascade.data.object_stores import StoredObject, list_objects, without_query
 from cascade.data.remote import default_cache, is_remote, without_secrets
 from cascade.data.shard_index import index_shard
 from cascade.data.shards import list_shards, shard_file
 from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.rasters.reading import suffix_of
+
+SHARD = re.compile(r"\.tar($|[?#])")  # the end of the address of a shard
 
 
 def find_pictures(
@@ -192,10 +195,13 @@ class _Search:
 
     def _add_objects(self, address: str) -> None:
         for stored, place in list_objects(address):
-            path, place = Path(stored.address.partition("://")[2]), PurePosixPath(place)
+            path = Path(without_query(stored.address).partition("://")[2])
+            place = PurePosixPath(place)
             is_hidden = any(part.startswith(".") for part in place.parts)
             is_picture = not is_hidden and suffix_of(path.name) in self.suffixes
-            if is_picture or address.endswith(f"/{place}"):  # an address may name any file
+            if is_picture or without_query(address).endswith(
+                f"/{place}"
+            ):  # an address may name any file
                 way = _Way(str(path), place, is_shard=False, stored=stored)
                 self.ways.setdefault(stored.address, []).append(way)
             else:
@@ -254,7 +260,7 @@ class _Search:
 
 def _is_address(text: str) -> bool:
     """Whether a text is the address of pictures, and not of shards."""
-    return is_remote(text) and not text.startswith("pipe:") and ".tar" not in text
+    return is_remote(text) and not text.startswith("pipe:") and not SHARD.search(text)
 
 
 def _is_visible_picture(path: Path, suffixes: Set[str]) -> bool:

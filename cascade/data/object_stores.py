@@ -8,6 +8,7 @@ files of this machine.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,12 @@ from fsspec.registry import get_filesystem_class, known_implementations
 
 from cascade.data.remote import is_remote, without_secrets
 from cascade.errors import CascadeError, DataError, OutputError, first_line
+from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.saving.atomic import atomic_file
 
 WILDCARDS = "*["  # a question mark begins the query of a web address
+IS_WEB = re.compile("https?://")
+SUFFIXES = tuple(IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,9 @@ def open_store(address: str) -> tuple[Any, str]:
             f"{name}: addresses of {scheme}:// need a package that is not installed; "
             f"pip install {package}."
         ) from error
-    except ValueError as error:
-        raise DataError(f"{name}: {first_line(error)}.") from error
+    except Exception as error:  # the packages share no class for theirs
+        reason = without_secrets(first_line(error)).rstrip(".")
+        raise DataError(f"{name}: {reason}.") from error
 
 
 def read_object(address: str) -> bytes:
@@ -150,23 +155,45 @@ def list_objects(address: str) -> list[tuple[StoredObject, str]]:
         DataError: if there is no such file or folder, or the store cannot be reached.
     """
     store, path = open_store(address)
+    plain = without_query(path)
     with _reading(address):
-        if any(each in path for each in WILDCARDS):
-            paths, base = sorted(store.glob(path)), _before_wildcards(path)
-            paths = [each for each in paths if store.isfile(each)]
-        elif not address.endswith("/") and store.isfile(path) and not store.isdir(path):
-            paths, base = [path], path.rpartition("/")[0]
+        if any(each in plain for each in WILDCARDS):
+            paths, base = _matches(store, path), _before_wildcards(plain)
+        elif not address.endswith("/") and store.isfile(path) and not _is_folder(store, path):
+            paths, base = [path], plain.rpartition("/")[0]
         else:
-            paths, base = sorted(store.find(path)), path.rstrip("/")
+            paths, base = sorted(store.find(path)), plain.rstrip("/")
     if not paths:
         raise DataError(
             f"{without_secrets(address)}: no files there; check the address, and whether the store "
             "can be reached."
         )
     return [
-        (StoredObject(store.unstrip_protocol(each)), each[len(base) :].lstrip("/"))
+        (StoredObject(store.unstrip_protocol(each)), without_query(each)[len(base) :].lstrip("/"))
         for each in paths
     ]
+
+
+def without_query(address: str) -> str:
+    """A web address without its query, which may hold a password; any other address as it is."""
+    return re.split("[?#]", address, maxsplit=1)[0] if IS_WEB.match(address) else address
+
+
+def _is_folder(store: Any, path: str) -> bool:
+    """Whether there are files below a path.
+
+    A web server is not asked about a picture, because it would send the whole of it.
+    """
+    is_web_picture = IS_WEB.match(path) and without_query(path).lower().endswith(SUFFIXES)
+    return not is_web_picture and store.isdir(path)
+
+
+def _matches(store: Any, pattern: str) -> list[str]:
+    """The files that match a pattern, and those in folders that match it."""
+    paths: set[str] = set()
+    for path, facts in store.glob(pattern, detail=True).items():
+        paths |= {path} if facts["type"] != "directory" else set(store.find(path))
+    return sorted(paths)
 
 
 def _before_wildcards(path: str) -> str:

@@ -7,6 +7,8 @@ The names of columns are those that engines give: `bytes` and `path` (Ray Data's
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cascade.data.remote import is_remote
+from cascade.data.remote import is_remote, without_secrets
 from cascade.errors import ContractError, DataError
 
 PICTURES = ("bytes", "content", "image")
@@ -118,30 +120,41 @@ def column_of(values: Sequence[Any]) -> np.ndarray:
     return column
 
 
-def place_of(name: Any, root: str | None) -> PurePosixPath:
+def place_of(name: Any, root: str | None, *, is_path: bool = False) -> PurePosixPath:
     """The place of a picture below the folder of the results.
 
     Args:
         name: its name, or its path.
-        root: folder that the place begins in, for paths; None to keep the last part alone, or the
-            whole of a relative name.
+        root: absolute folder or address that the place begins in; None to keep the last part of a
+            path, or the whole of a relative name.
+        is_path: whether the name is a path even if it is relative.
 
     Raises:
         DataError: if the name is empty, leads out of the folder, or does not lie below the root.
     """
-    text = str(name)
+    text = without_file_scheme(str(name))
+    is_address = is_remote(text)
+    text = text.partition("?")[0] if re.match("https?://", text) else text
+    shown_name = without_secrets(str(name))
     if root is not None:
+        if text and not (is_address or is_remote(root)):
+            text = os.path.abspath(text)
         text, start = _without_scheme(text), f"{_without_scheme(root).rstrip('/')}/"
         if not text.startswith(start):
-            raise DataError(f"{name} does not lie below {root}.")
+            raise DataError(f"{shown_name} does not lie below {without_secrets(root)}.")
         text = text.removeprefix(start)
     place = PurePosixPath(text)
-    if root is None and (place.is_absolute() or is_remote(text)):
+    if root is None and (is_path or place.is_absolute() or is_address):
         place = PurePosixPath(place.name)
     if not place.name or place.is_absolute() or ".." in place.parts or "\0" in text:
-        raise DataError(f"{name!r} is no name of a picture, such as 'a/b.png'.")
+        raise DataError(f"{shown_name!r} is no name of a picture, such as 'a/b.png'.")
     return place
 
 
+def without_file_scheme(address: str) -> str:
+    """A path without `file:` before it, as Spark writes it; any other address as it is."""
+    return re.sub(r"^file:(?://)?(?=/[^/])", "", address)
+
+
 def _without_scheme(address: str) -> str:
-    return address.rpartition("://")[2]
+    return re.sub(r"^[a-zA-Z][a-zA-Z0-9+.-]*://", "", address)

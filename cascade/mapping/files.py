@@ -9,11 +9,14 @@ with the same settings is not made again.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from cascade.arguments import check_kind
 from cascade.bulk.inputs import InputListing, InputPicture
 from cascade.bulk.jobs import Job
 from cascade.bulk.preparing import Request
@@ -22,6 +25,7 @@ from cascade.bulk.work import Bulk
 from cascade.data.object_stores import object_exists, read_object, write_object
 from cascade.data.remote import is_remote
 from cascade.imaging.rasters.reading import suffix_of
+from cascade.mapping.columns import without_file_scheme
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +37,12 @@ class PictureFile:
     Attributes:
         place: its place below a folder, which its result keeps apart from the suffix.
         data: its bytes.
+        origin: path or address that it was read from; None if unknown.
     """
 
     place: PurePosixPath
     data: bytes
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,24 @@ def results_of(
             logger.warning("%s", line)
         results = _read(bulk, files)
         if out is not None:
-            results = _without_doubles(results, files)
+            results = _without_originals(_without_doubles(results, files), files, out)
             _write_new(bulk.jobs, results, earlier, out)
         return results
 
 
-def absolute_address(place: str | Path) -> str:
-    """A folder by its absolute path, because processes work in folders of their own."""
-    return str(place) if is_remote(str(place)) else str(Path(place).resolve())
+def absolute_address(name: str, place: str | Path) -> str:
+    """A folder by its absolute path, because processes work in folders of their own.
+
+    Args:
+        name: the argument's name, for the error message.
+        place: a folder or address.
+
+    Raises:
+        ContractError: if it is neither.
+    """
+    check_kind(name, place, str | Path, "a folder or address")
+    text = without_file_scheme(str(place))
+    return text if is_remote(text) else os.path.abspath(text)
 
 
 def address_of(out: str, name: str) -> str:
@@ -150,11 +166,35 @@ def _without_doubles(
     owners: dict[str, int] = {}
     kept = {}
     for number, result in results.items():
+        if result.data is None:  # it takes no name
+            kept[number] = result
+            continue
         owner = owners.setdefault(result.name, number)
         is_double = files[owner].data != files[number].data
         reason = f"a result of another picture is called {result.name} too; name them apart."
         kept[number] = FileResult(result.name, error=reason) if is_double else result
     return kept
+
+
+def _without_originals(
+    results: Mapping[int, FileResult], files: Mapping[int, PictureFile], out: str
+) -> dict[int, FileResult]:
+    """Fail results that would replace a picture of the batch itself."""
+    origins = {_identity(file.origin, out) for file in files.values() if file.origin}
+    kept = dict(results)
+    for number, result in results.items():
+        if result.data is not None and _identity(address_of(out, result.name), out) in origins:
+            reason = f"the result would replace the picture {result.name} itself; write to a place"
+            kept[number] = FileResult(result.name, error=f"{reason} that holds no originals.")
+    return kept
+
+
+def _identity(address: str, out: str) -> str:
+    """What all addresses of a file share: engines name objects with and without the scheme."""
+    address = without_file_scheme(address)
+    if is_remote(out):
+        return re.sub(r"^[^/:]+://", "", address).lstrip("/")
+    return address if is_remote(address) else os.path.realpath(address)
 
 
 def _write_new(

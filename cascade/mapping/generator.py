@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -19,7 +20,7 @@ from cascade.generation import Generation, suffix_of_space, write_pictures
 from cascade.imaging.writing import check_can_be_pictures
 from cascade.mapping.columns import NAME, Columns, place_of
 from cascade.mapping.files import absolute_address, address_of
-from cascade.mapping.models import LOCK, ModelChoice, kept_pipeline
+from cascade.mapping.models import LOCK, ModelChoice, kept_model
 from cascade.mapping.settings import check_settings
 from cascade.pipeline import CascadePipeline
 from cascade.space import Space
@@ -77,7 +78,7 @@ class Generator:
         self._seed = whole_number("seed", seed)
         self._model = ModelChoice.of(model, device=device, engine=engine, adapters=adapters)
         self._as_arrays = as_arrays
-        self._out = None if out is None else absolute_address(out)
+        self._out = None if out is None else absolute_address("out", out)
         self._settings = settings
         if self._out is not None:
             open_store(self._out)
@@ -109,13 +110,14 @@ class Generator:
         if self._out is not None and NAME not in columns.values:
             raise ContractError(f"files are written under names; add a column {NAME!r}.")
         with LOCK:
-            pipeline = kept_pipeline(self._model)
+            pipeline = kept_model(self._model).pipeline
+            names = self._names(pipeline, columns)
             result = self._generate(pipeline, columns, seeds)
             if self._as_arrays:
                 arrays = _arrays(self._last(pipeline).space, result)
                 return columns.with_results({SEED: seeds, IMAGES: arrays})
             files = self._files(pipeline, result)
-        return columns.with_results({SEED: seeds, **self._as_columns(pipeline, columns, files)})
+        return columns.with_results({SEED: seeds, **self._as_columns(names, files)})
 
     def _seeds(self, columns: Columns) -> list[int]:
         if SEED in columns.values:
@@ -156,13 +158,28 @@ class Generator:
             write_pictures(result, files, self._model.title, generation, spaces)
             return [file.read_bytes() for file in files]
 
-    def _as_columns(
-        self, pipeline: CascadePipeline, columns: Columns, files: list[bytes]
-    ) -> dict[str, list[Any]]:
-        """The columns of the files, or write the files."""
+    def _names(self, pipeline: CascadePipeline, columns: Columns) -> list[str]:
+        """The names of the files, which must differ if they are written.
+
+        Raises:
+            ContractError: if two files would have the same name.
+        """
+        if self._as_arrays:
+            return []
         suffix = suffix_of_space(self._last(pipeline).space)
         places = [str(place_of(each, None)) for each in columns.values.get(NAME, [])]
         names = [each if each.endswith(suffix) else f"{each}{suffix}" for each in places]
+        doubles = [name for name, count in Counter(names).items() if count > 1]
+        if self._out is not None and doubles:
+            rows = [str(columns.values[NAME][n]) for n, e in enumerate(names) if e == doubles[0]]
+            raise ContractError(
+                f"names {' and '.join(map(repr, rows))} would all be written to {doubles[0]}; "
+                "give each row a name of its own."
+            )
+        return names
+
+    def _as_columns(self, names: list[str], files: list[bytes]) -> dict[str, list[Any]]:
+        """The columns of the files, or write the files."""
         named = {NAME: names} if names else {}
         if self._out is None:
             return {FILES: files, **named}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from cascade.arguments import check_kind
+import torch
+
+from cascade.arguments import check_kind, real_number, shown
 from cascade.bulk.making import Method
 from cascade.bulk.preparing import Request
 from cascade.bulk.request_model import load_model
+from cascade.engines.running import OPENVINO
 from cascade.errors import ContractError
 from cascade.pipeline import CascadePipeline
 from cascade.saving.pipelines import is_hub_id, local_folder, pipeline_folder
@@ -59,9 +61,11 @@ class ModelChoice:
         name = str(name)
         if local_folder(name) is not None or not is_hub_id(name):
             pipeline_folder(name)
-        folders = [(str(_absolute(folder)), float(factor)) for folder, factor in adapters]
+        folders = [_adapter(each) for each in adapters]
         if engine is not None and device is not None:
             raise ContractError("an engine chooses the device itself; give only one of them.")
+        _check_device(device)
+        _check_engine(engine)
         return cls(
             name=str(_absolute(name)),
             device=device,
@@ -97,25 +101,57 @@ class ModelChoice:
         )
 
 
+def _adapter(value: Any) -> tuple[str, float]:
+    """The absolute folder of an adapter and its factor."""
+    is_pair = isinstance(value, list | tuple) and len(value) == 2
+    if not is_pair or not isinstance(value[0], str | Path):
+        raise ContractError(
+            f"adapters must be pairs such as ('my-adapter', 0.8), got {shown(value)}."
+        )
+    return str(_absolute(str(value[0]))), float(real_number("the factor of an adapter", value[1]))
+
+
+def _check_device(name: str | None) -> None:
+    """Check that torch knows a kind of device; other processes may have it where this has not."""
+    try:
+        torch.device("cpu" if name is None else name)
+    except (RuntimeError, TypeError) as error:
+        raise ContractError(
+            f"device must be cpu, cuda, cuda:1, mps or another kind that torch knows, got "
+            f"{shown(name)}."
+        ) from error
+
+
+def _check_engine(engine: str | None) -> None:
+    if engine is not None and engine != OPENVINO and not Path(engine).is_dir():
+        raise ContractError(
+            f"engine must be {OPENVINO} or a folder that cascade export wrote, got {shown(engine)}."
+        )
+
+
 def _absolute(name: str) -> str | Path:
     """A folder by its absolute path; any other name as it is."""
     return Path(name).resolve() if Path(name).is_dir() else name
 
 
-_METHODS: WeakKeyDictionary[CascadePipeline, dict[bytes, Method]] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class KeptModel:
+    """A model that a process keeps.
 
-
-def kept_methods(pipeline: CascadePipeline) -> dict[bytes, Method]:
-    """The methods that were prepared with a pipeline, by any key, which are dropped with it.
-
-    Preparing one hashes all weights, which takes too long for every batch.
+    Attributes:
+        pipeline: the loaded pipeline.
+        methods: the methods that were prepared with it, by any key. Preparing one hashes all
+            weights, which takes too long for every batch. They hold the pipeline, so they are
+            dropped together with it.
     """
-    return _METHODS.setdefault(pipeline, {})
+
+    pipeline: CascadePipeline
+    methods: dict[bytes, Method] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=MOST_KEPT)
-def kept_pipeline(model: ModelChoice) -> CascadePipeline:
-    """The pipeline of a model, loaded when this process needs it for the first time.
+def kept_model(model: ModelChoice) -> KeptModel:
+    """A model, loaded when this process needs it for the first time.
 
     Call it with `LOCK` held.
 
@@ -124,4 +160,4 @@ def kept_pipeline(model: ModelChoice) -> CascadePipeline:
     """
     pipeline = load_model(model.request_with({}))
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return KeptModel(pipeline)

@@ -15,15 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+from cascade.arguments import check_kind
 from cascade.bulk.commands import prepare_colouring, prepare_upscaling
 from cascade.bulk.preparing import Preparation, Request
 from cascade.bulk.restoring import Mending, prepare_restoring
 from cascade.bulk.work import Bulk
 from cascade.data.object_stores import open_store, read_object
+from cascade.data.remote import without_secrets
 from cascade.errors import CascadeError, ContractError
 from cascade.mapping.columns import ERROR, NAME, PATH, RESULTS, Columns, place_of
 from cascade.mapping.files import FileResult, PictureFile, absolute_address, results_of
-from cascade.mapping.models import LOCK, ModelChoice, kept_methods, kept_pipeline
+from cascade.mapping.models import LOCK, ModelChoice, kept_model
 from cascade.mapping.settings import MapperSettings
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring
@@ -79,10 +81,17 @@ class PictureMapper(ABC):
         self._settings = MapperSettings.read(self.kind, settings)
         self._model = ModelChoice.of(model, device=device, engine=engine, adapters=adapters)
         self._model.request_with(self._settings.files)
+        for argument, value in (("column", column), ("name_column", name_column)):
+            check_kind(argument, value, str | None, "the name of a column")
         self._column = column
         self._name_column = name_column
-        self._root = None if root is None else absolute_address(root)
-        self._out = None if out is None else absolute_address(out)
+        self._root = None if root is None else absolute_address("root", root)
+        self._out = None if out is None else absolute_address("out", out)
+        if _is_one_place(self._out, self._root):
+            raise ContractError(
+                f"out and root are both {without_secrets(str(root))}, so results could replace "
+                "originals; choose another place for the results."
+            )
         if self._out is not None:
             open_store(self._out)
         elif "overwrite" in settings:
@@ -135,7 +144,7 @@ class PictureMapper(ABC):
             )
         values = columns.values[name]
         with LOCK:
-            method = self.method_of(kept_pipeline(self._model))
+            method = self.method_of(kept_model(self._model).pipeline)
             results = method(values, **self._settings.own, **self._settings.sampling)
         return columns.with_results({name: results})
 
@@ -144,7 +153,7 @@ class PictureMapper(ABC):
     def _of_files(self, columns: Columns) -> dict[str, Any]:
         files, results = self._files(columns)
         with LOCK:
-            pipeline = kept_pipeline(self._model)
+            pipeline = kept_model(self._model).pipeline
             names = pipeline.stages.names
             request = replace(
                 self._model.request_with(self._settings.files),
@@ -165,8 +174,7 @@ class PictureMapper(ABC):
 
     def _prepared(self, request: Request) -> Bulk:
         """The loop of a request, whose method is that of the first batch with these settings."""
-        assert request.pipeline is not None
-        methods, key = kept_methods(request.pipeline), pickle.dumps(self)
+        methods, key = kept_model(self._model).methods, pickle.dumps(self)
         if key not in methods:
             bulk = self.prepare(request, self._settings.own)
             methods[key] = bulk.method
@@ -176,18 +184,21 @@ class PictureMapper(ABC):
 
     def _files(self, columns: Columns) -> tuple[dict[int, PictureFile], dict[int, FileResult]]:
         """The files of a batch by row, and what is known already of those that cannot be read."""
-        names = columns.values.get(self._name_column_of(columns), [])
+        column = self._name_column_of(columns)
+        names = columns.values.get(column, [])
         files, failures = {}, {}
         for number, error in enumerate(columns.failed_before()):
             name = str(names[number])
             try:
                 if error:
-                    failures[number] = FileResult(name, error=error)
+                    failures[number] = FileResult(without_secrets(name), error=error)
                 else:
-                    place = place_of(name, self._root)
-                    files[number] = PictureFile(place, _bytes_of(columns, number))
+                    place = place_of(name, self._root, is_path=column == PATH)
+                    origin = columns.values[PATH][number] if PATH in columns.values else None
+                    data = _bytes_of(columns, number)
+                    files[number] = PictureFile(place, data, origin and str(origin))
             except CascadeError as failure:
-                failures[number] = FileResult(name, error=str(failure))
+                failures[number] = FileResult(without_secrets(name), error=str(failure))
         return files, failures
 
     def _name_column_of(self, columns: Columns) -> str:
@@ -249,6 +260,10 @@ class Restorer(PictureMapper):
 
     def method_of(self, pipeline: CascadePipeline) -> Callable[..., Any]:
         return pipeline.restore
+
+
+def _is_one_place(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and one.rstrip("/") == other.rstrip("/")
 
 
 def _holds_files(values: Sequence[Any]) -> bool:

@@ -193,10 +193,11 @@ def check_writable_folder(path: Path) -> None:
     Raises:
         OutputError: if the folder cannot be created or written to, or is the address of a store.
     """
-    if re.match(r"[a-z][a-z0-9+.-]+:/", path.as_posix()):  # a Path joins the two slashes
+    store = re.match(r"[a-z][a-z0-9+.-]+:/", path.as_posix())  # a Path joins the two slashes
+    if store is not None:  # the rest of the address may hold a password
         raise OutputError(
-            f"{path} is the address of a store; name a folder of this machine and copy it "
-            "afterwards, or use cascade.Upscaler and its like in Python, which write to stores."
+            f"{store.group()}/… is the address of a store; name a folder of this machine and copy "
+            "it afterwards, or use cascade.Upscaler and its like in Python, which write to stores."
         )
     try:
         path.mkdir(parents=True, exist_ok=True)

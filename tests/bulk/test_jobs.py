@@ -9,6 +9,7 @@ import pytest
 from cascade.bulk.inputs import InputPicture
 from cascade.bulk.jobs import is_file_name, plan_jobs
 from cascade.bulk.names import folding_of
+from cascade.data.object_stores import StoredObject
 from cascade.errors import DataError, OutputError
 
 
@@ -112,6 +113,14 @@ def test_no_result_takes_the_place_of_an_input(tmp_path, link):
     with pytest.raises(OutputError, match="is the input"):
         plan_jobs(other, out)
     assert source.read_bytes() == b"x"
+
+
+def test_pictures_of_one_web_address_are_told_apart_by_their_queries():
+    queries = [StoredObject(f"http://host/scan.png?id={number}") for number in (1, 2)]
+    inputs = [InputPicture(Path("host/scan.png"), PurePosixPath("scan.png"), q) for q in queries]
+    with pytest.raises(OutputError, match=r"would both be written to out/scan\.png") as error:
+        plan_jobs(inputs, Path("out"))
+    assert "?" not in str(error.value)
 
 
 # ---- names that would be shared -----------------------------------------------------------------

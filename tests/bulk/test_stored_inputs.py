@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import fsspec
 import numpy as np
 import pytest
 from PIL import Image
+
+from cascade.bulk import searching
+from cascade.bulk.jobs import is_file_name
+from cascade.data.object_stores import StoredObject
 
 
 @pytest.fixture
@@ -46,6 +52,34 @@ def test_a_changed_object_is_noticed(command, upscaler, store, tmp_path):
     assert "was made from another input of that name" in outcome.err
 
 
+def test_results_may_lie_where_the_store_names_its_objects(command, upscaler, store, tmp_path):
+    out = tmp_path / "out"
+    store.pipe(f"{out}/a.png", store.cat("/scans/a.png"))
+    arguments = ["upscale", f"memory://{out}", "--model", upscaler, "-o", out]
+    assert "1 upscaled" in command(*arguments).out
+    again = command(*arguments)
+    assert "1 already done" in again.out, again.err
+
+
+def test_a_signed_address_gives_a_plain_name(monkeypatch):
+    address = "http://host/scan.png?token=SECRET/x"
+    listing = [(StoredObject(address), "scan.png")]
+    monkeypatch.setattr(searching, "list_objects", lambda each: listing)
+    (picture,) = searching.find_pictures([address]).pictures
+    assert (str(picture.place), picture.file.name) == ("scan.png", "scan.png")
+    assert "SECRET" not in picture.name
+    assert is_file_name(Path("large.png"), [address])
+
+
+def test_a_folder_whose_name_holds_tar_is_no_shard(command, upscaler, store, tmp_path):
+    store.pipe("/a.tartu/x.png", store.cat("/scans/a.png"))
+    arguments = ["--model", upscaler, "-o", tmp_path / "out"]
+    outcome = command("upscale", "memory://a.tartu/x.png", *arguments[:2], "-o", tmp_path / "x.png")
+    assert outcome.code == 0, outcome.err
+    outcome = command("upscale", "memory://a.tartu", *arguments)
+    assert "1 upscaled" in outcome.out, outcome.err
+
+
 def test_one_object_becomes_one_file(command, upscaler, store, tmp_path):
     out = tmp_path / "large.png"
     outcome = command("upscale", "memory://scans/a.png", "--model", upscaler, "-o", out)
@@ -66,7 +100,8 @@ def test_a_broken_or_missing_object_is_named(command, upscaler, store, tmp_path)
 
 
 def test_results_of_a_command_stay_on_this_machine(command, upscaler, store):
-    outcome = command("upscale", "memory://scans", "--model", upscaler, "-o", "s3://bucket/large")
+    outcome = command("upscale", "memory://scans", "--model", upscaler, "-o", "s3://u:secret@b/x")
     assert outcome.code == 1
-    assert "is the address of a store; name a folder of this machine" in outcome.err
+    assert "secret" not in outcome.err
+    assert "s3://… is the address of a store; name a folder of this machine" in outcome.err
     assert "\n" not in outcome.err.strip()

@@ -42,6 +42,7 @@ def test_folders_patterns_and_files_are_listed(store):
     assert places("memory://x/sub/b.png") == ["b.png"]
     assert places("memory://x/**/*.png") == ["a.png", "sub/b.png"]
     assert places("memory://x/s*/*.png") == ["sub/b.png"]
+    assert places("memory://x/*") == ["a.png", "sub/b.png", "sub/deep/c.txt"]
     assert all(stored.read() == b"1" for stored, _ in list_objects("memory://x"))
 
 
@@ -85,9 +86,11 @@ def test_a_web_server_is_listed_and_read(tmp_path):
     for name in ("a.png", "sub/b.png"):
         (tmp_path / name).write_bytes(name.encode())
 
+    requests = []
+
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *arguments) -> None:
-            pass
+            requests.append(self.command)
 
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))
@@ -99,7 +102,10 @@ def test_a_web_server_is_listed_and_read(tmp_path):
             listing = list_objects(f"{url}/")
             assert [place for _, place in listing] == ["a.png", "sub/b.png"]
             assert [stored.read() for stored, _ in listing] == [b"a.png", b"sub/b.png"]
+            requests.clear()
             assert places(f"{url}/sub/b.png") == ["b.png"]
+            assert len(requests) == 1  # whether it exists; it is not searched for links
+            assert places(f"{url}/sub/b.png?token=secret/*") == ["b.png"]
             with pytest.raises(DataError, match=r"none\.png: no such file or folder"):
                 read_object(f"{url}/none.png")
         finally:
@@ -123,6 +129,9 @@ def test_errors_name_the_address_without_secrets(store):
         list_objects("memory://x")
     with pytest.raises(DataError, match=r"^nowhere://x/a\.png: Protocol not known: nowhere\.$"):
         read_object("nowhere://u:secret@x/a.png")
+    for address in ("github://x", "zip://a.png", "ftp://u:secret@127.0.0.1:1/a.png"):
+        with pytest.raises(DataError, match=f"^{address.replace('u:secret@', '')}: .*[.]$"):
+            read_object(address)
 
 
 def test_a_store_that_cannot_be_written_is_one_line(monkeypatch, store):

@@ -20,6 +20,11 @@ from cascade.mapping.columns import Columns, column_of, place_of
         ("s3://bucket/a/b.png", "s3://bucket", "a/b.png"),
         ("bucket/a/b.png", "s3://bucket", "a/b.png"),  # as Ray Data names objects
         ("memory:///x/b.png", "memory:///x", "b.png"),
+        ("file:/scans/a/b.png", "/scans", "a/b.png"),  # as Spark names files
+        ("file:///scans/a/b.png", "/scans", "a/b.png"),
+        ("file:/scans/a/b.png", None, "b.png"),
+        ("https://host/a/b.png?token=secret/1", None, "b.png"),
+        ("https://host/a/b.png?token=secret", "https://host", "a/b.png"),
     ],
 )
 def test_results_keep_the_folders_below_a_root(name, root, place):
@@ -29,6 +34,17 @@ def test_results_keep_the_folders_below_a_root(name, root, place):
 def test_a_picture_outside_the_root_is_refused():
     with pytest.raises(DataError, match=r"/other/a\.png does not lie below /scans"):
         place_of("/other/a.png", "/scans")
+
+
+def test_relative_paths_lie_below_a_root(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert str(place_of("ph/1890/a.png", f"{tmp_path}/ph", is_path=True)) == "1890/a.png"
+    assert str(place_of("ph/1890/a.png", None, is_path=True)) == "a.png"
+
+
+def test_messages_name_addresses_without_secrets():
+    with pytest.raises(DataError, match=r"^s3://x/a\.png does not lie below s3://y\.$"):
+        place_of("s3://user:secret@x/a.png?token=secret", "s3://user:secret@y")
 
 
 def test_bytes_keep_zeros_at_their_end():

@@ -75,6 +75,14 @@ def test_files_are_written_to_a_store(generating, memory_store):
         assert Image.open(file).size == (32, 32)
 
 
+@pytest.mark.parametrize("names", [("/a/1.png", "/b/1.png"), ("1", "1"), ("1", "1.png")])
+def test_rows_of_one_name_are_refused_before_drawing(generating, memory_store, names):
+    message = f"names '{names[0]}' and '{names[1]}' would all be written to 1.png"
+    with pytest.raises(ContractError, match=message):
+        Generator(generating, out="memory://pictures")({"name": ["2", *names]})
+    assert not memory_store.store
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

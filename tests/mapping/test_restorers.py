@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -80,7 +82,7 @@ def test_only_name_and_settings_travel(enlarging, scans, batch_of):
 
 
 def test_a_process_loads_a_model_once(enlarging, scans, batch_of, monkeypatch):
-    models.kept_pipeline.cache_clear()
+    models.kept_model.cache_clear()
     loads = []
     real = models.load_model
     monkeypatch.setattr(models, "load_model", lambda each: loads.append(each.model) or real(each))
@@ -97,7 +99,7 @@ def test_a_process_loads_a_model_once(enlarging, scans, batch_of, monkeypatch):
 
 
 def test_weights_are_hashed_once_for_many_batches(enlarging, scans, batch_of, monkeypatch):
-    models.kept_pipeline.cache_clear()
+    models.kept_model.cache_clear()
     hashes = []
     real = preparing.weights_digest
     monkeypatch.setattr(preparing, "weights_digest", lambda *each: hashes.append(1) or real(*each))
@@ -107,6 +109,16 @@ def test_weights_are_hashed_once_for_many_batches(enlarging, scans, batch_of, mo
     assert results[0] == results[1] == results[2]
     Upscaler(enlarging, seed=1)(batch_of(scans))
     assert len(hashes) == 2
+
+
+def test_a_model_is_freed_when_others_take_its_place(enlarging, colouring, scans, batch_of):
+    models.kept_model.cache_clear()
+    Upscaler(enlarging)(batch_of(scans))
+    pipeline = weakref.ref(models.kept_model(Upscaler(enlarging)._model).pipeline)
+    for device in ("cpu", "cpu:0"):
+        models.kept_model(Colouriser(colouring, device=device)._model)
+    gc.collect()
+    assert pipeline() is None
 
 
 def test_a_folder_is_found_from_any_working_folder(enlarging, scans, monkeypatch, tmp_path):
@@ -158,6 +170,45 @@ def test_a_result_never_takes_the_place_of_another(enlarging, scans, batch_of, t
     assert replaced({"path": [a_gif]})["error"].tolist() == [""]
 
 
+def test_a_broken_picture_takes_no_name_from_a_good_one(enlarging, scans, memory_store):
+    batch = {"name": ["a.png", "a.png"], "bytes": [b"broken", (scans / "a.png").read_bytes()]}
+    errors = Upscaler(enlarging, out="memory://out")(batch)["error"]
+    assert errors[0].startswith("not a readable image")
+    assert errors[1] == ""
+    assert memory_store.isfile("/out/a.png")
+
+
+@pytest.mark.parametrize("settings", [{"metadata": False}, {"overwrite": True}])
+def test_a_result_never_replaces_an_original(enlarging, scans, settings):
+    path, before = scans / "a.png", (scans / "a.png").read_bytes()
+    upscaler = Upscaler(enlarging, out=f"file://{scans}", **settings)
+    (scans / "link").symlink_to(scans)
+    for name in (path, scans / "link" / "a.png", f"file:{path}"):
+        result = upscaler({"path": [str(name)], "bytes": [before]})
+        assert result["error"][0].startswith("the result would replace the picture a.png itself")
+        assert path.read_bytes() == before
+    for root in (str(scans), "memory://in"):
+        with pytest.raises(ContractError, match="out and root are both"):
+            Upscaler(enlarging, root=root, out=f"{root}/", **settings)
+
+
+def test_a_result_never_replaces_an_original_of_a_store(enlarging, scans, memory_store):
+    data = (scans / "a.png").read_bytes()
+    memory_store.pipe("/in/a.png", data)
+    upscaler = Upscaler(enlarging, out="memory://in", overwrite=True)
+    for path in ("memory://in/a.png", "memory:///in/a.png", "in/a.png"):
+        result = upscaler({"path": [path], "bytes": [data]})
+        assert result["error"][0].startswith("the result would replace the picture a.png itself")
+        assert memory_store.cat("/in/a.png") == data
+
+
+def test_results_go_to_a_folder_with_a_scheme(enlarging, scans, tmp_path):
+    upscaler = Upscaler(enlarging, out=f"file://{tmp_path}/out")
+    assert upscaler({"path": [str(scans / "a.png")]})["error"].tolist() == [""]
+    assert upscaler._out == str(tmp_path / "out")
+    assert (tmp_path / "out" / "a.png").is_file()
+
+
 # ---- errors -------------------------------------------------------------------------------------
 
 
@@ -171,6 +222,19 @@ def test_a_result_never_takes_the_place_of_another(enlarging, scans, batch_of, t
         ({"steps": {"upsampler": "many"}}, "steps must be a whole number"),
         ({"temperature": [0.5, 2]}, "temperature must be from 0 to 1, got 2"),
         ({"range": (5, 3)}, "the range must be two numbers"),
+        ({"range": 5}, "the range must be two numbers .*, got 5"),
+        ({"range": (0,)}, "the range must be two numbers"),
+        ({"range": ("a", 3)}, "range must be a whole number, got 'a'"),
+        ({"axis": "x"}, "axis must be a whole number"),
+        ({"nodata": "x"}, "nodata must be a number"),
+        ({"seed": 0.5}, "seed must be a whole number"),
+        ({"adapters": ["x"]}, "adapters must be pairs such as .*, got 'x'"),
+        ({"adapters": [("x", "y")]}, "the factor of an adapter must be a number, got 'y'"),
+        ({"root": 5}, "root must be a folder or address, got 5"),
+        ({"out": 5}, "out must be a folder or address, got 5"),
+        ({"column": 5}, "column must be the name of a column, got 5"),
+        ({"device": "nonsense"}, "device must be cpu, cuda.*, got 'nonsense'"),
+        ({"engine": "nonsense"}, "engine must be openvino or a folder.*, got 'nonsense'"),
         ({"pages": "some"}, "pages must be one of all, first, got 'some'"),
         ({"metadata": 1}, "metadata must be True or False, got 1"),
         ({"overwrite": True}, "give out too"),
@@ -227,9 +291,12 @@ def test_a_missing_file_fails_alone(enlarging, scans):
     paths = [str(scans / "none.png"), str(scans / "a.png")]
     result = Upscaler(enlarging)({"path": paths})
     assert result["error"].tolist() == [f"{paths[0]}: no such file or folder.", ""]
+    wrong = Upscaler(enlarging)({"path": ["github://u:secret@x/b.png", paths[1]]})
+    assert wrong["error"][0].startswith("github://x/b.png: ")
+    assert wrong["error"][1] == ""
 
 
 def test_constructing_loads_no_model(enlarging):
-    models.kept_pipeline.cache_clear()
+    models.kept_model.cache_clear()
     pickle.loads(pickle.dumps(Upscaler(enlarging, steps=2)))
-    assert models.kept_pipeline.cache_info().currsize == 0
+    assert models.kept_model.cache_info().currsize == 0
