@@ -76,7 +76,7 @@ class BandFiles:
         if clipped.remark:
             on_remark(clipped.remark)
         if self.seeds > 1:
-            mark_doubt_as_new(job)
+            mark_doubt_as_new(job, path)
         return result.size, count
 
     def _results(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -90,14 +91,15 @@ def write_band_doubt(job: Job, seeds: int, stds: Sequence[Raster], space: Space)
     write_rasters(job.doubt.numbers, _alike(stds), len(stds))
 
 
-def mark_doubt_as_new(job: Job) -> None:
+def mark_doubt_as_new(job: Job, result: Path) -> None:
     """Set the time of a standard deviation that was written before its result; see `lacks_doubt`.
 
     Args:
-        job: the job, whose result exists.
+        job: the job.
+        result: the complete result, which has a name of its own until it is moved into place.
     """
     assert job.doubt is not None
-    date_after(job.doubt.picture, [job.output])
+    date_after(job.doubt.picture, [result])
 
 
 def _over_channels(std: Tensor) -> Tensor:
