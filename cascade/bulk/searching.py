@@ -219,8 +219,10 @@ class _Search:
                 self._add(Path(shard), Path(shard).parent)
 
     def _list_shard(self, way: _Way) -> None:
-        file, name = shard_file(way.path, default_cache()), without_secrets(way.path)
+        name = without_secrets(way.path)
         try:
+            file = shard_file(way.path, default_cache())
+            stamp = InputPicture(file, way.place).stamp()
             index = index_shard(file, name, self.suffixes)
         except DataError as error:
             self._note_unreadable(name, str(error))
@@ -232,7 +234,7 @@ class _Search:
                 self._note_unreadable(image.name, "its name leads out of the folder of results.")
             else:
                 place = way.place.with_suffix("") / member
-                pictures[image.member] = InputPicture(file, place, image)
+                pictures[image.member] = InputPicture(file, place, image, stamp[1])
         dotted = [fault for fault in index.faults if fault.kind == DOTTED_NAME]
         for fault in dotted:
             self._note_unreadable(fault.name, fault.reason)
@@ -240,7 +242,8 @@ class _Search:
         unread = {fault.name.removeprefix(f"{name}:") for fault in dotted}
         unread |= {image.member for image in index.images} - pictures.keys()
         if pictures:
-            self.listing.shards.append(InputShard(file, name, way.place, pictures, unread))
+            shard = InputShard(file, name, way.place, pictures, stamp, unread)
+            self.listing.shards.append(shard)
         else:
             self.listing.left_out.add_file(file)
 

@@ -205,8 +205,10 @@ class Packing:
             failed: reasons of the failures, by the key of the job.
 
         Raises:
-            CascadeError: if the input cannot be read or the shard cannot be written.
+            CascadeError: if the input cannot be read or was changed since it was listed, or the
+                shard cannot be written.
         """
+        shard.source.check_unchanged()
         members = [
             (member, job) for member, job in shard.members() if not job or job.key not in failed
         ]
@@ -236,7 +238,7 @@ class Packing:
     def _note(self, shard: ShardPlan, failed: Mapping[str, str]) -> None:
         values = {
             "input": shard.source.name,
-            "input_stamp": list(shard.source.stamp()),
+            "input_stamp": list(shard.source.listed_stamp),
             "result_stamp": result_stamp(shard.output),
             "result_sha256": sha256_of(shard.output),
             "pictures": len(shard.jobs) - len(failed),
@@ -248,7 +250,7 @@ class Packing:
 def _contents(
     shard: ShardPlan, members: Sequence[tuple[tarfile.TarInfo, Job | None]]
 ) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each member of the result."""
+    """Name and content of each member of the result; the last step checks the input."""
     with shard.source.file.open("rb") as file:
         for member, job in members:
             if job is None:
@@ -257,6 +259,7 @@ def _contents(
             else:
                 folders = member.name.removesuffix(PurePosixPath(member.name).name)
                 yield f"{folders}{job.output.name}", read_bytes(job.output)
+    shard.source.check_unchanged()
 
 
 def _read_record(path: Path) -> tuple[Record | None, Mapping[str, str]]:

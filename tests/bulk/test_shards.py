@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cascade.bulk import shards
 from cascade.bulk.work import Bulk
 from cascade.data.shard_writing import write_tar
 from cascade.data.shards import ShardSource
@@ -229,3 +230,45 @@ def test_a_shard_without_pictures_is_left_out_and_counted(copying):
     assert work.outcome().left_out == 1
     with pytest.raises(DataError, match=r"no pictures in texts\.tar"):
         copying("texts.tar")
+
+
+def test_a_shard_that_changes_during_the_work_gives_no_result_until_the_next_run(copying):
+    def make(pictures, seeds, progress):
+        if not changes:  # the other pictures are then read at positions that are no longer right
+            changes.append(write_tar(Path("set.tar"), [("0.txt", b"zero"), *reversed(MEMBERS)]))
+        return list(pictures)
+
+    changes: list[None] = []
+    work = copying("set.tar", make=make)
+    with pytest.raises(DataError, match=r"set\.tar: changed during the work; run the command"):
+        work.run()
+    assert not Path("out/set.tar").exists()
+    copying("set.tar").run()
+    for number, name in ((1, "./cat/1.png"), (2, "./cat/2.png")):
+        source = decode_picture(picture(number), name)
+        assert decode_picture(members()[name], name).colour.equal(source.colour)
+
+
+def test_a_shard_that_changes_while_it_is_packed_gives_no_result(copying, monkeypatch):
+    def read(path: Path) -> bytes:
+        os.utime("set.tar", ns=(1, 1))
+        return path.read_bytes()
+
+    monkeypatch.setattr(shards, "read_bytes", read)
+    with pytest.raises(DataError, match=r"set\.tar: changed during the work"):
+        copying("set.tar").run()
+    assert not Path("out/set.tar").exists()
+
+
+def test_bytes_of_a_changed_shard_at_a_listed_position_count_as_another_picture(copying):
+    """Only the position differs, not name, size or time of the picture that is read later."""
+    pictures = [(f"{number}.bmp", picture(number, "BMP")) for number in (1, 2)]
+    write_tar(Path("set.tar"), pictures)
+    work = copying("set.tar", make=stopping_after(1))
+    write_tar(Path("set.tar"), pictures[::-1])
+    with pytest.raises(KeyboardInterrupt):
+        work.run()
+    copying("set.tar").run()
+    for number in (1, 2):
+        result = decode_picture(members()[f"{number}.png"], str(number))
+        assert result.colour.equal(decode_picture(picture(number, "BMP"), "").colour)
