@@ -19,7 +19,10 @@ from cascade.data.shard_index import index_shard
 from cascade.data.shards import list_shards, shard_file
 from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
+from cascade.imaging.other_files import NOT_REGULAR
 from cascade.imaging.rasters.reading import suffix_of
+
+LINK = "is a link, not a file; pack the shard with tar --dereference --hard-dereference."
 
 
 def find_pictures(
@@ -235,6 +238,9 @@ class _Search:
             else:
                 place = way.place.with_suffix("") / member
                 pictures[image.member] = InputPicture(file, place, image, stamp[1])
+        for link in index.other_members.get(NOT_REGULAR, ()):
+            if suffix_of(link) in self.suffixes:
+                self._note_unreadable(link, LINK)
         dotted = [fault for fault in index.faults if fault.kind == DOTTED_NAME]
         for fault in dotted:
             self._note_unreadable(fault.name, fault.reason)

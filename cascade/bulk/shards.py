@@ -30,7 +30,7 @@ from cascade.bulk.ledger import Ledger
 from cascade.bulk.making import Method
 from cascade.bulk.progress import Note
 from cascade.bulk.records import INPUT, Record, difference, result_stamp, settings_id
-from cascade.data.shard_index import ShardImage
+from cascade.data.shard_index import ShardImage, members_of
 from cascade.data.shard_writing import sha256_of, write_tar
 from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import read_bytes
@@ -72,14 +72,14 @@ class ShardPlan:
             DataError: if the input cannot be read.
         """
         jobs = {
-            job.source.image.offset: job
+            (job.source.image.member, job.source.image.offset): job
             for job in self.jobs
             if isinstance(job.source.image, ShardImage)
         }
         try:
             with tarfile.open(self.source.file, "r:") as tar:
-                for member in tar:
-                    job = jobs.get(member.offset_data)
+                for member in members_of(tar):
+                    job = jobs.get((member.name, member.offset_data))
                     is_old = job is None and member.name in self.source.pictures
                     if member.isfile() and not is_old and member.name not in self.source.unread:
                         yield member, job

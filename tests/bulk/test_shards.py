@@ -272,3 +272,30 @@ def test_bytes_of_a_changed_shard_at_a_listed_position_count_as_another_picture(
     for number in (1, 2):
         result = decode_picture(members()[f"{number}.png"], str(number))
         assert result.colour.equal(decode_picture(picture(number, "BMP"), "").colour)
+
+
+def with_link(name: str, target: str, kind: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    with tarfile.open("set.tar", "a") as tar:
+        tar.addfile(info)
+
+
+def test_hard_links_in_a_shard_are_files_of_their_own(copying):
+    with_link("same.png", "./cat/1.png", tarfile.LNKTYPE)
+    with_link("same.txt", "cat/2.txt", tarfile.LNKTYPE)
+    assert counts(copying("set.tar")) == (4, 0, 0, 0)
+    assert list(members()) == [*RESULTS, "same.png", "same.txt"]
+    assert members()["same.txt"] == b"two"
+    source = decode_picture(picture(1), "1")
+    assert decode_picture(members()["same.png"], "same").colour.equal(source.colour)
+
+
+def test_links_to_what_is_not_in_a_shard_are_named(copying):
+    with_link("lost.png", "nowhere.png", tarfile.LNKTYPE)
+    with_link("soft.png", "cat/1.png", tarfile.SYMTYPE)
+    with_link("soft.txt", "cat/2.txt", tarfile.SYMTYPE)
+    work = copying("set.tar")
+    assert counts(work) == (3, 0, 2, 0)
+    assert [name for name, _ in work.outcome().failed] == ["set.tar:lost.png", "set.tar:soft.png"]
+    assert list(members()) == RESULTS
