@@ -158,13 +158,11 @@ class Packing:
     """Knows which shards of results are complete, and packs the others.
 
     Args:
-        shards: the shards of results.
         method: how their results are made.
         ledger: the lines of all processes that share the folder of the results.
     """
 
-    def __init__(self, shards: Sequence[ShardPlan], method: Method, ledger: Ledger) -> None:
-        self.shards = shards
+    def __init__(self, method: Method, ledger: Ledger) -> None:
         self._method = method
         self._ledger = ledger
 
@@ -220,13 +218,7 @@ class Packing:
         }
         write_tar(shard.output, _contents(shard, members), comment=json.dumps(record))
         self._note(shard, failed)
-        shutil.rmtree(shard.folder, ignore_errors=True)
-
-    def remove_leftovers(self) -> None:
-        """Remove folders of packed shards whose process was killed before it could do so."""
-        for shard in self.shards:
-            if shard.key in self._ledger.packed and shard.output.exists():
-                shutil.rmtree(shard.folder, ignore_errors=True)
+        remove_folder(shard)
 
     def settings_id(self, shard: ShardPlan) -> str:
         """Hash of the settings of a shard, by which the ledger knows it."""
@@ -245,6 +237,11 @@ class Packing:
             FAILED: dict(failed),
         }
         self._ledger.add("packed", shard.key, self.settings_id(shard), values)
+
+
+def remove_folder(shard: ShardPlan) -> None:
+    """Remove the folder of results of a shard that is packed, which needs its claim."""
+    shutil.rmtree(shard.folder, ignore_errors=True)
 
 
 def _contents(

@@ -27,7 +27,7 @@ from cascade.bulk.outcome import Outcome
 from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.records import ledger_values
 from cascade.bulk.reports import Reports
-from cascade.bulk.shards import Packing, ShardPlan
+from cascade.bulk.shards import Packing, ShardPlan, remove_folder
 from cascade.bulk.slider_page import check_page, write_page
 from cascade.bulk.standing import Standing
 from cascade.bulk.together import Drawn, draw_together, groups
@@ -80,7 +80,7 @@ class Bulk:
         part = None if self.inputs.slice is None else self.inputs.slice.part
         self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command, part))
         self._standing = Standing(plan.jobs, method, self.ledger)
-        self._packing = Packing(plan.shards, method, self.ledger)
+        self._packing = Packing(method, self.ledger)
 
     def run(self) -> None:
         """Work until all jobs are finished.
@@ -97,7 +97,7 @@ class Bulk:
             self.reports.failure(name, reason)
         try:
             with self._beside_other_processes() as claims, self._page_at_the_end():
-                shards = [shard for shard in self.plan.shards if not self._is_packed(shard)]
+                shards = self._unpacked(claims)
                 self.reports.estimate(
                     [job for job in self.jobs if not self._standing.is_finished(job)]
                 )
@@ -133,7 +133,8 @@ class Bulk:
             return False
         try:
             self.ledger.refresh()
-            if self._is_packed(shard):  # by another process
+            if self._is_packed(shard):  # by another process, which may have been killed then
+                remove_folder(shard)
                 return True
             for jobs in groups(shard.jobs, self.method, self._standing.is_finished):
                 self._settle(jobs, NO_CLAIMS)
@@ -143,6 +144,17 @@ class Bulk:
             return True
         finally:
             claims.give_back(shard.key)
+
+    def _unpacked(self, claims: Claims) -> list[ShardPlan]:
+        """The shards to work on; removes the folders that killed processes left of the others."""
+        shards = []
+        for shard in self.plan.shards:
+            if not self._is_packed(shard):
+                shards.append(shard)
+            elif shard.folder.exists() and claims.take(shard.key):
+                remove_folder(shard)
+                claims.give_back(shard.key)
+        return shards
 
     def _is_packed(self, shard: ShardPlan) -> bool:
         """Whether a shard of results is complete; its jobs are then settled, failed ones too."""
@@ -181,7 +193,6 @@ class Bulk:
         try:
             if claims.join():
                 remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
-                self._packing.remove_leftovers()
                 self._start_round()
                 claims.let_in()
             self.ledger.refresh()

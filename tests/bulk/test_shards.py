@@ -299,3 +299,25 @@ def test_links_to_what_is_not_in_a_shard_are_named(copying):
     assert counts(work) == (3, 0, 2, 0)
     assert [name for name, _ in work.outcome().failed] == ["set.tar:lost.png", "set.tar:soft.png"]
     assert list(members()) == RESULTS
+
+
+def test_a_killed_run_that_overwrites_a_shard_keeps_its_finished_pictures(copying):
+    counts(copying("set.tar"))
+    values = {"settings": {"scale": 2}, "overwrite": True}
+    with pytest.raises(KeyboardInterrupt):
+        copying("set.tar", make=stopping_after(2), **values).run()
+    assert counts(copying("set.tar", **values)) == (1, 2, 0, 0)
+
+
+def test_a_run_that_was_killed_before_it_noted_a_packed_shard_leaves_nothing(copying, monkeypatch):
+    def stop(*values):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.Packing, "_note", stop)
+        with pytest.raises(KeyboardInterrupt):
+            copying("set.tar").run()
+    assert Path("out/set.tar").is_file()
+    assert Path("out/.set.tar.work").is_dir()
+    assert counts(copying("set.tar")) == (0, 3, 0, 0)
+    assert not Path("out/.set.tar.work").exists()
