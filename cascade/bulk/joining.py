@@ -196,7 +196,8 @@ class _Whole:
         shard = ledger.packed.get(key, {})
         line = shard or ledger.results.get(key, {})
         last = ledger.this_round.get((key, settings_id), {})
-        if last.get("event") == "failed":
+        last = ledger.unpacked.get((key, settings_id), last)
+        if last.get("event") in ("failed", "unpacked"):
             self.failed.append((last["name"], last["reason"]))
         elif line.get("settings_id") == settings_id and _is_there(folder / key, line):
             self.done += shard.get("pictures", 1)

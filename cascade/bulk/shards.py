@@ -27,7 +27,7 @@ from typing import Any, final
 from cascade.bulk.inputs import InputShard
 from cascade.bulk.jobs import ImageFormat, Job, PageChoice, plan_jobs, work_folder
 from cascade.bulk.ledger import Ledger
-from cascade.bulk.making import Method
+from cascade.bulk.making import Method, disk_errors
 from cascade.bulk.progress import Note
 from cascade.bulk.records import INPUT, Record, difference, result_stamp, settings_id
 from cascade.data.shard_index import ShardImage, members_of
@@ -203,6 +203,7 @@ class Packing:
             failed: reasons of the failures, by the key of the job.
 
         Raises:
+            DiskError: if the disk is full.
             CascadeError: if the input cannot be read or was changed since it was listed, or the
                 shard cannot be written.
         """
@@ -216,9 +217,19 @@ class Packing:
             MEMBERS: len(members),
             FAILED: dict(failed),
         }
-        write_tar(shard.output, _contents(shard, members), comment=json.dumps(record))
+        with disk_errors(0, shard.output.parent):
+            write_tar(shard.output, _contents(shard, members), comment=json.dumps(record))
         self._note(shard, failed)
         remove_folder(shard)
+
+    def failure_of(self, shard: ShardPlan) -> dict[str, Any]:
+        """The line about a shard that failed as a whole in this round; empty if it did not."""
+        return self._ledger.unpacked.get((shard.key, self.settings_id(shard)), {})
+
+    def note_failure(self, shard: ShardPlan, reason: str) -> None:
+        """Note that a shard failed as a whole."""
+        values = {"name": shard.source.name, "reason": reason}
+        self._ledger.add("unpacked", shard.key, self.settings_id(shard), values)
 
     def settings_id(self, shard: ShardPlan) -> str:
         """Hash of the settings of a shard, by which the ledger knows it."""

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from cascade.bulk import shards
+from cascade.bulk.joining import join_parts
+from cascade.bulk.parts import Part
 from cascade.bulk.work import Bulk
 from cascade.data.shard_writing import write_tar
 from cascade.data.shards import ShardSource
@@ -181,8 +183,11 @@ def test_a_result_of_another_kind_is_replaced_only_if_that_is_allowed(copying, c
     alter, values, message = CHANGES[change]
     alter()
     before = Path("out/set.tar").read_bytes()
-    with pytest.raises(OutputError, match=f"out/set.tar already exists and {message}"):
-        copying("set.tar", **values).run()
+    work = copying("set.tar", **values)
+    pictures = len(work.jobs)
+    assert counts(work) == (0, 0, pictures, 0)
+    for _, reason in work.outcome().failed:
+        assert reason.startswith(f"out/set.tar already exists and {message}")
     assert Path("out/set.tar").read_bytes() == before
     assert counts(copying("set.tar", overwrite=True, **values)) == (3, 0, 0, 0)
     assert counts(copying("set.tar", **values)) == (0, 3, 0, 0)
@@ -240,8 +245,9 @@ def test_a_shard_that_changes_during_the_work_gives_no_result_until_the_next_run
 
     changes: list[None] = []
     work = copying("set.tar", make=make)
-    with pytest.raises(DataError, match=r"set\.tar: changed during the work; run the command"):
-        work.run()
+    assert counts(work) == (0, 0, 3, 0)
+    reasons = {reason for _, reason in work.outcome().failed}
+    assert "changed during the work; run the command again." in reasons
     assert not Path("out/set.tar").exists()
     copying("set.tar").run()
     for number, name in ((1, "./cat/1.png"), (2, "./cat/2.png")):
@@ -255,8 +261,9 @@ def test_a_shard_that_changes_while_it_is_packed_gives_no_result(copying, monkey
         return path.read_bytes()
 
     monkeypatch.setattr(shards, "read_bytes", read)
-    with pytest.raises(DataError, match=r"set\.tar: changed during the work"):
-        copying("set.tar").run()
+    work = copying("set.tar")
+    assert counts(work) == (0, 0, 3, 0)
+    assert work.outcome().failed[0][1].startswith("changed during the work")
     assert not Path("out/set.tar").exists()
 
 
@@ -321,3 +328,35 @@ def test_a_run_that_was_killed_before_it_noted_a_packed_shard_leaves_nothing(cop
     assert Path("out/.set.tar.work").is_dir()
     assert counts(copying("set.tar")) == (0, 3, 0, 0)
     assert not Path("out/.set.tar.work").exists()
+
+
+def test_a_shard_that_fails_as_a_whole_is_reported_once_and_ends_nothing_else(copying):
+    counts(copying("set.tar"))
+    write_tar(Path("other.tar"), MEMBERS)
+    work = copying("set.tar", "other.tar", settings={"scale": 2})
+    assert counts(work) == (3, 0, 3, 0)
+    assert work.reports.failed == 1
+    assert list(members("out/other.tar")) == RESULTS
+
+
+def test_a_shard_that_cannot_be_packed_is_tried_again_by_the_next_run(copying, monkeypatch):
+    def fail(shard):
+        raise DataError("set.tar: cannot be read (gone).")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.ShardPlan, "members", fail)
+        work = copying("set.tar", part=Part(1, 1))
+        assert counts(work) == (0, 0, 3, 0)
+    assert join_parts([Path("out")], "upscale").failed == [("set.tar", "cannot be read (gone).")]
+    assert counts(copying("set.tar", part=Part(1, 1))) == (0, 3, 0, 0)
+    assert join_parts([Path("out")], "upscale").exit_code == 0
+
+
+def test_a_remote_shard_that_cannot_be_reached_is_one_failure_among_others(copying, monkeypatch):
+    def fetch(*values, **options):
+        raise DataError("http://nowhere/a.tar: cannot be fetched (gone).")
+
+    monkeypatch.setattr("cascade.data.shards.fetch", fetch)
+    work = copying("set.tar", "http://nowhere/a.tar")
+    assert counts(work) == (3, 0, 1, 0)
+    assert work.outcome().failed == [("http://nowhere/a.tar", "cannot be fetched (gone).")]
