@@ -40,7 +40,8 @@ def test_every_input_belongs_to_exactly_one_part_and_the_parts_are_of_similar_si
 
 
 def test_inputs_that_compete_for_one_name_are_in_the_same_part():
-    rivals = ["a/é.jpg", "a/é.TIF", "a/É.png.nii.gz", "a/e\u0301.webp"]
+    rivals = ["a/é.jpg", "a/é.TIF", "a/É.png.nii.gz", "a/e\u0301.webp", "a/é-doubt.png"]
+    rivals += ["compare/a/é.png.jpg", "a/é.jpg-doubt.png", "a/é-variants.png", "a/é-seed3.png"]
     (owner,) = {
         number for number in range(1, 98) for name in rivals
         if Part(97, number).holds(PurePosixPath(name))
@@ -316,3 +317,10 @@ def test_options_that_only_joining_does_without_are_still_needed(command, photos
         assert (done.code, "Missing option '--out' / '-o'." in done.err) == (2, True)
     done = command("edit", "photos", "-o", "out")
     assert (done.code, "Missing option '--model'." in done.err) == (2, True)
+
+
+def test_settings_are_hashed_once_for_all_pictures(photos, copying, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(standing, "settings_id", lambda settings: hashed.append(settings) or "id")
+    copying("photos")
+    assert len(hashed) == 1
