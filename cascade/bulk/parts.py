@@ -11,10 +11,10 @@ There are two ways to share work, and each process uses one of them:
   can tell what is missing when all are done. Processes of the same part share it by claims.
 
 The hash is that of the place of the result without the endings of pictures, so that inputs which
-compete for one name (`a.jpg` and `a.tif`, both written as PNG) are always in the same part. What the
-names of files beside results have added does not count either: the picture `a-doubt.png` has the
-name of such a file of `a.png`. The folders that lead to the inputs do not count, since machines may
-see them under other paths. Shards are not split: their hash is that of their own name.
+compete for one name (`a.jpg` and `a.tif`, both written as PNG) are always in the same part. What
+the names of files beside results have added does not count either: the picture `a-doubt.png` has
+the name of such a file of `a.png`. The folders that lead to the inputs do not count, since machines
+may see them under other paths. Shards are not split: their hash is that of their own name.
 """
 
 from __future__ import annotations

@@ -246,6 +246,7 @@ class Packing:
             "result_sha256": sha256_of(shard.output),
             "pictures": len(shard.jobs) - len(failed),
             FAILED: dict(failed),
+            "failed_inputs": {job.key: job.source.name for job in shard.jobs if job.key in failed},
         }
         self._ledger.add("packed", shard.key, self.settings_id(shard), values)
 
