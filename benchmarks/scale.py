@@ -169,7 +169,7 @@ def measure(rates: Rates, count: int, folder: Path) -> None:
     rates.measure("list shards", in_shards, list_shards)
     rates.measure("work on shards", in_shards, lambda: work(plan, other))
     write_parts(jobs, inputs)
-    rates.measure("join", count, lambda: join_parts([inputs], "upscale"))
+    rates.measure("join", count, lambda: join_parts([inputs], "upscale").merge())
 
 
 def write_inputs(folder: Path, shards: Path, count: int) -> None:

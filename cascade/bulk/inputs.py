@@ -33,11 +33,14 @@ class InputPicture:
         place: path of its result below the folder of the results, with the input's suffix.
         image: position of the picture in the shard, or the object of the store; None if it has a
             file of its own.
+        listed_ns: time of the last change of the shard before it was listed, in ns; bytes that were
+            read at this position since a later change count as another picture.
     """
 
     file: Path
     place: PurePosixPath
     image: ShardImage | StoredObject | None = None
+    listed_ns: int | None = None
 
     @property
     def name(self) -> str:
@@ -52,13 +55,15 @@ class InputPicture:
         """
         if isinstance(self.image, StoredObject):
             return self.image.stamp()
+        if self.image is not None and self.listed_ns is not None:
+            return self.image.size_bytes, self.listed_ns
         try:
             status = self.file.stat()
         except OSError as error:
             raise self._unreadable(error) from error
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{self.name}: not a file.")
-        return (self.image.size_bytes if self.image else status.st_size), status.st_mtime_ns
+        return status.st_size, status.st_mtime_ns
 
     def sha256(self) -> str:
         """SHA-256 of the picture's bytes, in hex.
@@ -155,6 +160,7 @@ class InputShard:
         name: its name in messages.
         place: path of its result below the folder of the results.
         pictures: the pictures in it, by member; their places lie in a folder of its name.
+        listed_stamp: its `stamp` before it was listed.
         unread: members that are pictures but are not read, and so are not in the result.
     """
 
@@ -162,11 +168,21 @@ class InputShard:
     name: str
     place: PurePosixPath
     pictures: Mapping[str, InputPicture]
+    listed_stamp: tuple[int, int]
     unread: Set[str] = frozenset()
 
     def stamp(self) -> tuple[int, int]:
         """Size of the shard in bytes, and time of its last change, in ns; see `InputPicture`."""
         return InputPicture(self.file, self.place).stamp()
+
+    def check_unchanged(self) -> None:
+        """Check that the shard is the file that was listed.
+
+        Raises:
+            DataError: if it was changed since, or is missing.
+        """
+        if self.stamp() != self.listed_stamp:
+            raise DataError(f"{self.name}: changed during the work; run the command again.")
 
     def sha256(self) -> str:
         """SHA-256 of the shard's bytes, in hex; see `InputPicture`."""

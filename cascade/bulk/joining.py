@@ -11,7 +11,7 @@ job: their lines are written into the ledger that the command keeps for a folder
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,9 @@ class Joined:
         done: number of pictures with a result.
         failed: name and reason of each input without a result that was tried.
         missing: name of each input without a result that was not, with its part.
-        merged: the ledger of all parts; None if the results are in several folders.
+        files: the ledger of each part.
+        keys: the keys of all results that the parts had to make.
+        merged: the ledger for all parts; None if the results are in several folders.
     """
 
     parts: int
@@ -44,6 +46,8 @@ class Joined:
     done: int
     failed: Sequence[tuple[str, str]]
     missing: Sequence[tuple[str, Part]]
+    files: Sequence[Path]
+    keys: Set[str]
     merged: Path | None
 
     @property
@@ -59,6 +63,22 @@ class Joined:
             yield failure_line(name, reason)
         for name, part in self.missing:
             yield f"missing: {name} (part {part}; run it again)"
+
+    def merge(self) -> None:
+        """Write the lines about results of all parts into the ledger of their folder, if it is one.
+
+        What that ledger says about other results stays.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        if self.merged is None:
+            return
+        earlier = _lines_about_results(self.merged) if self.merged.is_file() else ()
+        with atomic_file(self.merged) as temporary, temporary.open("wb") as output:
+            output.writelines(line for key, line in earlier if key not in self.keys)
+            for file in self.files:
+                output.writelines(line for _, line in _lines_about_results(file))
 
     def last_line(self) -> str:
         """All counts in one line."""
@@ -79,7 +99,6 @@ def join_parts(folders: Sequence[Path], command: str) -> Joined:
 
     Raises:
         DataError: if a folder holds no part, or the parts do not belong together.
-        OutputError: if the joint ledger cannot be written.
     """
     places = _places(folders, command)
     counts = sorted({part.count for part in places})
@@ -101,7 +120,9 @@ def join_parts(folders: Sequence[Path], command: str) -> Joined:
         done=whole.done,
         failed=whole.failed,
         missing=whole.missing,
-        merged=whole.merge(files, ledger_file(files[0].parent, command)) if is_in_one else None,
+        files=files,
+        keys=whole.owners.keys(),
+        merged=ledger_file(files[0].parent, command) if is_in_one else None,
     )
 
 
@@ -133,7 +154,7 @@ class _Whole:
     failed: list[tuple[str, str]] = field(default_factory=list)
     missing: list[tuple[str, Part]] = field(default_factory=list)
     _first: tuple[Part, Mapping[str, Any]] | None = None
-    _owners: dict[str, Part] = field(default_factory=dict)  # of results, by key
+    owners: dict[str, Part] = field(default_factory=dict)  # of results, by key
 
     def add(self, part: Part, file: Path) -> None:
         """Add a part.
@@ -149,25 +170,13 @@ class _Whole:
             if (name, reason) not in self.failed:  # each part sees the same folders
                 self.failed.append((name, reason))
         for (key, settings_id), name in ledger.planned.items():
-            owner = self._owners.setdefault(key, part)
+            owner = self.owners.setdefault(key, part)
             if owner != part:
                 raise DataError(
                     f"parts {owner} and {part} both have a result {key}, so it is not known which "
                     "input it is of; run both parts again in new folders."
                 )
             self._add_result(ledger, file.parent, key, settings_id, name, part)
-
-    def merge(self, files: Sequence[Path], merged: Path) -> Path:
-        """Write the lines about results of all parts into the ledger of their folder.
-
-        What that ledger says about other results stays.
-        """
-        earlier = _lines_about_results(merged) if merged.is_file() else ()
-        with atomic_file(merged) as temporary, temporary.open("wb") as output:
-            output.writelines(line for key, line in earlier if key not in self._owners)
-            for file in files:
-                output.writelines(line for _, line in _lines_about_results(file))
-        return merged
 
     def _check_head(self, part: Part, head: Mapping[str, Any]) -> None:
         if self._first is None:
@@ -179,12 +188,13 @@ class _Whole:
         if differing:
             key = differing[0]
             raise DataError(
-                f"parts {first} and {part} do not belong together: {key} is {theirs.get(key)} and "
-                f"{ours.get(key)}; run one of them again."
+                f"parts {first} and {part} do not belong together: part {first} was made with "
+                f"{_setting(theirs, key)}, part {part} with {_setting(ours, key)}; run one of them "
+                "again."
             )
         if (head["inputs"], head["inputs_id"]) != (other["inputs"], other["inputs_id"]):
             raise DataError(
-                f"parts {first} and {part} saw other inputs ({other['inputs']:,} and "
+                f"parts {first} and {part} saw different inputs ({other['inputs']:,} and "
                 f"{head['inputs']:,}), so some may be in no part; run all parts again with the "
                 "same inputs, which makes only what is missing."
             )
@@ -196,16 +206,23 @@ class _Whole:
         shard = ledger.packed.get(key, {})
         line = shard or ledger.results.get(key, {})
         last = ledger.this_round.get((key, settings_id), {})
-        if last.get("event") == "failed":
+        last = ledger.unpacked.get((key, settings_id), last)
+        if last.get("event") in ("failed", "unpacked"):
             self.failed.append((last["name"], last["reason"]))
         elif line.get("settings_id") == settings_id and _is_there(folder / key, line):
             self.done += shard.get("pictures", 1)
             self.failed += [
-                (f"{name}:{job.removeprefix(f'{key}/')}", reason)
+                (shard.get("failed_inputs", {}).get(job, name), reason)
                 for job, reason in shard.get("failed", {}).items()
             ]
         else:
             self.missing.append((name, part))
+
+
+def _setting(settings: Mapping[str, Any], key: str) -> str:
+    if key in settings:
+        return f"{key} {settings[key]}"
+    return "the input's format" if key == "format" else f"no {key}"
 
 
 def _is_there(path: Path, line: Mapping[str, Any]) -> bool:

@@ -30,7 +30,7 @@ from typing import Any, Literal
 from cascade.bulk.parts import Part
 from cascade.errors import OutputError
 
-Event = Literal["made", "verified", "packed", "failed"]
+Event = Literal["made", "verified", "packed", "unpacked", "failed"]
 
 
 def ledger_file(folder: Path, command: str, part: Part | None = None) -> Path:
@@ -66,6 +66,7 @@ class Ledger:
         results: the last line about each result that was made or verified, by the key of its job.
         packed: the last line about each shard of results, by its key.
         this_round: the last line about each job in this round, by its key and settings id.
+        unpacked: the line about each shard that failed as a whole in this round, in the same way.
         head: what this round began with; None if no round did.
         planned: names of the inputs of a part in this round, by key and settings id.
 
@@ -80,6 +81,7 @@ class Ledger:
         self.head: dict[str, Any] | None = None
         self.planned: dict[tuple[str, str], str] = {}
         self.this_round: dict[tuple[str, str], dict[str, Any]] = {}
+        self.unpacked: dict[tuple[str, str], dict[str, Any]] = {}
         self._settings: dict[str, Any] = {}  # of the record that was read last, by name
         self._read_bytes = 0
         if file is not None and not is_read_only:
@@ -111,7 +113,7 @@ class Ledger:
 
         Args:
             event: `made`, `verified` (the result existed and is right), `packed` (a shard of
-                results is complete) or `failed`.
+                results is complete), `unpacked` (it cannot be completed) or `failed`.
             key: key of the job.
             settings_id: hash of its settings, see `settings_id` in `cascade/bulk/records.py`.
             values: further values of the line; anything that JSON can hold.
@@ -185,7 +187,7 @@ class Ledger:
             values = self._parsed(line)
             event = values["event"]
             if event == "started":
-                self.this_round, self.planned, self.head = {}, {}, values
+                self.this_round, self.unpacked, self.planned, self.head = {}, {}, {}, values
                 return
             key, settings_id = values["output"], values["settings_id"]
         except (ValueError, LookupError, TypeError, AttributeError):
@@ -195,6 +197,9 @@ class Ledger:
             return
         if event == "packed":
             self.packed[key] = values
+            return
+        if event == "unpacked":
+            self.unpacked[key, settings_id] = values
             return
         self.this_round[key, settings_id] = values
         if event in ("made", "verified", "written"):

@@ -144,7 +144,7 @@ def make_result(
     sha256 = job.source.sha256()
     check_doubt_files(job, overwrite=method.overwrite)
     if method.make_file is not None:
-        with _disk_errors(0, job.output.parent), scratch_folder(job.output) as folder:
+        with disk_errors(0, job.output.parent), scratch_folder(job.output) as folder:
             file = folder / job.output.name
             size_px, images = method.make_file(job, file, progress, on_remark)
             settings = method.settings_of(job)
@@ -169,7 +169,7 @@ def make_result(
         )
     record = Record(settings=method.settings_of(job), input_sha256=sha256, size_px=result.size)
     extras = {"metadata": method.metadata, "signer": method.signer}
-    with _disk_errors(result.colour.nbytes, job.output.parent):
+    with disk_errors(result.colour.nbytes, job.output.parent):
         write_picture(result, job.output, settings=record.to_json(), **extras)
         if std is not None:
             write_picture_doubt(job, method.seeds, result, [std], 1)
@@ -206,9 +206,9 @@ def _make_pages(
                 record, first = replace(record, size_px=result.size), result
             if std is not None and (number == 0 or result.bits == 16):
                 stds.append(std)
-            with _disk_errors(result.colour.nbytes, folder):
+            with disk_errors(result.colour.nbytes, folder):
                 writer.add(replace(page, picture=result))
-        with _disk_errors(result.colour.nbytes, folder):
+        with disk_errors(result.colour.nbytes, folder):
             writer.finish(record.to_json())
             if stds:
                 write_picture_doubt(job, method.seeds, first, stds, len(stds))
@@ -304,7 +304,7 @@ def _check_format_holds_pages(pages: Pages, path: Path, method: Method) -> int:
 
 
 @contextmanager
-def _disk_errors(pixel_bytes: int, folder: Path) -> Iterator[None]:
+def disk_errors(pixel_bytes: int, folder: Path) -> Iterator[None]:
     """Raise a `DiskError` where a result of so many bytes cannot be written for lack of space."""
     try:
         yield

@@ -11,9 +11,10 @@ There are two ways to share work, and each process uses one of them:
   can tell what is missing when all are done. Processes of the same part share it by claims.
 
 The hash is that of the place of the result without the endings of pictures, so that inputs which
-compete for one name (`a.jpg` and `a.tif`, both written as PNG) are always in the same part. The
-folders that lead to the inputs do not count, since machines may see them under other paths. Shards
-are not split: their hash is that of their own name.
+compete for one name (`a.jpg` and `a.tif`, both written as PNG) are always in the same part. What
+the names of files beside results have added does not count either: the picture `a-doubt.png` has
+the name of such a file of `a.png`. The folders that lead to the inputs do not count, since machines
+may see them under other paths. Shards are not split: their hash is that of their own name.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from typing import Any, Self, final
 from cascade.errors import ContractError
 from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 
+# folder and endings of the names of files beside results, see `jobs.py`
+BESIDE = re.compile(r"^compare/|-(doubt|variants|seed\d+)$")
 SUFFIXES = tuple(RASTER_SUFFIXES)  # among them those of pictures
 
 
@@ -85,9 +88,12 @@ class Part:
 def _shared_name(place: PurePath) -> str:
     """The part of a name that all inputs have which may compete for one result."""
     name = unicodedata.normalize("NFC", place.as_posix()).casefold()
-    while name.endswith(SUFFIXES):
-        name = name.rpartition(".")[0]
-    return name
+    while True:
+        shorter = BESIDE.sub("", name)
+        shorter = shorter.rpartition(".")[0] if shorter.endswith(SUFFIXES) else shorter
+        if shorter == name:
+            return name
+        name = shorter
 
 
 @final

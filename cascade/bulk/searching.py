@@ -20,9 +20,11 @@ from cascade.data.shard_index import index_shard
 from cascade.data.shards import list_shards, shard_file
 from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
+from cascade.imaging.other_files import NOT_REGULAR
 from cascade.imaging.rasters.reading import suffix_of
 
 SHARD = re.compile(r"\.tar($|[?#])")  # the end of the address of a shard
+LINK = "is a link, not a file; pack the shard with tar --dereference --hard-dereference."
 
 
 def find_pictures(
@@ -225,8 +227,10 @@ class _Search:
                 self._add(Path(shard), Path(shard).parent)
 
     def _list_shard(self, way: _Way) -> None:
-        file, name = shard_file(way.path, default_cache()), without_secrets(way.path)
+        name = without_secrets(way.path)
         try:
+            file = shard_file(way.path, default_cache())
+            stamp = InputPicture(file, way.place).stamp()
             index = index_shard(file, name, self.suffixes)
         except DataError as error:
             self._note_unreadable(name, str(error))
@@ -238,7 +242,10 @@ class _Search:
                 self._note_unreadable(image.name, "its name leads out of the folder of results.")
             else:
                 place = way.place.with_suffix("") / member
-                pictures[image.member] = InputPicture(file, place, image)
+                pictures[image.member] = InputPicture(file, place, image, stamp[1])
+        for link in index.other_members.get(NOT_REGULAR, ()):
+            if suffix_of(link) in self.suffixes:
+                self._note_unreadable(link, LINK)
         dotted = [fault for fault in index.faults if fault.kind == DOTTED_NAME]
         for fault in dotted:
             self._note_unreadable(fault.name, fault.reason)
@@ -246,7 +253,8 @@ class _Search:
         unread = {fault.name.removeprefix(f"{name}:") for fault in dotted}
         unread |= {image.member for image in index.images} - pictures.keys()
         if pictures:
-            self.listing.shards.append(InputShard(file, name, way.place, pictures, unread))
+            shard = InputShard(file, name, way.place, pictures, stamp, unread)
+            self.listing.shards.append(shard)
         else:
             self.listing.left_out.add_file(file)
 

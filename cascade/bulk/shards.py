@@ -27,10 +27,10 @@ from typing import Any, final
 from cascade.bulk.inputs import InputShard
 from cascade.bulk.jobs import ImageFormat, Job, PageChoice, plan_jobs, work_folder
 from cascade.bulk.ledger import Ledger
-from cascade.bulk.making import Method
+from cascade.bulk.making import Method, disk_errors
 from cascade.bulk.progress import Note
 from cascade.bulk.records import INPUT, Record, difference, result_stamp, settings_id
-from cascade.data.shard_index import ShardImage
+from cascade.data.shard_index import ShardImage, members_of
 from cascade.data.shard_writing import sha256_of, write_tar
 from cascade.errors import DataError, OutputError
 from cascade.imaging.opening import read_bytes
@@ -72,14 +72,14 @@ class ShardPlan:
             DataError: if the input cannot be read.
         """
         jobs = {
-            job.source.image.offset: job
+            (job.source.image.member, job.source.image.offset): job
             for job in self.jobs
             if isinstance(job.source.image, ShardImage)
         }
         try:
             with tarfile.open(self.source.file, "r:") as tar:
-                for member in tar:
-                    job = jobs.get(member.offset_data)
+                for member in members_of(tar):
+                    job = jobs.get((member.name, member.offset_data))
                     is_old = job is None and member.name in self.source.pictures
                     if member.isfile() and not is_old and member.name not in self.source.unread:
                         yield member, job
@@ -158,13 +158,11 @@ class Packing:
     """Knows which shards of results are complete, and packs the others.
 
     Args:
-        shards: the shards of results.
         method: how their results are made.
         ledger: the lines of all processes that share the folder of the results.
     """
 
-    def __init__(self, shards: Sequence[ShardPlan], method: Method, ledger: Ledger) -> None:
-        self.shards = shards
+    def __init__(self, method: Method, ledger: Ledger) -> None:
         self._method = method
         self._ledger = ledger
 
@@ -205,8 +203,11 @@ class Packing:
             failed: reasons of the failures, by the key of the job.
 
         Raises:
-            CascadeError: if the input cannot be read or the shard cannot be written.
+            DiskError: if the disk is full.
+            CascadeError: if the input cannot be read or was changed since it was listed, or the
+                shard cannot be written.
         """
+        shard.source.check_unchanged()
         members = [
             (member, job) for member, job in shard.members() if not job or job.key not in failed
         ]
@@ -216,15 +217,19 @@ class Packing:
             MEMBERS: len(members),
             FAILED: dict(failed),
         }
-        write_tar(shard.output, _contents(shard, members), comment=json.dumps(record))
+        with disk_errors(0, shard.output.parent):
+            write_tar(shard.output, _contents(shard, members), comment=json.dumps(record))
         self._note(shard, failed)
-        shutil.rmtree(shard.folder, ignore_errors=True)
+        remove_folder(shard)
 
-    def remove_leftovers(self) -> None:
-        """Remove folders of packed shards whose process was killed before it could do so."""
-        for shard in self.shards:
-            if shard.key in self._ledger.packed and shard.output.exists():
-                shutil.rmtree(shard.folder, ignore_errors=True)
+    def failure_of(self, shard: ShardPlan) -> dict[str, Any]:
+        """The line about a shard that failed as a whole in this round; empty if it did not."""
+        return self._ledger.unpacked.get((shard.key, self.settings_id(shard)), {})
+
+    def note_failure(self, shard: ShardPlan, reason: str) -> None:
+        """Note that a shard failed as a whole."""
+        values = {"name": shard.source.name, "reason": reason}
+        self._ledger.add("unpacked", shard.key, self.settings_id(shard), values)
 
     def settings_id(self, shard: ShardPlan) -> str:
         """Hash of the settings of a shard, by which the ledger knows it."""
@@ -236,19 +241,25 @@ class Packing:
     def _note(self, shard: ShardPlan, failed: Mapping[str, str]) -> None:
         values = {
             "input": shard.source.name,
-            "input_stamp": list(shard.source.stamp()),
+            "input_stamp": list(shard.source.listed_stamp),
             "result_stamp": result_stamp(shard.output),
             "result_sha256": sha256_of(shard.output),
             "pictures": len(shard.jobs) - len(failed),
             FAILED: dict(failed),
+            "failed_inputs": {job.key: job.source.name for job in shard.jobs if job.key in failed},
         }
         self._ledger.add("packed", shard.key, self.settings_id(shard), values)
+
+
+def remove_folder(shard: ShardPlan) -> None:
+    """Remove the folder of results of a shard that is packed, which needs its claim."""
+    shutil.rmtree(shard.folder, ignore_errors=True)
 
 
 def _contents(
     shard: ShardPlan, members: Sequence[tuple[tarfile.TarInfo, Job | None]]
 ) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each member of the result."""
+    """Name and content of each member of the result; the last step checks the input."""
     with shard.source.file.open("rb") as file:
         for member, job in members:
             if job is None:
@@ -257,6 +268,7 @@ def _contents(
             else:
                 folders = member.name.removesuffix(PurePosixPath(member.name).name)
                 yield f"{folders}{job.output.name}", read_bytes(job.output)
+    shard.source.check_unchanged()
 
 
 def _read_record(path: Path) -> tuple[Record | None, Mapping[str, str]]:

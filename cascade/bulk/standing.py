@@ -39,8 +39,9 @@ class Standing:
         self._jobs = jobs
         self._method = method
         self._ledger = ledger
+        choices = {(job.seed, job.pages): job for job in jobs}  # few, and hashing takes long
         self._settings_ids = {
-            (job.seed, job.pages): settings_id(method.settings_of(job)) for job in jobs
+            choice: settings_id(method.settings_of(job)) for choice, job in choices.items()
         }
 
     def id(self, job: Job) -> tuple[str, str]:

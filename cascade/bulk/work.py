@@ -27,7 +27,7 @@ from cascade.bulk.outcome import Outcome
 from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.records import ledger_values
 from cascade.bulk.reports import Reports
-from cascade.bulk.shards import Packing, ShardPlan
+from cascade.bulk.shards import Packing, ShardPlan, remove_folder
 from cascade.bulk.slider_page import check_page, write_page
 from cascade.bulk.standing import Standing
 from cascade.bulk.together import Drawn, draw_together, groups
@@ -76,11 +76,11 @@ class Bulk:
         self.notes = notes
         self._choices = choices or {}
         self.reports = Reports(len(plan.jobs), method, on_progress)
-        self._reported: set[tuple[str, str]] = set()  # ids of the jobs whose failure was reported
+        self._reported: set[tuple[str, str]] = set()  # ids of failures that were reported
         part = None if self.inputs.slice is None else self.inputs.slice.part
         self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command, part))
         self._standing = Standing(plan.jobs, method, self.ledger)
-        self._packing = Packing(plan.shards, method, self.ledger)
+        self._packing = Packing(method, self.ledger)
 
     def run(self) -> None:
         """Work until all jobs are finished.
@@ -97,7 +97,7 @@ class Bulk:
             self.reports.failure(name, reason)
         try:
             with self._beside_other_processes() as claims, self._page_at_the_end():
-                shards = [shard for shard in self.plan.shards if not self._is_packed(shard)]
+                shards = self._unpacked(claims)
                 self.reports.estimate(
                     [job for job in self.jobs if not self._standing.is_finished(job)]
                 )
@@ -133,16 +133,64 @@ class Bulk:
             return False
         try:
             self.ledger.refresh()
-            if self._is_packed(shard):  # by another process
-                return True
-            for jobs in groups(shard.jobs, self.method, self._standing.is_finished):
-                self._settle(jobs, NO_CLAIMS)
-            failed = [job for job in shard.jobs if self._standing.has_failed(job)]
-            reasons = {job.key: self._standing.line(job)["reason"] for job in failed}
-            self._packing.pack(shard, reasons)
+            with self._shard_failures(shard):
+                if self._is_packed(shard):  # by another process, which may have been killed then
+                    remove_folder(shard)
+                elif not self._packing.failure_of(shard):
+                    self._make_shard(shard)
             return True
         finally:
             claims.give_back(shard.key)
+
+    def _make_shard(self, shard: ShardPlan) -> None:
+        for jobs in groups(shard.jobs, self.method, self._standing.is_finished):
+            self._settle(jobs, NO_CLAIMS)
+        failed = [job for job in shard.jobs if self._standing.has_failed(job)]
+        reasons = {job.key: self._standing.line(job)["reason"] for job in failed}
+        self._packing.pack(shard, reasons)
+
+    @contextmanager
+    def _shard_failures(self, shard: ShardPlan) -> Iterator[None]:
+        """Let all pictures of a shard fail for what is wrong with the shard as a whole."""
+        try:
+            yield
+        except DiskError:
+            raise
+        except (CascadeError, OSError) as error:
+            name = shard.source.name
+            reason = _one_line(error, name)
+            self._packing.note_failure(shard, reason)
+            for job in shard.jobs:
+                if not self._standing.has_failed(job):
+                    values = {"name": job.source.name, "reason": reason}
+                    self._standing.note("failed", job, values)
+        if self._packing.failure_of(shard):
+            self._report_shard(shard)
+
+    def _report_shard(self, shard: ShardPlan) -> None:
+        """Report once that a shard failed as a whole, and none of its pictures."""
+        line = self._packing.failure_of(shard)
+        if (shard.key, line["settings_id"]) not in self._reported:
+            self.reports.failure(line["name"], line["reason"])
+        self._reported.add((shard.key, line["settings_id"]))
+        self._reported |= {self._standing.id(job) for job in shard.jobs}
+        for job in shard.jobs:
+            self._standing.done_before.discard(job.key)
+            self._count(job)
+
+    def _unpacked(self, claims: Claims) -> list[ShardPlan]:
+        """The shards to work on; removes the folders that killed processes left of the others."""
+        shards = []
+        for shard in self.plan.shards:
+            is_packed = False
+            with self._shard_failures(shard):
+                is_packed = self._is_packed(shard)
+            if is_packed and shard.folder.exists() and claims.take(shard.key):
+                remove_folder(shard)
+                claims.give_back(shard.key)
+            if not is_packed and not self._packing.failure_of(shard):
+                shards.append(shard)
+        return shards
 
     def _is_packed(self, shard: ShardPlan) -> bool:
         """Whether a shard of results is complete; its jobs are then settled, failed ones too."""
@@ -181,7 +229,6 @@ class Bulk:
         try:
             if claims.join():
                 remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
-                self._packing.remove_leftovers()
                 self._start_round()
                 claims.let_in()
             self.ledger.refresh()
@@ -222,6 +269,9 @@ class Bulk:
             write_page(self.plan.page, self.method.command)
 
     def _report_failures_of_others(self) -> None:
+        for shard in self.plan.shards:
+            if self._packing.failure_of(shard):
+                self._report_shard(shard)
         for job in self.jobs:
             line = self._standing.line(job)
             if line.get("event") == "failed" and self._standing.id(job) not in self._reported:
@@ -281,12 +331,12 @@ class Bulk:
         except DiskError:
             raise
         except CascadeError as error:
-            reason = str(error)
+            reason = _one_line(error, name)
         except MemoryError:
             reason = "not enough memory."
         except Exception as error:  # one odd picture must not end the whole run
             reason = f"unexpected {type(error).__name__}: {error}"
-        reason = " ".join(reason.removeprefix(f"{name}: ").split())
+        reason = " ".join(reason.split())
         self._standing.note("failed", job, {"name": name, "reason": reason})
         self._reported.add(self._standing.id(job))
         self.reports.failure(name, reason)
@@ -328,3 +378,8 @@ class Bulk:
 
     def _progress(self, job: Job, part: float, message: str = "", page: str = "") -> None:
         self.reports.progress(job, self._standing.finished(), part, message, page)
+
+
+def _one_line(error: Exception, name: str) -> str:
+    """The reason of a failure without the name of the input, which stands before it."""
+    return " ".join(str(error).removeprefix(f"{name}: ").split())

@@ -86,7 +86,7 @@ def check_alone(context: typer.Context) -> None:
         source = getattr(context.get_parameter_source(name), "name", "")
         if source == "COMMANDLINE" and name not in WITH_JOIN:
             raise typer.BadParameter(
-                f"it takes the folders of the parts alone; leave out {parameter.opts[0]}.",
+                f"it takes only the folders of the parts; leave out {parameter.opts[0]}.",
                 param_hint="--join",
             )
 
@@ -103,6 +103,7 @@ def join(command: str, folders: Sequence[str]) -> None:
     joined = join_parts([Path(folder) for folder in folders], command)
     for line in joined.lines():
         typer.echo(printable(line))
+    joined.merge()
     typer.echo(joined.last_line())
     if joined.exit_code:
         raise typer.Exit(joined.exit_code)

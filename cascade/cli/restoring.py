@@ -34,8 +34,8 @@ Device = Annotated[
 OwnModel = Annotated[
     str | None,
     typer.Option(
-        help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run. Needed "
-        "but for --join.",
+        help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run. "
+        "Required, except with --join.",
         autocompletion=completing.pipelines,
     ),
 ]
@@ -66,7 +66,8 @@ class Shared:
         typer.Option(
             "--out",
             "-o",
-            help="Folder of the results, or the file of a single result. Needed but for --join.",
+            help="Folder of the results, or the file of a single result. Required, except with "
+            "--join.",
         ),
     ] = None
     variants: Annotated[

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import tarfile
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def index_shard(
     index = _Index(shard, name, suffixes, role)
     try:
         with tarfile.open(shard, "r:") as tar:
-            for member in tar:
+            for member in members_of(tar):
                 index.add(tar, member)
             _check_end(tar, name)
     except DataError:
@@ -118,6 +119,21 @@ def index_shard(
     except Exception as error:  # tarfile raises many kinds on damaged headers
         raise DataError(f"{name}: not a readable tar file ({error}).") from error
     return index.result()
+
+
+def members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar file, in their order.
+
+    GNU tar writes a hard link for the second name of a file. Such a link is listed as a regular
+    file under its own name, which lies where the first one does.
+    """
+    files: dict[str, tarfile.TarInfo] = {}  # the last one of each name
+    for member in tar:
+        target = files.get(posixpath.normpath(member.linkname)) if member.islnk() else None
+        file = member if target is None else target.replace(name=member.name, deep=False)
+        if file.isfile():
+            files[posixpath.normpath(member.name)] = file
+        yield file
 
 
 class _Index:

@@ -40,7 +40,8 @@ def test_every_input_belongs_to_exactly_one_part_and_the_parts_are_of_similar_si
 
 
 def test_inputs_that_compete_for_one_name_are_in_the_same_part():
-    rivals = ["a/é.jpg", "a/é.TIF", "a/É.png.nii.gz", "a/e\u0301.webp"]
+    rivals = ["a/é.jpg", "a/é.TIF", "a/É.png.nii.gz", "a/e\u0301.webp", "a/é-doubt.png"]
+    rivals += ["compare/a/é.png.jpg", "a/é.jpg-doubt.png", "a/é-variants.png", "a/é-seed3.png"]
     (owner,) = {
         number for number in range(1, 98) for name in rivals
         if Part(97, number).holds(PurePosixPath(name))
@@ -150,7 +151,9 @@ def test_parts_make_together_what_one_run_makes(photos, copying):
 def test_parts_in_one_folder_are_one_job_when_they_are_joined(photos, copying, monkeypatch):
     assert run_all(copying, 2, out="out", metadata=False) == 5
     for _ in range(2):  # joining again changes nothing
-        assert join_parts([Path("out")], "upscale").exit_code == 0
+        joined = join_parts([Path("out")], "upscale")
+        joined.merge()
+        assert joined.exit_code == 0
     monkeypatch.setattr(standing, "record_of", None)  # no result is opened
     work = copying("photos", metadata=False)
     work.run()
@@ -214,24 +217,30 @@ def test_a_part_that_was_killed_is_missing_what_it_did_not_make(photos, copying)
 
 
 def test_failures_in_a_shard_of_results_are_listed(photos, copying):
-    write_tar(Path("set.tar"), [("x.png", (photos / "b.png").read_bytes()), ("y.png", b"no")])
+    write_tar(Path("set.tar"), [("x.png", (photos / "b.png").read_bytes()), ("y.bmp", b"no")])
     run(copying, "1/1", "set.tar")
     joined = join_parts([Path("out")], "upscale")
     assert joined.done == 1
     ((name, _),) = joined.failed
-    assert name == "set.tar:y.png"
+    assert name == "set.tar:y.bmp"
 
 
 FAULTS = {
     "settings": (
         {"settings": {"scale": 2}},
         ["out-1", "out-2"],
-        r"parts 1/2 and 2/2 do not belong together: scale is None and 2; run one of them again",
+        r"parts 1/2 and 2/2 do not belong together: part 1/2 was made with no scale, part 2/2 with "
+        r"scale 2; run one of them again",
+    ),
+    "format": (
+        {"image_format": "png"},
+        ["out-1", "out-2"],
+        r".*: part 1/2 was made with the input's format, part 2/2 with format png; run one of",
     ),
     "inputs": (
         {"inputs": "photos/*.*"},
         ["out-1", "out-2"],
-        r"parts 1/2 and 2/2 saw other inputs \(5 and 2\), so some may be in no part",
+        r"parts 1/2 and 2/2 saw different inputs \(5 and 2\), so some may be in no part",
     ),
     "number": ({"number": "2/3"}, ["out-1", "out-2"], "out-1 holds parts of 2 and out-2 parts of"),
     "twice": ({}, ["out-1", "copy"], "part 1/2 is in out-1 and in copy; name one of the two"),
@@ -307,7 +316,7 @@ def test_every_bulk_command_joins_and_takes_nothing_else_with_it(command, photos
     assert done.err.startswith(f"cascade: photos holds no part of {own}; expected a file such as")
     done = command(name, "--join", "photos", "--seed", 3)
     assert done.code == 2
-    assert "it takes the folders of the parts alone; leave out --seed" in done.err
+    assert "it takes only the folders of the parts; leave out --seed" in done.err
 
 
 def test_options_that_only_joining_does_without_are_still_needed(command, photos):
@@ -316,3 +325,20 @@ def test_options_that_only_joining_does_without_are_still_needed(command, photos
         assert (done.code, "Missing option '--out' / '-o'." in done.err) == (2, True)
     done = command("edit", "photos", "-o", "out")
     assert (done.code, "Missing option '--model'." in done.err) == (2, True)
+
+
+def test_settings_are_hashed_once_for_all_pictures(photos, copying, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(standing, "settings_id", lambda settings: hashed.append(settings) or "id")
+    copying("photos")
+    assert len(hashed) == 1
+
+
+def test_what_is_missing_is_listed_even_if_the_ledgers_cannot_be_merged(photos, copying, command):
+    (photos / "bad.png").write_bytes(b"no picture")
+    run(copying, "1/1")
+    Path("out/.cascade-upscale.jsonl").mkdir()
+    done = command("upscale", "--join", "out")
+    assert done.code == 1
+    assert done.out.startswith("failed: photos/bad.png: ")
+    assert done.err.startswith("cascade: ")

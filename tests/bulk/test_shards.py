@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cascade.bulk import shards
+from cascade.bulk.joining import join_parts
+from cascade.bulk.parts import Part
 from cascade.bulk.work import Bulk
 from cascade.data.shard_writing import write_tar
 from cascade.data.shards import ShardSource
@@ -180,8 +183,11 @@ def test_a_result_of_another_kind_is_replaced_only_if_that_is_allowed(copying, c
     alter, values, message = CHANGES[change]
     alter()
     before = Path("out/set.tar").read_bytes()
-    with pytest.raises(OutputError, match=f"out/set.tar already exists and {message}"):
-        copying("set.tar", **values).run()
+    work = copying("set.tar", **values)
+    pictures = len(work.jobs)
+    assert counts(work) == (0, 0, pictures, 0)
+    for _, reason in work.outcome().failed:
+        assert reason.startswith(f"out/set.tar already exists and {message}")
     assert Path("out/set.tar").read_bytes() == before
     assert counts(copying("set.tar", overwrite=True, **values)) == (3, 0, 0, 0)
     assert counts(copying("set.tar", **values)) == (0, 3, 0, 0)
@@ -229,3 +235,128 @@ def test_a_shard_without_pictures_is_left_out_and_counted(copying):
     assert work.outcome().left_out == 1
     with pytest.raises(DataError, match=r"no pictures in texts\.tar"):
         copying("texts.tar")
+
+
+def test_a_shard_that_changes_during_the_work_gives_no_result_until_the_next_run(copying):
+    def make(pictures, seeds, progress):
+        if not changes:  # the other pictures are then read at positions that are no longer right
+            changes.append(write_tar(Path("set.tar"), [("0.txt", b"zero"), *reversed(MEMBERS)]))
+        return list(pictures)
+
+    changes: list[None] = []
+    work = copying("set.tar", make=make)
+    assert counts(work) == (0, 0, 3, 0)
+    reasons = {reason for _, reason in work.outcome().failed}
+    assert "changed during the work; run the command again." in reasons
+    assert not Path("out/set.tar").exists()
+    copying("set.tar").run()
+    for number, name in ((1, "./cat/1.png"), (2, "./cat/2.png")):
+        source = decode_picture(picture(number), name)
+        assert decode_picture(members()[name], name).colour.equal(source.colour)
+
+
+def test_a_shard_that_changes_while_it_is_packed_gives_no_result(copying, monkeypatch):
+    def read(path: Path) -> bytes:
+        os.utime("set.tar", ns=(1, 1))
+        return path.read_bytes()
+
+    monkeypatch.setattr(shards, "read_bytes", read)
+    work = copying("set.tar")
+    assert counts(work) == (0, 0, 3, 0)
+    assert work.outcome().failed[0][1].startswith("changed during the work")
+    assert not Path("out/set.tar").exists()
+
+
+def test_bytes_of_a_changed_shard_at_a_listed_position_count_as_another_picture(copying):
+    """Only the position differs, not name, size or time of the picture that is read later."""
+    pictures = [(f"{number}.bmp", picture(number, "BMP")) for number in (1, 2)]
+    write_tar(Path("set.tar"), pictures)
+    work = copying("set.tar", make=stopping_after(1))
+    write_tar(Path("set.tar"), pictures[::-1])
+    with pytest.raises(KeyboardInterrupt):
+        work.run()
+    copying("set.tar").run()
+    for number in (1, 2):
+        result = decode_picture(members()[f"{number}.png"], str(number))
+        assert result.colour.equal(decode_picture(picture(number, "BMP"), "").colour)
+
+
+def with_link(name: str, target: str, kind: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    with tarfile.open("set.tar", "a") as tar:
+        tar.addfile(info)
+
+
+def test_hard_links_in_a_shard_are_files_of_their_own(copying):
+    with_link("same.png", "./cat/1.png", tarfile.LNKTYPE)
+    with_link("same.txt", "cat/2.txt", tarfile.LNKTYPE)
+    assert counts(copying("set.tar")) == (4, 0, 0, 0)
+    assert list(members()) == [*RESULTS, "same.png", "same.txt"]
+    assert members()["same.txt"] == b"two"
+    source = decode_picture(picture(1), "1")
+    assert decode_picture(members()["same.png"], "same").colour.equal(source.colour)
+
+
+def test_links_to_what_is_not_in_a_shard_are_named(copying):
+    with_link("lost.png", "nowhere.png", tarfile.LNKTYPE)
+    with_link("soft.png", "cat/1.png", tarfile.SYMTYPE)
+    with_link("soft.txt", "cat/2.txt", tarfile.SYMTYPE)
+    work = copying("set.tar")
+    assert counts(work) == (3, 0, 2, 0)
+    assert [name for name, _ in work.outcome().failed] == ["set.tar:lost.png", "set.tar:soft.png"]
+    assert list(members()) == RESULTS
+
+
+def test_a_killed_run_that_overwrites_a_shard_keeps_its_finished_pictures(copying):
+    counts(copying("set.tar"))
+    values = {"settings": {"scale": 2}, "overwrite": True}
+    with pytest.raises(KeyboardInterrupt):
+        copying("set.tar", make=stopping_after(2), **values).run()
+    assert counts(copying("set.tar", **values)) == (1, 2, 0, 0)
+
+
+def test_a_run_that_was_killed_before_it_noted_a_packed_shard_leaves_nothing(copying, monkeypatch):
+    def stop(*values):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.Packing, "_note", stop)
+        with pytest.raises(KeyboardInterrupt):
+            copying("set.tar").run()
+    assert Path("out/set.tar").is_file()
+    assert Path("out/.set.tar.work").is_dir()
+    assert counts(copying("set.tar")) == (0, 3, 0, 0)
+    assert not Path("out/.set.tar.work").exists()
+
+
+def test_a_shard_that_fails_as_a_whole_is_reported_once_and_ends_nothing_else(copying):
+    counts(copying("set.tar"))
+    write_tar(Path("other.tar"), MEMBERS)
+    work = copying("set.tar", "other.tar", settings={"scale": 2})
+    assert counts(work) == (3, 0, 3, 0)
+    assert work.reports.failed == 1
+    assert list(members("out/other.tar")) == RESULTS
+
+
+def test_a_shard_that_cannot_be_packed_is_tried_again_by_the_next_run(copying, monkeypatch):
+    def fail(shard):
+        raise DataError("set.tar: cannot be read (gone).")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.ShardPlan, "members", fail)
+        work = copying("set.tar", part=Part(1, 1))
+        assert counts(work) == (0, 0, 3, 0)
+    assert join_parts([Path("out")], "upscale").failed == [("set.tar", "cannot be read (gone).")]
+    assert counts(copying("set.tar", part=Part(1, 1))) == (0, 3, 0, 0)
+    assert join_parts([Path("out")], "upscale").exit_code == 0
+
+
+def test_a_remote_shard_that_cannot_be_reached_is_one_failure_among_others(copying, monkeypatch):
+    def fetch(*values, **options):
+        raise DataError("http://nowhere/a.tar: cannot be fetched (gone).")
+
+    monkeypatch.setattr("cascade.data.shards.fetch", fetch)
+    work = copying("set.tar", "http://nowhere/a.tar")
+    assert counts(work) == (3, 0, 1, 0)
+    assert work.outcome().failed == [("http://nowhere/a.tar", "cannot be fetched (gone).")]
