@@ -316,7 +316,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help=f"turns of each loop (default {FULL.rounds})")
     parser.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32")
     parser.add_argument("--pipeline", default="emoji-1024", help="what `cascade generate` makes")
-    parser.add_argument("--prompt", default="a smiling cat with heart-eyes")
+    parser.add_argument("--prompt", default="a cat with tears of joy")
     parser.add_argument("--skip-generate", action="store_true", help="only compare the loops")
     parser.add_argument("--skip-loops", action="store_true", help="only time `cascade generate`")
     parser.add_argument("--upscale-px", type=int, help="only enlarge a picture of so many px, x4")

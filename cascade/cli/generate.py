@@ -121,7 +121,7 @@ def generate(
 
     Examples:
 
-    cascade generate emoji-1024 "a smiling cat with heart-eyes" -n 4 -o cats
+    cascade generate emoji-1024 "a cat with tears of joy" -n 4 -o cats
 
     cascade generate emoji-1024 "a fox" -n 4 --guidance 3 --stop-at upsampler_256 -o foxes
 
