@@ -18,6 +18,7 @@ from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 MIB = 2**20
 FOLDER = recipes_root() / "pipelines" / "emoji-1024"
 KNOWN_TEXTS = "known_texts.safetensors"
+FACE = "smiling face with smiling eyes"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_weights_are_small_and_of_the_recipes(emoji):
 
 def test_a_yellow_face_on_white_comes_out_of_a_known_caption(emoji):
     settings = {"steps": [12, 3], "stop_at": "upsampler_256", "output_type": "pt"}
-    result = emoji("smiling face with smiling eyes, noto", num_images=2, seed=0, **settings)
+    result = emoji(FACE, labels="noto", num_images=2, seed=0, **settings)
     images = (result.images + 1) / 2
     assert images.shape == (2, 3, 256, 256)
     corners = images[..., :16, :16].mean(dim=(1, 2, 3))

@@ -148,12 +148,13 @@ def test_the_chain_from_a_stage_on_holds_that_stage_and_those_after_it(base_stag
     chain = StageChain({"base": base_stage, "larger": upsampler, "last": stage(64, small_px=32)})
     assert chain.first is base_stage
     assert chain.last is chain["last"]
-    rest = chain.from_stage("larger")
+    rest = chain.between("larger")
     assert rest.names == ["larger", "last"]
     assert rest.first is upsampler
-    assert chain.from_stage("base").names == chain.names
+    assert chain.between("base").names == chain.names
+    assert chain.between("base", "larger").names == ["base", "larger"]
     with pytest.raises(ContractError, match="no stage 'lager'"):
-        chain.from_stage("lager")
+        chain.between("lager")
 
 
 # ---- settings -----------------------------------------------------------------------------------

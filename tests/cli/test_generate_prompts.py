@@ -167,7 +167,7 @@ def test_prompts_that_are_cut_are_reported_once_before_the_first_picture(
 def test_the_help_shows_prompts(command):
     words = re.sub(r"[│\s]+", " ", command("generate", "--help").out)
     assert "[PROMPT]" in words
-    assert 'cascade generate my-pipeline "a cat with heart eyes" -n 4' in words
+    assert 'cascade generate emoji-1024 "a cat with tears of joy" -n 4' in words
     assert "--prompts prompts.txt" in words
 
 

@@ -228,13 +228,13 @@ def test_pictures_are_looked_at_one_at_a_time(site, pipelines):
 def test_signals_end_the_page_in_good_order_unless_they_are_ignored():
     from cascade.ui.page_folder import ended_by_signals
 
-    before = signal.getsignal(signal.SIGHUP)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        with pytest.raises(SystemExit, match=str(128 + number)), ended_by_signals():
-            signal.raise_signal(number)
-    assert signal.getsignal(signal.SIGHUP) == before
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
     try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with pytest.raises(SystemExit, match=str(128 + number)), ended_by_signals():
+                signal.raise_signal(number)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with ended_by_signals():
             signal.raise_signal(signal.SIGHUP)
     finally:
