@@ -156,6 +156,10 @@ class LowResolution(Condition):
         return True
 
     @property
+    def has_colours(self) -> bool:
+        return not self.paired
+
+    @property
     def restores(self) -> bool:
         return self.degradation is not None or self.paired
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from cascade.arguments import plain_number, real_number, whole_number
+from cascade.arguments import check_flag, plain_number, real_number, whole_number
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError, nearest
 from cascade.sampling.guidance import Guidance
@@ -54,6 +54,9 @@ class SamplingSettings:
         reuse: number of calls of the network in a row that share the features of its coarse blocks,
             which are faster and a little less exact; 1 to share none (DeepCache, Ma et al. 2023,
             arXiv 2312.00858). Only for U-Nets of several levels and transformers.
+        keep_colours: whether results get the colours of their low-resolution images, averaged over
+            blocks of 4x4 of its pixels; detail stays as the network drew it. Only for stages that
+            enlarge pixels and were not trained on pairs.
         options: options of the sampler by name, such as `eta` of ddim.
 
     Raises:
@@ -71,6 +74,7 @@ class SamplingSettings:
     threshold_cap: float | None = None
     temperature: float = 1.0
     reuse: int = 1
+    keep_colours: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +82,7 @@ class SamplingSettings:
             raise ContractError(f"options must be a mapping by name, got {self.options!r}.")
         self._put(steps=whole_number("steps", self.steps))
         self._put(reuse=whole_number("reuse", self.reuse, low=1))
+        check_flag("keep_colours", self.keep_colours)
         for name in ("guidance", "augmentation_level", "denoise", "temperature"):
             self._put(**{name: real_number(name, getattr(self, name))})
         for name in ("denoise", "temperature"):
@@ -180,6 +185,8 @@ class SamplingSettings:
         for name in ("denoise", "reuse"):
             if values[name] == 1:  # it says nothing
                 del values[name]
+        if not self.keep_colours:
+            del values["keep_colours"]
         return {**values, **self.options}
 
 
