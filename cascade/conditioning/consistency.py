@@ -77,7 +77,7 @@ def consistent_bands(
 
 
 def with_colours_of(low_res: Tensor, images: Tensor, *, unchanged: Tensor | None = None) -> Tensor:
-    """Give images the colours of low-resolution images, averaged over blocks of 4x4 of their pixels.
+    """Give images the colours of low-resolution images, means over blocks of 4x4 of their pixels.
 
     Detail within a block stays as it is: unlike back-projection onto every pixel, this does not
     bring the errors and the blur of a generated low-resolution image back.
