@@ -104,6 +104,7 @@ def line(call) -> str:
         ({"steps": np.array([2, 2])}, "steps must be a whole number, got ndarray"),
         ({"guidance": torch.tensor(2.0)}, "guidance must be a number, got Tensor"),
         ({"seed": 1.5}, "a seed must be a whole number, got 1.5"),
+        ({"seed": -1}, "a seed must be at least 0, got -1"),
         ({"seed": True}, "a seed must be a whole number, got True"),
         ({"seeds": {3}}, "seeds must be one whole number per image, got set"),
         ({"seeds": torch.tensor(3)}, "seeds must be one whole number per image, got Tensor"),
@@ -234,6 +235,7 @@ def test_generators_seed_upscaling_and_colouring(pipeline, colours):
         ({"scale": "2"}, "scale must be a number, got '2'"),
         ({"scale": True}, "scale must be a number, got True"),
         ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"tile_px": "32"}, "tile_px must be a whole number of at least 1, got '32'"),
         ({"tile_px": 32.0}, "tile_px must be a whole number of at least 1, got 32.0"),
         ({"consistent": "yes"}, "consistent must be True or False, got 'yes'"),
@@ -258,6 +260,7 @@ def test_a_wrong_upscaling_gets_one_line(pipeline, arguments, words):
         ({"hints": "x.png"}, "hints must be a PIL image or a Picture, got str"),
         ({"scale": 2}, "no argument 'scale': the size follows from the stages or the picture"),
         ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
 def test_a_wrong_colouring_gets_one_line(colours, arguments, words):

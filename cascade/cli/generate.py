@@ -76,7 +76,7 @@ def generate(
     ] = 1,
     seed: Annotated[
         int | None,
-        typer.Option(help="Seed of the first picture; the others count up. Default: random."),
+        typer.Option(min=0, help="Seed of the first picture; the others count up. Default: random."),
     ] = None,
     classes: Classes = None,
     steps: Steps = None,
