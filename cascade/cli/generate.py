@@ -14,7 +14,7 @@ from cascade.cli.verb import SAMPLER_NAMES
 from cascade.cli.verbosity import note
 
 if TYPE_CHECKING:
-    from cascade.generation import GeneratedFiles
+    from cascade.generation.files import GeneratedFiles
     from cascade.pipeline import CascadePipeline
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")]
@@ -143,7 +143,8 @@ def generate(
     cascade generate emoji-1024 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
     """
     from cascade.cli.progress import SamplingProgress
-    from cascade.generation import Generation, generate_files
+    from cascade.generation.files import generate_files
+    from cascade.generation.request import Generation
 
     texts = read_prompts(prompt, prompt_option, prompts)
     per_stage = {

@@ -16,7 +16,8 @@ from cascade.call import CascadeOutput
 from cascade.data.object_stores import open_store, write_object
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import ContractError
-from cascade.generation import Generation, suffix_of_space, write_pictures
+from cascade.generation.picture_files import suffix_of_space, write_pictures
+from cascade.generation.request import Generation
 from cascade.imaging.writing import check_can_be_pictures
 from cascade.mapping.columns import NAME, Columns, place_of
 from cascade.mapping.files import absolute_address, address_of
