@@ -32,11 +32,12 @@ NO_INTERVAL = "none"  # as a guidance interval: all noise levels
 class SamplingSettings:
     """How a stage samples.
 
+    A `Sampler` or a scheduler, as an object or a class, is converted to its name and to the
+    settings that it holds; only the class of a sampler that is not in the table stays.
+
     Attributes:
-        sampler: `ddim`, `ddpm`, `ode`, `euler-maruyama`, `predictor-corrector`, `langevin`,
-            `dpmsolver++`, `unipc`, `heun`, `euler`, or the class name of a scheduler of diffusers.
-            A `Sampler` or a scheduler, as an object or a class, is converted to its name and to the
-            settings that it holds; only the class of a sampler that is not in the table stays.
+        sampler: name of the sampler (see `sampler_names`), or the class name of any scheduler of
+            diffusers.
         steps: number of timesteps to visit.
         guidance: scale of classifier-free guidance; 1 for no guidance.
         guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None or
@@ -45,7 +46,8 @@ class SamplingSettings:
         denoise: share of the measured noise and compression of its image that the network is told,
             from 0 to 1; at 0 it takes the image for clean, and keeps its grain. Only for stages
             with the condition `defects`.
-        threshold: `static`, `dynamic` or `none`.
+        threshold: how the predicted image is kept in range: `static` clips it, `dynamic` scales it
+            (Imagen), `none` leaves it.
         percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
         threshold_cap: largest number at which the dynamic threshold clips, above 1; None for any.
         temperature: standard deviation of all noise that a sample is drawn from, from 0 to 1; a
