@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.bulk.claims import Claims
+from cascade.bulk.destination import Destination
 from cascade.bulk.inputs import InputListing
 from cascade.bulk.jobs import Job, Plan, VariantSheet
 from cascade.bulk.ledger import Ledger, ledger_file
@@ -29,7 +29,7 @@ from cascade.bulk.records import ledger_values
 from cascade.bulk.reports import Reports
 from cascade.bulk.shards import Packing, ShardPlan, remove_folder
 from cascade.bulk.slider_page import check_page, write_page
-from cascade.bulk.standing import Standing
+from cascade.bulk.standing import LOCAL, Standing
 from cascade.bulk.together import Drawn, draw_together, groups
 from cascade.errors import CascadeError, OutputError
 
@@ -48,6 +48,7 @@ class Bulk:
         method: how to make each result.
         folder: folder of the results, with ledger and locks; None for a single result in a file of
             its own, which no other process shares.
+        destination: where the results go when they are complete.
         inputs: pictures, unreadable and other files of the inputs, which the outcome counts.
         choices: what decides names and number of the results besides the method's settings, which
             the ledger of a part notes.
@@ -64,6 +65,7 @@ class Bulk:
         method: Method,
         folder: Path | None,
         *,
+        destination: Destination = LOCAL,
         inputs: InputListing | None = None,
         choices: Mapping[str, Any] | None = None,
         notes: Sequence[Note] = (),
@@ -79,8 +81,9 @@ class Bulk:
         self._reported: set[tuple[str, str]] = set()  # ids of failures that were reported
         part = None if self.inputs.slice is None else self.inputs.slice.part
         self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command, part))
-        self._standing = Standing(plan.jobs, method, self.ledger)
-        self._packing = Packing(method, self.ledger)
+        self._destination = destination
+        self._standing = Standing(plan.jobs, method, self.ledger, destination)
+        self._packing = Packing(method, self.ledger, destination)
 
     def run(self) -> None:
         """Work until all jobs are finished.
@@ -230,11 +233,19 @@ class Bulk:
             if claims.join():
                 remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
                 self._start_round()
+                self._destination.keep_ledger(
+                    self.ledger.file, now=True
+                )  # which also tells whether results can be written
                 claims.let_in()
             self.ledger.refresh()
             yield claims
             if claims.leave():
                 remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
+            self._destination.keep_ledger(self.ledger.file, now=True)
+        except BaseException:
+            with suppress(OutputError):  # what stopped the work says more
+                self._destination.keep_ledger(self.ledger.file, now=True)
+            raise
         finally:
             claims.close()
             with suppress(OutputError):  # so that the outcome counts the results of others too
@@ -310,9 +321,10 @@ class Bulk:
             self._count(job)
             self._progress(job, 0.0, message)
             self.reports.time_left()
+            self._destination.keep_ledger(self.ledger.file)
 
     def _draw_together(self, jobs: Sequence[Job]) -> Drawn:
-        missing = [job for job in jobs if not os.path.lexists(job.output)]
+        missing = [job for job in jobs if not self._standing.has_file(job)]
         if len(missing) < 2:
             return Drawn()
         return draw_together(
@@ -350,6 +362,7 @@ class Bulk:
 
     def _make(self, job: Job, drawn: Drawn) -> str:
         begin, stamp = time.monotonic(), job.source.stamp()
+        self._standing.destination_of(job).begin(job.files)
         record, losses = make_result(
             job,
             self.method,
@@ -361,11 +374,12 @@ class Bulk:
             ),
         )
         seconds = time.monotonic() - begin + drawn.seconds
-        values = ledger_values(job, record, stamp)
+        values = self._standing.written_values(job, record, stamp)
         values |= {"seconds": round(seconds, 3), "lost": [[each.what, each.why] for each in losses]}
         self._standing.note("made", job, values)
         name = job.source.name
-        return f"{self.method.description}: {name} -> {job.result_name} ({seconds:.1f} s)"
+        result_name = self._standing.name_of(job)
+        return f"{self.method.description}: {name} -> {result_name} ({seconds:.1f} s)"
 
     def _show_variants(self, sheet: VariantSheet, claims: Claims) -> None:
         """Write a sheet of variants, unless another process does or one of its jobs failed."""
