@@ -22,7 +22,7 @@ from typing import final
 from filelock import FileLock
 
 from cascade.bulk.jobs import Plan
-from cascade.bulk.ledger import RESULT_EVENTS, part_ledgers, part_of_ledger
+from cascade.bulk.ledger import RESULT_EVENTS, ledger_file, part_ledgers, part_of_ledger
 from cascade.bulk.making import DiskError
 from cascade.bulk.parts import Part
 from cascade.bulk.records import result_stamp
@@ -164,16 +164,16 @@ class StoreFolder(Destination):
 
     Args:
         address: address of the folder of the results.
-        folder: folder of this machine in which they are made; None for one in the user's cache.
+        kept_in: part of the user's cache for the folder of this machine.
 
     Raises:
         CascadeError: if the store cannot be reached, or the folder cannot be written.
     """
 
-    def __init__(self, address: str, folder: Path | None = None) -> None:
+    def __init__(self, address: str, kept_in: str = "results") -> None:
         self.stored = StoredFolder(address)
         digest = hashlib.sha256(self.stored.address.encode()).hexdigest()
-        self.folder = folder or default_cache().with_name("results") / digest[:32]
+        self.folder = default_cache().with_name(kept_in) / digest[:32]
         self.address = listed_address(address)
         self._sent_s = 0.0  # when the ledger was copied last
         check_writable_folder(self.folder)
@@ -245,6 +245,19 @@ class StoreFolder(Destination):
             lines = [line for line in _lines_about_results(copy) if line not in known]
             with file.open("ab") as ledger:
                 ledger.write(b"".join(line + b"\n" for line in [b"", *lines]) if lines else b"")
+
+    def fetch_ledgers(self, command: str) -> None:
+        """Copy the ledgers of a command for all inputs and for parts, and forget earlier copies.
+
+        Raises:
+            CascadeError: if they cannot be copied.
+        """
+        for file in self.folder.glob(".cascade-*.jsonl"):
+            file.unlink()
+        whole = ledger_file(self.folder, command).name
+        for name in self.stored:
+            if name == whole or part_of_ledger(name, command) is not None:
+                self.stored.fetch(name, self.folder / name)
 
     def keep_ledger(self, file: Path | None, *, now: bool = False) -> None:
         """See `Destination`."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, final
 
 from cascade.data.object_stores import (
+    IS_WEB,
     open_store,
     reading_store,
     send_file,
@@ -67,7 +69,7 @@ class StoredFolder:
                 listing = self._store.find(self._base, detail=True)
             except FileNotFoundError:
                 listing = {}
-        if self._base in listing:
+        if listing.pop(self._base, None) is not None and not IS_WEB.match(self.address):
             raise OutputError(f"{self.name} is a file; name a folder.")
         self._facts = {path[len(self._base) :].lstrip("/"): listing[path] for path in listing}
         self._is_asked.clear()
@@ -128,4 +130,6 @@ class StoredFolder:
 
 def _mark(facts: Mapping[str, Any]) -> str:
     """What tells an object from later ones of its name; empty if the store did not say."""
-    return next((str(facts[key]).strip('"') for key in (*HASHES, *TIMES) if facts.get(key)), "")
+    value = next((facts[key] for key in (*HASHES, *TIMES) if facts.get(key)), "")
+    value = value.timestamp() if isinstance(value, datetime) else value  # as in some listings
+    return f"{value:.3f}" if isinstance(value, float) else str(value).strip('"')
