@@ -64,7 +64,15 @@ Guidance = Annotated[
 
 def generate(
     pipeline: names.Pipeline,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            path_type=str,  # a Path would join the two slashes of an address
+            help="Folder for the pictures, or the address of one in a store.",
+        ),
+    ],
     prompt: Prompt = None,
     prompt_option: PromptOption = None,
     prompts: Prompts = None,
@@ -136,10 +144,12 @@ def generate(
     cascade generate emoji-1024 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
     """
     from cascade.cli.progress import SamplingProgress
+    from cascade.data.remote import is_remote, without_secrets
     from cascade.devices import check_engine_device, find_device
     from cascade.generation import Generation, generate_files
     from cascade.pipeline import CascadePipeline
     from cascade.reporting.words import counted
+    from cascade.stored_generation import generate_to_store
 
     texts = read_prompts(prompt, prompt_option, prompts)
     per_stage = {
@@ -174,9 +184,14 @@ def generate(
     )
     name = " + ".join([pipeline, *(lora or [])])
     with SamplingProgress(generation.total) as progress:
-        files = generate_files(loaded, out, generation, name=name, callback=progress.on_step)
+        options = {"name": name, "callback": progress.on_step}
+        if is_remote(out):
+            files = generate_to_store(loaded, out, generation, **options)
+        else:
+            files = generate_files(loaded, Path(out), generation, **options)
+    out = without_secrets(out)
     if as_json:
-        return _document(name, files)
+        return _document(name, files, out)
     count = len(files.pictures)
     sheets = f"{files.grid.name} and {files.index.name}" if files.index else files.grid.name
     if files.earlier:
@@ -184,13 +199,18 @@ def generate(
     note(f"{counted(count, 'picture')}{',' if files.index else ' and'} {sheets} in {out}")
 
 
-def _document(pipeline: str, files: GeneratedFiles) -> Document:
+def _document(pipeline: str, files: GeneratedFiles, out: str) -> Document:
+    def place(file: Path) -> Path | str:
+        return file if file.parent == Path(out) else f"{out.rstrip('/')}/{file.name}"
+
     each = zip(files.pictures, files.seeds, files.prompts, strict=True)
     return {
         "pipeline": pipeline,
-        "pictures": [{"file": file, "seed": seed, "prompt": text} for file, seed, text in each],
-        "grid": files.grid,
-        "index": files.index,
+        "pictures": [
+            {"file": place(file), "seed": seed, "prompt": prompt} for file, seed, prompt in each
+        ],
+        "grid": place(files.grid),
+        "index": files.index and place(files.index),
         "earlier": files.earlier,
     }
 
