@@ -14,6 +14,7 @@ from cascade.chain import saved_contracts
 from cascade.devices import best_device, has_fast_bf16
 from cascade.extras import EXTRAS, install_command
 from cascade.recipe.finding import list_recipes
+from cascade.reporting.words import counted
 from cascade.saving.pipelines import has_weights
 from cascade.tasks.table import find_task
 
@@ -63,7 +64,7 @@ def _memory_gib() -> float:
 
 def _device(device: torch.device) -> Finding:
     if device.type == "cpu":
-        threads = f"cpu, {torch.get_num_threads()} threads"
+        threads = f"cpu, {counted(torch.get_num_threads(), 'thread')}"
         return Finding("device", threads, "fine for generating; train small stages only")
     count = torch.accelerator.device_count()
     return Finding("device", f"{count} x {device.type}", "used automatically")

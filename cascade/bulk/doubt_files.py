@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from cascade.bulk.jobs import Job
-from cascade.bulk.sheets import check_sheet, date_after, is_older, save_sheet
+from cascade.bulk.sheets import check_sheet, date_after, save_sheet
 from cascade.errors import OutputError
 from cascade.imaging.picture import Picture
 from cascade.imaging.rasters.deviation_picture import Panel, deviation_picture
@@ -20,11 +20,6 @@ from cascade.sampling.canvas import new_canvas
 from cascade.space import Space
 
 ROWS = 1024  # that are worked on at a time
-
-
-def lacks_doubt(job: Job) -> bool:
-    """Whether the standard deviation of a job is missing, or older than its result."""
-    return job.doubt is not None and is_older(job.doubt.picture, job.output)
 
 
 def check_doubt_files(job: Job, *, overwrite: bool) -> None:
@@ -92,7 +87,9 @@ def write_band_doubt(job: Job, seeds: int, stds: Sequence[Raster], space: Space)
 
 
 def mark_doubt_as_new(job: Job, result: Path) -> None:
-    """Set the time of a standard deviation that was written before its result; see `lacks_doubt`.
+    """Set the time of a standard deviation that was written before its result.
+
+    Otherwise it would look older than the result.
 
     Args:
         job: the job.

@@ -70,11 +70,17 @@ class Job:
     shard: Path | None = None
 
     @property
-    def result_name(self) -> str:
-        """The name of the result in messages."""
+    def files(self) -> list[Path]:
+        """All files that are written for it, besides the sheet; the result comes last."""
+        beside = [] if self.doubt is None else [self.doubt.numbers, self.doubt.picture]
+        return [*beside, self.output]
+
+    @property
+    def place_in_shard(self) -> str:
+        """Colon and name of the result in its shard; empty if it stays a file."""
         if self.shard is None:
-            return str(self.output)
-        return f"{self.shard}:{self.output.relative_to(work_folder(self.shard)).as_posix()}"
+            return ""
+        return f":{self.output.relative_to(work_folder(self.shard)).as_posix()}"
 
 
 def work_folder(shard: Path) -> Path:
@@ -129,11 +135,11 @@ def _address(job: Job) -> str:
     return image.address if isinstance(image, StoredObject) else job.source.name
 
 
-def is_file_name(out: Path, inputs: Sequence[str], *, bands: bool = False) -> bool:
+def is_file_name(out: Path | str, inputs: Sequence[str], *, bands: bool = False) -> bool:
     """Whether `out` names the file of a single result, and not a folder for all results.
 
     Args:
-        out: a file or a folder.
+        out: a file or a folder, or the address of one.
         inputs: names of the inputs.
         bands: whether results are files of bands.
 
@@ -141,8 +147,10 @@ def is_file_name(out: Path, inputs: Sequence[str], *, bands: bool = False) -> bo
         DataError: if an input does not exist.
         OutputError: if it names a file but cannot be one.
     """
-    is_known = bands and suffix_of(out.name) in BAND_KINDS
-    if out.is_dir() or not (is_known or _is_picture_name(out)):
+    is_folder = isinstance(out, Path) and out.is_dir()
+    name, out = PurePosixPath(out).name, without_secrets(str(out))
+    is_known = bands and suffix_of(name) in BAND_KINDS
+    if is_folder or not (is_known or _is_picture_name(name)):
         return False
     for text in inputs:
         if not (os.path.lexists(text) or glob.has_magic(text) or "{" in text or is_remote(text)):
@@ -152,7 +160,7 @@ def is_file_name(out: Path, inputs: Sequence[str], *, bands: bool = False) -> bo
             f"{out} names one picture, but there may be several inputs; name a folder instead."
         )
     endings = BAND_KINDS if bands else FORMAT_OF_SUFFIX
-    if suffix_of(out.name) not in endings:
+    if suffix_of(name) not in endings:
         suffixes = ", ".join(endings)
         raise OutputError(f"{out}: results end in {suffixes}; choose one of them.")
     return True
@@ -165,9 +173,9 @@ def _is_one_file(text: str) -> bool:
     return (is_picture and not glob.has_magic(plain)) or os.path.isfile(text)
 
 
-def _is_picture_name(path: Path) -> bool:
+def _is_picture_name(name: str) -> bool:
     """Whether a file of that name would be a picture, of a format that Cascade writes or not."""
-    suffix = path.suffix.lower()
+    suffix = PurePosixPath(name).suffix.lower()
     return suffix in IMAGE_SUFFIXES or (suffix != "" and suffix in Image.registered_extensions())
 
 

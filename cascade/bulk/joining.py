@@ -11,16 +11,18 @@ job: their lines are written into the ledger that the command keeps for a folder
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cascade.bulk.ledger import Ledger, ledger_file, part_ledgers
+from cascade.bulk.destination import Destination, LocalFolder, StoreFolder
+from cascade.bulk.ledger import RESULT_EVENTS, Ledger, ledger_file, part_ledgers
 from cascade.bulk.outcome import ALL_DONE, SOME_FAILED, failure_line
 from cascade.bulk.parts import Part
 from cascade.bulk.records import relevant_settings
+from cascade.data.remote import is_remote
 from cascade.errors import DataError
 from cascade.reporting.words import counted
 from cascade.saving.atomic import atomic_file
@@ -36,9 +38,10 @@ class Joined:
         done: number of pictures with a result.
         failed: name and reason of each input without a result that was tried.
         missing: name of each input without a result that was not, with its part.
-        files: the ledger of each part.
+        files: the ledger of each part, or a copy of it.
         keys: the keys of all results that the parts had to make.
         merged: the ledger for all parts; None if the results are in several folders.
+        destination: where this ledger goes.
     """
 
     parts: int
@@ -49,6 +52,7 @@ class Joined:
     files: Sequence[Path]
     keys: Set[str]
     merged: Path | None
+    destination: Destination
 
     @property
     def exit_code(self) -> int:
@@ -74,11 +78,12 @@ class Joined:
         """
         if self.merged is None:
             return
-        earlier = _lines_about_results(self.merged) if self.merged.is_file() else ()
+        earlier = list(_lines_about_results(self.merged)) if self.merged.is_file() else ()
         with atomic_file(self.merged) as temporary, temporary.open("wb") as output:
             output.writelines(line for key, line in earlier if key not in self.keys)
             for file in self.files:
                 output.writelines(line for _, line in _lines_about_results(file))
+        self.destination.keep_ledger(self.merged, now=True)
 
     def last_line(self) -> str:
         """All counts in one line."""
@@ -86,31 +91,32 @@ class Joined:
         texts = [f"{present:,} of {counted(self.parts, 'part')}", f"{self.done:,} done"]
         texts += [f"{len(self.failed):,} failed"] if self.failed else []
         texts += [f"{len(self.missing):,} missing"] if self.missing else []
-        where = "" if self.merged is None else f"; joined in {self.merged}"
+        where = "" if self.merged is None else f"; joined in {self.destination.name(self.merged)}"
         return ", ".join(texts) + where
 
 
-def join_parts(folders: Sequence[Path], command: str) -> Joined:
+def join_parts(folders: Sequence[str | Path], command: str) -> Joined:
     """Join the parts whose results are in some folders.
 
     Args:
-        folders: one folder for all parts, or several.
+        folders: one folder for all parts, or several; each may be the address of one in a store.
         command: `upscale`, `colourise`, `restore` or `edit`.
 
     Raises:
         DataError: if a folder holds no part, or the parts do not belong together.
     """
-    places = _places(folders, command)
+    destinations = dict(_opened(folder, command) for folder in folders)
+    places = _places(destinations, command)
     counts = sorted({part.count for part in places})
     if len(counts) > 1:
         raise DataError(
-            f"{places[min(places)].parent} holds parts of {counts[0]} and "
-            f"{places[max(places)].parent} parts of {counts[-1]}; name folders of one job, and "
-            "remove the ledgers of the other."
+            f"{_name(destinations, places[min(places)])} holds parts of {counts[0]} and "
+            f"{_name(destinations, places[max(places)])} parts of {counts[-1]}; name folders of "
+            "one job, and remove the ledgers of the other."
         )
     whole = _Whole()
     for part, file in places.items():
-        whole.add(part, file)
+        whole.add(part, file, destinations[file.parent])
     parts = [Part(count=counts[0], number=number + 1) for number in range(counts[0])]
     files = list(places.values())
     is_in_one = len({file.parent.resolve() for file in files}) == 1
@@ -123,25 +129,40 @@ def join_parts(folders: Sequence[Path], command: str) -> Joined:
         files=files,
         keys=whole.owners.keys(),
         merged=ledger_file(files[0].parent, command) if is_in_one else None,
+        destination=destinations[files[0].parent],
     )
 
 
-def _places(folders: Sequence[Path], command: str) -> dict[Part, Path]:
+def _opened(place: str | Path, command: str) -> tuple[Path, Destination]:
+    """The folder of the ledgers, of which those of a store are copies, and of the results."""
+    if not is_remote(str(place)):
+        return Path(place), LocalFolder()
+    store = StoreFolder(str(place), kept_in="joined")
+    store.fetch_ledgers(command)
+    return store.folder, store
+
+
+def _name(destinations: Mapping[Path, Destination], file: Path) -> str:
+    return destinations[file.parent].name(file.parent)
+
+
+def _places(destinations: Mapping[Path, Destination], command: str) -> dict[Part, Path]:
     """The ledger of each part."""
     places: dict[Part, Path] = {}
-    for folder in folders:
+    for folder, destination in destinations.items():
         ledgers = part_ledgers(folder, command)
         if not ledgers:
             what = "holds no part" if folder.is_dir() else "is no folder with parts"
             raise DataError(
-                f"{folder} {what} of {command}; expected a file such as "
+                f"{destination.name(folder)} {what} of {command}; expected a file such as "
                 f"{ledger_file(folder, command, Part(8, 1)).name}, which a run with a part writes."
             )
         for part, file in ledgers.items():
             other = places.setdefault(part, file)
             if other.resolve() != file.resolve():
                 raise DataError(
-                    f"part {part} is in {other.parent} and in {folder}; name one of the two."
+                    f"part {part} is in {_name(destinations, other)} and in "
+                    f"{destination.name(folder)}; name one of the two."
                 )
     return dict(sorted(places.items()))
 
@@ -156,7 +177,7 @@ class _Whole:
     _first: tuple[Part, Mapping[str, Any]] | None = None
     owners: dict[str, Part] = field(default_factory=dict)  # of results, by key
 
-    def add(self, part: Part, file: Path) -> None:
+    def add(self, part: Part, file: Path, destination: Destination) -> None:
         """Add a part.
 
         Raises:
@@ -176,7 +197,8 @@ class _Whole:
                     f"parts {owner} and {part} both have a result {key}, so it is not known which "
                     "input it is of; run both parts again in new folders."
                 )
-            self._add_result(ledger, file.parent, key, settings_id, name, part)
+            is_there = _is_there(destination, file.parent / key)
+            self._add_result(ledger, is_there, key, settings_id, name, part)
 
     def _check_head(self, part: Part, head: Mapping[str, Any]) -> None:
         if self._first is None:
@@ -200,7 +222,13 @@ class _Whole:
             )
 
     def _add_result(
-        self, ledger: Ledger, folder: Path, key: str, settings_id: str, name: str, part: Part
+        self,
+        ledger: Ledger,
+        is_there: Callable[[Mapping[str, Any]], bool],
+        key: str,
+        settings_id: str,
+        name: str,
+        part: Part,
     ) -> None:
         """Count a result, or the results in a shard."""
         shard = ledger.packed.get(key, {})
@@ -209,7 +237,7 @@ class _Whole:
         last = ledger.unpacked.get((key, settings_id), last)
         if last.get("event") in ("failed", "unpacked"):
             self.failed.append((last["name"], last["reason"]))
-        elif line.get("settings_id") == settings_id and _is_there(folder / key, line):
+        elif line.get("settings_id") == settings_id and is_there(line):
             self.done += shard.get("pictures", 1)
             self.failed += [
                 (shard.get("failed_inputs", {}).get(job, name), reason)
@@ -225,12 +253,16 @@ def _setting(settings: Mapping[str, Any], key: str) -> str:
     return "the input's format" if key == "format" else f"no {key}"
 
 
-def _is_there(path: Path, line: Mapping[str, Any]) -> bool:
+def _is_there(destination: Destination, path: Path) -> Callable[[Mapping[str, Any]], bool]:
     """Whether a result has the size that its line notes; a copy has other times."""
-    try:
-        return path.stat().st_size == line["result_stamp"][0]
-    except (OSError, LookupError, TypeError):
-        return False
+
+    def check(line: Mapping[str, Any]) -> bool:
+        try:
+            return destination.stamp(path)[0] == line["result_stamp"][0]
+        except (OSError, LookupError, TypeError):
+            return False
+
+    return check
 
 
 def _lines_about_results(file: Path) -> Iterator[tuple[str, bytes]]:
@@ -239,5 +271,5 @@ def _lines_about_results(file: Path) -> Iterator[tuple[str, bytes]]:
         for line in lines:
             with suppress(ValueError, LookupError, TypeError):  # a killed process wrote half of it
                 values = json.loads(line)
-                if values["event"] in ("made", "verified", "packed"):
+                if values["event"] in RESULT_EVENTS:
                     yield values["output"], line.rstrip() + b"\n"

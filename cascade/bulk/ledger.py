@@ -31,6 +31,7 @@ from cascade.bulk.parts import Part
 from cascade.errors import OutputError
 
 Event = Literal["made", "verified", "packed", "unpacked", "failed"]
+RESULT_EVENTS = ("made", "verified", "packed")  # what lines about existing results say
 
 
 def ledger_file(folder: Path, command: str, part: Part | None = None) -> Path:
@@ -47,12 +48,16 @@ def ledger_file(folder: Path, command: str, part: Part | None = None) -> Path:
 
 def part_ledgers(folder: Path, command: str) -> dict[Part, Path]:
     """The ledgers of parts in a folder, in the order of the parts."""
-    name = re.compile(rf"\.cascade-{command}-(\d+)-of-(\d+)\.jsonl")
-    matches = [(name.fullmatch(path.name), path) for path in folder.glob(f".cascade-{command}-*")]
-    ledgers = {
-        Part(count=int(match[2]), number=int(match[1])): path for match, path in matches if match
+    parts = {
+        path: part_of_ledger(path.name, command) for path in folder.glob(f".cascade-{command}-*")
     }
-    return dict(sorted(ledgers.items()))
+    return dict(sorted((part, path) for path, part in parts.items() if part is not None))
+
+
+def part_of_ledger(name: str, command: str) -> Part | None:
+    """The part of the inputs that a file of this name is the ledger of; None if it is not one."""
+    match = re.fullmatch(rf"\.cascade-{command}-(\d+)-of-(\d+)\.jsonl", name)
+    return None if match is None else Part(count=int(match[2]), number=int(match[1]))
 
 
 class Ledger:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from typing import final
 
+from cascade.bulk.destination import Destination
 from cascade.bulk.jobs import Job
 from cascade.bulk.ledger import Ledger
 from cascade.bulk.making import DiskError, Method, lacks_sheet, make_result, write_sheet
@@ -26,18 +26,25 @@ class Making:
         standing: what has become of each job.
         ledger: the ledger that all processes share.
         reports: where progress and failures are reported.
+        destination: where the ledger is kept besides its folder.
 
     Attributes:
         reported: ids of failures that were reported.
     """
 
     def __init__(
-        self, method: Method, standing: Standing, ledger: Ledger, reports: Reports
+        self,
+        method: Method,
+        standing: Standing,
+        ledger: Ledger,
+        reports: Reports,
+        destination: Destination,
     ) -> None:
         self._method = method
         self._standing = standing
         self._ledger = ledger
         self._reports = reports
+        self._destination = destination
         self.reported: set[tuple[str, str]] = set()
 
     def make(self, jobs: Sequence[Job]) -> None:
@@ -57,6 +64,7 @@ class Making:
             self.count(job)
             self.progress(job, 0.0, message)
             self._reports.time_left()
+            self._destination.keep_ledger(self._ledger.file)
 
     def count(self, job: Job) -> None:
         """Count a job that is settled."""
@@ -68,7 +76,7 @@ class Making:
         self._reports.progress(job, self._standing.finished(), part, message, page)
 
     def _draw_together(self, jobs: Sequence[Job]) -> Drawn:
-        missing = [job for job in jobs if not os.path.lexists(job.output)]
+        missing = [job for job in jobs if not self._standing.has_file(job)]
         if len(missing) < 2:
             return Drawn()
         return draw_together(
@@ -102,6 +110,7 @@ class Making:
 
     def _make(self, job: Job, drawn: Drawn) -> str:
         begin, stamp = time.monotonic(), job.source.stamp()
+        self._standing.destination_of(job).begin(job.files)
         record, losses = make_result(
             job,
             self._method,
@@ -113,11 +122,11 @@ class Making:
             ),
         )
         seconds = time.monotonic() - begin + drawn.seconds
-        values = ledger_values(job, record, stamp)
+        values = self._standing.written_values(job, record, stamp)
         values |= {"seconds": round(seconds, 3), "lost": [[each.what, each.why] for each in losses]}
         self._standing.note("made", job, values)
-        name = job.source.name
-        return f"{self._method.description}: {name} -> {job.result_name} ({seconds:.1f} s)"
+        name, result_name = job.source.name, self._standing.name_of(job)
+        return f"{self._method.description}: {name} -> {result_name} ({seconds:.1f} s)"
 
 
 def one_line(error: Exception, name: str) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cascade import __version__
+from cascade.bulk.destination import destination_of
 from cascade.bulk.earlier import EarlierResults
 from cascade.bulk.inputs import InputListing
 from cascade.bulk.jobs import ImageFormat, PageChoice, Plan, is_file_name, plan_jobs
-from cascade.bulk.ledger import part_ledgers
+from cascade.bulk.ledger import ledger_file
 from cascade.bulk.making import Method
 from cascade.bulk.parts import Part
 from cascade.bulk.progress import Note, ProgressUpdate
@@ -20,6 +21,7 @@ from cascade.bulk.request_model import RequestModel
 from cascade.bulk.searching import find_pictures
 from cascade.bulk.shards import plan_shards
 from cascade.bulk.work import Bulk
+from cascade.data.remote import is_remote
 from cascade.data.shard_index import ShardImage
 from cascade.errors import ContractError, OutputError
 from cascade.imaging.credentials import Signer
@@ -34,6 +36,7 @@ from cascade.saving.atomic import check_writable_folder
 from cascade.saving.components import weights_digest
 from cascade.stage import Stage
 
+ALONE = "results go to {name}; if several machines write there, give each its own part"
 OnProgress = Callable[[ProgressUpdate], None]
 
 
@@ -43,7 +46,8 @@ class Request:
 
     Attributes:
         inputs: names of files, folders and shards, and patterns; see `find_pictures`.
-        out: a folder, or for a single input the file of its result.
+        out: a folder, or for a single input the file of its result; as a text, the address of one
+            in an object store.
         model: a bundled pipeline, the folder of a saved one, or a Hub id.
         overrides: changes to the sampling settings of the model's stages.
         device: the device to compute on, such as `cuda`; None for the best one available.
@@ -71,7 +75,7 @@ class Request:
     """
 
     inputs: Sequence[str]
-    out: Path
+    out: Path | str
     model: str
     overrides: Overrides = field(default_factory=Overrides)
     device: str | None = None
@@ -133,16 +137,49 @@ class Preparation:
         self.has_bands = self.reads_bands or writes_bands
         _check_options(request, bands=self.has_bands)
         as_file = is_file_name(request.out, request.inputs, bands=writes_bands)
-        self.folder = None if as_file else request.out
-        _check_part(request, command, self.folder)
+        _check_store(request)
+        self.destination, self.out = destination_of(request.out, as_file=as_file)
+        self.folder = None if as_file else self.out
+        self._check_part()
+        if self.folder is not None:
+            self.destination.fetch_ledger(ledger_file(self.folder, command, request.part))
         suffixes = RASTER_SUFFIXES if self.reads_bands else IMAGE_SUFFIXES
         self.inputs = request.listing or find_pictures(
-            request.inputs, results=self.folder, suffixes=suffixes, part=request.part
+            request.inputs,
+            results=self.folder,
+            stored_results=None if as_file else self.destination.address,
+            suffixes=suffixes,
+            part=request.part,
         )
         self.seed = seed
         self.plan = self._plan(as_file, writes_bands)
+        self.destination.check_apart(self.plan)
         self.notes = [self.inputs.left_out.note()] if self.inputs.left_out else []
         self.notes += self.plan.notes
+        if self.destination.address and self.folder and request.part is None:
+            self.notes.append(Note(ALONE.format(name=self.destination.name(self.folder))))
+
+    def _check_part(self) -> None:
+        """Check that a part of the inputs can have its results in the folder.
+
+        Raises:
+            OutputError: if there is no folder, or it holds parts of another number of parts.
+        """
+        part = self.request.part
+        if part is None or (self.folder is None and part.count == 1):
+            return
+        name = self.destination.name(self.out)
+        if self.folder is None:
+            raise OutputError(
+                f"{name} is the file of a single result, but part {part} of the inputs needs a "
+                "folder; name one, or take part 1/1, which is all."
+            )
+        counts = {each.count for each in self.destination.parts(self.folder, self.command)}
+        if counts - {part.count}:
+            raise OutputError(
+                f"{name} holds results of parts of {min(counts)}, so part {part} does not belong "
+                "there; choose another folder or the same number of parts."
+            )
 
     def _plan(self, as_file: bool, bands: bool) -> Plan:
         """List the results to make, in files and in shards."""
@@ -152,21 +189,22 @@ class Preparation:
             _check_shards(request)
             shards, notes = plan_shards(
                 self.inputs.shards,
-                request.out,
+                self.out,
                 image_format=request.image_format,
                 seed=seed,
                 pages=request.pages,
                 bands=bands,
             )
+        earlier = EarlierResults(self.folder, self.destination, self.command, request.part)
         plan = plan_jobs(
             [each for each in self.inputs.pictures if not isinstance(each.image, ShardImage)],
-            request.out,
+            self.out,
             as_file=as_file,
             image_format=request.image_format,
             seeds=[seed] if request.map else range(seed, seed + request.seeds),
             compare=request.compare,
             pages=request.pages,
-            is_result_of=EarlierResults(self.folder, self.command, request.part).made_from,
+            is_result_of=earlier.made_from,
             bands=bands,
             doubt=request.map,
         )
@@ -225,11 +263,12 @@ class Preparation:
 
     def bulk(self, method: Method, on_progress: OnProgress | None) -> Bulk:
         """Make the loop over all jobs, and create the folder of the results."""
-        check_writable_folder(self.folder or self.request.out.parent)
+        check_writable_folder(self.folder or self.out.parent)
         return Bulk(
             self.plan,
             method.over_seeds(self.request.seeds) if self.request.map else method,
             self.folder,
+            destination=self.destination,
             inputs=self.inputs,
             choices={
                 "seed": self.seed,
@@ -262,27 +301,22 @@ def _check_options(request: Request, *, bands: bool) -> None:
         raise ContractError(f"{unused[0]} is for {kind}, but this model makes {other}; leave it.")
 
 
-def _check_part(request: Request, command: str, folder: Path | None) -> None:
-    """Check that a part of the inputs can have its results in a folder.
+def _check_store(request: Request) -> None:
+    """Refuse what results in a store cannot have: files that are made of several results.
 
     Raises:
-        OutputError: if there is no folder, or it holds parts of another number of parts.
+        ContractError: naming the option.
     """
-    if request.part is None:
-        return
-    if folder is None and request.part.count == 1:
-        return
-    if folder is None:
-        raise OutputError(
-            f"{request.out} is the file of a single result, but part {request.part} of the inputs "
-            "needs a folder; name one, or take part 1/1, which is all."
-        )
-    counts = {part.count for part in part_ledgers(folder, command)}
-    if counts - {request.part.count}:
-        raise OutputError(
-            f"{folder} holds results of parts of {min(counts)}, so part {request.part} does not "
-            "belong there; choose another folder or the same number of parts."
-        )
+    options = {
+        "before/after sheets": request.compare,
+        "several seeds": request.seeds > 1 and not request.map,
+    }
+    for name, value in options.items():
+        if value and is_remote(str(request.out)):
+            raise ContractError(
+                f"results in a store are one per picture, without {name}; leave them out, or name "
+                "a folder of this machine."
+            )
 
 
 def _check_shards(request: Request) -> None:

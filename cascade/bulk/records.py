@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,10 +120,18 @@ def ledger_values(
     }
 
 
-def is_unchanged(job: Job, line: Mapping[str, Any]) -> bool:
-    """Whether input and result of a job are the files that a line of the ledger describes."""
+def is_unchanged(
+    job: Job, line: Mapping[str, Any], stamp_of: Callable[[Path], list[int]] = result_stamp
+) -> bool:
+    """Whether input and result of a job are the files that a line of the ledger describes.
+
+    Args:
+        job: the job.
+        line: the line.
+        stamp_of: the stamp of a result; raises `OSError` if it does not exist.
+    """
     try:
-        stamps = result_stamp(job.output), list(job.source.stamp())
+        stamps = stamp_of(job.output), list(job.source.stamp())
     except (OSError, DataError):
         return False
     return (line.get("result_stamp"), line.get("input_stamp")) == stamps

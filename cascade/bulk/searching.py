@@ -14,7 +14,12 @@ from pathlib import Path, PurePosixPath
 from cascade.bulk.inputs import InputListing, InputPicture, InputShard
 from cascade.bulk.parts import Part, Slice
 from cascade.data.notes import DOTTED_NAME
-from cascade.data.object_stores import StoredObject, list_objects, without_query
+from cascade.data.object_stores import (
+    StoredObject,
+    list_objects,
+    listed_address,
+    without_query,
+)
 from cascade.data.remote import default_cache, is_remote, without_secrets
 from cascade.data.shard_index import index_shard
 from cascade.data.shards import list_shards, shard_file
@@ -31,6 +36,7 @@ def find_pictures(
     inputs: Sequence[str],
     *,
     results: Path | None = None,
+    stored_results: str | None = None,
     suffixes: Set[str] = IMAGE_SUFFIXES,
     part: Part | None = None,
 ) -> InputListing:
@@ -51,6 +57,7 @@ def find_pictures(
     Args:
         inputs: names of files, folders or shards, and patterns.
         results: folder of the results, which is not searched unless an input lies in it.
+        stored_results: address of a folder of a store, as `list_objects` spells it, instead of it.
         suffixes: suffixes of pictures, in small letters.
         part: the part of the inputs to take; None for all. Shards of other parts are not opened.
 
@@ -59,7 +66,8 @@ def find_pictures(
         OutputError: if the folder of the results is one of the inputs.
     """
     listing = InputListing()
-    search = _Search(listing, None if results is None else results.resolve(), suffixes)
+    resolved = None if results is None else results.resolve()
+    search = _Search(listing, resolved, stored_results, suffixes)
     for text in inputs:
         search.add_input(text)
     is_part_of_some = search.choose(part)
@@ -90,6 +98,7 @@ class _Way:
 class _Search:
     listing: InputListing
     results: Path | None  # resolved
+    stored_results: str | None
     suffixes: Set[str]
     ways: dict[str, list[_Way]] = field(default_factory=dict)  # by real path or URL
     real_folders: dict[str, str] = field(default_factory=dict)  # paths without links, by path
@@ -195,8 +204,27 @@ class _Search:
             else:
                 self.listing.left_out.add_file(path)
 
+    def _is_stored_result(self, address: str) -> bool:
+        """Whether an address lies in the folder of the results, which must not be an input.
+
+        Raises:
+            OutputError: if it is that folder.
+        """
+        if self.stored_results is None:
+            return False
+        address = listed_address(address)
+        if address == self.stored_results:
+            raise OutputError(
+                f"{without_secrets(address)} is an input, so the results cannot go there; choose "
+                "another folder."
+            )
+        return address.startswith(f"{self.stored_results}/")
+
     def _add_objects(self, address: str) -> None:
+        is_outside = not self._is_stored_result(address)
         for stored, place in list_objects(address):
+            if is_outside and self._is_stored_result(stored.address):
+                continue
             path = Path(without_query(stored.address).partition("://")[2])
             place = PurePosixPath(place)
             is_hidden = any(part.startswith(".") for part in place.parts)

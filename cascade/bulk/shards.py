@@ -24,12 +24,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, final
 
+from cascade.bulk.destination import Destination
 from cascade.bulk.inputs import InputShard
 from cascade.bulk.jobs import ImageFormat, Job, PageChoice, plan_jobs, work_folder
 from cascade.bulk.ledger import Ledger
 from cascade.bulk.making import Method, disk_errors
 from cascade.bulk.progress import Note
-from cascade.bulk.records import INPUT, Record, difference, result_stamp, settings_id
+from cascade.bulk.records import INPUT, Record, difference, settings_id
 from cascade.data.shard_index import ShardImage, members_of
 from cascade.data.shard_writing import sha256_of, write_tar
 from cascade.errors import DataError, OutputError
@@ -160,11 +161,13 @@ class Packing:
     Args:
         method: how their results are made.
         ledger: the lines of all processes that share the folder of the results.
+        destination: where finished shards go.
     """
 
-    def __init__(self, method: Method, ledger: Ledger) -> None:
+    def __init__(self, method: Method, ledger: Ledger, destination: Destination) -> None:
         self._method = method
         self._ledger = ledger
+        self._destination = destination
 
     def failures_of(self, shard: ShardPlan) -> dict[str, str] | None:
         """Reasons of the failures in a shard that is packed, by job; None if it is not.
@@ -176,23 +179,25 @@ class Packing:
         """
         line = self._ledger.packed.get(shard.key, {})
         try:
-            stamps = [result_stamp(shard.output), list(shard.source.stamp())]
+            stamps = [self._destination.stamp(shard.output), list(shard.source.stamp())]
         except OSError:
             return None
         same = line.get("settings_id") == self.settings_id(shard)
         if same and [line.get("result_stamp"), line.get("input_stamp")] == stamps:
             return line[FAILED]
-        record, failed = _read_record(shard.output)
-        fault = "is not a whole result of this command"
-        if record is not None:
-            fault = difference(record, self._settings(shard), shard.source)
-        if not fault:
-            self._note(shard, failed)
-            return dict(failed)
+        with self._destination.reading(shard.output):
+            record, failed = _read_record(shard.output)
+            fault = "is not a whole result of this command"
+            if record is not None:
+                fault = difference(record, self._settings(shard), shard.source)
+            if not fault:
+                self._note(shard, failed, sha256_of(shard.output))
+                return dict(failed)
         if self._method.overwrite:
             return None
         raise OutputError(
-            f"{shard.output} already exists and {fault}; move it away or allow overwriting."
+            f"{self._destination.name(shard.output)} already exists and {fault}; move it away or "
+            "allow overwriting."
         )
 
     def pack(self, shard: ShardPlan, failed: Mapping[str, str]) -> None:
@@ -219,7 +224,9 @@ class Packing:
         }
         with disk_errors(0, shard.output.parent):
             write_tar(shard.output, _contents(shard, members), comment=json.dumps(record))
-        self._note(shard, failed)
+        sha256 = sha256_of(shard.output)
+        self._destination.deliver([shard.output])
+        self._note(shard, failed, sha256)
         remove_folder(shard)
 
     def failure_of(self, shard: ShardPlan) -> dict[str, Any]:
@@ -238,12 +245,12 @@ class Packing:
     def _settings(self, shard: ShardPlan) -> dict[str, Any]:
         return {**self._method.settings, **shard.settings}
 
-    def _note(self, shard: ShardPlan, failed: Mapping[str, str]) -> None:
+    def _note(self, shard: ShardPlan, failed: Mapping[str, str], sha256: str) -> None:
         values = {
             "input": shard.source.name,
             "input_stamp": list(shard.source.listed_stamp),
-            "result_stamp": result_stamp(shard.output),
-            "result_sha256": sha256_of(shard.output),
+            "result_stamp": self._destination.stamp(shard.output),
+            "result_sha256": sha256,
             "pictures": len(shard.jobs) - len(failed),
             FAILED: dict(failed),
             "failed_inputs": {job.key: job.source.name for job in shard.jobs if job.key in failed},

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
-from cascade.bulk.doubt_files import lacks_doubt
+from cascade.bulk.destination import Destination, LocalFolder
 from cascade.bulk.jobs import Job
 from cascade.bulk.ledger import Event, Ledger
 from cascade.bulk.making import Method, lacks_sheet
 from cascade.bulk.records import (
     NotAResultError,
+    Record,
     difference,
     is_unchanged,
     ledger_values,
@@ -19,6 +19,8 @@ from cascade.bulk.records import (
     settings_id,
 )
 from cascade.errors import OutputError
+
+LOCAL = LocalFolder()
 
 
 @final
@@ -29,20 +31,36 @@ class Standing:
         jobs: the results to make.
         method: how to make each result.
         ledger: the lines of all processes that share the folder of the results.
+        destination: where finished results go.
 
     Attributes:
         done_before: keys of the jobs whose results existed already.
     """
 
-    def __init__(self, jobs: Sequence[Job], method: Method, ledger: Ledger) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], method: Method, ledger: Ledger, destination: Destination
+    ) -> None:
         self.done_before: set[str] = set()
         self._jobs = jobs
         self._method = method
         self._ledger = ledger
+        self._destination = destination
         choices = {(job.seed, job.pages): job for job in jobs}  # few, and hashing takes long
         self._settings_ids = {
             choice: settings_id(method.settings_of(job)) for choice, job in choices.items()
         }
+
+    def destination_of(self, job: Job) -> Destination:
+        """Where the result of a job goes: results of a shard stay here until it is packed."""
+        return LOCAL if job.shard else self._destination
+
+    def has_file(self, job: Job) -> bool:
+        """Whether there is a file with the name of the result of a job."""
+        return self.destination_of(job).has(job.output)
+
+    def name_of(self, job: Job) -> str:
+        """The name of the result of a job in messages."""
+        return f"{self._destination.name(job.shard or job.output)}{job.place_in_shard}"
 
     def id(self, job: Job) -> tuple[str, str]:
         """Key and settings id, by which the ledger knows a job."""
@@ -77,7 +95,7 @@ class Standing:
         """Whether a job is settled, or was done before by the ledger; opens no file."""
         if self.is_settled(job):
             return True
-        if not self._is_known_to_be_done(job) or lacks_sheet(job) or lacks_doubt(job):
+        if not self._is_known_to_be_done(job) or lacks_sheet(job) or self._lacks_doubt(job):
             return False
         self.done_before.add(job.key)
         return True
@@ -88,22 +106,42 @@ class Standing:
         Raises:
             OutputError: if another file has its name and may not be replaced.
         """
-        if not os.path.lexists(job.output):
+        destination = self.destination_of(job)
+        if not destination.has(job.output):
             return False
         if job.output.is_dir():
             raise OutputError(f"{job.output} is a folder; move it away.")
-        fault = self._check_result(job)
+        with destination.reading(job.output):
+            fault = self._check_result(job)
         if fault and not self._method.overwrite and not job.shard:
             raise OutputError(
-                f"{job.output} already exists and {fault}; move it away or allow overwriting."
+                f"{self.name_of(job)} already exists and {fault}; move it away or allow "
+                "overwriting."
             )
-        return not fault and not lacks_doubt(job)
+        return not fault and not self._lacks_doubt(job)
+
+    def written_values(
+        self, job: Job, record: Record, input_stamp: Sequence[int]
+    ) -> dict[str, Any]:
+        """Deliver a result that is complete here; returns the values that the ledger keeps."""
+        destination = self.destination_of(job)
+        values = ledger_values(job, record, input_stamp)
+        destination.deliver(job.files)
+        return values | {"result_stamp": destination.stamp(job.output)}
+
+    def _lacks_doubt(self, job: Job) -> bool:
+        """Whether the standard deviation of a job is missing, or older than its result."""
+        destination = self.destination_of(job)
+        return job.doubt is not None and destination.lacks(job.doubt.picture, job.output)
+
+    def _is_unchanged(self, job: Job, line: Mapping[str, Any]) -> bool:
+        return is_unchanged(job, line, self.destination_of(job).stamp)
 
     def _is_known_to_be_done(self, job: Job) -> bool:
         """Whether the ledger lists this input and result as they are on disk; opens neither."""
         line = self._ledger.results.get(job.key, {})
         same_settings = line.get("settings_id") == self.id(job)[1]
-        return same_settings and not self.line(job) and is_unchanged(job, line)
+        return same_settings and not self.line(job) and self._is_unchanged(job, line)
 
     def _check_result(self, job: Job) -> str:
         """Say what is wrong with the file that has a result's name; note the job if it is right."""
@@ -114,10 +152,12 @@ class Standing:
             return str(error)
         fault = difference(record, self._method.settings_of(job), job.source)
         made_now = bool(self.line(job))  # but its sheet is missing
-        if fault or made_now or lacks_doubt(job):
+        if fault or made_now or self._lacks_doubt(job):
             return fault
-        if line is not None and is_unchanged(job, line):
+        if line is not None and self._is_unchanged(job, line):
             self.done_before.add(job.key)
         else:
-            self.note("verified", job, ledger_values(job, record, stamp))
+            values = ledger_values(job, record, stamp)
+            values["result_stamp"] = self.destination_of(job).stamp(job.output)
+            self.note("verified", job, values)
         return ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.bulk.claims import Claims
+from cascade.bulk.destination import Destination
 from cascade.bulk.inputs import InputListing
 from cascade.bulk.jobs import Job, Plan, VariantSheet
 from cascade.bulk.ledger import Ledger, ledger_file
@@ -20,7 +21,7 @@ from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.reports import Reports
 from cascade.bulk.shards import Packing, ShardPlan, remove_folder
 from cascade.bulk.slider_page import check_page, write_page
-from cascade.bulk.standing import Standing
+from cascade.bulk.standing import LOCAL, Standing
 from cascade.bulk.together import groups
 from cascade.errors import CascadeError, OutputError
 
@@ -39,6 +40,7 @@ class Bulk:
         method: how to make each result.
         folder: folder of the results, with ledger and locks; None for a single result in a file of
             its own, which no other process shares.
+        destination: where the results go when they are complete.
         inputs: pictures, unreadable and other files of the inputs, which the outcome counts.
         choices: what decides names and number of the results besides the method's settings, which
             the ledger of a part notes.
@@ -55,6 +57,7 @@ class Bulk:
         method: Method,
         folder: Path | None,
         *,
+        destination: Destination = LOCAL,
         inputs: InputListing | None = None,
         choices: Mapping[str, Any] | None = None,
         notes: Sequence[Note] = (),
@@ -69,9 +72,10 @@ class Bulk:
         self.reports = Reports(len(plan.jobs), method, on_progress)
         part = None if self.inputs.slice is None else self.inputs.slice.part
         self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command, part))
-        self._standing = Standing(plan.jobs, method, self.ledger)
-        self._packing = Packing(method, self.ledger)
-        self._making = Making(method, self._standing, self.ledger, self.reports)
+        self._destination = destination
+        self._standing = Standing(plan.jobs, method, self.ledger, destination)
+        self._packing = Packing(method, self.ledger, destination)
+        self._making = Making(method, self._standing, self.ledger, self.reports, destination)
 
     def run(self) -> None:
         """Work until all jobs are finished.
@@ -221,11 +225,19 @@ class Bulk:
             if claims.join():
                 remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
                 self._start_round()
+                self._destination.keep_ledger(
+                    self.ledger.file, now=True
+                )  # which also tells whether results can be written
                 claims.let_in()
             self.ledger.refresh()
             yield claims
             if claims.leave():
                 remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
+            self._destination.keep_ledger(self.ledger.file, now=True)
+        except BaseException:
+            with suppress(OutputError):  # what stopped the work says more
+                self._destination.keep_ledger(self.ledger.file, now=True)
+            raise
         finally:
             claims.close()
             with suppress(OutputError):  # so that the outcome counts the results of others too

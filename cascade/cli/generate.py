@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from cascade.generation.files import GeneratedFiles
     from cascade.pipeline import CascadePipeline
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")]
+Out = Annotated[
+    str,
+    typer.Option(
+        "--out",
+        "-o",
+        path_type=str,  # a Path would join the two slashes of an address
+        help="Folder for the pictures, or the address of one in a store.",
+    ),
+]
 Prompt = Annotated[
     str | None,
     typer.Argument(metavar="PROMPT", help="What to draw, for pipelines that take text."),
@@ -143,8 +151,10 @@ def generate(
     cascade generate emoji-1024 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
     """
     from cascade.cli.progress import SamplingProgress
+    from cascade.data.remote import is_remote, without_secrets
     from cascade.generation.files import generate_files
     from cascade.generation.request import Generation
+    from cascade.generation.storing import generate_to_store
 
     texts = read_prompts(prompt, prompt_option, prompts)
     per_stage = {
@@ -173,9 +183,14 @@ def generate(
     )
     name = " + ".join([pipeline, *(lora or [])])
     with SamplingProgress(generation.total) as progress:
-        files = generate_files(loaded, out, generation, name=name, callback=progress.on_step)
+        options = {"name": name, "callback": progress.on_step}
+        if is_remote(out):
+            files = generate_to_store(loaded, out, generation, **options)
+        else:
+            files = generate_files(loaded, Path(out), generation, **options)
+    out = without_secrets(out)
     if as_json:
-        return _document(name, files)
+        return _document(name, files, out)
     _report(files, out)
 
 
@@ -195,7 +210,7 @@ def _load(
     return pipeline.to(torch_device) if engine is None else pipeline.with_engine(engine)
 
 
-def _report(files: GeneratedFiles, out: Path) -> None:
+def _report(files: GeneratedFiles, out: str) -> None:
     from cascade.reporting.words import counted
 
     count = len(files.pictures)
@@ -205,13 +220,18 @@ def _report(files: GeneratedFiles, out: Path) -> None:
     note(f"{counted(count, 'picture')}{',' if files.index else ' and'} {sheets} in {out}")
 
 
-def _document(pipeline: str, files: GeneratedFiles) -> Document:
+def _document(pipeline: str, files: GeneratedFiles, out: str) -> Document:
+    def place(file: Path) -> Path | str:
+        return file if file.parent == Path(out) else f"{out.rstrip('/')}/{file.name}"
+
     each = zip(files.pictures, files.seeds, files.prompts, strict=True)
     return {
         "pipeline": pipeline,
-        "pictures": [{"file": file, "seed": seed, "prompt": text} for file, seed, text in each],
-        "grid": files.grid,
-        "index": files.index,
+        "pictures": [
+            {"file": place(file), "seed": seed, "prompt": prompt} for file, seed, prompt in each
+        ],
+        "grid": place(files.grid),
+        "index": files.index and place(files.index),
         "earlier": files.earlier,
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -100,7 +99,7 @@ def join(command: str, folders: Sequence[str]) -> None:
     from cascade.bulk.joining import join_parts
     from cascade.cli.progress import printable
 
-    joined = join_parts([Path(folder) for folder in folders], command)
+    joined = join_parts(folders, command)
     for line in joined.lines():
         typer.echo(printable(line))
     joined.merge()

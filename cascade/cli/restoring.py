@@ -62,12 +62,13 @@ class Shared:
         ),
     ]
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--out",
             "-o",
-            help="Folder of the results, or the file of a single result. Required, except with "
-            "--join.",
+            path_type=str,  # a Path would join the two slashes of an address
+            help="Folder of the results, the file of a single result, or the address of one in a "
+            "store, such as s3://bucket/large. Required, except with --join.",
         ),
     ] = None
     variants: Annotated[
@@ -167,6 +168,7 @@ class Shared:
             BadParameter: if the options do not fit together.
         """
         from cascade.bulk.commands import Request
+        from cascade.data.remote import is_remote
 
         if self.map and self.variants < 2:
             raise typer.BadParameter("--map needs at least 2 seeds; add -n 8, for example.")
@@ -176,7 +178,7 @@ class Shared:
             raise MissingOption("'--model'")
         return Request(
             inputs=self.inputs,
-            out=self.out,
+            out=self.out if is_remote(self.out) else Path(self.out),
             model=model,
             overrides=sampling.overrides(
                 self.changes,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli import completing
+from cascade.cli import completing, signing
 
 
 def ui(
@@ -53,6 +53,8 @@ def ui(
     max_waiting: Annotated[
         int, typer.Option(min=0, help="Largest number of jobs that wait for the device.")
     ] = 20,
+    c2pa_certificate: signing.Certificate = None,
+    c2pa_key: signing.Key = None,
 ) -> None:
     """Serve a web page that upscales, colourises, generates and edits pictures.
 
@@ -69,6 +71,8 @@ def ui(
     cascade ui runs/my-stage
 
     cascade ui --host 0.0.0.0 --max-mib 20 --max-megapixels 4
+
+    cascade ui --c2pa-certificate archive.pem --c2pa-key archive.key
     """
     from cascade.cli.verbosity import note
     from cascade.errors import ContractError
@@ -96,5 +100,6 @@ def ui(
         limits=limits,
         most_waiting=max_waiting,
         opens_browser=opens_browser,
+        signer=signing.signer_of(c2pa_certificate, c2pa_key),
     )
     serve(serving, lambda address: note(f"the page is at {address}; stop it with Ctrl-C"))

@@ -34,7 +34,7 @@ from cascade.data.splitting import SPLITS, FileGroups, Shares
 from cascade.errors import DataError, OutputError
 from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 from cascade.reporting.progress import Progress
-from cascade.saving.atomic import atomic_folder
+from cascade.saving.atomic import atomic_folder, check_writable_folder
 
 MANIFEST = "manifest.json"
 WHOLE = Shares()  # everything is for training
@@ -88,6 +88,7 @@ def build_shards(
             `split_by`, or a split would be empty.
         OutputError: if the folder holds other files or the shards being read, or cannot be written.
     """
+    check_writable_folder(out.parent)
     _check_not_from(source, out)
     _check_pairs(source, encoding, inputs)
     colours = Decoding(encoding.range) if isinstance(encoding, Encoding) else Decoding()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +27,7 @@ from cascade.saving.atomic import atomic_file
 WILDCARDS = "*["  # a question mark begins the query of a web address
 IS_WEB = re.compile("https?://")
 SUFFIXES = tuple(IMAGE_SUFFIXES)
+SENT_AT_ONCE_BYTES = 1 << 26  # larger files are sent in parts
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class StoredObject:
             DataError: if the object is missing or cannot be reached.
         """
         store, path = open_store(self.address)
-        with _reading(self.address):
+        with reading_store(self.address):
             facts = store.info(path)
         text = repr(sorted((key, str(value)) for key, value in facts.items()))
         return facts.get("size") or 0, int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
@@ -95,7 +96,7 @@ def read_object(address: str) -> bytes:
         DataError: if it is missing or cannot be read.
     """
     store, path = open_store(address)
-    with _reading(address):
+    with reading_store(address):
         return store.cat_file(path)
 
 
@@ -107,7 +108,7 @@ def opened_object(address: str) -> Iterator[BinaryIO]:
         DataError: if it is missing or cannot be read.
     """
     store, path = open_store(address)
-    with _reading(address), store.open(path, "rb") as stream:
+    with reading_store(address), store.open(path, "rb") as stream:
         yield stream
 
 
@@ -122,12 +123,44 @@ def write_object(address: str, data: bytes) -> None:
             temporary.write_bytes(data)
         return
     store, path = open_store(address)
-    with _writing(address):
-        try:
-            store.pipe_file(path, data)
-        except FileNotFoundError:  # in stores that have folders
-            store.makedirs(path.rpartition("/")[0], exist_ok=True)
-            store.pipe_file(path, data)
+    with writing_store(address):
+        _in_its_folder(store, path, lambda: store.pipe_file(path, data))
+
+
+def send_file(address: str, file: Path) -> None:
+    """Copy a file of this machine to an object store; in object stores nobody sees a part of it.
+
+    Args:
+        address: the address of the copy.
+        file: the file.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    store, path = open_store(address)
+    with writing_store(address):
+        if IS_WEB.match(address) or file.stat().st_size <= SENT_AT_ONCE_BYTES:
+            data = file.read_bytes()
+            _in_its_folder(store, path, lambda: store.pipe_file(path, data))
+        else:
+            _in_its_folder(store, path, lambda: store.put_file(str(file), path))
+
+
+def _in_its_folder(store: Any, path: str, write: Callable[[], object]) -> None:
+    """Write a file; in stores that have folders, make its folder if it is missing.
+
+    The first part of a path without a leading slash is a bucket, which is never made: its name may
+    be a mistake, and buckets cost money.
+    """
+    try:
+        write()
+    except FileNotFoundError:
+        if not path.startswith("/"):
+            bucket = path.partition("/")[0]
+            if IS_WEB.match(path) or not store.exists(bucket):
+                raise
+        store.makedirs(path.rpartition("/")[0], exist_ok=True)
+        write()
 
 
 def object_exists(address: str) -> bool:
@@ -137,7 +170,7 @@ def object_exists(address: str) -> bool:
         DataError: if the store cannot be reached.
     """
     store, path = open_store(address)
-    with _reading(address):
+    with reading_store(address):
         return bool(store.isfile(path))
 
 
@@ -156,7 +189,7 @@ def list_objects(address: str) -> list[tuple[StoredObject, str]]:
     """
     store, path = open_store(address)
     plain = without_query(path)
-    with _reading(address):
+    with reading_store(address):
         if any(each in plain for each in WILDCARDS):
             paths, base = _matches(store, path), _before_wildcards(plain)
         elif not address.endswith("/") and store.isfile(path) and not _is_folder(store, path):
@@ -172,6 +205,16 @@ def list_objects(address: str) -> list[tuple[StoredObject, str]]:
         (StoredObject(store.unstrip_protocol(each)), without_query(each)[len(base) :].lstrip("/"))
         for each in paths
     ]
+
+
+def listed_address(address: str) -> str:
+    """The address of a file or folder as `list_objects` spells it.
+
+    Raises:
+        DataError: see `open_store`.
+    """
+    store, path = open_store(address)
+    return store.unstrip_protocol(path.rstrip("/"))
 
 
 def without_query(address: str) -> str:
@@ -207,8 +250,12 @@ def _content(address: str, stamp: tuple[int, int]) -> bytes:
 
 
 @contextmanager
-def _reading(address: str) -> Iterator[None]:
-    """Convert the errors of any store; the packages share no class for theirs."""
+def reading_store(address: str) -> Iterator[None]:
+    """Convert the errors of reading from any store; the packages share no class for theirs.
+
+    Raises:
+        DataError: naming the address without passwords.
+    """
     name = without_secrets(address)
     try:
         yield
@@ -222,7 +269,12 @@ def _reading(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(address: str) -> Iterator[None]:
+def writing_store(address: str) -> Iterator[None]:
+    """Convert the errors of writing to any store, as `reading_store` does.
+
+    Raises:
+        OutputError: naming the address without passwords.
+    """
     name = without_secrets(address)
     try:
         yield

@@ -60,14 +60,16 @@ def open_source(
     source = opened(path, layout=layout, name_pattern=name_pattern, role=role)
     pattern = [] if name_pattern is None else ["--name-pattern", name_pattern]
     source.check_words = ("cascade", "data", "check", without_secrets(path), *pattern)
-    source = source if layout is None else StackSource(source, layout)
+    if layout is not None:
+        source = StackSource(source, layout, joined_by_name=pairing is not None)
     if pairing is not None:
         inputs = opened(
             path if is_beside else pairing.path,
             layout=pairing.layout,
             role="low" if is_beside else None,
         )
-        inputs = inputs if pairing.layout is None else StackSource(inputs, pairing.layout)
+        if pairing.layout is not None:
+            inputs = StackSource(inputs, pairing.layout, joined_by_name=True)
         place = without_secrets(path if is_beside else pairing.path)
         join(source, inputs, place)
         source.check_words = (*source.check_words, "--pairs", without_secrets(pairing.path))

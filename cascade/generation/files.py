@@ -62,6 +62,7 @@ def generate_files(
     *,
     name: str,
     callback: Callable[..., None] | None = None,
+    on_written: Callable[[], None] = lambda: None,
 ) -> GeneratedFiles:
     """Generate pictures into a folder: numbered PNGs, or TIFFs of bands, and a contact sheet.
 
@@ -75,6 +76,7 @@ def generate_files(
         generation: number, seeds and classes of the pictures, and how to sample them.
         name: the pipeline's name, which the PNGs record.
         callback: called after every step, see `callback_on_step_end` of the pipeline.
+        on_written: called before the first picture, and whenever some have been written.
 
     Raises:
         CascadeError: if the settings do not fit the pipeline, the folder cannot be written, another
@@ -98,7 +100,7 @@ def generate_files(
             seeds=make_seeds(generation.total, generation.seed, None),
             request=generation.request(name),
         )
-        return _generate_series(series, pipeline, out, generation, name, callback)
+        return _generate_series(series, pipeline, out, generation, name, callback, on_written)
 
 
 def _generate_series(
@@ -108,6 +110,7 @@ def _generate_series(
     generation: Generation,
     name: str,
     callback: Callable[..., None] | None,
+    on_written: Callable[[], None],
 ) -> GeneratedFiles:
     """Generate those pictures of a series that are not there, and the contact sheet."""
     number, total, seeds = series.number, generation.total, series.seeds
@@ -119,6 +122,7 @@ def _generate_series(
     numbered = NumberedFiles(out, range(number + series.written, number + total))
     in_grid = [_read(file, space) for file in files[: min(series.written, MOST_IN_GRID)]]
     series.save(out, series.written)
+    on_written()
     for first in range(series.written, total, PICTURES_AT_A_TIME):
         part = range(first, min(first + PICTURES_AT_A_TIME, total))
         result = _generate(pipeline, generation, [seeds[i] for i in part], part, callback)
@@ -130,6 +134,7 @@ def _generate_series(
         if generation.prompts:
             numbered.add_to_index(_index_entries(result, new, generation))
         series.save(out, part.stop)
+        on_written()
         in_grid += list(result.images[: MOST_IN_GRID - len(in_grid)])
     sheet = out / ("grid.png" if number == 0 else f"grid-{number:05d}.png")
     record: dict[str, Any] = {"pipeline": name, "version": __version__, "seeds": list(seeds)}

@@ -197,7 +197,7 @@ def check_writable_folder(path: Path) -> None:
     if store is not None:  # the rest of the address may hold a password
         raise OutputError(
             f"{store.group()}/… is the address of a store; name a folder of this machine and copy "
-            "it afterwards, or use cascade.Upscaler and its like in Python, which write to stores."
+            "it afterwards."
         )
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.ui.jobs import Job, Result
 from cascade.ui.limits import Limits
+from cascade.ui.panel import Site
 
 
 def placed_inputs(
@@ -62,7 +63,7 @@ def request_of(
     pictures: Sequence[Path],
     *,
     model: str,
-    device: str | None,
+    site: Site,
     steps: int | None,
     seeds: int,
 ) -> Request:
@@ -72,7 +73,8 @@ def request_of(
         out=job.folder / "results",
         model=model,
         overrides=Overrides({ALL: {"steps": steps}}),
-        device=device,
+        device=site.device,
+        signer=site.signer,
         seeds=seeds,
         compare=True,
     )

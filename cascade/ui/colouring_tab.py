@@ -48,7 +48,7 @@ def colourise(
     pictures = placed_inputs(job, fields.uploaded(uploads), site.limits)
     hints = write_strokes(strokes, job.folder / HINTS, site.limits)
     steps = fields.steps_of(steps)
-    request = request_of(job, pictures, model=model, device=site.device, steps=steps, seeds=count)
+    request = request_of(job, pictures, model=model, site=site, steps=steps, seeds=count)
     run_bulk(
         job,
         lambda on_progress: prepare_colouring(

@@ -72,7 +72,7 @@ def edit(
         seed=fields.whole(seed, "the seed"),
     )
     count, steps = fields.whole(variants, "the number of seeds"), fields.steps_of(steps)
-    request = request_of(job, [picture], model=model, device=site.device, steps=steps, seeds=count)
+    request = request_of(job, [picture], model=model, site=site, steps=steps, seeds=count)
     run_bulk(
         job,
         lambda on_progress: prepare_editing(request, repainting, on_progress=on_progress),

@@ -58,6 +58,7 @@ def generate(
         seed=fields.whole(seed, "the seed"),
         classes=[labels] if labels else [],
         overrides=Overrides().per_stage(names, names, **settings),
+        signer=site.signer,
     )
 
     def on_step(pipeline: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> None:

@@ -40,13 +40,7 @@ def build_page(site: Site, models: Sequence[Model], run: Path | None = None) -> 
         run: folder of a training run to show; None for no run.
     """
     with gr.Blocks(title="Cascade", analytics_enabled=False) as page:
-        gr.HTML(
-            "<h1>Cascade</h1><p>Restores and draws pictures on this computer. Nothing is sent "
-            "anywhere else.</p>"
-            if site.is_local
-            else "<h1>Cascade</h1><p>Restores and draws pictures.</p>",
-            elem_classes="title",
-        )
+        gr.HTML(f"<h1>Cascade</h1><p>{_about(site)}</p>", elem_classes="title")
         with gr.Tabs():
             if run is not None:
                 with gr.Tab("Training run", id="run"):
@@ -66,6 +60,16 @@ def build_page(site: Site, models: Sequence[Model], run: Path | None = None) -> 
         page.unload(end)
         gr.Timer(REPORT_S).tick(hear, queue=False, show_progress="hidden", api_visibility="private")
     return page
+
+
+def _about(site: Site) -> str:
+    """What the page does, in a few sentences."""
+    text = "Restores and draws pictures."
+    if site.is_local:
+        text = "Restores and draws pictures on this computer. Nothing is sent anywhere else."
+    if site.signer is not None:
+        text += " Results are signed with the certificate of whoever runs this page."
+    return text
 
 
 def theme() -> gr.themes.Base:

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from cascade.errors import CascadeError
+from cascade.imaging.credentials import Signer
 from cascade.ui import showing
 from cascade.ui.device_queue import DeviceQueue
 from cascade.ui.jobs import Job, View
@@ -31,6 +32,7 @@ class Site:
         queue: the jobs that use the device.
         limits: limits of uploads.
         device: name of the device; None for the best one.
+        signer: who signs all results; None for nobody.
         is_local: whether only this computer can open the page.
     """
 
@@ -38,6 +40,7 @@ class Site:
     queue: DeviceQueue
     limits: Limits
     device: str | None = None
+    signer: Signer | None = None
     is_local: bool = True
 
 

@@ -33,7 +33,7 @@ def restore(
     restoration = Restoration(seed=fields.whole(seed, "the seed"))
     count, steps = fields.whole(variants, "the number of seeds"), fields.steps_of(steps)
     pictures = placed_inputs(job, fields.uploaded(uploads), site.limits)
-    request = request_of(job, pictures, model=model, device=site.device, steps=steps, seeds=count)
+    request = request_of(job, pictures, model=model, site=site, steps=steps, seeds=count)
     run_bulk(
         job,
         lambda on_progress: prepare_restoring(

@@ -14,6 +14,7 @@ import gradio as gr
 
 from cascade.devices import find_device
 from cascade.errors import ContractError, DataError, OutputError
+from cascade.imaging.credentials import Signer
 from cascade.training.run_record import read_run
 from cascade.ui.device_queue import DeviceQueue
 from cascade.ui.limits import MIB, Limits
@@ -43,6 +44,7 @@ class Serving:
         limits: limits of uploads.
         most_waiting: largest number of waiting jobs.
         opens_browser: whether to open the page in a browser.
+        signer: who signs all results; None for nobody.
     """
 
     pipeline: str | None = None
@@ -53,6 +55,7 @@ class Serving:
     limits: Limits = field(default_factory=Limits)
     most_waiting: int = 20
     opens_browser: bool = False
+    signer: Signer | None = None
 
 
 def serve(serving: Serving, on_start: Callable[[str], None]) -> None:
@@ -97,6 +100,7 @@ def _served(
             queue=DeviceQueue(serving.most_waiting),
             limits=serving.limits,
             device=serving.device,
+            signer=serving.signer,
             is_local=serving.host in LOCAL_HOSTS and not serving.share,
         )
         page = build_page(site, models, run)

@@ -44,7 +44,7 @@ def upscale(
     count = fields.whole(variants, "the number of seeds")
     pictures = placed_inputs(job, fields.uploaded(uploads), site.limits, scale)
     steps = fields.steps_of(steps)
-    request = request_of(job, pictures, model=model, device=site.device, steps=steps, seeds=count)
+    request = request_of(job, pictures, model=model, site=site, steps=steps, seeds=count)
     run_bulk(
         job,
         lambda on_progress: prepare_upscaling(request, upscaling, on_progress=on_progress),

@@ -100,7 +100,7 @@ def copying(upscaler) -> Callable[..., Bulk]:
     def prepare(*inputs: object, out: str = "out", make=None, settings=None, **values) -> Bulk:
         request = Request(
             inputs=[str(each) for each in inputs],
-            out=Path(out),
+            out=out if "://" in out else Path(out),
             model=upscaler,
             device="cpu",
             **values,

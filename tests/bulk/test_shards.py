@@ -206,8 +206,8 @@ def test_shards_and_pictures_are_made_by_one_command(copying):
 
 
 def test_results_are_reported_by_their_shard(copying):
-    (name, *_) = [job.result_name for job in copying("set.tar").jobs]
-    assert name == "out/set.tar:cat/1.png"
+    job = copying("set.tar").jobs[0]
+    assert f"{job.shard}{job.place_in_shard}" == "out/set.tar:cat/1.png"
 
 
 def test_what_a_shard_cannot_hold_is_refused(copying):

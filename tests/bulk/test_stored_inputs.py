@@ -97,11 +97,3 @@ def test_a_broken_or_missing_object_is_named(command, upscaler, store, tmp_path)
     missing = command("upscale", "memory://nothing", *arguments)
     assert missing.code == 1
     assert "memory://nothing: no files there" in missing.err
-
-
-def test_results_of_a_command_stay_on_this_machine(command, upscaler, store):
-    outcome = command("upscale", "memory://scans", "--model", upscaler, "-o", "s3://u:secret@b/x")
-    assert outcome.code == 1
-    assert "secret" not in outcome.err
-    assert "s3://… is the address of a store; name a folder of this machine" in outcome.err
-    assert "\n" not in outcome.err.strip()

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,8 @@ from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import OutputError
+from cascade.generation import files as generation
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.samplers.table import sampler_names
 from cascade.space import Space
@@ -202,3 +205,49 @@ def test_an_augmentation_level_for_a_pipeline_without_images_is_one_line(
         done = command("generate", tmp_path / "alone", *option, "-o", tmp_path / "out")
         assert done.code == 1
         assert done.err == "cascade: augmentation_level: no stage of this run takes an image.\n"
+
+
+def test_pictures_go_to_a_store_and_count_on(command, trained, monkeypatch):
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    arguments = ["generate", trained.pipeline, "-o", "memory://drawn", "--steps", 2]
+
+    def names() -> list[str]:
+        return [path.rpartition("/")[2] for path in store.find("/drawn")]
+
+    done = command(*arguments, "-n", 2, "--seed", 3, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["pictures"][1] == {
+        "file": "memory://drawn/00001.png", "seed": 4, "prompt": ""
+    }  # fmt: skip
+    record, *pictures = names()
+    assert pictures == ["00000.png", "00001.png", "grid.png"]
+    assert command(*arguments, "-n", 1).code == 0
+    assert names() == [record, "00000.png", "00001.png", "00002.png", "grid-00002.png", "grid.png"]
+    assert "are not replaced" in command(*arguments, "--overwrite").err
+    store.store.clear()
+
+
+def test_an_interrupted_series_in_a_store_is_resumed(command, trained, monkeypatch):
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    monkeypatch.setattr("cascade.generation.files.PICTURES_AT_A_TIME", 1)
+    arguments = ["generate", trained.pipeline, "-n", 3, "--seed", 3, "--steps", 2, "--resume", "-o"]
+    plain, calls = generation._generate, []
+
+    def interrupted(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise OutputError("stopped")
+        return plain(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "_generate", interrupted)
+        assert command(*arguments, "memory://drawn").code == 1
+    assert "00001.png" in " ".join(store.find("/drawn"))
+    outcome = command(*arguments, "memory://drawn")
+    assert "2 pictures of 3 were there already" in outcome.out
+    assert command(*arguments, "memory://whole").code == 0
+    for name in ("00000.png", "00002.png", "grid.png"):
+        assert store.cat(f"/drawn/{name}") == store.cat(f"/whole/{name}")
+    store.store.clear()

@@ -12,11 +12,13 @@ import pytest
 from fsspec.registry import _registry, known_implementations
 from PIL import Image
 
+from cascade.data import object_stores
 from cascade.data.object_stores import (
     StoredObject,
     list_objects,
     object_exists,
     read_object,
+    send_file,
     write_object,
 )
 from cascade.data.sources import open_source
@@ -141,3 +143,36 @@ def test_a_store_that_cannot_be_written_is_one_line(monkeypatch, store):
     monkeypatch.setattr(type(store), "pipe_file", refuse)
     with pytest.raises(OutputError, match=r"^memory://x/a: cannot be written \(Access Denied\)\.$"):
         write_object("memory://x/a", b"1")
+
+
+@pytest.mark.parametrize("bucket_exists", [False, True])
+def test_folders_are_made_but_buckets_are_not(monkeypatch, bucket_exists):
+    folders = []
+
+    class Store:
+        def pipe_file(self, path, data):
+            if not folders:
+                raise FileNotFoundError("The specified bucket does not exist")
+
+        def exists(self, path):
+            assert path == "bucket"
+            return bucket_exists
+
+        def makedirs(self, path, exist_ok):
+            folders.append(path)
+
+    monkeypatch.setattr(object_stores, "open_store", lambda address: (Store(), "bucket/a/b.png"))
+    if bucket_exists:
+        write_object("s3://bucket/a/b.png", b"1")
+        assert folders == ["bucket/a"]
+    else:
+        with pytest.raises(OutputError, match="The specified bucket does not exist"):
+            write_object("s3://bucket/a/b.png", b"1")
+
+
+def test_a_large_file_is_sent_in_parts(monkeypatch, store, tmp_path):
+    monkeypatch.setattr(object_stores, "SENT_AT_ONCE_BYTES", 3)
+    monkeypatch.setattr(type(store), "pipe_file", None)
+    (tmp_path / "a.bin").write_bytes(b"large")
+    send_file("memory://x/a.bin", tmp_path / "a.bin")
+    assert read_object("memory://x/a.bin") == b"large"

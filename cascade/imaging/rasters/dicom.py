@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, BinaryIO, final
@@ -35,7 +36,7 @@ from cascade.imaging.rasters.dicom_numbers import (
 from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.rasters.packages import imported, silenced
 from cascade.imaging.rasters.raster import Raster
-from cascade.imaging.rasters.raster_file import RasterFile
+from cascade.imaging.rasters.raster_file import RasterFile, SeriesPlace
 from cascade.imaging.rasters.tiff_origin import CENTIMETRES, TiffOrigin
 
 MARK, MARK_AT = b"DICM", 128
@@ -154,6 +155,7 @@ class DicomFile(RasterFile):
             self._head = imported("pydicom", "DICOM", name).dcmread(file, stop_before_pixels=True)
             self._count = int(self._head.get("NumberOfFrames", 1) or 1)
             opening.check_page_count(self._count, name)
+            self.place = _place_of(self._head) if self._count == 1 else None
 
     def __len__(self) -> int:
         return self._count
@@ -195,6 +197,26 @@ class DicomFile(RasterFile):
             dataset = imported("pydicom", "DICOM", name).dcmread(io.BytesIO(self._file.read()))
             _check_kind(dataset, name)
         return dataset
+
+
+def _place_of(head: Any) -> SeriesPlace | None:
+    """The place of a file of one frame in its series; None if it names no series.
+
+    The position is that of the first pixel along the normal of the plane (DICOM PS3.3, C.7.6.2.1),
+    because numbers of slices and names of files may run the other way.
+    """
+    series = head.get("SeriesInstanceUID")
+    if not series:
+        return None
+    place = SeriesPlace(str(series))
+    with suppress(ValueError, TypeError, AttributeError):  # what is damaged or absent is unknown
+        place = place._replace(number=int(head.get("InstanceNumber") or 0))
+        place = place._replace(position_mm=float(head.get("SliceLocation") or 0))
+        row, column = np.array(head.get("ImageOrientationPatient"), float).reshape(2, 3)
+        position_mm = float(np.cross(row, column) @ np.array(head.ImagePositionPatient, float))
+        directions = tuple(round(float(each), 4) + 0.0 for each in (*row, *column))
+        place = place._replace(orientation=directions, position_mm=round(position_mm, 4))
+    return place
 
 
 def _check_kind(dataset: Any, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from cascade.errors import DataError
 from cascade.imaging.rasters.raster import Raster
@@ -11,14 +11,34 @@ from cascade.imaging.rasters.raster import Raster
 MAX_BYTES = 4 * 2**30  # of the unpacked numbers of a file
 
 
+class SeriesPlace(NamedTuple):
+    """Which slice a file is, of a volume that has a file for each slice.
+
+    Attributes:
+        series: name of the volume, which no other volume has.
+        orientation: direction of the rows and the columns of the slice; empty if unknown.
+        position_mm: place of the slice along the normal of its plane.
+        number: number of the slice in the series, which decides where the position is the same.
+    """
+
+    series: str
+    orientation: tuple[float, ...] = ()
+    position_mm: float = 0.0
+    number: int = 0
+
+
 class RasterFile(ABC):
     """An opened file of one or more images.
 
     Args:
         name: the file's name, for error messages.
+
+    Attributes:
+        place: which slice it is of a volume of several files; None if it is of none.
     """
 
     unit: ClassVar[str] = "image"  # what the images are called in messages
+    place: SeriesPlace | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,0 +1,135 @@
+"""A folder of an object store that results are written to, known by one listing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, final
+
+from cascade.data.object_stores import (
+    IS_WEB,
+    open_store,
+    reading_store,
+    send_file,
+    without_query,
+    writing_store,
+)
+from cascade.data.remote import without_secrets
+from cascade.errors import OutputError
+from cascade.saving.atomic import atomic_file
+
+HASHES = ("ETag", "etag", "e_tag", "md5Hash", "content_md5")  # names of them in different stores
+TIMES = ("LastModified", "last_modified", "updated", "created", "mtime")
+
+
+@final
+class StoredFolder:
+    """The objects below an address.
+
+    Files are copied to it whole. It is listed once; what other processes write later is not known.
+
+    Args:
+        address: address of the folder, with the scheme. It need not exist.
+
+    Raises:
+        CascadeError: if the kind of store is unknown, a package is missing, the store cannot be
+            reached, or the address is that of a file.
+    """
+
+    def __init__(self, address: str) -> None:
+        if without_query(address) != address:
+            raise OutputError(
+                f"{without_secrets(address)}: an address with a query names no folder; leave the "
+                "query out."
+            )
+        self.address = address.rstrip("/")
+        self._store, path = open_store(self.address)
+        self._base = path.rstrip("/")
+        self._facts: dict[str, Mapping[str, Any]] = {}
+        self._is_asked: set[str] = set()
+        self.refresh()
+
+    @property
+    def name(self) -> str:
+        """The address for messages, without passwords."""
+        return without_secrets(self.address)
+
+    def refresh(self) -> None:
+        """List the objects anew.
+
+        Raises:
+            DataError: if the store cannot be reached.
+            OutputError: if the address is that of a file.
+        """
+        with reading_store(self.address):
+            self._store.invalidate_cache()
+            try:
+                listing = self._store.find(self._base, detail=True)
+            except FileNotFoundError:
+                listing = {}
+        if listing.pop(self._base, None) is not None and not IS_WEB.match(self.address):
+            raise OutputError(f"{self.name} is a file; name a folder.")
+        self._facts = {path[len(self._base) :].lstrip("/"): listing[path] for path in listing}
+        self._is_asked.clear()
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is an object, by its path below the folder."""
+        return name in self._facts
+
+    def __iter__(self) -> Iterator[str]:
+        """The paths of all objects below the folder."""
+        return iter(self._facts)
+
+    def address_of(self, name: str) -> str:
+        """The address of an object."""
+        return f"{self.address}/{name}"
+
+    def stamp(self, name: str) -> list[int]:
+        """Size of an object in bytes, and a number that changes with it, by what the store says.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+            DataError: if the store cannot be reached.
+        """
+        if name not in self._facts:
+            raise FileNotFoundError(name)
+        text = _mark(self._facts[name])
+        if not text and name not in self._is_asked:  # listings of some stores hold names alone
+            self._ask(name)
+            text = _mark(self._facts[name])
+        facts = self._facts[name]
+        text = text or repr(sorted((key, str(value)) for key, value in facts.items()))
+        return [facts.get("size") or 0, int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)]
+
+    def fetch(self, name: str, file: Path) -> None:
+        """Copy an object to a file of this machine.
+
+        Raises:
+            CascadeError: if the object cannot be read or the file cannot be written.
+        """
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(file) as temporary, reading_store(self.address_of(name)):
+            self._store.get_file(f"{self._base}/{name}", str(temporary))
+
+    def send(self, file: Path, name: str) -> None:
+        """Copy a file of this machine into the folder.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        send_file(self.address_of(name), file)
+        with writing_store(self.address_of(name)):
+            self._ask(name)
+
+    def _ask(self, name: str) -> None:
+        self._facts[name] = self._store.info(f"{self._base}/{name}")
+        self._is_asked.add(name)
+
+
+def _mark(facts: Mapping[str, Any]) -> str:
+    """What tells an object from later ones of its name; empty if the store did not say."""
+    value = next((facts[key] for key in (*HASHES, *TIMES) if facts.get(key)), "")
+    value = value.timestamp() if isinstance(value, datetime) else value  # as in some listings
+    return f"{value:.3f}" if isinstance(value, float) else str(value).strip('"')
