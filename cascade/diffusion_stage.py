@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cascade.arguments import check_kind
 from cascade.conditioning.assembling import against_signals, request_signals
-from cascade.conditioning.consistency import with_colours_of
+from cascade.conditioning.colours import with_colours_of
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.signals import Signals
 from cascade.contract import Contract

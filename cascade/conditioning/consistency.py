@@ -11,7 +11,6 @@ image.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,6 @@ from torch import Tensor
 from cascade.errors import ContractError
 from cascade.resizing import ResizeKernel, resize
 
-BLOCK_PX = 4  # of the low-resolution image, over which colours are averaged
 REACH_PX = 4  # low-resolution pixels that one round looks to each side: two down, two up again
 
 Reduce = Callable[[Tensor], Tensor]  # of a correction (B, C, rows, W), of the same shape
@@ -74,48 +72,6 @@ def consistent_bands(
         above = region[..., (start - top) * scale : (last - top) * scale, :].clone()
         top = start
         yield slice(first * scale, last * scale), inner
-
-
-def with_colours_of(low_res: Tensor, images: Tensor, *, unchanged: Tensor | None = None) -> Tensor:
-    """Give images the colours of low-resolution images, means over blocks of 4x4 of their pixels.
-
-    Detail within a block stays as it is: unlike back-projection onto every pixel, this does not
-    bring the errors and the blur of a generated low-resolution image back.
-
-    Args:
-        low_res: (B, C, h, w) in [-1, 1].
-        images: (B, C, H, W) in [-1, 1]; H and W are h and w times the same whole number. They may
-            be overwritten.
-        unchanged: (H, W) or (B, H, W) bool, True at pixels that must not change; None for none.
-
-    Returns:
-        (B, C, H, W) in [-1, 1].
-    """
-    height, width = images.shape[-2:]
-    scale = height // low_res.shape[-2]
-    beyond = [-side % BLOCK_PX for side in low_res.shape[-2:]]  # px to whole blocks
-    low_res = _extended(low_res.to(images), *beyond)
-    images = _extended(images, *(scale * side for side in beyond))
-    blocks = tuple(side // BLOCK_PX for side in low_res.shape[-2:])
-    keep = None
-    if unchanged is not None:
-        free = ~unchanged.to(images.device).expand(len(images), height, width)[:, None]
-        free = F.pad(free, (0, images.shape[-1] - width, 0, images.shape[-2] - height))
-        keep = partial(_only_at, free)
-    coarse = resize(low_res, (blocks[0], blocks[1]), "area")
-    for rows, band in consistent_bands(images, coarse, "area", reduce_on=keep):
-        images[..., rows, :] = band
-    return images[..., :height, :width]
-
-
-def _extended(images: Tensor, rows: int, columns: int) -> Tensor:
-    """Repeat the last row and column of images."""
-    return F.pad(images, (0, columns, 0, rows), mode="replicate") if rows or columns else images
-
-
-def _only_at(free: Tensor, rows: slice) -> Reduce:
-    """Corrections of these rows, at the pixels alone that are free to change."""
-    return lambda correction: correction * free[..., rows, :]
 
 
 def _back_project(

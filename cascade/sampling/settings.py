@@ -26,6 +26,12 @@ from cascade.sampling.samplers.table import (
 from cascade.sampling.thresholding import Threshold, Thresholding
 
 NO_INTERVAL = "none"  # as a guidance interval: all noise levels
+UNSAID = {  # what it means that saved settings leave one of these out
+    "guidance_interval": NO_INTERVAL,
+    "denoise": 1.0,
+    "reuse": 1,
+    "keep_colours": False,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +62,8 @@ class SamplingSettings:
         reuse: number of calls of the network in a row that share the features of its coarse blocks,
             which are faster and a little less exact; 1 to share none (DeepCache, Ma et al. 2023,
             arXiv 2312.00858). Only for U-Nets of several levels and transformers.
-        keep_colours: whether results get the colours of their low-resolution images, averaged over
-            blocks of 4x4 of its pixels; detail stays as the network drew it. Only for stages that
+        keep_colours: whether a result gets the colours of its low-resolution image, averaged over
+            blocks of 4x4 pixels of that; detail stays as the network drew it. Only for stages that
             enlarge pixels and were not trained on pairs.
         options: options of the sampler by name, such as `eta` of ddim.
 
@@ -178,17 +184,13 @@ class SamplingSettings:
         """The settings and the options of the sampler as one mapping of plain values."""
         values = {name: getattr(self, name) for name in SETTINGS}
         values["sampler"] = sampler_text(self.sampler)
-        if self.guidance_interval is None:
-            del values["guidance_interval"]
-        else:
-            values["guidance_interval"] = list(self.guidance_interval)
+        interval = self.guidance_interval
+        values["guidance_interval"] = NO_INTERVAL if interval is None else list(interval)
         if self.threshold_cap is None:
             del values["threshold_cap"]
-        for name in ("denoise", "reuse"):
-            if values[name] == 1:  # it says nothing
+        for name, usual in UNSAID.items():
+            if values[name] == usual:
                 del values[name]
-        if not self.keep_colours:
-            del values["keep_colours"]
         return {**values, **self.options}
 
 

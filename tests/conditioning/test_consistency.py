@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cascade.conditioning.consistency import consistent_bands, with_colours_of
+from cascade.conditioning.consistency import consistent_bands
 from cascade.errors import ContractError
 from cascade.resizing import resize
 
@@ -75,54 +75,3 @@ def test_the_range_is_kept(truth):
 def test_sizes_that_do_not_fit_are_refused(truth):
     with pytest.raises(ContractError, match=r"images of \(96, 64\) px are not \(24, 15\) px upsca"):
         make_consistent(truth, truth[..., :24, :15], "bicubic")
-
-
-# ---- colours alone ------------------------------------------------------------------------------
-
-
-def blocks(images: torch.Tensor, side_px: int) -> torch.Tensor:
-    return F.avg_pool2d(images, side_px)
-
-
-@pytest.mark.parametrize("scale", [1, 2, 4])
-def test_colours_are_those_of_the_low_resolution_image_and_detail_stays(truth, scale):
-    low_res = blocks(truth, scale)
-    detail = 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
-    detail -= F.interpolate(blocks(detail, 4 * scale), scale_factor=4 * scale)
-    cast = torch.tensor([0.1, 0.0, -0.15])[:, None, None]
-    changed = with_colours_of(low_res, (truth + detail + cast).clamp(-1, 1))
-    assert mse(blocks(changed, 4 * scale), blocks(truth, 4 * scale)) < 0.2
-    kept = changed - truth
-    assert float((kept * detail).mean() / detail.pow(2).mean()) > 0.9
-
-
-def test_noise_of_the_low_resolution_image_does_not_come_back(truth):
-    low_res = blocks(truth, 4)
-    noise = 0.2 * torch.randn(low_res.shape, generator=torch.Generator().manual_seed(2))
-    noise -= F.interpolate(blocks(noise, 4), scale_factor=4)
-    changed = with_colours_of((low_res + noise).clamp(-1, 1), truth.clone())
-    assert mse(changed, truth) < 0.02 * mse(low_res + noise, low_res)
-
-
-def test_images_with_the_right_colours_are_left_alone(truth):
-    changed = with_colours_of(blocks(truth, 2), truth.clone())
-    torch.testing.assert_close(changed, truth, rtol=0, atol=1e-5)
-
-
-def test_colours_of_images_that_are_not_whole_blocks(truth):
-    low_res = blocks(truth, 4)[..., :21, :15]
-    images = (truth[..., :84, :60] + 0.1).clamp(-1, 1)
-    changed = with_colours_of(low_res, images.clone())
-    assert changed.shape == images.shape
-    assert abs(float((changed - truth[..., :84, :60]).mean())) < 0.01
-
-
-def test_pixels_that_must_not_change_keep_their_colours(truth):
-    images = (truth + 0.1).clamp(-1, 1)
-    mask = torch.zeros(96, 64, dtype=torch.bool)
-    mask[10:50, 5:31] = True
-    for unchanged in (mask, torch.stack([mask, ~mask])):
-        changed = with_colours_of(blocks(truth, 4), images.clone(), unchanged=unchanged)
-        kept = unchanged.expand(2, 96, 64)[:, None].expand_as(images)
-        assert changed[kept].equal(images[kept])
-        assert (changed - images)[~kept].abs().mean() > 0.05

@@ -72,11 +72,12 @@ def test_a_cast_of_the_network_is_removed(tinting, image, tiles):
     assert cast(kept, image).abs().max() < 0.01
 
 
-def test_it_changes_no_known_pixel(tinting, image):
-    known = Known(torch.full((1, 3, 52, 70), 0.3), torch.zeros(52, 70, dtype=torch.bool))
+@pytest.mark.parametrize("size", [(52, 70), (30, 50)])
+def test_it_changes_no_known_pixel(tinting, image, size):
+    known = Known(torch.full((1, 3, *size), 0.3), torch.zeros(size, dtype=torch.bool))
     known.mask[:20] = True
     result = draw(tinting, image, {"hooks": Hooks(known=known)}, keep_colours=True)
-    assert torch.allclose(result[..., :20, :], torch.tensor(0.3), rtol=0, atol=1e-6)
+    assert torch.allclose(result[..., :20, : size[1]], torch.tensor(0.3), rtol=0, atol=1e-6)
     assert cast(result[..., 24:, :], image[..., 12:, :]).abs().max() < 0.25 * CAST.max()
 
 
