@@ -144,12 +144,10 @@ def generate(
     cascade generate emoji-1024 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
     """
     from cascade.cli.progress import SamplingProgress
-    from cascade.data.remote import is_remote, without_secrets
     from cascade.devices import check_engine_device, find_device
     from cascade.generation import Generation, generate_files
     from cascade.pipeline import CascadePipeline
     from cascade.reporting.words import counted
-    from cascade.stored_generation import generate_to_store
 
     texts = read_prompts(prompt, prompt_option, prompts)
     per_stage = {
@@ -185,11 +183,14 @@ def generate(
     name = " + ".join([pipeline, *(lora or [])])
     with SamplingProgress(generation.total) as progress:
         options = {"name": name, "callback": progress.on_step}
-        if is_remote(out):
+        if "://" in out:
+            from cascade.data.remote import without_secrets  # which is slow to import
+            from cascade.stored_generation import generate_to_store
+
             files = generate_to_store(loaded, out, generation, **options)
+            out = without_secrets(out)
         else:
             files = generate_files(loaded, Path(out), generation, **options)
-    out = without_secrets(out)
     if as_json:
         return _document(name, files, out)
     count = len(files.pictures)
