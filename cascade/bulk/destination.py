@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import final
@@ -82,8 +82,8 @@ class Destination(ABC):
         """A block in which a finished result can be read at its path."""
 
     @abstractmethod
-    def begin(self, files: Iterable[Path]) -> None:
-        """Put files that exist where new ones will be made, so that checks see them."""
+    def begin(self, files: Sequence[Path]) -> None:
+        """Get ready for making files: those that exist beside the last one are there for checks."""
 
     @abstractmethod
     def deliver(self, files: Iterable[Path]) -> None:
@@ -145,7 +145,7 @@ class LocalFolder(Destination):
         """See `Destination`."""
         return nullcontext()
 
-    def begin(self, files: Iterable[Path]) -> None:
+    def begin(self, files: Sequence[Path]) -> None:
         """See `Destination`."""
 
     def deliver(self, files: Iterable[Path]) -> None:
@@ -216,11 +216,10 @@ class StoreFolder(Destination):
         finally:
             _remove([path])
 
-    def begin(self, files: Iterable[Path]) -> None:
+    def begin(self, files: Sequence[Path]) -> None:
         """See `Destination`."""
-        files = list(files)
         _remove(files)  # of a process that was killed
-        for path in files:
+        for path in files[:-1]:
             if self.has(path):
                 self.stored.fetch(self._place(path), path)
 

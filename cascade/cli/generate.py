@@ -151,10 +151,8 @@ def generate(
     cascade generate emoji-1024 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
     """
     from cascade.cli.progress import SamplingProgress
-    from cascade.data.remote import is_remote, without_secrets
     from cascade.generation.files import generate_files
     from cascade.generation.request import Generation
-    from cascade.generation.storing import generate_to_store
 
     texts = read_prompts(prompt, prompt_option, prompts)
     per_stage = {
@@ -184,11 +182,14 @@ def generate(
     name = " + ".join([pipeline, *(lora or [])])
     with SamplingProgress(generation.total) as progress:
         options = {"name": name, "callback": progress.on_step}
-        if is_remote(out):
+        if "://" in out:
+            from cascade.data.remote import without_secrets  # which is slow to import
+            from cascade.generation.storing import generate_to_store
+
             files = generate_to_store(loaded, out, generation, **options)
+            out = without_secrets(out)
         else:
             files = generate_files(loaded, Path(out), generation, **options)
-    out = without_secrets(out)
     if as_json:
         return _document(name, files, out)
     _report(files, out)

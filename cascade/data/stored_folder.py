@@ -39,6 +39,8 @@ class StoredFolder:
     """
 
     def __init__(self, address: str) -> None:
+        if address.startswith("file:"):
+            raise OutputError(f"{address} is on this machine; name the folder without file://.")
         if without_query(address) != address:
             raise OutputError(
                 f"{without_secrets(address)}: an address with a query names no folder; leave the "
@@ -47,8 +49,7 @@ class StoredFolder:
         self.address = address.rstrip("/")
         self._store, path = open_store(self.address)
         self._base = path.rstrip("/")
-        self._facts: dict[str, Mapping[str, Any]] = {}
-        self._is_asked: set[str] = set()
+        self._objects: dict[str, tuple[int, str]] = {}  # size in bytes, and what tells it apart
         self.refresh()
 
     @property
@@ -71,16 +72,18 @@ class StoredFolder:
                 listing = {}
         if listing.pop(self._base, None) is not None and not IS_WEB.match(self.address):
             raise OutputError(f"{self.name} is a file; name a folder.")
-        self._facts = {path[len(self._base) :].lstrip("/"): listing[path] for path in listing}
-        self._is_asked.clear()
+        self._objects = {
+            path[len(self._base) :].lstrip("/"): (facts.get("size") or 0, _mark(facts))
+            for path, facts in listing.items()
+        }
 
     def __contains__(self, name: str) -> bool:
         """Whether there is an object, by its path below the folder."""
-        return name in self._facts
+        return name in self._objects
 
     def __iter__(self) -> Iterator[str]:
         """The paths of all objects below the folder."""
-        return iter(self._facts)
+        return iter(self._objects)
 
     def address_of(self, name: str) -> str:
         """The address of an object."""
@@ -93,15 +96,13 @@ class StoredFolder:
             FileNotFoundError: if it is not there.
             DataError: if the store cannot be reached.
         """
-        if name not in self._facts:
+        if name not in self._objects:
             raise FileNotFoundError(name)
-        text = _mark(self._facts[name])
-        if not text and name not in self._is_asked:  # listings of some stores hold names alone
-            self._ask(name)
-            text = _mark(self._facts[name])
-        facts = self._facts[name]
-        text = text or repr(sorted((key, str(value)) for key, value in facts.items()))
-        return [facts.get("size") or 0, int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)]
+        if not self._objects[name][1]:  # listings of some stores hold names alone
+            with reading_store(self.address_of(name)):
+                self._ask(name)
+        size, mark = self._objects[name]
+        return [size, int(hashlib.sha256(mark.encode()).hexdigest()[:15], 16)]
 
     def fetch(self, name: str, file: Path) -> None:
         """Copy an object to a file of this machine.
@@ -124,8 +125,9 @@ class StoredFolder:
             self._ask(name)
 
     def _ask(self, name: str) -> None:
-        self._facts[name] = self._store.info(f"{self._base}/{name}")
-        self._is_asked.add(name)
+        facts = self._store.info(f"{self._base}/{name}")
+        mark = _mark(facts) or repr(sorted((key, str(value)) for key, value in facts.items()))
+        self._objects[name] = facts.get("size") or 0, mark
 
 
 def _mark(facts: Mapping[str, Any]) -> str:

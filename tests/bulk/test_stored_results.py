@@ -207,6 +207,7 @@ def test_a_store_that_cannot_be_written_is_one_line(copying, photos, store, monk
         ("nowhere://u:secret@x/large", r"nowhere://x/large: Protocol not known: nowhere\."),
         ("gs://large", r"gs://large: addresses of gs:// need a package .* pip install gcsfs\."),
         ("memory://large/file", "memory://large/file is a file; name a folder"),
+        ("file:///large", "file:///large is on this machine; name the folder without file://"),
         ("https://example.org/x?token=secret", r"https://example\.org/x: an address with a query"),
     ],
 )
