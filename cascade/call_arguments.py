@@ -5,9 +5,8 @@ Shapes: B images, C channels, h and w pixels of input images.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, SupportsIndex, TypeVar
 
 from torch import Tensor
@@ -20,10 +19,17 @@ from cascade.conditioning.image_embedding import ImageEmbedding
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.text import PromptLike
 from cascade.devices import Precision, check_weights
-from cascade.diffusion.noise import GeneratorLike, make_picture_seeds
+from cascade.diffusion.noise import GeneratorLike, make_picture_seeds, make_seeds
 from cascade.errors import ContractError
 from cascade.familiar_names import ARGUMENTS, check_arguments
-from cascade.imaging.exchange import OutputType, PictureLike, as_output, count_images
+from cascade.imaging.exchange import (
+    OutputType,
+    PictureLike,
+    as_output,
+    check_output,
+    count_images,
+    to_tensor,
+)
 from cascade.restoration.colouring import Colouring
 from cascade.restoration.restoring import Restoration
 from cascade.restoration.upscaling import Upscaling
@@ -32,10 +38,70 @@ from cascade.sampling.settings import setting_names
 from cascade.stage import Stage
 from cascade.text.encoder import CutText
 
+CALL_ARGUMENTS = (
+    "prompt",
+    "negative_prompt",
+    "num_images",
+    "labels",
+    "image",
+    "like",
+    "seed",
+    "seeds",
+    "generator",
+    "output_type",
+)
 MOST_NAMES = 6  # of a label field, in an error message
-MOST_CHARACTERS = 200  # of a part of a prompt, in a warning
-logger = logging.getLogger(__name__)
 Restoring = TypeVar("Restoring", Upscaling, Colouring, Restoration)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallRequest:
+    """A call of a pipeline, read and checked.
+
+    Attributes:
+        run: the stages that run, with their sampling settings.
+        inputs: the completed inputs of all images.
+        seeds: one whole number per image.
+        options: batch size, precision and further options.
+        output_type: `pil`, `pt` or `np`.
+    """
+
+    run: StageChain
+    inputs: Inputs
+    seeds: list[int]
+    options: CallOptions
+    output_type: OutputType
+
+
+def read_call(chain: StageChain, arguments: Mapping[str, Any]) -> CallRequest:
+    """Read the arguments of a call of a pipeline.
+
+    Args:
+        chain: the stages of the pipeline.
+        arguments: what the caller passes, by name; see `CascadePipeline.__call__`.
+
+    Raises:
+        ContractError: if an argument does not exist or does not fit the stages.
+    """
+    own = {name: arguments.get(name) for name in CALL_ARGUMENTS}
+    further = {name: each for name, each in arguments.items() if name not in CALL_ARGUMENTS}
+    check_call_arguments(chain, further, (*CALL_ARGUMENTS, *field_names(CallOptions)))
+    options, settings = split_fields(CallOptions, further)
+    check_can_compute(chain, options.precision)
+    start = None if own["image"] is None else to_tensor(own["image"])  # (B, C, h, w)
+    like = None if own["like"] is None else to_tensor(own["like"])
+    varied = options.inputs.get("like") if like is None else like
+    count = image_count(own["num_images"], own["prompt"], start, varied)
+    seeds = make_seeds(count, own["seed"], own["seeds"], own["generator"])
+    run = stages_to_run(chain, start, varied, options, settings)
+    output_type = arguments.get("output_type", "pil")
+    check_output(output_type, run.last.space.channels, run.last.space.kind)
+    values = {name: own[name] for name in ("labels", "prompt", "negative_prompt")}
+    values |= {"image": start, "like": like}
+    inputs = completed_inputs(run, options.inputs, values, seeds, chain=chain)
+    return CallRequest(
+        run=run, inputs=inputs, seeds=seeds, options=options, output_type=output_type
+    )
 
 
 def for_each(
@@ -143,6 +209,7 @@ def completed_inputs(
     seeds: list[int],
     *,
     draw: bool = True,
+    chain: StageChain | None = None,
 ) -> Inputs:
     """The inputs of a call, each read and completed by the first condition that takes it.
 
@@ -152,6 +219,7 @@ def completed_inputs(
         arguments: the inputs that are arguments of a call, by name; None for those left out.
         seeds: one whole number per image.
         draw: whether to draw what the user leaves out, unless there is a prompt or an image.
+        chain: all stages of the pipeline, for error messages; None if all of them run.
 
     Raises:
         ContractError: if no stage reads an input, or one cannot be read.
@@ -171,7 +239,7 @@ def completed_inputs(
             completed[negative] = _negative(condition, values.get(negative), seeds, run)
     for name, value in values.items():
         if value is not None and name not in completed:
-            raise ContractError(_not_read(name, run, list(completed)))
+            raise ContractError(_not_read(name, run, list(completed), chain or run))
     return Inputs(completed)
 
 
@@ -194,8 +262,16 @@ def _negative(condition: Condition, value: Any, seeds: list[int], run: StageChai
     return completed
 
 
-def _not_read(name: str, run: StageChain, readable: list[str]) -> str:
+def _not_read(name: str, run: StageChain, readable: list[str], chain: StageChain) -> str:
     """The error message for an input that no stage reads."""
+    if any(_reads(stage, name) for _, stage in chain.items()):
+        ends = [f"starts at {run.names[0]!r}"] if run.names[0] != chain.names[0] else []
+        ends += [f"stops at {run.names[-1]!r}"] if run.names[-1] != chain.names[-1] else []
+        words = name.replace("_", " ")
+        return (
+            f"no stage of this run takes a {words}, since the run {' and '.join(ends)}; leave the "
+            f"{words} out."
+        )
     if name not in ("prompt", "negative_prompt"):
         return (
             f"no stage of this pipeline has a condition that reads {name!r}; its inputs: "
@@ -205,6 +281,11 @@ def _not_read(name: str, run: StageChain, readable: list[str]) -> str:
     fields = [f"{field} ({_few(names)})" for field, names in classes.items()]
     inputs = f"labels: {', '.join(fields)}" if fields else ", ".join(readable) or "no input"
     return f"this pipeline takes no {name.replace('_', ' ')}; it takes {inputs}."
+
+
+def _reads(stage: Stage, name: str) -> bool:
+    """Whether a stage has a condition that reads an input, or guides away from it."""
+    return any(name in (each.input_name, each.negative_name) for each in stage.conditions)
 
 
 def _few(names: Sequence[str]) -> str:
@@ -235,25 +316,6 @@ def cut_texts(run: StageChain, inputs: Inputs) -> dict[str, CutText]:
             values = inputs.get(name)
             cuts |= {} if values is None else condition.cuts(values)
     return cuts
-
-
-def report_cuts(cuts: Sequence[CutText]) -> None:
-    """Warn about texts that are too long or have unknown words: one line for either."""
-    lost = [each.lost for each in cuts if each.lost]
-    if lost:
-        subject = "the prompt is" if len(lost) == 1 else f"{len(lost):,} prompts are"
-        where = "" if len(lost) == 1 else " of the first"
-        logger.warning(
-            "%s too long, so this end%s has no effect: %r", subject, where, _shortened(lost[0])
-        )
-    unknown = dict.fromkeys(word for each in cuts for word in each.unknown)
-    if unknown:
-        words = _shortened(", ".join(map(repr, unknown)))
-        logger.warning("the text encoder does not know %s in the prompts", words)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
 
 
 def check_call_arguments(

@@ -11,32 +11,22 @@ from typing import Any, Literal, SupportsIndex, overload
 import torch
 
 from cascade.arguments import check_flag, check_kind
-from cascade.call import (
-    Call,
-    CallOptions,
-    CascadeOutput,
-    StepEnd,
-    check_step_end,
-    split_fields,
-)
+from cascade.call import Call, CascadeOutput, StepEnd, check_step_end
 from cascade.call_arguments import (
+    CallRequest,
     as_outputs,
     check_call_arguments,
-    check_can_compute,
     completed_inputs,
     cut_texts,
-    field_names,
-    image_count,
-    report_cuts,
-    stages_to_run,
+    read_call,
 )
 from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary
 from cascade.conditioning.text import PromptLike
-from cascade.diffusion.noise import GeneratorLike, make_seeds
+from cascade.diffusion.noise import GeneratorLike
 from cascade.edit_call import edit
-from cascade.imaging.exchange import OutputType, PictureLike, StartLike, check_output, to_tensor
+from cascade.imaging.exchange import OutputType, PictureLike, StartLike
 from cascade.picture_calls import colourise, restore, upscale
 from cascade.restoration.holes import MaskLike
 from cascade.restoration.subject import EditedLike
@@ -44,19 +34,7 @@ from cascade.sampling.overrides import Overrides
 from cascade.sampling.walk import Progress
 from cascade.stage import Stage
 from cascade.staged_pipeline import StagedPipeline
-
-CALL_ARGUMENTS = (
-    "prompt",
-    "negative_prompt",
-    "num_images",
-    "labels",
-    "image",
-    "like",
-    "seed",
-    "seeds",
-    "generator",
-    "output_type",
-)
+from cascade.text.cut_reports import report_cuts
 
 
 class CascadePipeline(StagedPipeline):
@@ -179,33 +157,48 @@ class CascadePipeline(StagedPipeline):
         """
         check_flag("return_dict", return_dict)
         check_step_end(callback_on_step_end)
-        check_call_arguments(self.stages, options, (*CALL_ARGUMENTS, *field_names(CallOptions)))
-        options_of_call, settings = split_fields(CallOptions, options)
-        check_can_compute(self.stages, options_of_call.precision)
-        start = None if image is None else to_tensor(image)  # (B, C, h, w)
-        varied = options_of_call.inputs.get("like") if like is None else to_tensor(like)
-        count = image_count(num_images, prompt, start, varied)
-        seeds = make_seeds(count, seed, seeds, generator)
-        run = stages_to_run(self.stages, start, varied, options_of_call, settings)
-        check_output(output_type, run.last.space.channels, run.last.space.kind)
-        arguments = {"labels": labels, "image": start, "like": None if like is None else varied}
-        prompts = {"prompt": prompt, "negative_prompt": negative_prompt}
-        inputs = completed_inputs(run, options_of_call.inputs, arguments | prompts, seeds)
-        self._report_cuts(run, inputs)
-        call = Call(self, options_of_call, inputs, seeds, callback_on_step_end)
-        images = call.run(run)
+        request = self.read_call(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            num_images=num_images,
+            labels=labels,
+            image=image,
+            like=like,
+            seed=seed,
+            seeds=seeds,
+            generator=generator,
+            output_type=output_type,
+            **options,
+        )
+        run, inputs, drawn = request.run, request.inputs, request.seeds
+        images = Call(self, request.options, inputs, drawn, callback_on_step_end).run(run)
         outputs = as_outputs(run, images, output_type)
         result = outputs.pop(run.names[-1])
         if not return_dict:
             return (result,)
         return CascadeOutput(
             images=result,
-            seeds=seeds,
-            prompts=inputs.get("prompt") or ["" for _ in seeds],
-            labels=inputs.get("labels") or [{} for _ in seeds],
+            seeds=drawn,
+            prompts=inputs.get("prompt") or ["" for _ in drawn],
+            labels=inputs.get("labels") or [{} for _ in drawn],
             settings={name: stage.sampling.to_dict() for name, stage in run.items()},
             intermediates=outputs,
         )
+
+    def read_call(self, **arguments: Any) -> CallRequest:
+        """Check the arguments of a call, and warn about prompts that the text encoder cannot read.
+
+        Later calls do not warn about them again.
+
+        Args:
+            arguments: those of a call that decide its images.
+
+        Raises:
+            ContractError: if an argument does not fit the stages.
+        """
+        request = read_call(self.stages, arguments)
+        self._report_cuts(request.run, request.inputs)
+        return request
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Check prompts before any work, and warn about those that the text encoder cannot read.

@@ -217,7 +217,7 @@ def test_the_callback_sees_every_step_of_every_stage(pipeline, tmp_path):
 
 def test_many_pictures_are_written_while_others_are_made(pipeline, tmp_path, monkeypatch):
     monkeypatch.setattr("cascade.generation.files.PICTURES_AT_A_TIME", 2)
-    monkeypatch.setattr("cascade.generation.files.MOST_IN_GRID", 3)
+    monkeypatch.setattr("cascade.generation.sheet.MOST_PICTURES", 3)
     moments = []
 
     def look(pipe, step, t, kwargs) -> None:

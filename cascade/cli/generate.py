@@ -181,7 +181,11 @@ def generate(
     )
     name = " + ".join([pipeline, *(lora or [])])
     with SamplingProgress(generation.total) as progress:
-        options = {"name": name, "callback": progress.on_step}
+        options = {
+            "name": name,
+            "callback": progress.on_step,
+            "on_series": lambda series: progress.leave_out(series.written),
+        }
         if "://" in out:
             from cascade.data.remote import without_secrets  # which is slow to import
             from cascade.generation.storing import generate_to_store

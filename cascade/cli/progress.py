@@ -188,6 +188,10 @@ class SamplingProgress:
         if self._tasks:
             self._progress.stop()
 
+    def leave_out(self, num_images: int) -> None:
+        """Do not count images that are there already; to be called before the first step."""
+        self._num_images -= num_images
+
     def on_step(self, pipeline: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> None:
         """Advance the bar of the current stage by one step of the whole batch."""
         name = pipeline.current_stage

@@ -254,7 +254,7 @@ class Text(Condition):
 
     def cuts(self, values: Sequence[str]) -> dict[str, CutText]:
         cuts = {text: self.cut(text) for text in dict.fromkeys(values)}
-        return {text: cut for text, cut in cuts.items() if cut.lost or cut.unknown}
+        return {text: cut for text, cut in cuts.items() if not cut.is_read}
 
     def cut(self, text: str) -> CutText:
         """Split a text after the last token that the network receives.

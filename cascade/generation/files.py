@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
-import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from cascade import __version__
+from cascade.chain import StageChain
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import ContractError, OutputError
 from cascade.generation.picture_files import suffix_of_space, write_pictures
 from cascade.generation.request import Generation
+from cascade.generation.sheet import SeriesSheet
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
 from cascade.imaging.picture_series import PictureSeries, earlier_series
 from cascade.imaging.rasters.reading import read_raster
-from cascade.imaging.rasters.showing import as_rgb, with_scale_bar
 from cascade.imaging.reading import decode_image
-from cascade.imaging.writing import check_can_be_pictures, contact_sheet, save_png
+from cascade.imaging.writing import check_can_be_pictures, save_png
 from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.saving.atomic import check_writable_folder
 from cascade.space import Space
-from cascade.stage import Stage
 
 PICTURES_AT_A_TIME = 16  # they are written before the next ones begin
 logger = logging.getLogger(__name__)
-MOST_IN_GRID = 64
 
 
 class GeneratedFiles(NamedTuple):
@@ -62,13 +61,16 @@ def generate_files(
     *,
     name: str,
     callback: Callable[..., None] | None = None,
+    on_series: Callable[[PictureSeries], None] = lambda series: None,
     on_written: Callable[[], None] = lambda: None,
 ) -> GeneratedFiles:
     """Generate pictures into a folder: numbered PNGs, or TIFFs of bands, and a contact sheet.
 
     Numbers continue after those of the files in the folder, so nothing is overwritten. The sheet of
-    the first series is `grid.png`; later ones carry the number of their first picture. Names of
-    pictures that have a prompt end in its first words.
+    the first series is `grid.png`; later ones carry the number of their first picture. It shows the
+    first 64 pictures, on at most 4096 px. Names of pictures that have a prompt end in its first
+    words. All settings are checked before the first picture is drawn, and files of an earlier
+    series are replaced only when there are new ones.
 
     Args:
         pipeline: the pipeline, on the device that should compute.
@@ -76,75 +78,115 @@ def generate_files(
         generation: number, seeds and classes of the pictures, and how to sample them.
         name: the pipeline's name, which the PNGs record.
         callback: called after every step, see `callback_on_step_end` of the pipeline.
-        on_written: called before the first picture, and whenever some have been written.
+        on_series: called with the series before its first picture is drawn; its `written` says how
+            many were there before.
+        on_written: called whenever some pictures have been written.
 
     Raises:
         CascadeError: if the settings do not fit the pipeline, the folder cannot be written, another
             process generates pictures into it, or its last series is another one than that to be
             resumed.
     """
-    space = _last_space(pipeline, generation)
-    if not space.has_bands:
-        check_can_be_pictures(space.channels, space.kind)
-    if generation.prompts:
-        pipeline.check_prompts(generation.prompts)
-    _ = generation.picture  # before anything is written
+    every = generation.arguments(range(generation.total))
+    run = pipeline.read_call(**every).run
+    if not run.last.space.has_bands:
+        check_can_be_pictures(run.last.space.channels, run.last.space.kind)
     if generation.keep_intermediates:
-        _check_intermediates(generation.stages(pipeline))
+        _check_intermediates(run)
     check_writable_folder(out)
     pipeline.set_progress_bar_config(disable=True)
+    request = generation.request(name, run)
     with _alone_in(out):
-        series = earlier_series(out, generation.request(name)) if generation.resume else None
+        series = earlier_series(out, request) if generation.resume else None
         series = series or PictureSeries(
             number=0 if generation.overwrite else free_number(out),
             seeds=make_seeds(generation.total, generation.seed, None),
-            request=generation.request(name),
+            request=request,
         )
-        return _generate_series(series, pipeline, out, generation, name, callback, on_written)
+        making = _SeriesMaking(series, pipeline, run, out, generation, name)
+        on_series(series)
+        return making.make(callback, on_written)
 
 
-def _generate_series(
-    series: PictureSeries,
-    pipeline: CascadePipeline,
-    out: Path,
-    generation: Generation,
-    name: str,
-    callback: Callable[..., None] | None,
-    on_written: Callable[[], None],
-) -> GeneratedFiles:
-    """Generate those pictures of a series that are not there, and the contact sheet."""
-    number, total, seeds = series.number, generation.total, series.seeds
-    space = _last_space(pipeline, generation)
-    files = [
-        out / picture_name(number + i, generation.prompt(i), suffix_of_space(space))
-        for i in range(total)
-    ]
-    numbered = NumberedFiles(out, range(number + series.written, number + total))
-    in_grid = [_read(file, space) for file in files[: min(series.written, MOST_IN_GRID)]]
-    series.save(out, series.written)
-    on_written()
-    for first in range(series.written, total, PICTURES_AT_A_TIME):
-        part = range(first, min(first + PICTURES_AT_A_TIME, total))
-        result = _generate(pipeline, generation, [seeds[i] for i in part], part, callback)
-        new = files[part.start : part.stop]
-        spaces = {stage: each.space for stage, each in generation.stages(pipeline).items()}
-        written = write_pictures(result, new, name, generation, spaces)
-        for i in part:
-            numbered.replace(number + i, written)
+@final
+@dataclass(frozen=True)
+class _SeriesMaking:
+    """How a series of pictures is made in a folder.
+
+    Attributes:
+        series: numbers and seeds of the pictures, and how many are there.
+        pipeline: the pipeline.
+        run: the stages that run.
+        out: the folder.
+        generation: what to generate.
+        name: the pipeline's name.
+    """
+
+    series: PictureSeries
+    pipeline: CascadePipeline
+    run: StageChain
+    out: Path
+    generation: Generation
+    name: str
+
+    def make(
+        self, callback: Callable[..., None] | None, on_written: Callable[[], None]
+    ) -> GeneratedFiles:
+        """Generate those pictures that are not there, and the contact sheet."""
+        series, total, prompts = self.series, self.generation.total, self.generation.prompts
+        rest = range(series.number + series.written, series.number + total)
+        numbered = NumberedFiles(self.out, rest, is_listed=bool(prompts))
+        files, sheet = self.files, SeriesSheet(total, self.space)
+        for file in files[: min(series.written, sheet.lacks)]:
+            sheet.add(_read(file, self.space)[None])
+        for first in range(series.written, total, PICTURES_AT_A_TIME):
+            places = range(first, min(first + PICTURES_AT_A_TIME, total))
+            sheet.add(self._make_part(places, numbered, callback))
+            series.save(self.out, places.stop)
+            on_written()
+        index = numbered.index if prompts else None
+        texts = [self.generation.prompt(i) for i in range(total)]
+        grid, seeds = self._write_sheet(sheet), list(series.seeds)
+        return GeneratedFiles(files, grid, index, seeds, texts, series.written)
+
+    @property
+    def space(self) -> Space:
+        """The space of the pictures."""
+        return self.run.last.space
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The files of all pictures."""
+        suffix = suffix_of_space(self.space)
+        names = (
+            picture_name(self.series.number + i, self.generation.prompt(i), suffix)
+            for i in range(self.generation.total)
+        )
+        return [self.out / name for name in names]
+
+    def _make_part(
+        self, places: range, numbered: NumberedFiles, callback: Callable[..., None] | None
+    ) -> Tensor:
+        """Generate and write the pictures at some places; returns them, (B, C, H, W)."""
+        generation, number = self.generation, self.series.number
+        seeds = list(self.series.seeds[places.start : places.stop])
+        result = _generate(self.pipeline, generation, seeds, places, callback)
+        new = self.files[places.start : places.stop]
+        spaces = {stage: each.space for stage, each in self.run.items()}
+        written = write_pictures(result, new, self.name, generation, spaces)
+        entries = [*_index_entries(result, new, generation)] if generation.prompts else []
+        numbered.replace([number + i for i in places], written, entries)
+        return result.images
+
+    def _write_sheet(self, sheet: SeriesSheet) -> Path:
+        generation, number = self.generation, self.series.number
+        file = self.out / ("grid.png" if number == 0 else f"grid-{number:05d}.png")
+        record: dict[str, Any] = {"pipeline": self.name, "version": __version__}
+        record["seeds"] = list(self.series.seeds)
         if generation.prompts:
-            numbered.add_to_index(_index_entries(result, new, generation))
-        series.save(out, part.stop)
-        on_written()
-        in_grid += list(result.images[: MOST_IN_GRID - len(in_grid)])
-    sheet = out / ("grid.png" if number == 0 else f"grid-{number:05d}.png")
-    record: dict[str, Any] = {"pipeline": name, "version": __version__, "seeds": list(seeds)}
-    if generation.prompts:
-        record["prompts"] = [generation.prompt(i) for i in range(len(in_grid))]
-    grid = contact_sheet(as_rgb(torch.stack(in_grid), space))
-    save_png(with_scale_bar(grid, space), sheet, record, signer=generation.signer)
-    index = numbered.index if generation.prompts else None
-    prompts = [generation.prompt(i) for i in range(total)]
-    return GeneratedFiles(files, sheet, index, list(seeds), prompts, series.written)
+            record["prompts"] = [generation.prompt(i) for i in range(sheet.count)]
+        save_png(sheet.picture(), file, record, signer=generation.signer)
+        return file
 
 
 def _read(file: Path, space: Space) -> Tensor:
@@ -170,19 +212,14 @@ def _index_entries(
         yield {"file": file.name, "prompt": prompt, **further, "seed": seed}
 
 
-def _last_space(pipeline: CascadePipeline, generation: Generation) -> Space:
-    *_, last = generation.stages(pipeline).values()
-    return last.space
-
-
-def _check_intermediates(stages: Mapping[str, Stage]) -> None:
+def _check_intermediates(run: StageChain) -> None:
     """Check that there are earlier stages, and name those whose images are not written."""
-    if len(stages) == 1:
+    if len(run.names) == 1:
         raise ContractError(
-            f"only stage {next(iter(stages))!r} runs, so there are no pictures of earlier stages; "
+            f"only stage {run.names[0]!r} runs, so there are no pictures of earlier stages; "
             "leave out keep_intermediates."
         )
-    for name, stage in [*stages.items()][:-1]:
+    for name, stage in [*run.items()][:-1]:
         if not stage.space.is_bounded:
             logger.warning(
                 "stage %r makes %s, which are no pictures, so they are not written; get them in "
@@ -220,21 +257,7 @@ def _generate(
     callback: Callable[..., None] | None,
 ) -> CascadeOutput:
     """Generate the pictures at some places of the whole series."""
-    classes = generation.classes
-    result = pipeline(
-        [generation.prompt(i) for i in places] if generation.prompts else None,
-        negative_prompt=generation.negative_prompt,
-        num_images=len(seeds),
-        like=generation.picture,
-        seeds=seeds,
-        labels=[classes[i % len(classes)] for i in places] if classes else None,
-        overrides=generation.overrides,
-        batch_size=generation.batch_size,
-        keep_intermediates=generation.keep_intermediates,
-        stop_at=generation.stop_at,
-        callback_on_step_end=callback,
-        output_type="pt",
-    )
+    result = pipeline(seeds=seeds, callback_on_step_end=callback, **generation.arguments(places))
     assert isinstance(result, CascadeOutput)
     pictures = {
         stage: images

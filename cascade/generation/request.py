@@ -10,12 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
+from cascade.chain import StageChain
+from cascade.errors import ContractError
 from cascade.imaging.credentials import Signer
 from cascade.imaging.picture_series import digest
 from cascade.imaging.reading import read_image
-from cascade.pipeline import CascadePipeline
+from cascade.reporting.words import counted
 from cascade.sampling.overrides import Overrides
-from cascade.stage import Stage
+from cascade.saving.components import weights_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,9 @@ class Generation:
         stop_at: name of the last stage to run, whose pictures are written; None for the last one.
         overwrite: whether to replace the pictures in the folder instead of counting on.
         resume: whether to complete the last series in the folder, if it was interrupted.
+
+    Raises:
+        ContractError: if two of these contradict each other.
     """
 
     num_images: int = 1
@@ -54,6 +59,18 @@ class Generation:
     overwrite: bool = False
     resume: bool = False
 
+    def __post_init__(self) -> None:
+        if self.overwrite and self.resume:
+            raise ContractError(
+                "overwrite begins a new series and resume completes the last one; choose one."
+            )
+        if len(self.classes) > self.total:
+            raise ContractError(
+                f"{counted(len(self.classes), 'class', 'classes')} cannot take turns over "
+                f"{counted(self.total, 'picture')}; make more pictures or name fewer classes. The "
+                "labels of one picture are joined by commas, such as cat-face,noto."
+            )
+
     @property
     def total(self) -> int:
         """Number of pictures of all prompts together."""
@@ -68,29 +85,44 @@ class Generation:
         """
         return None if self.like is None else read_image(self.like)[None]
 
-    def request(self, name: str) -> dict[str, Any]:
-        """What decides the pictures, as plain values; `name` is that of the pipeline."""
+    def request(self, name: str, run: StageChain) -> dict[str, Any]:
+        """What decides the pictures, as plain values.
+
+        Args:
+            name: name of the pipeline.
+            run: the stages that run, with their sampling settings.
+        """
+        stages = dict(run.items())
         return {
             "pipeline": name,
+            "weights": weights_digest(*stages.values())[:16],
             "prompts": digest(self.prompts),
             "negative_prompt": self.negative_prompt or "",
             "like": None if self.like is None else digest([self.like.read_bytes().hex()]),
             "num_images": self.num_images,
             "seed": self.seed,
             "classes": list(self.classes),
-            "settings": repr(self.overrides),
+            "settings": {name: stage.sampling.to_dict() for name, stage in stages.items()},
             "keep_intermediates": self.keep_intermediates,
             "stop_at": self.stop_at,
             "signer": self.signer and self.signer.fingerprint,
         }
 
-    def stages(self, pipeline: CascadePipeline) -> dict[str, Stage]:
-        """The stages that run, or would run from noise, by name.
-
-        Raises:
-            ContractError: if the pipeline has no stage that is named `stop_at`.
-        """
-        return dict(pipeline.stages.between(pipeline.stages.names[0], self.stop_at).items())
+    def arguments(self, places: range) -> dict[str, Any]:
+        """The arguments of the call of a pipeline that makes the pictures at some places."""
+        classes = self.classes
+        return {
+            "prompt": [self.prompt(i) for i in places] if self.prompts else None,
+            "negative_prompt": self.negative_prompt,
+            "num_images": len(places),
+            "like": self.picture,
+            "labels": [classes[i % len(classes)] for i in places] if classes else None,
+            "overrides": self.overrides,
+            "batch_size": self.batch_size,
+            "keep_intermediates": self.keep_intermediates,
+            "stop_at": self.stop_at,
+            "output_type": "pt",
+        }
 
     def prompt(self, place: int) -> str:
         """The prompt of the picture at a place of the series; empty without prompts."""

@@ -9,10 +9,11 @@ from tempfile import TemporaryDirectory
 
 from cascade.data.stored_folder import StoredFolder
 from cascade.errors import CascadeError, ContractError
-from cascade.generation.files import MOST_IN_GRID, GeneratedFiles, generate_files
+from cascade.generation.files import GeneratedFiles, generate_files
 from cascade.generation.request import Generation
+from cascade.generation.sheet import MOST_PICTURES
 from cascade.imaging.numbered_files import INDEX, number_of
-from cascade.imaging.picture_series import RECORD, earlier_series
+from cascade.imaging.picture_series import RECORD, PictureSeries
 from cascade.pipeline import CascadePipeline
 
 
@@ -23,6 +24,7 @@ def generate_to_store(
     *,
     name: str,
     callback: Callable[..., None] | None = None,
+    on_series: Callable[[PictureSeries], None] = lambda series: None,
 ) -> GeneratedFiles:
     """Generate pictures into a folder of a store; see `generate_files`.
 
@@ -35,6 +37,7 @@ def generate_to_store(
         generation: number, seeds and classes of the pictures, and how to sample them.
         name: the pipeline's name, which the PNGs record.
         callback: called after every step, see `callback_on_step_end` of the pipeline.
+        on_series: see `generate_files`.
 
     Raises:
         CascadeError: if the settings do not fit, or the store cannot be reached or written.
@@ -46,8 +49,11 @@ def generate_to_store(
         )
     with TemporaryDirectory(prefix="cascade-") as folder:
         sending = _Sending(StoredFolder(address), Path(folder))
-        if generation.resume:
-            sending.fetch_series(generation, name)
+
+        def begin(series: PictureSeries) -> None:
+            sending.begin(series)
+            on_series(series)
+
         try:
             files = generate_files(
                 pipeline,
@@ -55,6 +61,7 @@ def generate_to_store(
                 generation,
                 name=name,
                 callback=callback,
+                on_series=begin,
                 on_written=sending.send,
             )
         except BaseException:
@@ -82,12 +89,15 @@ class _Sending:
                 stored.fetch(name, folder / name)
         self._sent = dict(self._stamps())
 
-    def fetch_series(self, generation: Generation, name: str) -> None:
-        """Fetch the pictures of the last series that its contact sheet shows."""
-        series = earlier_series(self.folder, generation.request(name))
-        if series is None:
-            return
-        shown = range(series.number, series.number + min(series.written, MOST_IN_GRID))
+    def begin(self, series: PictureSeries) -> None:
+        """Check that the store can be written, and fetch what the contact sheet of a series shows.
+
+        The record that is sent for this is the one that is there, if there is one.
+        """
+        if not (self.folder / RECORD).is_file():
+            series.save(self.folder, 0)
+        self.stored.send(self.folder / RECORD, RECORD)
+        shown = range(series.number, series.number + min(series.written, MOST_PICTURES))
         for each in self.stored:
             if number_of(Path(each)) in shown:
                 self.stored.fetch(each, self.folder / each)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
 from PIL import Image
 
+from cascade.errors import OutputError
 from cascade.imaging.tiff_pages import tifffile
 from cascade.imaging.writing import RECORD
 from cascade.saving.atomic import atomic_file
@@ -62,42 +64,90 @@ class NumberedFiles:
     Args:
         folder: folder of the pictures.
         numbers: numbers of the new pictures.
+        is_listed: whether the index lists the new pictures.
+
+    Raises:
+        OutputError: if the index has to be changed but is damaged.
     """
 
-    def __init__(self, folder: Path, numbers: range) -> None:
+    def __init__(self, folder: Path, numbers: range, *, is_listed: bool) -> None:
         self.index = folder / INDEX
         self._earlier: dict[int, list[Path]] = {}
         for file in _pictures(folder):
             number = number_of(file)
             if number is not None and number in numbers and not file.name.startswith(GRID):
                 self._earlier.setdefault(number, []).append(file)
-        if self._earlier:
-            self._forget({file.name for files in self._earlier.values() for file in files})
+        if self._earlier or is_listed:
+            _lines_of(self.index)
 
-    def replace(self, number: int, written: Iterable[Path]) -> None:
-        """Delete the earlier pictures of a number, if Cascade made them.
+    def replace(
+        self,
+        numbers: Iterable[int],
+        written: Collection[Path],
+        entries: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """List new pictures in the index, and delete the earlier ones of their numbers.
 
         Args:
-            number: number of a new picture.
-            written: the files of the new pictures, which stay.
+            numbers: numbers of the new pictures.
+            written: the files of the new pictures, which stay. Others are deleted only if Cascade
+                made them.
+            entries: what the index says of each new picture; empty if it does not list them.
+
+        Raises:
+            OutputError: if the index is damaged.
         """
-        for file in self._earlier.pop(number, []):
+        earlier = [file for number in numbers for file in self._earlier.pop(number, [])]
+        lines = [f"{json.dumps(each, ensure_ascii=False)}\n" for each in entries]
+        if not self._forget({file.name for file in earlier}, lines):
+            self._append(lines)
+        for file in earlier:
             if file not in written and _is_ours(file):
                 file.unlink()
 
-    def add_to_index(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Append a line of JSON for each picture to the index."""
-        with self.index.open("a", encoding="utf-8") as file:
-            file.writelines(f"{json.dumps(each, ensure_ascii=False)}\n" for each in entries)
-
-    def _forget(self, names: set[str]) -> None:
-        """Drop the lines of files from the index."""
-        if not self.index.is_file():
-            return
-        lines = self.index.read_text(encoding="utf-8").split("\n")[:-1]
-        kept = [line for line in lines if json.loads(line)["file"] not in names]
+    def _forget(self, names: set[str], lines: Sequence[str]) -> bool:
+        """Replace the lines of files in the index by new ones; returns whether there were any."""
+        earlier = _lines_of(self.index) if names else []
+        kept = [line for line, name in earlier if name not in names]
+        if len(kept) == len(earlier):
+            return False
         with atomic_file(self.index) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            text = "".join([*(f"{line}\n" for line in kept), *lines])
+            temporary.write_text(text, encoding="utf-8")
+        return True
+
+    def _append(self, lines: Sequence[str]) -> None:
+        if not lines:
+            return
+        with self.index.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # somebody's editor left the last one out
+                    file.write(b"\n")
+            file.write("".join(lines).encode())
+
+
+def _lines_of(index: Path) -> list[tuple[str, str | None]]:
+    """The lines of an index, each with the name of the file that it is about; None if of nothing.
+
+    Raises:
+        OutputError: if it is not UTF-8 text, or a line is not JSON.
+    """
+    if not index.is_file():
+        return []
+    lines: list[tuple[str, str | None]] = []
+    for number, line in enumerate(index.read_bytes().split(b"\n"), start=1):
+        try:
+            text = line.decode().strip()
+            entry = json.loads(text) if text else None
+        except (ValueError, RecursionError) as error:
+            raise OutputError(
+                f"{index}, line {number}, is not JSON; correct or delete the line, or move the "
+                "file away."
+            ) from error
+        if text:
+            lines.append((text, entry.get("file") if isinstance(entry, dict) else None))
+    return lines
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -43,7 +43,7 @@ def earlier_series(folder: Path, request: Mapping[str, Any]) -> PictureSeries | 
 
     Args:
         folder: folder of the pictures.
-        request: what is asked for now.
+        request: what is asked for now, as values for JSON.
 
     Raises:
         OutputError: if something else was asked for then, or the record is damaged.
@@ -54,7 +54,8 @@ def earlier_series(folder: Path, request: Mapping[str, Any]) -> PictureSeries | 
     try:
         series = PictureSeries(**json.loads(file.read_text(encoding="utf-8")))
         earlier = series.request
-        changed = [name for name in request if request[name] != earlier[name]]
+        values = json.loads(json.dumps(request))  # which makes lists of tuples
+        changed = [name for name in values if values[name] != earlier[name]]
     except (ValueError, TypeError, LookupError) as error:
         raise OutputError(f"{file} is damaged; delete it to begin a new series.") from error
     if changed:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,20 +95,23 @@ def save_png(
         image.save(temporary, format="PNG", pnginfo=text)
 
 
-def contact_sheet(images: Tensor, *, columns: int | None = None, gap_px: int = 2) -> Image.Image:
+def contact_sheet(
+    images: Tensor | Sequence[Image.Image], *, columns: int | None = None, gap_px: int = 2
+) -> Image.Image:
     """Lay out images in a grid, row by row.
 
     Args:
-        images: (B, 3, H, W) in [-1, 1], B at least 1.
+        images: (B, 3, H, W) in [-1, 1], B at least 1; or as many PIL images of one size.
         columns: images per row; by default, the grid is as square as possible.
         gap_px: width of the light grey lines between the images.
     """
-    count, _, height, width = images.shape
+    pictures = to_pil(images) if isinstance(images, Tensor) else images
+    count, (width, height) = len(pictures), pictures[0].size
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     size = (columns * (width + gap_px) - gap_px, rows * (height + gap_px) - gap_px)
     sheet = Image.new("RGB", size, SHEET_GREY)
-    for index, image in enumerate(to_pil(images)):
+    for index, image in enumerate(pictures):
         row, column = divmod(index, columns)
         sheet.paste(image, (column * (width + gap_px), row * (height + gap_px)))
     return sheet

@@ -154,8 +154,7 @@ class Generator:
         with tempfile.TemporaryDirectory(prefix="cascade-") as folder:
             suffix = suffix_of_space(self._last(pipeline).space)
             files = [Path(folder, f"{number}{suffix}") for number in range(len(result.seeds))]
-            stages = generation.stages(pipeline).items()
-            spaces = {name: stage.space for name, stage in stages}
+            spaces = {name: pipeline.stages[name].space for name in result.settings}
             write_pictures(result, files, self._model.title, generation, spaces)
             return [file.read_bytes() for file in files]
 

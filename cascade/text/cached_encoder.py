@@ -151,7 +151,7 @@ class CachedEncoder(TextEncoder):
                     logger.info("encoded %s of %s", f"{done:,}", counted(total, "text"))
 
     def _report(self, cuts: Sequence[CutText], max_tokens: int) -> None:
-        """Warn about texts that are too long or have unknown words: one line for either."""
+        """Warn about texts that are too long, or have unknown words or letters: a line for each."""
         lost = [each.lost for each in cuts if each.lost]
         if lost:
             logger.warning(
@@ -167,6 +167,16 @@ class CachedEncoder(TextEncoder):
                 _share(len(unknown), len(cuts)),
                 self._facts.name,
                 _few(list(dict.fromkeys(word for words in unknown for word in words))),
+            )
+        foreign = [each for each in cuts if each.scripts]
+        if foreign:
+            logger.warning(
+                "%s are mostly in letters that the text encoder %s does not read, which are all "
+                "but %s: %s",
+                _share(len(foreign), len(cuts)),
+                self._facts.name,
+                " and ".join(foreign[0].scripts),
+                _few([each.kept for each in foreign]),
             )
 
     def _recall(self, text: str, max_tokens: int) -> EncodedText | None:

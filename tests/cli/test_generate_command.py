@@ -40,7 +40,7 @@ def test_every_option_reaches_the_pipeline(command, trained, tmp_path, monkeypat
     calls = []
 
     def spy(self, *arguments, plain=CascadePipeline.__call__, **options):
-        calls.append({"num_images": arguments[0], **options})
+        calls.append(options)
         return plain(self, *arguments, **options)
 
     monkeypatch.setattr(CascadePipeline, "__call__", spy)

@@ -47,12 +47,11 @@ def test_only_pictures_of_ours_are_replaced_and_forgotten(tmp_path):
     theirs = tmp_path / "00000-holiday.png"
     picture.save(theirs)
     entries = [{"file": name} for name in ("00000-a-cat.png", "00001.png")]
-    NumberedFiles(tmp_path, range(5, 6)).add_to_index(entries)
-    series = NumberedFiles(tmp_path, range(1))
+    NumberedFiles(tmp_path, range(5, 6), is_listed=True).replace([5], [], entries)
+    series = NumberedFiles(tmp_path, range(1), is_listed=True)
     new = tmp_path / "00000-a-dog.png"
     save_png(picture, new, {"seed": 1})
-    series.replace(0, [new])
-    series.add_to_index([{"file": new.name, "prompt": "a 🐶"}])
+    series.replace([0], [new], [{"file": new.name, "prompt": "a 🐶"}])
     left = {path.name for path in tmp_path.glob("*.png")}
     assert left == {"00000-a-dog.png", "00000-holiday.png", "00001.png"}
     lines = series.index.read_text(encoding="utf-8").splitlines()
