@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import json
+import math
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, OutputError
+from cascade.generation import files as generating
+from cascade.generation import sheet
 from cascade.generation.files import generate_files
 from cascade.generation.request import Generation
 from cascade.imaging.rasters.reading import read_raster
@@ -229,9 +234,9 @@ def test_many_pictures_are_written_while_others_are_made(pipeline, tmp_path, mon
     assert [text(path)["seed"] for path in files] == [0, 1, 2, 3, 4]
     assert [text(path)["labels"]["class"] for path in files] == ["red", "blue"] * 2 + ["red"]
     grid = np.concatenate([pixels(path) for path in files[:2]], axis=1)
-    sheet = pixels(tmp_path / "grid.png")
-    assert np.array_equal(sheet[:32, [*range(32), *range(34, 66)]], grid)
-    assert sheet.shape == (66, 66, 3)  # three pictures
+    whole = pixels(tmp_path / "grid.png")
+    assert np.array_equal(whole[:32, [*range(32), *range(34, 66)]], grid)
+    assert whole.shape == (66, 66, 3)  # three pictures
     assert text(tmp_path / "grid.png")["seeds"] == [0, 1, 2, 3, 4]
 
 
@@ -270,6 +275,93 @@ def test_another_series_is_not_resumed(pipeline, tmp_path):
     (tmp_path / ".cascade-generate.json").write_text("[]")
     with pytest.raises(OutputError, match="is damaged; delete it"):
         generate(pipeline, tmp_path, resume=True, **options)
+
+
+def test_a_series_is_not_resumed_with_other_weights_or_defaults(pipeline, tmp_path):
+    options = {"num_images": 1, "seed": 0}
+    generate(pipeline, tmp_path, **options)
+    network = copy.deepcopy(pipeline.stages["base"])
+    with torch.no_grad():
+        next(network.parameters()).add_(1)
+    other = CascadePipeline(pipeline.stages.replaced("base", network))
+    with pytest.raises(OutputError, match=r"has other values of weights; repeat its command"):
+        generate(other, tmp_path, resume=True, **options)
+    changed = pipeline.with_sampling(eta=0.5)
+    with pytest.raises(OutputError, match=r"has other values of settings; repeat its command"):
+        generate(changed, tmp_path, resume=True, **options)
+    generate(pipeline, tmp_path, resume=True, stop_at=None, **options)
+    assert names(tmp_path) == ["00000.png", "grid.png"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"classes": ["red", "redd"]},
+        {"overrides": Overrides({"all": {"steps": 0}})},
+        {"overrides": Overrides({"all": {"keep_colours": 3}})},
+        {"prompts": ["a cat"]},
+        {"negative_prompt": "a cat"},
+        {"stop_at": "bass"},
+    ],
+)
+def test_a_mistake_changes_nothing_in_a_folder_of_an_earlier_series(pipeline, tmp_path, values):
+    out = tmp_path / "out"
+    generate(pipeline, out, num_images=2, seed=0)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for further in ({}, {"overwrite": True}):
+        wrong = Generation(num_images=2, **values, **further)
+        with pytest.raises(ContractError):
+            generate_files(pipeline, out, wrong, name="tiny")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    with pytest.raises(ContractError):
+        generate_files(pipeline, tmp_path / "new", Generation(num_images=2, **values), name="tiny")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_error_while_drawing_changes_nothing_in_the_folder(pipeline, tmp_path):
+    def fail(*_):
+        raise OutputError("stopped")
+
+    generate(pipeline, tmp_path, num_images=2, seed=0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for further in ({}, {"overwrite": True}):
+        with pytest.raises(OutputError, match="stopped"):
+            generate(pipeline, tmp_path, num_images=3, callback=fail, **further)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_choices_that_contradict_each_other_are_refused():
+    with pytest.raises(ContractError, match="overwrite begins a new series and resume completes"):
+        Generation(overwrite=True, resume=True)
+    with pytest.raises(ContractError, match="3 classes cannot take turns over 2 pictures; make mo"):
+        Generation(num_images=2, classes=["red", "blue", "red"])
+    Generation(num_images=1, prompts=["a", "b", "c"], classes=["red", "blue", "red"])
+
+
+def test_the_sheet_of_many_pictures_holds_small_copies(monkeypatch):
+    monkeypatch.setattr(sheet, "MOST_PX", 48)
+    for total, side, count in ((4, 24, 4), (9, 16, 9), (100, 6, 64)):
+        whole = sheet.SeriesSheet(total, Space(size_px=32))
+        for first in range(0, total, 3):
+            whole.add(torch.full((min(3, total - first), 3, 32, 32), first / 100))
+        columns = math.ceil(math.sqrt(count))
+        assert whole.count == count
+        assert whole.picture().size == (columns * (side + 2) - 2,) * 2
+
+
+def test_pictures_are_let_go_when_they_are_written(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(generating, "PICTURES_AT_A_TIME", 1)
+    plain, results = generating._generate, []
+
+    def generate_alone(*arguments):
+        assert [each() for each in results] == [None] * len(results)
+        result = plain(*arguments)
+        results.append(weakref.ref(result.images))
+        return result
+
+    monkeypatch.setattr(generating, "_generate", generate_alone)
+    generate(pipeline, tmp_path, settings={"steps": 1}, num_images=3, seed=0)
+    assert len(results) == 3
 
 
 @pytest.mark.parametrize(

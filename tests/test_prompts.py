@@ -196,6 +196,38 @@ def test_words_that_the_encoder_does_not_know_are_reported(drawing, caplog):
     assert caplog.messages == ["the text encoder does not know '猫', '🐱' in the prompts"]
 
 
+def test_texts_in_other_letters_than_the_encoder_reads_are_reported_once(drawing, caplog):
+    encoder = encoders.encoder_of(drawing.stages["base"].contract.condition("text")._encoder_facts)
+    encoder.live.scripts = ("Latin",)
+    for _ in range(2):
+        drawing(["а кошка", "a cat"], seed=0)
+    known = "the text encoder does not know 'а', 'кошка' in the prompts"
+    words = "the text encoder reads Latin letters only, so this prompt has little effect: 'а кошка'"
+    assert caplog.messages == [known, words]
+    drawing(["قط", "кот", "кот a big red house"], seed=0)
+    assert caplog.messages[-1] == (
+        "the text encoder reads Latin letters only, so 2 prompts have little effect: 'قط', 'кот'"
+    )
+
+
+def test_a_prompt_that_no_stage_of_the_run_takes_is_told_from_a_pipeline_without_text(
+    drawing, upsampler, base_stage
+):
+    small = torch.zeros(1, 3, 16, 16)
+    stages = {"base": drawing.stages["base"], "upsampler": upsampler}
+    pipeline = CascadePipeline.from_stages(stages)
+    with pytest.raises(ContractError) as error:
+        pipeline(CAT, image=small)
+    assert str(error.value) == (
+        "no stage of this run takes a prompt, since the run starts at 'upsampler'; leave the "
+        "prompt out."
+    )
+    stages = {"base": base_stage, "upsampler": drawing.stages["upsampler"]}
+    pipeline = CascadePipeline.from_stages(stages)
+    with pytest.raises(ContractError, match="since the run stops at 'base'; leave the prompt out"):
+        pipeline(CAT, stop_at="base")
+
+
 def test_no_encoder_is_one_line_before_any_work(drawing, monkeypatch):
     contract = drawing.stages["base"].contract
     text = replace(contract.condition("text"), encoder="minilm-l6", sha256="0" * 64)

@@ -130,6 +130,7 @@ def generate(
 ) -> Document | None:
     """Generate pictures: numbered PNGs that record their seed and settings, and grid.png.
 
+    The grid shows the first 64, on at most 4096 px.
     Numbers go on after those in the folder; a later grid has the number of its first picture.
     With prompts, index.jsonl lists the prompt and the seed of each picture. If it was stopped, the
     same command with --resume makes what is missing.

@@ -6,13 +6,16 @@ import io
 import json
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from cascade import __version__, generation
+from cascade import __version__
+from cascade.errors import OutputError
 from cascade.pipeline import CascadePipeline
+from cascade.text.transformers_encoder import TransformersEncoder
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +101,7 @@ def test_pictures_are_those_of_the_pipeline(generate, folder, tmp_path):
 
 
 def test_a_file_has_a_prompt_on_each_line(generate, tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "PICTURES_AT_A_TIME", 3)  # not a multiple of two
+    monkeypatch.setattr("cascade.generation.files.PICTURES_AT_A_TIME", 3)  # not a multiple of two
     file = tmp_path / "prompts.txt"
     file.write_bytes("\ufeffa cat\r\n\r\n  a blue dog \n\n\nкот 🐱".encode())
     done = generate("--prompts", file, "-n", 2, "--seed", 0)
@@ -152,13 +155,63 @@ def test_an_empty_prompt_is_no_prompt(generate, tmp_path):
 def test_prompts_that_are_cut_are_reported_once_before_the_first_picture(
     generate, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(generation, "PICTURES_AT_A_TIME", 1)
+    monkeypatch.setattr("cascade.generation.files.PICTURES_AT_A_TIME", 1)
     file = tmp_path / "prompts.txt"
     file.write_text("a red cat in a house\na cat\na cat in the red dot\n")
     assert generate("--prompts", file, "-n", 2).code == 0
     assert [each for each in caplog.messages if "prompt" in each] == [
         "2 prompts are too long, so this end of the first has no effect: 'a house'"
     ]
+
+
+def test_many_prompts_are_checked_once_each_before_the_first_picture(
+    generate, tmp_path, monkeypatch
+):
+    cut, texts = TransformersEncoder.cut, []
+
+    def counted(self, text, max_tokens):
+        texts.append(text)
+        return cut(self, text, max_tokens)
+
+    def stopped(*_):
+        raise OutputError("nothing is drawn")
+
+    monkeypatch.setattr(TransformersEncoder, "cut", counted)
+    monkeypatch.setattr("cascade.generation.files._generate", stopped)
+    lines = [f"a red cat {number % 2500}" for number in range(10_000)]
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(lines))
+    begin_s = time.process_time()
+    done = generate("--prompts", file)
+    assert time.process_time() - begin_s < 10  # about 1 on an idle machine
+    assert done.err.endswith("cascade: nothing is drawn\n")
+    assert sorted(texts) == sorted([*{*lines}] * 2)  # once for each stage
+    texts.clear()
+    assert "unknown class 'nosuch'" in generate("--prompts", file, "--class", "nosuch").err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_failing_command_leaves_index_and_series_as_they_were(generate, tmp_path):
+    assert generate("a cat", "-n", 2, "--seed", 1).code == 0
+    out = tmp_path / "out"
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for wrong in (
+        ["a cat", "-n", 2, "--overwrite", "--class", "nosuch"],
+        ["a cat", "--negative", "a dog", "--guidance", 1],
+        ["a cat", "--overwrite", "--resume"],
+        ["a cat", "--set", "base.keep_colours=true"],
+    ):
+        done = generate(*wrong)
+        assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    done = generate("a cat", "-n", 2, "--seed", 1, "--resume")
+    assert "2 pictures of 2 were there already" in done.out
+    (out / "index.jsonl").write_text('{"file": "00000-a-cat.png"}\nnot json\n')
+    done = generate("a cat")
+    assert done.err == (
+        f"cascade: {out / 'index.jsonl'}, line 2, is not JSON; correct or delete the line, or move "
+        "the file away.\n"
+    )
 
 
 # ---- help ---------------------------------------------------------------------------------------

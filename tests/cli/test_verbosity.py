@@ -93,6 +93,14 @@ def test_quiet_data_commands_name_faults_only(command, tmp_path, pictures):
     assert "broken.png" in line
 
 
+def test_the_bar_of_a_resumed_series_counts_what_is_drawn(capfd):
+    with SamplingProgress(5) as progress:
+        progress.leave_out(4)
+        for step in range(FAKE_PIPELINE.num_timesteps):
+            progress.on_step(FAKE_PIPELINE, step, 0, {"seeds": [0]})
+    assert "100 %" in capfd.readouterr().err
+
+
 def test_quiet_hides_all_progress(capfd):
     def show_progress() -> None:
         with TaskProgress(in_pipes=True) as progress:

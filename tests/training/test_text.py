@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +274,24 @@ def test_captions_of_held_out_pictures_are_encoded_before_training(recipe, tmp_p
     trainer.run()
     assert encoded == []
     assert '"kind": "validation"' in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+def test_captions_in_shards_are_encoded_once(recipe, coloured, tmp_path, encoded):
+    from cascade.building.training import build_trainer
+    from cascade.recipe.reading import load_stage_recipe
+
+    with tarfile.open(tmp_path / "pictures.tar", "w") as shard:
+        for file in sorted(coloured.iterdir()):
+            shard.add(file, file.name)
+    values = ["train.images=8", "train.warmup_images=4", f"data.path={tmp_path / 'pictures.tar'}"]
+    read = load_stage_recipe(recipe, values)
+    build_trainer(read, tmp_path / "one")
+    assert len(encoded) == 16
+    assert {"a red dot", "the red of a house"} <= {*encoded}
+    encoded.clear()
+    encoder_of.cache_clear()  # as in another process
+    build_trainer(read, tmp_path / "other")
+    assert encoded == []
 
 
 # ---- what is learned ----------------------------------------------------------------------------
