@@ -30,8 +30,9 @@ from cascade.evaluation.features import extract_features
 from cascade.evaluation.set_distances import frechet_distance
 from cascade.imaging.writing import contact_sheet, save_png
 from cascade.recipe.finding import find_recipe
+from cascade.recipe.network_sections import TransformerSection, UNetSection
 from cascade.recipe.reading import load_stage_recipe
-from cascade.recipe.sections import StageRecipe, TransformerSection, UNetSection
+from cascade.recipe.sections import StageRecipe
 from cascade.stage import Run, Stage
 from cascade.vision.efficientnet import load_efficientnet
 

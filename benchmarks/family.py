@@ -8,9 +8,9 @@ CPU time; a system of two networks gives each of them half. Then each draws pict
 of its own, and they are compared with the training pictures; likelihoods are of held-out ones.
 
 The result is `family.json`, a table, `family.png` with the first pictures of each system, and
-`trilemma.png`. What is done is kept in --out, and the same command goes on with the rest; a
-training whose process gets SIGTERM goes on where it was. With a GPU, time is wall time. Needs the
-extras `evaluate` and `benchmarks`.
+`trilemma.png`. Finished work is kept in --out. After Ctrl-C or SIGTERM, the same command continues,
+also with the training that was stopped. With a GPU, time is wall time. Needs the extras `evaluate`
+and `benchmarks`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -348,6 +349,7 @@ def main() -> None:
         return train(options.train, options)
     if options.measure:
         return measure(options.measure, options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled as Ctrl-C
     options.out.mkdir(parents=True, exist_ok=True)
     for name in TRAININGS:
         print(f"training {name}: {apart('--train', name, options) or 'done before'}", flush=True)
@@ -367,3 +369,5 @@ if __name__ == "__main__":
         main()
     except ProcessFailedError as error:
         raise SystemExit(f"family.py: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("family.py: stopped; the same command continues.") from None

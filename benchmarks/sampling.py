@@ -263,7 +263,7 @@ def measure_generate(name: str, prompt: str, images: int) -> None:
         print(f"cascade generate {name}: no weights bundled")
         return
     with tempfile.TemporaryDirectory() as out:
-        imports_s, _ = _run("import cascade.generation")
+        imports_s, _ = _run("import cascade.generation.files")
         command = ["generate", name, prompt, "-n", str(images), "--seed", "0", "-o", out]
         all_s, peak_mib = _run("from cascade.cli.main import run; run()", *command)
         pictures = len(list(Path(out).glob("[0-9]*.png")))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 RESULT = "RESULT "
@@ -60,11 +59,24 @@ def results_apart(
                     yield json.loads(line.removeprefix(RESULT))
                 else:
                     last = line.strip() or last
+        except KeyboardInterrupt:
+            _stop(process)
+            raise
         except BaseException:
             process.kill()
             raise
     if process.returncode:
         raise ProcessFailedError(last)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Ask a process to stop, and wait while a training saves itself; a second Ctrl-C kills it."""
+    process.terminate()  # Ctrl-C in a terminal reaches it by itself, but kill does not
+    try:
+        process.communicate()
+    except BaseException:
+        process.kill()
+        raise
 
 
 def peak_mib() -> float:
@@ -82,6 +94,7 @@ def peak_mib() -> float:
 
 def count_gflop(work: Callable[[], Any]) -> float:
     """Work of a call, a multiplication and an addition counted as two."""
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     as_products = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)

@@ -156,7 +156,7 @@ def measure_generate(table: Table, options: argparse.Namespace) -> None:
     names = CascadePipeline.from_pretrained(options.generator).stages.names
     until = ["--stop-at", names[1]] if len(names) > 2 else []
     with tempfile.TemporaryDirectory() as out:
-        imports_s, _ = process_s("import cascade.generation")
+        imports_s, _ = process_s("import cascade.generation.files")
         command = ["generate", options.generator, "-n", "16", "--seed", "0", "-o", out, "-q"]
         wall_s, _ = process_s(COMMAND, *command, *until)
     stages = " ".join([options.generator, *until])

@@ -30,6 +30,7 @@ ONLY_STAGE = "stage"  # name of a stage that is a pipeline of its own
 logger = logging.getLogger(__name__)
 IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
 DIAL = "denoise"  # only for stages that are told how degraded their image is
+COLOURS = "keep_colours"  # only for stages whose image has the colours of the result
 GUIDANCE_SETTINGS = ("guidance", "guidance_interval")  # only for stages with droppable conditions
 
 
@@ -205,9 +206,9 @@ class StageChain(nn.Module):
     def with_sampling(self, overrides: Overrides) -> StageChain:
         """Return a chain that shares the weights and samples with changed settings.
 
-        Noise level and temperature are only for stages that take an image, and guidance for those
-        with conditions that training dropped. A change of them for all stages passes over the
-        others.
+        Noise level and temperature are only for stages that take an image, guidance for those with
+        conditions that training dropped, `denoise` and `keep_colours` for those whose image they
+        concern. A change of them for all stages passes over the others.
 
         Raises:
             ContractError: for a stage or a setting that does not exist, or a value that does not
@@ -221,8 +222,9 @@ class StageChain(nn.Module):
         if not any(stage.has_settings for _, stage in self.items()):
             for name in overrides.names():
                 raise ContractError(f"{name}: no stage of this run samples in steps; leave it out.")
-        has_dial = any(stage.contract.has_dial for _, stage in self.items())
-        is_guided = any(stage.contract.droppable for _, stage in self.items())
+        has_dial = any(each.has_dial for each in self.contracts)
+        has_colours = any(each.has_colours for each in self.contracts)
+        is_guided = any(each.droppable for each in self.contracts)
         changed = {}
         for name, stage in self.items():
             values, own = overrides.of(name), overrides.values.get(name, {})
@@ -230,6 +232,7 @@ class StageChain(nn.Module):
                 values = dict(own)
             unread = set(GUIDANCE_SETTINGS) if is_guided and not stage.contract.droppable else set()
             unread |= {DIAL} if has_dial and not stage.contract.has_dial else set()
+            unread |= {COLOURS} if has_colours and not stage.contract.has_colours else set()
             for setting in unread - set(own):
                 values.pop(setting, None)
             if not stage.contract.needs_image:

@@ -115,6 +115,11 @@ class Contract:
         return any(each.has_dial for each in self.conditions)
 
     @property
+    def has_colours(self) -> bool:
+        """Whether an image that the stage takes has the colours of its result."""
+        return self.space.is_bounded and any(each.has_colours for each in self.conditions)
+
+    @property
     def fills(self) -> bool:
         """Whether the stage was trained to fill holes in an image that it takes."""
         return any(each.fills for each in self.conditions)
@@ -287,6 +292,11 @@ class Contract:
             raise ContractError(
                 f"denoise {settings.denoise} is for stages with the condition 'defects'; use "
                 "denoise 1."
+            )
+        if settings.keep_colours and not self.has_colours:
+            raise ContractError(
+                "keep_colours true is for stages that enlarge an image and were not trained on "
+                "pairs; use keep_colours false."
             )
         if settings.guidance != 1 and not self.droppable:
             raise ContractError(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cascade.arguments import check_kind
 from cascade.conditioning.assembling import against_signals, request_signals
+from cascade.conditioning.colours import with_colours_of
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.signals import Signals
 from cascade.contract import Contract
@@ -267,10 +268,14 @@ class DiffusionStage(Stage):
         fresh = CanvasNoise(noise, canvas.shape)
         hooks = self._hooks(run.hooks, inputs, previous)
         images = walk(sampler, network, canvas.to(device), fresh, hooks)[..., :height, :width]
+        if run.hooks.callback is not None:  # it may have kept the last images
+            images = images.clone()
+        if settings.keep_colours:
+            assert request.image is not None, "check_sampling and result_size check it"
+            known = None if hooks.known is None else hooks.known.mask
+            images = with_colours_of(request.image, images, unchanged=known)
         if not self.space.is_bounded:
             return images
-        if run.hooks.callback is not None:  # it may have kept the last images
-            return images.clamp(-1, 1)
         for rows in row_slices(images.shape):
             images[..., rows, :].clamp_(-1, 1)
             release_pages()

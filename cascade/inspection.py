@@ -15,6 +15,7 @@ from cascade.imaging.marks import SOURCE_TYPE, mark_of
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import format_of, opened_image, read_bytes
 from cascade.imaging.picture_writing import recorded_settings
+from cascade.sampling.settings import UNSAID
 from cascade.saving.components import read_json
 from cascade.saving.pipelines import local_folder
 from cascade.saving.stage_folder import CONFIG
@@ -111,9 +112,11 @@ class Inspection:
         """The settings that the pipeline would not take by itself, as `--set` options."""
         usual = _usual_settings(self.model)
         words = []
-        for stage, settings in (self.record.get("stages") or {}).items():
-            for name, value in settings.items():
-                if usual.get(stage, {}).get(name) != value:
+        for stage, recorded in (self.record.get("stages") or {}).items():
+            own = usual.get(stage, {})
+            unsaid = {name: UNSAID[name] for name in own.keys() & UNSAID.keys()}
+            for name, value in {**unsaid, **recorded}.items():
+                if own.get(name) != value:
                     words += ["--set", f"{stage}.{name}={_text(value)}"]
         return words
 

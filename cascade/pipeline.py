@@ -160,7 +160,7 @@ class CascadePipeline(StagedPipeline):
             like: a picture to vary, or one per image, in the same forms: the run starts at the
                 stage that takes an image embedding, with the embedding of the picture's middle
                 square. `inputs={"like": …}` takes embeddings (B, E, 1, 1) instead.
-            seed: whole number for the first image; the others count up from it; default: random.
+            seed: whole number from 0 for the first image; the others count up; default: random.
             seeds: one whole number per image, instead of `seed`.
             generator: a generator whose `initial_seed()` takes the place of `seed`, or a list of
                 one per image. Its state is neither used nor changed.

@@ -1,8 +1,9 @@
 """Builds the parts of the site that no file in docs/ holds; `mkdocs.yml` names it as a hook.
 
 Files of the checkout to which pages link, such as the README, model cards and examples, are below
-`repo/` in the site. The references of commands and of Python, the gallery, and the page of own
-parts are made from the package, the model cards and the tests, so that they cannot fall behind.
+`repo/` in the site. The references of commands, recipe keys and Python, the gallery, and the page
+of own parts are made from the package, the model cards and the tests, so that they cannot fall
+behind.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from mkdocs.structure.pages import Page
 
 import cascade
 from cascade.cli.main import app
+from cascade.recipe.describing import find_key_groups
 
 CHECKOUT = Path(__file__).parents[1]
 OUTSIDE = "repo/"  # where the site has files of the checkout that are not in docs/
+KEYS = re.compile(r"(?<!\[)`cascade keys(?: ([\w.]+))?`")  # what prints the keys without the site
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^```.*?^```", flags=re.MULTILINE | re.DOTALL)
 SOURCES = {".py": "python", ".yaml": "yaml"}  # files that are shown as pages
@@ -33,6 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {
         "reference/commands.md": commands_page(),
         "reference/python.md": python_page(),
+        "reference/keys.md": keys_page(),
         "reference/parts.md": parts_page(),
         "gallery.md": gallery_page(),
     }
@@ -59,14 +63,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links between docs/ and the rest of the checkout to their places in the site."""
+    """Point links between docs/ and the rest of the checkout to their places in the site.
+
+    Mentions of `cascade keys` become links to the page that has the same text.
+    """
     here = page.file.src_uri
+    keys = posixpath.relpath("reference/keys.md", posixpath.dirname(here))
+
+    def with_link(match: re.Match[str]) -> str:
+        return f"[{match[0]}]({keys}{'#' + match[1] if match[1] else ''})"
 
     def moved(match: re.Match[str]) -> str:
         target = page_of(site_path(match[1], here))
         return f"]({posixpath.relpath(target, posixpath.dirname(here))}{match[2] or ''})"
 
-    return outside_of_code(markdown, lambda text: LINK.sub(moved, text))
+    return outside_of_code(markdown, lambda text: KEYS.sub(with_link, LINK.sub(moved, text)))
 
 
 def outside_of_code(markdown: str, change: Callable[[str], str]) -> str:
@@ -147,6 +158,25 @@ def python_page() -> str:
     return f"# Classes and functions\n\nThese can be imported from `cascade`.\n\n{names}\n"
 
 
+def keys_page() -> str:
+    """All keys of recipes, as `cascade keys` prints them."""
+    sections = [
+        "# Keys of recipes\n\nEvery key, from the classes that read it; [Recipes](../recipes.md) "
+        "explains how they play together."
+    ]
+    places = set()
+    for group in find_key_groups():
+        title = f"{group.place}, `{group.choice}`" if group.choice else group.place
+        anchor = f" {{ #{group.place} }}" if group.place not in places else ""
+        places.add(group.place)
+        rows = ["| Key | Value | Default | Meaning |", "|---|---|---|---|"]
+        for key in group.keys:
+            cells = (f"`{key.name}`", key.values, key.default, key.meaning)
+            rows.append(f"| {' | '.join(escaped(cell(each)) for each in cells)} |")
+        sections.append(f"## {title}{anchor}\n\n{escaped(group.about)}\n\n" + "\n".join(rows))
+    return "\n\n".join(sections) + "\n"
+
+
 def commands_page() -> str:
     """All commands with their arguments and options, from the command line itself."""
     group = typer.main.get_command(app)
@@ -190,5 +220,6 @@ def cell(text: str) -> str:
 
 
 def escaped(text: str | None) -> str:
-    """A text whose brackets and stars Markdown leaves alone."""
-    return re.sub(r"([\[\]*<>_])", r"\\\1", text or "").strip()
+    """A text whose brackets and stars, outside of code, Markdown leaves alone."""
+    code_or_sign = re.compile(r"(`[^`]*`)|([\[\]*<>_])")
+    return code_or_sign.sub(lambda match: match[1] or f"\\{match[2]}", text or "").strip()

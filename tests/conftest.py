@@ -7,11 +7,14 @@ import dataclasses
 import io
 import json
 import os
+import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -340,6 +343,92 @@ def trained(command, pictures, tmp_path_factory) -> Trained:
     return made
 
 
+# ---- commands as processes ----------------------------------------------------------------------
+
+
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # as `accelerate launch` says it
+
+
+class RunServer:
+    """Starts `cascade` as processes that can be killed, without the time that imports take."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("run_server.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+        )
+
+    def start(
+        self,
+        arguments: Sequence[object],
+        log: Path,
+        processes: int = 1,
+        *,
+        file_size_limit: int | None = None,
+        other_arguments: Sequence[object] = (),
+        sharded: bool = False,
+        script: Path | None = None,
+    ) -> list[int]:
+        """Start a command, as one process or as `torchrun` starts several; answers their ids.
+
+        The limit is for the first process, and the other arguments are added to those of the rest.
+        A script takes the place of the command.
+        """
+        shared = {} if processes == 1 else _meeting_point(processes)
+        ids = []
+        for rank in range(processes):
+            env = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if shared else {}
+            env |= FSDP if sharded else {}
+            argv = [str(each) for each in (*arguments, *(other_arguments if rank else ()))]
+            limit = file_size_limit if rank == 0 else None
+            asked = {"argv": argv, "env": env, "log": str(log), "limit": limit}
+            ids.append(self._ask({**asked, "script": script and str(script)}))
+        return ids
+
+    def wait(self, process: int) -> int:
+        """The exit code of a process when it has ended; negative for a signal."""
+        return self._ask(process)
+
+    def run(
+        self, arguments: Sequence[object], log: Path, processes: int = 1, **options: Any
+    ) -> list[int]:
+        """Start a command and wait for the exit codes."""
+        return [self.wait(each) for each in self.start(arguments, log, processes, **options)]
+
+    def close(self) -> None:
+        self._server.communicate()
+
+    def _ask(self, value: object) -> int:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(value) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+
+def _meeting_point(processes: int) -> dict[str, str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A `RunServer`."""
+    started = RunServer()
+    yield started
+    started.close()
+
+
 # ---- what is measured ---------------------------------------------------------------------------
 
 
@@ -363,6 +452,18 @@ class PooledFeatures(FeatureExtractor):
 
     def fingerprint(self):
         return "pooled"
+
+
+@pytest.fixture(scope="session")
+def _cache_folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def feature_cache(_cache_folder, monkeypatch) -> Path:
+    """The folder of the features of real pictures, which all tests with this fixture share."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_cache_folder))
+    return _cache_folder / "cascade" / "features"
 
 
 @pytest.fixture

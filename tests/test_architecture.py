@@ -17,7 +17,7 @@ CHECKOUT = PACKAGE.parent
 # A floor imports only from the floors below it; two modules of one floor do not know each other.
 FLOORS = (
     ("cli",),
-    ("sweeping", "ui", "mapping", "stored_generation"),
+    ("sweeping", "ui", "mapping"),
     ("generation", "diagnosis", "inspection", "bulk", "evaluation"),
     ("building", "diffusers_pipeline"),
     ("pipeline",),

@@ -1,38 +1,16 @@
-"""The documentation: its links lead somewhere, and it describes every key of a recipe."""
+"""The documentation: its links lead somewhere, and every key of a recipe is described."""
 
 from __future__ import annotations
 
 import ast
 import re
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from cascade.conditioning.degradation import PARTS, Degradation
-from cascade.conditioning.kinds import CONDITIONS
-from cascade.conditioning.low_resolution import GeneratedOptions
 from cascade.extras import EXTRAS
-from cascade.recipe.sections import (
-    AutoencoderKLSection,
-    AutoencoderTinySection,
-    AutoencodingSection,
-    DataSection,
-    DiffusionSection,
-    LoraSection,
-    MlpSection,
-    SpaceSection,
-    StudentSection,
-    TrainedSection,
-    TrainSection,
-    TransformerSection,
-    UNetSection,
-    condition_section,
-    sampling_section,
-)
-from cascade.sampling.settings import SamplingSettings
+from cascade.recipe.describing import KeyGroup, find_key_groups
+from cascade.recipe.sections import StageRecipe
 
 CHECKOUT = Path(__file__).parents[1]
 PAGES = [
@@ -43,45 +21,7 @@ PAGES = [
         for path in (CHECKOUT / folder).rglob("*.md")
     ),
 ]
-SECTIONS = (
-    SpaceSection,
-    condition_section(),
-    *(kind.recipe for kind in CONDITIONS.values() if kind.recipe is not None),
-    GeneratedOptions,
-    Degradation,
-    *PARTS.values(),
-    LoraSection,
-    TrainedSection,
-    UNetSection,
-    TransformerSection,
-    AutoencoderKLSection,
-    AutoencoderTinySection,
-    AutoencodingSection,
-    MlpSection,
-    DiffusionSection,
-    DataSection,
-    TrainSection,
-    StudentSection,
-    sampling_section(),
-)
-HEADINGS = {
-    "space": SpaceSection,
-    "diffusion": DiffusionSection,
-    "data": DataSection,
-    "train": TrainSection,
-    "student": StudentSection,
-    "autoencoding": AutoencodingSection,
-    "sampling": SamplingSettings,
-}
-IN_WORDS = {  # defaults that a page describes instead of stating them
-    "required",
-    "empty",
-    "first bands",
-    "whole image",
-    "all numbers",
-    "user's cache",
-    "as `pairs`",
-}
+NO_SECTIONS = {"kind", "name", "description"}  # keys that hold a value
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
 
 
@@ -99,13 +39,23 @@ def test_links_lead_to_files_and_headings(page):
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
-def test_every_recipe_key_is_described(section: type):
-    text = (CHECKOUT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
-    described = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
-    keys = getattr(section, "model_fields", None) or section.__dataclass_fields__
-    assert set(keys) - {"kind"} <= described
+@pytest.mark.parametrize(
+    "group", find_key_groups(), ids=lambda group: f"{group.place} {group.choice}".strip()
+)
+def test_every_recipe_key_is_described(group: KeyGroup):
+    assert group.about
+    for key in group.keys:
+        assert key.values, key.name
+        assert len(key.meaning) > 8, key.name
+
+
+def test_the_page_of_recipes_explains_every_section():
+    page = (CHECKOUT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    headings = set(re.findall(r"^### (\w+)$", page, flags=re.MULTILINE))
+    assert headings == StageRecipe.model_fields.keys() - NO_SECTIONS
+    places = re.findall(r"`cascade keys (\S+)`", page)
+    assert headings <= set(places)
+    assert all(find_key_groups(place) for place in places)
 
 
 def test_every_extra_is_described():
@@ -114,32 +64,6 @@ def test_every_extra_is_described():
     assert {name: f"{text[0].lower()}{text[1:]}" for name, text in rows.items()} == {
         name: f"{extra.purpose[0].lower()}{extra.purpose[1:]}" for name, extra in EXTRAS.items()
     }
-
-
-def default_of(section: type, key: str) -> Any:
-    """The default of a key, as a recipe would state it."""
-    if hasattr(section, "model_fields"):
-        value = section.model_fields[key].get_default(call_default_factory=True)
-    else:
-        value = next(each.default for each in fields(section) if each.name == key)
-    return list(value) if isinstance(value, tuple) else value
-
-
-@pytest.mark.parametrize("heading", HEADINGS)
-def test_the_defaults_of_recipe_keys_are_those_of_the_classes(heading):
-    section = HEADINGS[heading]
-    page = (CHECKOUT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    part = re.split(rf"^### {heading}$", page, flags=re.MULTILINE)[1]
-    part = re.split(r"^##", part, flags=re.MULTILINE)[0]
-    keys = getattr(section, "model_fields", None) or {each.name for each in fields(section)}
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", part, flags=re.MULTILINE)
-    stated = {key: text.strip() for key, text in rows if key in keys}
-    assert stated
-    for key, text in stated.items():
-        if text not in IN_WORDS:
-            value = yaml.safe_load(text.strip("`").replace(",", "" if text[0].isdigit() else ","))
-            value = float(value) if re.fullmatch(r"\d+e-\d+", text) else value
-            assert value == default_of(section, key), key
 
 
 def messages() -> list[str]:

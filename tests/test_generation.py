@@ -18,7 +18,8 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, OutputError
-from cascade.generation import Generation, generate_files
+from cascade.generation.files import generate_files
+from cascade.generation.request import Generation
 from cascade.imaging.rasters.reading import read_raster
 from cascade.imaging.writing import contact_sheet, to_uint8
 from cascade.inspection import inspect_picture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -34,6 +36,24 @@ def test_the_command_of_a_restored_picture_names_scale_seed_and_settings():
     assert Inspection(record, {}).command == (
         "cascade upscale INPUT -o OUTPUT --model mine --scale 2.5 --seed 4 --set up.steps=3"
     )
+
+
+def test_the_command_unsets_what_the_picture_did_without(trained, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(trained.pipeline, folder)
+    config = folder / "stages" / "upsampler" / "stage.json"
+    values = json.loads(config.read_text())
+    values["sampling"] |= {"keep_colours": True, "guidance_interval": [0.1, 3.0]}
+    config.write_text(json.dumps(values))
+    record = {"model": str(folder), "seed": 1, "stages": {"upsampler": values["sampling"]}}
+    assert "--set" not in Inspection(record, {}).command
+    for name in ("keep_colours", "guidance_interval"):
+        del record["stages"]["upsampler"][name]
+    words = Inspection(record, {}).command.split("--set ")
+    assert {each.strip() for each in words[1:]} == {
+        "upsampler.keep_colours=False",
+        "upsampler.guidance_interval=none",
+    }
 
 
 def test_a_picture_without_a_record_says_so(tmp_path, command):

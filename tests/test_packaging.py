@@ -248,8 +248,9 @@ def test_editable_installation_finds_the_same_recipes(editable, installed, sourc
 def test_folders_of_the_user_shadow_nothing_and_are_not_shadowed(mode, user_folder, request):
     environment = request.getfixturevalue(mode)
     assert environment.report(cwd=user_folder) == environment.report()
-    assert "name: tiny-16" in environment.run("cascade", "show", "tiny-16", cwd=user_folder)
-    assert "name: tiny-32" in environment.run("cascade", "show", "tiny-32", cwd=user_folder)
+    for name in ("tiny-16", "tiny-32"):
+        environment.run("cascade", "copy", name, f"{name}.yaml", cwd=user_folder)
+        assert f"name: {name}\n" in (user_folder / f"{name}.yaml").read_text(encoding="utf-8")
     owners = "import benchmarks, pipelines, stages, tests\n" + "".join(
         f"print({name}.OWNER)\n" for name in ("benchmarks", "pipelines", "stages", "tests")
     )

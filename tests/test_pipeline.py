@@ -448,6 +448,15 @@ def test_guidance_for_all_stages_passes_over_those_that_never_dropped_anything(b
         sample(pipeline, num_images=1, guidance={"up": 2.0})
 
 
+def test_keep_colours_for_all_stages_passes_over_those_without_an_image(pipeline):
+    result = sample(pipeline, num_images=1, keep_colours=True)
+    assert "keep_colours" not in result.settings["base"]
+    assert result.settings["up"]["keep_colours"] is True
+    for options in ({"keep_colours": {"base": True}}, {"keep_colours": True, "stop_at": "base"}):
+        with pytest.raises(ContractError, match="keep_colours true is for stages that enlarge"):
+            sample(pipeline, num_images=1, **options)
+
+
 @pytest.mark.parametrize("name", ["augmentation_level", "temperature"])
 def test_settings_of_images_in_a_pipeline_without_images_are_refused(name):
     with pytest.raises(ContractError, match=f"{name}: no stage of this run takes an image"):

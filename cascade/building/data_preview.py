@@ -78,7 +78,8 @@ def preview_data(
         return findings
     except DataError as error:
         if own_path or path not in _bundled_paths():
-            findings.errors.append(f"{error} To check the recipe alone, add --no-data.")
+            stop = "" if str(error).endswith((".", "?")) else "."
+            findings.errors.append(f"{error}{stop} To check the recipe alone, add --no-data.")
         else:
             findings.warnings.append(
                 f"the data was not checked: {error} It is the path of a bundled recipe; give your "

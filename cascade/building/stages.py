@@ -29,8 +29,9 @@ from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, DataError, RecipeError
 from cascade.recipe.faults import fault_in
+from cascade.recipe.network_sections import TrainedSection
 from cascade.recipe.section import Section
-from cascade.recipe.sections import StageRecipe, TrainedSection
+from cascade.recipe.sections import StageRecipe
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
 from cascade.saving.stage_folder import read_network_options, stage_in

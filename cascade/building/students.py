@@ -35,7 +35,15 @@ TRAINING = {  # a student starts near its goal, so it needs fewer images and sma
     "checkpoint_every_images": 10_000,
     "sample_every_images": 20_000,
 }
-KEPT_SETTINGS = ("augmentation_level", "threshold", "percentile", "threshold_cap", "temperature")
+KEPT_SETTINGS = (
+    "augmentation_level",
+    "denoise",
+    "threshold",
+    "percentile",
+    "threshold_cap",
+    "temperature",
+    "keep_colours",
+)
 
 
 def load_teacher(name: str) -> DiffusionStage:

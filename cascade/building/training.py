@@ -33,7 +33,8 @@ from cascade.errors import CascadeError, ContractError, RecipeError, WeightsErro
 from cascade.networks.adapters import AdapterSettings, add_adapter, merged
 from cascade.recipe.faults import fault_in
 from cascade.recipe.reading import dump_recipe, load_stage_recipe
-from cascade.recipe.sections import LoraSection, StageRecipe
+from cascade.recipe.sections import StageRecipe
+from cascade.recipe.training_sections import LoraSection
 from cascade.saving.atomic import atomic_file
 from cascade.saving.differences import differences
 from cascade.stage import Stage

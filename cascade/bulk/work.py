@@ -14,23 +14,15 @@ from cascade.bulk.inputs import InputListing
 from cascade.bulk.jobs import Job, Plan, VariantSheet
 from cascade.bulk.ledger import Ledger, ledger_file
 from cascade.bulk.leftovers import remove_leftovers_of
-from cascade.bulk.making import (
-    DiskError,
-    Method,
-    lacks_sheet,
-    lacks_variants,
-    make_result,
-    write_sheet,
-    write_variant_sheet,
-)
+from cascade.bulk.making import DiskError, Method, lacks_variants, write_variant_sheet
+from cascade.bulk.one_job import Making, one_line
 from cascade.bulk.outcome import Outcome
 from cascade.bulk.progress import Note, ProgressUpdate
-from cascade.bulk.records import ledger_values
 from cascade.bulk.reports import Reports
 from cascade.bulk.shards import Packing, ShardPlan, remove_folder
 from cascade.bulk.slider_page import check_page, write_page
 from cascade.bulk.standing import LOCAL, Standing
-from cascade.bulk.together import Drawn, draw_together, groups
+from cascade.bulk.together import groups
 from cascade.errors import CascadeError, OutputError
 
 WAIT_S = 0.2  # between looks at the jobs that other processes have claimed
@@ -78,12 +70,12 @@ class Bulk:
         self.notes = notes
         self._choices = choices or {}
         self.reports = Reports(len(plan.jobs), method, on_progress)
-        self._reported: set[tuple[str, str]] = set()  # ids of failures that were reported
         part = None if self.inputs.slice is None else self.inputs.slice.part
         self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command, part))
         self._destination = destination
         self._standing = Standing(plan.jobs, method, self.ledger, destination)
         self._packing = Packing(method, self.ledger, destination)
+        self._making = Making(method, self._standing, self.ledger, self.reports)
 
     def run(self) -> None:
         """Work until all jobs are finished.
@@ -119,7 +111,7 @@ class Bulk:
             if waiting:
                 time.sleep(WAIT_S)
                 self.ledger.refresh()
-                self._progress(waiting[0], 0.0)
+                self._making.progress(waiting[0], 0.0)
 
     def _work_on_shards(self, shards: Sequence[ShardPlan], claims: Claims) -> None:
         waiting = list(shards)
@@ -128,7 +120,7 @@ class Bulk:
             if waiting:
                 time.sleep(WAIT_S)
                 self.ledger.refresh()
-                self._progress(waiting[0].jobs[0], 0.0)
+                self._making.progress(waiting[0].jobs[0], 0.0)
 
     def _finish_shard(self, shard: ShardPlan, claims: Claims) -> bool:
         """Finish and pack a shard, unless another process works on it."""
@@ -161,7 +153,7 @@ class Bulk:
             raise
         except (CascadeError, OSError) as error:
             name = shard.source.name
-            reason = _one_line(error, name)
+            reason = one_line(error, name)
             self._packing.note_failure(shard, reason)
             for job in shard.jobs:
                 if not self._standing.has_failed(job):
@@ -173,13 +165,13 @@ class Bulk:
     def _report_shard(self, shard: ShardPlan) -> None:
         """Report once that a shard failed as a whole, and none of its pictures."""
         line = self._packing.failure_of(shard)
-        if (shard.key, line["settings_id"]) not in self._reported:
+        if (shard.key, line["settings_id"]) not in self._making.reported:
             self.reports.failure(line["name"], line["reason"])
-        self._reported.add((shard.key, line["settings_id"]))
-        self._reported |= {self._standing.id(job) for job in shard.jobs}
+        self._making.reported.add((shard.key, line["settings_id"]))
+        self._making.reported |= {self._standing.id(job) for job in shard.jobs}
         for job in shard.jobs:
             self._standing.done_before.discard(job.key)
-            self._count(job)
+            self._making.count(job)
 
     def _unpacked(self, claims: Claims) -> list[ShardPlan]:
         """The shards to work on; removes the folders that killed processes left of the others."""
@@ -208,7 +200,7 @@ class Bulk:
                 self._standing.note("failed", job, values)
             else:
                 self._standing.done_before.add(job.key)
-            self._count(job)
+            self._making.count(job)
         return True
 
     def outcome(self) -> Outcome:
@@ -233,9 +225,8 @@ class Bulk:
             if claims.join():
                 remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
                 self._start_round()
-                self._destination.keep_ledger(
-                    self.ledger.file, now=True
-                )  # which also tells whether results can be written
+                # which also tells whether results can be written
+                self._destination.keep_ledger(self.ledger.file, now=True)
                 claims.let_in()
             self.ledger.refresh()
             yield claims
@@ -285,10 +276,11 @@ class Bulk:
                 self._report_shard(shard)
         for job in self.jobs:
             line = self._standing.line(job)
-            if line.get("event") == "failed" and self._standing.id(job) not in self._reported:
+            if (
+                line.get("event") == "failed"
+                and self._standing.id(job) not in self._making.reported
+            ):
                 self.reports.failure(line["name"], line["reason"])
-
-    # ---- one job --------------------------------------------------------------------------------
 
     def _settle(self, jobs: Sequence[Job], claims: Claims) -> list[Job]:
         """Finish jobs that can be drawn together; returns those that other processes work on."""
@@ -297,89 +289,16 @@ class Bulk:
         try:
             for job in jobs:
                 if self._standing.is_finished(job):
-                    self._count(job)
+                    self._making.count(job)
                 elif claims.take(job.key):
                     own.append(job)
                 else:
                     of_others.append(job)
-            self._make_all(own)
+            self._making.make(own)
         finally:
             for job in own:
                 claims.give_back(job.key)
         return of_others
-
-    def _make_all(self, jobs: Sequence[Job]) -> None:
-        if not jobs:
-            return
-        self.ledger.refresh()
-        # others may have finished some
-        jobs = [job for job in jobs if not self._standing.is_settled(job)]
-        drawn = self._draw_together(jobs)
-        for job in jobs:
-            self._progress(job, 0.0)
-            message = self._try(job, drawn)
-            self._count(job)
-            self._progress(job, 0.0, message)
-            self.reports.time_left()
-            self._destination.keep_ledger(self.ledger.file)
-
-    def _draw_together(self, jobs: Sequence[Job]) -> Drawn:
-        missing = [job for job in jobs if not self._standing.has_file(job)]
-        if len(missing) < 2:
-            return Drawn()
-        return draw_together(
-            missing, self.method, lambda done, total: self._progress(missing[0], done / total)
-        )
-
-    def _count(self, job: Job) -> None:
-        line = self._standing.line(job)
-        self.reports.settled(job, made=line.get("event") == "made")
-
-    def _try(self, job: Job, drawn: Drawn) -> str:
-        """Make what is missing of a job and return a message, or report why that failed."""
-        name = job.source.name
-        try:
-            return self._finish(job, drawn)
-        except DiskError:
-            raise
-        except CascadeError as error:
-            reason = _one_line(error, name)
-        except MemoryError:
-            reason = "not enough memory."
-        except Exception as error:  # one odd picture must not end the whole run
-            reason = f"unexpected {type(error).__name__}: {error}"
-        reason = " ".join(reason.split())
-        self._standing.note("failed", job, {"name": name, "reason": reason})
-        self._reported.add(self._standing.id(job))
-        self.reports.failure(name, reason)
-        return ""
-
-    def _finish(self, job: Job, drawn: Drawn) -> str:
-        message = "" if self._standing.is_done(job) else self._make(job, drawn)
-        if lacks_sheet(job):
-            write_sheet(job, self.method)
-        return message
-
-    def _make(self, job: Job, drawn: Drawn) -> str:
-        begin, stamp = time.monotonic(), job.source.stamp()
-        self._standing.destination_of(job).begin(job.files)
-        record, losses = make_result(
-            job,
-            self.method,
-            lambda part, page: self._progress(job, part, page=page),
-            lambda remark: self.reports.remark(job, remark),
-            drawn.results,
-            lambda record, file: self.ledger.add_written(
-                job.key, ledger_values(job, record, stamp, file)
-            ),
-        )
-        seconds = time.monotonic() - begin + drawn.seconds
-        values = self._standing.written_values(job, record, stamp)
-        values |= {"seconds": round(seconds, 3), "lost": [[each.what, each.why] for each in losses]}
-        self._standing.note("made", job, values)
-        name = job.source.name
-        result_name = self._standing.name_of(job)
-        return f"{self.method.description}: {name} -> {result_name} ({seconds:.1f} s)"
 
     def _show_variants(self, sheet: VariantSheet, claims: Claims) -> None:
         """Write a sheet of variants, unless another process does or one of its jobs failed."""
@@ -389,11 +308,3 @@ class Bulk:
             return
         write_variant_sheet(sheet)
         claims.give_back(str(sheet.path))
-
-    def _progress(self, job: Job, part: float, message: str = "", page: str = "") -> None:
-        self.reports.progress(job, self._standing.finished(), part, message, page)
-
-
-def _one_line(error: Exception, name: str) -> str:
-    """The reason of a failure without the name of the input, which stands before it."""
-    return " ".join(str(error).removeprefix(f"{name}: ").split())

@@ -53,6 +53,13 @@ def recipe_keys(ctx: typer.Context, incomplete: str) -> list[str]:
     return []
 
 
+def recipe_sections(incomplete: str) -> list[str]:
+    """The sections of recipes, such as `train` and `condition.text`."""
+    from cascade.recipe.describing import find_key_groups
+
+    return _beginning(incomplete, (each.place for each in find_key_groups()))
+
+
 def classes(ctx: typer.Context, incomplete: str) -> list[str]:
     """The class names of the pipeline that the command line names."""
     from cascade.errors import CascadeError

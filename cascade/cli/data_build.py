@@ -9,21 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cascade.cli.data_options import (
-    MORE,
-    Axis,
-    Bands,
-    NamePattern,
-    Nodata,
-    PairBands,
-    Pairs,
-    Range,
-    Size,
-    Source,
-    Workers,
-    band_decoding,
-    check_band_options,
-)
+from cascade.cli import data_options as options
 from cascade.cli.verbosity import Verbosity, note, verbosity
 
 if TYPE_CHECKING:
@@ -76,9 +62,9 @@ Percentiles = Annotated[
 
 
 def build(
-    source: Source,
+    source: options.Source,
     out: Out,
-    size: Size = None,
+    size: options.Size = None,
     square: Square = False,
     image_format: Format = None,
     shard_mib: ShardSize = 256,
@@ -86,15 +72,15 @@ def build(
     split_by: SplitBy = None,
     seed: Seed = 0,
     max_broken_share: MaxBrokenShare = 0.01,
-    value_range: Range = None,
-    bands: Bands = None,
-    nodata: Nodata = None,
-    axis: Axis = None,
+    value_range: options.Range = None,
+    bands: options.Bands = None,
+    nodata: options.Nodata = None,
+    axis: options.Axis = None,
     percentiles: Percentiles = None,
-    pairs: Pairs = None,
-    pair_bands: PairBands = None,
-    workers: Workers = 0,
-    name_pattern: NamePattern = None,
+    pairs: options.Pairs = None,
+    pair_bands: options.PairBands = None,
+    workers: options.Workers = 0,
+    name_pattern: options.NamePattern = None,
 ) -> None:
     """Build webdataset shards: resized, without duplicates, split, with a manifest.
 
@@ -120,7 +106,7 @@ def build(
     from cascade.data.sources import open_source
 
     shares = _shares(split, split_by, seed)
-    check_band_options(
+    options.check_band_options(
         bands,
         {"--range": value_range, "--format": image_format},
         {"--nodata": nodata, "--axis": axis, "--percentiles": percentiles},
@@ -129,7 +115,7 @@ def build(
     encoding = Encoding(size, square, file_format, value_range)
     decoding, layout = None, None
     if bands is not None:
-        encoding, decoding = BandEncoding(size, square), band_decoding(bands, nodata, axis)
+        encoding, decoding = BandEncoding(size, square), options.band_decoding(bands, nodata, axis)
         layout, decoding = decoding.layout, decoding._replace(missing="keep")
     inputs = input_bands(pairs, pair_bands, decoding)
     images = open_source(
@@ -170,7 +156,7 @@ def _report(manifest: Mapping[str, Any], every_note: SourceNotes, out: Path) -> 
         lines += map(str, notes.harmful)
     else:
         lines += _remarks(manifest)
-        lines += notes.lines(verbose=verbosity() == Verbosity.VERBOSE, hint=MORE)
+        lines += notes.lines(verbose=verbosity() == Verbosity.VERBOSE, hint=options.MORE)
     for line in lines:
         typer.echo(printable(line), err=True)
     counts = ", ".join(f"{count} {name}" for name, count in manifest["counts"].items())
@@ -195,7 +181,7 @@ def _remarks(manifest: Mapping[str, Any]) -> Iterator[str]:
     images = [f"{name} {percentage(share)}" for name, share in missing.items()]
     is_verbose = verbosity() == Verbosity.VERBOSE
     named = ", ".join(images if is_verbose else images[:NAMED_IMAGES])
-    more = "" if is_verbose or len(images) <= NAMED_IMAGES else f", …{MORE}"
+    more = "" if is_verbose or len(images) <= NAMED_IMAGES else f", …{options.MORE}"
     yield (
         f"warning: {IMAGES.counted(len(missing))} with NaN or nodata, which the shards keep; "
         f"training counts such images as broken, so cut off or fill these areas: {named}{more}"

@@ -8,21 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cascade.cli.data_options import (
-    MORE,
-    Axis,
-    Bands,
-    NamePattern,
-    Nodata,
-    PairBands,
-    Pairs,
-    Range,
-    Size,
-    Source,
-    Workers,
-    band_decoding,
-    check_band_options,
-)
+from cascade.cli import data_options as options
 from cascade.cli.verbosity import Verbosity, verbosity
 
 if TYPE_CHECKING:
@@ -63,19 +49,19 @@ Validation = Annotated[
 
 
 def check(
-    source: Source,
-    size: Size = None,
-    value_range: Range = None,
+    source: options.Source,
+    size: options.Size = None,
+    value_range: options.Range = None,
     truncated: Truncated = TruncatedName.refuse,
-    bands: Bands = None,
-    nodata: Nodata = None,
-    axis: Axis = None,
-    pairs: Pairs = None,
-    pair_bands: PairBands = None,
+    bands: options.Bands = None,
+    nodata: options.Nodata = None,
+    axis: options.Axis = None,
+    pairs: options.Pairs = None,
+    pair_bands: options.PairBands = None,
     max_shift_px: MaxShift = None,
     validation: Validation = None,
-    workers: Workers = 0,
-    name_pattern: NamePattern = None,
+    workers: options.Workers = 0,
+    name_pattern: options.NamePattern = None,
 ) -> None:
     """Read every image once; list broken, too small and duplicated ones, and what files hold.
 
@@ -104,8 +90,10 @@ def check(
     from cascade.data.preparation import Decoding
     from cascade.data.sources import open_source
 
-    check_band_options(bands, {"--range": value_range}, {"--nodata": nodata, "--axis": axis})
-    of_bands = None if bands is None else band_decoding(bands, nodata, axis)
+    options.check_band_options(
+        bands, {"--range": value_range}, {"--nodata": nodata, "--axis": axis}
+    )
+    of_bands = None if bands is None else options.band_decoding(bands, nodata, axis)
     inputs = input_bands(pairs, pair_bands, of_bands)
     place = pairing(pairs, inputs)
     layout = None if of_bands is None else of_bands.layout
@@ -156,8 +144,8 @@ def _print(
         lines += [*map(str, notes.harmful), *report.broken_lines()]
     else:
         lines += notes.fault_lines(verbose=True)
-        lines += notes.file_lines(verbose=verbose, hint=MORE)
-        lines += report.lines(advice=ADVICE, verbose=verbose, hint=MORE)
+        lines += notes.file_lines(verbose=verbose, hint=options.MORE)
+        lines += report.lines(advice=ADVICE, verbose=verbose, hint=options.MORE)
     for each in shared:
         look = "has the same pixels as" if each.is_same else "looks nearly like"
         lines.append(f"in both sets: {each.name} {look} {each.other}")

@@ -14,8 +14,18 @@ from cascade.cli.verb import SAMPLER_NAMES
 from cascade.cli.verbosity import note
 
 if TYPE_CHECKING:
-    from cascade.generation import GeneratedFiles
+    from cascade.generation.files import GeneratedFiles
+    from cascade.pipeline import CascadePipeline
 
+Out = Annotated[
+    str,
+    typer.Option(
+        "--out",
+        "-o",
+        path_type=str,  # a Path would join the two slashes of an address
+        help="Folder for the pictures, or the address of one in a store.",
+    ),
+]
 Prompt = Annotated[
     str | None,
     typer.Argument(metavar="PROMPT", help="What to draw, for pipelines that take text."),
@@ -36,6 +46,13 @@ Like = Annotated[
     typer.Option(
         "--like", metavar="PICTURE", help="Picture to vary, for pipelines with an image embedding."
     ),
+]
+NumImages = Annotated[
+    int, typer.Option("--num-images", "-n", min=1, help="Number of pictures, of each prompt.")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, help="Seed of the first picture; the others count up. Default: random."),
 ]
 Classes = Annotated[
     list[str] | None,
@@ -60,65 +77,55 @@ Guidance = Annotated[
     str | None,
     typer.Option(help="Scale of classifier-free guidance: 2 for all stages, or 2,1 for each."),
 ]
+Augmentation = Annotated[float | None, typer.Option(help="Augmentation level of the upsamplers.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Pictures at a time.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or mps; default: the best one available.")
+]
+KeepIntermediates = Annotated[
+    bool, typer.Option("--keep-intermediates", help="Also write the earlier stages' pictures.")
+]
+StopAt = Annotated[
+    str | None,
+    typer.Option(
+        "--stop-at", metavar="STAGE", help="Write the pictures of this stage, not the last."
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Begin at 00000.png again, instead of counting on.")
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Complete the last series in the folder if it was stopped."),
+]
 
 
 def generate(
     pipeline: names.Pipeline,
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out",
-            "-o",
-            path_type=str,  # a Path would join the two slashes of an address
-            help="Folder for the pictures, or the address of one in a store.",
-        ),
-    ],
+    out: Out,
     prompt: Prompt = None,
     prompt_option: PromptOption = None,
     prompts: Prompts = None,
     negative: Negative = None,
     like: Like = None,
-    num_images: Annotated[
-        int,
-        typer.Option("--num-images", "-n", min=1, help="Number of pictures, of each prompt."),
-    ] = 1,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Seed of the first picture; the others count up. Default: random."),
-    ] = None,
+    num_images: NumImages = 1,
+    seed: Seed = None,
     classes: Classes = None,
     steps: Steps = None,
     sampler: SamplerName = None,
     guidance: Guidance = None,
-    augmentation: Annotated[
-        float | None, typer.Option(help="Augmentation level of the upsamplers.")
-    ] = None,
+    augmentation: Augmentation = None,
     changes: sampling.Set = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at a time.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps; default: the best one available.")
-    ] = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
     engine: names.Engine = None,
     lora: names.Lora = None,
     c2pa_certificate: signing.Certificate = None,
     c2pa_key: signing.Key = None,
-    keep_intermediates: Annotated[
-        bool, typer.Option("--keep-intermediates", help="Also write the earlier stages' pictures.")
-    ] = False,
-    stop_at: Annotated[
-        str | None,
-        typer.Option(
-            "--stop-at", metavar="STAGE", help="Write the pictures of this stage, not the last."
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Begin at 00000.png again, instead of counting on."),
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Complete the last series in the folder if it was stopped."),
-    ] = False,
+    keep_intermediates: KeepIntermediates = False,
+    stop_at: StopAt = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
     as_json: AsJson = False,
 ) -> Document | None:
     """Generate pictures: numbered PNGs that record their seed and settings, and grid.png.
@@ -144,10 +151,8 @@ def generate(
     cascade generate emoji-1024 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
     """
     from cascade.cli.progress import SamplingProgress
-    from cascade.devices import check_engine_device, find_device
-    from cascade.generation import Generation, generate_files
-    from cascade.pipeline import CascadePipeline
-    from cascade.reporting.words import counted
+    from cascade.generation.files import generate_files
+    from cascade.generation.request import Generation
 
     texts = read_prompts(prompt, prompt_option, prompts)
     per_stage = {
@@ -157,13 +162,7 @@ def generate(
         "augmentation_level": augmentation,
     }
     overrides = sampling.parse(changes)
-    if engine is not None:
-        check_engine_device(device)
-    torch_device = find_device(device if engine is None else "cpu")
-    loaded = CascadePipeline.from_pretrained(pipeline)
-    for folder, scale in sampling.adapters(lora):
-        loaded = loaded.with_adapter(folder, scale)
-    loaded = loaded.to(torch_device) if engine is None else loaded.with_engine(engine)
+    loaded = _load(pipeline, lora, device, engine)
     stages = loaded.stages.names
     generation = Generation(
         num_images=num_images,
@@ -185,7 +184,7 @@ def generate(
         options = {"name": name, "callback": progress.on_step}
         if "://" in out:
             from cascade.data.remote import without_secrets  # which is slow to import
-            from cascade.stored_generation import generate_to_store
+            from cascade.generation.stored_files import generate_to_store
 
             files = generate_to_store(loaded, out, generation, **options)
             out = without_secrets(out)
@@ -193,6 +192,28 @@ def generate(
             files = generate_files(loaded, Path(out), generation, **options)
     if as_json:
         return _document(name, files, out)
+    _report(files, out)
+
+
+def _load(
+    name: str, lora: list[str] | None, device: str | None, engine: str | None
+) -> CascadePipeline:
+    """Load a pipeline with its adapters, for a device or an engine."""
+    from cascade.devices import check_engine_device, find_device
+    from cascade.pipeline import CascadePipeline
+
+    if engine is not None:
+        check_engine_device(device)
+    torch_device = find_device(device if engine is None else "cpu")
+    pipeline = CascadePipeline.from_pretrained(name)
+    for folder, scale in sampling.adapters(lora):
+        pipeline = pipeline.with_adapter(folder, scale)
+    return pipeline.to(torch_device) if engine is None else pipeline.with_engine(engine)
+
+
+def _report(files: GeneratedFiles, out: str) -> None:
+    from cascade.reporting.words import counted
+
     count = len(files.pictures)
     sheets = f"{files.grid.name} and {files.index.name}" if files.index else files.grid.name
     if files.earlier:

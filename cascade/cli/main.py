@@ -26,6 +26,7 @@ from cascade.cli.export import export
 from cascade.cli.generate import generate
 from cascade.cli.import_ import import_weights
 from cascade.cli.inspect import inspect
+from cascade.cli.keys import keys
 from cascade.cli.ls import ls
 from cascade.cli.report import report
 from cascade.cli.restore import restore
@@ -53,7 +54,7 @@ for verb in (generate, upscale, colourise, restore, edit):
     add_verb(app, verb)
 for verb in (evaluate, sweep, train, distil, report, ema):
     add_verb(app, verb)
-for verb in (ui, chain, export, inspect, ls, show, copy, validate, doctor):
+for verb in (ui, chain, export, inspect, ls, show, keys, copy, validate, doctor):
     add_verb(app, verb)
 OTHER_SPELLINGS = {"colorize": "colourise", "distill": "distil"}
 add_verb(app, import_weights, "import")

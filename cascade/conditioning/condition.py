@@ -173,6 +173,11 @@ class Condition(ABC):
         return image
 
     @property
+    def has_colours(self) -> bool:
+        """Whether its image, averaged over small areas, has the colours of the result."""
+        return False
+
+    @property
     def restores(self) -> bool:
         """Whether training degrades its image, so that results need not agree with it exactly."""
         return False

@@ -61,12 +61,12 @@ class Degradation:
         probability: probability in [0, 1] that an image is degraded at all.
         orders: number of passes through the chain, 1 to 4.
         repeat_probability: probability in [0, 1] that a pass before the last one takes place.
-        blur: see `Blur`.
+        blur: how a pass blurs; see `Blur`.
         resize_probability: probability in [0, 1] that a pass goes through another size.
         resize: factor of that size, 0.05 to 4: relative to the full-size image, and in the last
             pass to the low-resolution image. The kernel is random.
-        noise: see `Grain`.
-        compression: see `Compression`.
+        noise: how a pass adds noise; see `Grain`.
+        compression: how a pass compresses; see `Compression`.
         printing: dots and dust, in the first pass; see `Printing`.
 
     Raises:

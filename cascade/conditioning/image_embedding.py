@@ -40,11 +40,11 @@ TOWER = "vision"  # folder of the encoder in that of a stage
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEmbeddingOptions:
-    """The recipe section of the image embedding.
+    """The recipe section of the image embedding; see `ImageEmbedding`.
 
     Attributes:
-        encoder: names the encoder; see `cascade.vision.encoders.find_vision_encoder`.
-        drop: see `ImageEmbedding`.
+        encoder: the encoder: `emoji-tower`, a folder with a tower or a CLIP, or the name of such a
+            folder.
     """
 
     encoder: str
@@ -60,7 +60,8 @@ class ImageEmbedding(Condition):
         encoder: name of the encoder.
         sha256: hash of the encoder's weights.
         width: width E of an embedding.
-        drop: probability in [0, 1] that training hides the embedding of an image.
+        drop: probability in [0, 1] that training hides the embedding of an image, which
+            classifier-free guidance needs.
 
     Raises:
         ContractError: if a value is out of range.

@@ -105,11 +105,10 @@ class LabelVocabulary:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOptions:
-    """The recipe section of labels; the class names come from the data.
+    """The recipe section of labels; see `Labels`.
 
     Attributes:
-        fields: names of annotation fields in the data, such as `class`.
-        drop: see `Labels`.
+        fields: label fields, such as `[class, style]`. Their class names come from the data.
     """
 
     fields: list[str]
@@ -123,8 +122,9 @@ class Labels(Condition):
 
     Attributes:
         fields: class names by field, in the order of their indices.
-        drop: probability in [0, 1] that training hides all labels of an image. With several
-            fields, each field is also hidden on its own with this probability.
+        drop: probability in [0, 1] that training hides all labels of an image, which
+            classifier-free guidance needs. With several fields, each field is also hidden on its
+            own with this probability.
 
     Raises:
         ContractError: if a value is out of range.

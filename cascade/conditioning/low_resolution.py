@@ -42,9 +42,10 @@ class GeneratedOptions:
 
     Attributes:
         fraction: share of the training samples that take a generated image, in [0, 1].
-        by: folder of the run or the stage that generates them.
+        by: folder of the run or the stage that generates them; None for none.
         images: number of images to generate.
-        strength: least and most by which a base stage changes a true image, in (0, 1].
+        strength: for a base stage: least and greatest share of its steps that change the true image
+            (SDEdit), in (0, 1].
 
     Raises:
         ContractError: if a value is out of range.
@@ -67,7 +68,12 @@ class GeneratedOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LowResolutionOptions:
-    """The recipe section of the low-resolution image; see `LowResolution`."""
+    """The recipe section of the low-resolution image; see `LowResolution`.
+
+    Attributes:
+        generated: low-resolution images that the previous stage generates and training mixes in;
+            None for none.
+    """
 
     size_px: int | tuple[int, int]
     quantised: bool = True
@@ -89,10 +95,11 @@ class LowResolution(Condition):
             whole multiple of it.
         quantised: whether it is rounded to the whole numbers of the space's range, in training and
             in sampling.
-        augmentation_range: lowest and highest noise level in training, within [0, 1].
-        blur_probability: probability in [0, 1] that training blurs it.
-        degradation: how training degrades it; None for not at all.
-        drop: probability in [0, 1] that training hides it.
+        augmentation_range: lowest and highest level of noise-conditioning augmentation in training,
+            within [0, 1]. The level is drawn per image and passed to the network.
+        blur_probability: probability in [0, 1] that training blurs it, as in CDM.
+        degradation: how training degrades it, after Real-ESRGAN; None for not at all.
+        drop: probability in [0, 1] that training hides it; above 0, guidance can use it.
         upscaling: how it is brought to the size of the result: `bicubic`, after noise was added;
             or, before noise is added, `bilinear` (as in guided diffusion) or `bilinear_corners`,
             which maps the centres of corner pixels onto each other (as in DeepFloyd IF).
@@ -154,6 +161,10 @@ class LowResolution(Condition):
     @property
     def resembles_result(self) -> bool:
         return True
+
+    @property
+    def has_colours(self) -> bool:
+        return not self.paired
 
     @property
     def restores(self) -> bool:

@@ -97,8 +97,9 @@ class Luminance(Condition):
 
     Attributes:
         quantised: whether it is rounded to the whole numbers of the space's range.
-        augmentation_range: lowest and highest noise level in training, within [0, 1].
-        drop: probability in [0, 1] that training hides it.
+        augmentation_range: lowest and highest level of noise-conditioning augmentation in training,
+            within [0, 1]. The level is drawn per image and passed to the network.
+        drop: probability in [0, 1] that training hides it; above 0, guidance can use it.
 
     Raises:
         ContractError: if a value is out of range.

@@ -51,8 +51,9 @@ class PairedImage(Condition):
         channels: number of its bands; None for those of the result.
         range: the numbers in its files that -1 and 1 stand for, or one such pair per band; None for
             the range of the result.
-        augmentation_range: lowest and highest noise level in training, within [0, 1].
-        drop: probability in [0, 1] that training hides it.
+        augmentation_range: lowest and highest level of noise-conditioning augmentation in training,
+            within [0, 1]. The level is drawn per image and passed to the network.
+        drop: probability in [0, 1] that training hides it; above 0, guidance can use it.
 
     Raises:
         ContractError: if a value is out of range.

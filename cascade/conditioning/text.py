@@ -39,14 +39,10 @@ LEAST_TOKENS = 3  # encoders mark the beginning and the end
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions:
-    """The recipe section of text.
+    """The recipe section of text; see `Text`.
 
     Attributes:
-        fields: names of annotation fields in the data; each line of their text is a phrasing.
-        encoder: names the encoder; see `cascade.text.encoders.find_encoder`.
-        max_tokens: see `Text`.
-        drop: see `Text`.
-        padded: see `Text`.
+        encoder: the text encoder: `minilm-l6`, a folder, or a name on the Hub.
     """
 
     fields: list[str] = field(default_factory=lambda: ["caption"])
@@ -68,8 +64,10 @@ class Text(Condition):
         sha256: hash of the encoder's weights.
         width: width D of a token.
         pooled_width: width P of the pooled vector.
-        max_tokens: number N of tokens that the network receives; longer texts are cut.
-        drop: probability in [0, 1] that training hides the text of an image.
+        max_tokens: number N of tokens that the network receives, including the encoder's marks of
+            begin and end; longer texts are cut.
+        drop: probability in [0, 1] that an image trains with an empty text, which classifier-free
+            guidance needs.
         padded: whether all texts are padded to `max_tokens` tokens, all of which the network
             attends to, and an empty text is encoded like any other, as in DeepFloyd IF.
         known: texts whose embeddings the stage carries; None for none. They are saved in a file of

@@ -50,12 +50,12 @@ class SeededNoise:
     """One random stream per image.
 
     Args:
-        seeds: B whole numbers.
+        seeds: B whole numbers of at least 0.
         stream: name of the stream; streams of the same seed are independent of each other.
         device: device to which draws are moved; they are made on the CPU.
 
     Raises:
-        ContractError: if a seed is not a whole number.
+        ContractError: if a seed is not a whole number of at least 0.
 
     Attributes:
         temperature: standard deviation of the next draws from `normal`; initially 1.
@@ -145,7 +145,7 @@ def make_seeds(
 
     Raises:
         ContractError: if `count` is below 1 or not the number of seeds, if more than one of `seed`,
-            `seeds` and `generator` is given, or if a seed is not a whole number.
+            `seeds` and `generator` is given, or if a seed is not a whole number of at least 0.
     """
     count = whole_number(
         "num_images",
@@ -211,4 +211,4 @@ def _whole(seeds: Sequence[SupportsIndex]) -> list[int]:
     """Convert seeds of any integer type to Python integers."""
     if isinstance(seeds, str) or not isinstance(seeds, Iterable):
         raise ContractError(f"seeds must be one whole number per image, got {shown(seeds)}.")
-    return [whole_number("a seed", seed) for seed in seeds]
+    return [whole_number("a seed", seed, low=0) for seed in seeds]

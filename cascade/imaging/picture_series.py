@@ -54,7 +54,7 @@ def earlier_series(folder: Path, request: Mapping[str, Any]) -> PictureSeries | 
     try:
         series = PictureSeries(**json.loads(file.read_text(encoding="utf-8")))
         earlier = series.request
-        changed = [name for name in request if request[name] != earlier.get(name)]
+        changed = [name for name in request if request[name] != earlier[name]]
     except (ValueError, TypeError, LookupError) as error:
         raise OutputError(f"{file} is damaged; delete it to begin a new series.") from error
     if changed:

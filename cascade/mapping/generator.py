@@ -16,7 +16,8 @@ from cascade.call import CascadeOutput
 from cascade.data.object_stores import open_store, write_object
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import ContractError
-from cascade.generation import Generation, suffix_of_space, write_pictures
+from cascade.generation.picture_files import suffix_of_space, write_pictures
+from cascade.generation.request import Generation
 from cascade.imaging.writing import check_can_be_pictures
 from cascade.mapping.columns import NAME, Columns, place_of
 from cascade.mapping.files import absolute_address, address_of
@@ -75,7 +76,7 @@ class Generator:
         check_flag("as_arrays", as_arrays)
         if as_arrays and out is not None:
             raise ContractError("out is for files; leave out as_arrays.")
-        self._seed = whole_number("seed", seed)
+        self._seed = whole_number("seed", seed, low=0)
         self._model = ModelChoice.of(model, device=device, engine=engine, adapters=adapters)
         self._as_arrays = as_arrays
         self._out = None if out is None else absolute_address("out", out)
@@ -121,7 +122,7 @@ class Generator:
 
     def _seeds(self, columns: Columns) -> list[int]:
         if SEED in columns.values:
-            return [whole_number(SEED, each) for each in columns.values[SEED]]
+            return [whole_number(SEED, each, low=0) for each in columns.values[SEED]]
         if NAME not in columns.values:
             raise ContractError(
                 f"each picture needs noise of its own: give a column {SEED!r} of whole numbers or "

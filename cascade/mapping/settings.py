@@ -64,8 +64,6 @@ class MapperSettings:
             },
         )
         kind(**split.own)
-        if "seed" in split.own:
-            whole_number("seed", split.own["seed"])
         _check_files(split.files)
         return split
 

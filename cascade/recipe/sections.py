@@ -1,6 +1,7 @@
 """The sections of a recipe and their keys. Config objects stop here.
 
-The keys of conditions and of sampling settings come from the classes that declare them.
+The keys of conditions and of sampling settings come from the classes that declare them. The
+attributes in the docstrings are what `cascade keys` and the documentation say about the keys.
 """
 
 from __future__ import annotations
@@ -8,70 +9,43 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import (
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    create_model,
-    field_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Field, create_model, field_validator
 
 from cascade.conditioning.kinds import CONDITIONS
+from cascade.recipe.data_section import DataSection
+from cascade.recipe.network_sections import (
+    AutoencoderKLSection,
+    AutoencoderTinySection,
+    MlpSection,
+    TrainedSection,
+    TransformerSection,
+    UNetSection,
+)
 from cascade.recipe.section import Section, checked_by
+from cascade.recipe.training_sections import AutoencodingSection, StudentSection, TrainSection
+from cascade.recipe.values import Number, Pairs, Side, Whole
 from cascade.sampling.samplers.diffusers_sampler import DiffusersOptions
 from cascade.sampling.samplers.table import SAMPLERS
 from cascade.sampling.settings import SamplingSettings
 
 
-def _no_boolean(value: Any) -> Any:
-    """Refuse booleans, which pydantic would accept as the numbers 0 and 1."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("number", "input should be a number")
-    return value
-
-
-def _has_pairs(value: Any) -> bool:
-    """Whether a range is a list of pairs, not one pair of numbers."""
-    return isinstance(value, list | tuple) and any(isinstance(each, list | tuple) for each in value)
-
-
-Whole = Annotated[int, BeforeValidator(_no_boolean)]
-Number = Annotated[float, BeforeValidator(_no_boolean)]
-Side = Annotated[Whole, Field(gt=0)]
-Pair = tuple[Number, Number]
-Pairs = Annotated[
-    Annotated[Pair, Tag("pair")] | Annotated[list[Pair], Tag("pairs")],
-    Discriminator(lambda value: "pairs" if _has_pairs(value) else "pair"),
-]
-Beta = Annotated[Number, Field(ge=0, lt=1)]
-
-
-def _axes(value: Any) -> Any:
-    """Explain booleans and single letters where a list of axes is expected."""
-    if isinstance(value, bool | str):
-        raise PydanticCustomError(
-            "axes",
-            "input should be a list: [x] mirrors left and right, [y] top and bottom, [] none",
-        )
-    return value
-
-
-def _held_out(value: Any) -> Any:
-    """Explain what is neither a place of validation images nor a share."""
-    is_share = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
-    if value is None or isinstance(value, str) or is_share:
-        return value
-    raise PydanticCustomError(
-        "held_out",
-        "input should be a folder, shards, or a share of the images above 0 and below 1",
-    )
-
-
 class SpaceSection(Section):
-    """The images that the stage makes; see `cascade.space.Space`."""
+    """The images that the stage makes; see `cascade.space.Space`.
+
+    Attributes:
+        size_px: side of the images in pixels, or height and width.
+        channels: channels of the images: 3 for colour, or 1 to 64 bands of measured numbers.
+        kind: what the numbers are: `pixels`; `latents`, which `data.encoder` makes of the images;
+            or `embeddings`, which are vectors as images of 1 px. Only pixels end at -1 and 1.
+        range: the numbers that -1 and 1 stand for, or one such pair per band. 3 channels of [0,
+            255] are colour pictures; everything else is bands.
+        unit: unit of these numbers, such as `HU`.
+        resize_kernel: kernel that downscales training images, and low-resolution images with them.
+            Stages of a chain must agree on it.
+        show: bands, counted from 1, that sheets show: three as red, green and blue, such as [3, 2,
+            1], or one, such as [4]; by default the first ones.
+        colour_map: colours of a single band, with a scale bar.
+    """
 
     size_px: Side | tuple[Side, Side]
     channels: Whole = Field(default=3, gt=0)
@@ -83,68 +57,27 @@ class SpaceSection(Section):
     colour_map: Literal["grey", "viridis", "plasma", "cividis", "turbo", "hot", "seismic"] = "grey"
 
 
-class UNetSection(Section):
-    """diffusers' U-Net."""
-
-    kind: Literal["unet"]
-    patch_size: Whole = Field(default=1, gt=0)
-    channels: list[Annotated[Whole, Field(gt=0)]] = Field(default=[64, 128, 256], min_length=1)
-    blocks: Whole = Field(default=2, gt=0, le=100)
-    attention: list[bool] | None = None
-    encoder_channels: Whole = Field(default=0, ge=0, le=10_000)
-
-
-class TransformerSection(Section):
-    """Our pixel transformer."""
-
-    kind: Literal["transformer"]
-    patch_size: Whole = Field(default=8, gt=0)
-    width: Whole = Field(default=256, gt=0)
-    depth: Whole = Field(default=8, gt=0, le=1000)
-    fine_width: Whole = Field(default=128, gt=0)
-    fine_depth: Whole = Field(default=2, ge=0, le=1000)
-    head_channels: Whole = Field(default=24, gt=0)
-    head_blocks: Whole = Field(default=0, ge=0, le=100)
-
-
-class TrainedSection(Section):
-    """The network of an imported stage, for a stage that starts from it."""
-
-    kind: Literal["trained"]
-    stage: str
-
-
-class AutoencoderKLSection(Section):
-    """diffusers' variational autoencoder, which makes an autoencoder stage."""
-
-    kind: Literal["autoencoder_kl"]
-    channels: list[Annotated[Whole, Field(gt=0)]] = Field(default=[32, 64, 128], min_length=1)
-    blocks: Whole = Field(default=1, gt=0, le=100)
-    latent_channels: Whole = Field(default=4, gt=0)
-    attention: bool = False
-    norm_groups: Whole = Field(default=8, gt=0)
-
-
-class AutoencoderTinySection(Section):
-    """diffusers' small autoencoder without distributions, which makes an autoencoder stage."""
-
-    kind: Literal["autoencoder_tiny"]
-    width: Whole = Field(default=64, gt=0)
-    levels: Whole = Field(default=3, gt=0, le=10)
-    blocks: Whole = Field(default=1, gt=0, le=100)
-    latent_channels: Whole = Field(default=4, gt=0)
-
-
-class MlpSection(Section):
-    """Our perceptron for vectors."""
-
-    kind: Literal["mlp"]
-    width: Whole = Field(default=512, gt=0)
-    depth: Whole = Field(default=6, gt=0, le=1000)
-
-
 class DiffusionSection(Section):
-    """The noise process."""
+    """The noise process.
+
+    Attributes:
+        schedule: noise schedule.
+        train_steps: number of training timesteps.
+        shift: multiplies the square root of the signal-to-noise ratio: below 1 adds noise, for
+            large images; above 1 removes some.
+        zero_terminal_snr: whether the last timestep is pure noise.
+        prediction: what the network predicts.
+        weighting: weighting of the loss; `residual` needs `residual_std`.
+        min_snr_gamma: gamma of `min_snr`.
+        timesteps: how training draws timesteps: `uniform`, `logit_normal` (log(alpha / sigma) is
+            normally distributed), or `last`, which turns the stage into a regression baseline.
+        logit_mean: mean for `logit_normal`; a lower one trains more on noisy images.
+        logit_std: standard deviation for `logit_normal`.
+        learned_variance: whether the network also predicts the variance of a DDPM step.
+        residual_std: for stages with an image condition that predict x0: predict only what that
+            image leaves open, whose standard deviation this is, in [-1, 1]; None for the whole
+            image.
+    """
 
     schedule: Literal["cosine", "linear"] = "cosine"
     train_steps: Whole = Field(default=1000, ge=2, le=100_000)
@@ -158,142 +91,6 @@ class DiffusionSection(Section):
     logit_std: Number = Field(default=0.8, gt=0)
     learned_variance: bool = False
     residual_std: Number | None = Field(default=None, gt=0)
-
-
-class DataSection(Section):
-    """The training images, and how they are cropped and cached."""
-
-    path: str
-    only: dict[str, list[str]] = Field(default={})
-    crop_px: Whole | None = Field(default=None, gt=0)
-    flip: Annotated[tuple[Literal["x", "y"], ...], BeforeValidator(_axes)] = ("x",)
-    rotate90: bool = False
-    range: Pairs | None = None
-    percentiles: Pair | None = None
-    outside: Literal["clip", "error"] = "clip"
-    nodata: Number | None = None
-    axis: Literal[0, 1, 2] = 2
-    too_small: Literal["error", "skip", "enlarge"] = "skip"
-    truncated: Literal["refuse", "keep"] = "refuse"
-    cache_mib: Whole = Field(default=1024, ge=0)
-    max_broken_share: Number = Field(default=0.01, ge=0, le=1)
-    name_pattern: str | None = None
-    cache_dir: str | None = None
-    encoder: str | None = None
-    pairs: str | None = None
-    max_shift_px: Number | None = Field(default=0.5, gt=0)
-    validation: Annotated[str | float | None, BeforeValidator(_held_out)] = None
-    split_by: str | None = None
-    validation_pairs: str | None = None
-
-    @field_validator("validation_pairs")
-    @classmethod
-    def _pairs_have_images(cls, validation_pairs: str | None, info: ValidationInfo) -> str | None:
-        named = info.data.get("pairs"), info.data.get("validation")
-        if validation_pairs is not None and not all(isinstance(each, str) for each in named):
-            raise ValueError(
-                "needs data.pairs, and a folder or shards as data.validation, got "
-                f"{validation_pairs!r}"
-            )
-        return validation_pairs
-
-    @field_validator("split_by")
-    @classmethod
-    def _split_has_a_share(cls, split_by: str | None, info: ValidationInfo) -> str | None:
-        if split_by is not None and not isinstance(info.data.get("validation"), float):
-            raise ValueError(f"needs a share as data.validation, such as 0.1, got {split_by!r}")
-        return split_by
-
-    @field_validator("range")
-    @classmethod
-    def _range_grows(cls, range: Any) -> Any:
-        pairs = range if _has_pairs(range) else [range or (0, 1)]
-        if not all(low < high for low, high in pairs):
-            raise ValueError(
-                "must be two numbers, the smaller one first, or one such pair per band, got "
-                f"{range}"
-            )
-        return range
-
-    @field_validator("percentiles")
-    @classmethod
-    def _percentiles_grow(cls, percentiles: Pair | None) -> Pair | None:
-        if percentiles is not None and not 0 <= percentiles[0] < percentiles[1] <= 100:
-            raise ValueError(
-                f"must be two numbers from 0 to 100, the smaller one first, got {list(percentiles)}"
-            )
-        return percentiles
-
-
-class LoraSection(Section):
-    """A low-rank adapter, which is trained instead of the weights."""
-
-    rank: Whole = Field(default=8, gt=0)
-    alpha: Number | None = Field(default=None, gt=0)
-    targets: list[str] | None = None
-
-
-class TrainSection(Section):
-    """How the stage is trained."""
-
-    objective: str = "denoising"
-    images: Whole = Field(default=1_000_000, gt=0)
-    batch_size: Whole = Field(default=64, gt=0)
-    accumulation_steps: Whole = Field(default=1, gt=0)
-    optimiser: Literal["adamw", "muon"] = "adamw"
-    learning_rate: Number = Field(default=3e-4, gt=0)
-    muon_learning_rate: Number = Field(default=0.02, gt=0)
-    weight_decay: Number = Field(default=0.0, ge=0)
-    betas: tuple[Beta, Beta] = (0.9, 0.99)
-    warmup_images: Whole = Field(default=10_000, ge=0)
-    schedule: Literal["warmup_stable_decay", "constant", "linear", "cosine"] = "warmup_stable_decay"
-    decay_fraction: Number = Field(default=0.3, ge=0, le=1)
-    gradient_clip: Number = Field(default=1.0, gt=0)
-    ema_decay: Number = Field(default=0.9995, ge=0, lt=1)
-    snapshot_every_images: Whole = Field(default=0, ge=0)
-    max_bad_steps: Whole = Field(default=10, ge=0)
-    init_from: str | None = None
-    lora: LoraSection | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: bool = False
-    gradient_checkpointing: bool = False
-    seed: Whole = Field(default=0, ge=0, lt=2**63)
-    checkpoint_every_images: Whole = Field(default=50_000, gt=0)
-    keep_checkpoints: Whole = Field(default=2, gt=0)
-    sample_every_images: Whole = Field(default=50_000, ge=0)
-    sample_count: Whole = Field(default=16, gt=0)
-    validate_every_images: Whole = Field(default=50_000, ge=0)
-    validate_count: Whole = Field(default=256, gt=0)
-    patience: Whole = Field(default=0, ge=0)
-    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    workers: Whole = Field(default=0, ge=0)
-
-
-class StudentSection(Section):
-    """What a student learns from its teacher, or without one."""
-
-    steps: Whole = Field(gt=0)
-    teacher: str | None = None
-    guidance: Number = 1.0
-    guidance_interval: tuple[Number, Number] | None = None
-    grid: tuple[Side, Side] = (64, 1280)
-    growth: Number = Field(default=0.5, gt=0, le=1)
-
-    @field_validator("grid")
-    @classmethod
-    def _grid_grows(cls, grid: tuple[int, int]) -> tuple[int, int]:
-        if grid[0] > grid[1]:
-            raise ValueError(f"must be two numbers, the smaller one first, got {list(grid)}")
-        return grid
-
-
-class AutoencodingSection(Section):
-    """What an autoencoder is trained for."""
-
-    reconstruction: Literal["l1", "l2"] = "l1"
-    beta: Number = Field(default=1e-6, ge=0)
-    perceptual: Literal["none", "efflite0", "lpips"] = "none"
-    perceptual_weight: Number = Field(default=1.0, ge=0)
 
 
 def condition_section() -> type[Section]:
@@ -328,7 +125,22 @@ SamplingValues = Annotated[Any, checked_by(sampling_section)]
 
 
 class StageRecipe(Section):
-    """One trainable stage."""
+    """One trainable stage.
+
+    Attributes:
+        kind: tells a stage from a pipeline.
+        name: name of the stage.
+        description: one line about it, which `cascade ls` prints.
+        space: the images that it makes.
+        condition: what it is conditioned on; nothing for a base generator.
+        network: the network, by its `kind`.
+        diffusion: the noise process.
+        data: the training images.
+        train: how it is trained.
+        sampling: how it samples by default.
+        student: makes it a student of few steps; needs `train.objective=consistency`.
+        autoencoding: what an autoencoder is trained for; needs `train.objective=autoencoding`.
+    """
 
     kind: Literal["stage"]
     name: str
@@ -353,7 +165,13 @@ class StageRecipe(Section):
 
 
 class PipelineStageSection(Section):
-    """One stage of a pipeline: its name there, its stage recipe, and how it samples."""
+    """One stage of a pipeline: its name there, its stage recipe, and how it samples.
+
+    Attributes:
+        name: how settings and `--stage` refer to it.
+        recipe: a bundled name, or a path from this file's folder.
+        sampling: settings that override the stage's own.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z_]\w*$")
     recipe: str
@@ -361,7 +179,14 @@ class PipelineStageSection(Section):
 
 
 class PipelineRecipe(Section):
-    """A chain of stages."""
+    """A chain of stages.
+
+    Attributes:
+        kind: tells a pipeline from a stage.
+        name: name of the pipeline.
+        description: one line about it, which `cascade ls` prints.
+        stages: its stages in order, from the smallest images to the largest.
+    """
 
     kind: Literal["pipeline"]
     name: str

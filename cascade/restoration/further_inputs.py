@@ -40,7 +40,7 @@ def check_restoring(settings: Restoring) -> None:
     Raises:
         ContractError: if a value is of the wrong kind.
     """
-    whole_number("seed", settings.seed)
+    whole_number("seed", settings.seed, low=0)
     check_precision(settings.precision)
     check_kind("inputs", settings.inputs, Mapping, "a mapping by name")
 

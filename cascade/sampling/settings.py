@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from cascade.arguments import plain_number, real_number, whole_number
+from cascade.arguments import check_flag, plain_number, real_number, whole_number
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError, nearest
 from cascade.sampling.guidance import Guidance
@@ -26,17 +26,24 @@ from cascade.sampling.samplers.table import (
 from cascade.sampling.thresholding import Threshold, Thresholding
 
 NO_INTERVAL = "none"  # as a guidance interval: all noise levels
+UNSAID = {  # what it means that saved settings leave one of these out
+    "guidance_interval": NO_INTERVAL,
+    "denoise": 1.0,
+    "reuse": 1,
+    "keep_colours": False,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
     """How a stage samples.
 
+    A `Sampler` or a scheduler, as an object or a class, is converted to its name and to the
+    settings that it holds; only the class of a sampler that is not in the table stays.
+
     Attributes:
-        sampler: `ddim`, `ddpm`, `ode`, `euler-maruyama`, `predictor-corrector`, `langevin`,
-            `dpmsolver++`, `unipc`, `heun`, `euler`, or the class name of a scheduler of diffusers.
-            A `Sampler` or a scheduler, as an object or a class, is converted to its name and to the
-            settings that it holds; only the class of a sampler that is not in the table stays.
+        sampler: name of the sampler (see `sampler_names`), or the class name of any scheduler of
+            diffusers.
         steps: number of timesteps to visit.
         guidance: scale of classifier-free guidance; 1 for no guidance.
         guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None or
@@ -45,7 +52,8 @@ class SamplingSettings:
         denoise: share of the measured noise and compression of its image that the network is told,
             from 0 to 1; at 0 it takes the image for clean, and keeps its grain. Only for stages
             with the condition `defects`.
-        threshold: `static`, `dynamic` or `none`.
+        threshold: how the predicted image is kept in range: `static` clips it, `dynamic` scales it
+            (Imagen), `none` leaves it.
         percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
         threshold_cap: largest number at which the dynamic threshold clips, above 1; None for any.
         temperature: standard deviation of all noise that a sample is drawn from, from 0 to 1; a
@@ -54,6 +62,9 @@ class SamplingSettings:
         reuse: number of calls of the network in a row that share the features of its coarse blocks,
             which are faster and a little less exact; 1 to share none (DeepCache, Ma et al. 2023,
             arXiv 2312.00858). Only for U-Nets of several levels and transformers.
+        keep_colours: whether a result gets the colours of its low-resolution image, averaged over
+            blocks of 4x4 pixels of that; detail stays as the network drew it. Only for stages that
+            enlarge pixels and were not trained on pairs.
         options: options of the sampler by name, such as `eta` of ddim.
 
     Raises:
@@ -71,6 +82,7 @@ class SamplingSettings:
     threshold_cap: float | None = None
     temperature: float = 1.0
     reuse: int = 1
+    keep_colours: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +90,7 @@ class SamplingSettings:
             raise ContractError(f"options must be a mapping by name, got {self.options!r}.")
         self._put(steps=whole_number("steps", self.steps))
         self._put(reuse=whole_number("reuse", self.reuse, low=1))
+        check_flag("keep_colours", self.keep_colours)
         for name in ("guidance", "augmentation_level", "denoise", "temperature"):
             self._put(**{name: real_number(name, getattr(self, name))})
         for name in ("denoise", "temperature"):
@@ -171,14 +184,12 @@ class SamplingSettings:
         """The settings and the options of the sampler as one mapping of plain values."""
         values = {name: getattr(self, name) for name in SETTINGS}
         values["sampler"] = sampler_text(self.sampler)
-        if self.guidance_interval is None:
-            del values["guidance_interval"]
-        else:
-            values["guidance_interval"] = list(self.guidance_interval)
+        interval = self.guidance_interval
+        values["guidance_interval"] = NO_INTERVAL if interval is None else list(interval)
         if self.threshold_cap is None:
             del values["threshold_cap"]
-        for name in ("denoise", "reuse"):
-            if values[name] == 1:  # it says nothing
+        for name, usual in UNSAID.items():
+            if values[name] == usual:
                 del values[name]
         return {**values, **self.options}
 

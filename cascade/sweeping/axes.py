@@ -194,6 +194,8 @@ def _has_use(setting: str, stage: Stage, samplers: Sequence[str]) -> bool:
         return any(each.augmentation_range is not None for each in contract.conditions)
     if setting == "denoise":
         return contract.has_dial
+    if setting == "keep_colours":
+        return contract.has_colours
     if setting == "temperature":
         return contract.needs_image
     if setting in ("guidance", "guidance_interval"):

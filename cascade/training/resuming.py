@@ -56,7 +56,7 @@ def resume(
     check_same_run(out, _without_hashes(before), _without_hashes(now))
     if before["data"]["keys"] != now["data"]["keys"]:
         raise OtherImagesError(describe_difference(out, count, images.source))
-    if before["data"].get("labels", now["data"]["labels"]) != now["data"]["labels"]:
+    if before["data"]["labels"] != now["data"]["labels"]:
         raise OtherImagesError(describe_changed_labels(out, images))
     if is_main_process():
         _log(checkpoint, out, images, settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -19,7 +19,6 @@ from cascade.conditioning.batch import Batch
 from cascade.data.batches import PositionBatches, load_batches
 from cascade.data.tensors import TensorDataset
 from cascade.data.training_images import TrainingImages, as_images
-from cascade.devices import autocast
 from cascade.errors import CascadeError, DataError, OtherProcessError
 from cascade.saving.atomic import check_writable_folder
 from cascade.stage import Stage
@@ -46,6 +45,7 @@ from cascade.training.run_folder import RunLock, run_identity
 from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import asks_for_sharding, shard
 from cascade.training.step_log import StepLog
+from cascade.training.steps import accumulate_gradients, skip_step, take_step
 from cascade.training.stopping import stop_on_signal
 from cascade.training.validation import Validation
 from cascade.training.watch import Watch
@@ -259,7 +259,9 @@ class Trainer:
         """Train on one batch; returns whether the run should end."""
         self.objective.set_progress(self.state.images_seen / self.settings.images)
         factor = set_learning_rate(self.state.optimisers, self.state.images_seen, self.settings)
-        loss = self._accumulate_gradients(batch)
+        loss = accumulate_gradients(
+            self.model, batch, self.accelerator, self.settings, sharded=self.sharded
+        )
         norm = clip_gradients(list(self.state.stage.parameters()), self.settings.gradient_clip)
         finite = math.isfinite(loss) and math.isfinite(norm)
         share = loss / self.accelerator.num_processes
@@ -267,62 +269,12 @@ class Trainer:
         self.state.images_seen += self.settings.batch_size
         if votes.bad:
             with together():
-                self._skip_step()
+                skip_step(self.state, most_in_a_row=self.settings.max_bad_steps)
         else:
-            self._take_step()
+            take_step(self.state, batch_size=self.settings.batch_size)
         self.step_log.step(self.state, votes.loss, norm, factor)
         alone = self.accelerator.num_processes == 1
         return self.stop_requested if alone else votes.stop > 0
-
-    def _accumulate_gradients(self, batch: Batch) -> float:
-        """Sum the gradients of the parts of a batch, each weighted by its number of images."""
-        total = torch.zeros((), device=self.accelerator.device)
-        parts = batch.parts(self.settings.accumulation_steps)
-        for number, part in enumerate(parts, start=1):
-            with self._synchronised(last=number == len(parts)):
-                with autocast(self.accelerator.device, self.settings.precision):
-                    loss = self.model(part.to(self.accelerator.device)).sum() / len(batch)
-                loss.backward()  # accelerate's own divides by its own setting
-            total += loss.detach()
-        return float(total)
-
-    @contextmanager
-    def _synchronised(self, *, last: bool) -> Iterator[None]:
-        """Exchange gradients once a step; if sharded, after each part, for lack of memory."""
-        if last or self.sharded:
-            yield
-        else:
-            with self.accelerator.no_sync(self.model):
-                yield
-
-    def _take_step(self) -> None:
-        state = self.state
-        for optimiser in state.optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        state.ema.step(state.stage.parameters())
-        for average in state.power_averages:
-            average.step(
-                list(state.stage.parameters()),
-                images_seen=state.images_seen,
-                batch_size=self.settings.batch_size,
-            )
-        state.steps += 1
-        state.bad_steps_in_a_row = 0
-
-    def _skip_step(self) -> None:
-        """Skip a step that is not finite; too many in a row end the run."""
-        state = self.state
-        for optimiser in state.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        state.bad_steps += 1
-        state.bad_steps_in_a_row += 1
-        if state.bad_steps_in_a_row > self.settings.max_bad_steps:
-            raise CascadeError(
-                f"loss or gradient was not finite in {state.bad_steps_in_a_row} steps in a row, up "
-                f"to {state.images_seen} images; lower the learning rate or train in fp32, and "
-                "run again to resume from the last checkpoint."
-            )
 
     def _crossed(self, every_images: int) -> bool:
         """Whether the last step passed a multiple of `every_images`, or the end."""

@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 
 from cascade.devices import find_device
-from cascade.generation import GeneratedFiles, Generation, generate_files
+from cascade.generation.files import GeneratedFiles, generate_files
+from cascade.generation.request import Generation
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.overrides import Overrides
 from cascade.ui import fields

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -18,34 +16,6 @@ from cascade.data.shard_writing import write_tar
 from cascade.imaging.picture_reading import read_picture
 
 COUNT = 12
-SERVER = Path(__file__).parents[1] / "training" / "run_server.py"
-
-
-class Server:
-    """Starts commands as processes that can be killed, without the time that imports take."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
-        )
-
-    def ask(self, value: object) -> int:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(value) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-
-@pytest.fixture(scope="module")
-def server():
-    started = Server()
-    yield started
-    started.process.communicate()
 
 
 @pytest.fixture
@@ -57,10 +27,9 @@ def start(server, upscaler, draw, tmp_path, monkeypatch) -> Callable[..., int]:
 
     def start_one(inputs: str = "photos", *further: str) -> int:
         arguments = [tmp_path / inputs, "-o", tmp_path / "out", "--model", upscaler]
-        options = ["--device", "cpu", "--steps", 12, *(further or ["--compare"])]
-        argv = [str(each) for each in ("upscale", *arguments, *options)]
-        log = str(tmp_path / "log")
-        return server.ask({"argv": argv, "env": {}, "log": log, "limit": None})
+        options = ["--device", "cpu", "--steps", 8, *(further or ["--compare"])]
+        (process,) = server.start(["upscale", *arguments, *options], tmp_path / "log")
+        return process
 
     return start_one
 
@@ -102,8 +71,8 @@ def test_two_processes_share_the_work_and_the_file_of_a_killed_one_is_taken_up(s
     wait_for(lambda: {process for process, _ in made()} == {first, second})
     os.kill(first, signal.SIGKILL)
     assert len(made()) < COUNT
-    assert server.ask(first) == -signal.SIGKILL
-    assert server.ask(second) == 0
+    assert server.wait(first) == -signal.SIGKILL
+    assert server.wait(second) == 0
     assert_whole()
     assert f"{COUNT} upscaled\n" in Path("log").read_text()
 
@@ -115,11 +84,11 @@ def test_a_process_that_was_ended_is_gone_on_from(server, start, number, code):
     process = start()
     wait_for(lambda: len(made()) >= 2)
     os.kill(process, number)
-    assert server.ask(process) == code
+    assert server.wait(process) == code
     half = [path.name for path in Path("out").rglob(".*.tmp")]
     assert half == [] or number == signal.SIGKILL
     assert 2 <= len(made()) < COUNT
-    assert server.ask(start()) == 0
+    assert server.wait(start()) == 0
     assert_whole()
     assert "Traceback" not in Path("log").read_text()
 
@@ -138,8 +107,8 @@ def test_two_processes_share_shards_and_the_half_finished_one_of_a_killed_one_is
     wait_for(lambda: {process for process, _ in made()} == {first, second})
     os.kill(first, signal.SIGKILL)
     assert len(made()) < COUNT
-    assert server.ask(first) == -signal.SIGKILL
-    assert server.ask(second) == 0
+    assert server.wait(first) == -signal.SIGKILL
+    assert server.wait(second) == 0
     assert sorted(result.partition("/")[2] for _, result in made()) == sorted(pictures)
     shards = sorted(Path("out").glob("*"))
     assert [path.name for path in shards if path.name[0] != "."] == [

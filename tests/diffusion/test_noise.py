@@ -91,7 +91,9 @@ def test_seeds_count_up_from_the_first_or_are_taken_as_they_are():
         (0, 1, None, "num_images must be at least 1, got 0"),
         (2, 1, [1, 2], "give only one of seed, seeds and generator"),
         (2, None, [1], "got 1 seeds for 2 images"),
-        (1, 1.5, None, r"a seed must be a whole number, got 1\.5"),
+        (1, 1.5, None, r"a seed must be a whole number of at least 0, got 1\.5"),
+        (1, -1, None, "a seed must be at least 0, got -1"),
+        (2, None, [3, -1], "a seed must be at least 0, got -1"),
         (1, None, ["7"], "a seed must be a whole number"),
     ],
 )

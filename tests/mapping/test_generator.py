@@ -89,6 +89,7 @@ def test_rows_of_one_name_are_refused_before_drawing(generating, memory_store, n
         ({"stepz": 3}, "unknown argument 'stepz'"),
         ({"guidance": "strong"}, "guidance must be a number"),
         ({"seed": 0.5}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"as_arrays": True, "out": "here"}, "out is for files"),
     ],
 )
@@ -104,3 +105,5 @@ def test_rows_need_noise_of_their_own(generating):
         Generator(generating, out="here")({"seed": [1]})
     with pytest.raises(ContractError, match="seed must be a whole number"):
         Generator(generating)({"seed": [0.5]})
+    with pytest.raises(ContractError, match="seed must be at least 0, got -1"):
+        Generator(generating)({"seed": [-1]})

@@ -228,6 +228,7 @@ def test_results_go_to_a_folder_with_a_scheme(enlarging, scans, tmp_path):
         ({"axis": "x"}, "axis must be a whole number"),
         ({"nodata": "x"}, "nodata must be a number"),
         ({"seed": 0.5}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"adapters": ["x"]}, "adapters must be pairs such as .*, got 'x'"),
         ({"adapters": [("x", "y")]}, "the factor of an adapter must be a number, got 'y'"),
         ({"root": 5}, "root must be a folder or address, got 5"),

@@ -74,6 +74,7 @@ def test_intervals_are_written_in_brackets(cascade):
         ("steps=0", "0"),
         ("sampler=dddim", "ddim"),
         ("base.temperature=0.5", "temperature: stage 'base' has no use for it"),
+        ("base.keep_colours=true", "keep_colours: stage 'base' has no use for it"),
         ("base.augmentation_level=0,0.1", "augmentation_level: stage 'base' has no use for it"),
         ("augmentation_level=0,1.5", "augmentation level must be in"),
         ("eta=0,-1", "eta must be a number of at least 0, got -1.0"),
@@ -84,6 +85,11 @@ def test_intervals_are_written_in_brackets(cascade):
 def test_a_wrong_axis_is_refused(cascade, text, reason):
     with pytest.raises(ContractError, match=reason):
         combine(read_axes([text], cascade), cascade)
+
+
+def test_colours_are_kept_by_stages_that_enlarge_an_image(cascade):
+    (axis,) = read_axes(["keep_colours=true,false"], cascade)
+    assert (axis.stages, axis.values) == (("upsampler",), (True, False))
 
 
 def test_guidance_is_for_stages_that_can_do_without_a_condition(upsampler, unlabelled):

@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 
 from cascade.data.stored_folder import StoredFolder
 from cascade.errors import CascadeError, ContractError
-from cascade.generation import MOST_IN_GRID, GeneratedFiles, Generation, generate_files
+from cascade.generation.files import MOST_IN_GRID, GeneratedFiles, generate_files
+from cascade.generation.request import Generation
 from cascade.imaging.numbered_files import INDEX, number_of
 from cascade.imaging.picture_series import RECORD, earlier_series
 from cascade.pipeline import CascadePipeline

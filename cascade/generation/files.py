@@ -1,13 +1,11 @@
-"""Generates picture files with a pipeline."""
+"""Generates a series of pictures into a folder."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,23 +16,15 @@ from torch import Tensor
 from cascade import __version__
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import ContractError, OutputError
-from cascade.imaging.credentials import Signer, signed_file
+from cascade.generation.picture_files import suffix_of_space, write_pictures
+from cascade.generation.request import Generation
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
-from cascade.imaging.picture_series import PictureSeries, digest, earlier_series
+from cascade.imaging.picture_series import PictureSeries, earlier_series
 from cascade.imaging.rasters.reading import read_raster
 from cascade.imaging.rasters.showing import as_rgb, with_scale_bar
-from cascade.imaging.rasters.tiff_writing import write_tiff
-from cascade.imaging.reading import decode_image, read_image
-from cascade.imaging.writing import (
-    RECORD,
-    check_can_be_pictures,
-    contact_sheet,
-    save_png,
-    to_pil,
-)
+from cascade.imaging.reading import decode_image
+from cascade.imaging.writing import check_can_be_pictures, contact_sheet, save_png
 from cascade.pipeline import CascadeOutput, CascadePipeline
-from cascade.restoration.bands import raster_of
-from cascade.sampling.overrides import Overrides
 from cascade.saving.atomic import check_writable_folder
 from cascade.space import Space
 from cascade.stage import Stage
@@ -42,85 +32,6 @@ from cascade.stage import Stage
 PICTURES_AT_A_TIME = 16  # they are written before the next ones begin
 logger = logging.getLogger(__name__)
 MOST_IN_GRID = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generation:
-    """What to generate; see `CascadePipeline.__call__`.
-
-    Attributes:
-        num_images: number of pictures; of each prompt, if there are prompts.
-        prompts: texts to draw; empty for none.
-        like: file of a picture to vary; None for none.
-        negative_prompt: text from which guidance pushes all pictures away; None for none.
-        seed: whole number for the first picture; the others count up from it; None for a random
-            one.
-        classes: class names of pictures, such as `cat-face,noto`, which take turns over the
-            pictures; empty to draw them.
-        overrides: changes to the stages' sampling settings.
-        batch_size: number of pictures at a time; None for the default of `CascadePipeline`.
-        signer: who signs the pictures; None for nobody.
-        keep_intermediates: whether to write the pictures of the earlier stages too.
-        stop_at: name of the last stage to run, whose pictures are written; None for the last one.
-        overwrite: whether to replace the pictures in the folder instead of counting on.
-        resume: whether to complete the last series in the folder, if it was interrupted.
-    """
-
-    num_images: int = 1
-    prompts: Sequence[str] = ()
-    like: Path | None = None
-    negative_prompt: str | None = None
-    seed: int | None = None
-    classes: Sequence[str] = ()
-    overrides: Overrides = field(default_factory=Overrides)
-    batch_size: int | None = None
-    signer: Signer | None = None
-    keep_intermediates: bool = False
-    stop_at: str | None = None
-    overwrite: bool = False
-    resume: bool = False
-
-    @property
-    def total(self) -> int:
-        """Number of pictures of all prompts together."""
-        return self.num_images * max(1, len(self.prompts))
-
-    @cached_property
-    def picture(self) -> Tensor | None:
-        """The picture to vary, (1, 3, H, W) in [-1, 1]; None without one.
-
-        Raises:
-            DataError: if it cannot be read.
-        """
-        return None if self.like is None else read_image(self.like)[None]
-
-    def request(self, name: str) -> dict[str, Any]:
-        """What decides the pictures, as plain values; `name` is that of the pipeline."""
-        return {
-            "pipeline": name,
-            "prompts": digest(self.prompts),
-            "negative_prompt": self.negative_prompt or "",
-            "like": None if self.like is None else digest([self.like.read_bytes().hex()]),
-            "num_images": self.num_images,
-            "seed": self.seed,
-            "classes": list(self.classes),
-            "settings": repr(self.overrides),
-            "keep_intermediates": self.keep_intermediates,
-            "stop_at": self.stop_at,
-            "signer": self.signer and self.signer.fingerprint,
-        }
-
-    def stages(self, pipeline: CascadePipeline) -> dict[str, Stage]:
-        """The stages that run, or would run from noise, by name.
-
-        Raises:
-            ContractError: if the pipeline has no stage that is named `stop_at`.
-        """
-        return dict(pipeline.stages.between(pipeline.stages.names[0], self.stop_at).items())
-
-    def prompt(self, place: int) -> str:
-        """The prompt of the picture at a place of the series; empty without prompts."""
-        return self.prompts[place // self.num_images] if self.prompts else ""
 
 
 class GeneratedFiles(NamedTuple):
@@ -331,63 +242,3 @@ def _generate(
         if pipeline.stages[stage].space.is_bounded
     }
     return replace(result, intermediates=pictures)
-
-
-def write_pictures(
-    result: CascadeOutput,
-    files: list[Path],
-    name: str,
-    generation: Generation,
-    spaces: Mapping[str, Space],
-) -> list[Path]:
-    """Write the pictures of all returned stages; each file records how it was generated.
-
-    Returns:
-        All files.
-    """
-    places = zip(result.seeds, result.prompts, result.labels, strict=True)
-    records: list[dict[str, Any]] = []
-    for seed, prompt, labels in places:
-        record: dict[str, Any] = {"pipeline": name, "version": __version__, "seed": seed}
-        if generation.prompts:
-            record["prompt"] = prompt
-        if generation.negative_prompt:
-            record["negative_prompt"] = generation.negative_prompt
-        if generation.like is not None:
-            record["like"] = generation.like.name
-        if generation.stop_at is not None:
-            record["stop_at"] = generation.stop_at
-        records.append(record | {"labels": labels, "stages": result.settings})
-    *_, last = spaces.values()
-    _write_each(result.images, files, records, last, generation.signer)
-    written = list(files)
-    for stage, images in result.intermediates.items():
-        suffix = f".{stage}{suffix_of_space(spaces[stage])}"
-        smaller = [file.with_suffix(suffix) for file in files]
-        _write_each(images, smaller, records, spaces[stage], generation.signer)
-        written += smaller
-    return written
-
-
-def suffix_of_space(space: Space) -> str:
-    """The suffix of the files of a stage's pictures."""
-    return ".tif" if space.has_bands else ".png"
-
-
-def _write_each(
-    images: Tensor,
-    files: list[Path],
-    records: list[dict[str, Any]],
-    space: Space,
-    signer: Signer | None,
-) -> None:
-    if suffix_of_space(space) == ".tif":
-        for image, file, record in zip(images, files, records, strict=True):
-            raster = raster_of(image, space)
-            signed = signed_file(file, signer, "generated", record)
-            with signed as temporary, temporary.open("wb") as opened:
-                text = json.dumps({RECORD: record})
-                write_tiff(opened, [raster], raster.values.nbytes, description=text)
-        return
-    for image, file, record in zip(to_pil(images), files, records, strict=True):
-        save_png(image, file, record, signer=signer)

@@ -1,0 +1,79 @@
+"""Writes generated pictures: PNGs, or TIFFs of bands, that record how they were generated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cascade import __version__
+from cascade.generation.request import Generation
+from cascade.imaging.credentials import Signer, signed_file
+from cascade.imaging.rasters.tiff_writing import write_tiff
+from cascade.imaging.writing import RECORD, save_png, to_pil
+from cascade.pipeline import CascadeOutput
+from cascade.restoration.bands import raster_of
+from cascade.space import Space
+
+
+def write_pictures(
+    result: CascadeOutput,
+    files: list[Path],
+    name: str,
+    generation: Generation,
+    spaces: Mapping[str, Space],
+) -> list[Path]:
+    """Write the pictures of all returned stages; each file records how it was generated.
+
+    Returns:
+        All files.
+    """
+    places = zip(result.seeds, result.prompts, result.labels, strict=True)
+    records: list[dict[str, Any]] = []
+    for seed, prompt, labels in places:
+        record: dict[str, Any] = {"pipeline": name, "version": __version__, "seed": seed}
+        if generation.prompts:
+            record["prompt"] = prompt
+        if generation.negative_prompt:
+            record["negative_prompt"] = generation.negative_prompt
+        if generation.like is not None:
+            record["like"] = generation.like.name
+        if generation.stop_at is not None:
+            record["stop_at"] = generation.stop_at
+        records.append(record | {"labels": labels, "stages": result.settings})
+    *_, last = spaces.values()
+    _write_each(result.images, files, records, last, generation.signer)
+    written = list(files)
+    for stage, images in result.intermediates.items():
+        suffix = f".{stage}{suffix_of_space(spaces[stage])}"
+        smaller = [file.with_suffix(suffix) for file in files]
+        _write_each(images, smaller, records, spaces[stage], generation.signer)
+        written += smaller
+    return written
+
+
+def suffix_of_space(space: Space) -> str:
+    """The suffix of the files of a stage's pictures."""
+    return ".tif" if space.has_bands else ".png"
+
+
+def _write_each(
+    images: Tensor,
+    files: list[Path],
+    records: list[dict[str, Any]],
+    space: Space,
+    signer: Signer | None,
+) -> None:
+    if suffix_of_space(space) == ".tif":
+        for image, file, record in zip(images, files, records, strict=True):
+            raster = raster_of(image, space)
+            signed = signed_file(file, signer, "generated", record)
+            with signed as temporary, temporary.open("wb") as opened:
+                text = json.dumps({RECORD: record})
+                write_tiff(opened, [raster], raster.values.nbytes, description=text)
+        return
+    for image, file, record in zip(to_pil(images), files, records, strict=True):
+        save_png(image, file, record, signer=signer)

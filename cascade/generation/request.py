@@ -1,0 +1,97 @@
+"""Generation: which pictures to generate, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cascade.imaging.credentials import Signer
+from cascade.imaging.picture_series import digest
+from cascade.imaging.reading import read_image
+from cascade.pipeline import CascadePipeline
+from cascade.sampling.overrides import Overrides
+from cascade.stage import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What to generate; see `CascadePipeline.__call__`.
+
+    Attributes:
+        num_images: number of pictures; of each prompt, if there are prompts.
+        prompts: texts to draw; empty for none.
+        like: file of a picture to vary; None for none.
+        negative_prompt: text from which guidance pushes all pictures away; None for none.
+        seed: whole number for the first picture; the others count up from it; None for a random
+            one.
+        classes: class names of pictures, such as `cat-face,noto`, which take turns over the
+            pictures; empty to draw them.
+        overrides: changes to the stages' sampling settings.
+        batch_size: number of pictures at a time; None for the default of `CascadePipeline`.
+        signer: who signs the pictures; None for nobody.
+        keep_intermediates: whether to write the pictures of the earlier stages too.
+        stop_at: name of the last stage to run, whose pictures are written; None for the last one.
+        overwrite: whether to replace the pictures in the folder instead of counting on.
+        resume: whether to complete the last series in the folder, if it was interrupted.
+    """
+
+    num_images: int = 1
+    prompts: Sequence[str] = ()
+    like: Path | None = None
+    negative_prompt: str | None = None
+    seed: int | None = None
+    classes: Sequence[str] = ()
+    overrides: Overrides = field(default_factory=Overrides)
+    batch_size: int | None = None
+    signer: Signer | None = None
+    keep_intermediates: bool = False
+    stop_at: str | None = None
+    overwrite: bool = False
+    resume: bool = False
+
+    @property
+    def total(self) -> int:
+        """Number of pictures of all prompts together."""
+        return self.num_images * max(1, len(self.prompts))
+
+    @cached_property
+    def picture(self) -> Tensor | None:
+        """The picture to vary, (1, 3, H, W) in [-1, 1]; None without one.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return None if self.like is None else read_image(self.like)[None]
+
+    def request(self, name: str) -> dict[str, Any]:
+        """What decides the pictures, as plain values; `name` is that of the pipeline."""
+        return {
+            "pipeline": name,
+            "prompts": digest(self.prompts),
+            "negative_prompt": self.negative_prompt or "",
+            "like": None if self.like is None else digest([self.like.read_bytes().hex()]),
+            "num_images": self.num_images,
+            "seed": self.seed,
+            "classes": list(self.classes),
+            "settings": repr(self.overrides),
+            "keep_intermediates": self.keep_intermediates,
+            "stop_at": self.stop_at,
+            "signer": self.signer and self.signer.fingerprint,
+        }
+
+    def stages(self, pipeline: CascadePipeline) -> dict[str, Stage]:
+        """The stages that run, or would run from noise, by name.
+
+        Raises:
+            ContractError: if the pipeline has no stage that is named `stop_at`.
+        """
+        return dict(pipeline.stages.between(pipeline.stages.names[0], self.stop_at).items())
+
+    def prompt(self, place: int) -> str:
+        """The prompt of the picture at a place of the series; empty without prompts."""
+        return self.prompts[place // self.num_images] if self.prompts else ""

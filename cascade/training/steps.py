@@ -1,0 +1,82 @@
+"""One step of a training: gradients of a batch, then new weights and averages, or none."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from cascade.conditioning.batch import Batch
+from cascade.devices import autocast
+from cascade.errors import CascadeError
+from cascade.training.checkpoint import RunState
+from cascade.training.settings import TrainingSettings
+
+
+def accumulate_gradients(
+    model: nn.Module,
+    batch: Batch,
+    accelerator: Accelerator,
+    settings: TrainingSettings,
+    *,
+    sharded: bool,
+) -> float:
+    """Sum the gradients of the parts of a batch, each weighted by its number of images.
+
+    Args:
+        model: stage and objective, which returns the loss of each image.
+        batch: the images of this process.
+        accelerator: the processes of the run.
+        settings: settings of the run.
+        sharded: whether each process holds a part of the weights. Gradients are then exchanged
+            after each part of the batch, for lack of memory, and otherwise once.
+
+    Returns:
+        The mean loss of the batch.
+    """
+    total = torch.zeros((), device=accelerator.device)
+    parts = batch.parts(settings.accumulation_steps)
+    for number, part in enumerate(parts, start=1):
+        exchanges = sharded or number == len(parts)
+        with nullcontext() if exchanges else accelerator.no_sync(model):
+            with autocast(accelerator.device, settings.precision):
+                loss = model(part.to(accelerator.device)).sum() / len(batch)
+            loss.backward()  # accelerate's own divides by its own setting
+        total += loss.detach()
+    return float(total)
+
+
+def take_step(state: RunState, *, batch_size: int) -> None:
+    """Change weights and averages by the gradients of a batch of `batch_size` images."""
+    for optimiser in state.optimisers:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    state.ema.step(state.stage.parameters())
+    for average in state.power_averages:
+        average.step(
+            list(state.stage.parameters()),
+            images_seen=state.images_seen,
+            batch_size=batch_size,
+        )
+    state.steps += 1
+    state.bad_steps_in_a_row = 0
+
+
+def skip_step(state: RunState, *, most_in_a_row: int) -> None:
+    """Skip a step whose loss or gradient is not finite.
+
+    Raises:
+        CascadeError: if more than `most_in_a_row` steps in a row were skipped.
+    """
+    for optimiser in state.optimisers:
+        optimiser.zero_grad(set_to_none=True)
+    state.bad_steps += 1
+    state.bad_steps_in_a_row += 1
+    if state.bad_steps_in_a_row > most_in_a_row:
+        raise CascadeError(
+            f"loss or gradient was not finite in {state.bad_steps_in_a_row} steps in a row, up "
+            f"to {state.images_seen} images; lower the learning rate or train in fp32, and "
+            "run again to resume from the last checkpoint."
+        )

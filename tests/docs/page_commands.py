@@ -1,0 +1,148 @@
+"""Reads the commands and snippets of a page, and makes them small enough for a test."""
+
+from __future__ import annotations
+
+import ast
+import glob
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+FENCE = re.compile(r"^ *```(\w+)\n(.*?)^ *```", flags=re.MULTILINE | re.DOTALL)
+LAUNCHER = re.compile(r"^(?:\w+=\S+ )*(?:accelerate launch|torchrun)\b.*? -m cascade\.cli ")
+DRAW = ("generate", "upscale", "colourise", "restore", "edit")
+TRAIN = (  # seconds instead of hours
+    "train.images=4",
+    "train.batch_size=2",
+    "train.warmup_images=2",
+    "train.checkpoint_every_images=4",
+    "train.sample_every_images=0",
+    "train.validate_every_images=2",
+    "train.validate_count=2",
+    "train.snapshot_every_images=2",
+    "train.compile=false",
+    "train.trackers=[]",
+)
+SMALL = {  # the same factors at a fraction of the size
+    "emoji-64-text": ("space.size_px=16",),
+    "emoji-64-unclip": ("space.size_px=16",),
+    "emoji-64-to-256": (
+        "space.size_px=64",
+        "condition.low_resolution.size_px=16",
+        "data.crop_px=32",
+    ),
+    "emoji-256-to-1024": (
+        "space.size_px=256",
+        "condition.low_resolution.size_px=64",
+        "data.crop_px=32",
+    ),
+    "emoji-vae": ("space.size_px=64", "data.crop_px=32"),
+    "emoji-latent-256": ("space.size_px=8",),
+    "photo-inpaint": ("space.size_px=32", "data.crop_px=32"),
+    "super-resolution-bands": (
+        "space.size_px=64",
+        "condition.low_resolution.size_px=32",
+        "data.crop_px=32",
+    ),
+    "restore-pairs": ("data.crop_px=32",),
+    "super-resolution-x4": (
+        "space.size_px=256",
+        "condition.low_resolution.size_px=64",
+        "data.crop_px=32",
+    ),
+    "photo-x4": ("data.crop_px=32",),
+    "photo-x4-adapt": ("data.crop_px=32",),
+}
+MOST_PICTURES = 2
+IN_PYTHON = {"num_images": 1, "images": 4, "batch_size": 2}
+
+
+class Part(NamedTuple):
+    """A command or a statement of a page.
+
+    Attributes:
+        language: `sh` or `python`.
+        text: what the page says.
+    """
+
+    language: str
+    text: str
+
+
+def parts_of(page: Path) -> Iterator[Part]:
+    """The `cascade` commands and the Python statements of a page, in order."""
+    for language, code in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language in ("sh", "console"):
+            for line in code.replace("\\\n", " ").splitlines():
+                text = " ".join(line.strip().removeprefix("$ ").removeprefix("srun ").split())
+                text = LAUNCHER.sub("cascade ", text)
+                start = re.search(r"(?:^|&& )(cascade .*)", text)
+                if start is not None:
+                    yield Part("sh", start[1])
+        elif language in ("python", "py"):
+            for node in ast.parse(code).body:
+                yield Part("python", ast.get_source_segment(code, node) or "")
+
+
+def arguments_of(command: str) -> tuple[list[str], Path | None]:
+    """The arguments of a command as a shell passes them, and the file that takes its output."""
+    words, target = [], None
+    parts = iter(shlex.split(command, comments=True, posix=False))
+    for word in parts:
+        if word == "|":
+            break
+        if word == ">":
+            target = Path(next(parts))
+        elif word[0] == "'":
+            words.append(word[1:-1])
+        else:
+            words += expanded(word)
+    return words[1:], target
+
+
+def expanded(word: str) -> list[str]:
+    """A word outside of single quotes, after the shell has filled in variables and patterns."""
+    text = os.path.expandvars(word.strip('"'))
+    text = re.sub(r"='(.*)'$", r"=\1", text)
+    return sorted(glob.glob(text)) or [text] if word[0] != '"' else [text]
+
+
+def reduced(arguments: list[str]) -> list[str]:
+    """A command with fewer pictures and steps, and a smaller stage to train."""
+    verb, *words = arguments
+    for place, word in enumerate(words[:-1]):
+        if word == "-n":
+            most = 1 if verb == "generate" else MOST_PICTURES
+            words[place + 1] = str(min(int(words[place + 1]), most))
+        elif word == "--steps" and verb in DRAW:
+            words[place + 1] = re.sub(r"\d+", "1", words[place + 1])
+    if verb in DRAW and "--steps" not in words and "--join" not in words:
+        words += ["--steps", "1"]
+    if verb == "validate":
+        words += ["train.batch_size=2"]
+    if verb in ("train", "distil"):
+        keys = {word.partition("=")[0] for word in words if "=" in word}
+        words += TRAIN
+        words += [each for each in SMALL.get(words[0], ()) if each.partition("=")[0] not in keys]
+    return [verb, *words]
+
+
+class Reduced(ast.NodeTransformer):
+    """Calls with fewer steps and pictures."""
+
+    def visit_keyword(self, node: ast.keyword) -> ast.keyword:
+        if node.arg == "steps":
+            for each in ast.walk(node.value):
+                if isinstance(each, ast.Constant) and isinstance(each.value, int):
+                    each.value = 1
+        elif node.arg in IN_PYTHON and isinstance(node.value, ast.Constant):
+            node.value.value = IN_PYTHON[node.arg]
+        return node
+
+
+def reduced_statement(statement: str) -> ast.Module:
+    """A Python statement with fewer steps and pictures."""
+    return ast.fix_missing_locations(Reduced().visit(ast.parse(statement)))

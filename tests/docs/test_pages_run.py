@@ -1,0 +1,126 @@
+"""Every command and snippet of the documentation runs, page by page, on small inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from page_commands import arguments_of, parts_of, reduced, reduced_statement
+from page_inputs import write_inputs
+
+from cascade.pipeline import CascadePipeline
+
+CHECKOUT = Path(__file__).parents[2]
+PAGES = {
+    str(path.relative_to(CHECKOUT)): path
+    for path in (
+        CHECKOUT / "README.md",
+        CHECKOUT / "CONTRIBUTING.md",
+        *sorted((CHECKOUT / "docs").rglob("*.md")),
+        *sorted((CHECKOUT / "pipelines").rglob("*.md")),
+    )
+    if list(parts_of(path))
+}
+NOT_HERE = {  # part of a command or statement: why it does not run
+    "cascade ui": "serves until it is stopped; tests/ui opens the page in a browser",
+    "cascade import google/": "needs the Hub; tests/importing reads the same layout",
+    "cascade import 64": "needs weights of 1 GB; tests/importing reads small ones",
+    "cascade import model.pt": "needs weights of others; tests/importing reads small ones",
+    "s3://": "needs an object store; tests/mapping and tests/data use others",
+    "{000000..000999}": "needs the shards of a cluster",
+    "/data/photos": "needs the folder and the variables of a cluster",
+    "push_to_hub": "needs the Hub",
+    "me/mine": "needs the Hub",
+    "cuda:1": "needs two accelerators",
+    "enable_model_cpu_offload": "needs an accelerator",
+    "scheduler:8786": "needs a Dask cluster; tests/mapping starts one",
+    "client.gather": "needs a Dask cluster; tests/mapping starts one",
+    "spark.read": "needs Spark; tests/mapping runs the part with pandas",
+    "files.mapInPandas": "needs Spark; tests/mapping runs the part with pandas",
+}
+STAGE = "cascade train tiny-16 data.path=photos --out runs/my-base"
+PIPELINE = [
+    STAGE,
+    "cascade train tiny-16-to-32 data.path=photos --out runs/my-upsampler",
+    "cascade chain tiny-32 --stage base=runs/my-base --stage upsampler=runs/my-upsampler "
+    "--out my-pipeline",
+]
+FIRST = {  # commands that make what a page takes from other pages
+    "docs/command-line.md": [
+        "cascade train emoji-64-text --out runs/base",
+        "cascade chain base.yaml --stage base=runs/base --out my-pipeline",
+        "cascade upscale photo.jpg -o large/photo.jpg",
+    ],
+    "docs/editing.md": ["cascade train photo-inpaint data.path=photos --out my-inpainter"],
+    "docs/evaluation.md": PIPELINE,
+    "docs/importing.md": ["cascade copy tiny-16 my-base.yaml", *PIPELINE],
+    "docs/python.md": ["cascade train emoji-64-to-256 --out runs/upsampler"],
+    "docs/scaling-out.md": [
+        "cascade copy tiny-16 my-base.yaml",
+        *(f"cascade upscale photos -o large-{part} --part {part}/3" for part in (1, 2, 3)),
+        "cascade export photo-x4 -o photo-openvino",
+    ],
+    "docs/scaling-python.md": ["cascade copy tiny-16 my-base.yaml"],
+}
+
+
+def is_left_out(text: str) -> bool:
+    """Whether the table names a command or statement."""
+    return any(each in text for each in NOT_HERE)
+
+
+def run_command(command: Any, line: str) -> None:
+    """Run a command of a page, reduced."""
+    arguments, target = arguments_of(line)
+    done = command(*reduced(arguments))
+    assert done.code == 0, f"{line}\n{done.out}{done.err}"
+    if target is not None:
+        target.write_text(done.out)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A fresh working folder and cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def quick_pipelines(monkeypatch) -> None:
+    """Pipelines that snippets load take one step unless a call asks for more."""
+    load = CascadePipeline.from_pretrained.__func__
+
+    def from_pretrained(kind: type, *arguments: Any, **options: Any) -> CascadePipeline:
+        return load(kind, *arguments, **options).with_sampling(steps=1)
+
+    monkeypatch.setattr(CascadePipeline, "from_pretrained", classmethod(from_pretrained))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.usefixtures("quick_pipelines")
+def test_the_commands_and_snippets_of_a_page_run(page, place, command):
+    write_inputs(place, page)
+    for line in FIRST.get(page, []):
+        run_command(command, line)
+    names: dict[str, Any] = {"__name__": "page"}
+    for part in parts_of(PAGES[page]):
+        if is_left_out(part.text):
+            continue
+        print(f"--- {part.text}")
+        torch.manual_seed(0)
+        if part.language == "sh":
+            run_command(command, part.text)
+        else:
+            exec(compile(reduced_statement(part.text), page, "exec"), names)
+
+
+def test_what_is_left_out_is_on_a_page():
+    texts = [part.text for page in PAGES.values() for part in parts_of(page)]
+    for each in NOT_HERE:
+        assert any(each in text for text in texts), each
