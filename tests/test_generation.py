@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 from tiny_autoencoders import IdentityAutoencoder
 
-from cascade import __version__, generation
+from cascade import __version__
 from cascade.autoencoder_stage import AutoencoderStage
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, OutputError
+from cascade.generation import files as generation
 from cascade.generation.files import generate_files
 from cascade.generation.request import Generation
 from cascade.imaging.rasters.reading import read_raster
