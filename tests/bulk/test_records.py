@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from cascade.bulk import records, work
+from cascade.bulk import one_job, records
 from cascade.bulk.claims import Claims
 from cascade.bulk.inputs import InputPicture
 from cascade.bulk.ledger import Ledger
@@ -244,9 +244,9 @@ def test_an_input_that_changed_while_it_was_worked_on_is_noticed(
         draw(photos / "a.jpg", seed=77)
         return record
 
-    make_result = work.make_result
+    make_result = one_job.make_result
     with monkeypatch.context() as patch:
-        patch.setattr(work, "make_result", make)
+        patch.setattr(one_job, "make_result", make)
         assert upscale(photos / "a.jpg").code == 0
     done = upscale(photos / "a.jpg")
     assert "was made from another input of that name" in done.err
