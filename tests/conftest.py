@@ -340,8 +340,8 @@ def trained(command, pictures, tmp_path_factory) -> Trained:
     ]
     joined = ["--stage", f"base={made.base}", "--stage", f"upsampler={made.upsampler}"]
     for line in (
-        ["train", "tiny-16", *values, "--out", made.base],
-        ["train", "tiny-16-to-32", *values, "--out", made.upsampler],
+        ["train", "tiny-16", *values, "network.depth=1", "--out", made.base],
+        ["train", "tiny-16-to-32", *values, "network.channels=[16,32]", "--out", made.upsampler],
         ["chain", "tiny-32", *joined, "--out", made.pipeline],
     ):
         outcome = command(*line)

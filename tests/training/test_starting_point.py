@@ -60,7 +60,7 @@ def test_all_weights_are_taken_over_and_classes_by_their_names():
     [
         (("diffusion.prediction=v",), "that stage predicts x0, this one v"),
         (("network.width=128",), "has shape .* the networks must be the same"),
-        (("network.depth=3",), "no weights 'network.backbone.blocks.blocks.1"),
+        (("network.depth=3",), "no weights 'network.backbone.blocks.blocks.2"),
     ],
 )
 def test_what_does_not_fit_is_named(overrides, words):
