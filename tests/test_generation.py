@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 from tiny_autoencoders import IdentityAutoencoder
 
-from cascade import __version__, generation
+from cascade import __version__
 from cascade.autoencoder_stage import AutoencoderStage
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, OutputError
+from cascade.generation import files as generation_files
 from cascade.generation.files import generate_files
 from cascade.generation.request import Generation
 from cascade.imaging.rasters.reading import read_raster
@@ -216,8 +217,8 @@ def test_the_callback_sees_every_step_of_every_stage(pipeline, tmp_path):
 
 
 def test_many_pictures_are_written_while_others_are_made(pipeline, tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "PICTURES_AT_A_TIME", 2)
-    monkeypatch.setattr(generation, "MOST_IN_GRID", 3)
+    monkeypatch.setattr(generation_files, "PICTURES_AT_A_TIME", 2)
+    monkeypatch.setattr(generation_files, "MOST_IN_GRID", 3)
     moments = []
 
     def look(pipe, step, t, kwargs) -> None:
@@ -238,7 +239,7 @@ def test_many_pictures_are_written_while_others_are_made(pipeline, tmp_path, mon
 def test_an_interrupted_series_is_resumed_and_equals_one_that_was_not(
     pipeline, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(generation, "PICTURES_AT_A_TIME", 2)
+    monkeypatch.setattr(generation_files, "PICTURES_AT_A_TIME", 2)
 
     def stop(pipe, step, t, kwargs) -> None:
         if kwargs["seeds"][0] == 12:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cascade import __version__, generation
+from cascade import __version__
+from cascade.generation import files as generation_files
 from cascade.pipeline import CascadePipeline
 
 
@@ -98,7 +99,7 @@ def test_pictures_are_those_of_the_pipeline(generate, folder, tmp_path):
 
 
 def test_a_file_has_a_prompt_on_each_line(generate, tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "PICTURES_AT_A_TIME", 3)  # not a multiple of two
+    monkeypatch.setattr(generation_files, "PICTURES_AT_A_TIME", 3)  # not a multiple of two
     file = tmp_path / "prompts.txt"
     file.write_bytes("\ufeffa cat\r\n\r\n  a blue dog \n\n\nкот 🐱".encode())
     done = generate("--prompts", file, "-n", 2, "--seed", 0)
@@ -152,7 +153,7 @@ def test_an_empty_prompt_is_no_prompt(generate, tmp_path):
 def test_prompts_that_are_cut_are_reported_once_before_the_first_picture(
     generate, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(generation, "PICTURES_AT_A_TIME", 1)
+    monkeypatch.setattr(generation_files, "PICTURES_AT_A_TIME", 1)
     file = tmp_path / "prompts.txt"
     file.write_text("a red cat in a house\na cat\na cat in the red dot\n")
     assert generate("--prompts", file, "-n", 2).code == 0
