@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from page_commands import arguments_of, parts_of, reduced, reduced_statement
 from page_inputs import write_inputs
 
@@ -55,7 +56,13 @@ FIRST = {  # commands that make what a page takes from other pages
     ],
     "docs/editing.md": ["cascade train photo-inpaint data.path=photos --out my-inpainter"],
     "docs/evaluation.md": PIPELINE,
-    "docs/importing.md": ["cascade copy tiny-16 my-base.yaml", *PIPELINE],
+    "docs/importing.md": [
+        "cascade copy tiny-16 my-base.yaml",
+        *PIPELINE,
+        "cascade train tiny-16 data.path=photos --out faces",
+        "cascade train tiny-16 data.path=photos --out imagenet-64",
+        "cascade train tiny-16-to-32 data.path=photos --out imagenet-64-to-256",
+    ],
     "docs/python.md": ["cascade train emoji-64-to-256 --out runs/upsampler"],
     "docs/scaling-out.md": [
         "cascade copy tiny-16 my-base.yaml",
@@ -78,6 +85,15 @@ def run_command(command: Any, line: str) -> None:
     assert done.code == 0, f"{line}\n{done.out}{done.err}"
     if target is not None:
         target.write_text(done.out)
+
+
+def write_recipe(command: Any, text: str) -> None:
+    """Write a recipe of a page under its name, and check it if it is that of a stage."""
+    recipe = yaml.safe_load(text)
+    path = Path(f"{recipe['name']}.yaml")
+    path.write_text(text)
+    if recipe["kind"] == "stage":
+        run_command(command, f"cascade validate {path} --no-data")
 
 
 @pytest.fixture
@@ -116,6 +132,8 @@ def test_the_commands_and_snippets_of_a_page_run(page, place, command):
         torch.manual_seed(0)
         if part.language == "sh":
             run_command(command, part.text)
+        elif part.language == "yaml":
+            write_recipe(command, part.text)
         else:
             exec(compile(reduced_statement(part.text), page, "exec"), names)
 
