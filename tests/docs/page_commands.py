@@ -140,13 +140,26 @@ class Reduced(ast.NodeTransformer):
     """Calls with fewer steps and pictures."""
 
     def visit_keyword(self, node: ast.keyword) -> ast.keyword:
+        self.generic_visit(node)
         if node.arg == "steps":
-            for each in ast.walk(node.value):
-                if isinstance(each, ast.Constant) and isinstance(each.value, int):
-                    each.value = 1
+            set_to_one(node.value)
         elif node.arg in IN_PYTHON and isinstance(node.value, ast.Constant):
             node.value.value = IN_PYTHON[node.arg]
         return node
+
+    def visit_Dict(self, node: ast.Dict) -> ast.Dict:
+        self.generic_visit(node)
+        for key, value in zip(node.keys, node.values, strict=True):
+            if isinstance(key, ast.Constant) and key.value == "steps":
+                set_to_one(value)
+        return node
+
+
+def set_to_one(numbers: ast.expr) -> None:
+    """Replace all whole numbers of an expression by 1."""
+    for each in ast.walk(numbers):
+        if isinstance(each, ast.Constant) and isinstance(each.value, int):
+            each.value = 1
 
 
 def reduced_statement(statement: str) -> ast.Module:

@@ -63,7 +63,10 @@ FIRST = {  # commands that make what a page takes from other pages
         "cascade train tiny-16 data.path=photos --out imagenet-64",
         "cascade train tiny-16-to-32 data.path=photos --out imagenet-64-to-256",
     ],
-    "docs/python.md": ["cascade train emoji-64-to-256 --out runs/upsampler"],
+    "docs/python.md": [
+        "cascade train emoji-64-to-256 space.size_px=256 condition.low_resolution.size_px=64 "
+        "--out runs/upsampler"
+    ],
     "docs/scaling-out.md": [
         "cascade copy tiny-16 my-base.yaml",
         *(f"cascade upscale photos -o large-{part} --part {part}/3" for part in (1, 2, 3)),
