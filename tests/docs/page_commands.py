@@ -147,6 +147,12 @@ class Reduced(ast.NodeTransformer):
             node.value.value = IN_PYTHON[node.arg]
         return node
 
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == "TrainingSettings":
+            node.keywords.append(ast.keyword("sample_every_images", ast.Constant(0)))
+        return node
+
     def visit_Dict(self, node: ast.Dict) -> ast.Dict:
         self.generic_visit(node)
         for key, value in zip(node.keys, node.values, strict=True):

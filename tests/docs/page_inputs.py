@@ -35,7 +35,7 @@ def write_inputs(folder: Path, page: str) -> None:
     noise = np.random.default_rng(0)
     photo_px = PHOTO_PX.get(page, 40)
     for name, side_px, count in (
-        ("photos", photo_px, 8),
+        ("photos", photo_px, 24 if page in PACKING else 8),
         ("more-photos", photo_px, 4),
         ("more", photo_px, 8),
         ("cats", 40, 8),
@@ -124,15 +124,15 @@ def write_measured_images(folder: Path, noise: np.random.Generator) -> None:
     scene = noise.integers(0, 3000, (5, 32, 32)).astype(np.uint16)
     tifffile.imwrite(folder / "scene.tif", scene, photometric="minisblack", extratags=GEO_TAGS)
     for number in range(12):
-        write_volume(folder / "volumes" / f"patient-{number}" / "scan.nii.gz", 160, noise)
-    write_volume(folder / "scan.nii.gz", 24, noise)
-    write_volume(folder / "series" / "scan.nii.gz", 24, noise)
+        write_volume(folder / "volumes" / f"patient-{number}" / "scan.nii.gz", (160, 160, 6), noise)
+    write_volume(folder / "scan.nii.gz", (24, 24, 2), noise)
+    write_volume(folder / "series" / "slices.nii.gz", (24, 24, 2), noise)
 
 
-def write_volume(path: Path, side_px: int, noise: np.random.Generator) -> None:
-    """A volume of two slices, with numbers of 12 bits."""
+def write_volume(path: Path, shape: tuple[int, int, int], noise: np.random.Generator) -> None:
+    """A volume with numbers of 12 bits, whose slices lie along the last axis."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    numbers = noise.integers(0, 4096, (side_px, side_px, 2)).astype(np.int16)
+    numbers = noise.integers(0, 4096, shape).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(numbers, np.eye(4)), path)
 
 

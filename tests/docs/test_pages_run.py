@@ -29,6 +29,7 @@ NOT_HERE = {  # part of a command or statement: why it does not run
     "cascade import google/": "needs the Hub; tests/importing reads the same layout",
     "cascade import 64": "needs weights of 1 GB; tests/importing reads small ones",
     "cascade import model.pt": "needs weights of others; tests/importing reads small ones",
+    "--engine openvino": "compiles networks for minutes; the next lines export a smaller model",
     "s3://": "needs an object store; tests/mapping and tests/data use others",
     "{000000..000999}": "needs the shards of a cluster",
     "/data/photos": "needs the folder and the variables of a cluster",
@@ -70,7 +71,6 @@ FIRST = {  # commands that make what a page takes from other pages
     "docs/scaling-out.md": [
         "cascade copy tiny-16 my-base.yaml",
         *(f"cascade upscale photos -o large-{part} --part {part}/3" for part in (1, 2, 3)),
-        "cascade export photo-x4 -o photo-openvino",
     ],
     "docs/scaling-python.md": ["cascade copy tiny-16 my-base.yaml"],
 }
