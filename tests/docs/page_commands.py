@@ -86,7 +86,7 @@ def parts_of(page: Path) -> Iterator[Part]:
         elif language in ("python", "py"):
             for node in ast.parse(code).body:
                 yield Part("python", ast.get_source_segment(code, node) or "")
-        elif language == "yaml" and "kind: " in code.splitlines()[0]:
+        elif language == "yaml" and code.startswith("kind: "):
             yield Part("yaml", code)
 
 
