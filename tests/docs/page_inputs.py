@@ -41,14 +41,14 @@ def write_inputs(folder: Path, page: str) -> None:
         ("cats", 40, 8),
         ("heldout", 260, 8),
         ("my-pictures", 260, 10),
-        ("my-test-pictures", 260, 4),
+        ("my-test-pictures", 260, 8),
     ):
         for number in range(count):
             kind = ("blue", "red")[number % 2]
             write_picture(folder / name / kind / f"{number}.png", side_px, noise)
     for number in range(30):
         write_picture(folder / "portraits" / f"{number}.png", 40, noise)
-        person = json.dumps({"class": ("blue", "red")[number % 2], "person": f"{number}"})
+        person = json.dumps({"class": ("blue", "red")[number % 2], "person": f"person-{number}"})
         (folder / "portraits" / f"{number}.json").write_text(person)
     for name in ("old", "scans", "small-pictures"):
         for number in range(2):
