@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 FENCE = re.compile(r"^ *```(\w+)\n(.*?)^ *```", flags=re.MULTILINE | re.DOTALL)
-LAUNCHER = re.compile(r"^(?:\w+=\S+ )*(?:accelerate launch|torchrun)\b.*? -m cascade\.cli ")
+LAUNCHER = re.compile(  # a command runs as one process
+    r"^(?:\w+=\S+ )*(?:accelerate launch|torchrun)\b.*? -m cascade\.cli "
+)
 DRAW = ("generate", "upscale", "colourise", "restore", "edit")
 TRAIN = (  # seconds instead of hours
     "train.images=4",
@@ -80,7 +82,7 @@ def parts_of(page: Path) -> Iterator[Part]:
             for line in code.replace("\\\n", " ").splitlines():
                 text = " ".join(line.strip().removeprefix("$ ").removeprefix("srun ").split())
                 text = LAUNCHER.sub("cascade ", text)
-                start = re.search(r"(?:^|&& )(cascade .*)", text)
+                start = re.search(r"(?:^|&& )((?:cascade|docker|uvx?) .*)", text)
                 if start is not None:
                     yield Part("sh", start[1])
         elif language in ("python", "py"):
@@ -150,7 +152,10 @@ class Reduced(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.Call:
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id == "TrainingSettings":
-            node.keywords.append(ast.keyword("sample_every_images", ast.Constant(0)))
+            names = {each.arg for each in node.keywords}
+            for name, value in {"sample_every_images": 0, "batch_size": 2}.items():
+                if name not in names:
+                    node.keywords.append(ast.keyword(name, ast.Constant(value)))
         return node
 
     def visit_Dict(self, node: ast.Dict) -> ast.Dict:

@@ -25,6 +25,9 @@ PAGES = {
     if list(parts_of(path))
 }
 NOT_HERE = {  # part of a command or statement: why it does not run
+    "docker ": "needs Docker; tests/test_packaging.py reads the Dockerfile",
+    "uvx --from": "needs uv and a package index",
+    "uv tool install": "needs uv and a package index",
     "cascade ui": "serves until it is stopped; tests/ui opens the page in a browser",
     "cascade import google/": "needs the Hub; tests/importing reads the same layout",
     "cascade import 64": "needs weights of 1 GB; tests/importing reads small ones",
