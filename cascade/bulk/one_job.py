@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import final
 
-from cascade.bulk.destination import Destination
 from cascade.bulk.jobs import Job
 from cascade.bulk.ledger import Ledger
 from cascade.bulk.making import DiskError, Method, lacks_sheet, make_result, write_sheet
@@ -26,25 +25,18 @@ class Making:
         standing: what has become of each job.
         ledger: the ledger that all processes share.
         reports: where progress and failures are reported.
-        destination: where the ledger is kept besides its folder.
 
     Attributes:
         reported: ids of failures that were reported.
     """
 
     def __init__(
-        self,
-        method: Method,
-        standing: Standing,
-        ledger: Ledger,
-        reports: Reports,
-        destination: Destination,
+        self, method: Method, standing: Standing, ledger: Ledger, reports: Reports
     ) -> None:
         self._method = method
         self._standing = standing
         self._ledger = ledger
         self._reports = reports
-        self._destination = destination
         self.reported: set[tuple[str, str]] = set()
 
     def make(self, jobs: Sequence[Job]) -> None:
@@ -64,7 +56,7 @@ class Making:
             self.count(job)
             self.progress(job, 0.0, message)
             self._reports.time_left()
-            self._destination.keep_ledger(self._ledger.file)
+            self._standing.keep_ledger()
 
     def count(self, job: Job) -> None:
         """Count a job that is settled."""
@@ -125,7 +117,8 @@ class Making:
         values = self._standing.written_values(job, record, stamp)
         values |= {"seconds": round(seconds, 3), "lost": [[each.what, each.why] for each in losses]}
         self._standing.note("made", job, values)
-        name, result_name = job.source.name, self._standing.name_of(job)
+        name = job.source.name
+        result_name = self._standing.name_of(job)
         return f"{self._method.description}: {name} -> {result_name} ({seconds:.1f} s)"
 
 

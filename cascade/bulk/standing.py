@@ -54,6 +54,10 @@ class Standing:
         """Where the result of a job goes: results of a shard stay here until it is packed."""
         return LOCAL if job.shard else self._destination
 
+    def keep_ledger(self) -> None:
+        """Keep a recent copy of the ledger with the results."""
+        self._destination.keep_ledger(self._ledger.file)
+
     def has_file(self, job: Job) -> bool:
         """Whether there is a file with the name of the result of a job."""
         return self.destination_of(job).has(job.output)

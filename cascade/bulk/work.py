@@ -75,7 +75,7 @@ class Bulk:
         self._destination = destination
         self._standing = Standing(plan.jobs, method, self.ledger, destination)
         self._packing = Packing(method, self.ledger, destination)
-        self._making = Making(method, self._standing, self.ledger, self.reports, destination)
+        self._making = Making(method, self._standing, self.ledger, self.reports)
 
     def run(self) -> None:
         """Work until all jobs are finished.
@@ -225,9 +225,8 @@ class Bulk:
             if claims.join():
                 remove_leftovers_of(self.plan, is_part=self.inputs.slice is not None)
                 self._start_round()
-                self._destination.keep_ledger(
-                    self.ledger.file, now=True
-                )  # which also tells whether results can be written
+                # which also tells whether results can be written
+                self._destination.keep_ledger(self.ledger.file, now=True)
                 claims.let_in()
             self.ledger.refresh()
             yield claims

@@ -28,7 +28,7 @@ NOT_HERE = {  # part of a command or statement: why it does not run
     "cascade import google/": "needs the Hub; tests/importing reads the same layout",
     "cascade import 64": "needs weights of 1 GB; tests/importing reads small ones",
     "cascade import model.pt": "needs weights of others; tests/importing reads small ones",
-    "s3://": "needs an object store; tests/mapping and tests/data use others",
+    "s3://": "needs an object store; tests/bulk, tests/mapping and tests/data use others",
     "{000000..000999}": "needs the shards of a cluster",
     "/data/photos": "needs the folder and the variables of a cluster",
     "push_to_hub": "needs the Hub",
