@@ -13,12 +13,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import typer
 from hypothesis import settings
 from PIL import Image
 from torch import Tensor, nn
@@ -240,7 +242,7 @@ def low_res() -> Tensor:
     return torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 1.9 - 0.95
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fill_zeros():
     """A function that gives parameters which start at zero random values."""
     return _fill_zeros
@@ -271,11 +273,15 @@ class Outcome:
     err: str
 
 
+_parser = lru_cache(typer.main.get_command)  # takes longer to make than many a command to run
+
+
 def _run_command(*arguments: object) -> Outcome:
     from cascade.cli.main import run
 
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", _parser)
         patch.setattr(sys, "argv", ["cascade", *map(str, arguments)])
         patch.setenv("XDG_CONFIG_HOME", os.devnull)  # no defaults of whoever runs the tests
         try:
@@ -334,8 +340,8 @@ def trained(command, pictures, tmp_path_factory) -> Trained:
     ]
     joined = ["--stage", f"base={made.base}", "--stage", f"upsampler={made.upsampler}"]
     for line in (
-        ["train", "tiny-16", *values, "--out", made.base],
-        ["train", "tiny-16-to-32", *values, "--out", made.upsampler],
+        ["train", "tiny-16", *values, "network.depth=1", "--out", made.base],
+        ["train", "tiny-16-to-32", *values, "network.channels=[16,32]", "--out", made.upsampler],
         ["chain", "tiny-32", *joined, "--out", made.pipeline],
     ):
         outcome = command(*line)

@@ -66,7 +66,7 @@ def test_an_upscaled_photograph_has_detail_that_bicubic_lacks(upscaler, truth):
 
 def test_borders_of_tiles_do_not_show_in_a_photograph(upscaler, truth):
     small = quantise(resize(truth, (64, 64), "bicubic"))
-    options = {"seed": 0, "steps": 6, "consistent": False, "precision": "fp32"}
+    options = {"seed": 0, "steps": 3, "consistent": False, "precision": "fp32"}
     whole = upscaler.upscale(small, **options)
     tiled = upscaler.upscale(small, tile_px=96, **options)
     edges = {e for span in spans(256, 96, 24, 8) for e in (span.start, span.stop)} - {0, 256}
@@ -78,8 +78,8 @@ def test_borders_of_tiles_do_not_show_in_a_photograph(upscaler, truth):
 
 
 def test_the_blind_model_removes_noise_that_the_other_keeps(upscaler):
-    truth = cell("photo-x4/enlarged.png", row=0, column=3)  # most of it a smooth sky
-    small = resize(truth, (64, 64), "bicubic")
+    truth = cell("photo-x4/enlarged.png", row=0, column=3)[..., :128, :128]  # a smooth sky
+    small = resize(truth, (32, 32), "bicubic")
     noise = torch.randn(small.shape, generator=torch.Generator().manual_seed(0))
     noisy = quantise(small + 0.08 * noise)
     blind = CascadePipeline.from_pretrained("photo-x4-blind").upscale(noisy, seed=0)

@@ -25,6 +25,7 @@ PAGES = [
     *(CHECKOUT / "pipelines").rglob("*.md"),
     CHECKOUT / "benchmarks" / "README.md",
 ]
+COMMAND: Any = typer.main.get_command(app)
 CASCADE = re.compile(r"(?:^|&& )((?:cascade) .*?)(?= && |$)", flags=re.MULTILINE)
 NAMED = re.compile(  # what looks like the name of a bundled recipe
     r"(?<![\w/.-])((?:emoji|photo|tiny|base|upsample)-[a-z0-9-]*\d[a-z0-9-]*)(?![\w/.*=-])"
@@ -56,7 +57,7 @@ def fault(line: str) -> str | None:
     """What the command line finds wrong with a command, without running it; None for nothing."""
     line = re.split(r" [|>] ", line)[0]  # what the shell does with the output
     words = shlex.split(line, comments=True)[1:]
-    command: Any = typer.main.get_command(app)
+    command = COMMAND
     context = command.make_context("cascade", [], resilient_parsing=True)
     while hasattr(command, "list_commands") and words and not words[0].startswith("-"):
         name = words.pop(0)

@@ -22,6 +22,12 @@ from cascade.extras import EXTRAS
 
 CHECKOUT = Path(__file__).parents[1]
 IGNORED = ("runs/x", "stages/__pycache__/x.pyc", "stages/half.tmp", "pipelines/tiny-32/half.tmp")
+# Compressing the weights would take most of the time of these tests.
+UNCOMPRESSED = """
+import sys, zlib
+plain = zlib.compressobj
+zlib.compressobj = lambda level, *rest: plain(0, *rest)
+"""
 REPORT = """
 import json, cascade
 from cascade.recipe.finding import list_recipes, recipe_name, recipes_root
@@ -70,16 +76,20 @@ def _environment(folder: Path, wheel: Path) -> Environment:
     environment = Environment(folder / "venv", away)
     _run(sys.executable, "-m", "venv", "--without-pip", environment.folder, cwd=away)
     pip = [sys.executable, "-m", "pip", "--python", environment.folder]
-    _run(*pip, "install", "--no-deps", "--no-index", wheel, cwd=away)
+    _run(*pip, "install", "--no-deps", "--no-index", "--no-compile", wheel, cwd=away)
     site = next(environment.folder.glob("lib/python*/site-packages"))
     outer = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     (site / "dependencies.pth").write_text("\n".join(outer), encoding="utf-8")
     return environment
 
 
-def _build(source: Path, out: Path, *options: str) -> None:
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, *options, source]
-    _run(*command, cwd=out)
+def _build(kind: str, source: Path, out: Path) -> Path:
+    """Build an `sdist`, a `wheel` or an `editable` wheel, as any build front end does."""
+    code = f"{UNCOMPRESSED}import hatchling.build; hatchling.build.build_{kind}(sys.argv[1])"
+    before = set(out.iterdir())
+    _run(sys.executable, "-c", code, out, cwd=source)
+    (built,) = set(out.iterdir()) - before
+    return built
 
 
 def _recipe_files(root: Path) -> set[str]:
@@ -118,7 +128,10 @@ def source(files, tmp_path_factory) -> Path:
 def dist(source, tmp_path_factory) -> Path:
     """The folder of the sdist and of the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("dist")
-    _build(source, folder)
+    unpacked = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(_build("sdist", source, folder)) as sdist:
+        sdist.extractall(unpacked, filter="data")
+    _build("wheel", next(unpacked.iterdir()), folder)
     return folder
 
 
@@ -137,9 +150,7 @@ def installed(wheel, tmp_path_factory) -> Environment:
 def editable(source, tmp_path_factory) -> Environment:
     """An environment with an editable installation of the copied checkout."""
     folder = tmp_path_factory.mktemp("editable")
-    build = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"
-    name = _run(sys.executable, "-c", build, folder, cwd=source).strip()
-    return _environment(folder, folder / name)
+    return _environment(folder, _build("editable", source, folder))
 
 
 @pytest.fixture
@@ -198,8 +209,9 @@ def test_wheel_built_by_the_dockerfile_is_the_same(source, wheel, tmp_path):
     (tmp_path / "context").mkdir()
     context = _docker_context(source, tmp_path / "context")
     assert not list(context.rglob("*.tmp"))
-    _build(context, tmp_path, "--wheel")  # without an sdist
-    assert filecmp.cmp(tmp_path / wheel.name, wheel, shallow=False)
+    built = _build("wheel", context, tmp_path)  # without an sdist
+    assert built.name == wheel.name
+    assert filecmp.cmp(built, wheel, shallow=False)
 
 
 def test_the_dockerfile_installs_extras_that_exist_and_runs_the_command(source):

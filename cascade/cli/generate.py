@@ -189,7 +189,7 @@ def generate(
         }
         if "://" in out:
             from cascade.data.remote import without_secrets  # which is slow to import
-            from cascade.generation.stored_files import generate_to_store
+            from cascade.generation.storing import generate_to_store
 
             files = generate_to_store(loaded, out, generation, **options)
             out = without_secrets(out)

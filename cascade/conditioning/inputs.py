@@ -45,6 +45,22 @@ class Inputs:
         """The value of an input; None if it is missing."""
         return self.values.get(name)
 
+    def start_image(self, name: str, previous: Tensor | None, expected: str) -> Tensor:
+        """The image that a stage starts from: the previous stage's, or else an input.
+
+        Args:
+            name: name of the input.
+            previous: images of the previous stage; None for the first one.
+            expected: the image in words, for the error message.
+
+        Raises:
+            ContractError: if there is none.
+        """
+        image = self.get(name) if previous is None else previous
+        if image is None:
+            raise ContractError(f"this stage needs an image to start from: {expected}.")
+        return image
+
     def check_count(self, count: int) -> None:
         """Check that every input is for `count` images.
 

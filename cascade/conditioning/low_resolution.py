@@ -206,11 +206,7 @@ class LowResolution(Condition):
         return size_px == self.size
 
     def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size:
-        image = inputs.get(self.input_name) if previous is None else previous
-        if image is None:
-            raise ContractError(
-                f"this stage needs an image to start from: {self.description(space)}."
-            )
+        image = inputs.start_image(self.input_name, previous, self.description(space))
         space.check(image)
         scale = space.scale_from(self.size)
         return image.shape[-2] * scale, image.shape[-1] * scale

@@ -148,11 +148,7 @@ class Luminance(Condition):
         return True
 
     def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size:
-        image = inputs.get(self.input_name) if previous is None else previous
-        if image is None:
-            raise ContractError(
-                f"this stage needs an image to start from: {self.description(space)}."
-            )
+        image = inputs.start_image(self.input_name, previous, self.description(space))
         if image.ndim != 4 or image.shape[1] not in (1, 3):
             raise ContractError(
                 "images to colour must be (B, 1, H, W), or (B, 3, H, W) whose luminance is used, "

@@ -93,11 +93,7 @@ class Mask(Condition):
         return True
 
     def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size:
-        image = inputs.get(self.input_name) if previous is None else previous
-        if image is None:
-            raise ContractError(
-                f"this stage needs an image to start from: {self.description(space)}."
-            )
+        image = inputs.start_image(self.input_name, previous, self.description(space))
         if image.ndim != 4 or image.shape[1] != space.channels + 1:
             raise ContractError(
                 f"images with holes must be (B, {space.channels + 1}, H, W), the last channel 1 at "

@@ -123,11 +123,7 @@ class PairedImage(Condition):
         return True
 
     def result_size(self, inputs: Inputs, previous: Tensor | None, space: Space) -> Size:
-        image = inputs.get(self.input_name) if previous is None else previous
-        if image is None:
-            raise ContractError(
-                f"this stage needs an image to start from: {self.description(space)}."
-            )
+        image = inputs.start_image(self.input_name, previous, self.description(space))
         self.image_space(space).check(image)
         return image.shape[-2], image.shape[-1]
 

@@ -11,7 +11,7 @@ import torch
 
 from cascade.conditioning.latents import Latents
 from cascade.contract import Contract
-from cascade.errors import CascadeError, WeightsError, nearest
+from cascade.errors import WeightsError, nearest
 from cascade.networks.autoencoder import AUTOENCODERS, FOLDER, Autoencoder, DiffusersAutoencoder
 from cascade.saving.components import (
     WEIGHTS,
@@ -20,7 +20,7 @@ from cascade.saving.components import (
     read_json,
     save_component,
 )
-from cascade.saving.stage_folder import CONFIG, Built, check_read_whole, no_stage, read_kind
+from cascade.saving.stage_folder import CONFIG, Built, read_stage
 
 
 def autoencoder_config(network: Autoencoder, contract: Contract) -> dict[str, Any]:
@@ -56,21 +56,14 @@ def read_autoencoder_stage(folder: Path, stage_class: Callable[..., Built]) -> B
     Raises:
         WeightsError: if the folder is missing, incomplete, damaged, or not such a stage.
     """
-    kind = read_kind(folder)
-    if kind != "autoencoder":
-        raise WeightsError(f"{folder / CONFIG} describes a {kind} stage, not an autoencoder stage.")
-    config = read_json(folder / CONFIG)
-    try:
+
+    def build(config: dict[str, Any]) -> Built:
         network_class = _class_named(config["network"]["kind"], folder / CONFIG)
         contract = Contract.from_dict(config["contract"])
         network = network_class(load_component(network_class.model_class(), folder / FOLDER))
-        stage = stage_class(network, contract)
-    except WeightsError:
-        raise
-    except (LookupError, TypeError, AttributeError, CascadeError) as error:
-        raise no_stage(folder, error) from error
-    check_read_whole(folder / CONFIG, config, {"kind": kind, **stage.config()})
-    return stage
+        return stage_class(network, contract)
+
+    return read_stage(folder, "an autoencoder stage", build)
 
 
 def read_diffusers_autoencoder(folder: Path) -> tuple[Autoencoder, float, float]:

@@ -212,12 +212,28 @@ def read_diffusion_stage(folder: Path, stage_class: Callable[..., Built]) -> Bui
     Raises:
         WeightsError: if the folder is missing, incomplete, damaged, or not such a stage.
     """
+    return read_stage(
+        folder, "a diffusion stage", lambda config: stage_class(**_arguments(config, folder))
+    )
+
+
+def read_stage(folder: Path, kind_text: str, build: Callable[[dict[str, Any]], Built]) -> Built:
+    """Build the stage that a folder holds, if it is of a certain kind.
+
+    Args:
+        folder: folder of the stage.
+        kind_text: the kind in words, such as `a diffusion stage`.
+        build: makes the stage from the values in `stage.json`.
+
+    Raises:
+        WeightsError: if the folder is missing, incomplete, damaged, or not such a stage.
+    """
     kind = read_kind(folder)
-    if kind != "diffusion":
-        raise WeightsError(f"{folder / CONFIG} describes a {kind} stage, not a diffusion stage.")
+    if kind != kind_text.split()[1]:
+        raise WeightsError(f"{folder / CONFIG} describes a {kind} stage, not {kind_text}.")
     config = read_json(folder / CONFIG)
     try:
-        stage = stage_class(**_arguments(config, folder))
+        stage = build(config)
     except WeightsError:
         raise
     except (

@@ -34,6 +34,7 @@ class AveragedStage:
         device = accelerator.device
         if sharded:
             device = "cpu" if accelerator.is_main_process else "meta"
+        self._is_trained = [parameter.requires_grad for parameter in stage.parameters()]
         self.stage = copy.deepcopy(stage).to(device).eval().requires_grad_(False)
 
     def filled(self, values: Sequence[Tensor]) -> Stage:
@@ -45,6 +46,12 @@ class AveragedStage:
         with torch.no_grad():
             for parameter, value in zip(self.stage.parameters(), values, strict=True):
                 parameter.copy_(full(value))
+        return self.stage
+
+    def trainable(self) -> Stage:
+        """The stage as it leaves the run: further training updates what this run has updated."""
+        for parameter, is_trained in zip(self.stage.parameters(), self._is_trained, strict=True):
+            parameter.requires_grad_(is_trained)
         return self.stage
 
     @contextmanager

@@ -330,7 +330,7 @@ class Trainer:
                 self.objective.finish(stage, self.images)
                 stage.save_pretrained(self.out / "stage")
         share_contract(self.accelerator, stage, before)
-        return stage
+        return self.averaged.trainable()
 
     def _request_stop(self) -> bool:
         """Stop after this step; returns whether a stop was requested before."""

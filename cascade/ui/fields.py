@@ -110,6 +110,18 @@ def on_upload(field: gr.File, look: Callable[..., Any], outputs: Sequence[Any]) 
     )
 
 
+def pictures_upload(site: Site, name: str) -> gr.File:
+    """A field for pictures, with a notice below it of what is wrong with them."""
+    files = upload("Pictures", many=True, name=name)
+    notice = gr.HTML(f'<p class="line note">{limits_text(site.limits)}</p>')
+
+    def look(request: gr.Request, value: Any) -> str:
+        return look_at(site, request.session_hash, value)[1]
+
+    on_upload(files, look, [notice])
+    return files
+
+
 def uploaded(value: Any) -> list[str]:
     """The paths that an upload field holds."""
     if value is None:

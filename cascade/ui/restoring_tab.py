@@ -48,8 +48,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
     panel = Panel(site, "restore")
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
-            files = fields.upload("Pictures", many=True, name="restore-files")
-            notice = gr.HTML(f'<p class="line note">{fields.limits_text(site.limits)}</p>')
+            files = fields.pictures_upload(site, "restore-files")
             model = fields.model_menu(models)
             with gr.Accordion("More settings", open=False, elem_id="restore-more"):
                 seed, variants = fields.seed_field(), fields.variants_field()
@@ -57,9 +56,4 @@ def build(site: Site, models: Sequence[Model]) -> None:
             panel.buttons("Restore")
         with gr.Column(scale=3, min_width=260):
             panel.results("The results appear here, with a slider between before and after.")
-
-    def look(request: gr.Request, value: Any) -> str:
-        return fields.look_at(site, request.session_hash, value)[1]
-
-    fields.on_upload(files, look, [notice])
     panel.connect([files, model, seed, variants, steps], restore)

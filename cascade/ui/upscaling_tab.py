@@ -57,8 +57,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
     panel = Panel(site, "upscale")
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
-            files = fields.upload("Pictures", many=True, name="upscale-files")
-            notice = gr.HTML(f'<p class="line note">{fields.limits_text(site.limits)}</p>')
+            files = fields.pictures_upload(site, "upscale-files")
             model = fields.model_menu(models)
             scales = sorted({*SCALES, float(models[0].scale)})
             scale = gr.Radio(
@@ -73,9 +72,4 @@ def build(site: Site, models: Sequence[Model]) -> None:
             panel.buttons("Upscale")
         with gr.Column(scale=3, min_width=260):
             panel.results("The results appear here, with a slider between before and after.")
-
-    def look(request: gr.Request, value: Any) -> str:
-        return fields.look_at(site, request.session_hash, value)[1]
-
-    fields.on_upload(files, look, [notice])
     panel.connect([files, model, scale, seed, variants, steps], upscale)

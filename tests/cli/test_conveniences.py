@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import typer
 
-import cascade
 from cascade.cli.defaults import FILE
 from cascade.cli.main import app
 from cascade.cli.synonyms import SYNONYMS
@@ -72,42 +69,42 @@ def test_every_answer_is_an_option_of_some_command():
         ("cascade generate no-such-pipeline --class c", []),
     ],
 )
-def test_tab_offers(line, words, tmp_path):
+def test_tab_offers(ask, line, words, tmp_path):
     environment = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
     (tmp_path / FILE).write_text("nosuch: 1")  # a fault of the file is no concern of the shell
-    assert sorted(ask("complete_bash", tmp_path, environment).split()) == words
+    assert sorted(ask("complete_bash", environment).split()) == words
 
 
-def ask(instruction: str, folder: Path, environment: dict[str, str]) -> str:
-    """What `cascade` answers to the script of a shell, which asks by environment variables."""
-    environment = {**os.environ, **environment, "_CASCADE_COMPLETE": instruction}
-    environment["PYTHONPATH"] = str(Path(cascade.__file__).parents[1])
-    code = "import sys; sys.argv = ['cascade']; from cascade.cli.main import run; run()"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=folder,
-    )
-    assert done.stderr == ""
-    return done.stdout
+@pytest.fixture
+def ask(command, monkeypatch, tmp_path):
+    """A function that asks `cascade` as the script of a shell does, by environment variables."""
+    monkeypatch.chdir(tmp_path)
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__package__", None)  # else the program is "python -m pytest"
+
+    def ask_command(instruction: str, environment: dict[str, str]) -> str:
+        for name, value in {**environment, "_CASCADE_COMPLETE": instruction}.items():
+            monkeypatch.setenv(name, value)
+        outcome = command()
+        assert outcome.err == ""
+        return outcome.out
+
+    return ask_command
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish", "powershell"])
-def test_other_shells_are_offered_the_same(shell, tmp_path):
+def test_other_shells_are_offered_the_same(ask, shell):
     line = {
         "_TYPER_COMPLETE_ARGS": "cascade show tiny-1",
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
     line |= {"_TYPER_COMPLETE_WORD_TO_COMPLETE": "tiny-1"}
-    offered = ask(f"complete_{shell}", tmp_path, line)
+    offered = ask(f"complete_{shell}", line)
     assert re.findall(r"tiny-[\w-]+", offered) == ["tiny-16-to-32", "tiny-16"]
 
 
-def test_the_script_that_is_documented_works_in_bash(tmp_path):
-    script = ask("source_bash", tmp_path, {})
+def test_the_script_that_is_documented_works_in_bash(ask, tmp_path):
+    script = ask("source_bash", {})
     (tmp_path / "cascade").write_text('#!/bin/sh\necho "$COMP_WORDS $COMP_CWORD"\n')
     (tmp_path / "cascade").chmod(0o755)
     press = 'COMP_WORDS=(cascade ls --); COMP_CWORD=2; _cascade_completion "$0"'

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 PHOTO_PX = {"docs/training.md": 260, "docs/recipes.md": 72}  # where no page upscales photos
+PACKING = {"docs/training.md"}  # pages that write the folder of shards
 KINDS = ("cat-face", "heart", "face-smiling")
 STYLES = ("noto", "openmoji")
 CAPTIONS = {"cat-face": "a cat face", "heart": "a red heart", "face-smiling": "a smiling face"}
@@ -34,20 +35,20 @@ def write_inputs(folder: Path, page: str) -> None:
     noise = np.random.default_rng(0)
     photo_px = PHOTO_PX.get(page, 40)
     for name, side_px, count in (
-        ("photos", photo_px, 8),
+        ("photos", photo_px, 24 if page in PACKING else 8),
         ("more-photos", photo_px, 4),
         ("more", photo_px, 8),
         ("cats", 40, 8),
-        ("heldout", 40, 8),
+        ("heldout", 260, 8),
         ("my-pictures", 260, 10),
-        ("my-test-pictures", 260, 4),
+        ("my-test-pictures", 260, 8),
     ):
         for number in range(count):
             kind = ("blue", "red")[number % 2]
             write_picture(folder / name / kind / f"{number}.png", side_px, noise)
-    for number in range(12):
+    for number in range(30):
         write_picture(folder / "portraits" / f"{number}.png", 40, noise)
-        person = json.dumps({"class": ("blue", "red")[number % 2], "person": f"{number // 2}"})
+        person = json.dumps({"class": ("blue", "red")[number % 2], "person": f"person-{number}"})
         (folder / "portraits" / f"{number}.json").write_text(person)
     for name in ("old", "scans", "small-pictures"):
         for number in range(2):
@@ -63,8 +64,9 @@ def write_inputs(folder: Path, page: str) -> None:
     write_layered_pictures(folder, noise)
     write_pairs(folder, noise)
     write_measured_images(folder, noise)
-    write_shards(folder, noise)
+    write_shards(folder, page, noise)
     (folder / "base.yaml").write_text(BASE_ALONE)
+    (folder / "known.txt").write_text("a cat face\na red heart\n")
     (folder / "prompts.txt").write_text("a cat face\na red heart\n")
     certificate, key = write_certificate(folder / "signing")
     shutil.copy(certificate, folder / "archive.pem")
@@ -122,26 +124,27 @@ def write_measured_images(folder: Path, noise: np.random.Generator) -> None:
     scene = noise.integers(0, 3000, (5, 32, 32)).astype(np.uint16)
     tifffile.imwrite(folder / "scene.tif", scene, photometric="minisblack", extratags=GEO_TAGS)
     for number in range(12):
-        write_volume(folder / "volumes" / f"patient-{number}" / "scan.nii.gz", 160, noise)
-    write_volume(folder / "scan.nii.gz", 24, noise)
-    write_volume(folder / "series" / "scan.nii.gz", 24, noise)
+        write_volume(folder / "volumes" / f"patient-{number}" / "scan.nii.gz", (160, 160, 6), noise)
+    write_volume(folder / "scan.nii.gz", (24, 24, 2), noise)
+    write_volume(folder / "series" / "slices.nii.gz", (24, 24, 2), noise)
 
 
-def write_volume(path: Path, side_px: int, noise: np.random.Generator) -> None:
-    """A volume of two slices, with numbers of 12 bits."""
+def write_volume(path: Path, shape: tuple[int, int, int], noise: np.random.Generator) -> None:
+    """A volume with numbers of 12 bits, whose slices lie along the last axis."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    numbers = noise.integers(0, 4096, (side_px, side_px, 2)).astype(np.int16)
+    numbers = noise.integers(0, 4096, shape).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(numbers, np.eye(4)), path)
 
 
-def write_shards(folder: Path, noise: np.random.Generator) -> None:
+def write_shards(folder: Path, page: str, noise: np.random.Generator) -> None:
     """Shards of emoji with captions, class and style, and shards of small pictures."""
     for name in ("data/emoji", "data/emoji-1024"):
         for split in ("train", "validation", "heldout"):
             write_shard(folder / name / f"{split}-000000.tar", 256, noise)
-    write_shard(folder / "heldout-000000.tar", 40, noise)
-    for number in range(2):
-        write_shard(folder / "shards" / f"{number:06}.tar", 16, noise)
+    write_shard(folder / "heldout-000000.tar", 256, noise)
+    if page not in PACKING:
+        for number in range(2):
+            write_shard(folder / "shards" / f"{number:06}.tar", 16, noise)
 
 
 def write_shard(path: Path, side_px: int, noise: np.random.Generator) -> None:

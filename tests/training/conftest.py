@@ -19,15 +19,17 @@ SHORT = [
     "train.precision=fp32",
     "train.sample_every_images=0",
     "train.checkpoint_every_images=320",
+    "train.trackers=[]",
 ]
+SMALLER = {"tiny-16": "network.depth=1", "tiny-16-to-32": "network.channels=[16,32]"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_trainer(pictures):
     """A function that makes a trainer of a tiny recipe for 320 images, with some values changed."""
 
     def make(out: Path, *overrides: str, recipe: str = "tiny-16", **options) -> Trainer:
-        values = [f"data.path={pictures}", *SHORT, *overrides]
+        values = [f"data.path={pictures}", *SHORT, SMALLER[recipe], *overrides]
         return build_trainer(
             load_stage_recipe(find_recipe(recipe, "stages"), values), out, **options
         )

@@ -13,6 +13,7 @@ from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
 from cascade.space import Space
+from cascade.training import step_log
 from cascade.training.averaging import (
     PowerAverage,
     combination,
@@ -158,8 +159,9 @@ def test_folders_that_are_no_snapshots_are_passed_over(tmp_path, base_stage):
     assert [each.folder.name for each in snapshots(tmp_path)] == ["000000000064-0.050"]
 
 
-def test_averages_go_on_exactly_after_a_gap(make_trainer, tmp_path):
-    values = ("train.snapshot_every_images=320", "train.checkpoint_every_images=160")
+def test_averages_go_on_exactly_after_a_gap(make_trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(step_log, "LOG_EVERY_STEPS", 3)
+    values = ("train.images=96", "train.snapshot_every_images=96")
     whole = make_trainer(tmp_path / "whole", *values)
     whole.run()
 
@@ -169,7 +171,7 @@ def test_averages_go_on_exactly_after_a_gap(make_trainer, tmp_path):
     first = make_trainer(tmp_path / "parts", *values, report=stop)
     first.run()
     second = make_trainer(tmp_path / "parts", *values)
-    assert second.state.images_seen == 160
+    assert second.state.images_seen == 48
     second.run()
     for one, other in zip(whole.state.power_averages, second.state.power_averages, strict=True):
         assert all(a.equal(b) for a, b in zip(one.values, other.values, strict=True))

@@ -106,3 +106,17 @@ def test_what_does_not_fit_leaves_no_run(base_stage, tmp_path):
 def test_crops_and_flips_are_chosen_by_training_images(base_stage, tmp_path):
     images = TrainingImages(Colours(), base_stage.contract, crop_px=8, flip=())
     assert train(base_stage, tmp_path, images, images=16, sample_every_images=0).images is images
+
+
+def test_a_trained_stage_can_be_trained_further(base_stage, tmp_path):
+    settings = dataclasses.replace(SETTINGS, images=8, sample_every_images=0)
+    frozen = next(base_stage.parameters()).requires_grad_(False)
+    flags = [parameter.requires_grad for parameter in base_stage.parameters()]
+    stage = Trainer(base_stage, Colours(), tmp_path / "run", settings).run()
+    assert [parameter.requires_grad for parameter in stage.parameters()] == flags
+    assert any(flags)
+    assert not frozen.requires_grad
+    before = copy.deepcopy(stage)
+    further = Trainer(stage, Colours(), tmp_path / "further", settings).run()
+    pairs = zip(before.parameters(), further.parameters(), strict=True)
+    assert not all(a.equal(b) for a, b in pairs)

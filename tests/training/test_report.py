@@ -35,13 +35,20 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
+@pytest.fixture(scope="module")
+def _run(make_trainer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step_log, "LOG_EVERY_STEPS", 1)
+        for images in (32, 96):
+            make_trainer(folder, f"train.images={images}", *SAMPLES).run()
+    return folder
+
+
 @pytest.fixture
-def run(make_trainer, tmp_path, monkeypatch):
+def run(_run, tmp_path):
     """A run of 96 images in two parts, with samples."""
-    monkeypatch.setattr(step_log, "LOG_EVERY_STEPS", 1)
-    for images in (32, 96):
-        make_trainer(tmp_path / "run", f"train.images={images}", *SAMPLES).run()
-    return tmp_path / "run"
+    return shutil.copytree(_run, tmp_path / "run")
 
 
 def test_a_report_spans_all_parts_of_a_run(run):

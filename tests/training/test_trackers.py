@@ -71,7 +71,7 @@ def tracked(tmp_path: Path, name: str = "run", **values) -> TrackedRun:
 def test_everything_of_a_run_is_in_tensorboard_by_groups(make_trainer, tmp_path, monkeypatch):
     monkeypatch.setattr(step_log, "LOG_EVERY_STEPS", 1)
     samples = ["train.sample_every_images=32", "train.sample_count=2", "sampling.steps=1"]
-    make_trainer(tmp_path, "train.images=64", *samples).run()
+    make_trainer(tmp_path, "train.images=64", "train.trackers=[tensorboard]", *samples).run()
     events = board(tmp_path)
     scalars = events.Tags()["scalars"]
     assert {"train/loss", "train/gradient_norm", "train/images_per_s"} <= set(scalars)
@@ -88,6 +88,7 @@ def test_a_run_that_was_killed_goes_on_in_tensorboard_without_a_point_twice(
 ):
     monkeypatch.setattr(step_log, "LOG_EVERY_STEPS", 1)
     values = ["train.images=96", "train.checkpoint_every_images=64"]
+    values += ["train.trackers=[tensorboard]"]
     make_trainer(tmp_path, *values).run()
     shutil.rmtree(tmp_path / "checkpoints" / "000000000096")  # as if killed before it was written
     make_trainer(tmp_path, *values).run()

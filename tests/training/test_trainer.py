@@ -86,6 +86,25 @@ def test_data_workers_do_not_change_a_run(make_trainer, tmp_path):
 # ---- going on -----------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def every_third(monkeypatch):
+    """The log, and so what a test does by it, comes after every third step."""
+    monkeypatch.setattr(step_log, "LOG_EVERY_STEPS", 3)
+
+
+@pytest.fixture(scope="module")
+def _begun(make_trainer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("begun")
+    make_trainer(folder, "train.images=32").run()
+    return folder
+
+
+@pytest.fixture
+def begun(_begun, tmp_path):
+    """The folder of a run of 32 images, which may go on."""
+    return shutil.copytree(_begun, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("recipe", "overrides"),
     [
@@ -99,8 +118,9 @@ def test_data_workers_do_not_change_a_run(make_trainer, tmp_path):
     ],
 )
 def test_a_resumed_run_equals_one_without_a_gap_bit_by_bit(
-    make_trainer, tmp_path, recipe, overrides
+    make_trainer, tmp_path, every_third, recipe, overrides
 ):
+    overrides = [*overrides, "train.images=96"]
     whole = make_trainer(tmp_path / "whole", *overrides, recipe=recipe)
     whole.run()
 
@@ -108,16 +128,16 @@ def test_a_resumed_run_equals_one_without_a_gap_bit_by_bit(
         parts[-1].stop_requested = True
 
     parts = []
-    for end in (160, 320):
+    for end in (48, 96):
         parts.append(make_trainer(tmp_path / "parts", *overrides, recipe=recipe, report=stop))
         parts[-1].run()
         assert parts[-1].state.images_seen == end
     assert same(everything(parts[-1]), everything(whole))
-    assert parts[-1].state.steps == whole.state.steps == 20
-    assert parts[-1].state.ema.optimization_step == 20
+    assert parts[-1].state.steps == whole.state.steps == 6
+    assert parts[-1].state.ema.optimization_step == 6
     for name in ("stage", "ema", "optimisers"):
         first, second = (
-            load_file(tmp_path / run / "checkpoints" / "000000000320" / f"{name}.safetensors")
+            load_file(tmp_path / run / "checkpoints" / "000000000096" / f"{name}.safetensors")
             for run in ("whole", "parts")
         )
         assert first.keys() == second.keys()
@@ -153,33 +173,28 @@ def test_a_longer_run_goes_on_from_a_finished_one(make_trainer, tmp_path):
         ("name=other network.width=128", "belongs to another stage; use another folder"),
     ],
 )
-def test_a_run_does_not_go_on_with_what_would_make_it_another(
-    make_trainer, tmp_path, override, words
-):
-    make_trainer(tmp_path, "train.images=32").run()
+def test_a_run_does_not_go_on_with_what_would_make_it_another(make_trainer, begun, override, words):
     with pytest.raises(CascadeError) as error:
-        make_trainer(tmp_path, *override.split())
+        make_trainer(begun, *override.split())
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_classes_of_the_same_number_but_other_names_make_another_run(
-    make_trainer, tmp_path, pictures
+    make_trainer, begun, tmp_path, pictures
 ):
-    make_trainer(tmp_path / "run", "train.images=32").run()
     shutil.copytree(pictures, tmp_path / "data")
     (tmp_path / "data" / "blue").rename(tmp_path / "data" / "azure")
     words = r"stage\.contract\.conditions\.labels\.fields\.class=\[blue, .*\(now \[azure"
     with pytest.raises(CascadeError, match=words):
-        make_trainer(tmp_path / "run", f"data.path={tmp_path / 'data'}")
+        make_trainer(begun, f"data.path={tmp_path / 'data'}")
 
 
-def test_another_number_of_images_makes_another_run(make_trainer, tmp_path, pictures):
-    make_trainer(tmp_path / "run", "train.images=32").run()
+def test_another_number_of_images_makes_another_run(make_trainer, begun, tmp_path, pictures):
     shutil.copytree(pictures, tmp_path / "data")
     shutil.copy(pictures / "red" / "0.png", tmp_path / "data" / "red" / "more.png")
     with pytest.raises(CascadeError) as error:
-        make_trainer(tmp_path / "run", f"data.path={tmp_path / 'data'}")
+        make_trainer(begun, f"data.path={tmp_path / 'data'}")
     assert str(error.value) == (
         f"{tmp_path / 'run'} was trained on 18 images, and the data now has 19: 1 added "
         "(red/more). A run resumes only with its own images and labels; restore them, or train "
@@ -187,18 +202,16 @@ def test_another_number_of_images_makes_another_run(make_trainer, tmp_path, pict
     )
 
 
-def test_how_it_samples_and_how_often_it_saves_may_change_between_parts(make_trainer, tmp_path):
-    make_trainer(tmp_path, "train.images=32").run()
+def test_how_it_samples_and_how_often_it_saves_may_change_between_parts(make_trainer, begun):
     changed = ["sampling.steps=3", "train.checkpoint_every_images=16", "train.workers=1"]
-    again = make_trainer(tmp_path, "train.images=64", *changed)
+    again = make_trainer(begun, "train.images=64", *changed)
     again.run()
     assert again.state.images_seen == 64
 
 
-def test_what_a_resumed_run_does_otherwise_is_told(make_trainer, tmp_path, caplog):
+def test_what_a_resumed_run_does_otherwise_is_told(make_trainer, begun, caplog):
     caplog.set_level("INFO")
-    make_trainer(tmp_path, "train.images=32").run()
-    make_trainer(tmp_path, "train.images=64", "sampling.steps=3")
+    make_trainer(begun, "train.images=64", "sampling.steps=3")
     lines = [each.getMessage() for each in caplog.records if "resuming with" in each.message]
     assert lines[0].startswith("resuming with sampling.steps=3, which was ")
     assert lines[1] == "resuming with train.images=64, which was 32."
@@ -210,18 +223,18 @@ def test_an_objective_that_does_not_exist_is_refused_with_the_nearest(make_train
         make_trainer(tmp_path, "train.objective=denoise")
 
 
-def test_a_run_does_not_go_on_with_another_objective(make_trainer, tmp_path, monkeypatch):
-    make_trainer(tmp_path, "train.images=32").run()
+def test_a_run_does_not_go_on_with_another_objective(make_trainer, begun, monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "other", Denoising)
     with pytest.raises(CascadeError, match=r"train\.objective=denoising \(now other\)"):
-        make_trainer(tmp_path, "train.objective=other")
+        make_trainer(begun, "train.objective=other")
 
 
 def test_a_picture_that_breaks_during_a_run_ends_it_but_loses_nothing(
-    make_trainer, tmp_path, pictures
+    make_trainer, tmp_path, pictures, every_third
 ):
     shutil.copytree(pictures, tmp_path / "data")
     values = [f"data.path={tmp_path / 'data'}", "data.cache_mib=0", "data.max_broken_share=0"]
+    values += ["train.images=96"]
 
     def break_one(line: dict[str, float]) -> None:
         (tmp_path / "data" / "red" / "3.png").write_bytes(b"no image")
@@ -230,36 +243,36 @@ def test_a_picture_that_breaks_during_a_run_ends_it_but_loses_nothing(
     with pytest.raises(DataError, match=r"3\.png: not a readable image"):
         trainer.run()
     (kept,) = checkpoints(tmp_path / "run" / "checkpoints")
-    assert int(kept.name) == trainer.state.images_seen >= 160
+    assert int(kept.name) == trainer.state.images_seen >= 48
     shutil.copy(pictures / "red" / "3.png", tmp_path / "data" / "red" / "3.png")
     again = make_trainer(tmp_path / "run", *values)
     again.run()
-    whole = make_trainer(tmp_path / "whole")
+    whole = make_trainer(tmp_path / "whole", "train.images=96")
     whole.run()
     assert same(everything(again), everything(whole))
 
 
 def test_a_broken_picture_is_left_out_named_and_remembered(
-    make_trainer, tmp_path, pictures, caplog
+    make_trainer, tmp_path, pictures, caplog, every_third
 ):
     shutil.copytree(pictures, tmp_path / "data")
     (tmp_path / "data" / "red" / "3.png").write_bytes(b"no image")
-    path = f"data.path={tmp_path / 'data'}"
+    values = [f"data.path={tmp_path / 'data'}", "train.images=96"]
 
     def stop(line: dict[str, float]) -> None:
         trainer.stop_requested = True
 
-    trainer = make_trainer(tmp_path / "run", path, report=stop)
+    trainer = make_trainer(tmp_path / "run", *values, report=stop)
     trainer.run()
     (told,) = [r.getMessage() for r in caplog.records if "broken" in r.getMessage()]
     assert told.startswith("skipping a broken image: ")
     assert "3.png: not a readable image" in told
-    again = make_trainer(tmp_path / "run", path)
-    assert again.state.images_seen == 160
+    again = make_trainer(tmp_path / "run", *values)
+    assert again.state.images_seen == 48
     assert again.data_log.broken.names == trainer.data_log.broken.names == again.state.broken
     assert len(again.data_log.broken.names) == 1
     again.run()
-    whole = make_trainer(tmp_path / "whole", path, "train.workers=2")
+    whole = make_trainer(tmp_path / "whole", *values, "train.workers=2")
     whole.run()
     assert same(everything(again), everything(whole))
 
@@ -439,12 +452,14 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(make_trainer, tmp_path
     assert all(torch.isfinite(tensor).all() for tensor in everything(trainer))
 
 
-def test_the_loss_of_none_but_skipped_steps_is_not_nought(make_trainer, tmp_path, not_finite):
-    not_finite(*range(10))
+def test_the_loss_of_none_but_skipped_steps_is_not_nought(
+    make_trainer, tmp_path, not_finite, every_third
+):
+    not_finite(*range(3))
     lines = []
-    trainer = make_trainer(tmp_path, "train.images=320", report=lines.append)
+    trainer = make_trainer(tmp_path, "train.images=96", report=lines.append)
     trainer.run()
-    assert [line["images"] for line in lines] == [160, 320]
+    assert [line["images"] for line in lines] == [48, 96]
     assert math.isnan(lines[0]["loss"])
     assert lines[1]["loss"] > 0
 
@@ -492,10 +507,12 @@ def test_the_log_of_a_resumed_run_has_no_line_twice(make_trainer, tmp_path, monk
 
 
 @pytest.mark.parametrize("option", ["train.gradient_checkpointing=true", "train.precision=bf16"])
-def test_saving_memory_and_time_barely_change_what_is_learned(make_trainer, tmp_path, option):
+def test_saving_memory_and_time_barely_change_what_is_learned(
+    make_trainer, tmp_path, every_third, option
+):
     losses = []
     for name, overrides in (("plain", []), ("other", [option])):
         lines = []
-        make_trainer(tmp_path / name, *overrides, "train.images=160", report=lines.append).run()
+        make_trainer(tmp_path / name, *overrides, "train.images=96", report=lines.append).run()
         losses.append(lines[-1]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=0.02)

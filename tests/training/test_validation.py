@@ -46,9 +46,11 @@ from cascade.training.validation_figures import (
 OFTEN = ["train.images=96", "train.validate_every_images=32", "train.sample_count=2"]
 
 
-@pytest.fixture(autouse=True)
-def _few_draws(monkeypatch):
-    monkeypatch.setattr(module, "FEWEST_DRAWS", 8)
+@pytest.fixture(autouse=True, scope="module")
+def _few_draws():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FEWEST_DRAWS", 8)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,14 @@ def unseen(tmp_path_factory) -> Path:
         (folder / name).mkdir(exist_ok=True)
         pixels = (pixels + noise.integers(-9, 10, pixels.shape)).astype(np.uint8)
         Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(make_trainer, unseen, tmp_path_factory) -> Path:
+    """A run that measured three times, without a gap."""
+    folder = tmp_path_factory.mktemp("whole")
+    make_trainer(folder, *OFTEN, f"data.validation={unseen}").run()
     return folder
 
 
@@ -106,27 +116,25 @@ def test_measuring_changes_nothing_about_the_training(make_trainer, unseen, tmp_
 
 
 def test_a_resumed_run_measures_and_keeps_what_one_without_a_gap_does(
-    make_trainer, unseen, tmp_path
+    make_trainer, unseen, whole, tmp_path
 ):
     values = [*OFTEN, f"data.validation={unseen}", "train.checkpoint_every_images=64"]
-    make_trainer(tmp_path / "whole", *values).run()
     part = make_trainer(tmp_path / "parts", *values)
     part.validation.measure = lambda stage, images_seen: _killed(images_seen, 96, part, stage)
     with pytest.raises(KeyboardInterrupt):
         part.run()
     assert [line["images"] for line in lines(tmp_path / "parts")] == [32, 64, 96]
     make_trainer(tmp_path / "parts", *values).run()
-    logs = [without_times(lines(tmp_path / name)) for name in ("parts", "whole")]
+    logs = [without_times(lines(run)) for run in (tmp_path / "parts", whole)]
     assert logs[0] == logs[1]
-    assert read_best(tmp_path / "parts") == read_best(tmp_path / "whole")
+    assert read_best(tmp_path / "parts") == read_best(whole)
 
 
 @pytest.mark.parametrize("at", [32, 96])
 def test_a_measurement_that_a_scheduler_cuts_off_is_made_by_the_resumed_run(
-    make_trainer, unseen, tmp_path, at
+    make_trainer, unseen, whole, tmp_path, at
 ):
     values = [*OFTEN, f"data.validation={unseen}"]
-    make_trainer(tmp_path / "whole", *values).run()
     part = make_trainer(tmp_path / "parts", *values)
     step, measure = part._step, part.validation.measure
 
@@ -143,9 +151,9 @@ def test_a_measurement_that_a_scheduler_cuts_off_is_made_by_the_resumed_run(
     with pytest.raises(KeyboardInterrupt):
         part.run()
     make_trainer(tmp_path / "parts", *values).run()
-    logs = [without_times(lines(tmp_path / name)) for name in ("parts", "whole")]
+    logs = [without_times(lines(run)) for run in (tmp_path / "parts", whole)]
     assert logs[0] == logs[1]
-    assert read_best(tmp_path / "parts") == read_best(tmp_path / "whole")
+    assert read_best(tmp_path / "parts") == read_best(whole)
 
 
 def _killed(images_seen, at, trainer, stage):
