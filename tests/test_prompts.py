@@ -201,13 +201,13 @@ def test_texts_in_other_letters_than_the_encoder_reads_are_reported_once(drawing
     encoder.live.scripts = ("Latin",)
     for _ in range(2):
         drawing(["а кошка", "a cat"], seed=0)
-    known = "the text encoder does not know 'а', 'кошка' in the prompts"
-    words = "the text encoder reads Latin letters only, so this prompt has little effect: 'а кошка'"
-    assert caplog.messages == [known, words]
+    latin = "the text encoder reads Latin letters only, so pictures will not follow"
+    assert caplog.messages == [
+        "the text encoder does not know 'а', 'кошка' in the prompts",
+        f"{latin} this prompt: 'а кошка'",
+    ]
     drawing(["قط", "кот", "кот a big red house"], seed=0)
-    assert caplog.messages[-1] == (
-        "the text encoder reads Latin letters only, so 2 prompts have little effect: 'قط', 'кот'"
-    )
+    assert caplog.messages[-1] == f"{latin} 2 prompts: 'قط', 'кот'"
 
 
 def test_a_prompt_that_no_stage_of_the_run_takes_is_told_from_a_pipeline_without_text(

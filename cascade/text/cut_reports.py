@@ -27,9 +27,9 @@ def report_cuts(cuts: Sequence[CutText]) -> None:
     foreign = [each for each in cuts if each.scripts]
     if foreign:
         logger.warning(
-            "the text encoder reads %s letters only, so %s little effect: %s",
+            "the text encoder reads %s letters only, so pictures will not follow %s: %s",
             " and ".join(foreign[0].scripts),
-            "this prompt has" if len(foreign) == 1 else f"{len(foreign):,} prompts have",
+            "this prompt" if len(foreign) == 1 else f"{len(foreign):,} prompts",
             _shortened(", ".join(repr(each.kept) for each in foreign)),
         )
 
