@@ -21,7 +21,7 @@ from cascade.data.broken import ALWAYS_ALLOWED_IMAGES
 from cascade.errors import CascadeError
 from cascade.training.processes import make_accelerator
 
-IMAGES = 128
+IMAGES = 64
 TIMEOUT_S = 240
 NEWS = ("cascade: resuming ", "cascade: stopping ")
 
@@ -36,10 +36,10 @@ def command_line(data: Path, *overrides: str, images: int = IMAGES) -> list[str]
         "train.batch_size=16",
         "train.precision=fp32",
         "train.sample_every_images=0",
-        "train.checkpoint_every_images=64",
-        "train.snapshot_every_images=128",
+        "train.checkpoint_every_images=32",
+        "train.snapshot_every_images=64",
         f"data.validation={unseen(data)}",
-        "train.validate_every_images=128",
+        "train.validate_every_images=64",
         *overrides,
         "--out",
     ]
@@ -133,10 +133,10 @@ def test_two_processes_train_as_one(server, pictures, one, tmp_path, accumulatio
 
 
 def test_a_run_goes_on_with_another_number_of_processes(server, pictures, one, tmp_path):
-    half = [*command_line(pictures, images=64), tmp_path / "run"]
+    half = [*command_line(pictures, images=32), tmp_path / "run"]
     assert server.run(half, tmp_path / "said", processes=2) == [0, 0]
     assert server.run([*command_line(pictures), tmp_path / "run"], tmp_path / "said") == [0]
-    file = f"checkpoints/{64:012d}/stage.safetensors"
+    file = f"checkpoints/{32:012d}/stage.safetensors"
     assert torch.allclose(
         torch.cat([tensor.flatten() for tensor in load_file(tmp_path / "run" / file).values()]),
         torch.cat([tensor.flatten() for tensor in load_file(one / file).values()]),
@@ -274,7 +274,7 @@ def test_processes_that_find_different_images_or_checkpoints_are_refused(
     [line] = errors(tmp_path / "said")
     assert "the processes of this run found 18 to 19 images; all machines need" in line
 
-    assert server.run([*command_line(pictures, images=64), tmp_path / "a"], tmp_path / "x") == [0]
+    assert server.run([*command_line(pictures, images=32), tmp_path / "a"], tmp_path / "x") == [0]
     ids = server.start(
         [*command_line(pictures), tmp_path / "a"],
         tmp_path / "said-2",
@@ -283,7 +283,7 @@ def test_processes_that_find_different_images_or_checkpoints_are_refused(
     )
     assert [server.wait(process) for process in ids] == [1, 1]
     [line] = errors(tmp_path / "said-2")
-    assert "found 0 to 64 images seen in the newest checkpoint; all machines need" in line
+    assert "found 0 to 32 images seen in the newest checkpoint; all machines need" in line
 
 
 def test_images_that_one_process_cannot_read_end_all(server, pictures, tmp_path):
