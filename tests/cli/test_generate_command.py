@@ -251,3 +251,19 @@ def test_an_interrupted_series_in_a_store_is_resumed(command, trained, monkeypat
     for name in ("00000.png", "00002.png", "grid.png"):
         assert store.cat(f"/drawn/{name}") == store.cat(f"/whole/{name}")
     store.store.clear()
+
+
+def test_a_store_that_cannot_be_written_ends_the_command_before_the_first_picture(
+    command, trained, monkeypatch
+):
+    fsspec.filesystem("memory").store.clear()
+    calls = []
+
+    def refuse(self, file, name):
+        raise OutputError(f"{name} cannot be written.")
+
+    monkeypatch.setattr("cascade.data.stored_folder.StoredFolder.send", refuse)
+    monkeypatch.setattr("cascade.generation.files._generate", lambda *given: calls.append(given))
+    done = command("generate", trained.pipeline, "-o", "memory://locked")
+    assert (done.code, done.err) == (1, "cascade: .cascade-generate.json cannot be written.\n")
+    assert calls == []
