@@ -21,12 +21,12 @@ from torch import Tensor
 from cascade.errors import ContractError
 from cascade.mapped_arrays import NUMBERS_AT_ONCE, release_pages
 
-BLOCK_PX = 4  # of the low-resolution image
+BLOCK_PX = 8  # of the low-resolution image; KID on validation pictures 144 at 4, 137 at 8
 ROUNDS = 6  # each leaves at most three quarters of the error of the one before
 
 
 def with_colours_of(low_res: Tensor, images: Tensor, *, unchanged: Tensor | None = None) -> Tensor:
-    """Give images the mean colours of low-resolution images, over blocks of 4x4 of their pixels.
+    """Give images the mean colours of low-resolution images, over blocks of 8x8 of their pixels.
 
     Args:
         low_res: (B, C, h, w) in [-1, 1].

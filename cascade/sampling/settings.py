@@ -63,7 +63,7 @@ class SamplingSettings:
             which are faster and a little less exact; 1 to share none (DeepCache, Ma et al. 2023,
             arXiv 2312.00858). Only for U-Nets of several levels and transformers.
         keep_colours: whether a result gets the colours of its low-resolution image, averaged over
-            blocks of 4x4 pixels of that; detail stays as the network drew it. Only for stages that
+            blocks of 8x8 pixels of that; detail stays as the network drew it. Only for stages that
             enlarge pixels and were not trained on pairs.
         options: options of the sampler by name, such as `eta` of ddim.
 

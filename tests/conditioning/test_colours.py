@@ -27,12 +27,12 @@ def blocks(images: torch.Tensor, side_px: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_colours_are_those_of_the_low_resolution_image_and_detail_stays(truth, scale):
-    low_res = blocks(truth, scale)
+    low_res, side = blocks(truth, scale), colours.BLOCK_PX * scale
     detail = 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
-    detail -= F.interpolate(blocks(detail, 4 * scale), scale_factor=4 * scale)
+    detail -= F.interpolate(blocks(detail, side), scale_factor=side)
     cast = torch.tensor([0.1, 0.0, -0.15])[:, None, None]
     changed = with_colours_of(low_res, (truth + detail + cast).clamp(-1, 1))
-    assert mse(blocks(changed, 4 * scale), blocks(truth, 4 * scale)) < 0.2
+    assert mse(blocks(changed, side), blocks(truth, side)) < 0.2
     kept = changed - truth
     assert float((kept * detail).mean() / detail.pow(2).mean()) > 0.9
 
@@ -40,7 +40,7 @@ def test_colours_are_those_of_the_low_resolution_image_and_detail_stays(truth, s
 def test_noise_of_the_low_resolution_image_does_not_come_back(truth):
     low_res = blocks(truth, 4)
     noise = 0.2 * torch.randn(low_res.shape, generator=torch.Generator().manual_seed(2))
-    noise -= F.interpolate(blocks(noise, 4), scale_factor=4)
+    noise -= F.interpolate(blocks(noise, colours.BLOCK_PX), scale_factor=colours.BLOCK_PX)
     changed = with_colours_of((low_res + noise).clamp(-1, 1), truth.clone())
     assert mse(changed, truth) < 0.02 * mse(low_res + noise, low_res)
 
