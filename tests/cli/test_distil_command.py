@@ -20,6 +20,7 @@ SHORT = (
     "train.checkpoint_every_images=16",
     "train.trackers=[]",
 )
+DEPTH = "network.depth=1"  # as `trained` has it
 
 
 def weights(run: Path) -> torch.Tensor:
@@ -105,6 +106,7 @@ def test_a_stage_of_an_own_pipeline_can_teach(command, trained, pictures, tmp_pa
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained.pipeline, "mine")
     values = [*SHORT, "train.sample_every_images=0", f"data.path={pictures}"]
+    values += ["network.channels=[16,32]"]  # as `trained` has it
     done = command("distil", "mine/upsampler", "--steps", 1, *values)
     assert done.code == 0, done.err
     own = load_stage(tmp_path / "runs" / "tiny-16-to-32-1" / "stage").contract.student
@@ -190,7 +192,7 @@ def test_a_stage_folder_without_a_recipe_needs_one(command, trained, pictures, t
     done = command(*line, "--out", tmp_path / "run")
     assert done.code == 2
     assert "is not known, so its data is not either; give the recipe" in done.err
-    done = command(*line, "train.sample_every_images=0", "--stage-recipe", "tiny-16",
+    done = command(*line, "train.sample_every_images=0", "--stage-recipe", "tiny-16", DEPTH,
                    "--out", tmp_path / "run")  # fmt: skip
     assert done.code == 0, done.err
 
