@@ -81,7 +81,7 @@ def mended_row(truth: Tensor, clean: Sequence[Stage], blind: Sequence[Stage]) ->
     degradation = condition.degradation
     assert degradation is not None, "the blind model was trained without degradation"
     small = resize(truth, (SIDE_PX // 4, SIDE_PX // 4), "bicubic")
-    small = quantise(degradation.apply(truth, small, "bicubic", [DAMAGE_SEED]))
+    small = quantise(degradation.degrade(truth, small, "bicubic", [DAMAGE_SEED]).images)
     by_models = [enlarge(small, stages) for stages in (clean, blind)]
     return [pixels(small), bicubic(small), *by_models, truth]
 
