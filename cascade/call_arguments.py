@@ -267,10 +267,9 @@ def _not_read(name: str, run: StageChain, readable: list[str], chain: StageChain
     if any(_reads(stage, name) for _, stage in chain.items()):
         ends = [f"starts at {run.names[0]!r}"] if run.names[0] != chain.names[0] else []
         ends += [f"stops at {run.names[-1]!r}"] if run.names[-1] != chain.names[-1] else []
-        words = name.replace("_", " ")
+        words = f"a {name.replace('_', ' ')}" if name.endswith("prompt") else repr(name)
         return (
-            f"no stage of this run takes a {words}, since the run {' and '.join(ends)}; leave the "
-            f"{words} out."
+            f"no stage of this run reads {words}, since the run {' and '.join(ends)}; leave it out."
         )
     if name not in ("prompt", "negative_prompt"):
         return (

@@ -219,12 +219,11 @@ def test_a_prompt_that_no_stage_of_the_run_takes_is_told_from_a_pipeline_without
     with pytest.raises(ContractError) as error:
         pipeline(CAT, image=small)
     assert str(error.value) == (
-        "no stage of this run takes a prompt, since the run starts at 'upsampler'; leave the "
-        "prompt out."
+        "no stage of this run reads a prompt, since the run starts at 'upsampler'; leave it out."
     )
     stages = {"base": base_stage, "upsampler": drawing.stages["upsampler"]}
     pipeline = CascadePipeline.from_stages(stages)
-    with pytest.raises(ContractError, match="since the run stops at 'base'; leave the prompt out"):
+    with pytest.raises(ContractError, match="since the run stops at 'base'; leave it out"):
         pipeline(CAT, stop_at="base")
 
 

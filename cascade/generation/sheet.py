@@ -16,7 +16,8 @@ from cascade.imaging.writing import contact_sheet, to_pil
 from cascade.space import Space
 
 MOST_PICTURES = 64
-MOST_PX = 4096  # of all pictures side by side, so that a sheet of 64 is no larger than one of 16
+MOST_PX = 4096  # of a side, so that a sheet of 64 is no larger than one of 16
+GAP_PX = 2  # between pictures
 
 
 @final
@@ -31,7 +32,8 @@ class SeriesSheet:
     def __init__(self, total: int, space: Space) -> None:
         self._space = space
         self._count = min(total, MOST_PICTURES)
-        self._cell_px = max(1, MOST_PX // math.ceil(math.sqrt(self._count)))
+        columns = math.ceil(math.sqrt(self._count))
+        self._cell_px = max(1, (MOST_PX - GAP_PX * (columns - 1)) // columns)
         self._pictures: list[Image.Image] = []
 
     @property
@@ -53,4 +55,4 @@ class SeriesSheet:
 
     def picture(self) -> Image.Image:
         """The whole sheet."""
-        return with_scale_bar(contact_sheet(self._pictures), self._space)
+        return with_scale_bar(contact_sheet(self._pictures, gap_px=GAP_PX), self._space)

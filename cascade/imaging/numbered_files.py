@@ -77,8 +77,10 @@ class NumberedFiles:
             number = number_of(file)
             if number is not None and number in numbers and not file.name.startswith(GRID):
                 self._earlier.setdefault(number, []).append(file)
-        if self._earlier or is_listed:
-            _lines_of(self.index)
+        lines = _lines_of(self.index) if self._earlier or is_listed else []
+        self._listed = {
+            name for _, name in lines if name is not None
+        }  # also of pictures that somebody deleted
 
     def replace(
         self,
@@ -99,7 +101,9 @@ class NumberedFiles:
         """
         earlier = [file for number in numbers for file in self._earlier.pop(number, [])]
         lines = [f"{json.dumps(each, ensure_ascii=False)}\n" for each in entries]
-        if not self._forget({file.name for file in earlier}, lines):
+        names = {file.name for file in earlier}
+        names |= self._listed & {each.get("file") for each in entries}
+        if not self._forget(names, lines):
             self._append(lines)
         for file in earlier:
             if file not in written and _is_ours(file):

@@ -77,11 +77,25 @@ def test_an_even_cast_is_removed_exactly_at_any_size(size):
     torch.testing.assert_close(changed, images, rtol=0, atol=1e-5)
 
 
-def test_interpolated_values_have_the_means_that_were_asked_for():
-    values = torch.randn(1, 2, 5, 7)
-    smooth = F.interpolate(values, scale_factor=8, mode="bilinear", align_corners=False)
-    expected = F.avg_pool2d(smooth, 8)
-    torch.testing.assert_close(colours._interpolated_means(values), expected)
+@pytest.mark.parametrize("size", [(16, 24), (12, 12), (9, 21), (1, 30)])
+def test_interpolated_values_have_the_means_that_were_computed(size):
+    blocks_of = [-(-side // colours.BLOCK_PX) for side in size]
+    values = torch.randn(1, 2, *blocks_of, generator=torch.Generator().manual_seed(0))
+    smooth = F.interpolate(values, scale_factor=16, mode="bilinear", align_corners=False)
+    smooth = smooth[..., : 2 * size[0], : 2 * size[1]]
+    expected = F.avg_pool2d(smooth, 16, ceil_mode=True, count_include_pad=False)
+    rows, columns = (colours._interpolated_means(side) for side in size)
+    torch.testing.assert_close(rows @ values @ columns.T, expected)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (12, 12), (9, 20)])
+def test_the_means_of_smaller_blocks_at_the_ends_are_right_too(size):
+    low_res = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) - 0.5
+    images = F.interpolate(low_res, scale_factor=4)
+    images = images + F.interpolate(torch.randn(1, 3, 2, 2) * 0.1, images.shape[-2:])
+    changed = with_colours_of(low_res, images)
+    error = colours._means(changed, 32) - colours._means(low_res, 8)
+    assert error.abs().max() < 0.03
 
 
 def test_bands_do_not_change_the_result(truth, monkeypatch):
@@ -92,12 +106,15 @@ def test_bands_do_not_change_the_result(truth, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(20, 30), (200, 30), (20, 300)])
-def test_a_mask_may_be_smaller_or_larger_than_the_images(truth, size):
+def test_a_mask_may_be_smaller_or_larger_than_the_images(truth, size, monkeypatch):
     images = (truth + 0.1).clamp(-1, 1)
     mask = torch.ones(size, dtype=torch.bool)
     changed = with_colours_of(blocks(truth, 4), images.clone(), unchanged=mask)
     rows, columns = min(size[0], 96), min(size[1], 64)
     assert changed[..., :rows, :columns].equal(images[..., :rows, :columns])
+    monkeypatch.setattr(colours, "NUMBERS_AT_ONCE", 1)  # so that bands lie below the mask
+    again = with_colours_of(blocks(truth, 4), images.clone(), unchanged=mask)
+    torch.testing.assert_close(again, changed, rtol=0, atol=1e-6)
     if columns < 64:
         assert (changed - images)[..., columns:].abs().mean() > 0.05
 

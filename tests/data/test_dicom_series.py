@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cascade.data.shards import ShardSource
 from cascade.data.sources import open_source
 from cascade.data.splitting import FileGroups, split_off
 from cascade.errors import DataError
+from cascade.imaging.rasters.dicom import _place_of
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.reading import RASTER_SUFFIXES, decode_raster
 
@@ -134,6 +136,18 @@ def test_without_positions_locations_and_numbers_decide(tmp_path, facts):
     for number in range(3):
         write_slice(tmp_path / f"{number}.dcm", "1.2.9", number, **facts(number))
     assert numbers(open_source(str(tmp_path), layout=Layout(1))) == [2, 1, 0]
+
+
+@pytest.mark.parametrize("damaged", [{"InstanceNumber": "x"}, {"SliceLocation": "?"}])
+def test_a_damaged_number_does_not_take_the_position_with_it(damaged):
+    head = SimpleNamespace(
+        SeriesInstanceUID="1.2",
+        ImageOrientationPatient=AXIAL,
+        ImagePositionPatient=[0, 0, 7.5],
+        **damaged,
+    )
+    head.get = lambda name: getattr(head, name, None)
+    assert _place_of(head).position_mm == 7.5
 
 
 def test_files_without_a_series_stay_images_of_their_own(tmp_path):

@@ -81,6 +81,17 @@ def test_an_index_loses_nothing_when_lines_are_replaced(tmp_path):
     assert list(tmp_path.glob("*.png")) == []
 
 
+def test_the_line_of_a_deleted_picture_gives_way_to_that_of_the_new_one(tmp_path):
+    index = tmp_path / "index.jsonl"
+    index.write_text('{"file": "00000-a.png", "seed": 1}\n{"file": "00001-b.png", "seed": 2}\n')
+    files = NumberedFiles(tmp_path, range(1), is_listed=True)
+    files.replace([0], [], [{"file": "00000-a.png", "seed": 3}])
+    assert index.read_text().splitlines() == [
+        '{"file": "00001-b.png", "seed": 2}',
+        '{"file": "00000-a.png", "seed": 3}',
+    ]
+
+
 @pytest.mark.parametrize("line", [b"not json", b"\xff", b"[" * 100_000])
 def test_a_broken_index_is_named_with_its_line_before_anything_is_lost(tmp_path, line):
     content = b'{"file": "00000.png"}\n\n' + line + b"\n"

@@ -209,9 +209,12 @@ def _place_of(head: Any) -> SeriesPlace | None:
     if not series:
         return None
     place = SeriesPlace(str(series))
-    with suppress(ValueError, TypeError, AttributeError):  # what is damaged or absent is unknown
+    unreadable = ValueError, TypeError, AttributeError  # what is damaged or absent is unknown
+    with suppress(*unreadable):
         place = place._replace(number=int(head.get("InstanceNumber") or 0))
+    with suppress(*unreadable):
         place = place._replace(position_mm=float(head.get("SliceLocation") or 0))
+    with suppress(*unreadable):
         row, column = np.array(head.get("ImageOrientationPatient"), float).reshape(2, 3)
         position_mm = float(np.cross(row, column) @ np.array(head.ImagePositionPatient, float))
         directions = tuple(round(float(each), 4) + 0.0 for each in (*row, *column))
