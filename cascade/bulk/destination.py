@@ -278,11 +278,11 @@ def destination_of(out: Path | str, *, as_file: bool) -> tuple[Destination, Path
         as_file: whether it is the file of a single result.
 
     Raises:
-        CascadeError: if it is in a store that cannot be reached.
+        CascadeError: if it is in a store that cannot be reached, or names no bucket.
     """
-    address = str(out).rstrip("/")
-    if not is_remote(address):
+    if not is_remote(str(out)):
         return LocalFolder(), Path(out)
+    address = str(out).rstrip("/")
     folder, _, name = address.rpartition("/")
     destination = StoreFolder(folder if as_file else address)
     return destination, destination.folder / name if as_file else destination.folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +17,12 @@ from cascade.data.object_stores import (
     without_query,
     writing_store,
 )
-from cascade.data.remote import without_secrets
+from cascade.data.remote import is_remote, without_secrets
 from cascade.errors import OutputError
 from cascade.saving.atomic import atomic_file
 
 HASHES = ("ETag", "etag", "e_tag", "md5Hash", "content_md5")  # names of them in different stores
+BUCKETS = re.compile("(s3a?|gc?s|az|abfss?|oss|r2|b2)://")  # stores whose paths begin with one
 TIMES = ("LastModified", "last_modified", "updated", "created", "mtime")
 
 
@@ -34,13 +36,14 @@ class StoredFolder:
         address: address of the folder, with the scheme. It need not exist.
 
     Raises:
-        CascadeError: if the kind of store is unknown, a package is missing, the store cannot be
-            reached, or the address is that of a file.
+        CascadeError: if the address names no bucket or is that of a file, the kind of store is
+            unknown, a package is missing, or the store cannot be reached.
     """
 
     def __init__(self, address: str) -> None:
         if address.startswith("file:"):
             raise OutputError(f"{address} is on this machine; name the folder without file://.")
+        _check_bucket(address)
         if without_query(address) != address:
             raise OutputError(
                 f"{without_secrets(address)}: an address with a query names no folder; leave the "
@@ -128,6 +131,20 @@ class StoredFolder:
         facts = self._store.info(f"{self._base}/{name}")
         mark = _mark(facts) or repr(sorted((key, str(value)) for key, value in facts.items()))
         self._objects[name] = facts.get("size") or 0, mark
+
+
+def _check_bucket(address: str) -> None:
+    """Check that an address goes on after its scheme; else it would mean a folder of this machine.
+
+    Raises:
+        OutputError: if it does not.
+    """
+    scheme = address.partition(":")[0]
+    bucket = BUCKETS.sub("", address).partition("/")[0]
+    if not (is_remote(address.rstrip("/")) and bucket):
+        raise OutputError(
+            f"{scheme}:// names no bucket; name one, such as {scheme}://bucket/large."
+        )
 
 
 def _mark(facts: Mapping[str, Any]) -> str:

@@ -205,6 +205,9 @@ def test_a_store_that_cannot_be_written_is_one_line(copying, photos, store, monk
     ("address", "message"),
     [
         ("nowhere://u:secret@x/large", r"nowhere://x/large: Protocol not known: nowhere\."),
+        ("s3://", r"s3:// names no bucket; name one, such as s3://bucket/large\."),
+        ("s3:///x", r"s3:// names no bucket"),
+        ("memory://", r"memory:// names no bucket"),
         ("gs://large", r"gs://large: addresses of gs:// need a package .* pip install gcsfs\."),
         ("memory://large/file", "memory://large/file is a file; name a folder"),
         ("file:///large", "file:///large is on this machine; name the folder without file://"),
@@ -218,6 +221,14 @@ def test_a_wrong_address_is_one_line(command, upscaler, photos, address, message
     assert "secret" not in outcome.err
     assert "\n" not in outcome.err.strip()
     assert re.search(message, outcome.err), outcome.err
+
+
+@pytest.mark.parametrize("address", ["s3://x.png", "s3:///x.png", "memory://x.png"])
+def test_a_single_file_needs_a_bucket(copying, photos, address):
+    before = set(Path().iterdir())
+    with pytest.raises(OutputError, match=r"^[a-z0-9]+:// names no bucket; name one"):
+        copying(photos / "b.png", out=address)
+    assert set(Path().iterdir()) == before
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
