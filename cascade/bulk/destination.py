@@ -30,7 +30,7 @@ from cascade.bulk.sheets import is_older
 from cascade.data.object_stores import StoredObject, listed_address
 from cascade.data.remote import default_cache, is_remote
 from cascade.data.stored_folder import StoredFolder
-from cascade.errors import OutputError
+from cascade.errors import DataError, OutputError
 from cascade.saving.atomic import check_writable_folder
 
 LEDGER_AGE_S = 60.0  # of the copy of the ledger in a store, at most
@@ -182,6 +182,9 @@ class StoreFolder(Destination):
         """See `Destination`."""
         images = [job.source.image for job in plan.jobs]
         inputs = {image.address for image in images if isinstance(image, StoredObject)}
+        for name in (shard.source.name for shard in plan.shards):
+            with suppress(DataError):  # commands that webdataset reads from are in no store
+                inputs |= {listed_address(name)} if is_remote(name) else set()
         for path, _ in plan.files():
             if f"{self.address}/{self._place(path)}" in inputs:
                 raise OutputError(f"{self.name(path)} is an input itself; choose another place.")

@@ -173,6 +173,17 @@ def test_inputs_are_never_replaced_and_results_are_no_inputs(copying, photos):
     assert counts(copying("memory://scans", out="memory://scans/large")) == (0, 2, 0, 0)
 
 
+def test_an_input_shard_in_a_store_is_never_replaced(copying, photos, store):
+    with tarfile.open("a.tar", "w") as tar:
+        tar.add(photos / "a.jpg", "a.jpg")
+    write_object("memory://sh/a.tar", Path("a.tar").read_bytes())
+    for out in ("memory://sh", "memory:///sh/"):
+        with pytest.raises(OutputError, match=r"sh/a\.tar is an input itself; choose another"):
+            copying("memory://sh/a.tar", out=out, overwrite=True)
+    assert read_object("memory://sh/a.tar") == Path("a.tar").read_bytes()
+    assert counts(copying("memory://sh/a.tar", out="memory://sh/large")) == (1, 0, 0, 0)
+
+
 def test_what_a_store_cannot_hold_is_refused(copying, photos):
     for values in ({"compare": True}, {"seeds": 2}):
         with pytest.raises(ContractError, match="results in a store are one per picture, without"):
