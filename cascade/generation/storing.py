@@ -112,6 +112,11 @@ class _Sending:
 
     def _stamps(self) -> Iterator[tuple[Path, tuple[int, int]]]:
         paths = [path for path in self.folder.iterdir() if path.suffix not in (".tmp", ".lock")]
-        for path in sorted(paths, key=lambda path: (path.name in (INDEX, RECORD), path.name)):
+        for path in sorted(paths, key=_turn):
             facts = path.stat()
             yield path, (facts.st_size, facts.st_mtime_ns)
+
+
+def _turn(path: Path) -> tuple[bool, bool, str]:
+    """Sorts files: the index after pictures, and last the record, which says that all are there."""
+    return path.name == RECORD, path.name == INDEX, path.name
