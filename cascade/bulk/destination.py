@@ -78,19 +78,23 @@ class Destination(ABC):
         """The parts of the inputs that have a ledger among the results."""
 
     @abstractmethod
-    def reading(self, path: Path) -> AbstractContextManager[None]:
-        """A block in which a finished result can be read at its path."""
+    def reading(self, path: Path) -> AbstractContextManager[Path]:
+        """A block in which a finished result can be read at the path that it gets."""
 
     @abstractmethod
     def begin(self, files: Sequence[Path]) -> None:
         """Get ready for making files: those that exist beside the last one are there for checks."""
 
     @abstractmethod
-    def deliver(self, files: Iterable[Path]) -> None:
-        """Bring complete files to their place; those that were not made are left out.
+    def deliver(self, files: Sequence[Path]) -> None:
+        """Bring complete files to their place.
+
+        Args:
+            files: the result comes last; those beside it that were not made are left out.
 
         Raises:
             DiskError: if they cannot be written.
+            OutputError: if the result is missing.
         """
 
     @abstractmethod
@@ -141,14 +145,14 @@ class LocalFolder(Destination):
         """See `Destination`."""
         return set(part_ledgers(folder, command))
 
-    def reading(self, path: Path) -> AbstractContextManager[None]:
+    def reading(self, path: Path) -> AbstractContextManager[Path]:
         """See `Destination`."""
-        return nullcontext()
+        return nullcontext(path)
 
     def begin(self, files: Sequence[Path]) -> None:
         """See `Destination`."""
 
-    def deliver(self, files: Iterable[Path]) -> None:
+    def deliver(self, files: Sequence[Path]) -> None:
         """See `Destination`."""
 
     def fetch_ledger(self, file: Path) -> None:
@@ -211,13 +215,12 @@ class StoreFolder(Destination):
         return {part for part in parts if part is not None}
 
     @contextmanager
-    def reading(self, path: Path) -> Iterator[None]:
-        """See `Destination`."""
-        self.stored.fetch(self._place(path), path)
-        try:
-            yield
-        finally:
-            _remove([path])
+    def reading(self, path: Path) -> Iterator[Path]:
+        """See `Destination`."""  # at its own path another process may be making it
+        with tempfile.TemporaryDirectory(prefix="cascade-") as folder:
+            copy = Path(folder) / path.name
+            self.stored.fetch(self._place(path), copy)
+            yield copy
 
     def begin(self, files: Sequence[Path]) -> None:
         """See `Destination`."""
@@ -226,8 +229,12 @@ class StoreFolder(Destination):
             if self.has(path):
                 self.stored.fetch(self._place(path), path)
 
-    def deliver(self, files: Iterable[Path]) -> None:
+    def deliver(self, files: Sequence[Path]) -> None:
         """See `Destination`."""
+        if not files[-1].exists():
+            raise OutputError(
+                f"{self.name(files[-1])}: its file {files[-1]} is gone; run the command again."
+            )
         files = [path for path in files if path.exists()]
         for path in files:
             try:

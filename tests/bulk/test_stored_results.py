@@ -14,6 +14,7 @@ import fsspec
 import pytest
 from PIL import Image
 
+from cascade.bulk.destination import destination_of
 from cascade.bulk.joining import join_parts
 from cascade.bulk.making import DiskError
 from cascade.bulk.parts import Part
@@ -171,6 +172,28 @@ def test_inputs_are_never_replaced_and_results_are_no_inputs(copying, photos):
         copying("memory://scans/a.jpg", out="memory://scans/a.jpg")
     assert counts(copying("memory://scans", out="memory://scans/large")) == (2, 0, 0, 0)
     assert counts(copying("memory://scans", out="memory://scans/large")) == (0, 2, 0, 0)
+
+
+def test_checking_a_result_leaves_the_one_that_another_process_makes(copying, photos, tmp_path):
+    counts(copying(photos, out=LARGE))
+    destination, folder = destination_of(LARGE, as_file=False)
+    (folder / "a.jpg").write_bytes(b"half of it")
+    with destination.reading(folder / "a.jpg") as file:
+        assert file.read_bytes() == read_object(f"{LARGE}/a.jpg")
+    assert not file.exists()
+    assert (folder / "a.jpg").read_bytes() == b"half of it"
+
+
+def test_a_result_that_is_gone_is_not_taken_for_the_earlier_one(store):
+    write_object(f"{LARGE}/a.png", b"earlier")
+    destination, folder = destination_of(LARGE, as_file=False)
+    (folder / "doubt.png").write_bytes(b"1")
+    with pytest.raises(OutputError, match=r"^memory://large/a\.png: its file .* is gone"):
+        destination.deliver([folder / "doubt.png", folder / "a.png"])
+    assert not store.exists("/large/doubt.png")
+    (folder / "a.png").write_bytes(b"new")
+    destination.deliver([folder / "numbers.tif", folder / "doubt.png", folder / "a.png"])
+    assert names() == ["a.png", "doubt.png"]
 
 
 def test_an_input_shard_in_a_store_is_never_replaced(copying, photos, store):
