@@ -6,7 +6,8 @@ import fsspec
 import pytest
 
 from cascade.data.stored_folder import StoredFolder
-from cascade.generation.storing import _Sending
+from cascade.errors import OutputError
+from cascade.generation.storing import _alone_in, _Sending
 from cascade.imaging.numbered_files import INDEX
 from cascade.imaging.picture_series import RECORD
 
@@ -38,3 +39,34 @@ def test_what_says_that_pictures_are_there_is_sent_last(sending, monkeypatch):
         (sending.folder / name).write_text("1")
     sending.send()
     assert sent == ["00000-a-cat.png", "grid.png", INDEX, RECORD]
+
+
+def test_one_process_of_a_machine_at_a_time():
+    with _alone_in(StoredFolder(ADDRESS)):
+        with (
+            pytest.raises(
+                OutputError, match=r"^another process generates .* into memory:///?drawn;"
+            ),
+            _alone_in(StoredFolder("memory:///drawn/")),
+        ):
+            pytest.fail("two are at work")
+        with _alone_in(StoredFolder("memory://other")):
+            pass
+    with _alone_in(StoredFolder(ADDRESS)):
+        pass
+
+
+def test_pictures_of_other_machines_are_not_replaced(sending, store):
+    picture = sending.folder / "00000.png"
+    picture.write_bytes(b"first")
+    sending.send()
+    picture.write_bytes(b"changed by this run")
+    sending.send()
+    store.pipe_file("/drawn/00001.png", b"of another machine")
+    (sending.folder / "00001.png").write_bytes(b"1")
+    (sending.folder / RECORD).write_text("1")
+    with pytest.raises(OutputError, match=r"^another process .* into memory://drawn"):
+        sending.send()
+    assert store.cat("/drawn/00000.png") == b"changed by this run"
+    assert store.cat("/drawn/00001.png") == b"of another machine"
+    assert not store.exists(f"/drawn/{RECORD}")

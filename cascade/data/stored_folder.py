@@ -107,6 +107,16 @@ class StoredFolder:
         size, mark = self._objects[name]
         return [size, int(hashlib.sha256(mark.encode()).hexdigest()[:15], 16)]
 
+    def holds_now(self, name: str) -> bool:
+        """Whether there is an object now, which another process may have written since.
+
+        Raises:
+            DataError: if the store cannot be reached.
+        """
+        with reading_store(self.address_of(name)):
+            self._store.invalidate_cache()
+            return bool(self._store.exists(f"{self._base}/{name}"))
+
     def fetch(self, name: str, file: Path) -> None:
         """Copy an object to a file of this machine.
 
