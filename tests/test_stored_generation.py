@@ -7,7 +7,7 @@ import pytest
 
 from cascade.data.stored_folder import StoredFolder
 from cascade.errors import OutputError
-from cascade.generation.storing import _alone_in, _Sending
+from cascade.generation.storing import _alone_in, _errors_naming, _Sending
 from cascade.imaging.numbered_files import INDEX
 from cascade.imaging.picture_series import RECORD
 
@@ -54,6 +54,15 @@ def test_one_process_of_a_machine_at_a_time():
             pass
     with _alone_in(StoredFolder(ADDRESS)):
         pass
+
+
+def test_errors_name_the_store(tmp_path):
+    folder = str(tmp_path)
+    with (
+        pytest.raises(OutputError, match=r"^the last series in memory://drawn has other values$"),
+        _errors_naming(StoredFolder(ADDRESS), folder),
+    ):
+        raise OutputError(f"the last series in {folder} has other values")
 
 
 def test_pictures_of_other_machines_are_not_replaced(sending, store):

@@ -59,28 +59,29 @@ def generate_to_store(
     stored = StoredFolder(address)
     with _alone_in(stored), TemporaryDirectory(prefix="cascade-") as folder:
         stored.refresh()  # what a process wrote that has just ended
-        sending = _Sending(stored, Path(folder))
+        with _errors_naming(stored, folder):
+            sending = _Sending(stored, Path(folder))
 
-        def begin(series: PictureSeries) -> None:
-            sending.begin(series)
-            on_series(series)
+            def begin(series: PictureSeries) -> None:
+                sending.begin(series)
+                on_series(series)
 
-        try:
-            files = generate_files(
-                pipeline,
-                sending.folder,
-                generation,
-                name=name,
-                callback=callback,
-                on_series=begin,
-                on_written=sending.send,
-            )
-        except BaseException:
-            with suppress(CascadeError):  # what stopped the work says more
-                sending.send()
-            raise
-        sending.send()
-        return files
+            try:
+                files = generate_files(
+                    pipeline,
+                    sending.folder,
+                    generation,
+                    name=name,
+                    callback=callback,
+                    on_series=begin,
+                    on_written=sending.send,
+                )
+            except BaseException:
+                with suppress(CascadeError):  # what stopped the work says more
+                    sending.send()
+                raise
+            sending.send()
+            return files
 
 
 @contextmanager
@@ -98,6 +99,17 @@ def _alone_in(stored: StoredFolder) -> Iterator[None]:
             yield
     except Timeout as error:
         raise OutputError(OTHERS.format(name=stored.name)) from error
+
+
+@contextmanager
+def _errors_naming(stored: StoredFolder, folder: str) -> Iterator[None]:
+    """Let errors name the folder of the store, not the one of this machine, which is gone then."""
+    try:
+        yield
+    except CascadeError as error:
+        if folder not in str(error):
+            raise
+        raise type(error)(str(error).replace(folder, stored.name)) from error
 
 
 class _Sending:
