@@ -83,7 +83,11 @@ class Destination(ABC):
 
     @abstractmethod
     def begin(self, files: Sequence[Path]) -> None:
-        """Get ready for making files: those that exist beside the last one are there for checks."""
+        """Get ready for making files: those that exist beside the last one are there for checks.
+
+        Raises:
+            CascadeError: if they cannot be fetched, or no result can be written.
+        """
 
     @abstractmethod
     def deliver(self, files: Sequence[Path]) -> None:
@@ -169,13 +173,15 @@ class StoreFolder(Destination):
     Args:
         address: address of the folder of the results.
         kept_in: part of the user's cache for the folder of this machine.
+        is_listed: whether to list the folder, which a single result does not need.
 
     Raises:
         CascadeError: if the store cannot be reached, or the folder cannot be written.
     """
 
-    def __init__(self, address: str, kept_in: str = "results") -> None:
-        self.stored = StoredFolder(address)
+    def __init__(self, address: str, kept_in: str = "results", *, is_listed: bool = True) -> None:
+        self.stored = StoredFolder(address, is_listed=is_listed)
+        self._is_listed = is_listed
         digest = hashlib.sha256(self.stored.address.encode()).hexdigest()
         self.folder = default_cache().with_name(kept_in) / digest[:32]
         self.address = listed_address(address)
@@ -225,6 +231,11 @@ class StoreFolder(Destination):
     def begin(self, files: Sequence[Path]) -> None:
         """See `Destination`."""
         _remove(files)  # of a process that was killed
+        if not self._is_listed:  # else the ledger has been written there before
+            try:
+                self.stored.check_writable(self._place(files[-1]))
+            except OutputError as error:
+                raise DiskError(str(error)) from error
         for path in files[:-1]:
             if self.has(path):
                 self.stored.fetch(self._place(path), path)
@@ -294,7 +305,7 @@ def destination_of(out: Path | str, *, as_file: bool) -> tuple[Destination, Path
         return LocalFolder(), Path(out)
     address = str(out).rstrip("/")
     folder, _, name = address.rpartition("/")
-    destination = StoreFolder(folder if as_file else address)
+    destination = StoreFolder(folder if as_file else address, is_listed=not as_file)
     return destination, destination.folder / name if as_file else destination.folder
 
 

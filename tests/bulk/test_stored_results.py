@@ -132,6 +132,18 @@ def test_one_picture_becomes_one_object(copying, photos):
     assert names() == ["one.png"]
 
 
+def test_for_a_single_result_the_folder_is_not_listed(copying, photos, store, monkeypatch):
+    def refuse(self, path, *arguments, **options):
+        raise PermissionError(f"{path} is listed")
+
+    monkeypatch.setattr(type(store), "find", refuse)
+    out = "memory://large/one.png"
+    assert counts(copying(photos / "b.png", out=out)) == (1, 0, 0, 0)
+    assert counts(copying(photos / "b.png", out=out)) == (0, 1, 0, 0)
+    assert counts(copying(photos / "a.jpg", out=out)) == (0, 0, 1, 0)
+    assert list(store.store) == ["/large/one.png"]
+
+
 def test_shards_become_shards(copying, photos, tmp_path, new_machine):
     with tarfile.open("set.tar", "w") as tar:
         tar.add(photos / "a.jpg", "a.jpg")
@@ -230,9 +242,10 @@ def test_a_store_that_cannot_be_written_is_one_line(copying, photos, store, monk
     with pytest.raises(OutputError, match=rf"^{LARGE}/{LEDGER}: cannot be written \(Access Den"):
         bulk.run()
     assert not made
-    single = copying(photos / "b.png", out=f"{LARGE}/one.png")
+    single = copying(photos / "b.png", out=f"{LARGE}/one.png", make=lambda *_: made.append(1))
     with pytest.raises(DiskError, match=rf"^{LARGE}/one.png: cannot be written \(Access Denied\)"):
         single.run()
+    assert not made
 
 
 @pytest.mark.parametrize(
