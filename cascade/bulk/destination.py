@@ -30,7 +30,7 @@ from cascade.bulk.sheets import is_older
 from cascade.data.object_stores import StoredObject, listed_address
 from cascade.data.remote import default_cache, is_remote
 from cascade.data.stored_folder import StoredFolder
-from cascade.errors import OutputError
+from cascade.errors import DataError, OutputError
 from cascade.saving.atomic import check_writable_folder
 
 LEDGER_AGE_S = 60.0  # of the copy of the ledger in a store, at most
@@ -78,19 +78,27 @@ class Destination(ABC):
         """The parts of the inputs that have a ledger among the results."""
 
     @abstractmethod
-    def reading(self, path: Path) -> AbstractContextManager[None]:
-        """A block in which a finished result can be read at its path."""
+    def reading(self, path: Path) -> AbstractContextManager[Path]:
+        """A block in which a finished result can be read at the path that it gets."""
 
     @abstractmethod
     def begin(self, files: Sequence[Path]) -> None:
-        """Get ready for making files: those that exist beside the last one are there for checks."""
+        """Get ready for making files: those that exist beside the last one are there for checks.
+
+        Raises:
+            CascadeError: if they cannot be fetched, or no result can be written.
+        """
 
     @abstractmethod
-    def deliver(self, files: Iterable[Path]) -> None:
-        """Bring complete files to their place; those that were not made are left out.
+    def deliver(self, files: Sequence[Path]) -> None:
+        """Bring complete files to their place.
+
+        Args:
+            files: the result comes last; those beside it that were not made are left out.
 
         Raises:
             DiskError: if they cannot be written.
+            OutputError: if the result is missing.
         """
 
     @abstractmethod
@@ -141,14 +149,14 @@ class LocalFolder(Destination):
         """See `Destination`."""
         return set(part_ledgers(folder, command))
 
-    def reading(self, path: Path) -> AbstractContextManager[None]:
+    def reading(self, path: Path) -> AbstractContextManager[Path]:
         """See `Destination`."""
-        return nullcontext()
+        return nullcontext(path)
 
     def begin(self, files: Sequence[Path]) -> None:
         """See `Destination`."""
 
-    def deliver(self, files: Iterable[Path]) -> None:
+    def deliver(self, files: Sequence[Path]) -> None:
         """See `Destination`."""
 
     def fetch_ledger(self, file: Path) -> None:
@@ -165,13 +173,15 @@ class StoreFolder(Destination):
     Args:
         address: address of the folder of the results.
         kept_in: part of the user's cache for the folder of this machine.
+        is_listed: whether to list the folder, which a single result does not need.
 
     Raises:
         CascadeError: if the store cannot be reached, or the folder cannot be written.
     """
 
-    def __init__(self, address: str, kept_in: str = "results") -> None:
-        self.stored = StoredFolder(address)
+    def __init__(self, address: str, kept_in: str = "results", *, is_listed: bool = True) -> None:
+        self.stored = StoredFolder(address, is_listed=is_listed)
+        self._is_listed = is_listed
         digest = hashlib.sha256(self.stored.address.encode()).hexdigest()
         self.folder = default_cache().with_name(kept_in) / digest[:32]
         self.address = listed_address(address)
@@ -182,6 +192,9 @@ class StoreFolder(Destination):
         """See `Destination`."""
         images = [job.source.image for job in plan.jobs]
         inputs = {image.address for image in images if isinstance(image, StoredObject)}
+        for name in (shard.source.name for shard in plan.shards):
+            with suppress(DataError):  # commands that webdataset reads from are in no store
+                inputs |= {listed_address(name)} if is_remote(name) else set()
         for path, _ in plan.files():
             if f"{self.address}/{self._place(path)}" in inputs:
                 raise OutputError(f"{self.name(path)} is an input itself; choose another place.")
@@ -208,23 +221,31 @@ class StoreFolder(Destination):
         return {part for part in parts if part is not None}
 
     @contextmanager
-    def reading(self, path: Path) -> Iterator[None]:
-        """See `Destination`."""
-        self.stored.fetch(self._place(path), path)
-        try:
-            yield
-        finally:
-            _remove([path])
+    def reading(self, path: Path) -> Iterator[Path]:
+        """See `Destination`."""  # at its own path another process may be making it
+        with tempfile.TemporaryDirectory(prefix="cascade-") as folder:
+            copy = Path(folder) / path.name
+            self.stored.fetch(self._place(path), copy)
+            yield copy
 
     def begin(self, files: Sequence[Path]) -> None:
         """See `Destination`."""
         _remove(files)  # of a process that was killed
+        if not self._is_listed:  # else the ledger has been written there before
+            try:
+                self.stored.check_writable(self._place(files[-1]))
+            except OutputError as error:
+                raise DiskError(str(error)) from error
         for path in files[:-1]:
             if self.has(path):
                 self.stored.fetch(self._place(path), path)
 
-    def deliver(self, files: Iterable[Path]) -> None:
+    def deliver(self, files: Sequence[Path]) -> None:
         """See `Destination`."""
+        if not files[-1].exists():
+            raise OutputError(
+                f"{self.name(files[-1])}: its file {files[-1]} is gone; run the command again."
+            )
         files = [path for path in files if path.exists()]
         for path in files:
             try:
@@ -278,13 +299,13 @@ def destination_of(out: Path | str, *, as_file: bool) -> tuple[Destination, Path
         as_file: whether it is the file of a single result.
 
     Raises:
-        CascadeError: if it is in a store that cannot be reached.
+        CascadeError: if it is in a store that cannot be reached, or names no bucket.
     """
-    address = str(out).rstrip("/")
-    if not is_remote(address):
+    if not is_remote(str(out)):
         return LocalFolder(), Path(out)
+    address = str(out).rstrip("/")
     folder, _, name = address.rpartition("/")
-    destination = StoreFolder(folder if as_file else address)
+    destination = StoreFolder(folder if as_file else address, is_listed=not as_file)
     return destination, destination.folder / name if as_file else destination.folder
 
 

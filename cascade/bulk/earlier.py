@@ -59,8 +59,8 @@ class EarlierResults:
             return False
 
     def _record(self, path: Path) -> Mapping[str, Any]:
-        with self.destination.reading(path):
-            return recorded_settings(path) or {}
+        with self.destination.reading(path) as file:
+            return recorded_settings(file) or {}
 
     @cached_property
     def _ledger(self) -> Ledger | None:

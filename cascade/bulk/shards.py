@@ -185,13 +185,13 @@ class Packing:
         same = line.get("settings_id") == self.settings_id(shard)
         if same and [line.get("result_stamp"), line.get("input_stamp")] == stamps:
             return line[FAILED]
-        with self._destination.reading(shard.output):
-            record, failed = _read_record(shard.output)
+        with self._destination.reading(shard.output) as file:
+            record, failed = _read_record(file)
             fault = "is not a whole result of this command"
             if record is not None:
                 fault = difference(record, self._settings(shard), shard.source)
             if not fault:
-                self._note(shard, failed, sha256_of(shard.output))
+                self._note(shard, failed, sha256_of(file))
                 return dict(failed)
         if self._method.overwrite:
             return None

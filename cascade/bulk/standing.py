@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, final
 
 from cascade.bulk.destination import Destination, LocalFolder
@@ -115,8 +116,8 @@ class Standing:
             return False
         if job.output.is_dir():
             raise OutputError(f"{job.output} is a folder; move it away.")
-        with destination.reading(job.output):
-            fault = self._check_result(job)
+        with destination.reading(job.output) as file:
+            fault = self._check_result(job, file)
         if fault and not self._method.overwrite and not job.shard:
             raise OutputError(
                 f"{self.name_of(job)} already exists and {fault}; move it away or allow "
@@ -147,11 +148,11 @@ class Standing:
         same_settings = line.get("settings_id") == self.id(job)[1]
         return same_settings and not self.line(job) and self._is_unchanged(job, line)
 
-    def _check_result(self, job: Job) -> str:
+    def _check_result(self, job: Job, file: Path) -> str:
         """Say what is wrong with the file that has a result's name; note the job if it is right."""
         line, stamp = self._ledger.results.get(job.key), job.source.stamp()
         try:
-            record = record_of(job.output, line)
+            record = record_of(file, line)
         except NotAResultError as error:
             return str(error)
         fault = difference(record, self._method.settings_of(job), job.source)
@@ -161,7 +162,7 @@ class Standing:
         if line is not None and self._is_unchanged(job, line):
             self.done_before.add(job.key)
         else:
-            values = ledger_values(job, record, stamp)
+            values = ledger_values(job, record, stamp, file)
             values["result_stamp"] = self.destination_of(job).stamp(job.output)
             self.note("verified", job, values)
         return ""

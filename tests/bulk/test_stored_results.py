@@ -14,6 +14,7 @@ import fsspec
 import pytest
 from PIL import Image
 
+from cascade.bulk.destination import destination_of
 from cascade.bulk.joining import join_parts
 from cascade.bulk.making import DiskError
 from cascade.bulk.parts import Part
@@ -131,6 +132,18 @@ def test_one_picture_becomes_one_object(copying, photos):
     assert names() == ["one.png"]
 
 
+def test_for_a_single_result_the_folder_is_not_listed(copying, photos, store, monkeypatch):
+    def refuse(self, path, *arguments, **options):
+        raise PermissionError(f"{path} is listed")
+
+    monkeypatch.setattr(type(store), "find", refuse)
+    out = "memory://large/one.png"
+    assert counts(copying(photos / "b.png", out=out)) == (1, 0, 0, 0)
+    assert counts(copying(photos / "b.png", out=out)) == (0, 1, 0, 0)
+    assert counts(copying(photos / "a.jpg", out=out)) == (0, 0, 1, 0)
+    assert list(store.store) == ["/large/one.png"]
+
+
 def test_shards_become_shards(copying, photos, tmp_path, new_machine):
     with tarfile.open("set.tar", "w") as tar:
         tar.add(photos / "a.jpg", "a.jpg")
@@ -173,6 +186,39 @@ def test_inputs_are_never_replaced_and_results_are_no_inputs(copying, photos):
     assert counts(copying("memory://scans", out="memory://scans/large")) == (0, 2, 0, 0)
 
 
+def test_checking_a_result_leaves_the_one_that_another_process_makes(copying, photos, tmp_path):
+    counts(copying(photos, out=LARGE))
+    destination, folder = destination_of(LARGE, as_file=False)
+    (folder / "a.jpg").write_bytes(b"half of it")
+    with destination.reading(folder / "a.jpg") as file:
+        assert file.read_bytes() == read_object(f"{LARGE}/a.jpg")
+    assert not file.exists()
+    assert (folder / "a.jpg").read_bytes() == b"half of it"
+
+
+def test_a_result_that_is_gone_is_not_taken_for_the_earlier_one(store):
+    write_object(f"{LARGE}/a.png", b"earlier")
+    destination, folder = destination_of(LARGE, as_file=False)
+    (folder / "doubt.png").write_bytes(b"1")
+    with pytest.raises(OutputError, match=r"^memory://large/a\.png: its file .* is gone"):
+        destination.deliver([folder / "doubt.png", folder / "a.png"])
+    assert not store.exists("/large/doubt.png")
+    (folder / "a.png").write_bytes(b"new")
+    destination.deliver([folder / "numbers.tif", folder / "doubt.png", folder / "a.png"])
+    assert names() == ["a.png", "doubt.png"]
+
+
+def test_an_input_shard_in_a_store_is_never_replaced(copying, photos, store):
+    with tarfile.open("a.tar", "w") as tar:
+        tar.add(photos / "a.jpg", "a.jpg")
+    write_object("memory://sh/a.tar", Path("a.tar").read_bytes())
+    for out in ("memory://sh", "memory:///sh/"):
+        with pytest.raises(OutputError, match=r"sh/a\.tar is an input itself; choose another"):
+            copying("memory://sh/a.tar", out=out, overwrite=True)
+    assert read_object("memory://sh/a.tar") == Path("a.tar").read_bytes()
+    assert counts(copying("memory://sh/a.tar", out="memory://sh/large")) == (1, 0, 0, 0)
+
+
 def test_what_a_store_cannot_hold_is_refused(copying, photos):
     for values in ({"compare": True}, {"seeds": 2}):
         with pytest.raises(ContractError, match="results in a store are one per picture, without"):
@@ -196,15 +242,19 @@ def test_a_store_that_cannot_be_written_is_one_line(copying, photos, store, monk
     with pytest.raises(OutputError, match=rf"^{LARGE}/{LEDGER}: cannot be written \(Access Den"):
         bulk.run()
     assert not made
-    single = copying(photos / "b.png", out=f"{LARGE}/one.png")
+    single = copying(photos / "b.png", out=f"{LARGE}/one.png", make=lambda *_: made.append(1))
     with pytest.raises(DiskError, match=rf"^{LARGE}/one.png: cannot be written \(Access Denied\)"):
         single.run()
+    assert not made
 
 
 @pytest.mark.parametrize(
     ("address", "message"),
     [
         ("nowhere://u:secret@x/large", r"nowhere://x/large: Protocol not known: nowhere\."),
+        ("s3://", r"s3:// names no bucket; name one, such as s3://bucket/large\."),
+        ("s3:///x", r"s3:// names no bucket"),
+        ("memory://", r"memory:// names no bucket"),
         ("gs://large", r"gs://large: addresses of gs:// need a package .* pip install gcsfs\."),
         ("memory://large/file", "memory://large/file is a file; name a folder"),
         ("file:///large", "file:///large is on this machine; name the folder without file://"),
@@ -218,6 +268,14 @@ def test_a_wrong_address_is_one_line(command, upscaler, photos, address, message
     assert "secret" not in outcome.err
     assert "\n" not in outcome.err.strip()
     assert re.search(message, outcome.err), outcome.err
+
+
+@pytest.mark.parametrize("address", ["s3://x.png", "s3:///x.png", "memory://x.png"])
+def test_a_single_file_needs_a_bucket(copying, photos, address):
+    before = set(Path().iterdir())
+    with pytest.raises(OutputError, match=r"^[a-z0-9]+:// names no bucket; name one"):
+        copying(photos / "b.png", out=address)
+    assert set(Path().iterdir()) == before
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):

@@ -247,6 +247,8 @@ def test_an_interrupted_series_in_a_store_is_resumed(command, trained, monkeypat
     assert "00001.png" in " ".join(store.find("/drawn"))
     outcome = command(*arguments, "memory://drawn")
     assert "2 pictures of 3 were there already" in outcome.out
+    other = command(*arguments, "memory://drawn", "--seed", 4)
+    assert "the last series in memory://drawn has other values of seed" in other.err
     assert command(*arguments, "memory://whole").code == 0
     for name in ("00000.png", "00002.png", "grid.png"):
         assert store.cat(f"/drawn/{name}") == store.cat(f"/whole/{name}")
