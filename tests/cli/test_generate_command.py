@@ -207,9 +207,17 @@ def test_an_augmentation_level_for_a_pipeline_without_images_is_one_line(
         assert done.err == "cascade: augmentation_level: no stage of this run takes an image.\n"
 
 
-def test_pictures_go_to_a_store_and_count_on(command, trained, monkeypatch):
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """The store in memory, empty; and a cache of this test alone, for locks."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = fsspec.filesystem("memory")
     store.store.clear()
+    yield store
+    store.store.clear()
+
+
+def test_pictures_go_to_a_store_and_count_on(command, trained, store):
     arguments = ["generate", trained.pipeline, "-o", "memory://drawn", "--steps", 2]
 
     def names() -> list[str]:
@@ -225,12 +233,9 @@ def test_pictures_go_to_a_store_and_count_on(command, trained, monkeypatch):
     assert command(*arguments, "-n", 1).code == 0
     assert names() == [record, "00000.png", "00001.png", "00002.png", "grid-00002.png", "grid.png"]
     assert "are not replaced" in command(*arguments, "--overwrite").err
-    store.store.clear()
 
 
-def test_an_interrupted_series_in_a_store_is_resumed(command, trained, monkeypatch):
-    store = fsspec.filesystem("memory")
-    store.store.clear()
+def test_an_interrupted_series_in_a_store_is_resumed(command, trained, store, monkeypatch):
     monkeypatch.setattr("cascade.generation.files.PICTURES_AT_A_TIME", 1)
     arguments = ["generate", trained.pipeline, "-n", 3, "--seed", 3, "--steps", 2, "--resume", "-o"]
     plain, calls = generation._generate, []
@@ -252,13 +257,11 @@ def test_an_interrupted_series_in_a_store_is_resumed(command, trained, monkeypat
     assert command(*arguments, "memory://whole").code == 0
     for name in ("00000.png", "00002.png", "grid.png"):
         assert store.cat(f"/drawn/{name}") == store.cat(f"/whole/{name}")
-    store.store.clear()
 
 
 def test_a_store_that_cannot_be_written_ends_the_command_before_the_first_picture(
-    command, trained, monkeypatch
+    command, trained, store, monkeypatch
 ):
-    fsspec.filesystem("memory").store.clear()
     calls = []
 
     def refuse(self, file, name):
