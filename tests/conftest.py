@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -665,3 +666,13 @@ def prompted(letters, base_stage, upsampler, fill_zeros):
         sampling=base_stage.sampling,
     )
     return CascadePipeline.from_stages({"base": fill_zeros(base), "upsampler": upsampler})
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """The store in memory, empty; and a cache of this test alone, for locks."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    yield store
+    store.store.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fsspec
 import pytest
 
 from cascade.data.stored_folder import StoredFolder
@@ -13,15 +12,7 @@ from cascade.imaging.picture_series import RECORD
 
 ADDRESS = "memory://drawn"
 
-
-@pytest.fixture(autouse=True)
-def store(tmp_path, monkeypatch):
-    """The store in memory, empty; and a cache of this test alone."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    store = fsspec.filesystem("memory")
-    store.store.clear()
-    yield store
-    store.store.clear()
+pytestmark = pytest.mark.usefixtures("store")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import threading
 from functools import partial
 from pathlib import Path
 
-import fsspec
 import pytest
 from PIL import Image
 
@@ -24,15 +23,7 @@ from cascade.errors import ContractError, DataError, OutputError
 LARGE = "memory://large"
 LEDGER = ".cascade-upscale.jsonl"
 
-
-@pytest.fixture(autouse=True)
-def store(tmp_path, monkeypatch):
-    """The store in memory, empty; and a cache of this test alone."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    store = fsspec.filesystem("memory")
-    store.store.clear()
-    yield store
-    store.store.clear()
+pytestmark = pytest.mark.usefixtures("store")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import fsspec
 import pytest
 import torch
 from PIL import Image
@@ -205,16 +204,6 @@ def test_an_augmentation_level_for_a_pipeline_without_images_is_one_line(
         done = command("generate", tmp_path / "alone", *option, "-o", tmp_path / "out")
         assert done.code == 1
         assert done.err == "cascade: augmentation_level: no stage of this run takes an image.\n"
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    """The store in memory, empty; and a cache of this test alone, for locks."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    store = fsspec.filesystem("memory")
-    store.store.clear()
-    yield store
-    store.store.clear()
 
 
 def test_pictures_go_to_a_store_and_count_on(command, trained, store):
