@@ -53,14 +53,15 @@ def real_number(name: str, value: Any) -> float:
     return plain_number(value)
 
 
-def check_flag(name: str, value: Any) -> None:
-    """Check that an argument is True or False.
+def flag(name: str, value: Any) -> bool:
+    """Convert a truth value of Python, NumPy or torch.
 
     Raises:
         ContractError: if it is anything else.
     """
-    if not isinstance(value, bool):
+    if not _is_flag(value) or getattr(value, "ndim", 0):
         raise ContractError(f"{name} must be True or False, got {shown(value)}.")
+    return bool(value)
 
 
 def check_callable(name: str, value: Callable[..., Any] | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from cascade.arguments import check_callable, check_flag, check_kind, whole_number
+from cascade.arguments import check_callable, check_kind, flag, whole_number
 from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
 from cascade.devices import Precision, check_precision
@@ -64,7 +64,8 @@ class CallOptions:
         check_kind("inputs", self.inputs, Mapping, "a mapping by name")
         check_kind("start_at", self.start_at, str | None, "the name of a stage")
         check_kind("stop_at", self.stop_at, str | None, "the name of a stage")
-        check_flag("keep_intermediates", self.keep_intermediates)
+        keeps = flag("keep_intermediates", self.keep_intermediates)
+        object.__setattr__(self, "keep_intermediates", keeps)
         check_precision(self.precision)
         if self.batch_size is not None:
             batch_size = whole_number("batch_size", self.batch_size, low=1)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from cascade.arguments import check_callable, check_flag, whole_number
+from cascade.arguments import check_callable, flag, whole_number
 from cascade.call_arguments import for_each
 from cascade.chain import StageChain
 from cascade.diffusion.noise import GeneratorLike
@@ -80,8 +80,7 @@ def _restored(
     """
     check_callable("progress", progress)
     count = whole_number("seeds", settings.get("seeds", 1), low=1, hint=NUMBER)
-    returns_std = settings.get("return_std", False)
-    check_flag("return_std", returns_std)
+    returns_std = flag("return_std", settings.get("return_std", False))
     if returns_std:
         check_seeds(count)
     own = {name: each for name, each in settings.items() if name not in ("seeds", "return_std")}

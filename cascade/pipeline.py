@@ -10,7 +10,7 @@ from typing import Any, Literal, SupportsIndex, overload
 
 import torch
 
-from cascade.arguments import check_flag, check_kind
+from cascade.arguments import check_kind, flag
 from cascade.call import Call, CascadeOutput, StepEnd, check_step_end
 from cascade.call_arguments import (
     CallRequest,
@@ -155,7 +155,7 @@ class CascadePipeline(StagedPipeline):
         Raises:
             ContractError: if an argument does not fit the stages.
         """
-        check_flag("return_dict", return_dict)
+        return_dict = flag("return_dict", return_dict)
         check_step_end(callback_on_step_end)
         request = self.read_call(
             prompt=prompt,

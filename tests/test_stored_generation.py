@@ -32,6 +32,17 @@ def test_what_says_that_pictures_are_there_is_sent_last(sending, monkeypatch):
     assert sent == ["00000-a-cat.png", "grid.png", INDEX, RECORD]
 
 
+def test_pictures_that_were_sent_take_no_room_here_and_are_sent_once(sending, store):
+    names = ("00000.png", INDEX)
+    for name in names:
+        (sending.folder / name).write_bytes(b"content")
+    sending.send()
+    store.pipe_file("/drawn/00000.png", b"sent before")
+    sending.send()
+    assert [(sending.folder / name).stat().st_size for name in names] == [0, 7]
+    assert store.cat("/drawn/00000.png") == b"sent before"
+
+
 def test_one_process_of_a_machine_at_a_time():
     with _alone_in(StoredFolder(ADDRESS)):
         with (

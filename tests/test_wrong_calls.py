@@ -115,6 +115,7 @@ def line(call) -> str:
         ({"output_type": 3}, "output_type must be one of ('pil', 'pt', 'np'), got 3"),
         ({"return_dict": "yes"}, "return_dict must be True or False, got 'yes'"),
         ({"keep_intermediates": 1}, "keep_intermediates must be True or False, got 1"),
+        ({"keep_intermediates": np.array([True])}, "must be True or False, got ndarray"),
         ({"batch_size": True}, "batch_size must be a whole number of at least 1, got True"),
         ({"precision": ["fp32"]}, "precision must be one of"),
         ({"precision": torch.bfloat16}, "precision must be one of ('auto', 'fp32', 'bf16')"),

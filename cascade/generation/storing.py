@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -116,6 +117,7 @@ class _Sending:
     """A folder of this machine in which pictures of a stored folder are made.
 
     Empty files stand for the objects that are there, because their names decide those of new ones.
+    Pictures that were sent become such files too, so that a long series takes no room here.
     """
 
     def __init__(self, stored: StoredFolder, folder: Path) -> None:
@@ -154,19 +156,26 @@ class _Sending:
         Raises:
             OutputError: if another process, perhaps of another machine, has sent one of its name.
         """
-        for path, stamp in self._stamps():
+        for path, stamp in [*self._stamps()]:
             if self._sent.get(path) != stamp:
                 is_new = path not in self._sent and path.name not in (INDEX, RECORD)
                 if is_new and self.stored.holds_now(path.name):
                     raise OutputError(OTHERS.format(name=self.stored.name))
                 self.stored.send(path, path.name)
+                if path.name not in (INDEX, RECORD):
+                    os.truncate(path, 0)
+                    stamp = _stamp(path)
                 self._sent[path] = stamp
 
     def _stamps(self) -> Iterator[tuple[Path, tuple[int, int]]]:
         paths = [path for path in self.folder.iterdir() if path.suffix not in (".tmp", ".lock")]
         for path in sorted(paths, key=_turn):
-            facts = path.stat()
-            yield path, (facts.st_size, facts.st_mtime_ns)
+            yield path, _stamp(path)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
 
 
 def _turn(path: Path) -> tuple[bool, bool, str]:

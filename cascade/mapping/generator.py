@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from cascade.arguments import check_flag, whole_number
+from cascade.arguments import flag, whole_number
 from cascade.call import CascadeOutput
 from cascade.data.object_stores import open_store, write_object
 from cascade.diffusion.noise import derive_seed
@@ -73,8 +73,7 @@ class Generator:
         **settings: Any,
     ) -> None:
         check_settings(settings, OWN)
-        check_flag("as_arrays", as_arrays)
-        if as_arrays and out is not None:
+        if flag("as_arrays", as_arrays) and out is not None:
             raise ContractError("out is for files; leave out as_arrays.")
         self._seed = whole_number("seed", seed, low=0)
         self._model = ModelChoice.of(model, device=device, engine=engine, adapters=adapters)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from cascade.arguments import check_flag, real_number, shown, whole_number
+from cascade.arguments import flag, real_number, shown, whole_number
 from cascade.bulk.jobs import ImageFormat, PageChoice
 from cascade.call_arguments import field_names
 from cascade.errors import ContractError
@@ -74,7 +74,7 @@ def _check_files(settings: Mapping[str, Any]) -> None:
         if choices and value not in (*choices, None):
             raise ContractError(f"{name} must be one of {', '.join(choices)}, got {shown(value)}.")
         if name in FLAGS:
-            check_flag(name, value)
+            flag(name, value)
     if settings.get("range") is not None:
         _check_range(settings["range"])
     if settings.get("axis") is not None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cascade.arguments import check_flag, real_number, whole_number
+from cascade.arguments import flag, real_number, whole_number
 from cascade.conditioning.filling import filled
 from cascade.conditioning.mask import with_opacity
 from cascade.contract import Contract
@@ -76,7 +76,7 @@ class Editing:
             whole_number("window_px", self.window_px, low=1)
         whole_number("feather_px", self.feather_px, low=0)
         whole_number("grow_px", self.grow_px, low=0)
-        check_flag("stays_grey", self.stays_grey)
+        object.__setattr__(self, "stays_grey", flag("stays_grey", self.stays_grey))
         if self.resamplings == 1 and self.jump_length is not None:
             raise ContractError("jump_length has no effect with resamplings 1; leave it out.")
 

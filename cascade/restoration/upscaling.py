@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cascade.arguments import check_flag, real_number, whole_number
+from cascade.arguments import flag, real_number, whole_number
 from cascade.conditioning.consistency import consistent_bands
 from cascade.conditioning.defects import CLEAN, Defects
 from cascade.conditioning.defects import NAME as DEFECTS
@@ -81,7 +81,7 @@ class Upscaling:
         if self.tile_px is not None:
             whole_number("tile_px", self.tile_px, low=1)
         if self.consistent is not None:
-            check_flag("consistent", self.consistent)
+            object.__setattr__(self, "consistent", flag("consistent", self.consistent))
         if self.scale is None:
             return
         object.__setattr__(self, "scale", real_number("scale", self.scale))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from cascade.arguments import check_flag, plain_number, real_number, whole_number
+from cascade.arguments import flag, plain_number, real_number, whole_number
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError, nearest
 from cascade.sampling.guidance import Guidance
@@ -90,7 +90,7 @@ class SamplingSettings:
             raise ContractError(f"options must be a mapping by name, got {self.options!r}.")
         self._put(steps=whole_number("steps", self.steps))
         self._put(reuse=whole_number("reuse", self.reuse, low=1))
-        check_flag("keep_colours", self.keep_colours)
+        self._put(keep_colours=flag("keep_colours", self.keep_colours))
         for name in ("guidance", "augmentation_level", "denoise", "temperature"):
             self._put(**{name: real_number(name, getattr(self, name))})
         for name in ("denoise", "temperature"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cascade.arguments import check_flag, shown
+from cascade.arguments import flag, shown
 from cascade.devices import check_dtype, find_device
 from cascade.errors import ContractError, WeightsError
 from cascade.familiar_names import LOADING, check_arguments
@@ -57,7 +57,7 @@ def read_loading(name: str | Path, options: Mapping[str, Any]) -> Loading:
     hub = {key: options[key] for key in OF_HUB if options.get(key) is not None}
     for key in ("force_download", "local_files_only"):
         if key in hub:
-            check_flag(key, hub[key])
+            hub[key] = flag(key, hub[key])
     if local_folder(str(name)) is not None:
         _check_local(str(name), hub)
         hub = {}

@@ -138,6 +138,7 @@ def test_values_of_numpy_become_plain_ones():
         guidance=np.float32(2),
         percentile=np.float64(0.5),
         guidance_interval=(np.float32(0.5), np.int32(2)),
+        keep_colours=np.True_,
         options={"eta": np.float32(0.5)},
     )
     plain = SamplingSettings(
@@ -145,6 +146,7 @@ def test_values_of_numpy_become_plain_ones():
         guidance=2.0,
         percentile=0.5,
         guidance_interval=(0.5, 2),
+        keep_colours=True,
         options={"eta": 0.5},
     )
     assert json.dumps(settings.to_dict()) == json.dumps(plain.to_dict())
