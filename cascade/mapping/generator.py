@@ -149,12 +149,13 @@ class Generator:
             prompts=result.prompts if any(result.prompts) else (),
             negative_prompt=self._settings.get("negative_prompt"),
             stop_at=self._settings.get("stop_at"),
+            adapters=self._model.adapters,
         )
         with tempfile.TemporaryDirectory(prefix="cascade-") as folder:
             suffix = suffix_of_space(self._last(pipeline).space)
             files = [Path(folder, f"{number}{suffix}") for number in range(len(result.seeds))]
             spaces = {name: pipeline.stages[name].space for name in result.settings}
-            write_pictures(result, files, self._model.title, generation, spaces)
+            write_pictures(result, files, self._model.name, generation, spaces)
             return [file.read_bytes() for file in files]
 
     def _names(self, pipeline: CascadePipeline, columns: Columns) -> list[str]:
