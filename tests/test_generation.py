@@ -27,7 +27,6 @@ from cascade.generation.files import generate_files
 from cascade.generation.request import Generation
 from cascade.imaging.rasters.reading import read_raster
 from cascade.imaging.writing import contact_sheet, to_uint8
-from cascade.inspection import inspect_picture
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.settings import SamplingSettings
@@ -82,7 +81,8 @@ def test_seed_labels_and_settings_stand_in_the_pngs_and_make_the_picture_again(p
         written = text(path)
         assert set(written.pop("labels")) == {"class"}
         stages = written.pop("stages")
-        assert written == {"pipeline": "tiny", "version": __version__, "seed": 5 + number}
+        made_by = {"command": "generate", "model": "tiny", "version": __version__}
+        assert written == {**made_by, "seed": 5 + number}
         assert [stage["sampler"] for stage in stages.values()] == ["ddpm", "ddpm"]
         assert [stage["steps"] for stage in stages.values()] == [2, 2]
         assert [stage["variance"] for stage in stages.values()] == ["large", "large"]
@@ -134,7 +134,9 @@ def test_intermediates_are_written_beside_their_pictures(pipeline, tmp_path):
         "grid.png",
     ]
     assert pixels(tmp_path / "00000.base.png").shape == (16, 16, 3)
-    assert text(tmp_path / "00000.base.png") == text(tmp_path / "00000.png")
+    whole, small = text(tmp_path / "00000.png"), text(tmp_path / "00000.base.png")
+    base = {"base": whole["stages"]["base"]}
+    assert small == {**whole, "stop_at": "base", "stages": base}
     (third,) = generate(pipeline, tmp_path, seed=0)
     assert third.name == "00002.png"
 
@@ -146,7 +148,6 @@ def test_a_series_may_stop_at_an_earlier_stage(pipeline, tmp_path):
     assert text(small)["stop_at"] == "base"
     assert list(text(small)["stages"]) == ["base"]
     assert pixels(tmp_path / "small" / "grid.png").shape == (16, 16, 3)
-    assert "--stop-at base " in inspect_picture(small).command
     with pytest.raises(ContractError, match="did you mean 'base'"):
         generate(pipeline, tmp_path / "none", stop_at="bass")
     with pytest.raises(ContractError, match="only stage 'base' runs"):
