@@ -11,8 +11,8 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from cascade.arguments import flag, whole_number
-from cascade.call import CascadeOutput
+from cascade.arguments import check_kind, flag, whole_number
+from cascade.call import CallOptions, CascadeOutput
 from cascade.data.object_stores import open_store, write_object
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import ContractError
@@ -28,7 +28,7 @@ from cascade.space import Space
 from cascade.stage import Stage
 
 OWN = ("prompt", "negative_prompt", "labels", "stop_at", "batch_size", "precision")
-OF_ROWS = ("prompt", "labels")
+OF_ROWS, OF_CALL = ("prompt", "labels"), ("stop_at", "batch_size", "precision")
 SEED, FILES, IMAGES = "seed", "bytes", "image"
 
 
@@ -73,6 +73,7 @@ class Generator:
         **settings: Any,
     ) -> None:
         check_settings(settings, OWN)
+        _check_own(settings)
         if flag("as_arrays", as_arrays) and out is not None:
             raise ContractError("out is for files; leave out as_arrays.")
         self._seed = whole_number("seed", seed, low=0)
@@ -186,6 +187,15 @@ class Generator:
         for name, file in zip(names, files, strict=True):
             write_object(address_of(self._out, name), file)
         return named
+
+
+def _check_own(settings: Mapping[str, Any]) -> None:
+    """Check the settings that are no sampling settings; each is for all rows."""
+    for name in ("prompt", "negative_prompt"):
+        check_kind(name, settings.get(name), str | None, "a text for all rows")
+    kinds = str | Mapping | None
+    check_kind("labels", settings.get("labels"), kinds, "class names for all rows, as 'cat,noto'")
+    CallOptions(**{name: settings[name] for name in OF_CALL if settings.get(name) is not None})
 
 
 def _arrays(space: Space, result: CascadeOutput) -> list[np.ndarray]:
