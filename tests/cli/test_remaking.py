@@ -19,6 +19,7 @@ from cascade.cli.remaking import remaking_of
 from cascade.inspection import PictureRecord
 from cascade.networks.adapters import AdapterSettings, add_adapter, write_adapter
 from cascade.pipeline import CascadePipeline
+from cascade.saving.pipelines import model_record
 
 COMMANDS = ("generate", "upscale", "colourise", "restore", "edit")
 SIZE = (20, 14)  # width and height in pixels
@@ -167,6 +168,17 @@ def test_adapters_stand_in_the_command(command, places, models):
     document = inspected(command, "first.png")
     assert " --lora FOLDER/cats:0.5 " in document["command"]
     assert document["record"]["model"] == "upscale"
+
+
+def test_bundled_pipelines_are_recorded_whole_and_folders_by_their_last_part(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photo-x4").mkdir()  # results, for example
+    Path("runs/mine").mkdir(parents=True)
+    assert model_record("photo-x4") == {"model": "photo-x4"}
+    assert model_record("someone/theirs") == {"model": "someone/theirs"}
+    mine = {"model": "mine", "model_is_folder": True}
+    assert model_record(str(tmp_path / "runs/mine")) == model_record("runs/mine") == mine
+    assert model_record("runs/mine", [("a/cats", 0.5)]) == {**mine, "adapters": [["cats", 0.5]]}
 
 
 def test_each_option_is_recorded_or_changes_no_picture(commands):
