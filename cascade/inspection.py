@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cascade.errors import ContractError
+from cascade.errors import ContractError, DataError
 from cascade.imaging.credentials import Manifest, read_manifest
 from cascade.imaging.marks import SOURCE_TYPE, mark_of
 from cascade.imaging.metadata_reading import read_metadata
@@ -177,12 +177,15 @@ def inspect_picture(path: Path) -> Inspection:
         record = PictureRecord.read(raw_record) if raw_record else None
     except ContractError as error:
         fault = str(error)
-    with opened_image(data, str(path)) as image:
-        stored = read_metadata(data, image.info)
     try:
-        mark = mark_of(stored.xmp)
+        with opened_image(data, str(path)) as image:
+            mark = mark_of(read_metadata(data, image.info).xmp)
     except ValueError:  # the packet is damaged
         mark = {}
+    except DataError:
+        if record is None:
+            raise
+        mark = {}  # bands, which hold no mark and need not be a picture
     try:
         manifest = read_manifest(data, format_of(data, str(path)))
     except ContractError as error:

@@ -27,6 +27,7 @@ from cascade.generation.files import generate_files
 from cascade.generation.request import Generation
 from cascade.imaging.rasters.reading import read_raster
 from cascade.imaging.writing import contact_sheet, to_uint8
+from cascade.inspection import inspect_picture
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.settings import SamplingSettings
@@ -421,6 +422,8 @@ def test_bands_are_written_as_tiff_in_the_smallest_type_that_holds_their_range(
         assert [file.name for file in written.pictures] == [f"{first + n:05d}.tif" for n in (0, 1)]
     raster = read_raster(written.pictures[1])
     assert raster.values.dtype == dtype
+    record = inspect_picture(written.pictures[1]).record
+    assert (record.command, record.seed) == ("generate", 6)
     expected = stage.space.from_unit(images[1]).numpy()
     assert np.abs(raster.values - expected).max() <= (0.51 if dtype != "float32" else 0.01)
     with Image.open(written.grid) as grid:
