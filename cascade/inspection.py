@@ -180,12 +180,12 @@ def inspect_picture(path: Path) -> Inspection:
     try:
         with opened_image(data, str(path)) as image:
             mark = mark_of(read_metadata(data, image.info).xmp)
-    except ValueError:  # the packet is damaged
-        mark = {}
     except DataError:
         if record is None:
             raise
         mark = {}  # bands, which hold no mark and need not be a picture
+    except ValueError:  # the packet is damaged
+        mark = {}
     try:
         manifest = read_manifest(data, format_of(data, str(path)))
     except ContractError as error:
