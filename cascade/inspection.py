@@ -181,7 +181,7 @@ def inspect_picture(path: Path) -> Inspection:
         with opened_image(data, str(path)) as image:
             mark = mark_of(read_metadata(data, image.info).xmp)
     except DataError:
-        if record is None:
+        if not raw_record:
             raise
         mark = {}  # bands, which hold no mark and need not be a picture
     except ValueError:  # the packet is damaged
