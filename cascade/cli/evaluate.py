@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli import measuring, names, restoring
+from cascade.cli import measuring, names, restoring, sampling
 from cascade.cli.documents import AsJson, Document
 
 Train = Annotated[str | None, typer.Option(help="Training pictures, to look for copies of them.")]
@@ -73,6 +73,7 @@ def evaluate(
     likelihood: Likelihood = None,
     doubt_seeds: DoubtSeeds = None,
     beside: Beside = None,
+    lora: names.Lora = None,
     device: restoring.Device = None,
     as_json: AsJson = False,
 ) -> Document | None:
@@ -105,13 +106,15 @@ def evaluate(
 
     if report is not None:
         check_output(report)
+    sampling.check_without_lora(lora, card=card)
     folder = card_folder(pipeline) if card else None
-    loaded = CascadePipeline.from_pretrained(pipeline).to(find_device(device))
+    loaded = sampling.adapted(CascadePipeline.from_pretrained(pipeline), lora)
+    loaded = loaded.to(find_device(device))
     with TaskProgress() as progress:
         evaluation = measure(
             loaded,
             data,
-            name=pipeline,
+            name=" + ".join([pipeline, *(lora or [])]),
             train=train,
             pairs=pairs,
             num_images=num_images,

@@ -17,7 +17,7 @@ from cascade.conditioning.mask import Mask
 from cascade.errors import ContractError
 from cascade.evaluation.calibration import Calibration, CalibrationCurve, rank_correlation
 from cascade.evaluation.figures import Better, Score
-from cascade.evaluation.intervals import mean_estimate
+from cascade.evaluation.intervals import mean_interval
 from cascade.evaluation.measuring_pairs import TRUTH, pairs
 from cascade.evaluation.progress import NamedProgress
 from cascade.evaluation.real_pictures import RealPictures
@@ -92,7 +92,7 @@ def with_doubt(
     scores = [
         score
         for values, curve in zip(correlations, curves, strict=True)
-        for score in _scores(values, curve)
+        for score in _scores(values, held_out.files, curve)
     ]
     whole = measurements.measured[-1]
     measured = [*measurements.measured[:-1], replace(whole, scores=(*whole.scores, *scores))]
@@ -139,8 +139,10 @@ def _names(space: Space) -> list[str]:
     return [""]
 
 
-def _scores(correlations: Sequence[float], curve: CalibrationCurve) -> list[Score]:
-    estimate = mean_estimate(correlations) if len(correlations) > 1 else None
+def _scores(
+    correlations: Sequence[float], files: Sequence[str], curve: CalibrationCurve
+) -> list[Score]:
+    low, high = mean_interval(correlations, files)
     n = len(correlations)
     ends = f", {curve.name}" if curve.name else ""
 
@@ -155,10 +157,8 @@ def _scores(correlations: Sequence[float], curve: CalibrationCurve) -> list[Scor
         )
 
     correlation = score("rank correlation", sum(correlations) / n, "higher")
-    if estimate is not None:
-        correlation = replace(correlation, low=estimate.low, high=estimate.high)
     return [
-        correlation,
+        replace(correlation, low=low, high=high),
         score(f"calibration error, {curve.unit}", curve.expected_error, "lower"),
         score("deviation / error", curve.ratio, "nearer to 1"),
     ]

@@ -149,8 +149,8 @@ def _check_holds(dtype: np.dtype, number: float) -> None:
     if not can_hold(dtype, number):
         ends = np.iinfo(dtype)
         raise DataError(
-            f"no number of type {dtype.name} can be {number:g}, so it cannot stand for missing ones; "
-            f"state a whole number from {ends.min} to {ends.max}, or none."
+            f"no number of type {dtype.name} can be {number:g}, so it cannot stand for missing "
+            f"ones; state a whole number from {ends.min} to {ends.max}, or none."
         )
 
 
