@@ -9,6 +9,7 @@ import typer
 
 from cascade.cli import measuring, names, restoring, sampling
 from cascade.cli.documents import AsJson, Document
+from cascade.cli.verbosity import note
 
 Train = Annotated[str | None, typer.Option(help="Training pictures, to look for copies of them.")]
 NumImages = Annotated[
@@ -44,6 +45,14 @@ DoubtSeeds = Annotated[
         "at most 100 pictures; for results that have originals.",
     ),
 ]
+ApplyDoubt = Annotated[
+    bool,
+    typer.Option(
+        "--apply-doubt",
+        help="With --doubt-seeds: save in the pipeline what the deviation says about errors, so "
+        "that --map shows expected errors. Measure on validation pictures.",
+    ),
+]
 Beside = Annotated[
     list[Path] | None,
     typer.Option(
@@ -72,6 +81,7 @@ def evaluate(
     alignment: measuring.Alignment = None,
     likelihood: Likelihood = None,
     doubt_seeds: DoubtSeeds = None,
+    apply_doubt: ApplyDoubt = False,
     beside: Beside = None,
     lora: names.Lora = None,
     device: restoring.Device = None,
@@ -102,11 +112,14 @@ def evaluate(
     from cascade.evaluation.evaluate import evaluate as measure
     from cascade.evaluation.report import check_output, write_report
     from cascade.pipeline import CascadePipeline
-    from cascade.saving.pipelines import card_folder
+    from cascade.saving.pipelines import card_folder, changeable_folder
 
     if report is not None:
         check_output(report)
-    sampling.check_without_lora(lora, card=card)
+    sampling.check_without_lora(lora, card=card, apply_doubt=apply_doubt)
+    if apply_doubt and doubt_seeds is None:
+        raise typer.BadParameter("--apply-doubt needs --doubt-seeds; add --doubt-seeds 8.")
+    place = changeable_folder(pipeline) if apply_doubt else None
     folder = card_folder(pipeline) if card else None
     loaded = sampling.adapted(CascadePipeline.from_pretrained(pipeline), lora)
     loaded = loaded.to(find_device(device))
@@ -135,4 +148,6 @@ def evaluate(
         write_report(evaluation, report)
     if folder is not None:
         write_results(evaluation, folder)
+    if place is not None and evaluation.expected_error is not None:
+        note(f"wrote {evaluation.expected_error.save(place)}")
     return evaluation.to_dict() if as_json else None

@@ -156,6 +156,7 @@ def evaluate(
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
         calibration=measurements.calibration,
         sheets=measurements.sheets,
+        expected_error=measurements.expected_error,
     )
 
 

@@ -33,7 +33,7 @@ from cascade.training.students import student_of
 class Many:
     """Pictures of which only the number matters."""
 
-    files = [str(number) for number in range(2000)]
+    files = tuple(str(number) for number in range(2000))
 
     def __len__(self) -> int:
         return 2000
