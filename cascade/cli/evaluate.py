@@ -149,5 +149,5 @@ def evaluate(
     if folder is not None:
         write_results(evaluation, folder)
     if place is not None and evaluation.expected_error is not None:
-        note(f"wrote {evaluation.expected_error.save(place)}")
+        note(f"wrote {evaluation.expected_error.save(place)}", is_result=not as_json)
     return evaluation.to_dict() if as_json else None

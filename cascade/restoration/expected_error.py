@@ -199,6 +199,8 @@ def _is_plain(how: How, stages: Sequence[Stage]) -> bool:
             same["scale"] = None
         if how.is_consistent(stages) == replace(how, consistent=None).is_consistent(stages):
             same["consistent"] = None
+    elif len(stages) > 1:  # upsamplers that follow take part in evaluation alone
+        return False
     names = {field.name for field in fields(how)}
     return replace(how, **{n: value for n, value in same.items() if n in names}) == type(how)()
 

@@ -21,6 +21,7 @@ from cascade.evaluation.error_curve import error_curve, rising
 from cascade.imaging.picture import Picture
 from cascade.imaging.rasters.raster import Raster
 from cascade.pipeline import CascadePipeline
+from cascade.restoration.colouring import Colouring
 from cascade.restoration.expected_error import (
     ErrorCurve,
     ExpectedError,
@@ -114,6 +115,9 @@ def test_curves_hold_for_the_same_results_alone(doubler):
     assert not saved.holds_for([doubler], 3, Upscaling())
     assert not saved.holds_for([doubler], 2, Upscaling(scale=3))
     assert not saved.holds_for([doubler], 2, Upscaling(consistent=False))
+    both = replace(saved, model=model_digest([doubler, doubler]))
+    assert both.holds_for([doubler, doubler], 2, Upscaling(scale=4))
+    assert not both.holds_for([doubler, doubler], 2, Colouring())
     for change in ({"steps": 2}, {"temperature": 0.5}):
         other = doubler.with_sampling(doubler.sampling.changed(**change))
         assert not saved.holds_for([other], 2, Upscaling())
