@@ -3,6 +3,7 @@
     upscale     processor seconds per megapixel of an x4 result, beside RealESRGAN and DAT-light
     photograph  `cascade upscale` of a large photograph as a whole process
     generate    `cascade generate -n 16` of 256 px after imports
+    latent      256 px by the recipe `emoji-latent-256` beside the first two stages of `emoji-1024`
     colour      one view of 128 px through `photo-colour`
     start       `cascade generate -n 1` as a whole process, over `import torch`
     growth      cost of a pixel of a large result over that of a small one
@@ -24,9 +25,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from less_work import STAGES, draw, load_stage, sky_and_texture, stage_image
@@ -37,6 +39,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from cascade import CascadePipeline
+from cascade.autoencoder_stage import AutoencoderStage
+from cascade.building.stages import apply_sampling, build_stage
+from cascade.recipe.finding import find_recipe
+from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
+from cascade.stage import Stage
 
 EPILOG = """examples:
   python benchmarks/speed.py
@@ -44,6 +51,9 @@ EPILOG = """examples:
   python benchmarks/speed.py photograph --photograph-mp 12
 """
 COMMAND = "from cascade.cli.main import run; run()"
+LATENT, PIXELS = "emoji-latent-256", "emoji-1024"  # pipelines that draw 256 px
+DRAWN = 4  # pictures in a batch of theirs
+K = TypeVar("K", bound=Hashable)
 MATRIX = 2048  # side of the matrices that measure the core
 
 
@@ -65,9 +75,9 @@ def processor_s(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def in_turns(works: dict[K, Callable[[], object]], rounds: int) -> dict[K, list[float]]:
     """Processor seconds of each piece of work, in turns, after one turn to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in works}
+    times: dict[K, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
             seconds = processor_s(work)
@@ -164,6 +174,48 @@ def measure_generate(table: Table, options: argparse.Namespace) -> None:
     table.row(measure, f"{wall_s - imports_s:.1f} s", "<= 2 s")
 
 
+def untrained(name: str) -> CascadePipeline:
+    """The first two stages of a pipeline; random weights take as long as trained ones."""
+    sections = load_pipeline_recipe(find_recipe(name, "pipelines")).stages[:2]
+    stages: dict[str, Stage] = {}
+    for section in reversed(sections):  # latents are those of the decoder after them
+        recipe = load_stage_recipe(find_recipe(section.recipe, "stages"))
+        after = next(iter(stages.values()), None)
+        encoder = after if isinstance(after, AutoencoderStage) else None
+        stage = build_stage(recipe, lambda fields: {each: [each] for each in fields}, None, encoder)
+        settings = apply_sampling(stage.sampling, section.sampling)
+        stages = {section.name: stage.eval().with_sampling(settings), **stages}
+    pipeline = CascadePipeline.from_stages(stages)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def draw_256(pipeline: CascadePipeline, steps: int) -> None:
+    """Draw a batch with some steps of the first stage; the second takes its own."""
+    base = pipeline.stages.names[0]
+    pipeline("a cat", num_images=DRAWN, seed=0, steps={base: steps}, output_type="pt")
+
+
+def measure_latent(table: Table, options: argparse.Namespace) -> None:
+    """256 px by latents and by pixels, reckoned from runs with 1 and 4 steps of the first stage."""
+    works, sampling = {}, set()
+    for name in (LATENT, PIXELS):
+        pipeline = untrained(name)
+        works |= {(name, steps): partial(draw_256, pipeline, steps) for steps in (1, 4)}
+        base = pipeline.stages.first.sampling
+        sampling.add((base.steps, base.guidance))
+    ((steps, guidance),) = sampling  # the same of both
+    times = in_turns(works, options.rounds)
+    seconds = {}
+    for name in (LATENT, PIXELS):
+        turns = zip(times[name, 1], times[name, 4], strict=True)
+        whole = [one + (steps - 1) * (four - one) / 3 for one, four in turns]
+        seconds[name] = [each / DRAWN for each in whole]
+        figure = f"{statistics.median(seconds[name]):.2f}"
+        table.row(f"256 px by {name}, {steps} steps from 4, guidance {guidance:g}, CPU s", figure)
+    table.row("  pixels over latents", f"{ratio(seconds[PIXELS], seconds[LATENT]):.2f}", ">= 3")
+
+
 def measure_start(table: Table, options: argparse.Namespace) -> None:
     """`cascade generate -n 1 --steps 1` over `import torch`, processor time."""
     over = []
@@ -232,6 +284,7 @@ def measure_limit(table: Table, options: argparse.Namespace) -> None:
 PARTS: dict[str, Callable[[Table, argparse.Namespace], None]] = {
     "upscale": measure_upscale,
     "growth": measure_growth,
+    "latent": measure_latent,
     "colour": measure_colour,
     "start": measure_start,
     "loop": measure_loop,
