@@ -27,8 +27,8 @@ def find_vision_encoder(name: str) -> VisionEncoder:
 
     A contract must not name a place on one machine. An encoder in a folder is therefore called by
     the name that it states, and is found again in the folders that the environment variable
-    `CASCADE_VISION_ENCODERS` lists. A trained stage carries its tower. Several encoders may have one
-    name: `vision_encoder_of` finds the one that a contract means.
+    `CASCADE_VISION_ENCODERS` lists. A trained stage carries its tower. If several encoders have one
+    name, `vision_encoder_of` finds the one that a contract means.
 
     Args:
         name: `emoji-tower` for the one that comes with the package; a folder with a tower that
