@@ -306,5 +306,5 @@ class Bulk:
         failed = any(line.get("event") == "failed" for line in lines)
         if failed or not lacks_variants(sheet) or not claims.take(str(sheet.path)):
             return
-        write_variant_sheet(sheet)
+        write_variant_sheet(sheet, self.method)
         claims.give_back(str(sheet.path))
