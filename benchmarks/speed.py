@@ -26,10 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from less_work import STAGES, draw, load_stage, sky_and_texture, stage_image
@@ -55,7 +54,6 @@ EPILOG = """examples:
 COMMAND = "from cascade.cli.main import run; run()"
 LATENT, PIXELS = "emoji-latent-256", "emoji-1024"  # pipelines that draw 256 px
 DRAWN = 4  # pictures in a batch of theirs
-K = TypeVar("K", bound=Hashable)
 MATRIX = 2048  # side of the matrices that measure the core
 
 
@@ -77,9 +75,9 @@ def processor_s(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def in_turns(works: Mapping[K, Callable[[], object]], rounds: int) -> dict[K, list[float]]:
+def in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Processor seconds of each piece of work, in turns, after one turn to warm up."""
-    times: dict[K, list[float]] = {name: [] for name in works}
+    times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
             seconds = processor_s(work)
@@ -192,30 +190,22 @@ def untrained(name: str) -> CascadePipeline:
     return pipeline
 
 
-def draw_256(pipeline: CascadePipeline, steps: int) -> None:
-    """Draw a batch with some steps of the first stage; the second takes its own."""
-    base = pipeline.stages.names[0]
-    pipeline("a cat", num_images=DRAWN, seed=0, steps={base: steps}, output_type="pt")
+def draw_256(pipeline: CascadePipeline) -> None:
+    """Draw a batch with the pipeline's own settings."""
+    pipeline("a cat", num_images=DRAWN, seed=0, output_type="pt")
 
 
 def measure_latent(table: Table, options: argparse.Namespace) -> None:
-    """256 px by latents and by pixels, reckoned from runs with 1 and 4 steps of the first stage."""
-    works, sampling = {}, set()
-    for name in (LATENT, PIXELS):
-        pipeline = untrained(name)
-        works |= {(name, steps): partial(draw_256, pipeline, steps) for steps in (1, 4)}
-        base = pipeline.stages.first.sampling
-        sampling.add((base.steps, base.guidance))
-    ((steps, guidance),) = sampling  # the same of both
+    """256 px by latents and by pixels, with equal steps and guidance of the first stage."""
+    pipelines = {name: untrained(name) for name in (LATENT, PIXELS)}
+    bases = [each.stages.first.sampling for each in pipelines.values()]
+    ((steps, guidance),) = {(each.steps, each.guidance) for each in bases}  # the same of both
+    works = {name: partial(draw_256, each) for name, each in pipelines.items()}
     times = in_turns(works, options.rounds)
-    seconds = {}
-    for name in (LATENT, PIXELS):
-        turns = zip(times[name, 1], times[name, 4], strict=True)
-        whole = [one + (steps - 1) * (four - one) / 3 for one, four in turns]
-        seconds[name] = [each / DRAWN for each in whole]
-        figure = f"{statistics.median(seconds[name]):.2f}"
-        table.row(f"256 px by {name}, {steps} steps from 4, guidance {guidance:g}, CPU s", figure)
-    table.row("  pixels over latents", f"{ratio(seconds[PIXELS], seconds[LATENT]):.2f}", ">= 3")
+    for name, seconds in times.items():
+        figure = f"{statistics.median(seconds) / DRAWN:.2f}"
+        table.row(f"256 px by {name}, {steps} steps, guidance {guidance:g}, CPU s", figure)
+    table.row("  pixels over latents", f"{ratio(times[PIXELS], times[LATENT]):.2f}", ">= 3")
 
 
 def measure_start(table: Table, options: argparse.Namespace) -> None:
