@@ -3,9 +3,11 @@
     upscale     processor seconds per megapixel of an x4 result, beside RealESRGAN and DAT-light
     photograph  `cascade upscale` of a large photograph as a whole process
     generate    `cascade generate -n 16` of 256 px after imports
+    latent      256 px by the recipe `emoji-latent-256` beside the first two stages of `emoji-1024`
     colour      one view of 128 px through `photo-colour`
     start       `cascade generate -n 1` as a whole process, over `import torch`
     growth      cost of a pixel of a large result over that of a small one
+    likelihood  exact likelihoods by the ODE, 4 pictures of 64 px, as `cascade evaluate` takes them
     loop        our loop beside `diffusers.DDIMPipeline`, the same network in both
     limit       share of the core's bf16 speed that each bundled network reaches
 
@@ -24,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +38,13 @@ from sampling import Size, make_stage, our_images, pipeline_images
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from cascade import CascadePipeline
+from cascade import CascadePipeline, flow_bits_per_dimension
+from cascade.autoencoder_stage import AutoencoderStage
+from cascade.building.stages import apply_sampling, build_stage
+from cascade.conditioning.batch import Batch
+from cascade.recipe.finding import find_recipe
+from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
+from cascade.stage import Stage
 
 EPILOG = """examples:
   python benchmarks/speed.py
@@ -44,6 +52,8 @@ EPILOG = """examples:
   python benchmarks/speed.py photograph --photograph-mp 12
 """
 COMMAND = "from cascade.cli.main import run; run()"
+LATENT, PIXELS = "emoji-latent-256", "emoji-1024"  # pipelines that draw 256 px
+DRAWN = 4  # pictures in a batch of theirs
 MATRIX = 2048  # side of the matrices that measure the core
 
 
@@ -65,7 +75,7 @@ def processor_s(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Processor seconds of each piece of work, in turns, after one turn to warm up."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
@@ -164,6 +174,40 @@ def measure_generate(table: Table, options: argparse.Namespace) -> None:
     table.row(measure, f"{wall_s - imports_s:.1f} s", "<= 2 s")
 
 
+def untrained(name: str) -> CascadePipeline:
+    """The first two stages of a pipeline; random weights take as long as trained ones."""
+    sections = load_pipeline_recipe(find_recipe(name, "pipelines")).stages[:2]
+    stages: dict[str, Stage] = {}
+    for section in reversed(sections):  # latents are those of the decoder after them
+        recipe = load_stage_recipe(find_recipe(section.recipe, "stages"))
+        after = next(iter(stages.values()), None)
+        encoder = after if isinstance(after, AutoencoderStage) else None
+        stage = build_stage(recipe, lambda fields: {each: [each] for each in fields}, None, encoder)
+        settings = apply_sampling(stage.sampling, section.sampling)
+        stages = {section.name: stage.eval().with_sampling(settings), **stages}
+    pipeline = CascadePipeline.from_stages(stages)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def draw_256(pipeline: CascadePipeline) -> None:
+    """Draw a batch with the pipeline's own settings."""
+    pipeline("a cat", num_images=DRAWN, seed=0, output_type="pt")
+
+
+def measure_latent(table: Table, options: argparse.Namespace) -> None:
+    """256 px by latents and by pixels, with equal steps and guidance of the first stage."""
+    pipelines = {name: untrained(name) for name in (LATENT, PIXELS)}
+    bases = [each.stages.first.sampling for each in pipelines.values()]
+    ((steps, guidance),) = {(each.steps, each.guidance) for each in bases}  # the same of both
+    works = {name: partial(draw_256, each) for name, each in pipelines.items()}
+    times = in_turns(works, options.rounds)
+    for name, seconds in times.items():
+        figure = f"{statistics.median(seconds) / DRAWN:.2f}"
+        table.row(f"256 px by {name}, {steps} steps, guidance {guidance:g}, CPU s", figure)
+    table.row("  pixels over latents", f"{ratio(times[PIXELS], times[LATENT]):.2f}", ">= 3")
+
+
 def measure_start(table: Table, options: argparse.Namespace) -> None:
     """`cascade generate -n 1 --steps 1` over `import torch`, processor time."""
     over = []
@@ -184,6 +228,24 @@ def measure_colour(table: Table, options: argparse.Namespace) -> None:
     work = partial(draw, stage, image, precision="auto")
     seconds = statistics.median(in_turns({"colour": work}, options.rounds)["colour"])
     table.row("colour of a view of 128 px, CPU s", f"{seconds:.2f} s", "<= 0.06 s")
+
+
+def measure_likelihood(table: Table, options: argparse.Namespace) -> None:
+    """Bits per dimension of one batch by the base of `emoji-1024`, once."""
+    stage = load_stage("emoji-1024", "base")
+    image = sky_and_texture(64, 64)
+    conditions = {
+        "labels": torch.zeros(DRAWN, 2, dtype=torch.int64),
+        "text": (("a cat",),) * DRAWN,
+    }
+    batch = Batch(
+        images=image.expand(DRAWN, -1, -1, -1), seeds=tuple(range(DRAWN)), conditions=conditions
+    )
+    flow_bits_per_dimension(stage, batch, steps=2)  # to warm up
+    seconds = processor_s(lambda: flow_bits_per_dimension(stage, batch))
+    table.row(f"likelihoods of {DRAWN} pictures of 64 px by the ODE, CPU s", f"{seconds:.0f} s")
+    measure = "  the same of 100 pictures on 2 cores, from that"
+    table.row(measure, f"{seconds / DRAWN * 100 / 2 / 60:.1f} min", "<= 10 min")
 
 
 # ---- loop and networks --------------------------------------------------------------------------
@@ -232,6 +294,8 @@ def measure_limit(table: Table, options: argparse.Namespace) -> None:
 PARTS: dict[str, Callable[[Table, argparse.Namespace], None]] = {
     "upscale": measure_upscale,
     "growth": measure_growth,
+    "latent": measure_latent,
+    "likelihood": measure_likelihood,
     "colour": measure_colour,
     "start": measure_start,
     "loop": measure_loop,

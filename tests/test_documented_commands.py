@@ -31,6 +31,9 @@ NAMED = re.compile(  # what looks like the name of a bundled recipe
     r"(?<![\w/.-])((?:emoji|photo|tiny|base|upsample)-[a-z0-9-]*\d[a-z0-9-]*)(?![\w/.*=-])"
 )
 
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|(?:^| )#.*")  # and comments
+PATTERN = re.compile(r"[\[?]|=\S*\*")  # zsh refuses such words unless they match a file
+
 
 def blocks(page: Path, *languages: str) -> list[str]:
     """The code blocks of a page that are in these languages."""
@@ -82,6 +85,13 @@ def test_the_commands_of_a_page_are_understood(page):
         assert fault(line) is None, line
     for line in mentions(page):
         assert fault(line) in (None, "MissingParameter", "BadOptionUsage"), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_patterns_for_cascade_are_quoted(page):
+    code = "\n".join(blocks(page, "sh", "console")).replace("\\\n", " ")
+    for line in (*code.splitlines(), *mentions(page)):
+        assert not PATTERN.search(QUOTED.sub("", line)), line
 
 
 def test_the_commands_of_the_pages_name_recipes_that_exist():

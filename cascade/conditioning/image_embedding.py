@@ -126,7 +126,7 @@ class ImageEmbedding(Condition):
         copy_tower(self.encoder_facts, folder / TOWER)  # a CLIP would be too large
 
     def with_files(self, folder: Path) -> ImageEmbedding:
-        remember_folder(self.encoder, folder / TOWER)
+        remember_folder(self.encoder_facts, folder / TOWER)
         return self
 
     # ---- training and sampling ------------------------------------------------------------------

@@ -19,6 +19,7 @@ from cascade.imaging.picture import Picture
 
 MaskLike = Image.Image | Picture | np.ndarray | Tensor
 TYPES = ("bool", "uint8")  # of arrays and tensors
+WHITES = (255, 65_535)  # of numbers whose range is not known
 EXPECTED = "a PIL image, a Picture, or a bool or uint8 array or tensor (h, w)"
 
 
@@ -57,7 +58,8 @@ def hole_of(mask: MaskLike, size_px: tuple[int, int]) -> Tensor:
 
     Args:
         mask: a PIL image or a `Picture` in black and white; or a bool or uint8 array or tensor
-            (h, w). What is transparent in it counts as black.
+            (h, w). What is transparent in it counts as black. A PIL image of 32-bit numbers (mode
+            I) that comes from no file must hold 0 and 255 or 0 and 65535 alone.
         size_px: height and width of the picture.
 
     Returns:
@@ -67,7 +69,8 @@ def hole_of(mask: MaskLike, size_px: tuple[int, int]) -> Tensor:
         ContractError: if it is nothing of the kind, has colours, or has another size.
     """
     if isinstance(mask, Image.Image):
-        mask = Picture.from_pil(mask, "the mask")
+        of_any_range = mask.mode == "I" and mask.format is None
+        mask = _of_numbers(mask) if of_any_range else Picture.from_pil(mask, "the mask")
     values = _of_picture(mask) if isinstance(mask, Picture) else _of_array(mask)
     if tuple(values.shape) != tuple(size_px):
         raise ContractError(
@@ -100,6 +103,19 @@ def _of_picture(mask: Picture) -> Tensor:
     if mask.alpha is not None:
         values = values * (mask.alpha.float() / (2**mask.bits - 1))
     return values[0] > 0.5
+
+
+def _of_numbers(mask: Image.Image) -> Tensor:
+    """Read an image of 32-bit numbers, which does not say which number is white."""
+    values = torch.from_numpy(np.array(mask))
+    white = int(values.max())
+    if not ((values == 0) | (values == white)).all() or white not in (0, *WHITES):
+        raise ContractError(
+            f"the mask has mode I, which does not say which number is white: expected 0 and 255 or "
+            f"0 and 65535 alone, got others from {int(values.min())} to {white}; convert it to "
+            "mode L."
+        )
+    return values > 0
 
 
 def _of_array(mask: object) -> Tensor:

@@ -18,7 +18,8 @@ SEARCH = "CASCADE_VISION_ENCODERS"  # environment variable with folders that hol
 CLIP_CONFIG = "config.json"
 BUNDLED = Path(__file__).parent / "towers"
 
-_opened: dict[str, Path] = {}  # folders that were named in full or loaded, by the encoder's name
+# folders that were named in full, or that stages carry, by name and hash of the encoder
+_opened: dict[tuple[str, str], Path] = {}
 
 
 def find_vision_encoder(name: str) -> VisionEncoder:
@@ -26,7 +27,8 @@ def find_vision_encoder(name: str) -> VisionEncoder:
 
     A contract must not name a place on one machine. An encoder in a folder is therefore called by
     the name that it states, and is found again in the folders that the environment variable
-    `CASCADE_VISION_ENCODERS` lists. A trained stage carries its tower, which is found by name too.
+    `CASCADE_VISION_ENCODERS` lists. A trained stage carries its tower. If several encoders have one
+    name, `vision_encoder_of` finds the one that a contract means.
 
     Args:
         name: `emoji-tower` for the one that comes with the package; a folder with a tower that
@@ -37,9 +39,8 @@ def find_vision_encoder(name: str) -> VisionEncoder:
         CascadeError: if there is no such encoder; the message says how to get it.
     """
     place = _found_folder(name)
-    with torch.device("cpu"):  # even if a stage is built on the meta device
-        encoder = load_tower(place) if (place / CONFIG).is_file() else ClipVision(place)
-    _opened[encoder.facts.name] = place
+    encoder = _load(place)
+    _opened[encoder.facts.name, encoder.facts.sha256] = place
     return encoder
 
 
@@ -56,7 +57,7 @@ def find_vision_facts(name: str) -> VisionFacts:
     if not (place / CONFIG).is_file():
         return find_vision_encoder(name).facts
     facts = vision_facts(place)
-    _opened[facts.name] = place
+    _opened[facts.name, facts.sha256] = place
     return facts
 
 
@@ -67,7 +68,8 @@ def vision_encoder_of(facts: VisionFacts) -> VisionEncoder:
     Raises:
         CascadeError: if it cannot be found, or has other weights than those of `facts`.
     """
-    encoder = find_vision_encoder(facts.name)
+    place = _opened_folder(facts)
+    encoder = find_vision_encoder(facts.name) if place is None else _load(place)
     if encoder.facts != facts:
         raise ContractError(
             f"image encoder {facts.name!r} must be {_words(facts)}, as in training, but the one "
@@ -76,15 +78,15 @@ def vision_encoder_of(facts: VisionFacts) -> VisionEncoder:
     return encoder
 
 
-def remember_folder(name: str, folder: Path) -> None:
-    """Let an encoder be found in a folder by its name, unless it is known already."""
-    if (folder / CONFIG).is_file() and _folder_of(name) is None:
-        _opened[name] = folder
+def remember_folder(facts: VisionFacts, folder: Path) -> None:
+    """Let the tower that a stage carries be found, if there is one in the folder."""
+    if (folder / CONFIG).is_file():
+        _opened[facts.name, facts.sha256] = folder
 
 
 def copy_tower(facts: VisionFacts, folder: Path) -> None:
     """Copy a tower into a new folder; do nothing if it is not on this machine, or is no tower."""
-    place = _folder_of(facts.name)
+    place = _opened_folder(facts) or _folder_of(facts.name)
     if place is None or not (place / CONFIG).is_file() or vision_facts(place) != facts:
         return
     folder.mkdir()
@@ -95,6 +97,11 @@ def copy_tower(facts: VisionFacts, folder: Path) -> None:
 def bundled_names() -> list[str]:
     """The names of the towers that come with the package."""
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG}"))
+
+
+def _load(place: Path) -> VisionEncoder:
+    with torch.device("cpu"):  # even if a stage is built on the meta device
+        return load_tower(place) if (place / CONFIG).is_file() else ClipVision(place)
 
 
 def _found_folder(name: str) -> Path:
@@ -113,14 +120,20 @@ def _found_folder(name: str) -> Path:
     return place
 
 
+def _opened_folder(facts: VisionFacts) -> Path | None:
+    """The folder of exactly this encoder, if it was opened before and is still there."""
+    place = _opened.get((facts.name, facts.sha256))
+    return place if place is not None and _is_encoder(place) else None
+
+
 def _folder_of(name: str) -> Path | None:
     """The folder of an encoder on this machine, if there is one."""
     parts = os.environ.get(SEARCH, "").split(os.pathsep)
     places = [
         Path(name).expanduser(),
-        *([_opened[name]] if name in _opened else []),
         *(Path(part).expanduser() / name for part in parts if part),
         BUNDLED / name,
+        *(place for (other, _), place in reversed(_opened.items()) if other == name),
     ]
     return next((place for place in places if _is_encoder(place)), None)
 

@@ -40,6 +40,27 @@ def test_every_bundled_recipe_loads_builds_and_joins(path):
         assert lines[-1] == f"{recipe.name}: the stages join"
 
 
+def test_the_decoder_of_unclip_starts_from_a_bundled_stage_of_its_network():
+    base, decoder = (
+        load_stage_recipe(find_recipe(name, "stages"))
+        for name in ("emoji-64-text", "emoji-64-unclip")
+    )
+    assert decoder.train.init_from == "emoji-1024/base"
+    assert decoder.network == base.network
+    assert decoder.diffusion == base.diffusion
+
+
+def test_the_upsampler_of_emoji_draws_with_the_same_settings_in_every_pipeline():
+    settings = [
+        section.sampling
+        for name in ("emoji-1024", "emoji-unclip")
+        for section in load_pipeline_recipe(find_recipe(name, "pipelines")).stages
+        if section.recipe == "emoji-64-to-256"
+    ]
+    assert len(settings) == 2
+    assert settings[0] == settings[1]
+
+
 @pytest.mark.parametrize("path", BUNDLED, ids=recipe_name)
 def test_a_dumped_recipe_loads_as_the_same(path, tmp_path):
     recipe = load_any_recipe(str(path))

@@ -47,9 +47,21 @@ def test_white_is_the_hole_in_every_form_of_a_mask():
         assert hole_of(mask, (1, 4)).equal(expected)
 
 
+@pytest.mark.parametrize("white", [255, 65_535])
+def test_white_of_32_bit_numbers_is_their_largest(white):
+    hole = torch.tensor([[False, True, False]])
+    mask = Image.fromarray((hole.int() * white).numpy())
+    assert mask.mode == "I"
+    assert hole_of(mask, (1, 3)).equal(hole)
+    deep = Image.fromarray((hole.int() * 255).numpy().astype(np.uint16))
+    assert not hole_of(deep, (1, 3)).any()  # 255 of 65535 is nearly black
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
+        (Image.new("I", (4, 4), 200), "mode I, .* expected 0 and 255 or 0 and 65535 alone, got"),
+        (Image.fromarray(np.diag([255, 65_535, 0, 0]).astype(np.int32)), "others from 0 to 65535"),
         (Image.new("L", (5, 4)), "the mask has 5x4 px, the picture 4x4; paint it on a copy of the"),
         (Image.new("RGB", (4, 4), "red"), "the mask has colours; it must be black and white"),
         (torch.zeros(4, 4), "a mask must be a PIL image, .* got torch.float32"),

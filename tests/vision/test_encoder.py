@@ -103,11 +103,28 @@ def test_a_tower_is_found_by_folder_then_by_name_and_goes_with_a_stage(
     encoders._opened.clear()
     with pytest.raises(ContractError, match="no image encoder 'tiny-tower': it must be"):
         find_vision_encoder("tiny-tower")
-    remember_folder("tiny-tower", tmp_path / "b")
+    remember_folder(found.facts, tmp_path / "b")
     image = torch.rand(1, 3, 16, 16)
     assert find_vision_encoder("tiny-tower").encode(image).equal(found.encode(image))
     copy_tower(replace(found.facts, sha256="0" * 64), tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_a_stage_s_own_tower_counts_though_another_of_its_name_is_found_first(
+    tiny_tower, lite, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(encoders, "_opened", {})
+    retrained = Tower(tiny_tower.tower_facts, TowerHead(1280 + 288, 26, 16), lite)
+    assert retrained.facts.name == tiny_tower.facts.name
+    tiny_tower.write(tmp_path / "stage" / "vision")
+    retrained.write(tmp_path / "towers" / "tiny-tower")
+    monkeypatch.setenv(encoders.SEARCH, str(tmp_path / "towers"))
+    remember_folder(tiny_tower.facts, tmp_path / "stage" / "vision")
+    assert encoders.vision_encoder_of(tiny_tower.facts).facts == tiny_tower.facts
+    assert encoders.vision_encoder_of(retrained.facts).facts == retrained.facts
+    assert find_vision_encoder("tiny-tower").facts == retrained.facts  # that of new stages
+    copy_tower(tiny_tower.facts, tmp_path / "copy")
+    assert tower.vision_facts(tmp_path / "copy") == tiny_tower.facts
 
 
 def test_a_tower_in_a_listed_folder_is_found_by_the_folder_s_name(
