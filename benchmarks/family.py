@@ -87,7 +87,13 @@ class System:
 
 SIZE_PX = 32
 SIZE = "space.size_px"
-TRANSFORMER = ("network.width=192", "network.depth=6", "network.fine_width=64")
+TRANSFORMER = (
+    "network.width=192",
+    "network.depth=6",
+    "network.fine_width=64",
+    "network.fine_depth=2",
+    "network.head_channels=24",
+)
 TRAININGS = {
     "pixels": Training(
         "emoji-64", 1.0, (f"{SIZE}={SIZE_PX}", "network.patch_size=4", *TRANSFORMER)
@@ -98,7 +104,10 @@ TRAININGS = {
         (
             f"{SIZE}={SIZE_PX}",
             "network.channels=[32,64,128,128,128]",  # latents of 2x2
+            "network.latent_channels=16",
             "autoencoding.beta=0.05",
+            "train.learning_rate=5e-4",
+            "train.decay_fraction=0.3",
         ),
     ),
     "autoencoder": Training(
@@ -109,6 +118,7 @@ TRAININGS = {
             "network.channels=[32,64,64]",
             "data.crop_px=null",
             "train.batch_size=32",
+            "train.decay_fraction=0.3",
         ),
     ),
     "latent": Training(
@@ -118,8 +128,11 @@ TRAININGS = {
             f"{SIZE}={SIZE_PX // 4}",
             "network.patch_size=2",
             *TRANSFORMER,
-            "network.head_channels=24",
             "network.head_blocks=0",
+            "diffusion.logit_mean=-0.8",
+            "train.warmup_images=6_400",
+            "train.decay_fraction=0.25",
+            "train.ema_decay=0.999",
             "condition.text=null",
             "data.encoder={out}/autoencoder",
         ),
