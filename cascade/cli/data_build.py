@@ -51,6 +51,9 @@ MaxBrokenShare = Annotated[
     float,
     typer.Option("--max-broken-share", min=0, max=1, help="Stop if more of the images are broken."),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a build of other images or settings in OUT.")
+]
 Percentiles = Annotated[
     tuple[float, float] | None,
     typer.Option(
@@ -79,6 +82,7 @@ def build(
     percentiles: Percentiles = None,
     pairs: options.Pairs = None,
     pair_bands: options.PairBands = None,
+    overwrite: Overwrite = False,
     workers: options.Workers = 0,
     name_pattern: options.NamePattern = None,
 ) -> None:
@@ -86,6 +90,8 @@ def build(
 
     The exit code is 1 if any image was broken or labels are out of step with the images; the shards
     hold the others.
+
+    If OUT holds a build already, other images or settings are refused without --overwrite.
 
     With --bands, the shards hold TIFF files without loss, one for each image of a stack or volume.
     Missing numbers stay missing, and a warning counts the images that have any.
@@ -135,6 +141,7 @@ def build(
             seed=seed,
             max_broken_share=max_broken_share,
             inputs=written(pairs, inputs, file_format, value_range),
+            overwrite=overwrite,
             workers=workers,
             progress=progress.update,
         )
