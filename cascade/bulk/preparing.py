@@ -21,6 +21,7 @@ from cascade.bulk.request_model import RequestModel
 from cascade.bulk.searching import find_pictures
 from cascade.bulk.shards import plan_shards
 from cascade.bulk.work import Bulk
+from cascade.chain import DIAL
 from cascade.data.remote import is_remote
 from cascade.data.shard_index import ShardImage
 from cascade.errors import ContractError, OutputError
@@ -225,7 +226,7 @@ class Preparation:
         overrides.check(list(stages))
         selected = select(list(stages.values()))
         running = {name: stage for name, stage in stages.items() if stage in selected}
-        self._check_that_settings_are_read(list(running))
+        self._check_that_settings_are_read(running)
         changed = {
             name: stage.with_sampling(overrides.apply(name, stage.sampling))
             for name, stage in running.items()
@@ -234,12 +235,18 @@ class Preparation:
             self.notes.append(Note(remark))
         return {**stages, **changed}
 
-    def _check_that_settings_are_read(self, running: Sequence[str]) -> None:
+    def _check_that_settings_are_read(self, running: Mapping[str, Stage]) -> None:
         for stage, settings in self.request.overrides.values.items():
             if stage not in (ALL, *running) and settings:
                 raise ContractError(
                     f"{', '.join(f'{stage}.{name}' for name in settings)}: stage {stage!r} does "
                     f"not run in {self.command}; its stages: {', '.join(running)}."
+                )
+            readers = running.values() if stage == ALL else [running[stage]] if settings else []
+            if DIAL in settings and not any(each.contract.has_dial for each in readers):
+                raise ContractError(
+                    f"{DIAL} {settings[DIAL]:g} is for models that measure noise and compression, "
+                    f"and {self._model_name} does not; leave it out."
                 )
 
     @property

@@ -78,6 +78,10 @@ class Reports:
         self.failed += 1
         self._say(failure_line(name, reason), "failure")
 
+    def left_out(self, name: str, reason: str) -> None:
+        """Report a picture that the command does not work on; the last lines count them."""
+        self._say(f"left out: {name}: {reason}", "detail")
+
     def note(self, note: Note) -> None:
         """Pass on a note and its details."""
         self._say(note.text, "note")

@@ -670,6 +670,13 @@ def test_settings_for_a_stage_that_does_not_run_are_refused_before_any_work(comm
     assert not Path("out").exists()
 
 
+def test_a_setting_that_the_model_does_not_read_is_refused(command, upscaler, photos):
+    done = command("upscale", photos, "-o", "out", "--model", upscaler, "--denoise", 1)
+    assert done.code == 1
+    assert "denoise 1 is for models that measure noise and compression, and tiny-x4" in done.err
+    assert not Path("out").exists()
+
+
 def test_a_part_of_the_numbers_is_upscaled_as_black_to_white_and_mapped_back(upscale, photos):
     folder = photos.parent / "camera"
     folder.mkdir()
