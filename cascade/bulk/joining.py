@@ -64,7 +64,7 @@ class Joined:
     def lines(self) -> Iterator[str]:
         """One line for each input or part that is missing."""
         for part in self.absent:
-            yield f"missing: part {part}, which has no ledger here; run it, or name its folder"
+            yield f"missing: part {part}, which has no record here; run it, or name its folder"
         for name, reason in self.failed:
             yield failure_line(name, reason)
         for name, part in self.missing:
@@ -115,7 +115,7 @@ def join_parts(folders: Sequence[str | Path], command: str) -> Joined:
         raise DataError(
             f"{_name(destinations, places[min(places)])} holds parts of {counts[0]} and "
             f"{_name(destinations, places[max(places)])} parts of {counts[-1]}; name folders of "
-            "one job, and remove the ledgers of the other."
+            "one job, and remove the records of the other."
         )
     whole = _Whole()
     for part, file in places.items():

@@ -102,6 +102,7 @@ class Bulk:
                     self._show_variants(sheet, claims)
         finally:
             self._report_failures_of_others()
+            self.reports.further_failures()
 
     def _work(self, claims: Claims) -> None:
         waiting = [job for job in self.jobs if not job.shard]

@@ -21,7 +21,7 @@ from cascade.data.shard_writing import write_tar
 from cascade.errors import ContractError, DataError, OutputError
 
 NAMES = [PurePosixPath(f"folder-{number % 7}/{number}.jpg") for number in range(300)]
-HERE = "missing: part 2/3, which has no ledger here; run it, or name its folder"
+HERE = "missing: part 2/3, which has no record here; run it, or name its folder"
 
 
 def part(text: str) -> Part:
