@@ -10,7 +10,6 @@ from cascade.bulk.progress import with_examples
 from cascade.reporting.words import counted
 
 ALL_DONE, SOME_FAILED = 0, 1  # exit codes; a wrong command line ends with 2
-ALREADY_EXISTS = "already exists and"  # in the reason of a failure, before what is wrong with it
 TERMINATED = 143  # exit code after SIGTERM; Ctrl-C ends with 130
 
 

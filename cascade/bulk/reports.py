@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 from cascade.bulk.jobs import Job
 from cascade.bulk.making import Method
-from cascade.bulk.outcome import ALREADY_EXISTS, failure_line
+from cascade.bulk.outcome import failure_line
 from cascade.bulk.progress import MessageKind, Note, ProgressUpdate
 from cascade.bulk.workload import Workload, rough_duration
 from cascade.reporting.words import counted
 
+ALREADY_EXISTS = "already exists and"  # in a reason of `Standing.is_done`, before the fault
 LEAST_ESTIMATE_S = 10.0  # shorter work needs no estimate
 
 

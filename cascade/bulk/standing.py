@@ -10,7 +10,6 @@ from cascade.bulk.destination import Destination, LocalFolder
 from cascade.bulk.jobs import Job
 from cascade.bulk.ledger import Event, Ledger
 from cascade.bulk.making import Method, lacks_sheet
-from cascade.bulk.outcome import ALREADY_EXISTS
 from cascade.bulk.records import (
     NotAResultError,
     Record,
@@ -122,7 +121,8 @@ class Standing:
             fault = self._check_result(job, file)
         if fault and not self._method.overwrite and not job.shard:
             raise OutputError(
-                f"{self.name_of(job)} {ALREADY_EXISTS} {fault}; move it away or allow overwriting."
+                f"{self.name_of(job)} already exists and {fault}; move it away or allow "
+                "overwriting."
             )
         return not fault and not self._lacks_doubt(job)
 
