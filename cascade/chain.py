@@ -217,7 +217,7 @@ class StageChain(nn.Module):
         check_kind("overrides", overrides, Overrides, "Overrides({...})")
         overrides.check(self.names)
         if not any(stage.contract.needs_image for _, stage in self.items()):
-            for name in overrides.names() & set(IMAGE_SETTINGS):
+            for name in overrides.values.get(ALL, {}).keys() & set(IMAGE_SETTINGS):
                 raise ContractError(f"{name}: no stage of this run takes an image.")
         if not any(stage.has_settings for _, stage in self.items()):
             for name in overrides.names():
@@ -237,7 +237,8 @@ class StageChain(nn.Module):
                 values.pop(setting, None)
             if not stage.contract.needs_image:
                 for setting in IMAGE_SETTINGS:
-                    if setting in overrides.values.get(name, {}):
+                    before = stage.sampling.value(setting)  # which may be said again
+                    if own.get(setting, before) != before:
                         raise ContractError(f"{setting}: stage {name!r} takes no image.")
                     values.pop(setting, None)
             changed[name] = stage.with_sampling(stage.sampling.changed(**values))

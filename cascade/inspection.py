@@ -1,24 +1,110 @@
-"""What a picture says about how it was made: model, seed, settings, mark, and the command."""
+"""What a picture says about how it was made: model, seed, settings, mark, and who signed it."""
 
 from __future__ import annotations
 
-import shlex
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cascade.chain import saved_names
-from cascade.errors import CascadeError, ContractError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cascade.errors import ContractError, DataError
 from cascade.imaging.credentials import Manifest, read_manifest
 from cascade.imaging.marks import SOURCE_TYPE, mark_of
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import format_of, opened_image, read_bytes
 from cascade.imaging.picture_writing import recorded_settings
-from cascade.sampling.settings import UNSAID
-from cascade.saving.components import read_json
-from cascade.saving.pipelines import local_folder
-from cascade.saving.stage_folder import CONFIG
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class PictureRecord(BaseModel):
+    """What `cascade generate` and the bulk commands record in a picture, with the types of it.
+
+    A setting that a picture was made without is None or empty. Keys that are not declared here are
+    kept in `model_extra`.
+
+    Attributes:
+        command: the command that made the picture.
+        model: a bundled pipeline, an id of the Hub, or the last part of a folder.
+        model_is_folder: whether it is that of a folder.
+        adapters: the last part of each adapter's folder, and the factor of its change.
+        stages: the sampling settings of each stage that ran, by its name.
+        seeds: of a mean over several seeds their number, of a contact sheet its seeds.
+        labels: class names by label field, or as a command line gives them.
+        size_px: height and width of the picture in pixels.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, protected_namespaces=())
+
+    command: str = ""
+    version: str = ""
+    model: str = ""
+    model_is_folder: bool = False
+    adapters: list[tuple[str, Number]] = []
+    weights: str = ""
+    stages: dict[str, dict[str, Any]] = {}
+    seed: Annotated[int, Field(ge=0)] | None = None
+    seeds: int | list[int] | None = None
+    prompt: str | None = None
+    prompts: list[str] | None = None
+    negative_prompt: str | None = None
+    labels: str | dict[str, str] | None = None
+    like: str | None = None
+    stop_at: str | None = None
+    scale: Number | None = None
+    tile_px: int | None = None
+    consistent: bool | None = None
+    range: tuple[int, int] | None = None
+    axis: int | None = None
+    nodata: Number | None = None
+    hints_sha256: str | None = None
+    mask_sha256: str | None = None
+    uncrop: list[int] | None = None
+    strength: Number | None = None
+    resamplings: int | None = None
+    jump_length: int | None = None
+    window_px: int | None = None
+    feather_px: int | None = None
+    grow_px: int | None = None
+    stays_grey: bool | None = None
+    pages: str | None = None
+    truncated: str | None = None
+    metadata: bool | None = None
+    signer: str | None = None
+    input_sha256: str = ""
+    size_px: tuple[int, int] | None = None
+    page_count: int | None = None
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> PictureRecord:
+        """Check the types of a record.
+
+        Raises:
+            ContractError: naming the first key whose value has a wrong type.
+        """
+        try:
+            return cls.model_validate_json(json.dumps(values))
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            key = ".".join(str(each) for each in fault["loc"])
+            raise ContractError(f"{key}: {fault['msg']}" if key else fault["msg"]) from error
+        except (ValueError, RecursionError) as error:
+            raise ContractError(str(error)) from error
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The values that it holds by key, without those that are None."""
+        keys = self.model_fields_set  # which holds those that are not declared too
+        return {key: each for key, each in dict(self).items() if key in keys and each is not None}
+
+    @property
+    def label_text(self) -> str:
+        """The class names as a command line gives them; empty if there are none."""
+        labels = self.labels or ""
+        return labels if isinstance(labels, str) else ",".join(labels.values())
 
 
 @dataclass(frozen=True)
@@ -26,21 +112,20 @@ class Inspection:
     """How a picture was made.
 
     Attributes:
-        record: the settings that Cascade recorded in it; empty if there are none.
+        record: what Cascade recorded in it; None if there is nothing, or it cannot be read.
+        raw_record: the record as it stands in the picture; empty if there is none.
+        fault: why the record cannot be read; empty if it can, or if there is none.
         mark: its IPTC source type, system and version by their names; empty if there are none.
         manifest: what its content credentials say and whether they hold; None if there are none.
         unchecked: why they could not be checked; empty if they were, or if there are none.
     """
 
-    record: Mapping[str, Any]
-    mark: Mapping[str, str]
+    record: PictureRecord | None = None
+    raw_record: Mapping[str, Any] = field(default_factory=dict)
+    fault: str = ""
+    mark: Mapping[str, str] = field(default_factory=dict)
     manifest: Manifest | None = None
     unchecked: str = ""
-
-    @property
-    def model(self) -> str:
-        """The pipeline that made it; empty if unknown."""
-        return str(self.record.get("model") or self.record.get("pipeline") or "")
 
     @property
     def source_type(self) -> str:
@@ -48,77 +133,35 @@ class Inspection:
         return self.mark.get(SOURCE_TYPE, "")
 
     def lines(self) -> list[tuple[str, str]]:
-        """What there is to say, as names and texts."""
-        signed = [] if self.manifest is None else self.manifest.lines()
-        signed += [("manifest", self.unchecked)] if self.unchecked else []
-        if not self.record and not self.mark:
-            nothing = "none: Cascade did not make it, or its metadata was removed"
-            return [("record", nothing), *signed]
-        stages = self.record.get("stages") or {}
-        texts = {
-            "mark": self.source_type,
-            "model": self.model,
-            "version": str(self.record.get("version", "")),
-            "prompt": str(self.record.get("prompt", "")),
-            "negative": str(self.record.get("negative_prompt", "")),
-            "labels": ", ".join(str(e) for e in (self.record.get("labels") or {}).values() if e),
-            "seed": str(self.record.get("seed", "")),
-            "stages": "; ".join(
-                f"{name}: {each.get('sampler')}, {each.get('steps')} steps"
-                for name, each in stages.items()
-            ),
-            "input": str(self.record.get("input_sha256", ""))[:16],
-            "command": self.command,
-        }
-        return [*((name, text) for name, text in texts.items() if text), *signed]
+        """What there is to say without the command, as names and texts."""
+        lines = [("mark", self.source_type)]
+        if self.fault:
+            lines.append(("record", f"cannot be read ({self.fault})"))
+        elif self.record is not None:
+            lines += _record_lines(self.record)
+        elif not self.mark:
+            lines.append(("record", "none: Cascade did not make it, or its metadata was removed"))
+        lines += [] if self.manifest is None else self.manifest.lines()
+        lines.append(("manifest", self.unchecked))
+        return [(name, text) for name, text in lines if text]
 
-    @property
-    def command(self) -> str:
-        """The command that makes the picture again, to be pasted into a shell; empty if unknown.
 
-        `INPUT` stands for the picture that was upscaled or coloured.
-        """
-        if not self.model or "seeds" in self.record:  # a contact sheet
-            return ""
-        verb = self.record.get("command")
-        if verb is None:
-            words = ["cascade", "generate", self.model, *self._prompt_words(), "-o", "OUT"]
-        else:
-            words = ["cascade", str(verb), "INPUT", "-o", "OUTPUT", "--model", self.model]
-            words += self._restoring_words()
-        words += ["--seed", str(self.record.get("seed"))]
-        return shlex.join([*words, *self._sampling_words()])
-
-    def _prompt_words(self) -> list[str]:
-        words = [self.record["prompt"]] if self.record.get("prompt") else []
-        if self.record.get("negative_prompt"):
-            words += ["--negative", self.record["negative_prompt"]]
-        if self.record.get("stop_at"):
-            words += ["--stop-at", self.record["stop_at"]]
-        labels = [str(each) for each in (self.record.get("labels") or {}).values() if each]
-        return words + (["--class", ",".join(labels)] if labels else [])
-
-    def _restoring_words(self) -> list[str]:
-        words = ["--scale", f"{self.record['scale']:g}"] if self.record.get("scale") else []
-        if self.record.get("tile_px"):
-            words += ["--tile", str(self.record["tile_px"])]
-        if self.record.get("range"):
-            words += ["--range", *(f"{each:g}" for each in self.record["range"])]
-        if self.record.get("consistent") is False:
-            words.append("--no-consistency")
-        return words
-
-    def _sampling_words(self) -> list[str]:
-        """The settings that the pipeline would not take by itself, as `--set` options."""
-        usual = _usual_settings(self.model)
-        words = []
-        for stage, recorded in (self.record.get("stages") or {}).items():
-            own = usual.get(stage, {})
-            unsaid = {name: UNSAID[name] for name in own.keys() & UNSAID.keys()}
-            for name, value in {**unsaid, **recorded}.items():
-                if own.get(name) != value:
-                    words += ["--set", f"{stage}.{name}={_text(value)}"]
-        return words
+def _record_lines(record: PictureRecord) -> list[tuple[str, str]]:
+    stages = (
+        f"{name}: {each.get('sampler')}, {each.get('steps')} steps"
+        for name, each in record.stages.items()
+    )
+    return [
+        ("model", record.model),
+        ("version", record.version),
+        ("prompt", record.prompt or ""),
+        ("negative", record.negative_prompt or ""),
+        ("like", record.like or ""),
+        ("labels", record.label_text.replace(",", ", ")),
+        ("seed", "" if record.seed is None else str(record.seed)),
+        ("stages", "; ".join(stages)),
+        ("input", record.input_sha256[:16]),
+    ]
 
 
 def inspect_picture(path: Path) -> Inspection:
@@ -128,28 +171,23 @@ def inspect_picture(path: Path) -> Inspection:
         DataError: if the file cannot be read or is not an image.
     """
     data = read_bytes(path)
-    record = recorded_settings(path) or {}
-    with opened_image(data, str(path)) as image:
-        stored = read_metadata(data, image.info)
+    raw_record = recorded_settings(path) or {}
+    record, fault, unchecked, manifest = None, "", "", None
     try:
-        mark = mark_of(stored.xmp)
+        record = PictureRecord.read(raw_record) if raw_record else None
+    except ContractError as error:
+        fault = str(error)
+    try:
+        with opened_image(data, str(path)) as image:
+            mark = mark_of(read_metadata(data, image.info).xmp)
+    except DataError:
+        if not raw_record:
+            raise
+        mark = {}  # bands, which hold no mark and need not be a picture
     except ValueError:  # the packet is damaged
         mark = {}
     try:
-        return Inspection(record, mark, read_manifest(data, format_of(data, str(path))))
+        manifest = read_manifest(data, format_of(data, str(path)))
     except ContractError as error:
-        return Inspection(record, mark, unchecked=f"not checked: {error}")
-
-
-def _usual_settings(model: str) -> dict[str, dict[str, Any]]:
-    """The settings of a pipeline that is at hand, by stage; empty for any other."""
-    try:
-        folder = local_folder(model)
-        stages = Path() if folder is None else folder / "stages"
-        return {name: read_json(stages / name / CONFIG)["sampling"] for name in saved_names(stages)}
-    except (CascadeError, LookupError):
-        return {}
-
-
-def _text(value: Any) -> str:
-    return str(value).replace(" ", "") if isinstance(value, list) else str(value)
+        unchecked = f"not checked: {error}"
+    return Inspection(record, raw_record, fault, mark, manifest, unchecked)

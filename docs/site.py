@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
 
 import cascade
 from cascade.cli.main import app
 from cascade.recipe.describing import find_key_groups
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 CHECKOUT = Path(__file__).parents[1]
 OUTSIDE = "repo/"  # where the site has files of the checkout that are not in docs/
@@ -29,10 +31,14 @@ KEYS = re.compile(r"(?<!\[)`cascade keys(?: ([\w.]+))?`")  # what prints the key
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^```.*?^```", flags=re.MULTILINE | re.DOTALL)
 SOURCES = {".py": "python", ".yaml": "yaml"}  # files that are shown as pages
+FIGURES = ("Figures", "How good it is")  # headings of the section of a card that has them
+LIMITS = ("Limits", "What fails")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, and all files of the checkout to which pages lead."""
+    from mkdocs.structure.files import File
+
     pages = {
         "reference/commands.md": commands_page(),
         "reference/python.md": python_page(),
@@ -133,23 +139,59 @@ def parts_page() -> str:
 
 
 def gallery_page() -> str:
-    """The cards of all bundled models, with their first picture."""
+    """All bundled models: summary, first picture, first figures and limits of their cards."""
     sections = [
-        "# Models\n\nThe bundled models. Each was trained by this project on two CPU cores; its "
-        "card has figures, pictures, and what it fails at."
+        "# Models\n\nThe bundled models, with their figures and what they fail at. The cards have "
+        "the rest: more pictures and figures, data, licences, and what the training started from."
     ]
     for card in sorted((CHECKOUT / "pipelines").glob("*/README.md")):
-        text = card.read_text(encoding="utf-8").split("---\n")[-1]
-        summary = next(
-            each for each in text.split("\n\n") if each.strip()[:1] not in ("#", "!", "")
-        )
-        place = f"../pipelines/{card.parent.name}"
-        picture = re.search(r"!\[([^\]]*)\]\(([^)]+)\)", text)
-        shown = "" if picture is None else f"\n\n![{picture[1]}]({place}/{picture[2]})"
-        sections.append(
-            f"## {card.parent.name}\n\n{summary}{shown}\n\n[The card]({place}/README.md)"
-        )
+        sections.append(gallery_section(card.parent.name, card.read_text(encoding="utf-8")))
     return "\n\n".join(sections) + "\n"
+
+
+def gallery_section(name: str, card: str) -> str:
+    """The section of a model on the gallery page.
+
+    Args:
+        name: name of the pipeline.
+        card: text of its card.
+
+    Raises:
+        LookupError: if the card has no figures or no limits.
+    """
+    text = re.sub(r"\A---\n.*?^---\n", "", card, flags=re.MULTILINE | re.DOTALL)
+    paragraphs = text.split("\n\n")
+    summary = next(each for each in paragraphs if each.strip()[:1] not in ("#", "!", ""))
+    picture = re.search(r"!\[[^\]]*\]\([^)]+\)", text)
+    heading, limits = card_section(name, text, LIMITS)
+    parts = [summary, *([] if picture is None else [picture[0]])]
+    parts += ["### Figures", first_figures(name, text), f"### {heading}", limits]
+    parts.append("[The card](README.md)")
+    place = f"../pipelines/{name}"
+
+    def moved(match: re.Match[str]) -> str:
+        return f"]({posixpath.normpath(posixpath.join(place, match[1]))}{match[2] or ''})"
+
+    return LINK.sub(moved, "\n\n".join([f"## {name}", *parts]))
+
+
+def first_figures(name: str, text: str) -> str:
+    """The first table of a card's figures, with the paragraph before it, which explains it."""
+    heading, section = card_section(name, text, FIGURES)
+    paragraphs = section.split("\n\n")
+    tables = [place for place, each in enumerate(paragraphs) if each.startswith("|")]
+    if not tables:
+        raise LookupError(f"the card of {name} has no table below {heading!r}; add one.")
+    return "\n\n".join(paragraphs[max(0, tables[0] - 1) : tables[0] + 1])
+
+
+def card_section(name: str, text: str, headings: Sequence[str]) -> tuple[str, str]:
+    """The heading and the text of the section of a card that has one of these headings."""
+    _, *rest = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
+    for heading, section in zip(rest[::2], rest[1::2], strict=True):
+        if heading in headings and section.strip():
+            return heading, section.strip()
+    raise LookupError(f"the card of {name} has no section {' or '.join(headings)}; add one.")
 
 
 def python_page() -> str:

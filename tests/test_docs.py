@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cascade.cli.main import _verbs
 from cascade.extras import EXTRAS
 from cascade.recipe.describing import KeyGroup, find_key_groups
 from cascade.recipe.sections import StageRecipe
@@ -64,6 +65,14 @@ def test_every_extra_is_described():
     assert {name: f"{text[0].lower()}{text[1:]}" for name, text in rows.items()} == {
         name: f"{extra.purpose[0].lower()}{extra.purpose[1:]}" for name, extra in EXTRAS.items()
     }
+
+
+def test_the_commands_that_leave_metadata_out_are_named():
+    page = (CHECKOUT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"[^.]*leave record and mark out with `--no-metadata`", page)
+    named = set(re.findall(r"`([a-z]+)`", sentence))
+    verbs = {name: verb for name, verb in _verbs().items() if not verb.hidden}
+    assert named == {name for name, verb in verbs.items() if "--no-metadata" in verb.options()}
 
 
 def messages() -> list[str]:

@@ -1,64 +1,85 @@
-"""What pictures say about how they were made, and the command that makes them again."""
+"""What pictures say about how they were made, whoever wrote it."""
 
 from __future__ import annotations
 
 import json
-import shlex
-import shutil
 
-import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cascade.errors import DataError
-from cascade.inspection import Inspection, inspect_picture
+from cascade.inspection import Inspection, PictureRecord, inspect_picture
 
 
-def test_the_command_of_a_generated_picture_makes_it_again(trained, command, tmp_path):
-    pipeline = str(trained.pipeline)
-    words = ["generate", pipeline, "-o", str(tmp_path / "a"), "--seed", "5", "--class", "red"]
-    command(*words, "--steps", "2,1", "--set", "base.guidance_interval=[0.3,3]")
-    inspection = inspect_picture(tmp_path / "a" / "00000.png")
-    assert inspection.source_type == "trainedAlgorithmicMedia"
-    again = shlex.split(inspection.command)
-    assert again[:3] == ["cascade", "generate", pipeline]
-    assert "base.guidance_interval=[0.3,3]" in again
-    assert not any("percentile" in word for word in again), "what is usual is left out"
-    again[again.index("OUT")] = str(tmp_path / "b")
-    command(*again[1:])
-    first, second = (np.asarray(Image.open(tmp_path / each / "00000.png")) for each in "ab")
-    assert np.array_equal(first, second)
+@pytest.fixture
+def recorded(tmp_path):
+    """A function that writes a picture with a record, and returns its file."""
+
+    def write(record: object):
+        text = PngInfo()
+        text.add_text("cascade", json.dumps(record))
+        Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=text)
+        return tmp_path / "a.png"
+
+    return write
 
 
-def test_the_command_of_a_restored_picture_names_scale_seed_and_settings():
-    stages = {"up": {"steps": 3}}
-    record = {"command": "upscale", "model": "mine", "seed": 4, "scale": 2.5, "stages": stages}
-    assert Inspection(record, {}).command == (
-        "cascade upscale INPUT -o OUTPUT --model mine --scale 2.5 --seed 4 --set up.steps=3"
-    )
+def test_labels_are_told_by_field_or_as_they_were_given(recorded):
+    for labels in ("cat,noto", {"animal": "cat", "style": "noto"}):
+        inspection = inspect_picture(recorded({"command": "edit", "labels": labels}))
+        assert ("labels", "cat, noto") in inspection.lines()
 
 
-def test_the_command_unsets_what_the_picture_did_without(trained, tmp_path):
-    folder = tmp_path / "mine"
-    shutil.copytree(trained.pipeline, folder)
-    config = folder / "stages" / "upsampler" / "stage.json"
-    values = json.loads(config.read_text())
-    values["sampling"] |= {"keep_colours": True, "guidance_interval": [0.1, 3.0]}
-    config.write_text(json.dumps(values))
-    record = {"model": str(folder), "seed": 1, "stages": {"upsampler": values["sampling"]}}
-    assert "--set" not in Inspection(record, {}).command
-    for name in ("keep_colours", "guidance_interval"):
-        del record["stages"]["upsampler"][name]
-    words = Inspection(record, {}).command.split("--set ")
-    assert {each.strip() for each in words[1:]} == {
-        "upsampler.keep_colours=False",
-        "upsampler.guidance_interval=none",
-    }
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"stages": 5},
+        {"stages": {"upsampler": 3}},
+        {"labels": ["cat"]},
+        {"labels": {"animal": 3}},
+        {"scale": "2"},
+        {"scale": float("nan")},
+        {"range": 7},
+        {"range": [0]},
+        {"prompt": ["a", "cat"]},
+        {"model": 5},
+        {"seed": -1},
+        {"seed": True},
+        {"adapters": [["cats"]]},
+        {"version": "\ud800"},
+        {"input_sha256": 5},
+    ],
+)
+def test_a_record_of_wrong_types_cannot_be_read(recorded, command, record):
+    path, (key,) = recorded(record), record
+    inspection = inspect_picture(path)
+    assert inspection.record is None
+    assert key in inspection.fault or key == "version"
+    done = command("inspect", path)
+    assert (done.code, len(done.out.splitlines())) == (0, 2), done.err
+    assert "record   cannot be read (" in done.out
+    done = command("inspect", path, "--json")
+    (document,) = json.loads(done.out)["pictures"]
+    assert (document["command"], len(document["notes"])) == ("", 1)
+
+
+def test_texts_of_a_record_cannot_write_to_the_terminal(recorded, command):
+    path = recorded({"command": "generate", "model": "a\x1b[2J\n", "prompt": "\x07", "seed": 1})
+    done = command("inspect", path)
+    assert done.code == 0
+    assert done.out.replace("\n", "").isprintable()
+    assert "no command: it would hold characters that cannot be printed" in done.out
+
+
+def test_keys_that_are_not_declared_are_kept():
+    record = PictureRecord.read({"seed": 3, "sharpness": 2, "like": None})
+    assert record.recorded == {"seed": 3, "sharpness": 2}
 
 
 def test_a_picture_without_a_record_says_so(tmp_path, command):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    assert inspect_picture(tmp_path / "a.png") == Inspection({}, {})
+    assert inspect_picture(tmp_path / "a.png") == Inspection()
     assert "Cascade did not make it" in command("inspect", tmp_path / "a.png").out
     (tmp_path / "b.png").write_text("no picture")
     with pytest.raises(DataError, match="not a readable image"):

@@ -262,7 +262,11 @@ class StoreFolder(Destination):
             copy = Path(name) / file.name
             self.stored.fetch(self._place(file), copy)
             known = set(file.read_bytes().split(b"\n")) if file.exists() else set()
-            lines = [line for line in _lines_about_results(copy) if line not in known]
+            lines = [
+                verified
+                for line, verified in _lines_about_results(copy)
+                if not known & {line, verified}
+            ]
             with file.open("ab") as ledger:
                 ledger.write(b"".join(line + b"\n" for line in [b"", *lines]) if lines else b"")
 
@@ -309,11 +313,16 @@ def destination_of(out: Path | str, *, as_file: bool) -> tuple[Destination, Path
     return destination, destination.folder / name if as_file else destination.folder
 
 
-def _lines_about_results(file: Path) -> Iterator[bytes]:
+def _lines_about_results(file: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Each line about a result, and what this machine notes: not that it made the result itself."""
     for line in file.read_bytes().split(b"\n"):
         with suppress(ValueError, LookupError, TypeError):  # a killed process wrote half of it
-            if json.loads(line)["event"] in RESULT_EVENTS:
-                yield line
+            values = json.loads(line)
+            if values["event"] == "made":
+                values |= {"event": "verified", "lost": []}
+                yield line, json.dumps(values).encode()
+            elif values["event"] in RESULT_EVENTS:
+                yield line, line
 
 
 def _remove(files: Iterable[Path]) -> None:

@@ -15,7 +15,14 @@ from torch import Tensor
 from cascade.bulk.doubt_files import check_doubt_files, write_picture_doubt
 from cascade.bulk.jobs import Job, VariantSheet
 from cascade.bulk.records import Record
-from cascade.bulk.sheets import Before, date_after, is_older, write_comparison, write_variants
+from cascade.bulk.sheets import (
+    Before,
+    Provenance,
+    date_after,
+    is_older,
+    write_comparison,
+    write_variants,
+)
 from cascade.errors import CascadeError, OutputError
 from cascade.imaging.credentials import Signer
 from cascade.imaging.metadata import Loss
@@ -131,6 +138,13 @@ class Method:
         """The settings of a job, including its seed."""
         pages = {"pages": job.pages} if job.pages == "first" else {}
         return {**self.settings, "seed": job.seed, **pages}
+
+    def provenance_of(self, result: Picture) -> Provenance | None:
+        """What a sheet says of how a result came about; None without metadata."""
+        if not self.metadata:
+            return None
+        xmp = result.metadata.xmp
+        return Provenance(settings=self.settings, signer=self.signer, xmp=xmp)
 
 
 def make_result(
@@ -276,7 +290,14 @@ def write_sheet(job: Job, method: Method) -> None:
     if (pages := count_pages(data, name)) > 1:
         caption = f"{caption}, the first of {pages} pages"
     source, result = job.source.read(method.truncated), decode_picture(data, name)
-    write_comparison(source, result, job.sheet, before=method.before, caption=caption)
+    write_comparison(
+        source,
+        result,
+        job.sheet,
+        before=method.before,
+        caption=caption,
+        provenance=method.provenance_of(result),
+    )
     date_after(job.sheet, [job.output])
 
 
@@ -285,15 +306,14 @@ def lacks_variants(sheet: VariantSheet) -> bool:
     return any(is_older(sheet.path, job.output) for job in sheet.jobs)
 
 
-def write_variant_sheet(sheet: VariantSheet) -> None:
+def write_variant_sheet(sheet: VariantSheet, method: Method) -> None:
     """Write a sheet of variants whose results all exist.
 
     Raises:
         CascadeError: if it cannot be made.
     """
-    write_variants(
-        [(f"seed {job.seed}", read_picture(job.output)) for job in sheet.jobs], sheet.path
-    )
+    variants = [(f"seed {job.seed}", read_picture(job.output)) for job in sheet.jobs]
+    write_variants(variants, sheet.path, method.provenance_of(variants[0][1]))
     date_after(sheet.path, [job.output for job in sheet.jobs])
 
 

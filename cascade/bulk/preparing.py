@@ -35,6 +35,7 @@ from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import check_writable_folder
 from cascade.saving.components import weights_digest
+from cascade.saving.pipelines import model_record
 from cascade.stage import Stage
 
 ALONE = "results go to {name}; if several machines write there, give each its own part"
@@ -231,7 +232,7 @@ class Preparation:
             name: stage.with_sampling(overrides.apply(name, stage.sampling))
             for name, stage in running.items()
         }
-        if remark := model_remark(self._model_name, changed):
+        if remark := model_remark(model_record(self.request.model)["model"], changed):
             self.notes.append(Note(remark))
         return {**stages, **changed}
 
@@ -249,21 +250,17 @@ class Preparation:
                     f"and {self._model_name} does not; leave it out."
                 )
 
-    @property
-    def _model_name(self) -> str:
-        """The name of the model, without the folders that lead to it."""
-        model = self.request.model
-        return Path(model).resolve().name if Path(model).exists() else model
-
     def settings(self, stages: Mapping[str, Stage], running: Sequence[Stage]) -> dict[str, Any]:
         """The settings to record in results: command, model, and sampling of the running stages."""
         sampling = {n: stage.sampling.to_dict() for n, stage in stages.items() if stage in running}
+        truncated = self.request.truncated
         return {
             "command": self.command,
             "version": __version__,
-            "model": self._model_name,
+            **model_record(self.request.model, self.request.adapters),
             "weights": weights_digest(*running)[:16],
             "stages": sampling,
+            **({} if truncated == "refuse" else {"truncated": truncated}),
             **({} if self.request.metadata else {"metadata": False}),
             **({} if (signer := self.request.signer) is None else {"signer": signer.fingerprint}),
         }

@@ -33,7 +33,8 @@ from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX, recorded_settings
 from cascade.imaging.rasters.reading import suffix_of
 from cascade.saving.differences import flat
 
-NAMES_ONLY = ("model", "version")  # the weights' hash says more, and a new version changes nothing
+NAMES_ONLY = ("model", "model_is_folder", "adapters")  # the weights' hash says more
+NAMES_ONLY += ("version", "truncated")  # which change nothing for the same input
 ABSENT = {"pages": "all", "seeds": 1}  # what a setting that is not recorded means
 INPUT, SIZE, PAGES = "input_sha256", "size_px", "page_count"
 
@@ -74,7 +75,7 @@ class Record:
         try:
             sha256, (height, width) = settings.pop(INPUT), settings.pop(SIZE)
             pages = int(settings.pop(PAGES, 1))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise NotAResultError("is not a result of this command") from error
         return cls(settings=settings, input_sha256=sha256, size_px=(height, width), pages=pages)
 

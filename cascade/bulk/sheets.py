@@ -6,10 +6,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,9 +18,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from cascade.errors import OutputError
+from cascade.imaging.credentials import Signer, signed_file
+from cascade.imaging.marks import lasting_source, with_mark
 from cascade.imaging.picture import Picture
 from cascade.imaging.reading import to_rgb
-from cascade.saving.atomic import atomic_file
+from cascade.imaging.writing import XMP
 
 MAX_PX = 1600
 GAP_PX = 6
@@ -47,6 +50,25 @@ class Pair(NamedTuple):
     height: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How the results on a sheet came about; the sheet is marked and signed as they are.
+
+    Attributes:
+        settings: how they were made; the name of the model and the version are taken from it.
+        signer: who signs the sheet; None for nobody.
+        xmp: packet of a result, which may say that a model generated its input; None for none.
+    """
+
+    settings: Mapping[str, Any]
+    signer: Signer | None = None
+    xmp: bytes | None = None
+
+    def packet(self) -> bytes:
+        """The XMP packet of the sheet, which holds the mark and nothing else."""
+        return with_mark(None, lasting_source(self.xmp, "restored"), self.settings)
+
+
 class Cell(NamedTuple):
     """An image on a sheet, with the text above it."""
 
@@ -55,7 +77,13 @@ class Cell(NamedTuple):
 
 
 def write_comparison(
-    source: Picture, result: Picture, path: Path, *, before: Before, caption: str
+    source: Picture,
+    result: Picture,
+    path: Path,
+    *,
+    before: Before,
+    caption: str,
+    provenance: Provenance | None = None,
 ) -> None:
     """Write a sheet with the input on the left and the result on the right.
 
@@ -68,6 +96,7 @@ def write_comparison(
         before: how the left side shows the input: upscaled by bicubic interpolation, in grey,
             or as it is.
         caption: text above the result.
+        provenance: how the result came about; None leaves mark and signature out.
 
     Raises:
         OutputError: if the sheet cannot be written, or another file has its name.
@@ -88,7 +117,7 @@ def write_comparison(
             Cell("the middle at full size", _middle(shown_input, crop, share)),
             Cell("", _middle(shown_result, crop, share)),
         ]
-    save_sheet(_sheet(cells, columns=2), path, _pairs(cells))
+    save_sheet(_sheet(cells, columns=2), path, _pairs(cells), provenance)
 
 
 def pairs_of(path: Path) -> tuple[Size, list[Pair]]:
@@ -105,12 +134,15 @@ def pairs_of(path: Path) -> tuple[Size, list[Pair]]:
     return (0, 0), []
 
 
-def write_variants(variants: Sequence[tuple[str, Picture]], path: Path) -> None:
+def write_variants(
+    variants: Sequence[tuple[str, Picture]], path: Path, provenance: Provenance | None = None
+) -> None:
     """Write a sheet of several results of one picture.
 
     Args:
         variants: captions and results, all of one size.
         path: file of the sheet, a PNG.
+        provenance: how the results came about; None leaves mark and signature out.
 
     Raises:
         OutputError: if the sheet cannot be written, or another file has its name.
@@ -120,7 +152,7 @@ def write_variants(variants: Sequence[tuple[str, Picture]], path: Path) -> None:
     for caption, picture in variants:
         image = _as_rgb(picture)
         cells.append(Cell(caption, _middle(image, _size_on_sheet(image.size, columns))))
-    save_sheet(_sheet(cells, columns), path)
+    save_sheet(_sheet(cells, columns), path, provenance=provenance)
 
 
 def _as_rgb(picture: Picture) -> Image.Image:
@@ -173,21 +205,39 @@ def _pairs(cells: Sequence[Cell]) -> list[Pair]:
     return pairs
 
 
-def save_sheet(sheet: Image.Image, path: Path, pairs: Sequence[Pair] = ()) -> None:
-    """Write a sheet with the mark by which it is known, as PNG or JPEG.
+def save_sheet(
+    sheet: Image.Image,
+    path: Path,
+    pairs: Sequence[Pair] = (),
+    provenance: Provenance | None = None,
+) -> None:
+    """Write a sheet with a comment by which it is known, as PNG or JPEG.
+
+    Args:
+        sheet: the sheet.
+        path: file of the sheet.
+        pairs: where it shows the same part before and after.
+        provenance: how the results on it came about; None if it shows none, or for no metadata.
 
     Raises:
         OutputError: if the sheet cannot be written, or another file has its name.
     """
     check_sheet(path)
     comment = f"{MARK} {json.dumps(pairs)}"
-    text = PngInfo()
-    text.add_text("comment", comment)
-    with atomic_file(path) as temporary:
+    packet = None if provenance is None else provenance.packet()
+    origin = provenance or Provenance(settings={})
+    with signed_file(path, origin.signer, "restored", origin.settings, origin.xmp) as temporary:
         if path.suffix == ".png":
+            text = PngInfo()
+            text.add_text("comment", comment)
+            if packet is not None:
+                text.add_itxt(XMP, packet.decode())
             sheet.save(temporary, format="PNG", pnginfo=text)
         else:
-            sheet.save(temporary, format="JPEG", quality=92, subsampling=0, comment=comment)
+            options = {} if packet is None else {"xmp": packet}
+            sheet.save(
+                temporary, format="JPEG", quality=92, subsampling=0, comment=comment, **options
+            )
 
 
 def check_sheet(path: Path) -> None:

@@ -311,5 +311,5 @@ class Bulk:
         has_gap = any(line.get("event") in WITHOUT_RESULT for line in lines)
         if has_gap or not lacks_variants(sheet) or not claims.take(str(sheet.path)):
             return
-        write_variant_sheet(sheet)
+        write_variant_sheet(sheet, self.method)
         claims.give_back(str(sheet.path))

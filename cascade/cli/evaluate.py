@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cascade.cli import measuring, names, restoring
 from cascade.cli.documents import AsJson, Document
+
+if TYPE_CHECKING:
+    from cascade.evaluation.results import Evaluation
 
 Train = Annotated[str | None, typer.Option(help="Training pictures, to look for copies of them.")]
 NumImages = Annotated[
@@ -97,9 +100,8 @@ def evaluate(
     """
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
-    from cascade.evaluation.card import write_results
     from cascade.evaluation.evaluate import evaluate as measure
-    from cascade.evaluation.report import check_output, write_report
+    from cascade.evaluation.report import check_output
     from cascade.pipeline import CascadePipeline
     from cascade.saving.pipelines import card_folder
 
@@ -126,6 +128,16 @@ def evaluate(
             beside=beside or (),
             progress=progress.update,
         )
+    return _results(evaluation, report, folder, as_json=as_json)
+
+
+def _results(
+    evaluation: Evaluation, report: Path | None, folder: Path | None, *, as_json: bool
+) -> Document | None:
+    """Print the figures, or return them as JSON, and write report and model card if asked for."""
+    from cascade.evaluation.card import write_results
+    from cascade.evaluation.report import write_report
+
     if not as_json:
         typer.echo("\n".join(evaluation.lines()))
     if report is not None:

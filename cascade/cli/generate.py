@@ -174,16 +174,16 @@ def generate(
         classes=classes or [],
         overrides=overrides.per_stage(stages, stages, **per_stage).with_later(overrides),
         batch_size=batch_size,
+        adapters=sampling.adapters(lora),
         signer=signing.signer_of(c2pa_certificate, c2pa_key),
         keep_intermediates=keep_intermediates,
         stop_at=stop_at,
         overwrite=overwrite,
         resume=resume,
     )
-    name = " + ".join([pipeline, *(lora or [])])
     with SamplingProgress(generation.total) as progress:
         options = {
-            "name": name,
+            "name": pipeline,
             "callback": progress.on_step,
             "on_series": lambda series: progress.leave_out(series.written),
         }
@@ -196,7 +196,7 @@ def generate(
         else:
             files = generate_files(loaded, Path(out), generation, **options)
     if as_json:
-        return _document(name, files, out)
+        return _document(" + ".join([pipeline, *(lora or [])]), files, out)
     _report(files, out)
 
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cascade.cli.verbosity import note
-
 if TYPE_CHECKING:
     from cascade.bulk.parts import Part
 
@@ -19,6 +17,8 @@ WITH_JOIN = ("inputs", "join", "quiet", "verbose")  # what may be given together
 
 def chosen_part(text: str | None) -> Part | None:
     """The part that `--part` names, or the one of this task of a SLURM array; None for all inputs.
+
+    A part that only the environment names is reported on the error output.
 
     Raises:
         BadParameter: if there is no such part, or the array does not name one.
@@ -34,8 +34,10 @@ def chosen_part(text: str | None) -> Part | None:
         raise typer.BadParameter(str(error), param_hint="--part") from error
     if part is not None and os.environ.get("RANK", "0") == "0":
         task = os.environ[f"{ARRAY}ID"]
-        note(f"part {part} of the inputs, by task {task} of the SLURM array; --part 1/1 takes all",
-             is_result=False)  # fmt: skip
+        typer.echo(  # also when quiet, because nobody asked for inputs to be left out
+            f"part {part} of the inputs, by task {task} of the SLURM array; --part 1/1 takes all",
+            err=True,
+        )
     return part
 
 

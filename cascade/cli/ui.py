@@ -8,51 +8,57 @@ import typer
 
 from cascade.cli import completing, signing
 
+Pipeline = Annotated[
+    str | None,
+    typer.Argument(
+        help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run. "
+        "Default: all bundled pipelines.",
+        autocompletion=completing.pipelines,
+    ),
+]
+Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets the whole network in.")]
+Port = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="Default: the first free one from 7860."),
+]
+Share = Annotated[
+    bool,
+    typer.Option("--share", help="Make a public link, which goes through Gradio's servers."),
+]
+OpensBrowser = Annotated[bool, typer.Option("--open", help="Open the page in your browser.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or mps. Default: the best one available.")
+]
+MaxMib = Annotated[float, typer.Option(min=0.1, help="Largest size of an uploaded file, in MiB.")]
+MaxMegapixels = Annotated[
+    float,
+    typer.Option(min=0.1, help="Largest number of millions of pixels in an uploaded file."),
+]
+MaxResultMegapixels = Annotated[
+    float,
+    typer.Option(min=0.1, help="Largest number of millions of pixels in an upscaled result."),
+]
+MaxGib = Annotated[
+    float,
+    typer.Option(min=0.1, help="Disk space above which no job begins, in GiB."),
+]
+MaxWaiting = Annotated[
+    int, typer.Option(min=0, help="Largest number of jobs that wait for the device.")
+]
+
 
 def ui(
-    pipeline: Annotated[
-        str | None,
-        typer.Argument(
-            help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run. "
-            "Default: all bundled pipelines.",
-            autocompletion=completing.pipelines,
-        ),
-    ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 lets the whole network in.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int | None,
-        typer.Option(min=1, max=65535, help="Default: the first free one from 7860."),
-    ] = None,
-    share: Annotated[
-        bool,
-        typer.Option("--share", help="Make a public link, which goes through Gradio's servers."),
-    ] = False,
-    opens_browser: Annotated[
-        bool, typer.Option("--open", help="Open the page in your browser.")
-    ] = False,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps. Default: the best one available.")
-    ] = None,
-    max_mib: Annotated[
-        float, typer.Option(min=0.1, help="Largest size of an uploaded file, in MiB.")
-    ] = 200,
-    max_megapixels: Annotated[
-        float,
-        typer.Option(min=0.1, help="Largest number of millions of pixels in an uploaded file."),
-    ] = 100,
-    max_result_megapixels: Annotated[
-        float,
-        typer.Option(min=0.1, help="Largest number of millions of pixels in an upscaled result."),
-    ] = 250,
-    max_gib: Annotated[
-        float,
-        typer.Option(min=0.1, help="Disk space above which no job begins, in GiB."),
-    ] = 50,
-    max_waiting: Annotated[
-        int, typer.Option(min=0, help="Largest number of jobs that wait for the device.")
-    ] = 20,
+    pipeline: Pipeline = None,
+    host: Host = "127.0.0.1",
+    port: Port = None,
+    share: Share = False,
+    opens_browser: OpensBrowser = False,
+    device: Device = None,
+    max_mib: MaxMib = 200,
+    max_megapixels: MaxMegapixels = 100,
+    max_result_megapixels: MaxResultMegapixels = 250,
+    max_gib: MaxGib = 50,
+    max_waiting: MaxWaiting = 20,
     c2pa_certificate: signing.Certificate = None,
     c2pa_key: signing.Key = None,
 ) -> None:

@@ -17,7 +17,7 @@ from cascade import __version__
 from cascade.chain import StageChain
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import ContractError, OutputError
-from cascade.generation.picture_files import suffix_of_space, write_pictures
+from cascade.generation.picture_files import COMMAND, suffix_of_space, write_pictures
 from cascade.generation.request import Generation
 from cascade.generation.sheet import SeriesSheet
 from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
@@ -27,6 +27,7 @@ from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import check_can_be_pictures, save_png
 from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.saving.atomic import check_writable_folder
+from cascade.saving.pipelines import model_record
 from cascade.space import Space
 
 PICTURES_AT_A_TIME = 16  # they are written before the next ones begin
@@ -76,7 +77,7 @@ def generate_files(
         pipeline: the pipeline, on the device that should compute.
         out: folder for the pictures; it is created if it does not exist.
         generation: number, seeds and classes of the pictures, and how to sample them.
-        name: the pipeline's name, which the PNGs record.
+        name: the pipeline's name or folder, whose last part the PNGs record.
         callback: called after every step, see `callback_on_step_end` of the pipeline.
         on_series: called with the series before its first picture is drawn; its `written` says how
             many were there before.
@@ -181,7 +182,8 @@ class _SeriesMaking:
     def _write_sheet(self, sheet: SeriesSheet) -> Path:
         generation, number = self.generation, self.series.number
         file = self.out / ("grid.png" if number == 0 else f"grid-{number:05d}.png")
-        record: dict[str, Any] = {"pipeline": self.name, "version": __version__}
+        record = {"command": COMMAND, **model_record(self.name, generation.adapters)}
+        record["version"] = __version__
         record["seeds"] = list(self.series.seeds)
         if generation.prompts:
             record["prompts"] = [generation.prompt(i) for i in range(sheet.count)]

@@ -16,7 +16,10 @@ from cascade.imaging.rasters.tiff_writing import write_tiff
 from cascade.imaging.writing import RECORD, save_png, to_pil
 from cascade.pipeline import CascadeOutput
 from cascade.restoration.bands import raster_of
+from cascade.saving.pipelines import model_record
 from cascade.space import Space
+
+COMMAND = "generate"  # that pictures record
 
 
 def write_pictures(
@@ -31,28 +34,35 @@ def write_pictures(
     Returns:
         All files.
     """
-    places = zip(result.seeds, result.prompts, result.labels, strict=True)
+    shared: dict[str, Any] = {"command": COMMAND, **model_record(name, generation.adapters)}
+    shared["version"] = __version__
+    if generation.negative_prompt:
+        shared["negative_prompt"] = generation.negative_prompt
+    if generation.like is not None:
+        shared["like"] = generation.like.name
+    if generation.stop_at is not None:
+        shared["stop_at"] = generation.stop_at
     records: list[dict[str, Any]] = []
-    for seed, prompt, labels in places:
-        record: dict[str, Any] = {"pipeline": name, "version": __version__, "seed": seed}
-        if generation.prompts:
-            record["prompt"] = prompt
-        if generation.negative_prompt:
-            record["negative_prompt"] = generation.negative_prompt
-        if generation.like is not None:
-            record["like"] = generation.like.name
-        if generation.stop_at is not None:
-            record["stop_at"] = generation.stop_at
-        records.append(record | {"labels": labels, "stages": result.settings})
+    for seed, prompt, labels in zip(result.seeds, result.prompts, result.labels, strict=True):
+        record = {**shared, "seed": seed, "labels": labels, "stages": result.settings}
+        records.append(record | ({"prompt": prompt} if generation.prompts else {}))
     *_, last = spaces.values()
     _write_each(result.images, files, records, last, generation.signer)
     written = list(files)
     for stage, images in result.intermediates.items():
         suffix = f".{stage}{suffix_of_space(spaces[stage])}"
         smaller = [file.with_suffix(suffix) for file in files]
-        _write_each(images, smaller, records, spaces[stage], generation.signer)
+        own = [_up_to(stage, record) for record in records]
+        _write_each(images, smaller, own, spaces[stage], generation.signer)
         written += smaller
     return written
+
+
+def _up_to(stage: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a picture of an earlier stage: the later ones did not make it."""
+    names = [*record["stages"]]
+    run = names[: names.index(stage) + 1]
+    return {**record, "stop_at": stage, "stages": {name: record["stages"][name] for name in run}}
 
 
 def suffix_of_space(space: Space) -> str:

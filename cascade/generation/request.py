@@ -35,6 +35,8 @@ class Generation:
             pictures; empty to draw them.
         overrides: changes to the stages' sampling settings.
         batch_size: number of pictures at a time; None for the default of `CascadePipeline`.
+        adapters: folders of the pipeline's adapters, each with the factor of its change; pictures
+            record them.
         signer: who signs the pictures; None for nobody.
         keep_intermediates: whether to write the pictures of the earlier stages too.
         stop_at: name of the last stage to run, whose pictures are written; None for the last one.
@@ -53,6 +55,7 @@ class Generation:
     classes: Sequence[str] = ()
     overrides: Overrides = field(default_factory=Overrides)
     batch_size: int | None = None
+    adapters: Sequence[tuple[str, float]] = ()
     signer: Signer | None = None
     keep_intermediates: bool = False
     stop_at: str | None = None

@@ -44,7 +44,7 @@ def generate_to_store(
         pipeline: the pipeline, on the device that should compute.
         address: address of the folder, with the scheme; it need not exist.
         generation: number, seeds and classes of the pictures, and how to sample them.
-        name: the pipeline's name, which the PNGs record.
+        name: the pipeline's name or folder, whose last part the PNGs record.
         callback: called after every step, see `callback_on_step_end` of the pipeline.
         on_series: see `generate_files`.
 

@@ -84,7 +84,7 @@ class Signer:
             OSError: if the disk is full.
         """
         c2pa = _package()
-        model = settings.get("model") or settings.get("pipeline") or ""
+        model = settings.get("model") or ""
         version = {"version": str(settings["version"])} if "version" in settings else {}
         action = {
             "action": "c2pa.created",

@@ -29,6 +29,7 @@ from cascade.imaging.exif_blocks import (
 )
 from cascade.imaging.metadata import Loss
 from cascade.imaging.resolution import RESOLUTION_TAGS, set_resolution
+from cascade.imaging.writing import RECORD
 
 SRGB, R98 = 1, b"R98"  # of the fields ColorSpace and InteropIndex
 KEPT_TAGS = {  # of the main directory; the Exif and GPS directories are kept whole
@@ -164,6 +165,21 @@ def settings_in_exif(block: bytes) -> dict[str, Any] | None:
     """
     text = read_directories(block).get(IFD.Exif, {}).get(Base.ImageHistory)
     return parsed_settings(text) if isinstance(text, bytes) else None
+
+
+def settings_in_description(block: bytes) -> dict[str, Any] | None:
+    """Read back the settings that a TIFF file of bands holds in its image description.
+
+    Args:
+        block: a whole TIFF file.
+
+    Returns:
+        None if there are none.
+    """
+    text = read_directories(block)[MAIN].get(Base.ImageDescription)
+    values = (parsed_settings(text) if isinstance(text, bytes) else None) or {}
+    settings = values.get(RECORD)
+    return settings if isinstance(settings, dict) else None
 
 
 def parsed_settings(text: bytes | str) -> dict[str, Any] | None:

@@ -48,7 +48,7 @@ def with_mark(xmp: bytes | None, source: Source, settings: Mapping[str, Any]) ->
     if packet.root_end is None:
         packet = parsed(EMPTY)
     source = lasting_source(packet.data, source)
-    model = settings.get("model") or settings.get("pipeline") or ""
+    model = settings.get("model") or ""
     values = {
         SOURCE_TYPE: NEWSCODES + TYPES[source],
         SYSTEM: f"{NAME} {model}".strip(),

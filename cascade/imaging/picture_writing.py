@@ -36,6 +36,7 @@ from cascade.imaging.jpeg_segments import MAX_EXIF_BYTES, add_to_jpeg
 from cascade.imaging.kept_exif import (
     exif_with_resolution_and_settings,
     parsed_settings,
+    settings_in_description,
     settings_in_exif,
 )
 from cascade.imaging.kept_metadata import NAMES, losses_in_format, losses_without_metadata
@@ -224,8 +225,10 @@ def recorded_settings(path: Path) -> dict[str, Any] | None:
     """
     data = read_bytes(path)
     if format_of(data, str(path)) == "TIFF":  # Pillow cannot open grey of 16 bits with alpha
-        file_facts(data, str(path))
-        return settings_in_exif(data)
+        of_bands = settings_in_description(data)
+        if of_bands is None:
+            file_facts(data, str(path))
+        return settings_in_exif(data) or of_bands
     with opened_image(data, str(path)) as image:
         text = image.info.get("cascade") if image.format == "PNG" else None
         if image.format == "GIF":

@@ -21,7 +21,7 @@ from cascade.imaging.credentials import Signer, signed_file
 from cascade.imaging.marks import with_mark
 
 XMP = "XML:com.adobe.xmp"  # keyword of the text chunk of a PNG that holds an XMP packet
-RECORD = "cascade"  # text chunk of a PNG that says how it was made
+RECORD = "cascade"  # text chunk of a PNG, or key of a description, that says how it was made
 SHEET_GREY = (235, 235, 235)  # of the gaps, 8-bit RGB
 
 

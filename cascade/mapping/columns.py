@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from cascade.arguments import shown
 from cascade.data.remote import is_remote, without_secrets
 from cascade.errors import ContractError, DataError
 
 PICTURES = ("bytes", "content", "image")
 RESULTS = "bytes"  # column of the results where files are read by their paths
 MOST_CHANNELS = 4
+TEXTS = (str, bytes, bytearray, memoryview, Mapping)  # whose parts are no values of rows
 NAME, PATH, ERROR = "name", "path", "error"
 
 
@@ -50,6 +52,12 @@ class Columns:
                 f"{type(batch).__name__}; a frame of pandas becomes one by dict(frame)."
             )
         for name, column in batch.items():
+            is_single = not hasattr(column, "__iter__") or getattr(column, "ndim", 1) == 0
+            if is_single or isinstance(column, TEXTS):
+                raise ContractError(
+                    f"column {name!r} must be a list or array with a value for each row, got "
+                    f"{shown(column)}; put a single value into a list."
+                )
             if getattr(column, "ndim", 1) == 3 and column.shape[-1] <= MOST_CHANNELS:
                 raise ContractError(
                     f"column {name!r} must hold pictures (B, H, W, C), got one of shape "
@@ -96,7 +104,8 @@ class Columns:
 
     def failed_before(self) -> list[str]:
         """For each row the error of an earlier step; empty for none."""
-        return [each or "" for each in self.values.get(ERROR, [""] * len(self))]
+        errors = self.values.get(ERROR, [""] * len(self))
+        return [each if isinstance(each, str) else "" for each in errors]  # NaN is an empty cell
 
     def with_results(self, results: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         """All columns, with those of the results in the place of any of the same name."""

@@ -11,8 +11,8 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from cascade.arguments import flag, whole_number
-from cascade.call import CascadeOutput
+from cascade.arguments import check_kind, flag, whole_number
+from cascade.call import CallOptions, CascadeOutput
 from cascade.data.object_stores import open_store, write_object
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import ContractError
@@ -28,7 +28,7 @@ from cascade.space import Space
 from cascade.stage import Stage
 
 OWN = ("prompt", "negative_prompt", "labels", "stop_at", "batch_size", "precision")
-OF_ROWS = ("prompt", "labels")
+OF_ROWS, OF_CALL = ("prompt", "labels"), ("stop_at", "batch_size", "precision")
 SEED, FILES, IMAGES = "seed", "bytes", "image"
 
 
@@ -73,6 +73,7 @@ class Generator:
         **settings: Any,
     ) -> None:
         check_settings(settings, OWN)
+        _check_own(settings)
         if flag("as_arrays", as_arrays) and out is not None:
             raise ContractError("out is for files; leave out as_arrays.")
         self._seed = whole_number("seed", seed, low=0)
@@ -149,12 +150,13 @@ class Generator:
             prompts=result.prompts if any(result.prompts) else (),
             negative_prompt=self._settings.get("negative_prompt"),
             stop_at=self._settings.get("stop_at"),
+            adapters=self._model.adapters,
         )
         with tempfile.TemporaryDirectory(prefix="cascade-") as folder:
             suffix = suffix_of_space(self._last(pipeline).space)
             files = [Path(folder, f"{number}{suffix}") for number in range(len(result.seeds))]
             spaces = {name: pipeline.stages[name].space for name in result.settings}
-            write_pictures(result, files, self._model.title, generation, spaces)
+            write_pictures(result, files, self._model.name, generation, spaces)
             return [file.read_bytes() for file in files]
 
     def _names(self, pipeline: CascadePipeline, columns: Columns) -> list[str]:
@@ -185,6 +187,15 @@ class Generator:
         for name, file in zip(names, files, strict=True):
             write_object(address_of(self._out, name), file)
         return named
+
+
+def _check_own(settings: Mapping[str, Any]) -> None:
+    """Check the settings that are no sampling settings; each is for all rows."""
+    for name in ("prompt", "negative_prompt"):
+        check_kind(name, settings.get(name), str | None, "a text for all rows")
+    kinds = str | Mapping | None
+    check_kind("labels", settings.get("labels"), kinds, "class names for all rows, as 'cat,noto'")
+    CallOptions(**{name: settings[name] for name in OF_CALL if settings.get(name) is not None})
 
 
 def _arrays(space: Space, result: CascadeOutput) -> list[np.ndarray]:

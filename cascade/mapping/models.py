@@ -73,14 +73,6 @@ class ModelChoice:
             adapters=tuple(folders),
         )
 
-    @property
-    def title(self) -> str:
-        """The model and its adapters in words, as `cascade generate` records them."""
-        adapters = [
-            folder if factor == 1 else f"{folder}:{factor:g}" for folder, factor in self.adapters
-        ]
-        return " + ".join([self.name, *adapters])
-
     def request_with(self, settings: Mapping[str, Any]) -> Request:
         """A request for this model, without pictures.
 

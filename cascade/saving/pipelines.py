@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,26 @@ def _folder_of_file(file: Path) -> Path:
     if str(file) not in bundled:
         raise WeightsError(f"{file} is a file; give the folder or the name of a pipeline.")
     return bundled[str(file)]
+
+
+def model_record(name: str, adapters: Sequence[tuple[str, float]] = ()) -> dict[str, Any]:
+    """What pictures record of the model that made them.
+
+    Of folders they record the last part alone, because pictures are passed on and paths are
+    private.
+
+    Args:
+        name: a bundled pipeline, the folder of a saved one, or an id of the Hub.
+        adapters: folders of adapters, each with the factor of its change.
+    """
+    folder = local_folder(name)
+    is_folder = folder is not None and folder in (Path(name), Path(name).parent)
+    record: dict[str, Any] = {"model": folder.resolve().name if folder and is_folder else name}
+    if is_folder:
+        record["model_is_folder"] = True
+    if adapters:
+        record["adapters"] = [[Path(each).resolve().name, factor] for each, factor in adapters]
+    return record
 
 
 def changeable_folder(name: str) -> Path:

@@ -15,6 +15,8 @@ from cascade.ui.jobs import Job
 from cascade.ui.models import Model
 from cascade.ui.panel import Panel, Site
 
+EXAMPLE_PROMPT = "a smiling cat with heart-eyes"  # emoji-1024 draws it without the text encoder
+
 
 class SubjectFields:
     """A menu of models, and the fields of each of them.
@@ -104,7 +106,7 @@ def _fields_of(model: Model) -> list[Any]:
     prompt = gr.Textbox(
         "",
         label="What to draw",
-        placeholder="a cat with heart eyes",
+        placeholder=EXAMPLE_PROMPT,
         visible=model.takes_text,
     )
     negative = gr.Textbox("", label="What not to draw", visible=model.takes_text)

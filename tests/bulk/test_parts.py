@@ -292,13 +292,15 @@ def test_the_commands_on_the_page_take_these_options():
 # ---- the command --------------------------------------------------------------------------------
 
 
-def test_the_part_of_a_slurm_task_is_taken_and_reported(photos, command, upscaler, monkeypatch):
+def test_the_part_of_a_slurm_task_is_taken_and_reported_even_if_quiet(
+    photos, command, upscaler, monkeypatch
+):
     for name, value in array(id=0, count=2, first=0, last=1, step=1).items():
         monkeypatch.setenv(name, value)
     options = ["--model", upscaler, "--device", "cpu", "--steps", 1]
-    first = command("upscale", "photos", "-o", "out", *options)
-    assert first.err.splitlines()[0] == (
-        "part 1/2 of the inputs, by task 0 of the SLURM array; --part 1/1 takes all"
+    first = command("upscale", "photos", "-o", "out", *options, "-q")
+    assert first.err == (
+        "part 1/2 of the inputs, by task 0 of the SLURM array; --part 1/1 takes all\n"
     )
     second = command("upscale", "photos", "-o", "out", "--part", "2/2", *options)
     assert "SLURM" not in second.err

@@ -5,9 +5,20 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade.bulk.sheets import CAPTION_PX, GAP_PX, MAX_PX, write_comparison, write_variants
+from cascade.bulk.sheets import (
+    CAPTION_PX,
+    GAP_PX,
+    MAX_PX,
+    Provenance,
+    check_sheet,
+    pairs_of,
+    write_comparison,
+    write_variants,
+)
 from cascade.errors import OutputError
+from cascade.imaging.marks import with_mark
 from cascade.imaging.picture import Picture
+from cascade.inspection import inspect_picture
 
 
 def picture(width: int, height: int, *, channels: int = 3, bits: int = 8) -> Picture:
@@ -116,3 +127,26 @@ def test_only_sheets_are_replaced(tmp_path, name):
     ):
         write()
     assert (tmp_path / name).read_bytes() == mine
+
+
+@pytest.mark.parametrize(
+    ("xmp", "word"),
+    [
+        (None, "compositeWithTrainedAlgorithmicMedia"),
+        (with_mark(None, "generated", {}), "trainedAlgorithmicMedia"),
+    ],
+)
+def test_a_sheet_has_the_mark_of_the_results_on_it(tmp_path, xmp, word):
+    provenance = Provenance(settings={"model": "photo-x4", "version": "1.2"}, xmp=xmp)
+    sheet, variants = tmp_path / "a.jpg", tmp_path / "v.png"
+    images = picture(5, 5), picture(9, 9)
+    write_comparison(*images, sheet, before="bicubic", caption="", provenance=provenance)
+    write_variants([("one", images[1]), ("two", images[1])], variants, provenance)
+    for path in (sheet, variants):
+        assert inspect_picture(path).mark == {
+            "DigitalSourceType": word,
+            "AISystemUsed": "Cascade photo-x4",
+            "AISystemVersionUsed": "1.2",
+        }
+        check_sheet(path)  # it is still known as a sheet
+    assert len(pairs_of(sheet)[1]) == 1

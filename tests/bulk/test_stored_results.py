@@ -111,6 +111,26 @@ def test_a_killed_run_goes_on_where_it_stopped(copying, photos, new_machine):
     assert counts(copying(photos, out=LARGE)) == (3, 2, 0, 0)
 
 
+def test_results_of_another_machine_do_not_count_as_made_here(copying, photos, new_machine):
+    calls = []
+
+    def make(pictures, seeds, progress):
+        calls.append(pictures)
+        if len(calls) == 1:  # while another machine makes all of them, a process joins here
+            new_machine("other")
+            assert counts(copying(photos, out=LARGE)) == (5, 0, 0, 0)
+            new_machine("here")
+            for _ in range(2):
+                copying(photos, out=LARGE)
+        return list(pictures)
+
+    new_machine("here")
+    bulk = copying(photos, out=LARGE, make=make)
+    assert counts(bulk) == (1, 4, 0, 0)
+    lines = [line for line in bulk.ledger.file.read_text().splitlines() if "verified" in line]
+    assert len(lines) == len(set(lines)) == 5
+
+
 def test_a_changed_input_is_noticed(copying, photos, draw):
     counts(copying(photos, out=LARGE))
     draw(photos / "a.jpg", seed=9)

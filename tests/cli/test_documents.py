@@ -67,7 +67,7 @@ def test_pictures_are_inspected(command, trained, tmp_path):
     command("generate", trained.pipeline, "--steps", 1, "--seed", 3, "-o", tmp_path)
     done = command("inspect", tmp_path / "00000.png", tmp_path / "grid.png", "--json")
     first, grid = json.loads(done.out)["pictures"]
-    assert set(first) == {"file", "mark", "command", "record"}
+    assert set(first) == {"file", "mark", "command", "notes", "record"}
     assert first["record"]["seed"] == 3
     assert grid["file"] == str(tmp_path / "grid.png")
 

@@ -76,7 +76,9 @@ def test_prompt_negative_prompt_and_guidance_are_recorded(generate, tmp_path):
         guidance = [stage["guidance"] for stage in record.pop("stages").values()]
         assert guidance == [3.0, 3.0]
         assert record == {
-            "pipeline": record["pipeline"],
+            "command": "generate",
+            "model": record["model"],
+            "model_is_folder": True,
             "version": __version__,
             "seed": 4 + number,
             "prompt": "A red cat, noto",

@@ -114,7 +114,7 @@ def test_generate_writes_numbered_pictures_and_a_grid_and_goes_on(command, train
         written = settings(out / f"{number:05d}.png")
         assert written["seed"] == 5 + number
         assert [stage["steps"] for stage in written["stages"].values()] == [3, 2]
-        assert written["pipeline"] == str(trained.pipeline)
+        assert written["model"] == trained.pipeline.name  # not the private path
         assert written["labels"]["class"] in ("blue", "red", "red-dot")
         with Image.open(out / f"{number:05d}.png") as picture:
             assert picture.size == (32, 32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,19 @@ import torch
 import yaml
 from page_commands import arguments_of, parts_of, reduced, reduced_statement
 
+from cascade.extras import EXTRAS, install_command
 from cascade.pipeline import CascadePipeline
 
-EXTRAS = ("c2pa", "distributed", "nibabel", "openvino", "peft", "ray", "spandrel", "transformers")
+EXTRA_OF_MODULE = {
+    "c2pa": "c2pa",
+    "distributed": "engines",
+    "nibabel": "medical",
+    "openvino": "openvino",
+    "peft": "lora",
+    "ray": "engines",
+    "spandrel": "spandrel",
+    "transformers": "text",
+}
 CHECKOUT = Path(__file__).parents[2]
 PAGES = {
     str(path.relative_to(CHECKOUT)): path
@@ -124,13 +135,27 @@ def quick_pipelines(monkeypatch) -> None:
     monkeypatch.setattr(CascadePipeline, "from_pretrained", classmethod(from_pretrained))
 
 
+def missing_extras() -> str:
+    """What to install before the pages can run; empty if nothing is missing."""
+    missing = {name: extra for name, extra in EXTRA_OF_MODULE.items() if find_spec(name) is None}
+    if not missing:
+        return ""
+    extras = ",".join(sorted(set(missing.values())))
+    return f"no page was run, because they use {', '.join(missing)}: {install_command(extras)}"
+
+
+@pytest.fixture(scope="module")
+def _all_extras() -> None:
+    """Skip if an extra is missing, and warn, because pytest shows reasons only with `-rs`."""
+    if reason := missing_extras():
+        warnings.warn(reason, stacklevel=1)
+        pytest.skip(reason)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.usefixtures("quick_pipelines")
+@pytest.mark.usefixtures("_all_extras", "quick_pipelines")
 def test_the_commands_and_snippets_of_a_page_run(page, place, command):
-    missing = [name for name in EXTRAS if find_spec(name) is None]
-    if missing:
-        pytest.skip(f"the pages use {', '.join(missing)}")
     from page_inputs import write_inputs
 
     write_inputs(place, page)
@@ -148,6 +173,16 @@ def test_the_commands_and_snippets_of_a_page_run(page, place, command):
             write_recipe(command, part.text)
         else:
             exec(compile(reduced_statement(part.text), page, "exec"), names)
+
+
+def test_missing_extras_are_named_with_the_command_that_installs_them(monkeypatch):
+    assert set(EXTRA_OF_MODULE.values()) <= EXTRAS.keys()
+    for module, extra in {"no_such": "engines", "nor_this": "openvino"}.items():
+        monkeypatch.setitem(EXTRA_OF_MODULE, module, extra)
+    reason = missing_extras()
+    assert "no_such, nor_this: pip install" in reason
+    names = reason.partition("[")[2].rstrip('"]').split(",")
+    assert {"engines", "openvino"} <= set(names)
 
 
 def test_what_is_left_out_is_on_a_page():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import recorded_settings, write_picture
 from cascade.imaging.writing import save_png
+from cascade.inspection import inspect_picture
 from cascade.pipeline import CascadePipeline
 
 pytest.importorskip("c2pa")
@@ -155,12 +158,40 @@ def test_results_are_signed_once_and_inspected(command, model, options, tmp_path
     shown = command("inspect", result)
     assert "manifest signed by Archive, Signer, compositeWithTrained" in shown.out
     assert "verifies yes, unchanged since it was signed; its signer is on no list" in shown.out
+    (values,) = json.loads(command("inspect", result, "--json").out)["pictures"]
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `inspect` \| (.+) \|$", page, flags=re.MULTILINE)
+    assert set(values) == set(re.findall(r"`(\w+)`", row)) - {"pictures"}
     before = result.stat().st_mtime_ns
     assert "1 already done" in upscale(command, model, tmp_path, *options).out
     assert result.stat().st_mtime_ns == before
     unsigned = upscale(command, model, tmp_path)
     assert unsigned.code == 1
     assert "was made with signer=" in unsigned.err
+
+
+def test_sheets_are_marked_and_signed_as_the_results_on_them_are(command, model, options, tmp_path):
+    sheets = ("photo-variants.png", "compare/photo-seed0.png.jpg")
+    line = ("-n", 2, "--seed", 0, "--compare", *options)
+    assert upscale(command, model, tmp_path, *line).code == 0
+    for name in sheets:
+        inspection = inspect_picture(tmp_path / "out" / name)
+        assert inspection.source_type == "compositeWithTrainedAlgorithmicMedia"
+        assert inspection.mark["AISystemUsed"] == "Cascade tiny-x2"
+        assert inspection.manifest is not None
+        assert inspection.manifest.is_valid
+        assert inspection.manifest.source_type == "compositeWithTrainedAlgorithmicMedia"
+    before = [(tmp_path / "out" / name).read_bytes() for name in sheets]
+    assert upscale(command, model, tmp_path, *line).code == 0  # they are known again
+    assert [(tmp_path / "out" / name).read_bytes() for name in sheets] == before
+
+
+def test_sheets_without_metadata_have_no_mark(command, model, tmp_path):
+    line = ("-n", 2, "--seed", 0, "--compare", "--no-metadata")
+    assert upscale(command, model, tmp_path, *line).code == 0
+    for name in ("photo-variants.png", "compare/photo-seed0.png.jpg"):
+        inspection = inspect_picture(tmp_path / "out" / name)
+        assert (inspection.mark, inspection.manifest) == ({}, None)
 
 
 def test_generated_pictures_are_signed(command, base_stage, options, tmp_path):

@@ -70,6 +70,13 @@ def test_a_frame_of_pandas_goes_in_and_out(enlarging, scans):
     assert result["content"][0].startswith(b"\x89PNG")
 
 
+def test_an_empty_cell_of_a_table_is_no_failure(enlarging, scans):
+    data = (scans / "a.png").read_bytes()
+    errors = [float("nan"), None, "", "cannot be read."]
+    batch = {"name": ["a.png", "b.png", "c.png", "d.png"], "bytes": [data] * 4, "error": errors}
+    assert Upscaler(enlarging)(batch)["error"].tolist() == ["", "", "", "cannot be read."]
+
+
 def test_the_columns_of_an_empty_batch_stay(enlarging):
     result = Upscaler(enlarging)({"path": [], "bytes": []})
     assert sorted(result) == ["bytes", "error", "name", "path"]

@@ -91,6 +91,12 @@ def test_rows_of_one_name_are_refused_before_drawing(generating, memory_store, n
         ({"seed": 0.5}, "seed must be a whole number"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"as_arrays": True, "out": "here"}, "out is for files"),
+        ({"prompt": 3}, "prompt must be a text for all rows, got 3"),
+        ({"negative_prompt": ["a"]}, "negative_prompt must be a text for all rows"),
+        ({"labels": 3}, "labels must be class names for all rows, as 'cat,noto', got 3"),
+        ({"stop_at": 1}, "stop_at must be the name of a stage, got 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"precision": "fp8"}, "precision must be one of"),
     ],
 )
 def test_settings_are_checked_at_once(generating, settings, message):

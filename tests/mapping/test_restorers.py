@@ -265,6 +265,9 @@ def test_a_model_that_does_not_exist_is_named_at_once(name):
         ({"image": np.zeros((4, 5, 3), np.uint8)}, "must hold pictures \\(B, H, W, C\\)"),
         ({"image": ["a.png"]}, "open the file first"),
         ([1], "a batch must be a dictionary of columns, got list"),
+        ({"path": "many/0.png"}, "column 'path' must be a list or array .*, got 'many/0.png'"),
+        ({"path": ["a.png"], "bytes": b"1"}, "column 'bytes' must be a list or array"),
+        ({"path": 5}, "column 'path' must be a list or array .*, got 5"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(enlarging, batch, message):

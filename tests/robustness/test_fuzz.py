@@ -2,7 +2,7 @@
 
 Each case damages one thing that is in order, and runs a command on it in this process. The doors
 are recipes, overrides, pictures, files of measured numbers, manifests (tables of labels),
-checkpoints and prompts.
+checkpoints, prompts and the records in pictures.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from damage import NUMERALS, SCALARS, WORDS, damaged_bytes, damaged_tree, with_c
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.rasters.reading import read_raster
@@ -152,6 +154,28 @@ def numbers(cases: Cases, draw: Run) -> None:
     cases.run(*upscaling(cases, name, damaged, cases.sound.doubler), reads=read_raster)
 
 
+RECORDS = [
+    {"command": "upscale", "model": "x2", "model_is_folder": True, "seed": 3, "scale": 2.0,
+     "stages": {"upsampler": {"steps": 1, "guidance_interval": [0.1, 3.0]}}, "range": [0, 200],
+     "adapters": [["cats", 0.5]], "input_sha256": "0" * 64, "size_px": [28, 40]},
+    {"command": "edit", "model": "tiny", "seed": 1, "labels": "cat", "strength": 0.5,
+     "uncrop": [1, 2, 3, 4], "prompt": "a cat", "seeds": 2, "mask_sha256": None},
+    {"command": "generate", "model": "tiny", "seed": 1, "labels": {"animal": "cat"}},
+]  # fmt: skip
+
+
+def record(cases: Cases, draw: Run) -> None:
+    """The record in a picture, damaged in its values: inspected, and taken for a result."""
+    text, tree = PngInfo(), draw(damaged_tree(draw(st.sampled_from(RECORDS))))
+    text.add_text("cascade", json.dumps(tree))
+    file = cases.folder / "a.png"
+    Image.new("RGB", (40, 28)).save(file, pnginfo=text)
+    cases.run("inspect", file, *(["--json"] if draw(st.booleans()) else []))
+    cases.out.mkdir()
+    shutil.copy(file, cases.out / PICTURE)
+    cases.run(*upscaling(cases, PICTURE))
+
+
 ROWS = [
     {"file_name": f"{number}.png", "class": "cat", "caption": "a cat, sitting", "size": number}
     for number in range(3)
@@ -214,7 +238,7 @@ def prompt(cases: Cases, draw: Run) -> None:
 
 DOORS = {
     "recipes": recipe, "overrides": override, "pictures": picture, "numbers": numbers,
-    "manifests": manifest, "checkpoints": checkpoint, "prompts": prompt,
+    "records": record, "manifests": manifest, "checkpoints": checkpoint, "prompts": prompt,
 }  # fmt: skip
 
 

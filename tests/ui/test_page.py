@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
+from cascade.conditioning.text import KNOWN_TEXTS
 from cascade.contract import Contract
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError, OutputError
@@ -39,6 +41,18 @@ def test_bundled_pipelines_are_sorted_to_the_tabs():
     assert tabs["emoji-1024"] == ["generate", "edit"]
     assert models_for("emoji-1024")[0].fields.keys() == {"class", "style"}
     assert models_for("photo-x4")[0].scale == 4
+
+
+def test_the_example_prompts_need_no_text_encoder():
+    from cascade.ui.subject_fields import EXAMPLE_PROMPT
+
+    checkout = Path(__file__).parents[2]
+    file = checkout / "pipelines" / "emoji-1024" / "stages" / "base" / KNOWN_TEXTS
+    with safe_open(file, framework="np") as opened:
+        known = bytes(opened.get_tensor("texts")).decode().split("\n")
+    page = (checkout / "docs" / "page.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r'`emoji-1024` \("(.+)"\)', page)
+    assert {EXAMPLE_PROMPT, example} <= set(known)
 
 
 def test_a_page_has_the_tabs_that_its_model_can_serve(site, pipelines):
