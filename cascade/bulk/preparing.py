@@ -243,12 +243,12 @@ class Preparation:
                     f"{', '.join(f'{stage}.{name}' for name in settings)}: stage {stage!r} does "
                     f"not run in {self.command}; its stages: {', '.join(running)}."
                 )
-            readers = running.values() if stage == ALL else [running[stage]] if settings else []
-            if DIAL in settings and not any(each.contract.has_dial for each in readers):
-                raise ContractError(
-                    f"{DIAL} {settings[DIAL]:g} is for models that measure noise and compression, "
-                    f"and {self._model_name} does not; leave it out."
-                )
+        of_all = self.request.overrides.values.get(ALL, {})
+        if DIAL in of_all and not any(each.contract.has_dial for each in running.values()):
+            raise ContractError(
+                f"{DIAL} {of_all[DIAL]:g} is for models that measure noise and compression, and "
+                f"{model_record(self.request.model)['model']} does not; leave it out."
+            )
 
     def settings(self, stages: Mapping[str, Stage], running: Sequence[Stage]) -> dict[str, Any]:
         """The settings to record in results: command, model, and sampling of the running stages."""

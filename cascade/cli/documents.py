@@ -18,6 +18,7 @@ from cascade.cli.hints import with_overwrite
 from cascade.errors import CascadeError
 
 OPTION = "--json"
+EXIT_CODE = "cascade.exit_code"  # in the meta of a context: with which code the command ends
 Document = dict[str, Any]
 AsJson = Annotated[bool, typer.Option(OPTION, help="Print one JSON document instead of text.")]
 
