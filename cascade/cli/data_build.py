@@ -127,7 +127,7 @@ def build(
     images = open_source(
         source, name_pattern=name_pattern, layout=layout, pairing=pairing(pairs, inputs)
     )
-    with TaskProgress(in_pipes=True) as progress:
+    with TaskProgress(with_ends=True) as progress:
         manifest = build_shards(
             images,
             out,
@@ -155,6 +155,7 @@ def _report(manifest: Mapping[str, Any], every_note: SourceNotes, out: Path) -> 
         Exit: with code 1, if an image was broken or labels are out of step.
     """
     from cascade.cli.progress import printable
+    from cascade.reporting.words import counted
 
     skipped = [f"{image['name']}: {image['reason']}" for image in manifest["skipped"]]
     notes = every_note.without(skipped)
@@ -166,8 +167,11 @@ def _report(manifest: Mapping[str, Any], every_note: SourceNotes, out: Path) -> 
         lines += notes.lines(verbose=verbosity() == Verbosity.VERBOSE, hint=options.MORE)
     for line in lines:
         typer.echo(printable(line), err=True)
-    counts = ", ".join(f"{count} {name}" for name, count in manifest["counts"].items())
-    note(f"{out} holds {len(manifest['shards'])} shards: {counts}.".replace("_", " "))
+    counts = dict(manifest["counts"])
+    duplicates = counted(counts.pop("duplicates"), "duplicate")
+    texts = [f"{count:,} {name}".replace("_", " ") for name, count in counts.items()]
+    shards = counted(len(manifest["shards"]), "shard")
+    note(f"{out} holds {shards}: {', '.join([*texts, duplicates])}.")
     if "range" in manifest:
         pairs = ",".join(f"[{low:g},{high:g}]" for low, high in manifest["range"])
         note(f"range of the training images: data.range=[{pairs}]")

@@ -9,6 +9,7 @@ import typer
 
 from cascade.cli import measuring, names, restoring
 from cascade.cli.documents import AsJson, Document
+from cascade.cli.verbosity import note
 
 if TYPE_CHECKING:
     from cascade.evaluation.results import Evaluation
@@ -142,6 +143,7 @@ def _results(
         typer.echo("\n".join(evaluation.lines()))
     if report is not None:
         write_report(evaluation, report)
+        note(f"wrote {report}")
     if folder is not None:
         write_results(evaluation, folder)
     return evaluation.to_dict() if as_json else None

@@ -544,11 +544,11 @@ def test_names_of_255_bytes_can_be_written(upscale, photos, draw, name):
 
 def test_the_work_is_estimated_from_what_is_left_to_do(upscale, photos):
     done = upscale(photos / "a.jpg", photos / "b.png")
-    assert "2 pictures, 0.009 megapixels to draw with tiny-x4\n" in done.err
+    assert "2 pictures, 0.009 megapixels to make with tiny-x4\n" in done.err
     done = upscale(photos)
-    line = "3 pictures (2 more are already done), 0.01 megapixels to draw with tiny-x4\n"
+    line = "3 pictures (2 more are already done), 0.01 megapixels to make with tiny-x4\n"
     assert line in done.err
-    assert "to draw" not in upscale(photos).err
+    assert "to make" not in upscale(photos).err
 
 
 def test_each_failure_is_printed_once(upscale, photos):

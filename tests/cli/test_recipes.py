@@ -85,7 +85,7 @@ def test_validate_says_what_the_recipe_is(command, name):
     assert checked.code == 0
     assert checked.err == ""
     assert "px" in checked.out.splitlines()[0]
-    assert "M parameters" in checked.out.splitlines()[0]
+    assert "M parameters and those of its classes" in checked.out.splitlines()[0]
 
 
 def test_a_copied_recipe_validates_with_overrides(command, tmp_path):
