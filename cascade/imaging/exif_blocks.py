@@ -75,18 +75,19 @@ def texts_of(block: bytes, tag: int, at: int | None = None) -> list[bytes]:
     number, offset = ("Q", "Q") if is_big else ("H", "L")
     texts: list[bytes] = []
     with suppress(struct.error):
-        if at is None:
-            (at,) = struct.unpack_from(order + offset, block, 8 if is_big else 4)
-        (entries,) = struct.unpack_from(order + number, block, at)
-        at += struct.calcsize(f"<{number}")
+        start = (
+            struct.unpack_from(order + offset, block, 8 if is_big else 4)[0] if at is None else at
+        )
+        (entries,) = struct.unpack_from(order + number, block, start)
+        start += struct.calcsize(f"<{number}")
         for _ in range(entries):
             entry_tag, entry_type, count, place = struct.unpack_from(
-                f"{order}HH{offset}{offset}", block, at
+                f"{order}HH{offset}{offset}", block, start
             )
-            at += struct.calcsize(f"<HH{offset}{offset}")
+            start += struct.calcsize(f"<HH{offset}{offset}")
             if (entry_tag, entry_type) == (tag, ASCII):
                 width = struct.calcsize(f"<{offset}")
-                place = at - width if count <= width else place  # short ones take its place
+                place = start - width if count <= width else place  # short ones take its place
                 texts.append(block[place : place + count].removesuffix(b"\0"))
     return texts
 
