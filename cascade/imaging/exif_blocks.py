@@ -74,7 +74,7 @@ def texts_of(block: bytes, tag: int, at: int | None = None) -> list[bytes]:
     order, is_big = "<" if block[:2] == b"II" else ">", BIG_TIFF_VERSION in block[2:4]
     number, offset = ("Q", "Q") if is_big else ("H", "L")
     texts: list[bytes] = []
-    with suppress(struct.error):
+    with suppress(struct.error, OverflowError):
         start = (
             struct.unpack_from(order + offset, block, 8 if is_big else 4)[0] if at is None else at
         )
