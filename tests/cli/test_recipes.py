@@ -62,7 +62,7 @@ def test_copy_copies_and_never_overwrites_unless_forced(command, tmp_path):
     mine = tmp_path / "deep" / "mine.yaml"
     copied = command("copy", "tiny-16", mine)
     assert copied.code == 0
-    assert f"cascade validate {mine}" in copied.out
+    assert f"cascade validate {mine} data.path=YOUR_IMAGES\n" in copied.out
     text = TINY.read_text()
     assert mine.read_text() == text.replace("name: tiny-16\n", "name: mine\n") != text
     mine.write_text("changed")
