@@ -163,7 +163,23 @@ def stages_to_run(
         first = chain.start(size, options.start_at)
     else:
         first = chain.reader(ImageEmbedding.input_name, options.start_at)
-    run = chain.between(first, options.stop_at)
+    return with_settings(chain, chain.between(first, options.stop_at), options, settings)
+
+
+def with_settings(
+    chain: StageChain, run: StageChain, options: CallOptions, settings: Mapping[str, Any]
+) -> StageChain:
+    """The stages that run, with the sampling settings of a call.
+
+    Args:
+        chain: the stages of the pipeline.
+        run: those that run.
+        options: options of the call.
+        settings: sampling settings, which take precedence over those in the options.
+
+    Raises:
+        ContractError: if a setting does not fit.
+    """
     options.overrides.check(chain.names)
     overrides = Overrides.per_stage(chain.names, run.names, **settings)
     return run.with_sampling(options.overrides.within(run.names).with_later(overrides))

@@ -16,6 +16,7 @@ from cascade.arguments import check_kind
 from cascade.contract import Contract
 from cascade.errors import ContractError, WeightsError, nearest
 from cascade.networks.adapters import OtherStageError
+from cascade.restoration.expected_error import ExpectedError, load_expected_error
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import atomic_folder
@@ -62,6 +63,7 @@ class StageChain(nn.Module):
                     previous[1].contract, name=name, previous_name=previous[0]
                 )
             previous = (name, stage)
+        self.expected_error: ExpectedError | None = None  # saved with exactly these stages
         self.names = list(stages)
         self.members = nn.ModuleList(stages.values())
 
@@ -291,6 +293,12 @@ def load_chain(folder: Path, *, torch_dtype: torch.dtype | None = None) -> Stage
         WeightsError: if the folder holds neither, or a file is missing or damaged.
         ContractError: if the stages do not join.
     """
+    chain = _load_stages(folder, torch_dtype)
+    chain.expected_error = load_expected_error(folder)
+    return chain
+
+
+def _load_stages(folder: Path, torch_dtype: torch.dtype | None) -> StageChain:
     stage = None if has_weights(folder) else stage_in(folder)
     if stage is not None:
         logger.info("taking the stage in %s%s", stage, _further_averages(stage))

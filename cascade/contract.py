@@ -125,6 +125,13 @@ class Contract:
         return any(each.fills for each in self.conditions)
 
     @property
+    def enlarges(self) -> bool:
+        """Whether the stage takes a smaller picture that its result resembles."""
+        images = [each for each in self.conditions if each.image_space(self.space) is not None]
+        resemble = len(images) == 1 and images[0].resembles_result and not self.needs_partner
+        return resemble and self.scale > 1 and self.space.kind == "pixels"
+
+    @property
     def droppable(self) -> list[Condition]:
         """The conditions that training drops now and then, which guidance needs."""
         return [each for each in self.conditions if each.drop > 0]

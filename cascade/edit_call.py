@@ -28,7 +28,7 @@ from cascade.call_arguments import (
     completed_inputs,
     field_names,
     image_count,
-    stages_to_run,
+    with_settings,
 )
 from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
@@ -105,8 +105,10 @@ def edit(
         editing.check_resampling("the whole picture is repainted")
     hole = ~subject.hole if is_empty else subject.hole  # so that all settings are checked
     work, box = prepare_edit(chain.contracts, subject.image, hole, editing)
+    if remark := work.remark(chain.first):
+        logger.warning(remark)
     start = work.input_image(chain.first)
-    run = stages_to_run(chain, start, None, options, request.settings)
+    run = with_settings(chain, chain, options, request.settings)
     inputs, seeds = request.inputs(run, start), request.seeds
     on_inputs(run, inputs)
     if is_empty:
@@ -171,7 +173,7 @@ class _Request:
 
         Args:
             run: the stages.
-            start: (1, C + 1, H, W), the input of a first stage with a mask; None for others.
+            start: (1, C or C + 1, h, w), the input of a first stage that takes an image; else None.
         """
         names = ("labels", "prompt", "negative_prompt")
         values = {name: self.own[name] for name in names}

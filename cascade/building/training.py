@@ -14,7 +14,7 @@ from cascade.building.data_notes import DataNotes
 from cascade.building.data_preview import narrow_range_warnings
 from cascade.building.encoders import encode_images, load_encoder
 from cascade.building.spaces import reading_options, with_range
-from cascade.building.stages import build_stage, check_values
+from cascade.building.stages import build_stage, check_stage, check_values
 from cascade.building.students import (
     build_objective,
     shared_vocabulary,
@@ -81,6 +81,8 @@ def build_trainer(
     with together():
         data = open_data(recipe)
         source, held_out = data
+        if recipe.data.percentiles is not None:
+            check_stage(recipe)  # before all images are read to measure their range
         recipe = with_range(recipe, source, out)
         _check_same_stage(out, recipe)
         torch.manual_seed(recipe.train.seed)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import final
 
-from cascade.bulk.doubt_files import mark_doubt_as_new, write_band_doubt
+from cascade.bulk.doubt_files import mark_doubt_as_new, words_of, write_band_doubt
 from cascade.bulk.jobs import Job
 from cascade.errors import CascadeError
 from cascade.imaging.rasters.layout import Layout
@@ -19,6 +19,7 @@ from cascade.imaging.rasters.reading import open_rasters
 from cascade.imaging.rasters.writing import check_raster_format, write_rasters
 from cascade.restoration.bands import ClippedNumbers, check_bands, kind_of_results
 from cascade.restoration.doubt import over_seeds
+from cascade.restoration.expected_error import ExpectedError
 from cascade.sampling.walk import Progress
 from cascade.space import Space
 
@@ -38,6 +39,7 @@ class BandFiles:
         axis: axis of a NIfTI volume along which it is cut into slices.
         nodata: a number that stands for a missing one besides what a file says; None for none.
         seeds: number of seeds whose mean each result is, counted up from that of the job.
+        expected: what their standard deviation says about errors; None if that is not known.
     """
 
     restore: RestoreRaster
@@ -46,6 +48,7 @@ class BandFiles:
     axis: int = 2
     nodata: float | None = None
     seeds: int = 1
+    expected: ExpectedError | None = None
 
     def make(
         self, job: Job, path: Path, progress: JobProgress, on_remark: Callable[[str], None]
@@ -112,7 +115,7 @@ class BandFiles:
             if std is not None:
                 stds.append(std)
             if stds and number == count - 1:
-                write_band_doubt(job, self.seeds, stds, self.result_space)
+                write_band_doubt(job, words_of(self.seeds, self.expected), stds, self.result_space)
             yield result
 
     def _result(
@@ -123,4 +126,7 @@ class BandFiles:
         if self.seeds == 1:
             return self.restore(raster, seed, progress), None
         seeds = range(seed, seed + self.seeds)
-        return over_seeds(partial(self.restore, raster), seeds, progress=progress)
+        mean, std = over_seeds(partial(self.restore, raster), seeds, progress=progress)
+        if self.expected is not None:
+            std = self.expected.of(std, mean, self.result_space)
+        return mean, std

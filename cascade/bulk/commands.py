@@ -26,6 +26,7 @@ from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.value_range import worked_on_stretched
 from cascade.restoration.bands import upscale_raster
 from cascade.restoration.colouring import Colouring, colourise_pictures, colouriser_of
+from cascade.restoration.expected_error import ExpectedError
 from cascade.restoration.passes import plan_passes, upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscale_pictures
 from cascade.sampling.walk import Progress
@@ -51,6 +52,7 @@ def prepare_upscaling(
     plan = Preparation("upscale", request, upscaling.seed)
     stages = plan.load_stages(lambda stages: _stages_that_upscale(stages, upscaling.scale))
     upsamplers = upsamplers_of(list(stages.values()))
+    expected = plan.expected_error(upsamplers, upscaling)
     scale = float(upscaling.scale or math.prod(stage.contract.scale for stage in upsamplers))
     method = Method(
         command="upscale",
@@ -82,17 +84,27 @@ def prepare_upscaling(
         factor=scale,
         before="bicubic",
         work_together=0.0 if plan.reads_bands else _work_together(upsamplers[0]),
-        make_file=_band_files(request, upsamplers, upscaling).make if plan.reads_bands else None,
+        make_file=(
+            _band_files(request, upsamplers, upscaling, expected).make if plan.reads_bands else None
+        ),
+        expected=expected,
     )
     return plan.bulk(method, on_progress)
 
 
-def _band_files(request: Request, stages: Sequence[Stage], upscaling: Upscaling) -> BandFiles:
+def _band_files(
+    request: Request,
+    stages: Sequence[Stage],
+    upscaling: Upscaling,
+    expected: ExpectedError | None,
+) -> BandFiles:
     def restore(raster: Raster, seed: int, progress: Progress) -> Raster:
         return upscale_raster(stages, raster, replace(upscaling, seed=seed), progress=progress)
 
     space = stages[0].space
-    return BandFiles(restore=restore, space=space, result_space=space, **request.of_bands())
+    return BandFiles(
+        restore=restore, space=space, result_space=space, expected=expected, **request.of_bands()
+    )
 
 
 def _stages_that_upscale(stages: Sequence[Stage], scale: float | None) -> list[Stage]:
@@ -165,6 +177,7 @@ def prepare_colouring(
         truncated=request.truncated,
         before="grey",
         work_together=_work_together(colouriser),
+        expected=plan.expected_error([colouriser], colouring),
     )
     return plan.bulk(method, on_progress)
 

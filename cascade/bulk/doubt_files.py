@@ -1,4 +1,7 @@
-"""Writes the standard deviation over seeds beside a result: in false colours, and as numbers."""
+"""Writes the doubt about a result beside it: in false colours, and as numbers.
+
+The doubt is the standard deviation over seeds, or the error that it lets expect (`ExpectedError`).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from cascade.imaging.rasters.deviation_picture import Panel, deviation_picture
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.showing import shown_bands
 from cascade.imaging.rasters.writing import write_rasters
+from cascade.restoration.expected_error import ExpectedError
 from cascade.sampling.canvas import new_canvas
 from cascade.space import Space
 
@@ -37,7 +41,7 @@ def check_doubt_files(job: Job, *, overwrite: bool) -> None:
 
 
 def write_picture_doubt(
-    job: Job, seeds: int, first: Picture, stds: Sequence[Tensor], pages: int
+    job: Job, words: str, first: Picture, stds: Sequence[Tensor], pages: int
 ) -> None:
     """Write the standard deviation of a colour picture.
 
@@ -45,22 +49,23 @@ def write_picture_doubt(
 
     Args:
         job: the job, whose result exists.
-        seeds: number of seeds.
+        words: what the numbers are; see `words_of`.
         first: the first page of the result.
         stds: (C, H, W) for each page, in levels; for 8 bits the first one suffices.
         pages: number of pages of the result.
     """
     assert job.doubt is not None
     values = _over_channels(stds[0]).numpy()
-    caption = _caption(seeds, "first page" if pages > 1 else "")
+    caption = _caption(words, "first page" if pages > 1 else "")
     panel = Panel(values=values, caption=caption, unit=f"levels of {2**first.bits - 1}")
     if first.bits == 16:
-        write_rasters(job.doubt.numbers, [Raster(values=std.numpy()) for std in stds], pages)
+        numbers = [Raster(values=std.numpy()) for std in stds]
+        write_rasters(job.doubt.numbers, numbers, pages, description=words)
     save_sheet(deviation_picture([panel]), job.doubt.picture)
     date_after(job.doubt.picture, [job.output])
 
 
-def write_band_doubt(job: Job, seeds: int, stds: Sequence[Raster], space: Space) -> None:
+def write_band_doubt(job: Job, words: str, stds: Sequence[Raster], space: Space) -> None:
     """Write the standard deviation of a file of bands.
 
     Its picture shows the bands that people see (`Space.show`), of the first image. It is written
@@ -68,7 +73,7 @@ def write_band_doubt(job: Job, seeds: int, stds: Sequence[Raster], space: Space)
 
     Args:
         job: the job.
-        seeds: number of seeds.
+        words: what the numbers are; see `words_of`.
         stds: of each image of the file.
         space: space of the results.
     """
@@ -77,13 +82,13 @@ def write_band_doubt(job: Job, seeds: int, stds: Sequence[Raster], space: Space)
     panels = [
         Panel(
             values=stds[0].values[band - 1],
-            caption=_caption(seeds, f"band {band}" if space.channels > 1 else "", which),
+            caption=_caption(words, f"band {band}" if space.channels > 1 else "", which),
             unit=space.unit,
         )
         for band in shown_bands(space)
     ]
     save_sheet(deviation_picture(panels), job.doubt.picture)
-    write_rasters(job.doubt.numbers, _alike(stds), len(stds))
+    write_rasters(job.doubt.numbers, _alike(stds), len(stds), description=words)
 
 
 def mark_doubt_as_new(job: Job, result: Path) -> None:
@@ -114,5 +119,12 @@ def _alike(stds: Sequence[Raster]) -> list[Raster]:
     return [Raster(values=std.values, nodata=nodata, origin=std.origin) for std in stds]
 
 
-def _caption(seeds: int, *parts: str) -> str:
-    return ", ".join(["standard deviation", f"{seeds} seeds", *filter(None, parts)])
+def words_of(seeds: int, expected: ExpectedError | None) -> str:
+    """What the numbers of a doubt are."""
+    if expected is None:
+        return f"spread over {seeds} seeds, not an error"
+    return f"expected error (measured on {expected.pictures} pictures), {seeds} seeds"
+
+
+def _caption(words: str, *parts: str) -> str:
+    return ", ".join([words, *filter(None, parts)])

@@ -133,6 +133,6 @@ def _recorded(repainting: Repainting) -> dict[str, Any]:
 
 def _drawn_px(pipeline: CascadePipeline, size_px: tuple[int, int]) -> int:
     """The number of pixels that all stages draw for a picture, at most."""
-    if pipeline.stages.first.contract.fills:
+    if pipeline.stages.first.contract.needs_image:
         return math.prod(size_px)
     return sum(math.prod(stage.space.size) for _, stage in pipeline.stages.items())

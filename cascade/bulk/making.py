@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cascade.bulk.doubt_files import check_doubt_files, write_picture_doubt
+from cascade.bulk.doubt_files import check_doubt_files, words_of, write_picture_doubt
 from cascade.bulk.jobs import Job, VariantSheet
 from cascade.bulk.records import Record
 from cascade.bulk.sheets import (
@@ -38,6 +38,7 @@ from cascade.imaging.picture_writing import (
     write_picture,
 )
 from cascade.restoration.doubt import over_seeds
+from cascade.restoration.expected_error import ExpectedError
 from cascade.saving.atomic import move_into_place, scratch_folder
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -76,6 +77,7 @@ class Method:
         truncated: what happens to a JPEG whose end is missing, see `decode_picture`.
         work_together: largest work of pictures that are drawn together.
         seeds: number of seeds whose mean each result is; see `over_seeds`.
+        expected: what their standard deviation says about errors; None if that is not known.
         make_file: makes the whole result of a job instead of `make`, writes it to a file, and
             returns the size and the number of its images; None for colour pictures. Such results
             hold no record, so only the ledger knows them.
@@ -97,13 +99,18 @@ class Method:
     work_together: float = 0.0
     make_file: MakeFile | None = None
     seeds: int = 1
+    expected: ExpectedError | None = None
 
     def over_seeds(self, count: int) -> Method:
         """The method that makes means of the results of several seeds, counted up from a job's."""
         return replace(
             self,
             description=f"{self.description} (mean of {count} seeds)",
-            settings={**self.settings, "seeds": count},
+            settings={
+                **self.settings,
+                "seeds": count,
+                **({} if self.expected is None else {"expected_error": self.expected.digest}),
+            },
             work=lambda size_px: count * self.work(size_px),
             work_together=0.0,
             seeds=count,
@@ -115,11 +122,12 @@ class Method:
         """The result of a picture, and its standard deviation if it has several seeds."""
         if self.seeds == 1:
             return self.make([picture], [seed], progress)[0], None
-        return over_seeds(
+        mean, std = over_seeds(
             lambda each, part: self.make([picture], [each], part)[0],
             range(seed, seed + self.seeds),
             progress=progress,
         )
+        return mean, std if self.expected is None else self.expected.of(std, mean)
 
     def reason_against(self, job: Job, picture: Picture) -> str:
         """Why the picture of a job is to be left out; empty if it is not."""
@@ -208,7 +216,7 @@ def make_result(
     with disk_errors(result.colour.nbytes, job.output.parent):
         write_picture(result, job.output, settings=record.to_json(), **extras)
         if std is not None:
-            write_picture_doubt(job, method.seeds, result, [std], 1)
+            write_picture_doubt(job, words_of(method.seeds, method.expected), result, [std], 1)
     return record, lost_metadata(result, job.output, metadata=method.metadata)
 
 
@@ -249,7 +257,8 @@ def _make_pages(
         with disk_errors(result.colour.nbytes, folder):
             writer.finish(record.to_json())
             if stds:
-                write_picture_doubt(job, method.seeds, first, stds, len(stds))
+                words = words_of(method.seeds, method.expected)
+                write_picture_doubt(job, words, first, stds, len(stds))
     return record, writer.losses
 
 

@@ -31,6 +31,7 @@ from cascade.imaging.picture_reading import Truncated
 from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.doubt import check_seeds
+from cascade.restoration.expected_error import ExpectedError, How
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import check_writable_folder
@@ -235,6 +236,22 @@ class Preparation:
         if remark := model_remark(model_record(self.request.model)["model"], changed):
             self.notes.append(Note(remark))
         return {**stages, **changed}
+
+    def expected_error(self, running: Sequence[Stage], how: How) -> ExpectedError | None:
+        """What the standard deviation over seeds says about errors, if it is asked for and known.
+
+        Args:
+            running: the stages that run, with their sampling settings.
+            how: how each picture is restored.
+        """
+        saved = self.model.load().stages.expected_error
+        if saved is None or not self.request.map:
+            return None
+        is_plain = self.request.range is None
+        holds = is_plain and saved.holds_for(running, self.request.seeds, how)
+        if remark := saved.remark if holds else saved.elsewhere:
+            self.notes.append(Note(remark))
+        return saved if holds else None
 
     def _check_that_settings_are_read(self, running: Mapping[str, Stage]) -> None:
         for stage, settings in self.request.overrides.values.items():

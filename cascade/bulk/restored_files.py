@@ -24,6 +24,7 @@ from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import open_rasters
 from cascade.imaging.rasters.writing import check_raster_format, write_rasters
 from cascade.restoration.bands import ClippedNumbers, check_bands, raster_of
+from cascade.restoration.expected_error import ExpectedError
 from cascade.restoration.restoring import (
     Restoration,
     input_space_of,
@@ -46,11 +47,13 @@ class RestoredFiles:
         stage: the stage that was trained on pairs.
         restoration: how to restore each image.
         request: the user's request.
+        expected: what the standard deviation over seeds says about errors; None if it is not known.
     """
 
     stage: Stage
     restoration: Restoration
     request: Request
+    expected: ExpectedError | None = None
 
     def make(
         self, job: Job, path: Path, progress: JobProgress, on_remark: Callable[[str], None]
@@ -62,6 +65,7 @@ class RestoredFiles:
                 restore=self._restored,
                 space=space,
                 result_space=self.stage.space,
+                expected=self.expected,
                 **self.request.of_bands(),
             )
             return files.make(job, path, progress, on_remark)

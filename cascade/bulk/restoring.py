@@ -68,7 +68,10 @@ def prepare_restoring(
     _refuse(of_masks, f"{request.model} restores whole pictures, as its pairs show")
     stages = plan.load_stages(lambda stages: [restorer_of(stages)])
     restorer = restorer_of(list(stages.values()))
-    files = RestoredFiles(stage=restorer, restoration=restoration, request=request)
+    expected = plan.expected_error([restorer], restoration)
+    files = RestoredFiles(
+        stage=restorer, restoration=restoration, request=request, expected=expected
+    )
 
     def make(
         pictures: Sequence[Picture], seeds: Sequence[int], progress: PartProgress
@@ -95,6 +98,7 @@ def prepare_restoring(
         truncated=request.truncated,
         before="same",
         make_file=files.make if plan.has_bands else None,
+        expected=expected,
     )
     return plan.bulk(method, on_progress)
 

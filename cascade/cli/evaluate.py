@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cascade.cli import measuring, names, restoring
+from cascade.cli import measuring, names, restoring, sampling
 from cascade.cli.documents import AsJson, Document
 from cascade.cli.verbosity import note
 
@@ -48,6 +48,14 @@ DoubtSeeds = Annotated[
         "at most 100 pictures; for results that have originals.",
     ),
 ]
+ApplyDoubt = Annotated[
+    bool,
+    typer.Option(
+        "--apply-doubt",
+        help="With --doubt-seeds: save in the pipeline what the deviation says about errors, so "
+        "that --map shows expected errors. Measure on validation pictures.",
+    ),
+]
 Beside = Annotated[
     list[Path] | None,
     typer.Option(
@@ -76,7 +84,9 @@ def evaluate(
     alignment: measuring.Alignment = None,
     likelihood: Likelihood = None,
     doubt_seeds: DoubtSeeds = None,
+    apply_doubt: ApplyDoubt = False,
     beside: Beside = None,
+    lora: names.Lora = None,
     device: restoring.Device = None,
     as_json: AsJson = False,
 ) -> Document | None:
@@ -104,17 +114,22 @@ def evaluate(
     from cascade.evaluation.evaluate import evaluate as measure
     from cascade.evaluation.report import check_output
     from cascade.pipeline import CascadePipeline
-    from cascade.saving.pipelines import card_folder
+    from cascade.saving.pipelines import card_folder, changeable_folder
 
     if report is not None:
         check_output(report)
+    sampling.check_without_lora(lora, card=card, apply_doubt=apply_doubt)
+    if apply_doubt and doubt_seeds is None:
+        raise typer.BadParameter("--apply-doubt needs --doubt-seeds; add --doubt-seeds 8.")
+    place = changeable_folder(pipeline) if apply_doubt else None
     folder = card_folder(pipeline) if card else None
-    loaded = CascadePipeline.from_pretrained(pipeline).to(find_device(device))
+    loaded = sampling.adapted(CascadePipeline.from_pretrained(pipeline), lora)
+    loaded = loaded.to(find_device(device))
     with TaskProgress() as progress:
         evaluation = measure(
             loaded,
             data,
-            name=pipeline,
+            name=" + ".join([pipeline, *(lora or [])]),
             train=train,
             pairs=pairs,
             num_images=num_images,
@@ -129,13 +144,26 @@ def evaluate(
             beside=beside or (),
             progress=progress.update,
         )
-    return _results(evaluation, report, folder, as_json=as_json)
+    return _results(evaluation, report, folder, place, as_json=as_json)
 
 
 def _results(
-    evaluation: Evaluation, report: Path | None, folder: Path | None, *, as_json: bool
+    evaluation: Evaluation,
+    report: Path | None,
+    folder: Path | None,
+    place: Path | None,
+    *,
+    as_json: bool,
 ) -> Document | None:
-    """Print the figures, or return them as JSON, and write report and model card if asked for."""
+    """Print the figures, or return them as JSON, and write what is asked for.
+
+    Args:
+        evaluation: the figures.
+        report: file of the report; None for none.
+        folder: folder of the model card; None for none.
+        place: folder of the pipeline that keeps the expected error; None for none.
+        as_json: whether to return a document.
+    """
     from cascade.evaluation.card import write_results
     from cascade.evaluation.report import write_report
 
@@ -146,4 +174,6 @@ def _results(
         note(f"wrote {report}")
     if folder is not None:
         write_results(evaluation, folder)
+    if place is not None and evaluation.expected_error is not None:
+        note(f"wrote {evaluation.expected_error.save(place)}", is_result=not as_json)
     return evaluation.to_dict() if as_json else None

@@ -211,8 +211,7 @@ def _load(
         check_engine_device(device)
     torch_device = find_device(device if engine is None else "cpu")
     pipeline = CascadePipeline.from_pretrained(name)
-    for folder, scale in sampling.adapters(lora):
-        pipeline = pipeline.with_adapter(folder, scale)
+    pipeline = sampling.adapted(pipeline, lora)
     return pipeline.to(torch_device) if engine is None else pipeline.with_engine(engine)
 
 

@@ -56,7 +56,7 @@ def restore(
 
     Examples:
 
-    cascade restore scan.png --mask scratches.png --model my-inpainter -o clean.png
+    cascade restore scan.png --mask scratches.png --model photo-x4 -o clean.png
 
     cascade restore scans -o restored --model runs/restore-pairs --compare
     """

@@ -43,8 +43,8 @@ FIRST = ("inputs", "out")  # in the help of a command; the others come after its
 
 
 MODELS = (
-    "Name the folder of a model that was trained with a mask (cascade train photo-inpaint) or on "
-    "pairs (cascade train restore-pairs); emoji-1024 edits emoji."
+    "Name one: photo-x4 mends dust and thin scratches, emoji-1024 edits emoji, and others are the "
+    "folders of models that you trained with a mask or on pairs."
 )
 
 

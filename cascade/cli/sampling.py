@@ -10,6 +10,7 @@ import typer
 from cascade.cli.verb import SAMPLER_NAMES
 
 if TYPE_CHECKING:
+    from cascade.pipeline import CascadePipeline
     from cascade.sampling.overrides import Overrides
 
 Steps = Annotated[int | None, typer.Option(min=1, help="Sampling steps. Default: the model's.")]
@@ -60,6 +61,27 @@ def adapters(texts: list[str] | None) -> list[tuple[str, float]]:
                 f"--lora takes FOLDER or FOLDER:SCALE such as cats:0.7, got {text!r}."
             ) from error
     return pairs
+
+
+def adapted(pipeline: CascadePipeline, texts: list[str] | None) -> CascadePipeline:
+    """Add the adapters of `--lora` to a pipeline."""
+    for folder, scale in adapters(texts):
+        pipeline = pipeline.with_adapter(folder, scale)
+    return pipeline
+
+
+def check_without_lora(lora: list[str] | None, **flags: bool) -> None:
+    """Check that nothing measured with an adapter is written into a pipeline without it.
+
+    Raises:
+        BadParameter: naming the option that would.
+    """
+    for name, is_on in flags.items():
+        if lora and is_on:
+            raise typer.BadParameter(
+                f"--{name.replace('_', '-')} writes into the pipeline, which is without the "
+                "adapter of --lora; leave one of both out."
+            )
 
 
 def overrides(changes: list[str] | None, **settings: Any) -> Overrides:

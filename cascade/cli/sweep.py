@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from cascade.cli import measuring, names, restoring
+from cascade.cli import measuring, names, restoring, sampling
 from cascade.cli.verbosity import note
 from cascade.errors import RecipeError
 
@@ -94,6 +94,7 @@ def sweep(
     extractor: measuring.Extractor = "lite0",
     extractor_path: measuring.ExtractorPath = None,
     alignment: measuring.Alignment = None,
+    lora: names.Lora = None,
     device: restoring.Device = None,
 ) -> None:
     """Find the sampling settings of a pipeline that are best on held-out pictures.
@@ -124,8 +125,10 @@ def sweep(
 
     if prefer not in get_args(Preference):
         raise RecipeError(f"--prefer must be quality or speed, got {prefer!r}.")
+    sampling.check_without_lora(lora, apply=apply)
     folder = changeable_folder(pipeline) if apply else None
-    loaded = CascadePipeline.from_pretrained(pipeline).to(find_device(device))
+    loaded = sampling.adapted(CascadePipeline.from_pretrained(pipeline), lora)
+    loaded = loaded.to(find_device(device))
     out = out or Path("sweeps") / Path(pipeline).resolve().name
     check_writable_folder(out)
     with TaskProgress() as progress:
@@ -135,7 +138,7 @@ def sweep(
             axes or (),
             out=out,
             progress=progress.update,
-            name=pipeline,
+            name=" + ".join([pipeline, *(lora or [])]),
             pairs=pairs,
             num_images=num_images,
             budget_images=budget,

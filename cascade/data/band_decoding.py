@@ -13,7 +13,7 @@ from cascade.conditioning.batch import Remark
 from cascade.data.preparation import CLIPPED, Outside
 from cascade.errors import DataError
 from cascade.imaging.rasters.layout import Layout
-from cascade.imaging.rasters.raster import Raster, outside_shares
+from cascade.imaging.rasters.raster import Raster, can_hold, outside_shares
 from cascade.imaging.rasters.reading import decode_raster
 from cascade.imaging.value_range import percentage
 from cascade.space import Space
@@ -27,6 +27,7 @@ class BandDecoding(NamedTuple):
         space: the space of the stage, which has the ranges; None for no ranges.
         outside: what happens to numbers outside of the range.
         nodata: the number that stands for a missing one, besides what the file says; None for none.
+            A file whose type cannot hold it has none: the types of a folder may differ.
         axis: axis of a NIfTI volume along which it is cut into slices.
         missing: what happens to images with missing numbers.
     """
@@ -78,7 +79,8 @@ class BandDecoding(NamedTuple):
                 f"{name}: has {_bands(raster.bands)}, but the stage takes {_bands(self.bands)}; "
                 "choose them when you save the file, or train a stage of so many channels."
             )
-        return raster.with_nodata(self.nodata)
+        is_possible = self.nodata is not None and can_hold(raster.values.dtype, self.nodata)
+        return raster.with_nodata(self.nodata) if is_possible else raster
 
     def load(self, data: bytes, name: str, number: int) -> tuple[Tensor, tuple[Remark, ...]]:
         """An image (C, H, W) in [-1, 1], and remarks about it; see `raster` and `check`.

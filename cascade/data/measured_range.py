@@ -13,7 +13,7 @@ from cascade.errors import DataError
 from cascade.space import Range
 
 SAMPLED_NUMBERS = 2**20  # of each band, from all images together
-LEAST_NUMBERS = 2**8  # of each band of one image
+JOINED_IMAGES = 2**10  # whose numbers become one array, since small arrays take much room
 
 
 def measured_ranges(
@@ -21,7 +21,8 @@ def measured_ranges(
 ) -> tuple[Range, ...]:
     """Measure between which numbers each band lies. Missing numbers and broken images are left out.
 
-    Evenly spread pixels of every image are looked at. Ends of whole numbers are rounded outwards.
+    Evenly spread pixels of every image are looked at, fewer of each if there are many images, so
+    that memory does not grow with their number. Ends of whole numbers are rounded outwards.
 
     Args:
         source: all training images.
@@ -33,7 +34,7 @@ def measured_ranges(
     """
     assert decoding.bands is not None
     samples: list[list[np.ndarray]] = [[] for _ in range(decoding.bands)]
-    count = max(LEAST_NUMBERS, SAMPLED_NUMBERS // len(source))
+    count = max(1, SAMPLED_NUMBERS // len(source))
     reasons = []
     for index in range(len(source)):
         try:
@@ -47,6 +48,8 @@ def measured_ranges(
         for band, values in enumerate(raster.values):
             numbers = values.reshape(-1) if missing is None else values[~missing[band]]
             samples[band].append(_spread(numbers, count, index))
+            if len(samples[band]) == JOINED_IMAGES:
+                samples[band] = [np.concatenate(samples[band])]
     if len(reasons) == len(source):
         raise DataError(f"none of the {len(source)} images can be used: {reasons[0]}")
     return tuple(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cascade.data.band_decoding import BandDecoding
-from cascade.data.pair_shift import Shift, measured_shift
+from cascade.data.pair_shift import SMALLEST_PX, Shift, measured_shift
 from cascade.data.pairs import check_scale, scale_of
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
@@ -50,12 +50,14 @@ class ExaminedPair(NamedTuple):
         shift: how far both images lie apart; None if that is not asked for.
         encoded: result of the encoder for the input, if there was one.
         content: sha256 of the pixels of the input and their shape; empty without a digest.
+        is_small: whether the input is too small for its shift to be measured.
     """
 
     scale: int
     shift: Shift | None
     encoded: Any = None
     content: str = ""
+    is_small: bool = False
 
 
 def examine_pair(
@@ -91,7 +93,8 @@ def examine_pair(
         check_scale(scale, check.scale, name, partner_name)
     encoded = None if check.encode is None else check.encode(decoded, data)
     shift = None if check.max_shift_px is None else measured_shift(image, partner)
-    return ExaminedPair(scale, shift, encoded, _content(partner) if digest else "")
+    content = _content(partner) if digest else ""
+    return ExaminedPair(scale, shift, encoded, content, min(partner.shape[-2:]) < SMALLEST_PX)
 
 
 def comparable(raster: Raster, decoding: BandDecoding) -> Tensor:
@@ -115,17 +118,20 @@ class PairReport:
         max_shift_px: largest shift between both images of a pair; None for any.
         scales: number of pairs by how many times as large as its input the image is.
         shifts: shifts by name of the image.
+        small: number of pairs with a shift whose inputs are too small for it.
     """
 
     max_shift_px: float | None = None
     scales: Counter[int] = field(default_factory=Counter)
     shifts: dict[str, Shift] = field(default_factory=dict)
+    small: int = 0
 
     def add(self, name: str, pair: ExaminedPair) -> None:
         """Take in a pair by the name of its image."""
         self.scales[pair.scale] += 1
         if pair.shift is not None:
             self.shifts[name] = pair.shift
+            self.small += pair.is_small
 
     @property
     def shifted(self) -> list[str]:
@@ -151,10 +157,11 @@ class PairReport:
 
     def _shift_text(self) -> str:
         certain = {name: shift for name, shift in self.shifts.items() if shift.is_certain}
-        unknown = len(self.shifts) - len(certain)
-        rest = f"; {unknown} show too little in common to be measured" if unknown else ""
+        unknown = len(self.shifts) - len(certain) - self.small
+        rest = f"; {self.small} not measured, below {SMALLEST_PX} px" if self.small else ""
+        rest += f"; {unknown} show too little in common to be measured" if unknown else ""
         if not certain:
-            return f"not measured{rest}"
+            return rest.removeprefix("; ")
         name = max(certain, key=lambda each: certain[each].distance_px)
         middle = Shift(
             median(each.x_px for each in certain.values()),

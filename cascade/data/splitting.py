@@ -119,6 +119,10 @@ class FileGroups:
             else:
                 self._firsts[first] = self._firsts[index] = first
 
+    def name_of(self, index: int) -> str:
+        """A name that the images of a stack or volume share; its own for an image of its own."""
+        return self.source.volume(index) or self.source.name(self._firsts.get(index, index))
+
     def group_of(self, index: int) -> str | None:
         """What all images of a stack or volume share; None for an image of its own."""
         if (volume := self.source.volume(index)) is not None:

@@ -75,6 +75,18 @@ class Calibration:
         for row, values in enumerate((torch.ones_like(errors), deviations**2, errors**2)):
             self._sums[row] += places.bincount(values, FINE_BINS + 1)
 
+    def binned(self, bins: int) -> Tensor:
+        """Bins of about as many pixels each, by deviation, at most `bins`: (3, N) float64.
+
+        The rows are numbers of pixels, mean squared deviations, and mean squared errors.
+        """
+        counts = self._sums[0]
+        middles = (counts.cumsum(0) - counts / 2) / counts.sum()
+        groups = (middles * bins).long().clamp(0, bins - 1)
+        merged = torch.zeros(3, bins, dtype=torch.float64).index_add_(1, groups, self._sums)
+        merged = merged[:, merged[0] > 0]
+        return torch.cat([merged[:1], merged[1:] / merged[0]])
+
     def curve(self, name: str, unit: str, factor: float = 1.0) -> CalibrationCurve:
         """Make the curve of all pixels.
 
@@ -83,18 +95,12 @@ class Calibration:
             unit: unit of the curve.
             factor: the units that 1 of the added numbers stands for.
         """
-        counts, variances, squares = self._sums
-        total = counts.sum()
-        middles = (counts.cumsum(0) - counts / 2) / total
-        groups = (middles * BINS).long().clamp(0, BINS - 1)
-        merged = torch.zeros(3, BINS, dtype=torch.float64)
-        merged.index_add_(1, groups, torch.stack([counts, variances, squares]))
-        merged = merged[:, merged[0] > 0]
-        means = (merged[1:] / merged[0]).sqrt() * factor
+        counts, *squares = self.binned(BINS)
+        means = torch.stack(squares).sqrt() * factor
         return CalibrationCurve(
             name=name,
             unit=unit,
-            shares=tuple((merged[0] / total).tolist()),
+            shares=tuple((counts / counts.sum()).tolist()),
             deviations=tuple(means[0].tolist()),
             errors=tuple(means[1].tolist()),
         )

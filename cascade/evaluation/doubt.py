@@ -11,13 +11,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from cascade.conditioning.mask import Mask
 from cascade.errors import ContractError
 from cascade.evaluation.calibration import Calibration, CalibrationCurve, rank_correlation
+from cascade.evaluation.error_curve import error_curve
 from cascade.evaluation.figures import Better, Score
-from cascade.evaluation.intervals import mean_estimate
+from cascade.evaluation.intervals import mean_interval
 from cascade.evaluation.measuring_pairs import TRUTH, pairs
 from cascade.evaluation.progress import NamedProgress
 from cascade.evaluation.real_pictures import RealPictures
@@ -25,6 +27,7 @@ from cascade.evaluation.results import Measurements
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import resize
 from cascade.restoration.doubt import check_seeds, over_seeds
+from cascade.restoration.expected_error import ExpectedError, model_digest
 from cascade.space import Space
 from cascade.tasks.table import paired_task_of, task_of
 from cascade.tasks.task import PairedTask
@@ -85,6 +88,16 @@ def with_doubt(
             correlations[band].append(rank_correlation(deviation[part], error[part]))
     progress(f"{SUBJECT} over {seeds} seeds", count, count)
     unit, factor = ("% of the range", PERCENT) if space.has_bands else ("8-bit", UNITS_8_BIT)
+    widening = float(predicted_deviation(torch.ones(1), seeds))
+    expected_error = ExpectedError(
+        seeds=seeds,
+        pictures=count,
+        model=model_digest([stage for _, stage in pipeline.stages.items()]),
+        curves=tuple(
+            error_curve(calibration, widening, values, held_out.files)
+            for calibration, values in zip(calibrations, correlations, strict=True)
+        ),
+    )
     curves = [
         calibration.curve(name, unit, factor)
         for name, calibration in zip(names, calibrations, strict=True)
@@ -92,12 +105,18 @@ def with_doubt(
     scores = [
         score
         for values, curve in zip(correlations, curves, strict=True)
-        for score in _scores(values, curve)
+        for score in _scores(values, held_out.files, curve)
     ]
     whole = measurements.measured[-1]
     measured = [*measurements.measured[:-1], replace(whole, scores=(*whole.scores, *scores))]
     notes = [*measurements.notes, _note(seeds, count, fills=pipeline.stages.contracts[0].fills)]
-    return replace(measurements, measured=measured, notes=notes, calibration=curves)
+    return replace(
+        measurements,
+        measured=measured,
+        notes=notes,
+        calibration=curves,
+        expected_error=expected_error,
+    )
 
 
 def predicted_deviation(std: Tensor, seeds: int) -> Tensor:
@@ -139,8 +158,10 @@ def _names(space: Space) -> list[str]:
     return [""]
 
 
-def _scores(correlations: Sequence[float], curve: CalibrationCurve) -> list[Score]:
-    estimate = mean_estimate(correlations) if len(correlations) > 1 else None
+def _scores(
+    correlations: Sequence[float], files: Sequence[str], curve: CalibrationCurve
+) -> list[Score]:
+    low, high = mean_interval(correlations, files)
     n = len(correlations)
     ends = f", {curve.name}" if curve.name else ""
 
@@ -155,10 +176,8 @@ def _scores(correlations: Sequence[float], curve: CalibrationCurve) -> list[Scor
         )
 
     correlation = score("rank correlation", sum(correlations) / n, "higher")
-    if estimate is not None:
-        correlation = replace(correlation, low=estimate.low, high=estimate.high)
     return [
-        correlation,
+        replace(correlation, low=low, high=high),
         score(f"calibration error, {curve.unit}", curve.expected_error, "lower"),
         score("deviation / error", curve.ratio, "nearer to 1"),
     ]

@@ -151,11 +151,12 @@ def evaluate(
         seed=seed,
         settings=measurements.settings,
         measured=measurements.measured,
-        notes=_notes(measurements, options["extractor"], held_out, training, space),
+        notes=_notes(measurements, options["extractor"], held_out, count, training, space),
         peak_memory_mib=peak_memory_mib(pipeline.device),
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
         calibration=measurements.calibration,
         sheets=measurements.sheets,
+        expected_error=measurements.expected_error,
     )
 
 
@@ -268,11 +269,12 @@ def _notes(
     measurements: Measurements,
     extractor: FeatureExtractor,
     held_out: RealPictures,
+    count: int,
     training: RealPictures | None,
     space: Space,
 ) -> list[str]:
     """Write what a reader of the figures should know."""
-    notes = [*measurements.notes, *held_out.notes()]
+    notes = [*measurements.notes, *held_out.notes(count)]
     score = measurements.measured[-1].score("FD")
     if score is not None:
         notes += warn_of_few(min(score.n, score.n_reference), extractor.dim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
@@ -22,7 +22,7 @@ from cascade.evaluation.autoencoder_likelihood import (
 )
 from cascade.evaluation.figures import Measured, Score
 from cascade.evaluation.flow_likelihood import flow_bits_per_dimension
-from cascade.evaluation.intervals import mean_estimate
+from cascade.evaluation.intervals import mean_interval
 from cascade.evaluation.likelihood import bits_per_dimension, check_likelihood
 from cascade.evaluation.progress import NamedProgress
 from cascade.evaluation.real_pictures import RealPictures
@@ -102,7 +102,7 @@ def with_likelihood(
             bits.append(bits_of(batch))
         progress(f"{name}, {NAMES[likelihood]}", count, count)
         place = _place(measured, name)
-        scores = (*measured[place].scores, _score(torch.cat(bits), likelihood))
+        scores = (*measured[place].scores, _score(torch.cat(bits), likelihood, held_out.files))
         measured[place] = replace(measured[place], scores=scores)
         notes.append(note)
     notes = [*measurements.notes, *dict.fromkeys(notes), *_notes(pipeline)]
@@ -168,14 +168,14 @@ def _bits(stage: DiffusionStage, batch: Batch, likelihood: Likelihood) -> Tensor
     return bits_per_dimension(stage, batch, timesteps=timesteps).total
 
 
-def _score(bits: Tensor, likelihood: Likelihood) -> Score:
+def _score(bits: Tensor, likelihood: Likelihood, files: Sequence[str]) -> Score:
     values = bits.tolist()
-    estimate = mean_estimate(values) if len(values) > 1 else None
+    low, high = mean_interval(values, files)
     return Score(
         name=NAMES[likelihood],
         value=float(bits.mean()),
-        low=estimate and estimate.low,
-        high=estimate and estimate.high,
+        low=low,
+        high=high,
         n=len(values),
         better="lower",
     )

@@ -27,7 +27,7 @@ from cascade.contract import Contract
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.figures import Better, Measured, Score
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
-from cascade.evaluation.intervals import mean_estimate
+from cascade.evaluation.intervals import mean_interval
 from cascade.evaluation.peer_upscalers import PeerUpscaler
 from cascade.evaluation.perceptual_distances import Distance
 from cascade.evaluation.progress import NamedProgress
@@ -159,7 +159,7 @@ class PairMeasurer:
             size_px=way.contracts[-1].space.longer_px,
             seconds_per_image=seconds / count,
             scores=(
-                *_means(values, way.figures),
+                *_means(values, way.figures, self.held_out.files),
                 *self._set_scores(results.finish(), originals.finish()),
             ),
         )
@@ -296,24 +296,29 @@ def _input_text(first: Contract, held_out: RealPictures) -> str:
     return f"{REAL}, {first.description}" + (", degraded" if first.restores else "")
 
 
-def _means(values: Mapping[str, Sequence[float]], figures: Mapping[str, PairFigure]) -> list[Score]:
+def _means(
+    values: Mapping[str, Sequence[float]],
+    figures: Mapping[str, PairFigure],
+    files: Sequence[str],
+) -> list[Score]:
     """Average each figure over pictures, with an interval if there are several.
 
     Args:
         values: one value per picture, by figure name.
         figures: the figures that compare results with their inputs, by name.
+        files: the file of each picture.
     """
     scores = []
     for name, each in values.items():
         between = name.endswith(BETWEEN)
         reference = INPUTS if name in figures else TRUTH
-        estimate = mean_estimate(each) if len(each) > 1 else None
+        low, high = mean_interval(each, files)
         scores.append(
             Score(
                 name=name,
                 value=fmean(each),
-                low=estimate and estimate.low,
-                high=estimate and estimate.high,
+                low=low,
+                high=high,
                 n=len(each),
                 reference="results of another seed" if between else reference,
                 n_reference=len(each),

@@ -1,5 +1,8 @@
 """Held-out and training pictures at the sizes of stages, with their features in a cache.
 
+Slices of one volume resemble each other. Therefore the first pictures come from as many files as
+there are, then the next ones of each.
+
 The name of a cache file is a hash of the bytes of the pictures, their size and the weights of the
 extractor, so a change of any of these leads to another file.
 
@@ -9,6 +12,7 @@ Shapes: B images, H and W pixels of a stage's images.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +35,7 @@ from cascade.data.remote import default_cache, without_secrets
 from cascade.data.samples import TrainingSample
 from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
+from cascade.data.splitting import FileGroups
 from cascade.data.training_images import TrainingImages, epoch_order
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.alignment.model import AlignmentModel
@@ -38,6 +43,7 @@ from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
 from cascade.evaluation.progress import NamedProgress
 from cascade.imaging.rasters.layout import Layout
+from cascade.reporting.words import counted
 from cascade.saving.atomic import atomic_file
 from cascade.space import Space
 
@@ -64,6 +70,7 @@ class RealPictures:
 
     Attributes:
         left_out: number of pictures that are left out.
+        files: by place, a name that all images of one file or volume share.
         path: path of the source, without secret parts of URLs; empty for an open source.
 
     Raises:
@@ -96,6 +103,7 @@ class RealPictures:
         self.left_out = len(order) - len(self.order)
         if not self.order:
             raise DataError(f"no {name} of the pipeline's classes: {next(iter(reasons.values()))}")
+        self.order, self.files = _spread_over_files(self.order, FileGroups(opened))
         self.cache_dir = cache_dir or default_cache().with_name("features")
 
     def __len__(self) -> int:
@@ -201,14 +209,21 @@ class RealPictures:
         """Name of a picture in its source, without suffix."""
         return self.source.key(self.order[place])
 
-    def notes(self) -> list[str]:
-        """Write the notes that figures on these pictures need."""
-        if not self.left_out:
-            return []
-        return [
-            f"{self.left_out} {self.name} are of classes that the pipeline does not know, and are "
-            "left out."
-        ]
+    def notes(self, count: int) -> list[str]:
+        """Write the notes that figures on the first `count` pictures need."""
+        notes = []
+        if self.left_out:
+            notes.append(
+                f"{self.left_out} {self.name} are of classes that the pipeline does not know, and "
+                "are left out."
+            )
+        files = len(set(self.files[:count]))
+        if files < min(count, len(self)):
+            notes.append(
+                f"these are {min(count, len(self))} {self.name} of {counted(files, 'file')}; "
+                "images of one file resemble each other and tell less than as many files would."
+            )
+        return notes
 
     def _known_labels(self, index: int) -> dict[str, str]:
         fields = [] if self._vocabulary is None else self._vocabulary.fields
@@ -276,6 +291,22 @@ class RealPictures:
         if space.has_bands:
             parts.append(f"{space.channels} {space.range} {space.show} {space.colour_map}")
         return hashlib.sha256("\n".join([*parts, *self.digests]).encode()).hexdigest()[:32]
+
+
+def _spread_over_files(order: Sequence[int], groups: FileGroups) -> tuple[list[int], list[str]]:
+    """Put the first image of every file before the second one of any, and so on.
+
+    Returns:
+        The images in this order, and the names of their files.
+    """
+    counts: Counter[str] = Counter()
+    turns = []
+    for index in order:
+        file = groups.name_of(index)
+        turns.append((counts[file], index, file))
+        counts[file] += 1
+    turns.sort(key=lambda turn: turn[0])  # stable: images of their own keep their order
+    return [index for _, index, _ in turns], [file for _, _, file in turns]
 
 
 def _reads_input(condition: Condition, contract: Contract, is_first: bool) -> bool:

@@ -13,6 +13,7 @@ from PIL import Image
 from cascade.evaluation.calibration import CalibrationCurve
 from cascade.evaluation.figures import Measured, Score
 from cascade.evaluation.tables import rounded, text_table
+from cascade.restoration.expected_error import ExpectedError
 from cascade.saving.atomic import atomic_file
 
 
@@ -41,6 +42,7 @@ class Measurements:
         notes: sentences that a reader of the figures should know.
         sheets: pictures for the report.
         calibration: curves of the standard deviation over seeds; none if it was not measured.
+        expected_error: what it says about errors, to be saved in the pipeline; likewise.
     """
 
     measured: list[Measured]
@@ -48,6 +50,7 @@ class Measurements:
     notes: list[str] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)
     calibration: list[CalibrationCurve] = field(default_factory=list)
+    expected_error: ExpectedError | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,8 @@ class Evaluation:
         about: command, hardware and versions.
         calibration: curves of the standard deviation over seeds; none if it was not measured.
         sheets: pictures for the report, which are not part of the JSON.
+        expected_error: what the standard deviation over seeds says about errors, to be saved in the
+            pipeline; None if it was not measured. It is not part of the JSON.
     """
 
     pipeline: str
@@ -81,6 +86,7 @@ class Evaluation:
     about: Mapping[str, Any]
     calibration: Sequence[CalibrationCurve] = ()
     sheets: Sequence[Sheet] = field(default=(), compare=False)
+    expected_error: ExpectedError | None = field(default=None, compare=False)
 
     @property
     def whole(self) -> Measured:
@@ -88,8 +94,9 @@ class Evaluation:
         return self.measured[-1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to plain values for JSON, without the sheets."""
-        values = {name: value for name, value in vars(self).items() if name != "sheets"}
+        """Convert to plain values for JSON, without the sheets and curves for the pipeline."""
+        apart = ("sheets", "expected_error")
+        values = {name: value for name, value in vars(self).items() if name not in apart}
         return values | {
             "measured": [asdict(each) for each in self.measured],
             "notes": list(self.notes),

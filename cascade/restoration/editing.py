@@ -4,7 +4,9 @@ A chain that starts from noise was not trained to fill holes. At every step of e
 known pixels replace what the network draws there, and the first stage goes over its steps several
 times, so that the rest fits them (RePaint, Lugmayr et al. 2022, arXiv 2201.09865). A stage that was
 trained with a mask (Palette, Saharia et al. 2021, arXiv 2111.05826) sees the hole, and needs each
-step once. Each later stage knows the pixels of the true picture at its own size.
+step once. So does an upsampler, which is given the picture at its small size, where the hole is
+filled smoothly from around it: enough for scratches, of which little is left at that size. Each
+later stage knows the pixels of the true picture at its own size.
 
 With a strength below 1, all stages start from the picture with noise (SDEdit, Meng et al. 2021,
 arXiv 2108.01073), so that the hole keeps some of what it shows.
@@ -26,7 +28,7 @@ from cascade.conditioning.mask import with_opacity
 from cascade.contract import Contract
 from cascade.errors import ContractError
 from cascade.resizing import resize
-from cascade.restoration.holes import reduced
+from cascade.restoration.holes import is_wide, reduced
 from cascade.restoration.windows import Box, Frame
 from cascade.sampling.resampling import Resampling
 from cascade.sampling.tiles import Tiles
@@ -35,6 +37,7 @@ from cascade.space import Size
 from cascade.stage import Stage
 
 USUAL = 5  # resamplings, and length of their jumps
+THIN = 2  # pixels of the small picture: of holes up to this width, enough is left around them
 PICTURES = (0.0, 255.0)  # the range of stages that make pictures
 
 
@@ -115,10 +118,10 @@ def check_can_edit(
             no effect on it.
     """
     first = contracts[0]
-    if first.needs_image and not first.fills:
+    if first.needs_image and not (first.fills or first.enlarges):
         raise ContractError(
             f"this pipeline takes {first.description}, so it cannot edit pictures; editing needs a "
-            "first stage that starts from noise, or one that was trained with a mask."
+            "first stage that starts from noise, that enlarges, or that was trained with a mask."
         )
     ranges = {
         pair for each in contracts if each.space.kind == "pixels" for pair in each.space.ranges
@@ -130,10 +133,11 @@ def check_can_edit(
     other = next((each.space for each in contracts if each.space.kind != "pixels"), None)
     if other is not None:
         raise ContractError(f"editing needs stages that make pixels; one makes {other.kind}.")
-    if first.fills:
-        editing.check_resampling("the first stage was trained with a mask and takes each step once")
+    if first.needs_image:
+        reason = "was trained with a mask" if first.fills else "is given a picture"
+        editing.check_resampling(f"the first stage {reason} and takes each step once")
     student, resamplings = first.student, editing.resampling.resamplings
-    if student is not None and not first.fills and not is_whole and resamplings > 1:
+    if student is not None and not first.needs_image and not is_whole and resamplings > 1:
         teacher = f" {student.teacher}" if student.teacher else ""
         raise ContractError(
             f"this pipeline starts with a {student.text}, which cannot go over its steps again; "
@@ -169,11 +173,20 @@ class Edit:
         return height, width
 
     def input_image(self, stage: Stage) -> Tensor | None:
-        """The input of a first stage that was trained with a mask: (1, C + 1, h, w), else None."""
-        if not stage.contract.fills:
+        """The input of a first stage that takes an image; None for one that starts from noise.
+
+        It is (1, C + 1, h, w) for one that was trained with a mask, and the small picture
+        (1, C, h, w) for an upsampler.
+        """
+        contract = stage.contract
+        if not contract.needs_image:
             return None
-        image, hole = self._at(stage)
-        return with_opacity(image, hole[None, None])
+        if contract.fills:
+            image, hole = self._at(stage)
+            return with_opacity(image, hole[None, None])
+        height, width = self.size_for(stage)
+        small = (height // contract.scale, width // contract.scale)
+        return resize(self.image, small, stage.space.resize_kernel)
 
     def hooks(self, stage: Stage, count: int, hooks: Hooks) -> Hooks:
         """Add to the hooks of a stage what it knows of the picture.
@@ -201,6 +214,16 @@ class Edit:
             return None
         return Tiles(stage.default_tile_px(size_px))
 
+    def remark(self, first: Stage) -> str:
+        """What to tell the user about the hole; empty for nothing."""
+        side_px = THIN * first.contract.scale
+        if not first.contract.enlarges or not is_wide(self.hole, side_px + 1):
+            return ""
+        return (
+            f"the hole is wider than {side_px} px, and an upsampler fills such places smoothly; a "
+            "model that was trained with a mask draws what is missing"
+        )
+
     def _at(self, stage: Stage) -> tuple[Tensor, Tensor]:
         """Image (1, C, h, w) and hole (h, w) at the size of a stage."""
         size_px = self.size_for(stage)
@@ -227,10 +250,11 @@ def prepare_edit(
     """
     check_can_edit(contracts, editing, is_whole=bool(hole.all()))
     space = contracts[-1].space
-    is_fixed = not contracts[0].fills
+    first = contracts[0]
+    is_fixed = not first.needs_image
     multiple_px = 1
     if not is_fixed:
-        multiple_px = space.size[0] // contracts[0].space.size[0]
+        multiple_px = first.grid_px * (space.size[0] // first.space.size[0])
     box = Frame(space, is_fixed, multiple_px, editing.window_px).window(hole)
     image = _with_channels(image, space.channels)
     known = ~hole if editing.strength == 1 else torch.ones_like(hole)

@@ -127,6 +127,13 @@ def reduced(hole: Tensor, size_px: tuple[int, int]) -> Tensor:
     return F.adaptive_max_pool2d(hole[None].float(), size_px)[0] > 0
 
 
+def is_wide(hole: Tensor, side_px: int) -> bool:
+    """Whether a hole (H, W) bool holds a square of this side."""
+    if side_px > min(hole.shape):
+        return bool(hole.all())
+    return bool((-F.max_pool2d(-hole[None].float(), side_px, stride=1)).any())
+
+
 def ramp(hole: Tensor, feather_px: int) -> Tensor:
     """How much of the new picture to use: (H, W) in [0, 1].
 

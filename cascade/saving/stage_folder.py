@@ -20,7 +20,7 @@ from cascade.networks.backbones import NETWORKS
 from cascade.networks.imported_networks import StageADMUNet, StageUNet2D
 from cascade.networks.stage_network import StageNetwork
 from cascade.sampling.settings import SamplingSettings
-from cascade.saving.components import load_component, read_json, save_component
+from cascade.saving.components import DOUBT, load_component, read_json, save_component
 from cascade.saving.differences import differences
 
 
@@ -41,7 +41,7 @@ def stage_entries() -> list[str]:
     """Names of all files and folders that the folder of a stage may hold."""
     files = [name for kind in CONDITIONS.values() for name in kind.files]
     parts = ["embedding", "encoder", "tokens", "scheduler", AUTOENCODER]
-    return [CONFIG, ADAPTER, *parts, *NETWORKS, *files]
+    return [CONFIG, ADAPTER, DOUBT, *parts, *NETWORKS, *files]
 
 
 def diffusion_config(

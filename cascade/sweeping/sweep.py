@@ -187,7 +187,11 @@ def sweep(
         progress=progress,
     )
     outcomes = measurer.measure_all(candidates, rounds)
-    notes = [*measurer.failures, *held_out.notes(), *warn_of_few(rounds[-1].images, extractor.dim)]
+    notes = [
+        *measurer.failures,
+        *held_out.notes(most),
+        *warn_of_few(rounds[-1].images, extractor.dim),
+    ]
     notes += [] if judge is None else judge.notes()
     return _result(pipeline, choice, held_out.path, rounds, outcomes, notes)
 

@@ -28,7 +28,7 @@ class StartingPoint:
         parameters: number of parameters of the new stage.
         new: number of parameters that the trained stage lacked, by name or class.
         left_out: number of parameters of the trained stage that the new one lacks, likewise.
-        remarks: what differs between the noise schedules, a sentence each.
+        remarks: what differs between the noise processes, a sentence each.
     """
 
     parameters: int
@@ -102,7 +102,7 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
 
 
 def _schedule_remarks(stage: DiffusionStage, trained: DiffusionStage) -> list[str]:
-    """What differs between the noise schedules, or should."""
+    """What differs between the noise processes, or should."""
     schedule, before = stage.process.schedule, trained.process.schedule
     size, size_before = stage.space.longer_px, trained.space.longer_px
     remarks = []
@@ -116,7 +116,18 @@ def _schedule_remarks(stage: DiffusionStage, trained: DiffusionStage) -> list[st
             f"images have {size} px now, and had {size_before} px: a schedule shift of {shift:g} "
             f"would leave as much of the image at each timestep, it is {schedule.shift:g}"
         )
+    std, std_before = (_residual_std(each) for each in (stage, trained))
+    if std != std_before:
+        remarks.append(
+            f"the standard deviation of residuals is {std:g} now, and was {std_before:g}: it "
+            "scales what the network reads and predicts"
+        )
     return remarks
+
+
+def _residual_std(stage: DiffusionStage) -> float:
+    """The standard deviation of the residuals that a stage predicts; 0 if it predicts none."""
+    return 0.0 if stage.process.residual is None else stage.process.residual.std
 
 
 def _new_token_parts(stage: Stage, trained: Stage) -> dict[str, list[str]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import tifffile
 
+from cascade.building import spaces
 from cascade.building.data_preview import preview_data
 from cascade.building.pipelines import check_recipe
 from cascade.building.spaces import colour_range, space_of
@@ -98,6 +101,24 @@ def test_measured_percentiles_are_saved_with_the_stage_and_kept_by_a_resumed_run
     brighter = tifffile.imread(tiles / "0.tif") + 5000
     tifffile.imwrite(tiles / "0.tif", brighter, photometric="minisblack", planarconfig="separate")
     build_trainer(recipe, out)  # refuses a run that resumes with another range
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("space.channels=65", "at most 64 bands"),
+        ("network.patch_size=5", "patch_size"),
+        ("diffusion.residual_std=0.1", "residual"),
+        ("data.crop_px=7", "multiple of 4"),
+    ],
+)
+def test_faults_of_a_recipe_are_named_before_the_range_is_measured(
+    tiles, tmp_path, monkeypatch, overrides, words
+):
+    monkeypatch.setattr(spaces, "measured_ranges", Mock(side_effect=AssertionError))
+    options = [f"data.path={tiles}", "data.percentiles=[0,100]", *overrides.split()]
+    with pytest.raises(CascadeError, match=words):
+        build_trainer(recipe_of(*options), tmp_path / "run")
 
 
 def test_a_preview_reads_the_bands_and_names_what_does_not_fit(tiles):

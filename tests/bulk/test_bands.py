@@ -120,6 +120,15 @@ def test_options_for_bands_are_refused_by_a_model_of_colours(command, upscaler, 
     assert "a number for missing ones is for bands, but this model makes colour" in done.err
 
 
+def test_a_number_for_missing_ones_that_the_file_cannot_hold_is_refused(upscale):
+    write_inputs()
+    tifffile.imwrite("in/a.tif", np.zeros((2, 8, 10), np.uint16), photometric="minisblack")
+    done = upscale("in/a.tif", "--nodata", 70000, out="q.tif")
+    assert done.code == 1
+    assert "in/a.tif: no number of type uint16 can be 70000" in done.err
+    assert not Path("q.tif").exists()
+
+
 def test_a_single_result_needs_a_format_that_holds_it(upscale):
     write_inputs()
     done = upscale("in/a.tif", out="out.dcm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,6 +17,8 @@ from cascade.contract import Contract
 from cascade.errors import OutputError
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import recorded_settings
+from cascade.pipeline import CascadePipeline
+from cascade.restoration.expected_error import ErrorCurve, ExpectedError, model_digest
 from cascade.space import Space
 
 
@@ -240,3 +243,59 @@ def test_a_map_larger_than_the_limit_of_pillow_is_written_again(upscale, photos,
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
     again = upscale(*arguments)
     assert (again.code, again.out) == (0, "1 upscaled (mean of 2 seeds)\n"), again.err
+
+
+# ---- expected errors ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(saved_pipeline, tmp_path) -> str:
+    """Folder of a pipeline of two bands, whose second deviation says nothing about errors."""
+    space = Space(size_px=16, channels=2, range=(0, 1000), unit="mK", show=(2,))
+    contract = Contract(space, (LowResolution(size_px=8),))
+    folder = saved_pipeline("up", contract, tmp_path / "measured")
+    stages = CascadePipeline.from_pretrained(folder).stages
+    digest = model_digest([stages.last.with_sampling(stages.last.sampling.changed(steps=1))])
+    curve = ErrorCurve(deviations=(0, 2), errors=(0.1, 4.1), correlation=0.4, low=0.3, high=0.5)
+    curves = (curve, replace(curve, low=-0.1))
+    ExpectedError(seeds=2, pictures=40, model=digest, curves=curves).save(Path(folder))
+    return folder
+
+
+def test_a_map_shows_expected_errors_where_they_were_measured(
+    upscale, doubler, measured, photos, monkeypatch
+):
+    captions = []
+    drawn = doubt_files.deviation_picture
+    monkeypatch.setattr(
+        doubt_files, "deviation_picture",
+        lambda panels: captions.append(panels[0].caption) or drawn(panels),
+    )  # fmt: skip
+    values = (np.random.default_rng(0).random((2, 8, 10)) * 900 + 50).astype(np.uint16)
+    tifffile.imwrite("field.tif", values, photometric="minisblack", planarconfig="separate")
+    done = upscale("field.tif", "-o", "plain", "-n", 2, "--map", model=doubler)
+    assert done.code == 0, done.err
+    assert "expected error" not in done.err
+    done = upscale("field.tif", "-o", "out", "-n", 2, "--map", model=measured)
+    assert done.code == 0, done.err
+    assert done.err.count("says nothing about errors here in band 2") == 1
+    done = upscale("field.tif", "-o", "other", "-n", 3, "--map", model=measured)
+    assert "expected errors are known for 2 seeds" in done.err
+    files = {
+        name: tifffile.TiffFile(f"{name}/field-doubt.tif") for name in ("plain", "out", "other")
+    }
+    texts = {name: file.pages[0].description for name, file in files.items()}
+    assert texts == {
+        "plain": "spread over 2 seeds, not an error",
+        "out": "expected error (measured on 40 pictures), 2 seeds",
+        "other": "spread over 3 seeds, not an error",
+    }
+    assert captions == [f"{texts[name]}, band 2" for name in files]
+    spread, errors = (files[name].pages[0].asarray() for name in ("plain", "out"))
+    assert np.allclose(errors, 0.1 * 500 + 2 * spread, atol=1e-2)
+    again = upscale("field.tif", "-o", "out", "-n", 2, "--map", model=measured)
+    assert "1 already done" in again.out
+    Path(measured, "doubt.json").unlink()
+    stale = upscale("field.tif", "-o", "out", "-n", 2, "--map", model=measured)
+    assert stale.code == 1
+    assert "expected_error" in stale.err

@@ -149,10 +149,24 @@ def test_wrong_usage_is_reported_in_one_line_before_any_work(
     assert not Path("out").exists()
 
 
-def test_a_model_that_cannot_edit_is_refused(command, upscaler, photos, mask):
-    done = command("edit", photos, "--mask", mask, "-o", "out", "--model", upscaler)
+def test_an_upscaler_mends_what_is_masked_and_says_if_that_is_wide(
+    command, upscaler, photos, caplog
+):
+    source, hole = photos / "sub" / "c.png", np.zeros((14, 20), bool)
+    hole[3:12, 5:14] = True
+    Image.fromarray(hole).save("mask.png")
+    done = command("edit", source, "--mask", "mask.png", "-o", "out.png", "--model", upscaler)
+    assert (done.code, done.out) == (0, "1 edited\n"), done.err
+    assert "wider than 8 px" in caplog.text
+    picture, result = read_picture(source), read_picture(Path("out.png"))
+    assert result.colour[:, ~hole].equal(picture.colour[:, ~hole])
+    assert not result.colour[:, hole].equal(picture.colour[:, hole])
+
+
+def test_a_model_that_cannot_edit_is_refused(command, colourer, photos, mask):
+    done = command("edit", photos, "--mask", mask, "-o", "out", "--model", colourer)
     assert done.code == 1
-    assert "this pipeline takes 16 px, so it cannot edit pictures" in done.err
+    assert "so it cannot edit pictures" in done.err
 
 
 def test_a_map_is_dark_outside_the_hole(edit, photos, mask):

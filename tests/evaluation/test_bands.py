@@ -8,10 +8,12 @@ import torch
 
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
+from cascade.data.training_images import epoch_order
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.evaluation.evaluate import evaluate
+from cascade.evaluation.real_pictures import RealPictures
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import resize
 from cascade.sampling.settings import SamplingSettings
@@ -51,8 +53,6 @@ def test_upscaled_bands_are_measured_one_by_one(tiles, extractor, tmp_path):
         pipeline, tiles, num_images=3, extractor=extractor, cache_dir=tmp_path / "cache"
     )
     baseline = {score.name: score.value for score in evaluation.measured[0].scores}
-    from cascade.evaluation.real_pictures import RealPictures
-
     truth = RealPictures(tiles, name="", space=pipeline.stages.last.space).read(
         range(3), pipeline.stages.last.space
     )
@@ -84,3 +84,30 @@ def test_generated_bands_are_measured_as_a_set_by_the_bands_that_are_shown(
     )
     assert evaluation.whole.score("FD") is not None
     assert any("saw bands 3, 2 and 1" in note for note in evaluation.notes)
+
+
+def test_the_first_pictures_come_from_as_many_files_as_there_are(tmp_path, extractor):
+    """-n 3 of a large volume and two small ones looks at each, and says which images are alike."""
+    for name, count in (("a", 30), ("b", 1), ("c", 2)):
+        stack = np.random.default_rng(count).random((count, 4, 32, 32)).astype(np.float32)
+        np.save(tmp_path / f"{name}.npy", stack)
+    pipeline = CascadePipeline.from_stages({"up": stage_of(LowResolution(size_px=16))})
+    held_out = RealPictures(tmp_path, name="pictures", space=pipeline.stages.last.space)
+    files = [held_out.key(place).split("#")[0] for place in range(len(held_out))]
+    assert set(files[:3]) == {"a", "b", "c"}
+    assert sorted(files) == ["a"] * 30 + ["b"] + ["c"] * 2
+    assert [len({files[i] for i in (0, 1, 2, n)}) for n in range(3, 33)] == [3] * 30
+    assert held_out.notes(3) == []
+    (note,) = held_out.notes(5)
+    assert "these are 5 pictures of 3 files; images of one file resemble" in note
+    evaluation = evaluate(
+        pipeline, held_out.source, num_images=4, extractor=extractor, cache_dir=tmp_path / "cache"
+    )
+    assert any("4 held-out pictures of 3 files" in note for note in evaluation.notes)
+
+
+def test_the_order_of_pictures_in_files_of_their_own_is_the_shuffled_one(tiles):
+    space = Space(size_px=32, channels=4, range=RANGES)
+    held_out = RealPictures(tiles, name="", space=space)
+    assert held_out.order == epoch_order(0, 0, 8).tolist()
+    assert held_out.notes(8) == []

@@ -25,6 +25,7 @@ from cascade.evaluation.report import render
 from cascade.evaluation.results import Evaluation
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.doubt import Moments
+from cascade.restoration.upscaling import Upscaling
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 
@@ -156,9 +157,25 @@ def test_the_doubt_of_bands_is_measured_for_each(tiles, extractor, tmp_path):
     plain = json.loads(json.dumps(evaluation.to_dict()))
     again = Evaluation.from_dict(plain)
     assert again.calibration[1].errors == pytest.approx(evaluation.calibration[1].errors)
+    check_expected_error(evaluation, stage)
     page = render(evaluation)
     assert "Doubt over seeds" in page
     assert "band 2" in page
+
+
+def check_expected_error(evaluation: Evaluation, stage: DiffusionStage) -> None:
+    """The curve of each band keeps the mean squared error that was measured."""
+    saved = evaluation.expected_error
+    assert saved is not None
+    assert (saved.seeds, saved.pictures, len(saved.curves)) == (2, 3, 2)
+    assert saved.holds_for([stage], 2, Upscaling())
+    figures = {score.name: score for score in evaluation.whole.scores}
+    for band, measured in enumerate(evaluation.calibration):
+        curve = saved.curves[band]
+        score = figures[f"doubt, rank correlation, band {band + 1}"]
+        assert (curve.correlation, curve.low, curve.high) == (score.value, score.low, score.high)
+        shares, errors = np.array(measured.shares), np.array(measured.errors) / 50
+        assert np.square(curve.errors).mean() == pytest.approx((shares * errors**2).sum(), rel=0.05)
 
 
 def test_the_doubt_of_pictures_is_that_of_the_results_of_each_seed(

@@ -33,6 +33,8 @@ from cascade.training.students import student_of
 class Many:
     """Pictures of which only the number matters."""
 
+    files = tuple(str(number) for number in range(2000))
+
     def __len__(self) -> int:
         return 2000
 
@@ -138,6 +140,7 @@ class OwnPictures:
 
     def __init__(self, images: torch.Tensor) -> None:
         self.images = images
+        self.files = [str(number) for number in range(len(images))]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -328,10 +328,34 @@ def test_an_inpainter_gets_the_hole_as_its_input_and_needs_no_resampling(inpaint
     assert edit.tiles(inpainter) is not None
 
 
+def test_an_upsampler_gets_the_picture_at_its_small_size_without_the_hole(upsampler):
+    image = torch.full((3, 90, 40), 0.25)
+    hole = hole_at((90, 40), slice(40, 43), slice(20, 25))
+    image[:, hole] = 1.0
+    edit, box = prepare_edit([upsampler.contract], image, hole, Editing())
+    scale, grid = upsampler.contract.scale, upsampler.contract.grid_px
+    assert box.height % grid == box.width % grid == 0
+    small = edit.input_image(upsampler)
+    assert small is not None
+    assert small.shape == (1, 3, box.height // scale, box.width // scale)
+    assert torch.allclose(small, torch.tensor(0.25))
+    hooks = edit.hooks(upsampler, 1, Hooks())
+    assert hooks.resampling.resamplings == 1
+    assert hooks.known is not None
+    assert hooks.known.mask.equal(~edit.hole)
+
+
+@pytest.mark.parametrize(("width", "is_told"), [(4, False), (5, True)])
+def test_an_upsampler_says_that_it_fills_wide_holes_smoothly(upsampler, width, is_told):
+    assert upsampler.contract.scale == 2
+    hole = hole_at((40, 40), slice(3, 30), slice(20, 20 + width))
+    edit, _ = prepare_edit([upsampler.contract], torch.zeros(3, 40, 40), hole, Editing())
+    assert ("wider than 4 px" in edit.remark(upsampler)) == is_told
+
+
 def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser, inpainter):
     for stages, message in (
-        ([upsampler], "takes 16 px, so it cannot edit pictures; editing needs a first stage that"),
-        ([colouriser], "takes grey 16 px, so it cannot edit"),
+        ([colouriser], "takes grey 16 px, so it cannot edit pictures; editing needs a first stage"),
     ):
         with pytest.raises(ContractError, match=message):
             check_can_edit([stage.contract for stage in stages], Editing())
@@ -341,6 +365,8 @@ def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser, 
     for name in ("resamplings", "jump_length"):
         with pytest.raises(ContractError, match=f"{name} has no effect, because the first stage"):
             check_can_edit([inpainter.contract], Editing(**{name: 2}))
+        with pytest.raises(ContractError, match=f"{name} has no effect, .* is given a picture"):
+            check_can_edit([upsampler.contract], Editing(**{name: 2}))
     with pytest.raises(ContractError, match="edits pictures of 3 channels, got one of 2"):
         prepare_edit(
             [base_stage.contract], torch.zeros(2, 16, 16), torch.ones(16, 16) > 0, Editing()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 
-from cascade.errors import RecipeError
+from cascade.errors import DataError, RecipeError
+from cascade.evaluation import evaluate as evaluation
 from cascade.stage_kinds import load_stage
+from cascade.sweeping import sweep as sweeping
 
 
-def test_a_run_trains_an_adapter_and_resumes(make_trainer, trained, tmp_path, command):
+def test_a_run_trains_an_adapter_and_resumes(make_trainer, trained, tmp_path, command, monkeypatch):
     values = [f"train.init_from={trained.base}", "train.lora={rank: 2}"]
     run, base = tmp_path / "run", load_stage(trained.base / "stage")
     trainer = make_trainer(run, *values, "train.images=32")
@@ -35,6 +39,19 @@ def test_a_run_trains_an_adapter_and_resumes(make_trainer, trained, tmp_path, co
         "-o", tmp_path / "out",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
+    expected = base.with_adapter(run, 0.5).state_dict()
+    for verb, module in (("evaluate", evaluation), ("sweep", sweeping)):
+        measure = Mock(side_effect=DataError("measured"))
+        monkeypatch.setattr(module, verb, measure)
+        line = [verb, trained.base, "--data", tmp_path, "--lora", f"{run}:0.5"]
+        assert "measured" in command(*line).err
+        (stage,) = (stage for _, stage in measure.call_args.args[0].stages.items())
+        for name, weights in stage.state_dict().items():
+            torch.testing.assert_close(weights, expected[name], rtol=1e-5, atol=1e-6)
+        option = {"evaluate": "--card", "sweep": "--apply"}[verb]
+        refused = command(*line, option)
+        assert refused.code == 2
+        assert f"{option} writes into the pipeline, which is without the" in refused.err
 
 
 def test_a_later_run_starts_from_the_checkpoint_of_an_adapter(make_trainer, trained, tmp_path):

@@ -77,6 +77,16 @@ def test_what_is_predicted_must_be_the_same_with_residuals_too(colouriser):
         start_from(residual, whole)
 
 
+def test_another_deviation_of_residuals_is_remarked(colouriser):
+    stages = []
+    for std in (0.1, 0.25, 0.1):
+        stages.append(copy.deepcopy(colouriser))
+        stages[-1].process = NoiseProcess(NoiseSchedule(), prediction="x0", residual_std=std)
+    text = start_from(stages[1], stages[0]).text()
+    assert "the standard deviation of residuals is 0.25 now, and was 0.1" in text
+    assert "residuals" not in start_from(stages[2], stages[0]).text()
+
+
 def make_text_stage(kind: str, *conditions: Condition, **options) -> Stage:
     """Untrained, of 16 px."""
     torch.manual_seed(1)

@@ -81,10 +81,14 @@ class Raster:
         Args:
             number: it becomes `nodata` if the file has none that its type can hold; else its
                 pixels get the file's number. None changes nothing.
+
+        Raises:
+            DataError: if the type can hold neither the number nor the one of the file.
         """
         if number is None:
             return self
         if self.nodata is None or not can_hold(self.values.dtype, self.nodata):
+            _check_holds(self.values.dtype, number)
             return replace(self, nodata=number)
         if not can_hold(self.values.dtype, number):
             return self
@@ -139,6 +143,15 @@ def can_hold(dtype: np.dtype, number: float) -> bool:
         return True
     ends = np.iinfo(dtype)
     return number == np.round(number) and ends.min <= number <= ends.max
+
+
+def _check_holds(dtype: np.dtype, number: float) -> None:
+    if not can_hold(dtype, number):
+        ends = np.iinfo(dtype)
+        raise DataError(
+            f"no number of type {dtype.name} can be {number:g}, so it cannot stand for missing "
+            f"ones; state a whole number from {ends.min} to {ends.max}, or none."
+        )
 
 
 def outside_shares(raster: Raster, space: Space) -> list[float]:

@@ -96,13 +96,17 @@ def check_raster_format(path: Path, raster: Raster, count: int = 1) -> str:
     return kind
 
 
-def write_rasters(path: Path, rasters: Iterable[Raster], count: int = 1) -> None:
+def write_rasters(
+    path: Path, rasters: Iterable[Raster], count: int = 1, *, description: str | None = None
+) -> None:
     """Write images of one size to a file, which appears under its name when it is complete.
 
     Args:
         path: the file; its ending names the format.
         rasters: the images, which are taken one at a time.
         count: number of images.
+        description: ASCII that says what the numbers are. TIFF alone has a place for it, unless it
+            is OME-TIFF, where OME's own XML is.
 
     Raises:
         OutputError: if the format cannot hold the images, or the file cannot be written.
@@ -124,7 +128,7 @@ def write_rasters(path: Path, rasters: Iterable[Raster], count: int = 1) -> None
                 if is_ome:
                     write_ome_tiff(file, every, size_bytes, count)
                 else:
-                    write_tiff(file, every, size_bytes)
+                    write_tiff(file, every, size_bytes, description=description)
         elif kind == "numpy":
             _write_arrays(temporary, first, every, count, packed=suffix_of(path.name) == ".npz")
         elif kind == "NIfTI":

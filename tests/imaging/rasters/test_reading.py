@@ -117,6 +117,13 @@ def test_another_number_for_missing_ones_is_missing_beside_that_of_the_file():
     assert Raster(values=values, nodata=3).with_nodata(70_000).nodata == 3
 
 
+@pytest.mark.parametrize("number", [70_000, -1, 0.5, float("nan"), float("inf")])
+def test_a_number_for_missing_ones_that_no_pixel_can_have_is_refused(number):
+    raster = Raster(values=np.zeros((1, 2, 2), np.uint16))
+    with pytest.raises(DataError, match=r"no number of type uint16 can be .* from 0 to 65535"):
+        raster.with_nodata(number)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_tiffs_are_turned_upright_unless_their_stored_pixels_have_places(tmp_path, orientation):
     options = {"photometric": "minisblack", "resolution": (100, 300)}
