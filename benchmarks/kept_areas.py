@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.kept_areas import NEUTRAL_LEVELS, KeptAreas
 
-MODELS = ("photo-x4", "photo-x4-blind", "emoji-1024")
+MODELS = ("photo-x4", "photo-x4-restore", "emoji-1024")
 WIDTH_PX, HEIGHT_PX = 96, 64
 AWAY_PX = 4  # pixels of the input
 

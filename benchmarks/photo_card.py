@@ -1,11 +1,12 @@
-"""Pictures of the model cards of `photo-x4`, `photo-x4-blind` and `photo-colour`.
+"""Pictures of the model cards of `photo-x4`, `photo-x4-restore` and `photo-colour`.
 
     python benchmarks/photo_card.py PICTURE … --out out/card
 
 Takes the crop of 256 px with most detail of each picture and writes, a row for each:
 
     enlarged.png    made small | bicubic | photo-x4 | truth
-    mended.png      made small and damaged | bicubic | photo-x4 | photo-x4-blind | truth
+    mended.png      made small and damaged | bicubic | photo-x4 | photo-x4-restore | truth; first
+                    all of them soft, grainy and compressed, then with strong grain
     coloured.png    grey | three seeds of photo-colour | truth (whole pictures, cut square)
 
 The cards show `rocket.jpg` of scikit-image (CC0) and `grace_hopper.jpg` of matplotlib
@@ -23,11 +24,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from photos import load_stages
+from restoration import Damage, grain, soft
 from torch import Tensor
 
-from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import luminance
 from cascade.data.fitting import fit_size
+from cascade.diffusion.noise import SeededNoise
 from cascade.imaging.reading import read_image
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.resizing import quantise, resize
@@ -48,15 +50,16 @@ def main() -> None:
     )
     parser.add_argument("pictures", type=Path, nargs="+")
     parser.add_argument("--clean", default="photo-x4", help="a pipeline, a run, or a stage")
-    parser.add_argument("--blind", default="photo-x4-blind")
+    parser.add_argument("--restore", default="photo-x4-restore")
     parser.add_argument("--colour", default="photo-colour")
     parser.add_argument("--out", type=Path, default=Path("out/card"))
     given = parser.parse_args()
-    clean, blind, colour = (load_stages(n) for n in (given.clean, given.blind, given.colour))
+    clean, restore, colour = (load_stages(n) for n in (given.clean, given.restore, given.colour))
     pictures = [read_image(path) for path in given.pictures]
     crops = [sharpest_crop(picture) for picture in pictures]
     save(given.out / "enlarged.png", [enlarged_row(crop, clean) for crop in crops])
-    save(given.out / "mended.png", [mended_row(crop, clean, blind) for crop in crops])
+    mended = [mended_row(c, damage, clean, restore) for damage in (soft, grain) for c in crops]
+    save(given.out / "mended.png", mended)
     save(given.out / "coloured.png", [coloured_row(picture, colour) for picture in pictures])
 
 
@@ -74,15 +77,13 @@ def enlarged_row(truth: Tensor, clean: Sequence[Stage]) -> list[Tensor]:
     return [pixels(small), bicubic(small), enlarge(small, clean), truth]
 
 
-def mended_row(truth: Tensor, clean: Sequence[Stage], blind: Sequence[Stage]) -> list[Tensor]:
-    """The same crop, damaged as the blind model's training pictures are, by each method."""
-    condition = blind[0].contract.condition(LowResolution.name)
-    assert isinstance(condition, LowResolution)
-    degradation = condition.degradation
-    assert degradation is not None, "the blind model was trained without degradation"
+def mended_row(
+    truth: Tensor, damage: Damage, clean: Sequence[Stage], restore: Sequence[Stage]
+) -> list[Tensor]:
+    """The same crop, damaged as `restoration.py` does it, by each method."""
     small = resize(truth, (SIDE_PX // 4, SIDE_PX // 4), "bicubic")
-    small = quantise(degradation.degrade(truth, small, "bicubic", [DAMAGE_SEED]).images)
-    by_models = [enlarge(small, stages) for stages in (clean, blind)]
+    small = quantise(damage(small, SeededNoise([DAMAGE_SEED], "restoration")))
+    by_models = [enlarge(small, stages) for stages in (clean, restore)]
     return [pixels(small), bicubic(small), *by_models, truth]
 
 

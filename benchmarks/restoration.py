@@ -1,6 +1,6 @@
 """Upscaling of degraded pictures x4: ours beside bicubic and RealESRGAN, for each kind of damage.
 
-    python benchmarks/restoration.py --models photo-x4 photo-x4-blind runs/photo-x4-restore \\
+    python benchmarks/restoration.py --models photo-x4 photo-x4-restore runs/photo-x4-restore \\
         --data "data/photos/heldout-*.tar" --pages "data/pages/heldout-*.tar" --out out/restoration
 
 Every crop of 256 px is downscaled by antialiased bicubic, degraded by its own seed, rounded to 8
@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--models", nargs="+", default=["photo-x4", "photo-x4-blind"])
+    add("--models", nargs="+", default=["photo-x4", "photo-x4-restore"])
     add("--data", default="data/photos/heldout-*.tar", help="shards or a folder of crops")
     add("--pages", default="", help="the same of pages; default: none")
     add("--kinds", nargs="*", choices=list(KINDS), help="default: all")

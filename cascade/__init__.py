@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cascade.evaluation.flow_likelihood import flow_bits_per_dimension
     from cascade.evaluation.likelihood import bits_per_dimension
     from cascade.evaluation.results import Evaluation
+    from cascade.imaging.marked_writing import save_marked
     from cascade.imaging.rasters.raster import Raster
     from cascade.imaging.rasters.reading import read_raster
     from cascade.imaging.rasters.writing import write_rasters
@@ -101,6 +102,7 @@ _HOMES = {
     "load_stage": "cascade.stage_kinds",
     "open_source": "cascade.data.sources",
     "read_raster": "cascade.imaging.rasters.reading",
+    "save_marked": "cascade.imaging.marked_writing",
     "student_of": "cascade.training.students",
     "sweep": "cascade.sweeping.sweep",
     "write_rasters": "cascade.imaging.rasters.writing",
@@ -154,6 +156,7 @@ __all__ = [
     "load_stage",
     "open_source",
     "read_raster",
+    "save_marked",
     "student_of",
     "sweep",
     "write_rasters",

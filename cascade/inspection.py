@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +14,14 @@ from cascade.errors import ContractError, DataError
 from cascade.imaging.credentials import Manifest, read_manifest
 from cascade.imaging.marks import SOURCE_TYPE, mark_of
 from cascade.imaging.metadata_reading import read_metadata
-from cascade.imaging.opening import format_of, opened_image, read_bytes
+from cascade.imaging.opening import IMAGE_SUFFIXES, format_of, opened_image, read_bytes
 from cascade.imaging.picture_writing import recorded_settings
+from cascade.imaging.rasters.reading import suffix_of
 
+NOTHING = (
+    "none: Cascade did not make it, it was saved from Python without its mark, or its metadata was "
+    "removed"
+)
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -140,7 +145,7 @@ class Inspection:
         elif self.record is not None:
             lines += _record_lines(self.record)
         elif not self.mark:
-            lines.append(("record", "none: Cascade did not make it, or its metadata was removed"))
+            lines.append(("record", NOTHING))
         lines += [] if self.manifest is None else self.manifest.lines()
         lines.append(("manifest", self.unchecked))
         return [(name, text) for name, text in lines if text]
@@ -162,6 +167,26 @@ def _record_lines(record: PictureRecord) -> list[tuple[str, str]]:
         ("stages", "; ".join(stages)),
         ("input", record.input_sha256[:16]),
     ]
+
+
+def pictures_of(paths: Iterable[Path]) -> list[Path]:
+    """The files to inspect: those that are named, and in folders all with the suffix of a picture.
+
+    Hidden files and folders are left out.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        files += [
+            file
+            for file in sorted(path.rglob("*"))
+            if suffix_of(file.name) in IMAGE_SUFFIXES
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and not file.is_dir()
+        ]
+    return list(dict.fromkeys(files))
 
 
 def inspect_picture(path: Path) -> Inspection:

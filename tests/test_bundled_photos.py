@@ -17,7 +17,12 @@ from cascade.tasks.enlarging import low_res_error
 from cascade.tasks.image_metrics import colourfulness, psnr
 
 PIPELINES = recipes_root() / "pipelines"
-MODELS = {"photo-x4": "upsampler", "photo-x4-blind": "upsampler", "photo-colour": "colours"}
+MODELS = {"photo-x4": "upsampler", "photo-x4-restore": "upsampler", "photo-colour": "colours"}
+CONDITIONS = {
+    "photo-x4": ["low_resolution"],
+    "photo-x4-restore": ["low_resolution", "defects"],
+    "photo-colour": ["luminance"],
+}
 CELL_PX = 258  # of the cards' sheets
 
 
@@ -43,11 +48,11 @@ def test_weights_are_small_and_of_the_recipe(name):
     assert weights <= 8_000_000
     stage = CascadePipeline.from_pretrained(name).stages[MODELS[name]]
     recipe = load_stage_recipe(find_recipe(name, "stages"))
-    (condition,) = stage.conditions
-    assert condition.name == ("luminance" if name == "photo-colour" else "low_resolution")
+    names = [condition.name for condition in stage.conditions]
+    assert names == CONDITIONS[name]
     assert stage.process.residual is not None
     assert stage.process.residual.std == recipe.diffusion.residual_std
-    assert stage.contract.restores == (name == "photo-x4-blind")
+    assert stage.contract.restores == (name == "photo-x4-restore")
 
 
 def test_an_upscaled_photograph_has_detail_that_bicubic_lacks(upscaler, truth):
@@ -77,13 +82,13 @@ def test_borders_of_tiles_do_not_show_in_a_photograph(upscaler, truth):
     assert ((tiled - whole) * 127.5).pow(2).mean().sqrt() < 8  # of 255
 
 
-def test_the_blind_model_removes_noise_that_the_other_keeps(upscaler):
+def test_the_restoring_model_removes_noise_that_the_other_keeps(upscaler):
     truth = cell("photo-x4/enlarged.png", row=0, column=3)[..., :128, :128]  # a smooth sky
     small = resize(truth, (32, 32), "bicubic")
     noise = torch.randn(small.shape, generator=torch.Generator().manual_seed(0))
     noisy = quantise(small + 0.08 * noise)
-    blind = CascadePipeline.from_pretrained("photo-x4-blind").upscale(noisy, seed=0)
-    assert float(psnr(blind, truth)) > float(psnr(upscaler.upscale(noisy, seed=0), truth)) + 1
+    restorer = CascadePipeline.from_pretrained("photo-x4-restore").upscale(noisy, seed=0)
+    assert float(psnr(restorer, truth)) > float(psnr(upscaler.upscale(noisy, seed=0), truth)) + 1
 
 
 def test_a_coloured_photograph_is_in_colour_and_keeps_its_luminance():

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from cascade.errors import DataError
+from cascade import save_marked
+from cascade.errors import ContractError, DataError
+from cascade.imaging.marks import TYPES
 from cascade.inspection import Inspection, PictureRecord, inspect_picture
 
 
@@ -84,3 +86,39 @@ def test_a_picture_without_a_record_says_so(tmp_path, command):
     (tmp_path / "b.png").write_text("no picture")
     with pytest.raises(DataError, match="not a readable image"):
         inspect_picture(tmp_path / "b.png")
+
+
+def test_a_picture_saved_from_python_has_the_mark(tmp_path):
+    image = Image.new("RGB", (4, 4), "red")
+    for name, source in (("a.jpg", "restored"), ("b.png", "generated")):
+        save_marked(image, tmp_path / name, source, model="photo-x4")
+        inspection = inspect_picture(tmp_path / name)
+        assert inspection.source_type == TYPES[source]
+        assert ("model", "photo-x4") in inspection.lines()
+    with pytest.raises(ContractError, match="one of generated, restored, got 'drawn'"):
+        save_marked(image, tmp_path / "c.png", "drawn")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_folder_is_inspected_as_a_whole(command, tmp_path):
+    folder = tmp_path / "archive"
+    (folder / "sub" / ".hidden").mkdir(parents=True)
+    image = Image.new("RGB", (4, 4))
+    image.save(folder / "sub" / "plain.png")
+    image.save(folder / "sub" / ".hidden" / "h.png")
+    save_marked(image, folder / "made.png", "generated")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("text")
+    done = command("inspect", folder)
+    assert done.code == 1
+    assert [line for line in done.out.splitlines() if not line.startswith(" ")] == [
+        *(str(folder / name) for name in ("broken.jpg", "made.png", "sub/plain.png")),
+        "3 pictures: 1 unreadable, 1 trainedAlgorithmicMedia, 1 without record and mark",
+    ]
+    assert "fault    " in done.out
+    listed = command("inspect", folder, "--json")
+    assert listed.code == 1
+    broken, *others = json.loads(listed.out)["pictures"]
+    assert "not a readable image" in broken["error"]
+    assert [each["mark"] for each in others] == ["trainedAlgorithmicMedia", ""]
+    (tmp_path / "empty").mkdir()
+    assert "no pictures in" in command("inspect", tmp_path / "empty").err

@@ -10,6 +10,7 @@ import torch
 
 from cascade.building.stages import apply_sampling, check_stage
 from cascade.building.trained import find_stage
+from cascade.conditioning.labels import Labels
 from cascade.contract import Contract
 from cascade.errors import ContractError, OutputError, RecipeError, nearest
 from cascade.pipeline import CascadePipeline
@@ -64,8 +65,14 @@ def _describe(recipe: StageRecipe, stage: Stage) -> str:
     millions = sum(p.numel() for p in stage.parameters()) / 1e6
     return (
         f"{recipe.name}: {stage.contract.description} -> {stage.space.size_text}, "
-        f"{recipe.network.kind} with {millions:.2f} M parameters"
+        f"{recipe.network.kind} with {millions:.2f} M parameters{_and_classes(stage)}"
     )
+
+
+def _and_classes(stage: Stage) -> str:
+    """What the number of parameters leaves out: the classes become known with the data."""
+    has_classes = any(each.name == Labels.name for each in stage.conditions)
+    return " and those of its classes" if has_classes else ""
 
 
 def chain_pipeline(

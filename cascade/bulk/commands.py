@@ -9,12 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from cascade.bulk.band_files import BandFiles
-from cascade.bulk.jobs import Job
+from cascade.bulk.jobs import Job, is_one_file
 from cascade.bulk.making import Method
 from cascade.bulk.preparing import OnProgress, Preparation, Request
-from cascade.bulk.remarks import colour_remark, defects_remark, range_remark
+from cascade.bulk.remarks import (
+    colour_remark,
+    defects_remark,
+    range_remark,
+    reason_not_to_colour,
+)
 from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
+from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.value_range import worked_on_stretched
@@ -126,6 +132,7 @@ def prepare_colouring(
     colouring: Colouring,
     *,
     hints: Path | None = None,
+    recolour: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Bulk:
     """Prepare the colouring of pictures; results are written by `Bulk.run`.
@@ -134,6 +141,8 @@ def prepare_colouring(
         request: the pictures and the place of the results.
         colouring: how to colour each picture; `hints` replaces its hints.
         hints: file of a picture with coloured strokes; for a single input only.
+        recolour: whether to work on pictures that have colours already, too. A single picture that
+            is named by itself, and those of shards, are always worked on.
         on_progress: called with every change.
 
     Raises:
@@ -146,6 +155,7 @@ def prepare_colouring(
     if hints is not None:
         _check_one_page(plan.plan.jobs[0])
         colouring = replace(colouring, hints=read_picture(hints))
+    works_on_all = recolour or request.listing is not None or is_one_file(request.inputs)
     stages = plan.load_stages(lambda stages: [colouriser_of(stages)])
     colouriser = colouriser_of(list(stages.values()))
     method = Method(
@@ -160,6 +170,7 @@ def prepare_colouring(
         },
         work=lambda size_px: _coloured_px(colouriser, size_px),
         remark=colour_remark,
+        reason_to_leave_out=_takes_all if works_on_all else reason_not_to_colour,
         metadata=request.metadata,
         signer=request.signer,
         overwrite=request.overwrite,
@@ -169,6 +180,10 @@ def prepare_colouring(
         expected=plan.expected_error([colouriser], colouring),
     )
     return plan.bulk(method, on_progress)
+
+
+def _takes_all(picture: Picture) -> str:
+    return ""
 
 
 def _check_one_page(job: Job) -> None:

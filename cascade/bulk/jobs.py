@@ -155,7 +155,7 @@ def is_file_name(out: Path | str, inputs: Sequence[str], *, bands: bool = False)
     for text in inputs:
         if not (os.path.lexists(text) or glob.has_magic(text) or "{" in text or is_remote(text)):
             raise DataError(f"{text}: no such file or folder.")
-    if len(inputs) > 1 or not _is_one_file(inputs[0]) or inputs[0].endswith(".tar"):
+    if not is_one_file(inputs) or inputs[0].endswith(".tar"):
         raise OutputError(
             f"{out} names one picture, but there may be several inputs; name a folder instead."
         )
@@ -166,8 +166,11 @@ def is_file_name(out: Path | str, inputs: Sequence[str], *, bands: bool = False)
     return True
 
 
-def _is_one_file(text: str) -> bool:
-    """Whether an input is a file, or the address of a picture in a store."""
+def is_one_file(inputs: Sequence[str]) -> bool:
+    """Whether the inputs are one file, or the address of one picture in a store."""
+    if len(inputs) != 1:
+        return False
+    text = inputs[0]
     plain = without_query(text)  # glob takes the question mark before it for magic
     is_picture = is_remote(text) and suffix_of(plain) in IMAGE_SUFFIXES
     return (is_picture and not glob.has_magic(plain)) or os.path.isfile(text)

@@ -38,6 +38,7 @@ class Joined:
         done: number of pictures with a result.
         failed: name and reason of each input without a result that was tried.
         missing: name of each input without a result that was not, with its part.
+        left_out: number of pictures that the command does not work on.
         files: the ledger of each part, or a copy of it.
         keys: the keys of all results that the parts had to make.
         merged: the ledger for all parts; None if the results are in several folders.
@@ -49,6 +50,7 @@ class Joined:
     done: int
     failed: Sequence[tuple[str, str]]
     missing: Sequence[tuple[str, Part]]
+    left_out: int
     files: Sequence[Path]
     keys: Set[str]
     merged: Path | None
@@ -62,7 +64,7 @@ class Joined:
     def lines(self) -> Iterator[str]:
         """One line for each input or part that is missing."""
         for part in self.absent:
-            yield f"missing: part {part}, which has no ledger here; run it, or name its folder"
+            yield f"missing: part {part}, which has no record here; run it, or name its folder"
         for name, reason in self.failed:
             yield failure_line(name, reason)
         for name, part in self.missing:
@@ -91,6 +93,7 @@ class Joined:
         texts = [f"{present:,} of {counted(self.parts, 'part')}", f"{self.done:,} done"]
         texts += [f"{len(self.failed):,} failed"] if self.failed else []
         texts += [f"{len(self.missing):,} missing"] if self.missing else []
+        texts += [f"{self.left_out:,} left out"] if self.left_out else []
         where = "" if self.merged is None else f"; joined in {self.destination.name(self.merged)}"
         return ", ".join(texts) + where
 
@@ -112,7 +115,7 @@ def join_parts(folders: Sequence[str | Path], command: str) -> Joined:
         raise DataError(
             f"{_name(destinations, places[min(places)])} holds parts of {counts[0]} and "
             f"{_name(destinations, places[max(places)])} parts of {counts[-1]}; name folders of "
-            "one job, and remove the ledgers of the other."
+            "one job, and remove the records of the other."
         )
     whole = _Whole()
     for part, file in places.items():
@@ -126,6 +129,7 @@ def join_parts(folders: Sequence[str | Path], command: str) -> Joined:
         done=whole.done,
         failed=whole.failed,
         missing=whole.missing,
+        left_out=whole.left_out,
         files=files,
         keys=whole.owners.keys(),
         merged=ledger_file(files[0].parent, command) if is_in_one else None,
@@ -174,6 +178,7 @@ class _Whole:
     done: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     missing: list[tuple[str, Part]] = field(default_factory=list)
+    left_out: int = 0
     _first: tuple[Part, Mapping[str, Any]] | None = None
     owners: dict[str, Part] = field(default_factory=dict)  # of results, by key
 
@@ -237,6 +242,8 @@ class _Whole:
         last = ledger.unpacked.get((key, settings_id), last)
         if last.get("event") in ("failed", "unpacked"):
             self.failed.append((last["name"], last["reason"]))
+        elif last.get("event") == "left_out":
+            self.left_out += 1
         elif line.get("settings_id") == settings_id and is_there(line):
             self.done += shard.get("pictures", 1)
             self.failed += [

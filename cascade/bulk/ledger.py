@@ -30,7 +30,7 @@ from typing import Any, Literal
 from cascade.bulk.parts import Part
 from cascade.errors import OutputError
 
-Event = Literal["made", "verified", "packed", "unpacked", "failed"]
+Event = Literal["made", "verified", "packed", "unpacked", "failed", "left_out"]
 RESULT_EVENTS = ("made", "verified", "packed")  # what lines about existing results say
 
 

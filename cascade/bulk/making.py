@@ -48,6 +48,10 @@ MakeFile = Callable[[Job, Path, JobProgress, Callable[[str], None]], tuple[tuple
 OnWritten = Callable[[Record, Path], None]
 
 
+class UnsuitableError(Exception):
+    """A picture that the command leaves out; the message says what the picture is."""
+
+
 class DiskError(OutputError):
     """The disk is full or gone, so that no result can be written."""
 
@@ -62,6 +66,8 @@ class Method:
         make: makes results from pictures of one size, their seeds and a callback for progress.
         work: the work that a picture of this height and width in pixels takes, in any unit.
         remark: what the user should know about a picture, to follow its name; empty for nothing.
+        reason_to_leave_out: what speaks against working on a picture, to follow how many there are;
+            empty for nothing. Pictures of shards are never left out.
         settings: settings to record, without those of the job; anything that JSON can hold.
         metadata: whether to write the record, EXIF and resolution into the results.
         signer: who signs the results; None for nobody.
@@ -83,6 +89,7 @@ class Method:
     settings: Mapping[str, Any]
     work: Callable[[tuple[int, int]], float]
     remark: Callable[[Picture], str] = lambda picture: ""
+    reason_to_leave_out: Callable[[Picture], str] = lambda picture: ""
     metadata: bool = True
     signer: Signer | None = None
     overwrite: bool = False
@@ -121,6 +128,19 @@ class Method:
             progress=progress,
         )
         return mean, std if self.expected is None else self.expected.of(std, mean)
+
+    def reason_against(self, job: Job, picture: Picture) -> str:
+        """Why the picture of a job is to be left out; empty if it is not."""
+        return "" if job.shard else self.reason_to_leave_out(picture)
+
+    def check_suits(self, job: Job, picture: Picture) -> None:
+        """Check that the picture of a job is not to be left out.
+
+        Raises:
+            UnsuitableError: if it is.
+        """
+        if reason := self.reason_against(job, picture):
+            raise UnsuitableError(reason)
 
     def settings_of(self, job: Job) -> dict[str, Any]:
         """The settings of a job, including its seed."""
@@ -161,6 +181,7 @@ def make_result(
 
     Raises:
         DiskError: if no further result can be written.
+        UnsuitableError: if the picture is to be left out.
         CascadeError: if this result cannot be made.
     """
     sha256 = job.source.sha256()
@@ -179,6 +200,7 @@ def make_result(
         pages = Pages(data, job.source.name)
         return _make_pages(job, method, pages, sha256, progress, on_remark)
     picture = decode_picture(data, job.source.name, truncated=method.truncated)
+    method.check_suits(job, picture)
     if picture.is_truncated:
         on_remark("is cut off; what is missing is grey in the result")
     _check_format_holds_result(picture, job.output, method)
@@ -221,6 +243,8 @@ def _make_pages(
         signer=method.signer,
     ) as writer:
         for number, page in enumerate(pages):
+            if number == 0:
+                method.check_suits(job, page.picture)
             if number == 0 and (remark := method.remark(page.picture)):
                 on_remark(remark)
             result, std = _made_page(page.picture, number, pages, method, job.seed, progress)

@@ -8,7 +8,14 @@ from typing import final
 
 from cascade.bulk.jobs import Job
 from cascade.bulk.ledger import Ledger
-from cascade.bulk.making import DiskError, Method, lacks_sheet, make_result, write_sheet
+from cascade.bulk.making import (
+    DiskError,
+    Method,
+    UnsuitableError,
+    lacks_sheet,
+    make_result,
+    write_sheet,
+)
 from cascade.bulk.records import ledger_values
 from cascade.bulk.reports import Reports
 from cascade.bulk.standing import Standing
@@ -82,6 +89,10 @@ class Making:
             return self._finish(job, drawn)
         except DiskError:
             raise
+        except UnsuitableError as reason:
+            self._standing.note("left_out", job, {"name": name, "reason": str(reason)})
+            self._reports.left_out(name, str(reason))
+            return ""
         except CascadeError as error:
             reason = one_line(error, name)
         except MemoryError:

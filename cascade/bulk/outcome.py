@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cascade.bulk.progress import with_examples
 from cascade.reporting.words import counted
 
 ALL_DONE, SOME_FAILED = 0, 1  # exit codes; a wrong command line ends with 2
@@ -22,6 +23,7 @@ class Outcome:
         failed: name and reason of each input, folder or shard without a result.
         unfinished: number of jobs left because the command was stopped.
         left_out: number of files in the inputs that are hidden or not pictures.
+        unsuitable: name and reason of each picture that the command leaves out.
         lost: for each picture, what its result does not keep of it, and why.
     """
 
@@ -30,6 +32,7 @@ class Outcome:
     failed: Sequence[tuple[str, str]]
     unfinished: int
     left_out: int
+    unsuitable: Sequence[tuple[str, str]] = ()
     lost: Sequence[tuple[str, str]] = ()
 
     @property
@@ -46,6 +49,16 @@ class Outcome:
         ]
         return [f"not kept: {'; '.join(parts)}"] if parts else []
 
+    def unsuitable_lines(self) -> list[str]:
+        """One line for each reason to leave pictures out: how many there are, and examples."""
+        names: dict[str, list[str]] = {}
+        for name, reason in self.unsuitable:
+            names.setdefault(reason, []).append(name)
+        return [
+            with_examples(f"left out: {counted(len(each), 'picture')}, {reason}", each).text
+            for reason, each in names.items()
+        ]
+
     def last_line(self, description: str) -> str:
         """All counts in one line.
 
@@ -57,8 +70,8 @@ class Outcome:
             parts.append(f"{self.done_before:,} already done")
         if self.failed:
             parts.append(f"{len(self.failed):,} failed")
-        if self.left_out:
-            parts.append(f"{self.left_out:,} left out")
+        if left_out := self.left_out + len(self.unsuitable):
+            parts.append(f"{left_out:,} left out")
         if self.unfinished:
             parts.append(f"{self.unfinished:,} left; run the same command again to continue")
         return ", ".join(parts)

@@ -21,6 +21,7 @@ from cascade.bulk.request_model import RequestModel
 from cascade.bulk.searching import find_pictures
 from cascade.bulk.shards import plan_shards
 from cascade.bulk.work import Bulk
+from cascade.chain import DIAL
 from cascade.data.remote import is_remote
 from cascade.data.shard_index import ShardImage
 from cascade.errors import ContractError, OutputError
@@ -227,7 +228,7 @@ class Preparation:
         overrides.check(list(stages))
         selected = select(list(stages.values()))
         running = {name: stage for name, stage in stages.items() if stage in selected}
-        self._check_that_settings_are_read(list(running))
+        self._check_that_settings_are_read(running)
         changed = {
             name: stage.with_sampling(overrides.apply(name, stage.sampling))
             for name, stage in running.items()
@@ -252,13 +253,19 @@ class Preparation:
             self.notes.append(Note(remark))
         return saved if holds else None
 
-    def _check_that_settings_are_read(self, running: Sequence[str]) -> None:
+    def _check_that_settings_are_read(self, running: Mapping[str, Stage]) -> None:
         for stage, settings in self.request.overrides.values.items():
             if stage not in (ALL, *running) and settings:
                 raise ContractError(
                     f"{', '.join(f'{stage}.{name}' for name in settings)}: stage {stage!r} does "
                     f"not run in {self.command}; its stages: {', '.join(running)}."
                 )
+        of_all = self.request.overrides.values.get(ALL, {})
+        if DIAL in of_all and not any(each.contract.has_dial for each in running.values()):
+            raise ContractError(
+                f"{DIAL} {of_all[DIAL]:g} is for models that measure noise and compression, and "
+                f"{model_record(self.request.model)['model']} does not; leave it out."
+            )
 
     def settings(self, stages: Mapping[str, Stage], running: Sequence[Stage]) -> dict[str, Any]:
         """The settings to record in results: command, model, and sampling of the running stages."""

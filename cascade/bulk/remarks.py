@@ -27,9 +27,21 @@ def colour_remark(picture: Picture) -> str:
 
     A picture of one tint, such as a sepia photograph, has none: its colour follows its brightness.
     """
-    if len(picture.colour) == 1 or _chroma_beside_tint(picture.image()) < LEAST_CHROMA:
-        return ""
-    return "has colours already; only its brightness is kept"
+    return "has colours already; only its brightness is kept" if has_colours(picture) else ""
+
+
+def reason_not_to_colour(picture: Picture) -> str:
+    """Say that pictures to colour have colours already; empty if this one has none."""
+    return (
+        "which have colours already (--recolour works on them too)" if has_colours(picture) else ""
+    )
+
+
+def has_colours(picture: Picture) -> bool:
+    """Whether a picture has more colours than the tint of a print or the cast of a scanner."""
+    if len(picture.colour) == 1:
+        return False
+    return _chroma_beside_tint(picture.image()) >= LEAST_CHROMA
 
 
 def _chroma_beside_tint(image: Tensor) -> float:

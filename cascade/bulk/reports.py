@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from cascade.bulk.jobs import Job
@@ -11,6 +12,7 @@ from cascade.bulk.progress import MessageKind, Note, ProgressUpdate
 from cascade.bulk.workload import Workload, rough_duration
 from cascade.reporting.words import counted
 
+ALREADY_EXISTS = "already exists and"  # in a reason of `Standing.is_done`, before the fault
 LEAST_ESTIMATE_S = 10.0  # shorter work needs no estimate
 
 
@@ -36,6 +38,7 @@ class Reports:
         self._workload: Workload | None = None
         self._time_is_told = False
         self._has_remark = False
+        self._faults: Counter[str] = Counter()  # of existing files
 
     def estimate(self, jobs: Sequence[Job]) -> None:
         """Tell how much there is to do.
@@ -76,7 +79,24 @@ class Reports:
     def failure(self, name: str, reason: str) -> None:
         """Report an input without a result."""
         self.failed += 1
-        self._say(failure_line(name, reason), "failure")
+        _, _, fault = reason.partition(f" {ALREADY_EXISTS} ")
+        is_further = fault in self._faults  # each picture of a folder fails alike
+        if fault:
+            self._faults[fault] += 1
+        self._say(failure_line(name, reason), "detail" if is_further else "failure")
+
+    def further_failures(self) -> None:
+        """Report how many pictures failed for the same fault of existing files as another one."""
+        for fault, count in self._faults.items():
+            if count > 1:
+                others = counted(count - 1, "further picture")
+                text = f"the result of each {ALREADY_EXISTS} {fault}"
+                self._say(failure_line(others, text), "failure")
+        self._faults.clear()
+
+    def left_out(self, name: str, reason: str) -> None:
+        """Report a picture that the command does not work on; the last lines count them."""
+        self._say(f"left out: {name}: {reason}", "detail")
 
     def note(self, note: Note) -> None:
         """Pass on a note and its details."""

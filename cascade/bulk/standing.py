@@ -22,6 +22,7 @@ from cascade.bulk.records import (
 from cascade.errors import OutputError
 
 LOCAL = LocalFolder()
+WITHOUT_RESULT = ("failed", "left_out")  # events
 
 
 @final
@@ -81,7 +82,7 @@ class Standing:
 
     def note(self, event: Event, job: Job, values: Mapping[str, Any]) -> None:
         """Note what became of a job; see `Ledger.add`."""
-        if event == "failed":
+        if event in WITHOUT_RESULT:
             self.done_before.discard(job.key)
         self._ledger.add(event, *self.id(job), values)
 
@@ -94,7 +95,7 @@ class Standing:
         if job.key in self.done_before:
             return True
         line = self.line(job)
-        return bool(line) and (line["event"] == "failed" or not lacks_sheet(job))
+        return bool(line) and (line["event"] in WITHOUT_RESULT or not lacks_sheet(job))
 
     def is_finished(self, job: Job) -> bool:
         """Whether a job is settled, or was done before by the ledger; opens no file."""

@@ -61,11 +61,18 @@ def draw_together(jobs: Sequence[Job], method: Method, progress: PartProgress) -
     """
     begin = time.monotonic()
     try:
-        keys = [(job.source.sha256(), job.seed) for job in jobs]
-        pictures = [
-            decode_picture(job.source.read_bytes(), job.source.name, truncated=method.truncated)
+        decoded = [
+            (
+                job,
+                decode_picture(
+                    job.source.read_bytes(), job.source.name, truncated=method.truncated
+                ),
+            )
             for job in jobs
         ]
+        suitable = [each for each in decoded if not method.reason_against(*each)]
+        jobs, pictures = [job for job, _ in suitable], [picture for _, picture in suitable]
+        keys = [(job.source.sha256(), job.seed) for job in jobs]
         if len(pictures) < 2 or len({picture.size for picture in pictures}) > 1:
             return Drawn()
         results = method.make(pictures, [job.seed for job in jobs], progress)

@@ -21,7 +21,7 @@ from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.reports import Reports
 from cascade.bulk.shards import Packing, ShardPlan, remove_folder
 from cascade.bulk.slider_page import check_page, write_page
-from cascade.bulk.standing import LOCAL, Standing
+from cascade.bulk.standing import LOCAL, WITHOUT_RESULT, Standing
 from cascade.bulk.together import groups
 from cascade.errors import CascadeError, OutputError
 
@@ -102,6 +102,7 @@ class Bulk:
                     self._show_variants(sheet, claims)
         finally:
             self._report_failures_of_others()
+            self.reports.further_failures()
 
     def _work(self, claims: Claims) -> None:
         waiting = [job for job in self.jobs if not job.shard]
@@ -207,13 +208,17 @@ class Bulk:
         """Count the jobs by what has become of them so far."""
         lines = [self._standing.line(job) for job in self.jobs]
         events = [line.get("event") for line in lines]
-        failed = [(line["name"], line["reason"]) for line in lines if line.get("event") == "failed"]
+        failed, unsuitable = (
+            [(line["name"], line["reason"]) for line in lines if line.get("event") == event]
+            for event in WITHOUT_RESULT
+        )
         return Outcome(
             new=events.count("made"),
             done_before=len(self._standing.done_before) + events.count("verified"),
             failed=[*self.inputs.unreadable, *failed],
             unfinished=sum(not self._standing.is_settled(job) for job in self.jobs),
             left_out=len(self.inputs.left_out),
+            unsuitable=list(dict.fromkeys(unsuitable)),  # each picture once, whatever its seeds
             lost=[(what, why) for line in lines for what, why in line.get("lost", ())],
         )
 
@@ -301,10 +306,10 @@ class Bulk:
         return of_others
 
     def _show_variants(self, sheet: VariantSheet, claims: Claims) -> None:
-        """Write a sheet of variants, unless another process does or one of its jobs failed."""
+        """Write a sheet of variants, unless another process does or a job has no result."""
         lines = [self._standing.line(job) for job in sheet.jobs]
-        failed = any(line.get("event") == "failed" for line in lines)
-        if failed or not lacks_variants(sheet) or not claims.take(str(sheet.path)):
+        has_gap = any(line.get("event") in WITHOUT_RESULT for line in lines)
+        if has_gap or not lacks_variants(sheet) or not claims.take(str(sheet.path)):
             return
         write_variant_sheet(sheet, self.method)
         claims.give_back(str(sheet.path))

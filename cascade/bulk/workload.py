@@ -101,7 +101,7 @@ class Workload:
         pages = f", {about}{counted(self.pages, 'page')}" if self.pages > self.jobs else ""
         area = ""
         if self.megapixels is not None:
-            area = f", {about}{short_megapixels(self.megapixels)} to draw"
+            area = f", {about}{short_megapixels(self.megapixels)} to make"
         return f"{counted(self.jobs, 'picture')}{before}{pages}{area} with {model}"
 
 

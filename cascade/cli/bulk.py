@@ -41,7 +41,7 @@ def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk], wo
             signal.signal(signal.SIGTERM, previous)
             progress.stop()
             if is_first and verbosity() > Verbosity.QUIET:
-                for line in work.outcome().loss_lines():
+                for line in (*work.outcome().unsuitable_lines(), *work.outcome().loss_lines()):
                     typer.echo(printable(line), err=True)
                 typer.echo(work.outcome().last_line(work.method.description))
     if is_first and work.outcome().exit_code:

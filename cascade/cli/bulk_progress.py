@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from cascade.cli.hints import with_options
 from cascade.cli.progress import printable
 from cascade.cli.verbosity import Verbosity
 
@@ -56,7 +57,8 @@ class BulkProgress:
     def update(self, progress: ProgressUpdate) -> None:
         """Show how far the work is, and the message of this update."""
         if progress.message and progress.kind in self._kinds:
-            self._print(progress.message)
+            is_failure = progress.kind == "failure"
+            self._print(with_options(progress.message) if is_failure else progress.message)
         if progress.name and self._has_progress:
             self._latest = progress
             if self._console.is_terminal:

@@ -13,14 +13,27 @@ Hints = Annotated[
     Path | None, typer.Option(help="A picture of the same size with a few coloured strokes.")
 ]
 
+Recolour = Annotated[
+    bool,
+    typer.Option(
+        "--recolour",
+        help="Work also on pictures that have colours already. Default: leave them out, unless a "
+        "single picture is named.",
+    ),
+]
+
 
 @restoring.with_shared_options
 def colourise(
     shared: restoring.Shared,
     model: restoring.Model = "photo-colour",
     hints: Hints = None,
+    recolour: Recolour = False,
 ) -> None:
-    """Colour grey pictures, or recolour others: one, a folder, or many, shared between processes.
+    """Colour grey pictures: one, a folder, or many, shared between processes.
+
+    Of many pictures, those that have colours already are left out and counted, unless --recolour is
+    given; sepia and other tints count as grey. A single picture is always coloured.
 
     Run the same command again to continue where it stopped. Pictures that fail are named with the
     reason and do not stop the others; the exit code is then 1.
@@ -39,7 +52,7 @@ def colourise(
     request, colouring = shared.request(model), Colouring(seed=shared.seed)
     bulk.work_through(
         lambda on_progress: prepare_colouring(
-            request, colouring, hints=hints, on_progress=on_progress
+            request, colouring, hints=hints, recolour=recolour, on_progress=on_progress
         ),
         shared.workers,
     )

@@ -38,9 +38,10 @@ def copy(
     text = _renamed(source.read_text(encoding="utf-8"), recipe_name(destination.absolute()))
     with atomic_file(destination) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    note(
-        f"wrote {destination}; edit it, then run: cascade validate {shlex.quote(str(destination))}"
-    )
+    needs_images = re.search(r"(?m)^data:", text) is not None
+    command = f"cascade validate {shlex.quote(str(destination))}"
+    command += " data.path=YOUR_IMAGES" if needs_images else ""
+    note(f"wrote {destination}; edit it, then run: {command}")
 
 
 def _renamed(text: str, name: str) -> str:

@@ -51,6 +51,9 @@ MaxBrokenShare = Annotated[
     float,
     typer.Option("--max-broken-share", min=0, max=1, help="Stop if more of the images are broken."),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a build of other images or settings in OUT.")
+]
 Percentiles = Annotated[
     tuple[float, float] | None,
     typer.Option(
@@ -79,6 +82,7 @@ def build(
     percentiles: Percentiles = None,
     pairs: options.Pairs = None,
     pair_bands: options.PairBands = None,
+    overwrite: Overwrite = False,
     workers: options.Workers = 0,
     name_pattern: options.NamePattern = None,
 ) -> None:
@@ -86,6 +90,8 @@ def build(
 
     The exit code is 1 if any image was broken or labels are out of step with the images; the shards
     hold the others.
+
+    If OUT holds a build already, other images or settings are refused without --overwrite.
 
     With --bands, the shards hold TIFF files without loss, one for each image of a stack or volume.
     Missing numbers stay missing, and a warning counts the images that have any.
@@ -121,7 +127,7 @@ def build(
     images = open_source(
         source, name_pattern=name_pattern, layout=layout, pairing=pairing(pairs, inputs)
     )
-    with TaskProgress(in_pipes=True) as progress:
+    with TaskProgress(with_ends=True) as progress:
         manifest = build_shards(
             images,
             out,
@@ -135,6 +141,7 @@ def build(
             seed=seed,
             max_broken_share=max_broken_share,
             inputs=written(pairs, inputs, file_format, value_range),
+            overwrite=overwrite,
             workers=workers,
             progress=progress.update,
         )
@@ -148,6 +155,7 @@ def _report(manifest: Mapping[str, Any], every_note: SourceNotes, out: Path) -> 
         Exit: with code 1, if an image was broken or labels are out of step.
     """
     from cascade.cli.progress import printable
+    from cascade.reporting.words import counted
 
     skipped = [f"{image['name']}: {image['reason']}" for image in manifest["skipped"]]
     notes = every_note.without(skipped)
@@ -159,8 +167,11 @@ def _report(manifest: Mapping[str, Any], every_note: SourceNotes, out: Path) -> 
         lines += notes.lines(verbose=verbosity() == Verbosity.VERBOSE, hint=options.MORE)
     for line in lines:
         typer.echo(printable(line), err=True)
-    counts = ", ".join(f"{count} {name}" for name, count in manifest["counts"].items())
-    note(f"{out} holds {len(manifest['shards'])} shards: {counts}.".replace("_", " "))
+    counts = dict(manifest["counts"])
+    duplicates = counted(counts.pop("duplicates"), "duplicate")
+    texts = [f"{count:,} {name}".replace("_", " ") for name, count in counts.items()]
+    shards = counted(len(manifest["shards"]), "shard")
+    note(f"{out} holds {shards}: {', '.join([*texts, duplicates])}.")
     if "range" in manifest:
         pairs = ",".join(f"[{low:g},{high:g}]" for low, high in manifest["range"])
         note(f"range of the training images: data.range=[{pairs}]")

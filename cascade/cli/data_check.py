@@ -102,7 +102,7 @@ def check(
     damaged_shards: list[str] = []
     images = open_source(source, damaged_shards=damaged_shards, pairing=place, **opening)
     shared: list[SharedImage] = []
-    with TaskProgress(in_pipes=True) as progress:
+    with TaskProgress(with_ends=True) as progress:
         report = check_images(
             images,
             size_px=size,

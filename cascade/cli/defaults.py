@@ -6,7 +6,7 @@ written without dashes, for all commands that have them or for one command:
 
     device: cpu
     upscale:
-      model: photo-x4-blind
+      model: photo-x4-restore
       compare: true
     data check:
       workers: 4

@@ -14,9 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
+from cascade.cli.hints import with_overwrite
 from cascade.errors import CascadeError
 
 OPTION = "--json"
+EXIT_CODE = "cascade.exit_code"  # in the meta of a context: with which code the command ends
 Document = dict[str, Any]
 AsJson = Annotated[bool, typer.Option(OPTION, help="Print one JSON document instead of text.")]
 
@@ -54,7 +56,7 @@ def message_of(error: Exception) -> str:
         text = f"{error.filename or 'output'}: {error.strerror or error}."
     elif format_message := getattr(error, "format_message", None):
         text = format_message()
-    return " ".join(text.split())
+    return with_overwrite(" ".join(text.split()))
 
 
 def _print(document: Document) -> None:

@@ -144,13 +144,26 @@ def evaluate(
             beside=beside or (),
             progress=progress.update,
         )
-    return _results(evaluation, report, folder, as_json=as_json)
+    return _results(evaluation, report, folder, place, as_json=as_json)
 
 
 def _results(
-    evaluation: Evaluation, report: Path | None, folder: Path | None, *, as_json: bool
+    evaluation: Evaluation,
+    report: Path | None,
+    folder: Path | None,
+    place: Path | None,
+    *,
+    as_json: bool,
 ) -> Document | None:
-    """Print the figures, or return them as JSON, and write report and model card if asked for."""
+    """Print the figures, or return them as JSON, and write what is asked for.
+
+    Args:
+        evaluation: the figures.
+        report: file of the report; None for none.
+        folder: folder of the model card; None for none.
+        place: folder of the pipeline that keeps the expected error; None for none.
+        as_json: whether to return a document.
+    """
     from cascade.evaluation.card import write_results
     from cascade.evaluation.report import write_report
 
@@ -158,6 +171,7 @@ def _results(
         typer.echo("\n".join(evaluation.lines()))
     if report is not None:
         write_report(evaluation, report)
+        note(f"wrote {report}")
     if folder is not None:
         write_results(evaluation, folder)
     if place is not None and evaluation.expected_error is not None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cascade.cli.documents import AsJson, Document
+from cascade.cli.documents import EXIT_CODE, AsJson, Document, message_of
 
 if TYPE_CHECKING:
     from cascade.cli.remaking import Remaking
     from cascade.inspection import Inspection
 
+UNREADABLE = "unreadable"
+
 
 def inspect(
     context: typer.Context,
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures that Cascade made.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.")],
     as_json: AsJson = False,
 ) -> Document | None:
     """Tell how pictures were made: model, seed, settings, mark, and the command.
@@ -27,21 +30,41 @@ def inspect(
     In the command, capitals stand for files that the picture does not hold: INPUT is the picture
     that was upscaled, coloured, restored or edited.
 
+    Of several pictures, those that cannot be read are named and counted, and the exit code is then
+    1. The last line counts the pictures by their mark.
+
     Examples:
 
     cascade inspect out/00000.png
 
     cascade inspect large/*.jpg --json
+
+    cascade inspect archive
     """
     from cascade.cli.progress import printable
     from cascade.cli.remaking import Remaking, remaking_of
-    from cascade.inspection import inspect_picture
+    from cascade.errors import DataError
+    from cascade.inspection import inspect_picture, pictures_of
 
     assert context.parent is not None
     commands: Any = getattr(context.parent.command, "commands", {})
-    documents = []
-    for path in pictures:
-        inspection = inspect_picture(path)
+    documents: list[Document] = []
+    kinds: Counter[str] = Counter()
+    files = pictures_of(pictures)
+    if not files:
+        raise DataError(f"no pictures in {', '.join(map(str, pictures))}; name another folder.")
+    for path in files:
+        try:
+            inspection = inspect_picture(path)
+        except DataError as error:
+            if files == pictures[:1] and len(pictures) == 1:
+                raise
+            kinds[UNREADABLE] += 1
+            documents.append({"file": str(path), "error": message_of(error)})
+            if not as_json:
+                typer.echo(f"{printable(str(path))}\n  fault    {printable(message_of(error))}")
+            continue
+        kinds[_kind_of(inspection)] += 1
         record = inspection.record
         remaking = remaking_of(record, commands, path.suffix) if record else Remaking()
         if as_json:
@@ -52,7 +75,19 @@ def inspect(
         for name, text in [*inspection.lines(), *lines]:
             if text:
                 typer.echo(f"  {name:8} {printable(text)}")
+    if len(files) > 1 and not as_json:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+        typer.echo(f"{len(files):,} pictures: {counts}")
+    if kinds[UNREADABLE]:
+        context.meta[EXIT_CODE] = 1
     return {"pictures": documents} if as_json else None
+
+
+def _kind_of(inspection: Inspection) -> str:
+    """The words by which a picture is counted."""
+    if inspection.source_type:
+        return inspection.source_type
+    return "with a record, without a mark" if inspection.raw_record else "without record and mark"
 
 
 def _document(path: Path, inspection: Inspection, remaking: Remaking) -> Document:

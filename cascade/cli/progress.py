@@ -128,24 +128,62 @@ def printable(text: str) -> str:
     )
 
 
-class TaskProgress:
-    """One bar per task.
+class _Lines:
+    """Lines about the progress in a file or pipe: the first one after a while, the last at the end.
 
     Args:
-        in_pipes: whether to print the bars, once they are finished, even if the error output is a
-            file or pipe.
+        console: where to write; a terminal gets no lines.
+        with_ends: whether a task that took no while gets a line at its end.
+        clock: returns the time in seconds.
     """
 
-    def __init__(self, *, in_pipes: bool = False) -> None:
-        console = Console(stderr=True)
+    def __init__(
+        self, console: Console, *, with_ends: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console = console
+        self._with_ends = with_ends
+        self._clock = clock
+        self._last_s = clock()
+        self._has_line: set[str] = set()
+
+    def show(self, task: str, done: int, total: int) -> None:
+        """Write a line about a task if it is time for one."""
+        if self._console.is_terminal or is_quiet():
+            return
+        is_end = done >= total and (self._with_ends or task in self._has_line)
+        if is_end or self._clock() - self._last_s >= LINE_S:
+            self._last_s = self._clock()
+            self._has_line.add(task)
+            self._console.file.write(f"{printable(task)}: {done:,}/{total:,}\n")
+            self._console.file.flush()
+
+
+class TaskProgress:
+    """One bar per task; in a file or pipe, a line every 30 seconds.
+
+    Args:
+        with_ends: whether a file or pipe gets a line at the end of every task.
+        console: where to write; default: the error output.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        with_ends: bool = False,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        console = console or Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=is_quiet() or not (console.is_terminal or in_pipes),
+            disable=is_quiet() or not console.is_terminal,
         )
+        self._lines = _Lines(console, with_ends=with_ends, clock=clock)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> TaskProgress:
@@ -160,10 +198,11 @@ class TaskProgress:
         if task not in self._tasks:
             self._tasks[task] = self._progress.add_task(task, total=total)
         self._progress.update(self._tasks[task], completed=done)
+        self._lines.show(task, done, total)
 
 
 class SamplingProgress:
-    """One bar per stage, moved by a pipeline's `callback_on_step_end`.
+    """One bar per stage, moved by a pipeline's `callback_on_step_end`; in a pipe, lines.
 
     Args:
         num_images: number of images to generate.
@@ -171,15 +210,18 @@ class SamplingProgress:
 
     def __init__(self, num_images: int) -> None:
         self._num_images = num_images
+        console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=is_quiet(),
+            console=console,
+            disable=is_quiet() or not console.is_terminal,
         )
+        self._lines = _Lines(console, with_ends=True)
         self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}  # steps of all images
 
     def __enter__(self) -> SamplingProgress:
         return self
@@ -194,9 +236,12 @@ class SamplingProgress:
 
     def on_step(self, pipeline: Any, step: int, timestep: int, kwargs: dict[str, Any]) -> None:
         """Advance the bar of the current stage by one step of the whole batch."""
-        name = pipeline.current_stage
+        name, total = pipeline.current_stage, self._num_images * pipeline.num_timesteps
         self._progress.start()
         if name not in self._tasks:
-            total = self._num_images * pipeline.num_timesteps
             self._tasks[name] = self._progress.add_task(name, total=total)
-        self._progress.advance(self._tasks[name], len(kwargs["seeds"]))
+            self._done[name] = 0
+        self._done[name] += len(kwargs["seeds"])
+        self._progress.update(self._tasks[name], completed=self._done[name])
+        images = self._done[name] // pipeline.num_timesteps
+        self._lines.show(f"{name}, images", images, self._num_images)

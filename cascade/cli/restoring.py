@@ -42,12 +42,27 @@ OwnModel = Annotated[
 FIRST = ("inputs", "out")  # in the help of a command; the others come after its own
 
 
+MODELS = (
+    "Name one: photo-x4 mends dust and thin scratches, emoji-1024 edits emoji, and others are the "
+    "folders of models that you trained with a mask or on pairs."
+)
+
+
 class MissingOption(typer.BadParameter):
-    """An option that is needed, except where a command only joins."""
+    """An option that is needed, except where a command only joins.
+
+    Args:
+        option: the option in quotes.
+        advice: what to give; empty for nothing.
+    """
+
+    def __init__(self, option: str, advice: str = "") -> None:
+        super().__init__(option)
+        self.advice = advice
 
     def format_message(self) -> str:
         """The message, as for options that are always needed."""
-        return f"Missing option {self.message}."
+        return f"Missing option {self.message}. {self.advice}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +190,7 @@ class Shared:
         if self.out is None:
             raise MissingOption("'--out' / '-o'")
         if model is None:
-            raise MissingOption("'--model'")
+            raise MissingOption("'--model'", MODELS)
         return Request(
             inputs=self.inputs,
             out=self.out if is_remote(self.out) else Path(self.out),

@@ -47,6 +47,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "--outscale": ("--scale",),
     "--pipeline": ("--model",),
     "--prompt-file": ("--prompts",),
+    "--recolor": ("--recolour",),
     "--replace": ("--overwrite",),
     "--resolution": ("--size",),
     "--samples": ("--num-images", "-n"),

@@ -57,7 +57,7 @@ Nodata = Annotated[
 @restoring.with_shared_options
 def upscale(
     shared: restoring.Shared,
-    model: restoring.Model = "photo-x4",
+    model: restoring.Model = "photo-x4-restore",
     scale: Scale = None,
     tile: Tile = None,
     augmentation: Augmentation = None,

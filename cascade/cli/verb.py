@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from cascade.cli.defaults import FILE
-from cascade.cli.documents import OPTION, errors_in_documents, print_document
+from cascade.cli.documents import EXIT_CODE, OPTION, errors_in_documents, print_document
 from cascade.cli.synonyms import synonyms_of
 from cascade.cli.verbosity import OPTIONS, with_verbosity
 
@@ -98,10 +98,13 @@ class Verb(TyperCommand):
         options = [_as_typed(o, ctx.params[n]) for o, n in defaults.items() if ctx.params[n]]
         if options and not ctx.params.get("quiet"):
             logger.info("%s sets %s", FILE, " ".join(options))
-        if not ctx.params.get("as_json"):
-            return super().invoke(ctx)
-        with errors_in_documents(True):
-            return print_document(lambda: super(Verb, self).invoke(ctx))
+        if ctx.params.get("as_json"):
+            with errors_in_documents(True):
+                print_document(lambda: super(Verb, self).invoke(ctx))
+        else:
+            super().invoke(ctx)
+        if code := ctx.meta.get(EXIT_CODE):
+            raise typer.Exit(code)
 
     def default(self, name: str, value: Any) -> Any:
         """Turn a value from the file of defaults into what the command line would give.

@@ -20,6 +20,13 @@ from cascade.data.band_decoding import BandDecoding
 from cascade.data.band_encoding import BandEncoding
 from cascade.data.broken import BrokenImages
 from cascade.data.checking import TASK, classes_of, count_labels
+from cascade.data.earlier_builds import (
+    MANIFEST,
+    check_same_request,
+    check_same_shards,
+    earlier_build,
+    own_files,
+)
 from cascade.data.encoding import Encoding
 from cascade.data.examination import ExaminedImage, examine
 from cascade.data.measured_range import measured_ranges
@@ -36,7 +43,6 @@ from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 from cascade.reporting.progress import Progress
 from cascade.saving.atomic import atomic_folder, check_writable_folder
 
-MANIFEST = "manifest.json"
 WHOLE = Shares()  # everything is for training
 
 
@@ -54,13 +60,14 @@ def build_shards(
     seed: int = 0,
     max_broken_share: float = 0.01,
     inputs: PairCheck | None = None,
+    overwrite: bool = False,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write `train-NNNNNN.tar`, `validation-…`, `test-…`, and `manifest.json`.
 
-    The folder appears only when everything is complete; shards of an earlier build in it are
-    replaced.
+    The folder appears only when everything is complete. If it holds an earlier build, that must
+    have the same shards, unless it may be replaced.
 
     Args:
         source: the images.
@@ -77,6 +84,7 @@ def build_shards(
         max_broken_share: largest share of broken images, in [0, 1]; see `BrokenImages`.
         inputs: for images with partners, how their files are read and encoded; both images of a
             pair keep their size.
+        overwrite: whether to replace an earlier build of other images or settings.
         workers: number of processes that read and encode; 0 does both in this one.
         progress: called after each image.
 
@@ -86,7 +94,8 @@ def build_shards(
     Raises:
         DataError: if too many images are broken or labels out of step, no image has the field
             `split_by`, or a split would be empty.
-        OutputError: if the folder holds other files or the shards being read, or cannot be written.
+        OutputError: if the folder holds other files, the shards being read, or another build that
+            may not be replaced, or cannot be written.
     """
     check_writable_folder(out.parent)
     _check_not_from(source, out)
@@ -115,15 +124,18 @@ def build_shards(
     )
     own_settings = {"shard_mib": shard_mib, "split": shares._asdict()}
     own_settings |= {"split_by": split_by, "seed": seed}
+    head: dict[str, Any] = {"source": origin, "settings": {**encoding._asdict(), **own_settings}}
+    earlier = earlier_build(out)
+    if not overwrite:
+        check_same_request(earlier, out, head, len(source))
     pairs = zip(order, images, strict=True)
-    with atomic_folder(out, owned=_own_files(out)) as folder:
+    with atomic_folder(out, owned=own_files(earlier)) as folder:
         writers = _write_shards(build, folder, pairs, shard_mib * 2**20, progress=progress)
         if not build.firsts:
             raise DataError(f"none of the {len(source)} images of {origin} can be used.")
         _check_splits(build, writers)
         manifest = {
-            "source": origin,
-            "settings": {**encoding._asdict(), **own_settings},
+            **head,
             **_describe(build, writers, folder),
             **_describe_notes(source.notes),
         }
@@ -133,6 +145,8 @@ def build_shards(
             role = None if source.partners is None else "high"
             manifest |= _describe_bands(folder, decoding, percentiles, role)
             manifest["missing"] = dict(sorted(build.missing.items()))
+        if not overwrite:
+            check_same_shards(earlier, out, manifest)
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
@@ -314,19 +328,6 @@ def _check_pairs(
         raise DataError("inputs are for images with partners, and these need them.")
     if inputs is not None and (encoding.size_px is not None or encoding.square):
         raise DataError("images of pairs keep their size; leave the size and the square out.")
-
-
-def _own_files(out: Path) -> set[str]:
-    """The files that an earlier build wrote, according to its manifest."""
-    try:
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        return {MANIFEST, *manifest["shards"]} if "skipped" in manifest else set()
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{out / MANIFEST} was not written by a build; choose another folder."
-        ) from error
 
 
 def _hash(text: str) -> bytes:

@@ -12,13 +12,15 @@ do here is to place the inner directories, which it too can only write with gues
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
 from PIL.ExifTags import IFD
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
-from PIL.TiffTags import LONG, LONG8
+from PIL.TiffTags import ASCII, LONG, LONG8
 
 HEADER = b"Exif\0\0"  # precedes the block in JPEG files
 TIFF_HEAD = b"II*\0\x08\0\0\0"  # little-endian; the main directory follows
@@ -54,6 +56,40 @@ def read_directories(block: bytes, at: int | None = None) -> Directories:
         for tag in HOLDER_OF:
             directory.pop(tag, None)
     return directories
+
+
+def texts_of(block: bytes, tag: int, at: int | None = None) -> list[bytes]:
+    """All texts that the main directory holds under one tag; `read_directories` keeps the last.
+
+    Args:
+        block: an EXIF block with or without the header `Exif`, or a whole TIFF or BigTIFF file.
+        tag: number of the tag.
+        at: offset of the main directory in bytes; None for the first one.
+
+    Returns:
+        The texts without the zero at their end, in their order; of a damaged directory, those
+        before the damage.
+    """
+    block = block.removeprefix(HEADER)
+    order, is_big = "<" if block[:2] == b"II" else ">", BIG_TIFF_VERSION in block[2:4]
+    number, offset = ("Q", "Q") if is_big else ("H", "L")
+    texts: list[bytes] = []
+    with suppress(struct.error, OverflowError):
+        start = (
+            struct.unpack_from(order + offset, block, 8 if is_big else 4)[0] if at is None else at
+        )
+        (entries,) = struct.unpack_from(order + number, block, start)
+        start += struct.calcsize(f"<{number}")
+        for _ in range(entries):
+            entry_tag, entry_type, count, place = struct.unpack_from(
+                f"{order}HH{offset}{offset}", block, start
+            )
+            start += struct.calcsize(f"<HH{offset}{offset}")
+            if (entry_tag, entry_type) == (tag, ASCII):
+                width = struct.calcsize(f"<{offset}")
+                place = start - width if count <= width else place  # short ones take its place
+                texts.append(block[place : place + count].removesuffix(b"\0"))
+    return texts
 
 
 def write_directories(

@@ -24,6 +24,7 @@ from cascade.imaging.exif_blocks import (
     Directory,
     read_directories,
     set_field,
+    texts_of,
     write_block,
 )
 from cascade.imaging.metadata import Loss
@@ -91,8 +92,12 @@ def kept_exif(block: bytes, size: tuple[int, int], at: int | None = None) -> byt
     main = directories[MAIN]
     for tag in main.keys() - KEPT_TAGS:
         del main[tag]
-    if _describes_layout(main.get(Base.ImageDescription)):
-        del main[Base.ImageDescription]
+    if Base.ImageDescription in main:
+        description = _own_description(block, at, main)
+        if description is None:
+            del main[Base.ImageDescription]
+        else:
+            main[Base.ImageDescription] = description
     directories.get(IFD.Exif, {}).pop(Base.MakerNote, None)
     if not any(directories.values()):
         return None
@@ -107,7 +112,10 @@ def exif_losses(block: bytes, at: int | None = None) -> tuple[Loss, ...]:
     has_private = bool(main.keys() - KEPT_TAGS - LAYOUT_TAGS - set(RESOLUTION_TAGS))
     losses = (
         (MAKER_NOTES, Base.MakerNote in directories.get(IFD.Exif, {})),
-        (DESCRIPTION, _describes_layout(main.get(Base.ImageDescription))),
+        (
+            DESCRIPTION,
+            Base.ImageDescription in main and _own_description(block, at, main) is None,
+        ),
         (PRIVATE, has_private),
     )
     return tuple(loss for loss, is_lost in losses if is_lost)
@@ -181,6 +189,13 @@ def parsed_settings(text: bytes | str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return settings if isinstance(settings, dict) else None
+
+
+def _own_description(block: bytes, at: int | None, main: Directory) -> Any:
+    """The image description that does not state the layout; tifffile writes its own beside it."""
+    texts = texts_of(block, Base.ImageDescription, at)
+    choices = texts if len(texts) > 1 else [main[Base.ImageDescription]]
+    return next((text for text in choices if not _describes_layout(text)), None)
 
 
 def _describes_layout(description: object) -> bool:

@@ -15,7 +15,7 @@
 | comments of JPEG and GIF | kept in JPEG and GIF, and in PNG as the text "Comment" |
 | gAMA, cHRM, sRGB, cICP, mDCV and cLLI of PNG | kept in PNG, unless the colours were converted |
 | the maker's private notes | left out: their inner offsets break when they are moved |
-| image descriptions by tifffile, ImageJ, OME and others that state the layout | left out |
+| image descriptions that state the layout, as of tifffile, ImageJ and OME | left out |
 | other private TIFF fields, Photoshop paths, content credentials (C2PA) | left out |
 | thumbnail, file layout, time of the last change of a PNG | left out: they describe the old file |
 | a damaged field of EXIF | left out, with the fields after it in the same directory |

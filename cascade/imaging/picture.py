@@ -109,7 +109,7 @@ class Picture:
         image = self.image()
         if self.jpeg_quality is None:
             return Defects.of(image)
-        return Defects(noise_level(image), self.jpeg_quality)
+        return Defects.believed(noise_level(image), self.jpeg_quality, image)
 
     def with_pixels(self, colour: Tensor, alpha: Tensor | None) -> Picture:
         """Replace the pixels by others of any size and bit depth, and keep the rest.

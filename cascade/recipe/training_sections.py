@@ -61,7 +61,7 @@ class TrainSection(Section):
         sample_every_images: interval of sample sheets and meters; 0 for none.
         sample_count: images on a sheet.
         validate_every_images: interval of measurements on `data.validation`, if there are any; 0
-            for none.
+            for none. None is a tenth of `images`, at most 50,000.
         validate_count: most validation images that are measured, and training images beside them;
             the same ones every time.
         patience: measurements without a lower held-out loss after which the run ends; 0 to go on.
@@ -95,7 +95,7 @@ class TrainSection(Section):
     keep_checkpoints: Whole = Field(default=2, gt=0)
     sample_every_images: Whole = Field(default=50_000, ge=0)
     sample_count: Whole = Field(default=16, gt=0)
-    validate_every_images: Whole = Field(default=50_000, ge=0)
+    validate_every_images: Whole | None = Field(default=None, ge=0)
     validate_count: Whole = Field(default=256, gt=0)
     patience: Whole = Field(default=0, ge=0)
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)

@@ -135,9 +135,12 @@ def _y_tick(value: float, axis: Axis) -> str:
 
 
 def _x_tick(value: float, axis: Axis) -> str:
+    x, anchor = axis.place(value), "middle"
+    if x > WIDTH - 2 * RIGHT:  # half of its text would lie outside of the chart
+        x, anchor = WIDTH, "end"
     return (
-        f'<text class="axis" x="{axis.place(value):.1f}" y="{HEIGHT - BOTTOM + 17}" '
-        f'text-anchor="middle">{short_number(value)}</text>'
+        f'<text class="axis" x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" '
+        f'text-anchor="{anchor}">{short_number(value)}</text>'
     )
 
 

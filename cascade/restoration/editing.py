@@ -127,7 +127,9 @@ def check_can_edit(
         pair for each in contracts if each.space.kind == "pixels" for pair in each.space.ranges
     }
     if ranges - {PICTURES}:
-        raise ContractError("editing is for pictures, not for stages of bands with other ranges.")
+        raise ContractError(
+            "editing is for pictures, not for stages that make bands of measured numbers."
+        )
     other = next((each.space for each in contracts if each.space.kind != "pixels"), None)
     if other is not None:
         raise ContractError(f"editing needs stages that make pixels; one makes {other.kind}.")

@@ -11,6 +11,9 @@ from cascade.training.trackers import TrackerName
 OptimiserKind = Literal["adamw", "muon"]
 LearningRateSchedule = Literal["warmup_stable_decay", "constant", "linear", "cosine"]
 
+MEASUREMENTS = 10  # of the held-out loss in a short run
+LONGEST_INTERVAL_IMAGES = 50_000  # between two of them
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -49,7 +52,7 @@ class TrainingSettings:
             read too; 0 for no grids.
         sample_count: number of samples in a grid.
         validate_every_images: number of images between measurements of the held-out loss, if there
-            are validation images; 0 for none.
+            are validation images; 0 for none, None for a tenth of `images`, at most 50,000.
         validate_count: number of validation images that are measured, and of training images beside
             them, at least 1; the same ones every time.
         patience: number of measurements without a lower held-out loss after which the run ends; 0
@@ -82,8 +85,15 @@ class TrainingSettings:
     keep_checkpoints: int = 2
     sample_every_images: int = 50_000
     sample_count: int = 16
-    validate_every_images: int = 50_000
+    validate_every_images: int | None = None
     validate_count: int = 256
     patience: int = 0
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     workers: int = 0
+
+    @property
+    def validation_interval_images(self) -> int:
+        """Number of images between measurements of the held-out loss; 0 for none."""
+        if self.validate_every_images is not None:
+            return self.validate_every_images
+        return min(LONGEST_INTERVAL_IMAGES, max(1, self.images // MEASUREMENTS))

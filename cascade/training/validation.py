@@ -148,7 +148,7 @@ class Validation:
         Args:
             images_seen: number of images seen in the checkpoint.
         """
-        every, settings = self.settings.validate_every_images, self.settings
+        every, settings = self.settings.validation_interval_images, self.settings
         if every <= 0 or images_seen in (0, *self._measured_at):
             return False
         before = images_seen - settings.batch_size

@@ -52,7 +52,7 @@ def colourise(
     run_bulk(
         job,
         lambda on_progress: prepare_colouring(
-            request, colouring, hints=hints, on_progress=on_progress
+            request, colouring, hints=hints, recolour=True, on_progress=on_progress
         ),
         {} if hints is None else {HINTS: hints},
     )

@@ -13,7 +13,9 @@ import cascade
 BATCH = 4
 
 
-def main(pictures: str, out: str, model: str = "photo-x4", client: Client | None = None) -> None:
+def main(
+    pictures: str, out: str, model: str = "photo-x4-restore", client: Client | None = None
+) -> None:
     client = client or Client(threads_per_worker=1)  # or the address of a scheduler
     store, folder = fsspec.url_to_fs(pictures)
     paths = [store.unstrip_protocol(path) for path in store.find(folder)]

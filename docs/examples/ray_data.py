@@ -10,7 +10,7 @@ import ray
 import cascade
 
 
-def main(pictures: str, out: str, model: str = "photo-x4") -> None:
+def main(pictures: str, out: str, model: str = "photo-x4-restore") -> None:
     files = ray.data.read_binary_files(pictures, include_paths=True)  # columns bytes and path
     upscale = cascade.Upscaler(model, root=pictures, out=out)
     rows = files.map_batches(upscale, batch_size=4).take_all()

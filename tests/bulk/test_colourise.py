@@ -36,7 +36,13 @@ def names(folder: str = "out") -> list[str]:
 @pytest.mark.parametrize("verb", ["colourise", "colorize"])
 def test_pictures_are_coloured_as_by_the_python_api(colourise, colourer, photos, verb):
     done = colourise(
-        photos / "sub" / "c.png", photos / "a.jpg", "--seed", 2, "--compare", verb=verb
+        photos / "sub" / "c.png",
+        photos / "a.jpg",
+        "--seed",
+        2,
+        "--compare",
+        "--recolour",
+        verb=verb,
     )
     assert (done.code, done.out) == (0, "2 coloured\n"), done.err
     assert names() == ["a.jpg", "a.jpg.jpg", "c.png", "c.png.jpg", "index.html"]
@@ -53,7 +59,7 @@ def test_pictures_are_coloured_as_by_the_python_api(colourise, colourer, photos,
 
 
 def test_variants_are_those_of_each_seed_with_a_sheet(colourise, photos):
-    done = colourise(photos / "sub", "--seed", 5, "-n", 2, "--format", "png")
+    done = colourise(photos / "sub", "--seed", 5, "-n", 2, "--format", "png", "--recolour")
     assert (done.code, done.out) == (0, "6 coloured\n"), done.err
     each = ["seed5", "seed6", "variants"]
     assert names() == [f"{name}-{end}.png" for name in "cde" for end in each]
@@ -63,12 +69,12 @@ def test_variants_are_those_of_each_seed_with_a_sheet(colourise, photos):
     assert read_picture(Path("out/c.png")).colour.equal(second.colour)
     sheet = Path("out/c-variants.png")
     before = sheet.stat().st_mtime_ns
-    assert colourise(photos / "sub", "--seed", 5, "-n", 2, "--format", "png").out == (
+    assert colourise(photos / "sub", "--seed", 5, "-n", 2, "--format", "png", "--recolour").out == (
         "0 coloured, 6 already done\n"
     )
     assert sheet.stat().st_mtime_ns == before
     sheet.unlink()
-    colourise(photos / "sub", "--seed", 5, "-n", 2, "--format", "png")
+    colourise(photos / "sub", "--seed", 5, "-n", 2, "--format", "png", "--recolour")
     assert sheet.exists()
 
 
@@ -121,11 +127,31 @@ def test_a_model_of_another_kind_is_refused(command, upscaler, colourer, photos)
         assert not Path("out").exists()
 
 
+def test_pictures_that_have_colours_are_left_out_of_many(colourise, photos):
+    done = colourise(photos)
+    assert (done.code, done.out, names()) == (0, "1 coloured, 4 left out\n", ["c.png"]), done.err
+    assert (
+        "left out: 4 pictures, which have colours already (--recolour works on them too): "
+        "photos/a.jpg, photos/b.png and 2 more; --verbose lists them\n"
+    ) in done.err
+    listed = colourise(photos, "-v").err
+    assert all(f"left out: photos/{name}" in listed for name in ("a.jpg", "sub/d.webp"))
+    assert colourise(photos / "a.jpg").out == "1 coloured\n"  # a single one, by its name
+
+
+def test_parts_count_what_is_left_out(command, colourise, photos):
+    assert colourise(photos, "--part", "1/1").out == "1 coloured, 4 left out\n"
+    joined = command("colourise", "out", "--join")
+    assert joined.code == 0
+    assert "1 done, 4 left out; joined in out" in joined.out
+
+
 def test_pictures_that_have_colours_are_mentioned_once(colourise, photos):
     remark = "has colours already; only its brightness is kept"
-    done = colourise(photos, "--format", "png")
+    done = colourise(photos, "--format", "png", "--recolour")
     assert (done.code, done.err.count("has colours already")) == (0, 1)
     line = f"photos/a.jpg {remark}; further such pictures are not mentioned\n"
     assert line in done.err
     assert colourise(photos / "sub" / "c.png", "--seed", 1, "--overwrite").err.count(remark) == 0
-    assert colourise(photos, "--overwrite", "-v", "--seed", 1).err.count(remark) == 4
+    again = colourise(photos, "--overwrite", "-v", "--seed", 1, "--recolour")
+    assert again.err.count(remark) == 4

@@ -80,7 +80,7 @@ def pages_of(path: str | Path) -> list[Picture]:
 def test_every_page_of_a_tiff_is_made_as_if_it_were_alone(upscale, upscaler):
     done = upscale(three_pages(), "--seed", 3)
     assert (done.code, done.out) == (0, "1 upscaled\n"), done.err
-    assert "1 picture, 3 pages, 0.007 megapixels to draw" in done.err
+    assert "1 picture, 3 pages, 0.007 megapixels to make" in done.err
     pipeline = CascadePipeline.from_pretrained(upscaler)
     sources, results = pages_of("scan.tif"), pages_of("out/scan.tif")
     assert [(each.size, len(each.colour), each.bits) for each in results] == [

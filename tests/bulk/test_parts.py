@@ -21,7 +21,7 @@ from cascade.data.shard_writing import write_tar
 from cascade.errors import ContractError, DataError, OutputError
 
 NAMES = [PurePosixPath(f"folder-{number % 7}/{number}.jpg") for number in range(300)]
-HERE = "missing: part 2/3, which has no ledger here; run it, or name its folder"
+HERE = "missing: part 2/3, which has no record here; run it, or name its folder"
 
 
 def part(text: str) -> Part:
@@ -326,7 +326,7 @@ def test_options_that_only_joining_does_without_are_still_needed(command, photos
         done = command(*arguments)
         assert (done.code, "Missing option '--out' / '-o'." in done.err) == (2, True)
     done = command("edit", "photos", "-o", "out")
-    assert (done.code, "Missing option '--model'." in done.err) == (2, True)
+    assert (done.code, "Missing option '--model'. Name one: photo-x4" in done.err) == (2, True)
 
 
 def test_settings_are_hashed_once_for_all_pictures(photos, copying, monkeypatch):

@@ -174,7 +174,9 @@ def test_a_harmed_result_is_not_done_and_only_replaced_if_allowed(
         LEDGER.unlink()
     done = upscale(photos / "x.png")
     assert (done.code, done.out) == (1, "0 upscaled, 1 failed\n")
-    message = f"out/x.png already exists and {reason}; move it away or allow overwriting."
+    message = (
+        f"out/x.png already exists and {reason}; move it away or allow overwriting .--overwrite.."
+    )
     assert re.search(f"failed: photos/x.png: {message}\n", done.err)
     assert result.is_symlink() or result.read_bytes() != right
     done = upscale(photos / "x.png", "--overwrite")

@@ -47,7 +47,7 @@ def prepared(pictures, upscaler, colourer, monkeypatch):
         )
         if command == "upscale":
             return prepare_upscaling(request, Upscaling(precision="fp32", seed=3))
-        return prepare_colouring(request, Colouring(precision="fp32", seed=3))
+        return prepare_colouring(request, Colouring(precision="fp32", seed=3), recolour=True)
 
     return prepare
 

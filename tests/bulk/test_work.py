@@ -159,10 +159,8 @@ def test_a_single_result_may_have_a_file_name_and_nothing_else_is_left(upscale, 
     assert read_picture(Path("new/large.webp")).format == "webp"
     done = upscale(photos / "a.jpg", "--seed", 1, out="new/large.webp")
     assert done.code == 1
-    assert (
-        "already exists and was made with seed=0 (now 1); move it away or allow overwriting"
-        in done.err
-    )
+    advice = "move it away or allow overwriting (--overwrite)"
+    assert f"already exists and was made with seed=0 (now 1); {advice}" in done.err
 
 
 # ---- going on -----------------------------------------------------------------------------------
@@ -259,13 +257,14 @@ def test_other_files_are_only_replaced_if_overwriting_is_allowed(upscale, photos
     assert again.out == "0 upscaled, 3 failed\n"
     assert state() == before
     formats = "PNG, JPEG, WebP, BMP, TIFF, GIF, AVIF, HEIC, JPEG XL"
-    advice = "already exists and {}; move it away or allow overwriting."
+    advice = "already exists and {}; move it away or allow overwriting (--overwrite)."
     assert failures(again) == {
         "photos/a.jpg": "out/a.jpg " + advice.format("was made with seed=0 (now 1)"),
-        "photos/b.png": "out/b.png " + advice.format("was made with seed=0 (now 1)"),
         "photos/sub/c.png": "out/c.png "
         + advice.format(f"is not an intact picture: not a readable image (none of {formats})"),
+        "1 further picture": "the result of each " + advice.format("was made with seed=0 (now 1)"),
     }
+    assert "failed: photos/b.png: out/b.png already exists and" in upscale(*arguments, "-v").err
     same_seed = upscale(photos / "b.png")
     assert "was made from another input of that name" in same_seed.err
     replaced = upscale(*arguments, "--overwrite")
@@ -545,11 +544,11 @@ def test_names_of_255_bytes_can_be_written(upscale, photos, draw, name):
 
 def test_the_work_is_estimated_from_what_is_left_to_do(upscale, photos):
     done = upscale(photos / "a.jpg", photos / "b.png")
-    assert "2 pictures, 0.009 megapixels to draw with tiny-x4\n" in done.err
+    assert "2 pictures, 0.009 megapixels to make with tiny-x4\n" in done.err
     done = upscale(photos)
-    line = "3 pictures (2 more are already done), 0.01 megapixels to draw with tiny-x4\n"
+    line = "3 pictures (2 more are already done), 0.01 megapixels to make with tiny-x4\n"
     assert line in done.err
-    assert "to draw" not in upscale(photos).err
+    assert "to make" not in upscale(photos).err
 
 
 def test_each_failure_is_printed_once(upscale, photos):
@@ -670,6 +669,13 @@ def test_settings_for_a_stage_that_does_not_run_are_refused_before_any_work(comm
     assert not Path("out").exists()
 
 
+def test_a_setting_that_the_model_does_not_read_is_refused(command, upscaler, photos):
+    done = command("upscale", photos, "-o", "out", "--model", upscaler, "--denoise", 1)
+    assert done.code == 1
+    assert "denoise 1 is for models that measure noise and compression, and tiny-x4" in done.err
+    assert not Path("out").exists()
+
+
 def test_a_part_of_the_numbers_is_upscaled_as_black_to_white_and_mapped_back(upscale, photos):
     folder = photos.parent / "camera"
     folder.mkdir()
@@ -705,7 +711,8 @@ def test_a_cut_off_jpeg_is_refused_or_taken_as_far_as_it_goes(upscale, workspace
     whole, cut = workspace_of_jpegs
     refused = upscale(cut)
     assert refused.code == 1
-    assert failures(refused) == {"cut.jpg": "not a readable image (its end is missing)."}
+    reason = "its end is missing; --truncated keep takes what is there"
+    assert failures(refused) == {"cut.jpg": f"not a readable image ({reason})."}
     assert not Path("out/cut.jpg").exists()
     kept = upscale(whole, cut, "--truncated", "keep", "--compare")
     assert kept.code == 0

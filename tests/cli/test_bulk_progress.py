@@ -15,7 +15,7 @@ from cascade.cli.verbosity import Verbosity
 
 RESULT = "upscaled: photos/a[1].jpg -> out/a[1].jpg (2.0 s)"
 FAILURE = "failed: photos/b.jpg: bad"
-NOTE, DETAIL = "2 pictures, 3 megapixels to draw", "left out: notes.txt (.txt)"
+NOTE, DETAIL = "2 pictures, 3 megapixels to make", "left out: notes.txt (.txt)"
 
 
 def updates() -> list[ProgressUpdate]:

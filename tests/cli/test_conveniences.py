@@ -61,7 +61,7 @@ def test_every_answer_is_an_option_of_some_command():
     ("line", "words"),
     [
         ("cascade generate emo", ["emoji-1024"]),
-        ("cascade upscale a.jpg --model photo-x", ["photo-x4", "photo-x4-blind"]),
+        ("cascade upscale a.jpg --model photo-x", ["photo-x4", "photo-x4-restore"]),
         ("cascade generate emoji-1024 --class cat-face,no", ["cat-face,noto"]),
         ("cascade train tiny-16 data.cr", ["data.crop_px="]),
         ("cascade show tiny-1", ["tiny-16", "tiny-16-to-32"]),

@@ -51,7 +51,7 @@ def test_a_broken_image_is_named_and_ends_both_with_1(command, pictures, tmp_pat
     built = command("data", "build", folder, "-o", tmp_path / "shards")
     assert built.code == 1
     assert f"left out: {folder / 'bad.png'}: not a readable image" in built.err
-    assert "18 train, 0 validation, 0 test, 1 broken" in built.out
+    assert "holds 1 shard: 18 train, 0 validation, 0 test, 1 broken, 0 too small, 0 d" in built.out
     assert len(open_source(f"{tmp_path}/shards/train-*.tar")) == 18
 
 

@@ -25,6 +25,7 @@ def test_document_and_report_hold_the_figures(command, trained, pictures, tmp_pa
     line = ["evaluate", trained.pipeline, "--data", pictures, "--train", pictures, "-n", 6]
     done = command(*line, "--report", report, "--json")
     assert done.code == 0, done.err
+    assert f"wrote {report}" in done.err
     values = json.loads(done.out)
     table = "\n".join(Evaluation.from_dict(values).lines())
     whole = values["measured"][-1]

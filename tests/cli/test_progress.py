@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from cascade.cli.progress import LINE_S, TrainingProgress, short_duration
+from cascade.cli.progress import LINE_S, TaskProgress, TrainingProgress, short_duration
 
 
 class Clock:
@@ -85,3 +85,15 @@ def test_time_left_is_by_the_rate_of_this_part_of_the_run(clock, start):
 )
 def test_durations_are_short(seconds, text):
     assert short_duration(seconds) == text
+
+
+def test_a_long_task_gets_lines_in_a_log_and_a_short_one_none(clock):
+    file = io.StringIO()
+    with TaskProgress(console=Console(file=file), clock=clock) as progress:
+        for done in range(1, 5):
+            clock.now += 1
+            progress.update("short", done, 4)
+        for done in range(1, 41):
+            clock.now += 2
+            progress.update("long", done, 40)
+    assert file.getvalue() == "long: 13/40\nlong: 28/40\nlong: 40/40\n"

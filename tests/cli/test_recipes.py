@@ -62,7 +62,7 @@ def test_copy_copies_and_never_overwrites_unless_forced(command, tmp_path):
     mine = tmp_path / "deep" / "mine.yaml"
     copied = command("copy", "tiny-16", mine)
     assert copied.code == 0
-    assert f"cascade validate {mine}" in copied.out
+    assert f"cascade validate {mine} data.path=YOUR_IMAGES\n" in copied.out
     text = TINY.read_text()
     assert mine.read_text() == text.replace("name: tiny-16\n", "name: mine\n") != text
     mine.write_text("changed")
@@ -85,7 +85,7 @@ def test_validate_says_what_the_recipe_is(command, name):
     assert checked.code == 0
     assert checked.err == ""
     assert "px" in checked.out.splitlines()[0]
-    assert "M parameters" in checked.out.splitlines()[0]
+    assert "M parameters and those of its classes" in checked.out.splitlines()[0]
 
 
 def test_a_copied_recipe_validates_with_overrides(command, tmp_path):

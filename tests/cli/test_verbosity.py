@@ -98,12 +98,12 @@ def test_the_bar_of_a_resumed_series_counts_what_is_drawn(capfd):
         progress.leave_out(4)
         for step in range(FAKE_PIPELINE.num_timesteps):
             progress.on_step(FAKE_PIPELINE, step, 0, {"seeds": [0]})
-    assert "100 %" in capfd.readouterr().err
+    assert capfd.readouterr().err == "base, images: 1/1\n"
 
 
 def test_quiet_hides_all_progress(capfd):
     def show_progress() -> None:
-        with TaskProgress(in_pipes=True) as progress:
+        with TaskProgress(with_ends=True) as progress:
             progress.update("measuring", 1, 1)
         with TrainingProgress("mine", 10) as training:
             training.start_at(1)

@@ -66,6 +66,23 @@ def test_what_is_not_given_is_measured_and_unknown_without_an_image():
     assert vector(count=2).tolist() == [UNKNOWN, UNKNOWN]
 
 
+@pytest.mark.parametrize(
+    ("noise", "quality", "side_px", "believed"),
+    [
+        (5.9, 100.0, 64, 0.0),
+        (6.1, 100.0, 64, 6.1),
+        (2.9, 95.0, 256, 0.0),
+        (3.1, 95.0, 256, 3.1),
+        (1.0, 80.0, 64, 1.0),  # compressed, so that noise is likely
+    ],
+)
+def test_little_noise_of_small_clean_pictures_is_taken_for_detail(
+    noise, quality, side_px, believed
+):
+    image = torch.zeros(3, side_px, side_px)
+    assert Defects.believed(noise, quality, image) == Defects(believed, quality)
+
+
 @pytest.mark.parametrize("values", [[[1.0]], [[1.0, 101.0]], [[-1.0, 50.0]], "noisy", [3.0, 50.0]])
 def test_other_inputs_are_refused(values):
     with pytest.raises(ContractError, match="defects must be a pair of noise"):

@@ -201,15 +201,34 @@ def test_shards_end_at_the_size_given(tmp_path):
     assert [shard["images"] for shard in manifest["shards"].values()] == [3, 2]
 
 
-def test_other_people_s_files_stay_and_an_earlier_build_is_replaced(pictures, tmp_path):
+def test_an_earlier_build_is_replaced_only_if_that_is_allowed(pictures, tmp_path):
     out = tmp_path / "out"
-    build(FolderSource(pictures), out, shares=Shares(0.6, 0.2, 0.2))
-    build(FolderSource(pictures), out)
+    split = {"shares": Shares(0.6, 0.2, 0.2)}
+    build(FolderSource(pictures), out, **split)
+    before = contents(out)
+    build(FolderSource(pictures), out, **split)  # the same again changes nothing
+    differences = r"out was built with split=0\.6,0\.2,0\.2 \(now 1,0,0\); .*allow overwriting\.$"
+    with pytest.raises(OutputError, match=differences):
+        build(FolderSource(pictures), out)
+    shutil.copytree(pictures, tmp_path / "others")
+    (tmp_path / "others" / "red" / "0.png").unlink()
+    with pytest.raises(OutputError, match=r"images=18 \(now 17\)"):
+        build(FolderSource(tmp_path / "others"), out, **split)
+    Image.new("RGB", (5, 5)).save(tmp_path / "others" / "red" / "0.png")
+    with pytest.raises(OutputError, match="was built from other images"):
+        build(FolderSource(tmp_path / "others"), out, **split)
+    assert contents(out) == before
+    build(FolderSource(pictures), out, overwrite=True)
     assert not list(out.glob("validation-*"))
+
+
+def test_other_people_s_files_stay(pictures, tmp_path):
+    out = tmp_path / "out"
+    build(FolderSource(pictures), out)
     before = contents(out)
     (out / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"holds other things, such as notes\.txt"):
-        build(FolderSource(pictures), out, Encoding(16))
+        build(FolderSource(pictures), out, Encoding(16), overwrite=True)
     assert contents(out) == before | {"notes.txt": b"mine"}
     (out / "manifest.json").write_text("[]")
     with pytest.raises(OutputError, match="choose another folder"):
@@ -236,7 +255,7 @@ def test_an_interrupted_build_leaves_what_was_there(pictures, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(FolderSource(pictures), tmp_path / "out", Encoding(16), progress=stop)
+        build(FolderSource(pictures), tmp_path / "out", progress=stop, overwrite=True)
     assert contents(tmp_path / "out") == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

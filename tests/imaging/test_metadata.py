@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
+from cascade.imaging.exif_blocks import MAIN, read_directories
 from cascade.imaging.kept_metadata import kept
 from cascade.imaging.marks import NEWSCODES, with_mark
 from cascade.imaging.metadata import COMMENT, Loss, Metadata, Text
@@ -312,6 +313,18 @@ def test_a_description_of_the_old_layout_is_left_out_and_reported(description, i
     assert (description.encode()[:12] in (metadata.exif or b"")) == is_kept
     lost = Loss("image description", "it describes the layout of the old file")
     assert (lost in metadata.losses) == (not is_kept)
+
+
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}])
+@pytest.mark.parametrize("description", ["Mond, Platte 12", "M"])
+def test_a_description_beside_that_of_the_layout_is_kept(description, options):
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, **options) as writer:
+        writer.write(PIXELS, photometric="rgb", description=description)
+    metadata = decode_picture(file.getvalue(), "a").metadata
+    main = read_directories(metadata.exif or b"")[MAIN]
+    assert main[270] == description.encode()
+    assert metadata.losses == ()
 
 
 def test_maker_notes_private_fields_paths_and_credentials_are_reported():

@@ -56,7 +56,7 @@ def test_colouriser_and_upscaler_follow_each_other(
 ):
     coloured = Colouriser(colouring, root=scans)(batch_of(scans))
     result = Upscaler(enlarging)(coloured)
-    command("colourise", scans, "-o", tmp_path / "grey", "--model", colouring)
+    command("colourise", scans, "-o", tmp_path / "grey", "--model", colouring, "--recolour")
     command("upscale", tmp_path / "grey", "-o", tmp_path / "out", "--model", enlarging)
     for name, data in zip(result["name"], result["bytes"], strict=True):
         if name != "broken.png":

@@ -22,7 +22,7 @@ CHAIN = find_recipe("tiny-32", "pipelines")
 
 def test_the_recipes_of_first_steps_and_of_bundled_weights_are_there():
     names = {kind: [recipe_name(path) for path in list_recipes(kind)] for kind in KINDS}
-    photos = {"photo-x4", "photo-x4-blind", "photo-colour"}
+    photos = {"photo-x4", "photo-x4-restore", "photo-colour"}
     first_steps = {"tiny-16", "tiny-16-to-32", "emoji-64", "emoji-64-to-256"}
     assert first_steps | photos <= set(names["stages"])
     assert {"tiny-32", "emoji-1024"} | photos <= set(names["pipelines"])

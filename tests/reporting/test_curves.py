@@ -99,3 +99,9 @@ def test_titles_and_names_are_escaped():
 )
 def test_numbers_are_short(value, text):
     assert short_number(value) == text
+
+
+def test_the_label_at_the_end_of_the_axis_lies_within_the_chart():
+    chart = str(line_chart([Series([0, 20_000], [1, 2])], title="a", x_label="images"))
+    assert '<text class="axis" x="420.0" y="207" text-anchor="end">20 k</text>' in chart
+    assert 'text-anchor="middle">15 k</text>' in chart

@@ -98,7 +98,7 @@ def test_one_pixel_at_a_corner_is_not_lost():
 
 
 def test_a_stage_of_measured_bands_edits_no_pictures():
-    with pytest.raises(ContractError, match="not for stages of bands with other ranges"):
+    with pytest.raises(ContractError, match="not for stages that make bands"):
         check_can_edit([Contract(Space(size_px=8, range=(0, 4000)))], Editing())
 
 

@@ -49,9 +49,9 @@ def test_a_file_is_no_pipeline_but_its_recipe_leads_there(trained, tmp_path):
 def test_an_empty_folder_or_file_does_not_hide_a_bundled_pipeline(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo-x4").mkdir()
-    (tmp_path / "photo-x4-blind").write_bytes(b"")
+    (tmp_path / "photo-x4-restore").write_bytes(b"")
     assert CascadePipeline.from_pretrained("photo-x4").stages.names == ["upsampler"]
-    assert CascadePipeline.from_pretrained("photo-x4-blind").stages.names == ["upsampler"]
+    assert CascadePipeline.from_pretrained("photo-x4-restore").stages.names == ["upsampler"]
 
 
 def test_a_damaged_pipeline_is_not_replaced_by_the_bundled_one_of_its_name(

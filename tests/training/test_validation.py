@@ -487,3 +487,18 @@ def test_another_path_leaves_out_the_recipe_s_own_validation_images(tmp_path):
     assert load_stage_recipe(file, ["data.path=c", "data.validation=d"]).data.validation == "d"
     file.write_text(text.replace("  path: data/images", "  path: a\n  validation: 0.1"))
     assert load_stage_recipe(file, ["data.path=c"]).data.validation == 0.1
+
+
+@pytest.mark.parametrize(
+    ("values", "interval"),
+    [
+        ({"images": 20_000}, 2_000),
+        ({"images": 5_000_000}, 50_000),
+        ({"images": 4}, 1),
+        ({"images": 100, "validate_every_images": 0}, 0),
+    ],
+)
+def test_the_held_out_loss_is_measured_about_ten_times_in_a_short_run(values, interval):
+    from cascade.training.settings import TrainingSettings
+
+    assert TrainingSettings(**values).validation_interval_images == interval

@@ -36,7 +36,7 @@ def labels(page) -> list[str]:
 
 def test_bundled_pipelines_are_sorted_to_the_tabs():
     tabs = {model.name: list(model.tabs) for model in bundled_models()}
-    assert tabs["photo-x4"] == tabs["photo-x4-blind"] == ["upscale"]
+    assert tabs["photo-x4"] == tabs["photo-x4-restore"] == ["upscale"]
     assert tabs["photo-colour"] == ["colourise"]
     assert tabs["emoji-1024"] == ["generate", "edit"]
     assert models_for("emoji-1024")[0].fields.keys() == {"class", "style"}

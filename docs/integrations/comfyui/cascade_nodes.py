@@ -45,7 +45,7 @@ class CascadeUpscale:
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802
         scale = {"default": 0.0, "max": 16.0, "step": 0.5, "tooltip": OWN}
-        own = {"model": ("STRING", {"default": "photo-x4"}), "scale": ("FLOAT", scale)}
+        own = {"model": ("STRING", {"default": "photo-x4-restore"}), "scale": ("FLOAT", scale)}
         return {"required": {"image": ("IMAGE",), **own, **SHARED}}
 
     def upscale(self, image, model, scale, seed, steps):
