@@ -49,7 +49,7 @@ SHOWN = 12
 TIMED = 16  # pictures whose drawing is timed
 STUDENT_STEPS = 4
 LONG_ENOUGH_TO_COMPILE_S = 600  # it takes a minute, which counts
-CAPTION_PX = 190
+CAPTION_PX = 210
 BITS = "bits/dim"
 
 
@@ -334,30 +334,34 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw_pictures(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """One line of pictures for each system, with its name."""
+    """One line of pictures for each system, twice as large, with its name."""
     sheets = [Image.open(out / f"{row['name']}.png").convert("RGB") for row in rows]
+    sheets = [sheet.resize((2 * sheet.width, 2 * sheet.height)) for sheet in sheets]
     height = sheets[0].height
     page = Image.new("RGB", (CAPTION_PX + sheets[0].width, height * len(rows)), "white")
     draw = ImageDraw.Draw(page)
     for number, (row, sheet) in enumerate(zip(rows, sheets, strict=True)):
-        title = row["title"].replace(", ", ",\n").replace(" and ", "\nand ")
-        draw.multiline_text((6, number * height + 8), title, fill="black", font_size=13)
+        title = row["title"].replace(", ", ",\n", 1)
+        draw.multiline_text((6, number * height + 14), title, fill="black", font_size=14)
         page.paste(sheet, (CAPTION_PX, number * height))
     page.save(out / "family.png", optimize=True)
 
 
 def draw_trilemma(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Quality over speed; the area of a circle is coverage."""
+    from matplotlib.artist import setp
     from matplotlib.figure import Figure
 
     chart = Figure(figsize=(8, 5), layout="constrained")
     axes = chart.add_subplot()
     for row in rows:
-        x, y = row["seconds"], score(row, "FD")["value"]
-        axes.scatter(x, y, s=60 + 3000 * score(row, "recall")["value"], alpha=0.5)
-        axes.annotate(row["title"], (x, y), textcoords="offset points", xytext=(0, 12), ha="center")
+        area = 60 + 3000 * score(row, "recall")["value"]
+        point = [row["seconds"]], [score(row, "FD")["value"]]
+        axes.scatter(*point, s=area, alpha=0.5, label=row["title"])
+    legend = axes.legend(loc="upper right")
+    setp([each for each in legend.legend_handles if each is not None], sizes=[80])
     axes.set_xscale("log")
-    axes.margins(0.25)
+    axes.margins(0.15)
     axes.set_xlabel("CPU seconds per picture: faster to the left")
     axes.set_ylabel("Fréchet distance: better below")
     axes.set_title("Larger circles cover more of the training pictures (recall)")
