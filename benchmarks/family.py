@@ -358,8 +358,8 @@ def draw_trilemma(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         area = 60 + 3000 * score(row, "recall")["value"]
         point = [row["seconds"]], [score(row, "FD")["value"]]
         axes.scatter(*point, s=area, alpha=0.5, label=row["title"])
-    legend = axes.legend(loc="upper right")
-    setp([each for each in legend.legend_handles if each is not None], sizes=[80])
+    for circle in filter(None, axes.legend(loc="upper right").legend_handles):
+        setp(circle, sizes=[80])
     axes.set_xscale("log")
     axes.margins(0.15)
     axes.set_xlabel("CPU seconds per picture: faster to the left")
