@@ -40,6 +40,7 @@ class PictureRecord(BaseModel):
         seeds: of a mean over several seeds their number, of a contact sheet its seeds.
         labels: class names by label field, or as a command line gives them.
         size_px: height and width of the picture in pixels.
+        expected_error: hash of the curve that the map of doubt beside it was made with.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, protected_namespaces=())
@@ -82,6 +83,7 @@ class PictureRecord(BaseModel):
     input_sha256: str = ""
     size_px: tuple[int, int] | None = None
     page_count: int | None = None
+    expected_error: str | None = None
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> PictureRecord:

@@ -81,7 +81,7 @@ WITHOUT_TRACE = {  # they change no pixels, or only place, number and format of 
 }
 DESCRIBING = {  # keys that are no settings, or that are written otherwise
     *("command", "version", "model", "model_is_folder", "weights", "stages", "input_sha256"),
-    *("size_px", "page_count", "signer", "metadata"),
+    *("size_px", "page_count", "signer", "metadata", "expected_error"),
 }
 IMPLIED: dict[str, dict[str, Any]] = {  # what a command does without an option for it
     "edit": {"grow_px": 0, "stays_grey": False},

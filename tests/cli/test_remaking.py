@@ -226,6 +226,12 @@ def test_no_command_is_printed_that_would_make_another_picture(commands, values,
     assert note in made.notes[0]
 
 
+def test_a_mean_whose_map_shows_expected_errors_has_a_command(commands):
+    made = remade(commands, seeds=2, expected_error="e6585ac1")
+    assert made.notes == ()
+    assert " --variants 2 --map " in made.command
+
+
 def test_the_command_unsets_what_the_picture_did_without(commands, models, tmp_path):
     folder = tmp_path / "mine"
     shutil.copytree(models / "draw", folder)
