@@ -62,7 +62,8 @@ def inspect(
             kinds[UNREADABLE] += 1
             documents.append({"file": str(path), "error": message_of(error)})
             if not as_json:
-                typer.echo(f"{printable(str(path))}\n  fault    {printable(message_of(error))}")
+                fault = message_of(error).removeprefix(f"{path}: ")
+                typer.echo(f"{printable(str(path))}\n  fault    {printable(fault)}")
             continue
         kinds[_kind_of(inspection)] += 1
         record = inspection.record
