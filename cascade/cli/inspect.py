@@ -88,6 +88,8 @@ def _kind_of(inspection: Inspection) -> str:
     """The words by which a picture is counted."""
     if inspection.source_type:
         return inspection.source_type
+    if inspection.is_sheet:
+        return "drawn beside results, without a mark"
     return "with a record, without a mark" if inspection.raw_record else "without record and mark"
 
 
