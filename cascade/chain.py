@@ -63,7 +63,7 @@ class StageChain(nn.Module):
                     previous[1].contract, name=name, previous_name=previous[0]
                 )
             previous = (name, stage)
-        self.expected_error: ExpectedError | None = None  # saved with exactly these stages
+        self.expected_error: ExpectedError | None = None  # see `ExpectedError.holds_for`
         self.names = list(stages)
         self.members = nn.ModuleList(stages.values())
 
@@ -90,7 +90,9 @@ class StageChain(nn.Module):
         """
         for name, stage in self.items():
             with suppress(OtherStageError):
-                return self.replaced(name, stage.with_adapter(folder, scale))
+                chain = self.replaced(name, stage.with_adapter(folder, scale))
+                chain.expected_error = self.expected_error  # so that users learn why it is not used
+                return chain
         raise OtherStageError(
             f"the adapter in {folder} was trained on none of the stages {', '.join(self.names)}."
         )

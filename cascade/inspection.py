@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cascade.errors import ContractError, DataError
 from cascade.imaging.credentials import Manifest, read_manifest
-from cascade.imaging.marks import SOURCE_TYPE, mark_of
+from cascade.imaging.marks import SHEET, SOURCE_TYPE, mark_of
 from cascade.imaging.metadata_reading import read_metadata
 from cascade.imaging.opening import IMAGE_SUFFIXES, format_of, opened_image, read_bytes
 from cascade.imaging.picture_writing import recorded_settings
@@ -22,6 +22,7 @@ NOTHING = (
     "none: Cascade did not make it, it was saved from Python without its mark, or its metadata was "
     "removed"
 )
+BESIDE = "none: a map or a sheet that Cascade drew beside its results"
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -40,6 +41,7 @@ class PictureRecord(BaseModel):
         seeds: of a mean over several seeds their number, of a contact sheet its seeds.
         labels: class names by label field, or as a command line gives them.
         size_px: height and width of the picture in pixels.
+        expected_error: hash of the curve that the map of doubt beside it was made with.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, protected_namespaces=())
@@ -82,6 +84,7 @@ class PictureRecord(BaseModel):
     input_sha256: str = ""
     size_px: tuple[int, int] | None = None
     page_count: int | None = None
+    expected_error: str | None = None
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> PictureRecord:
@@ -123,6 +126,7 @@ class Inspection:
         mark: its IPTC source type, system and version by their names; empty if there are none.
         manifest: what its content credentials say and whether they hold; None if there are none.
         unchecked: why they could not be checked; empty if they were, or if there are none.
+        is_sheet: whether it is a sheet, or a map of doubt, that stands beside results.
     """
 
     record: PictureRecord | None = None
@@ -131,6 +135,7 @@ class Inspection:
     mark: Mapping[str, str] = field(default_factory=dict)
     manifest: Manifest | None = None
     unchecked: str = ""
+    is_sheet: bool = False
 
     @property
     def source_type(self) -> str:
@@ -145,7 +150,7 @@ class Inspection:
         elif self.record is not None:
             lines += _record_lines(self.record)
         elif not self.mark:
-            lines.append(("record", NOTHING))
+            lines.append(("record", BESIDE if self.is_sheet else NOTHING))
         lines += [] if self.manifest is None else self.manifest.lines()
         lines.append(("manifest", self.unchecked))
         return [(name, text) for name, text in lines if text]
@@ -197,13 +202,14 @@ def inspect_picture(path: Path) -> Inspection:
     """
     data = read_bytes(path)
     raw_record = recorded_settings(path) or {}
-    record, fault, unchecked, manifest = None, "", "", None
+    record, fault, unchecked, manifest, is_sheet = None, "", "", None, False
     try:
         record = PictureRecord.read(raw_record) if raw_record else None
     except ContractError as error:
         fault = str(error)
     try:
         with opened_image(data, str(path)) as image:
+            is_sheet = _is_sheet(image.info.get("comment"))
             mark = mark_of(read_metadata(data, image.info).xmp)
     except DataError:
         if not raw_record:
@@ -215,4 +221,10 @@ def inspect_picture(path: Path) -> Inspection:
         manifest = read_manifest(data, format_of(data, str(path)))
     except ContractError as error:
         unchecked = f"not checked: {error}"
-    return Inspection(record, raw_record, fault, mark, manifest, unchecked)
+    return Inspection(record, raw_record, fault, mark, manifest, unchecked, is_sheet)
+
+
+def _is_sheet(comment: Any) -> bool:
+    """Whether the comment in a file is that of the sheets."""
+    text = comment.decode("ascii", "replace") if isinstance(comment, bytes) else str(comment)
+    return text.startswith(SHEET)

@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from cascade import save_marked
+from cascade.bulk.sheets import save_sheet
 from cascade.errors import ContractError, DataError
 from cascade.imaging.marks import TYPES
 from cascade.inspection import Inspection, PictureRecord, inspect_picture
@@ -105,20 +106,25 @@ def test_a_folder_is_inspected_as_a_whole(command, tmp_path):
     image = Image.new("RGB", (4, 4))
     image.save(folder / "sub" / "plain.png")
     image.save(folder / "sub" / ".hidden" / "h.png")
+    sheets = ("made-compare.jpg", "made-doubt.png")
+    for name in sheets:
+        save_sheet(image, folder / name)
     save_marked(image, folder / "made.png", "generated")
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "notes.txt").write_text("text")
     done = command("inspect", folder)
     assert done.code == 1
     assert [line for line in done.out.splitlines() if not line.startswith(" ")] == [
-        *(str(folder / name) for name in ("broken.jpg", "made.png", "sub/plain.png")),
-        "3 pictures: 1 unreadable, 1 trainedAlgorithmicMedia, 1 without record and mark",
+        *(str(folder / name) for name in ("broken.jpg", *sheets, "made.png", "sub/plain.png")),
+        "5 pictures: 1 unreadable, 2 drawn beside results, without a mark, "
+        "1 trainedAlgorithmicMedia, 1 without record and mark",
     ]
-    assert "fault    " in done.out
+    assert "fault    not a readable image" in done.out
+    assert done.out.count("none: a map or a sheet that Cascade drew") == 2
     listed = command("inspect", folder, "--json")
     assert listed.code == 1
     broken, *others = json.loads(listed.out)["pictures"]
     assert "not a readable image" in broken["error"]
-    assert [each["mark"] for each in others] == ["trainedAlgorithmicMedia", ""]
+    assert [each["mark"] for each in others] == ["", "", "trainedAlgorithmicMedia", ""]
     (tmp_path / "empty").mkdir()
     assert "no pictures in" in command("inspect", tmp_path / "empty").err

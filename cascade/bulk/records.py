@@ -37,6 +37,7 @@ NAMES_ONLY = ("model", "model_is_folder", "adapters")  # the weights' hash says 
 NAMES_ONLY += ("version", "truncated")  # which change nothing for the same input
 ABSENT = {"pages": "all", "seeds": 1}  # what a setting that is not recorded means
 INPUT, SIZE, PAGES = "input_sha256", "size_px", "page_count"
+EXPECTED = "expected_error"  # changes the map beside a result, not the result
 
 
 class NotAResultError(CascadeError):
@@ -178,6 +179,7 @@ def difference(
         DataError: if the input cannot be read.
     """
     old, new = relevant_settings(record.settings), relevant_settings(settings)
+    was, is_now = (each.pop(EXPECTED, None) for each in (old, new))
     changes = [
         f"{key}={old.get(key, ABSENT.get(key))} (now {new.get(key, ABSENT.get(key))})"
         for key in sorted(old.keys() | new.keys())
@@ -187,7 +189,18 @@ def difference(
         return f"was made with {', '.join(changes)}"
     if record.input_sha256 != source.sha256():
         return "was made from another input of that name"
+    if was != is_now:
+        return f"stands beside a map of doubt {_change_of_errors(was, is_now)}"
     return ""
+
+
+def _change_of_errors(before: str | None, now: str | None) -> str:
+    """How the expected errors changed since a map was made, to follow "a map of doubt"."""
+    if before is None:
+        return "that shows the spread; the model's expected errors were measured since"
+    if now is None:
+        return "that shows expected errors, which do not hold for these results any more"
+    return "that shows expected errors, which were measured anew since"
 
 
 def _is_described(path: Path, line: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from cascade.errors import OutputError
 from cascade.imaging.credentials import Signer, signed_file
-from cascade.imaging.marks import lasting_source, with_mark
+from cascade.imaging.marks import SHEET, lasting_source, with_mark
 from cascade.imaging.picture import Picture
 from cascade.imaging.reading import to_rgb
 from cascade.imaging.writing import XMP
@@ -27,7 +27,6 @@ from cascade.imaging.writing import XMP
 MAX_PX = 1600
 GAP_PX = 6
 CAPTION_PX = 22
-MARK = "made by cascade"  # begins the comment in every sheet; files without it are not replaced
 Before = Literal["bicubic", "grey", "same"]
 Size = tuple[int, int]  # (width, height) in pixels, as PIL has it
 
@@ -129,8 +128,8 @@ def pairs_of(path: Path) -> tuple[Size, list[Pair]]:
     with suppress(OSError, ValueError, SyntaxError, TypeError), Image.open(path) as image:
         comment = image.info.get("comment", b"")
         values = comment.decode() if isinstance(comment, bytes) else comment
-        if values.startswith(MARK):
-            return image.size, [Pair(*map(int, pair)) for pair in json.loads(values[len(MARK) :])]
+        if values.startswith(SHEET):
+            return image.size, [Pair(*map(int, pair)) for pair in json.loads(values[len(SHEET) :])]
     return (0, 0), []
 
 
@@ -223,7 +222,7 @@ def save_sheet(
         OutputError: if the sheet cannot be written, or another file has its name.
     """
     check_sheet(path)
-    comment = f"{MARK} {json.dumps(pairs)}"
+    comment = f"{SHEET} {json.dumps(pairs)}"
     packet = None if provenance is None else provenance.packet()
     origin = provenance or Provenance(settings={})
     with signed_file(path, origin.signer, "restored", origin.settings, origin.xmp) as temporary:
@@ -256,7 +255,7 @@ def _is_sheet(path: Path) -> bool:
     kind = PngImageFile if path.suffix == ".png" else JpegImageFile  # maps may be of any size
     with suppress(OSError, ValueError, SyntaxError), kind(path) as image:
         comment = image.info.get("comment", b"")
-        return comment.startswith(MARK if isinstance(comment, str) else MARK.encode())
+        return comment.startswith(SHEET if isinstance(comment, str) else SHEET.encode())
     return False
 
 

@@ -12,8 +12,9 @@ from html import escape
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from cascade.bulk.sheets import MARK, Pair, Size, pairs_of
+from cascade.bulk.sheets import Pair, Size, pairs_of
 from cascade.errors import OutputError
+from cascade.imaging.marks import SHEET
 from cascade.reporting.page import STYLE
 from cascade.reporting.words import counted
 from cascade.saving.atomic import atomic_file
@@ -21,7 +22,7 @@ from cascade.saving.atomic import atomic_file
 NAME = "index.html"
 PAIR = '<div class="pair"'  # begins each slider
 LEAST_WIDTH_PX = 320  # at which small pictures are displayed
-HEAD = f'<meta name="generator" content="{MARK}">'
+HEAD = f'<meta name="generator" content="{SHEET}">'
 SLIDER_STYLE = """
 main{max-width:52rem}
 figure{margin:0 0 2.2rem;content-visibility:auto;contain-intrinsic-size:auto 30rem}

@@ -62,7 +62,8 @@ def inspect(
             kinds[UNREADABLE] += 1
             documents.append({"file": str(path), "error": message_of(error)})
             if not as_json:
-                typer.echo(f"{printable(str(path))}\n  fault    {printable(message_of(error))}")
+                fault = message_of(error).removeprefix(f"{path}: ")
+                typer.echo(f"{printable(str(path))}\n  fault    {printable(fault)}")
             continue
         kinds[_kind_of(inspection)] += 1
         record = inspection.record
@@ -87,6 +88,8 @@ def _kind_of(inspection: Inspection) -> str:
     """The words by which a picture is counted."""
     if inspection.source_type:
         return inspection.source_type
+    if inspection.is_sheet:
+        return "drawn beside results, without a mark"
     return "with a record, without a mark" if inspection.raw_record else "without record and mark"
 
 

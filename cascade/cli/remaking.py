@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from cascade.inspection import PictureRecord
 
 Uses = list[list[str]]  # the values of each use of an option; a flag is used once without values
-FOLDER = "FOLDER"  # stands for the folders that lead to a model or an adapter
+FOLDER = "FOLDER"  # stands for the folders that lead to a model
+ADAPTERS = "ADAPTERS"  # stands for the folders that lead to adapters
+MAKING = ("generate", "upscale", "colourise", "restore", "edit")  # the commands that write pictures
 
 
 def _once(value: Any) -> Uses:
@@ -39,7 +41,7 @@ def _labels(value: str | Mapping[str, str]) -> Uses:
 
 
 def _adapters(value: Iterable[tuple[str, float]]) -> Uses:
-    return [[f"{FOLDER}/{name}:{factor!r}"] for name, factor in value]
+    return [[f"{ADAPTERS}/{name}:{factor!r}"] for name, factor in value]
 
 
 RECORDED: dict[str, tuple[str, Callable[[Any], Uses]]] = {  # parameter -> key, and its values
@@ -72,16 +74,23 @@ RECORDED: dict[str, tuple[str, Callable[[Any], Uses]]] = {  # parameter -> key, 
     "pages": ("pages", _once),
     "truncated": ("truncated", _once),
 }
-IN_STAGES = {"steps", "sampler", "guidance", "temperature", "augmentation", "denoise", "changes"}
 WITHOUT_TRACE = {  # they change no pixels, or only place, number and format of the files
     *("inputs", "out", "model", "pipeline", "device", "engine", "workers", "part", "join"),
-    *("image_format", "compare", "no_metadata", "c2pa_certificate", "c2pa_key", "overwrite"),
+    *(
+        "image_format",
+        "compare",
+        "recolour",
+        "no_metadata",
+        "c2pa_certificate",
+        "c2pa_key",
+        "overwrite",
+    ),
     *("num_images", "prompts", "batch_size", "keep_intermediates", "resume", "as_json"),
     *("quiet", "verbose"),
 }
 DESCRIBING = {  # keys that are no settings, or that are written otherwise
     *("command", "version", "model", "model_is_folder", "weights", "stages", "input_sha256"),
-    *("size_px", "page_count", "signer", "metadata"),
+    *("size_px", "page_count", "signer", "metadata", "expected_error"),
 }
 IMPLIED: dict[str, dict[str, Any]] = {  # what a command does without an option for it
     "edit": {"grow_px": 0, "stays_grey": False},
@@ -116,8 +125,10 @@ def remaking_of(
     if isinstance(record.seeds, list):
         count = len(record.seeds)
         return Remaking(notes=(f"no command: a sheet of {count} pictures, each with its own",))
-    if not record.model or record.command not in commands:
+    if not _is_model(record.model) or record.command not in MAKING:
         return Remaking(notes=("no command: the record does not say which command and model",))
+    if label := _label_with_comma(record):
+        return Remaking(notes=(f"no command: --class cannot express the comma in {label!r}",))
     command = commands[record.command]
     words, keys = _option_words(record, command)
     unknown = [*_unset(record, keys), *_unreadable(record)]
@@ -128,6 +139,17 @@ def remaking_of(
     if not all(word.isprintable() for word in words):
         return Remaking(notes=("no command: it would hold characters that cannot be printed",))
     return Remaking(shlex.join(words), tuple(_notes(record)))
+
+
+def _is_model(name: str) -> bool:
+    """Whether a name can stand in a command; one with a hyphen first would be an option."""
+    return bool(name) and not name.startswith("-")
+
+
+def _label_with_comma(record: PictureRecord) -> str:
+    """A class name that `--class` would split; empty if there is none."""
+    names = record.labels.values() if isinstance(record.labels, dict) else ()
+    return next((name for name in names if "," in name), "")
 
 
 def _first_words(record: PictureRecord, command: Command, suffix: str) -> list[str]:
@@ -218,6 +240,7 @@ def _usual_settings(model: str) -> dict[str, dict[str, Any]]:
 
 
 def _notes(record: PictureRecord) -> Iterator[str]:
-    if record.model_is_folder or record.adapters:
-        what = "model" if record.model_is_folder else "adapter"
-        yield f"{FOLDER} stands for the place of the {what}, which is not recorded"
+    if record.model_is_folder:
+        yield f"{FOLDER} stands for the place of the model, which is not recorded"
+    if record.adapters:
+        yield f"{ADAPTERS} stands for the place of each adapter, which is not recorded"

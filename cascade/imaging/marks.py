@@ -24,6 +24,7 @@ TYPES: dict[Source, str] = {
 }
 SOURCE_TYPE, SYSTEM, VERSION = "DigitalSourceType", "AISystemUsed", "AISystemVersionUsed"
 NAME = "Cascade"
+SHEET = "made by cascade"  # begins the comment in every sheet and map that stands beside results
 EMPTY = (
     f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
     f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}"></rdf:RDF></x:xmpmeta>\n'

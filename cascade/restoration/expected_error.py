@@ -183,8 +183,20 @@ def model_digest(stages: Sequence[Stage]) -> str:
 
 
 def _curve(values: Mapping[str, Any]) -> ErrorCurve:
-    numbers = {name: tuple(map(float, values[name])) for name in ("deviations", "errors")}
-    return ErrorCurve(**{**values, **numbers})
+    lists = {name: tuple(map(_number, values[name])) for name in ("deviations", "errors")}
+    further = {name: values[name] for name in values.keys() - lists.keys()}
+    ends = ("low", "high")
+    numbers = {
+        name: None if value is None and name in ends else _number(value)
+        for name, value in further.items()
+    }
+    return ErrorCurve(**lists, **numbers)
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
 
 
 def _rise(*each: Sequence[float]) -> bool:

@@ -21,7 +21,7 @@ from cascade.networks.adapters import AdapterSettings, add_adapter, write_adapte
 from cascade.pipeline import CascadePipeline
 from cascade.saving.pipelines import model_record
 
-COMMANDS = ("generate", "upscale", "colourise", "restore", "edit")
+IN_STAGES = {"steps", "sampler", "guidance", "temperature", "augmentation", "denoise", "changes"}
 SIZE = (20, 14)  # width and height in pixels
 
 
@@ -166,7 +166,8 @@ def test_adapters_stand_in_the_command(command, places, models):
     done = command("upscale", "input.png", "-o", "first.png", *options)
     assert done.code == 0, done.err
     document = inspected(command, "first.png")
-    assert " --lora FOLDER/cats:0.5 " in document["command"]
+    assert " --lora ADAPTERS/cats:0.5 " in document["command"]
+    assert [note.split()[0] for note in document["notes"]] == ["FOLDER", "ADAPTERS"]
     assert document["record"]["model"] == "upscale"
 
 
@@ -182,8 +183,8 @@ def test_bundled_pipelines_are_recorded_whole_and_folders_by_their_last_part(tmp
 
 
 def test_each_option_is_recorded_or_changes_no_picture(commands):
-    groups = (set(remaking.RECORDED), remaking.IN_STAGES, remaking.WITHOUT_TRACE)
-    parameters = {each.name for name in COMMANDS for each in commands[name].params}
+    groups = (set(remaking.RECORDED), IN_STAGES, remaking.WITHOUT_TRACE)
+    parameters = {each.name for name in remaking.MAKING for each in commands[name].params}
     for parameter in parameters - {"context"}:
         assert sum(parameter in group for group in groups) == 1, parameter
     assert set().union(*groups) <= parameters
@@ -216,6 +217,9 @@ def test_the_command_names_scale_seed_and_settings(commands):
         ({"command": "restore", "feather_px": 2}, "no option for feather_px"),
         ({"stages": {"up": {"steps": None, "eta": "1e-4"}}}, "no option for up.steps, up.eta"),
         ({"command": "paint"}, "does not say which command"),
+        ({"command": "train"}, "does not say which command"),
+        ({"model": "-foo"}, "does not say which command"),
+        ({"command": "edit", "labels": {"animal": "a,b"}}, "cannot express the comma in 'a,b'"),
         ({"model": ""}, "does not say which command"),
         ({"model": "a\x1b[2J"}, "cannot be printed"),
     ],
@@ -224,6 +228,12 @@ def test_no_command_is_printed_that_would_make_another_picture(commands, values,
     made = remade(commands, **values)
     assert made.command == ""
     assert note in made.notes[0]
+
+
+def test_a_mean_whose_map_shows_expected_errors_has_a_command(commands):
+    made = remade(commands, seeds=2, expected_error="e6585ac1")
+    assert made.notes == ()
+    assert " --variants 2 --map " in made.command
 
 
 def test_the_command_unsets_what_the_picture_did_without(commands, models, tmp_path):

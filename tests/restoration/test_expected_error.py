@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from dataclasses import replace
@@ -20,6 +21,7 @@ from cascade.evaluation.calibration import Calibration
 from cascade.evaluation.error_curve import error_curve, rising
 from cascade.imaging.picture import Picture
 from cascade.imaging.rasters.raster import Raster
+from cascade.networks.adapters import AdapterSettings, add_adapter, write_adapter
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring
 from cascade.restoration.expected_error import (
@@ -125,6 +127,20 @@ def test_curves_hold_for_the_same_results_alone(doubler):
     assert not replace(saved, model="0" * 64).holds_for([doubler], 2, Upscaling())
 
 
+def test_an_adapter_keeps_the_curve_which_then_tells_that_it_does_not_hold(doubler, tmp_path):
+    chain = CascadePipeline.from_stages({"up": doubler}).stages
+    chain.expected_error = saved = of_curves(DOUBLE, DOUBLE, model=model_digest([doubler]))
+    trunk = copy.deepcopy(doubler.network.trunk)
+    add_adapter(trunk, AdapterSettings(rank=1))
+    for name, parameter in trunk.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(parameter)
+    write_adapter(trunk, tmp_path)
+    adapted = chain.with_adapter(tmp_path, 1.0)
+    assert adapted.expected_error is saved
+    assert not saved.holds_for([adapted["up"]], 2, Upscaling())
+
+
 def test_a_correlation_that_may_be_zero_is_remarked():
     assert of_curves(DOUBLE, DOUBLE).remark == ""
     assert "says nothing about errors here in band 2: on 40" in of_curves(DOUBLE, STEEP).remark
@@ -162,6 +178,9 @@ def test_curves_are_loaded_with_their_pipeline_and_replace_the_deviation(doubler
         {"curves": []},
         {"curves": [{"deviations": [0, 1], "errors": [1, 0], "correlation": 0.5}]},
         {"curves": [{"deviations": [0], "errors": ["x"], "correlation": 0.5}]},
+        {"curves": [{"deviations": [0], "errors": [1], "correlation": 0.5, "low": "x"}]},
+        {"curves": [{"deviations": [0], "errors": [1], "correlation": None}]},
+        {"curves": [{"deviations": [0], "errors": [float("nan")], "correlation": 0.5}]},
         {"seeds": "two"},
         {"further": 1},
     ],
