@@ -87,6 +87,28 @@ def grown(hole: Tensor, by_px: int) -> Tensor:
     return F.max_pool2d(hole[None].float(), 2 * by_px + 1, stride=1, padding=by_px)[0] > 0
 
 
+def hole_in(
+    picture: Picture, mask: MaskLike | None, borders: Borders | None, grow_px: int
+) -> Tensor:
+    """The hole of a picture with its borders, which belong to it.
+
+    Args:
+        picture: the picture.
+        mask: white where to repaint, see `hole_of`; None for the transparent pixels.
+        borders: how far the picture grows; None for not at all.
+        grow_px: number of pixels by which the hole grows at all sides.
+
+    Returns:
+        (H, W) bool, True in the hole.
+
+    Raises:
+        ContractError: if the mask cannot be read, or has another size than the picture.
+    """
+    hole = transparent_pixels(picture) if mask is None else hole_of(mask, picture.size)
+    hole = grown(hole, grow_px)
+    return hole if borders is None else borders.padded(hole[None], True)[0]
+
+
 def transparent_pixels(picture: Picture) -> Tensor:
     """The pixels of a picture that are more transparent than opaque: (H, W) bool."""
     if picture.alpha is None:
@@ -144,10 +166,9 @@ def reduced(hole: Tensor, size_px: tuple[int, int]) -> Tensor:
 
 
 def is_wide(hole: Tensor, side_px: int) -> bool:
-    """Whether a hole (H, W) bool holds a square of this side."""
-    if side_px > min(hole.shape):
-        return bool(hole.all())
-    return bool((-F.max_pool2d(-hole[None].float(), side_px, stride=1)).any())
+    """Whether a hole (H, W) bool holds a square of this side, cut to the picture's own sides."""
+    height, width = (min(side_px, side) for side in hole.shape)
+    return bool((-F.max_pool2d(-hole[None].float(), (height, width), stride=1)).any())
 
 
 def ramp(hole: Tensor, feather_px: int) -> Tensor:
