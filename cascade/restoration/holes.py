@@ -69,15 +69,21 @@ def hole_of(mask: MaskLike, size_px: tuple[int, int]) -> Tensor:
         ContractError: if it is nothing of the kind, has colours, or has another size.
     """
     if isinstance(mask, Image.Image):
+        _check_size(mask.size[::-1], size_px)
         of_any_range = mask.mode == "I" and mask.format is None
         mask = _of_numbers(mask) if of_any_range else Picture.from_pil(mask, "the mask")
     values = _of_picture(mask) if isinstance(mask, Picture) else _of_array(mask)
-    if tuple(values.shape) != tuple(size_px):
-        raise ContractError(
-            f"the mask has {values.shape[1]}x{values.shape[0]} px, the picture "
-            f"{size_px[1]}x{size_px[0]}; paint it on a copy of the picture."
-        )
+    _check_size((values.shape[0], values.shape[1]), size_px)
     return values
+
+
+def _check_size(mask_px: tuple[int, int], size_px: tuple[int, int]) -> None:
+    """Check that a mask has the height and width of the picture."""
+    if tuple(mask_px) != tuple(size_px):
+        raise ContractError(
+            f"the mask has {mask_px[1]}x{mask_px[0]} px, the picture {size_px[1]}x{size_px[0]}; "
+            "paint it on a copy of the picture."
+        )
 
 
 def grown(hole: Tensor, by_px: int) -> Tensor:
