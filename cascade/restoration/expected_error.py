@@ -33,6 +33,7 @@ from cascade.saving.components import DOUBT, read_json, weights_digest
 from cascade.space import Space
 from cascade.stage import Stage
 
+ENDS = ("low", "high")  # of the interval of a curve's correlation
 Std = TypeVar("Std", Tensor, Raster)
 How = Upscaling | Colouring | Restoration
 
@@ -183,7 +184,14 @@ def model_digest(stages: Sequence[Stage]) -> str:
 
 
 def _curve(values: Mapping[str, Any]) -> ErrorCurve:
-    numbers = {name: tuple(map(float, values[name])) for name in ("deviations", "errors")}
+    numbers: dict[str, Any] = {
+        name: tuple(map(float, values[name])) for name in ("deviations", "errors")
+    }
+    numbers["correlation"] = float(values["correlation"])
+    numbers |= {name: float(values[name]) for name in ENDS if values.get(name) is not None}
+    flat = [each for value in numbers.values() for each in np.atleast_1d(value)]
+    if not all(map(math.isfinite, flat)):
+        raise ValueError("it holds numbers that are not finite")
     return ErrorCurve(**{**values, **numbers})
 
 
