@@ -63,7 +63,7 @@ class StageChain(nn.Module):
                     previous[1].contract, name=name, previous_name=previous[0]
                 )
             previous = (name, stage)
-        self.expected_error: ExpectedError | None = None  # saved with exactly these stages
+        self.expected_error: ExpectedError | None = None  # saved with these stages
         self.names = list(stages)
         self.members = nn.ModuleList(stages.values())
 
@@ -85,12 +85,16 @@ class StageChain(nn.Module):
     def with_adapter(self, folder: str | Path, scale: float) -> StageChain:
         """Return a chain in which an adapter changes the stage that it was trained on.
 
+        It keeps the curves of expected errors, which say themselves that they do not hold for it.
+
         Raises:
             CascadeError: if there is no adapter, or it belongs to none of the stages.
         """
         for name, stage in self.items():
             with suppress(OtherStageError):
-                return self.replaced(name, stage.with_adapter(folder, scale))
+                chain = self.replaced(name, stage.with_adapter(folder, scale))
+                chain.expected_error = self.expected_error
+                return chain
         raise OtherStageError(
             f"the adapter in {folder} was trained on none of the stages {', '.join(self.names)}."
         )
