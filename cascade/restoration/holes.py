@@ -69,7 +69,7 @@ def hole_of(mask: MaskLike, size_px: tuple[int, int]) -> Tensor:
         ContractError: if it is nothing of the kind, has colours, or has another size.
     """
     if isinstance(mask, Image.Image):
-        _check_size(mask.size[::-1], size_px)
+        _check_size((mask.height, mask.width), size_px)
         of_any_range = mask.mode == "I" and mask.format is None
         mask = _of_numbers(mask) if of_any_range else Picture.from_pil(mask, "the mask")
     values = _of_picture(mask) if isinstance(mask, Picture) else _of_array(mask)
