@@ -54,6 +54,7 @@ EDIT_ARGUMENTS = (
 )
 logger = logging.getLogger(__name__)
 OnInputs = Callable[[StageChain, Inputs], None]
+OnRemark = Callable[[str], None]
 
 
 class EditHost(Host, Protocol):
@@ -69,6 +70,7 @@ def edit(
     arguments: Mapping[str, Any],
     *,
     on_inputs: OnInputs,
+    on_remark: OnRemark | None,
     callback: StepEnd | None,
     progress: Progress | None,
 ) -> CascadeOutput:
@@ -80,6 +82,7 @@ def edit(
         mask: white where to repaint; None for none.
         arguments: the other arguments of the call by name.
         on_inputs: called with the chain and its inputs before any work.
+        on_remark: called with what the user should know; None for a warning in the log.
         callback: called after every step; None for nothing.
         progress: called as `progress(done, total)`; None for nothing.
 
@@ -89,6 +92,8 @@ def edit(
     chain = host.stages
     check_step_end(callback)
     check_callable("progress", progress)
+    check_callable("on_remark", on_remark)
+    on_remark = on_remark or logger.warning
     request = _Request.of(chain, arguments)
     options, editing = request.options, request.editing
     subject = Subject.of(
@@ -100,13 +105,13 @@ def edit(
     )
     is_empty = not bool(subject.hole.any())
     if is_empty:
-        logger.warning("the mask is empty, so the picture stays as it is")
+        on_remark("the mask is empty, so the picture stays as it is")
     if subject.hole.all():
         editing.check_resampling("the whole picture is repainted")
     hole = ~subject.hole if is_empty else subject.hole  # so that all settings are checked
     work, box = prepare_edit(chain.contracts, subject.image, hole, editing)
-    if remark := work.remark(chain.first):
-        logger.warning(remark)
+    if remark := editing.remark(chain.first.contract, subject.hole):
+        on_remark(f"the picture {remark}")
     start = work.input_image(chain.first)
     run = with_settings(chain, chain, options, request.settings)
     inputs, seeds = request.inputs(run, start), request.seeds

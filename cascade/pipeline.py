@@ -25,7 +25,7 @@ from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary
 from cascade.conditioning.text import PromptLike
 from cascade.diffusion.noise import GeneratorLike
-from cascade.edit_call import edit
+from cascade.edit_call import OnRemark, edit
 from cascade.imaging.exchange import OutputType, PictureLike, StartLike
 from cascade.picture_calls import colourise, restore, upscale
 from cascade.restoration.holes import MaskLike
@@ -229,6 +229,7 @@ class CascadePipeline(StagedPipeline):
         *,
         callback_on_step_end: StepEnd | None = None,
         progress: Progress | None = None,
+        on_remark: OnRemark | None = None,
         **options: Any,
     ) -> CascadeOutput:
         """Repaint a part of a picture of any size; everything else keeps its exact values.
@@ -241,6 +242,8 @@ class CascadePipeline(StagedPipeline):
             prompt: what to draw, for pipelines that take text, as in a call.
             callback_on_step_end: as in a call.
             progress: called as `progress(done, total)` from time to time, in units of work.
+            on_remark: called with what to know about the mask, such as that it is empty; default:
+                a warning in the log.
             options: `uncrop`, pixels to add at left, top, right and bottom; `strength`,
                 `resamplings`, `window_px`, `feather_px`, `grow_px` and `stays_grey`, see
                 `cascade.restoration.editing.Editing`; `negative_prompt`, `num_images`, `labels`,
@@ -260,6 +263,7 @@ class CascadePipeline(StagedPipeline):
             mask,
             {"prompt": prompt, **options},
             on_inputs=self._report_cuts,
+            on_remark=on_remark,
             callback=callback_on_step_end,
             progress=progress,
         )

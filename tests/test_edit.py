@@ -81,6 +81,9 @@ def test_an_empty_mask_gives_the_picture_itself_and_says_so(pipeline, image, cap
         result = pipeline.edit(image, nothing, num_images=2)
     assert result.images.equal(image.expand(2, -1, -1, -1))
     assert "the mask is empty, so the picture stays as it is" in caplog.text
+    remarks: list[str] = []
+    pipeline.edit(image, nothing, on_remark=remarks.append)
+    assert remarks == ["the mask is empty, so the picture stays as it is"]
 
 
 def test_a_low_strength_stays_near_the_picture(pipeline, image):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -98,6 +101,30 @@ def test_a_picture_saved_from_python_has_the_mark(tmp_path):
         assert ("model", "photo-x4") in inspection.lines()
     with pytest.raises(ContractError, match="one of generated, restored, got 'drawn'"):
         save_marked(image, tmp_path / "c.png", "drawn")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"image": [Image.new("L", (4, 4))]},
+            r"image must be one PIL image or Picture; .* got \[",
+        ),
+        ({"image": np.zeros((4, 4, 3))}, "image must be one PIL image or Picture; .* got ndarray"),
+        ({"path": 3}, "path must be the path of a file, got 3"),
+        ({"source": ["generated"]}, r"source must be one of .* got \['generated'\]"),
+        ({"model": Path("photo-x4")}, "model must be the name of a model, got PosixPath"),
+    ],
+)
+def test_what_cannot_be_saved_from_python_is_refused(tmp_path, change, message):
+    arguments: dict[str, Any] = {
+        "image": Image.new("L", (4, 4)),
+        "path": tmp_path / "a.png",
+        "source": "restored",
+    }
+    with pytest.raises(ContractError, match=message):
+        save_marked(**arguments | change)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_inspected_as_a_whole(command, tmp_path):

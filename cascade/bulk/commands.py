@@ -142,7 +142,7 @@ def prepare_colouring(
         colouring: how to colour each picture; `hints` replaces its hints.
         hints: file of a picture with coloured strokes; for a single input only.
         recolour: whether to work on pictures that have colours already, too. A single picture that
-            is named by itself, and those of shards, are always worked on.
+            is named by itself or that the hints are for, and those of shards, are always worked on.
         on_progress: called with every change.
 
     Raises:
@@ -155,7 +155,7 @@ def prepare_colouring(
     if hints is not None:
         _check_one_page(plan.plan.jobs[0])
         colouring = replace(colouring, hints=read_picture(hints))
-    works_on_all = recolour or request.listing is not None or is_one_file(request.inputs)
+    is_named = hints is not None or request.listing is not None or is_one_file(request.inputs)
     stages = plan.load_stages(lambda stages: [colouriser_of(stages)])
     colouriser = colouriser_of(list(stages.values()))
     method = Method(
@@ -170,7 +170,7 @@ def prepare_colouring(
         },
         work=lambda size_px: _coloured_px(colouriser, size_px),
         remark=colour_remark,
-        reason_to_leave_out=_takes_all if works_on_all else reason_not_to_colour,
+        reason_to_leave_out=_takes_all if recolour or is_named else reason_not_to_colour,
         metadata=request.metadata,
         signer=request.signer,
         overwrite=request.overwrite,

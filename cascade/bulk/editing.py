@@ -17,7 +17,7 @@ from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.editing import Editing, check_can_edit
-from cascade.restoration.holes import Borders, hole_of
+from cascade.restoration.holes import Borders, hole_in, hole_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,25 +63,24 @@ def edits(
     plan: Preparation, repainting: Repainting, *, on_progress: OnProgress | None = None
 ) -> Bulk:
     """Prepare the editing of pictures whose jobs are planned; see `prepare_editing`."""
-    request = plan.request
+    request, editing = plan.request, repainting.editing
     mask = None if repainting.mask is None else _read_mask(repainting.mask)
     uncrop = None if repainting.uncrop is None else Borders.of(list(repainting.uncrop))
     pipeline = plan.model.load().with_sampling(request.overrides)
     pipeline.set_progress_bar_config(disable=True)
     is_whole = mask is None and uncrop is None
-    check_can_edit(pipeline.stages.contracts, repainting.editing, is_whole=is_whole)
+    check_can_edit(pipeline.stages.contracts, editing, is_whole=is_whole)
     if "prompt" in repainting.words:
         pipeline.check_prompts([repainting.words["prompt"]])
-    stages = dict(pipeline.stages.items())
+    stages, first = dict(pipeline.stages.items()), pipeline.stages.first.contract
 
     def make(
         pictures: Sequence[Picture], seeds: Sequence[int], progress: PartProgress
     ) -> list[Picture]:
-        arguments: dict[str, Any] = {**asdict(repainting.editing), **repainting.words}
+        arguments: dict[str, Any] = {**asdict(editing), **repainting.words}
+        arguments |= {"uncrop": uncrop, "progress": progress, "on_remark": _ignore}
         return [
-            pipeline.edit(
-                picture, mask, seed=seed, uncrop=uncrop, progress=progress, **arguments
-            ).images[0]
+            pipeline.edit(picture, mask, seed=seed, **arguments).images[0]
             for picture, seed in zip(pictures, seeds, strict=True)
         ]
 
@@ -91,6 +90,9 @@ def edits(
         make=make,
         settings=plan.settings(stages, list(stages.values())) | _recorded(repainting),
         work=lambda size_px: _drawn_px(pipeline, size_px),
+        remark=lambda picture: editing.remark(
+            first, hole_in(picture, mask, uncrop, editing.grow_px)
+        ),
         metadata=request.metadata,
         signer=request.signer,
         overwrite=request.overwrite,
@@ -98,6 +100,10 @@ def edits(
         before="same",
     )
     return plan.bulk(method, on_progress)
+
+
+def _ignore(remark: str) -> None:
+    """Pass over what the method remarks of each picture itself."""
 
 
 def _read_mask(path: Path) -> Picture:

@@ -91,7 +91,9 @@ def build(
     The exit code is 1 if any image was broken or labels are out of step with the images; the shards
     hold the others.
 
-    If OUT holds a build already, other images or settings are refused without --overwrite.
+    If OUT holds a build already, other images or settings are refused without --overwrite. Another
+    number of images or other settings are refused at once, other images of the same number only
+    after all of them have been read.
 
     With --bands, the shards hold TIFF files without loss, one for each image of a stack or volume.
     Missing numbers stay missing, and a warning counts the images that have any.

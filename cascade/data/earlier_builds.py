@@ -11,6 +11,7 @@ from cascade.data.splitting import SPLITS
 from cascade.errors import OutputError
 
 MANIFEST = "manifest.json"
+KINDS = {"source": str, "settings": dict, "counts": dict, "skipped": list}  # of a build's manifest
 
 
 def earlier_build(out: Path) -> dict[str, Any]:
@@ -27,14 +28,23 @@ def earlier_build(out: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        set(manifest["shards"])  # raises if it is not ours
-        return manifest if "skipped" in manifest else {}
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{out / MANIFEST} was not written by a build; choose another folder."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise _foreign(out) from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), dict):
+        raise _foreign(out)
+    if "skipped" not in manifest:
+        return {}
+    if not all(isinstance(manifest.get(name), kind) for name, kind in KINDS.items()):
+        raise _foreign(out)
+    if not all(isinstance(manifest["counts"].get(split, 0), int) for split in SPLITS):
+        raise _foreign(out)
+    return manifest
+
+
+def _foreign(out: Path) -> OutputError:
+    return OutputError(f"{out / MANIFEST} was not written by a build; choose another folder.")
 
 
 def own_files(earlier: Mapping[str, Any]) -> set[str]:
@@ -59,20 +69,25 @@ def check_same_request(
     if not earlier:
         return
     settings = json.loads(json.dumps(head["settings"]))
-    old_settings = earlier.get("settings", {})
+    old_settings, old_source = earlier["settings"], earlier["source"]
     differences = [
         f"{name}={_shown(old_settings.get(name))} (now {_shown(value)})"
         for name, value in settings.items()
         if old_settings.get(name) != value
     ]
-    if earlier.get("source") != head["source"]:
-        differences.insert(0, f"source={_shown(earlier.get('source'))} (now {head['source']})")
-    counts = earlier.get("counts", {})
+    if _place(old_source) != _place(head["source"]):
+        differences.insert(0, f"source={old_source} (now {head['source']})")
+    counts = earlier["counts"]
     old_images = sum(counts.get(split, 0) for split in SPLITS) + len(earlier["skipped"])
     if old_images != images:
         differences.append(f"images={old_images} (now {images})")
     if differences:
         raise _refusal(out, f"was built with {', '.join(differences)}")
+
+
+def _place(source: str) -> str:
+    """A source in one spelling: the absolute path of files; URLs and other names stay."""
+    return source if "://" in source else str(Path(source).resolve())
 
 
 def check_same_shards(earlier: Mapping[str, Any], out: Path, manifest: Mapping[str, Any]) -> None:
@@ -91,5 +106,7 @@ def _refusal(out: Path, reason: str) -> OutputError:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return ",".join(f"{share:g}" for share in value.values())
+        return ",".join(map(_shown, value.values()))
+    if isinstance(value, float):
+        return f"{value:g}"
     return "none" if value is None else str(value)

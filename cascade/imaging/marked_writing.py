@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from cascade import __version__
+from cascade.arguments import check_kind
 from cascade.errors import ContractError
 from cascade.imaging.marks import TYPES, Source, with_mark
 from cascade.imaging.picture import Picture
@@ -34,7 +35,10 @@ def save_marked(
     Raises:
         CascadeError: if the format cannot hold the picture, or the file cannot be written.
     """
-    if source not in TYPES:
+    check_kind("image", image, Image.Image | Picture, "one PIL image or Picture; save each alone")
+    check_kind("path", path, str | PathLike, "the path of a file")
+    check_kind("model", model, str, "the name of a model")
+    if not isinstance(source, str) or source not in TYPES:
         raise ContractError(f"source must be one of {', '.join(TYPES)}, got {source!r}.")
     picture = Picture.from_pil(image) if isinstance(image, Image.Image) else image
     settings = {"model": model, "version": __version__}

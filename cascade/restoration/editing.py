@@ -89,6 +89,21 @@ class Editing:
         values = {"resamplings": self.resamplings, "jump_length": self.jump_length}
         return Resampling(**{n: USUAL if each is None else each for n, each in values.items()})
 
+    def remark(self, first: Contract, hole: Tensor) -> str:
+        """What to tell the user about a hole, to follow the picture's name; empty for nothing.
+
+        Args:
+            first: contract of the first stage.
+            hole: (h, w) bool, the hole of the whole picture.
+        """
+        side_px = THIN * first.scale
+        if self.strength < 1 or not first.enlarges or not is_wide(hole, side_px + 1):
+            return ""
+        return (
+            f"has a hole wider than {side_px} px, and an upsampler fills such places smoothly; a "
+            "model that was trained with a mask draws what is missing"
+        )
+
     def check_resampling(self, reason: str) -> None:
         """Check that nothing is said about going over steps again, where no stage does it.
 
@@ -213,16 +228,6 @@ class Edit:
         if size_px == stage.space.size:
             return None
         return Tiles(stage.default_tile_px(size_px))
-
-    def remark(self, first: Stage) -> str:
-        """What to tell the user about the hole; empty for nothing."""
-        side_px = THIN * first.contract.scale
-        if not first.contract.enlarges or not is_wide(self.hole, side_px + 1):
-            return ""
-        return (
-            f"the hole is wider than {side_px} px, and an upsampler fills such places smoothly; a "
-            "model that was trained with a mask draws what is missing"
-        )
 
     def _at(self, stage: Stage) -> tuple[Tensor, Tensor]:
         """Image (1, C, h, w) and hole (h, w) at the size of a stage."""

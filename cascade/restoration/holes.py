@@ -69,15 +69,21 @@ def hole_of(mask: MaskLike, size_px: tuple[int, int]) -> Tensor:
         ContractError: if it is nothing of the kind, has colours, or has another size.
     """
     if isinstance(mask, Image.Image):
+        _check_size((mask.height, mask.width), size_px)
         of_any_range = mask.mode == "I" and mask.format is None
         mask = _of_numbers(mask) if of_any_range else Picture.from_pil(mask, "the mask")
     values = _of_picture(mask) if isinstance(mask, Picture) else _of_array(mask)
-    if tuple(values.shape) != tuple(size_px):
-        raise ContractError(
-            f"the mask has {values.shape[1]}x{values.shape[0]} px, the picture "
-            f"{size_px[1]}x{size_px[0]}; paint it on a copy of the picture."
-        )
+    _check_size((values.shape[0], values.shape[1]), size_px)
     return values
+
+
+def _check_size(mask_px: tuple[int, int], size_px: tuple[int, int]) -> None:
+    """Check that a mask has the height and width of the picture."""
+    if tuple(mask_px) != tuple(size_px):
+        raise ContractError(
+            f"the mask has {mask_px[1]}x{mask_px[0]} px, the picture {size_px[1]}x{size_px[0]}; "
+            "paint it on a copy of the picture."
+        )
 
 
 def grown(hole: Tensor, by_px: int) -> Tensor:
@@ -85,6 +91,28 @@ def grown(hole: Tensor, by_px: int) -> Tensor:
     if not by_px:
         return hole
     return F.max_pool2d(hole[None].float(), 2 * by_px + 1, stride=1, padding=by_px)[0] > 0
+
+
+def hole_in(
+    picture: Picture, mask: MaskLike | None, borders: Borders | None, grow_px: int
+) -> Tensor:
+    """The hole of a picture with its borders, which belong to it.
+
+    Args:
+        picture: the picture.
+        mask: white where to repaint, see `hole_of`; None for the transparent pixels.
+        borders: how far the picture grows; None for not at all.
+        grow_px: number of pixels by which the hole grows at all sides.
+
+    Returns:
+        (H, W) bool, True in the hole.
+
+    Raises:
+        ContractError: if the mask cannot be read, or has another size than the picture.
+    """
+    hole = transparent_pixels(picture) if mask is None else hole_of(mask, picture.size)
+    hole = grown(hole, grow_px)
+    return hole if borders is None else borders.padded(hole[None], True)[0]
 
 
 def transparent_pixels(picture: Picture) -> Tensor:
@@ -144,10 +172,9 @@ def reduced(hole: Tensor, size_px: tuple[int, int]) -> Tensor:
 
 
 def is_wide(hole: Tensor, side_px: int) -> bool:
-    """Whether a hole (H, W) bool holds a square of this side."""
-    if side_px > min(hole.shape):
-        return bool(hole.all())
-    return bool((-F.max_pool2d(-hole[None].float(), side_px, stride=1)).any())
+    """Whether a hole (H, W) bool holds a square of this side, cut to the picture's own sides."""
+    height, width = (min(side_px, side) for side in hole.shape)
+    return bool((-F.max_pool2d(-hole[None].float(), (height, width), stride=1)).any())
 
 
 def ramp(hole: Tensor, feather_px: int) -> Tensor:

@@ -97,6 +97,14 @@ def test_hints_steer_the_colours_and_are_a_setting_of_their_own(colourise, photo
     assert "hints_sha256" in settings
 
 
+def test_hints_are_for_the_one_picture_of_a_folder_even_if_it_has_colours(colourise, photos):
+    Path("one").mkdir()
+    (photos / "a.jpg").rename("one/a.jpg")
+    Image.new("RGBA", (20, 14), "red").save("hints.png")
+    done = colourise("one", "--hints", "hints.png")
+    assert (done.code, done.out) == (0, "1 coloured\n"), done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -157,10 +157,23 @@ def test_an_upscaler_mends_what_is_masked_and_says_if_that_is_wide(
     Image.fromarray(hole).save("mask.png")
     done = command("edit", source, "--mask", "mask.png", "-o", "out.png", "--model", upscaler)
     assert (done.code, done.out) == (0, "1 edited\n"), done.err
-    assert "wider than 8 px" in caplog.text
+    assert "c.png has a hole wider than 8 px" in done.err
+    assert "wider" not in caplog.text
     picture, result = read_picture(source), read_picture(Path("out.png"))
     assert result.colour[:, ~hole].equal(picture.colour[:, ~hole])
     assert not result.colour[:, hole].equal(picture.colour[:, hole])
+
+
+def test_wide_holes_of_many_results_are_mentioned_once(command, upscaler, photos):
+    source = photos / "sub" / "c.png"
+    Image.new("L", (20, 14), 255).save("mask.png")
+    done = command("edit", source, "--mask", "mask.png", "-n", 2, "-o", "out", "--model", upscaler)
+    assert done.code == 0, done.err
+    assert done.err.count("has a hole wider than 8 px") == 1
+    assert "further such pictures are not mentioned" in done.err
+    done = command("edit", source, "--strength", 0.5, "-o", "low.png", "--model", upscaler)
+    assert done.code == 0, done.err
+    assert "hole" not in done.err
 
 
 def test_a_model_that_cannot_edit_is_refused(command, colourer, photos, mask):

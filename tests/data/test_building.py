@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cascade.data.building import build_shards
+from cascade.data.earlier_builds import check_same_request, earlier_build
 from cascade.data.encoding import Encoding
 from cascade.data.folder import FolderSource
 from cascade.data.shard_writing import sha256_of
@@ -220,6 +221,51 @@ def test_an_earlier_build_is_replaced_only_if_that_is_allowed(pictures, tmp_path
     assert contents(out) == before
     build(FolderSource(pictures), out, overwrite=True)
     assert not list(out.glob("validation-*"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": []},
+        {"counts": None},
+        {"counts": {"train": "all"}},
+        {"skipped": 3},
+        {"source": None},
+        {"shards": ["train-000000.tar"]},
+    ],
+)
+def test_a_manifest_that_no_build_wrote_is_one_clear_error(tmp_path, change):
+    manifest = {"source": "a", "settings": {}, "counts": {}, "skipped": [], "shards": {}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert earlier_build(tmp_path) == manifest
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(OutputError, match=r"manifest\.json was not written by a build; choose"):
+        earlier_build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_same"),
+    [
+        ("imgs", "imgs/", True),
+        ("imgs", "./sub/../imgs", True),
+        ("imgs", "{here}/imgs", True),
+        ("imgs", "others", False),
+        ("imgs", "s3://imgs", False),
+        ("s3://a/imgs", "s3://a/imgs", True),
+        ("hf:imgs", "hf:imgs", True),
+    ],
+)
+def test_the_source_of_an_earlier_build_may_be_spelled_otherwise(
+    tmp_path, monkeypatch, old, new, is_same
+):
+    monkeypatch.chdir(tmp_path)
+    head = {"source": new.format(here=tmp_path), "settings": {}}
+    earlier = {"source": old, "settings": {}, "counts": {"train": 3}, "skipped": []}
+    if is_same:
+        check_same_request(earlier, tmp_path, head, 3)
+    else:
+        with pytest.raises(OutputError, match=rf"was built with source={old} \(now {new}\)"):
+            check_same_request(earlier, tmp_path, head, 3)
 
 
 def test_other_people_s_files_stay(pictures, tmp_path):

@@ -15,6 +15,8 @@ from cascade.conditioning.signals import Signals
 from cascade.errors import ContractError, WeightsError
 from cascade.networks import adapters
 from cascade.networks.adapters import AdapterSettings, add_adapter, merged
+from cascade.restoration.expected_error import ErrorCurve, ExpectedError, model_digest
+from cascade.restoration.upscaling import Upscaling
 
 T = torch.tensor([5, 90])
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(3))
@@ -122,6 +124,18 @@ def test_a_pipeline_finds_the_stage_of_an_adapter(base_stage, upsampler, tmp_pat
     alone = CascadePipeline.from_stages({"base": base_stage})
     with pytest.raises(WeightsError, match="on none of the stages base"):
         alone.with_adapter(tmp_path / "up")
+
+
+def test_expected_errors_are_known_but_do_not_hold_for_an_adapter(upsampler, tmp_path):
+    adapted(upsampler, rank=2).save_pretrained(tmp_path / "up")
+    pipeline = CascadePipeline.from_stages({"upsampler": upsampler})
+    curve = ErrorCurve(deviations=(0.0,), errors=(0.1,), correlation=0.5)
+    saved = ExpectedError(seeds=2, pictures=9, model=model_digest([upsampler]), curves=(curve,))
+    pipeline.stages.expected_error = saved
+    chain = pipeline.with_adapter(tmp_path / "up").stages
+    assert chain.expected_error == saved
+    assert saved.holds_for([upsampler], 2, Upscaling())
+    assert not saved.holds_for([chain["upsampler"]], 2, Upscaling())
 
 
 def test_a_stage_in_half_precision_is_the_same_stage(base_stage, tmp_path):

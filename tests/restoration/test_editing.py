@@ -11,7 +11,7 @@ from cascade.contract import Contract
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 from cascade.restoration.editing import Editing, check_can_edit, prepare_edit
-from cascade.restoration.holes import Borders, grown, hole_of, ramp, reduced
+from cascade.restoration.holes import Borders, grown, hole_in, hole_of, ramp, reduced
 from cascade.restoration.subject import Subject
 from cascade.restoration.windows import Box, Frame
 from cascade.sampling.walk import Hooks
@@ -62,6 +62,7 @@ def test_white_of_32_bit_numbers_is_their_largest(white):
     [
         (Image.new("I", (4, 4), 200), "mode I, .* expected 0 and 255 or 0 and 65535 alone, got"),
         (Image.fromarray(np.diag([255, 65_535, 0, 0]).astype(np.int32)), "others from 0 to 65535"),
+        (Image.new("I", (0, 0)), "the mask has 0x0 px, the picture 4x4; paint it on a copy of the"),
         (Image.new("L", (5, 4)), "the mask has 5x4 px, the picture 4x4; paint it on a copy of the"),
         (Image.new("RGB", (4, 4), "red"), "the mask has colours; it must be black and white"),
         (torch.zeros(4, 4), "a mask must be a PIL image, .* got torch.float32"),
@@ -357,12 +358,31 @@ def test_an_upsampler_gets_the_picture_at_its_small_size_without_the_hole(upsamp
     assert hooks.known.mask.equal(~edit.hole)
 
 
+@pytest.mark.parametrize("height", [3, 40])  # a strip may be lower than the least wide hole
 @pytest.mark.parametrize(("width", "is_told"), [(4, False), (5, True)])
-def test_an_upsampler_says_that_it_fills_wide_holes_smoothly(upsampler, width, is_told):
+def test_an_upsampler_says_that_it_fills_wide_holes_smoothly(upsampler, height, width, is_told):
     assert upsampler.contract.scale == 2
-    hole = hole_at((40, 40), slice(3, 30), slice(20, 20 + width))
-    edit, _ = prepare_edit([upsampler.contract], torch.zeros(3, 40, 40), hole, Editing())
-    assert ("wider than 4 px" in edit.remark(upsampler)) == is_told
+    hole = hole_at((height, 40), slice(0, 30), slice(20, 20 + width))
+    remark = Editing().remark(upsampler.contract, hole)
+    assert remark.startswith("has a hole wider than 4 px") == is_told
+    assert bool(remark) == is_told
+
+
+def test_nothing_is_said_of_holes_that_an_upsampler_does_not_fill(upsampler, base_stage):
+    whole = hole_at((40, 40), slice(0, 40), slice(0, 40))
+    assert Editing().remark(upsampler.contract, whole) != ""
+    assert Editing().remark(upsampler.contract, ~whole) == ""
+    assert Editing(strength=0.5).remark(upsampler.contract, whole) == ""
+    assert Editing().remark(base_stage.contract, whole) == ""
+
+
+def test_the_hole_of_a_picture_lies_in_its_grown_mask_and_its_borders():
+    picture = Picture(colour=torch.zeros(3, 6, 5, dtype=torch.uint8))
+    mask = hole_at((6, 5), slice(2, 3), slice(2, 3))
+    hole = hole_in(picture, mask.numpy(), Borders(left=2), 1)
+    expected = hole_at((6, 7), slice(1, 4), slice(3, 6)) | hole_at((6, 7), slice(0, 6), slice(0, 2))
+    assert hole.equal(expected)
+    assert not hole_in(picture, None, None, 1).any()
 
 
 def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser, inpainter):
