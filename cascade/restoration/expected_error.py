@@ -185,11 +185,10 @@ def model_digest(stages: Sequence[Stage]) -> str:
 
 def _curve(values: Mapping[str, Any]) -> ErrorCurve:
     lists = {name: tuple(map(_number, values[name])) for name in ("deviations", "errors")}
-    further = {name: values[name] for name in values.keys() - lists.keys()}
-    ends = ("low", "high")
-    numbers = {
-        name: None if value is None and name in ends else _number(value)
-        for name, value in further.items()
+    numbers: dict[str, Any] = {
+        name: _number(value)
+        for name, value in values.items()
+        if name not in lists and value is not None
     }
     return ErrorCurve(**lists, **numbers)
 
