@@ -33,7 +33,6 @@ from cascade.saving.components import DOUBT, read_json, weights_digest
 from cascade.space import Space
 from cascade.stage import Stage
 
-ENDS = ("low", "high")  # of the interval of a curve's correlation
 Std = TypeVar("Std", Tensor, Raster)
 How = Upscaling | Colouring | Restoration
 
