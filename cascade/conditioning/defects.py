@@ -35,7 +35,7 @@ DETAIL_PROBABILITY = 0.2  # that detail everywhere in an image is taken for nois
 DETAIL_STEPS = 8.0  # at most, in 8-bit steps
 LEAST_NOISE_ERROR = 0.6  # 8-bit steps
 GOOD_QUALITY = 90.0  # from which pixels often show no compression
-DOUBTFUL_NOISE = 6.0  # 8-bit steps; less is taken for detail in pictures of this side
+DOUBTFUL_NOISE = 6.0  # 8-bit steps; less is taken for detail in pictures up to this side
 DOUBTFUL_PX = 64
 
 
@@ -63,7 +63,8 @@ class Defects(NamedTuple):
         quarter of clean photographs of 64 px measure above 4. Little noise counts as none, unless
         the picture was compressed, which makes noise likely.
         """
-        doubtful = DOUBTFUL_NOISE * math.sqrt(DOUBTFUL_PX / math.sqrt(image[0].numel()))
+        side_px = max(DOUBTFUL_PX, math.sqrt(image[0].numel()))
+        doubtful = DOUBTFUL_NOISE * math.sqrt(DOUBTFUL_PX / side_px)
         is_detail = quality >= GOOD_QUALITY and noise < doubtful
         return cls(0.0 if is_detail else noise, quality)
 

@@ -71,6 +71,7 @@ def test_what_is_not_given_is_measured_and_unknown_without_an_image():
     [
         (5.9, 100.0, 64, 0.0),
         (6.1, 100.0, 64, 6.1),
+        (6.1, 100.0, 16, 6.1),
         (2.9, 95.0, 256, 0.0),
         (3.1, 95.0, 256, 3.1),
         (1.0, 80.0, 64, 1.0),  # compressed, so that noise is likely
