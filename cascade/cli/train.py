@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,8 +60,6 @@ def train_recipe(recipe: StageRecipe, file: Path, folder: Path, device: str | No
     from cascade.recipe.faults import fault_of
 
     progress = TrainingProgress(recipe.name, recipe.train.images)
-    if os.environ.get("RANK", "0") == "0":
-        note(f"{recipe.name}: reading the data and building the stage", is_result=False)
     with fault_of(file):
         trainer = build_trainer(
             recipe,

@@ -29,7 +29,8 @@ from cascade.restoration.colouring import Colouring
 from cascade.restoration.restoring import Restoration
 from cascade.restoration.upscaling import Upscaling
 from cascade.saving.atomic import atomic_file
-from cascade.saving.components import DOUBT, read_json, weights_digest
+from cascade.saving.components import read_json, weights_digest
+from cascade.saving.pipelines import DOUBT
 from cascade.space import Space
 from cascade.stage import Stage
 

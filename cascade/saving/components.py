@@ -20,7 +20,6 @@ from cascade.networks.component import Component, is_diffusers_model
 Model = TypeVar("Model", bound=nn.Module)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-DOUBT = "doubt.json"  # what the standard deviation over seeds says about errors
 
 
 def save_component(model: nn.Module, folder: Path, *, dtype: torch.dtype | None = None) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 from cascade.errors import RecipeError, WeightsError, nearest
 from cascade.recipe.finding import find_recipe, list_recipes, recipe_name
 from cascade.saving.atomic import check_writable_folder
-from cascade.saving.components import DOUBT
 from cascade.saving.hub import download
 
 INDEX = "model_index.json"
 PATH_STARTS = ("/", ".", "~", "pipelines/")  # names that are not ids of the Hub begin so
+DOUBT = "doubt.json"  # what the standard deviation over seeds says about errors
 PIPELINE_ENTRIES = (INDEX, "pipeline.py", "pipeline.yaml", "README.md", "stages", DOUBT)
 PIPELINE_FILE = '''"""Where diffusers finds the class of this folder: trust_remote_code=True."""
 

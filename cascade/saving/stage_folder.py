@@ -20,8 +20,9 @@ from cascade.networks.backbones import NETWORKS
 from cascade.networks.imported_networks import StageADMUNet, StageUNet2D
 from cascade.networks.stage_network import StageNetwork
 from cascade.sampling.settings import SamplingSettings
-from cascade.saving.components import DOUBT, load_component, read_json, save_component
+from cascade.saving.components import load_component, read_json, save_component
 from cascade.saving.differences import differences
+from cascade.saving.pipelines import DOUBT
 
 
 class Configured(Protocol):

@@ -119,7 +119,7 @@ def test_generate_writes_numbered_pictures_and_a_grid_and_goes_on(command, train
         with Image.open(out / f"{number:05d}.png") as picture:
             assert picture.size == (32, 32)
     for bar in ("base", "upsampler"):
-        assert f"{bar} " in done.err
+        assert f"{bar}," in done.err
     first = {name: (out / name).read_bytes() for name in pictures_in(out) if name != "grid.png"}
     assert command(*arguments).code == 0
     assert pictures_in(out)[:6] == [f"{number:05d}.png" for number in range(6)]

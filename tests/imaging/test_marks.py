@@ -51,7 +51,7 @@ def test_every_format_holds_the_mark(suffix, xmp, tmp_path):
 
 def test_a_generated_picture_is_marked_as_that_and_stays_it(tmp_path):
     (image,) = to_pil(torch.zeros(1, 3, 4, 4))
-    save_png(image, tmp_path / "a.png", {"pipeline": "emoji", "version": "1.2"})
+    save_png(image, tmp_path / "a.png", {"model": "emoji", "version": "1.2"})
     mark = read(tmp_path / "a.png")
     assert mark["DigitalSourceType"] == "trainedAlgorithmicMedia"
     assert mark["AISystemUsed"] == "Cascade emoji"
