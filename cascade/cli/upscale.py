@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cascade.cli import bulk, restoring
+from cascade.recipe.finding import UPSCALER
 
 Scale = Annotated[
     float | None,
@@ -57,7 +58,7 @@ Nodata = Annotated[
 @restoring.with_shared_options
 def upscale(
     shared: restoring.Shared,
-    model: restoring.Model = "photo-x4-restore",
+    model: restoring.Model = UPSCALER,
     scale: Scale = None,
     tile: Tile = None,
     augmentation: Augmentation = None,

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from cascade.errors import RecipeError, nearest
 
 RecipeKind = Literal["stages", "pipelines"]
+UPSCALER = "photo-x4-restore"  # the bundled pipeline that enlarges unless another one is named
 
 
 def recipes_root() -> Path:

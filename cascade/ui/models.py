@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cascade.errors import CascadeError, ContractError
 from cascade.pipeline import CascadePipeline
-from cascade.recipe.finding import list_recipes, recipe_name
+from cascade.recipe.finding import UPSCALER, list_recipes, recipe_name
 from cascade.recipe.yaml_files import read_yaml
 from cascade.restoration.editing import Editing, check_can_edit
 from cascade.saving.pipelines import has_weights
@@ -102,6 +102,7 @@ def bundled_models() -> list[Model]:
         if has_weights(path.parent):
             description = str(read_yaml(path).get("description", ""))
             models.append(model_of(recipe_name(path), description))
+    models.sort(key=lambda model: model.name != UPSCALER)  # the page offers the first one
     return [model for model in models if model.tabs]
 
 

@@ -36,6 +36,7 @@ def labels(page) -> list[str]:
 
 def test_bundled_pipelines_are_sorted_to_the_tabs():
     tabs = {model.name: list(model.tabs) for model in bundled_models()}
+    assert next(iter(tabs)) == "photo-x4-restore"  # as of the command
     assert tabs["photo-x4"] == tabs["photo-x4-restore"] == ["upscale"]
     assert tabs["photo-colour"] == ["colourise"]
     assert tabs["emoji-1024"] == ["generate", "edit"]
