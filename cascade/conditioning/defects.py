@@ -59,9 +59,9 @@ class Defects(NamedTuple):
     def believed(cls, noise: float, quality: float, image: Tensor) -> Defects:
         """What to believe of a measurement of a picture (C, H, W).
 
-        Detail everywhere measures as a little noise, the more so the smaller the picture is: a
-        quarter of clean photographs of 64 px measure above 4. Little noise counts as none, unless
-        the picture was compressed, which makes noise likely.
+        Detail everywhere measures as a little noise, and the smaller a picture is, the fewer flat
+        places it has. Little noise counts as none, unless the picture was compressed, which makes
+        noise likely.
         """
         side_px = max(DOUBTFUL_PX, math.sqrt(image[0].numel()))
         doubtful = DOUBTFUL_NOISE * math.sqrt(DOUBTFUL_PX / side_px)
