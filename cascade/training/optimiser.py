@@ -2,47 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, final
-
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch import nn
+from torch.optim import AdamW, Optimizer
 
 from cascade.stage import Stage
+from cascade.training.muon import Muon
 from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import BLOCKS, full
-
-
-@final
-class WeightMuon(Muon):
-    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for matrices and convolutions.
-
-    A convolution's weight (out, in, height, width) is treated as the matrix
-    (out, in * height * width) that multiplies a flattened patch.
-
-    Args:
-        weights: contiguous tensors with at least two dimensions.
-        options: options of torch's `Muon`.
-    """
-
-    def __init__(self, weights: Sequence[nn.Parameter], **options: Any) -> None:
-        super().__init__([{"params": [w for w in weights if w.ndim == 2]}], **options)
-        others = [w for w in weights if w.ndim != 2]
-        self.add_param_group({"params": others})  # torch checks the shapes of the first group only
-
-    def _init_group(
-        self,
-        group: Any,
-        params_with_grad: list[Tensor],
-        grads: list[Tensor],
-        muon_momentum_bufs: list[Tensor],
-    ) -> bool:
-        has_complex = super()._init_group(group, params_with_grad, grads, muon_momentum_bufs)
-        for tensors in (params_with_grad, muon_momentum_bufs):  # views: torch updates them in place
-            tensors[:] = [tensor.view(len(tensor), -1) for tensor in tensors]
-        grads[:] = [grad.flatten(1) for grad in grads]
-        return has_complex
 
 
 def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]:
@@ -56,7 +23,7 @@ def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]
     optimisers: list[Optimizer] = [_adamw(rest, settings)]
     if weights:
         optimisers.append(
-            WeightMuon(weights, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
+            Muon(weights, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
         )
     for optimiser in optimisers:
         for group in optimiser.param_groups:

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.optim import AdamW, Muon
+from torch.optim import AdamW
 
 from cascade.building.stages import build_stage
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.stage import Stage
-from cascade.training.optimiser import WeightMuon, clip_gradients, make_optimisers
+from cascade.training.muon import Muon
+from cascade.training.optimiser import clip_gradients, make_optimisers
 from cascade.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(
@@ -70,22 +71,6 @@ def test_muon_has_the_matrices_and_convolutions_of_a_unet_but_its_first_and_last
         4,
     }
     assert all(group["full_lr"] == SETTINGS.muon_learning_rate for group in muon.param_groups)
-
-
-def test_a_convolution_is_to_muon_the_matrix_of_its_patches():
-    convolution = torch.nn.Parameter(torch.randn(8, 3, 2, 2))
-    flat = torch.nn.Parameter(convolution.detach().flatten(1).clone())
-    options = {"lr": 0.1, "weight_decay": 0.01}
-    ours, theirs = WeightMuon([convolution], **options), Muon([flat], **options)
-    before = convolution.detach().clone()
-    for _ in range(3):
-        convolution.grad = torch.randn(convolution.shape)
-        flat.grad = convolution.grad.flatten(1)
-        ours.step()
-        theirs.step()
-    assert convolution.detach().flatten(1).equal(flat)
-    assert not convolution.equal(before)
-    assert ours.state[convolution]["momentum_buffer"].shape == convolution.shape
 
 
 # ---- clipping -----------------------------------------------------------------------------------
