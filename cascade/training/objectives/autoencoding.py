@@ -32,7 +32,7 @@ from cascade.training.objectives.objective import Objective
 
 Reconstruction = Literal["l1", "l2"]
 DEAD_NATS = 0.01  # below it, a latent hardly depends on the image
-MEASURED_IMAGES = 1024  # whose latents decide shift and scale
+MEASURED_IMAGES = 256  # whose latents decide shift and scale; a stopped run measures them too
 MEASURED_AT_A_TIME = 8
 
 
