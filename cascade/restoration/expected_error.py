@@ -111,8 +111,9 @@ class ExpectedError:
     def elsewhere(self) -> str:
         """What users should know if results are made in another way."""
         return (
-            f"expected errors are known for {self.seeds} seeds, with the model's own weights, "
-            "scale and settings and no further options; this is the spread, not an error."
+            f"expected errors are known for {self.seeds} seeds, with the weights, scale and "
+            "settings that they were measured with and no further options; this is the spread, "
+            "not an error."
         )
 
     def holds_for(self, stages: Sequence[Stage], seeds: int, how: How) -> bool:
