@@ -78,6 +78,7 @@ class Method:
         work_together: largest work of pictures that are drawn together.
         seeds: number of seeds whose mean each result is; see `over_seeds`.
         expected: what their standard deviation says about errors; None if that is not known.
+        hole: the pixels of a picture's result that are drawn, (H, W) bool; None for all.
         make_file: makes the whole result of a job instead of `make`, writes it to a file, and
             returns the size and the number of its images; None for colour pictures. Such results
             hold no record, so only the ledger knows them.
@@ -100,6 +101,7 @@ class Method:
     make_file: MakeFile | None = None
     seeds: int = 1
     expected: ExpectedError | None = None
+    hole: Callable[[Picture], Tensor] | None = None
 
     def over_seeds(self, count: int) -> Method:
         """The method that makes means of the results of several seeds, counted up from a job's."""
@@ -127,7 +129,10 @@ class Method:
             range(seed, seed + self.seeds),
             progress=progress,
         )
-        return mean, std if self.expected is None else self.expected.of(std, mean)
+        if self.expected is None:
+            return mean, std
+        hole = None if self.hole is None else self.hole(picture)
+        return mean, self.expected.of(std, mean, drawn=hole)
 
     def reason_against(self, job: Job, picture: Picture) -> str:
         """Why the picture of a job is to be left out; empty if it is not."""

@@ -237,17 +237,20 @@ class Preparation:
             self.notes.append(Note(remark))
         return {**stages, **changed}
 
-    def expected_error(self, running: Sequence[Stage], how: How) -> ExpectedError | None:
+    def expected_error(
+        self, running: Sequence[Stage], how: How, *, has_words: bool = False
+    ) -> ExpectedError | None:
         """What the standard deviation over seeds says about errors, if it is asked for and known.
 
         Args:
             running: the stages that run, with their sampling settings.
-            how: how each picture is restored.
+            how: what is done to each picture.
+            has_words: whether prompts or labels decide the results too.
         """
         saved = self.model.load().stages.expected_error
         if saved is None or not self.request.map:
             return None
-        is_plain = self.request.range is None
+        is_plain = self.request.range is None and not has_words
         holds = is_plain and saved.holds_for(running, self.request.seeds, how)
         if remark := saved.remark if holds else saved.elsewhere:
             self.notes.append(Note(remark))
