@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cascade.arguments import check_kind
+from cascade.chain_settings import changed_sampling
 from cascade.contract import Contract
 from cascade.errors import ContractError, WeightsError, nearest
 from cascade.networks.adapters import OtherStageError
@@ -20,19 +19,16 @@ from cascade.restoration.expected_error import ExpectedError, load_expected_erro
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import atomic_folder
+from cascade.saving.chain_folder import CHAIN, saved_names, write_names
 from cascade.saving.components import read_json
 from cascade.saving.pipelines import DOUBT, INDEX, has_weights
-from cascade.saving.stage_folder import read_contract, stage_in
+from cascade.saving.stage_folder import stage_in
 from cascade.space import Size
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 
 ONLY_STAGE = "stage"  # name of a stage that is a pipeline of its own
 logger = logging.getLogger(__name__)
-IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
-DIAL = "denoise"  # only for stages that are told how degraded their image is
-COLOURS = "keep_colours"  # only for stages whose image has the colours of the result
-GUIDANCE_SETTINGS = ("guidance", "guidance_interval")  # only for stages with droppable conditions
 
 
 class StageChain(nn.Module):
@@ -229,40 +225,15 @@ class StageChain(nn.Module):
                 fit a stage.
         """
         check_kind("overrides", overrides, Overrides, "Overrides({...})")
-        overrides.check(self.names)
-        if not any(stage.contract.needs_image for _, stage in self.items()):
-            for name in overrides.values.get(ALL, {}).keys() & set(IMAGE_SETTINGS):
-                raise ContractError(f"{name}: no stage of this run takes an image.")
-        if not any(stage.has_settings for _, stage in self.items()):
-            for name in overrides.names():
-                raise ContractError(f"{name}: no stage of this run samples in steps; leave it out.")
-        has_dial = any(each.has_dial for each in self.contracts)
-        has_colours = any(each.has_colours for each in self.contracts)
-        is_guided = any(each.droppable for each in self.contracts)
-        changed = {}
-        for name, stage in self.items():
-            values, own = overrides.of(name), overrides.values.get(name, {})
-            if not stage.has_settings:
-                values = dict(own)
-            unread = set(GUIDANCE_SETTINGS) if is_guided and not stage.contract.droppable else set()
-            unread |= {DIAL} if has_dial and not stage.contract.has_dial else set()
-            unread |= {COLOURS} if has_colours and not stage.contract.has_colours else set()
-            for setting in unread - set(own):
-                values.pop(setting, None)
-            if not stage.contract.needs_image:
-                for setting in IMAGE_SETTINGS:
-                    before = stage.sampling.value(setting)  # which may be said again
-                    if own.get(setting, before) != before:
-                        raise ContractError(f"{setting}: stage {name!r} takes no image.")
-                    values.pop(setting, None)
-            changed[name] = stage.with_sampling(stage.sampling.changed(**values))
-        return self.of(changed)
+        stages = dict(self.items())
+        changed = changed_sampling(stages, overrides)
+        return self.of({n: stage.with_sampling(changed[n]) for n, stage in stages.items()})
 
     # ---- saving and loading ---------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write each stage into a folder of its name, and `chain.json` with their order."""
-        with atomic_folder(Path(folder), owned=["chain.json", DOUBT, *self.names]) as temporary:
+        with atomic_folder(Path(folder), owned=[CHAIN, DOUBT, *self.names]) as temporary:
             self.write(temporary, dtype=dtype)
             self.write_expected_error(temporary, dtype=dtype)
 
@@ -272,8 +243,7 @@ class StageChain(nn.Module):
         for name, stage in self.items():
             (folder / name).mkdir()
             stage.write(folder / name, dtype=dtype)
-        text = json.dumps({"stages": self.names}, indent=2) + "\n"
-        (folder / "chain.json").write_text(text, encoding="utf-8")
+        write_names(folder, self.names)
 
     def write_expected_error(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
         """Write the expected errors beside stages that `write` wrote, if they are known.
@@ -358,30 +328,3 @@ def _in_dtype(chain: StageChain, torch_dtype: torch.dtype | None) -> StageChain:
 
 def _is_rounded(weight: Tensor, dtype: torch.dtype) -> bool:
     return not weight.equal(weight.to(dtype).to(weight.dtype))
-
-
-def saved_contracts(folder: Path) -> list[Contract]:
-    """Read the contracts of the stages that `StageChain.save_pretrained` wrote, without weights.
-
-    Raises:
-        WeightsError: if a file is missing or damaged.
-    """
-    return [read_contract(folder / name) for name in saved_names(folder)]
-
-
-def saved_names(folder: Path) -> list[str]:
-    """The names of the stages in the folder of a chain, first stage first.
-
-    Raises:
-        WeightsError: if `chain.json` is missing or damaged.
-    """
-    names = read_json(folder / "chain.json").get("stages")
-    if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
-        raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")
-    if len(set(names)) < len(names):
-        raise WeightsError(f"{folder / 'chain.json'} names a stage twice: {', '.join(names)}.")
-    return names
-
-
-def _is_plain_name(name: Any) -> bool:
-    return isinstance(name, str) and name.isidentifier()

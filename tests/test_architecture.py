@@ -25,7 +25,7 @@ FLOORS = (
     ("staged_pipeline", "call_arguments"),
     ("training", "call", "engines"),
     ("chain",),
-    ("tasks",),
+    ("tasks", "chain_settings"),
     ("restoration", "stage_kinds", "importing"),
     ("diffusion_stage", "autoencoder_stage"),
     ("stage", "prediction"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascade.chain import saved_names
 from cascade.errors import RecipeError, WeightsError, nearest
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_pipeline_recipe
+from cascade.saving.chain_folder import saved_names
 from cascade.saving.pipelines import DOUBT, INDEX, has_weights, local_folder
 from cascade.saving.stage_folder import stage_in
 

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from cascade.bulk.making import Method, PartProgress
-from cascade.bulk.preparing import OnProgress, Preparation, Request
+from cascade.bulk.method import Method, PartProgress
+from cascade.bulk.preparing import OnProgress, Preparation
+from cascade.bulk.request import Request
 from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
