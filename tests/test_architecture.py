@@ -28,6 +28,7 @@ FLOORS = (
     ("tasks", "chain_settings"),
     ("restoration", "stage_kinds", "importing"),
     ("diffusion_stage", "autoencoder_stage"),
+    ("sampling_run",),
     ("stage", "prediction"),
     ("data",),
     ("imaging",),
