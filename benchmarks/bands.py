@@ -58,7 +58,7 @@ def measure_memory(folder: Path, in_memory_mib: float | None) -> None:
     """Double a scene and hand over the peak of this process."""
     from cascade import CascadePipeline, mapped_arrays
     from cascade.bulk.commands import prepare_upscaling
-    from cascade.bulk.preparing import Request
+    from cascade.bulk.request import Request
     from cascade.conditioning.low_resolution import LowResolution
     from cascade.contract import Contract
     from cascade.diffusion.process import NoiseProcess

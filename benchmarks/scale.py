@@ -35,7 +35,7 @@ from cascade.bulk.inputs import InputListing
 from cascade.bulk.jobs import Job, Plan, plan_jobs
 from cascade.bulk.joining import join_parts
 from cascade.bulk.ledger import Ledger, ledger_file
-from cascade.bulk.making import Method
+from cascade.bulk.method import Method
 from cascade.bulk.parts import Part, Slice
 from cascade.bulk.searching import find_pictures
 from cascade.bulk.shards import plan_shards

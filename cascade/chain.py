@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cascade.arguments import check_kind
+from cascade.chain_settings import changed_sampling
 from cascade.contract import Contract
 from cascade.errors import ContractError, WeightsError, nearest
 from cascade.networks.adapters import OtherStageError
@@ -20,19 +19,16 @@ from cascade.restoration.expected_error import ExpectedError, load_expected_erro
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import atomic_folder
+from cascade.saving.chain_folder import CHAIN, saved_names, write_names
 from cascade.saving.components import read_json
-from cascade.saving.pipelines import INDEX, has_weights
-from cascade.saving.stage_folder import read_contract, stage_in
+from cascade.saving.pipelines import DOUBT, INDEX, has_weights
+from cascade.saving.stage_folder import stage_in
 from cascade.space import Size
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 
 ONLY_STAGE = "stage"  # name of a stage that is a pipeline of its own
 logger = logging.getLogger(__name__)
-IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
-DIAL = "denoise"  # only for stages that are told how degraded their image is
-COLOURS = "keep_colours"  # only for stages whose image has the colours of the result
-GUIDANCE_SETTINGS = ("guidance", "guidance_interval")  # only for stages with droppable conditions
 
 
 class StageChain(nn.Module):
@@ -41,12 +37,16 @@ class StageChain(nn.Module):
     Args:
         stages: the stages by name, first stage first; only the first one may start from noise
             alone.
+        expected_error: what the standard deviation over seeds says about errors. Chains that are
+            made of this one keep it, because `ExpectedError.holds_for` tells whether it is used.
 
     Raises:
         ContractError: if the stages do not join; the message names the number that disagrees.
     """
 
-    def __init__(self, stages: Mapping[str, Stage]) -> None:
+    def __init__(
+        self, stages: Mapping[str, Stage], *, expected_error: ExpectedError | None = None
+    ) -> None:
         super().__init__()
         check_kind("stages", stages, Mapping, "a mapping from names to stages, first stage first")
         if not stages:
@@ -63,7 +63,7 @@ class StageChain(nn.Module):
                     previous[1].contract, name=name, previous_name=previous[0]
                 )
             previous = (name, stage)
-        self.expected_error: ExpectedError | None = None  # see `ExpectedError.holds_for`
+        self.expected_error = expected_error
         self.names = list(stages)
         self.members = nn.ModuleList(stages.values())
 
@@ -85,16 +85,12 @@ class StageChain(nn.Module):
     def with_adapter(self, folder: str | Path, scale: float) -> StageChain:
         """Return a chain in which an adapter changes the stage that it was trained on.
 
-        It keeps the curves of expected errors; their digest shows that they do not hold for it.
-
         Raises:
             CascadeError: if there is no adapter, or it belongs to none of the stages.
         """
         for name, stage in self.items():
             with suppress(OtherStageError):
-                chain = self.replaced(name, stage.with_adapter(folder, scale))
-                chain.expected_error = self.expected_error  # so that users learn why it is not used
-                return chain
+                return self.replaced(name, stage.with_adapter(folder, scale))
         raise OtherStageError(
             f"the adapter in {folder} was trained on none of the stages {', '.join(self.names)}."
         )
@@ -194,7 +190,7 @@ class StageChain(nn.Module):
             raise ContractError(
                 f"stop_at {names[1]!r} comes before {first!r}, the stage at which the run starts."
             )
-        return StageChain(dict(list(self.items())[start : stop + 1]))
+        return self.of(dict(list(self.items())[start : stop + 1]))
 
     def _place(self, name: str) -> int:
         self[name]
@@ -207,7 +203,15 @@ class StageChain(nn.Module):
             ContractError: if no stage has that name, or the new stage does not join its neighbours.
         """
         self[name]
-        return StageChain({**dict(self.items()), name: stage})
+        return self.of({**dict(self.items()), name: stage})
+
+    def of(self, stages: Mapping[str, Stage]) -> StageChain:
+        """Return a chain of other stages with the same expected errors.
+
+        Raises:
+            ContractError: if they do not join.
+        """
+        return StageChain(stages, expected_error=self.expected_error)
 
     def with_sampling(self, overrides: Overrides) -> StageChain:
         """Return a chain that shares the weights and samples with changed settings.
@@ -221,41 +225,17 @@ class StageChain(nn.Module):
                 fit a stage.
         """
         check_kind("overrides", overrides, Overrides, "Overrides({...})")
-        overrides.check(self.names)
-        if not any(stage.contract.needs_image for _, stage in self.items()):
-            for name in overrides.values.get(ALL, {}).keys() & set(IMAGE_SETTINGS):
-                raise ContractError(f"{name}: no stage of this run takes an image.")
-        if not any(stage.has_settings for _, stage in self.items()):
-            for name in overrides.names():
-                raise ContractError(f"{name}: no stage of this run samples in steps; leave it out.")
-        has_dial = any(each.has_dial for each in self.contracts)
-        has_colours = any(each.has_colours for each in self.contracts)
-        is_guided = any(each.droppable for each in self.contracts)
-        changed = {}
-        for name, stage in self.items():
-            values, own = overrides.of(name), overrides.values.get(name, {})
-            if not stage.has_settings:
-                values = dict(own)
-            unread = set(GUIDANCE_SETTINGS) if is_guided and not stage.contract.droppable else set()
-            unread |= {DIAL} if has_dial and not stage.contract.has_dial else set()
-            unread |= {COLOURS} if has_colours and not stage.contract.has_colours else set()
-            for setting in unread - set(own):
-                values.pop(setting, None)
-            if not stage.contract.needs_image:
-                for setting in IMAGE_SETTINGS:
-                    before = stage.sampling.value(setting)  # which may be said again
-                    if own.get(setting, before) != before:
-                        raise ContractError(f"{setting}: stage {name!r} takes no image.")
-                    values.pop(setting, None)
-            changed[name] = stage.with_sampling(stage.sampling.changed(**values))
-        return StageChain(changed)
+        stages = dict(self.items())
+        changed = changed_sampling(stages, overrides)
+        return self.of({n: stage.with_sampling(changed[n]) for n, stage in stages.items()})
 
     # ---- saving and loading ---------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write each stage into a folder of its name, and `chain.json` with their order."""
-        with atomic_folder(Path(folder), owned=["chain.json", *self.names]) as temporary:
+        with atomic_folder(Path(folder), owned=[CHAIN, DOUBT, *self.names]) as temporary:
             self.write(temporary, dtype=dtype)
+            self.write_expected_error(temporary, dtype=dtype)
 
     def write(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
         """Write into a folder that the caller makes atomic."""
@@ -263,8 +243,24 @@ class StageChain(nn.Module):
         for name, stage in self.items():
             (folder / name).mkdir()
             stage.write(folder / name, dtype=dtype)
-        text = json.dumps({"stages": self.names}, indent=2) + "\n"
-        (folder / "chain.json").write_text(text, encoding="utf-8")
+        write_names(folder, self.names)
+
+    def write_expected_error(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write the expected errors beside stages that `write` wrote, if they are known.
+
+        Args:
+            folder: folder of the chain or of its pipeline.
+            dtype: type of the written weights, as for `write`.
+        """
+        if self.expected_error is None:
+            return
+        self.expected_error.save(folder)
+        if dtype is not None and any(_is_rounded(each, dtype) for each in self.parameters()):
+            logger.warning(
+                "the weights are rounded to %s, for which the expected errors were not measured; "
+                "measure them again with evaluate --apply-doubt.",
+                str(dtype).removeprefix("torch."),
+            )
 
     @classmethod
     def from_pretrained(
@@ -282,7 +278,8 @@ class StageChain(nn.Module):
         """
         folder = Path(folder)
         names = saved_names(folder)
-        chain = cls({name: load_stage(folder / name) for name in names})
+        stages = {name: load_stage(folder / name) for name in names}
+        chain = cls(stages, expected_error=load_expected_error(folder))
         return _in_dtype(chain, torch_dtype)
 
 
@@ -329,28 +326,5 @@ def _in_dtype(chain: StageChain, torch_dtype: torch.dtype | None) -> StageChain:
     return chain
 
 
-def saved_contracts(folder: Path) -> list[Contract]:
-    """Read the contracts of the stages that `StageChain.save_pretrained` wrote, without weights.
-
-    Raises:
-        WeightsError: if a file is missing or damaged.
-    """
-    return [read_contract(folder / name) for name in saved_names(folder)]
-
-
-def saved_names(folder: Path) -> list[str]:
-    """The names of the stages in the folder of a chain, first stage first.
-
-    Raises:
-        WeightsError: if `chain.json` is missing or damaged.
-    """
-    names = read_json(folder / "chain.json").get("stages")
-    if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
-        raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")
-    if len(set(names)) < len(names):
-        raise WeightsError(f"{folder / 'chain.json'} names a stage twice: {', '.join(names)}.")
-    return names
-
-
-def _is_plain_name(name: Any) -> bool:
-    return isinstance(name, str) and name.isidentifier()
+def _is_rounded(weight: Tensor, dtype: torch.dtype) -> bool:
+    return not weight.equal(weight.to(dtype).to(weight.dtype))

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import torch
 
-from cascade.chain import saved_contracts
 from cascade.devices import best_device, has_fast_bf16
 from cascade.extras import EXTRAS, install_command
 from cascade.recipe.finding import list_recipes
 from cascade.reporting.words import counted
+from cascade.saving.chain_folder import saved_contracts
 from cascade.saving.pipelines import has_weights
 from cascade.tasks.table import find_task
 

@@ -16,6 +16,7 @@ from cascade.call import CALLBACK_TENSORS
 from cascade.chain import StageChain
 from cascade.familiar_names import ATTRIBUTES, attribute_text
 from cascade.pipeline import CascadePipeline
+from cascade.restoration.expected_error import load_expected_error
 
 
 @final
@@ -57,4 +58,6 @@ class ChainLoader(ModelMixin):
             WeightsError: if a file is missing or damaged.
             ContractError: if the stages do not join.
         """
-        return StageChain.from_pretrained(folder, torch_dtype=torch_dtype)
+        chain = StageChain.from_pretrained(folder, torch_dtype=torch_dtype)
+        chain.expected_error = load_expected_error(Path(folder).parent)
+        return chain

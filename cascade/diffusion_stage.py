@@ -6,10 +6,7 @@ Shapes: B images, C channels, H and W pixels.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence, Sized
-from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -17,16 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from cascade.arguments import check_kind
-from cascade.conditioning.assembling import against_signals, request_signals
-from cascade.conditioning.colours import with_colours_of
-from cascade.conditioning.inputs import Inputs, Request
+from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.signals import Signals
 from cascade.contract import Contract
-from cascade.devices import Precision, autocast, has_fast_bf16, uses_bf16
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.errors import ContractError
-from cascade.mapped_arrays import bytes_in_memory, release_pages, row_slices
+from cascade.mapped_arrays import bytes_in_memory
 from cascade.networks.adapters import (
     check_belongs,
     has_adapter,
@@ -38,13 +32,11 @@ from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import build_network
 from cascade.networks.stage_network import StageNetwork, as_network
 from cascade.prediction import Predictor
-from cascade.sampling.canvas import CanvasNoise, new_canvas
-from cascade.sampling.guidance import GuidedNetwork, GuidedSignals
 from cascade.sampling.memory import TILE_PX, fitting_tile_px
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.settings import SamplingSettings
-from cascade.sampling.tiles import TiledNetwork, Tiling
-from cascade.sampling.walk import Hooks, Known, walk
+from cascade.sampling.walk import Hooks
+from cascade.sampling_run import SamplingRun
 from cascade.saving.model_card import StageSummary
 from cascade.saving.stage_folder import (
     ADAPTER,
@@ -198,7 +190,7 @@ class DiffusionStage(Stage):
         Returns:
             (B, C, H, W), or 2 C channels with learned variances.
         """
-        return self._predictor(self.network)(x_t, t, signals)
+        return Predictor(self.network, self.process, self.contract)(x_t, t, signals)
 
     def score(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
         """The score that a prediction stands for: the gradient of log p(x_t | signals) at x_t.
@@ -222,9 +214,6 @@ class DiffusionStage(Stage):
         prediction, _ = self.process.split(self.predict(x_t, t, signals).float())
         return self.process.score(self.process.x0(prediction, x_t, t), x_t, t)
 
-    def _predictor(self, network: StageNetwork) -> Predictor:
-        return Predictor(network, self.process, self.contract)
-
     # ---- sampling -------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -244,47 +233,8 @@ class DiffusionStage(Stage):
         sampler = self._sampler_for(settings)
         self._check_resampling(run.hooks, settings)
         self.contract.check_inputs(inputs, previous, len(seeds))
-        height, width = self.contract.result_size(inputs, previous)
-        grid = math.lcm(self.contract.grid_px, self.network.size_multiple_px)
-        size = (math.ceil(height / grid) * grid, math.ceil(width / grid) * grid)
-        is_fitted = not self.network.has_attention  # what attention draws depends on the size
-        tiling = Tiling(size, grid, run.tiles, len(seeds), is_fitted=is_fitted)
-        device = self.device if tiling.is_whole else torch.device("cpu")
-        noise = SeededNoise(seeds, run.stream, device=device)
-        request = Request(
-            inputs=inputs,
-            previous=previous,
-            space=self.space,
-            size_px=size,
-            result_px=(height, width),
-            augmentation_level=settings.augmentation_level,
-            denoise=settings.denoise,
-            noise=noise,
-        )
-        network = self._tiled(self._signals(request, settings), tiling, settings, run.precision)
-        noise.temperature = settings.temperature
-        canvas = new_canvas((len(seeds), self.space.channels, *size))  # (B, C, H, W)
-        noise.fill_normal(canvas)
-        fresh = CanvasNoise(noise, canvas.shape)
-        hooks = self._hooks(run.hooks, inputs, previous)
-        images = walk(sampler, network, canvas.to(device), fresh, hooks)[..., :height, :width]
-        if run.hooks.callback is not None:  # it may have kept the last images
-            images = images.clone()
-        if settings.keep_colours:
-            assert request.image is not None, "check_sampling and result_size check it"
-            known = None if hooks.known is None else hooks.known.mask
-            images = with_colours_of(request.image, images, unchanged=known)
-        if not self.space.is_bounded:
-            return images
-        for rows in row_slices(images.shape):
-            images[..., rows, :].clamp_(-1, 1)
-            release_pages()
-        return images
-
-    def _hooks(self, hooks: Hooks, inputs: Inputs, previous: Tensor | None) -> Hooks:
-        """Add the known pixels that an input holds, unless the caller knows others."""
-        known = self.contract.known_pixels(inputs, previous) if hooks.known is None else None
-        return hooks if known is None else replace(hooks, known=Known(*known))
+        making = SamplingRun(self.network, self.process, self.contract, sampler, settings, run)
+        return making.images(seeds, inputs, previous)
 
     def _check_resampling(self, hooks: Hooks, settings: SamplingSettings) -> None:
         """Check that a walk may go over its steps again, if it shall."""
@@ -299,40 +249,6 @@ class DiffusionStage(Stage):
                 f"reuse must be 1 to go over steps again, got {settings.reuse}: the features that "
                 "steps share belong to other noise."
             )
-
-    def _signals(self, request: Request, settings: SamplingSettings) -> GuidedSignals:
-        signals = request_signals(self.conditions, request)
-        if settings.guidance == 1:
-            return GuidedSignals(signals)
-        return GuidedSignals(signals, against_signals(self.conditions, request, signals))
-
-    def _tiled(
-        self,
-        signals: GuidedSignals,
-        tiling: Tiling,
-        settings: SamplingSettings,
-        precision: Precision,
-    ) -> TiledNetwork:
-        """The guided network, which predicts the whole canvas tile by tile."""
-        if precision == "auto" and self.dtype != torch.float32:
-            precision = "fp32"  # no autocast: the weights already are in half precision
-
-        on_cpu, is_half = self.device.type == "cpu", uses_bf16(self.device, precision)
-        is_fast = on_cpu and is_half and has_fast_bf16(self.device)
-        network = self.network.for_bf16() if is_fast else self.network
-
-        def context() -> AbstractContextManager:
-            return autocast(self.device, precision)
-
-        def prepare(signals: GuidedSignals) -> GuidedSignals:
-            with context():
-                own = network.prepared(signals.own)
-            return GuidedSignals(own, signals.against.enlarged())
-
-        model = GuidedNetwork(
-            self._predictor(network), settings.guide, self.process.schedule, context
-        )
-        return TiledNetwork(model, prepare, signals, tiling, self.device, settings.reuse)
 
     def check_settings(self, settings: SamplingSettings) -> None:
         sampler = self._sampler_for(settings)

@@ -211,6 +211,8 @@ class StagedPipeline(ABC):
     ) -> None:
         """Write the pipeline: `model_index.json`, `stages/`, `pipeline.py` and a model card.
 
+        What `evaluate --apply-doubt` measured is kept as `doubt.json`.
+
         Args:
             save_directory: the pipeline's folder, which is replaced once the new one is complete.
             dtype: type of the written tensors, such as bfloat16 for publishing; default: float32.
@@ -232,6 +234,7 @@ class StagedPipeline(ABC):
             raise WeightsError("weights are written as safetensors only: safe_serialization=True.")
         with atomic_folder(Path(save_directory), owned=PIPELINE_ENTRIES) as temporary:
             self.stages.write(temporary / "stages", dtype=dtype)
+            self.stages.write_expected_error(temporary, dtype=dtype)
             write_index(temporary)
             summaries = {name: stage.summary() for name, stage in self.stages.items()}
             task = find_task(self.stages.contracts)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from cascade.building.stages import apply_sampling, check_stage
-from cascade.building.trained import find_stage
+from cascade.building.trained import find_place
+from cascade.chain import StageChain
 from cascade.conditioning.labels import Labels
 from cascade.contract import Contract
 from cascade.errors import ContractError, OutputError, RecipeError, nearest
@@ -18,6 +19,7 @@ from cascade.recipe.faults import fault_in, fault_of
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 from cascade.recipe.sections import PipelineRecipe, PipelineStageSection, StageRecipe
+from cascade.restoration.expected_error import ExpectedError, load_expected_error
 from cascade.sampling.settings import SamplingSettings
 from cascade.saving.differences import differences
 from cascade.saving.pipelines import has_weights
@@ -115,17 +117,19 @@ def chain_pipeline(
     for name in runs:
         if name not in names:
             raise RecipeError(f"{recipe_path}: no stage {name!r}; {nearest(name, names)}")
-    stages = {}
+    stages, measured = {}, []
     for number, section in enumerate(recipe.stages):
         run = runs.get(section.name) or _default_run(section, recipe_path)
-        stage = load_stage(find_stage(run))
+        place = find_place(run)
+        stage = load_stage(place.folder)
+        measured.append(load_expected_error(place.model))
         with fault_of(recipe_path):
-            place = f"stages.{number}.sampling"
-            settings = apply_sampling(stage.sampling, section.sampling, place)
+            key = f"stages.{number}.sampling"
+            settings = apply_sampling(stage.sampling, section.sampling, key)
         stages[section.name] = stage.with_sampling(_fitted(settings, stage, section.name))
     if known_texts is not None:
         stages = _with_known_texts(stages, _read_text(known_texts).split("\n"))
-    pipeline = CascadePipeline.from_stages(stages)
+    pipeline = CascadePipeline(StageChain(stages, expected_error=_of_all(measured)))
     pipeline.save_pretrained(
         out,
         dtype=dtypes[dtype],
@@ -133,6 +137,22 @@ def chain_pipeline(
         recipe=_read_text(recipe_path),
     )
     return pipeline
+
+
+def _of_all(measured: Sequence[ExpectedError | None]) -> ExpectedError | None:
+    """The expected errors that a pipeline keeps; None if there are none, or several.
+
+    Args:
+        measured: those of the runs or pipelines of its stages.
+    """
+    different = {each for each in measured if each is not None}
+    if len(different) > 1:
+        logger.warning(
+            "expected errors of %d models are left out, because none is of the joined pipeline; "
+            "measure them with evaluate --apply-doubt.",
+            len(different),
+        )
+    return different.pop() if len(different) == 1 else None
 
 
 def _fitted(settings: SamplingSettings, stage: Stage, name: str) -> SamplingSettings:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascade.chain import saved_names
 from cascade.errors import RecipeError, WeightsError, nearest
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_pipeline_recipe
-from cascade.saving.pipelines import INDEX, has_weights, local_folder
+from cascade.saving.chain_folder import saved_names
+from cascade.saving.pipelines import DOUBT, INDEX, has_weights, local_folder
 from cascade.saving.stage_folder import stage_in
 
 
@@ -20,11 +20,13 @@ class StagePlace:
     Attributes:
         folder: folder of the stage.
         recipe: file of the recipe that it was trained with; None if it is not known.
+        model: folder of its pipeline or run, where expected errors lie if they were measured.
         previous: folder of the stage before it in its pipeline; None if there is none.
     """
 
     folder: Path
     recipe: Path | None
+    model: Path
     previous: Path | None = None
 
 
@@ -45,7 +47,8 @@ def find_place(name: str | Path) -> StagePlace:
     """
     folder = stage_in(Path(name))
     if folder is not None:
-        return StagePlace(folder, _recipe_of(folder))
+        measured = (each for each in (Path(name), folder.parent) if (each / DOUBT).is_file())
+        return StagePlace(folder, _recipe_of(folder), next(measured, folder))
     name = str(name).rstrip("/")
     pipeline = _pipeline(name)
     if pipeline is not None:
@@ -82,7 +85,7 @@ def _in_pipeline(pipeline: Path, stage: str) -> StagePlace:
     folders = [pipeline / "stages" / each for each in _stages_in(pipeline)]
     place = folders.index(pipeline / "stages" / stage)
     previous = folders[place - 1] if place else None
-    return StagePlace(folders[place], _recipe_of(folders[place]), previous)
+    return StagePlace(folders[place], _recipe_of(folders[place]), pipeline, previous)
 
 
 def _recipe_of(folder: Path) -> Path | None:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from cascade.bulk.band_files import BandFiles
 from cascade.bulk.jobs import Job, is_one_file
-from cascade.bulk.making import Method
-from cascade.bulk.preparing import OnProgress, Preparation, Request
+from cascade.bulk.method import Method
+from cascade.bulk.preparing import OnProgress, Preparation
 from cascade.bulk.remarks import (
     colour_remark,
     defects_remark,
     range_remark,
     reason_not_to_colour,
 )
+from cascade.bulk.request import Request
 from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture

@@ -9,8 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cascade.bulk.making import Method, PartProgress
-from cascade.bulk.preparing import OnProgress, Preparation, Request
+from torch import Tensor
+
+from cascade.bulk.method import Method, PartProgress
+from cascade.bulk.preparing import OnProgress, Preparation
+from cascade.bulk.request import Request
 from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
@@ -73,6 +76,9 @@ def edits(
     if "prompt" in repainting.words:
         pipeline.check_prompts([repainting.words["prompt"]])
     stages, first = dict(pipeline.stages.items()), pipeline.stages.first.contract
+    running = list(stages.values())
+    # Evaluation reads captions, so that its figures of models that take text hold for none.
+    has_words = bool(repainting.words) or any(each.contract.takes_text for each in running)
 
     def make(
         pictures: Sequence[Picture], seeds: Sequence[int], progress: PartProgress
@@ -84,20 +90,23 @@ def edits(
             for picture, seed in zip(pictures, seeds, strict=True)
         ]
 
+    def hole(picture: Picture) -> Tensor:
+        return hole_in(picture, mask, uncrop, editing.grow_px)
+
     method = Method(
         command=plan.command,
         description=f"{repainting.command.removesuffix('e')}ed",
         make=make,
-        settings=plan.settings(stages, list(stages.values())) | _recorded(repainting),
+        settings=plan.settings(stages, running) | _recorded(repainting),
         work=lambda size_px: _drawn_px(pipeline, size_px),
-        remark=lambda picture: editing.remark(
-            first, hole_in(picture, mask, uncrop, editing.grow_px)
-        ),
+        remark=lambda picture: editing.remark(first, hole(picture)),
         metadata=request.metadata,
         signer=request.signer,
         overwrite=request.overwrite,
         truncated=request.truncated,
         before="same",
+        expected=plan.expected_error(running, editing, has_words=has_words),
+        hole=hole,
     )
     return plan.bulk(method, on_progress)
 

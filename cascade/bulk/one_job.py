@@ -8,14 +8,8 @@ from typing import final
 
 from cascade.bulk.jobs import Job
 from cascade.bulk.ledger import Ledger
-from cascade.bulk.making import (
-    DiskError,
-    Method,
-    UnsuitableError,
-    lacks_sheet,
-    make_result,
-    write_sheet,
-)
+from cascade.bulk.making import DiskError, lacks_sheet, make_result, write_sheet
+from cascade.bulk.method import Method, UnsuitableError
 from cascade.bulk.records import ledger_values
 from cascade.bulk.reports import Reports
 from cascade.bulk.standing import Standing

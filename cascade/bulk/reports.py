@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from cascade.bulk.jobs import Job
-from cascade.bulk.making import Method
+from cascade.bulk.method import Method
 from cascade.bulk.outcome import failure_line
 from cascade.bulk.progress import MessageKind, Note, ProgressUpdate
 from cascade.bulk.workload import Workload, rough_duration

@@ -13,7 +13,7 @@ from cascade.errors import CascadeError
 from cascade.pipeline import CascadePipeline
 
 if TYPE_CHECKING:
-    from cascade.bulk.preparing import Request
+    from cascade.bulk.request import Request
 
 
 class RequestModel:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cascade.bulk.band_files import BandFiles, JobProgress
 from cascade.bulk.jobs import Job
-from cascade.bulk.preparing import Request
+from cascade.bulk.request import Request
 from cascade.errors import ContractError
 from cascade.imaging.pages import Pages
 from cascade.imaging.picture import Picture, quantised

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cascade.bulk.editing import Repainting, edits
-from cascade.bulk.making import Method, PartProgress
-from cascade.bulk.preparing import OnProgress, Preparation, Request
+from cascade.bulk.method import Method, PartProgress
+from cascade.bulk.preparing import OnProgress, Preparation
+from cascade.bulk.request import Request
 from cascade.bulk.restored_files import RestoredFiles
 from cascade.bulk.work import Bulk
 from cascade.errors import ContractError

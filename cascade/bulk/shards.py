@@ -28,7 +28,8 @@ from cascade.bulk.destination import Destination
 from cascade.bulk.inputs import InputShard
 from cascade.bulk.jobs import ImageFormat, Job, PageChoice, plan_jobs, work_folder
 from cascade.bulk.ledger import Ledger
-from cascade.bulk.making import Method, disk_errors
+from cascade.bulk.making import disk_errors
+from cascade.bulk.method import Method
 from cascade.bulk.progress import Note
 from cascade.bulk.records import INPUT, Record, difference, settings_id
 from cascade.data.shard_index import ShardImage, members_of

@@ -9,7 +9,8 @@ from typing import Any, final
 from cascade.bulk.destination import Destination, LocalFolder
 from cascade.bulk.jobs import Job
 from cascade.bulk.ledger import Event, Ledger
-from cascade.bulk.making import Method, lacks_sheet
+from cascade.bulk.making import lacks_sheet
+from cascade.bulk.method import Method
 from cascade.bulk.records import (
     NotAResultError,
     Record,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cascade.bulk.jobs import Job
-from cascade.bulk.making import Method, PartProgress
+from cascade.bulk.method import Method, PartProgress
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import decode_picture
 

@@ -14,7 +14,8 @@ from cascade.bulk.inputs import InputListing
 from cascade.bulk.jobs import Job, Plan, VariantSheet
 from cascade.bulk.ledger import Ledger, ledger_file
 from cascade.bulk.leftovers import remove_leftovers_of
-from cascade.bulk.making import DiskError, Method, lacks_variants, write_variant_sheet
+from cascade.bulk.making import DiskError, lacks_variants, write_variant_sheet
+from cascade.bulk.method import Method
 from cascade.bulk.one_job import Making, one_line
 from cascade.bulk.outcome import Outcome
 from cascade.bulk.progress import Note, ProgressUpdate

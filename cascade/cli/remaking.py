@@ -220,8 +220,8 @@ def _sampling_words(record: PictureRecord) -> list[str]:
 
 def _usual_settings(model: str) -> dict[str, dict[str, Any]]:
     """The settings of a pipeline that is at hand, by stage; empty for any other."""
-    from cascade.chain import saved_names
     from cascade.errors import CascadeError
+    from cascade.saving.chain_folder import saved_names
     from cascade.saving.components import read_json
     from cascade.saving.pipelines import local_folder
     from cascade.saving.stage_folder import CONFIG

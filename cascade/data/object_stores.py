@@ -8,6 +8,7 @@ files of this machine.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -125,6 +126,35 @@ def write_object(address: str, data: bytes) -> None:
     store, path = open_store(address)
     with writing_store(address):
         _in_its_folder(store, path, lambda: store.pipe_file(path, data))
+
+
+def create_object(address: str, data: bytes) -> bool:
+    """Write a file of an object store, unless there is one of its name.
+
+    Of several processes that create a file at the same time, one succeeds: in S3, Google Cloud
+    Storage, Azure and in memory. Other stores can only be asked first, and then be written.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    store, path = open_store(address)
+    known = inspect.signature(store.pipe_file).parameters
+    options = {"mode": "create"} if "mode" in known and not IS_WEB.match(address) else {}
+    with writing_store(address):
+        store.invalidate_cache()
+        if store.exists(path):
+            return False
+        try:
+            _in_its_folder(store, path, lambda: store.pipe_file(path, data, **options))
+        except Exception:
+            store.invalidate_cache()
+            if store.exists(path):  # the packages share no class for this
+                return False
+            raise
+    return True
 
 
 def send_file(address: str, file: Path) -> None:

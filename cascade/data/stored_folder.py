@@ -12,6 +12,7 @@ from typing import Any, final
 
 from cascade.data.object_stores import (
     IS_WEB,
+    create_object,
     open_store,
     reading_store,
     send_file,
@@ -146,6 +147,17 @@ class StoredFolder:
         send_file(self.address_of(name), file)
         with writing_store(self.address_of(name)):
             self._ask(name)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object unless another process has written one of its name; see `create_object`.
+
+        Returns:
+            Whether it was written.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        return create_object(self.address_of(name), data)
 
     def check_writable(self, name: str) -> None:
         """Write another object beside one that is to be written, and remove it.

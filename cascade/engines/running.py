@@ -53,7 +53,7 @@ def with_engine(chain: StageChain, engine: str) -> StageChain:
         own = record["stages"][name]
         network = OpenVINONetwork(stage.network, folder / own["file"], own["inputs"], compiled)
         stages[name] = stage.with_network(network)
-    return StageChain(stages)
+    return chain.of(stages)
 
 
 def _kept_export(chain: StageChain, digests: dict[str, str]) -> Path:

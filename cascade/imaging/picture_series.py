@@ -38,32 +38,61 @@ class PictureSeries:
             temporary.write_text(text, encoding="utf-8")
 
 
+def record_name(number: int) -> str:
+    """The name of a series' record where a folder keeps those of all its series.
+
+    Args:
+        number: number of its first picture.
+    """
+    return f"{Path(RECORD).stem}-{number:05d}.json"
+
+
+def read_series(file: Path) -> PictureSeries:
+    """Read the record of a series.
+
+    Raises:
+        OutputError: if it is damaged.
+    """
+    try:
+        series = PictureSeries(**json.loads(file.read_text(encoding="utf-8")))
+        whole = isinstance(series.number, int) and isinstance(series.written, int)
+        if not whole or not isinstance(series.seeds, list) or not isinstance(series.request, dict):
+            raise TypeError
+    except (ValueError, TypeError) as error:
+        raise OutputError(f"{file} is damaged; delete it to begin a new series.") from error
+    return series
+
+
 def earlier_series(folder: Path, request: Mapping[str, Any]) -> PictureSeries | None:
-    """The last series in a folder; None if there is none.
+    """The last series of a request in a folder; None if there is no series at all.
+
+    If there are several, the last one that is not complete comes first.
 
     Args:
         folder: folder of the pictures.
         request: what is asked for now, as values for JSON.
 
     Raises:
-        OutputError: if something else was asked for then, or the record is damaged.
+        OutputError: if something else was asked for then, or a record is damaged.
     """
-    file = folder / RECORD
-    if not file.is_file():
+    files = folder.glob(f"{Path(RECORD).stem}*.json")
+    series = sorted((read_series(file) for file in files), key=lambda each: each.number)
+    if not series:
         return None
-    try:
-        series = PictureSeries(**json.loads(file.read_text(encoding="utf-8")))
-        earlier = series.request
-        values = json.loads(json.dumps(request))  # which makes lists of tuples
-        changed = [name for name in values if values[name] != earlier[name]]
-    except (ValueError, TypeError, LookupError) as error:
-        raise OutputError(f"{file} is damaged; delete it to begin a new series.") from error
-    if changed:
+    values = json.loads(json.dumps(request))  # which makes lists of tuples
+    same = [each for each in series if not _changed(each, values)]
+    if not same:
         raise OutputError(
-            f"the last series in {folder} has other values of {', '.join(changed)}; repeat its "
-            "command to resume it, or begin a new series."
+            f"the last series in {folder} has other values of "
+            f"{', '.join(_changed(series[-1], values))}; repeat its command to resume it, or begin "
+            "a new series."
         )
-    return series
+    return max(same, key=lambda each: (each.written < len(each.seeds), each.number))
+
+
+def _changed(series: PictureSeries, request: Mapping[str, Any]) -> list[str]:
+    """The names of the values that were asked for in another way."""
+    return [name for name in request if request[name] != series.request.get(name)]
 
 
 def digest(texts: Sequence[str]) -> str:

@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from cascade.arguments import check_kind
 from cascade.bulk.inputs import InputListing, InputPicture
 from cascade.bulk.jobs import Job
-from cascade.bulk.preparing import Request
 from cascade.bulk.records import result_stamp
+from cascade.bulk.request import Request
 from cascade.bulk.work import Bulk
 from cascade.data.object_stores import object_exists, read_object, write_object
 from cascade.data.remote import is_remote

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from cascade.arguments import check_kind, real_number, shown
-from cascade.bulk.making import Method
-from cascade.bulk.preparing import Request
+from cascade.bulk.method import Method
+from cascade.bulk.request import Request
 from cascade.bulk.request_model import load_model
 from cascade.engines.running import OPENVINO
 from cascade.errors import ContractError

@@ -17,7 +17,8 @@ from typing import Any, ClassVar, final
 
 from cascade.arguments import check_kind
 from cascade.bulk.commands import prepare_colouring, prepare_upscaling
-from cascade.bulk.preparing import Preparation, Request
+from cascade.bulk.preparing import Preparation
+from cascade.bulk.request import Request
 from cascade.bulk.restoring import Mending, prepare_restoring
 from cascade.bulk.work import Bulk
 from cascade.data.object_stores import open_store, read_object
@@ -56,7 +57,7 @@ class PictureMapper(ABC):
             written instead of returned; None to return them.
         settings: fields of `Upscaling`, `Colouring` or `Restoration`; for files `image_format`,
             `metadata`, `overwrite`, `range`, `pages`, `truncated`, `axis` and `nodata` (see
-            `cascade.bulk.preparing.Request`); and sampling settings, as in a call of a pipeline.
+            `cascade.bulk.request.Request`); and sampling settings, as in a call of a pipeline.
 
     Raises:
         ContractError: if a setting does not exist, or no model could take its value.

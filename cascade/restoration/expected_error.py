@@ -26,6 +26,7 @@ from cascade.imaging.picture import Picture
 from cascade.imaging.rasters.raster import Raster
 from cascade.mapped_arrays import release_pages, row_slices
 from cascade.restoration.colouring import Colouring
+from cascade.restoration.editing import Editing
 from cascade.restoration.restoring import Restoration
 from cascade.restoration.upscaling import Upscaling
 from cascade.saving.atomic import atomic_file
@@ -35,7 +36,7 @@ from cascade.space import Space
 from cascade.stage import Stage
 
 Std = TypeVar("Std", Tensor, Raster)
-How = Upscaling | Colouring | Restoration
+How = Upscaling | Colouring | Restoration | Editing
 
 
 @final
@@ -111,8 +112,9 @@ class ExpectedError:
     def elsewhere(self) -> str:
         """What users should know if results are made in another way."""
         return (
-            f"expected errors are known for {self.seeds} seeds, with the model's own weights, "
-            "scale and settings and no further options; this is the spread, not an error."
+            f"expected errors are known for {self.seeds} seeds and the model's own task, with the "
+            "weights, scale and settings that they were measured with and no further options; "
+            "this is the spread, not an error."
         )
 
     def holds_for(self, stages: Sequence[Stage], seeds: int, how: How) -> bool:
@@ -121,18 +123,27 @@ class ExpectedError:
         Args:
             stages: the stages that run, with their sampling settings.
             seeds: number of seeds of each result.
-            how: how pictures are restored; neither the seed nor the size of tiles matters.
+            how: what is done to pictures; neither the seed nor the size of tiles matters, nor for
+                edits by how much a hole grows and whether grey pictures stay grey.
         """
         is_alike = seeds == self.seeds and _is_plain(how, stages)
         return is_alike and model_digest(stages) == self.model
 
-    def of(self, std: Std, mean: Picture | Raster | Tensor, space: Space | None = None) -> Std:
+    def of(
+        self,
+        std: Std,
+        mean: Picture | Raster | Tensor,
+        space: Space | None = None,
+        drawn: Tensor | None = None,
+    ) -> Std:
         """The expected errors of a result, which replace its standard deviations in place.
 
         Args:
             std: standard deviations over seeds, in units of the numbers of the result.
             mean: the result.
             space: the space of the result, if it is a `Raster`.
+            drawn: (H, W) bool, the pixels that the model drew; the others are without error. None
+                for all.
         """
         values = std.values if isinstance(std, Raster) else std.numpy()  # (C, H, W)
         units = _units(mean, space, len(values))
@@ -140,6 +151,8 @@ class ExpectedError:
         for rows in row_slices(values.shape):
             for band, curve, unit in zip(values, curves, units, strict=True):
                 band[rows] = curve.at(band[rows], unit)
+                if drawn is not None:
+                    band[rows] *= drawn[rows].numpy()
             release_pages()
         return std
 
@@ -204,9 +217,12 @@ def _rise(*each: Sequence[float]) -> bool:
 
 
 def _is_plain(how: How, stages: Sequence[Stage]) -> bool:
-    """Whether pictures are restored by the default options, as evaluation does."""
-    same = {"seed": 0, "tile_px": None}
-    if isinstance(how, Upscaling):
+    """Whether pictures are worked on by the default options, as evaluation does."""
+    same = {"seed": 0, "tile_px": None, "grow_px": 0, "stays_grey": False}
+    if isinstance(how, Editing):
+        if not stages[0].contract.fills:  # what it was measured on is another task
+            return False
+    elif isinstance(how, Upscaling):
         if how.scale == math.prod(stage.contract.scale for stage in stages):
             same["scale"] = None
         if how.is_consistent(stages) == replace(how, consistent=None).is_consistent(stages):

@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cascade.bulk.preparing import OnProgress, Request
+from cascade.bulk.preparing import OnProgress
 from cascade.bulk.progress import ProgressUpdate
+from cascade.bulk.request import Request
 from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.sampling.overrides import Overrides

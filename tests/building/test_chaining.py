@@ -15,6 +15,9 @@ from cascade.errors import CascadeError, OutputError, RecipeError, WeightsError
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_any_recipe
+from cascade.restoration.expected_error import ErrorCurve, ExpectedError, model_digest
+from cascade.restoration.upscaling import Upscaling
+from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 
 CHAIN = find_recipe("tiny-32", "pipelines")
@@ -73,6 +76,49 @@ def test_runs_are_looked_for_by_their_recipe_s_name(trained, tmp_path, monkeypat
     shutil.copytree(trained.upsampler / "stage", "runs/tiny-16-to-32/stage")
     chain_pipeline(CHAIN, {}, Path("out"))
     assert (tmp_path / "out" / "model_index.json").is_file()
+
+
+ALONE = """kind: pipeline
+name: larger
+description: one stage
+stages:
+  - {name: upsampler, recipe: tiny-16-to-32}
+"""
+
+
+def test_what_was_measured_of_a_run_goes_with_its_stage(trained, tmp_path, caplog):
+    recipe = tmp_path / "pipeline.yaml"
+    recipe.write_text(ALONE)
+    upsampler = tmp_path / "upsampler"
+    shutil.copytree(trained.upsampler / "stage", upsampler / "stage")
+    measured = expected_error_of(load_stage(upsampler / "stage"))
+    measured.save(upsampler)
+    runs = [upsampler, upsampler / "stage", tmp_path / "out0"]  # the last one is a pipeline
+    for number, run in enumerate(runs):
+        out = tmp_path / f"out{number}"
+        chain_pipeline(recipe, {"upsampler": run}, out)
+        stages = CascadePipeline.from_pretrained(out).stages
+        assert stages.expected_error == measured
+        assert measured.holds_for([stages["upsampler"]], 2, Upscaling())
+    both = {"base": trained.base, "upsampler": upsampler}
+    assert chain_pipeline(CHAIN, both, tmp_path / "both").stages.expected_error == measured
+    assert caplog.text == ""
+
+
+def test_curves_of_several_models_are_left_out_with_a_warning(trained, tmp_path, caplog):
+    runs = {}
+    for name, run in (("base", trained.base), ("upsampler", trained.upsampler)):
+        runs[name] = tmp_path / name
+        shutil.copytree(run / "stage", runs[name] / "stage")
+        expected_error_of(load_stage(run / "stage")).save(runs[name])
+    assert chain_pipeline(CHAIN, runs, tmp_path / "out").stages.expected_error is None
+    assert not (tmp_path / "out" / "doubt.json").exists()
+    assert caplog.text.count("expected errors of 2 models are left out") == 1
+
+
+def expected_error_of(stage: Stage) -> ExpectedError:
+    curve = ErrorCurve(deviations=(0.0, 0.1), errors=(0.0, 0.2), correlation=0.5)
+    return ExpectedError(seeds=2, pictures=40, model=model_digest([stage]), curves=(curve,))
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade.bulk.making import Method
-from cascade.bulk.preparing import Preparation, Request
+from cascade.bulk.method import Method
+from cascade.bulk.preparing import Preparation
+from cascade.bulk.request import Request
 from cascade.bulk.work import Bulk
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance

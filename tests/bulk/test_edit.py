@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.mask import Mask
 from cascade.contract import Contract
 from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.picture_writing import recorded_settings
 from cascade.pipeline import CascadePipeline
+from cascade.restoration.expected_error import ErrorCurve, ExpectedError, model_digest
 from cascade.space import Space
+
+CURVE = ErrorCurve(deviations=(0.0, 2.0), errors=(0.1, 4.1), correlation=0.5)
 
 
 @pytest.fixture(scope="session")
@@ -190,3 +196,56 @@ def test_a_map_is_dark_outside_the_hole(edit, photos, mask):
         numbers = np.asarray(image)[:14, :20]
     assert (numbers[~hole] == 0).all()
     assert numbers[hole].max() > 100
+
+
+def measured(folder: str, **changes: Any) -> str:
+    """Save a curve beside the stages of a pipeline; returns the folder."""
+    stages = CascadePipeline.from_pretrained(folder).stages
+    values = {"seeds": 2, "pictures": 40, "model": model_digest([stages.last]), **changes}
+    ExpectedError(curves=(CURVE,), **values).save(Path(folder))
+    return folder
+
+
+def test_a_map_shows_expected_errors_inside_the_hole_alone(
+    command, saved_pipeline, draw, tmp_path, mask
+):
+    fills = Contract(Space(size_px=32), (Mask(),))
+    folder = measured(saved_pipeline("fill", fills, tmp_path / "measured"))
+    Image.fromarray(np.random.default_rng(0).integers(9_000, 50_000, (14, 20)).astype("u2")).save(
+        "deep.png"
+    )
+    rest = ("--model", folder, "--device", "cpu", "--map", "-n", 2)
+    hole = read_picture(mask).colour[0].numpy() > 127
+    for verb, options in (("edit", []), ("restore", ["--grow", 0])):
+        done = command(verb, "deep.png", "--mask", mask, "-o", verb, *rest, *options)
+        assert done.code == 0, done.err
+        assert "this is the spread" not in done.err
+        with tifffile.TiffFile(f"{verb}/deep-doubt.tif") as file:
+            text, errors = file.pages[0].description, file.pages[0].asarray()
+        assert text == "expected error (measured on 40 pictures), 2 seeds"
+        assert (errors[~hole] == 0).all()
+        assert (errors[hole] >= 0.1 * 65535 / 2).all()
+    Path(folder, "doubt.json").unlink()
+    done = command("edit", "deep.png", "--mask", mask, "-o", "spread", *rest)
+    assert done.code == 0, done.err
+    spread = tifffile.imread("spread/deep-doubt.tif")
+    errors = tifffile.imread("edit/deep-doubt.tif")
+    assert np.allclose(errors[hole], (0.1 * 65535 / 2 + 2 * spread)[hole], rtol=1e-4)
+
+
+def test_curves_of_other_tasks_and_other_edits_are_not_used(
+    command, saved_pipeline, photos, mask, tmp_path
+):
+    fills = Contract(Space(size_px=32), (Mask(),))
+    upscales = Contract(Space(size_px=64), (LowResolution(size_px=16),))
+    filler = measured(saved_pipeline("fill", fills, tmp_path / "fill"))
+    upscaler = measured(saved_pipeline("up", upscales, tmp_path / "up"))
+    source, rest = photos / "sub" / "c.png", ("--mask", mask, "--device", "cpu", "--map", "-n", 2)
+    cases = [(upscaler, []), (filler, ["--feather", 2]), (filler, ["--strength", 0.9])]
+    for number, (model, options) in enumerate(cases):
+        done = command("edit", source, "-o", f"out{number}", "--model", model, *rest, *options)
+        assert done.code == 0, done.err
+        assert "expected errors are known for 2 seeds and the model's own task" in done.err
+        settings = recorded_settings(Path(f"out{number}/c.png"))
+        assert settings is not None
+        assert "expected_error" not in settings

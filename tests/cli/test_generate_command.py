@@ -217,10 +217,11 @@ def test_pictures_go_to_a_store_and_count_on(command, trained, store):
     assert json.loads(done.out)["pictures"][1] == {
         "file": "memory://drawn/00001.png", "seed": 4, "prompt": ""
     }  # fmt: skip
-    record, *pictures = names()
+    _, *pictures = names()
     assert pictures == ["00000.png", "00001.png", "grid.png"]
     assert command(*arguments, "-n", 1).code == 0
-    assert names() == [record, "00000.png", "00001.png", "00002.png", "grid-00002.png", "grid.png"]
+    _, _, *pictures = names()
+    assert pictures == ["00000.png", "00001.png", "00002.png", "grid-00002.png", "grid.png"]
     assert "are not replaced" in command(*arguments, "--overwrite").err
 
 
@@ -253,11 +254,14 @@ def test_a_store_that_cannot_be_written_ends_the_command_before_the_first_pictur
 ):
     calls = []
 
-    def refuse(self, file, name):
+    def refuse(self, name, data):
         raise OutputError(f"{name} cannot be written.")
 
-    monkeypatch.setattr("cascade.data.stored_folder.StoredFolder.send", refuse)
+    monkeypatch.setattr("cascade.data.stored_folder.StoredFolder.create", refuse)
     monkeypatch.setattr("cascade.generation.files._generate", lambda *given: calls.append(given))
     done = command("generate", trained.pipeline, "-o", "memory://locked")
-    assert (done.code, done.err) == (1, "cascade: .cascade-generate.json cannot be written.\n")
+    assert (done.code, done.err) == (
+        1,
+        "cascade: .cascade-generate-00000.json cannot be written.\n",
+    )
     assert calls == []

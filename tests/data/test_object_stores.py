@@ -6,15 +6,18 @@ import http.server
 import io
 import threading
 from functools import partial
+from unittest.mock import Mock
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry, known_implementations
 from PIL import Image
 
 from cascade.data import object_stores
 from cascade.data.object_stores import (
     StoredObject,
+    create_object,
     list_objects,
     object_exists,
     read_object,
@@ -176,3 +179,22 @@ def test_a_large_file_is_sent_in_parts(monkeypatch, store, tmp_path):
     (tmp_path / "a.bin").write_bytes(b"large")
     send_file("memory://x/a.bin", tmp_path / "a.bin")
     assert read_object("memory://x/a.bin") == b"large"
+
+
+def test_of_two_that_create_an_object_one_succeeds(store, monkeypatch):
+    assert create_object("memory://bucket/claim", b"first")
+    assert not create_object("memory://bucket/claim", b"second")
+    with monkeypatch.context() as patch:  # it comes between asking and writing
+        patch.setattr(MemoryFileSystem, "exists", Mock(side_effect=[False, True, True]))
+        assert not create_object("memory://bucket/claim", b"at the same moment")
+    assert store.cat("/bucket/claim") == b"first"
+
+
+def test_stores_that_cannot_create_exclusively_are_asked_first(store, monkeypatch):
+    def pipe_file(self, path, value):
+        self.open(path, "wb", data=value)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", pipe_file)
+    assert create_object("memory://bucket/claim", b"first")
+    assert not create_object("memory://bucket/claim", b"second")
+    assert store.cat("/bucket/claim") == b"first"

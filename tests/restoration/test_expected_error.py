@@ -10,7 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
+from cascade.chain import StageChain
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
@@ -31,6 +33,7 @@ from cascade.restoration.expected_error import (
     model_digest,
 )
 from cascade.restoration.upscaling import Upscaling
+from cascade.sampling.overrides import Overrides
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 
@@ -45,9 +48,13 @@ def of_curves(*curves: ErrorCurve, model: str = "", seeds: int = 2) -> ExpectedE
 
 @pytest.fixture(scope="module")
 def doubler() -> DiffusionStage:
+    return doubler_of(16)
+
+
+def doubler_of(size_px: int) -> DiffusionStage:
     torch.manual_seed(0)
     return DiffusionStage.build(
-        Contract(SPACE, (LowResolution(size_px=8),)),
+        Contract(replace(SPACE, size_px=size_px), (LowResolution(size_px=size_px // 2),)),
         NoiseProcess(NoiseSchedule(train_steps=100)),
         network_options={"channels": (8,), "blocks": 1, "patch_size": 2},
         sampling=SamplingSettings(steps=1),
@@ -169,7 +176,48 @@ def test_curves_are_loaded_with_their_pipeline_and_replace_the_deviation(doubler
     _, three = loaded.upscale(image, seeds=3, return_std=True)
     assert three.equal(pipeline.upscale(image, seeds=3, return_std=True)[1])
     loaded.save_pretrained(tmp_path / "model")  # replaces the folder as a whole
-    assert load_expected_error(tmp_path / "model") is None
+    assert load_expected_error(tmp_path / "model") == saved
+    again = CascadePipeline.from_pretrained(tmp_path / "model")
+    assert again.upscale(image, seeds=2, return_std=True)[1].equal(errors)
+
+
+def test_curves_stay_with_chains_of_other_settings_stages_and_loaders(doubler, tmp_path):
+    saved = of_curves(DOUBLE, DOUBLE, model=model_digest([doubler]))
+    chain = StageChain({"up": doubler, "more": doubler_of(32)}, expected_error=saved)
+    sampling = doubler.sampling
+    assert chain.between("up", "up").expected_error is saved
+    assert chain.replaced("more", doubler_of(32)).expected_error is saved
+    other = chain.with_sampling(Overrides({"up": {"steps": 2}}))
+    assert other.expected_error is saved
+    assert not saved.holds_for([other["up"]], 2, Upscaling())
+    back = other.with_sampling(Overrides({"up": {"steps": sampling.steps}}))
+    assert saved.holds_for([back["up"]], 2, Upscaling())
+    chain.save_pretrained(tmp_path / "chain")
+    assert StageChain.from_pretrained(tmp_path / "chain").expected_error == saved
+    CascadePipeline(chain).save_pretrained(tmp_path / "model")
+    theirs = DiffusionPipeline.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    assert theirs.stages.expected_error == saved
+
+
+def test_rounded_weights_keep_the_curve_with_a_warning_that_it_does_not_hold(
+    doubler, tmp_path, caplog
+):
+    saved = of_curves(DOUBLE, DOUBLE, model=model_digest([doubler]))
+    pipeline = CascadePipeline(StageChain({"up": doubler}, expected_error=saved))
+    pipeline.save_pretrained(tmp_path / "full", dtype=torch.float32)
+    assert caplog.text == ""
+    pipeline.save_pretrained(tmp_path / "half", dtype=torch.bfloat16)
+    assert caplog.text.count("rounded to bfloat16, for which the expected errors were not") == 1
+    chain = CascadePipeline.from_pretrained(tmp_path / "half").stages
+    assert chain.expected_error == saved
+    assert not saved.holds_for([chain["up"]], 2, Upscaling())
+    caplog.clear()
+    measured = replace(saved, model=model_digest([chain["up"]]))
+    chain.expected_error = measured
+    CascadePipeline(chain).save_pretrained(tmp_path / "again", dtype=torch.bfloat16)
+    assert caplog.text == ""  # rounding again changes nothing
+    again = CascadePipeline.from_pretrained(tmp_path / "again").stages
+    assert measured.holds_for([again["up"]], 2, Upscaling())
 
 
 @pytest.mark.parametrize(

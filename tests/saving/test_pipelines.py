@@ -12,7 +12,13 @@ from huggingface_hub import ModelCard
 
 from cascade.errors import ContractError, OutputError, WeightsError
 from cascade.pipeline import CascadePipeline
+from cascade.recipe.finding import list_recipes, recipe_name, recipes_root
+from cascade.restoration.expected_error import ErrorCurve, ExpectedError
+from cascade.saving.components import weights_digest
+from cascade.saving.pipelines import has_weights
 from cascade.stage import Stage
+
+BUNDLED = [recipe_name(each) for each in list_recipes("pipelines") if has_weights(each.parent)]
 
 
 @pytest.fixture
@@ -45,6 +51,27 @@ def test_a_saved_pipeline_gives_the_same_images_and_saves_to_the_same_files(pipe
     loaded.save_pretrained(tmp_path / "b")
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert not any(stage.training for _, stage in loaded.stages.items())
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_copy_of_a_bundled_pipeline_lacks_nothing(name, tmp_path):
+    bundled = CascadePipeline.from_pretrained(name)
+    curve = ErrorCurve(deviations=(0.0,), errors=(0.1,), correlation=0.5)
+    bundled.stages.expected_error = ExpectedError(seeds=2, pictures=9, model="", curves=(curve,))
+    bundled.save_pretrained(tmp_path / "copy", dtype=torch.bfloat16)
+    own = files(recipes_root() / "pipelines" / name / "stages")
+    assert files(tmp_path / "copy" / "stages") == own  # weights, known texts and scheduler too
+    copy = CascadePipeline.from_pretrained(tmp_path / "copy").stages
+    assert copy.expected_error == bundled.stages.expected_error
+    for (stage_name, stage), (copied_name, copied) in zip(
+        bundled.stages.items(), copy.items(), strict=True
+    ):
+        assert (copied_name, copied.kind) == (stage_name, stage.kind)
+        assert copied.contract.to_dict() == stage.contract.to_dict()
+        assert copied.sampling == stage.sampling
+        assert copied.config() == stage.config()
+        assert copied.summary() == stage.summary()
+        assert weights_digest(copied) == weights_digest(stage)
 
 
 def test_plain_diffusers_loads_the_folder_with_trust_remote_code(pipeline, tmp_path):
