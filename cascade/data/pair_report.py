@@ -142,7 +142,7 @@ class PairReport:
         return [
             f"{name}: lies {shift} from its partner, more than {limit:g} px."
             for name, shift in self.shifts.items()
-            if shift.is_certain and shift.distance_px > limit
+            if shift.is_beyond(limit)
         ]
 
     def facts(self) -> dict[str, str]:
@@ -168,5 +168,5 @@ class PairReport:
             median(each.y_px for each in certain.values()),
             0.0,
         )
-        largest = certain[name].distance_px
-        return f"median {middle} of the smaller image, largest {largest:.2f} px ({name}){rest}"
+        largest = f"{certain[name].distance_px:.2f} ± {certain[name].error_px:.2f} px"
+        return f"median {middle} of the smaller image, largest {largest} ({name}){rest}"

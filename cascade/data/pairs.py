@@ -181,7 +181,7 @@ class PairReader:
         if index not in self._shifts:
             self._shifts[index] = measured_shift(image, partner)
         shift = self._shifts[index]
-        if shift.is_certain and shift.distance_px > max_shift_px:
+        if shift.is_beyond(max_shift_px):
             raise DataError(
                 f"{self.source.name(index)}: lies {shift} from its partner, but at most "
                 f"{max_shift_px:g} px of the partner are allowed; align the pair, or allow more."

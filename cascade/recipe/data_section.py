@@ -68,8 +68,8 @@ class DataSection(Section):
             encoder of image embeddings.
         pairs: the inputs of pairs: a folder or shards with the names of `path`, or `beside` for
             `NAME.low.*` beside `NAME.high.*`.
-        max_shift_px: pairs that lie further apart count as broken, in pixels of the smaller image;
-            None for any shift.
+        max_shift_px: pairs that lie further apart, beyond the error of the measurement, count as
+            broken, in pixels of the smaller image; None for any shift.
         validation: images for the held-out loss: a folder, shards or a Hugging Face data set, or a
             share of `path` such as 0.1.
         split_by: for a share: a label field; images with the same name in it are not split up.

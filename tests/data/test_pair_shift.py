@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.data.pair_shift import measured_shift
@@ -53,6 +54,36 @@ def test_noise_moves_it_little():
     measured = measured_shift(waves(1.0, 0.0), waves() + 0.5 * waves().std() * noise)
     assert measured.is_certain
     assert (measured.x_px, measured.y_px) == pytest.approx((1.0, 0.0), abs=0.15)
+
+
+def paper(seed: int) -> Tensor:
+    """Grain of paper (1, SIDE, SIDE): smooth noise, of a standard deviation of 0.2."""
+    draw = torch.Generator().manual_seed(seed)
+    noise = torch.randn(1, 1, SIDE, SIDE, generator=draw)
+    return F.avg_pool2d(noise, 5, stride=1, padding=2, count_include_pad=False)[0]
+
+
+def test_grain_on_a_smooth_image_is_no_shift_but_a_larger_error():
+    smooth = F.avg_pool2d(F.pad(waves()[None], (9,) * 4, mode="reflect"), 19, stride=1)[0]
+    measured = [measured_shift(smooth, smooth + smooth.std() * paper(seed)) for seed in range(20)]
+    assert any(each.is_certain and each.distance_px > 0.5 for each in measured)
+    assert not any(each.is_beyond(0.5) for each in measured)
+
+
+def test_errors_are_as_large_as_said():
+    misses, errors = [], []
+    for seed in range(40):
+        measured = measured_shift(waves(1.0, 0.0), waves() + 2 * waves().std() * paper(seed))
+        misses += [measured.x_px - 1, measured.y_px]
+        xx, _, yy = measured.covariance_px2
+        errors += [math.sqrt(xx), math.sqrt(yy)]
+    ratio = torch.tensor(misses).std() / torch.tensor(errors).square().mean().sqrt()
+    assert 0.5 < float(ratio) < 2
+
+
+def test_a_shift_that_is_plain_to_see_is_beyond_the_limit():
+    assert measured_shift(waves(1.0, 0.0), waves()).is_beyond(0.5)
+    assert not measured_shift(waves(0.3, 0.0), waves()).is_beyond(0.5)
 
 
 def test_a_small_image_of_every_fourth_pixel_lies_three_eighths_of_a_pixel_off():

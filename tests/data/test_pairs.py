@@ -377,8 +377,8 @@ def test_checking_reports_scales_and_shifts(shifted):
     report = check_images(opened(shifted), pairs=PairCheck(Decoding()))
     assert report.pairs.facts() == {
         "pairs": "5 of scale 1",
-        "shift": "median 0.00 px (+0.00 right, +0.00 down) of the smaller image, largest 3.00 px "
-        f"({shifted}/high/4.png)",
+        "shift": "median 0.00 px (+0.00 right, +0.00 down) of the smaller image, "
+        f"largest 3.00 ± 0.00 px ({shifted}/high/4.png)",
     }
     line = "4.png: lies 3.00 px (-3.00 right, +0.00 down) from its partner, more than 0.5 px."
     assert report.lines()[0] == f"shifted: {shifted}/high/{line}"
