@@ -86,6 +86,9 @@ class BackboneNetwork(StageNetwork, ABC):
         size_multiple_px: image sides must be multiples of this number of pixels.
         encoder: extracts features of the first conditioning image, which are concatenated too; None
             for no features.
+        gated: whether the backbone's last C channels per pixel are a gate: the noisy image, times
+            the gate, is added to the others. To keep or remove the noise of a pixel, the network
+            then decides one number, and need not pass all noise through its channels.
     """
 
     backbone_class: ClassVar[type[Component]]
@@ -99,6 +102,7 @@ class BackboneNetwork(StageNetwork, ABC):
         patch_size: int,
         size_multiple_px: int,
         encoder: ImageEncoder | None = None,
+        gated: bool = False,
     ) -> None:
         super().__init__(size_multiple_px)
         self.backbone: Any = backbone
@@ -106,11 +110,12 @@ class BackboneNetwork(StageNetwork, ABC):
         self.tokens = tokens
         self.encoder = encoder
         self.patch_size = patch_size
+        self.gated = gated
         self._input_dtype: torch.dtype | None = None  # None for that of the backbone
 
     def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
         folded, inputs = self._backbone_inputs(x_t, signals)
-        return F.pixel_shuffle(self.backbone(folded, t, **inputs).sample, self.patch_size)
+        return self._unfolded(self.backbone(folded, t, **inputs).sample, x_t)
 
     def reusing(
         self, x_t: Tensor, t: Tensor, signals: Signals, deep: Tensor | None
@@ -118,7 +123,16 @@ class BackboneNetwork(StageNetwork, ABC):
         folded, inputs = self._backbone_inputs(x_t, signals)
         assert not isinstance(self.backbone, ResidualMlp), "has_deep_features says so"
         output, features = self.backbone.reusing(folded, t, deep, **inputs)
-        return F.pixel_shuffle(output, self.patch_size), features
+        return self._unfolded(output, x_t), features
+
+    def _unfolded(self, output: Tensor, x_t: Tensor) -> Tensor:
+        """The prediction (B, C or 2 C, H, W) from the backbone's output (B, channels, h, w)."""
+        images = F.pixel_shuffle(output, self.patch_size)
+        if not self.gated:
+            return images
+        count = x_t.shape[1]
+        first, others, gate = images.split([count, images.shape[1] - 2 * count, count], dim=1)
+        return torch.cat([first + gate * x_t, others], dim=1)
 
     def _backbone_inputs(self, x_t: Tensor, signals: Signals) -> tuple[Tensor, dict[str, Any]]:
         """Images in patches (B, channels, h, w), and the backbone's further arguments."""
@@ -150,7 +164,8 @@ class BackboneNetwork(StageNetwork, ABC):
     def check(self, channels: int, out_channels: int, slots: Mapping[str, Slots]) -> None:
         config, pixels = self.backbone.config, self.patch_size**2
         encoded = 0 if self.encoder is None else self.encoder.config["channels"]
-        theirs = (config["in_channels"] - encoded) / pixels, config["out_channels"] / pixels
+        gates = channels if self.gated else 0
+        theirs = (config["in_channels"] - encoded) / pixels, config["out_channels"] / pixels - gates
         ours = channels + sum(each.channels for each in slots.values()), out_channels
         if ours != theirs:
             raise ContractError(
@@ -219,6 +234,7 @@ class BackboneNetwork(StageNetwork, ABC):
             "embedding": self.embedding is not None,
             "tokens": self.tokens is not None,
             "encoder": self.encoder is not None,
+            "gated": self.gated,
         }
 
     def components(self) -> dict[str, nn.Module]:
@@ -257,6 +273,7 @@ class BackboneNetwork(StageNetwork, ABC):
             patch_size=config["patch_size"],
             size_multiple_px=config["size_multiple_px"],
             encoder=components.get("encoder"),
+            gated=config["gated"],
         )
 
 

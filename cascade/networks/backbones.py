@@ -49,6 +49,7 @@ class StageUNet(BackboneNetwork):
         blocks: int = 2,
         attention: Sequence[bool] | None = None,
         encoder_channels: int = 0,
+        gated: bool = False,
     ) -> StageUNet:
         """Make a new U-Net.
 
@@ -61,6 +62,7 @@ class StageUNet(BackboneNetwork):
                 are any; default: no resolution has self-attention, and the coarsest attends to
                 tokens.
             encoder_channels: number of feature channels of an `ImageEncoder`; 0 for no encoder.
+            gated: see `BackboneNetwork`.
 
         Raises:
             RecipeError: if the sizes do not divide.
@@ -79,10 +81,11 @@ class StageUNet(BackboneNetwork):
         embedding = embedding_for(shape.slots, shape.embedding_dim)
         tokens = token_embedding_for(shape.slots, channels[-1])
         height, width = (side // patch_size for side in shape.size)
+        gates = shape.image_channels if gated else 0
         unet = UNet(
             sample_size=height if height == width else (height, width),
             in_channels=shape.in_channels * patch_size**2 + encoder_channels,
-            out_channels=shape.out_channels * patch_size**2,
+            out_channels=(shape.out_channels + gates) * patch_size**2,
             layers_per_block=blocks,
             **_unet_config(channels, attention, embedding, tokens),
         )
@@ -100,6 +103,7 @@ class StageUNet(BackboneNetwork):
             patch_size=patch_size,
             size_multiple_px=multiple,
             encoder=encoder,
+            gated=gated,
         )
 
 

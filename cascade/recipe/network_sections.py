@@ -26,6 +26,9 @@ class UNetSection(Section):
         encoder_channels: channels of features from a frozen image classifier, EfficientNet-Lite0,
             for stages with an image condition; 0 goes without. Its weights are saved with the stage
             and never trained.
+        gated: whether the noisy image, times a gate that the network predicts for each pixel, is
+            added to its output. Useful with `patch_size`: what remains of the noise in a flat area
+            is then one decision, where it would else have to pass through the channels.
     """
 
     kind: Literal["unet"]
@@ -34,6 +37,7 @@ class UNetSection(Section):
     blocks: Whole = Field(default=2, gt=0, le=100)
     attention: list[bool] | None = None
     encoder_channels: Whole = Field(default=0, ge=0, le=10_000)
+    gated: bool = False
 
 
 class TransformerSection(Section):
