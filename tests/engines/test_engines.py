@@ -163,12 +163,15 @@ def test_onnx_files_predict_the_same(upsampler, tmp_path):
 
 @pytest.fixture
 def exports(exported, monkeypatch) -> Iterator[list[Path]]:
-    """The folders of further exports, which are copies."""
+    """The folders of further exports, which are copies under the names of their chain."""
     folders = []
 
     def export(chain, engine_format, out: Path) -> None:
         folders.append(out)
         shutil.copytree(exported, out)
+        record = json.loads((out / RECORD).read_text())
+        stages = dict(zip(chain.names, record["stages"].values(), strict=True))
+        (out / RECORD).write_text(json.dumps(record | {"stages": stages}))
 
     monkeypatch.setattr(running, "export_networks", export)
     return folders
@@ -179,6 +182,14 @@ def test_networks_are_exported_once_and_kept(pipeline, exports, cache):
         with_engine(pipeline.stages, "openvino")
     (folder,) = exports
     assert folder.is_relative_to(cache)
+
+
+def test_the_same_weights_under_other_names_are_exported_again(pipeline, exports):
+    stages = {"first": pipeline.stages["base"], "second": pipeline.stages["upsampler"]}
+    renamed = CascadePipeline.from_stages(stages)
+    for stages in (pipeline.stages, renamed.stages, pipeline.stages, renamed.stages):
+        assert with_engine(stages, "openvino").names == stages.names
+    assert len(set(exports)) == len(exports) == 2
 
 
 # ---- bad input ----------------------------------------------------------------------------------
