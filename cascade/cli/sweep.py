@@ -66,7 +66,8 @@ Tolerance = Annotated[
     float | None,
     typer.Option(
         help="With --prefer speed: the share of the best figure by which the chosen one may be "
-        "worse, such as 0.05."
+        "worse, such as 0.05. A best figure whose interval holds zero has no shares: its interval "
+        "counts."
     ),
 ]
 Apply = Annotated[

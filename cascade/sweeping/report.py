@@ -20,6 +20,9 @@ INTERVALS = (
     "In brackets: the range of a figure in 95 of 100 cases with other images. All settings have "
     "the same seeds and pictures, so differences between them are more certain than that."
 )
+TIMES = (
+    "Seconds per image are the median; on a CPU those of all processors together, else wall time."
+)
 
 
 def write_report(sweep: Sweep, file: Path) -> None:
@@ -80,7 +83,7 @@ def _bases(sweep: Sweep) -> Html:
     for score in sweep.outcomes[0].scores:
         names.setdefault(score.basis(), []).append(score.name)
     lines = [f"{basis}: {'; '.join(each)}" for basis, each in names.items()]
-    return joined(note(INTERVALS), *(note(line) for line in lines))
+    return joined(note(INTERVALS), note(TIMES), *(note(line) for line in lines))
 
 
 def _shown_places(sweep: Sweep) -> list[int]:

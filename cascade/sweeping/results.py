@@ -28,7 +28,7 @@ class Sweep:
         prefer: `quality` if the best candidate is the one with the best figure; `speed` if it is
             the fastest of those that are as good within the tolerance.
         tolerance: share of the best figure by which that of the best candidate may be worse; None
-            for the interval of the best figure.
+            for the interval of the best figure, which also counts if it holds zero.
         rounds: number of candidates and of their images in each round.
         outcomes: figures of the candidates, best first; those that left in an early round come
             after those that stayed.
