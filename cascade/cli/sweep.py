@@ -23,7 +23,7 @@ Axes = Annotated[
         metavar="[STAGE.]SETTING=VALUE,VALUE…",
         help="What to try, in all combinations: any sampling setting or sampler option. "
         "Default: guidance, temperature, augmentation level, steps and samplers, one change "
-        "at a time.",
+        "at a time; with --prefer speed few steps, together with temperatures.",
         show_default=False,
     ),
 ]

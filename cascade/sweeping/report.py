@@ -71,7 +71,7 @@ def _facts(sweep: Sweep) -> Html:
         f"{sweep.by} of the best settings": find_score(best.scores, sweep.by).text(),
         f"{sweep.by} of the current settings": find_score(current.scores, sweep.by).text(),
         "Chosen for": sweep.chosen_for(),
-        "Rounds": ", then ".join(f"{r.candidates} on {r.images} images" for r in sweep.rounds),
+        "Tried": sweep.tried(),
         "Seeds": f"from {sweep.seed} on",
     }
     return joined(facts(values), *(note(each) for each in sweep.notes))

@@ -81,8 +81,14 @@ class Sweep:
     def lines(self) -> list[str]:
         """The table as text, the best settings, and the notes."""
         head, rows = self.table()
+        tried = f"tried: {self.tried()}"
         best = f"best by {self.by}{self._reason()}: {self.outcomes[self.best].candidate.text()}"
-        return [*text_table(head, rows), "", best, *(f"note: {each}" for each in self.notes)]
+        return [*text_table(head, rows), "", tried, best, *(f"note: {each}" for each in self.notes)]
+
+    def tried(self) -> str:
+        """The number of settings and of their images, round by round."""
+        rounds = (f"{each.candidates} settings on {each.images} images" for each in self.rounds)
+        return ", then ".join(rounds)
 
     def _reason(self) -> str:
         return "" if self.prefer == "quality" else f" and {self.chosen_for()}"

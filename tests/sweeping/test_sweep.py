@@ -239,6 +239,21 @@ def test_without_axes_one_setting_is_changed_at_a_time(cascade, held_out, run):
     assert places == pytest.approx(heights, abs=0.02)
 
 
+def test_for_speed_few_steps_are_tried_and_the_number_of_settings_is_printed(
+    refiner, held_out, run, lite_of_random_weights
+):
+    pytest.importorskip("torchmetrics")
+    pipeline = CascadePipeline.from_stages({"up": refiner})
+    result = run(pipeline, held_out, num_images=2, by="PSNR", prefer="speed")
+    pairs = {(steps, t) for steps in (1, 2) for t in (0.4, 0.6, 0.8, 1.0)}
+    assert pairs == {
+        (each.candidate.values["up.steps"], each.candidate.values["up.temperature"])
+        for each in result.outcomes
+    }
+    assert f"tried: {len(result.outcomes)} settings on 2 images" in result.lines()
+    assert len(result.outcomes) == len(pairs) + 2  # two other samplers
+
+
 def test_halving_keeps_the_best_third(cascade, held_out, run):
     steps = ",".join(str(number) for number in range(1, 12))
     result = run(cascade, held_out, f"base.steps={steps}", budget_images=250, num_images=90)
