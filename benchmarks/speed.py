@@ -1,15 +1,15 @@
-"""How fast Cascade is: one table, each figure beside its goal and beside the others in one run.
+"""How fast Cascade is: one table, each figure beside its aim and beside the others in one run.
 
     upscale     processor seconds per megapixel of an x4 result, beside RealESRGAN and DAT-light
     photograph  `cascade upscale` of a large photograph as a whole process
     generate    `cascade generate -n 16` of 256 px after imports
     latent      256 px by the recipe `emoji-latent-256` beside the first two stages of `emoji-1024`
     colour      one view of 128 px through `photo-colour`
-    start       `cascade generate -n 1` as a whole process, over `import torch`
+    start       `cascade generate -n 1` of 256 px as a whole process, over `import torch`
     growth      cost of a pixel of a large result over that of a small one
     likelihood  exact likelihoods by the ODE, 4 pictures of 64 px, as `cascade evaluate` takes them
     loop        our loop beside `diffusers.DDIMPipeline`, the same network in both
-    limit       share of the core's bf16 speed that each bundled network reaches
+    limit       share of the core's speed that each bundled network reaches, in bf16 if it has that
 
 Everything but `photograph` and `generate` counts processor time of one thread, which a busy machine
 disturbs less than wall time. Sides that are compared take turns.
@@ -42,7 +42,8 @@ from cascade import CascadePipeline, flow_bits_per_dimension
 from cascade.autoencoder_stage import AutoencoderStage
 from cascade.building.stages import apply_sampling, build_stage
 from cascade.conditioning.batch import Batch
-from cascade.recipe.finding import find_recipe
+from cascade.devices import has_fast_bf16
+from cascade.recipe.finding import UPSCALER, find_recipe
 from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 from cascade.stage import Stage
 
@@ -53,19 +54,21 @@ EPILOG = """examples:
 """
 COMMAND = "from cascade.cli.main import run; run()"
 LATENT, PIXELS = "emoji-latent-256", "emoji-1024"  # pipelines that draw 256 px
+CLEAN_UPSCALER = "photo-x4"  # measured beside the default one
+PEERS = {"RealESRGAN-x4plus": realesrgan, "DAT-light": dat_light}
 DRAWN = 4  # pictures in a batch of theirs
 MATRIX = 2048  # side of the matrices that measure the core
 
 
 class Table:
-    """Rows of measure, figure and goal, printed as they come."""
+    """Rows of measure, figure and aim, printed as they come."""
 
     def __init__(self) -> None:
-        print(f"{'measure':64}{'figure':>16}{'goal':>14}")
+        self.row("measure", "figure", "aim")
 
-    def row(self, measure: str, figure: str, goal: str = "") -> None:
+    def row(self, measure: str, figure: str, aim: str = "") -> None:
         """Print one row."""
-        print(f"{measure:64}{figure:>16}{goal:>14}", flush=True)
+        print(f"{measure:72}{figure:>14}{aim:>12}", flush=True)
 
 
 def processor_s(work: Callable[[], object]) -> float:
@@ -101,15 +104,21 @@ def process_s(code: str, *arguments: str) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
 
 
+def until_256(pipeline: str) -> list[str]:
+    """The options that stop a pipeline of more than two stages after the second, at 256 px."""
+    names = CascadePipeline.from_pretrained(pipeline).stages.names
+    return ["--stop-at", names[1]] if len(names) > 2 else []
+
+
 # ---- enlarging ----------------------------------------------------------------------------------
 
 
 def measure_upscale(table: Table, options: argparse.Namespace) -> None:
     """Ours and its peers on the same 128 x 128 px picture."""
     image = sky_and_texture(128, 128)[None]
-    methods: dict[str, Method] = {"ours": load_ours(options.upscaler)}
-    peers = {"RealESRGAN-x4plus": realesrgan, "DAT-light": dat_light}
-    for name, load in peers.items():
+    ours = list(dict.fromkeys((options.upscaler, CLEAN_UPSCALER)))
+    methods: dict[str, Method] = {name: load_ours(name) for name in ours}
+    for name, load in PEERS.items():
         try:
             methods[name] = load()
         except ImportError as error:
@@ -121,9 +130,10 @@ def measure_upscale(table: Table, options: argparse.Namespace) -> None:
     for name, values in times.items():
         figure = statistics.median(values) / megapixels
         table.row(f"x4 by {name}, CPU s per output megapixel", f"{figure:.2f}")
-        if name != "ours":
-            goal = "<= 0.10" if name == "RealESRGAN-x4plus" else ""
-            table.row(f"  ours over {name}", f"{ratio(times['ours'], values):.2f}", goal)
+        if name in PEERS:
+            aim = "<= 0.10" if name == "RealESRGAN-x4plus" else ""
+            for own in ours:
+                table.row(f"  {own} over {name}", f"{ratio(times[own], values):.2f}", aim)
 
 
 def measure_photograph(table: Table, options: argparse.Namespace) -> None:
@@ -136,11 +146,15 @@ def measure_photograph(table: Table, options: argparse.Namespace) -> None:
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(given)
         command = ["upscale", str(given), "-o", str(made), "--model", options.upscaler, "-q"]
         wall_s, _ = process_s(COMMAND, *command)
-    whole_min = wall_s / 60 * 12 / options.photograph_mp
-    what = f"x4 of a photograph of 12 MP, {os.cpu_count()} CPUs, whole process"
+    what = f"x4 of 12 MP by {options.upscaler}, {os.cpu_count()} CPUs, whole process"
     if options.photograph_mp != 12:
         what += f", from {options.photograph_mp:g} MP"
-    table.row(what, f"{whole_min:.1f} min", "<= 10 min")
+    table.row(what, f"{minutes_of_12_mp(wall_s, options.photograph_mp):.1f} min", "<= 10 min")
+
+
+def minutes_of_12_mp(seconds: float, megapixels: float) -> float:
+    """Minutes for 12 megapixels, if time grows with the number of pixels."""
+    return seconds / 60 * 12 / megapixels
 
 
 def measure_growth(table: Table, options: argparse.Namespace) -> None:
@@ -163,8 +177,7 @@ def measure_growth(table: Table, options: argparse.Namespace) -> None:
 
 def measure_generate(table: Table, options: argparse.Namespace) -> None:
     """`cascade generate -n 16` of the second stage's size, less its imports."""
-    names = CascadePipeline.from_pretrained(options.generator).stages.names
-    until = ["--stop-at", names[1]] if len(names) > 2 else []
+    until = until_256(options.generator)
     with tempfile.TemporaryDirectory() as out:
         imports_s, _ = process_s("import cascade.generation.files")
         command = ["generate", options.generator, "-n", "16", "--seed", "0", "-o", out, "-q"]
@@ -209,15 +222,17 @@ def measure_latent(table: Table, options: argparse.Namespace) -> None:
 
 
 def measure_start(table: Table, options: argparse.Namespace) -> None:
-    """`cascade generate -n 1 --steps 1` over `import torch`, processor time."""
+    """`cascade generate -n 1 --steps 1` of 256 px over `import torch`, processor time."""
+    until = until_256(options.generator)
     over = []
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as out:
             command = ["generate", options.generator, "-n", "1", "--seed", "0", "-o", out, "-q"]
             _, torch_s = process_s("import torch")
-            _, all_s = process_s(COMMAND, *command, "--steps", "1")
+            _, all_s = process_s(COMMAND, *command, "--steps", "1", *until)
         over.append(all_s - torch_s)
-    measure = f"generate {options.generator} -n 1 --steps 1, over import torch"
+    stages = " ".join([options.generator, *until])
+    measure = f"generate {stages} -n 1 --steps 1, over import torch"
     table.row(measure, f"+{statistics.median(over):.2f} s", "<= +1.5 s")
 
 
@@ -264,17 +279,18 @@ def measure_loop(table: Table, options: argparse.Namespace) -> None:
     table.row("speed of our loop over diffusers' DDIMPipeline", figure, ">= 1")
 
 
-def core_gflops(rounds: int) -> float:
-    """Speed of this core on large bf16 matrices, the best of some rounds."""
-    a, b = (torch.randn(MATRIX, MATRIX).to(torch.bfloat16) for _ in range(2))
+def core_gflops(rounds: int, dtype: torch.dtype) -> float:
+    """Speed of this core on large matrices, the best of some rounds."""
+    a, b = (torch.randn(MATRIX, MATRIX).to(dtype) for _ in range(2))
     seconds = min(processor_s(lambda: a @ b) for _ in range(rounds + 2))
     return 2 * MATRIX**3 / seconds / 1e9
 
 
 def measure_limit(table: Table, options: argparse.Namespace) -> None:
     """Multiplications and additions per second of each bundled stage, over those of the core."""
-    limit = core_gflops(options.rounds)
-    table.row("bf16 matrices on this core", f"{limit:.0f} GFLOP/s")
+    dtype = torch.bfloat16 if has_fast_bf16(torch.device("cpu")) else torch.float32
+    limit = core_gflops(options.rounds, dtype)  # in the type in which stages sample here
+    table.row(f"{str(dtype).removeprefix('torch.')} matrices on this core", f"{limit:.0f} GFLOP/s")
     for pipeline, name, side_px, images, _ in STAGES:
         stage = load_stage(pipeline, name)
         image = stage_image(stage, side_px, images)
@@ -285,10 +301,14 @@ def measure_limit(table: Table, options: argparse.Namespace) -> None:
         with FlopCounterMode(display=False) as counter:
             work(1)
         works = {"one": partial(work, 1), "five": partial(work, 5)}
-        times = in_turns(works, options.rounds)  # their difference is four steps and nothing else
-        step_s = (statistics.median(times["five"]) - statistics.median(times["one"])) / 4
-        share = counter.get_total_flops() / 1e9 / step_s / limit
+        times = in_turns(works, options.rounds)
+        share = counter.get_total_flops() / 1e9 / step_s(times["one"], times["five"]) / limit
         table.row(f"  {pipeline} {name}, share of that", f"{share:.2f}", ">= 0.6")
+
+
+def step_s(one: list[float], five: list[float]) -> float:
+    """Seconds of a step: one and five steps differ by four steps and nothing else."""
+    return (statistics.median(five) - statistics.median(one)) / 4
 
 
 PARTS: dict[str, Callable[[Table, argparse.Namespace], None]] = {
@@ -315,7 +335,7 @@ def main() -> None:
     add = parser.add_argument
     add("parts", nargs="*", help=f"any of {', '.join(PARTS)} (default: all)")
     add("--rounds", type=int, default=3, help="turns of each side (default 3)")
-    add("--upscaler", default="photo-x4", help="pipeline that enlarges (default photo-x4)")
+    add("--upscaler", default=UPSCALER, help=f"pipeline that enlarges (default {UPSCALER})")
     add("--generator", default="emoji-1024", help="pipeline that draws (default emoji-1024)")
     add("--photograph-mp", type=float, default=0.5, help="megapixels, from which 12 are reckoned")
     add("--large-px", type=int, default=1024, help="side of the large input (default 1024)")

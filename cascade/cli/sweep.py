@@ -23,7 +23,7 @@ Axes = Annotated[
         metavar="[STAGE.]SETTING=VALUE,VALUE…",
         help="What to try, in all combinations: any sampling setting or sampler option. "
         "Default: guidance, temperature, augmentation level, steps and samplers, one change "
-        "at a time.",
+        "at a time; with --prefer speed few steps, together with temperatures.",
         show_default=False,
     ),
 ]
@@ -66,7 +66,8 @@ Tolerance = Annotated[
     float | None,
     typer.Option(
         help="With --prefer speed: the share of the best figure by which the chosen one may be "
-        "worse, such as 0.05."
+        "worse, such as 0.05. A best figure whose interval holds zero has no shares: its interval "
+        "counts."
     ),
 ]
 Apply = Annotated[

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import logging
 import os
 from pathlib import Path
@@ -57,14 +59,17 @@ def with_engine(chain: StageChain, engine: str) -> StageChain:
 
 
 def _kept_export(chain: StageChain, digests: dict[str, str]) -> Path:
-    """The export of these weights by this version in the user's cache; made if there is none."""
+    """The export of stages of these names and weights by this version in the user's cache.
+
+    It is made if there is none.
+    """
     root = _kept_folder(__version__)
     if root is None:
         raise ContractError(
             f"the user's cache cannot be written, so that nothing can be kept there; set "
             f"{CACHE_VARIABLE}, or give a folder of cascade export as the engine."
         )
-    folder = root / "-".join(digest[:12] for digest in digests.values())
+    folder = root / hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:32]
     if not (folder / RECORD).is_file():
         logger.info("exporting the networks to openvino, once")
         export_networks(chain, OPENVINO, folder)

@@ -26,7 +26,7 @@ class CandidateImages:
     Attributes:
         features: (N, F) float32.
         real_features: (N, F) float32 of the originals; (0, F) if there are no originals.
-        seconds: (N,) wall time of each image in seconds.
+        seconds: (N,) time of each image in seconds, of the processors on a CPU, else wall time.
         figures: (N,) figures of each image compared with its original, by figure name.
         samples: (8 or fewer, 3, H, W) uint8, the first images.
     """

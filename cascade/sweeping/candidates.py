@@ -75,7 +75,9 @@ def combine(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
     return _unique(changed if is_among_them else [current, *changed])
 
 
-def one_at_a_time(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candidate]:
+def one_at_a_time(
+    axes: Sequence[Axis], pipeline: CascadePipeline, *, together: Sequence[str] = ()
+) -> list[Candidate]:
     """The current settings, and those that differ from them in one axis.
 
     Changes to the last stages come first, so that these can reuse the images of earlier stages.
@@ -83,15 +85,27 @@ def one_at_a_time(axes: Sequence[Axis], pipeline: CascadePipeline) -> list[Candi
     Args:
         axes: the axes, in the order of the stages.
         pipeline: the pipeline with the current settings.
+        together: settings that change at once, in all combinations of a stage's values.
 
     Raises:
         ContractError: if a change does not fit a stage.
     """
     stages = dict(pipeline.stages.items())
     changed = [
-        _changed(axes, [(axis, value)], stages) for axis in reversed(axes) for value in axis.values
+        _changed(axes, list(zip(group, values, strict=True)), stages)
+        for group in reversed(_groups(axes, together))
+        for values in itertools.product(*(axis.values for axis in group))
     ]
     return _unique([_current(axes, stages), *changed])
+
+
+def _groups(axes: Sequence[Axis], together: Sequence[str]) -> list[list[Axis]]:
+    """The axes that change at once: those of a stage with these settings, and each other alone."""
+    groups: dict[tuple[str, ...], list[Axis]] = {}
+    for axis in axes:
+        key = axis.stages if axis.setting in together else (axis.name,)
+        groups.setdefault(key, []).append(axis)
+    return list(groups.values())
 
 
 def _current(axes: Sequence[Axis], stages: Mapping[str, Stage]) -> Candidate:

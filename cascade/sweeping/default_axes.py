@@ -10,35 +10,40 @@ from cascade.errors import ContractError
 from cascade.pipeline import CascadePipeline
 from cascade.stage import Stage
 from cascade.sweeping.axes import Axis
+from cascade.sweeping.outcomes import Preference
 
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
 TEMPERATURES = (0.4, 0.6, 0.8, 1.0)
 LEVEL_SHARES = (0.0, 0.25, 0.5, 1.0)  # positions in the range of augmentation levels in training
 STEP_FACTORS = (0.5, 1.0, 2.0)  # factors of the current number of steps
+FEW_STEPS = (1, 2, 3, 4, 6, 8)  # for speed, up to the current number of steps
 SAMPLERS = ("ddim", "ddpm", "dpmsolver++")
 
 
-def default_axes(pipeline: CascadePipeline) -> list[Axis]:
+def default_axes(pipeline: CascadePipeline, prefer: Preference = "quality") -> list[Axis]:
     """Make the default axes for every stage of a pipeline.
 
     For each stage: half, the same and twice its number of steps, and some samplers; guidance if
     training dropped its labels; augmentation levels if it was trained on several; temperatures if
     it refines a first guess. Values that the stage cannot sample with are left out.
+
+    Args:
+        pipeline: the pipeline.
+        prefer: with `speed`, the numbers of steps are `FEW_STEPS`, half and the same.
     """
     axes = []
     for name, stage in pipeline.stages.items():
         if not stage.has_settings:
             continue
-        for setting, values in _values_to_try(stage).items():
+        for setting, values in _values_to_try(stage, prefer).items():
             possible = [value for value in dict.fromkeys(values) if _can(stage, setting, value)]
             axes.append(Axis(setting, (name,), tuple(possible), f"{name}.{setting}"))
     return axes
 
 
-def _values_to_try(stage: Stage) -> Mapping[str, Sequence[Any]]:
+def _values_to_try(stage: Stage, prefer: Preference) -> Mapping[str, Sequence[Any]]:
     """The values of each setting."""
-    steps = [max(1, round(factor * stage.sampling.steps)) for factor in STEP_FACTORS]
-    values: dict[str, Sequence[Any]] = {"steps": steps, "sampler": SAMPLERS}
+    values: dict[str, Sequence[Any]] = {"steps": _steps(stage, prefer), "sampler": SAMPLERS}
     if any(
         each.image_space(stage.space) is None and not each.has_dial
         for each in stage.contract.droppable
@@ -50,6 +55,15 @@ def _values_to_try(stage: Stage) -> Mapping[str, Sequence[Any]]:
     if isinstance(stage, DiffusionStage) and stage.process.residual is not None:
         values["temperature"] = TEMPERATURES
     return values
+
+
+def _steps(stage: Stage, prefer: Preference) -> list[int]:
+    """Numbers of steps; for speed, none above the current one."""
+    own = stage.sampling.steps
+    steps = [max(1, round(factor * own)) for factor in STEP_FACTORS]
+    if prefer == "quality":
+        return steps
+    return sorted({each for each in (*FEW_STEPS, *steps) if each <= own})
 
 
 def _augmentation_levels(stage: Stage) -> list[float]:

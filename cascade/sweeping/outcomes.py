@@ -35,8 +35,8 @@ class Outcome:
         candidate: the settings.
         scores: figures of the images of its last round.
         first_scores: figures of the images of the first round, which all candidates went through.
-        seconds_per_image: median wall time of an image, since the first image of a run takes
-            longer.
+        seconds_per_image: median time of an image, since the first image of a run takes longer;
+            of the processors on a CPU, else wall time.
         samples: (8 or fewer, 3, H, W) uint8, its first images.
     """
 
@@ -185,16 +185,13 @@ def choose(
         outcomes: the candidates, best first.
         by: beginning of the name of the figure that decides.
         prefer: `quality` or `speed`.
-        tolerance: share of the best figure by which another one may be worse; None for half of the
-            interval of the best figure, or one per cent of it if it has no interval.
+        tolerance: share of the best figure by which another one may be worse. None for half of the
+            interval of the best figure, or one per cent of it if it has no interval. A figure whose
+            interval holds zero, such as a small KID, has no shares: half of its interval counts.
     """
     if prefer == "quality":
         return 0
-    best = find_score(outcomes[0].scores, by)
-    if tolerance is None and best.low is not None and best.high is not None:
-        margin = (best.high - best.low) / 2
-    else:
-        margin = (SPEED_TOLERANCE if tolerance is None else tolerance) * abs(best.value)
+    margin = _margin(find_score(outcomes[0].scores, by), tolerance)
     places = [
         place
         for place, each in enumerate(outcomes)
@@ -202,3 +199,10 @@ def choose(
         and badness_of(each, by) <= badness_of(outcomes[0], by) + margin
     ]
     return min(places, key=lambda place: outcomes[place].seconds_per_image)
+
+
+def _margin(best: Score, tolerance: float | None) -> float:
+    """By how much a figure may be worse than the best one and still count as good."""
+    if best.low is not None and best.high is not None and (tolerance is None or best.low <= 0):
+        return (best.high - best.low) / 2
+    return (SPEED_TOLERANCE if tolerance is None else tolerance) * abs(best.value)

@@ -5,7 +5,6 @@ Shapes: B images, C channels, H and W pixels.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import final
 
@@ -25,7 +24,7 @@ from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadePipeline
 from cascade.sweeping.candidate_images import MOST_SAMPLES, CandidateImages
 from cascade.sweeping.outcomes import COLOURFULNESS, COLOURFULNESS_SHARE, REAL_COLOURFULNESS
-from cascade.sweeping.runner import Runner, Settings, check_finite, distance_names
+from cascade.sweeping.runner import Runner, Settings, check_finite, clock_s, distance_names
 from cascade.tasks.image_metrics import colourfulness
 from cascade.tasks.task import PairedTask
 
@@ -86,9 +85,9 @@ class PairedRunner(Runner):
         seconds, samples = [], []
         for place in places:
             inputs, truth = pairs(self._held_out, [place], self._contracts)
-            start_s = time.perf_counter()
+            start_s = clock_s(device)
             result = self._result(settings, inputs, place)
-            seconds.append(time.perf_counter() - start_s)
+            seconds.append(clock_s(device) - start_s)
             for name, value in self._figures(result, truth, inputs).items():
                 figures.setdefault(name, []).append(value)
             for builder, image in zip(builders, (result, truth), strict=True):

@@ -20,6 +20,9 @@ INTERVALS = (
     "In brackets: the range of a figure in 95 of 100 cases with other images. All settings have "
     "the same seeds and pictures, so differences between them are more certain than that."
 )
+TIMES = (
+    "Seconds per image are the median; on a CPU those of all processors together, else wall time."
+)
 
 
 def write_report(sweep: Sweep, file: Path) -> None:
@@ -68,7 +71,7 @@ def _facts(sweep: Sweep) -> Html:
         f"{sweep.by} of the best settings": find_score(best.scores, sweep.by).text(),
         f"{sweep.by} of the current settings": find_score(current.scores, sweep.by).text(),
         "Chosen for": sweep.chosen_for(),
-        "Rounds": ", then ".join(f"{r.candidates} on {r.images} images" for r in sweep.rounds),
+        "Tried": sweep.tried(),
         "Seeds": f"from {sweep.seed} on",
     }
     return joined(facts(values), *(note(each) for each in sweep.notes))
@@ -80,7 +83,7 @@ def _bases(sweep: Sweep) -> Html:
     for score in sweep.outcomes[0].scores:
         names.setdefault(score.basis(), []).append(score.name)
     lines = [f"{basis}: {'; '.join(each)}" for basis, each in names.items()]
-    return joined(note(INTERVALS), *(note(line) for line in lines))
+    return joined(note(INTERVALS), note(TIMES), *(note(line) for line in lines))
 
 
 def _shown_places(sweep: Sweep) -> list[int]:

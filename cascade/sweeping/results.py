@@ -28,7 +28,7 @@ class Sweep:
         prefer: `quality` if the best candidate is the one with the best figure; `speed` if it is
             the fastest of those that are as good within the tolerance.
         tolerance: share of the best figure by which that of the best candidate may be worse; None
-            for the interval of the best figure.
+            for the interval of the best figure, which also counts if it holds zero.
         rounds: number of candidates and of their images in each round.
         outcomes: figures of the candidates, best first; those that left in an early round come
             after those that stayed.
@@ -81,8 +81,14 @@ class Sweep:
     def lines(self) -> list[str]:
         """The table as text, the best settings, and the notes."""
         head, rows = self.table()
+        tried = f"tried: {self.tried()}"
         best = f"best by {self.by}{self._reason()}: {self.outcomes[self.best].candidate.text()}"
-        return [*text_table(head, rows), "", best, *(f"note: {each}" for each in self.notes)]
+        return [*text_table(head, rows), "", tried, best, *(f"note: {each}" for each in self.notes)]
+
+    def tried(self) -> str:
+        """The number of settings and of their images, round by round."""
+        rounds = (f"{each.candidates} settings on {each.images} images" for each in self.rounds)
+        return ", then ".join(rounds)
 
     def _reason(self) -> str:
         return "" if self.prefer == "quality" else f" and {self.chosen_for()}"

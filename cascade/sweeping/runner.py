@@ -7,10 +7,12 @@ Shapes: M real images, F features.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from cascade.errors import ContractError
@@ -35,6 +37,15 @@ def check_finite(images: Tensor, source: str) -> None:
     """
     if not images.isfinite().all():
         raise NotFiniteError(f"the pictures of {source} are not finite numbers.")
+
+
+def clock_s(device: torch.device) -> float:
+    """A time in seconds, to measure work on a device by the difference of two.
+
+    On the CPU it is the time of all processors together, which other work on the machine changes
+    much less than wall time, so that a sweep that goes on tomorrow compares with today.
+    """
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
 class Runner(ABC):

@@ -5,7 +5,6 @@ Shapes: B images, M held-out pictures, C channels, H and W pixels, F features.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -26,7 +25,7 @@ from cascade.imaging.writing import to_uint8
 from cascade.pipeline import CascadeOutput, CascadePipeline
 from cascade.sampling.settings import SamplingSettings
 from cascade.sweeping.candidate_images import MOST_SAMPLES, CandidateImages
-from cascade.sweeping.runner import Runner, Settings, check_finite, distance_names
+from cascade.sweeping.runner import Runner, Settings, check_finite, clock_s, distance_names
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class StageImages:
 
     Attributes:
         images: (B, C, H, W) in [-1, 1].
-        seconds: (B,) wall time of each image in seconds, including earlier stages.
+        seconds: (B,) time of each image in seconds, including earlier stages; see `clock_s`.
     """
 
     images: Tensor
@@ -152,7 +151,7 @@ class SetRunner(Runner):
         image = None if previous is None else previous.images
         if Latents.input_name in stage.contract.input_names:
             image, inputs = None, inputs.with_value(Latents.input_name, image)
-        start_s = time.perf_counter()
+        start_s = clock_s(self._pipeline.device)
         result = alone(
             num_images=len(places),
             seeds=self._seeds(places),
@@ -162,7 +161,8 @@ class SetRunner(Runner):
             output_type="pt",
         )
         assert isinstance(result, CascadeOutput)
-        seconds = torch.full((len(places),), (time.perf_counter() - start_s) / len(places))
+        whole_s = clock_s(self._pipeline.device) - start_s
+        seconds = torch.full((len(places),), whole_s / len(places))
         check_finite(result.images, f"stage {name!r}")
         before = 0 if previous is None else previous.seconds
         return StageImages(result.images, before + seconds)

@@ -47,6 +47,7 @@ from cascade.training.provenance import command_line, hardware, versions
 
 USUAL_IMAGES = 100
 MOST_IMAGES = 1000
+TOGETHER_FOR_SPEED = ("steps", "temperature")  # the best temperature of few steps is another one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,8 @@ class SweepOptions:
         prefer: `quality` for the candidate with the best figure; `speed` for the fastest of those
             that are as good within its interval, or within `tolerance`.
         tolerance: with `prefer="speed"`, the share of the best figure by which that of the chosen
-            candidate may be worse, from 0 to below 1; None for the interval of the best figure.
+            candidate may be worse, from 0 to below 1; None for the interval of the best figure,
+            which also counts if it holds zero.
         seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
         extractor_path: weights of the extractor; default: a download.
@@ -154,7 +156,8 @@ def sweep(
         data: a folder, shards or a source of held-out pictures.
         axes: settings to try in all combinations, such as `steps=10,20` or
             `upsampler.augmentation_level=0,0.1`; default: guidance, temperature, augmentation
-            level, steps and samplers, as far as they affect a stage, one change at a time.
+            level, steps and samplers, as far as they affect a stage, one change at a time; with
+            `prefer="speed"` few steps, together with temperatures.
         out: folder that keeps the measured images, so that the same call resumes the sweep.
         progress: called as `progress(what, done, total)` while the sweep runs.
         options: fields of `SweepOptions`, such as `num_images`, `budget_images`, `by`, `prefer` and
@@ -170,7 +173,7 @@ def sweep(
     check_measurable(pipeline)
     extractor = choice.find_extractor()
     held_out = _held_out(pipeline, data, choice)
-    candidates = _candidates(pipeline, axes)
+    candidates = _candidates(pipeline, axes, choice.prefer)
     most = choice.most_images(len(held_out))
     rounds = plan_rounds(len(candidates), most_images=most, budget_images=choice.budget_images)
     judge = find_judge(pipeline, held_out, choice.alignment)
@@ -242,10 +245,13 @@ def _held_out(
     return held_out
 
 
-def _candidates(pipeline: CascadePipeline, axes: Sequence[str]) -> list[Candidate]:
+def _candidates(
+    pipeline: CascadePipeline, axes: Sequence[str], prefer: Preference
+) -> list[Candidate]:
     if axes:
         return combine(read_axes(axes, pipeline), pipeline)
-    return one_at_a_time(default_axes(pipeline), pipeline)
+    together = TOGETHER_FOR_SPEED if prefer == "speed" else ()
+    return one_at_a_time(default_axes(pipeline, prefer), pipeline, together=together)
 
 
 def _runner(

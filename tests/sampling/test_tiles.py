@@ -114,10 +114,22 @@ def test_fitted_tiles_have_no_more_pixels_than_the_largest_square(height, width,
     assert network_pixels(tiling) <= network_pixels(squares)
 
 
-def test_an_output_pixel_costs_at_most_1_3_times_as_much_in_tiles_as_in_one_piece():
-    for side in (*range(64, 600, 3), *range(600, 2049, 41)):  # of the input, at a scale of 4
-        pixels = network_pixels(Tiling((4 * side, 4 * side), 8, Tiles(TILE_PX), 1))
-        assert pixels <= 1.3 * (4 * side) ** 2, side
+@pytest.mark.parametrize(("grid_px", "share"), [(8, 1.3), (16, 1.3), (32, 1.3), (64, 1.4)])
+def test_the_network_sees_hardly_more_pixels_in_tiles_than_in_one_piece(grid_px, share):
+    squares = [(side, side) for side in (*range(256, 2400, 64), *range(2432, 8193, 320))]
+    others = [(256, 4096), (704, 1984), (1152, 2176), (3136, 1024), (3136, 4480)]
+    for size in (*squares, *others):
+        pixels = network_pixels(Tiling(size, grid_px, Tiles(TILE_PX), 1))
+        assert pixels <= share * size[0] * size[1], size
+
+
+def test_squares_of_one_size_cover_a_picture_at_most_four_times():
+    shares = {
+        side: network_pixels(Tiling((side, side), 8, Tiles(256), 1, is_fitted=False)) / side**2
+        for side in (256, *range(264, 1600, 72))
+    }
+    assert max(shares.values()) == shares[264]  # just larger than a tile
+    assert 3.7 < shares[264] < 4
 
 
 def test_a_network_with_attention_gets_tiles_of_the_size_that_it_was_trained_on(upsampler, low_res):

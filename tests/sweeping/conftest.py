@@ -7,8 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
+from cascade.sampling.settings import SamplingSettings
+from cascade.space import Space
 
 
 @pytest.fixture
@@ -42,3 +47,15 @@ def resample():
         pipeline.replace_stage(name, stage.with_sampling(stage.sampling.changed(**changes)))
 
     return change
+
+
+@pytest.fixture
+def refiner() -> DiffusionStage:
+    """4 -> 8 px; refines a first guess."""
+    return DiffusionStage.build(
+        Contract(Space(size_px=8), (LowResolution(size_px=4),)),
+        NoiseProcess(NoiseSchedule(train_steps=100), prediction="x0", residual_std=0.1),
+        network_options={"channels": (8, 16), "blocks": 1},
+        embedding_dim=32,
+        sampling=SamplingSettings(steps=2),
+    ).eval()

@@ -7,17 +7,11 @@ from typing import final
 
 import pytest
 
-from cascade.conditioning.low_resolution import LowResolution
-from cascade.contract import Contract
-from cascade.diffusion.process import NoiseProcess
-from cascade.diffusion.schedule import NoiseSchedule
-from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.samplers.ddim import DDIM
 from cascade.sampling.samplers.sampler import PairSampler
 from cascade.sampling.samplers.table import SAMPLERS
-from cascade.space import Space
 from cascade.sweeping.axes import read_axes
 from cascade.sweeping.candidates import combine, one_at_a_time
 from cascade.sweeping.default_axes import default_axes
@@ -182,17 +176,25 @@ def test_the_default_axes_are_what_the_stages_have_a_use_for(cascade, colouriser
     assert values["sampler"] == ("ddim", "ddpm", "dpmsolver++")  # all of them work in tiles
 
 
-def test_temperatures_are_tried_where_a_first_guess_is_refined():
-    stage = DiffusionStage.build(
-        Contract(Space(size_px=8), (LowResolution(size_px=4),)),
-        NoiseProcess(NoiseSchedule(train_steps=100), prediction="x0", residual_std=0.1),
-        network_options={"channels": (8, 16), "blocks": 1},
-        embedding_dim=32,
-    )
-    axes = default_axes(CascadePipeline.from_stages({"up": stage}))
+def test_temperatures_are_tried_where_a_first_guess_is_refined(refiner):
+    axes = default_axes(CascadePipeline.from_stages({"up": refiner}))
     values = {axis.setting: axis.values for axis in axes}
     assert values["temperature"] == (0.4, 0.6, 0.8, 1.0)
     assert set(values) == {"steps", "sampler", "temperature"}
+
+
+def test_for_speed_few_steps_are_tried_with_every_temperature(refiner):
+    settings = refiner.sampling.changed(steps=6, temperature=0.8)
+    pipeline = CascadePipeline.from_stages({"up": refiner.with_sampling(settings)})
+    axes = default_axes(pipeline, "speed")
+    together = one_at_a_time(axes, pipeline, together=("steps", "temperature"))
+    pairs = [(each.settings["up"].steps, each.settings["up"].temperature) for each in together]
+    assert len(pairs) == 5 * 4 + 2  # and two other samplers, with the current values
+    assert set(pairs) == {(s, t) for s in (1, 2, 3, 4, 6) for t in (0.4, 0.6, 0.8, 1.0)}
+    assert pairs.count((6, 0.8)) == 3
+    long = CascadePipeline.from_stages({"up": refiner.with_sampling(settings.changed(steps=30))})
+    steps = next(axis for axis in default_axes(long, "speed") if axis.setting == "steps")
+    assert steps.values == (1, 2, 3, 4, 6, 8, 15, 30)
 
 
 def test_default_values_are_those_that_the_stage_can_take(cascade, resample):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -22,10 +23,12 @@ from cascade.pipeline import CascadePipeline
 from cascade.resizing import quantise
 from cascade.space import Space
 from cascade.sweeping.outcomes import choose
+from cascade.sweeping.paired_runner import PairedRunner
 from cascade.sweeping.report import render, write_strips
 from cascade.sweeping.results import Sweep
 from cascade.sweeping.set_runner import SetRunner
 from cascade.sweeping.sweep import sweep
+from cascade.tasks.table import task_of
 
 
 @pytest.fixture
@@ -236,6 +239,21 @@ def test_without_axes_one_setting_is_changed_at_a_time(cascade, held_out, run):
     assert places == pytest.approx(heights, abs=0.02)
 
 
+def test_for_speed_few_steps_are_tried_and_the_number_of_settings_is_printed(
+    refiner, held_out, run, lite_of_random_weights
+):
+    pytest.importorskip("torchmetrics")
+    pipeline = CascadePipeline.from_stages({"up": refiner})
+    result = run(pipeline, held_out, num_images=2, by="PSNR", prefer="speed")
+    pairs = {(steps, t) for steps in (1, 2) for t in (0.4, 0.6, 0.8, 1.0)}
+    assert pairs == {
+        (each.candidate.values["up.steps"], each.candidate.values["up.temperature"])
+        for each in result.outcomes
+    }
+    assert f"tried: {len(result.outcomes)} settings on 2 images" in result.lines()
+    assert len(result.outcomes) == len(pairs) + 2  # two other samplers
+
+
 def test_halving_keeps_the_best_third(cascade, held_out, run):
     steps = ",".join(str(number) for number in range(1, 12))
     result = run(cascade, held_out, f"base.steps={steps}", budget_images=250, num_images=90)
@@ -327,13 +345,18 @@ def test_speed_takes_the_fastest_within_a_tolerance(cascade, held_out, run):
     outcomes = [
         replace(
             each,
-            scores=(replace(each.scores[0], value=value, low=0.0, high=30.0),),
+            scores=(replace(each.scores[0], value=value, low=5.0, high=10.0),),
             seconds_per_image=1 / value,
         )
         for each, value in zip(result.outcomes, values, strict=True)
     ]
     places = [choose(outcomes, "KID", "speed", t) for t in (0, 0.05, 0.1, 0.19, 0.2, None)]
     assert places == [0, 1, 2, 2, 3, 3]
+    near_zero = [
+        replace(each, scores=(replace(each.scores[0], value=value, low=-3.0, high=1.0),))
+        for each, value in zip(outcomes, (-1.0, 0.5, 0.9, 1.1), strict=True)
+    ]
+    assert [choose(near_zero, "KID", "speed", t) for t in (0.05, None)] == [2, 2]  # up to -1 + 2
     fast = run(cascade, held_out, "base.steps=1,2,3", num_images=6, prefer="speed", tolerance=0.25)
     assert fast.to_dict()["tolerance"] == 0.25
     assert any(line.startswith("best by KID and speed within 25 %: ") for line in fast.lines())
@@ -413,6 +436,25 @@ def test_what_restores_has_no_consistency_to_decide_by(
     pipeline = CascadePipeline.from_stages({"up": stage})
     with pytest.raises(ContractError, match="no figure 'LR' of this pipeline"):
         run(pipeline, held_out, "steps=1", num_images=3, by="LR")
+
+
+def test_other_work_on_the_machine_does_not_make_settings_slow(
+    cascade, upsampler, held_out, extractor, unlabelled
+):
+    """Sleep stands for the time in which other processes have the CPU."""
+    pytest.importorskip("torchmetrics")
+    alone = unlabelled(upsampler)
+    for stage in (cascade.stages["base"], cascade.stages["upsampler"], alone):
+        stage.network.register_forward_hook(lambda *call: time.sleep(0.2))
+    pictures = RealPictures(held_out, name="", vocabulary=cascade.labels)
+    settings = {name: stage.sampling.changed(steps=1) for name, stage in cascade.stages.items()}
+    drawn = SetRunner(cascade, pictures, extractor, seed=0).run(settings, range(2))
+    pipeline = CascadePipeline.from_stages({"up": alone})
+    task = task_of(pipeline.stages.contracts)
+    runner = PairedRunner(pipeline, task, pictures, extractor, {}, seed=0)
+    made = runner.run({"up": alone.sampling.changed(steps=1)}, [0])
+    assert drawn.seconds.max() < 0.2  # two images share two calls
+    assert made.seconds.max() < 0.2
 
 
 def test_one_slow_picture_does_not_make_settings_slow(cascade, held_out, run, monkeypatch):
