@@ -109,14 +109,11 @@ class Consistency(Objective):
         )
 
     def _last_timestep(self) -> int:
-        """The timestep from which the teacher goes to the clean image when it samples.
+        """The timestep from which one step leads to the clean image; none below is drawn.
 
-        Many teachers are not trained below it, and would lead the student astray there.
+        The teacher would lead the student astray at timesteps that it was hardly trained at.
         """
-        if self.teacher is None:
-            return 0
-        schedule = self.teacher.process.schedule
-        return schedule.sampling_timesteps(self.teacher.sampling.steps)[-1]
+        return 0 if self.teacher is None else self.teacher.process.lowest_reliable_timestep
 
     def loss_of(self, stage: DiffusionStage, batch: Batch, step: SegmentStep) -> Tensor:
         """The loss (B,) for certain steps; all noise is drawn from the seeds."""

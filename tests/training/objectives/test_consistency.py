@@ -137,6 +137,34 @@ def test_the_grid_grows_with_the_progress(base_stage, small_batch, monkeypatch):
     assert counts == [4, 16, 64, 64]
 
 
+@pytest.mark.parametrize("steps", [1, 2, 90])
+def test_the_grid_ends_where_the_teacher_was_trained_however_few_steps_it_samples_in(
+    base_stage, small_batch, steps, monkeypatch
+):
+    drawn, draw = [], Segments.draw
+
+    def recording(self, u, count, last):
+        drawn.append(draw(self, torch.rand(2000, 2, generator=torch.Generator()), count, last=last))
+        return draw(self, u, count, last=last)
+
+    monkeypatch.setattr(Segments, "draw", recording)
+    options = {"timesteps": "logit_normal", "logit_mean": -0.8, "logit_std": 0.5}
+    for process, lowest in ((base_stage.process, 0), (_like(base_stage, **options), 17)):
+        sampling = base_stage.sampling.changed(steps=steps)
+        teacher = DiffusionStage(
+            base_stage.network, process, base_stage.contract, sampling=sampling
+        )
+        student = student_of(teacher, steps=2)
+        trained_by(Consistency(teacher, grid=(100, 100)), student).loss(student, small_batch)
+        step = drawn.pop()
+        assert step.t.min() == lowest
+        assert step.t[step.s == -1].unique().tolist() == [lowest]
+
+
+def _like(stage: DiffusionStage, **values) -> NoiseProcess:
+    return NoiseProcess(stage.process.schedule, **values)
+
+
 # ---- what teacher and student see ---------------------------------------------------------------
 
 
