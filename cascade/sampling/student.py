@@ -75,6 +75,7 @@ class Student:
             steps=self.steps,
             guidance=1.0,
             guidance_interval=None,
+            reuse=1,
             options={},
         )
 
@@ -94,6 +95,10 @@ class Student:
             raise ContractError(
                 f"a student samples with the sampler {SAMPLER} and eta 0, got {settings.sampler}"
                 f"{', eta ' + str(settings.options['eta']) if 'eta' in settings.options else ''}."
+            )
+        if settings.reuse != 1:
+            raise ContractError(
+                f"a student samples with reuse 1, as it was trained, got {settings.reuse}."
             )
         if settings.guidance != 1 and self.guidance != 1:
             raise ContractError(
