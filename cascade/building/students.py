@@ -16,13 +16,14 @@ from cascade.recipe.faults import fault_in
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe
+from cascade.reporting.words import counted
 from cascade.saving.components import weights_digest
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 from cascade.training.objectives.consistency import Consistency
 from cascade.training.objectives.objective import Objective
 from cascade.training.objectives.table import make_objective
-from cascade.training.objectives.teacher import check_can_teach
+from cascade.training.objectives.teacher import check_can_teach, network_calls
 
 TRAINING = {  # a student starts near its goal, so it needs fewer images and smaller steps
     "objective": "consistency",
@@ -163,6 +164,20 @@ def with_digest(stage: Stage, teacher: Stage | None) -> None:
     if teacher is not None and student is not None:
         hashed = replace(student, teacher_sha256=weights_digest(teacher))
         stage.contract = replace(stage.contract, student=hashed)
+
+
+def slow_student_warnings(stage: Stage, teacher: DiffusionStage | None) -> list[str]:
+    """Say that a student will be no faster than its teacher; empty if it will be."""
+    student = stage.contract.student
+    if teacher is None or student is None:
+        return []
+    calls = network_calls(teacher, teacher.sampling)
+    if student.steps < calls:
+        return []
+    return [
+        f"the student will call its network {counted(student.steps, 'time')} for a picture and its "
+        f"teacher calls it {counted(calls, 'time')}: it will be no faster; fewer steps would be."
+    ]
 
 
 def build_objective(recipe: StageRecipe, teacher: DiffusionStage | None = None) -> Objective:
