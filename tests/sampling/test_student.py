@@ -61,6 +61,7 @@ def test_a_student_without_guidance_inside_may_be_guided():
     [
         ({"steps": 0}, "steps must be at least 1"),
         ({"steps": 4, "guidance": 1.5}, "guidance 1.5 inside a student needs a teacher"),
+        ({"steps": 4, "guidance": -3, "teacher": "base"}, "must be at least 0, got -3"),
         ({"steps": 4, "guidance_interval": (2.0, 1.0)}, "guidance_interval must be"),
     ],
 )
