@@ -228,6 +228,13 @@ def test_half_precision_is_not_exported(base_stage, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_steps_on_an_engine_share_no_features(pipeline, exported):
+    stage = with_engine(pipeline.stages, str(exported))["upsampler"]
+    expected = "reuse must be 1 for this network, got 2; the engine openvino runs whole networks"
+    with pytest.raises(ContractError, match=expected):
+        stage.check_settings(stage.sampling.changed(reuse=2))
+
+
 def test_a_stage_on_an_engine_is_not_saved(pipeline, exported, tmp_path):
     engine = pipeline.with_engine(str(exported))
     with pytest.raises(WeightsError, match="a stage that runs on openvino cannot be saved"):
