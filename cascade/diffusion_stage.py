@@ -263,10 +263,16 @@ class DiffusionStage(Stage):
         self.contract.check_sampling(settings)
         if settings.reuse > 1 and not self.network.has_deep_features:
             raise ContractError(
-                f"reuse must be 1 for this network, got {settings.reuse}; only U-Nets of several "
-                "levels and transformers have features that steps can share."
+                f"reuse must be 1 for this network, got {settings.reuse}; "
+                f"{self.network.no_deep_features}."
             )
-        return settings.make_sampler(self.process)
+        sampler = settings.make_sampler(self.process)
+        if settings.reuse > len(sampler.timesteps):
+            raise ContractError(
+                f"reuse must be at most the number of calls of the network, which is "
+                f"{len(sampler.timesteps)} here; got {settings.reuse}."
+            )
+        return sampler
 
     def summary(self) -> StageSummary:
         student = self.contract.student

@@ -16,13 +16,15 @@ from cascade.recipe.faults import fault_in
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe
+from cascade.reporting.words import counted
 from cascade.saving.components import weights_digest
+from cascade.saving.differences import as_typed
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 from cascade.training.objectives.consistency import Consistency
 from cascade.training.objectives.objective import Objective
 from cascade.training.objectives.table import make_objective
-from cascade.training.objectives.teacher import check_can_teach
+from cascade.training.objectives.teacher import check_can_teach, network_calls
 
 TRAINING = {  # a student starts near its goal, so it needs fewer images and smaller steps
     "objective": "consistency",
@@ -71,14 +73,15 @@ def distillation_recipe(
     Args:
         teacher: the name of a trained stage; see `cascade.building.trained.find_place`.
         steps: number of steps in which the student samples.
-        overrides: changes as `key=value`.
+        overrides: changes as `key=value`; the student's steps and teacher cannot change.
         recipe: name or file of the teacher's recipe; None for the one beside its weights.
 
     Returns:
         The recipe, and the file that it comes from.
 
     Raises:
-        CascadeError: if the teacher or its recipe is missing, or the teacher cannot teach.
+        CascadeError: if the teacher or its recipe is missing, the teacher cannot teach, or a change
+            contradicts what was asked for.
     """
     place = find_place(teacher)
     file = place.recipe if recipe is None else find_recipe(recipe, "stages")
@@ -105,7 +108,24 @@ def distillation_recipe(
     changes["sampling"] = {**emptied, **settings}
     if place.previous is not None:
         changes["condition"] = _generated_by(own, place.previous)
-    return load_stage_recipe(file, overrides, changes), file
+    result = load_stage_recipe(file, overrides, changes)
+    _check_as_asked(result, {"steps": steps, "teacher": teacher})
+    return result, file
+
+
+def _check_as_asked(recipe: StageRecipe, asked: Mapping[str, Any]) -> None:
+    """Check that changes left the student what it was asked for, which its name says too.
+
+    Raises:
+        RecipeError: naming the key that they changed.
+    """
+    for key, value in asked.items():
+        other = getattr(recipe.student, key, None)
+        if other != value:
+            raise RecipeError(
+                f"key 'student.{key}': the student was asked for with {as_typed(value)}, got "
+                f"{as_typed(other)}; leave the key out."
+            )
 
 
 def _generated_by(recipe: StageRecipe, previous: Path) -> dict[str, Any]:
@@ -163,6 +183,20 @@ def with_digest(stage: Stage, teacher: Stage | None) -> None:
     if teacher is not None and student is not None:
         hashed = replace(student, teacher_sha256=weights_digest(teacher))
         stage.contract = replace(stage.contract, student=hashed)
+
+
+def slow_student_warnings(stage: Stage, teacher: DiffusionStage | None) -> list[str]:
+    """Say that a student will be no faster than its teacher; empty if it will be."""
+    student = stage.contract.student
+    if teacher is None or student is None:
+        return []
+    calls = network_calls(teacher, teacher.sampling)
+    if student.steps < calls:
+        return []
+    return [
+        f"the student will call its network {counted(student.steps, 'time')} for a picture and its "
+        f"teacher calls it {counted(calls, 'time')}: it will be no faster; fewer steps would be."
+    ]
 
 
 def build_objective(recipe: StageRecipe, teacher: DiffusionStage | None = None) -> Objective:

@@ -11,7 +11,6 @@ from torch import Tensor
 from cascade.conditioning.defects import GOOD_QUALITY
 from cascade.imaging.picture import Picture
 from cascade.imaging.value_range import is_narrow, outside_share, percentage, used_range
-from cascade.restoration.measuring import defects_for_network
 from cascade.stage import Stage
 
 SIDE_PX = 96  # of the small picture that is looked at
@@ -79,20 +78,22 @@ def range_remark(picture: Picture, ends: tuple[int, int] | None) -> str:
 
 
 def defects_remark(picture: Picture, stages: Sequence[Stage]) -> str:
-    """Say what will be repaired in a picture; empty if it is clean or no stage repairs it.
+    """Say what will be repaired in a picture, and how much of it; empty if nothing will be.
 
     Args:
         picture: the picture.
         stages: the stages that run, in their order.
     """
-    if not stages[0].contract.has_dial:
+    denoise = stages[0].sampling.denoise if stages[0].contract.has_dial else 0.0
+    if denoise == 0:
         return ""
-    noise, quality = defects_for_network(picture.defects, stages[0])
+    noise, quality = picture.defects
     texts = [] if noise < LEAST_NOISE else [f"noise sigma {noise:.0f}"]
     texts += [] if quality >= GOOD_QUALITY else [f"JPEG quality about {quality:.0f}"]
     if not texts:
         return ""
-    return f"is repaired: {', '.join(texts)}; a lower --denoise keeps more of its grain"
+    share = "" if denoise == 1 else f" by {percentage(denoise)}"
+    return f"is repaired{share}: {', '.join(texts)}; a lower --denoise keeps more of its grain"
 
 
 def model_remark(name: str, stages: Mapping[str, Stage]) -> str:

@@ -32,10 +32,10 @@ def export(
 
     cascade export photo-x4 --format onnx -o photo-onnx
     """
-    from cascade.engines.exporting import export_networks
+    from cascade.engines.exporting import export_networks, exported_stages
     from cascade.pipeline import CascadePipeline
     from cascade.reporting.words import counted
 
     chain = CascadePipeline.from_pretrained(pipeline).stages
     export_networks(chain, engine_format, out)
-    note(f"{counted(len(chain.names), 'network')} in {out}")
+    note(f"{counted(len(exported_stages(chain)), 'network')} in {out}")

@@ -37,6 +37,7 @@ class OpenVINONetwork(StageNetwork):
     """
 
     kind = "openvino"
+    no_deep_features = "the engine openvino runs whole networks only"
 
     def __init__(
         self, original: StageNetwork, file: Path, names: Sequence[str], compiled: Path | None

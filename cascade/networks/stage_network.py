@@ -27,6 +27,9 @@ class StageNetwork(nn.Module, ABC):
     """
 
     kind: ClassVar[str]  # the name in `stage.json` and recipes
+    no_deep_features: ClassVar[str] = (  # why `reusing` does not work, if it does not
+        "only U-Nets of several levels and transformers have features that steps can share"
+    )
 
     def __init__(self, size_multiple_px: int) -> None:
         super().__init__()

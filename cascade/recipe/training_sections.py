@@ -109,7 +109,7 @@ class StudentSection(Section):
         steps: number of steps in which it samples.
         teacher: the stage to learn from: a run, a stage, or `PIPELINE/STAGE`. None learns from the
             images alone, without guidance.
-        guidance: scale of the guidance that goes inside.
+        guidance: scale of the guidance that goes inside, at least 0; 1 for none.
         guidance_interval: noise levels sigma / alpha at which that guidance applies; None for all.
         grid: steps of the teacher over all noise levels, at the start and after the growth; at most
             one for each timestep.

@@ -60,8 +60,9 @@ class SamplingSettings:
             lower one gives likelier samples: smoother, more faithful, less varied. Only for stages
             that take an image (as in SRFlow, Lugmayr et al. 2020, arXiv 2006.14200).
         reuse: number of calls of the network in a row that share the features of its coarse blocks,
-            which are faster and a little less exact; 1 to share none (DeepCache, Ma et al. 2023,
-            arXiv 2312.00858). Only for U-Nets of several levels and transformers.
+            which are faster and a little less exact; 1 to share none, at most all calls of a
+            picture (DeepCache, Ma et al. 2023, arXiv 2312.00858). Only for U-Nets of several levels
+            and transformers, and not for students.
         keep_colours: whether a result gets the colours of its low-resolution image, averaged over
             blocks of 8x8 pixels of that; detail stays as the network drew it. Only for stages that
             enlarge pixels and were not trained on pairs.

@@ -25,7 +25,7 @@ class Student:
 
     Attributes:
         steps: number of steps in which it samples, at least 1.
-        guidance: scale of the guidance that it has learned; 1 for none.
+        guidance: scale of the guidance that it has learned, at least 0; 1 for none.
         guidance_interval: lowest and highest sigma / alpha at which that guidance was applied; None
             for all.
         teacher: name of the stage that it learned from; empty if it learned from images alone.
@@ -45,6 +45,11 @@ class Student:
         object.__setattr__(self, "steps", whole_number("steps", self.steps, low=1))
         object.__setattr__(self, "guidance", real_number("guidance", self.guidance))
         object.__setattr__(self, "guidance_interval", as_interval(self.guidance_interval))
+        if self.guide.scale < 0:
+            raise ContractError(
+                f"guidance inside a student must be at least 0, got {self.guidance}; 0 leaves out "
+                "the conditions, and 1 is no guidance."
+            )
         if self.guide.scale != 1 and not self.teacher:
             raise ContractError(
                 f"guidance {self.guidance} inside a student needs a teacher; name one, or use "
@@ -75,6 +80,7 @@ class Student:
             steps=self.steps,
             guidance=1.0,
             guidance_interval=None,
+            reuse=1,
             options={},
         )
 
@@ -94,6 +100,10 @@ class Student:
             raise ContractError(
                 f"a student samples with the sampler {SAMPLER} and eta 0, got {settings.sampler}"
                 f"{', eta ' + str(settings.options['eta']) if 'eta' in settings.options else ''}."
+            )
+        if settings.reuse != 1:
+            raise ContractError(
+                f"a student samples with reuse 1, as it was trained, got {settings.reuse}."
             )
         if settings.guidance != 1 and self.guidance != 1:
             raise ContractError(

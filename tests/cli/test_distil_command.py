@@ -60,6 +60,20 @@ def test_the_same_command_resumes_exactly(command, student, trained, tmp_path, c
     assert weights(tmp_path / "run").equal(weights(student))
 
 
+def test_a_student_of_as_many_calls_as_its_teacher_is_called_no_faster(
+    command, trained, tmp_path, caplog
+):
+    """The teacher takes 20 guided steps, which are 40 calls."""
+    values = [*SHORT, "train.images=16", "train.sample_every_images=0"]
+    expected = (
+        "the student will call its network 40 times for a picture and its teacher calls it 40"
+    )
+    for steps in (39, 40):
+        line = ["distil", trained.base, "--steps", steps, *values, "-o", tmp_path / str(steps)]
+        assert command(*line).code == 0
+        assert (expected in caplog.text) == (steps == 40)
+
+
 def test_another_grid_or_another_number_of_steps_is_another_run(command, student, trained):
     for steps, change, expected in (
         (2, "student.grid=[8,16]", "student.grid=[64, 1280] (now [8, 16])"),
@@ -153,10 +167,17 @@ def test_a_teacher_that_is_not_there_is_one_line(command, tmp_path, teacher, exp
         (4, ("student.grid=[64,8]",), "key 'student.grid': must be two numbers, the smaller one"),
         (
             4,
-            ("student.teacher=null",),
-            "key 'student.guidance': guidance 1.5 inside a student needs a",
+            ("student.teacher=null", "student.guidance=1"),
+            "key 'student.teacher': the student was asked for with ",
         ),
         (4, ("train.objective=denoising",), "key 'train.objective': denoising cannot train a"),
+        (
+            4,
+            ("student.steps=7",),
+            "key 'student.steps': the student was asked for with 4, got 7; leave the key out.",
+        ),
+        (4, ("student=null",), "key 'student.steps': the student was asked for with 4, got null"),
+        (4, ("student.guidance=-3",), "key 'student.guidance': guidance inside a student must be"),
         (4, ("student.step=4",), "unknown key 'student.step'; did you mean 'steps'"),
         (4, ("sampling.steps=9",), "trained for steps 4 and no others, got 9"),
     ],

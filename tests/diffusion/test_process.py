@@ -132,6 +132,20 @@ def test_logit_normal_timesteps_are_quantiles_of_log_snr(zero_terminal_snr):
     torch.testing.assert_close(schedule.log_alpha_sigma[t].float(), expected, rtol=0, atol=0.01)
 
 
+def test_predictions_are_reliable_down_to_four_standard_deviations_above_the_mean():
+    schedule = NoiseSchedule()
+
+    def lowest(**values) -> int:
+        return NoiseProcess(schedule, **values).lowest_reliable_timestep
+
+    assert lowest(timesteps="uniform") == 0
+    assert lowest(prediction="x0", timesteps="last") == 999
+    for mean, std in ((-0.8, 0.8), (-2.0, 0.5)):
+        t = lowest(timesteps="logit_normal", logit_mean=mean, logit_std=std)
+        assert (schedule.log_alpha_sigma[t] - mean) / std == pytest.approx(4, abs=0.03)
+    assert lowest(timesteps="logit_normal", logit_mean=1.8, logit_std=1.2) == 0
+
+
 @pytest.mark.parametrize("timesteps", ["uniform", "logit_normal"])
 def test_the_ends_of_the_unit_interval_are_timesteps(timesteps):
     process = NoiseProcess(NoiseSchedule(train_steps=50), timesteps=timesteps, logit_std=50.0)

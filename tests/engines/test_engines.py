@@ -17,6 +17,8 @@ from torch import Tensor
 from cascade.autoencoder_stage import AutoencoderStage
 from cascade.conditioning.inputs import Inputs
 from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
 from cascade.engines import running
 from cascade.engines.exporting import RECORD, export_networks
@@ -207,6 +209,13 @@ def test_half_precision_is_not_exported(base_stage, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_steps_on_an_engine_share_no_features(pipeline, exported):
+    stage = with_engine(pipeline.stages, str(exported))["upsampler"]
+    expected = "reuse must be 1 for this network, got 2; the engine openvino runs whole networks"
+    with pytest.raises(ContractError, match=expected):
+        stage.check_settings(stage.sampling.changed(reuse=2))
+
+
 def test_a_stage_on_an_engine_is_not_saved(pipeline, exported, tmp_path):
     engine = pipeline.with_engine(str(exported))
     with pytest.raises(WeightsError, match="a stage that runs on openvino cannot be saved"):
@@ -248,3 +257,20 @@ def test_export_says_what_it_wrote(command, saved, monkeypatch, tmp_path):
     done = command("export", saved, "--format", "onnx", "-o", tmp_path / "out")
     assert (done.code, done.out) == (0, f"2 networks in {tmp_path / 'out'}\n")
     assert calls[0][1:] == ("onnx", tmp_path / "out")
+
+
+def test_export_counts_no_autoencoders(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("cascade.engines.exporting.export_networks", lambda *call: None)
+    decoder = AutoencoderStage.build(
+        Space(size_px=16), network="autoencoder_tiny", network_options={"width": 8, "levels": 1}
+    ).scaled(0, 1)
+    latent = DiffusionStage.build(
+        Contract(decoder.latent_space),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        embedding_dim=16,
+        network_options={"channels": (8,), "blocks": 1},
+    )
+    stages = {"latent": latent.eval(), "decoder": decoder.eval()}
+    CascadePipeline.from_stages(stages).save_pretrained(tmp_path / "saved")
+    done = command("export", tmp_path / "saved", "-o", tmp_path / "out")
+    assert (done.code, done.out) == (0, f"1 network in {tmp_path / 'out'}\n"), done.err

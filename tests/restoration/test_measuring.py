@@ -139,6 +139,8 @@ def test_what_is_repaired_is_said_and_a_clean_picture_needs_no_words(stage, trut
     assert re.match(
         r"is repaired: noise sigma [89]; a lower --denoise", defects_remark(grainy, [stage])
     )
+    halved = defects_remark(grainy, [stage.with_sampling(stage.sampling.changed(denoise=0.5))])
+    assert re.match(r"is repaired by 50 %: noise sigma [89]; a lower --denoise", halved)
     keeping = stage.with_sampling(stage.sampling.changed(denoise=0.0))
     assert defects_for_network(Defects(9.0, 45.0), keeping) == CLEAN
     assert defects_remark(grainy, [keeping]) == ""

@@ -31,6 +31,7 @@ OWN = Student(steps=4, guidance=1.5, teacher="emoji-1024/base", teacher_sha256="
         ({"sampler": "predictor-corrector"}, "ddim and eta 0, got predictor-corrector"),
         ({"sampler": "langevin", "corrections": 3}, r"ddim and eta 0, got langevin\.$"),
         ({"eta": 1.0}, "the sampler ddim and eta 0, got ddim, eta 1"),
+        ({"reuse": 2}, "samples with reuse 1, as it was trained, got 2"),
         ({"guidance": 2.0}, "guidance 1.5 inside, got guidance 2 on top; use guidance 1"),
     ],
 )  # fmt: skip
@@ -44,7 +45,7 @@ def test_settings_that_training_has_fixed_are_refused(changes, message):
 def test_fitting_keeps_what_a_student_leaves_open():
     other = SamplingSettings(
         sampler="ddpm", steps=50, guidance=2.0, guidance_interval=(0.1, 2.0),
-        threshold="dynamic", augmentation_level=0.1, options={"variance": "large"},
+        threshold="dynamic", augmentation_level=0.1, reuse=3, options={"variance": "large"},
     )  # fmt: skip
     expected = SamplingSettings(steps=4, threshold="dynamic", augmentation_level=0.1)
     assert OWN.fitted(other) == expected
@@ -60,12 +61,21 @@ def test_a_student_without_guidance_inside_may_be_guided():
     [
         ({"steps": 0}, "steps must be at least 1"),
         ({"steps": 4, "guidance": 1.5}, "guidance 1.5 inside a student needs a teacher"),
+        ({"steps": 4, "guidance": -3, "teacher": "base"}, "must be at least 0, got -3"),
         ({"steps": 4, "guidance_interval": (2.0, 1.0)}, "guidance_interval must be"),
     ],
 )
 def test_values_out_of_range_are_refused(values, message):
     with pytest.raises(ContractError, match=message):
         Student(**values)
+
+
+def test_a_student_of_a_teacher_that_shares_features_shares_none(base_stage):
+    teacher = base_stage.with_sampling(base_stage.sampling.changed(reuse=3))
+    student = student_of(teacher, steps=2)
+    assert student.sampling.reuse == 1
+    with pytest.raises(ContractError, match="with reuse 1, as it was trained, got 2"):
+        student.with_sampling(student.sampling.changed(reuse=2))
 
 
 def test_more_steps_than_timesteps_are_refused(base_stage):

@@ -31,6 +31,11 @@ from cascade.training.grids import draw_samples
 from cascade.training.objectives.objective import Objective
 from cascade.training.objectives.teacher import Teacher, predicted_x0
 
+UNIPC_CONFIGS = tuple(  # order 3 needs more steps; bh1 cannot end at sigma 0
+    {"solver_order": order, "solver_type": kind, "final_sigmas_type": "sigma_min"}
+    for order in (1, 2)
+    for kind in ("bh1", "bh2")
+)
 SMOOTH_BELOW = 1e-3  # root mean square below which the loss is a square, so that it has a gradient
 
 
@@ -109,14 +114,11 @@ class Consistency(Objective):
         )
 
     def _last_timestep(self) -> int:
-        """The timestep from which the teacher goes to the clean image when it samples.
+        """The timestep from which one step leads to the clean image; none below is drawn.
 
-        Many teachers are not trained below it, and would lead the student astray there.
+        The teacher would lead the student astray at timesteps that it was hardly trained at.
         """
-        if self.teacher is None:
-            return 0
-        schedule = self.teacher.process.schedule
-        return schedule.sampling_timesteps(self.teacher.sampling.steps)[-1]
+        return 0 if self.teacher is None else self.teacher.process.lowest_reliable_timestep
 
     def loss_of(self, stage: DiffusionStage, batch: Batch, step: SegmentStep) -> Tensor:
         """The loss (B,) for certain steps; all noise is drawn from the seeds."""
@@ -157,17 +159,21 @@ class Consistency(Objective):
 
         Returns:
             Root mean squares in 8-bit units: of the student, and for comparison of its teacher with
-            DDIM and UniPC in as many steps; nothing without a teacher.
+            DDIM and UniPC, which call the network no more often than the student; nothing without a
+            teacher. UniPC is tuned on these images: the best of its orders and solvers counts.
         """
         if self.teacher is None:
             return {}
         pictures = self._teachers_pictures(stage, batch, precision)
-        aim = pictures.pop("many steps")
-        distances = {"student": samples.to(aim), **pictures}
-        return {
-            f"distance_to_teacher_{name}": float((each - aim).square().mean().sqrt() * UNITS_8_BIT)
-            for name, each in distances.items()
-        }
+        aim = pictures["many steps"]
+
+        def distance(images: Tensor) -> float:
+            return float((images.to(aim) - aim).square().mean().sqrt() * UNITS_8_BIT)
+
+        unipc = [distance(each) for name, each in pictures.items() if name.startswith("unipc")]
+        distances = {"student": distance(samples), "ddim": distance(pictures["ddim"])}
+        distances["unipc"] = min(unipc)
+        return {f"distance_to_teacher_{name}": each for name, each in distances.items()}
 
     def _teachers_pictures(
         self, stage: Stage, batch: Batch, precision: Precision
@@ -175,20 +181,23 @@ class Consistency(Objective):
         """What the teacher makes for the same seeds, by sampler; drawn once."""
         key = batch.seeds
         if key not in self._pictures:
-            steps, teacher = _student_of(stage).steps, self._teacher_of(stage)
+            teacher = self._teacher_of(stage)
+            steps = teacher.steps_within(_student_of(stage).steps)
+            samplers: dict[str, dict[str, Any]] = {
+                "many steps": {"sampler": "ddim", "eta": 0.0, "steps": teacher.many_steps},
+                "ddim": {"sampler": "ddim", "eta": 0.0, "steps": steps},
+            }
+            for number, config in enumerate(UNIPC_CONFIGS):
+                samplers[f"unipc {number}"] = {"sampler": "unipc", "steps": steps, "config": config}
             self._pictures[key] = {
                 name: draw_samples(
                     teacher.stage.with_sampling(teacher.settings(**settings)),
                     batch,
                     precision=precision,
                 )
-                for name, settings in (
-                    ("many steps", {"sampler": "ddim", "eta": 0.0}),
-                    ("ddim", {"sampler": "ddim", "eta": 0.0, "steps": steps}),
-                    ("unipc", {"sampler": "unipc", "steps": steps}),
-                )
+                for name, settings in samplers.items()
             }
-        return dict(self._pictures[key])
+        return self._pictures[key]
 
 
 def _student_of(stage: Stage) -> Student:

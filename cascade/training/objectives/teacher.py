@@ -19,6 +19,8 @@ from cascade.sampling.guidance import Guidance, GuidedSignals, guide
 from cascade.sampling.settings import SamplingSettings
 from cascade.saving.differences import as_typed, differences
 
+MANY_STEPS = 64  # after which further ones change a teacher's pictures little
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -96,10 +98,37 @@ class Teacher:
         return predicted_x0(self.stage, output, x_t, t)
 
     def settings(self, **changes: object) -> SamplingSettings:
-        """The stage's own settings with the student's guidance and with changes."""
+        """The stage's own settings with the student's guidance, no reuse, and with changes."""
         interval = self.guidance.interval or "none"
-        own = self.stage.sampling
+        own = self.stage.sampling.changed(reuse=1)
         return own.changed(guidance=self.guidance.scale, guidance_interval=interval, **changes)
+
+    @property
+    def many_steps(self) -> int:
+        """The steps after which its pictures hardly change: its own, and at least 64.
+
+        Its own may be few, chosen for speed.
+        """
+        longest = self.stage.process.schedule.train_steps
+        return max(self.stage.sampling.steps, min(MANY_STEPS, longest))
+
+    def steps_within(self, calls: int) -> int:
+        """The most steps of one prediction each that take at most `calls` calls of the network.
+
+        Args:
+            calls: number of calls, at least 1. A guided step takes two of them. Where even one step
+                takes more, it is one step.
+        """
+        counts = ((n, self.settings(sampler="ddim", steps=n)) for n in range(calls, 1, -1))
+        return next((n for n, each in counts if network_calls(self.stage, each) <= calls), 1)
+
+
+def network_calls(stage: DiffusionStage, settings: SamplingSettings) -> int:
+    """How often a stage's network runs for a picture; a guided step runs it on two pictures."""
+    schedule, guidance = stage.process.schedule, settings.guide
+    timesteps = settings.make_sampler(stage.process).timesteps
+    guided = [guidance.applies(schedule.alpha_bar_at(t)) for t in timesteps]
+    return len(timesteps) + (0 if guidance.scale == 0 else sum(guided))
 
 
 def predicted_x0(stage: DiffusionStage, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student
 from cascade.space import Space
 from cascade.training.grids import draw_samples
-from cascade.training.objectives.consistency import SMOOTH_BELOW, Consistency
+from cascade.training.objectives.consistency import SMOOTH_BELOW, UNIPC_CONFIGS, Consistency
 from cascade.training.objectives.denoising import Denoising
 from cascade.training.objectives.table import make_objective
 from cascade.training.objectives.teacher import Teacher
@@ -137,6 +137,34 @@ def test_the_grid_grows_with_the_progress(base_stage, small_batch, monkeypatch):
     assert counts == [4, 16, 64, 64]
 
 
+@pytest.mark.parametrize("steps", [1, 2, 90])
+def test_the_grid_ends_where_the_teacher_was_trained_however_few_steps_it_samples_in(
+    base_stage, small_batch, steps, monkeypatch
+):
+    drawn, draw = [], Segments.draw
+
+    def recording(self, u, count, last):
+        drawn.append(draw(self, torch.rand(2000, 2, generator=torch.Generator()), count, last=last))
+        return draw(self, u, count, last=last)
+
+    monkeypatch.setattr(Segments, "draw", recording)
+    options = {"timesteps": "logit_normal", "logit_mean": -0.8, "logit_std": 0.5}
+    for process, lowest in ((base_stage.process, 0), (_like(base_stage, **options), 17)):
+        sampling = base_stage.sampling.changed(steps=steps)
+        teacher = DiffusionStage(
+            base_stage.network, process, base_stage.contract, sampling=sampling
+        )
+        student = student_of(teacher, steps=2)
+        trained_by(Consistency(teacher, grid=(100, 100)), student).loss(student, small_batch)
+        step = drawn.pop()
+        assert step.t.min() == lowest
+        assert step.t[step.s == -1].unique().tolist() == [lowest]
+
+
+def _like(stage: DiffusionStage, **values) -> NoiseProcess:
+    return NoiseProcess(stage.process.schedule, **values)
+
+
 # ---- what teacher and student see ---------------------------------------------------------------
 
 
@@ -173,21 +201,66 @@ def test_guidance_goes_inside_within_its_interval(base_stage, small_batch):
 # ---- meters -------------------------------------------------------------------------------------
 
 
-def test_an_untrained_student_is_as_far_from_its_teacher_as_ddim_in_as_many_steps(
-    base_stage, small_batch
+@pytest.mark.parametrize("own_steps", [2, 80])
+def test_students_are_measured_against_their_teacher_in_many_steps_whatever_its_own_are(
+    base_stage, small_batch, own_steps
 ):
-    teacher = base_stage.with_sampling(base_stage.sampling.changed(steps=20))
+    def drawn(stage: DiffusionStage, **settings) -> Tensor:
+        stage = stage.with_sampling(stage.sampling.changed(**settings))
+        return draw_samples(stage, small_batch, precision="fp32")
+
+    teacher = base_stage.with_sampling(base_stage.sampling.changed(steps=own_steps, reuse=2))
     student = student_of(teacher, steps=3)
     objective = trained_by(Consistency(teacher), student)
     samples = draw_samples(student, small_batch, precision="fp32")
     meters = objective.meters(student, small_batch, samples, "fp32")
     assert list(meters) == [f"distance_to_teacher_{n}" for n in ("student", "ddim", "unipc")]
-    student_s, ddim, unipc = meters.values()
-    assert student_s == pytest.approx(ddim)
+    own, ddim, unipc = meters.values()
+    assert own == pytest.approx(ddim)
     assert min(ddim, unipc) > 0
-    many = draw_samples(teacher, small_batch, precision="fp32")
+    many = drawn(teacher, steps=max(64, own_steps), reuse=1)
     assert objective.meters(student, small_batch, many, "fp32")["distance_to_teacher_student"] == 0
+    distances = [
+        float((drawn(base_stage, sampler="unipc", steps=3, config=config) - many).square().mean())
+        for config in UNIPC_CONFIGS
+    ]
+    assert unipc == pytest.approx(min(distances) ** 0.5 * 127.5, rel=1e-4)
     assert Consistency().meters(student, small_batch, samples, "fp32") == {}
+
+
+def test_a_teacher_of_few_timesteps_takes_all_of_them(base_stage):
+    process = NoiseProcess(NoiseSchedule(train_steps=10))
+    short = DiffusionStage(
+        base_stage.network, process, base_stage.contract, sampling=SamplingSettings(steps=2)
+    )
+    assert Teacher(short, Guidance()).many_steps == 10
+
+
+def test_a_guided_teacher_is_measured_in_as_many_calls_as_its_student(
+    base_stage, small_batch, record
+):
+    teacher = base_stage.with_sampling(base_stage.sampling.changed(steps=32, guidance=2.0))
+    calls = record(teacher)
+    student = student_of(teacher, steps=4)
+    objective = trained_by(Consistency(teacher), student)
+    objective.meters(student, small_batch, small_batch.images, "fp32")
+    pictures = [len(x_t) / len(small_batch) for x_t, _, _ in calls]
+    assert sum(pictures) == 2 * 64 + (1 + len(UNIPC_CONFIGS)) * 4
+
+
+@pytest.mark.parametrize(
+    ("guidance", "calls", "steps"),
+    [
+        (Guidance(), 4, 4),
+        (Guidance(2.0), 4, 2),
+        (Guidance(2.0), 5, 2),
+        (Guidance(2.0), 1, 1),
+        (Guidance(0.0), 4, 4),  # without conditions it takes one call
+        (Guidance(2.0, (0.0, 1.0)), 4, 3),  # one of the three timesteps is guided
+    ],
+)
+def test_steps_of_a_teacher_fit_into_calls_of_the_network(base_stage, guidance, calls, steps):
+    assert Teacher(base_stage, guidance).steps_within(calls) == steps
 
 
 # ---- a toy --------------------------------------------------------------------------------------
