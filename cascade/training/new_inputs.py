@@ -1,4 +1,4 @@
-"""Weights for conditions that a new stage has and the trained one lacks: they change nothing yet.
+"""Weights for conditions and a gate that only a new stage has: they change nothing yet.
 
 What they add is zero until they are trained, so that the new stage begins with the outputs of the
 trained one.
@@ -23,6 +23,7 @@ PROJECTIONS = {
     "network.backbone.class_embedding.": "network.backbone.class_embedding.linear_2.",
     "network.backbone.condition_embedding.": "network.backbone.condition_embedding.",
 }
+LAST = "network.backbone.conv_out."
 Weights = dict[str, Tensor]
 
 
@@ -71,6 +72,21 @@ def widened_inputs(stage: DiffusionStage, trained: DiffusionStage) -> dict[str, 
         name: _widened(weights, source[name], places, before, stage)
         for name, weights in own.items()
         if name in source and weights.ndim == 4 and _is_wider(weights, source[name])
+    }
+
+
+def new_gate(stage: DiffusionStage, trained: DiffusionStage) -> Weights:
+    """The last layer, (O, C, K, K) and (O,), of a stage that is gated and whose start is not."""
+    networks = stage.network, trained.network
+    if not all(isinstance(each, BackboneNetwork) for each in networks):
+        return {}
+    if not stage.network.gated or trained.network.gated:
+        return {}
+    own, source = stage.state_dict(), trained.state_dict()
+    return {
+        name: torch.cat([source[name], torch.zeros_like(own[name][len(source[name]) :])])
+        for name in (f"{LAST}weight", f"{LAST}bias")
+        if source[name].shape[1:] == own[name].shape[1:]
     }
 
 

@@ -14,7 +14,7 @@ from cascade.autoencoder_stage import AutoencoderStage
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import WeightsError
 from cascade.stage import Stage
-from cascade.training.new_inputs import new_vectors, widened_inputs
+from cascade.training.new_inputs import new_gate, new_vectors, widened_inputs
 
 Weights = dict[str, Tensor]
 MAX_NAMES = 4  # in a message
@@ -73,6 +73,7 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
     anew = {name for names in token_parts.values() for name in names}
     vectors: dict[str, dict[str, Tensor]] = {}
     added: dict[str, Tensor] = {}
+    gate: dict[str, Tensor] = {}
     remarks: list[str] = []
     if isinstance(stage, DiffusionStage) and isinstance(trained, DiffusionStage):
         vectors = {
@@ -80,7 +81,8 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
             for part, own in new_vectors(stage, trained).items()
         }
         added = {name: each for own in vectors.values() for name, each in own.items()}
-        added |= widened_inputs(stage, trained)
+        gate = new_gate(stage, trained)
+        added |= widened_inputs(stage, trained) | gate
         remarks = list(_schedule_remarks(stage, trained))
     for name in weights.keys() - tables.keys() - anew - added.keys():
         _check_same_shape(name, source, weights[name])
@@ -97,6 +99,8 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
         for part, own in vectors.items()
         if own and not own.keys() <= tables.keys()  # those are counted by class
     }
+    if gate:
+        new["gate"] = sum(each.numel() - source[name].numel() for name, each in gate.items())
     total = sum(each.numel() for each in weights.values())
     return StartingPoint(total, new, left_out, tuple(remarks))
 

@@ -113,6 +113,18 @@ def test_a_stage_with_an_image_embedding_starts_from_one_without(kind, fill_zero
     assert ours.equal(trained.eval().run(range(2)))
 
 
+def test_a_gated_stage_starts_from_one_without_a_gate(fill_zeros):
+    """Until it is trained, it draws what that stage draws."""
+    trained = fill_zeros(make_text_stage("unet", LABELS, patch_size=2))
+    stage = make_text_stage("unet", LABELS, patch_size=2, gated=True)
+    start = start_from(stage, trained)
+    assert start.new == {"gate": 12 * 8 * 9 + 12}
+    assert start.left_out == {}
+    assert stage.eval().run(range(2)).equal(trained.eval().run(range(2)))
+    with pytest.raises(WeightsError, match="conv_out"):
+        start_from(trained, stage)
+
+
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_stage_with_text_starts_from_one_without(kind, fill_zeros):
     trained = fill_zeros(make_text_stage(kind, LABELS))
