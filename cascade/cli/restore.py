@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cascade.cli import bulk, restoring, upscale
+from cascade.recipe.finding import INPAINTER
 
 Mask = Annotated[
     Path | None,
@@ -35,7 +36,7 @@ Window = Annotated[
 @restoring.with_shared_options
 def restore(
     shared: restoring.Shared,
-    model: restoring.OwnModel = None,
+    model: restoring.Model = INPAINTER,
     mask: Mask = None,
     grow: Grow = None,
     window: Window = None,
@@ -56,7 +57,7 @@ def restore(
 
     Examples:
 
-    cascade restore scan.png --mask scratches.png --model photo-x4 -o clean.png
+    cascade restore scan.png --mask scratches.png -o clean.png
 
     cascade restore scans -o restored --model runs/restore-pairs --compare
     """
