@@ -84,8 +84,8 @@ def test_outputs_are_sharper_than_bicubic_enlargements(emoji):
 
     def steepest(images):
         step = (images[..., 1:] - images[..., :-1]).abs().amax(dim=1).flatten(1)
-        return step.quantile(0.995, dim=1).mean()
+        return step.quantile(0.999, dim=1).mean()  # at 1024 px, few pixels lie on edges
 
     for small, large in itertools.pairwise(sizes):
         enlarged = F.interpolate(small, size=large.shape[-1], mode="bicubic").clamp(-1, 1)
-        assert steepest(large) > 1.5 * steepest(enlarged)
+        assert steepest(large) > 2 * steepest(enlarged)
