@@ -228,14 +228,14 @@ class BackboneNetwork(StageNetwork, ABC):
         return 4 * max(encoded, MAPS_AT_ONCE * finest_map)
 
     def config(self) -> dict[str, Any]:
-        return {
+        config = {
             "patch_size": self.patch_size,
             "size_multiple_px": self.size_multiple_px,
             "embedding": self.embedding is not None,
             "tokens": self.tokens is not None,
             "encoder": self.encoder is not None,
-            "gated": self.gated,
         }
+        return {**config, "gated": True} if self.gated else config
 
     def components(self) -> dict[str, nn.Module]:
         parts = {
@@ -273,7 +273,7 @@ class BackboneNetwork(StageNetwork, ABC):
             patch_size=config["patch_size"],
             size_multiple_px=config["size_multiple_px"],
             encoder=components.get("encoder"),
-            gated=config["gated"],
+            gated=config.get("gated", False),
         )
 
 

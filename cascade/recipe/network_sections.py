@@ -27,8 +27,8 @@ class UNetSection(Section):
             for stages with an image condition; 0 goes without. Its weights are saved with the stage
             and never trained.
         gated: whether the noisy image, times a gate that the network predicts for each pixel, is
-            added to its output. Useful with `patch_size`: what remains of the noise in a flat area
-            is then one decision, where it would else have to pass through the channels.
+            added to its output. Useful with `patch_size`: noise in a flat area is then kept or
+            removed by one number, and need not pass through the channels.
     """
 
     kind: Literal["unet"]

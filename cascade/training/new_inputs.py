@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cascade.diffusion_stage import DiffusionStage
+from cascade.errors import WeightsError
 from cascade.networks.backbone_network import BackboneNetwork
 
 PARTS = "network.embedding.parts."
@@ -76,12 +77,26 @@ def widened_inputs(stage: DiffusionStage, trained: DiffusionStage) -> dict[str, 
 
 
 def new_gate(stage: DiffusionStage, trained: DiffusionStage) -> Weights:
-    """The last layer, (O, C, K, K) and (O,), of a stage that is gated and whose start is not."""
-    networks = stage.network, trained.network
-    if not all(isinstance(each, BackboneNetwork) for each in networks):
+    """The last layer, (O, C, K, K) and (O,), of a stage that is gated and whose start is not.
+
+    Raises:
+        WeightsError: if only the start is gated, or if one of both learns variances: the channels
+            of a gate would pass for those of variances.
+    """
+    network, before = stage.network, trained.network
+    if not (isinstance(network, BackboneNetwork) and isinstance(before, BackboneNetwork)):
         return {}
-    if not stage.network.gated or trained.network.gated:
+    if network.gated == before.gated:
         return {}
+    if before.gated:
+        raise WeightsError(
+            "cannot start from that stage: its network is gated; use network.gated=true."
+        )
+    if stage.process.learned_variance != trained.process.learned_variance:
+        raise WeightsError(
+            "cannot start from that stage: one of the two learns variances and the other does not, "
+            "and this one has a gate that the other lacks."
+        )
     own, source = stage.state_dict(), trained.state_dict()
     return {
         name: torch.cat([source[name], torch.zeros_like(own[name][len(source[name]) :])])

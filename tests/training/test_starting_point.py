@@ -121,8 +121,21 @@ def test_a_gated_stage_starts_from_one_without_a_gate(fill_zeros):
     assert start.new == {"gate": 12 * 8 * 9 + 12}
     assert start.left_out == {}
     assert stage.eval().run(range(2)).equal(trained.eval().run(range(2)))
-    with pytest.raises(WeightsError, match="conv_out"):
+    with pytest.raises(WeightsError, match="its network is gated; use network.gated=true"):
         start_from(trained, stage)
+
+
+@pytest.mark.parametrize("gated_first", [False, True])
+def test_the_channels_of_a_gate_are_not_those_of_variances(gated_first):
+    learned = NoiseProcess(NoiseSchedule(), learned_variance=True)
+    stages = [
+        DiffusionStage.build(
+            Contract(Space(size_px=16)), process, network_options=NETWORKS["unet"] | options
+        )
+        for process, options in ((learned, {}), (NoiseProcess(NoiseSchedule()), {"gated": True}))
+    ]
+    with pytest.raises(WeightsError, match=r"gated|learns variances"):
+        start_from(*(stages if gated_first else reversed(stages)))
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
