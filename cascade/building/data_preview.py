@@ -8,9 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cascade.building.data_notes import DataNotes
+from cascade.building.residual_size import (
+    measured_residual,
+    residual_text,
+    residual_warnings,
+)
 from cascade.building.spaces import decoding_of, pair_check_of, pictures_space
 from cascade.building.stages import build_conditions
 from cascade.building.validation import open_data, overlap_warnings
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.data.broken import allowed_images
 from cascade.data.checking import DataReport, aligned, check_images
@@ -141,8 +147,10 @@ def _look_at(
         classes.update(names)
         return names
 
+    conditions: tuple[Condition, ...] = ()
     try:
-        notes.look_at(build_conditions(recipe, vocabulary))
+        conditions = build_conditions(recipe, vocabulary)
+        notes.look_at(conditions)
     except DataError as error:
         findings.errors.append(str(error))
     try:
@@ -159,12 +167,31 @@ def _look_at(
     report.labels.clear()  # the classes of all images are listed instead
     which = "all" if report.images == total else f"the first {report.images} of a run"
     data = {"data": f"{without_secrets(recipe.data.path)}: {total} images, {which} decoded"}
-    findings.facts += aligned(
-        data | {name: _listing(names) for name, names in classes.items()} | report.facts()
-    )
+    facts = data | {name: _listing(names) for name, names in classes.items()} | report.facts()
     _check_broken(report, source, recipe, findings)
     _check_sizes(report, source, recipe, findings)
+    facts |= _residual_facts(source, recipe, conditions, findings)
+    findings.facts += aligned(facts)
     findings.warnings += report.warnings(ADVICE)
+
+
+def _residual_facts(
+    source: ImageSource,
+    recipe: StageRecipe,
+    conditions: Sequence[Condition],
+    findings: DataFindings,
+) -> dict[str, str]:
+    """The measured `residual_std` beside the stated one, if training can begin."""
+    stated = recipe.diffusion.residual_std
+    if stated is None or findings.errors:
+        return {}
+    try:
+        measured = measured_residual(recipe, source, conditions, SAMPLE_IMAGES)
+    except DataError as error:
+        findings.errors.append(str(error))
+        return {}
+    findings.warnings += residual_warnings(recipe, measured)
+    return {"residual_std": residual_text(stated, measured)}
 
 
 def _listing(names: Sequence[str]) -> str:
