@@ -19,7 +19,7 @@ from cascade.building.validation import open_data, overlap_warnings
 from cascade.conditioning.condition import Condition
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.data.broken import allowed_images
-from cascade.data.checking import DataReport, aligned, check_images
+from cascade.data.checking import NAMED_CLASSES, DataReport, aligned, check_images
 from cascade.data.examination import examine
 from cascade.data.remote import is_remote, without_secrets
 from cascade.data.source import ImageSource
@@ -34,7 +34,6 @@ from cascade.space import Size
 
 SAMPLE_IMAGES = 64
 FIRST_IMAGES = 16  # that training looks at before it starts
-NAMED_CLASSES = 10
 NAMED_IMAGES = 3
 ADVICE = (
     ", so they are nearly without contrast; make {low} black and {high} white by "
