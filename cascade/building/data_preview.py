@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cascade.building.data_notes import DataNotes
+from cascade.building.residual_size import (
+    measured_residual,
+    residual_text,
+    residual_warnings,
+)
 from cascade.building.spaces import decoding_of, pair_check_of, pictures_space
 from cascade.building.stages import build_conditions
 from cascade.building.validation import open_data, overlap_warnings
+from cascade.conditioning.condition import Condition
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.data.broken import allowed_images
-from cascade.data.checking import DataReport, aligned, check_images
+from cascade.data.checking import NAMED_CLASSES, DataReport, aligned, check_images
+from cascade.data.examination import examine
 from cascade.data.remote import is_remote, without_secrets
 from cascade.data.source import ImageSource
 from cascade.data.sources import HUGGING_FACE
@@ -20,10 +30,10 @@ from cascade.recipe.finding import list_recipes
 from cascade.recipe.reading import load_stage_recipe
 from cascade.recipe.sections import StageRecipe
 from cascade.reporting.words import counted
+from cascade.space import Size
 
 SAMPLE_IMAGES = 64
 FIRST_IMAGES = 16  # that training looks at before it starts
-NAMED_CLASSES = 10
 NAMED_IMAGES = 3
 ADVICE = (
     ", so they are nearly without contrast; make {low} black and {high} white by "
@@ -112,14 +122,18 @@ def _bundled_paths() -> set[str]:
 
 def _sample(source: ImageSource, recipe: StageRecipe, count: int) -> DataReport:
     """Decode the first images of a run."""
-    order = epoch_order(recipe.train.seed, 0, len(source))[:count].tolist()
     return check_images(
         source,
-        order=order,
+        order=_order(source, recipe)[:count],
         decoding=decoding_of(recipe),
         duplicates=False,
         pairs=pair_check_of(recipe),
     )
+
+
+def _order(source: ImageSource, recipe: StageRecipe) -> list[int]:
+    """The order of the images in the first epoch of a run."""
+    return epoch_order(recipe.train.seed, 0, len(source)).tolist()
 
 
 def _look_at(
@@ -132,8 +146,10 @@ def _look_at(
         classes.update(names)
         return names
 
+    conditions: tuple[Condition, ...] = ()
     try:
-        notes.look_at(build_conditions(recipe, vocabulary))
+        conditions = build_conditions(recipe, vocabulary)
+        notes.look_at(conditions)
     except DataError as error:
         findings.errors.append(str(error))
     try:
@@ -150,12 +166,31 @@ def _look_at(
     report.labels.clear()  # the classes of all images are listed instead
     which = "all" if report.images == total else f"the first {report.images} of a run"
     data = {"data": f"{without_secrets(recipe.data.path)}: {total} images, {which} decoded"}
-    findings.facts += aligned(
-        data | {name: _listing(names) for name, names in classes.items()} | report.facts()
-    )
+    facts = data | {name: _listing(names) for name, names in classes.items()} | report.facts()
     _check_broken(report, source, recipe, findings)
     _check_sizes(report, source, recipe, findings)
+    facts |= _residual_facts(source, recipe, conditions, findings)
+    findings.facts += aligned(facts)
     findings.warnings += report.warnings(ADVICE)
+
+
+def _residual_facts(
+    source: ImageSource,
+    recipe: StageRecipe,
+    conditions: Sequence[Condition],
+    findings: DataFindings,
+) -> dict[str, str]:
+    """The measured `residual_std` beside the stated one, if training can begin."""
+    stated = recipe.diffusion.residual_std
+    if stated is None or findings.errors:
+        return {}
+    try:
+        measured = measured_residual(recipe, source, conditions, SAMPLE_IMAGES)
+    except DataError as error:
+        findings.errors.append(str(error))
+        return {}
+    findings.warnings += residual_warnings(recipe, measured)
+    return {"residual_std": residual_text(stated, measured)}
 
 
 def _listing(names: Sequence[str]) -> str:
@@ -188,7 +223,11 @@ def _check_sizes(
     small = sum(n for (w, h), n in report.sizes_px.items() if w < width or h < height)
     if not small:
         return
-    readable = sum(report.sizes_px.values())
+    if policy == "skip":
+        sizes_px = _sizes_if_none_fits(report, source, recipe)
+        if sizes_px is not None:
+            findings.errors.append(_none_fits(sizes_px, source, recipe))
+            return
     fates = {
         "skip": "training leaves them out; data.too_small=enlarge would upscale them",
         "enlarge": "training upscales them",
@@ -201,6 +240,51 @@ def _check_sizes(
         f"images smaller than the stage's {space.size_text}: {small} of {report.images}; "
         f"{fates[policy]}. {source.check_command(size_px=max(space.size))} lists them."
     )
-    all_small = small == readable == len(source) - len(report.broken)
-    is_error = policy == "error" or (policy == "skip" and all_small)
-    (findings.errors if is_error else findings.warnings).append(text)
+    (findings.errors if policy == "error" else findings.warnings).append(text)
+
+
+def _sizes_if_none_fits(
+    report: DataReport, source: ImageSource, recipe: StageRecipe
+) -> Counter[Size] | None:
+    """Sizes (width, height) of all readable images if each is smaller than the stage, else None.
+
+    The images after the sample are read until one fits, as training would do.
+    """
+    height, width = pictures_space(recipe).size
+    sizes_px, pairs = report.sizes_px.copy(), pair_check_of(recipe)
+    if any(w >= width and h >= height for w, h in sizes_px):
+        return None
+    images = examine(
+        source,
+        order=_order(source, recipe)[report.images :],
+        decoding=decoding_of(recipe),
+        digest=False,
+        pairs=None if pairs is None else pairs._replace(max_shift_px=None),
+    )
+    for each in images:
+        if each.broken is not None:
+            continue
+        if each.width_px >= width and each.height_px >= height:
+            return None
+        sizes_px[each.width_px, each.height_px] += 1
+    return sizes_px
+
+
+def _none_fits(sizes_px: Counter[Size], source: ImageSource, recipe: StageRecipe) -> str:
+    """Say that all images are too small, what sizes they have, and which keys to set."""
+    space, low = pictures_space(recipe), recipe.condition.low_resolution
+    ordered = sorted(sizes_px, key=math.prod)
+    found = " to ".join(dict.fromkeys(f"{w}x{h}" for w, h in (ordered[0], ordered[-1])))
+    cure = "set space.size_px to a size that they have"
+    if recipe.data.encoder is not None:
+        cure = "name a data.encoder that was trained on smaller images"
+    elif low is not None:
+        scale = space.scale_from(LowResolution(size_px=low.size_px).size)
+        cure += f", and condition.low_resolution.size_px to 1/{scale} of it"
+    if recipe.data.pairs is None:
+        cure += "; or upscale them by data.too_small=enlarge"
+    return (
+        f"all {sizes_px.total()} readable images are smaller than the stage's {space.size_text}: "
+        f"{found} px. Training would have none; {cure}. "
+        f"{source.check_command(size_px=max(space.size))} lists them."
+    )

@@ -49,9 +49,10 @@ def space_of(recipe: StageRecipe) -> Space:
     if space.range not in (COLOUR_RANGE, other.range) or None not in (data.range, data.percentiles):
         both = "space.range" if data.range is None or data.percentiles is None else "data.range"
         how = "" if data.percentiles is None else ", as data.percentiles=null does"
-        raise RecipeError(
-            f"{key} and {both} both state the range of the bands; leave one out{how}."
-        )
+        with fault_in("space.range" if data.range is None else "data.range"):
+            raise RecipeError(
+                f"{key} and {both} both state the range of the bands; leave one out{how}."
+            )
     return other
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,6 +87,8 @@ def evaluate(
     doubt_seeds: DoubtSeeds = None,
     apply_doubt: ApplyDoubt = False,
     beside: Beside = None,
+    steps: sampling.Steps = None,
+    changes: sampling.Set = None,
     lora: names.Lora = None,
     device: restoring.Device = None,
     as_json: AsJson = False,
@@ -100,6 +103,8 @@ def evaluate(
     cascade evaluate emoji-1024 --data heldout --train pictures -n 200 --report report.html
 
     cascade evaluate photo-x4 --data 'heldout-*.tar' --card --json > scores.json
+
+    cascade evaluate photo-x4 --data heldout --steps 4 --set temperature=0.6
 
     cascade evaluate photo-x4 --data heldout --beside RealESRGAN_x4plus.safetensors
 
@@ -119,12 +124,14 @@ def evaluate(
     if report is not None:
         check_output(report)
     sampling.check_without_lora(lora, card=card, apply_doubt=apply_doubt)
+    overrides = sampling.overrides(changes, steps=steps)
+    sampling.check_as_saved(overrides, card=card, apply_doubt=apply_doubt)
     if apply_doubt and doubt_seeds is None:
         raise typer.BadParameter("--apply-doubt needs --doubt-seeds; add --doubt-seeds 8.")
     place = changeable_folder(pipeline) if apply_doubt else None
     folder = card_folder(pipeline) if card else None
     loaded = sampling.adapted(CascadePipeline.from_pretrained(pipeline), lora)
-    loaded = loaded.to(find_device(device))
+    loaded = loaded.with_sampling(overrides).to(find_device(device))
     with TaskProgress() as progress:
         evaluation = measure(
             loaded,
@@ -144,6 +151,10 @@ def evaluate(
             beside=beside or (),
             progress=progress.update,
         )
+    if overrides:
+        texts = [*([] if steps is None else [f"steps={steps}"]), *(changes or [])]
+        line = f"measured with {', '.join(texts)} in place of the pipeline's own settings."
+        evaluation = replace(evaluation, notes=[*evaluation.notes, line])
     return _results(evaluation, report, folder, place, as_json=as_json)
 
 

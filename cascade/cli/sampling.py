@@ -84,6 +84,20 @@ def check_without_lora(lora: list[str] | None, **flags: bool) -> None:
             )
 
 
+def check_as_saved(changes: Overrides, **flags: bool) -> None:
+    """Check that nothing measured with other settings is written into a pipeline.
+
+    Raises:
+        BadParameter: naming the option that would.
+    """
+    for name, is_on in flags.items():
+        if changes and is_on:
+            raise typer.BadParameter(
+                f"--{name.replace('_', '-')} writes into the pipeline what holds for its own "
+                "settings; leave --steps and --set out."
+            )
+
+
 def overrides(changes: list[str] | None, **settings: Any) -> Overrides:
     """Collect the changes of a command line; those of `--set` override the single options."""
     from cascade.sampling.overrides import Overrides

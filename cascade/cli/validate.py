@@ -19,9 +19,9 @@ def validate(
 ) -> None:
     """Check that a recipe is valid, that its stages can be built and joined, and its data.
 
-    Of a stage's data, the first 64 images that training would see are decoded. The exit code is 1
-    if training would fail on them; warnings do not change it. A bundled recipe whose data is not
-    here gives a warning.
+    Of a stage's data, the first 64 images that training would see are decoded; if all of these
+    are too small, further ones until one fits. The exit code is 1 if training would fail on them;
+    warnings do not change it. A bundled recipe whose data is not here gives a warning.
 
     Example: cascade validate my-stage.yaml data.path=photos
     """

@@ -20,6 +20,7 @@ from cascade.reporting.words import counted
 
 MAX_CLASSES = 1000  # a field with more names is free text, such as a caption
 CAPTIONS = {"caption", "captions"}
+NAMED_CLASSES = 10
 NAMED_IMAGES = 3
 TASK = "reading images"
 OF_FILE = re.compile(r"(.+)#(\d+)(: .*)")  # a line about one of several images of a file
@@ -62,7 +63,8 @@ class DataReport:
 
         Args:
             advice: see `warnings`.
-            verbose: whether to name every truncated or clipped image that was used.
+            verbose: whether to name every class, and every truncated or clipped image that was
+                used.
             hint: added to lines that count these instead, such as `; --verbose lists them`.
         """
         problems = self.broken_lines(verbose=verbose)
@@ -78,7 +80,8 @@ class DataReport:
             f"{self.images} images, {len(self.broken)} broken, {len(self.too_small)} too small, "
             f"{len(self.duplicates)} duplicated"
         )
-        return [*problems, *aligned(self.facts()), *warnings, totals]
+        facts = self.facts(verbose=verbose, hint=hint)
+        return [*problems, *aligned(facts), *warnings, totals]
 
     def broken_lines(self, *, verbose: bool = False) -> list[str]:
         """One line per image that cannot be read, or per file with images of the same fault.
@@ -106,12 +109,15 @@ class DataReport:
         ranges = self.contents.narrow_ranges()
         return [f"{each}{advice.format(low=each.low, high=each.high)}" for each in ranges]
 
-    def facts(self) -> dict[str, str]:
-        """Classes, formats, modes, pages, numbers in use and sizes as text, by name."""
-        facts = {
-            name: ", ".join(f"{text} {count}" for text, count in names.most_common())
-            for name, names in self.labels.items()
-        }
+    def facts(self, *, verbose: bool = False, hint: str = "") -> dict[str, str]:
+        """Classes, formats, modes, pages, numbers in use and sizes as text, by name.
+
+        Args:
+            verbose: whether to name every class, instead of the most common ones.
+            hint: see `lines`.
+        """
+        most = MAX_CLASSES if verbose else NAMED_CLASSES
+        facts = {name: _listing(names, most, hint) for name, names in self.labels.items()}
         if self.uncaptioned:
             named = ", ".join(self.uncaptioned[:NAMED_IMAGES])
             more = ", …" if len(self.uncaptioned) > NAMED_IMAGES else ""
@@ -128,6 +134,12 @@ class DataReport:
             f"shorter side {short[0]} to {short[-1]} px, median {short[len(short) // 2]}; "
             f"most common {width}x{height} ({count})"
         )
+
+
+def _listing(names: Counter[str], most: int, hint: str) -> str:
+    """The most common classes with their numbers of images: `30 classes: cat 9, dog 7, …`."""
+    text = ", ".join(f"{name} {count}" for name, count in names.most_common(most))
+    return text if len(names) <= most else f"{len(names)} classes: {text}, …{hint}"
 
 
 def _by_file(lines: Sequence[str]) -> list[str]:

@@ -75,8 +75,8 @@ class DiffusionSection(Section):
         logit_std: standard deviation for `logit_normal`.
         learned_variance: whether the network also predicts the variance of a DDPM step.
         residual_std: for stages with an image condition that predict x0: predict only what that
-            image leaves open, whose standard deviation this is, in [-1, 1]; None for the whole
-            image.
+            image leaves open, whose root mean square this is, with the range as [-1, 1]; `cascade
+            validate` measures it. None for the whole image.
     """
 
     schedule: Literal["cosine", "linear"] = "cosine"

@@ -63,11 +63,17 @@ def test_one_range_of_three_channels_is_one_of_colour_pictures():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ("space.range=[0,10] data.range=[0,20]", "data.range and space.range both state the range"),
-        ("space.range=[0,10] data.percentiles=[1,99]", "data.percentiles and space.range both"),
+        (
+            "space.range=[0,10] data.range=[0,20]",
+            "key 'data.range': data.range and space.range both state the range",
+        ),
+        (
+            "space.range=[0,10] data.percentiles=[1,99]",
+            "key 'space.range': data.percentiles and space.range both",
+        ),
         (
             "data.range=[0,10] data.percentiles=[1,99]",
-            "leave one out, as data.percentiles=null does",
+            "key 'data.range': .* leave one out, as data.percentiles=null does",
         ),
         ("data.range=[[0,10]]", "1 pairs for 2 channels"),
         ("data.range=[[0,10],[0,20],[0,30]]", "3 pairs for 2 channels"),

@@ -11,6 +11,7 @@ from PIL import Image
 from cascade.building.data_preview import SAMPLE_IMAGES, narrow_range_warnings, preview_data
 from cascade.building.validation import OpenedData, overlap_warnings
 from cascade.data.sources import open_source
+from cascade.data.training_images import epoch_order
 from cascade.errors import RecipeError
 from cascade.imaging.rasters.layout import Layout
 from cascade.recipe.finding import find_recipe
@@ -51,7 +52,11 @@ def test_of_many_images_those_are_decoded_that_training_sees_first(tmp_path):
     ("values", "warnings", "errors"),
     [
         (["space.size_px=32"], ["stage's 32 px: 1 of 18; training leaves them out"], []),
-        (["space.size_px=40"], [], ["stage's 40 px: 18 of 18; training leaves them out"]),
+        (
+            ["space.size_px=40"],
+            [],
+            ["all 18 readable images are smaller than the stage's 40 px: 20x20 to 36x40 px"],
+        ),
         (["space.size_px=32", "data.too_small=enlarge"], ["training upscales them"], []),
         (["space.size_px=32", "data.too_small=error"], [], ["training would stop at the first"]),
         (["train.batch_size=99"], [], ["18 images are too few for a batch of 99"]),
@@ -71,6 +76,27 @@ def test_errors_are_what_training_would_fail_on(pictures, tmp_path, values, warn
     for line in [*findings.warnings, *findings.errors]:
         if "smaller" in line:
             assert f"cascade data check {tmp_path / 'in'} --size" in line
+
+
+UPSAMPLER = ["condition.labels=null", "sampling.guidance=1", "space.size_px=64"]
+UPSAMPLER += ["condition.low_resolution={size_px: 16}", "network.patch_size=4"]
+
+
+def test_without_an_image_that_fits_the_error_names_both_sizes_to_set(tmp_path):
+    image = Image.new("RGB", (40, 48))
+    for number in range(SAMPLE_IMAGES + 5):  # more than the sample
+        image.save(tmp_path / f"{number}.png")
+    (error,) = preview(tmp_path, *UPSAMPLER).errors
+    assert f"all {SAMPLE_IMAGES + 5} readable images are smaller than the stage's 64 px" in error
+    assert ": 40x48 px. Training would have none; set space.size_px to a size" in error
+    assert "and condition.low_resolution.size_px to 1/4 of it" in error
+    recipe = load_stage_recipe(TINY, [f"data.path={tmp_path}", *UPSAMPLER])
+    order = epoch_order(recipe.train.seed, 0, SAMPLE_IMAGES + 5).tolist()
+    names = sorted(f"{number}.png" for number in range(SAMPLE_IMAGES + 5))
+    Image.new("RGB", (64, 64)).save(tmp_path / names[order[-1]])  # the last that training reads
+    findings = preview(tmp_path, *UPSAMPLER)
+    assert findings.errors == []
+    assert f"{SAMPLE_IMAGES} of {SAMPLE_IMAGES}; training leaves them out" in findings.warnings[0]
 
 
 def test_a_few_broken_images_are_a_warning_and_many_an_error(pictures, tmp_path):

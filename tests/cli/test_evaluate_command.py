@@ -98,3 +98,31 @@ def test_a_mistake_is_one_line(command, trained, pictures, arguments, message):
     assert done.code == 1
     assert message in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_other_settings_are_used_recorded_and_kept_out_of_the_pipeline(
+    command, trained, pictures, tmp_path
+):
+    report = tmp_path / "report.html"
+    line = ["evaluate", trained.pipeline, "--data", pictures, "-n", 6]
+    other = ["--steps", 2, "--set", "upsampler.temperature=0.5"]
+    done = command(*line, *other, "--report", report, "--json")
+    assert done.code == 0, done.err
+    values = json.loads(done.out)
+    assert [each["steps"] for each in values["settings"].values()] == [2, 2]
+    assert values["settings"]["upsampler"]["temperature"] == 0.5
+    changes = "measured with steps=2, upsampler.temperature=0.5 in place of"
+    assert f"{changes} the pipeline's own settings." in values["notes"]
+    assert changes in report.read_text(encoding="utf-8")
+    own = json.loads(command(*line, "--json").out)
+    assert own["measured"][-1]["scores"][0] != values["measured"][-1]["scores"][0]
+    assert not [each for each in own["notes"] if "measured with" in each]
+    for option in (["--card"], ["--apply-doubt", "--doubt-seeds", 2]):
+        refused = command(*line, "--steps", 2, *option)
+        assert refused.code == 2
+        assert (
+            f"{option[0]} writes into the pipeline what holds for its own settings" in refused.err
+        )
+    strange = command(*line, "--set", "upsamplr.steps=2")
+    assert strange.code == 1
+    assert "no stage 'upsamplr' in this pipeline" in strange.err

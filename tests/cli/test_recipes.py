@@ -103,7 +103,7 @@ def test_validate_looks_at_the_data_unless_told_not_to(command, pictures, tmp_pa
     assert f"data:    {pictures}: 18 images, all decoded" in checked.out
     failed = command("validate", "tiny-16", path, "train.batch_size=4", "space.size_px=64")
     assert failed.code == 1
-    assert failed.err.startswith("error: images smaller than the stage's 64 px: 18 of 18")
+    assert failed.err.startswith("error: all 18 readable images are smaller than the stage's 64")
     missing = f"data.path={tmp_path / 'nosuch'}"
     refused = command("validate", "tiny-16", missing)
     assert refused.code == 1

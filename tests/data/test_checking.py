@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cascade.data.checking import check_images
+from cascade.data.checking import NAMED_CLASSES, check_images
 from cascade.data.folder import FolderSource
 from cascade.data.preparation import Decoding
 
@@ -45,6 +45,20 @@ def test_everything_that_is_wrong_is_named(pictures, tmp_path, workers):
         "values:  0 to 255 of 255",
         "sizes:   shorter side 12 to 36 px, median 36; most common 36x40 (18)",
     ]
+
+
+def test_of_many_classes_the_most_common_are_named_unless_all_are_asked_for(tmp_path):
+    for number in range(NAMED_CLASSES + 3):
+        folder = tmp_path / f"kind-{number:02}"
+        folder.mkdir()
+        for copy in range(2 if number == NAMED_CLASSES else 1):
+            Image.new("RGB", (4, 4)).save(folder / f"{copy}.png")
+    report = check_images(FolderSource(tmp_path))
+    (line,) = [each for each in report.lines(hint="; more") if each.startswith("class:")]
+    assert line.startswith("class:   13 classes: kind-10 2, kind-00 1, kind-01 1, ")
+    assert line.endswith(", kind-08 1, …; more")
+    (line,) = [each for each in report.lines(verbose=True) if each.startswith("class:")]
+    assert line.count("kind-") == NAMED_CLASSES + 3
 
 
 def test_without_a_size_nothing_is_too_small_and_captions_are_no_classes(tmp_path):

@@ -38,6 +38,7 @@ from cascade.imaging.rasters.packages import imported, silenced
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.raster_file import RasterFile, SeriesPlace
 from cascade.imaging.rasters.tiff_origin import CENTIMETRES, TiffOrigin
+from cascade.reporting.words import counted
 
 MARK, MARK_AT = b"DICM", 128
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -236,4 +237,5 @@ def _check_kind(dataset: Any, name: str) -> None:
             "save it with a slope and an intercept."
         )
     if dataset.BitsAllocated not in (8, 16):
-        raise DataError(f"{name}: has numbers of {dataset.BitsAllocated} bits; 8 and 16 are read.")
+        bits = counted(dataset.BitsAllocated, "bit")
+        raise DataError(f"{name}: has numbers of {bits}; 8 and 16 are read.")

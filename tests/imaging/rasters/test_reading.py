@@ -291,6 +291,7 @@ def test_frames_of_dicom_are_images(dicom_files):
     [
         ("rtplan.dcm", "no pixels; give one with PixelData"),
         ("rtdose.dcm", "numbers of 32 bits; 8 and 16 are read"),
+        ("liver_1frame.dcm", "has numbers of 1 bit; 8 and 16 are read"),
         ("examples_palette.dcm", "has a palette"),
         ("MR_truncated.dcm", "not a readable image"),
         ("JPEGLSNearLossless_16.dcm", "needs another decoder of pydicom"),
