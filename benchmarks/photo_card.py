@@ -1,4 +1,4 @@
-"""Pictures of the model cards of `photo-x4`, `photo-x4-restore`, `photo-colour` and `photo-inpaint`.
+"""Pictures of the model cards of the bundled models of photographs.
 
     python benchmarks/photo_card.py PICTURE … --out out/card
 
@@ -25,11 +25,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
 from photos import load_stages
+from PIL import Image, ImageDraw
 from restoration import Damage, grain, soft
 from torch import Tensor
 
+from cascade.conditioning.filling import filled
 from cascade.conditioning.luminance import luminance
 from cascade.data.fitting import fit_size
 from cascade.diffusion.noise import SeededNoise

@@ -22,6 +22,11 @@ from cascade.pipeline import CascadePipeline
 from cascade.restoration.editing import Editing, check_can_edit
 from cascade.restoration.holes import Borders, hole_in, hole_of
 
+NO_DAMAGE = (
+    "nothing says what is damaged: give --mask, or a picture that is transparent there. Noise and "
+    "blocks of JPEG are repaired by cascade upscale, other damage by a --model trained on pairs."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Repainting:
@@ -85,6 +90,8 @@ def edits(
     ) -> list[Picture]:
         arguments: dict[str, Any] = {**asdict(editing), **repainting.words}
         arguments |= {"uncrop": uncrop, "progress": progress, "on_remark": _ignore}
+        if repainting.command == "restore" and not all(hole(each).any() for each in pictures):
+            raise ContractError(NO_DAMAGE)
         return [
             pipeline.edit(picture, mask, seed=seed, **arguments).images[0]
             for picture, seed in zip(pictures, seeds, strict=True)

@@ -92,6 +92,9 @@ def test_scratches_are_mended_in_a_grown_mask_and_grey_pictures_stay_grey(
     assert (recorded["command"], recorded["grow_px"], recorded["stays_grey"]) == (
         "restore", 2, True
     )  # fmt: skip
+    whole = command("restore", "scan.png", "-o", "whole.png", *options)
+    assert whole.code == 1
+    assert "scan.png: nothing says what is damaged: give --mask" in whole.err
     edited = command("edit", "scan.png", "--mask", mask, "-o", "edited.png", *options)
     assert edited.code == 0, edited.err
     colours = read_picture(Path("edited.png")).colour

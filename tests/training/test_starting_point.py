@@ -121,7 +121,7 @@ def test_a_gated_stage_starts_from_one_without_a_gate(fill_zeros):
     assert start.new == {"gate": 12 * 8 * 9 + 12}
     assert start.left_out == {}
     assert stage.eval().run(range(2)).equal(trained.eval().run(range(2)))
-    with pytest.raises(WeightsError, match="its network is gated; use network.gated=true"):
+    with pytest.raises(WeightsError, match=r"its network is gated; use network\.gated=true"):
         start_from(trained, stage)
 
 
