@@ -1,4 +1,4 @@
-"""Pictures of the model cards of the bundled models of photographs.
+"""Pictures of the model cards of `photo-x4`, `photo-x4-restore` and `photo-colour`.
 
     python benchmarks/photo_card.py PICTURE … --out out/card
 
@@ -8,7 +8,6 @@ Takes the crop of 256 px with most detail of each picture and writes, a row for 
     mended.png      made small and damaged | bicubic | photo-x4 | photo-x4-restore | truth; first
                     all of them soft, grainy and compressed, then with strong grain
     coloured.png    grey | three seeds of photo-colour | truth (whole pictures, cut square)
-    filled.png      with holes | filled smoothly | photo-inpaint | truth
 
 The cards show `rocket.jpg` of scikit-image (CC0) and `grace_hopper.jpg` of matplotlib
 (public domain), which none of the models has seen. Seeds are the first ones.
@@ -22,21 +21,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from photos import load_stages
-from PIL import Image, ImageDraw
 from restoration import Damage, grain, soft
 from torch import Tensor
 
-from cascade.conditioning.filling import filled
 from cascade.conditioning.luminance import luminance
 from cascade.data.fitting import fit_size
 from cascade.diffusion.noise import SeededNoise
 from cascade.imaging.reading import read_image
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
-from cascade.pipeline import CascadePipeline
 from cascade.resizing import quantise, resize
 from cascade.restoration.colouring import Colouring, colourise_image
 from cascade.restoration.upscaling import Upscaling, upscale_image
@@ -46,8 +41,6 @@ from cascade.stage import Stage
 SIDE_PX = 256
 STRIDE_PX = 32
 DAMAGE_SEED = 1
-WIRES = (((0, 40), (255, 90), 4), ((150, 0), (120, 255), 8), ((20, 255), (200, 130), 2))
-SPOTS = ((40, 180, 24), (200, 40, 16), (210, 200, 30))  # left, top and side of squares, in pixels
 
 
 def main() -> None:
@@ -59,7 +52,6 @@ def main() -> None:
     parser.add_argument("--clean", default="photo-x4", help="a pipeline, a run, or a stage")
     parser.add_argument("--restore", default="photo-x4-restore")
     parser.add_argument("--colour", default="photo-colour")
-    parser.add_argument("--inpaint", default="photo-inpaint")
     parser.add_argument("--out", type=Path, default=Path("out/card"))
     given = parser.parse_args()
     clean, restore, colour = (load_stages(n) for n in (given.clean, given.restore, given.colour))
@@ -69,8 +61,6 @@ def main() -> None:
     mended = [mended_row(c, damage, clean, restore) for damage in (soft, grain) for c in crops]
     save(given.out / "mended.png", mended)
     save(given.out / "coloured.png", [coloured_row(picture, colour) for picture in pictures])
-    inpaint = CascadePipeline.from_pretrained(given.inpaint)
-    save(given.out / "filled.png", [filled_row(crop, inpaint) for crop in crops])
 
 
 def sharpest_crop(picture: Tensor) -> Tensor:
@@ -104,19 +94,6 @@ def coloured_row(picture: Tensor, colour: Sequence[Stage]) -> list[Tensor]:
     grey = quantise(luminance(truth))
     coloured = [colourise_image(colour, grey[0], Colouring(seed=seed))[None] for seed in range(3)]
     return [grey.expand_as(truth), *coloured, truth]
-
-
-def filled_row(truth: Tensor, inpaint: CascadePipeline) -> list[Tensor]:
-    """The crop with wires and square holes, filled smoothly, and by the model."""
-    mask = Image.new("1", (SIDE_PX, SIDE_PX))
-    draw = ImageDraw.Draw(mask)
-    for start, end, width_px in WIRES:
-        draw.line((start, end), fill=1, width=width_px)
-    for left, top, side_px in SPOTS:
-        draw.rectangle((left, top, left + side_px - 1, top + side_px - 1), fill=1)
-    known = ~torch.from_numpy(np.array(mask))[None, None]
-    result = inpaint.edit(truth[0], mask, seed=0).images
-    return [truth * known, filled(truth * known, known), result, truth]
 
 
 def pixels(small: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from cascade.cli import bulk, generate, restoring
-from cascade.recipe.finding import INPAINTER
 
 Uncrop = Annotated[
     str | None,
@@ -63,7 +62,7 @@ Feather = Annotated[
 @restoring.with_shared_options
 def edit(
     shared: restoring.Shared,
-    model: restoring.Model = INPAINTER,
+    model: restoring.OwnModel = None,
     mask: Mask = None,
     prompt: Prompt = None,
     negative: generate.Negative = None,
@@ -82,11 +81,11 @@ def edit(
 
     Examples:
 
-    cascade edit photo.jpg --mask sign.png -o without.jpg
+    cascade edit scan.png --mask scratches.png --model my-inpainter -o clean.png
 
     cascade edit face.png --mask eyes.png --model emoji-1024 --class cat-face,noto -n 4 -o faces
 
-    cascade edit photo.jpg --uncrop 16,0,16,0 -o wide.jpg
+    cascade edit photo.jpg --uncrop 64,0,64,0 --model my-inpainter -o wide.jpg
 
     cascade edit sketch.png --strength 0.6 --model emoji-1024 -o drawn.png
     """

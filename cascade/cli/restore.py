@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from cascade.cli import bulk, restoring, upscale
-from cascade.recipe.finding import INPAINTER
 
 Mask = Annotated[
     Path | None,
@@ -36,7 +35,7 @@ Window = Annotated[
 @restoring.with_shared_options
 def restore(
     shared: restoring.Shared,
-    model: restoring.Model = INPAINTER,
+    model: restoring.OwnModel = None,
     mask: Mask = None,
     grow: Grow = None,
     window: Window = None,
@@ -57,7 +56,7 @@ def restore(
 
     Examples:
 
-    cascade restore scan.png --mask scratches.png -o clean.png
+    cascade restore scan.png --mask scratches.png --model photo-x4 -o clean.png
 
     cascade restore scans -o restored --model runs/restore-pairs --compare
     """

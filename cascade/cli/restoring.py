@@ -31,15 +31,38 @@ Model = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or mps. Default: the best one available.")
 ]
+OwnModel = Annotated[
+    str | None,
+    typer.Option(
+        help="A bundled pipeline, a Hub id, or the folder of a pipeline, a stage or a run. "
+        "Required, except with --join.",
+        autocompletion=completing.pipelines,
+    ),
+]
 FIRST = ("inputs", "out")  # in the help of a command; the others come after its own
 
 
+MODELS = (
+    "Name one: photo-x4 mends dust and thin scratches, emoji-1024 edits emoji, and others are the "
+    "folders of models that you trained with a mask or on pairs."
+)
+
+
 class MissingOption(typer.BadParameter):
-    """An option that is needed, except where a command only joins."""
+    """An option that is needed, except where a command only joins.
+
+    Args:
+        option: the option in quotes.
+        advice: what to give; empty for nothing.
+    """
+
+    def __init__(self, option: str, advice: str = "") -> None:
+        super().__init__(option)
+        self.advice = advice
 
     def format_message(self) -> str:
         """The message, as for options that are always needed."""
-        return f"Missing option {self.message}."
+        return f"Missing option {self.message}. {self.advice}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +170,12 @@ class Shared:
     ] = False
 
     def request(
-        self, model: str, settings: Mapping[str, Any] | None = None, **values: Any
+        self, model: str | None, settings: Mapping[str, Any] | None = None, **values: Any
     ) -> Request:
         """Make the request of a command.
 
         Args:
-            model: the model.
+            model: the model; None is refused.
             settings: sampling settings from the command's own options.
             values: further fields of `Request`.
 
@@ -166,6 +189,8 @@ class Shared:
             raise typer.BadParameter("--map needs at least 2 seeds; add -n 8, for example.")
         if self.out is None:
             raise MissingOption("'--out' / '-o'")
+        if model is None:
+            raise MissingOption("'--model'", MODELS)
         return Request(
             inputs=self.inputs,
             out=self.out if is_remote(self.out) else Path(self.out),

@@ -9,7 +9,6 @@ from cascade.errors import RecipeError, nearest
 
 RecipeKind = Literal["stages", "pipelines"]
 UPSCALER = "photo-x4-restore"  # the bundled pipeline that enlarges unless another one is named
-INPAINTER = "photo-inpaint"  # the one that fills holes
 
 
 def recipes_root() -> Path:

@@ -322,9 +322,11 @@ def test_every_bulk_command_joins_and_takes_nothing_else_with_it(command, photos
 
 
 def test_options_that_only_joining_does_without_are_still_needed(command, photos):
-    for name in ("upscale", "restore", "edit"):
-        done = command(name, "photos")
+    for arguments in (["upscale", "photos"], ["restore", "photos", "--model", "photo-x4"]):
+        done = command(*arguments)
         assert (done.code, "Missing option '--out' / '-o'." in done.err) == (2, True)
+    done = command("edit", "photos", "-o", "out")
+    assert (done.code, "Missing option '--model'. Name one: photo-x4" in done.err) == (2, True)
 
 
 def test_settings_are_hashed_once_for_all_pictures(photos, copying, monkeypatch):

@@ -70,6 +70,7 @@ FIRST = {  # commands that make what a page takes from other pages
         "cascade chain base.yaml --stage base=runs/base --out my-pipeline",
         "cascade upscale photo.jpg -o large/photo.jpg",
     ],
+    "docs/editing.md": ["cascade train photo-inpaint data.path=photos --out my-inpainter"],
     "docs/evaluation.md": PIPELINE,
     "docs/importing.md": [
         "cascade copy tiny-16 my-base.yaml",
