@@ -185,6 +185,28 @@ def with_digest(stage: Stage, teacher: Stage | None) -> None:
         stage.contract = replace(stage.contract, student=hashed)
 
 
+def student_warnings(stage: Stage, teacher: DiffusionStage | None) -> list[str]:
+    """What speaks against a student: see `slow_student_warnings` and `astray_warnings`."""
+    return slow_student_warnings(stage, teacher) + astray_warnings(stage, teacher)
+
+
+def astray_warnings(stage: Stage, teacher: DiffusionStage | None) -> list[str]:
+    """Say that a student of many steps learns at noise levels that its teacher does not know."""
+    student = stage.contract.student
+    if teacher is None or student is None:
+        return []
+    last, schedule = teacher.process.lowest_reliable_timestep, teacher.process.schedule
+    lowest = {n: schedule.sampling_timesteps(n)[-1] for n in range(1, student.steps + 1)}
+    if lowest[student.steps] >= last:
+        return []
+    most = max(n for n, timestep in lowest.items() if timestep >= last)
+    return [
+        f"a student in {counted(student.steps, 'step')} learns at timesteps from "
+        f"{lowest[student.steps]} on, but its teacher hardly at any below {last}, so it may lead "
+        f"the student astray; {counted(most, 'step')} or fewer avoid that."
+    ]
+
+
 def slow_student_warnings(stage: Stage, teacher: DiffusionStage | None) -> list[str]:
     """Say that a student will be no faster than its teacher, or may be none; empty if it will be.
 

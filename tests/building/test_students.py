@@ -1,12 +1,15 @@
-"""What is said of a student that will be no faster than its teacher."""
+"""What is said of a student that will be no faster than its teacher, or is led astray."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
+import torch
 
-from cascade.building.students import slow_student_warnings
+from cascade.building.students import astray_warnings, slow_student_warnings
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.segments import Segments
 from cascade.diffusion_stage import DiffusionStage
 from cascade.sampling.student import Student
 from cascade.training.objectives.teacher import network_calls, whole_network_calls
@@ -53,3 +56,24 @@ def test_whole_calls_are_those_that_compute_all_features(base_stage, reuse, whol
     settings = base_stage.sampling.changed(steps=7, guidance=2.0, reuse=reuse)
     assert network_calls(base_stage, settings) == 14
     assert whole_network_calls(base_stage, settings) == whole
+
+
+@pytest.mark.parametrize("steps", [1, 4, 32, 64])
+def test_students_that_draw_where_their_teacher_learned_nothing_are_reported(base_stage, steps):
+    process = NoiseProcess(base_stage.process.schedule, timesteps="logit_normal")
+    teacher = DiffusionStage(base_stage.network, process, base_stage.contract)
+    contract = replace(teacher.contract, student=Student(steps=steps, teacher="base"))
+    student = DiffusionStage(teacher.network, process, contract)
+    last = process.lowest_reliable_timestep
+    u = torch.rand(4000, 2, generator=torch.Generator().manual_seed(0))
+
+    def lowest(count: int) -> int:
+        return int(Segments(process.schedule, count).draw(u, 1280, last=last).t.min())
+
+    lines = astray_warnings(student, teacher)
+    assert bool(lines) == (lowest(steps) < last) == (steps > 4)
+    if lines:
+        most = int(lines[0].split("; ")[1].split()[0])
+        assert lowest(most) >= last > lowest(most + 1)
+        assert f"from {lowest(steps)} on, but its teacher hardly at any below {last}," in lines[0]
+    assert astray_warnings(student, base_stage) == []  # of uniform timesteps
