@@ -24,7 +24,7 @@ from cascade.stage_kinds import load_stage
 from cascade.training.objectives.consistency import Consistency
 from cascade.training.objectives.objective import Objective
 from cascade.training.objectives.table import make_objective
-from cascade.training.objectives.teacher import check_can_teach, network_calls
+from cascade.training.objectives.teacher import check_can_teach, network_calls, whole_network_calls
 
 TRAINING = {  # a student starts near its goal, so it needs fewer images and smaller steps
     "objective": "consistency",
@@ -185,17 +185,46 @@ def with_digest(stage: Stage, teacher: Stage | None) -> None:
         stage.contract = replace(stage.contract, student=hashed)
 
 
-def slow_student_warnings(stage: Stage, teacher: DiffusionStage | None) -> list[str]:
-    """Say that a student will be no faster than its teacher; empty if it will be."""
+def student_warnings(stage: Stage, teacher: DiffusionStage | None) -> list[str]:
+    """What speaks against a student: see `slow_student_warnings` and `astray_warnings`."""
+    return slow_student_warnings(stage, teacher) + astray_warnings(stage, teacher)
+
+
+def astray_warnings(stage: Stage, teacher: DiffusionStage | None) -> list[str]:
+    """Say that a student of many steps learns at noise levels that its teacher does not know."""
     student = stage.contract.student
     if teacher is None or student is None:
         return []
-    calls = network_calls(teacher, teacher.sampling)
-    if student.steps < calls:
+    last, schedule = teacher.process.lowest_reliable_timestep, teacher.process.schedule
+    lowest = {n: schedule.sampling_timesteps(n)[-1] for n in range(1, student.steps + 1)}
+    if lowest[student.steps] >= last:
         return []
+    most = max(n for n, timestep in lowest.items() if timestep >= last)
     return [
-        f"the student will call its network {counted(student.steps, 'time')} for a picture and its "
-        f"teacher calls it {counted(calls, 'time')}: it will be no faster; fewer steps would be."
+        f"a student in {counted(student.steps, 'step')} learns at timesteps from "
+        f"{lowest[student.steps]} on, but its teacher hardly at any below {last}, so it may lead "
+        f"the student astray; {counted(most, 'step')} or fewer avoid that."
+    ]
+
+
+def slow_student_warnings(stage: Stage, teacher: DiffusionStage | None) -> list[str]:
+    """Say that a student will be no faster than its teacher, or may be none; empty if it will be.
+
+    A teacher that reuses features is as fast as all of its calls at worst, and as those that
+    compute everything at best.
+    """
+    if teacher is None or not isinstance(stage, DiffusionStage) or stage.contract.student is None:
+        return []
+    own = network_calls(stage, stage.sampling)
+    all_calls = network_calls(teacher, teacher.sampling)
+    whole = whole_network_calls(teacher, teacher.sampling)
+    if own < whole:
+        return []
+    reusing = f", {whole} of them whole (reuse {teacher.sampling.reuse})"
+    return [
+        f"the student will call its network {counted(own, 'time')} for a picture and its teacher "
+        f"calls it {counted(all_calls, 'time')}{reusing if whole < all_calls else ''}: it "
+        f"{'will' if own >= all_calls else 'may'} be no faster; fewer steps would be."
     ]
 
 

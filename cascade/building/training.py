@@ -18,7 +18,7 @@ from cascade.building.stages import build_stage, check_stage, check_values
 from cascade.building.students import (
     build_objective,
     shared_vocabulary,
-    slow_student_warnings,
+    student_warnings,
     teacher_of,
     with_digest,
 )
@@ -101,7 +101,7 @@ def build_trainer(
         check_values(recipe, stage)
         objective = build_objective(recipe, teacher)
         objective.check(stage)
-        lines += slow_student_warnings(stage, teacher)
+        lines += student_warnings(stage, teacher)
         sources = [source] if held_out is None else [source, held_out]
         prepare_conditions(stage, sources, recipe.data.cache_dir)
         if make_accelerator().is_main_process:

@@ -59,7 +59,7 @@ Prefer = Annotated[
     str,
     typer.Option(
         help="quality: the combination with the best figure; speed: the fastest of those that "
-        "are as good within the interval, or within --tolerance."
+        "are as good within half of its interval, or within --tolerance."
     ),
 ]
 Tolerance = Annotated[

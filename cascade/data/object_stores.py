@@ -131,18 +131,19 @@ def write_object(address: str, data: bytes) -> None:
 def create_object(address: str, data: bytes) -> bool:
     """Write a file of an object store, unless there is one of its name.
 
-    Of several processes that create a file at the same time, one succeeds: in S3, Google Cloud
-    Storage, Azure and in memory. Other stores can only be asked first, and then be written.
+    Of several processes that create a file at the same time, one succeeds: in Google Cloud Storage,
+    Azure and in memory; in S3 of AWS with s3fs and botocore above 1.35.20. Servers that only speak
+    as S3 may ignore the demand. They and other stores are asked first, then written, then read
+    again, so that one of two can find the other's file; both may succeed if they write the same.
 
     Returns:
-        Whether it was written.
+        Whether it was written, and is there.
 
     Raises:
-        OutputError: if it cannot be written.
+        OutputError: if it cannot be written, or not be read again.
     """
     store, path = open_store(address)
-    known = inspect.signature(store.pipe_file).parameters
-    options = {"mode": "create"} if "mode" in known and not IS_WEB.match(address) else {}
+    options = {} if IS_WEB.match(address) else _creating(store)
     with writing_store(address):
         store.invalidate_cache()
         if store.exists(path):
@@ -154,7 +155,16 @@ def create_object(address: str, data: bytes) -> bool:
             if store.exists(path):  # the packages share no class for this
                 return False
             raise
-    return True
+        store.invalidate_cache()
+        return store.cat_file(path) == data
+
+
+def _creating(store: Any) -> dict[str, Any]:
+    """The options that forbid a store to replace a file; empty if it has none."""
+    known = inspect.signature(store.pipe_file).parameters
+    if "overwrite" in known:  # Azure, which has `mode` in some versions only, and not by name
+        return {"overwrite": False}
+    return {"mode": "create"} if "mode" in known else {}
 
 
 def send_file(address: str, file: Path) -> None:

@@ -168,5 +168,6 @@ class PairReport:
             median(each.y_px for each in certain.values()),
             0.0,
         )
-        largest = f"{certain[name].distance_px:.2f} ± {certain[name].error_px:.2f} px"
-        return f"median {middle} of the smaller image, largest {largest} ({name}){rest}"
+        typical = f"{middle.distance_px:.2f} px ({middle.direction})"
+        largest = certain[name].with_error
+        return f"median {typical} of the smaller image, largest {largest} ({name}){rest}"

@@ -70,8 +70,18 @@ class Shift(NamedTuple):
         """Whether the images show the same, so that the shift means something."""
         return self.peak >= CERTAIN_PEAK
 
+    @property
+    def with_error(self) -> str:
+        """Its length and the standard error that it is judged by: `1.48 ± 0.02 px`."""
+        return f"{self.distance_px:.2f} ± {self.error_px:.2f} px"
+
+    @property
+    def direction(self) -> str:
+        """Where it goes: `+1.40 right, -0.48 down`."""
+        return f"{self.x_px:+.2f} right, {self.y_px:+.2f} down"
+
     def __str__(self) -> str:
-        return f"{self.distance_px:.2f} px ({self.x_px:+.2f} right, {self.y_px:+.2f} down)"
+        return f"{self.with_error} ({self.direction})"
 
 
 UNKNOWN = Shift(0.0, 0.0, 0.0)

@@ -56,7 +56,8 @@ class Segments:
             grid_steps: steps of the grid in all segments together. Each segment has at least one
                 step, and at most one for each of its timesteps.
             last: the timestep from which a step leads to the clean image, in [0, T). Nothing is
-                drawn below it.
+                drawn below it, unless segments end below it, which many short ones do. Then the
+                upper end of the lowest one takes its place, and timesteps between both are drawn.
         """
         count = max(1, round(grid_steps / self.count))
         grids = [_grid(*pair, count, last) for pair in itertools.pairwise(self.ends)]

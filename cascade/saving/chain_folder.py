@@ -38,9 +38,9 @@ def saved_names(folder: Path) -> list[str]:
     """
     names = read_json(folder / CHAIN).get("stages")
     if not isinstance(names, list) or not all(_is_plain_name(name) for name in names):
-        raise WeightsError(f"{folder / 'chain.json'} must list the names of the stages.")
+        raise WeightsError(f"{folder / CHAIN} must list the names of the stages.")
     if len(set(names)) < len(names):
-        raise WeightsError(f"{folder / 'chain.json'} names a stage twice: {', '.join(names)}.")
+        raise WeightsError(f"{folder / CHAIN} names a stage twice: {', '.join(names)}.")
     return names
 
 

@@ -191,7 +191,7 @@ def choose(
     """
     if prefer == "quality":
         return 0
-    margin = _margin(find_score(outcomes[0].scores, by), tolerance)
+    margin, _ = margin_of(find_score(outcomes[0].scores, by), tolerance)
     places = [
         place
         for place, each in enumerate(outcomes)
@@ -201,8 +201,21 @@ def choose(
     return min(places, key=lambda place: outcomes[place].seconds_per_image)
 
 
-def _margin(best: Score, tolerance: float | None) -> float:
-    """By how much a figure may be worse than the best one and still count as good."""
-    if best.low is not None and best.high is not None and (tolerance is None or best.low <= 0):
-        return (best.high - best.low) / 2
-    return (SPEED_TOLERANCE if tolerance is None else tolerance) * abs(best.value)
+def margin_of(best: Score, tolerance: float | None) -> tuple[float, str]:
+    """By how much a figure may be worse than the best one and still count as good.
+
+    Args:
+        best: the best figure.
+        tolerance: see `choose`.
+
+    Returns:
+        The margin, in units of the figure, and in words: `5 %`.
+    """
+    if best.low is not None and best.high is not None:
+        half, words = (best.high - best.low) / 2, "half of its interval"
+        if tolerance is None:
+            return half, words
+        if best.low <= 0 <= best.high:
+            return half, f"{words}, because it holds zero"
+    share = SPEED_TOLERANCE if tolerance is None else tolerance
+    return share * abs(best.value), f"{100 * share:g} %"

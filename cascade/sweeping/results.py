@@ -10,7 +10,7 @@ from typing import Any
 from cascade.evaluation.results import write_json
 from cascade.evaluation.tables import rounded, text_table
 from cascade.sweeping.candidates import value_text
-from cascade.sweeping.outcomes import Outcome, Preference, is_called
+from cascade.sweeping.outcomes import Outcome, Preference, find_score, is_called, margin_of
 from cascade.sweeping.rounds import Round
 
 SECONDS = "seconds per image"
@@ -28,7 +28,7 @@ class Sweep:
         prefer: `quality` if the best candidate is the one with the best figure; `speed` if it is
             the fastest of those that are as good within the tolerance.
         tolerance: share of the best figure by which that of the best candidate may be worse; None
-            for the interval of the best figure, which also counts if it holds zero.
+            for half of its interval, which also counts if the interval holds zero.
         rounds: number of candidates and of their images in each round.
         outcomes: figures of the candidates, best first; those that left in an early round come
             after those that stayed.
@@ -94,10 +94,10 @@ class Sweep:
         return "" if self.prefer == "quality" else f" and {self.chosen_for()}"
 
     def chosen_for(self) -> str:
-        """The preference, with its tolerance."""
+        """The preference, with the margin that was used: `speed within 5 %`."""
         if self.prefer == "quality":
             return self.prefer
-        margin = "its interval" if self.tolerance is None else f"{100 * self.tolerance:g} %"
+        _, margin = margin_of(find_score(self.outcomes[0].scores, self.by), self.tolerance)
         return f"{self.prefer} within {margin}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -63,10 +63,10 @@ class SweepOptions:
         by: beginning of the name of the figure that decides: `KID`, `FD`, and for pipelines that
             take pictures also `PSNR`, `SSIM`, `PD`; with `alignment` also `R@1`, `R@5`.
         prefer: `quality` for the candidate with the best figure; `speed` for the fastest of those
-            that are as good within its interval, or within `tolerance`.
+            that are as good within half of its interval, or within `tolerance`.
         tolerance: with `prefer="speed"`, the share of the best figure by which that of the chosen
-            candidate may be worse, from 0 to below 1; None for the interval of the best figure,
-            which also counts if it holds zero.
+            candidate may be worse, from 0 to below 1; None for half of its interval, which also
+            counts if the interval holds zero.
         seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
         extractor_path: weights of the extractor; default: a download.

@@ -198,3 +198,28 @@ def test_stores_that_cannot_create_exclusively_are_asked_first(store, monkeypatc
     assert create_object("memory://bucket/claim", b"first")
     assert not create_object("memory://bucket/claim", b"second")
     assert store.cat("/bucket/claim") == b"first"
+
+
+class AzureStore(MemoryFileSystem):
+    """Replaces files unless it is told not to, with the options of Azure's package."""
+
+    def pipe_file(self, path, value, overwrite=True, max_concurrency=None, **kwargs):
+        super().pipe_file(path, value, mode="overwrite" if overwrite else "create")
+
+
+def test_azure_is_told_not_to_replace(store, monkeypatch):
+    azure = AzureStore()
+    monkeypatch.setattr(object_stores, "open_store", lambda address: (azure, "/bucket/claim"))
+    assert create_object("abfs://bucket/claim", b"first")
+    monkeypatch.setattr(azure, "exists", Mock(side_effect=[False, True, True]))
+    assert not create_object("abfs://bucket/claim", b"second")
+    assert store.cat("/bucket/claim") == b"first"
+
+
+def test_a_file_that_was_replaced_at_once_is_taken(store, monkeypatch):
+    def pipe_file(self, path, value):
+        self.open(path, "wb", data=value)
+        self.open(path, "wb", data=b"of another process")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", pipe_file)
+    assert not create_object("memory://bucket/claim", b"ours")

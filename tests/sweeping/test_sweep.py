@@ -357,9 +357,21 @@ def test_speed_takes_the_fastest_within_a_tolerance(cascade, held_out, run):
         for each, value in zip(outcomes, (-1.0, 0.5, 0.9, 1.1), strict=True)
     ]
     assert [choose(near_zero, "KID", "speed", t) for t in (0.05, None)] == [2, 2]  # up to -1 + 2
+    below_zero = [
+        replace(each, scores=(replace(each.scores[0], value=value, low=-12.0, high=-8.0),))
+        for each, value in zip(outcomes, (-10.0, -9.6, -9.0, -8.0), strict=True)
+    ]
+    assert choose(below_zero, "KID", "speed", 0.05) == 1  # up to -10 + 0.5
     fast = run(cascade, held_out, "base.steps=1,2,3", num_images=6, prefer="speed", tolerance=0.25)
     assert fast.to_dict()["tolerance"] == 0.25
-    assert any(line.startswith("best by KID and speed within 25 %: ") for line in fast.lines())
+    for tolerance, few, margin in (
+        (0.25, outcomes, "25 %"),
+        (None, outcomes, "half of its interval"),
+        (0.25, near_zero, "half of its interval, because it holds zero"),
+    ):
+        shown = replace(fast, tolerance=tolerance, outcomes=few, best=0, current=0)
+        line = f"best by KID and speed within {margin}: {few[0].candidate.text()}"
+        assert line in shown.lines()
 
 
 def test_table_report_and_json_say_the_same(cascade, held_out, run, tmp_path):

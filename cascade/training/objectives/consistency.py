@@ -114,7 +114,7 @@ class Consistency(Objective):
         )
 
     def _last_timestep(self) -> int:
-        """The timestep from which one step leads to the clean image; none below is drawn.
+        """The timestep from which one step leads to the clean image; see `Segments.draw`.
 
         The teacher would lead the student astray at timesteps that it was hardly trained at.
         """

@@ -16,6 +16,7 @@ from cascade.conditioning.signals import Signals
 from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.sampling.guidance import Guidance, GuidedSignals, guide
+from cascade.sampling.kept_features import KeptFeatures
 from cascade.sampling.settings import SamplingSettings
 from cascade.saving.differences import as_typed, differences
 
@@ -125,10 +126,28 @@ class Teacher:
 
 def network_calls(stage: DiffusionStage, settings: SamplingSettings) -> int:
     """How often a stage's network runs for a picture; a guided step runs it on two pictures."""
-    schedule, guidance = stage.process.schedule, settings.guide
-    timesteps = settings.make_sampler(stage.process).timesteps
-    guided = [guidance.applies(schedule.alpha_bar_at(t)) for t in timesteps]
-    return len(timesteps) + (0 if guidance.scale == 0 else sum(guided))
+    return sum(_runs(settings, guided) for guided in _guided_calls(stage, settings))
+
+
+def whole_network_calls(stage: DiffusionStage, settings: SamplingSettings) -> int:
+    """How often all blocks of the network run, where some calls reuse features of earlier ones."""
+    kept, runs = KeptFeatures(settings.reuse), 0
+    for guided in _guided_calls(stage, settings):
+        kept.begin_call(guided)
+        if kept.features is None:
+            runs += _runs(settings, guided)
+            kept.keep(torch.empty(0))
+    return runs
+
+
+def _guided_calls(stage: DiffusionStage, settings: SamplingSettings) -> list[bool]:
+    """For each call of the network, whether it is guided."""
+    schedule, timesteps = stage.process.schedule, settings.make_sampler(stage.process).timesteps
+    return [settings.guide.applies(schedule.alpha_bar_at(t)) for t in timesteps]
+
+
+def _runs(settings: SamplingSettings, guided: bool) -> int:
+    return 2 if guided and settings.guidance != 0 else 1
 
 
 def predicted_x0(stage: DiffusionStage, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
