@@ -176,6 +176,7 @@ def test_a_job_can_be_cancelled_and_the_next_one_begins(visit, tmp_path):
     page = visit()
     page.set_input_files("#upscale-files input[type=file]", [picture])
     page.wait_for_selector("text=1 picture ready")
+    use_steps(page, "upscale", 60)  # so many that the job cannot end before it is cancelled
     page.click("#upscale-run")
     page.wait_for_selector("#upscale-progress .preview img")
     assert page.locator("#upscale-run").is_disabled()
