@@ -218,9 +218,9 @@ def test_convolutions_of_a_copy_have_their_channels_last_and_the_rest_is_shared(
 
 @pytest.mark.parametrize("is_fast", [False, True])
 def test_only_sampling_in_fast_bf16_uses_a_copy(base_stage, monkeypatch, is_fast):
-    from cascade import devices, diffusion_stage
+    from cascade import devices, sampling_run
 
-    for module in (devices, diffusion_stage):
+    for module in (devices, sampling_run):
         monkeypatch.setattr(module, "has_fast_bf16", lambda device: is_fast)
     copies = []
     original = type(base_stage.network).for_bf16
