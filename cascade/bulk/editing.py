@@ -21,7 +21,10 @@ from cascade.imaging.picture_reading import read_picture
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.editing import Editing, check_can_edit
 from cascade.restoration.holes import Borders, hole_in, hole_of
+from cascade.saving.pipelines import model_record
+from cascade.stage import Stage
 
+TEXT_OPTIONS = {"prompt": "--prompt", "negative_prompt": "--negative"}
 NO_DAMAGE = (
     "nothing says what is damaged: give --mask, or a picture that is transparent there. Noise and "
     "blocks of JPEG are repaired by cascade upscale, other damage by a --model trained on pairs."
@@ -78,10 +81,11 @@ def edits(
     pipeline.set_progress_bar_config(disable=True)
     is_whole = mask is None and uncrop is None
     check_can_edit(pipeline.stages.contracts, editing, is_whole=is_whole)
-    if "prompt" in repainting.words:
-        pipeline.check_prompts([repainting.words["prompt"]])
     stages, first = dict(pipeline.stages.items()), pipeline.stages.first.contract
     running = list(stages.values())
+    _check_texts_are_read(repainting.words, running, model_record(request.model)["model"])
+    if "prompt" in repainting.words:
+        pipeline.check_prompts([repainting.words["prompt"]])
     # Evaluation reads captions, so that its figures of models that take text hold for none.
     has_words = bool(repainting.words) or any(each.contract.takes_text for each in running)
 
@@ -116,6 +120,24 @@ def edits(
         hole=hole,
     )
     return plan.bulk(method, on_progress)
+
+
+def _check_texts_are_read(words: Mapping[str, str], stages: Sequence[Stage], model: str) -> None:
+    """Check that the model takes text if there is a text.
+
+    Raises:
+        ContractError: if it takes none.
+    """
+    given = [name for name in TEXT_OPTIONS if name in words]
+    if not given or any(each.contract.takes_text for each in stages):
+        return
+    name, option = given[0], TEXT_OPTIONS[given[0]]
+    has_classes = any(each.classes for stage in stages for each in stage.conditions)
+    raise ContractError(
+        f"{model} takes no {name.replace('_', ' ')}; leave {option} out"
+        f"{', give a class with --class' if has_classes else ''}, or name a pipeline that takes "
+        "text with --model."
+    )
 
 
 def _ignore(remark: str) -> None:

@@ -142,7 +142,13 @@ def test_a_picture_grows_and_records_by_how_much(edit, photos):
         (["--uncrop", "1,2,3"], 2, "--uncrop takes LEFT,TOP,RIGHT,BOTTOM in pixels"),
         (["--uncrop", "0,0,0,0"], 1, "uncrop adds nothing"),
         (["--strength", "0"], 1, "strength must be above 0"),
-        (["--prompt", "a cat"], 1, "this pipeline takes no prompt"),
+        (
+            ["--prompt", "a cat"],
+            1,
+            "tiny-fill takes no prompt; leave --prompt out, or name a pipeline that takes text "
+            "with --model.",
+        ),
+        (["--negative", "a dog"], 1, "tiny-fill takes no negative prompt; leave --negative out"),
         (["--mask", "black.png", "--resamplings", "0"], 2, "should be greater than or equal"),
     ],
 )
@@ -156,6 +162,16 @@ def test_wrong_usage_is_reported_in_one_line_before_any_work(
     assert message in " ".join(done.err.replace("│", " ").split())
     assert "Traceback" not in done.err
     assert not Path("out").exists()
+
+
+def test_a_prompt_for_a_model_of_classes_is_answered_with_their_option(
+    command, cascade, photos, mask, tmp_path
+):
+    cascade.save_pretrained(tmp_path / "cats")
+    wrong = ["--mask", mask, "--prompt", "a cat", "--model", tmp_path / "cats"]
+    done = command("edit", photos / "a.jpg", *wrong, "-o", "out")
+    assert (done.code, Path("out").exists()) == (1, False)
+    assert "cats takes no prompt; leave --prompt out, give a class with --class, or" in done.err
 
 
 def test_an_upscaler_mends_what_is_masked_and_says_if_that_is_wide(
