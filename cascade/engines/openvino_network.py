@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H and W pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, final
 
@@ -42,17 +43,13 @@ class OpenVINONetwork(StageNetwork):
     def __init__(
         self, original: StageNetwork, file: Path, names: Sequence[str], compiled: Path | None
     ) -> None:
-        import openvino  # pyright: ignore[reportMissingImports]
-
         super().__init__(original.size_multiple_px)
         self.original = original
         self.names = list(names)
-        self._core = openvino.Core()
-        if compiled is not None:
-            self._core.set_property({"CACHE_DIR": str(compiled)})
+        self._cache = {} if compiled is None else {"CACHE_DIR": str(compiled)}
         self._compiled: dict[str, Any] = {}  # by precision, when it is first used
         try:
-            self._model = self._core.read_model(file)
+            self._model = _core().read_model(file)
         except RuntimeError as error:
             raise WeightsError(f"{file} is damaged or missing; export it again.") from error
         if len(self._model.inputs) != len(self.names):
@@ -77,8 +74,9 @@ class OpenVINONetwork(StageNetwork):
                 "INFERENCE_PRECISION_HINT": precision,
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 "PERFORMANCE_HINT": "LATENCY",
+                **self._cache,
             }
-            self._compiled[precision] = self._core.compile_model(self._model, "CPU", options)
+            self._compiled[precision] = _core().compile_model(self._model, "CPU", options)
         return self._compiled[precision]
 
     def prepared(self, signals: Signals) -> Signals:
@@ -115,6 +113,20 @@ class OpenVINONetwork(StageNetwork):
 
     def bytes_at_once(self, side_px: int) -> int:
         return self.original.bytes_at_once(side_px)
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's core, which all networks share and which lives as long as the process.
+
+    A core gives its thread another stack for signals, and gives back the one before when it ends.
+    If two end in the order in which they began, the thread is left with a stack that is no longer
+    there, and the next signal that Python handles (Ctrl-C, the end of a worker that loads data)
+    is a segmentation fault.
+    """
+    import openvino  # pyright: ignore[reportMissingImports]
+
+    return openvino.Core()
 
 
 def _array(tensor: Tensor) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +159,28 @@ def test_onnx_files_predict_the_same(upsampler, tmp_path):
     assert error(torch.from_numpy(result), expected) < LARGEST_ERROR
     with pytest.raises(ContractError, match="was exported to onnx, which Cascade does not run"):
         with_engine(stages, str(tmp_path / "onnx"))
+
+
+RELEASED = """
+import os, signal, sys
+from cascade import CascadePipeline
+
+handled = []
+signal.signal(signal.SIGINT, lambda *_: handled.append(True))
+for _ in range(2):
+    pipeline = CascadePipeline.from_pretrained(sys.argv[1]).with_engine(sys.argv[2])
+    pipeline(steps=1, seed=0)
+    del pipeline
+    os.kill(os.getpid(), signal.SIGINT)
+sys.exit(len(handled) != 2)
+"""
+
+
+def test_a_process_handles_signals_after_it_released_an_engine(saved, exported):
+    # In a process of its own, since what can go wrong is a segmentation fault.
+    words = [sys.executable, "-c", RELEASED, str(saved), str(exported)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, (done.returncode, done.stderr)
 
 
 # ---- a kept export ------------------------------------------------------------------------------
