@@ -35,7 +35,7 @@ from cascade.conditioning.inputs import Inputs
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import ContractError
 from cascade.imaging.exchange import as_output
-from cascade.restoration.editing import Editing, check_can_edit, prepare_edit
+from cascade.restoration.editing import Editing, check_can_edit, check_samplers, prepare_edit
 from cascade.restoration.holes import MaskLike
 from cascade.restoration.subject import EditedLike, Subject
 from cascade.sampling.walk import Progress
@@ -114,6 +114,7 @@ def edit(
         on_remark(f"the picture {remark}")
     start = work.input_image(chain.first)
     run = with_settings(chain, chain, options, request.settings)
+    check_samplers((stage for _, stage in run.items()), editing, is_whole=bool(hole.all()))
     inputs, seeds = request.inputs(run, start), request.seeds
     on_inputs(run, inputs)
     if is_empty:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade.errors import ContractError
+from cascade.errors import ContractError, SettingsError
 from cascade.pipeline import CascadePipeline
 from cascade.training.students import student_of
 
@@ -179,6 +179,28 @@ def test_wrong_arguments_are_refused_in_one_line(pipeline, image, mask, argument
     with pytest.raises(ContractError, match=message) as error:
         pipeline.edit(**{"image": image, "mask": mask, **arguments})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sampler": [None, "euler"], "strength": 0.5}, "samplers of diffusers cannot start from"),
+        ({"sampler": ["ode", None]}, "only the samplers ddim, ddpm and euler-maruyama can go over"),
+        ({"reuse": [2, 1]}, "reuse must be 1 to go over steps again"),
+    ],
+)
+def test_no_stage_starts_if_the_settings_of_one_do_not_fit(
+    pipeline, image, mask, arguments, message
+):
+    steps: list[int] = []
+    with pytest.raises(SettingsError, match=message):
+        pipeline.edit(
+            image, mask, labels=LABELS, **arguments,
+            callback_on_step_end=lambda host, step, t, kwargs: steps.append(step),
+        )  # fmt: skip
+    assert steps == []
+    later = {"sampler": ["ddim", "ode"], "resamplings": 2, "jump_length": 1}
+    assert pipeline.edit(image, mask, labels=LABELS, **later).images.isfinite().all()
 
 
 def test_a_student_is_refused_unless_it_takes_each_step_once(base_stage, mask):

@@ -19,8 +19,8 @@ from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
 from cascade.pipeline import CascadePipeline
-from cascade.restoration.editing import Editing, check_can_edit
-from cascade.restoration.holes import Borders, hole_in, hole_of
+from cascade.restoration.editing import Editing, check_can_edit, check_samplers
+from cascade.restoration.holes import Borders, grown, hole_in, hole_of
 
 NO_DAMAGE = (
     "nothing says what is damaged: give --mask, or a picture that is transparent there. Noise and "
@@ -76,7 +76,8 @@ def edits(
     uncrop = None if repainting.uncrop is None else Borders.of(list(repainting.uncrop))
     pipeline = plan.model.load().with_sampling(request.overrides)
     pipeline.set_progress_bar_config(disable=True)
-    is_whole = mask is None and uncrop is None
+    is_full = mask is not None and _is_full(mask, editing.grow_px)
+    is_whole = is_full or (mask is None and uncrop is None)
     check_can_edit(pipeline.stages.contracts, editing, is_whole=is_whole)
     if "prompt" in repainting.words:
         pipeline.check_prompts([repainting.words["prompt"]])
@@ -84,6 +85,9 @@ def edits(
     running = list(stages.values())
     # Evaluation reads captions, so that its figures of models that take text hold for none.
     has_words = bool(repainting.words) or any(each.contract.takes_text for each in running)
+    if is_full:
+        editing.check_resampling("the whole picture is repainted")
+    check_samplers(running, editing, is_whole=is_whole)
 
     def make(
         pictures: Sequence[Picture], seeds: Sequence[int], progress: PartProgress
@@ -139,6 +143,11 @@ def _read_mask(path: Path) -> Picture:
             "where to repaint."
         )
     return mask
+
+
+def _is_full(mask: Picture, grow_px: int) -> bool:
+    """Whether a mask leaves nothing of its pictures once it has grown."""
+    return bool(grown(hole_of(mask, mask.size), grow_px).all())
 
 
 def _recorded(repainting: Repainting) -> dict[str, Any]:

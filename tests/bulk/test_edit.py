@@ -158,6 +158,30 @@ def test_wrong_usage_is_reported_in_one_line_before_any_work(
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sampler", "predictor-corrector"], "only the samplers ddim, ddpm and euler-maruyama"),
+        (["--set", "base.sampler=ode"], "only the samplers ddim, ddpm and euler-maruyama"),
+        (["--set", "base.reuse=2"], "reuse must be 1 to go over steps again"),
+        (["--strength", 0.5, "--sampler", "euler", "--resamplings", 1], "samplers of diffusers"),
+        (["--resamplings", 1, "--jump-length", 3], "jump_length has no effect with resamplings 1"),
+        (["--mask", "full.png", "--resamplings", 3], "because the whole picture is repainted"),
+    ],
+)
+def test_settings_that_fit_no_picture_are_wrong_usage(
+    command, cascade, photos, mask, tmp_path, arguments, message
+):
+    Image.new("L", (20, 14), 255).save("full.png")
+    cascade.save_pretrained(tmp_path / "cats")
+    rest = ["-o", "out", "--model", tmp_path / "cats", "--mask", mask, *arguments]
+    done = command("edit", photos, *rest)
+    assert (done.code, done.out, Path("out/c.png").exists()) == (2, "", False)
+    assert done.err.startswith("cascade: ")
+    assert message in done.err
+    assert done.err.count("\n") == 1
+
+
 def test_an_upscaler_mends_what_is_masked_and_says_if_that_is_wide(
     command, upscaler, photos, caplog
 ):
