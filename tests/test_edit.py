@@ -75,6 +75,20 @@ def test_a_full_mask_is_plain_sampling(pipeline, image):
     assert edited.equal(plain)
 
 
+def test_an_upsampler_needs_something_around_the_hole(upsampler, image):
+    enlarging = CascadePipeline.from_stages({"up": upsampler})
+    enlarging.set_progress_bar_config(disable=True)
+    everything = torch.ones(32, 32, dtype=torch.bool)
+    hole = everything.clone()
+    hole[:, 16:] = False
+    cases = [(everything, {}), (everything, {"feather_px": 3}), (hole, {"window_px": 4})]
+    for mask, settings in cases:
+        with pytest.raises(SettingsError, match="nothing around the hole is left that this pipel"):
+            enlarging.edit(image, mask, **settings)
+    for mask, settings in ((everything, {"strength": 0.5}), (hole, {}), (~everything, {})):
+        assert enlarging.edit(image, mask, **settings).images.isfinite().all()
+
+
 def test_an_empty_mask_gives_the_picture_itself_and_says_so(pipeline, image, caplog):
     nothing = torch.zeros(32, 32, dtype=torch.bool)
     with caplog.at_level(logging.WARNING, "cascade"):

@@ -19,7 +19,12 @@ from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
 from cascade.pipeline import CascadePipeline
-from cascade.restoration.editing import Editing, check_can_edit, check_samplers
+from cascade.restoration.editing import (
+    Editing,
+    check_can_edit,
+    check_samplers,
+    check_without_surroundings,
+)
 from cascade.restoration.holes import Borders, grown, hole_in, hole_of
 
 NO_DAMAGE = (
@@ -87,6 +92,7 @@ def edits(
     has_words = bool(repainting.words) or any(each.contract.takes_text for each in running)
     if is_full:
         editing.check_resampling("the whole picture is repainted")
+        check_without_surroundings(first, editing)
     check_samplers(running, editing, is_whole=is_whole)
 
     def make(

@@ -161,6 +161,24 @@ def check_can_edit(
         )
 
 
+def check_without_surroundings(first: Contract, editing: Editing) -> None:
+    """Check that a chain can edit where no pixel around the hole is known.
+
+    Args:
+        first: contract of the first stage.
+        editing: how to edit.
+
+    Raises:
+        SettingsError: if it would enlarge a picture of which nothing is known.
+    """
+    if editing.strength == 1 and first.enlarges:
+        raise SettingsError(
+            "nothing around the hole is left that this pipeline could enlarge; paint less of the "
+            "picture, widen the window, lower the strength, or use a pipeline that starts from "
+            "noise or was trained with a mask."
+        )
+
+
 def check_samplers(stages: Iterable[Stage], editing: Editing, *, is_whole: bool = False) -> None:
     """Check that all stages can edit with their samplers, before the first of them starts.
 

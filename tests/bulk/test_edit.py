@@ -199,7 +199,9 @@ def test_an_upscaler_mends_what_is_masked_and_says_if_that_is_wide(
 
 def test_wide_holes_of_many_results_are_mentioned_once(command, upscaler, photos):
     source = photos / "sub" / "c.png"
-    Image.new("L", (20, 14), 255).save("mask.png")
+    values = np.full((14, 20), 255, np.uint8)
+    values[0] = 0
+    Image.fromarray(values).save("mask.png")
     done = command("edit", source, "--mask", "mask.png", "-n", 2, "-o", "out", "--model", upscaler)
     assert done.code == 0, done.err
     assert done.err.count("has a hole wider than 8 px") == 1
@@ -207,6 +209,18 @@ def test_wide_holes_of_many_results_are_mentioned_once(command, upscaler, photos
     done = command("edit", source, "--strength", 0.5, "-o", "low.png", "--model", upscaler)
     assert done.code == 0, done.err
     assert "hole" not in done.err
+
+
+def test_an_upscaler_cannot_draw_a_whole_picture(command, upscaler, photos):
+    Image.new("L", (20, 14), 255).save("full.png")
+    values = np.full((14, 20), 255, np.uint8)
+    values[0] = 0
+    Image.fromarray(values).save("nearly.png")
+    for verb, mask in (("edit", "full.png"), ("restore", "nearly.png")):  # which grows by 2 px
+        done = command(verb, photos, "--mask", mask, "-o", "out", "--model", upscaler)
+        assert (done.code, done.out) == (2, ""), done.err
+        assert "cascade: nothing around the hole is left" in done.err
+        assert done.err.count("\n") == 1
 
 
 def test_a_model_that_cannot_edit_is_refused(command, colourer, photos, mask):
