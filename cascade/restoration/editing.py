@@ -60,7 +60,7 @@ class Editing:
 
     Raises:
         ContractError: if a value is of the wrong kind or out of range.
-        SettingsError: if two values exclude each other.
+        SettingsError: if the strength is out of range, or two values exclude each other.
     """
 
     strength: float = 1.0
@@ -74,7 +74,7 @@ class Editing:
     def __post_init__(self) -> None:
         strength = real_number("strength", self.strength)
         if not 0 < strength <= 1:
-            raise ContractError(f"strength must be above 0 and at most 1, got {strength}.")
+            raise SettingsError(f"strength must be above 0 and at most 1, got {strength}.")
         _ = self.resampling
         if self.window_px is not None:
             whole_number("window_px", self.window_px, low=1)
