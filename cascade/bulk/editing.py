@@ -79,6 +79,8 @@ def edits(
     request, editing = plan.request, repainting.editing
     mask = None if repainting.mask is None else _read_mask(repainting.mask)
     uncrop = None if repainting.uncrop is None else Borders.of(list(repainting.uncrop))
+    if mask is not None and uncrop is None:
+        _check_not_empty(mask, repainting.mask)
     pipeline = plan.model.load().with_sampling(request.overrides)
     pipeline.set_progress_bar_config(disable=True)
     is_full = mask is not None and _is_full(mask, editing.grow_px)
@@ -133,22 +135,30 @@ def _ignore(remark: str) -> None:
 
 
 def _read_mask(path: Path) -> Picture:
-    """Read a mask, and check that something in it is white.
+    """Read a mask.
 
     Raises:
-        CascadeError: if it cannot be read, has colours, or is black.
+        CascadeError: if it cannot be read, or has colours.
     """
     mask = read_picture(path)
     try:
-        hole = hole_of(mask, mask.size)
+        hole_of(mask, mask.size)
     except ContractError as error:
         raise ContractError(f"{path}: {error}") from error
-    if not hole.any():
+    return mask
+
+
+def _check_not_empty(mask: Picture, path: Path | None) -> None:
+    """Check that something in a mask is white.
+
+    Raises:
+        ContractError: if it is black.
+    """
+    if not hole_of(mask, mask.size).any():
         raise ContractError(
             f"{path}: the mask is empty, nothing in it is brighter than middle grey; paint white "
             "where to repaint."
         )
-    return mask
 
 
 def _is_full(mask: Picture, grow_px: int) -> bool:

@@ -133,6 +133,16 @@ def test_a_picture_grows_and_records_by_how_much(edit, photos):
     )
 
 
+def test_a_black_mask_lets_a_picture_grow_alone(edit, photos):
+    Image.new("L", (20, 14)).save("black.png")
+    done = edit(photos / "sub" / "c.png", "--mask", "black.png", "--uncrop", "0,0,5,0", out="w.png")
+    assert (done.code, done.out) == (0, "1 edited\n"), done.err
+    picture, result = read_picture(photos / "sub" / "c.png"), read_picture(Path("w.png"))
+    assert result.size == (14, 25)
+    assert result.colour[..., :20].equal(picture.colour)
+    assert result.colour[..., 20:].float().std() > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
