@@ -80,7 +80,7 @@ def edits(
     mask = None if repainting.mask is None else _read_mask(repainting.mask)
     uncrop = None if repainting.uncrop is None else Borders.of(list(repainting.uncrop))
     if mask is not None and uncrop is None:
-        _check_not_empty(mask, repainting.mask)
+        _check_not_empty(mask, repainting.mask, plan)
     pipeline = plan.model.load().with_sampling(request.overrides)
     pipeline.set_progress_bar_config(disable=True)
     is_full = mask is not None and _is_full(mask, editing.grow_px)
@@ -148,17 +148,20 @@ def _read_mask(path: Path) -> Picture:
     return mask
 
 
-def _check_not_empty(mask: Picture, path: Path | None) -> None:
+def _check_not_empty(mask: Picture, path: Path | None, plan: Preparation) -> None:
     """Check that something in a mask is white.
 
     Raises:
-        ContractError: if it is black.
+        CascadeError: if it is black, or does not even have the size of the only picture.
     """
-    if not hole_of(mask, mask.size).any():
-        raise ContractError(
-            f"{path}: the mask is empty, nothing in it is brighter than middle grey; paint white "
-            "where to repaint."
-        )
+    if hole_of(mask, mask.size).any():
+        return
+    if len(plan.inputs.pictures) == 1:
+        hole_of(mask, plan.inputs.pictures[0].read(plan.request.truncated).size)
+    raise ContractError(
+        f"{path}: the mask is empty, nothing in it is brighter than middle grey; paint white where "
+        "to repaint."
+    )
 
 
 def _is_full(mask: Picture, grow_px: int) -> bool:

@@ -148,6 +148,7 @@ def test_a_black_mask_lets_a_picture_grow_alone(edit, photos):
     [
         (["--mask", "no.png"], 1, "no.png: cannot be read"),
         (["--mask", "black.png"], 1, "black.png: the mask is empty, nothing in it is brighter"),
+        (["--mask", "small.png"], 1, "the mask has 7x5 px, the picture 20x14; paint it on a copy"),
         (["--mask", "red.png"], 1, "red.png: the mask has colours; it must be black and white"),
         (["--uncrop", "1,2,3"], 2, "--uncrop takes LEFT,TOP,RIGHT,BOTTOM in pixels"),
         (["--uncrop", "0,0,0,0"], 1, "uncrop adds nothing"),
@@ -161,6 +162,7 @@ def test_wrong_usage_is_reported_in_one_line_before_any_work(
     edit, photos, arguments, code, message
 ):
     Image.new("L", (20, 14)).save("black.png")
+    Image.new("L", (7, 5)).save("small.png")
     Image.new("RGB", (20, 14), "red").save("red.png")
     done = edit(photos / "a.jpg", *arguments)
     assert done.code == code
