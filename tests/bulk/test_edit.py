@@ -195,6 +195,31 @@ def test_settings_that_fit_no_picture_are_wrong_usage(
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("inputs", "options", "is_suggested"),
+    [
+        (["photos/sub/c.png", "a cat"], [], True),
+        (["a cat"], [], True),
+        (["cat"], [], True),
+        (["nosuch.png"], [], False),
+        (["a cat"], ["--prompt", "a dog"], False),
+    ],
+)
+@pytest.mark.parametrize("out", ["out", "out.png"])
+def test_a_prompt_among_the_inputs_is_answered_with_its_option(
+    edit, photos, mask, inputs, options, is_suggested, out
+):
+    done = edit(*inputs, "--mask", mask, *options, out=out)
+    assert done.code == 1
+    advice = "; if it is a prompt, write --prompt before it." if is_suggested else "."
+    assert done.err == f"cascade: {inputs[-1]}: no such file or folder{advice}\n"
+
+
+def test_commands_without_prompts_suggest_none(command, inpainter_folder, photos, mask):
+    done = command("restore", "a cat", "--mask", mask, "-o", "out", "--model", inpainter_folder)
+    assert done.err == "cascade: a cat: no such file or folder.\n"
+
+
 def test_an_upscaler_mends_what_is_masked_and_says_if_that_is_wide(
     command, upscaler, photos, caplog
 ):
