@@ -287,6 +287,9 @@ class AutoencoderStage(Stage):
                 "settings; leave it out."
             )
 
+    def check_walk(self, *, goes_back: bool, from_image: bool) -> None:
+        """Nothing to check: there are no steps, and images that it starts from are encoded."""
+
     def default_tile_px(self, size_px: Size) -> int:
         """The longer side: images are made whole."""
         return max(size_px)

@@ -35,7 +35,8 @@ class CallOptions:
     """Options of a pipeline call that few users need.
 
     Attributes:
-        inputs: inputs for conditions of your own, by input name.
+        inputs: inputs for conditions of your own, by input name; and `latents` (B, c, h, w), from
+            which a run starts at the decoder.
         overrides: changes to the stages' sampling settings.
         start_at: name of the stage that takes the input image; default: the first one that takes
             its size.

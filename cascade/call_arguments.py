@@ -15,8 +15,8 @@ from cascade.arguments import shown
 from cascade.call import CallOptions, split_fields
 from cascade.chain import StageChain
 from cascade.conditioning.condition import Condition
-from cascade.conditioning.image_embedding import ImageEmbedding
 from cascade.conditioning.inputs import Inputs
+from cascade.conditioning.latents import Latents
 from cascade.conditioning.text import PromptLike
 from cascade.devices import Precision, check_weights
 from cascade.diffusion.noise import GeneratorLike, make_picture_seeds, make_seeds
@@ -36,6 +36,7 @@ from cascade.restoration.upscaling import Upscaling
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.settings import setting_names
 from cascade.stage import Stage
+from cascade.starting import check_latents, check_takes_image, reading_stage, starting_stage
 from cascade.text.encoder import CutText
 
 CALL_ARGUMENTS = (
@@ -88,12 +89,18 @@ def read_call(chain: StageChain, arguments: Mapping[str, Any]) -> CallRequest:
     check_call_arguments(chain, further, (*CALL_ARGUMENTS, *field_names(CallOptions)))
     options, settings = split_fields(CallOptions, further)
     check_can_compute(chain, options.precision)
+    if own["image"] is not None:
+        check_takes_image(chain, options.start_at)  # latents would not be in the range of images
     start = None if own["image"] is None else to_tensor(own["image"])  # (B, C, h, w)
     like = None if own["like"] is None else to_tensor(own["like"])
     varied = options.inputs.get("like") if like is None else like
-    count = image_count(own["num_images"], own["prompt"], start, varied)
+    latents = options.inputs.get(Latents.input_name)
+    if latents is not None:
+        check_latents(chain, latents, options.start_at)
+    first_of = varied if latents is None else latents
+    count = image_count(own["num_images"], own["prompt"], start, first_of)
     seeds = make_seeds(count, own["seed"], own["seeds"], own["generator"])
-    run = stages_to_run(chain, start, varied, options, settings)
+    run = stages_to_run(chain, start, varied, latents, options, settings)
     output_type = arguments.get("output_type", "pil")
     check_output(output_type, run.last.space.channels, run.last.space.kind)
     values = {name: own[name] for name in ("labels", "prompt", "negative_prompt")}
@@ -141,6 +148,7 @@ def stages_to_run(
     chain: StageChain,
     start: Tensor | None,
     like: Tensor | None,
+    latents: Tensor | None,
     options: CallOptions,
     settings: Mapping[str, Any],
 ) -> StageChain:
@@ -150,19 +158,22 @@ def stages_to_run(
         chain: the stages of the pipeline.
         start: the images to start from, (B, C, h, w); None to start from noise.
         like: the images to vary, (B, C, h, w); None for none.
+        latents: the latents to decode, (B, c, h, w); None for none.
         options: options of the call.
         settings: sampling settings, which take precedence over those in the options.
 
     Raises:
         ContractError: if no stage takes the images, or a setting does not fit.
     """
-    if like is not None and start is not None:
-        raise ContractError("image and like exclude each other; give one of them.")
-    size = None if start is None else (start.shape[-2], start.shape[-1])
-    if like is None:
-        first = chain.start(size, options.start_at)
+    given = {"image": start, "like": like, "latents": latents}
+    names = [name for name, each in given.items() if each is not None]
+    if len(names) > 1:
+        raise ContractError(f"{' and '.join(names)} exclude each other; give one of them.")
+    if names in ([], ["image"]):
+        size = None if start is None else (start.shape[-2], start.shape[-1])
+        first = starting_stage(chain, size, options.start_at)
     else:
-        first = chain.reader(ImageEmbedding.input_name, options.start_at)
+        first = reading_stage(chain, names[0], options.start_at)
     return with_settings(chain, chain.between(first, options.stop_at), options, settings)
 
 

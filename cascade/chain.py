@@ -23,7 +23,6 @@ from cascade.saving.chain_folder import CHAIN, saved_names, write_names
 from cascade.saving.components import read_json
 from cascade.saving.pipelines import DOUBT, INDEX, has_weights
 from cascade.saving.stage_folder import stage_in
-from cascade.space import Size
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 
@@ -109,70 +108,6 @@ class StageChain(nn.Module):
     def contracts(self) -> list[Contract]:
         """The contracts of the stages, first stage first."""
         return [stage.contract for _, stage in self.items()]
-
-    def start(self, size_px: Size | None, start_at: str | None) -> str:
-        """Choose the stage that a run starts at.
-
-        Args:
-            size_px: height and width of the image to start from; None to start from noise.
-            start_at: name of the stage; None for the first one that takes the size.
-
-        Raises:
-            ContractError: if the stage does not take such an image, or none does.
-        """
-        names = self.names
-        if size_px is None:
-            if start_at is not None and start_at != names[0]:
-                raise ContractError(f"start_at {start_at!r} needs an image to start from.")
-            contract = self.first.contract
-            if contract.needs_image:
-                raise ContractError(
-                    f"the first stage, {names[0]!r}, needs an image to start from: "
-                    f"{contract.description}."
-                )
-            return names[0]
-        texts = {name: stage.contract for name, stage in self.items()}
-        if start_at is None:
-            start_at = next((name for name, c in texts.items() if c.accepts_size(size_px)), None)
-        if start_at is None:
-            sizes = [f"{n} takes {c.description}" for n, c in texts.items() if c.needs_image]
-            raise ContractError(
-                f"no stage takes an image of {size_px[1]}x{size_px[0]} px "
-                f"({', '.join(sizes) or 'none'}); resize it, or call upscale or "
-                "colourise, which take any size."
-            )
-        contract = self[start_at].contract
-        if not contract.needs_image:
-            raise ContractError(f"stage {start_at!r} is a base stage and takes no image.")
-        if not contract.accepts_size(size_px):
-            raise ContractError(
-                f"stage {start_at!r} takes {contract.description}, the image has "
-                f"{size_px[1]}x{size_px[0]}; resize it."
-            )
-        return start_at
-
-    def reader(self, input_name: str, start_at: str | None) -> str:
-        """Choose the stage that a run starts at because it reads a user's input.
-
-        Args:
-            input_name: name of the input, such as `like`.
-            start_at: name of the stage; None for the first one that reads the input.
-
-        Raises:
-            ContractError: if the stage does not read it, or none does.
-        """
-        readers = [n for n, stage in self.items() if input_name in stage.contract.input_names]
-        if not readers:
-            raise ContractError(
-                f"no stage of this pipeline has a condition that reads {input_name!r}; variations "
-                "of a picture need a stage with an image embedding."
-            )
-        if start_at is not None and self[start_at] is not self[readers[0]]:
-            raise ContractError(
-                f"start_at {start_at!r} does not fit {input_name!r}, with which a run starts at "
-                f"{readers[0]!r}; leave start_at out."
-            )
-        return readers[0]
 
     def between(self, first: str, last: str | None = None) -> StageChain:
         """The part of the chain that begins at one of its stages and ends at another.

@@ -19,7 +19,7 @@ from cascade.conditioning.signals import Signals
 from cascade.contract import Contract
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
-from cascade.errors import ContractError
+from cascade.errors import ContractError, SettingsError
 from cascade.mapped_arrays import bytes_in_memory
 from cascade.networks.adapters import (
     check_belongs,
@@ -35,7 +35,7 @@ from cascade.prediction import Predictor
 from cascade.sampling.memory import TILE_PX, fitting_tile_px
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.settings import SamplingSettings
-from cascade.sampling.walk import Hooks
+from cascade.sampling.walk import check_can_walk
 from cascade.sampling_run import SamplingRun
 from cascade.saving.model_card import StageSummary
 from cascade.saving.stage_folder import (
@@ -231,21 +231,26 @@ class DiffusionStage(Stage):
         check_kind("seeds", seeds, Sized, "a list of whole numbers")
         settings = run.settings or self.sampling
         sampler = self._sampler_for(settings)
-        self._check_resampling(run.hooks, settings)
+        if run.hooks.resampling.resamplings > 1:
+            self._check_goes_back(settings)
         self.contract.check_inputs(inputs, previous, len(seeds))
         making = SamplingRun(self.network, self.process, self.contract, sampler, settings, run)
         return making.images(seeds, inputs, previous)
 
-    def _check_resampling(self, hooks: Hooks, settings: SamplingSettings) -> None:
-        """Check that a walk may go over its steps again, if it shall."""
-        if hooks.resampling.resamplings == 1:
-            return
+    def check_walk(self, *, goes_back: bool, from_image: bool) -> None:
+        if goes_back:
+            self._check_goes_back(self.sampling)
+        sampler = self._sampler_for(self.sampling)
+        check_can_walk(sampler, goes_back=goes_back, from_image=from_image)
+
+    def _check_goes_back(self, settings: SamplingSettings) -> None:
+        """Check that a walk with these settings may go over its steps again."""
         if self.contract.student is not None:
-            raise ContractError(
+            raise SettingsError(
                 f"a {self.contract.student.text} cannot go over its steps again; use resamplings 1."
             )
         if settings.reuse > 1:
-            raise ContractError(
+            raise SettingsError(
                 f"reuse must be 1 to go over steps again, got {settings.reuse}: the features that "
                 "steps share belong to other noise."
             )

@@ -35,7 +35,13 @@ from cascade.conditioning.inputs import Inputs
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import ContractError
 from cascade.imaging.exchange import as_output
-from cascade.restoration.editing import Editing, check_can_edit, prepare_edit
+from cascade.restoration.editing import (
+    Editing,
+    check_can_edit,
+    check_samplers,
+    check_without_surroundings,
+    prepare_edit,
+)
 from cascade.restoration.holes import MaskLike
 from cascade.restoration.subject import EditedLike, Subject
 from cascade.sampling.walk import Progress
@@ -110,10 +116,13 @@ def edit(
         editing.check_resampling("the whole picture is repainted")
     hole = ~subject.hole if is_empty else subject.hole  # so that all settings are checked
     work, box = prepare_edit(chain.contracts, subject.image, hole, editing)
+    if work.hole.all() and not is_empty:
+        check_without_surroundings(chain.first.contract, editing)
     if remark := editing.remark(chain.first.contract, subject.hole):
         on_remark(f"the picture {remark}")
     start = work.input_image(chain.first)
     run = with_settings(chain, chain, options, request.settings)
+    check_samplers((stage for _, stage in run.items()), editing, is_whole=bool(hole.all()))
     inputs, seeds = request.inputs(run, start), request.seeds
     on_inputs(run, inputs)
     if is_empty:

@@ -18,6 +18,10 @@ class ContractError(CascadeError):
     """Stages, images or conditions do not fit together."""
 
 
+class SettingsError(ContractError):
+    """Settings that exclude each other, or that the stages cannot follow, whatever the picture."""
+
+
 class WeightsError(CascadeError):
     """A folder of weights is missing, damaged, pickled, or belongs to another model."""
 

@@ -162,6 +162,18 @@ class Stage(nn.Module, ABC):
         """
 
     @abstractmethod
+    def check_walk(self, *, goes_back: bool, from_image: bool) -> None:
+        """Check before any work that the stage can sample in some way with its own settings.
+
+        Args:
+            goes_back: whether it goes over its steps again; see `Hooks.resampling`.
+            from_image: whether it starts from images instead of noise; see `Hooks.start_from`.
+
+        Raises:
+            SettingsError: naming what it cannot do, and what to change.
+        """
+
+    @abstractmethod
     def run(
         self,
         seeds: Sequence[int],

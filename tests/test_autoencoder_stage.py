@@ -185,6 +185,114 @@ def test_latents_that_a_user_has_are_decoded(stage):
     assert torch.equal(stage.run([0, 1], Inputs({"latents": latents})), stage.decode(latents))
 
 
+@pytest.fixture(scope="module")
+def latent_pipeline(stage) -> CascadePipeline:
+    """A stage of latents and their decoder."""
+    base = base_of(stage.latent_space, sampling=SamplingSettings(steps=2, threshold="none"))
+    pipeline = CascadePipeline.from_stages({"base": base, "decoder": stage})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def test_a_chain_decodes_latents_that_a_user_has(stage, latent_pipeline):
+    latents = stage.encode(pictures(3)) * 40  # they have no bounds
+    expected = stage.decode(latents)
+    for start in ({"start_at": "decoder"}, {}):
+        run = {"inputs": {"latents": latents}, "output_type": "pt", **start}
+        assert torch.equal(latent_pipeline(**run, precision="fp32").images, expected)
+    alone = CascadePipeline.from_stages({"vae": stage})
+    alone.set_progress_bar_config(disable=True)
+    assert torch.equal(alone(**run, precision="fp32").images, expected)
+
+
+def test_decoded_latents_go_on_through_the_chain(stage, latent_pipeline):
+    upsampler = DiffusionStage.build(
+        Contract(Space(size_px=32), (LowResolution(size_px=16),)),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8,), "blocks": 1},
+        sampling=SamplingSettings(steps=2),
+    ).eval()
+    stages = {**dict(latent_pipeline.stages.items()), "up": upsampler}
+    pipeline = CascadePipeline.from_stages(stages)
+    pipeline.set_progress_bar_config(disable=True)
+    latents = stage.encode(pictures(1))
+    options = {"seed": 3, "output_type": "pt", "precision": "fp32"}
+    result = pipeline(inputs={"latents": latents}, **options)
+    decoded = stage.decode(latents)
+    assert torch.equal(result.images, pipeline(image=decoded, **options).images)
+
+
+@pytest.mark.parametrize(
+    ("latents", "got"),
+    [
+        (torch.zeros(1, 8, 8, 8), r"\(1, 8, 8, 8\) of torch.float32"),
+        (torch.zeros(1, 4, 9, 8), r"\(1, 4, 9, 8\) of torch.float32"),
+        (torch.zeros(4, 8, 8), r"\(4, 8, 8\) of torch.float32"),
+        (torch.zeros(0, 4, 8, 8), r"\(0, 4, 8, 8\) of torch.float32"),
+        (torch.zeros(1, 4, 8, 8, dtype=torch.int64), r"\(1, 4, 8, 8\) of torch.int64"),
+        ("latents.pt", "'latents.pt'"),
+    ],
+)
+def test_latents_of_a_user_have_the_width_and_size_of_the_decoder(latent_pipeline, latents, got):
+    message = rf"^latents must be a tensor \(B, 4, 8, 8\) of floats, got {got}\.$"
+    with pytest.raises(ContractError, match=message):
+        latent_pipeline(start_at="decoder", inputs={"latents": latents})
+
+
+LATENTS, IMAGE = torch.zeros(2, 4, 8, 8), torch.zeros(1, 3, 16, 16)
+NO_IMAGE = (
+    "stage 'decoder' takes latents of 4 channels, 8 px, and no image; give latents as "
+    'inputs={"latents": tensor}, or leave image out.'
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image": IMAGE}, NO_IMAGE),
+        ({"image": LATENTS * 50, "start_at": "decoder"}, NO_IMAGE),
+        (
+            {"start_at": "decoder"},
+            "start_at 'decoder' needs latents, inputs={\"latents\": tensor}, to start from.",
+        ),
+        (
+            {"start_at": "base", "inputs": {"latents": LATENTS}},
+            "start_at 'base' does not fit 'latents', with which a run starts at 'decoder'; leave "
+            "start_at out.",
+        ),
+        (
+            {"inputs": {"latents": LATENTS * torch.nan}},
+            "latents must be finite numbers, got infinite ones or NaN.",
+        ),
+        (
+            {"inputs": {"latents": LATENTS}, "num_images": 3},
+            "got 2 entries of latents for 3 seeds.",
+        ),
+        (
+            {"inputs": {"latents": LATENTS}, "like": IMAGE},
+            "like and latents exclude each other; give one of them.",
+        ),
+        ({"image": IMAGE, "start_at": "base"}, "stage 'base' is a base stage and takes no image."),
+        (
+            {"inputs": {"latents": LATENTS}, "stop_at": "base"},
+            "stop_at 'base' comes before 'decoder', the stage at which the run starts.",
+        ),
+    ],
+)
+def test_other_starts_of_a_chain_with_a_decoder_are_refused(latent_pipeline, arguments, message):
+    with pytest.raises(ContractError) as error:
+        latent_pipeline(**{"output_type": "pt", **arguments})
+    assert str(error.value) == message
+
+
+def test_chains_without_a_decoder_say_so(stage):
+    alone = CascadePipeline.from_stages({"base": base_of(stage.latent_space)})
+    with pytest.raises(ContractError, match="reads 'latents'; only the decoder of an autoencoder"):
+        alone(inputs={"latents": LATENTS}, output_type="pt")
+    with pytest.raises(ContractError, match=r"^no stage of this pipeline takes an image; leave it"):
+        alone(image=LATENTS, output_type="pt")
+
+
 def test_settings_for_all_stages_pass_over_a_decoder_and_its_own_are_refused(stage):
     base = base_of(stage.latent_space, sampling=SamplingSettings(steps=2, threshold="none"))
     chain = StageChain({"base": base, "decoder": stage})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade.errors import ContractError
+from cascade.errors import ContractError, SettingsError
 from cascade.pipeline import CascadePipeline
 from cascade.training.students import student_of
 
@@ -73,6 +73,20 @@ def test_a_full_mask_is_plain_sampling(pipeline, image):
     edited = pipeline.edit(image, everything, labels=LABELS, seed=2).images
     plain = pipeline(labels=LABELS, seed=2, output_type="pt").images
     assert edited.equal(plain)
+
+
+def test_an_upsampler_needs_something_around_the_hole(upsampler, image):
+    enlarging = CascadePipeline.from_stages({"up": upsampler})
+    enlarging.set_progress_bar_config(disable=True)
+    everything = torch.ones(32, 32, dtype=torch.bool)
+    hole = everything.clone()
+    hole[:, 16:] = False
+    cases = [(everything, {}), (everything, {"feather_px": 3}), (hole, {"window_px": 4})]
+    for mask, settings in cases:
+        with pytest.raises(SettingsError, match="nothing around the hole is left that this pipel"):
+            enlarging.edit(image, mask, **settings)
+    for mask, settings in ((everything, {"strength": 0.5}), (hole, {}), (~everything, {})):
+        assert enlarging.edit(image, mask, **settings).images.isfinite().all()
 
 
 def test_an_empty_mask_gives_the_picture_itself_and_says_so(pipeline, image, caplog):
@@ -179,6 +193,28 @@ def test_wrong_arguments_are_refused_in_one_line(pipeline, image, mask, argument
     with pytest.raises(ContractError, match=message) as error:
         pipeline.edit(**{"image": image, "mask": mask, **arguments})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sampler": [None, "euler"], "strength": 0.5}, "samplers of diffusers cannot start from"),
+        ({"sampler": ["ode", None]}, "only the samplers ddim, ddpm and euler-maruyama can go over"),
+        ({"reuse": [2, 1]}, "reuse must be 1 to go over steps again"),
+    ],
+)
+def test_no_stage_starts_if_the_settings_of_one_do_not_fit(
+    pipeline, image, mask, arguments, message
+):
+    steps: list[int] = []
+    with pytest.raises(SettingsError, match=message):
+        pipeline.edit(
+            image, mask, labels=LABELS, **arguments,
+            callback_on_step_end=lambda host, step, t, kwargs: steps.append(step),
+        )  # fmt: skip
+    assert steps == []
+    later = {"sampler": ["ddim", "ode"], "resamplings": 2, "jump_length": 1}
+    assert pipeline.edit(image, mask, labels=LABELS, **later).images.isfinite().all()
 
 
 def test_a_student_is_refused_unless_it_takes_each_step_once(base_stage, mask):

@@ -19,8 +19,13 @@ from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
 from cascade.pipeline import CascadePipeline
-from cascade.restoration.editing import Editing, check_can_edit
-from cascade.restoration.holes import Borders, hole_in, hole_of
+from cascade.restoration.editing import (
+    Editing,
+    check_can_edit,
+    check_samplers,
+    check_without_surroundings,
+)
+from cascade.restoration.holes import Borders, grown, hole_in, hole_of
 from cascade.saving.pipelines import model_record
 from cascade.stage import Stage
 
@@ -77,9 +82,12 @@ def edits(
     request, editing = plan.request, repainting.editing
     mask = None if repainting.mask is None else _read_mask(repainting.mask)
     uncrop = None if repainting.uncrop is None else Borders.of(list(repainting.uncrop))
+    if mask is not None and uncrop is None:
+        _check_not_empty(mask, repainting.mask, plan)
     pipeline = plan.model.load().with_sampling(request.overrides)
     pipeline.set_progress_bar_config(disable=True)
-    is_whole = mask is None and uncrop is None
+    is_full = mask is not None and _is_full(mask, editing.grow_px)
+    is_whole = is_full or (mask is None and uncrop is None)
     check_can_edit(pipeline.stages.contracts, editing, is_whole=is_whole)
     stages, first = dict(pipeline.stages.items()), pipeline.stages.first.contract
     running = list(stages.values())
@@ -88,6 +96,10 @@ def edits(
         pipeline.check_prompts([repainting.words["prompt"]])
     # Evaluation reads captions, so that its figures of models that take text hold for none.
     has_words = bool(repainting.words) or any(each.contract.takes_text for each in running)
+    if is_full:
+        editing.check_resampling("the whole picture is repainted")
+        check_without_surroundings(first, editing)
+    check_samplers(running, editing, is_whole=is_whole)
 
     def make(
         pictures: Sequence[Picture], seeds: Sequence[int], progress: PartProgress
@@ -145,22 +157,38 @@ def _ignore(remark: str) -> None:
 
 
 def _read_mask(path: Path) -> Picture:
-    """Read a mask, and check that something in it is white.
+    """Read a mask.
 
     Raises:
-        CascadeError: if it cannot be read, has colours, or is black.
+        CascadeError: if it cannot be read, or has colours.
     """
     mask = read_picture(path)
     try:
-        hole = hole_of(mask, mask.size)
+        hole_of(mask, mask.size)
     except ContractError as error:
         raise ContractError(f"{path}: {error}") from error
-    if not hole.any():
-        raise ContractError(
-            f"{path}: the mask is empty, nothing in it is brighter than middle grey; paint white "
-            "where to repaint."
-        )
     return mask
+
+
+def _check_not_empty(mask: Picture, path: Path | None, plan: Preparation) -> None:
+    """Check that something in a mask is white.
+
+    Raises:
+        CascadeError: if it is black, or does not even have the size of the only picture.
+    """
+    if hole_of(mask, mask.size).any():
+        return
+    if len(plan.inputs.pictures) == 1:
+        hole_of(mask, plan.inputs.pictures[0].read(plan.request.truncated).size)
+    raise ContractError(
+        f"{path}: the mask is empty, nothing in it is brighter than middle grey; paint white where "
+        "to repaint."
+    )
+
+
+def _is_full(mask: Picture, grow_px: int) -> bool:
+    """Whether a mask leaves nothing of its pictures once it has grown."""
+    return bool(grown(hole_of(mask, mask.size), grow_px).all())
 
 
 def _recorded(repainting: Repainting) -> dict[str, Any]:

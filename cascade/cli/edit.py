@@ -32,10 +32,8 @@ Class = Annotated[
 Strength = Annotated[
     float,
     typer.Option(
-        min=0,
-        max=1,
-        help="Below 1, start from what the picture shows and keep some of it; without a mask, "
-        "of the whole picture.",
+        help="Above 0 and at most 1. Below 1, start from what the picture shows and keep some of "
+        "it; without a mask, of the whole picture.",
     ),
 ]
 Resamplings = Annotated[

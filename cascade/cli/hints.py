@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 MISSING_END = "not a readable image (its end is missing"
+NO_FILE = ": no such file or folder."
 
 
 def with_overwrite(message: str) -> str:
     """Name the option where an error says that overwriting may be allowed."""
     return message.replace("allow overwriting", "allow overwriting (--overwrite)")
+
+
+def with_prompt(message: str) -> str:
+    """Name the option for a prompt where an input that does not exist may be meant as one."""
+    text = message.removesuffix(NO_FILE)
+    if text == message or "://" in text or (" " not in text and Path(text).suffix):
+        return message
+    return f"{message.removesuffix('.')}; if it is a prompt, write --prompt before it."
 
 
 def with_options(failure: str) -> str:

@@ -37,7 +37,7 @@ from cascade.cli.ui import ui
 from cascade.cli.upscale import upscale
 from cascade.cli.validate import validate
 from cascade.cli.verb import Verb, add_verb
-from cascade.errors import CascadeError, OtherProcessError, RecipeError
+from cascade.errors import CascadeError, OtherProcessError, RecipeError, SettingsError
 
 REPORTING_TIME_S = 2.0  # for the process that failed first
 COMPLETION = "_CASCADE_COMPLETE"  # variable by which the shell asks what may follow
@@ -96,7 +96,7 @@ def run() -> None:
     except OtherProcessError:
         time.sleep(REPORTING_TIME_S)  # torchrun kills the others as soon as one process ends
         sys.exit(1)
-    except RecipeError as error:
+    except (RecipeError, SettingsError) as error:
         _fail(error, 2)
     except (CascadeError, OSError) as error:
         _fail(error, 1)

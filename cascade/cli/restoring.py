@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from cascade.cli import completing, names, parts, sampling, signing
+from cascade.cli.hints import with_prompt
+from cascade.errors import DataError
 
 if TYPE_CHECKING:
     from cascade.bulk.commands import Request
@@ -234,8 +236,13 @@ def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
         if shared.join:
             parts.check_alone(context)
             parts.join(command.__name__, shared.inputs)
-        else:
+            return
+        try:
             command(shared, **values)
+        except DataError as error:
+            if values.get("prompt", "") is not None:  # the command takes none, or has one
+                raise
+            raise DataError(with_prompt(str(error))) from error
 
     hints = get_type_hints(Shared, include_extras=True)
     options = {

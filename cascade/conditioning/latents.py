@@ -10,10 +10,11 @@ their size, where H is f times h.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from torch import Tensor
 
+from cascade.arguments import shown
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.condition import Condition, Slots
 from cascade.conditioning.inputs import Inputs, Request
@@ -114,6 +115,30 @@ class Latents(Condition):
 
     def input_of(self, batch: Batch, space: Space, *, degraded: bool = False) -> None:
         """Nothing: only the autoencoder can make latents of pictures."""
+
+    def check_latents(self, latents: Any, space: Space) -> None:
+        """Check latents that a user hands over to a pipeline.
+
+        Args:
+            latents: anything.
+            space: space of the stage's images.
+
+        Raises:
+            ContractError: if they are not (B, c, h, w) of finite floats, where h and w are those of
+                the stage's images divided by f.
+        """
+        own = self.image_space(space)
+        shape = (own.channels, *own.size)
+        is_tensor = isinstance(latents, Tensor) and latents.is_floating_point()
+        if is_tensor and latents.ndim == 4 and tuple(latents.shape[1:]) == shape and len(latents):
+            if not latents.isfinite().all():
+                raise ContractError("latents must be finite numbers, got infinite ones or NaN.")
+            return
+        kind = f"{tuple(latents.shape)} of {latents.dtype}" if isinstance(latents, Tensor) else ""
+        raise ContractError(
+            f"latents must be a tensor (B, {shape[0]}, {shape[1]}, {shape[2]}) of floats, got "
+            f"{kind or shown(latents)}."
+        )
 
     def raw(self, latents: Tensor) -> Tensor:
         """Undo shift and scale; any shape."""

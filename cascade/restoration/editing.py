@@ -16,7 +16,7 @@ Shapes: B results, C channels, H and W pixels of the last stage's images, h and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,7 +26,7 @@ from cascade.arguments import flag, real_number, whole_number
 from cascade.conditioning.filling import filled
 from cascade.conditioning.mask import with_opacity
 from cascade.contract import Contract
-from cascade.errors import ContractError
+from cascade.errors import ContractError, SettingsError
 from cascade.resizing import resize
 from cascade.restoration.holes import is_wide, reduced
 from cascade.restoration.windows import Box, Frame
@@ -60,6 +60,7 @@ class Editing:
 
     Raises:
         ContractError: if a value is of the wrong kind or out of range.
+        SettingsError: if the strength is out of range, or two values exclude each other.
     """
 
     strength: float = 1.0
@@ -73,7 +74,7 @@ class Editing:
     def __post_init__(self) -> None:
         strength = real_number("strength", self.strength)
         if not 0 < strength <= 1:
-            raise ContractError(f"strength must be above 0 and at most 1, got {strength}.")
+            raise SettingsError(f"strength must be above 0 and at most 1, got {strength}.")
         _ = self.resampling
         if self.window_px is not None:
             whole_number("window_px", self.window_px, low=1)
@@ -81,7 +82,7 @@ class Editing:
         whole_number("grow_px", self.grow_px, low=0)
         object.__setattr__(self, "stays_grey", flag("stays_grey", self.stays_grey))
         if self.resamplings == 1 and self.jump_length is not None:
-            raise ContractError("jump_length has no effect with resamplings 1; leave it out.")
+            raise SettingsError("jump_length has no effect with resamplings 1; leave it out.")
 
     @property
     def resampling(self) -> Resampling:
@@ -111,11 +112,11 @@ class Editing:
             reason: why no stage does it.
 
         Raises:
-            ContractError: naming the value that has no effect.
+            SettingsError: naming the value that has no effect.
         """
         for name in ("resamplings", "jump_length"):
             if getattr(self, name) is not None:
-                raise ContractError(f"{name} has no effect, because {reason}; leave it out.")
+                raise SettingsError(f"{name} has no effect, because {reason}; leave it out.")
 
 
 def check_can_edit(
@@ -129,8 +130,8 @@ def check_can_edit(
         is_whole: whether the hole may be the whole picture, so that there are no known pixels.
 
     Raises:
-        ContractError: naming what the chain takes instead, the student in it, or a value that has
-            no effect on it.
+        ContractError: naming what the chain takes instead.
+        SettingsError: naming the student in it, or a value that has no effect on it.
     """
     first = contracts[0]
     if first.needs_image and not (first.fills or first.enlarges):
@@ -154,9 +155,46 @@ def check_can_edit(
     student, resamplings = first.student, editing.resampling.resamplings
     if student is not None and not first.needs_image and not is_whole and resamplings > 1:
         teacher = f" {student.teacher}" if student.teacher else ""
-        raise ContractError(
+        raise SettingsError(
             f"this pipeline starts with a {student.text}, which cannot go over its steps again; "
             f"edit with its teacher{teacher}, or with resamplings 1."
+        )
+
+
+def check_without_surroundings(first: Contract, editing: Editing) -> None:
+    """Check that a chain can edit where no pixel around the hole is known.
+
+    Args:
+        first: contract of the first stage.
+        editing: how to edit.
+
+    Raises:
+        SettingsError: if it would enlarge a picture of which nothing is known.
+    """
+    if editing.strength == 1 and first.enlarges:
+        raise SettingsError(
+            "nothing around the hole is left that this pipeline could enlarge; paint less of the "
+            "picture, widen the window, lower the strength, or use a pipeline that starts from "
+            "noise or was trained with a mask."
+        )
+
+
+def check_samplers(stages: Iterable[Stage], editing: Editing, *, is_whole: bool = False) -> None:
+    """Check that all stages can edit with their samplers, before the first of them starts.
+
+    Args:
+        stages: the stages, with the sampling settings of the edit.
+        editing: how to edit.
+        is_whole: as for `check_can_edit`.
+
+    Raises:
+        SettingsError: naming what a sampler cannot do, and what to use instead.
+    """
+    goes_back = editing.resampling.resamplings > 1 and not is_whole
+    for stage in stages:
+        stage.check_walk(
+            goes_back=goes_back and not stage.contract.needs_image,
+            from_image=editing.strength < 1,
         )
 
 

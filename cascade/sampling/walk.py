@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.arguments import check_callable, check_kind, shown
-from cascade.errors import ContractError
+from cascade.errors import ContractError, SettingsError
 from cascade.mapped_arrays import release_pages, row_slices
 from cascade.sampling.canvas import CanvasNoise, new_canvas
 from cascade.sampling.known_pixels import Known, KnownPixels
@@ -104,17 +104,18 @@ def walk(
         (B, C, H, W) float32, the images that the last step predicts.
 
     Raises:
-        ContractError: if the sampler cannot start from an image, or an image has another size.
+        SettingsError: if the sampler cannot walk like this, see `check_can_walk`.
+        ContractError: if an image has another size.
     """
+    check_can_walk(
+        sampler,
+        goes_back=hooks.resampling.resamplings > 1,
+        from_image=hooks.start_from is not None,
+    )
     hooks = replace(hooks, callback=with_watcher(hooks.callback))
     pixels = None if hooks.known is None else KnownPixels(hooks.known, noise)
     canvas, first = _start(sampler, noise, hooks.start_from)
     timesteps = sampler.timesteps
-    if hooks.resampling.resamplings > 1 and not isinstance(sampler, PairSampler):
-        raise ContractError(
-            "only the samplers ddim, ddpm and euler-maruyama can go over steps again; use one of "
-            "them, or resamplings 1."
-        )
     moves = list(hooks.resampling.moves(first, len(timesteps)))
     total, number = first + sum(after > before for before, after in moves), first
     for index, after in moves:
@@ -132,6 +133,28 @@ def walk(
     if pixels is not None:
         pixels.put_into(canvas, sampler, None)
     return canvas
+
+
+def check_can_walk(sampler: Sampler, *, goes_back: bool, from_image: bool) -> None:
+    """Check that a sampler can do what a walk asks of it.
+
+    Args:
+        sampler: the sampler.
+        goes_back: whether the walk goes over steps again.
+        from_image: whether it starts from images instead of noise.
+
+    Raises:
+        SettingsError: naming what the sampler cannot do, and what to use instead.
+    """
+    if from_image and not isinstance(sampler, GridSampler):
+        raise SettingsError(
+            "samplers of diffusers cannot start from an image; use one of our own, such as ddim."
+        )
+    if goes_back and not isinstance(sampler, PairSampler):
+        raise SettingsError(
+            "only the samplers ddim, ddpm and euler-maruyama can go over steps again; use one of "
+            "them, or resamplings 1."
+        )
 
 
 def _go_back(
@@ -173,10 +196,7 @@ def _start(sampler: Sampler, noise: Tensor, start_from: StartFrom | None) -> tup
     state = sampler.start(noise)
     if start_from is None:
         return state, 0
-    if not isinstance(sampler, GridSampler):
-        raise ContractError(
-            "samplers of diffusers cannot start from an image; use one of our own, such as ddim."
-        )
+    assert isinstance(sampler, GridSampler), "walk checks it"
     image = start_from.image
     beyond = [theirs - mine for mine, theirs in zip(image.shape, noise.shape, strict=False)]
     if len(beyond) == 4 and beyond[:2] == [0, 0] and min(beyond) >= 0 and any(beyond):

@@ -133,15 +133,27 @@ def test_a_picture_grows_and_records_by_how_much(edit, photos):
     )
 
 
+def test_a_black_mask_lets_a_picture_grow_alone(edit, photos):
+    Image.new("L", (20, 14)).save("black.png")
+    done = edit(photos / "sub" / "c.png", "--mask", "black.png", "--uncrop", "0,0,5,0", out="w.png")
+    assert (done.code, done.out) == (0, "1 edited\n"), done.err
+    picture, result = read_picture(photos / "sub" / "c.png"), read_picture(Path("w.png"))
+    assert result.size == (14, 25)
+    assert result.colour[..., :20].equal(picture.colour)
+    assert result.colour[..., 20:].float().std() > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["--mask", "no.png"], 1, "no.png: cannot be read"),
         (["--mask", "black.png"], 1, "black.png: the mask is empty, nothing in it is brighter"),
+        (["--mask", "small.png"], 1, "the mask has 7x5 px, the picture 20x14; paint it on a copy"),
         (["--mask", "red.png"], 1, "red.png: the mask has colours; it must be black and white"),
         (["--uncrop", "1,2,3"], 2, "--uncrop takes LEFT,TOP,RIGHT,BOTTOM in pixels"),
         (["--uncrop", "0,0,0,0"], 1, "uncrop adds nothing"),
-        (["--strength", "0"], 1, "strength must be above 0"),
+        (["--strength", "0"], 2, "strength must be above 0 and at most 1, got 0.0."),
+        (["--strength", "1.5"], 2, "strength must be above 0 and at most 1, got 1.5."),
         (
             ["--prompt", "a cat"],
             1,
@@ -156,6 +168,7 @@ def test_wrong_usage_is_reported_in_one_line_before_any_work(
     edit, photos, arguments, code, message
 ):
     Image.new("L", (20, 14)).save("black.png")
+    Image.new("L", (7, 5)).save("small.png")
     Image.new("RGB", (20, 14), "red").save("red.png")
     done = edit(photos / "a.jpg", *arguments)
     assert done.code == code
@@ -172,6 +185,55 @@ def test_a_prompt_for_a_model_of_classes_is_answered_with_their_option(
     done = command("edit", photos / "a.jpg", *wrong, "-o", "out")
     assert (done.code, Path("out").exists()) == (1, False)
     assert "cats takes no prompt; leave --prompt out, give a class with --class, or" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sampler", "predictor-corrector"], "only the samplers ddim, ddpm and euler-maruyama"),
+        (["--set", "base.sampler=ode"], "only the samplers ddim, ddpm and euler-maruyama"),
+        (["--set", "base.reuse=2"], "reuse must be 1 to go over steps again"),
+        (["--strength", 0.5, "--sampler", "euler", "--resamplings", 1], "samplers of diffusers"),
+        (["--resamplings", 1, "--jump-length", 3], "jump_length has no effect with resamplings 1"),
+        (["--mask", "full.png", "--resamplings", 3], "because the whole picture is repainted"),
+    ],
+)
+def test_settings_that_fit_no_picture_are_wrong_usage(
+    command, cascade, photos, mask, tmp_path, arguments, message
+):
+    Image.new("L", (20, 14), 255).save("full.png")
+    cascade.save_pretrained(tmp_path / "cats")
+    rest = ["-o", "out", "--model", tmp_path / "cats", "--mask", mask, *arguments]
+    done = command("edit", photos, *rest)
+    assert (done.code, done.out, Path("out/c.png").exists()) == (2, "", False)
+    assert done.err.startswith("cascade: ")
+    assert message in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "is_suggested"),
+    [
+        (["photos/sub/c.png", "a cat"], [], True),
+        (["a cat"], [], True),
+        (["cat"], [], True),
+        (["nosuch.png"], [], False),
+        (["a cat"], ["--prompt", "a dog"], False),
+    ],
+)
+@pytest.mark.parametrize("out", ["out", "out.png"])
+def test_a_prompt_among_the_inputs_is_answered_with_its_option(
+    edit, photos, mask, inputs, options, is_suggested, out
+):
+    done = edit(*inputs, "--mask", mask, *options, out=out)
+    assert done.code == 1
+    advice = "; if it is a prompt, write --prompt before it." if is_suggested else "."
+    assert done.err == f"cascade: {inputs[-1]}: no such file or folder{advice}\n"
+
+
+def test_commands_without_prompts_suggest_none(command, inpainter_folder, photos, mask):
+    done = command("restore", "a cat", "--mask", mask, "-o", "out", "--model", inpainter_folder)
+    assert done.err == "cascade: a cat: no such file or folder.\n"
 
 
 def test_an_upscaler_mends_what_is_masked_and_says_if_that_is_wide(
@@ -191,7 +253,9 @@ def test_an_upscaler_mends_what_is_masked_and_says_if_that_is_wide(
 
 def test_wide_holes_of_many_results_are_mentioned_once(command, upscaler, photos):
     source = photos / "sub" / "c.png"
-    Image.new("L", (20, 14), 255).save("mask.png")
+    values = np.full((14, 20), 255, np.uint8)
+    values[0] = 0
+    Image.fromarray(values).save("mask.png")
     done = command("edit", source, "--mask", "mask.png", "-n", 2, "-o", "out", "--model", upscaler)
     assert done.code == 0, done.err
     assert done.err.count("has a hole wider than 8 px") == 1
@@ -199,6 +263,18 @@ def test_wide_holes_of_many_results_are_mentioned_once(command, upscaler, photos
     done = command("edit", source, "--strength", 0.5, "-o", "low.png", "--model", upscaler)
     assert done.code == 0, done.err
     assert "hole" not in done.err
+
+
+def test_an_upscaler_cannot_draw_a_whole_picture(command, upscaler, photos):
+    Image.new("L", (20, 14), 255).save("full.png")
+    values = np.full((14, 20), 255, np.uint8)
+    values[0] = 0
+    Image.fromarray(values).save("nearly.png")
+    for verb, mask in (("edit", "full.png"), ("restore", "nearly.png")):  # which grows by 2 px
+        done = command(verb, photos, "--mask", mask, "-o", "out", "--model", upscaler)
+        assert (done.code, done.out) == (2, ""), done.err
+        assert "cascade: nothing around the hole is left" in done.err
+        assert done.err.count("\n") == 1
 
 
 def test_a_model_that_cannot_edit_is_refused(command, colourer, photos, mask):
