@@ -115,7 +115,9 @@ def mark_doubt_as_new(job: Job, result: Path) -> None:
 
 
 def _provenance(mark: FileMark | None) -> Provenance | None:
-    return None if mark is None else Provenance(settings=mark.settings, xmp=mark.packet)
+    if mark is None:
+        return None
+    return Provenance(settings=mark.settings, xmp=mark.packet, is_of_one=True)
 
 
 def _over_channels(std: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import open_rasters, read_raster
 from cascade.imaging.rasters.recorded import read_mark
+from cascade.imaging.rasters.tiff_writing import write_tiff
 from cascade.imaging.rasters.writing import write_rasters
 
 SETTINGS = {"command": "upscale", "model": "scans-ü", "version": "1.2", "seed": 3, "scale": 2.0}
@@ -171,6 +172,14 @@ def test_pages_of_a_tiff_repeat_no_mark(tmp_path):
     assert marked == [True, False, False]
 
 
+def test_a_file_of_more_than_4_gib_is_read_back_too(tmp_path):
+    with (tmp_path / "a.tif").open("wb") as file:
+        write_tiff(file, [Raster(values=values(2, 8, 8))], 5 * 2**30, mark=RESTORED)
+    assert (tmp_path / "a.tif").read_bytes().startswith(b"II+")
+    read = read_mark(tmp_path / "a.tif")
+    assert (read.mark["DigitalSourceType"], read.record) == (TYPE, SETTINGS)
+
+
 def test_dicom_says_it_in_elements_of_the_standard(tmp_path):
     pydicom = pytest.importorskip("pydicom")
     dicom(tmp_path / "a.dcm")
@@ -214,6 +223,22 @@ def test_nifti_has_a_line_and_a_comment_beside_those_of_others(tmp_path):
     long = replace(RESTORED, settings={**SETTINGS, "model": "m" * 90})
     write_rasters(tmp_path / "c.nii", rasters(tmp_path / "a.nii"), 3, mark=long)
     assert read_mark(tmp_path / "c.nii").record["model"] == "m" * 90
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_both_versions_of_nifti_hold_it_in_both_orders_of_bytes(tmp_path, version, order):
+    nibabel = pytest.importorskip("nibabel")
+    kind = {1: nibabel.Nifti1Image, 2: nibabel.Nifti2Image}[version]
+    header = kind.header_class(endianness=order)
+    header.set_data_dtype(np.dtype(np.int16).newbyteorder(order))
+    stored = values(8, 12, 3, dtype="int16")
+    nibabel.save(kind(stored, np.eye(4), header=header), tmp_path / "a.nii.gz")
+    write_rasters(tmp_path / "b.nii.gz", rasters(tmp_path / "a.nii.gz"), 3, mark=RESTORED)
+    assert read_mark(tmp_path / "b.nii.gz").record == SETTINGS
+    again = nibabel.load(tmp_path / "b.nii.gz")
+    assert isinstance(again, kind)
+    assert np.array_equal(np.asarray(again.dataobj), stored)
 
 
 def test_numpy_reads_the_text_beside_the_array(tmp_path):
