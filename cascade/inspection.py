@@ -10,19 +10,20 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cascade.errors import ContractError, DataError
+from cascade.errors import ContractError
 from cascade.imaging.credentials import Manifest, read_manifest
-from cascade.imaging.marks import SHEET, SOURCE_TYPE, mark_of
-from cascade.imaging.metadata_reading import read_metadata
-from cascade.imaging.opening import IMAGE_SUFFIXES, format_of, opened_image, read_bytes
-from cascade.imaging.picture_writing import recorded_settings
-from cascade.imaging.rasters.reading import suffix_of
+from cascade.imaging.marks import SHEET, SOURCE_TYPE
+from cascade.imaging.opening import format_of, opened_image, read_bytes
+from cascade.imaging.rasters.arrays import NPY_HEAD
+from cascade.imaging.rasters.reading import PICTURE, RASTER_SUFFIXES, raster_format, suffix_of
+from cascade.imaging.rasters.recorded import mark_in
 
 NOTHING = (
     "none: Cascade did not make it, it was saved from Python without its mark, or its metadata was "
     "removed"
 )
 BESIDE = "none: a map or a sheet that Cascade drew beside its results"
+NO_PLACE = "none: .npy has no place for one; .npz has"
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -127,6 +128,7 @@ class Inspection:
         manifest: what its content credentials say and whether they hold; None if there are none.
         unchecked: why they could not be checked; empty if they were, or if there are none.
         is_sheet: whether it is a sheet, or a map of doubt, that stands beside results.
+        has_place: whether its format has a place for a record.
     """
 
     record: PictureRecord | None = None
@@ -136,6 +138,7 @@ class Inspection:
     manifest: Manifest | None = None
     unchecked: str = ""
     is_sheet: bool = False
+    has_place: bool = True
 
     @property
     def source_type(self) -> str:
@@ -150,7 +153,8 @@ class Inspection:
         elif self.record is not None:
             lines += _record_lines(self.record)
         elif not self.mark:
-            lines.append(("record", BESIDE if self.is_sheet else NOTHING))
+            nothing = NOTHING if self.has_place else NO_PLACE
+            lines.append(("record", BESIDE if self.is_sheet else nothing))
         lines += [] if self.manifest is None else self.manifest.lines()
         lines.append(("manifest", self.unchecked))
         return [(name, text) for name, text in lines if text]
@@ -175,7 +179,7 @@ def _record_lines(record: PictureRecord) -> list[tuple[str, str]]:
 
 
 def pictures_of(paths: Iterable[Path]) -> list[Path]:
-    """The files to inspect: those that are named, and in folders all with the suffix of a picture.
+    """The files to inspect: those that are named, and in folders all with the suffix of an image.
 
     Hidden files and folders are left out.
     """
@@ -187,7 +191,7 @@ def pictures_of(paths: Iterable[Path]) -> list[Path]:
         files += [
             file
             for file in sorted(path.rglob("*"))
-            if suffix_of(file.name) in IMAGE_SUFFIXES
+            if suffix_of(file.name) in RASTER_SUFFIXES
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
             and not file.is_dir()
         ]
@@ -201,27 +205,32 @@ def inspect_picture(path: Path) -> Inspection:
         DataError: if the file cannot be read or is not an image.
     """
     data = read_bytes(path)
-    raw_record = recorded_settings(path) or {}
+    read = mark_in(data, str(path))
+    raw_record = read.record
     record, fault, unchecked, manifest, is_sheet = None, "", "", None, False
     try:
         record = PictureRecord.read(raw_record) if raw_record else None
     except ContractError as error:
         fault = str(error)
-    try:
+    kind = raster_format(data, str(path))
+    if kind == PICTURE:
         with opened_image(data, str(path)) as image:
             is_sheet = _is_sheet(image.info.get("comment"))
-            mark = mark_of(read_metadata(data, image.info).xmp)
-    except DataError:
-        if not raw_record:
-            raise
-        mark = {}  # bands, which hold no mark and need not be a picture
-    except ValueError:  # the packet is damaged
-        mark = {}
     try:
-        manifest = read_manifest(data, format_of(data, str(path)))
+        if kind in (PICTURE, "TIFF"):
+            manifest = read_manifest(data, format_of(data, str(path)))
     except ContractError as error:
         unchecked = f"not checked: {error}"
-    return Inspection(record, raw_record, fault, mark, manifest, unchecked, is_sheet)
+    return Inspection(
+        record=record,
+        raw_record=raw_record,
+        fault=fault,
+        mark=read.mark,
+        manifest=manifest,
+        unchecked=unchecked,
+        is_sheet=is_sheet,
+        has_place=not data.startswith(NPY_HEAD),
+    )
 
 
 def _is_sheet(comment: Any) -> bool:

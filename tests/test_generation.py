@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from tiny_autoencoders import IdentityAutoencoder
@@ -27,7 +28,7 @@ from cascade.generation.files import generate_files
 from cascade.generation.request import Generation
 from cascade.imaging.rasters.reading import read_raster
 from cascade.imaging.writing import contact_sheet, to_uint8
-from cascade.inspection import inspect_picture
+from cascade.inspection import Inspection, inspect_picture
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.settings import SamplingSettings
@@ -269,6 +270,24 @@ def test_an_interrupted_series_is_resumed_and_equals_one_that_was_not(
     assert len(names(parts)) == 12, "without resuming, a new series follows the other"
 
 
+def test_pictures_without_metadata_are_numbered_and_resumed_alike(pipeline, tmp_path):
+    options = {"num_images": 2, "seed": 3, "metadata": False}
+    marked, first = tmp_path / "marked", tmp_path / "bare"
+    generate(pipeline, marked, num_images=2, seed=3)
+    paths = generate(pipeline, first, **options)
+    for path in [*paths, first / "grid.png"]:
+        assert inspect_picture(path) == Inspection()
+        assert pixels(path).tolist() == pixels(marked / path.name).tolist()
+    assert [path.name for path in generate(pipeline, first, **options)] == [
+        "00002.png",
+        "00003.png",
+    ]
+    with pytest.raises(OutputError, match="has other values of metadata; repeat its command"):
+        generate(pipeline, first, resume=True, num_images=2, seed=3)
+    assert len(generate(pipeline, first, resume=True, **options)) == 2
+    assert len(list(first.glob("0*.png"))) == 4
+
+
 def test_another_series_is_not_resumed(pipeline, tmp_path):
     options = {"num_images": 2, "settings": {"steps": 1}}
     generate(pipeline, tmp_path, resume=True, **options)
@@ -422,8 +441,11 @@ def test_bands_are_written_as_tiff_in_the_smallest_type_that_holds_their_range(
         assert [file.name for file in written.pictures] == [f"{first + n:05d}.tif" for n in (0, 1)]
     raster = read_raster(written.pictures[1])
     assert raster.values.dtype == dtype
-    record = inspect_picture(written.pictures[1]).record
-    assert (record.command, record.seed) == ("generate", 6)
+    inspection = inspect_picture(written.pictures[1])
+    assert (inspection.record.command, inspection.record.seed) == ("generate", 6)
+    assert inspection.source_type == "trainedAlgorithmicMedia"
+    with tifffile.TiffFile(written.pictures[1]) as file:
+        assert b"trainedAlgorithmicMedia" in file.pages[0].tags[700].value
     expected = stage.space.from_unit(images[1]).numpy()
     assert np.abs(raster.values - expected).max() <= (0.51 if dtype != "float32" else 0.01)
     with Image.open(written.grid) as grid:
@@ -431,3 +453,13 @@ def test_bands_are_written_as_tiff_in_the_smallest_type_that_holds_their_range(
     again = Generation(num_images=2, seed=5, overwrite=True)
     generate_files(pipeline, tmp_path, again, name="b")
     assert len(list(tmp_path.glob("*.tif"))) == 4
+    (tmp_path / "00000.base.tif").write_bytes(written.pictures[1].read_bytes())  # of another run
+    (tmp_path / "00001.base.tif").write_bytes(b"somebody's")
+    generate_files(pipeline, tmp_path, again, name="b")
+    assert not (tmp_path / "00000.base.tif").exists()
+    assert (tmp_path / "00001.base.tif").exists()
+    bare = Generation(num_images=2, seed=5, metadata=False)
+    folder = tmp_path / "bare"
+    for file in generate_files(pipeline, folder, bare, name="b").pictures:
+        assert inspect_picture(file) == Inspection()
+        assert np.array_equal(read_raster(file).values, read_raster(tmp_path / file.name).values)

@@ -15,6 +15,7 @@ from cascade import save_marked
 from cascade.bulk.sheets import save_sheet
 from cascade.errors import ContractError, DataError
 from cascade.imaging.marks import TYPES
+from cascade.imaging.rasters.raster import Raster
 from cascade.inspection import Inspection, PictureRecord, inspect_picture
 
 
@@ -99,6 +100,10 @@ def test_a_picture_saved_from_python_has_the_mark(tmp_path):
         inspection = inspect_picture(tmp_path / name)
         assert inspection.source_type == TYPES[source]
         assert ("model", "photo-x4") in inspection.lines()
+    raster = Raster(values=np.zeros((5, 4, 4), np.uint16))
+    save_marked(raster, tmp_path / "c.tif", "restored", model="field-x2")
+    assert ("model", "field-x2") in inspect_picture(tmp_path / "c.tif").lines()
+    assert inspect_picture(tmp_path / "c.tif").source_type == TYPES["restored"]
     with pytest.raises(ContractError, match="one of generated, restored, got 'drawn'"):
         save_marked(image, tmp_path / "c.png", "drawn")  # pyright: ignore[reportArgumentType]
 
@@ -108,9 +113,9 @@ def test_a_picture_saved_from_python_has_the_mark(tmp_path):
     [
         (
             {"image": [Image.new("L", (4, 4))]},
-            r"image must be one PIL image or Picture; .* got \[",
+            r"image must be one PIL image, Picture or Raster; .* got \[",
         ),
-        ({"image": np.zeros((4, 4, 3))}, "image must be one PIL image or Picture; .* got ndarray"),
+        ({"image": np.zeros((4, 4, 3))}, "one PIL image, Picture or Raster; .* got ndarray"),
         ({"path": 3}, "path must be the path of a file, got 3"),
         ({"source": ["generated"]}, r"source must be one of .* got \['generated'\]"),
         ({"model": Path("photo-x4")}, "model must be the name of a model, got PosixPath"),

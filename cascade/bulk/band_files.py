@@ -11,7 +11,10 @@ from typing import final
 
 from cascade.bulk.doubt_files import mark_doubt_as_new, words_of, write_band_doubt
 from cascade.bulk.jobs import Job
+from cascade.bulk.method import JobProgress, RecordOf
+from cascade.bulk.records import Record
 from cascade.errors import CascadeError
+from cascade.imaging.rasters.file_mark import FileMark
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.raster_file import RasterFile
@@ -23,7 +26,6 @@ from cascade.restoration.expected_error import ExpectedError
 from cascade.sampling.walk import Progress
 from cascade.space import Space
 
-JobProgress = Callable[[float, str], None]  # share that is done, and which image it is
 RestoreRaster = Callable[[Raster, int, Progress], Raster]
 
 
@@ -40,6 +42,7 @@ class BandFiles:
         nodata: a number that stands for a missing one besides what a file says; None for none.
         seeds: number of seeds whose mean each result is, counted up from that of the job.
         expected: what their standard deviation says about errors; None if that is not known.
+        metadata: whether to write mark and record into the results.
     """
 
     restore: RestoreRaster
@@ -49,21 +52,28 @@ class BandFiles:
     nodata: float | None = None
     seeds: int = 1
     expected: ExpectedError | None = None
+    metadata: bool = True
 
     def make(
-        self, job: Job, path: Path, progress: JobProgress, on_remark: Callable[[str], None]
-    ) -> tuple[tuple[int, int], int]:
+        self,
+        job: Job,
+        path: Path,
+        record_of: RecordOf,
+        progress: JobProgress,
+        on_remark: Callable[[str], None],
+    ) -> Record:
         """Make the result of a job and write it. All images of a file share one seed.
 
         Args:
             job: the job.
             path: the file to write, which gets the name of the job's result later.
+            record_of: gives the record of results of a size, (H, W) in pixels, and a number.
             progress: called with the share of the job that is done and such words as
                 `image 3 of 40`, which are empty if there is one image.
             on_remark: called with what the user should know about the images, when all are made.
 
         Returns:
-            Height and width of the results in pixels, and their number.
+            The record of the result.
 
         Raises:
             CascadeError: if the result cannot be made.
@@ -73,14 +83,23 @@ class BandFiles:
             file = open_rasters(stream, source.name, Layout(space.channels, self.axis))
             count = 1 if job.pages == "first" else len(file)
             clipped = ClippedNumbers(space)
-            results = self._results(file, job, count, clipped, progress)
+            results = self._results(file, job, count, clipped, record_of, progress)
             result = next(results)
-            write_rasters(path, itertools.chain([result], results), count)
+            record = record_of(result.size, count)
+            mark = self._mark(record, result)
+            write_rasters(path, itertools.chain([result], results), count, mark=mark)
         if clipped.remark:
             on_remark(clipped.remark)
         if self.seeds > 1:
             mark_doubt_as_new(job, path)
-        return result.size, count
+        return record
+
+    def _mark(self, record: Record, result: Raster) -> FileMark | None:
+        """The mark of a result; None without metadata."""
+        if not self.metadata:
+            return None
+        is_generated = result.origin is not None and result.origin.is_generated
+        return FileMark.of_result(record.to_json(), is_generated=is_generated)
 
     def _results(
         self,
@@ -88,6 +107,7 @@ class BandFiles:
         job: Job,
         count: int,
         clipped: ClippedNumbers,
+        record_of: RecordOf,
         progress: JobProgress,
     ) -> Iterator[Raster]:
         """The result of each image of a file.
@@ -115,7 +135,9 @@ class BandFiles:
             if std is not None:
                 stds.append(std)
             if stds and number == count - 1:
-                write_band_doubt(job, words_of(self.seeds, self.expected), stds, self.result_space)
+                words = words_of(self.seeds, self.expected)
+                mark = self._mark(record_of(result.size, count), result)
+                write_band_doubt(job, words, stds, self.result_space, mark)
             yield result
 
     def _result(

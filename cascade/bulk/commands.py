@@ -23,6 +23,7 @@ from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
+from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.value_range import worked_on_stretched
 from cascade.restoration.bands import upscale_raster
@@ -87,6 +88,11 @@ def prepare_upscaling(
         work_together=0.0 if plan.reads_bands else _work_together(upsamplers[0]),
         make_file=(
             _band_files(request, upsamplers, upscaling, expected).make if plan.reads_bands else None
+        ),
+        layout=(
+            Layout(upsamplers[0].space.channels, request.of_bands()["axis"])
+            if plan.reads_bands
+            else None
         ),
         expected=expected,
     )

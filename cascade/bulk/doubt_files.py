@@ -12,10 +12,11 @@ import numpy as np
 from torch import Tensor
 
 from cascade.bulk.jobs import Job
-from cascade.bulk.sheets import check_sheet, date_after, save_sheet
+from cascade.bulk.sheets import Provenance, check_sheet, date_after, save_sheet
 from cascade.errors import OutputError
 from cascade.imaging.picture import Picture
 from cascade.imaging.rasters.deviation_picture import Panel, deviation_picture
+from cascade.imaging.rasters.file_mark import FileMark
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.showing import shown_bands
 from cascade.imaging.rasters.writing import write_rasters
@@ -41,7 +42,12 @@ def check_doubt_files(job: Job, *, overwrite: bool) -> None:
 
 
 def write_picture_doubt(
-    job: Job, words: str, first: Picture, stds: Sequence[Tensor], pages: int
+    job: Job,
+    words: str,
+    first: Picture,
+    stds: Sequence[Tensor],
+    pages: int,
+    mark: FileMark | None,
 ) -> None:
     """Write the standard deviation of a colour picture.
 
@@ -53,6 +59,7 @@ def write_picture_doubt(
         first: the first page of the result.
         stds: (C, H, W) for each page, in levels; for 8 bits the first one suffices.
         pages: number of pages of the result.
+        mark: how the result was made; None without metadata.
     """
     assert job.doubt is not None
     values = _over_channels(stds[0]).numpy()
@@ -60,12 +67,14 @@ def write_picture_doubt(
     panel = Panel(values=values, caption=caption, unit=f"levels of {2**first.bits - 1}")
     if first.bits == 16:
         numbers = [Raster(values=std.numpy()) for std in stds]
-        write_rasters(job.doubt.numbers, numbers, pages, description=words)
-    save_sheet(deviation_picture([panel]), job.doubt.picture)
+        write_rasters(job.doubt.numbers, numbers, pages, description=words, mark=mark)
+    save_sheet(deviation_picture([panel]), job.doubt.picture, provenance=_provenance(mark))
     date_after(job.doubt.picture, [job.output])
 
 
-def write_band_doubt(job: Job, words: str, stds: Sequence[Raster], space: Space) -> None:
+def write_band_doubt(
+    job: Job, words: str, stds: Sequence[Raster], space: Space, mark: FileMark | None
+) -> None:
     """Write the standard deviation of a file of bands.
 
     Its picture shows the bands that people see (`Space.show`), of the first image. It is written
@@ -76,6 +85,7 @@ def write_band_doubt(job: Job, words: str, stds: Sequence[Raster], space: Space)
         words: what the numbers are; see `words_of`.
         stds: of each image of the file.
         space: space of the results.
+        mark: how the result was made; None without metadata.
     """
     assert job.doubt is not None
     which = "first image" if len(stds) > 1 else ""
@@ -87,8 +97,8 @@ def write_band_doubt(job: Job, words: str, stds: Sequence[Raster], space: Space)
         )
         for band in shown_bands(space)
     ]
-    save_sheet(deviation_picture(panels), job.doubt.picture)
-    write_rasters(job.doubt.numbers, _alike(stds), len(stds), description=words)
+    save_sheet(deviation_picture(panels), job.doubt.picture, provenance=_provenance(mark))
+    write_rasters(job.doubt.numbers, _alike(stds), len(stds), description=words, mark=mark)
 
 
 def mark_doubt_as_new(job: Job, result: Path) -> None:
@@ -102,6 +112,12 @@ def mark_doubt_as_new(job: Job, result: Path) -> None:
     """
     assert job.doubt is not None
     date_after(job.doubt.picture, [result])
+
+
+def _provenance(mark: FileMark | None) -> Provenance | None:
+    if mark is None:
+        return None
+    return Provenance(settings=mark.settings, xmp=mark.packet, is_of_one=True)
 
 
 def _over_channels(std: Tensor) -> Tensor:

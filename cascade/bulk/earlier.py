@@ -13,7 +13,7 @@ from cascade.bulk.ledger import Ledger, ledger_file
 from cascade.bulk.parts import Part
 from cascade.bulk.records import INPUT
 from cascade.errors import CascadeError
-from cascade.imaging.picture_writing import recorded_settings
+from cascade.imaging.rasters.recorded import read_mark
 
 
 class EarlierResults:
@@ -60,7 +60,7 @@ class EarlierResults:
 
     def _record(self, path: Path) -> Mapping[str, Any]:
         with self.destination.reading(path) as file:
-            return recorded_settings(file) or {}
+            return read_mark(file).record
 
     @cached_property
     def _ledger(self) -> Ledger | None:

@@ -17,6 +17,7 @@ from cascade.bulk.method import JobProgress, Method
 from cascade.bulk.records import Record
 from cascade.bulk.sheets import date_after, is_older, write_comparison, write_variants
 from cascade.errors import CascadeError, OutputError
+from cascade.imaging.marks import says_generated
 from cascade.imaging.metadata import Loss
 from cascade.imaging.opening import read_bytes
 from cascade.imaging.page_writing import pages_writer
@@ -29,6 +30,7 @@ from cascade.imaging.picture_writing import (
     lost_metadata,
     write_picture,
 )
+from cascade.imaging.rasters.file_mark import FileMark
 from cascade.saving.atomic import move_into_place, scratch_folder
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -73,9 +75,12 @@ def make_result(
     if method.make_file is not None:
         with disk_errors(0, job.output.parent), scratch_folder(job.output) as folder:
             file = folder / job.output.name
-            size_px, images = method.make_file(job, file, progress, on_remark)
-            settings = method.settings_of(job)
-            record = Record(settings=settings, input_sha256=sha256, size_px=size_px, pages=images)
+
+            def record_of(size_px: tuple[int, int], images: int) -> Record:
+                settings = method.settings_of(job)
+                return Record(settings=settings, input_sha256=sha256, size_px=size_px, pages=images)
+
+            record = method.make_file(job, file, record_of, progress, on_remark)
             on_written(record, file)
             move_into_place(file, job.output)
         return record, ()
@@ -100,7 +105,8 @@ def make_result(
     with disk_errors(result.colour.nbytes, job.output.parent):
         write_picture(result, job.output, settings=record.to_json(), **extras)
         if std is not None:
-            write_picture_doubt(job, words_of(method.seeds, method.expected), result, [std], 1)
+            words, mark = words_of(method.seeds, method.expected), _mark(record, result, method)
+            write_picture_doubt(job, words, result, [std], 1, mark)
     return record, lost_metadata(result, job.output, metadata=method.metadata)
 
 
@@ -142,8 +148,17 @@ def _make_pages(
             writer.finish(record.to_json())
             if stds:
                 words = words_of(method.seeds, method.expected)
-                write_picture_doubt(job, words, first, stds, len(stds))
+                mark = _mark(record, first, method)
+                write_picture_doubt(job, words, first, stds, len(stds), mark)
     return record, writer.losses
+
+
+def _mark(record: Record, result: Picture, method: Method) -> FileMark | None:
+    """The mark of what is written beside a result; None without metadata."""
+    if not method.metadata:
+        return None
+    is_generated = says_generated(result.metadata.xmp)
+    return FileMark.of_result(record.to_json(), is_generated=is_generated)
 
 
 def _made_page(

@@ -10,16 +10,19 @@ from typing import Any
 from torch import Tensor
 
 from cascade.bulk.jobs import Job
+from cascade.bulk.records import Record
 from cascade.bulk.sheets import Before, Provenance
 from cascade.imaging.credentials import Signer
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import Truncated
+from cascade.imaging.rasters.layout import Layout
 from cascade.restoration.doubt import over_seeds
 from cascade.restoration.expected_error import ExpectedError
 
 PartProgress = Callable[[int, int], None]  # (done, total), in parts of one picture or page
 JobProgress = Callable[[float, str], None]  # share that is done, and which page it is
-MakeFile = Callable[[Job, Path, JobProgress, Callable[[str], None]], tuple[tuple[int, int], int]]
+RecordOf = Callable[[tuple[int, int], int], Record]  # of a result's size and number of images
+MakeFile = Callable[[Job, Path, RecordOf, JobProgress, Callable[[str], None]], Record]
 
 
 class UnsuitableError(Exception):
@@ -49,9 +52,9 @@ class Method:
         seeds: number of seeds whose mean each result is; see `over_seeds`.
         expected: what their standard deviation says about errors; None if that is not known.
         hole: the pixels of a picture's result that are drawn, (H, W) bool; None for all.
-        make_file: makes the whole result of a job instead of `make`, writes it to a file, and
-            returns the size and the number of its images; None for colour pictures. Such results
-            hold no record, so only the ledger knows them.
+        make_file: makes the whole result of a job instead of `make`, writes it to a file with its
+            record, and returns that; None for colour pictures.
+        layout: how files of results are divided into images, if they are of bands; else None.
     """
 
     command: str
@@ -69,6 +72,7 @@ class Method:
     truncated: Truncated = "refuse"
     work_together: float = 0.0
     make_file: MakeFile | None = None
+    layout: Layout | None = None
     seeds: int = 1
     expected: ExpectedError | None = None
     hole: Callable[[Picture], Tensor] | None = None

@@ -6,8 +6,8 @@ record lists the same input and settings. A result that was emptied, cut off, sc
 another picture does not count. A result that was tagged or retouched by a program that keeps the
 record does.
 
-PNG, JPEG, WebP and TIFF can all store the record. Results without metadata do not contain it: for
-them the record in the ledger counts, as long as the result has the SHA-256 in that line.
+All formats but `.npy` can store the record. Results without metadata do not contain it: for them
+the record in the ledger counts, as long as the result has the SHA-256 in that line.
 
 Opening many results takes long, so the ledger also keeps size and times of input and result (as git
 does in its index). While those are unchanged, a finished job costs only two calls of `stat`. If
@@ -17,6 +17,7 @@ only the times have changed, as in a copy of the folder, the SHA-256 saves decod
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +30,9 @@ from cascade.errors import CascadeError, DataError
 from cascade.imaging.opening import read_bytes
 from cascade.imaging.pages import Pages
 from cascade.imaging.picture_reading import count_pages, decode_picture
-from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX, recorded_settings
-from cascade.imaging.rasters.reading import suffix_of
+from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.reading import open_rasters, suffix_of
+from cascade.imaging.rasters.recorded import mark_in
 from cascade.saving.differences import flat
 
 NAMES_ONLY = ("model", "model_is_folder", "adapters")  # the weights' hash says more
@@ -79,6 +81,11 @@ class Record:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise NotAResultError("is not a result of this command") from error
         return cls(settings=settings, input_sha256=sha256, size_px=(height, width), pages=pages)
+
+
+def holds_record(path: Path) -> bool:
+    """Whether the format of a result has a place for its record."""
+    return suffix_of(path.name) != ".npy"
 
 
 def settings_id(settings: Mapping[str, Any]) -> str:
@@ -139,12 +146,13 @@ def is_unchanged(
     return (line.get("result_stamp"), line.get("input_stamp")) == stamps
 
 
-def record_of(path: Path, line: Mapping[str, Any] | None) -> Record:
+def record_of(path: Path, line: Mapping[str, Any] | None, layout: Layout | None = None) -> Record:
     """Read the record of the file that has the name of a result.
 
     Args:
         path: the file.
         line: the ledger's line about the result; None if there is no line.
+        layout: how a file of bands is divided into images; None for colour pictures.
 
     Raises:
         NotAResultError: if it is not a whole result; the message says what it is.
@@ -154,7 +162,7 @@ def record_of(path: Path, line: Mapping[str, Any] | None) -> Record:
             raise NotAResultError("is empty")
         if line is not None and _is_described(path, line):
             return Record.from_json(line.get("record", {}))
-        return _read_record(path)
+        return _read_record(path, layout)
     except OSError as error:
         raise NotAResultError(f"cannot be read ({error.strerror or error})") from error
     except DataError as error:
@@ -211,22 +219,32 @@ def _is_described(path: Path, line: Mapping[str, Any]) -> bool:
     return old == new or line.get("result_sha256") == _sha256(path)
 
 
-def _read_record(path: Path) -> Record:
-    if suffix_of(path.name) not in FORMAT_OF_SUFFIX:  # such as DICOM, which the ledger alone knows
+def _read_record(path: Path, layout: Layout | None) -> Record:
+    if not holds_record(path):  # so that the ledger alone knows it
         raise NotAResultError("holds no record of how it was made")
-    record = Record.from_json(recorded_settings(path) or {})
     data, name = read_bytes(path), str(path)
-    pages = count_pages(data, name)
+    record = Record.from_json(mark_in(data, name).record)
+    if layout is None:
+        pages = count_pages(data, name)
+        # it is decoded, because a file cut off may still have a record
+        size_px = decode_picture(data, name).size if pages == 1 else Pages(data, name).sizes[0]
+    else:
+        pages, size_px = _decoded_bands(data, name, layout)
     if record.pages != pages:
         raise NotAResultError(f"was changed to {pages} pages (made with {record.pages})")
-    # it is decoded, because a file cut off may still have a record
-    size_px = decode_picture(data, name).size if pages == 1 else Pages(data, name).sizes[0]
     if record.size_px != size_px:
         (old_height, old_width), (height, width) = record.size_px, size_px
         raise NotAResultError(
             f"was changed to {width}x{height} px (made with {old_width}x{old_height} px)"
         )
     return record
+
+
+def _decoded_bands(data: bytes, name: str, layout: Layout) -> tuple[int, tuple[int, int]]:
+    """Number and size of the images of a file, all of which are decoded, one at a time."""
+    file = open_rasters(io.BytesIO(data), name, layout)
+    sizes = [file.image(number).size for number in range(len(file))]
+    return len(sizes), sizes[0]
 
 
 def _sha256(path: Path) -> str:

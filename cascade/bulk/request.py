@@ -12,7 +12,7 @@ from cascade.bulk.jobs import ImageFormat, PageChoice
 from cascade.bulk.parts import Part
 from cascade.data.remote import is_remote
 from cascade.errors import ContractError
-from cascade.imaging.credentials import Signer
+from cascade.imaging.credentials import Signer, check_signer
 from cascade.imaging.picture_reading import Truncated
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.doubt import check_seeds
@@ -79,10 +79,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.map:
             check_seeds(self.seeds)
-        if self.signer is not None and not self.metadata:
-            raise ContractError(
-                "a signature is metadata, and metadata is to be left out; choose one of the two."
-            )
+        check_signer(self.signer, metadata=self.metadata)
         if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65535:
             raise ContractError(
                 "the range must be two numbers from 0 to 65535, black first and white larger, got "
@@ -92,7 +89,12 @@ class Request:
     def of_bands(self) -> dict[str, Any]:
         """How files of bands are read and made; arguments of `BandFiles`."""
         axis, seeds = 2 if self.axis is None else self.axis, self.seeds if self.map else 1
-        return {"axis": axis, "nodata": self.nodata, "seeds": seeds}
+        return {
+            "axis": axis,
+            "nodata": self.nodata,
+            "seeds": seeds,
+            "metadata": self.metadata,
+        }
 
 
 def check_options(request: Request, *, bands: bool) -> None:
@@ -105,7 +107,6 @@ def check_options(request: Request, *, bands: bool) -> None:
         "a file format for all results": request.image_format,
         "before/after sheets": request.compare or None,
         "a range for black and white": request.range,
-        "leaving the metadata out": None if request.metadata else True,
         "a signature": request.signer,
     }
     numbers = {"an axis of volumes": request.axis, "a number for missing ones": request.nodata}

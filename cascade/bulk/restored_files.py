@@ -11,14 +11,19 @@ from typing import final
 import torch
 from torch import Tensor
 
-from cascade.bulk.band_files import BandFiles, JobProgress
+from cascade.bulk.band_files import BandFiles
 from cascade.bulk.jobs import Job
+from cascade.bulk.method import JobProgress, RecordOf
+from cascade.bulk.records import Record
 from cascade.bulk.request import Request
 from cascade.errors import ContractError
+from cascade.imaging.marks import says_generated
+from cascade.imaging.metadata import Metadata
 from cascade.imaging.pages import Pages
 from cascade.imaging.picture import Picture, quantised
 from cascade.imaging.picture_reading import count_pages, decode_picture
 from cascade.imaging.picture_writing import write_picture
+from cascade.imaging.rasters.file_mark import FileMark
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import open_rasters
@@ -55,9 +60,22 @@ class RestoredFiles:
     request: Request
     expected: ExpectedError | None = None
 
+    @property
+    def layout(self) -> Layout | None:
+        """How files of results are divided into images; None if they are colour pictures."""
+        space = self.stage.space
+        if not space.has_bands:
+            return None
+        return Layout(space.channels, self.request.of_bands()["axis"])
+
     def make(
-        self, job: Job, path: Path, progress: JobProgress, on_remark: Callable[[str], None]
-    ) -> tuple[tuple[int, int], int]:
+        self,
+        job: Job,
+        path: Path,
+        record_of: RecordOf,
+        progress: JobProgress,
+        on_remark: Callable[[str], None],
+    ) -> Record:
         """Make the result of a job and write it; see `BandFiles.make`."""
         space = input_space_of(self.stage)
         if space.has_bands and self.stage.space.has_bands:
@@ -68,29 +86,42 @@ class RestoredFiles:
                 expected=self.expected,
                 **self.request.of_bands(),
             )
-            return files.make(job, path, progress, on_remark)
+            return files.make(job, path, record_of, progress, on_remark)
         if self.request.map:
             raise ContractError(
                 "a standard deviation needs a model that makes the kind of images that it takes, "
                 "colour pictures or bands."
             )
         if space.has_bands:
-            return self._picture_from_bands(job, path, space, _report(progress), on_remark)
-        return self._bands_from_picture(job, path, progress, on_remark)
+            return self._picture_from_bands(
+                job, path, space, record_of, _report(progress), on_remark
+            )
+        return self._bands_from_picture(job, path, record_of, progress, on_remark)
 
     def _bands_from_picture(
-        self, job: Job, path: Path, progress: JobProgress, on_remark: Callable[[str], None]
-    ) -> tuple[tuple[int, int], int]:
+        self,
+        job: Job,
+        path: Path,
+        record_of: RecordOf,
+        progress: JobProgress,
+        on_remark: Callable[[str], None],
+    ) -> Record:
         data, name = job.source.read_bytes(), job.source.name
         count = 1 if job.pages == "first" else count_pages(data, name)
         if count > 1:
             pictures = (page.picture for page in Pages(data, name))
         else:
             pictures = iter([decode_picture(data, name, truncated=self.request.truncated)])
-        results = self._bands_of(pictures, job, count, progress, on_remark)
+        picture = next(pictures)
+        is_generated = says_generated(picture.metadata.xmp)
+        every = itertools.chain([picture], pictures)
+        results = self._bands_of(every, job, count, progress, on_remark)
         first = next(results)
-        write_rasters(path, itertools.chain([first], results), count)
-        return first.size, count
+        record, mark = record_of(first.size, count), None
+        if self.request.metadata:
+            mark = FileMark.of_result(record.to_json(), is_generated=is_generated)
+        write_rasters(path, itertools.chain([first], results), count, mark=mark)
+        return record
 
     def _bands_of(
         self,
@@ -117,9 +148,10 @@ class RestoredFiles:
         job: Job,
         path: Path,
         space: Space,
+        record_of: RecordOf,
         progress: Progress,
         on_remark: Callable[[str], None],
-    ) -> tuple[tuple[int, int], int]:
+    ) -> Record:
         layout = Layout(space.channels, self.request.of_bands()["axis"])
         with job.source.open() as stream:
             file = open_rasters(stream, job.source.name, layout)
@@ -135,8 +167,20 @@ class RestoredFiles:
         if clipped.remark:
             on_remark(clipped.remark)
         result = self._restored_image(raster.unit_image(space, clip=True), job, progress)
-        write_picture(Picture(colour=quantised(result, COLOUR_BITS), bits=COLOUR_BITS), path)
-        return raster.size, 1
+        record = record_of(raster.size, 1)
+        is_generated = raster.origin is not None and raster.origin.is_generated
+        mark = FileMark.of_result(record.to_json(), is_generated=is_generated)
+        write_picture(
+            Picture(
+                colour=quantised(result, COLOUR_BITS),
+                bits=COLOUR_BITS,
+                metadata=Metadata(xmp=mark.packet),
+            ),
+            path,
+            settings=mark.settings,
+            metadata=self.request.metadata,
+        )
+        return record
 
     def _restored(self, raster: Raster, seed: int, progress: Progress) -> Raster:
         restoration = replace(self.restoration, seed=seed)

@@ -99,6 +99,7 @@ def prepare_restoring(
         truncated=request.truncated,
         before="same",
         make_file=files.make if plan.has_bands else None,
+        layout=files.layout,
         expected=expected,
     )
     return plan.bulk(method, on_progress)

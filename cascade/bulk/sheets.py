@@ -22,7 +22,7 @@ from cascade.imaging.credentials import Signer, signed_file
 from cascade.imaging.marks import SHEET, lasting_source, with_mark
 from cascade.imaging.picture import Picture
 from cascade.imaging.reading import to_rgb
-from cascade.imaging.writing import XMP
+from cascade.imaging.writing import RECORD, XMP
 
 MAX_PX = 1600
 GAP_PX = 6
@@ -57,11 +57,13 @@ class Provenance:
         settings: how they were made; the name of the model and the version are taken from it.
         signer: who signs the sheet; None for nobody.
         xmp: packet of a result, which may say that a model generated its input; None for none.
+        is_of_one: whether the sheet is about one result, whose settings a PNG then records.
     """
 
     settings: Mapping[str, Any]
     signer: Signer | None = None
     xmp: bytes | None = None
+    is_of_one: bool = False
 
     def packet(self) -> bytes:
         """The XMP packet of the sheet, which holds the mark and nothing else."""
@@ -231,6 +233,8 @@ def save_sheet(
             text.add_text("comment", comment)
             if packet is not None:
                 text.add_itxt(XMP, packet.decode())
+            if origin.is_of_one:
+                text.add_text(RECORD, json.dumps(origin.settings))
             sheet.save(temporary, format="PNG", pnginfo=text)
         else:
             options = {} if packet is None else {"xmp": packet}

@@ -154,7 +154,7 @@ class Standing:
         """Say what is wrong with the file that has a result's name; note the job if it is right."""
         line, stamp = self._ledger.results.get(job.key), job.source.stamp()
         try:
-            record = record_of(file, line)
+            record = record_of(file, line, self._method.layout)
         except NotAResultError as error:
             return str(error)
         fault = difference(record, self._method.settings_of(job), job.source)

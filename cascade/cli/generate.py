@@ -82,6 +82,9 @@ BatchSize = Annotated[int | None, typer.Option(min=1, help="Pictures at a time."
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or mps; default: the best one available.")
 ]
+NoMetadata = Annotated[
+    bool, typer.Option("--no-metadata", help="Leave mark, seed and settings out of the pictures.")
+]
 KeepIntermediates = Annotated[
     bool, typer.Option("--keep-intermediates", help="Also write the earlier stages' pictures.")
 ]
@@ -122,6 +125,7 @@ def generate(
     lora: names.Lora = None,
     c2pa_certificate: signing.Certificate = None,
     c2pa_key: signing.Key = None,
+    no_metadata: NoMetadata = False,
     keep_intermediates: KeepIntermediates = False,
     stop_at: StopAt = None,
     overwrite: Overwrite = False,
@@ -176,6 +180,7 @@ def generate(
         batch_size=batch_size,
         adapters=sampling.adapters(lora),
         signer=signing.signer_of(c2pa_certificate, c2pa_key),
+        metadata=not no_metadata,
         keep_intermediates=keep_intermediates,
         stop_at=stop_at,
         overwrite=overwrite,

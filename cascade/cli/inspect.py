@@ -44,6 +44,7 @@ def inspect(
     from cascade.cli.progress import printable
     from cascade.cli.remaking import Remaking, remaking_of
     from cascade.errors import DataError
+    from cascade.imaging.rasters.reading import suffix_of
     from cascade.inspection import inspect_picture, pictures_of
 
     assert context.parent is not None
@@ -67,7 +68,7 @@ def inspect(
             continue
         kinds[_kind_of(inspection)] += 1
         record = inspection.record
-        remaking = remaking_of(record, commands, path.suffix) if record else Remaking()
+        remaking = remaking_of(record, commands, suffix_of(path.name)) if record else Remaking()
         if as_json:
             documents.append(_document(path, inspection, remaking))
             continue

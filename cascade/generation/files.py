@@ -187,7 +187,8 @@ class _SeriesMaking:
         record["seeds"] = list(self.series.seeds)
         if generation.prompts:
             record["prompts"] = [generation.prompt(i) for i in range(sheet.count)]
-        save_png(sheet.picture(), file, record, signer=generation.signer)
+        settings = record if generation.metadata else None
+        save_png(sheet.picture(), file, settings, signer=generation.signer)
         return file
 
 

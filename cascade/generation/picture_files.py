@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from torch import Tensor
 
 from cascade import __version__
 from cascade.generation.request import Generation
-from cascade.imaging.credentials import Signer, signed_file
+from cascade.imaging.credentials import signed_file
+from cascade.imaging.rasters.file_mark import FileMark
 from cascade.imaging.rasters.tiff_writing import write_tiff
-from cascade.imaging.writing import RECORD, save_png, to_pil
+from cascade.imaging.writing import save_png, to_pil
 from cascade.pipeline import CascadeOutput
 from cascade.restoration.bands import raster_of
 from cascade.saving.pipelines import model_record
@@ -31,6 +31,8 @@ def write_pictures(
 ) -> list[Path]:
     """Write the pictures of all returned stages; each file records how it was generated.
 
+    Without metadata, none does.
+
     Returns:
         All files.
     """
@@ -47,13 +49,13 @@ def write_pictures(
         record = {**shared, "seed": seed, "labels": labels, "stages": result.settings}
         records.append(record | ({"prompt": prompt} if generation.prompts else {}))
     *_, last = spaces.values()
-    _write_each(result.images, files, records, last, generation.signer)
+    _write_each(result.images, files, records, last, generation)
     written = list(files)
     for stage, images in result.intermediates.items():
         suffix = f".{stage}{suffix_of_space(spaces[stage])}"
         smaller = [file.with_suffix(suffix) for file in files]
         own = [_up_to(stage, record) for record in records]
-        _write_each(images, smaller, own, spaces[stage], generation.signer)
+        _write_each(images, smaller, own, spaces[stage], generation)
         written += smaller
     return written
 
@@ -75,15 +77,16 @@ def _write_each(
     files: list[Path],
     records: list[dict[str, Any]],
     space: Space,
-    signer: Signer | None,
+    generation: Generation,
 ) -> None:
+    signer, metadata = generation.signer, generation.metadata
     if suffix_of_space(space) == ".tif":
         for image, file, record in zip(images, files, records, strict=True):
             raster = raster_of(image, space)
+            mark = FileMark(source="generated", settings=record) if metadata else None
             signed = signed_file(file, signer, "generated", record)
             with signed as temporary, temporary.open("wb") as opened:
-                text = json.dumps({RECORD: record})
-                write_tiff(opened, [raster], raster.values.nbytes, description=text)
+                write_tiff(opened, [raster], raster.values.nbytes, mark=mark)
         return
     for image, file, record in zip(to_pil(images), files, records, strict=True):
-        save_png(image, file, record, signer=signer)
+        save_png(image, file, record if metadata else None, signer=signer)

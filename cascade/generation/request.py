@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cascade.chain import StageChain
 from cascade.errors import ContractError
-from cascade.imaging.credentials import Signer
+from cascade.imaging.credentials import Signer, check_signer
 from cascade.imaging.picture_series import digest
 from cascade.imaging.reading import read_image
 from cascade.reporting.words import counted
@@ -38,6 +38,7 @@ class Generation:
         adapters: folders of the pipeline's adapters, each with the factor of its change; pictures
             record them.
         signer: who signs the pictures; None for nobody.
+        metadata: whether pictures and sheet hold the mark and how they were made.
         keep_intermediates: whether to write the pictures of the earlier stages too.
         stop_at: name of the last stage to run, whose pictures are written; None for the last one.
         overwrite: whether to replace the pictures in the folder instead of counting on.
@@ -57,6 +58,7 @@ class Generation:
     batch_size: int | None = None
     adapters: Sequence[tuple[str, float]] = ()
     signer: Signer | None = None
+    metadata: bool = True
     keep_intermediates: bool = False
     stop_at: str | None = None
     overwrite: bool = False
@@ -67,6 +69,7 @@ class Generation:
             raise ContractError(
                 "overwrite begins a new series and resume completes the last one; choose one."
             )
+        check_signer(self.signer, metadata=self.metadata)
         if len(self.classes) > self.total:
             raise ContractError(
                 f"{counted(len(self.classes), 'class', 'classes')} cannot take turns over "
@@ -109,6 +112,7 @@ class Generation:
             "keep_intermediates": self.keep_intermediates,
             "stop_at": self.stop_at,
             "signer": self.signer and self.signer.fingerprint,
+            "metadata": self.metadata,
         }
 
     def arguments(self, places: range) -> dict[str, Any]:

@@ -117,6 +117,18 @@ class Signer:
         builder.sign(c2pa.Signer.from_info(self._info), kind, source, target)
 
 
+def check_signer(signer: Signer | None, *, metadata: bool) -> None:
+    """Check that nobody is to sign results that hold no metadata.
+
+    Raises:
+        ContractError: if somebody is.
+    """
+    if signer is not None and not metadata:
+        raise ContractError(
+            "a signature is metadata, and metadata is to be left out; choose one of the two."
+        )
+
+
 CREATED = {"action": "c2pa.created", "digitalSourceType": NEWSCODES + TYPES["generated"]}
 
 

@@ -29,8 +29,8 @@ from cascade.imaging.exif_blocks import (
 )
 from cascade.imaging.metadata import Loss
 from cascade.imaging.resolution import RESOLUTION_TAGS, set_resolution
-from cascade.imaging.writing import RECORD
 
+IMAGE_HISTORY = int(Base.ImageHistory)
 SRGB, R98 = 1, b"R98"  # of the fields ColorSpace and InteropIndex
 KEPT_TAGS = {  # of the main directory; the Exif and GPS directories are kept whole
     Base.DocumentName,
@@ -150,12 +150,14 @@ def exif_with_resolution_and_settings(
         set_resolution(directories[MAIN], dpi)
     if settings is not None:
         inner = directories.setdefault(IFD.Exif, Directory(group=IFD.Exif))
-        set_field(inner, Base.ImageHistory, ASCII, json.dumps(settings).encode("ascii"))
+        set_field(inner, IMAGE_HISTORY, ASCII, json.dumps(settings).encode("ascii"))
     return write_block(directories) if any(directories.values()) else None
 
 
 def settings_in_exif(block: bytes) -> dict[str, Any] | None:
-    """Read back the settings that were written into an EXIF block.
+    """Read back the settings that were written into an EXIF block, or into a TIFF file of bands.
+
+    TIFF/EP has the field in the main directory, and files of bands have no other.
 
     Args:
         block: EXIF of a file, or a whole TIFF file.
@@ -163,23 +165,12 @@ def settings_in_exif(block: bytes) -> dict[str, Any] | None:
     Returns:
         None if there are none.
     """
-    text = read_directories(block).get(IFD.Exif, {}).get(Base.ImageHistory)
-    return parsed_settings(text) if isinstance(text, bytes) else None
-
-
-def settings_in_description(block: bytes) -> dict[str, Any] | None:
-    """Read back the settings that a TIFF file of bands holds in its image description.
-
-    Args:
-        block: a whole TIFF file.
-
-    Returns:
-        None if there are none.
-    """
-    text = read_directories(block)[MAIN].get(Base.ImageDescription)
-    values = (parsed_settings(text) if isinstance(text, bytes) else None) or {}
-    settings = values.get(RECORD)
-    return settings if isinstance(settings, dict) else None
+    directories = read_directories(block)
+    for group in (IFD.Exif, MAIN):
+        text = directories.get(group, {}).get(IMAGE_HISTORY)
+        if isinstance(text, bytes) and (settings := parsed_settings(text)) is not None:
+            return settings
+    return None
 
 
 def parsed_settings(text: bytes | str) -> dict[str, Any] | None:

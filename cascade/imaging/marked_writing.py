@@ -14,10 +14,13 @@ from cascade.errors import ContractError
 from cascade.imaging.marks import TYPES, Source, with_mark
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_writing import write_picture
+from cascade.imaging.rasters.file_mark import FileMark
+from cascade.imaging.rasters.raster import Raster
+from cascade.imaging.rasters.writing import write_rasters
 
 
 def save_marked(
-    image: Image.Image | Picture,
+    image: Image.Image | Picture | Raster,
     path: str | PathLike[str],
     source: Source,
     *,
@@ -26,7 +29,7 @@ def save_marked(
     """Save a picture with the IPTC's mark for pictures that a trained model made or changed.
 
     Args:
-        image: a result of a pipeline.
+        image: a result of a pipeline; `.npy` has no place for the mark of a `Raster`.
         path: the file to write; its ending names the format.
         source: "generated" for pictures that were drawn from noise, "restored" for those that were
             upscaled, coloured, restored or edited.
@@ -35,13 +38,20 @@ def save_marked(
     Raises:
         CascadeError: if the format cannot hold the picture, or the file cannot be written.
     """
-    check_kind("image", image, Image.Image | Picture, "one PIL image or Picture; save each alone")
+    kinds = Image.Image | Picture | Raster
+    check_kind("image", image, kinds, "one PIL image, Picture or Raster; save each alone")
     check_kind("path", path, str | PathLike, "the path of a file")
     check_kind("model", model, str, "the name of a model")
     if not isinstance(source, str) or source not in TYPES:
         raise ContractError(f"source must be one of {', '.join(TYPES)}, got {source!r}.")
-    picture = Picture.from_pil(image) if isinstance(image, Image.Image) else image
     settings = {"model": model, "version": __version__}
+    if isinstance(image, Raster):
+        was_generated = image.origin is not None and image.origin.is_generated
+        is_generated = source == "generated" or was_generated
+        mark = FileMark.of_result(settings, is_generated=is_generated)
+        write_rasters(Path(path), [image], mark=mark)
+        return
+    picture = Picture.from_pil(image) if isinstance(image, Image.Image) else image
     if source == "generated":
         marked = with_mark(picture.metadata.xmp, source, settings)
         picture = replace(picture, metadata=replace(picture.metadata, xmp=marked))

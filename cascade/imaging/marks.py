@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
-from cascade.imaging.xmp_packets import RDF, Key, Packet, Property, changed, parsed
+from cascade.imaging.xmp_packets import RDF, Key, Packet, PacketError, Property, changed, parsed
 
 Source = Literal["generated", "restored"]
 IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
@@ -48,13 +48,7 @@ def with_mark(xmp: bytes | None, source: Source, settings: Mapping[str, Any]) ->
     packet = parsed(EMPTY if xmp is None else xmp)
     if packet.root_end is None:
         packet = parsed(EMPTY)
-    source = lasting_source(packet.data, source)
-    model = settings.get("model") or ""
-    values = {
-        SOURCE_TYPE: NEWSCODES + TYPES[source],
-        SYSTEM: f"{NAME} {model}".strip(),
-        VERSION: str(settings.get("version", "")),
-    }
+    values = mark_values(lasting_source(packet.data, source), settings)
     changes = [(start, end, b"") for start, end in _earlier(packet)]
     about = next((each.about for each in packet.descriptions if each.about), b' rdf:about=""')
     attributes = "".join(
@@ -70,6 +64,20 @@ def with_mark(xmp: bytes | None, source: Source, settings: Mapping[str, Any]) ->
     return changed(packet.data, changes)
 
 
+def mark_values(source: Source, settings: Mapping[str, Any]) -> dict[str, str]:
+    """The IPTC's properties of the mark by their names; the version is empty if it is unknown.
+
+    Args:
+        source: how the picture came about.
+        settings: how it was made; the name of the model and the version are taken from it.
+    """
+    return {
+        SOURCE_TYPE: NEWSCODES + TYPES[source],
+        SYSTEM: f"{NAME} {settings.get('model') or ''}".strip(),
+        VERSION: str(settings.get("version", "")),
+    }
+
+
 def lasting_source(xmp: bytes | None, source: Source) -> Source:
     """How a picture came about in the end: what a model made stays that when it is upscaled.
 
@@ -81,6 +89,14 @@ def lasting_source(xmp: bytes | None, source: Source) -> Source:
         PacketError: if the packet cannot be parsed safely.
     """
     return "generated" if mark_of(xmp).get(SOURCE_TYPE) == TYPES["generated"] else source
+
+
+def says_generated(xmp: bytes | None) -> bool:
+    """Whether a packet says that a model drew the picture; one that is damaged says nothing."""
+    try:
+        return lasting_source(xmp if isinstance(xmp, bytes) else None, "restored") == "generated"
+    except PacketError:
+        return False
 
 
 def mark_of(xmp: bytes | None) -> dict[str, str]:

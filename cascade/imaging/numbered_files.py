@@ -10,11 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
-from PIL import Image
-
-from cascade.errors import OutputError
-from cascade.imaging.tiff_pages import tifffile
-from cascade.imaging.writing import RECORD
+from cascade.errors import DataError, OutputError
+from cascade.imaging.rasters.recorded import read_mark
 from cascade.saving.atomic import atomic_file
 
 INDEX = "index.jsonl"
@@ -92,8 +89,8 @@ class NumberedFiles:
 
         Args:
             numbers: numbers of the new pictures.
-            written: the files of the new pictures, which stay. Others are deleted only if Cascade
-                made them.
+            written: the files of the new pictures, which stay. Others are deleted only if they
+                record that Cascade made them.
             entries: what the index says of each new picture; empty if it does not list them.
 
         Raises:
@@ -160,13 +157,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _is_ours(file: Path) -> bool:
-    """Whether a PNG, or a TIFF of bands, records how it was generated."""
-    if file.suffix == ".tif":
-        with suppress(Exception), tifffile().TiffFile(file) as tiff:  # it raises many kinds
-            return tiff.pages[0].description.startswith(f'{{"{RECORD}":')
-        return False
-    try:
-        with Image.open(file) as picture:
-            return RECORD in picture.info
-    except OSError:
-        return False
+    """Whether a PNG, or a TIFF of bands, records how it was made."""
+    with suppress(DataError):
+        return bool(read_mark(file).record)
+    return False

@@ -36,7 +36,6 @@ from cascade.imaging.jpeg_segments import MAX_EXIF_BYTES, add_to_jpeg
 from cascade.imaging.kept_exif import (
     exif_with_resolution_and_settings,
     parsed_settings,
-    settings_in_description,
     settings_in_exif,
 )
 from cascade.imaging.kept_metadata import NAMES, losses_in_format, losses_without_metadata
@@ -44,9 +43,9 @@ from cascade.imaging.marks import with_mark
 from cascade.imaging.metadata import Loss, Metadata
 from cascade.imaging.opening import format_of, opened_image, read_bytes
 from cascade.imaging.picture import Picture
-from cascade.imaging.picture_reading import file_facts
 from cascade.imaging.png_chunks import add_to_png
 from cascade.imaging.tiff_assembly import add_to_tiff
+from cascade.imaging.tiff_pages import main_pages, opened_tiff
 from cascade.imaging.vips import (
     FORM_OF_BITS,
     GREY_OF_BITS,
@@ -223,13 +222,24 @@ def recorded_settings(path: Path) -> dict[str, Any] | None:
     Raises:
         DataError: if the file cannot be read or is not an image.
     """
-    data = read_bytes(path)
-    if format_of(data, str(path)) == "TIFF":  # Pillow cannot open grey of 16 bits with alpha
-        of_bands = settings_in_description(data)
-        if of_bands is None:
-            file_facts(data, str(path))
-        return settings_in_exif(data) or of_bands
-    with opened_image(data, str(path)) as image:
+    return settings_in(read_bytes(path), str(path))
+
+
+def settings_in(data: bytes, name: str) -> dict[str, Any] | None:
+    """Read back the settings in the bytes of a file; see `recorded_settings`.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name, for error messages.
+
+    Raises:
+        DataError: if it is not an image.
+    """
+    if format_of(data, name) == "TIFF":  # Pillow opens neither bands nor grey of 16 bits with alpha
+        with opened_tiff(data, name) as file:
+            main_pages(file, name, at_most=1)
+        return settings_in_exif(data)
+    with opened_image(data, name) as image:
         text = image.info.get("cascade") if image.format == "PNG" else None
         if image.format == "GIF":
             text = settings_in_gif(image.info)

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from cascade.arguments import check_kind
 from cascade.bulk.inputs import InputListing, InputPicture
 from cascade.bulk.jobs import Job
-from cascade.bulk.records import result_stamp
+from cascade.bulk.records import holds_record, result_stamp
 from cascade.bulk.request import Request
 from cascade.bulk.work import Bulk
 from cascade.data.object_stores import object_exists, read_object, write_object
@@ -88,8 +88,8 @@ def results_of(
         request = replace(request, listing=InputListing(pictures), out=folder / "results")
         bulk = prepare(request)
         earlier = {}
-        if out is not None and bulk.method.make_file is None and request.metadata:
-            earlier = _fetch_earlier(bulk.jobs, out)
+        if out is not None and request.metadata:
+            earlier = _fetch_earlier([job for job in bulk.jobs if holds_record(job.output)], out)
         bulk.run()
         for line in bulk.outcome().loss_lines():
             logger.warning("%s", line)

@@ -267,7 +267,7 @@ def test_finished_results_are_neither_opened_nor_claimed_again(
     assert upscale(photos, *options).code == 0
     for owner, name in (
         (records, "decode_picture"),
-        (records, "recorded_settings"),
+        (records, "mark_in"),
         (records, "_sha256"),
         (InputPicture, "sha256"),
         (InputPicture, "read_bytes"),

@@ -87,6 +87,13 @@ def test_every_option_reaches_the_pipeline(command, trained, tmp_path, monkeypat
     assert (upsampler["sampler"], upsampler["augmentation_level"]) == ("euler", 0.25)
 
 
+def test_metadata_can_be_left_out(command, trained, tmp_path):
+    done = command("generate", trained.pipeline, "--no-metadata", "--steps", 1, "-o", tmp_path)
+    assert done.code == 0, done.err
+    counts = command("inspect", tmp_path).out.splitlines()[-1]
+    assert counts == "2 pictures: 2 without record and mark"
+
+
 def test_any_setting_and_option_of_a_sampler_can_be_set(command, trained, tmp_path):
     settings = [
         "steps=2",

@@ -9,13 +9,21 @@ import weakref
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cascade import Colouriser, Restorer, Upscaler
 from cascade.bulk import preparing
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.contract import Contract
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import CascadeError, ContractError, WeightsError
 from cascade.mapping import models
 from cascade.pipeline import CascadePipeline
+from cascade.sampling.settings import SamplingSettings
+from cascade.space import Space
 
 
 def test_files_are_those_that_the_command_writes(command, enlarging, scans, batch_of, tmp_path):
@@ -144,6 +152,29 @@ def test_results_in_a_store_are_made_once(enlarging, scans, tmp_path):
     assert upscaler(batch)["error"].tolist() == ["", ""]
     assert files[0].stat().st_mtime_ns == stamps[0]
     assert files[1].stat().st_mtime_ns > stamps[1]
+
+
+def test_results_of_bands_in_a_store_are_made_once_where_their_format_has_a_record(tmp_path):
+    torch.manual_seed(0)
+    stage = DiffusionStage.build(
+        Contract(Space(size_px=16, channels=2, range=(0, 1000)), (LowResolution(size_px=8),)),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8,), "blocks": 1, "patch_size": 2},
+        sampling=SamplingSettings(steps=1),
+        embedding_dim=16,
+    )
+    CascadePipeline.from_stages({"up": stage}).save_pretrained(tmp_path / "bands-x2")
+    values = np.arange(2 * 8 * 10, dtype=np.uint16).reshape(2, 8, 10)
+    np.savez(tmp_path / "a.npz", image=values)
+    np.save(tmp_path / "b.npy", values)
+    upscaler = Upscaler(tmp_path / "bands-x2", out=tmp_path / "out")
+    stamps = []
+    for _ in range(2):
+        batch = {"path": [str(tmp_path / "a.npz"), str(tmp_path / "b.npy")]}
+        assert upscaler(batch)["error"].tolist() == ["", ""]
+        stamps.append([(tmp_path / "out" / n).stat().st_mtime_ns for n in ("a.npz", "b.npy")])
+    assert stamps[0][0] == stamps[1][0]
+    assert stamps[0][1] < stamps[1][1]
 
 
 def test_a_store_in_memory_is_read_and_written(command, enlarging, scans, memory_store, tmp_path):

@@ -11,6 +11,9 @@ rasters, which its file counts from 0.
 | `reading.py` | file to `Raster`: recognises the format, counts the images |
 | `writing.py` | images to the file of a name, as they came |
 | `tiff_writing.py` | images as TIFF |
+| `file_mark.py` | `FileMark`: how a trained model made a file, in the words of each format |
+| `dicom_mark.py`, `nifti_mark.py` | where these two hold it |
+| `recorded.py` | reads back how a file was made, of bands or of colours |
 | `showing.py` | how people see bands |
 | `raster_file.py` | `RasterFile`: an opened file |
 | `deviation_picture.py` | how people see a standard deviation |

@@ -14,14 +14,17 @@ from numpy.typing import DTypeLike
 
 from cascade.errors import DataError
 from cascade.imaging.opening import readable
+from cascade.imaging.rasters.file_mark import ReadMark, read_text
 from cascade.imaging.rasters.layout import Layout, divided
 from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.rasters.raster import Raster, check_dtype
 from cascade.imaging.rasters.raster_file import MAX_BYTES, RasterFile, too_large
+from cascade.imaging.writing import RECORD
 
 NPY_HEAD, NPZ_HEAD = b"\x93NUMPY", b"PK\x03\x04"
 HEAD_BYTES = 2**16  # in which the head of an array ends
 PREFERRED = "image"  # the array of several in a file
+MARK_MEMBER, MOST_MARK_BYTES = f"{RECORD}.npy", 2**20
 
 
 @final
@@ -32,10 +35,12 @@ class ArrayOrigin(Origin):
     Attributes:
         shape: of the array.
         bands_last: whether an image is (H, W, C), or (H, W) for one band, rather than (C, H, W).
+        is_generated: whether the file says that a model drew it from noise.
     """
 
     shape: tuple[int, ...]
     bands_last: bool
+    is_generated: bool = False
 
     format = "numpy"
 
@@ -64,7 +69,11 @@ class ArrayFile(RasterFile):
         self._file, self._layout = file, layout
         head = file.read(HEAD_BYTES)
         file.seek(0)
-        head = head if head.startswith(NPY_HEAD) else _member(file.read(), name)
+        self._is_generated = False
+        if not head.startswith(NPY_HEAD):
+            data = file.read()
+            self._is_generated = read_npz_mark(data, name).is_generated
+            head = _member(data, name)
         shape = _shape(head, name)
         self._count = len(divided(np.broadcast_to(np.uint8(0), shape), layout, name))
 
@@ -80,9 +89,28 @@ class ArrayFile(RasterFile):
         array = self._array
         images = divided(array, self._layout, self.name)
         values = np.ascontiguousarray(images[number])
-        origin = ArrayOrigin(shape=array.shape, bands_last=images.shape[1:] != array.shape[-3:])
+        origin = ArrayOrigin(
+            shape=array.shape,
+            bands_last=images.shape[1:] != array.shape[-3:],
+            is_generated=self._is_generated,
+        )
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         return Raster(values=values, origin=origin)
+
+
+def read_npz_mark(data: bytes, name: str) -> ReadMark:
+    """Read the mark in a `.npz`, a text of its own beside the array of the image.
+
+    Raises:
+        DataError: if the archive is damaged.
+    """
+    with readable(name), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if MARK_MEMBER not in archive.namelist():
+            return ReadMark({}, {})
+        if archive.getinfo(MARK_MEMBER).file_size > MOST_MARK_BYTES:
+            return ReadMark({}, {})
+        text = np.load(io.BytesIO(archive.read(MARK_MEMBER)), allow_pickle=False)
+        return read_text(str(text))
 
 
 def _array(data: bytes, name: str) -> np.ndarray:

@@ -27,6 +27,7 @@ from numpy.typing import DTypeLike
 
 from cascade.errors import DataError
 from cascade.imaging import opening
+from cascade.imaging.rasters.dicom_mark import read_dicom_mark
 from cascade.imaging.rasters.dicom_numbers import (
     FRAMES,
     StoredNumbers,
@@ -55,11 +56,13 @@ class DicomOrigin(Origin):
         head: a `pydicom.Dataset` without pixels.
         frame: which frame it is, counted from 0.
         factors: by which the height and the width of a frame have grown.
+        is_generated: whether the file says that a model drew it from noise.
     """
 
     head: Any
     frame: int = 0
     factors: tuple[float, float] = (1.0, 1.0)
+    is_generated: bool = False
 
     format = "DICOM"
 
@@ -77,10 +80,15 @@ class DicomOrigin(Origin):
         part = functional_item(self.head, self.frame, MEASURES) or self.head
         spacing = next((part.get(key) for key in SPACINGS if part.get(key)), None)
         if spacing is None:
-            return TiffOrigin(tags={})
+            return TiffOrigin(tags={}, is_generated=self.is_generated)
         rows, columns = (float(mm) / f for mm, f in zip(spacing, self.factors, strict=True))
         resolution = 10 / columns, 10 / rows
-        return TiffOrigin(tags={}, resolution=resolution, resolution_unit=CENTIMETRES)
+        return TiffOrigin(
+            tags={},
+            resolution=resolution,
+            resolution_unit=CENTIMETRES,
+            is_generated=self.is_generated,
+        )
 
 
 def head_for(origins: Sequence[DicomOrigin]) -> Any:
@@ -165,7 +173,8 @@ class DicomFile(RasterFile):
         pixels = self._pixels(number)
         bands = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
         stored = np.ascontiguousarray(bands).astype(bands.dtype.newbyteorder("="), copy=False)
-        origin = DicomOrigin(head=self._head, frame=number)
+        is_generated = read_dicom_mark(self._head).is_generated
+        origin = DicomOrigin(head=self._head, frame=number, is_generated=is_generated)
         if len(stored) > 1:
             return Raster(values=stored, origin=origin)
         every = [StoredNumbers.of(self._head, frame) for frame in range(self._count)]

@@ -24,6 +24,7 @@ from numpy.typing import DTypeLike
 from cascade.errors import DataError
 from cascade.imaging import opening
 from cascade.imaging.rasters.layout import Layout
+from cascade.imaging.rasters.nifti_mark import read_nifti_mark
 from cascade.imaging.rasters.origin import Origin
 from cascade.imaging.rasters.packages import imported
 from cascade.imaging.rasters.raster import Raster, check_dtype
@@ -44,12 +45,14 @@ class NiftiOrigin(Origin):
         layout: how it was cut into slices.
         factors: by which the two axes of a slice have grown, the volume's earlier axis first.
         dtype: type in which numbers are written; None to write them as the volume stores its own.
+        is_generated: whether the file says that a model drew it from noise.
     """
 
     image: Any
     layout: Layout
     factors: tuple[float, float] = (1.0, 1.0)
     dtype: np.dtype | None = None
+    is_generated: bool = False
 
     format = "NIfTI"
 
@@ -182,5 +185,6 @@ class NiftiFile(RasterFile):
             dtype = np.float32 if is_scaled(image) else stored_dtype(image)
             values = values.astype(dtype, copy=False)
         values = values.reshape(*values.shape, *(1,) * (3 - values.ndim))  # (X, Y, C)
-        origin = NiftiOrigin(image=image, layout=self._layout)
+        is_generated = read_nifti_mark(image.header).is_generated
+        origin = NiftiOrigin(image=image, layout=self._layout, is_generated=is_generated)
         return Raster(values=np.ascontiguousarray(values.transpose(2, 1, 0)), origin=origin)

@@ -8,9 +8,15 @@ from numpy.typing import DTypeLike
 
 
 class Origin(ABC):
-    """What belongs to an image in its file: place, size of its pixels, kind of numbers."""
+    """What belongs to an image in its file: place, size of its pixels, kind of numbers.
+
+    Attributes:
+        format: of the file: TIFF, DICOM, NIfTI or numpy.
+        is_generated: whether the file says that a model drew it from noise.
+    """
 
     format: str
+    is_generated: bool
 
     @abstractmethod
     def scaled(self, factor_y: float, factor_x: float) -> Origin:

@@ -13,8 +13,10 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import DTypeLike
 
+from cascade.imaging.marks import says_generated
 from cascade.imaging.orientation import upright_dpi
 from cascade.imaging.rasters.origin import Origin
+from cascade.imaging.tiff_fields import XMP
 from cascade.imaging.tiff_pages import RGB, photometric_of
 
 PIXEL_SCALE, TIE_POINTS, TRANSFORMATION = 33550, 33922, 34264
@@ -49,6 +51,7 @@ class TiffOrigin(Origin):
         orientation: from 1 to 8, as in EXIF.
         is_rgb: whether the first three bands are red, green and blue.
         extra_samples: what further bands are: 0 for unspecified, 1 and 2 for alpha.
+        is_generated: whether the file says that a model drew it from noise.
     """
 
     format = "TIFF"
@@ -61,6 +64,7 @@ class TiffOrigin(Origin):
     orientation: int = 1
     is_rgb: bool = False
     extra_samples: tuple[int, ...] = ()
+    is_generated: bool = False
 
     @classmethod
     def of(cls, file: Any, page: Any) -> TiffOrigin:
@@ -81,6 +85,7 @@ class TiffOrigin(Origin):
             orientation=int(page.tags.valueof(ORIENTATION, 1)),
             is_rgb=photometric_of(page) == RGB,
             extra_samples=tuple(map(int, np.atleast_1d(page.tags.valueof(EXTRA_SAMPLES, ())))),
+            is_generated=says_generated(page.tags.valueof(XMP)),
         )
         return _with_ome(origin, file) if file.is_ome else origin
 

@@ -16,8 +16,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cascade.imaging.kept_exif import IMAGE_HISTORY
+from cascade.imaging.rasters.file_mark import FileMark
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.tiff_origin import GDAL_NODATA, TiffOrigin
+from cascade.imaging.tiff_fields import XMP
 from cascade.imaging.tiff_pages import tifffile
 from cascade.mapped_arrays import release_pages
 
@@ -36,7 +39,12 @@ def tiff_bytes(raster: Raster) -> bytes:
 
 
 def write_tiff(
-    file: BinaryIO, rasters: Iterable[Raster], size_bytes: int, *, description: str | None = None
+    file: BinaryIO,
+    rasters: Iterable[Raster],
+    size_bytes: int,
+    *,
+    description: str | None = None,
+    mark: FileMark | None = None,
 ) -> None:
     """Write images as the pages of a TIFF file, with the georeference of their origins.
 
@@ -45,16 +53,21 @@ def write_tiff(
         rasters: the images, which are taken one at a time.
         size_bytes: size of the numbers of all images.
         description: ASCII for the tag ImageDescription; None for none.
+        mark: that a trained model made it, which the first page holds; None for none.
     """
     with tifffile().TiffWriter(file, bigtiff=size_bytes > BIG_BYTES) as writer:
-        for raster in rasters:
+        for number, raster in enumerate(rasters):
             origin = raster.origin if isinstance(raster.origin, TiffOrigin) else None
             is_large = raster.values.nbytes > IN_MEMORY_BYTES
             writer.write(
                 _tiles([raster.values]) if is_large else _pixels(raster.values),
                 shape=(*raster.size, raster.bands) if raster.bands > 1 else raster.size,
                 planarconfig="contig" if raster.bands > 1 else None,
-                extratags=[*(origin.extra_tags if origin else ()), *_nodata_tags(raster)],
+                extratags=[
+                    *(origin.extra_tags if origin else ()),
+                    *_nodata_tags(raster),
+                    *(_mark_tags(mark) if number == 0 else ()),
+                ],
                 metadata=None,
                 description=description,
                 **_options(raster, origin, is_large=is_large),
@@ -62,7 +75,14 @@ def write_tiff(
             )
 
 
-def write_ome_tiff(file: BinaryIO, rasters: Iterable[Raster], size_bytes: int, count: int) -> None:
+def write_ome_tiff(
+    file: BinaryIO,
+    rasters: Iterable[Raster],
+    size_bytes: int,
+    count: int,
+    *,
+    mark: FileMark | None = None,
+) -> None:
     """Write images as an OME-TIFF, each band in a page of its own; arguments as `write_tiff`.
 
     The first image says along which axes they lie.
@@ -86,7 +106,7 @@ def write_ome_tiff(file: BinaryIO, rasters: Iterable[Raster], size_bytes: int, c
             _tiles(bands) if is_large else map(_pixels, bands),
             shape=(*lengths, first.bands, *first.size),
             metadata={"axes": f"{axes}CYX", **(origin.ome or {}), **channels},
-            extratags=_nodata_tags(first),
+            extratags=[*_nodata_tags(first), *_mark_tags(mark)],
             photometric="minisblack",
             **_options(first, origin, is_large=is_large),
         )
@@ -122,6 +142,14 @@ def _nodata_tags(raster: Raster) -> list[Tag]:
     if raster.nodata is None:
         return []
     return [(GDAL_NODATA, "s", 0, f"{raster.nodata:.17g}", True)]
+
+
+def _mark_tags(mark: FileMark | None) -> list[Tag]:
+    """The tags of XMP and of the record, for the first page alone."""
+    if mark is None:
+        return []
+    packet = mark.packet
+    return [(XMP, "B", len(packet), packet, True), (IMAGE_HISTORY, "s", 0, mark.record, True)]
 
 
 def _pixels(values: np.ndarray) -> np.ndarray:

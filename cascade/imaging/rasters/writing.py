@@ -24,11 +24,14 @@ import numpy as np
 import torch
 
 from cascade.errors import OutputError
+from cascade.imaging.metadata import Metadata
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_writing import write_picture
 from cascade.imaging.rasters.arrays import ArrayOrigin
 from cascade.imaging.rasters.dicom import DicomOrigin, head_for
+from cascade.imaging.rasters.dicom_mark import mark_dicom
 from cascade.imaging.rasters.dicom_numbers import FRAMES, SHARED
+from cascade.imaging.rasters.file_mark import FileMark
 from cascade.imaging.rasters.nifti import (
     NiftiOrigin,
     bands_are_an_axis,
@@ -36,11 +39,13 @@ from cascade.imaging.rasters.nifti import (
     slices_of,
     stored_dtype,
 )
+from cascade.imaging.rasters.nifti_mark import mark_nifti
 from cascade.imaging.rasters.packages import imported
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import suffix_of
 from cascade.imaging.rasters.tiff_origin import TiffOrigin
 from cascade.imaging.rasters.tiff_writing import write_ome_tiff, write_tiff
+from cascade.imaging.writing import RECORD
 from cascade.saving.atomic import atomic_file
 
 KINDS: dict[str, str] = dict.fromkeys((".tif", ".tiff", ".btf", ".tf8"), "TIFF")
@@ -97,7 +102,12 @@ def check_raster_format(path: Path, raster: Raster, count: int = 1) -> str:
 
 
 def write_rasters(
-    path: Path, rasters: Iterable[Raster], count: int = 1, *, description: str | None = None
+    path: Path,
+    rasters: Iterable[Raster],
+    count: int = 1,
+    *,
+    description: str | None = None,
+    mark: FileMark | None = None,
 ) -> None:
     """Write images of one size to a file, which appears under its name when it is complete.
 
@@ -107,6 +117,7 @@ def write_rasters(
         count: number of images.
         description: ASCII that says what the numbers are. TIFF alone has a place for it, unless it
             is OME-TIFF, where OME's own XML is.
+        mark: how a trained model made them; None to say nothing. `.npy` has no place for it.
 
     Raises:
         OutputError: if the format cannot hold the images, or the file cannot be written.
@@ -118,7 +129,9 @@ def write_rasters(
     if kind == "PNG":
         values = torch.from_numpy(first.values)
         bits = 8 if first.values.dtype == np.uint8 else 16
-        write_picture(Picture(colour=values, bits=bits), path)
+        kept = Metadata(xmp=None if mark is None else mark.packet)
+        picture = Picture(colour=values, bits=bits, metadata=kept)
+        write_picture(picture, path, settings=None if mark is None else mark.settings)
         return
     with atomic_file(path) as temporary:
         if kind == "TIFF":
@@ -126,21 +139,26 @@ def write_rasters(
             with temporary.open("wb") as file:
                 size_bytes = first.values.nbytes * count
                 if is_ome:
-                    write_ome_tiff(file, every, size_bytes, count)
+                    write_ome_tiff(file, every, size_bytes, count, mark=mark)
                 else:
-                    write_tiff(file, every, size_bytes, description=description)
+                    write_tiff(file, every, size_bytes, description=description, mark=mark)
         elif kind == "numpy":
-            _write_arrays(temporary, first, every, count, packed=suffix_of(path.name) == ".npz")
+            array = _array_of(first, every, count)
+            texts: dict[str, Any] = {} if mark is None else {RECORD: mark.text}
+            with temporary.open("wb") as file:
+                if suffix_of(path.name) == ".npz":
+                    np.savez_compressed(file, image=array, **texts)
+                else:
+                    np.save(file, array)
         elif kind == "NIfTI":
-            _write_nifti(temporary, first, every, count, packed=suffix_of(path.name) == ".nii.gz")
+            volume = _volume(first, every, count, path, mark)
+            _save_nifti(volume, temporary, packed=suffix_of(path.name) == ".nii.gz")
         else:
-            temporary.write_bytes(_dicom(every, path))
+            temporary.write_bytes(_dicom(every, path, mark))
 
 
-def _write_arrays(
-    path: Path, first: Raster, rasters: Iterator[Raster], count: int, *, packed: bool
-) -> None:
-    """Write an array with the axes in the order of the file that the images came from."""
+def _array_of(first: Raster, rasters: Iterator[Raster], count: int) -> np.ndarray:
+    """An array with the axes in the order of the file that the images came from."""
     origin = first.origin if isinstance(first.origin, ArrayOrigin) else None
     dimensions = 3 if origin is None else len(origin.shape)
     dimensions = max(dimensions, 4) if count > 1 and first.bands > 1 else dimensions
@@ -153,9 +171,7 @@ def _write_arrays(
     has_no_axis_of_bands = dimensions == 2 or (dimensions == 3 and count > 1)
     if has_no_axis_of_bands and first.bands == 1:
         array = array[..., 0] if bands_last else array[:, 0]
-    array = array[0] if count == 1 and dimensions < 4 else array
-    with path.open("wb") as file:
-        np.savez_compressed(file, image=array) if packed else np.save(file, array)
+    return array[0] if count == 1 and dimensions < 4 else array
 
 
 def _check_alike(raster: Raster, first: Raster) -> None:
@@ -172,7 +188,7 @@ def _check_alike(raster: Raster, first: Raster) -> None:
         )
 
 
-def _dicom(rasters: Iterator[Raster], path: Path) -> bytes:
+def _dicom(rasters: Iterator[Raster], path: Path, mark: FileMark | None) -> bytes:
     """A DICOM file with the data set that the images came with, uncompressed."""
     name = str(path)
     pixels = imported("pydicom.pixels", "DICOM", name)
@@ -203,15 +219,17 @@ def _dicom(rasters: Iterator[Raster], path: Path) -> bytes:
         dataset.SeriesInstanceUID = uids.generate_uid(entropy_srcs=entropy)
     kinds = list(dataset.get("ImageType", ["", "SECONDARY"]))
     dataset.ImageType = ["DERIVED", *kinds[1:]]
+    if mark is not None:
+        mark_dicom(dataset, mark, name)
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
 
 
-def _write_nifti(
-    path: Path, first: Raster, rasters: Iterator[Raster], count: int, *, packed: bool
-) -> None:
-    """Put a volume together from its slices."""
+def _volume(
+    first: Raster, rasters: Iterator[Raster], count: int, path: Path, mark: FileMark | None
+) -> Any:
+    """Put a volume together from its slices: a nibabel image."""
     origin = first.origin
     assert isinstance(origin, NiftiOrigin)
     image, axis = origin.image, origin.layout.axis
@@ -238,12 +256,18 @@ def _write_nifti(
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     has_slope = is_scaled(image) and origin.dtype is None
     result.header.set_slope_inter(*((slope, intercept) if has_slope else (1.0, 0.0)))
+    if mark is not None:
+        mark_nifti(result.header, mark, str(path))
+    return result
+
+
+def _save_nifti(image: Any, path: Path, *, packed: bool) -> None:
     with path.open("wb") as file:
         if not packed:
-            result.to_stream(file)
+            image.to_stream(file)
             return
         with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as stream:
-            result.to_stream(stream)
+            image.to_stream(stream)
 
 
 def _stored_slice(values: np.ndarray, image: Any) -> np.ndarray:
